@@ -1,0 +1,135 @@
+//! Digests, roots and the identity of a file.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A SHA-256 digest: of a 16 KiB block, or of an inner node of a merkle tree.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The value of a missing leaf: 32 zero bytes (BEP 52).
+    pub const ZERO: Digest = Digest([0; 32]);
+}
+
+/// The BitTorrent v2 (BEP 52) pieces root of a file's content.
+///
+/// It identifies content only together with the length, see [`FileId`]. Shown as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Root(pub Digest);
+
+impl Root {
+    /// The root of the empty file: 32 zero bytes.
+    pub const EMPTY: Root = Root(Digest::ZERO);
+}
+
+/// The identity of a file: its root and its length in bytes.
+///
+/// The length belongs to the identity because BEP 52 does not separate leaves from inner nodes: a 64-byte file
+/// made of the two topmost digests of a larger file has that file's root.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileId {
+    /// Pieces root of the content.
+    pub root: Root,
+    /// Length of the content in bytes.
+    pub len: u64,
+}
+
+/// Not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not 64 hexadecimal digits")]
+pub struct ParseDigestError;
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hex = [0u8; 64];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[(byte >> 4) as usize];
+            pair[1] = HEX[(byte & 15) as usize];
+        }
+        f.pad(std::str::from_utf8(&hex).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    fn from_str(s: &str) -> Result<Self, ParseDigestError> {
+        let s = s.as_bytes();
+        if s.len() != 64 {
+            return Err(ParseDigestError);
+        }
+        let mut out = [0u8; 32];
+        for (byte, pair) in out.iter_mut().zip(s.chunks_exact(2)) {
+            let digit = |c: u8| (c as char).to_digit(16).ok_or(ParseDigestError);
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        Ok(Digest(out))
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Root {
+    type Err = ParseDigestError;
+
+    fn from_str(s: &str) -> Result<Self, ParseDigestError> {
+        s.parse().map(Root)
+    }
+}
+
+/// `ROOT:LEN`, the form in which a file of a given length is asked for.
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.root, self.len)
+    }
+}
+
+impl fmt::Debug for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_survives_its_text_form() {
+        let mut bytes = [0u8; 32];
+        for (i, b) in bytes.iter_mut().enumerate() {
+            *b = (i * 9) as u8;
+        }
+        let d = Digest(bytes);
+        assert_eq!(d.to_string().parse(), Ok(d));
+        assert_eq!(d.to_string().to_uppercase().parse(), Ok(d));
+    }
+
+    #[test]
+    fn other_texts_are_no_digests() {
+        for s in ["", "ab", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(s.parse::<Digest>(), Err(ParseDigestError), "{s:?}");
+        }
+    }
+}

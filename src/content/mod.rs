@@ -1,0 +1,18 @@
+//! What is shared: content identity, chunk geometry, names, the catalogue. Pure; floor 1.
+
+mod bitfield;
+mod catalogue;
+mod digest;
+mod geometry;
+mod manifest;
+pub mod merkle;
+mod pattern;
+mod rel_path;
+
+pub use bitfield::Bitfield;
+pub use catalogue::{Catalogue, Entry, Stamp};
+pub use digest::{Digest, FileId, ParseDigestError, Root};
+pub use geometry::{ChunkIndex, ChunkSpan, Geometry};
+pub use manifest::{Manifest, ManifestError};
+pub use pattern::{Pattern, PatternError};
+pub use rel_path::{RelPath, RelPathError};

@@ -1,0 +1,180 @@
+//! The name of a shared file: a relative path that is safe on every system.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits::{PATH_COMPONENT_LEN_MAX, PATH_LEN_MAX};
+
+/// A relative path in UTF-8 with `/` between its components.
+///
+/// It cannot leave the directory that it is joined to: no `..`, `.`, empty or absolute part, no backslash, NUL or
+/// control character, no drive, and no name that Windows reserves. Deserializing checks all of that.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RelPath(Arc<str>);
+
+/// Why a text is no [`RelPath`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RelPathError {
+    /// Nothing at all, or an empty component (`a//b`, `/a`, `a/`).
+    #[error("empty path or path component")]
+    Empty,
+    /// Longer than [`PATH_LEN_MAX`], or a component longer than [`PATH_COMPONENT_LEN_MAX`].
+    #[error("path or path component too long")]
+    TooLong,
+    /// A `.` or `..` component.
+    #[error("`.` or `..` in path")]
+    Dots,
+    /// A control character, NUL or backslash, or the drive of Windows (`C:`).
+    #[error("forbidden character in path")]
+    Character,
+    /// A device name of Windows (`CON`, `NUL`, `COM1` ...), or a trailing dot or space.
+    #[error("name reserved by Windows in path")]
+    Reserved,
+    /// The first component is `.gpb`, where GPB keeps its own files.
+    #[error("`.gpb` is for gpb's own files")]
+    Own,
+}
+
+impl RelPath {
+    /// Checks `path`.
+    ///
+    /// # Errors
+    /// Says which rule is broken; see [`RelPathError`].
+    pub fn new(path: &str) -> Result<Self, RelPathError> {
+        if path.len() > PATH_LEN_MAX {
+            return Err(RelPathError::TooLong);
+        }
+        for (i, part) in path.split('/').enumerate() {
+            check_component(part)?;
+            if i == 0 && part.eq_ignore_ascii_case(OWN_DIR) {
+                return Err(RelPathError::Own);
+            }
+        }
+        Ok(RelPath(path.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The components from the outermost to the file's name.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The last component.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether the file lies somewhere below the directory `dir` (`a/b` is below `a`, not below `a/b` or ``).
+    pub fn is_below(&self, dir: &str) -> bool {
+        self.0.strip_prefix(dir).is_some_and(|rest| !dir.is_empty() && rest.starts_with('/'))
+    }
+}
+
+fn check_component(part: &str) -> Result<(), RelPathError> {
+    if part.is_empty() {
+        return Err(RelPathError::Empty);
+    }
+    if part.len() > PATH_COMPONENT_LEN_MAX {
+        return Err(RelPathError::TooLong);
+    }
+    if part == "." || part == ".." {
+        return Err(RelPathError::Dots);
+    }
+    let drive = part.as_bytes().get(1) == Some(&b':') && part.as_bytes()[0].is_ascii_alphabetic();
+    if drive || part.chars().any(|c| c.is_control() || c == '\\') {
+        return Err(RelPathError::Character);
+    }
+    if part.ends_with(['.', ' ']) {
+        return Err(RelPathError::Reserved);
+    }
+    let stem = part.split('.').next().unwrap_or_default().trim_end();
+    if RESERVED.iter().any(|r| stem.eq_ignore_ascii_case(r)) {
+        return Err(RelPathError::Reserved);
+    }
+    Ok(())
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for RelPath {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let s = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        RelPath::new(&s).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The directory below a shared one where GPB keeps partial files and journals.
+const OWN_DIR: &str = ".gpb";
+
+const RESERVED: [&str; 24] = [
+    "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8",
+    "COM9", "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_pass() {
+        for s in
+            ["a", "a/b.c", "sub dir/ümlaut.bin", ".hidden", "a/.gpb", "console", "COM10", "..a", "a..b", "12:30.log"]
+        {
+            assert_eq!(RelPath::new(s).map(|p| p.to_string()), Ok(s.to_string()));
+        }
+    }
+
+    #[test]
+    fn names_that_could_do_harm_do_not() {
+        use RelPathError::*;
+        let (long, deep) = ("x".repeat(256), "x/".repeat(600) + "x");
+        for (s, why) in [
+            ("", Empty),
+            ("/a", Empty),
+            ("a//b", Empty),
+            ("a/", Empty),
+            (".", Dots),
+            ("a/../b", Dots),
+            ("..", Dots),
+            ("a\0b", Character),
+            ("a\nb", Character),
+            ("a\\b", Character),
+            ("C:", Character),
+            ("a\u{85}", Character),
+            ("nul", Reserved),
+            ("a/Con.txt", Reserved),
+            ("LPT1 .x", Reserved),
+            ("a.", Reserved),
+            ("a ", Reserved),
+            (".gpb/x", Own),
+            (".GPB", Own),
+            (long.as_str(), TooLong),
+            (deep.as_str(), TooLong),
+        ] {
+            assert_eq!(RelPath::new(s), Err(why), "{s:?}");
+        }
+    }
+
+    #[test]
+    fn below_means_a_whole_component() {
+        let p = RelPath::new("ab/c/d").unwrap();
+        assert!(p.is_below("ab") && p.is_below("ab/c"));
+        assert!(!p.is_below("a") && !p.is_below("") && !p.is_below("ab/c/d"));
+    }
+}

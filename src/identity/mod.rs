@@ -1,0 +1,7 @@
+//! Who a peer is: an Ed25519 key. Pure; floor 1.
+
+mod keypair;
+mod peer_id;
+
+pub use keypair::{Keypair, KeypairError};
+pub use peer_id::{ParsePeerIdError, PeerId};

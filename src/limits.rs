@@ -1,0 +1,203 @@
+//! Every bound, port, group and interval of GPB, in one place.
+//!
+//! A name ends in its unit. Relations that other modules rely on are asserted at the end of the file, at
+//! compile time. Nothing here is configurable at run time; what a user may change lives in
+//! `Config and takes its default from here.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// One kibibyte in bytes.
+pub const KIB: usize = 1024;
+/// One mebibyte in bytes.
+pub const MIB: usize = 1024 * KIB;
+
+// ---- content ----
+
+/// Length in bytes of a merkle leaf (BEP 52).
+pub const BLOCK_LEN: usize = 16 * KIB;
+/// Smallest chunk length in bytes.
+pub const CHUNK_LEN_MIN: u64 = 256 * KIB as u64;
+/// Chunk length in bytes that is not exceeded before the chunk count reaches [`CHUNKS_MAX`].
+pub const CHUNK_LEN_SOFT_MAX: u64 = 2 * MIB as u64;
+/// Chunk count that the chunk length aims at while it lies between its soft bounds.
+pub const CHUNKS_TARGET: u64 = 4096;
+/// Most chunks that a file has, whatever its length.
+pub const CHUNKS_MAX: u64 = 1 << 19;
+/// Longest file in bytes: larger chunks than 64 MiB would not fit the receive budget.
+pub const FILE_LEN_MAX: u64 = CHUNKS_MAX * 64 * MIB as u64;
+/// Longest relative path in bytes, `/` separators included.
+pub const PATH_LEN_MAX: usize = 1024;
+/// Longest component of a relative path in bytes (the common limit of file systems).
+pub const PATH_COMPONENT_LEN_MAX: usize = 255;
+/// Longest pattern that `List` accepts, in bytes.
+pub const PATTERN_LEN_MAX: usize = 1024;
+/// Fewest hex digits that are taken as the prefix of a root.
+pub const ROOT_PREFIX_MIN: usize = 8;
+/// Most entries in a catalogue; what a scan finds beyond it is left out and logged.
+pub const CATALOGUE_ENTRIES_MAX: usize = 4_000_000;
+
+// ---- discovery ----
+
+/// UDP port of discovery, and the server's default TCP port.
+pub const PORT: u16 = 27420;
+/// IPv4 multicast group.
+pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 71, 80);
+/// IPv6 multicast group, link-local scope.
+pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x4750, 0x4231);
+/// Longest sealed announce in bytes.
+pub const ANNOUNCE_LEN_MAX: usize = 512;
+/// Longest network name in bytes.
+pub const NETWORK_LEN_MAX: usize = 64;
+/// Usual interval between announces.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(10);
+/// Times after start at which the first announces go out.
+pub const BURST_MS: [u64; 4] = [0, 100, 500, 2000];
+/// A peer expires after so many of its intervals without a sign of life.
+pub const TTL_INTERVALS: u32 = 3;
+/// Least time between two announces of a changed revision.
+pub const REVISION_ANNOUNCE_MIN: Duration = Duration::from_secs(1);
+/// Least time between two unicast answers to one peer.
+pub const UNICAST_ANSWER_MIN: Duration = Duration::from_secs(1);
+/// Packets a second that the whole group stays under.
+pub const GROUP_PACKETS_PER_S: u32 = 50;
+/// A query is answered with probability `min(1, ANSWERERS / peers known)`.
+pub const ANSWERERS: u32 = 32;
+/// After so long without any answer, a query is broadcast as well.
+pub const BROADCAST_AFTER: Duration = Duration::from_millis(500);
+/// How often the network interfaces are looked at again.
+pub const INTERFACE_POLL: Duration = Duration::from_secs(3);
+/// How often multicast memberships are renewed (IGMP snooping forgets after about 260 s).
+pub const MEMBERSHIP_RENEW: Duration = Duration::from_secs(120);
+/// An announce whose clock differs by more is dropped.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A clock that differs by more is logged once.
+pub const CLOCK_SKEW_LOGGED: Duration = Duration::from_secs(60);
+/// Most peers (key, instance) in the table.
+pub const PEERS_MAX: usize = 16_384;
+/// Most live instances of one key.
+pub const INSTANCES_PER_KEY_MAX: usize = 8;
+/// Most addresses kept for one instance.
+pub const ADDRS_PER_PEER_MAX: usize = 8;
+/// Datagrams a second taken from one source address; the rest is dropped before any parsing.
+pub const DATAGRAMS_PER_SOURCE_PER_S: u32 = 20;
+/// Most source addresses whose rate is tracked.
+pub const SOURCES_TRACKED_MAX: usize = 4096;
+/// Most records in one `Peers` answer.
+pub const PEERS_PER_ANSWER_MAX: usize = 256;
+/// Most `--peer` entries.
+pub const STATIC_PEERS_MAX: usize = 256;
+
+// ---- sessions ----
+
+/// Version of the wire protocol.
+pub const WIRE_VERSION: u16 = 1;
+/// ALPN protocol id.
+pub const ALPN: &[u8] = b"gpb/1";
+/// Longest postcard header of a frame in bytes.
+pub const FRAME_HEADER_LEN_MAX: usize = 16 * KIB;
+/// Longest body of a request in bytes.
+pub const REQUEST_BODY_LEN_MAX: usize = 32 * KIB;
+/// Longest body of a response that is not a chunk, in bytes.
+pub const RESPONSE_BODY_LEN_MAX: usize = 16 * MIB;
+/// Request bytes that may be unanswered on a connection.
+pub const UNANSWERED_LEN_MAX: usize = 64 * KIB;
+/// Most chunk digests in one `Layer` answer.
+pub const LAYER_DIGESTS_PER_ANSWER_MAX: u32 = 8192;
+/// Most files in one `Locate` request.
+pub const LOCATE_FILES_MAX: usize = 512;
+/// Bytes after which a `List` page ends.
+pub const LIST_PAGE_LEN: usize = 256 * KIB;
+/// Most chunks that the body of `Any` speaks of.
+pub const ANY_CHUNKS_MAX: u32 = 8 * REQUEST_BODY_LEN_MAX as u32;
+/// Longest free text in a frame (a reason, an agent name), in bytes.
+pub const TEXT_LEN_MAX: usize = 256;
+/// TCP connect is given up after so long.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// TLS handshake and `Hello` are given up after so long.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a closing side drains what the other still sends.
+pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
+/// Most `Bad` reports a minute that a connection may send.
+pub const BAD_REPORTS_PER_MIN: u32 = 30;
+
+// ---- server ----
+
+/// Most connections of a server.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Most connections of one key (open group: of one source address).
+pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
+/// Handshakes under way at once; more wait in the accept queue.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Bytes that a worker sends for a session before it hands back.
+pub const TURN_LEN_MAX: usize = 4 * MIB;
+/// Requests that a worker answers for a session before it hands back.
+pub const TURN_REQUESTS_MAX: u32 = 64;
+/// Time that a worker spends on a session before it hands back.
+pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
+/// How long a worker waits for a peer's socket before it parks the session.
+pub const PARK_AFTER: Duration = Duration::from_millis(2);
+/// Output parked for slow readers in all sessions together, in bytes.
+pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
+/// A connection without a whole request for so long is closed.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// What `Busy` tells a peer to wait.
+pub const BUSY_RETRY: Duration = Duration::from_millis(500);
+
+// ---- client ----
+
+/// Most connections of a download.
+pub const DOWNLOAD_CONNECTIONS_MAX: usize = 64;
+/// Most connections to one peer in a download.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
+/// Received chunk bytes that are held in memory at once.
+pub const RECEIVE_BUDGET: usize = 32 * MIB;
+/// Requests in flight on one connection.
+pub const WINDOW_MAX: u32 = 64;
+/// Most files of a download that are fetched at once.
+pub const ACTIVE_FILES_MAX: usize = 256;
+/// First delay before a failed connection is tried again.
+pub const RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest delay before a failed connection is tried again.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
+/// A name is resolved so long after the last new answer.
+pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
+/// A name is resolved at most so long after the first answer.
+pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
+/// A listing is complete so long after the last new peer.
+pub const LIST_QUIET: Duration = Duration::from_millis(300);
+/// Default time that `peers` and `list` wait for answers.
+pub const LIST_WAIT: Duration = Duration::from_secs(2);
+/// A download fails after so long without a byte.
+pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+// ---- storage ----
+
+/// Written bytes after which the journal is brought up to date.
+pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
+/// Cache of the index database in bytes.
+pub const INDEX_CACHE_LEN: usize = 8 * MIB;
+/// A file is offered once it has not changed for so long.
+pub const QUIET: Duration = Duration::from_millis(500);
+/// How often the directory is scanned for what the watch missed.
+pub const RESCAN: Duration = Duration::from_secs(60);
+
+// ---- node ----
+
+/// Events that wait for a reader; the newest are dropped and counted beyond it.
+pub const EVENTS_MAX: usize = 1024;
+
+const _: () = {
+    assert!(CHUNK_LEN_MIN.is_multiple_of(BLOCK_LEN as u64));
+    assert!(CHUNK_LEN_MIN.is_power_of_two() && CHUNK_LEN_SOFT_MAX.is_power_of_two());
+    // The whole list of chunk digests fits one budgeted answer body.
+    assert!(CHUNKS_MAX * 32 <= RESPONSE_BODY_LEN_MAX as u64);
+    assert!(LAYER_DIGESTS_PER_ANSWER_MAX as usize * 32 <= RESPONSE_BODY_LEN_MAX);
+    // A request always fits the unanswered budget, so a dialer can always make progress.
+    assert!(8 + FRAME_HEADER_LEN_MAX + REQUEST_BODY_LEN_MAX <= UNANSWERED_LEN_MAX);
+    // 44 bytes are the longest postcard form of a `FileId`.
+    assert!(LOCATE_FILES_MAX * 44 + 16 <= REQUEST_BODY_LEN_MAX);
+    assert!(PATH_LEN_MAX + 64 < LIST_PAGE_LEN);
+    assert!(TTL_INTERVALS >= 2);
+    assert!(FRAME_HEADER_LEN_MAX <= u16::MAX as usize);
+};

@@ -1,0 +1,382 @@
+//! What is asked and answered on a session. Headers are postcard; fields are only ever appended, and bytes behind the
+//! known ones are ignored.
+
+use std::net::SocketAddr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::content::{FileId, RelPath};
+use crate::limits::{FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, TEXT_LEN_MAX};
+use crate::proto::frame::{FRAME_PREFIX_LEN, FramePrefix, Kind, Status};
+
+/// A request with its body decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Opens the session; anything else before it is refused.
+    Hello(Hello),
+    /// What is offered, in pages.
+    List(ListFrom),
+    /// Which of these files are held; answered by one [`Holding`] each, in a postcard body.
+    Locate(Vec<FileId>),
+    /// Chunk digests; the body of the answer is 32 bytes each.
+    Layer(LayerRange),
+    /// One chunk; the body is its bytes and one trailer byte, [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
+    Chunk(ChunkRef),
+    /// One chunk of those that the asker lacks, the one that the holder has sent least; the header of the answer is
+    /// a [`ChunkRef`], the body as for `Chunk`.
+    Any(Any, Vec<u8>),
+    /// Which chunks are held; answered by [`Delta`] in a postcard body.
+    Have(Since),
+    /// This chunk, served on this connection, did not match its digest. The answer has no content.
+    Bad(ChunkRef),
+    /// Peers that the holder knows (of a file, if named); the body of the answer is a postcard list of [`PeerHint`].
+    Peers(Option<FileId>),
+}
+
+/// Header of `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`WIRE_VERSION`](crate::limits::WIRE_VERSION) of the asker.
+    pub version: u16,
+    /// Network that the asker belongs to.
+    pub network: String,
+    /// The asker's instance: random per start.
+    pub instance: u64,
+    /// The asker's sealed announce, so that it is known without multicast; empty if it does not announce itself.
+    pub announce: Vec<u8>,
+    /// Program and version, for logs.
+    pub agent: String,
+}
+
+/// Header of the answer to `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// [`WIRE_VERSION`](crate::limits::WIRE_VERSION) of the answerer.
+    pub version: u16,
+    /// The answerer's instance.
+    pub instance: u64,
+    /// Revision of its catalogue.
+    pub revision: u64,
+    /// Files that it offers.
+    pub files: u64,
+    /// Bytes that it offers.
+    pub bytes: u64,
+    /// Its sealed announce; empty if it does not announce itself.
+    pub announce: Vec<u8>,
+    /// Program and version, for logs.
+    pub agent: String,
+}
+
+/// Header of `List`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFrom {
+    /// A [`Pattern`](crate::content::Pattern); empty means everything.
+    pub pattern: String,
+    /// The last path of the page before; empty for the first page.
+    pub after: String,
+    /// The revision that the asker has seen whole, answered by `NotModified` if it is still current; 0 for none.
+    pub revision: u64,
+}
+
+/// Header of the answer to `List`; the body is a postcard list of [`Listed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageHead {
+    /// The revision that the page was taken from.
+    pub revision: u64,
+    /// Whether another page follows.
+    pub more: bool,
+}
+
+/// One file of a `List` page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub path: RelPath,
+    /// Its content.
+    pub id: FileId,
+}
+
+/// How much of a file is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holding {
+    /// Nothing.
+    None,
+    /// All of it.
+    Whole,
+    /// So many chunks, while it is being downloaded.
+    Partial(u32),
+}
+
+/// Header of `Layer`: digests `first .. first + count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRange {
+    /// The file.
+    pub file: FileId,
+    /// First chunk.
+    pub first: u32,
+    /// Number of digests, at most [`LAYER_DIGESTS_PER_ANSWER_MAX`](crate::limits::LAYER_DIGESTS_PER_ANSWER_MAX).
+    pub count: u32,
+}
+
+/// One chunk of one file: header of `Chunk` and `Bad`, and of the answers to `Chunk` and `Any`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ChunkRef {
+    /// The file.
+    pub file: FileId,
+    /// Number of the chunk.
+    pub index: u32,
+}
+
+/// Header of `Any`; the body is a bitfield of what the asker lacks, from chunk `first` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Any {
+    /// The file.
+    pub file: FileId,
+    /// Chunk of the first bit of the body, a multiple of 8.
+    pub first: u32,
+}
+
+/// Header of `Have`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// The file.
+    pub file: FileId,
+    /// The revision of the last [`Delta`]; 0 for none.
+    pub revision: u64,
+}
+
+/// Body of the answer to `Have`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delta {
+    /// All chunks.
+    Whole,
+    /// All that is held, as the bytes of a [`Bitfield`](crate::content::Bitfield).
+    Full {
+        /// Names this state in the next request.
+        revision: u64,
+        /// One bit a chunk.
+        bits: Vec<u8>,
+    },
+    /// What came since the revision asked about.
+    New {
+        /// Names this state in the next request.
+        revision: u64,
+        /// Numbers of the new chunks.
+        chunks: Vec<u32>,
+    },
+}
+
+/// A peer that somebody else knows. The addresses are hints until TLS proves the key there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHint {
+    /// Its sealed announce.
+    pub announce: Vec<u8>,
+    /// Where it was reached.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// Header of every answer whose status is not `Ok`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// With `Busy`: when to ask again, in ms.
+    pub retry_after_ms: u32,
+    /// For people; never acted on.
+    pub reason: String,
+}
+
+/// A message that does not hold what its kind asks for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Not the postcard form of the type.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    /// A list or text over its bound.
+    #[error("{0} over its bound")]
+    TooLarge(&'static str),
+    /// A kind of request that this version does not know.
+    #[error("unknown kind {0}")]
+    Unknown(u8),
+}
+
+impl Request {
+    /// Trailer of a chunk body: the bytes are those that were hashed.
+    pub const GOOD: u8 = 0;
+    /// Trailer of a chunk body: the file changed while it was read; the bytes are worthless.
+    pub const GONE: u8 = 1;
+
+    /// The kind on the wire.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Request::Hello(_) => Kind::Hello,
+            Request::List(_) => Kind::List,
+            Request::Locate(_) => Kind::Locate,
+            Request::Layer(_) => Kind::Layer,
+            Request::Chunk(_) => Kind::Chunk,
+            Request::Any(..) => Kind::Any,
+            Request::Have(_) => Kind::Have,
+            Request::Bad(_) => Kind::Bad,
+            Request::Peers(_) => Kind::Peers,
+        }
+    }
+
+    /// Reads a request. Bounds of lists and texts are checked here; whether the values make sense is for the handler.
+    ///
+    /// # Errors
+    /// [`MessageError::Unknown`] is answered `Unsupported`; the others close the connection.
+    pub fn decode(kind: u8, header: &[u8], body: &[u8]) -> Result<Self, MessageError> {
+        Ok(match Kind::from_u8(kind).ok_or(MessageError::Unknown(kind))? {
+            Kind::Hello => {
+                let hello: Hello = decode_header(header, "Hello")?;
+                if hello.network.len() > TEXT_LEN_MAX || hello.agent.len() > TEXT_LEN_MAX {
+                    return Err(MessageError::TooLarge("Hello"));
+                }
+                Request::Hello(hello)
+            }
+            Kind::List => Request::List(decode_header(header, "List")?),
+            Kind::Locate => {
+                let files: Vec<FileId> = decode_body(body, "Locate")?;
+                if files.len() > LOCATE_FILES_MAX {
+                    return Err(MessageError::TooLarge("Locate"));
+                }
+                Request::Locate(files)
+            }
+            Kind::Layer => Request::Layer(decode_header(header, "Layer")?),
+            Kind::Chunk => Request::Chunk(decode_header(header, "Chunk")?),
+            Kind::Any => Request::Any(decode_header(header, "Any")?, body.to_vec()),
+            Kind::Have => Request::Have(decode_header(header, "Have")?),
+            Kind::Bad => Request::Bad(decode_header(header, "Bad")?),
+            Kind::Peers => Request::Peers(decode_header(header, "Peers")?),
+        })
+    }
+}
+
+/// Appends the whole frame of `request` to `out`.
+pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
+    let kind = request.kind();
+    match request {
+        Request::Hello(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::List(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Locate(files) => encode_frame(kind, Status::Ok, &(), &encode_body(files), out),
+        Request::Layer(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Chunk(h) | Request::Bad(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Any(h, body) => encode_frame(kind, Status::Ok, h, body, out),
+        Request::Have(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Peers(h) => encode_frame(kind, Status::Ok, h, &[], out),
+    }
+}
+
+/// Appends a frame with a postcard `header` and a `body` to `out`.
+pub fn encode_frame<H: Serialize>(kind: Kind, status: Status, header: &H, body: &[u8], out: &mut Vec<u8>) {
+    encode_head(kind, status, header, body.len() as u32, out);
+    out.extend_from_slice(body);
+}
+
+/// Appends the prefix and the postcard header of a frame whose body of `body_len` bytes the caller sends itself.
+pub fn encode_head<H: Serialize>(kind: Kind, status: Status, header: &H, body_len: u32, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.resize(at + FRAME_PREFIX_LEN, 0);
+    // Serializing plain data into a Vec cannot fail.
+    let bytes = postcard::to_stdvec(header).unwrap_or_default();
+    debug_assert!(bytes.len() <= FRAME_HEADER_LEN_MAX);
+    out.extend_from_slice(&bytes);
+    let prefix = FramePrefix { kind: kind as u8, status: status as u8, header_len: bytes.len() as u16, body_len };
+    out[at..at + FRAME_PREFIX_LEN].copy_from_slice(&prefix.to_bytes());
+}
+
+/// Reads a postcard header; trailing bytes belong to a later version and are ignored.
+///
+/// # Errors
+/// [`MessageError::Malformed`] with `what`.
+pub fn decode_header<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, MessageError> {
+    postcard::take_from_bytes(bytes).map(|(value, _)| value).map_err(|_| MessageError::Malformed(what))
+}
+
+/// The postcard form of a body.
+pub fn encode_body<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).unwrap_or_default()
+}
+
+/// Reads a postcard body; trailing bytes are ignored.
+///
+/// # Errors
+/// [`MessageError::Malformed`] with `what`.
+pub fn decode_body<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, MessageError> {
+    decode_header(bytes, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, Root};
+    use crate::limits::{REQUEST_BODY_LEN_MAX, WIRE_VERSION};
+
+    fn file(byte: u8) -> FileId {
+        FileId { root: Root(Digest([byte; 32])), len: u64::MAX }
+    }
+
+    fn all() -> Vec<Request> {
+        let chunk = ChunkRef { file: file(1), index: u32::MAX };
+        vec![
+            Request::Hello(Hello {
+                version: WIRE_VERSION,
+                network: "gpb".into(),
+                instance: u64::MAX,
+                announce: vec![1; 512],
+                agent: "gpb/0".into(),
+            }),
+            Request::List(ListFrom { pattern: "*".into(), after: "a/b".into(), revision: 9 }),
+            Request::Locate(vec![file(2); LOCATE_FILES_MAX]),
+            Request::Layer(LayerRange { file: file(3), first: 1, count: 2 }),
+            Request::Chunk(chunk),
+            Request::Any(Any { file: file(4), first: 8 }, vec![0xa5; 100]),
+            Request::Have(Since { file: file(5), revision: 7 }),
+            Request::Bad(chunk),
+            Request::Peers(Some(file(6))),
+            Request::Peers(None),
+        ]
+    }
+
+    fn parts(frame: &[u8]) -> (FramePrefix, &[u8], &[u8]) {
+        let prefix = FramePrefix::from_bytes(frame[..8].try_into().unwrap());
+        let (header, body) = frame[8..].split_at(prefix.header_len as usize);
+        assert_eq!(body.len(), prefix.body_len as usize);
+        (prefix, header, body)
+    }
+
+    #[test]
+    fn every_request_survives_the_wire_within_its_bounds() {
+        for request in all() {
+            let mut frame = Vec::new();
+            encode_request(&request, &mut frame);
+            let (prefix, header, body) = parts(&frame);
+            prefix.check_request().unwrap();
+            assert!(body.len() <= REQUEST_BODY_LEN_MAX);
+            assert_eq!(Request::decode(prefix.kind, header, body).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_ignored() {
+        for request in all() {
+            let mut frame = Vec::new();
+            encode_request(&request, &mut frame);
+            let (prefix, header, body) = parts(&frame);
+            let longer = [header, b"later"].concat();
+            assert_eq!(Request::decode(prefix.kind, &longer, body).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn truncated_requests_are_errors() {
+        for request in all() {
+            let mut frame = Vec::new();
+            encode_request(&request, &mut frame);
+            let (prefix, header, _) = parts(&frame);
+            for n in 0..header.len() {
+                assert!(Request::decode(prefix.kind, &header[..n], &[]).is_err(), "{request:?} cut to {n}");
+            }
+        }
+        assert_eq!(Request::decode(77, &[], &[]), Err(MessageError::Unknown(77)));
+    }
+}

@@ -1,0 +1,33 @@
+//! Named threads that are joined when dropped.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+/// A set of named threads, joined on drop. Whoever drops it has told them to end before.
+#[derive(Debug, Default)]
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts a thread called `name`: at most 15 bytes, which is all that Linux shows.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        debug_assert!(name.len() <= 15, "thread name {name:?} is cut off in tools");
+        self.threads.push(Builder::new().name(name.into()).spawn(run)?);
+        Ok(())
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for thread in self.threads.drain(..) {
+            // A panic in a thread is logged by its own guard; the others must be joined all the same.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
