@@ -79,6 +79,16 @@ impl PeerTable {
         todo!()
     }
 
+    /// A peer at `addr` answered but refused this node's key (or was refused by it).
+    pub fn refused(&mut self, peer: PeerId, addr: SocketAddr, now: Instant) {
+        todo!("{peer} {addr} {now:?}")
+    }
+
+    /// How many different peers have refused this node so far.
+    pub fn refusals(&self) -> usize {
+        todo!()
+    }
+
     /// Number of live (key, instance).
     pub fn len(&self) -> usize {
         todo!()
