@@ -8,3 +8,5 @@ mod reputation;
 
 pub use event::Event;
 pub use peer_table::{PeerRecord, PeerTable, Via};
+pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
+pub use reputation::{Meter, Reputation, Window};
