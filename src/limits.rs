@@ -168,6 +168,23 @@ pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
 /// Default time that `peers` and `list` wait for answers.
 pub const LIST_WAIT: Duration = Duration::from_secs(2);
+/// Threads that a client starts together for sessions.
+pub const CREW_BLOCK: usize = 8;
+/// Most threads of a client for sessions: those of a download, and some for peers that are only asked.
+pub const CREW_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CREW_BLOCK;
+/// Most idle sessions that a client keeps open.
+pub const IDLE_SESSIONS_MAX: usize = 64;
+/// Bytes of one-chunk files that are asked for or wait to be written.
+pub const SMALL_FILES_LEN_MAX: u64 = 8 * MIB as u64;
+/// Chunks of all files that are fetched at once; more than one file's worth only while it stays below. It bounds the
+/// memory of digest lists and pickers.
+pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
+/// A second peer is asked for a list of digests that has been awaited for so long.
+pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a peer that is still fetching a file is asked which chunks it has.
+pub const HAVE_POLL: Duration = Duration::from_secs(1);
+/// How often a peer that held nothing is asked again.
+pub const LOCATE_POLL: Duration = Duration::from_secs(3);
 /// A download fails after so long without a byte.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,1 +1,30 @@
-//! To be written.
+//! Finds and fetches files: who is there, what they hold, and all of it at once. Floor 5.
+//!
+//! `survey` asks everyone, `resolve` turns what a person typed into files, `download` fetches them. What a download
+//! decides is pure and lies in `state`; its I/O lies in `fetcher` (one connection), `storing` (the disk) and `driver`
+//! (whom to dial). A chunk is verified in `fetcher`.
+
+mod buffers;
+mod context;
+mod crew;
+mod download;
+mod driver;
+mod error;
+mod fetcher;
+mod peer_pool;
+mod report;
+mod resolve;
+mod session;
+mod shared;
+mod state;
+mod storing;
+mod survey;
+
+pub use context::ClientContext;
+pub use crew::Crew;
+pub use download::{Download, DownloadHandle, DownloadPlan, Target};
+pub use error::{Candidate, FetchError};
+pub use peer_pool::{PeerKey, PeerPool};
+pub use report::{FileReport, Progress, Report};
+pub use resolve::resolve;
+pub use survey::{FoundFile, FoundPeer, list, peers};

@@ -1,0 +1,104 @@
+//! The memory that received chunks may take.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::limits::RECEIVE_BUDGET;
+
+/// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. Whoever reads a body has a buffer in hand first.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes of buffers lent and free.
+    total: usize,
+    /// Buffers lent.
+    lent: usize,
+    free: Vec<Vec<u8>>,
+}
+
+/// A lent buffer, which goes back when dropped.
+pub(crate) struct Buffer<'a> {
+    pool: &'a Buffers,
+    bytes: Vec<u8>,
+}
+
+impl Buffers {
+    /// Lends a buffer of at least `len` bytes, whose content is whatever the last user left. Waits while the budget is
+    /// used up; one buffer larger than the budget is lent when no other is.
+    pub(crate) fn take(&self, len: usize) -> Buffer<'_> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // The smallest one that fits, so that large ones stay for large chunks.
+            let fits = state.free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
+            if let Some((at, _)) = fits {
+                state.lent += 1;
+                let bytes = state.free.swap_remove(at);
+                return Buffer { pool: self, bytes };
+            }
+            while state.total + len > RECEIVE_BUDGET {
+                let Some(unfit) = state.free.pop() else { break };
+                state.total -= unfit.len();
+            }
+            if state.total + len <= RECEIVE_BUDGET || state.lent == 0 {
+                state.total += len;
+                state.lent += 1;
+                drop(state);
+                return Buffer { pool: self, bytes: vec![0; len] };
+            }
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl std::ops::Deref for Buffer<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Buffer<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.lent -= 1;
+        state.free.push(std::mem::take(&mut self.bytes));
+        drop(state);
+        self.pool.returned.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_reused_and_never_over_the_budget() {
+        let pool = Buffers::default();
+        let quarter = RECEIVE_BUDGET / 4;
+        let lent: Vec<_> = (0..4).map(|_| pool.take(quarter)).collect();
+        std::thread::scope(|s| {
+            let (tell, told) = crossbeam::channel::bounded(1);
+            let pool = &pool;
+            s.spawn(move || {
+                let b = pool.take(quarter / 2);
+                tell.send(b.len()).unwrap();
+            });
+            assert!(told.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+            drop(lent);
+            assert_eq!(told.recv(), Ok(quarter), "an old one was lent again");
+        });
+        assert_eq!(pool.state.lock().unwrap().total, RECEIVE_BUDGET);
+        assert_eq!(pool.take(RECEIVE_BUDGET * 2).len(), RECEIVE_BUDGET * 2);
+    }
+}

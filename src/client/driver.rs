@@ -1,0 +1,410 @@
+//! The thread that watches over a download: whom to dial and when, how many connections each peer gets, when to end.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use log::{info, warn};
+
+use crate::client::crew::Crew;
+use crate::client::download::end_disk;
+use crate::client::fetcher::{End, Fetcher};
+use crate::client::session::AskError;
+use crate::client::shared::Shared;
+use crate::client::{FetchError, Report};
+use crate::identity::PeerId;
+use crate::limits::{CONNECTIONS_PER_PEER_MAX, DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL};
+use crate::swarm::{PeerHandle, PeerRecord, Reputation};
+
+/// Decides about connections; they do the work by themselves.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    crew: Arc<Crew>,
+    peers: HashMap<PeerHandle, Known>,
+    ends: (Sender<Ended>, Receiver<Ended>),
+    connections: usize,
+    opened: u64,
+}
+
+/// A peer of the download.
+struct Known {
+    record: PeerRecord,
+    reputation: Reputation,
+    connections: usize,
+    /// When it is to be asked which files it holds; `None`: that is known, for its present revision.
+    locate_at: Option<Instant>,
+    located_revision: u64,
+    last: Last,
+    growth: Growth,
+}
+
+/// How the last attempt with a peer went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Untried,
+    Answered,
+    Refused,
+    Unreachable,
+}
+
+/// Whether a further connection to a peer helps, by trying.
+struct Growth {
+    looked: Instant,
+    bytes: u64,
+    /// Bytes a second before the last connection was added.
+    before: f64,
+    /// No further connection before then.
+    settled_until: Option<Instant>,
+}
+
+struct Ended {
+    handle: PeerHandle,
+    end: End,
+    useful: bool,
+    reused: bool,
+    located: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, crew: Arc<Crew>) -> Self {
+        Driver { shared, crew, peers: HashMap::new(), ends: unbounded(), connections: 0, opened: 0 }
+    }
+
+    /// Runs until the download has ended, and cleans up.
+    pub(crate) fn run(&mut self) -> Result<Report, FetchError> {
+        let result = self.drive();
+        self.shared.stop();
+        while self.connections > 0 {
+            match self.ends.1.recv() {
+                Ok(ended) => self.ended(ended, Instant::now()),
+                Err(_) => break,
+            }
+        }
+        end_disk(&self.shared);
+        let open: Vec<_> = self.shared.state().open_files().cloned().collect();
+        for file in open {
+            if let Err(e) = file.checkpoint() {
+                warn!("not journaled id={} error={e}", file.manifest().id());
+            }
+        }
+        let failure = self.shared.take_failure();
+        match (result, failure) {
+            (Ok(()), None) => Ok(self.report()),
+            (_, Some(failure)) => Err(failure),
+            (Err(e), None) => Err(e),
+        }
+    }
+
+    fn drive(&mut self) -> Result<(), FetchError> {
+        let mut seen = None;
+        loop {
+            let changes = self.shared.ctx.peers.changes();
+            let now = Instant::now();
+            if self.shared.state().unfinished() == 0 {
+                return Ok(());
+            }
+            if self.shared.is_stopped() || self.shared.ctx.shutdown.has_begun() {
+                return Err(FetchError::Interrupted);
+            }
+            while let Ok(ended) = self.ends.1.try_recv() {
+                self.ended(ended, now);
+            }
+            if seen != Some(changes) {
+                self.meet(now);
+                seen = Some(changes);
+            }
+            self.connect(now);
+            let busy = self.shared.state().disk_is_busy();
+            if busy {
+                self.shared.tally.heard();
+            }
+            let silence = self.shared.tally.silence();
+            if silence >= self.shared.ctx.timeout {
+                return Err(self.verdict());
+            }
+            let wait = self.next_look(now).min(self.shared.ctx.timeout - silence);
+            self.shared.ctx.peers.wait_beyond(changes, wait.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// Takes in who is there.
+    fn meet(&mut self, now: Instant) {
+        let records = self.shared.ctx.peers.read(|t| t.peers());
+        let liars = self.shared.liars();
+        let mut state = self.shared.state();
+        let mut here = std::collections::HashSet::with_capacity(records.len());
+        for record in records {
+            if !self.shared.ctx.trust.allows(&record.peer) {
+                continue;
+            }
+            let Some(handle) = state.peer((record.peer, record.instance)) else { continue };
+            here.insert(handle);
+            let known = self.peers.entry(handle).or_insert_with(|| Known {
+                // Those that are known to hold something were asked already.
+                locate_at: (state.useful(handle) == 0).then_some(now),
+                located_revision: record.revision,
+                record: record.clone(),
+                reputation: Reputation::default(),
+                connections: 0,
+                last: Last::Untried,
+                growth: Growth { looked: now, bytes: 0, before: 0.0, settled_until: None },
+            });
+            if record.revision != known.located_revision {
+                known.located_revision = record.revision;
+                known.locate_at.get_or_insert(now);
+            }
+            known.record = record;
+            if liars.contains(&known.record.peer) && !known.reputation.is_banned() {
+                known.reputation.strike();
+                state.strike(handle);
+            }
+        }
+        drop(state);
+        self.peers.retain(|handle, known| known.connections > 0 || here.contains(handle));
+    }
+
+    /// Opens connections where they are wanted: every holder gets one before any gets a second.
+    fn connect(&mut self, now: Instant) {
+        let mut first = Vec::new();
+        let mut ask = Vec::new();
+        {
+            let state = self.shared.state();
+            for (&handle, known) in &self.peers {
+                if known.connections > 0 || !known.reputation.may_try(now) {
+                    continue;
+                }
+                if state.useful(handle) > 0 {
+                    first.push(handle);
+                } else if known.locate_at.is_some_and(|at| at <= now) {
+                    ask.push(handle);
+                }
+            }
+        }
+        let all_have_one = first.len() + ask.len() + self.connections <= DOWNLOAD_CONNECTIONS_MAX;
+        for handle in first.into_iter().chain(ask) {
+            self.open(handle, now);
+        }
+        if all_have_one {
+            self.grow(now);
+        }
+    }
+
+    /// Adds connections to peers that are busy, as long as each makes the peer quicker.
+    fn grow(&mut self, now: Instant) {
+        let mut chosen = Vec::new();
+        {
+            let state = self.shared.state();
+            let of_peers = self.shared.tally.of_peers.lock().unwrap_or_else(PoisonError::into_inner);
+            for (&handle, known) in &mut self.peers {
+                let n = known.connections;
+                let growth = &mut known.growth;
+                let elapsed = now.saturating_duration_since(growth.looked);
+                if n == 0 || elapsed < if n == 1 { GROWTH_FIRST } else { GROWTH_LOOK } {
+                    continue;
+                }
+                let bytes = of_peers.get(&handle).map_or(0, |p| p.1);
+                let rate = (bytes - growth.bytes) as f64 / elapsed.as_secs_f64();
+                (growth.looked, growth.bytes) = (now, bytes);
+                if n >= CONNECTIONS_PER_PEER_MAX
+                    || rate == 0.0
+                    || growth.settled_until.is_some_and(|until| now < until)
+                    || state.backlog(handle) < GROWTH_BACKLOG
+                {
+                    continue;
+                }
+                if n == 1 || rate > growth.before * GROWTH_GAIN {
+                    growth.before = rate;
+                    chosen.push(handle);
+                } else {
+                    growth.settled_until = Some(now + GROWTH_PAUSE);
+                    growth.before = rate;
+                }
+            }
+        }
+        for handle in chosen {
+            self.open(handle, now);
+        }
+    }
+
+    fn open(&mut self, handle: PeerHandle, now: Instant) {
+        if self.connections >= DOWNLOAD_CONNECTIONS_MAX {
+            return;
+        }
+        let Some(known) = self.peers.get_mut(&handle) else { return };
+        let locate = known.locate_at.take_if(|at| *at <= now).is_some();
+        if known.connections == 0 {
+            known.growth.looked = now;
+        }
+        if known.reputation.failures() > 0 {
+            self.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
+            info!("retry peer={} failures={}", known.record.peer, known.reputation.failures());
+        }
+        self.opened += 1;
+        let (shared, record, tell, number) =
+            (self.shared.clone(), known.record.clone(), self.ends.0.clone(), self.opened);
+        let spawned = self.crew.spawn(move || {
+            let mut ended = Ended { handle, end: End::Stopped, useful: false, reused: false, located: locate };
+            if !shared.is_stopped() {
+                match shared.pool.checkout(&record) {
+                    Ok(session) => {
+                        ended.reused = session.reused;
+                        (ended.end, ended.useful) = Fetcher::new(&shared, session, handle, locate).run(number);
+                    }
+                    Err(e) => ended.end = End::Failed(e),
+                }
+            }
+            let _ = tell.send(ended);
+            shared.ctx.peers.wake();
+        });
+        match spawned {
+            Ok(()) => {
+                known.connections += 1;
+                self.connections += 1;
+            }
+            Err(e) => self.shared.fail(FetchError::Threads(e.to_string())),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended, now: Instant) {
+        self.connections -= 1;
+        let useful = self.shared.state().useful(ended.handle);
+        let Some(known) = self.peers.get_mut(&ended.handle) else { return };
+        known.connections -= 1;
+        let peer = known.record.peer;
+        if ended.useful {
+            known.reputation.succeeded();
+        }
+        match ended.end {
+            End::Idle => {
+                known.last = Last::Answered;
+                known.reputation.succeeded();
+                if ended.located && useful == 0 {
+                    known.locate_at = Some(now + LOCATE_POLL);
+                }
+            }
+            End::Stopped => {}
+            End::Lied => {
+                known.last = Last::Answered;
+                known.reputation.strike();
+            }
+            End::Failed(AskError::Busy(wait)) => {
+                known.last = Last::Answered;
+                known.reputation.busy(now, wait);
+            }
+            End::Failed(AskError::Refused(_) | AskError::Untrusted) => {
+                known.last = Last::Refused;
+                known.reputation.failed(now, rand::random());
+            }
+            // The peer closed it while it lay in the pool.
+            End::Failed(_) if ended.reused && !ended.useful && known.reputation.failures() == 0 => {
+                known.reputation.failed(now - STALE_GRACE, 0.0);
+            }
+            End::Failed(e) => {
+                if ended.useful {
+                    known.last = Last::Answered;
+                } else {
+                    known.last = Last::Unreachable;
+                }
+                let at = known.reputation.failed(now, rand::random());
+                info!("connection failed peer={peer} error={e} retry_ms={}", (at - now).as_millis());
+                // What was not located yet is to be asked again.
+                if ended.located {
+                    known.locate_at = Some(at);
+                }
+            }
+        }
+    }
+
+    /// How long nothing needs a look, unless something wakes this thread.
+    fn next_look(&self, now: Instant) -> Duration {
+        let mut next = if self.connections > 0 { GROWTH_FIRST } else { IDLE_LOOK };
+        for known in self.peers.values().filter(|k| k.connections == 0 && !k.reputation.is_banned()) {
+            for at in known.reputation.retry_at().into_iter().chain(known.locate_at) {
+                if at > now {
+                    next = next.min(at - now);
+                }
+            }
+        }
+        next
+    }
+
+    /// Why nothing comes any more.
+    fn verdict(&self) -> FetchError {
+        let state = self.shared.state();
+        let pending: Vec<_> = state.pending().collect();
+        let what = pending.first().map_or(String::new(), |(no, id, _)| {
+            let more = if pending.len() > 1 { format!(" and {} more files", pending.len() - 1) } else { String::new() };
+            format!("{} ({id}){more}", self.shared.files[*no as usize].path)
+        });
+        let liars = self.shared.liars();
+        let holders: Vec<&Known> = self.peers.iter().filter(|(h, _)| state.useful(**h) > 0).map(|(_, k)| k).collect();
+        let count = |last: Last| self.peers.values().filter(|k| k.last == last).count();
+        let refused = count(Last::Refused);
+        let answered = count(Last::Answered) + self.connections.min(1);
+        if !liars.is_empty() && holders.is_empty() {
+            FetchError::OnlyLiars { what, peers: liars }
+        } else if refused > 0 && holders.iter().all(|k| k.last == Last::Refused) && count(Last::Answered) == 0 {
+            FetchError::Refused { refused }
+        } else if pending.iter().any(|p| p.2 == 0) && answered > 0 {
+            FetchError::NotFound { what, answered }
+        } else if self.connections > 0 || holders.iter().any(|k| k.last == Last::Answered) {
+            FetchError::Silent { what, wait: self.shared.ctx.timeout }
+        } else {
+            FetchError::NoPeer(self.shared.ctx.timeout)
+        }
+    }
+
+    fn report(&self) -> Report {
+        let tally = &self.shared.tally;
+        let mut by_key: HashMap<PeerId, u64> = HashMap::new();
+        for (peer, bytes) in tally.of_peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            *by_key.entry(*peer).or_default() += bytes;
+        }
+        let mut peers: Vec<_> = by_key.into_iter().collect();
+        peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
+        let fetched = std::mem::take(&mut *tally.reports.lock().unwrap_or_else(PoisonError::into_inner));
+        let report = Report {
+            files: fetched.len(),
+            skipped: fetched.iter().filter(|f| f.skipped).count(),
+            bytes: tally.bytes.load(Ordering::Relaxed),
+            seconds: tally.begun.elapsed().as_secs_f64(),
+            retries: tally.retries.load(Ordering::Relaxed),
+            wasted: tally.wasted.load(Ordering::Relaxed),
+            redirects: tally.redirects.load(Ordering::Relaxed),
+            rehashed: tally.rehashed.load(Ordering::Relaxed),
+            peers,
+            fetched,
+        };
+        info!(
+            "download done files={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
+            report.files,
+            report.bytes,
+            report.seconds,
+            report.retries,
+            report.redirects,
+            report.wasted,
+            report.rehashed
+        );
+        for (peer, bytes) in &report.peers {
+            info!("download source peer={peer} bytes={bytes}");
+        }
+        report
+    }
+}
+
+/// A second connection is tried after so long.
+const GROWTH_FIRST: Duration = Duration::from_millis(50);
+/// Time over which a peer's rate is measured before a further connection is tried.
+const GROWTH_LOOK: Duration = Duration::from_millis(250);
+/// What a connection must have brought for a further one to be tried.
+const GROWTH_GAIN: f64 = 1.1;
+/// No more is tried for so long once a connection did not help.
+const GROWTH_PAUSE: Duration = Duration::from_secs(5);
+/// With less than this left for a peer, a further connection is not worth its handshake.
+const GROWTH_BACKLOG: u64 = 8 << 20;
+/// Looks around at least so often.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// A stale session is not held against the peer: it may be dialed at once.
+const STALE_GRACE: Duration = Duration::from_secs(1);

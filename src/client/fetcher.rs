@@ -1,0 +1,527 @@
+//! One connection of a download: keeps a window of requests in flight, verifies what comes, writes it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{debug, error};
+
+use crate::client::session::{AskError, Session};
+use crate::client::shared::Shared;
+use crate::client::state::{Chunks, FileNo, Held, Work};
+use crate::client::storing::Job;
+use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
+use crate::limits::{
+    LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
+};
+use crate::proto::{ChunkRef, Delta, Holding, Kind, LayerRange, Request, Since, Status, decode_body, encode_request};
+use crate::store::PartialFile;
+use crate::swarm::{PeerHandle, Window};
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Nothing is left to ask this peer; the session goes back to the pool.
+    Idle,
+    /// The download is over.
+    Stopped,
+    /// It sent wrong bytes.
+    Lied,
+    /// It failed.
+    Failed(AskError),
+}
+
+/// A connection of a download.
+pub(crate) struct Fetcher<'a> {
+    shared: &'a Shared,
+    session: Session,
+    handle: PeerHandle,
+    pending: VecDeque<Asked>,
+    /// Bytes of the bodies that were asked for.
+    in_flight: u64,
+    /// Bytes of the requests that are unanswered.
+    unanswered: usize,
+    window: Window,
+    /// Lists of digests that are coming in.
+    layers: HashMap<FileNo, Vec<Digest>>,
+    /// Files to ask about, in requests of [`LOCATE_FILES_MAX`].
+    locate: VecDeque<Vec<(FileNo, FileId)>>,
+    frames: Vec<u8>,
+    useful: bool,
+}
+
+/// A request without an answer so far.
+struct Asked {
+    what: What,
+    request_len: usize,
+    sent: Instant,
+    /// Whether nothing else was in flight, so that the wait for the answer is the delay of the path.
+    alone: bool,
+}
+
+enum What {
+    Work(Work<Arc<PartialFile>>),
+    /// Part of a list, and whether it is the last one.
+    Layer(FileNo, LayerRange, bool),
+    Locate(Vec<(FileNo, FileId)>),
+}
+
+impl<'a> Fetcher<'a> {
+    /// Takes over a session. With `locate`, asks first which of the pending files the peer holds.
+    pub(crate) fn new(shared: &'a Shared, session: Session, handle: PeerHandle, locate: bool) -> Self {
+        let locate = match locate {
+            true => {
+                let files: Vec<_> =
+                    shared.state().pending().filter(|f| f.1.len > 0).map(|(no, id, _)| (no, id)).collect();
+                files.chunks(LOCATE_FILES_MAX).map(<[_]>::to_vec).collect()
+            }
+            false => VecDeque::new(),
+        };
+        Fetcher {
+            shared,
+            session,
+            handle,
+            pending: VecDeque::new(),
+            in_flight: 0,
+            unanswered: 0,
+            window: Window::new(Instant::now()),
+            layers: HashMap::new(),
+            locate,
+            frames: Vec::new(),
+            useful: false,
+        }
+    }
+
+    /// Works until nothing is left for this peer, it fails, or the download is over. Whatever it was asked for and did
+    /// not give is free for others afterwards. True if it gave anything useful.
+    pub(crate) fn run(mut self, connection: u64) -> (End, bool) {
+        let begun = match self.session.dialed.closer() {
+            Ok(socket) => {
+                self.shared.register(connection, socket);
+                Ok(())
+            }
+            Err(e) => Err(AskError::Stream(e.into())),
+        };
+        let end = begun.and_then(|()| self.work());
+        self.shared.unregister(connection);
+        let end = match end {
+            _ if self.shared.is_stopped() => End::Stopped,
+            Ok(end) => end,
+            Err(e) => End::Failed(e),
+        };
+        self.give_back_all();
+        match end {
+            End::Idle => self.shared.pool.checkin(self.session),
+            End::Lied => self.session.dialed.close(),
+            _ => {}
+        }
+        (end, self.useful)
+    }
+
+    fn work(&mut self) -> Result<End, AskError> {
+        loop {
+            if self.shared.is_stopped() {
+                return Ok(End::Stopped);
+            }
+            self.ask()?;
+            if self.pending.is_empty() {
+                let state = self.shared.state();
+                if state.useful(self.handle) == 0 {
+                    return Ok(End::Idle);
+                }
+                // Time alone can bring work too: what others have kept back for too long.
+                drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
+                self.window.pause(Instant::now());
+                continue;
+            }
+            if let Some(end) = self.receive()? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Fills the window.
+    fn ask(&mut self) -> Result<(), AskError> {
+        // Many small requests go out together, not one by one as answers come.
+        if self.pending.len() > WINDOW_MAX as usize / 2 && self.locate.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut works = Vec::new();
+        let mut len = self.in_flight;
+        let mut request_len = self.unanswered;
+        {
+            let mut state = self.shared.state();
+            while self.pending.len() + works.len() < WINDOW_MAX as usize
+                && request_len + REQUEST_LEN < UNANSWERED_LEN_MAX
+            {
+                let Some(work) = state.next_work(self.handle, now) else { break };
+                let (unit, wire_len) = match &work {
+                    Work::Chunk { id, len, .. } => (Geometry::new(id.len).chunk_len(), *len as u64),
+                    Work::Small { len, .. } => (SMALL_UNIT, *len as u64),
+                    Work::Layer { id, .. } => (SMALL_UNIT, Geometry::new(id.len).chunk_count() as u64 * 32),
+                    Work::Have { .. } => (SMALL_UNIT, 0),
+                };
+                len += wire_len;
+                request_len += REQUEST_LEN;
+                works.push(work);
+                if len >= self.window.len(unit) {
+                    break;
+                }
+            }
+        }
+        self.frames.clear();
+        let alone = self.pending.is_empty();
+        for work in works {
+            self.push_work(work, now, alone);
+        }
+        while let Some(files) = self.locate.front() {
+            if self.unanswered + files.len() * FILE_ID_LEN_MAX + REQUEST_LEN > UNANSWERED_LEN_MAX {
+                break;
+            }
+            let request = Request::Locate(files.iter().map(|f| f.1).collect());
+            if let Some(files) = self.locate.pop_front() {
+                self.push(&request, What::Locate(files), now, false);
+            }
+        }
+        if !self.frames.is_empty() {
+            let deadline = now + self.shared.idle();
+            self.session.send_frames(&self.frames, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn push_work(&mut self, work: Work<Arc<PartialFile>>, now: Instant, alone: bool) {
+        match &work {
+            Work::Chunk { id, index, len, .. } | Work::Small { id, index, len, .. } => {
+                self.in_flight += *len as u64;
+                let request = Request::Chunk(ChunkRef { file: *id, index: index.get() });
+                self.push(&request, What::Work(work), now, alone);
+            }
+            Work::Have { id, revision, .. } => {
+                let request = Request::Have(Since { file: *id, revision: *revision });
+                self.push(&request, What::Work(work), now, alone);
+            }
+            Work::Layer { file, id } => {
+                let count = Geometry::new(id.len).chunk_count();
+                self.layers.insert(*file, Vec::with_capacity(count as usize));
+                for first in (0..count).step_by(LAYER_DIGESTS_PER_ANSWER_MAX as usize) {
+                    let part = LAYER_DIGESTS_PER_ANSWER_MAX.min(count - first);
+                    let range = LayerRange { file: *id, first, count: part };
+                    self.push(&Request::Layer(range), What::Layer(*file, range, first + part == count), now, alone);
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, request: &Request, what: What, sent: Instant, alone: bool) {
+        let at = self.frames.len();
+        encode_request(request, &mut self.frames);
+        let request_len = self.frames.len() - at;
+        self.unanswered += request_len;
+        self.pending.push_back(Asked { what, request_len, sent, alone: alone && at == 0 });
+    }
+
+    /// Takes the next answer. `Some` when the connection is to end.
+    fn receive(&mut self) -> Result<Option<End>, AskError> {
+        let Some(front) = self.pending.front() else { return Ok(None) };
+        let (kind, body_max) = match &front.what {
+            What::Work(Work::Chunk { len, .. } | Work::Small { len, .. }) => (Kind::Chunk, *len as usize + 1),
+            What::Work(Work::Have { .. }) => (Kind::Have, RESPONSE_BODY_LEN_MAX),
+            What::Work(Work::Layer { .. }) => (Kind::Layer, 0),
+            What::Layer(_, range, _) => (Kind::Layer, range.count as usize * 32),
+            What::Locate(_) => (Kind::Locate, LOCATE_FILES_MAX * HOLDING_LEN_MAX + 8),
+        };
+        let idle = self.shared.idle();
+        let (status, body_len) = self.session.receive_head(kind, body_max, Instant::now() + idle)?;
+        if status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Layer) {
+            self.shared.tally.heard();
+        }
+        if front.alone {
+            self.window.delay(front.sent.elapsed());
+        }
+        if matches!(status, Status::Busy | Status::Refused) {
+            return Err(self.session.problem(status));
+        }
+        // From here on the request is answered; whatever goes wrong below gives its work back by itself.
+        let Some(asked) = self.pending.pop_front() else { return Ok(None) };
+        self.unanswered -= asked.request_len;
+        match asked.what {
+            What::Work(work @ (Work::Chunk { .. } | Work::Small { .. })) => {
+                let outcome = self.receive_chunk(&work, status, body_len);
+                if !matches!(outcome, Ok(None)) {
+                    self.shared.state().give_back(&work, self.handle);
+                }
+                outcome
+            }
+            What::Work(Work::Have { file, id, .. }) => self.receive_have(file, id, status, body_len).map(|()| None),
+            What::Work(Work::Layer { .. }) => Ok(None),
+            What::Layer(file, range, last) => {
+                let outcome = self.receive_layer(file, range, last, status, body_len);
+                if outcome.is_err() {
+                    self.shared.state().give_back(&Work::Layer { file, id: range.file }, self.handle);
+                }
+                outcome.map(|()| None)
+            }
+            What::Locate(files) => self.receive_holdings(&files, status, body_len).map(|()| None),
+        }
+    }
+
+    fn receive_chunk(
+        &mut self,
+        work: &Work<Arc<PartialFile>>,
+        status: Status,
+        body_len: u32,
+    ) -> Result<Option<End>, AskError> {
+        let (file, id, index, len) = match work {
+            Work::Chunk { file, id, index, len, .. } | Work::Small { file, id, index, len } => {
+                (*file, *id, *index, *len)
+            }
+            _ => return Ok(None),
+        };
+        self.in_flight -= len as u64;
+        if status != Status::Ok {
+            self.drain(body_len)?;
+            return self.lost_holder(work, file, status);
+        }
+        if body_len != len + 1 {
+            return Err(AskError::Protocol(format!("chunk of {body_len} bytes, expected {}", len + 1)));
+        }
+        if let Work::Small { .. } = work {
+            let mut bytes = vec![0; len as usize];
+            if !self.read_chunk(&mut bytes)? {
+                return self.lost_holder(work, file, Status::Gone);
+            }
+            if merkle::root_of_bytes(&bytes) != id.root.0 {
+                return self.lied(id, index, len);
+            }
+            if self.shared.state().small_came(file, self.handle, Instant::now()) {
+                self.credit(len);
+                // The channel is as long as all bytes that are allowed: it never blocks while the writer lives.
+                let _ = self.shared.small.send(Some((file, bytes)));
+            } else {
+                self.waste(len);
+            }
+            return Ok(None);
+        }
+        let Work::Chunk { open, .. } = work else { return Ok(None) };
+        let mut buffer = self.shared.buffers.take(len as usize);
+        let bytes = &mut buffer[..len as usize];
+        if !self.read_chunk(bytes)? {
+            drop(buffer);
+            return self.lost_holder(work, file, Status::Gone);
+        }
+        if !self.shared.state().is_wanted(file, index.get()) {
+            self.waste(len);
+            return Ok(None);
+        }
+        if !open.manifest().verify(index, bytes) {
+            drop(buffer);
+            return self.lied(id, index, len);
+        }
+        if let Err(e) = open.write(index, bytes) {
+            self.shared.fail(e.into());
+            return Ok(Some(End::Stopped));
+        }
+        drop(buffer);
+        let (fresh, whole) = self.shared.state().chunk_came(file, index.get(), self.handle, Instant::now());
+        if fresh {
+            self.credit(len);
+        } else {
+            self.waste(len);
+        }
+        if whole {
+            let _ = self.shared.jobs.send(Job::Finish { file, open: open.clone() });
+            self.shared.wake(false);
+        }
+        Ok(None)
+    }
+
+    /// Reads the bytes of a chunk as fast as the limit allows, and whether they are good.
+    fn read_chunk(&mut self, into: &mut [u8]) -> Result<bool, AskError> {
+        let shared = self.shared;
+        let idle = shared.idle();
+        let mut at = 0;
+        while at < into.len() {
+            match shared.ctx.throttle.take(into.len() - at, Instant::now()) {
+                Ok(n) => {
+                    let n = n.clamp(1, into.len() - at);
+                    let window = &mut self.window;
+                    self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
+                        shared.tally.heard();
+                        window.add(n as u64, Instant::now());
+                    })?;
+                    at += n;
+                }
+                Err(wait) => {
+                    // Held back by the own limit is not silence of the peer.
+                    shared.tally.heard();
+                    if shared.is_stopped() || shared.ctx.shutdown.wait(wait.min(THROTTLE_NAP)) {
+                        return Err(AskError::Stream(crate::net::StreamError::Closed));
+                    }
+                }
+            }
+        }
+        let mut trailer = [0];
+        self.session.dialed.read_body(&mut trailer, idle, &mut |_| ())?;
+        Ok(trailer[0] == Request::GOOD)
+    }
+
+    fn credit(&mut self, len: u32) {
+        self.useful = true;
+        self.shared.tally.credit(self.handle, self.session.peer, len as u64);
+    }
+
+    fn waste(&self, len: u32) {
+        self.shared.tally.wasted.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// The peer does not hold (that chunk of) the file after all.
+    fn lost_holder(
+        &mut self,
+        work: &Work<Arc<PartialFile>>,
+        file: FileNo,
+        status: Status,
+    ) -> Result<Option<End>, AskError> {
+        debug!("not held peer={} id={} status={status:?}", self.session.peer, self.shared.files[file as usize].id);
+        let mut state = self.shared.state();
+        state.give_back(work, self.handle);
+        state.not_held(file, self.handle);
+        drop(state);
+        self.shared.tally.redirects.fetch_add(1, Ordering::Relaxed);
+        self.shared.wake(true);
+        Ok(None)
+    }
+
+    /// Bytes with the trailer *good* that are not what was asked for.
+    fn lied(&mut self, id: FileId, index: ChunkIndex, len: u32) -> Result<Option<End>, AskError> {
+        self.waste(len);
+        let (peer, addr) = (self.session.peer, self.session.addr);
+        error!("bad chunk peer={peer} addr={addr} id={id} chunk={}: digest differs; not asked again", index.get());
+        self.shared.strike(self.handle, peer, id);
+        let bad = Request::Bad(ChunkRef { file: id, index: index.get() });
+        let _ = self.session.send(&[bad], Instant::now() + BAD_PATIENCE);
+        Ok(Some(End::Lied))
+    }
+
+    fn receive_have(&mut self, file: FileNo, id: FileId, status: Status, body_len: u32) -> Result<(), AskError> {
+        let body = self.session.body(body_len, Instant::now() + self.shared.idle())?;
+        let mut state = self.shared.state();
+        match status {
+            Status::Ok => {
+                let count = Geometry::new(id.len).chunk_count();
+                match decode_body::<Delta>(&body, "Have")? {
+                    Delta::Whole => state.set_chunks(file, self.handle, 0, Chunks::All),
+                    Delta::Full { revision, bits } => {
+                        let bits = Bitfield::from_bytes(&bits, count)
+                            .ok_or_else(|| AskError::Protocol("bitfield of another length".into()))?;
+                        state.set_chunks(file, self.handle, revision, Chunks::These(&bits));
+                    }
+                    Delta::New { revision, chunks } => {
+                        state.set_chunks(file, self.handle, revision, Chunks::More(&chunks));
+                    }
+                }
+                drop(state);
+                self.shared.wake(false);
+            }
+            Status::NotModified => {}
+            _ => state.not_held(file, self.handle),
+        }
+        Ok(())
+    }
+
+    fn receive_layer(
+        &mut self,
+        file: FileNo,
+        range: LayerRange,
+        last: bool,
+        status: Status,
+        body_len: u32,
+    ) -> Result<(), AskError> {
+        if status != Status::Ok {
+            self.drain(body_len)?;
+            // The other parts of this list will be answered likewise.
+            if self.layers.remove(&file).is_some() {
+                self.lost_holder(&Work::Layer { file, id: range.file }, file, status)?;
+            }
+            return Ok(());
+        }
+        if body_len != range.count * 32 {
+            return Err(AskError::Protocol(format!("list of {body_len} bytes, expected {}", range.count * 32)));
+        }
+        let mut buffer = self.shared.buffers.take(body_len as usize);
+        let bytes = &mut buffer[..body_len as usize];
+        let (idle, tally) = (self.shared.idle(), &self.shared.tally);
+        self.session.dialed.read_body(bytes, idle, &mut |_| tally.heard())?;
+        let Some(layer) = self.layers.get_mut(&file) else { return Ok(()) };
+        layer.extend(bytes.chunks_exact(32).map(|d| Digest(d.try_into().unwrap_or_default())));
+        drop(buffer);
+        if last && let Some(layer) = self.layers.remove(&file) {
+            let first = self.shared.state().layer_came(file);
+            if first {
+                let _ = self.shared.jobs.send(Job::Open { file, layer, from: self.handle, peer: self.session.peer });
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_holdings(&mut self, files: &[(FileNo, FileId)], status: Status, body_len: u32) -> Result<(), AskError> {
+        let body = self.session.body(body_len, Instant::now() + self.shared.idle())?;
+        if status != Status::Ok {
+            return Ok(());
+        }
+        let holdings: Vec<Holding> = decode_body(&body, "Locate")?;
+        let mut state = self.shared.state();
+        for (&(file, _), holding) in files.iter().zip(holdings) {
+            match holding {
+                Holding::None => state.not_held(file, self.handle),
+                Holding::Whole => state.set_held(file, self.handle, Held::Whole),
+                Holding::Partial(_) => state.set_held(file, self.handle, Held::Partial(0, None)),
+            }
+        }
+        drop(state);
+        self.shared.wake(false);
+        Ok(())
+    }
+
+    fn drain(&mut self, body_len: u32) -> Result<(), AskError> {
+        self.session.body(body_len, Instant::now() + self.shared.idle()).map(drop)
+    }
+
+    fn give_back_all(&mut self) {
+        let mut state = self.shared.state();
+        let mut redirected = 0;
+        for asked in self.pending.drain(..) {
+            match asked.what {
+                What::Work(work) => {
+                    redirected += matches!(work, Work::Chunk { .. } | Work::Small { .. }) as u64;
+                    state.give_back(&work, self.handle);
+                }
+                What::Layer(file, range, _) => state.give_back(&Work::Layer { file, id: range.file }, self.handle),
+                What::Locate(_) => {}
+            }
+        }
+        drop(state);
+        if redirected > 0 && !self.shared.is_stopped() {
+            self.shared.tally.redirects.fetch_add(redirected, Ordering::Relaxed);
+            debug!("redirected peer={} requests={redirected}", self.session.peer);
+        }
+        self.shared.wake(false);
+    }
+}
+
+/// How long a connection without work waits before it looks again by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Longest sleep for the rate limit before a stop is looked for.
+const THROTTLE_NAP: Duration = Duration::from_millis(50);
+/// How long telling a liar may take.
+const BAD_PATIENCE: Duration = Duration::from_millis(500);
+/// No request but `Locate` is longer.
+const REQUEST_LEN: usize = 128;
+/// The longest postcard form of a `FileId`.
+const FILE_ID_LEN_MAX: usize = 44;
+/// The longest postcard form of a `Holding`.
+const HOLDING_LEN_MAX: usize = 6;
+/// What the window of small things is counted in, in bytes.
+const SMALL_UNIT: u64 = 256 << 10;

@@ -1,0 +1,93 @@
+//! Open sessions, checked out to whoever asks a peer something and checked in again.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use log::{debug, info, warn};
+
+use crate::client::ClientContext;
+use crate::client::session::{AskError, Session};
+use crate::identity::PeerId;
+use crate::limits::{CONNECTIONS_PER_PEER_MAX, IDLE_SESSIONS_MAX};
+use crate::swarm::PeerRecord;
+
+/// A node: one key may have several at once.
+pub type PeerKey = (PeerId, u64);
+
+/// Idle sessions of each peer, so that what was opened to ask for names also carries the chunks.
+pub struct PeerPool {
+    ctx: Arc<ClientContext>,
+    idle: Mutex<HashMap<PeerKey, (Sender<Session>, Receiver<Session>)>>,
+}
+
+impl PeerPool {
+    /// No session is open.
+    pub fn new(ctx: Arc<ClientContext>) -> Self {
+        PeerPool { ctx, idle: Mutex::default() }
+    }
+
+    /// An idle session with that peer, or a new one. Blocks for a bounded time: a few seconds an address.
+    ///
+    /// What TLS shows goes to the peer table: an address that proved itself, one that failed, a refusal.
+    pub fn checkout(&self, record: &PeerRecord) -> Result<Session, AskError> {
+        if !self.ctx.trust.allows(&record.peer) {
+            return Err(AskError::Untrusted);
+        }
+        let key = (record.peer, record.instance);
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get(&key).and_then(|c| c.1.try_recv().ok());
+        if let Some(mut session) = idle {
+            session.reused = true;
+            return Ok(session);
+        }
+        let begin = Instant::now();
+        match Session::open_any(&self.ctx, record.peer, &record.addrs) {
+            Ok(session) => {
+                let (peer, addr) = (session.peer, session.addr);
+                debug!("connected peer={peer} addr={addr} ms={}", begin.elapsed().as_millis());
+                self.ctx.peers.touch(|t| t.proved(peer, session.instance, addr, Instant::now()));
+                Ok(session)
+            }
+            Err((e, addr)) => {
+                self.note_failure(record, addr, &e);
+                Err(e)
+            }
+        }
+    }
+
+    /// Gives a session back that has no request unanswered. It is closed when enough are kept.
+    pub fn checkin(&self, session: Session) {
+        let key = (session.peer, session.instance);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: usize = idle.values().map(|c| c.1.len()).sum();
+        let channel = idle.entry(key).or_insert_with(|| bounded(CONNECTIONS_PER_PEER_MAX));
+        let surplus = if kept >= IDLE_SESSIONS_MAX {
+            Some(session)
+        } else {
+            channel.0.try_send(session).err().map(|e| e.into_inner())
+        };
+        idle.retain(|_, c| !c.1.is_empty());
+        drop(idle);
+        if let Some(surplus) = surplus {
+            surplus.dialed.close();
+        }
+    }
+
+    fn note_failure(&self, record: &PeerRecord, addr: SocketAddr, e: &AskError) {
+        let (peer, now) = (record.peer, Instant::now());
+        match e {
+            AskError::Refused(reason) => {
+                warn!("refused peer={peer} addr={addr} reason={reason:?}");
+                self.ctx.peers.update(|t| t.refused(peer, addr, now));
+            }
+            AskError::Busy(wait) => info!("busy peer={peer} addr={addr} retry_ms={}", wait.as_millis()),
+            AskError::Untrusted | AskError::NoAddress => {}
+            AskError::Stream(_) | AskError::Protocol(_) => {
+                info!("unreachable peer={peer} addr={addr} error={e}");
+                self.ctx.peers.touch(|t| t.failed(peer, record.instance, addr, now));
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a download tells: how far it is, and what it was.
+
+use crate::content::{FileId, RelPath};
+use crate::identity::PeerId;
+
+/// How far a download is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Different files in all.
+    pub files: usize,
+    /// Files that are whole and in place.
+    pub files_done: usize,
+    /// Bytes of all different files.
+    pub bytes: u64,
+    /// Bytes that are there, those from earlier runs included.
+    pub bytes_done: u64,
+    /// Bytes that came from peers in this run.
+    pub bytes_fetched: u64,
+    /// Seconds since the start.
+    pub seconds: f64,
+    /// Peers that gave something so far.
+    pub peers: usize,
+}
+
+/// What a finished download was.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Paths that are in place, those that were there before included.
+    pub files: usize,
+    /// Paths that were there before.
+    pub skipped: usize,
+    /// Verified bytes that came from peers.
+    pub bytes: u64,
+    /// From start to end.
+    pub seconds: f64,
+    /// Connections that were tried again.
+    pub retries: u64,
+    /// Bytes that came and were of no use: wrong, or had already.
+    pub wasted: u64,
+    /// Requests that another peer had to answer.
+    pub redirects: u64,
+    /// Bytes that were hashed again to resume.
+    pub rehashed: u64,
+    /// Bytes from each peer, most first.
+    pub peers: Vec<(PeerId, u64)>,
+    /// Each path.
+    pub fetched: Vec<FileReport>,
+}
+
+/// One path of a download.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileReport {
+    /// The name under which it is shared.
+    pub path: RelPath,
+    /// Its content.
+    pub id: FileId,
+    /// Where it is, below the directory of the download.
+    pub out: RelPath,
+    /// Seconds from the start of the download until it was in place.
+    pub seconds: f64,
+    /// Whether it was there before.
+    pub skipped: bool,
+}

@@ -1,0 +1,268 @@
+//! What a person typed, turned into files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::crew::Crew;
+use crate::client::peer_pool::{PeerKey, PeerPool};
+use crate::client::survey::{Findings, FoundFile, Tally, lister, survey};
+use crate::client::{Candidate, ClientContext, FetchError};
+use crate::content::{FileId, Pattern, RelPath};
+use crate::identity::PeerId;
+use crate::limits::{RESOLVE_MAX, RESOLVE_QUIET};
+
+/// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
+/// everyone who offers that content under whatever name.
+///
+/// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the last new answer, and at
+/// most [`RESOLVE_MAX`] after the first one. Nobody answering takes the context's timeout.
+///
+/// # Errors
+/// [`FetchError`]: a malformed pattern, nobody there, all refused, not found, several contents under one name.
+pub fn resolve(
+    ctx: &Arc<ClientContext>,
+    pool: &Arc<PeerPool>,
+    crew: &Crew,
+    texts: &[String],
+) -> Result<Vec<FoundFile>, FetchError> {
+    let parse = |text: &String| {
+        let pattern = Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
+        Ok((text.clone(), pattern))
+    };
+    let wanted: Vec<(String, Pattern)> = texts.iter().map(parse).collect::<Result<_, FetchError>>()?;
+    let mut findings = Findings::default();
+    // What was found changes only with an answer, so it is looked through only then.
+    let mut certainty = Certainty::Nothing;
+    let begin = Instant::now();
+    let tally = survey(ctx, pool, crew, lister(texts), |tally, news| {
+        if let Some((record, listed)) = news {
+            findings.add((record.peer, record.instance), listed);
+            certainty = assess(&wanted, &findings);
+        }
+        end(&certainty, tally, begin, ctx.timeout)
+    })?;
+    tally.check(ctx.timeout)?;
+    collect(&wanted, &findings, tally.answered)
+}
+
+/// How sure the findings make it what is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    /// Something is not found at all.
+    Nothing,
+    /// Everything was found, but more answers could change it.
+    Likely,
+    /// Everything was found, and only by whole roots.
+    Certain,
+}
+
+/// When to stop asking.
+fn end(certainty: &Certainty, tally: &Tally, begin: Instant, timeout: Duration) -> Instant {
+    let (Some(first), Some(last)) = (tally.first_answer, tally.last_answer) else {
+        // Those that refuse may not be all: others have a moment to appear.
+        return match tally.first_refusal {
+            Some(at) if tally.pending == 0 => (at + RESOLVE_MAX).min(begin + timeout),
+            _ => begin + timeout,
+        };
+    };
+    match certainty {
+        Certainty::Certain => first,
+        Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
+        Certainty::Nothing => first + RESOLVE_MAX,
+    }
+}
+
+fn assess(wanted: &[(String, Pattern)], findings: &Findings) -> Certainty {
+    let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| choose(pattern, findings)).collect();
+    if choices.iter().any(|c| *c == Choice::Nothing) {
+        return Certainty::Nothing;
+    }
+    let clear = |(choice, wanted): (&Choice, &(String, Pattern))| {
+        matches!(choice, Choice::Files(_)) && matches!(wanted.1, Pattern::Root(..))
+    };
+    if choices.iter().zip(wanted).all(clear) { Certainty::Certain } else { Certainty::Likely }
+}
+
+/// What a pattern means among what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Choice {
+    Nothing,
+    Files(Vec<(RelPath, FileId)>),
+    /// Several contents where only one can be meant.
+    Ambiguous(Vec<(RelPath, FileId)>),
+}
+
+/// An exact name beats a directory, which beats a glob, which beats the beginning of a root.
+fn choose(pattern: &Pattern, findings: &Findings) -> Choice {
+    let by = |test: &dyn Fn(&RelPath, &FileId) -> bool| -> Vec<(RelPath, FileId)> {
+        findings.iter().filter(|(path, id, _)| test(path, id)).map(|(path, id, _)| (path.clone(), *id)).collect()
+    };
+    match pattern {
+        Pattern::Root(..) => one_content(by(&|_, id| pattern.matches_id(id))),
+        Pattern::Path { text, glob, prefix } => {
+            let exact = by(&|path, _| path.as_str() == text);
+            if !exact.is_empty() {
+                return one_content_a_path(exact);
+            }
+            let below = by(&|path, _| path.is_below(text));
+            if !below.is_empty() {
+                return one_content_a_path(below);
+            }
+            if let Some(glob) = glob {
+                return one_content_a_path(by(&|path, _| glob.is_match(path.as_str())));
+            }
+            match prefix {
+                Some(_) => one_content(by(&|_, id| pattern.matches_id(id))),
+                None => Choice::Nothing,
+            }
+        }
+    }
+}
+
+/// One file is meant, whatever its names: the first name stands for it.
+fn one_content(found: Vec<(RelPath, FileId)>) -> Choice {
+    let Some(first) = found.first().cloned() else { return Choice::Nothing };
+    if found.iter().all(|f| f.1 == first.1) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
+}
+
+/// Any number of files, but each name has one content. `found` is sorted by path.
+fn one_content_a_path(found: Vec<(RelPath, FileId)>) -> Choice {
+    let twins: BTreeSet<RelPath> = found.windows(2).filter(|w| w[0].0 == w[1].0).map(|w| w[0].0.clone()).collect();
+    if !twins.is_empty() {
+        return Choice::Ambiguous(found.into_iter().filter(|f| twins.contains(&f.0)).collect());
+    }
+    if found.is_empty() { Choice::Nothing } else { Choice::Files(found) }
+}
+
+fn collect(wanted: &[(String, Pattern)], findings: &Findings, answered: usize) -> Result<Vec<FoundFile>, FetchError> {
+    let mut chosen: BTreeMap<RelPath, FileId> = BTreeMap::new();
+    for (text, pattern) in wanted {
+        match choose(pattern, findings) {
+            Choice::Nothing => return Err(FetchError::NotFound { what: text.clone(), answered }),
+            Choice::Ambiguous(found) => return Err(ambiguous(text, found, findings)),
+            Choice::Files(files) => {
+                for (path, id) in files {
+                    if let Some(other) = chosen.insert(path.clone(), id)
+                        && other != id
+                    {
+                        return Err(ambiguous(text, vec![(path.clone(), other), (path, id)], findings));
+                    }
+                }
+            }
+        }
+    }
+    let mut holders: BTreeMap<FileId, BTreeSet<PeerKey>> = chosen.values().map(|id| (*id, BTreeSet::new())).collect();
+    for (_, id, of_path) in findings.iter() {
+        if let Some(all) = holders.get_mut(id) {
+            all.extend(of_path);
+        }
+    }
+    let found = chosen.into_iter().map(|(path, id)| {
+        let holders = holders.get(&id).into_iter().flatten().copied().collect();
+        FoundFile { path, id, holders }
+    });
+    Ok(found.collect())
+}
+
+fn ambiguous(text: &str, found: Vec<(RelPath, FileId)>, findings: &Findings) -> FetchError {
+    let candidates = found.into_iter().map(|(path, id)| {
+        let holders: BTreeSet<PeerId> = findings
+            .iter()
+            .filter(|(p, i, _)| **p == path && **i == id)
+            .flat_map(|(_, _, holders)| holders.iter().map(|h| h.0))
+            .collect();
+        Candidate { path, id, holders: holders.into_iter().collect() }
+    });
+    FetchError::Ambiguous { what: text.into(), candidates: candidates.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, Root};
+    use crate::proto::Listed;
+
+    fn id(byte: u8, len: u64) -> FileId {
+        FileId { root: Root(Digest([byte; 32])), len }
+    }
+
+    fn found(all: &[(u8, &str, FileId)]) -> Findings {
+        let mut f = Findings::default();
+        for &(peer, path, id) in all {
+            f.add((PeerId([peer; 32]), 1), vec![Listed { path: RelPath::new(path).unwrap(), id }]);
+        }
+        f
+    }
+
+    fn get(texts: &[&str], f: &Findings) -> Result<Vec<(String, FileId, usize)>, FetchError> {
+        let wanted: Vec<_> = texts.iter().map(|t| (t.to_string(), Pattern::parse(t).unwrap())).collect();
+        let files = collect(&wanted, f, 1)?;
+        Ok(files.into_iter().map(|f| (f.path.to_string(), f.id, f.holders.len())).collect())
+    }
+
+    #[test]
+    fn a_name_beats_a_directory_beats_a_prefix() {
+        let (a, b) = (id(0xab, 1), id(2, 2));
+        let f = found(&[(1, "abababab", b), (1, "x", a)]);
+        assert_eq!(get(&["abababab"], &f).unwrap(), [("abababab".into(), b, 1)]);
+        let f = found(&[(1, "abababab/y", b), (1, "x", a)]);
+        assert_eq!(get(&["abababab"], &f).unwrap(), [("abababab/y".into(), b, 1)]);
+        let f = found(&[(1, "z", b), (1, "x", a), (2, "w", a)]);
+        assert_eq!(get(&["abababab"], &f).unwrap(), [("w".into(), a, 2)]);
+        assert_eq!(get(&["z", "z"], &f).unwrap(), [("z".into(), b, 1)]);
+    }
+
+    #[test]
+    fn one_name_with_two_contents_is_told_with_all_holders() {
+        let f = found(&[(1, "d/x", id(1, 1)), (2, "d/x", id(2, 1)), (3, "d/x", id(2, 1)), (3, "d/y", id(3, 3))]);
+        for text in ["d/x", "d", "d/*", "**"] {
+            let Err(FetchError::Ambiguous { candidates, .. }) = get(&[text], &f) else { panic!("{text}") };
+            let all: Vec<_> = candidates.iter().map(|c| (c.path.as_str(), c.id, c.holders.len())).collect();
+            assert_eq!(all, [("d/x", id(1, 1), 1), ("d/x", id(2, 1), 2)], "{text}");
+        }
+        assert_eq!(get(&["d/y"], &f).unwrap().len(), 1);
+        assert_eq!(get(&["01".repeat(32).as_str()], &f).unwrap(), [("d/x".into(), id(1, 1), 1)]);
+    }
+
+    #[test]
+    fn the_forgeable_twin_is_never_taken_for_the_file() {
+        let (real, twin) = (id(7, 32768), id(7, 64));
+        let root = "07".repeat(32);
+        for order in [[(1, "real", real), (2, "twin", twin)], [(2, "twin", twin), (1, "real", real)]] {
+            assert_eq!(get(&[&root], &found(&order)).unwrap(), [("real".into(), real, 1)]);
+            let only_twin = found(&order[..1]);
+            let sure = assess(&[(root.clone(), Pattern::parse(&root).unwrap())], &only_twin);
+            assert_eq!(sure, if order[0].1 == "twin" { Certainty::Nothing } else { Certainty::Certain });
+        }
+        let spelled = format!("{root}:64");
+        assert_eq!(get(&[&spelled], &found(&[(2, "twin", twin), (1, "real", real)])).unwrap()[0].1, twin);
+        let f = found(&[(1, "a", id(7, 100)), (2, "b", id(7, 200))]);
+        assert!(matches!(get(&[&root], &f), Err(FetchError::Ambiguous { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_is_left_out() {
+        let f = found(&[(1, "empty", FileId { root: Root::EMPTY, len: 0 }), (1, "a", id(1, 0)), (1, "b", id(0, 5))]);
+        assert_eq!(get(&["**"], &f).unwrap().len(), 1);
+        assert!(matches!(get(&["nope"], &f), Err(FetchError::NotFound { answered: 1, .. })));
+    }
+
+    #[test]
+    fn when_a_question_is_answered() {
+        let t = Instant::now();
+        let ms = Duration::from_millis;
+        let timeout = Duration::from_secs(10);
+        let nobody = Tally::default();
+        assert_eq!(end(&Certainty::Nothing, &nobody, t, timeout), t + timeout);
+        let refused = Tally { refused: 1, first_refusal: Some(t + ms(10)), ..Tally::default() };
+        assert!(end(&Certainty::Nothing, &refused, t, timeout) < t + ms(1500));
+        let two =
+            Tally { first_answer: Some(t + ms(5)), last_answer: Some(t + ms(30)), answered: 2, ..Tally::default() };
+        assert_eq!(end(&Certainty::Certain, &two, t, timeout), t + ms(5));
+        assert_eq!(end(&Certainty::Likely, &two, t, timeout), t + ms(80));
+        assert_eq!(end(&Certainty::Nothing, &two, t, timeout), t + ms(1005));
+        let late = Tally { last_answer: Some(t + ms(1000)), ..two };
+        assert_eq!(end(&Certainty::Likely, &late, t, timeout), t + ms(1005));
+    }
+}

@@ -1,0 +1,201 @@
+//! What the threads of one download share.
+
+use std::collections::HashMap;
+use std::net::{Shutdown as Close, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
+
+use crate::client::buffers::Buffers;
+use crate::client::peer_pool::PeerPool;
+use crate::client::state::State;
+use crate::client::storing::{Job, SmallJob};
+use crate::client::{ClientContext, FetchError, FileReport};
+use crate::content::{FileId, RelPath};
+use crate::identity::PeerId;
+use crate::store::{Disk, PartialFile};
+use crate::swarm::{Event, PeerHandle};
+
+/// What the threads of one download share. Locks are held for moments only, never over I/O.
+pub(crate) struct Shared {
+    pub(crate) ctx: Arc<ClientContext>,
+    pub(crate) pool: Arc<PeerPool>,
+    pub(crate) disk: Arc<Disk>,
+    /// The files, each once: where its content comes from in name, and all places where it goes.
+    pub(crate) files: Vec<Wanted>,
+    pub(crate) state: Mutex<State<Arc<PartialFile>>>,
+    /// Something came up that a connection without work may do.
+    pub(crate) work: Condvar,
+    pub(crate) buffers: Buffers,
+    pub(crate) jobs: Sender<Job>,
+    pub(crate) small: Sender<SmallJob>,
+    pub(crate) tally: Tally,
+    /// Sessions that a stop must cut off.
+    closers: Mutex<HashMap<u64, TcpStream>>,
+    stopped: AtomicBool,
+    failure: Mutex<Option<FetchError>>,
+    liars: Mutex<Vec<PeerId>>,
+}
+
+/// A file to fetch.
+pub(crate) struct Wanted {
+    pub(crate) id: FileId,
+    /// The name under which it is shared.
+    pub(crate) path: RelPath,
+    /// Where it goes, at least one place.
+    pub(crate) outs: Vec<RelPath>,
+}
+
+/// Counters.
+pub(crate) struct Tally {
+    pub(crate) begun: Instant,
+    /// Bytes that were there before.
+    pub(crate) there: AtomicU64,
+    /// Verified bytes that were wanted.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) wasted: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) redirects: AtomicU64,
+    pub(crate) rehashed: AtomicU64,
+    /// When the last byte came, in ms since `begun`.
+    heard_ms: AtomicU64,
+    pub(crate) of_peers: Mutex<HashMap<PeerHandle, (PeerId, u64)>>,
+    pub(crate) reports: Mutex<Vec<FileReport>>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Tally {
+            begun: Instant::now(),
+            there: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            wasted: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            redirects: AtomicU64::new(0),
+            rehashed: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            of_peers: Mutex::default(),
+            reports: Mutex::default(),
+        }
+    }
+
+    /// Bytes came, or something else shows that it goes on.
+    pub(crate) fn heard(&self) {
+        self.heard_ms.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long nothing came.
+    pub(crate) fn silence(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Verified, wanted bytes came from a peer.
+    pub(crate) fn credit(&self, handle: PeerHandle, peer: PeerId, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut of_peers = self.of_peers.lock().unwrap_or_else(PoisonError::into_inner);
+        of_peers.entry(handle).or_insert((peer, 0)).1 += bytes;
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        ctx: Arc<ClientContext>,
+        pool: Arc<PeerPool>,
+        disk: Arc<Disk>,
+        files: Vec<Wanted>,
+        seed: u64,
+        (jobs, small): (Sender<Job>, Sender<SmallJob>),
+    ) -> Self {
+        let ids: Vec<FileId> = files.iter().map(|f| f.id).collect();
+        Shared {
+            ctx,
+            pool,
+            disk,
+            files,
+            state: Mutex::new(State::new(&ids, seed)),
+            work: Condvar::new(),
+            buffers: Buffers::default(),
+            jobs,
+            small,
+            tally: Tally::new(),
+            closers: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            failure: Mutex::default(),
+            liars: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<Arc<PartialFile>>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something came up: for connections without work, and with `driver` for the thread that watches over all.
+    pub(crate) fn wake(&self, driver: bool) {
+        self.work.notify_all();
+        if driver {
+            self.ctx.peers.wake();
+        }
+    }
+
+    /// Ends the download because of `error`; the first one counts.
+    pub(crate) fn fail(&self, error: FetchError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stop();
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<FetchError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// `peer` sent wrong bytes of `id`: it is not asked again.
+    pub(crate) fn strike(&self, handle: PeerHandle, peer: PeerId, id: FileId) {
+        self.ctx.events.emit(Event::PeerLied { peer, id });
+        self.state().strike(handle);
+        let mut liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
+        if !liars.contains(&peer) {
+            liars.push(peer);
+        }
+        drop(liars);
+        self.wake(true);
+    }
+
+    /// Who sent wrong bytes.
+    pub(crate) fn liars(&self) -> Vec<PeerId> {
+        self.liars.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Cuts off every session; threads end as soon as they notice.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        for (_, socket) in self.closers.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            let _ = socket.shutdown(Close::Both);
+        }
+        self.wake(true);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Registers a session to be cut off by [`stop`](Self::stop).
+    pub(crate) fn register(&self, connection: u64, socket: TcpStream) {
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, socket);
+        if self.is_stopped() {
+            self.stop();
+        }
+    }
+
+    pub(crate) fn unregister(&self, connection: u64) {
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+    }
+
+    /// The longest wait for a byte on one connection: well below the timeout of the whole, so that others take over.
+    pub(crate) fn idle(&self) -> Duration {
+        (self.ctx.timeout / 3).clamp(IDLE_MIN, IDLE_MAX)
+    }
+}
+
+const IDLE_MIN: Duration = Duration::from_millis(500);
+const IDLE_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,496 @@
+//! What a download knows and decides: files, who holds them, what is asked of whom. Pure: no I/O, threads or clock.
+//!
+//! `F` is whatever goes with an open file (tests use nothing). Files of several chunks each have a picker; the
+//! one-chunk files are together the "chunks" of one further picker.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crate::client::peer_pool::PeerKey;
+use crate::content::{Bitfield, ChunkIndex, FileId, Geometry};
+use crate::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
+use crate::swarm::{ChunkPicker, PeerHandle};
+
+/// Number of a file in a download.
+pub(crate) type FileNo = u32;
+
+/// The state of a download.
+pub(crate) struct State<F> {
+    files: Vec<File<F>>,
+    by_key: HashMap<PeerKey, PeerHandle>,
+    /// Unfinished files that each peer holds something of.
+    useful: Vec<u32>,
+    /// One-chunk files that are not written yet; slots of finished and unchecked ones count as had.
+    small: ChunkPicker,
+    small_files: Vec<FileNo>,
+    /// Bytes of one-chunk files asked for or waiting to be written.
+    small_len: u64,
+    /// One-chunk and empty files that wait to be written.
+    writing: usize,
+    /// Files of several chunks that are being fetched, in order.
+    active: Vec<FileNo>,
+    active_chunks: u64,
+    /// Files before this one were activated, are small, or are done.
+    next: FileNo,
+    unfinished: usize,
+    seed: u64,
+}
+
+struct File<F> {
+    id: FileId,
+    holders: Vec<(PeerHandle, Held)>,
+    phase: Phase<F>,
+}
+
+/// How much of a file a peer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// All of it.
+    Whole,
+    /// What its picker knows, as of that revision; asked when.
+    Partial(u64, Option<Instant>),
+}
+
+enum Phase<F> {
+    /// Not known yet whether it is there already.
+    Unchecked,
+    /// To be fetched.
+    Waiting,
+    /// Its list of digests is asked for: of whom, since when.
+    Layer(Vec<(PeerHandle, Instant)>),
+    /// The list came and is checked, or the partial file is being opened.
+    Opening,
+    /// Chunks come.
+    Chunks(Box<ChunkPicker>, F),
+    /// A one-chunk file, in that slot.
+    Small(u32),
+    /// All bytes are there; being made durable and named.
+    Finishing,
+    Done,
+}
+
+/// Something to ask a peer for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Work<F> {
+    /// A chunk of a file of several.
+    Chunk { file: FileNo, id: FileId, index: ChunkIndex, len: u32, open: F },
+    /// A file of one chunk.
+    Small { file: FileNo, id: FileId, index: ChunkIndex, len: u32 },
+    /// The whole list of digests.
+    Layer { file: FileNo, id: FileId },
+    /// Which chunks it holds by now.
+    Have { file: FileNo, id: FileId, revision: u64 },
+}
+
+impl<F: Clone> State<F> {
+    /// A download of `ids`, which are all different. Nothing is asked before [`checked`](Self::checked).
+    pub(crate) fn new(ids: &[FileId], seed: u64) -> Self {
+        let files = ids.iter().map(|&id| File { id, holders: Vec::new(), phase: Phase::Unchecked });
+        let small_files: Vec<FileNo> = (0..).zip(ids).filter(|(_, id)| is_small(id)).map(|(no, _)| no).collect();
+        // Everything counts as had until it is known to be wanted.
+        let small = ChunkPicker::resuming(&Bitfield::full(small_files.len() as u32), seed);
+        State {
+            files: files.collect(),
+            by_key: HashMap::new(),
+            useful: Vec::new(),
+            small,
+            small_files,
+            small_len: 0,
+            writing: 0,
+            active: Vec::new(),
+            active_chunks: 0,
+            next: 0,
+            unfinished: ids.len(),
+            seed,
+        }
+    }
+
+    /// The number of a peer; `None` when there are too many.
+    pub(crate) fn peer(&mut self, key: PeerKey) -> Option<PeerHandle> {
+        if let Some(&handle) = self.by_key.get(&key) {
+            return Some(handle);
+        }
+        let handle = PeerHandle(u16::try_from(self.useful.len()).ok().filter(|&n| n < u16::MAX)?);
+        self.useful.push(0);
+        self.by_key.insert(key, handle);
+        Some(handle)
+    }
+
+    /// The identity of a file.
+    pub(crate) fn id(&self, file: FileNo) -> FileId {
+        self.files[file as usize].id
+    }
+
+    /// The file is there already (`here`), or is to be fetched; an empty one is only to be written.
+    pub(crate) fn checked(&mut self, file: FileNo, here: bool) {
+        let at = &mut self.files[file as usize];
+        if !matches!(at.phase, Phase::Unchecked) {
+            return;
+        }
+        if here {
+            self.finished(file);
+        } else if at.id.len == 0 {
+            at.phase = Phase::Finishing;
+            self.writing += 1;
+        } else if is_small(&at.id) {
+            let slot = self.small_files.binary_search(&file).unwrap_or(0) as u32;
+            at.phase = Phase::Small(slot);
+            let holders: Vec<PeerHandle> = at.holders.iter().map(|h| h.0).collect();
+            self.small.want(slot);
+            holders.into_iter().for_each(|peer| self.small.add_have(peer, slot));
+        } else {
+            at.phase = Phase::Waiting;
+        }
+        self.activate();
+    }
+
+    /// What `peer` holds of a file, as it says itself. Partial holders are asked for details in time.
+    pub(crate) fn set_held(&mut self, file: FileNo, peer: PeerHandle, held: Held) {
+        let Some(at) = self.files.get_mut(file as usize) else { return };
+        if matches!(at.phase, Phase::Done | Phase::Finishing) || (is_small(&at.id) && held != Held::Whole) {
+            return;
+        }
+        match at.holders.iter_mut().find(|h| h.0 == peer) {
+            // What was learned by `Have` is kept.
+            Some((_, Held::Partial(..))) if matches!(held, Held::Partial(0, None)) => return,
+            Some((_, old)) if *old == held => return,
+            Some((_, old)) => *old = held,
+            None => {
+                at.holders.push((peer, held));
+                self.useful[peer.0 as usize] += 1;
+            }
+        }
+        match (&mut at.phase, held) {
+            (Phase::Small(slot), _) => self.small.add_have(peer, *slot),
+            (Phase::Chunks(picker, _), Held::Whole) => picker.add_complete(peer),
+            _ => {}
+        }
+    }
+
+    /// A partial holder told which chunks it has.
+    pub(crate) fn set_chunks(&mut self, file: FileNo, peer: PeerHandle, revision: u64, chunks: Chunks<'_>) {
+        let at = &mut self.files[file as usize];
+        let Some((_, held @ Held::Partial(..))) = at.holders.iter_mut().find(|h| h.0 == peer) else { return };
+        let Phase::Chunks(picker, _) = &mut at.phase else { return };
+        let asked = if let Held::Partial(_, asked) = held { *asked } else { None };
+        match chunks {
+            Chunks::All => {
+                picker.add_complete(peer);
+                *held = Held::Whole;
+                return;
+            }
+            Chunks::These(bits) => picker.add_partial(peer, bits),
+            Chunks::More(new) => new.iter().for_each(|&c| picker.add_have(peer, c)),
+        }
+        *held = Held::Partial(revision, asked);
+    }
+
+    /// `peer` does not hold the file (any more). What was asked of it is asked of others.
+    pub(crate) fn not_held(&mut self, file: FileNo, peer: PeerHandle) {
+        let at = &mut self.files[file as usize];
+        let Some(pos) = at.holders.iter().position(|h| h.0 == peer) else { return };
+        at.holders.swap_remove(pos);
+        if !matches!(at.phase, Phase::Done) {
+            self.useful[peer.0 as usize] -= 1;
+        }
+        match &mut at.phase {
+            Phase::Small(slot) => self.small.reject(*slot, peer),
+            Phase::Chunks(picker, _) => picker.remove_peer(peer),
+            Phase::Layer(asked) => asked.retain(|a| a.0 != peer),
+            _ => {}
+        }
+    }
+
+    /// `peer` lied: it holds nothing any more.
+    pub(crate) fn strike(&mut self, peer: PeerHandle) {
+        for file in 0..self.files.len() as FileNo {
+            self.not_held(file, peer);
+        }
+        self.small.remove_peer(peer);
+    }
+
+    /// What to ask `peer` for next.
+    pub(crate) fn next_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+        if self.useful.get(peer.0 as usize).is_none_or(|&n| n == 0) {
+            return None;
+        }
+        self.list_work(peer, now)
+            .or_else(|| self.small_work(now, |small, now| small.acquire_new(peer, now)))
+            .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_new(peer, now)))
+            .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_late(peer, now)))
+            .or_else(|| self.small_work(now, |small, now| small.acquire_late(peer, now)))
+    }
+
+    fn list_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+        for &file in &self.active {
+            let at = &mut self.files[file as usize];
+            let Some((_, held)) = at.holders.iter_mut().find(|h| h.0 == peer) else { continue };
+            match (&mut at.phase, held) {
+                (Phase::Layer(asked), _) => {
+                    let free = match asked[..] {
+                        [] => true,
+                        [(first, since)] => first != peer && now.saturating_duration_since(since) > LAYER_PATIENCE,
+                        _ => false,
+                    };
+                    if free {
+                        asked.push((peer, now));
+                        return Some(Work::Layer { file, id: at.id });
+                    }
+                }
+                (Phase::Chunks(..), Held::Partial(revision, asked)) => {
+                    if asked.is_none_or(|then| now.saturating_duration_since(then) >= HAVE_POLL) {
+                        *asked = Some(now);
+                        return Some(Work::Have { file, id: at.id, revision: *revision });
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn chunk_work(
+        &mut self,
+        now: Instant,
+        mut acquire: impl FnMut(&mut ChunkPicker, Instant) -> Option<u32>,
+    ) -> Option<Work<F>> {
+        for &file in &self.active {
+            let at = &mut self.files[file as usize];
+            let Phase::Chunks(picker, open) = &mut at.phase else { continue };
+            if let Some(chunk) = acquire(picker, now) {
+                let geometry = Geometry::new(at.id.len);
+                let index = geometry.chunk(chunk)?;
+                let len = geometry.span(index).len;
+                return Some(Work::Chunk { file, id: at.id, index, len, open: open.clone() });
+            }
+        }
+        None
+    }
+
+    fn small_work(
+        &mut self,
+        now: Instant,
+        acquire: impl FnOnce(&mut ChunkPicker, Instant) -> Option<u32>,
+    ) -> Option<Work<F>> {
+        if self.small_len >= SMALL_FILES_LEN_MAX {
+            return None;
+        }
+        let file = self.small_files[acquire(&mut self.small, now)? as usize];
+        let id = self.id(file);
+        let index = Geometry::new(id.len).chunk(0)?;
+        self.small_len += small_weight(id.len);
+        Some(Work::Small { file, id, index, len: id.len as u32 })
+    }
+
+    /// The work cannot be done by `peer` now; others may.
+    pub(crate) fn give_back(&mut self, work: &Work<F>, peer: PeerHandle) {
+        match work {
+            Work::Chunk { file, index, .. } => {
+                if let Phase::Chunks(picker, _) = &mut self.files[*file as usize].phase {
+                    picker.release(index.get(), peer);
+                }
+            }
+            Work::Small { file, len, .. } => {
+                self.small_len -= small_weight(*len as u64);
+                if let Phase::Small(slot) = self.files[*file as usize].phase {
+                    self.small.release(slot, peer);
+                }
+            }
+            Work::Layer { file, .. } => {
+                if let Phase::Layer(asked) = &mut self.files[*file as usize].phase {
+                    asked.retain(|a| a.0 != peer);
+                }
+            }
+            Work::Have { .. } => {}
+        }
+    }
+
+    /// Whether a chunk is still wanted, as others may have been quicker.
+    pub(crate) fn is_wanted(&self, file: FileNo, chunk: u32) -> bool {
+        match &self.files[file as usize].phase {
+            Phase::Chunks(picker, _) => picker.state(chunk) != Some(crate::swarm::ChunkState::Have),
+            Phase::Small(slot) => self.small.state(*slot) != Some(crate::swarm::ChunkState::Have),
+            _ => false,
+        }
+    }
+
+    /// A whole list of digests came. True for the first one: it is to be checked and the file to be opened.
+    pub(crate) fn layer_came(&mut self, file: FileNo) -> bool {
+        let at = &mut self.files[file as usize];
+        let first = matches!(at.phase, Phase::Layer(_));
+        if first {
+            at.phase = Phase::Opening;
+        }
+        first
+    }
+
+    /// The list of digests was wrong.
+    pub(crate) fn layer_was_wrong(&mut self, file: FileNo) {
+        self.files[file as usize].phase = Phase::Layer(Vec::new());
+    }
+
+    /// The partial file is open and has these chunks. True when it is whole already and only to be finished.
+    pub(crate) fn opened(&mut self, file: FileNo, open: F, have: &Bitfield) -> bool {
+        let at = &mut self.files[file as usize];
+        self.seed = self.seed.wrapping_add(1);
+        let mut picker = ChunkPicker::resuming(have, self.seed);
+        for (peer, held) in &mut at.holders {
+            match held {
+                Held::Whole => picker.add_complete(*peer),
+                Held::Partial(..) => *held = Held::Partial(0, None),
+            }
+        }
+        let whole = picker.is_done();
+        at.phase = if whole { Phase::Finishing } else { Phase::Chunks(Box::new(picker), open) };
+        whole
+    }
+
+    /// A verified chunk was written. `(fresh, whole)`: whether it was still wanted; whether the file is now whole and
+    /// to be finished.
+    pub(crate) fn chunk_came(&mut self, file: FileNo, chunk: u32, peer: PeerHandle, now: Instant) -> (bool, bool) {
+        let at = &mut self.files[file as usize];
+        let Phase::Chunks(picker, _) = &mut at.phase else { return (false, false) };
+        let fresh = picker.complete(chunk, peer, now).fresh;
+        let whole = picker.is_done();
+        if whole {
+            at.phase = Phase::Finishing;
+        }
+        (fresh, whole)
+    }
+
+    /// A verified one-chunk file came. True if it was still wanted and is to be written; its bytes are given back by
+    /// [`small_written`](Self::small_written), those of a surplus one here.
+    pub(crate) fn small_came(&mut self, file: FileNo, peer: PeerHandle, now: Instant) -> bool {
+        let at = &mut self.files[file as usize];
+        let fresh = match at.phase {
+            Phase::Small(slot) => self.small.complete(slot, peer, now).fresh,
+            _ => false,
+        };
+        if fresh {
+            at.phase = Phase::Finishing;
+            self.writing += 1;
+        } else {
+            self.small_len -= small_weight(at.id.len);
+        }
+        fresh
+    }
+
+    /// A one-chunk or empty file was written.
+    pub(crate) fn small_written(&mut self, file: FileNo) {
+        if self.id(file).len > 0 {
+            self.small_len -= small_weight(self.id(file).len);
+        }
+        self.writing -= 1;
+        self.finished(file);
+    }
+
+    /// The file is whole and in place.
+    pub(crate) fn finished(&mut self, file: FileNo) {
+        let at = &mut self.files[file as usize];
+        if matches!(at.phase, Phase::Done) {
+            return;
+        }
+        at.phase = Phase::Done;
+        self.unfinished -= 1;
+        for (peer, _) in std::mem::take(&mut at.holders) {
+            self.useful[peer.0 as usize] -= 1;
+        }
+        if let Some(pos) = self.active.iter().position(|&f| f == file) {
+            self.active.remove(pos);
+            self.active_chunks -= Geometry::new(self.files[file as usize].id.len).chunk_count() as u64;
+        }
+        self.activate();
+    }
+
+    /// Starts files in order while the bounds allow.
+    fn activate(&mut self) {
+        while let Some(at) = self.files.get_mut(self.next as usize) {
+            match at.phase {
+                Phase::Unchecked => return,
+                Phase::Waiting => {
+                    let chunks = Geometry::new(at.id.len).chunk_count() as u64;
+                    let room = self.active_chunks + chunks <= ACTIVE_CHUNKS_MAX && self.active.len() < ACTIVE_FILES_MAX;
+                    if !room && !self.active.is_empty() {
+                        return;
+                    }
+                    at.phase = Phase::Layer(Vec::new());
+                    self.active.push(self.next);
+                    self.active_chunks += chunks;
+                }
+                _ => {}
+            }
+            self.next += 1;
+        }
+    }
+
+    /// Files that are not done.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// Unfinished files that `peer` holds something of.
+    pub(crate) fn useful(&self, peer: PeerHandle) -> u32 {
+        self.useful.get(peer.0 as usize).copied().unwrap_or(0)
+    }
+
+    /// Bytes that `peer` could be asked for at once, roughly: whether a further connection could help.
+    pub(crate) fn backlog(&self, peer: PeerHandle) -> u64 {
+        let chunks = self.active.iter().map(|&file| match &self.files[file as usize] {
+            File { phase: Phase::Chunks(picker, _), id, .. } => {
+                picker.wanted_of(peer) as u64 * Geometry::new(id.len).chunk_len()
+            }
+            _ => 0,
+        });
+        // A small file costs as much as a round trip, however short it is.
+        chunks.sum::<u64>() + self.small.wanted_of(peer) as u64 * SMALL_COST
+    }
+
+    /// Unfinished files, and who holds each.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (FileNo, FileId, usize)> + '_ {
+        (0..)
+            .zip(&self.files)
+            .filter(|(_, f)| !matches!(f.phase, Phase::Done))
+            .map(|(no, f)| (no, f.id, f.holders.len()))
+    }
+
+    /// The open files.
+    pub(crate) fn open_files(&self) -> impl Iterator<Item = &F> {
+        self.files.iter().filter_map(|f| if let Phase::Chunks(_, open) = &f.phase { Some(open) } else { None })
+    }
+
+    /// Whether the disk still works on something: files to check, to open or to finish.
+    pub(crate) fn disk_is_busy(&self) -> bool {
+        self.writing > 0
+            || self.next < self.files.len() as FileNo
+                && matches!(self.files[self.next as usize].phase, Phase::Unchecked)
+            || self.active.iter().any(|&f| matches!(self.files[f as usize].phase, Phase::Opening | Phase::Finishing))
+    }
+}
+
+/// What a partial holder says it has.
+pub(crate) enum Chunks<'a> {
+    /// Everything by now.
+    All,
+    /// Exactly these.
+    These(&'a Bitfield),
+    /// These too.
+    More(&'a [u32]),
+}
+
+/// Whether a file is fetched in one request, without a list of digests.
+pub(crate) fn is_small(id: &FileId) -> bool {
+    !Geometry::new(id.len).needs_layer()
+}
+
+/// What a one-chunk file counts for in the memory that such files may take.
+fn small_weight(len: u64) -> u64 {
+    len + SMALL_OVERHEAD
+}
+
+/// Memory and work that a file costs beside its bytes.
+const SMALL_OVERHEAD: u64 = 4 << 10;
+/// What a one-chunk file weighs against chunks when connections are shared out.
+const SMALL_COST: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests;

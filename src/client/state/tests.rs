@@ -1,0 +1,179 @@
+//! The state of a download without any I/O.
+
+use std::time::Duration;
+
+use super::*;
+use crate::content::{Digest, Root};
+use crate::identity::PeerId;
+
+const CHUNK: u64 = 256 << 10;
+
+fn ids(lens: &[u64]) -> Vec<FileId> {
+    (1..).zip(lens).map(|(i, &len)| FileId { root: Root(Digest([i; 32])), len }).collect()
+}
+
+fn key(n: u8) -> PeerKey {
+    (PeerId([n; 32]), n as u64)
+}
+
+/// A state whose files are all wanted and held whole by `peers` peers.
+fn state(lens: &[u64], peers: u8) -> (State<()>, Vec<PeerHandle>) {
+    let mut s = State::new(&ids(lens), 1);
+    let handles: Vec<_> = (0..peers).map(|n| s.peer(key(n)).unwrap()).collect();
+    for file in 0..lens.len() as FileNo {
+        handles.iter().for_each(|&h| s.set_held(file, h, Held::Whole));
+        s.checked(file, false);
+    }
+    (s, handles)
+}
+
+fn open(s: &mut State<()>, file: FileNo) {
+    assert!(s.layer_came(file));
+    let count = Geometry::new(s.id(file).len).chunk_count();
+    assert!(!s.opened(file, (), &Bitfield::empty(count)));
+}
+
+#[test]
+fn a_file_goes_from_list_to_chunks_to_done() {
+    let (mut s, p) = state(&[3 * CHUNK], 2);
+    let now = Instant::now();
+    let Some(Work::Layer { file: 0, .. }) = s.next_work(p[0], now) else { panic!() };
+    assert_eq!(s.next_work(p[1], now), None, "one list is enough");
+    let late = now + LAYER_PATIENCE * 2;
+    assert!(matches!(s.next_work(p[1], late), Some(Work::Layer { .. })), "unless it does not come");
+    open(&mut s, 0);
+    assert!(!s.layer_came(0), "the second list is not used");
+    let mut left = 3;
+    while let Some(Work::Chunk { file, index, .. }) = s.next_work(p[left % 2], now) {
+        left -= 1;
+        assert_eq!(s.chunk_came(file, index.get(), p[left % 2], now), (true, left == 0));
+        assert_eq!(s.chunk_came(file, index.get(), p[0], now).0, false, "twice is waste");
+    }
+    assert_eq!(left, 0);
+    assert!(s.disk_is_busy() && s.unfinished() == 1);
+    s.finished(0);
+    assert_eq!((s.unfinished(), s.useful(p[0]), s.useful(p[1])), (0, 0, 0));
+}
+
+#[test]
+fn small_files_need_no_list_and_stay_within_their_memory() {
+    let n = 200;
+    let (mut s, p) = state(&vec![CHUNK; n], 1);
+    let now = Instant::now();
+    let mut works = Vec::new();
+    while let Some(work) = s.next_work(p[0], now) {
+        works.push(work);
+    }
+    assert!(works.len() >= 30 && works.len() as u64 * CHUNK <= SMALL_FILES_LEN_MAX + CHUNK, "{}", works.len());
+    s.give_back(&works.pop().unwrap(), p[0]);
+    let mut done = 0;
+    while s.unfinished() > 0 {
+        for work in works.drain(..) {
+            let Work::Small { file, .. } = work else { panic!() };
+            assert!(s.small_came(file, p[0], now));
+            s.small_written(file);
+            done += 1;
+        }
+        works.extend(std::iter::from_fn(|| s.next_work(p[0], now)));
+    }
+    assert_eq!(done, n);
+    assert_eq!((s.small_len, s.writing), (0, 0));
+}
+
+#[test]
+fn files_wait_for_their_check_and_are_started_in_order() {
+    let mut s: State<()> = State::new(&ids(&[2 * CHUNK, 2 * CHUNK, 10, 0]), 1);
+    let p = s.peer(key(1)).unwrap();
+    (0..4).for_each(|f| s.set_held(f, p, Held::Whole));
+    let now = Instant::now();
+    assert_eq!(s.next_work(p, now), None);
+    s.checked(0, true);
+    s.checked(1, false);
+    assert!(matches!(s.next_work(p, now), Some(Work::Layer { file: 1, .. })));
+    assert!(s.disk_is_busy(), "two are not checked");
+    s.checked(2, false);
+    s.checked(3, false);
+    assert!(matches!(s.next_work(p, now), Some(Work::Small { file: 2, .. })));
+    s.small_written(3);
+    assert_eq!(s.unfinished(), 2);
+}
+
+#[test]
+fn a_liar_holds_nothing_and_its_chunks_are_asked_of_others() {
+    let (mut s, p) = state(&[2 * CHUNK, 100], 2);
+    let now = Instant::now();
+    open_by(&mut s, p[0], now);
+    let got: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now)).collect();
+    assert_eq!(got.len(), 3);
+    s.strike(p[0]);
+    assert_eq!((s.useful(p[0]), s.next_work(p[0], now)), (0, None));
+    let again: Vec<_> = std::iter::from_fn(|| s.next_work(p[1], now)).collect();
+    assert_eq!(again.len(), 3, "{again:?}");
+    assert!(s.pending().all(|(_, _, holders)| holders == 1));
+}
+
+fn open_by(s: &mut State<()>, peer: PeerHandle, now: Instant) {
+    while let Some(work) = s.next_work(peer, now) {
+        match work {
+            Work::Layer { file, .. } => open(s, file),
+            other => {
+                s.give_back(&other, peer);
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn partial_holders_are_asked_what_they_have_and_grow() {
+    let (mut s, p) = state(&[4 * CHUNK], 1);
+    let now = Instant::now();
+    open_by(&mut s, p[0], now);
+    let part = s.peer(key(9)).unwrap();
+    s.set_held(0, part, Held::Partial(0, None));
+    assert!(matches!(s.next_work(part, now), Some(Work::Have { revision: 0, .. })));
+    assert_eq!(s.next_work(part, now), None);
+    let mut bits = Bitfield::empty(4);
+    bits.insert(Geometry::new(4 * CHUNK).chunk(2).unwrap());
+    s.set_chunks(0, part, 5, Chunks::These(&bits));
+    let Some(Work::Chunk { index, .. }) = s.next_work(part, now) else { panic!() };
+    assert_eq!(index.get(), 2);
+    assert_eq!(s.next_work(part, now), None);
+    let later = now + HAVE_POLL;
+    assert!(matches!(s.next_work(part, later), Some(Work::Have { revision: 5, .. })));
+    s.set_chunks(0, part, 6, Chunks::More(&[0, 99]));
+    assert!(matches!(s.next_work(part, later), Some(Work::Chunk { .. })));
+    s.set_chunks(0, part, 7, Chunks::All);
+    assert!(matches!(s.next_work(part, later), Some(Work::Chunk { .. })));
+}
+
+#[test]
+fn giants_do_not_share_the_memory_of_lists() {
+    let giant = 1 << 40;
+    let (mut s, p) = state(&[giant, giant + 1, 100], 1);
+    let now = Instant::now();
+    let works: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now)).collect();
+    assert_eq!(works.iter().filter(|w| matches!(w, Work::Layer { .. })).count(), 1);
+    assert_eq!(works.len(), 2);
+    s.finished(0);
+    assert!(matches!(s.next_work(p[0], now), Some(Work::Layer { file: 1, .. })));
+}
+
+#[test]
+fn a_hung_peer_does_not_stall_the_end() {
+    let (mut s, p) = state(&[8 * CHUNK], 2);
+    let mut now = Instant::now();
+    open_by(&mut s, p[1], now);
+    for _ in 0..4 {
+        assert!(s.next_work(p[0], now).is_some(), "asked, and never answers");
+    }
+    let begin = now;
+    while s.open_files().count() > 0 {
+        now += Duration::from_millis(5);
+        if let Some(Work::Chunk { file, index, .. }) = s.next_work(p[1], now) {
+            now += Duration::from_millis(5);
+            s.chunk_came(file, index.get(), p[1], now);
+        }
+        assert!(now - begin < Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,182 @@
+//! The threads of a download that wait for the disk, so that none that receives has to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam::channel::Receiver;
+use log::{error, info};
+
+use crate::client::shared::Shared;
+use crate::client::state::FileNo;
+use crate::client::{FetchError, FileReport};
+use crate::content::{Digest, FileId, Manifest, RelPath};
+use crate::identity::PeerId;
+use crate::limits::SMALL_FILES_LEN_MAX;
+use crate::store::{PartialFile, Shelved};
+use crate::swarm::{Event, PeerHandle};
+
+/// What the disk threads do.
+pub(crate) enum Job {
+    /// Check a list of digests and open the partial file.
+    Open { file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId },
+    /// All chunks are written: make the file whole.
+    Finish { file: FileNo, open: Arc<PartialFile> },
+    /// No more jobs for one thread.
+    End,
+}
+
+/// A verified one-chunk file to write; `None` ends the writer.
+pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
+
+/// Looks which files are there already.
+pub(crate) fn check(shared: &Shared) {
+    for (file, wanted) in (0..).zip(&shared.files) {
+        if shared.is_stopped() {
+            return;
+        }
+        let here = wanted.outs.iter().all(|out| shared.disk.holds(out, &wanted.id));
+        if here {
+            info!("already there path={} id={}", wanted.path, wanted.id);
+            shared.tally.there.fetch_add(wanted.id.len, Ordering::Relaxed);
+            report(shared, file, true);
+        }
+        let unfinished = {
+            let mut state = shared.state();
+            state.checked(file, here);
+            state.unfinished()
+        };
+        if !here && wanted.id.len == 0 {
+            let _ = shared.small.send(Some((file, Vec::new())));
+        }
+        shared.tally.heard();
+        shared.wake(unfinished == 0 || file % CHECK_STRIDE == 0);
+    }
+    shared.wake(true);
+}
+
+/// Opens and finishes partial files until told to end.
+pub(crate) fn store(shared: &Shared, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::End => return,
+            _ if shared.is_stopped() => {}
+            Job::Open { file, layer, from, peer } => open(shared, file, layer, from, peer),
+            Job::Finish { file, open } => finish(shared, file, &open),
+        }
+        shared.tally.heard();
+    }
+}
+
+fn open(shared: &Shared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId) {
+    let id = shared.files[file as usize].id;
+    let manifest = match Manifest::new(id, layer) {
+        Ok(manifest) => Arc::new(manifest),
+        Err(e) => {
+            error!("bad list of digests peer={peer} id={id} error={e:?}; not asked again");
+            shared.state().layer_was_wrong(file);
+            shared.strike(from, peer, id);
+            return;
+        }
+    };
+    match shared.disk.partial(manifest) {
+        Ok(open) => {
+            let have = open.have();
+            let there: u64 = {
+                let geometry = open.manifest().geometry();
+                have.iter().filter_map(|c| geometry.chunk(c)).map(|c| geometry.span(c).len as u64).sum()
+            };
+            if open.resumed() > 0 {
+                info!("resumed id={id} chunks={} bytes={there} rehashed=0", open.resumed());
+            }
+            shared.tally.there.fetch_add(there, Ordering::Relaxed);
+            if let Some(shelf) = &shared.ctx.shelf {
+                shelf.put(id, Shelved::Partial(open.clone()));
+            }
+            if shared.state().opened(file, open.clone(), &have) {
+                finish(shared, file, &open);
+            }
+            shared.wake(false);
+        }
+        Err(e) => shared.fail(FetchError::Storage(e)),
+    }
+}
+
+fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
+    let wanted = &shared.files[file as usize];
+    if let Err(e) = open.finish(&wanted.outs) {
+        if let Some(shelf) = &shared.ctx.shelf {
+            shelf.remove(&wanted.id);
+        }
+        shared.fail(FetchError::Storage(e));
+        return;
+    }
+    report(shared, file, false);
+    shared.state().finished(file);
+    shared.wake(true);
+}
+
+/// Writes one-chunk files, as many at once as have come.
+pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
+    while let Ok(Some(first)) = files.recv() {
+        let mut batch: Vec<(RelPath, FileId, Vec<u8>)> = Vec::new();
+        let mut members = Vec::new();
+        let mut len = 0;
+        let mut ended = false;
+        let mut next = Some(first);
+        while let Some((file, bytes)) = next {
+            let wanted = &shared.files[file as usize];
+            len += bytes.len() as u64;
+            members.push((file, wanted.outs.len()));
+            if let Some((last, others)) = wanted.outs.split_last() {
+                batch.extend(others.iter().map(|out| (out.clone(), wanted.id, bytes.clone())));
+                batch.push((last.clone(), wanted.id, bytes));
+            }
+            next = match files.try_recv() {
+                _ if len >= SMALL_FILES_LEN_MAX / 2 => None,
+                Ok(Some(more)) => Some(more),
+                Ok(None) => {
+                    ended = true;
+                    None
+                }
+                Err(_) => None,
+            };
+        }
+        let mut results = shared.disk.write_small(&batch).into_iter();
+        drop(batch);
+        for (file, outs) in members {
+            match results.by_ref().take(outs).collect::<Result<Vec<()>, _>>() {
+                Ok(_) => {
+                    report(shared, file, false);
+                    shared.state().small_written(file);
+                }
+                Err(e) => shared.fail(FetchError::Storage(e)),
+            }
+        }
+        shared.tally.heard();
+        let all = shared.state().unfinished() == 0;
+        shared.wake(all);
+        if ended {
+            return;
+        }
+    }
+}
+
+fn report(shared: &Shared, file: FileNo, skipped: bool) {
+    let wanted = &shared.files[file as usize];
+    let seconds = shared.tally.begun.elapsed().as_secs_f64();
+    if !skipped {
+        info!("fetched path={} id={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
+        shared.ctx.events.emit(Event::FileFetched { path: wanted.path.clone(), id: wanted.id });
+    }
+    let reports = wanted.outs.iter().map(|out| FileReport {
+        path: wanted.path.clone(),
+        id: wanted.id,
+        out: out.clone(),
+        seconds,
+        skipped,
+    });
+    shared.tally.reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(reports);
+}
+
+/// Files that are looked at before the driver hears of it.
+const CHECK_STRIDE: u32 = 256;

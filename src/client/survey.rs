@@ -1,0 +1,332 @@
+//! Asks every peer the same, as they appear.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::unbounded;
+use log::{debug, warn};
+
+use crate::client::crew::Crew;
+use crate::client::peer_pool::{PeerKey, PeerPool};
+use crate::client::session::{AskError, Session};
+use crate::client::{ClientContext, FetchError};
+use crate::content::{FileId, Pattern, RelPath, Root};
+use crate::identity::PeerId;
+use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RETRY_MIN};
+use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
+use crate::swarm::PeerRecord;
+
+/// A peer that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundPeer {
+    /// Its key.
+    pub peer: PeerId,
+    /// Its instance.
+    pub instance: u64,
+    /// Where it answered.
+    pub addr: SocketAddr,
+    /// Files that it offers.
+    pub files: u64,
+    /// Bytes that it offers.
+    pub bytes: u64,
+    /// Time since it was last heard, in ms.
+    pub age_ms: u64,
+}
+
+/// A file that somebody offers under one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Its name.
+    pub path: RelPath,
+    /// Its content.
+    pub id: FileId,
+    /// Who offers it under that name, sorted.
+    pub holders: Vec<PeerKey>,
+}
+
+/// Asks who is there. Complete [`LIST_QUIET`] after the last new peer, or when `wait` is over; sorted by key.
+///
+/// # Errors
+/// [`FetchError::Refused`] and [`FetchError::NoPeer`] when nobody answered; [`FetchError::Interrupted`] when the node
+/// ends.
+pub fn peers(
+    ctx: &Arc<ClientContext>,
+    pool: &Arc<PeerPool>,
+    crew: &Crew,
+    wait: Duration,
+) -> Result<Vec<FoundPeer>, FetchError> {
+    let mut found = Vec::new();
+    let begin = Instant::now();
+    let ask =
+        |session: &mut Session| Ok((session.addr, session.instance, session.welcome.files, session.welcome.bytes));
+    survey(ctx, pool, crew, ask, |tally, news| {
+        if let Some((record, (addr, instance, files, bytes))) = news {
+            let age_ms = record.heard.elapsed().as_millis() as u64;
+            found.push(FoundPeer { peer: record.peer, instance, addr, files, bytes, age_ms });
+        }
+        tally.listing_end(begin, wait)
+    })?
+    .check(wait)?;
+    found.sort_unstable_by_key(|p| (p.peer, p.instance));
+    found.dedup_by_key(|p| (p.peer, p.instance));
+    Ok(found)
+}
+
+/// Asks what there is that one of `patterns` means; everything without any. Complete [`LIST_QUIET`] after the last new
+/// peer when all have answered, or when `wait` is over; sorted by path.
+///
+/// # Errors
+/// As [`peers`], and [`FetchError::Pattern`].
+pub fn list(
+    ctx: &Arc<ClientContext>,
+    pool: &Arc<PeerPool>,
+    crew: &Crew,
+    patterns: &[String],
+    wait: Duration,
+) -> Result<Vec<FoundFile>, FetchError> {
+    for text in patterns {
+        Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
+    }
+    let mut findings = Findings::default();
+    let begin = Instant::now();
+    survey(ctx, pool, crew, lister(patterns), |tally, news| {
+        if let Some((record, listed)) = news {
+            findings.add((record.peer, record.instance), listed);
+        }
+        tally.listing_end(begin, wait)
+    })?
+    .check(wait)?;
+    Ok(findings.files())
+}
+
+/// What was found so far: by name and content, who offers it.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    files: BTreeMap<(RelPath, FileId), Vec<PeerKey>>,
+}
+
+impl Findings {
+    /// Takes in what one peer listed. What cannot be is left out, and what is over the bound of any catalogue.
+    pub(crate) fn add(&mut self, peer: PeerKey, listed: Vec<Listed>) {
+        for Listed { path, id } in listed {
+            let possible = id.len <= FILE_LEN_MAX && (id.len > 0) == (id.root != Root::EMPTY);
+            if !possible || self.files.len() >= CATALOGUE_ENTRIES_MAX {
+                continue;
+            }
+            let holders = self.files.entry((path, id)).or_default();
+            if let Err(at) = holders.binary_search(&peer) {
+                holders.insert(at, peer);
+            }
+        }
+    }
+
+    /// Everything, sorted by path.
+    pub(crate) fn files(self) -> Vec<FoundFile> {
+        self.files.into_iter().map(|((path, id), holders)| FoundFile { path, id, holders }).collect()
+    }
+
+    /// Everything, sorted by path, then content.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RelPath, &FileId, &Vec<PeerKey>)> {
+        self.files.iter().map(|((path, id), holders)| (path, id, holders))
+    }
+}
+
+/// How far a survey is.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Peers that answered.
+    pub(crate) answered: usize,
+    /// Peers that refused, or that were refused by.
+    pub(crate) refused: usize,
+    /// Peers that are being asked.
+    pub(crate) pending: usize,
+    /// When the last new peer appeared.
+    pub(crate) last_peer: Option<Instant>,
+    /// When the first one answered, and the last one.
+    pub(crate) first_answer: Option<Instant>,
+    pub(crate) last_answer: Option<Instant>,
+    pub(crate) first_refusal: Option<Instant>,
+}
+
+impl Tally {
+    /// When a listing is complete.
+    fn listing_end(&self, begin: Instant, wait: Duration) -> Instant {
+        let end = begin + wait;
+        match self.last_peer {
+            Some(last) if self.pending == 0 && self.answered > 0 => end.min(last + LIST_QUIET),
+            _ => end,
+        }
+    }
+
+    /// Whether anyone answered.
+    pub(crate) fn check(&self, wait: Duration) -> Result<(), FetchError> {
+        match (self.answered, self.refused) {
+            (0, 0) => Err(FetchError::NoPeer(wait)),
+            (0, refused) => Err(FetchError::Refused { refused }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Contacts every known peer and those that appear, and calls `ask` with each session on threads of `crew`. `decide`
+/// hears each answer, and says after every change when the survey ends.
+pub(crate) fn survey<T: Send + 'static>(
+    ctx: &Arc<ClientContext>,
+    pool: &Arc<PeerPool>,
+    crew: &Crew,
+    ask: impl Fn(&mut Session) -> Result<T, AskError> + Clone + Send + 'static,
+    mut decide: impl FnMut(&Tally, Option<(&PeerRecord, T)>) -> Instant,
+) -> Result<Tally, FetchError> {
+    let mut tally = Tally::default();
+    // How often each peer was tried, and when it may be tried again.
+    let mut contacted: HashMap<PeerKey, (u32, Option<Instant>)> = HashMap::new();
+    let (tell, answers) = unbounded();
+    let mut known_changes = None;
+    loop {
+        let changes = ctx.peers.changes();
+        let now = Instant::now();
+        if ctx.shutdown.has_begun() {
+            return Err(FetchError::Interrupted);
+        }
+        for (record, answer) in answers.try_iter() {
+            let record: PeerRecord = record;
+            tally.pending -= 1;
+            match answer {
+                Ok(answer) => {
+                    tally.answered += 1;
+                    tally.first_answer.get_or_insert(now);
+                    tally.last_answer = Some(now);
+                    decide(&tally, Some((&record, answer)));
+                }
+                Err(AskError::Refused(_)) => {
+                    tally.refused += 1;
+                    tally.first_refusal.get_or_insert(now);
+                }
+                Err(AskError::Untrusted) => {}
+                Err(e) => {
+                    debug!("no answer peer={} error={e}", record.peer);
+                    let entry = contacted.entry((record.peer, record.instance)).or_default();
+                    let wait = if let AskError::Busy(wait) = e { wait } else { RETRY_MIN * (1 << entry.0.min(5)) };
+                    entry.1 = Some(now + wait);
+                }
+            }
+        }
+        if known_changes != Some(changes) || contacted.values().any(|c| c.1.is_some_and(|at| at <= now)) {
+            known_changes = Some(changes);
+            for record in ctx.peers.read(|t| t.peers()) {
+                let entry = contacted.entry((record.peer, record.instance)).or_default();
+                if entry.0 > 0 && entry.1.is_none_or(|at| at > now) {
+                    continue;
+                }
+                if entry.0 == 0 && ctx.trust.allows(&record.peer) {
+                    tally.last_peer = Some(now);
+                }
+                *entry = (entry.0 + 1, None);
+                let (pool, ask, tell, ctx) = (pool.clone(), ask.clone(), tell.clone(), ctx.clone());
+                tally.pending += 1;
+                let task = move || {
+                    let answer = pool.checkout(&record).and_then(|session| ask_once(&pool, session, &record, &ask));
+                    let _ = tell.send((record, answer));
+                    ctx.peers.wake();
+                };
+                crew.spawn(task).map_err(|e| FetchError::Threads(e.to_string()))?;
+            }
+        }
+        let refusals = ctx.peers.read(|t| t.refusals());
+        if refusals > tally.refused {
+            tally.refused = refusals;
+            tally.first_refusal.get_or_insert(now);
+        }
+        let end = decide(&tally, None);
+        if end <= now {
+            return Ok(tally);
+        }
+        let retry = contacted.values().filter_map(|c| c.1).min().unwrap_or(end);
+        let wait = end.min(retry).saturating_duration_since(now).max(Duration::from_millis(1));
+        ctx.peers.wait_beyond(changes, wait);
+    }
+}
+
+/// Asks over `session`; a session that lay idle and was closed meanwhile is replaced once.
+fn ask_once<T>(
+    pool: &PeerPool,
+    mut session: Session,
+    record: &PeerRecord,
+    ask: &impl Fn(&mut Session) -> Result<T, AskError>,
+) -> Result<T, AskError> {
+    let answer = match ask(&mut session) {
+        Err(AskError::Stream(_)) if session.reused => {
+            session = pool.checkout(record)?;
+            ask(&mut session)
+        }
+        answer => answer,
+    };
+    if answer.is_ok() {
+        pool.checkin(session);
+    }
+    answer
+}
+
+/// Asks for everything that one of `patterns` means.
+pub(crate) fn lister(patterns: &[String]) -> impl Fn(&mut Session) -> Result<Vec<Listed>, AskError> + Clone + use<> {
+    let patterns: Arc<[String]> = match patterns {
+        [] => [String::new()].into(),
+        some => some.into(),
+    };
+    move |session| {
+        let mut all = Vec::new();
+        for batch in patterns.chunks(PATTERNS_AT_ONCE) {
+            let first = |pattern: &String| ListFrom { pattern: pattern.clone(), after: String::new(), revision: 0 };
+            let requests: Vec<Request> = batch.iter().map(|p| Request::List(first(p))).collect();
+            session.send(&requests, Instant::now() + HANDSHAKE_TIMEOUT)?;
+            // Pages that go on are asked for when all first ones have come, since answers keep the order.
+            let mut more: Vec<(String, String)> = Vec::new();
+            for pattern in batch {
+                if let Some(after) = page(session, &mut all, "")? {
+                    more.push((pattern.clone(), after));
+                }
+            }
+            for (pattern, mut after) in more {
+                loop {
+                    let from = ListFrom { pattern: pattern.clone(), after: after.clone(), revision: 0 };
+                    session.send(&[Request::List(from)], Instant::now() + HANDSHAKE_TIMEOUT)?;
+                    match page(session, &mut all, &after)? {
+                        Some(next) => after = next,
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Takes one page; returns where the next one begins, if there is one.
+fn page(session: &mut Session, all: &mut Vec<Listed>, after: &str) -> Result<Option<String>, AskError> {
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let (status, len) = session.receive_head(Kind::List, LIST_PAGE_LEN * 2, deadline)?;
+    let body = session.body(len, deadline)?;
+    if status != Status::Ok {
+        return match status {
+            Status::NotFound | Status::NotModified => Ok(None),
+            _ => Err(session.problem(status)),
+        };
+    }
+    let head: PageHead = session.header("List")?;
+    let page: Vec<Listed> = decode_body(&body, "List")?;
+    // Only a page that goes on behind the last one makes an end certain.
+    let last = page.last().map(|l| l.path.as_str().to_string()).filter(|last| last.as_str() > after);
+    if all.len() + page.len() > CATALOGUE_ENTRIES_MAX {
+        warn!("list cut off peer={} entries={}", session.peer, all.len());
+        return Ok(None);
+    }
+    all.extend(page);
+    Ok(last.filter(|_| head.more))
+}
+
+/// Patterns whose first pages are asked for together.
+const PATTERNS_AT_ONCE: usize = 32;
+
+const _: () = assert!(PATTERNS_AT_ONCE * (crate::limits::PATTERN_LEN_MAX + 64) <= crate::limits::UNANSWERED_LEN_MAX);
