@@ -82,6 +82,9 @@ fn check(program: Program, args: &[OsString]) -> Result<(), String> {
         let Some(spec) = known().find(|o| o.flag == flag || o.short == flag) else {
             return Err(unknown(program, flag));
         };
+        if joined.is_some() && arg.to_str().is_none() {
+            return Err(format!("the value of {flag} is not UTF-8; write it behind a space instead of `=`"));
+        }
         let repeated = seen.contains(&spec.flag);
         seen.push(spec.flag);
         match (spec.kind, joined) {

@@ -128,9 +128,9 @@ pub(crate) fn keygen(typed: &Typed, env: &Environment) -> Result<KeygenOptions, 
     let settings = Settings::gather(typed, env)?;
     // The shared part is checked even where it is not used: a wrong configuration is wrong for every program.
     let common = Common::read(Program::Keygen, &settings)?;
-    let path = |name| settings.one(name).map(path);
-    let force = settings.switch("force")?;
-    let task = match (path("show"), path("out")) {
+    let named = |name| settings.flag(name).map(path);
+    let force = settings.flag("force").is_some();
+    let task = match (named("show"), named("out")) {
         (Some(_), Some(_)) => return Err("--show and --out exclude each other".into()),
         (Some(_), None) if force => return Err("--show and --force exclude each other".into()),
         (Some(file), None) => KeygenTask::Show { file },
@@ -318,3 +318,6 @@ fn path(setting: &Setting) -> PathBuf {
 const DEFAULT_DIR: &str = "/tmp/dataset";
 const DEFAULT_NETWORK: &str = "gpb";
 const KEY_NAME: &str = "key.pem";
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,11 @@ impl Settings {
         self.layers().into_iter().find_map(|layer| layer.get(name)).map_or(&[], Vec::as_slice)
     }
 
+    /// The value of a flag alone: what only `gpb-keygen` knows has neither variable nor key, though its name may.
+    pub(crate) fn flag(&self, name: &str) -> Option<&Setting> {
+        self.flags.get(name).and_then(|all| all.first())
+    }
+
     /// The value of an option that is not repeatable.
     pub(crate) fn one(&self, name: &str) -> Option<&Setting> {
         self.all(name).first()
