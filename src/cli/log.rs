@@ -87,7 +87,7 @@ struct Lines<L>(L);
 
 impl<L: Log> Log for Lines<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let own = metadata.target() == OWN_TARGET || metadata.target().starts_with("gpb::");
+        let own = OWN_TARGETS.contains(&metadata.target().split("::").next().unwrap_or_default());
         (own || metadata.level() <= LevelFilter::Warn) && self.0.enabled(metadata)
     }
 
@@ -116,7 +116,8 @@ impl Write for Screen {
     }
 }
 
-const OWN_TARGET: &str = env!("CARGO_PKG_NAME");
+/// The library and the programs.
+const OWN_TARGETS: [&str; 4] = ["gpb", "gpb_keygen", "gpb_server", "gpb_client"];
 
 #[cfg(test)]
 mod tests {
@@ -170,12 +171,13 @@ mod tests {
     fn libraries_are_heard_from_warnings_up() {
         let records = [
             (Level::Debug, "gpb::server", "own"),
+            (Level::Debug, "gpb_server", "program"),
             (Level::Debug, "gpbx", "stranger"),
             (Level::Debug, "rustls::client", "chatter"),
             (Level::Warn, "rustls::client", "trouble"),
         ];
         let text = logged(LevelFilter::Debug, &records);
-        assert!(text.contains("own") && text.contains("trouble"), "{text}");
+        assert!(text.contains("own") && text.contains("program") && text.contains("trouble"), "{text}");
         assert!(!text.contains("stranger") && !text.contains("chatter"), "{text}");
     }
 

@@ -78,7 +78,20 @@ fn mask_has(status: &str, signal: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn the_first_signal_asks_to_stop() {
+        let (tell, told) = mpsc::channel();
+        let signals = StopSignals::on_first(move || tell.send(()).unwrap()).unwrap();
+        assert!(!signals.asked());
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(signals.asked());
+    }
 
     #[test]
     fn the_mask_of_ignored_signals_is_read() {
