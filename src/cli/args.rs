@@ -223,7 +223,7 @@ mod tests {
         use std::os::unix::ffi::OsStringExt;
         let odd = OsString::from_vec(vec![b'/', 0xff]);
         let typed = Typed::parse(Program::Server, &["--dir".into(), odd.clone()]).unwrap();
-        assert_eq!(typed.options["dir"], [odd.clone()]);
+        assert_eq!(typed.options["dir"], std::slice::from_ref(&odd));
         let mut joined = OsString::from("--dir=");
         joined.push(&odd);
         assert!(Typed::parse(Program::Server, &[joined]).unwrap_err().contains("UTF-8"));

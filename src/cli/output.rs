@@ -2,7 +2,7 @@
 //!
 //! The JSON fields are a contract: more may be added, none changes.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::cli::text::{bytes, escape, rate};
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 
-/// Writes results to `W`, which is flushed after each, so that a reader at a pipe sees them at once.
+/// Writes results to `W`, which is flushed after each call, so that a reader at a pipe sees them at once.
 #[derive(Debug)]
-pub struct Output<W> {
-    to: W,
+pub struct Output<W: Write> {
+    to: BufWriter<W>,
     json: bool,
 }
 
@@ -85,9 +85,10 @@ pub struct Finding<'a> {
 }
 
 impl<W: Write> Output<W> {
-    /// Results on `to`, as JSON or for people.
+    /// Results on `to`, as JSON or for people. Where a [`Progress`](crate::cli::Progress) writes from another thread,
+    /// give `io::stdout()` and not its lock, which would make that thread wait.
     pub fn new(to: W, json: bool) -> Self {
-        Output { to, json }
+        Output { to: BufWriter::new(to), json }
     }
 
     /// A server listens.
@@ -109,12 +110,12 @@ impl<W: Write> Output<W> {
         let width = rows.iter().map(|r| r.addr.to_string().len()).max().unwrap_or(0);
         for r in rows {
             let json = PeerLine { peer: r.peer.to_string(), addr: r.addr, files: r.files, age_ms: r.age_ms };
-            self.line(&json, || {
+            self.row(&json, || {
                 let age = r.age_ms as f64 / 1000.0;
                 format!("{}  {:width$}  {:>9}  {age:.1} s", r.peer, r.addr.to_string(), count(r.files, "file"))
             })?;
         }
-        Ok(())
+        self.to.flush()
     }
 
     /// The files that are offered.
@@ -123,17 +124,20 @@ impl<W: Write> Output<W> {
         for r in rows {
             let (root, len) = (r.id.root.to_string(), r.id.len);
             let json = FileLine { path: r.path.as_str(), len, root: &root, holders: r.holders };
-            self.line(&json, || {
+            self.row(&json, || {
                 let path = escape(r.path.as_str());
                 format!("{path:width$}  {:>10}  {root}  {}", bytes(len), count(r.holders as u64, "holder"))
             })?;
         }
-        Ok(())
+        self.to.flush()
     }
 
     /// A download begins. Said in JSON only.
     pub fn start(&mut self, files: u64, bytes: u64) -> io::Result<()> {
-        if self.json { self.json(&Event { event: "start", of: Ready { files, bytes } }) } else { Ok(()) }
+        if !self.json {
+            return Ok(());
+        }
+        self.line(&Event { event: "start", of: Ready { files, bytes } }, String::new)
     }
 
     /// A file is whole, verified and in place.
@@ -158,22 +162,22 @@ impl<W: Write> Output<W> {
             let holders: Vec<String> = c.holders.iter().map(PeerId::to_string).collect();
             let text = format!("{}  {}  {root}  {}", escape(c.path.as_str()), bytes(c.id.len), holders.join(" "));
             let of = Choice { path: c.path.as_str(), root: &root, len: c.id.len, holders };
-            self.line(&Event { event: "candidate", of }, || text)?;
+            self.row(&Event { event: "candidate", of }, || text)?;
         }
-        Ok(())
+        self.to.flush()
     }
 
     /// What `doctor` found.
     pub fn findings(&mut self, all: &[Finding<'_>]) -> io::Result<()> {
         for f in all {
             let of = Check { check: f.check, ok: f.ok, detail: f.detail, advice: f.advice };
-            self.line(&Event { event: "check", of }, || {
+            self.row(&Event { event: "check", of }, || {
                 let advice = if f.advice.is_empty() { String::new() } else { format!("; {}", escape(f.advice)) };
                 let mark = if f.ok { "ok  " } else { "BAD " };
                 format!("{mark} {}: {}{advice}", escape(f.check), escape(f.detail))
             })?;
         }
-        Ok(())
+        self.to.flush()
     }
 
     /// A key was made.
@@ -191,17 +195,20 @@ impl<W: Write> Output<W> {
         self.line(&Event { event: "key", of }, || format!("peer={peer}\n{trusted}"))
     }
 
+    /// One line that stands for itself.
     fn line(&mut self, json: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
-        if self.json {
-            return self.json(json);
-        }
-        writeln!(self.to, "{}", text())?;
+        self.row(json, text)?;
         self.to.flush()
     }
 
-    fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        writeln!(self.to, "{}", serde_json::to_string(value)?)?;
-        self.to.flush()
+    /// One line of several.
+    fn row(&mut self, json: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        if self.json {
+            serde_json::to_writer(&mut self.to, json)?;
+        } else {
+            self.to.write_all(text().as_bytes())?;
+        }
+        self.to.write_all(b"\n")
     }
 }
 

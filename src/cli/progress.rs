@@ -100,12 +100,9 @@ impl Progress {
             Form::Lines(_) => LINE_INTERVAL,
             Form::Json => JSON_INTERVAL,
         };
-        if let Some((last, at)) = &self.last
-            && (last == now_at || now.saturating_duration_since(*at) < interval)
-        {
+        if !self.is_due(now_at, now, interval) {
             return Ok(());
         }
-        self.last = Some((now_at.clone(), now));
         match &self.form {
             Form::Json => write_json(&mut io::stdout().lock(), now_at),
             Form::Lines(screen) => {
@@ -115,6 +112,17 @@ impl Progress {
             }
             Form::None | Form::Bar(_) => Ok(()),
         }
+    }
+
+    /// Whether there is something new and the last line is old enough; if so, this becomes the last line.
+    fn is_due(&mut self, now_at: &Snapshot, now: Instant, interval: Duration) -> bool {
+        if let Some((last, at)) = &self.last
+            && (last == now_at || now.saturating_duration_since(*at) < interval)
+        {
+            return false;
+        }
+        self.last = Some((now_at.clone(), now));
+        true
     }
 
     /// Takes the bar away, so that the end of the program is what stays on the terminal.
@@ -194,6 +202,18 @@ mod tests {
         assert_eq!(plain_line(&at, 0, 2.0), "progress 75% 3.0 MiB of 4.0 MiB 0 B/s, 2 peers, waiting for\\na peer");
         let many = Snapshot { files_done: 2, files_total: 3, peers: 1, ..Snapshot::default() };
         assert_eq!(plain_line(&many, 0, 0.0), "progress 0 B 0 B/s, 1 peer, file 3 of 3");
+    }
+
+    #[test]
+    fn lines_are_few_and_never_repeat_themselves() {
+        let start = Instant::now();
+        let mut progress = Progress { form: Form::Json, first: None, last: None };
+        let mut told = 0;
+        for ms in 0..10_000 {
+            let at = Snapshot { bytes: ms.min(5_000), ..Snapshot::default() };
+            told += u32::from(progress.is_due(&at, start + Duration::from_millis(ms), JSON_INTERVAL));
+        }
+        assert_eq!(told, 11);
     }
 
     #[test]

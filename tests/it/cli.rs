@@ -3,8 +3,10 @@
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// `gpb-keygen` with a home of its own and the given variables. What is read here is common to the three programs.
-fn keygen(args: &[&str], variables: &[(&str, &str)]) -> Output {
+fn keygen(args: &[&str], variables: Variables<'_>) -> Output {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpb-keygen"));
     command.env_clear().env("HOME", home.path()).current_dir(home.path());
@@ -26,7 +28,7 @@ fn help_and_version_go_to_standard_output() {
 
 #[test]
 fn usage_errors_are_one_line_and_code_2() {
-    let cases: [(&[&str], &[(&str, &str)], &str); 6] = [
+    let cases: [(&[&str], Variables<'_>, &str); 6] = [
         (&["--outt", "x"], &[], "error: unknown option --outt; the nearest is --out\n"),
         (&["--out"], &[], "error: --out needs a value: --out FILE\n"),
         (&["stray\n"], &[], "error: gpb-keygen takes no argument `stray\\n`\n"),
@@ -69,6 +71,20 @@ fn the_log_file_gets_what_happens_with_the_time() {
         assert_eq!(text.lines().count(), lines, "{text}");
         let last = text.lines().last().unwrap();
         assert!(last.contains("Z [INFO] key made peer=ed25519:"), "{last}");
+    }
+}
+
+#[test]
+fn standard_error_says_as_much_as_asked_for() {
+    for (option, said) in [("-v", true), ("--log-level=info", true), ("-q", false), ("--json", false)] {
+        let output = keygen(&[option], &[]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success());
+        assert_eq!(
+            (stderr.contains("key made peer="), stderr.lines().count()),
+            (said, said.into()),
+            "{option} {stderr}"
+        );
     }
 }
 
