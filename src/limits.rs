@@ -199,6 +199,24 @@ pub const QUIET: Duration = Duration::from_millis(500);
 /// How often the directory is scanned for what the watch missed.
 pub const RESCAN: Duration = Duration::from_secs(60);
 
+// ---- keys ----
+
+/// Longest key file in bytes; the usual one has 119.
+pub const KEY_FILE_LEN_MAX: u64 = 16 * KIB as u64;
+/// Longest trusted file in bytes.
+pub const TRUSTED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
+/// Most keys in a trusted file.
+pub const TRUSTED_KEYS_MAX: usize = 16_384;
+
+// ---- command line ----
+
+/// Longest configuration file in bytes.
+pub const CONFIG_FILE_LEN_MAX: u64 = MIB as u64;
+/// Most `--interface` entries.
+pub const INTERFACES_MAX: usize = 64;
+/// Longest time in seconds that an option takes (about 31 years): sums with an `Instant` stay in range.
+pub const SECONDS_MAX: f64 = 1e9;
+
 // ---- node ----
 
 /// Events that wait for a reader; the newest are dropped and counted beyond it.

@@ -1,0 +1,147 @@
+//! How a program ends: the exit code and the one line that says why.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::cli::text::escape;
+
+/// The exit codes. Whatever the code, what is needed to resume is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Anything that has no code of its own, a port in use included.
+    Other = 1,
+    /// A bad option, configuration, key or trusted file at start.
+    Usage = 2,
+    /// No peer is reachable.
+    NoPeer = 3,
+    /// A peer answered, and none has what was asked for.
+    NotFound = 4,
+    /// One name has two roots.
+    Ambiguous = 5,
+    /// Only peers that sent wrong bytes are left.
+    Liars = 6,
+    /// The local disk: full, read-only, no permission, directory missing.
+    Storage = 7,
+    /// Connected, but no byte came for `--timeout`.
+    Silent = 8,
+    /// Every holder refused this node's key.
+    Refused = 9,
+    /// Interrupted by a signal.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// Why a program ends early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// Cause and next step, to be printed on one line. Nothing is printed if it is empty.
+    pub message: String,
+}
+
+impl Failure {
+    /// An end with a message.
+    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Failure { exit, message: message.to_string() }
+    }
+
+    /// The end that follows from `error`, which is told with all of its causes that it does not tell itself.
+    pub fn from_error(exit: Exit, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Failure { exit, message }
+    }
+
+    /// Standard output took no more. That the reader went away is no failure: it has seen enough.
+    pub fn from_stdout(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure { exit: Exit::Done, message: String::new() },
+            _ => Failure::new(Exit::Other, format!("cannot write to standard output: {error}")),
+        }
+    }
+
+    /// Tells the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. What cannot be told is left unsaid.
+    pub(crate) fn tell(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
+        if !self.message.is_empty() {
+            let _ = if json {
+                let line = Line { event: "error", code: self.exit.code(), message: &self.message };
+                serde_json::to_string(&line).map_err(io::Error::from).and_then(|line| writeln!(stdout, "{line}"))
+            } else {
+                writeln!(stderr, "error: {}", escape(&self.message))
+            };
+            let _ = stdout.flush();
+        }
+        self.exit
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    code: u8,
+    message: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(failure: &Failure, json: bool) -> (String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        failure.tell(json, &mut out, &mut err);
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::new(Exit::Storage, "cannot write \"a\nb\"");
+        assert_eq!(told(&failure, false), (String::new(), "error: cannot write \"a\\nb\"\n".into()));
+        let json = "{\"event\":\"error\",\"code\":7,\"message\":\"cannot write \\\"a\\nb\\\"\"}\n";
+        assert_eq!(told(&failure, true), (json.into(), String::new()));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_success() {
+        let gone = Failure::from_stdout(&io::ErrorKind::BrokenPipe.into());
+        assert_eq!((gone.exit, told(&gone, false)), (Exit::Done, (String::new(), String::new())));
+        assert_eq!(Failure::from_stdout(&io::ErrorKind::StorageFull.into()).exit, Exit::Other);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot start")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen: {0}")]
+        struct Inner(#[source] io::Error);
+        let failure = Failure::from_error(Exit::Other, &Outer(Inner(io::Error::other("port in use"))));
+        assert_eq!(failure.message, "cannot start: cannot listen: port in use");
+    }
+}

@@ -1,0 +1,196 @@
+//! The log of a program: standard error and a file, one fact a line.
+
+use std::fs::OpenOptions;
+use std::io::{self, LineWriter, Write};
+use std::path::PathBuf;
+
+use log::{LevelFilter, Log, Metadata, Record};
+use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
+
+use crate::cli::progress::Screen;
+use crate::cli::text::escape;
+
+/// What is logged, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How much goes to standard error.
+    pub verbosity: Verbosity,
+    /// Overrides `verbosity`, and sets the level of the file.
+    pub level: Option<LevelFilter>,
+    /// A file to append to, at info unless `level` says otherwise.
+    pub file: Option<PathBuf>,
+}
+
+/// How much goes to standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Errors only, and no progress (`-q`).
+    Quiet,
+    /// Errors and warnings: the client's default.
+    #[default]
+    Warn,
+    /// What happens: the server's default.
+    Info,
+    /// What happens and why (`-v`).
+    Verbose,
+}
+
+impl LogOptions {
+    /// The level of standard error.
+    pub fn stderr_level(&self) -> LevelFilter {
+        self.level.unwrap_or(match self.verbosity {
+            Verbosity::Quiet => LevelFilter::Error,
+            Verbosity::Warn => LevelFilter::Warn,
+            Verbosity::Info => LevelFilter::Info,
+            Verbosity::Verbose => LevelFilter::Debug,
+        })
+    }
+
+    /// The level of the file.
+    pub fn file_level(&self) -> LevelFilter {
+        self.level.unwrap_or(LevelFilter::Info)
+    }
+
+    /// Makes this the log of the process. Lines are written above the progress that `screen` shows.
+    ///
+    /// # Errors
+    /// One line: the file cannot be opened, or the process has a log already.
+    pub(crate) fn install(&self, screen: &Screen) -> Result<(), String> {
+        let mut sinks: Vec<Box<dyn SharedLogger>> = vec![sink(self.stderr_level(), screen.clone())];
+        if let Some(path) = &self.file {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.map_err(|e| format!("cannot open log file {}: {e}", path.display()))?;
+            sinks.push(sink(self.file_level(), file));
+        }
+        let all = CombinedLogger::new(sinks);
+        log::set_max_level(all.level());
+        log::set_boxed_logger(Box::new(Lines(all))).map_err(|e| e.to_string())
+    }
+}
+
+fn sink<W: Write + Send + 'static>(level: LevelFilter, to: W) -> Box<WriteLogger<LineWriter<W>>> {
+    // Whole lines go out in one write, so that processes which append to one file do not mix theirs.
+    WriteLogger::new(level, config(), LineWriter::new(to))
+}
+
+fn config() -> Config {
+    ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_thread_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Debug)
+        .build()
+}
+
+/// Keeps a record on its line: names that a peer chose cannot forge another. Also drops the chatter of libraries.
+struct Lines<L>(L);
+
+impl<L: Log> Log for Lines<L> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let own = OWN_TARGETS.contains(&metadata.target().split("::").next().unwrap_or_default());
+        (own || metadata.level() <= LevelFilter::Warn) && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        let line = escape(&text);
+        // `format_args!` must not outlive the statement.
+        self.0.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{line}")).build());
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.above(|| io::stderr().write(text))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// The library and the programs.
+const OWN_TARGETS: [&str; 4] = ["gpb", "gpb_keygen", "gpb_server", "gpb_client"];
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use log::Level;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(text);
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(level: LevelFilter, records: &[(Level, &str, &str)]) -> String {
+        let buffer = Buffer::default();
+        let logger = Lines(CombinedLogger::new(vec![sink(level, buffer.clone())]));
+        for (level, target, text) in records {
+            logger.log(&Record::builder().level(*level).target(target).args(format_args!("{text}")).build());
+        }
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_record_cannot_forge_a_line() {
+        let text =
+            logged(LevelFilter::Info, &[(Level::Warn, "gpb::x", "name=a\r\n2026-01-01T00:00:00Z [ERROR] \u{1b}[2J")]);
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.ends_with("name=a\\r\\n2026-01-01T00:00:00Z [ERROR] \\u{1b}[2J\n"), "{text:?}");
+    }
+
+    #[test]
+    fn lines_begin_with_the_time_in_utc() {
+        let text = logged(LevelFilter::Info, &[(Level::Info, "gpb", "hello")]);
+        let time = text.split(' ').next().unwrap();
+        assert!(time.len() >= 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{text}");
+        assert!(text.ends_with(" [INFO] hello\n"), "{text}");
+    }
+
+    #[test]
+    fn libraries_are_heard_from_warnings_up() {
+        let records = [
+            (Level::Debug, "gpb::server", "own"),
+            (Level::Debug, "gpb_server", "program"),
+            (Level::Debug, "gpbx", "stranger"),
+            (Level::Debug, "rustls::client", "chatter"),
+            (Level::Warn, "rustls::client", "trouble"),
+        ];
+        let text = logged(LevelFilter::Debug, &records);
+        assert!(text.contains("own") && text.contains("program") && text.contains("trouble"), "{text}");
+        assert!(!text.contains("stranger") && !text.contains("chatter"), "{text}");
+    }
+
+    #[test]
+    fn levels_follow_from_the_options() {
+        let levels = |verbosity, level| {
+            let options = LogOptions { verbosity, level, file: None };
+            (options.stderr_level(), options.file_level())
+        };
+        assert_eq!(levels(Verbosity::Quiet, None), (LevelFilter::Error, LevelFilter::Info));
+        assert_eq!(levels(Verbosity::Warn, None), (LevelFilter::Warn, LevelFilter::Info));
+        assert_eq!(levels(Verbosity::Info, None), (LevelFilter::Info, LevelFilter::Info));
+        assert_eq!(levels(Verbosity::Verbose, None), (LevelFilter::Debug, LevelFilter::Info));
+        assert_eq!(levels(Verbosity::Quiet, Some(LevelFilter::Trace)), (LevelFilter::Trace, LevelFilter::Trace));
+    }
+}

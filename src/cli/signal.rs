@@ -1,0 +1,102 @@
+//! Signals that ask a program to stop.
+//!
+//! Owns the thread `gpb-signals`, which waits for them and ends when [`StopSignals`] is dropped.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use crate::cli::Exit;
+
+/// Waits for SIGINT, SIGTERM and SIGHUP. The first asks to stop; the second ends the process at once with code 130.
+/// A SIGHUP that was ignored at start (`nohup`) stays ignored.
+#[derive(Debug)]
+pub struct StopSignals {
+    asked: Arc<AtomicBool>,
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StopSignals {
+    /// Calls `stop` on the signal thread when the first signal comes. It should only set things going.
+    ///
+    /// # Errors
+    /// When the handlers or the thread cannot be set up.
+    pub fn on_first(stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if !is_ignored(SIGHUP) {
+            signals.add_signal(SIGHUP)?;
+        }
+        let (asked, handle) = (Arc::new(AtomicBool::new(false)), signals.handle());
+        let seen = asked.clone();
+        let thread = std::thread::Builder::new().name("gpb-signals".into()).spawn(move || {
+            let mut stop = Some(stop);
+            for signal in signals.forever() {
+                seen.store(true, Ordering::Release);
+                match stop.take() {
+                    Some(stop) => {
+                        log::info!("stopping signal={signal}");
+                        stop();
+                    }
+                    None => std::process::exit(Exit::Interrupted.code().into()),
+                }
+            }
+        })?;
+        Ok(StopSignals { asked, handle, thread: Some(thread) })
+    }
+
+    /// Whether a signal came.
+    pub fn asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for StopSignals {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the callback was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether the process was started with `signal` ignored; no, where the system does not tell.
+fn is_ignored(signal: i32) -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| mask_has(&status, signal))
+}
+
+fn mask_has(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_first_signal_asks_to_stop() {
+        let (tell, told) = mpsc::channel();
+        let signals = StopSignals::on_first(move || tell.send(()).unwrap()).unwrap();
+        assert!(!signals.asked());
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(signals.asked());
+    }
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        assert!(mask_has("Name:\tx\nSigIgn:\t0000000000000001\n", SIGHUP));
+        assert!(!mask_has("SigIgn:\t0000000000001000\n", SIGHUP) && mask_has("SigIgn:\t1000", 13));
+        assert!(!mask_has("", SIGHUP) && !mask_has("SigIgn: zz", SIGHUP));
+    }
+}

@@ -1,0 +1,238 @@
+//! The table of all options: what they are called, what they take, whom they concern.
+//!
+//! Flags, variables, keys of the configuration file and the help text all come from this one table.
+
+use std::fmt;
+
+/// One of the three programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `gpb-keygen`
+    Keygen,
+    /// `gpb-server`
+    Server,
+    /// `gpb-client`
+    Client,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Program::Keygen => "gpb-keygen",
+            Program::Server => "gpb-server",
+            Program::Client => "gpb-client",
+        })
+    }
+}
+
+/// An option.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// The long form, with its dashes.
+    pub(crate) flag: &'static str,
+    /// The short form, or nothing.
+    pub(crate) short: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) scope: Scope,
+    pub(crate) help: &'static str,
+}
+
+/// What an option takes; the text stands for the value in the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Switch,
+    Text(&'static str),
+    Number(&'static str),
+    /// Repeatable.
+    Texts(&'static str),
+}
+
+/// Whom an option concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All programs; also a variable and a key of the configuration file.
+    Shared,
+    /// As `Shared`, but a variable only: it says where the configuration file is.
+    Config,
+    /// These commands of the client; also a variable and a key of the configuration file.
+    Commands(&'static [&'static str]),
+    /// `gpb-keygen`, and only as a flag: what makes or replaces a key is always typed.
+    Keygen,
+    /// Asks for a text about the program.
+    About,
+}
+
+/// The commands of the client.
+pub(crate) const COMMANDS: [&str; 4] = ["peers", "list", "get", "doctor"];
+
+pub(crate) const OPTIONS: [Spec; 28] = [
+    text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
+    number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
+    text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
+    text("--state", "DIR", "where key and index are kept ($XDG_STATE_HOME/gpb)"),
+    text("--key", "FILE", "secret key, made on first use (<state>/key.pem)"),
+    text("--trusted", "FILE", "talk only to the keys in FILE (everyone)"),
+    texts("--peer", "HOST[:PORT]", "contact this peer too; repeatable (port 27420)"),
+    switch("--no-multicast", "", "neither send nor hear multicast"),
+    texts("--interface", "NAME|IP", "discover only here; repeatable (all interfaces)"),
+    text("--network", "NAME", "see only peers of this network (gpb)"),
+    number("--timeout", "SECS", "give up when no byte came for so long (10)"),
+    Spec { scope: Scope::Config, ..text("--config", "FILE", "configuration ($XDG_CONFIG_HOME/gpb/config.toml)") },
+    text("--log-file", "FILE", "append the log to FILE as well"),
+    text("--log-level", "LEVEL", "off, error, warn, info, debug or trace"),
+    number("--upload-limit", "RATE", "most bytes sent a second: 10MB, 500KiB (no limit)"),
+    number("--download-limit", "RATE", "most bytes received a second (no limit)"),
+    switch("--quiet", "-q", "log errors only, show no progress"),
+    switch("--verbose", "-v", "log what is done and why"),
+    switch("--json", "", "one JSON object a line on standard output"),
+    command(number("--wait", "SECS", "wait so long for answers (2)"), &["peers", "list"]),
+    command(text("--out", "PATH", "file for the one file fetched, else a directory"), &["get"]),
+    command(switch("--no-share", "", "do not serve others what is being fetched"), &["get"]),
+    command(number("--seed", "SECS", "go on serving so long when all is fetched"), &["get"]),
+    keygen(text("--out", "FILE", "where to write the key (as --key)")),
+    keygen(switch("--force", "", "replace a key that is there; it is lost")),
+    keygen(text("--show", "FILE", "print peer id and trusted line of a key")),
+    about("--help", "-h", "this text"),
+    about("--version", "-V", "name and version"),
+];
+
+impl Spec {
+    /// The name as a key of the configuration file.
+    pub(crate) fn name(&self) -> &'static str {
+        self.flag.trim_start_matches('-')
+    }
+
+    /// The name of its variable.
+    pub(crate) fn variable(&self) -> String {
+        format!("GPB_{}", self.name().to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether `program` knows it as a flag.
+    pub(crate) fn is_flag_of(&self, program: Program) -> bool {
+        match self.scope {
+            Scope::Shared | Scope::Config | Scope::About => true,
+            Scope::Commands(_) => program == Program::Client,
+            Scope::Keygen => program == Program::Keygen,
+        }
+    }
+
+    /// Whether it has a variable.
+    pub(crate) fn is_variable(&self) -> bool {
+        self.is_key() || self.scope == Scope::Config
+    }
+
+    /// Whether it may stand in the configuration file.
+    pub(crate) fn is_key(&self) -> bool {
+        matches!(self.scope, Scope::Shared | Scope::Commands(_))
+    }
+
+    /// What stands for the value in a help text.
+    pub(crate) fn value_name(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Switch => None,
+            Kind::Text(name) | Kind::Number(name) | Kind::Texts(name) => Some(name),
+        }
+    }
+}
+
+/// The name among `known` that is most like `typed`: one that it begins, or the one with the fewest edits.
+pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let bare = |s: &str| s.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
+    // Nobody means a name by a text that is far longer; so the cost stays bounded.
+    let typed: String = bare(typed).chars().take(TYPED_CHARS_MAX).collect();
+    known.into_iter().min_by_key(|name| {
+        let name = bare(name);
+        if typed.len() >= 3 && name.starts_with(&typed) { 1 } else { 2 * edits(&typed, &name) }
+    })
+}
+
+/// The number of characters to insert, delete or replace that turns `a` into `b` (Levenshtein).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let cost = (diagonal + usize::from(ca != *cb)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row[b.len()]
+}
+
+const fn text(flag: &'static str, value: &'static str, help: &'static str) -> Spec {
+    Spec { flag, short: "", kind: Kind::Text(value), scope: Scope::Shared, help }
+}
+
+const fn number(flag: &'static str, value: &'static str, help: &'static str) -> Spec {
+    Spec { kind: Kind::Number(value), ..text(flag, value, help) }
+}
+
+const fn texts(flag: &'static str, value: &'static str, help: &'static str) -> Spec {
+    Spec { kind: Kind::Texts(value), ..text(flag, value, help) }
+}
+
+const fn switch(flag: &'static str, short: &'static str, help: &'static str) -> Spec {
+    Spec { flag, short, kind: Kind::Switch, scope: Scope::Shared, help }
+}
+
+const fn command(spec: Spec, commands: &'static [&'static str]) -> Spec {
+    Spec { scope: Scope::Commands(commands), ..spec }
+}
+
+const fn keygen(spec: Spec) -> Spec {
+    Spec { scope: Scope::Keygen, ..spec }
+}
+
+const fn about(flag: &'static str, short: &'static str, help: &'static str) -> Spec {
+    Spec { flag, short, kind: Kind::Switch, scope: Scope::About, help }
+}
+
+const TYPED_CHARS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_within_a_program_and_within_the_file() {
+        for program in [Program::Keygen, Program::Server, Program::Client] {
+            let mut flags: Vec<_> = OPTIONS.iter().filter(|o| o.is_flag_of(program)).map(|o| o.flag).collect();
+            let all = flags.len();
+            flags.sort_unstable();
+            flags.dedup();
+            assert_eq!(flags.len(), all, "{program}");
+        }
+        let mut keys: Vec<_> = OPTIONS.iter().filter(|o| o.is_variable()).map(Spec::variable).collect();
+        let all = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), all);
+    }
+
+    #[test]
+    fn the_nearest_name_is_what_was_meant() {
+        let flags: Vec<_> = OPTIONS.iter().map(|o| o.flag).collect();
+        for (typed, meant) in [
+            ("--prot", "--port"),
+            ("--peers", "--peer"),
+            ("--truste", "--trusted"),
+            ("--no-multicat", "--no-multicast"),
+            ("--interfaces", "--interface"),
+            ("--upload", "--upload-limit"),
+            ("--jsn", "--json"),
+            ("--LOG_LEVEL", "--log-level"),
+        ] {
+            assert_eq!(nearest(typed, flags.iter().copied()), Some(meant), "{typed}");
+        }
+        assert_eq!(nearest("lst", COMMANDS), Some("list"));
+        assert_eq!(nearest("download", []), None);
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, n) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ü", "u", 1)] {
+            assert_eq!(edits(a, b), n, "{a} {b}");
+        }
+    }
+}

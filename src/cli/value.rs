@@ -1,0 +1,306 @@
+//! The values that options take, and their one-line errors.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::cli::text::escape;
+use crate::limits::{NETWORK_LEN_MAX, PORT, SECONDS_MAX};
+
+/// A peer to contact, named by `--peer HOST[:PORT]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAddr {
+    /// A name or an IP address, without brackets; an IPv6 address may end in `%ZONE`.
+    pub host: String,
+    /// TCP port, not 0.
+    pub port: u16,
+}
+
+/// An interface to discover peers on, named by `--interface`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interface {
+    /// By its name in the system, such as `eth0`.
+    Name(String),
+    /// By an address that it has.
+    Ip(IpAddr),
+}
+
+/// A port; 0 stands for any.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    digits(text).and_then(|d| d.parse().ok()).ok_or_else(|| format!("`{}` is no port (0 to 65535)", escape(text)))
+}
+
+/// An IP address, IPv6 with or without brackets.
+pub(crate) fn bind(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let ip = match bare {
+        Some(inner) => inner.parse::<Ipv6Addr>().map(IpAddr::V6).ok(),
+        None => text.parse().ok(),
+    };
+    ip.ok_or_else(|| match text.parse::<std::net::SocketAddr>() {
+        Ok(addr) => format!("`{text}` has a port; write {} here and --port {}", addr.ip(), addr.port()),
+        Err(_) => format!("`{}` is no IP address (such as 192.168.1.5, 0.0.0.0 or ::)", escape(text)),
+    })
+}
+
+/// `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`.
+pub(crate) fn peer(text: &str) -> Result<PeerAddr, String> {
+    let bad = || format!("`{}` is no HOST[:PORT] (such as lab3, 10.0.0.7:27420 or [fe80::1%eth0]:27420)", escape(text));
+    let (host, port_text) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, tail) = rest.split_once(']').ok_or_else(bad)?;
+        if !is_ipv6(host) || !(tail.is_empty() || tail.starts_with(':')) {
+            return Err(bad());
+        }
+        (host, tail.strip_prefix(':'))
+    } else if is_ipv6(text) {
+        (text, None)
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    if !is_ipv6(host) && !is_host(host) {
+        return Err(bad());
+    }
+    let port = match port_text {
+        None => PORT,
+        Some(p) => match port(p) {
+            Ok(0) | Err(_) => return Err(format!("`{}` has no usable port (1 to 65535)", escape(text))),
+            Ok(port) => port,
+        },
+    };
+    Ok(PeerAddr { host: host.into(), port })
+}
+
+/// The name or an address of an interface.
+pub(crate) fn interface(text: &str) -> Result<Interface, String> {
+    if let Ok(ip) = text.parse() {
+        return Ok(Interface::Ip(ip));
+    }
+    let fits = (1..=INTERFACE_LEN_MAX).contains(&text.len());
+    if !fits || text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{}` is neither an IP address nor the name of an interface", escape(text)));
+    }
+    Ok(Interface::Name(text.into()))
+}
+
+/// The name of a network.
+pub(crate) fn network(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NETWORK_LEN_MAX || text.chars().any(char::is_control) {
+        return Err(format!("a network name has 1 to {NETWORK_LEN_MAX} bytes and no control characters"));
+    }
+    Ok(text.into())
+}
+
+/// A time in seconds, decimals allowed, 0 too.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let plain = text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let seconds = text.parse::<f64>().ok().filter(|s| plain && *s <= SECONDS_MAX);
+    let time = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    time.ok_or_else(|| format!("`{}` is no time in seconds (such as 10 or 0.5)", escape(text)))
+}
+
+/// A time in seconds, decimals allowed, more than 0.
+pub(crate) fn seconds_positive(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("must be more than 0 seconds".into()) } else { Ok(time) }
+}
+
+/// Bytes a second: a number, decimals allowed, and a unit. `kB`, `MB`, `GB` are powers of 1000, `KiB`, `MiB`, `GiB`
+/// powers of 1024, `B` or nothing is bytes; only the first letter's case is free, and `/s` may follow.
+pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let bad = || {
+        format!("`{}` is no rate (such as 10MB, 500KiB or 2.5GB a second; B, kB, MB, GB, KiB, MiB, GiB)", escape(text))
+    };
+    let bare = text.strip_suffix("/s").unwrap_or(text);
+    let unit_at = bare.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bare.len());
+    let (number, unit) = (&bare[..unit_at], bare[unit_at..].trim_start());
+    let mut letters = unit.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    let scale: u64 = match (first, letters.as_str()) {
+        (None | Some('B'), "") => 1,
+        (Some('K'), "B") => 1_000,
+        (Some('M'), "B") => 1_000_000,
+        (Some('G'), "B") => 1_000_000_000,
+        (Some('K'), "iB") => 1 << 10,
+        (Some('M'), "iB") => 1 << 20,
+        (Some('G'), "iB") => 1 << 30,
+        _ => return Err(bad()),
+    };
+    let value = match digits(number) {
+        Some(whole) => whole.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)),
+        None => number.parse::<f64>().ok().map(|n| n * scale as f64).filter(|n| *n < 1e18).map(|n| n as u64),
+    };
+    NonZeroU64::new(value.ok_or_else(bad)?)
+        .ok_or_else(|| "0 would stop everything; leave the option out for no limit".into())
+}
+
+/// A log level.
+pub(crate) fn level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse().map_err(|_| format!("`{}` is no level (off, error, warn, info, debug, trace)", escape(text)))
+}
+
+/// The value of a switch in a variable or in the configuration file.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("`{}` is neither 1, true, 0 nor false", escape(text))),
+    }
+}
+
+fn digits(text: &str) -> Option<&str> {
+    Some(text).filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_ipv6(text: &str) -> bool {
+    let (ip, zone) = text.split_once('%').unwrap_or((text, "0"));
+    ip.parse::<Ipv6Addr>().is_ok() && matches!(interface(zone), Ok(Interface::Name(_)))
+}
+
+fn is_host(text: &str) -> bool {
+    let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+    (1..=HOST_LEN_MAX).contains(&text.len()) && text.bytes().all(name) && !text.starts_with(['-', '.'])
+}
+
+/// Longest name of a host in bytes (DNS).
+const HOST_LEN_MAX: usize = 253;
+/// Longest name of an interface in bytes (Linux).
+const INTERFACE_LEN_MAX: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rates() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("500", 500),
+            ("7B", 7),
+            ("7b", 7),
+            ("1kB", 1_000),
+            ("1KB", 1_000),
+            ("10MB", 10_000_000),
+            ("10mB", 10_000_000),
+            ("2GB", 2_000_000_000),
+            ("500KiB", 512_000),
+            ("500kiB", 512_000),
+            ("1MiB", 1 << 20),
+            ("3GiB", 3 << 30),
+            ("1.5MB", 1_500_000),
+            ("0.5KiB", 512),
+            ("10 MB", 10_000_000),
+            ("10MB/s", 10_000_000),
+        ] {
+            assert_eq!(rate(text).map(NonZeroU64::get), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "MB",
+            "-1",
+            "+1",
+            "1e3",
+            "10Mb",
+            "10mb",
+            "10MBit",
+            "k",
+            "1k",
+            "1TB",
+            "1..5MB",
+            "1.2.3",
+            "ten",
+            "18446744073709551616",
+            "99999999999999999GB",
+            "nan",
+            ".",
+        ] {
+            assert!(rate(text).unwrap_err().contains("no rate"), "{text}");
+        }
+        for text in ["0", "0MB", "0.1B", "0.0"] {
+            assert!(rate(text).unwrap_err().contains("leave the option out"), "{text}");
+        }
+    }
+
+    #[test]
+    fn peers() {
+        let ok = |text: &str| peer(text).map(|p| (p.host, p.port));
+        for (text, host, port) in [
+            ("lab3", "lab3", PORT),
+            ("lab3:99", "lab3", 99),
+            ("a_b.example.org.:1", "a_b.example.org.", 1),
+            ("10.0.0.7", "10.0.0.7", PORT),
+            ("10.0.0.7:65535", "10.0.0.7", 65535),
+            ("::1", "::1", PORT),
+            ("fe80::1%eth0", "fe80::1%eth0", PORT),
+            ("[::1]", "::1", PORT),
+            ("[fe80::1%eth0]:5", "fe80::1%eth0", 5),
+        ] {
+            assert_eq!(ok(text), Ok((host.into(), port)), "{text}");
+        }
+        for text in ["", ":", ":5", "a b", "a,b", "[::1", "::1]", "[::1]5", "[lab3]:5", "-x", "a/b", "h\nx", "[]", "ü"]
+        {
+            assert!(ok(text).unwrap_err().contains("no HOST[:PORT]"), "{text}");
+        }
+        for text in ["h:0", "h:", "h:65536", "h:+1", "[::1]:", "h: 1", "a:b:c"] {
+            assert!(ok(text).unwrap_err().contains("no usable port"), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_interfaces() {
+        assert_eq!(bind("[::]"), Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+        assert_eq!((bind("::1").is_ok(), bind("0.0.0.0").is_ok()), (true, true));
+        assert!(bind("127.0.0.1:80").unwrap_err().contains("--port 80"));
+        for text in ["", "localhost", "[127.0.0.1]", "[::", "1.2.3"] {
+            assert!(bind(text).unwrap_err().contains("no IP address"), "{text}");
+        }
+        assert_eq!(interface("eth0"), Ok(Interface::Name("eth0".into())));
+        assert_eq!(interface("10.0.0.1"), Ok(Interface::Ip("10.0.0.1".parse().unwrap())));
+        for text in ["", "a b", "a/b", "0123456789abcdef", "a\n"] {
+            assert!(interface(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_ports_names_and_switches() {
+        assert_eq!((seconds("0"), seconds("0.25")), (Ok(Duration::ZERO), Ok(Duration::from_millis(250))));
+        assert!(seconds_positive("0").is_err() && seconds_positive("0.0").is_err() && seconds_positive("1").is_ok());
+        for text in ["", "-1", "1e3", "inf", "NaN", "10s", ".", "9999999999999"] {
+            assert!(seconds(text).is_err() && seconds_positive(text).is_err(), "{text}");
+        }
+        assert_eq!((port("0"), port("65535")), (Ok(0), Ok(65535)));
+        for text in ["", "65536", "-1", "+1", " 1", "http"] {
+            assert!(port(text).is_err(), "{text}");
+        }
+        assert!(network("gpb").is_ok() && network(&"x".repeat(64)).is_ok());
+        assert!(network("").is_err() && network(&"x".repeat(65)).is_err() && network("a\nb").is_err());
+        assert_eq!((switch("TRUE"), switch("0")), (Ok(true), Ok(false)));
+        assert!(switch("yes").is_err() && switch("").is_err());
+        assert_eq!(level("Debug"), Ok(log::LevelFilter::Debug));
+        assert!(level("loud").unwrap_err().contains("off, error, warn"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_errors_are_one_line(text in "\\PC{0,8}|[0-9.]{0,30}[a-zA-Z/ ]{0,4}|[\\[\\]:0-9a-f%.]{0,20}|\\s\\PC{0,3}") {
+            let errors = [
+                port(&text).err(),
+                bind(&text).err(),
+                peer(&text).err(),
+                interface(&text).err(),
+                network(&text).err(),
+                seconds_positive(&text).err(),
+                rate(&text).err(),
+                level(&text).err(),
+                switch(&text).err(),
+            ];
+            for e in errors.into_iter().flatten() {
+                prop_assert!(!e.chars().any(char::is_control), "{e:?}");
+            }
+        }
+    }
+}
