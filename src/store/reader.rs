@@ -100,7 +100,8 @@ impl Reader {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Files that were opened meanwhile are the newest ones.
         open.append(&mut fresh);
-        let beyond = open.split_off(OPEN_FILES_MAX.min(open.len()));
+        let kept = OPEN_FILES_MAX.min(open.len());
+        let beyond = open.split_off(kept);
         drop(open);
         drop(beyond);
     }
