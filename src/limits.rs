@@ -198,6 +198,36 @@ pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 pub const QUIET: Duration = Duration::from_millis(500);
 /// How often the directory is scanned for what the watch missed.
 pub const RESCAN: Duration = Duration::from_secs(60);
+/// Files that a reader keeps open between two chunks.
+pub const OPEN_FILES_MAX: usize = 64;
+/// Bytes that are read and hashed at once: 32 blocks, a full pass of the widest SIMD lanes.
+pub const READ_LEN: usize = 32 * BLOCK_LEN;
+/// Read buffers of all hashing threads together, in bytes.
+pub const HASH_BUFFERS_LEN: usize = 8 * MIB;
+/// Bytes of a file that a hashing thread takes in a turn; other files get theirs in between.
+pub const HASH_TURN_LEN: u64 = 16 * MIB as u64;
+/// Files that a hashing thread takes in a turn.
+pub const HASH_TURN_FILES: usize = 64;
+/// Hashed files that are written to the index at once.
+pub const HASH_BATCH_FILES: usize = 1024;
+/// How often the shared directory itself is looked for: it may be removed, replaced or mounted over.
+pub const ROOT_POLL: Duration = Duration::from_secs(1);
+/// Chunk digests in one record of the index: with its key it fills a page of 32 KiB.
+pub const INDEX_RECORD_DIGESTS: u32 = 1000;
+/// How often what was hashed is made durable in the index.
+pub const INDEX_SYNC: Duration = Duration::from_secs(5);
+/// Changes of the directory that wait to be looked at; more of them are a reason to scan it whole.
+pub const WATCH_EVENTS_MAX: usize = 16_384;
+/// Changes are collected for so long before they are looked at.
+pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+/// Files that are watched until they are quiet; the rest is found by the next scan.
+pub const UNSETTLED_MAX: usize = 65_536;
+/// Links inside the directory whose targets are followed as they change; the others are seen by the next scan.
+pub const LINKS_FOLLOWED_MAX: usize = 1024;
+/// Skipped files that are remembered, so that each is logged once.
+pub const SKIPS_LOGGED_MAX: usize = 10_000;
+/// Least time between two snapshots of a catalogue that grows.
+pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
 
 // ---- keys ----
 
