@@ -181,6 +181,50 @@ pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 pub const QUIET: Duration = Duration::from_millis(500);
 /// How often the directory is scanned for what the watch missed.
 pub const RESCAN: Duration = Duration::from_secs(60);
+/// Files that a reader keeps open between two chunks.
+pub const OPEN_FILES_MAX: usize = 64;
+/// Bytes that are read and hashed at once: 32 blocks, a full pass of the widest SIMD lanes.
+pub const READ_LEN: usize = 32 * BLOCK_LEN;
+/// Read buffers of all hashing threads together, in bytes.
+pub const HASH_BUFFERS_LEN: usize = 8 * MIB;
+/// Bytes of a file that a hashing thread takes in a turn; other files get theirs in between.
+pub const HASH_TURN_LEN: u64 = 16 * MIB as u64;
+/// Files that a hashing thread takes in a turn.
+pub const HASH_TURN_FILES: usize = 64;
+/// Chunk digests in one record of the index: with its key it fills a page of 32 KiB.
+pub const INDEX_RECORD_DIGESTS: u32 = 1000;
+/// How often what was hashed is made durable in the index.
+pub const INDEX_SYNC: Duration = Duration::from_secs(5);
+/// Changes of the directory that wait to be looked at; more of them are a reason to scan it whole.
+pub const WATCH_EVENTS_MAX: usize = 16_384;
+/// Changes are collected for so long before they are looked at.
+pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+/// Files that are watched until they are quiet; the rest is found by the next scan.
+pub const UNSETTLED_MAX: usize = 65_536;
+/// Links inside the directory whose targets are followed as they change; the others are seen by the next scan.
+pub const LINKS_FOLLOWED_MAX: usize = 1024;
+/// Skipped files that are remembered, so that each is logged once.
+pub const SKIPS_LOGGED_MAX: usize = 10_000;
+/// Least time between two snapshots of a catalogue that grows.
+pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
+
+// ---- keys ----
+
+/// Longest key file in bytes; the usual one has 119.
+pub const KEY_FILE_LEN_MAX: u64 = 16 * KIB as u64;
+/// Longest trusted file in bytes.
+pub const TRUSTED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
+/// Most keys in a trusted file.
+pub const TRUSTED_KEYS_MAX: usize = 16_384;
+
+// ---- command line ----
+
+/// Longest configuration file in bytes.
+pub const CONFIG_FILE_LEN_MAX: u64 = MIB as u64;
+/// Most `--interface` entries.
+pub const INTERFACES_MAX: usize = 64;
+/// Longest time in seconds that an option takes (about 31 years): sums with an `Instant` stay in range.
+pub const SECONDS_MAX: f64 = 1e9;
 
 // ---- node ----
 

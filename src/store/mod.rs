@@ -1,11 +1,13 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Floor 4.
 
+mod beneath;
 mod disk;
 mod index;
 mod partial;
 mod reader;
 mod shelf;
 
+pub use beneath::{Beneath, stamp_of};
 pub use disk::{Disk, StoreError};
 pub use index::{Index, Indexed};
 pub use partial::PartialFile;

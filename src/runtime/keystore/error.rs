@@ -1,0 +1,111 @@
+//! What goes wrong with key files and trusted files.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::identity::KeypairError;
+use crate::limits::TRUSTED_KEYS_MAX;
+
+/// Why a key file or a trusted file cannot be used. Each message names the file, the cause and the next step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// No key file there.
+    #[error("key file {} not found; make one with `gpb-keygen --out {}`", .file.display(), .file.display())]
+    KeyNotFound {
+        /// The file asked for.
+        file: PathBuf,
+    },
+    /// No trusted file there.
+    #[error(
+        "trusted file {} not found; make it with one `ed25519:<base64> comment` a line (`gpb-keygen --show KEY` prints it)",
+        .file.display()
+    )]
+    TrustedNotFound {
+        /// The file asked for.
+        file: PathBuf,
+    },
+    /// The key file can be read or written by others than its owner.
+    #[error("key file {} is open to others (mode {mode:03o}); run `chmod 600 {}`", .file.display(), .file.display())]
+    Exposed {
+        /// The key file.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A directory or a special file.
+    #[error("{} is {what}, not a file; name the file itself", .file.display())]
+    NotAFile {
+        /// The path.
+        file: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
+    /// Longer than any such file is.
+    #[error("{} is longer than {max} bytes, so it is no such file; name another", .file.display())]
+    TooLong {
+        /// The file.
+        file: PathBuf,
+        /// The bound in bytes.
+        max: u64,
+    },
+    /// The content of a key file is no Ed25519 private key.
+    #[error("key file {} is no usable key: {source}; make one with `gpb-keygen`", .file.display())]
+    Malformed {
+        /// The key file.
+        file: PathBuf,
+        /// What was found.
+        source: KeypairError,
+    },
+    /// The operating system gave no random numbers for a new key.
+    #[error("cannot make a key: {source}")]
+    Generate {
+        /// What the operating system said.
+        source: KeypairError,
+    },
+    /// There is a file already, and it is not to be overwritten.
+    #[error("{} exists and is not overwritten; choose another file, or `--force` to lose that key", .file.display())]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A line of a trusted file is no peer id.
+    #[error("{}:{line}: `{found}` is no peer id of the form ed25519:<base64>; mend or remove the line", .file.display())]
+    TrustedLine {
+        /// The trusted file.
+        file: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// The beginning of what stands there, printable.
+        found: String,
+    },
+    /// More keys than a node can hold.
+    #[error("{} has more than {TRUSTED_KEYS_MAX} keys; remove some", .file.display())]
+    TooManyKeys {
+        /// The trusted file.
+        file: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file or its directory cannot be written: a trouble of storage rather than of keys.
+    #[error("cannot write {}: {source}", .file.display())]
+    Write {
+        /// The file or directory.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl KeyError {
+    /// Whether the disk is the trouble (full, read-only, no permission to write) rather than the key.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, KeyError::Write { .. })
+    }
+}

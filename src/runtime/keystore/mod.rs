@@ -1,0 +1,9 @@
+//! Key files on disk, and whom a node trusts.
+
+mod error;
+mod key_file;
+mod trust;
+
+pub use error::KeyError;
+pub use key_file::{load_key, load_or_create_key, write_key};
+pub use trust::Trust;
