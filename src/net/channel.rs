@@ -277,3 +277,125 @@ const RECORD_OVERHEAD_MAX: usize = 5 + 1 + 16;
 const HANDSHAKE_ROOM: usize = 1024;
 /// Bytes of the longest record as it travels; a buffer of that size always makes progress.
 pub(crate) const WIRE_RECORD_LEN_MAX: usize = RECORD_LEN_MAX + 2048 + 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Keypair;
+
+    /// One direction of a wire between two channels, delivered `step` bytes at a time.
+    fn deliver(
+        from: &mut Vec<u8>,
+        to: &mut Channel,
+        held: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+        step: usize,
+    ) -> Result<Opened, SecureError> {
+        let mut last = Opened::Starved;
+        while !from.is_empty() {
+            let n = step.min(from.len());
+            held.extend(from.drain(..n));
+            loop {
+                let (used, opened) = to.open(held, out, &mut |p| plain.extend_from_slice(p))?;
+                held.drain(..used);
+                last = opened;
+                if opened != Opened::Data {
+                    break;
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    struct Pair {
+        client: Channel,
+        server: Channel,
+        up: Vec<u8>,
+        down: Vec<u8>,
+        held: [Vec<u8>; 2],
+    }
+
+    impl Pair {
+        fn new(client: &Tls, server: &Tls, expect: Option<PeerId>) -> Self {
+            let (client, server) = (Channel::dial(client, expect).unwrap(), Channel::accept(server).unwrap());
+            Pair { client, server, up: vec![], down: vec![], held: Default::default() }
+        }
+
+        fn shake_hands(&mut self, step: usize) -> Result<(), SecureError> {
+            self.client.open(&mut [], &mut self.up, &mut |_| ())?;
+            for _ in 0..4 {
+                let (up, down) = (&mut self.up, &mut self.down);
+                deliver(up, &mut self.server, &mut self.held[0], down, &mut vec![], step)?;
+                deliver(down, &mut self.client, &mut self.held[1], up, &mut vec![], step)?;
+            }
+            Ok(())
+        }
+    }
+
+    fn node() -> (Tls, PeerId) {
+        let keypair = Keypair::generate();
+        (Tls::new(&keypair).unwrap(), keypair.peer_id())
+    }
+
+    #[test]
+    fn both_ends_prove_their_keys_however_the_bytes_are_cut() {
+        for step in [1, 7, 1000, usize::MAX] {
+            let ((a, a_id), (b, b_id)) = (node(), node());
+            let mut pair = Pair::new(&a, &b, Some(b_id));
+            pair.shake_hands(step).unwrap();
+            assert_eq!((pair.client.peer(), pair.server.peer()), (Some(b_id), Some(a_id)));
+        }
+    }
+
+    #[test]
+    fn another_key_than_the_expected_one_ends_the_handshake() {
+        let ((a, _), (b, b_id), (_, other)) = (node(), node(), node());
+        let mut pair = Pair::new(&a, &b, Some(other));
+        match pair.shake_hands(usize::MAX) {
+            Err(SecureError::OtherKey(who)) => assert_eq!(who, b_id),
+            result => panic!("{result:?}"),
+        }
+        assert!(!pair.up.is_empty(), "an alert tells the other side");
+        assert_eq!(pair.client.peer(), None);
+    }
+
+    #[test]
+    fn data_of_every_length_arrives_and_goodbye_ends_it() {
+        let ((a, _), (b, _)) = (node(), node());
+        let mut pair = Pair::new(&a, &b, None);
+        pair.shake_hands(usize::MAX).unwrap();
+        for len in [1, 16_383, 16_384, 16_385, 300_000] {
+            let data: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+            let (mut wire, mut got) = (vec![], vec![]);
+            pair.server.seal(&data, &mut wire).unwrap();
+            deliver(&mut wire, &mut pair.client, &mut pair.held[1], &mut vec![], &mut got, 5000).unwrap();
+            assert_eq!(got, data);
+        }
+        let mut wire = vec![];
+        pair.server.seal_close(&mut wire).unwrap();
+        let end = deliver(&mut wire, &mut pair.client, &mut pair.held[1], &mut vec![], &mut vec![], 9).unwrap();
+        assert_eq!(end, Opened::Ended);
+        // The other direction is still open.
+        pair.client.seal(b"bye", &mut wire).unwrap();
+        assert!(pair.client.open(&mut [], &mut vec![], &mut |_| ()).is_ok());
+    }
+
+    #[test]
+    fn sealing_before_the_handshake_is_refused() {
+        let (a, _) = node();
+        assert!(Channel::dial(&a, None).unwrap().seal(b"x", &mut vec![]).is_err());
+    }
+
+    #[test]
+    fn altered_ciphertext_is_noticed() {
+        let ((a, _), (b, _)) = (node(), node());
+        let mut pair = Pair::new(&a, &b, None);
+        pair.shake_hands(usize::MAX).unwrap();
+        let mut wire = vec![];
+        pair.server.seal(&[1; 1000], &mut wire).unwrap();
+        wire[500] ^= 1;
+        let result = deliver(&mut wire, &mut pair.client, &mut vec![], &mut vec![], &mut vec![], usize::MAX);
+        assert!(result.is_err());
+    }
+}

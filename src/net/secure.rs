@@ -290,3 +290,24 @@ fn peer_of_spki(der: &CertificateDer<'_>) -> Result<PeerId, Error> {
 
 /// SEQUENCE(42) { SEQUENCE(5) { OID 1.3.101.112 } BIT STRING(33) { 0 unused bits, the key follows } }
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_der_form_and_nothing_else_passes() {
+        let id = PeerId([7; 32]);
+        let der = spki(&id);
+        assert_eq!(der.len(), 44);
+        assert_eq!(peer_of_spki(&CertificateDer::from(der.clone())).unwrap(), id);
+        for bad in [&der[..43], &[&der[..], &[0]].concat(), &[], &[&[0x31], &der[1..]].concat()] {
+            assert!(peer_of_spki(&CertificateDer::from(bad.to_vec())).is_err());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", Tls::new(&Keypair::generate()).unwrap()), "Tls");
+    }
+}
