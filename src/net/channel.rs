@@ -8,6 +8,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{CommonState, Error};
 
 use crate::identity::PeerId;
+use crate::net::outbox::Outbox;
 use crate::net::secure::{SecureError, Tls, proved_peer};
 
 /// One end of a TLS session.
@@ -83,7 +84,7 @@ impl Channel {
     pub fn open(
         &mut self,
         incoming: &mut [u8],
-        out: &mut Vec<u8>,
+        out: &mut Outbox,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<(usize, Opened), SecureError> {
         let mut used = 0;
@@ -120,7 +121,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`SecureError::Tls`]
-    pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), SecureError> {
+    pub fn seal(&mut self, plain: &[u8], out: &mut Outbox) -> Result<(), SecureError> {
         self.send(&Outgoing::Data(plain), out)
     }
 
@@ -128,11 +129,11 @@ impl Channel {
     ///
     /// # Errors
     /// [`SecureError::Tls`]
-    pub fn seal_close(&mut self, out: &mut Vec<u8>) -> Result<(), SecureError> {
+    pub fn seal_close(&mut self, out: &mut Outbox) -> Result<(), SecureError> {
         self.send(&Outgoing::Close, out)
     }
 
-    fn send(&mut self, what: &Outgoing<'_>, out: &mut Vec<u8>) -> Result<(), SecureError> {
+    fn send(&mut self, what: &Outgoing<'_>, out: &mut Outbox) -> Result<(), SecureError> {
         if self.peer.is_none() {
             return Err(Error::HandshakeNotComplete.into());
         }
@@ -149,7 +150,7 @@ impl Channel {
     fn step(
         &mut self,
         incoming: &mut [u8],
-        out: &mut Vec<u8>,
+        out: &mut Outbox,
         take: &mut dyn FnMut(&[u8]),
         what: &Outgoing<'_>,
     ) -> (usize, Result<Step, Error>) {
@@ -160,7 +161,7 @@ impl Channel {
     }
 
     /// After an error: the alert that tells the peer why.
-    fn flush_alert(&mut self, incoming: &mut [u8], out: &mut Vec<u8>, take: &mut dyn FnMut(&[u8])) {
+    fn flush_alert(&mut self, incoming: &mut [u8], out: &mut Outbox, take: &mut dyn FnMut(&[u8])) {
         // One alert is queued at most, and the state machine hands out what is queued before anything else.
         let _ = self.step(incoming, out, take, &Outgoing::Nothing);
     }
@@ -181,7 +182,7 @@ impl std::fmt::Debug for Channel {
 
 fn advance<D>(
     status: UnbufferedStatus<'_, '_, D>,
-    out: &mut Vec<u8>,
+    out: &mut Outbox,
     take: &mut dyn FnMut(&[u8]),
     what: &Outgoing<'_>,
 ) -> (usize, Result<Step, Error>) {
@@ -232,27 +233,20 @@ fn advance<D>(
 
 /// Lets `write` append to `out`, with `room` bytes at first and with as many as it asks for if that was too little.
 fn with_room(
-    out: &mut Vec<u8>,
+    out: &mut Outbox,
     room: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<Result<usize, Error>, usize>,
 ) -> Result<(), Error> {
-    let at = out.len();
     let mut room = room;
     for _ in 0..2 {
-        out.resize(at + room, 0);
-        match write(&mut out[at..]) {
-            Ok(Ok(n)) => {
-                out.truncate(at + n);
+        match write(out.room(room)) {
+            Ok(written) => {
+                out.added(written?);
                 return Ok(());
-            }
-            Ok(Err(e)) => {
-                out.truncate(at);
-                return Err(e);
             }
             Err(needed) => room = needed,
         }
     }
-    out.truncate(at);
     Err(Error::General("no room for a TLS record".into()))
 }
 
@@ -270,7 +264,7 @@ fn holds_record(bytes: &[u8]) -> bool {
 }
 
 /// Plaintext bytes of the longest record.
-pub(crate) const RECORD_LEN_MAX: usize = 16 * 1024;
+const RECORD_LEN_MAX: usize = 16 * 1024;
 /// Bytes that a record adds to its plaintext at most: header, content type, tag.
 const RECORD_OVERHEAD_MAX: usize = 5 + 1 + 16;
 /// Room in which most handshake messages and alerts fit.
@@ -285,17 +279,18 @@ mod tests {
 
     /// One direction of a wire between two channels, delivered `step` bytes at a time.
     fn deliver(
-        from: &mut Vec<u8>,
+        from: &mut Outbox,
         to: &mut Channel,
         held: &mut Vec<u8>,
-        out: &mut Vec<u8>,
+        out: &mut Outbox,
         plain: &mut Vec<u8>,
         step: usize,
     ) -> Result<Opened, SecureError> {
         let mut last = Opened::Starved;
         while !from.is_empty() {
             let n = step.min(from.len());
-            held.extend(from.drain(..n));
+            held.extend_from_slice(&from.data()[..n]);
+            from.sent(n);
             loop {
                 let (used, opened) = to.open(held, out, &mut |p| plain.extend_from_slice(p))?;
                 held.drain(..used);
@@ -311,15 +306,15 @@ mod tests {
     struct Pair {
         client: Channel,
         server: Channel,
-        up: Vec<u8>,
-        down: Vec<u8>,
+        up: Outbox,
+        down: Outbox,
         held: [Vec<u8>; 2],
     }
 
     impl Pair {
         fn new(client: &Tls, server: &Tls, expect: Option<PeerId>) -> Self {
             let (client, server) = (Channel::dial(client, expect).unwrap(), Channel::accept(server).unwrap());
-            Pair { client, server, up: vec![], down: vec![], held: Default::default() }
+            Pair { client, server, up: Outbox::new(), down: Outbox::new(), held: Default::default() }
         }
 
         fn shake_hands(&mut self, step: usize) -> Result<(), SecureError> {
@@ -367,24 +362,24 @@ mod tests {
         pair.shake_hands(usize::MAX).unwrap();
         for len in [1, 16_383, 16_384, 16_385, 300_000] {
             let data: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
-            let (mut wire, mut got) = (vec![], vec![]);
+            let (mut wire, mut got) = (Outbox::new(), vec![]);
             pair.server.seal(&data, &mut wire).unwrap();
-            deliver(&mut wire, &mut pair.client, &mut pair.held[1], &mut vec![], &mut got, 5000).unwrap();
+            deliver(&mut wire, &mut pair.client, &mut pair.held[1], &mut Outbox::new(), &mut got, 5000).unwrap();
             assert_eq!(got, data);
         }
-        let mut wire = vec![];
+        let mut wire = Outbox::new();
         pair.server.seal_close(&mut wire).unwrap();
-        let end = deliver(&mut wire, &mut pair.client, &mut pair.held[1], &mut vec![], &mut vec![], 9).unwrap();
+        let end = deliver(&mut wire, &mut pair.client, &mut pair.held[1], &mut Outbox::new(), &mut vec![], 9).unwrap();
         assert_eq!(end, Opened::Ended);
         // The other direction is still open.
         pair.client.seal(b"bye", &mut wire).unwrap();
-        assert!(pair.client.open(&mut [], &mut vec![], &mut |_| ()).is_ok());
+        assert!(pair.client.open(&mut [], &mut Outbox::new(), &mut |_| ()).is_ok());
     }
 
     #[test]
     fn sealing_before_the_handshake_is_refused() {
         let (a, _) = node();
-        assert!(Channel::dial(&a, None).unwrap().seal(b"x", &mut vec![]).is_err());
+        assert!(Channel::dial(&a, None).unwrap().seal(b"x", &mut Outbox::new()).is_err());
     }
 
     #[test]
@@ -392,10 +387,13 @@ mod tests {
         let ((a, _), (b, _)) = (node(), node());
         let mut pair = Pair::new(&a, &b, None);
         pair.shake_hands(usize::MAX).unwrap();
-        let mut wire = vec![];
+        let mut wire = Outbox::new();
         pair.server.seal(&[1; 1000], &mut wire).unwrap();
-        wire[500] ^= 1;
-        let result = deliver(&mut wire, &mut pair.client, &mut vec![], &mut vec![], &mut vec![], usize::MAX);
+        let mut bytes = wire.data().to_vec();
+        bytes[500] ^= 1;
+        let mut wire = Outbox::new();
+        wire.push(&bytes);
+        let result = deliver(&mut wire, &mut pair.client, &mut vec![], &mut Outbox::new(), &mut vec![], usize::MAX);
         assert!(result.is_err());
     }
 }

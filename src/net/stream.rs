@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::identity::PeerId;
 use crate::limits::{FRAME_HEADER_LEN_MAX, RECEIVE_BUFFER_LEN};
 use crate::net::channel::{Channel, Opened};
+use crate::net::outbox::Outbox;
 use crate::net::secure::{SecureError, Tls};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix};
 
@@ -27,7 +28,7 @@ pub struct Dialed {
     /// Plaintext that arrived behind what was asked for; taken from `spill_at` on.
     spill: Vec<u8>,
     spill_at: usize,
-    outgoing: Vec<u8>,
+    outgoing: Outbox,
 }
 
 /// Why a session ended.
@@ -69,7 +70,7 @@ impl Dialed {
             incoming: Incoming::new(HANDSHAKE_BUFFER_LEN),
             spill: Vec::new(),
             spill_at: 0,
-            outgoing: Vec::new(),
+            outgoing: Outbox::new(),
         };
         session.peer = session.shake_hands(deadline)?;
         Ok(session)
@@ -258,17 +259,15 @@ impl Dialed {
     }
 
     fn flush(&mut self, deadline: Instant) -> Result<(), StreamError> {
-        let mut sent = 0;
-        while sent < self.outgoing.len() {
-            match self.socket.write(&self.outgoing[sent..]) {
+        while !self.outgoing.is_empty() {
+            match self.socket.write(self.outgoing.data()) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
-                Ok(n) => sent += n,
+                Ok(n) => self.outgoing.sent(n),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::OUT, deadline)?,
                 Err(e) if e.kind() == ErrorKind::Interrupted => (),
                 Err(e) => return Err(e.into()),
             }
         }
-        self.outgoing.clear();
         Ok(())
     }
 
