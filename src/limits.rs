@@ -118,6 +118,8 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a closing side drains what the other still sends.
 pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
+/// Ciphertext that a dialed session takes from the socket at once, in bytes.
+pub const RECEIVE_BUFFER_LEN: usize = 256 * KIB;
 /// Most `Bad` reports a minute that a connection may send.
 pub const BAD_REPORTS_PER_MIN: u32 = 30;
 
@@ -129,6 +131,32 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
 /// Handshakes under way at once; more wait in the accept queue.
 pub const HANDSHAKES_MAX: usize = 1024;
+/// Handshakes under way from one source address; further connections of it are dropped.
+pub const HANDSHAKES_PER_ADDR_MAX: usize = 256;
+/// Plaintext that a worker gathers before it encrypts and writes, in bytes.
+pub const REPLY_LEN: usize = 128 * KIB;
+/// Plaintext that a worker sends first after a peer's socket was full, in bytes.
+pub const REPLY_FIRST_LEN: usize = 16 * KIB;
+/// Bytes that one key may be served more than another that waits as well.
+pub const SERVED_LEAD_MAX: u64 = 2 * TURN_LEN_MAX as u64;
+/// What a turn counts in that comparison besides the bytes that it sends.
+pub const TURN_COST: u64 = 16 * KIB as u64;
+/// Chunks that a connection may report as bad: the last ones that it was sent.
+pub const SERVED_REMEMBERED: usize = 128;
+/// Files whose sent chunks are counted, for `Any`.
+pub const SENT_FILES_MAX: usize = 16;
+/// Files of which is known who fetched them lately, for `Peers`.
+pub const FETCHED_FILES_MAX: usize = 1024;
+/// Most peers that are remembered as fetchers of one file.
+pub const FETCHERS_PER_FILE_MAX: usize = 64;
+/// How often deadlines, trust and parked output are looked at.
+pub const SERVER_TICK: Duration = Duration::from_millis(250);
+/// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
+pub const NOISE_LINES_MAX: u32 = 20;
+/// See [`NOISE_LINES_MAX`].
+pub const NOISE_WINDOW: Duration = Duration::from_secs(10);
+/// Connections that wait in the listener for the accepting thread.
+pub const LISTEN_BACKLOG: i32 = 1024;
 /// Bytes that a worker sends for a session before it hands back.
 pub const TURN_LEN_MAX: usize = 4 * MIB;
 /// Requests that a worker answers for a session before it hands back.
@@ -143,6 +171,13 @@ pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// What `Busy` tells a peer to wait.
 pub const BUSY_RETRY: Duration = Duration::from_millis(500);
+
+/// What a rate limit lets pass at once after a pause: what flows in this time.
+pub const THROTTLE_BURST: Duration = Duration::from_millis(50);
+/// The same for low rates, up to 64 KiB.
+pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
+/// A rate limit waits until it can grant so many bytes, if so many are wanted.
+pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
 
 // ---- client ----
 
@@ -263,6 +298,9 @@ const _: () = {
     // 44 bytes are the longest postcard form of a `FileId`.
     assert!(LOCATE_FILES_MAX * 44 + 16 <= REQUEST_BODY_LEN_MAX);
     assert!(PATH_LEN_MAX + 64 < LIST_PAGE_LEN);
+    assert!(REPLY_FIRST_LEN <= REPLY_LEN && REPLY_LEN <= TURN_LEN_MAX);
+    // An asker may have as many chunks on the way as it can report.
+    assert!(WINDOW_MAX as usize <= SERVED_REMEMBERED);
     assert!(TTL_INTERVALS >= 2);
     assert!(FRAME_HEADER_LEN_MAX <= u16::MAX as usize);
 };
