@@ -12,4 +12,5 @@ mod reputation;
 pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
 pub use event::Event;
+pub use pace::{Outgoing, Pace, Way};
 pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
