@@ -353,6 +353,7 @@ mod tests {
         let mut pace = Pace::new(7, t);
         run(&mut pace, 5000, t, 3 * S);
         let promised = t + S * pace.ttl_s().into();
+        (0..80).for_each(|n| pace.heard(Way::Group, t + S + n * 25 * MS));
         pace.changed(t + 3 * S);
         let sent = (0..).map(|n| t + 3 * S + n * 25 * MS).find(|&now| {
             pace.heard(Way::Group, now);
