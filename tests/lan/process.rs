@@ -154,11 +154,6 @@ impl Log {
         }
     }
 
-    /// Whether a line contains all of `parts`.
-    pub fn has(&self, parts: &[&str]) -> bool {
-        self.lines.lock().unwrap().iter().any(|l| parts.iter().all(|p| l.text.contains(p)))
-    }
-
     fn wait(&self, parts: &[&str], within: Duration) -> Option<String> {
         let found =
             |lines: &Vec<Line>| lines.iter().find(|l| parts.iter().all(|p| l.text.contains(p))).map(|l| l.text.clone());
