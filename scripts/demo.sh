@@ -52,7 +52,7 @@ trap 'exit 143' TERM
 for variable in $(env | sed -n 's/^\(GPB_[A-Z_]*\)=.*/\1/p'); do
     unset "$variable"
 done
-export XDG_CONFIG_HOME="$work/config" XDG_STATE_HOME="$work/state"
+export LC_ALL=C XDG_CONFIG_HOME="$work/config" XDG_STATE_HOME="$work/state"
 
 free_kb=$(df -Pk "$work" | awk 'END { print $4 }')
 [ "$free_kb" -gt 1600000 ] || fail "too little space in $work: $free_kb KiB free; set TMPDIR to a directory with 1.6 GB"

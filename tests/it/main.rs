@@ -1,3 +1,4 @@
 //! One binary for all tests of the library and the programs on one host.
 
+mod documents;
 mod floors;
