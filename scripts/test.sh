@@ -8,7 +8,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root" || exit 1
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 if [ "${CI:-}" = true ]; then
-    export GPB_REQUIRE_ALL=1
+    export TESTS_REQUIRE_ALL=1
 fi
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/gpb-test.XXXXXX")

@@ -39,7 +39,8 @@ fn help() -> String {
         vec![env!("CARGO_BIN_EXE_gpb-client"), "get", "--help"],
         vec![env!("CARGO_BIN_EXE_gpb-client"), "doctor", "--help"],
     ] {
-        let output = Command::new(args[0]).args(&args[1..]).output().unwrap();
+        // The tester's own settings may be wrong for these programs.
+        let output = Command::new(args[0]).args(&args[1..]).env_clear().output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         all.push_str(&String::from_utf8(output.stdout).unwrap());
     }

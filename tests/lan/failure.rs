@@ -69,7 +69,7 @@ fn a_killed_client_goes_on_where_it_was() {
     let received = c.received() - before;
     assert!(!out.join("a.bin").exists(), "the final name is only ever whole");
 
-    let got = Got::wait(get(&c, "a.bin", &out, &[]), secs(20)).expect(0);
+    let got = Got::wait(get(&c, "a.bin", &out, &["--log-level", "info"]), secs(20)).expect(0);
     assert_same(&out.join("a.bin"), &lan.dir().join("d1/a.bin"));
     // At least nine tenths of what the wire carried were file bytes.
     let missing = LEN.saturating_sub(received / 10 * 9);

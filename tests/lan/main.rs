@@ -3,7 +3,7 @@
 //!
 //! Everything that a test sees, a person would see too: exit codes, lines, JSON, files and bytes on a wire. Needs root
 //! and the tools `unshare`, `nsenter`, `setpriv`, `ip`, `tc`, `bridge` and `bash`. Without them a test says
-//! `skipped: ...` and passes, unless `GPB_REQUIRE_ALL=1` is set, which makes a skip a failure.
+//! `skipped: ...` and passes, unless `TESTS_REQUIRE_ALL=1` is set, which makes a skip a failure.
 //!
 //! Namespaces have no names and belong to a process that ends with the test, so nothing stays behind even after
 //! `kill -9`.

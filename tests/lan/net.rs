@@ -18,7 +18,7 @@ macro_rules! lan_or_skip {
         match crate::net::Lan::new() {
             Ok(lan) => lan,
             Err(why) => {
-                assert!(std::env::var_os("GPB_REQUIRE_ALL").is_none_or(|v| v != "1"), "must not be skipped: {why}");
+                assert!(std::env::var_os("TESTS_REQUIRE_ALL").is_none_or(|v| v != "1"), "must not be skipped: {why}");
                 println!("skipped: {}: {why}", std::thread::current().name().unwrap_or("a test"));
                 return;
             }
