@@ -226,6 +226,10 @@ pub const HASH_BUFFERS_LEN: usize = 8 * MIB;
 pub const HASH_TURN_LEN: u64 = 16 * MIB as u64;
 /// Files that a hashing thread takes in a turn.
 pub const HASH_TURN_FILES: usize = 64;
+/// Hashed files that are written to the index at once.
+pub const HASH_BATCH_FILES: usize = 1024;
+/// How often the shared directory itself is looked for: it may be removed, replaced or mounted over.
+pub const ROOT_POLL: Duration = Duration::from_secs(1);
 /// Chunk digests in one record of the index: with its key it fills a page of 32 KiB.
 pub const INDEX_RECORD_DIGESTS: u32 = 1000;
 /// How often what was hashed is made durable in the index.

@@ -1,6 +1,6 @@
 //! Opening files for reading beneath a directory, and nowhere else.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -41,26 +41,43 @@ impl Beneath {
         &self.path
     }
 
-    /// Opens the regular file `rel`, a relative path without `..`, for reading. Never blocks on a FIFO.
+    /// Opens the regular file `rel`, a relative path without `..`, for reading, and says what it is now. Never blocks
+    /// on a FIFO.
     ///
     /// # Errors
     /// What the system says; `InvalidInput` for what is no regular file; a symlink that leaves the directory is
     /// `PermissionDenied`.
-    pub fn open_file(&self, rel: &str) -> io::Result<File> {
+    pub fn open_file(&self, rel: &str) -> io::Result<(File, Metadata)> {
         let root = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let opened = match self.open_at(&root, rel) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && is_removed(&root) => {
-                let fresh = Arc::new(open_dir(&self.path)?);
-                *self.root.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-                self.open_at(&fresh, rel)
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.refresh()? => {
+                let root = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                self.open_at(&root, rel)
             }
             opened => opened,
         };
         let file = File::from(opened?);
-        if !file.metadata()?.is_file() {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(file)
+        Ok((file, meta))
+    }
+
+    /// Looks whether another directory has the path now (made anew, or mounted there), and if so opens files beneath
+    /// that one; true if it was replaced.
+    ///
+    /// # Errors
+    /// What the system says; the directory is missing, for example.
+    pub fn refresh(&self) -> io::Result<bool> {
+        let found = open_dir(&self.path)?;
+        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, new) = (rustix::fs::fstat(&**root)?, rustix::fs::fstat(&found)?);
+        let replaced = (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino);
+        if replaced {
+            *root = Arc::new(found);
+        }
+        Ok(replaced)
     }
 
     fn open_at(&self, root: &OwnedFd, rel: &str) -> io::Result<OwnedFd> {
@@ -102,7 +119,7 @@ impl Beneath {
 }
 
 /// The state that a file is in, by what the system says of it.
-pub fn stamp_of(meta: &std::fs::Metadata) -> Stamp {
+pub fn stamp_of(meta: &Metadata) -> Stamp {
     let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
     Stamp {
         mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
@@ -129,10 +146,6 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn is_removed(dir: &OwnedFd) -> bool {
-    rustix::fs::fstat(dir).is_ok_and(|s| s.st_nlink == 0)
-}
-
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 #[cfg(test)]
@@ -145,7 +158,7 @@ mod tests {
 
     fn read(b: &Beneath, rel: &str) -> io::Result<String> {
         let mut text = String::new();
-        b.open_file(rel)?.read_to_string(&mut text)?;
+        b.open_file(rel)?.0.read_to_string(&mut text)?;
         Ok(text)
     }
 

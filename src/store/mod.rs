@@ -9,7 +9,7 @@ mod shelf;
 
 pub use beneath::{Beneath, stamp_of};
 pub use disk::{Disk, StoreError};
-pub use index::{Index, Indexed};
+pub use index::{Hashed, Index, Indexed, Lookup};
 pub use partial::PartialFile;
 pub use reader::{ChunkReader, Reader};
 pub use shelf::{Shelf, Shelved};

@@ -50,14 +50,12 @@ impl Reader {
             // Another file may have that name now, or the old one changed: only a new look tells.
             self.forget(entry);
         }
-        let file = match self.dir.open_file(entry.path.as_str()) {
-            Ok(file) => Arc::new(file),
-            Err(e) if is_gone(&e) => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        if !is_unchanged(&file, entry) {
-            return Ok(None);
+        let mut found = self.fresh(entry)?;
+        // Perhaps it was looked for in a directory that another one has replaced.
+        if found.is_none() && self.dir.refresh().unwrap_or(false) {
+            found = self.fresh(entry)?;
         }
+        let Some(file) = found else { return Ok(None) };
         self.keep(entry, &file);
         Ok(Some(ChunkReader::new(file, entry, span)))
     }
@@ -100,9 +98,21 @@ impl Reader {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Files that were opened meanwhile are the newest ones.
         open.append(&mut fresh);
-        let beyond = open.split_off(OPEN_FILES_MAX.min(open.len()));
+        let kept = OPEN_FILES_MAX.min(open.len());
+        let beyond = open.split_off(kept);
         drop(open);
         drop(beyond);
+    }
+
+    fn fresh(&self, entry: &Entry) -> io::Result<Option<Arc<File>>> {
+        match self.dir.open_file(entry.path.as_str()) {
+            Ok((file, meta)) if meta.len() == entry.id.len && stamp_of(&meta) == entry.stamp => {
+                Ok(Some(Arc::new(file)))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if is_gone(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn opened(&self, entry: &Entry) -> Option<Arc<File>> {
