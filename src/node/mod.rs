@@ -1,1 +1,366 @@
-//! To be written.
+//! The front door: a node that shares, finds and fetches. Floor 6.
+//!
+//! A node lends its parts to the services (`share`, `discovery`, `server`, `client`), which meet only through them, and
+//! joins all their threads when it is dropped.
+
+mod builder;
+mod config;
+mod error;
+mod fetch;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::Receiver;
+
+use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer, PeerPool};
+use crate::content::{Catalogue, Entry};
+use crate::discovery::{Discovery, DiscoverySetup};
+use crate::identity::PeerId;
+use crate::limits::TRUST_POLL;
+use crate::net::Tls;
+use crate::node::fetch::Asker;
+use crate::runtime::keystore::{Trust, load_or_create_key};
+use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
+use crate::server::{Server, ServerBounds, ServerConfig, listen};
+use crate::share::{ShareSetup, Sharer};
+use crate::store::{Index, Reader, Shelf};
+use crate::swarm::{Event, PeerRecord, PeerTable};
+
+pub use builder::NodeBuilder;
+pub use config::{Config, KeySource, Share};
+pub use error::StartError;
+pub use fetch::Fetch;
+
+/// A member of the group: shares a directory, finds others, and fetches from them.
+///
+/// It runs threads of its own and no async runtime, so it can be used anywhere, inside programs with one too. Every call
+/// blocks for a bounded time, which its documentation states. Dropping it says goodbye, ends running fetches with
+/// everything kept, and joins its threads.
+pub struct Node {
+    id: PeerId,
+    config: Config,
+    catalogue: Arc<Latest<Catalogue>>,
+    peers: Arc<Watched<PeerTable>>,
+    events: Events,
+    watch: Receiver<Event>,
+    shutdown: Shutdown,
+    asker: Asker,
+    addrs: Vec<SocketAddr>,
+    discovery: Arc<Discovery>,
+    sharer: Option<Arc<Sharer>>,
+    _server: Option<Server>,
+    _workers: Workers,
+}
+
+/// Ends a node from another thread, such as one that waits for signals.
+#[derive(Debug, Clone)]
+pub struct Stopper(Shutdown);
+
+impl Stopper {
+    /// Begins the end: running calls return soon, fetches with [`FetchError::Interrupted`].
+    pub fn stop(&self) {
+        self.0.begin();
+    }
+
+    /// Waits until the end has begun, at most for `time`; true if it has.
+    pub fn wait(&self, time: Duration) -> bool {
+        self.0.wait(time)
+    }
+}
+
+impl Node {
+    /// A node with the default [`Config`], to be changed before it starts.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// Starts a node. Blocks for as long as files are opened and sockets bound; hashing goes on in the background.
+    ///
+    /// # Errors
+    /// [`StartError`]: what cannot be used, why, and what to do.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let shares_dir = config.share == Share::Directory;
+        if shares_dir || config.dir.exists() {
+            check_dir(&config)?;
+        }
+        let keypair = match &config.key {
+            KeySource::Key(keypair) => keypair.clone(),
+            KeySource::State => read_key(&config.state.join("key.pem"))?,
+            KeySource::File(file) => read_key(file)?,
+        };
+        let id = keypair.peer_id();
+        let trust = Arc::new(match &config.trusted {
+            Some(file) => Trust::closed(file, id)?,
+            None => Trust::open(),
+        });
+        let tls = Tls::new(&keypair)?;
+        let listener = match config.share {
+            Share::Nothing => None,
+            _ => Some(listen(config.bind, config.port)?),
+        };
+        let addrs = listener.iter().map(|l| l.local_addr()).collect::<Result<Vec<_>, _>>()?;
+
+        let instance = rand::random();
+        let (events, watch) = Events::channel();
+        let shutdown = Shutdown::new();
+        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let peers = Arc::new(Watched::new(PeerTable::new((id, instance))));
+        let shelf = Arc::new(Shelf::new());
+        let agent = concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string();
+
+        let (index, sharer) = if shares_dir {
+            let state_error = |source| StartError::State { path: config.state.clone(), source };
+            let index = Arc::new(Index::open(&config.state, &config.dir).map_err(state_error)?);
+            let setup = ShareSetup {
+                dir: config.dir.clone(),
+                index: index.clone(),
+                catalogue: catalogue.clone(),
+                events: events.clone(),
+                shutdown: shutdown.clone(),
+            };
+            let sharer = Sharer::start(setup).map_err(|source| StartError::Dir { path: config.dir.clone(), source })?;
+            (Some(index), Some(Arc::new(sharer)))
+        } else {
+            (None, None)
+        };
+
+        let discovery = Arc::new(Discovery::start(DiscoverySetup {
+            keypair: Arc::new(keypair),
+            instance,
+            network: config.network.clone(),
+            agent: agent.clone(),
+            port: addrs.first().map_or(0, SocketAddr::port),
+            bind: config.bind,
+            multicast: config.multicast,
+            interfaces: config.interfaces.clone(),
+            peers: config.peers.clone(),
+            tls: tls.clone(),
+            trust: trust.clone(),
+            table: peers.clone(),
+            catalogue: catalogue.clone(),
+            events: events.clone(),
+            shutdown: shutdown.clone(),
+        })?);
+        let announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync> = {
+            let discovery = discovery.clone();
+            Arc::new(move || discovery.announce().as_bytes().to_vec())
+        };
+
+        let server = match listener {
+            None => None,
+            Some(listener) => {
+                let sharer = sharer.clone();
+                let report = move |entry: &Entry| {
+                    if let Some(sharer) = &sharer {
+                        sharer.withdraw(entry);
+                    }
+                };
+                Some(Server::start(ServerConfig {
+                    listeners: vec![listener],
+                    tls: tls.clone(),
+                    trust: trust.clone(),
+                    network: config.network.clone(),
+                    instance,
+                    agent: agent.clone(),
+                    catalogue: catalogue.clone(),
+                    reader: open_reader(&config)?,
+                    index,
+                    shelf: shelf.clone(),
+                    peers: peers.clone(),
+                    announce: announce.clone(),
+                    report: Arc::new(report),
+                    upload: Arc::new(Throttle::new(config.upload_limit)),
+                    events: events.clone(),
+                    shutdown: shutdown.clone(),
+                    bounds: ServerBounds::default(),
+                })?)
+            }
+        };
+
+        let mut workers = Workers::default();
+        if !trust.is_open() {
+            let (trust, peers, events, shutdown) = (trust.clone(), peers.clone(), events.clone(), shutdown.clone());
+            workers.spawn("gpb-trust", move || watch_trust(&trust, &peers, &events, &shutdown))?;
+        }
+        let ctx = Arc::new(ClientContext {
+            tls,
+            trust,
+            network: config.network.clone(),
+            instance,
+            announce,
+            peers: peers.clone(),
+            shelf: (config.share != Share::Nothing).then_some(shelf),
+            throttle: Arc::new(Throttle::new(config.download_limit)),
+            events: events.clone(),
+            shutdown: shutdown.clone(),
+            timeout: config.timeout,
+            agent,
+        });
+        let asker = Asker { pool: Arc::new(PeerPool::new(ctx.clone())), ctx, crew: Arc::new(Crew::new()) };
+        Ok(Node {
+            id,
+            config,
+            catalogue,
+            peers,
+            events,
+            watch,
+            shutdown,
+            asker,
+            addrs,
+            discovery,
+            sharer,
+            _server: server,
+            _workers: workers,
+        })
+    }
+
+    /// The node's key.
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where it listens; nowhere with [`Share::Nothing`].
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// What it offers now. Does not block.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.get()
+    }
+
+    /// Waits until all files found at the start are hashed, at most for `timeout`: how many there are, and their bytes.
+    /// `None` when the time is over, the node ends, or it shares no directory.
+    pub fn wait_ready(&self, timeout: Duration) -> Option<(u64, u64)> {
+        self.sharer.as_ref()?.wait_ready(timeout)
+    }
+
+    /// The peers that are known now, asked or not. Does not block.
+    pub fn known_peers(&self) -> Vec<PeerRecord> {
+        self.peers.read(PeerTable::peers)
+    }
+
+    /// Asks everyone who is there: complete 300 ms after the last new peer, or when `wait` is over.
+    ///
+    /// # Errors
+    /// [`FetchError::NoPeer`], [`FetchError::Refused`] or [`FetchError::Interrupted`].
+    pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
+        client::peers(&self.asker.ctx, &self.asker.pool, &self.asker.crew, wait)
+    }
+
+    /// Asks everyone what there is that one of `patterns` means (everything without any). Complete as
+    /// [`peers`](Self::peers); sorted by path.
+    ///
+    /// # Errors
+    /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
+    pub fn list<P: AsRef<str>>(&self, patterns: &[P], wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
+        client::list(&self.asker.ctx, &self.asker.pool, &self.asker.crew, &strings(patterns), wait)
+    }
+
+    /// Finds what `patterns` mean (a name, a directory, a glob, a root) and starts to fetch it into the directory of the
+    /// configuration, from everyone who holds it. Blocks until it is found: about 50 ms after the last answer, at most
+    /// [`Config::timeout`].
+    ///
+    /// # Errors
+    /// [`FetchError`]: nobody there, not found, several contents under one name, or the disk.
+    pub fn fetch<P: AsRef<str>>(&self, patterns: &[P]) -> Result<Fetch, FetchError> {
+        self.fetch_to(patterns, None)
+    }
+
+    /// As [`fetch`](Self::fetch), but to `out`: the name of the file if there is exactly one, else a directory.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub fn fetch_to<P: AsRef<str>>(&self, patterns: &[P], out: Option<&Path>) -> Result<Fetch, FetchError> {
+        let Asker { ctx, pool, crew } = &self.asker;
+        let found = client::resolve(ctx, pool, crew, &strings(patterns))?;
+        let create = self.config.dir == Config::default().dir;
+        Fetch::start(&self.asker, found, &self.config.dir, create, out)
+    }
+
+    /// What happens in the node from now on, and what happened before it was first asked for: at most
+    /// [`EVENTS_MAX`](crate::limits::EVENTS_MAX) wait, beyond which the newest are dropped. Receivers share the events:
+    /// each goes to one of them.
+    pub fn events(&self) -> Receiver<Event> {
+        self.watch.clone()
+    }
+
+    /// How many events were dropped because nobody took them.
+    pub fn events_dropped(&self) -> u64 {
+        self.events.dropped()
+    }
+
+    /// The discovery service, for its counters.
+    pub fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    /// Something to end the node with from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.shutdown.clone())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The fields' own drops join the threads.
+        self.shutdown.begin();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("addrs", &self.addrs).finish_non_exhaustive()
+    }
+}
+
+/// A directory that is there, or a clear error.
+fn check_dir(config: &Config) -> Result<(), StartError> {
+    let error = |source| StartError::Dir { path: config.dir.clone(), source };
+    let meta = std::fs::metadata(&config.dir).map_err(error)?;
+    if !meta.is_dir() {
+        return Err(error(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
+}
+
+fn read_key(file: &Path) -> Result<crate::identity::Keypair, StartError> {
+    let (keypair, made) = load_or_create_key(file)?;
+    if made {
+        log::info!("key made peer={} file={}", keypair.peer_id(), file.display());
+    }
+    Ok(keypair)
+}
+
+/// Reads what is served. A client without a directory yet has nothing to read there.
+fn open_reader(config: &Config) -> Result<Option<Arc<Reader>>, StartError> {
+    if config.share != Share::Directory && !config.dir.exists() {
+        return Ok(None);
+    }
+    let error = |source| StartError::Dir { path: config.dir.clone(), source };
+    Reader::open(&config.dir).map(|r| Some(Arc::new(r))).map_err(error)
+}
+
+/// Looks at the trusted file again and again; what is trusted no more is forgotten at once.
+fn watch_trust(trust: &Trust, peers: &Watched<PeerTable>, events: &Events, shutdown: &Shutdown) {
+    while !shutdown.wait(TRUST_POLL) {
+        if trust.reload() {
+            let gone = peers.update(|table| table.retain(|peer| trust.allows(peer)));
+            events.emit_all(gone);
+        }
+    }
+}
+
+fn strings<P: AsRef<str>>(patterns: &[P]) -> Vec<String> {
+    patterns.iter().map(|p| p.as_ref().to_string()).collect()
+}
+

@@ -180,7 +180,7 @@ impl Index {
     }
 
     /// Keys after `after` that `keep` does not have, and where to go on.
-    fn unlisted(&self, keep: &Catalogue, after: &[u8]) -> Outcome<(Vec<Vec<u8>>, Option<Vec<u8>>)> {
+    fn unlisted(&self, keep: &Catalogue, after: &[u8]) -> Outcome<(Vec<Key>, Option<Key>)> {
         let read = self.database.begin_read()?;
         let table = read.open_table(FILES)?;
         let mut gone = Vec::new();
@@ -224,6 +224,7 @@ impl std::fmt::Debug for Lookup {
 }
 
 type Outcome<T> = Result<T, redb::Error>;
+type Key = Vec<u8>;
 type Definition<V> = redb::TableDefinition<'static, &'static [u8], V>;
 
 // The number in a table's name is the version of its records: another format takes another table.
@@ -317,7 +318,7 @@ fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
 /// A database in a file that has no name, so that nothing is left of it however the process ends.
 fn open_temporary(state: &Path) -> Result<Database, DatabaseError> {
     for dir in [state, &std::env::temp_dir()] {
-        match unnamed_file(dir).map_err(DatabaseError::from).and_then(|f| FileBackend::new(f)) {
+        match unnamed_file(dir).map_err(DatabaseError::from).and_then(FileBackend::new) {
             Ok(backend) => return builder().create_with_backend(backend),
             Err(e) => log::debug!("no temporary index dir={} cause={e}", dir.display()),
         }
@@ -553,7 +554,7 @@ mod tests {
             drop(index);
             let mut bytes = fs::read(&path).unwrap();
             match damage {
-                "garbage" => bytes = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect(),
+                "garbage" => bytes = (0..100_000u32).map(|i| ((i * 31) >> 3) as u8).collect(),
                 "short" => bytes.truncate(100),
                 "truncated" => bytes.truncate(bytes.len() / 2),
                 _ => bytes[8192..].iter_mut().step_by(97).for_each(|b| *b ^= 0x55),

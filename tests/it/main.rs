@@ -1,4 +1,5 @@
-//! Integration tests: the library and the real programs.
+//! One binary for all tests of the library and the programs on one host.
+
 mod cli;
 mod documents;
 mod floors;
