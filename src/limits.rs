@@ -87,6 +87,43 @@ pub const SOURCES_TRACKED_MAX: usize = 4096;
 pub const PEERS_PER_ANSWER_MAX: usize = 256;
 /// Most `--peer` entries.
 pub const STATIC_PEERS_MAX: usize = 256;
+/// Datagrams that a source may send at once before [`DATAGRAMS_PER_SOURCE_PER_S`] holds it back.
+pub const DATAGRAMS_PER_SOURCE_BURST: u32 = 80;
+/// Announces a second that the whole group sends by itself. Each is up to two packets (IPv4 and IPv6), and what is
+/// left of [`GROUP_PACKETS_PER_S`] is for queries, answers and news.
+pub const GROUP_ANNOUNCES_PER_S: u32 = 14;
+/// Answers a second to the group that one query may cause.
+pub const GROUP_ANSWERS_PER_S: u32 = 20;
+/// Least time between two answers of one node to the group.
+pub const GROUP_ANSWER_MIN: Duration = Duration::from_secs(1);
+/// Sources of queries whose last unicast answer is remembered.
+pub const UNICAST_ANSWERS_TRACKED_MAX: usize = 1024;
+/// The same announce at another interface counts as an echo, not as a replay, for so long.
+pub const ECHO_WITHIN: Duration = Duration::from_secs(2);
+/// An address that failed is not tried before others for so long, whatever is heard of it.
+pub const FAILED_ADDR_REST: Duration = Duration::from_secs(10);
+/// Shortest time to live that is taken from an announce.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest time to live that is taken from an announce.
+pub const TTL_MAX: Duration = Duration::from_secs(3600);
+/// Most ended (key, instance) whose last announce is remembered, so that replays do not bring them back.
+pub const DEPARTED_MAX: usize = 16_384;
+/// Most peers that are remembered to have refused this node.
+pub const REFUSALS_MAX: usize = 1024;
+/// Most peers that make room at once when the table is full.
+pub const ROOM_AT_ONCE: usize = 64;
+/// A full table that found nobody to give way does not look again for so long.
+pub const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// Most network interfaces (each per address family) that discovery uses.
+pub const LINKS_MAX: usize = 64;
+/// Longest body of a `Peers` answer in bytes.
+pub const PEERS_ANSWER_LEN_MAX: usize = PEERS_PER_ANSWER_MAX * KIB;
+/// Peers that are contacted at the same time to exchange who is known.
+pub const CONTACTS_AT_ONCE: usize = 8;
+/// A contact for exchange is given up after so long in all.
+pub const CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often drops are logged, if there are any.
+pub const DROPS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 // ---- sessions ----
 
@@ -302,5 +339,11 @@ const _: () = {
     // An asker may have as many chunks on the way as it can report.
     assert!(WINDOW_MAX as usize <= SERVED_REMEMBERED);
     assert!(TTL_INTERVALS >= 2);
+    // Even the fullest table's members announce themselves before they expire.
+    assert!(PEERS_MAX as u64 / GROUP_ANNOUNCES_PER_S as u64 * (TTL_INTERVALS as u64) <= TTL_MAX.as_secs());
+    assert!(GROUP_ANNOUNCES_PER_S * 2 < GROUP_PACKETS_PER_S && GROUP_ANSWERS_PER_S * 2 < GROUP_PACKETS_PER_S);
+    // A sealed announce and its addresses fit their share of a `Peers` answer.
+    assert!(PEERS_ANSWER_LEN_MAX / PEERS_PER_ANSWER_MAX >= ANNOUNCE_LEN_MAX + 8 + ADDRS_PER_PEER_MAX * 24);
+    assert!(PEERS_ANSWER_LEN_MAX <= RESPONSE_BODY_LEN_MAX);
     assert!(FRAME_HEADER_LEN_MAX <= u16::MAX as usize);
 };

@@ -1,12 +1,18 @@
 //! What to ask next, and of whom. Pure: time is an argument; floor 3.
 
+mod addresses;
+mod admit;
+mod departed;
 mod event;
 mod pace;
 mod peer_table;
 mod picker;
 mod reputation;
 
+pub use addresses::crosses;
+pub use admit::{Dropped, open_announce, parse_announce};
 pub use event::Event;
-pub use peer_table::{PeerRecord, PeerTable, Via};
+pub use pace::{Outgoing, Pace, Way};
+pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
 pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
 pub use reputation::{Meter, Reputation, Window};

@@ -1,0 +1,242 @@
+//! Where one peer may be reached: a short list, the best first.
+//!
+//! An address is only a hint until TLS proved the key there, so what others say never pushes out what proved itself.
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use crate::limits::{ADDRS_PER_PEER_MAX, FAILED_ADDR_REST};
+
+/// At most [`ADDRS_PER_PEER_MAX`] addresses, sorted: those that did not fail, then by standing, then the freshest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addresses {
+    list: Vec<Known>,
+}
+
+/// How well an address is known, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Somebody else's word.
+    Hint,
+    /// Source of an announce that had been heard from another address just before: another interface of the peer,
+    /// or somebody who repeats what he heard.
+    Echo,
+    /// Source of a fresh announce.
+    Own,
+    /// TLS proved the key there.
+    Proved,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    addr: SocketAddr,
+    standing: Standing,
+    heard: Instant,
+    failed: Option<Instant>,
+}
+
+impl Addresses {
+    /// Takes note of `addr`. True if it was not in the list and is now.
+    pub(crate) fn note(&mut self, addr: SocketAddr, standing: Standing, now: Instant) -> bool {
+        let known = self.list.iter_mut().find(|k| k.addr == addr);
+        let new = known.is_none();
+        if let Some(known) = known {
+            known.standing = known.standing.max(standing);
+            known.heard = now;
+            let rested = known.failed.is_some_and(|at| now.saturating_duration_since(at) >= FAILED_ADDR_REST);
+            if standing == Standing::Proved || rested {
+                known.failed = None;
+            }
+        } else {
+            if self.list.len() >= ADDRS_PER_PEER_MAX {
+                // The list is sorted, so its last one is the one to give way, if it may.
+                match self.list.last() {
+                    Some(last) if last.worth() <= standing => self.list.pop(),
+                    _ => return false,
+                };
+            }
+            self.list.push(Known { addr, standing, heard: now, failed: None });
+        }
+        self.sort();
+        new
+    }
+
+    /// `addr` could not be reached, or was somebody else.
+    pub(crate) fn failed(&mut self, addr: SocketAddr, now: Instant) {
+        if let Some(known) = self.list.iter_mut().find(|k| k.addr == addr) {
+            known.failed = Some(now);
+            known.standing = known.standing.min(Standing::Own);
+        }
+        self.sort();
+    }
+
+    /// Forgets `addr`, which is another's.
+    pub(crate) fn remove(&mut self, addr: SocketAddr) {
+        self.list.retain(|k| k.addr != addr);
+    }
+
+    /// Forgets all, since the peer serves elsewhere now.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+    }
+
+    /// Whether `addr` is known at first hand, not by others' word.
+    pub(crate) fn holds_own(&self, addr: SocketAddr) -> bool {
+        self.list.iter().any(|k| k.addr == addr && k.standing >= Standing::Own)
+    }
+
+    /// Whether TLS proved the key at one of them and it did not fail since.
+    pub(crate) fn any_proved(&self) -> bool {
+        self.list.first().is_some_and(|k| k.standing == Standing::Proved)
+    }
+
+    /// All, best first.
+    pub(crate) fn best_first(&self) -> impl Iterator<Item = SocketAddr> {
+        self.list.iter().map(|k| k.addr)
+    }
+
+    /// Those that may be told to a peer at `to`: seen by this node itself, and of use there.
+    pub(crate) fn for_others(&self, to: IpAddr) -> impl Iterator<Item = SocketAddr> {
+        let usable = move |k: &&Known| k.standing > Standing::Hint && k.failed.is_none() && crosses(k.addr.ip(), to);
+        self.list.iter().filter(usable).map(|k| k.addr)
+    }
+
+    /// Hosts that this peer was itself heard from: no hints, no loopback.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = SocketAddr> {
+        self.list.iter().filter(|k| k.standing > Standing::Hint && !k.addr.ip().is_loopback()).map(|k| k.addr)
+    }
+
+    fn sort(&mut self) {
+        self.list.sort_by_key(|k| (k.failed.is_some(), Reverse(k.standing), Reverse(k.heard)));
+    }
+}
+
+impl Known {
+    /// What a newcomer's standing must reach to take this one's place.
+    fn worth(&self) -> Standing {
+        if self.failed.is_some() { Standing::Hint } else { self.standing }
+    }
+}
+
+/// `addr` with an IPv4 address in its IPv6 form written as IPv4, so that one address has one form.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, addr.port())),
+        // As it was: the scope of a link-local address must survive.
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// Whether a peer can serve at `addr`.
+pub(crate) fn is_usable(addr: SocketAddr) -> bool {
+    let broadcast = matches!(addr.ip(), IpAddr::V4(v4) if v4.is_broadcast());
+    addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast() && !broadcast
+}
+
+/// Whether address `ip` means the same on the host of `other` as it does here. Loopback and link-local addresses
+/// do only on this host, which a loopback `other` is sure to be.
+pub fn crosses(ip: IpAddr, other: IpAddr) -> bool {
+    let link_local = match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let local_only = ip.to_canonical().is_loopback() || link_local;
+    !local_only || other.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn addr(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 27420))
+    }
+
+    fn all(addresses: &Addresses) -> Vec<SocketAddr> {
+        addresses.best_first().collect()
+    }
+
+    #[test]
+    fn better_standing_then_fresher_comes_first() {
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        let s = Duration::from_secs(1);
+        assert!(a.note(addr(1), Standing::Hint, t + 3 * s));
+        assert!(a.note(addr(2), Standing::Own, t));
+        assert!(a.note(addr(3), Standing::Own, t + s));
+        assert!(a.note(addr(4), Standing::Echo, t + 2 * s));
+        assert!(a.note(addr(5), Standing::Proved, t));
+        assert_eq!(all(&a), [5, 3, 2, 4, 1].map(addr));
+        assert!(!a.note(addr(2), Standing::Hint, t + 2 * s), "known, and keeps its standing");
+        assert_eq!(all(&a), [5, 2, 3, 4, 1].map(addr));
+    }
+
+    #[test]
+    fn hints_never_push_out_what_the_peer_itself_showed() {
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        a.note(addr(1), Standing::Proved, t);
+        a.note(addr(2), Standing::Own, t);
+        for n in 3..=200 {
+            a.note(addr(n), Standing::Hint, t + Duration::from_secs(n.into()));
+        }
+        assert_eq!(all(&a)[..2], [addr(1), addr(2)]);
+        assert_eq!(all(&a).len(), ADDRS_PER_PEER_MAX);
+        // Even a flood of spoofed sources leaves what TLS proved.
+        for n in 3..=200 {
+            a.note(addr(n), Standing::Own, t + Duration::from_secs(500 + u64::from(n)));
+        }
+        assert_eq!(all(&a)[0], addr(1));
+        assert!(a.any_proved());
+        assert_eq!(all(&a).len(), ADDRS_PER_PEER_MAX);
+    }
+
+    #[test]
+    fn a_list_of_proved_addresses_takes_no_hint() {
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        for n in 1..=ADDRS_PER_PEER_MAX as u8 {
+            a.note(addr(n), Standing::Proved, t);
+        }
+        assert!(!a.note(addr(100), Standing::Own, t));
+        a.failed(addr(1), t);
+        assert!(a.note(addr(100), Standing::Own, t), "one that failed gives way");
+        assert!(!all(&a).contains(&addr(1)));
+    }
+
+    #[test]
+    fn a_failed_address_comes_last_until_it_rested_or_proved_itself() {
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        a.note(addr(1), Standing::Proved, t);
+        a.note(addr(2), Standing::Hint, t);
+        a.failed(addr(1), t);
+        assert_eq!(all(&a), [2, 1].map(addr));
+        a.note(addr(1), Standing::Own, t + FAILED_ADDR_REST / 2);
+        assert_eq!(all(&a), [2, 1].map(addr), "its own word does not help so soon");
+        a.note(addr(1), Standing::Own, t + FAILED_ADDR_REST);
+        assert_eq!(all(&a), [1, 2].map(addr));
+        a.failed(addr(1), t);
+        a.note(addr(1), Standing::Proved, t);
+        assert_eq!(all(&a), [1, 2].map(addr));
+    }
+
+    #[test]
+    fn addresses_of_this_host_are_for_this_host() {
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        for local in ["127.0.0.1", "::1", "fe80::1", "169.254.3.4", "::ffff:127.0.0.1"] {
+            assert!(!crosses(ip(local), ip("10.0.0.9")), "{local}");
+            assert!(crosses(ip(local), ip("127.0.0.1")) && crosses(ip(local), ip("::1")), "{local}");
+        }
+        assert!(crosses(ip("192.168.1.1"), ip("10.0.0.9")) && crosses(ip("fd00::1"), ip("10.0.0.9")));
+    }
+
+    #[test]
+    fn one_address_has_one_form_and_scopes_survive() {
+        assert_eq!(canonical("[::ffff:10.0.0.1]:5".parse().unwrap()), SocketAddr::from(([10, 0, 0, 1], 5)));
+        let scoped = SocketAddr::V6(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 5, 0, 3));
+        assert_eq!(canonical(scoped), scoped);
+        for bad in ["0.0.0.0:1", "[::]:1", "239.1.1.1:1", "255.255.255.255:1", "10.0.0.1:0"] {
+            assert!(!is_usable(bad.parse().unwrap()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! From received bytes to an announce that may be believed: the checks, cheapest first, and the reasons to drop one.
+
+use crate::identity::PeerId;
+use crate::proto::{Announce, AnnounceError, SignedAnnounce};
+
+/// Why an announce was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Dropped {
+    /// Longer than any announce.
+    #[error("oversized")]
+    Oversized,
+    /// Not an announce.
+    #[error("malformed")]
+    Malformed,
+    /// Of a version that this one does not read.
+    #[error("other version")]
+    Version,
+    /// Of another network.
+    #[error("foreign network")]
+    Network,
+    /// This very node's.
+    #[error("own")]
+    Own,
+    /// Its source sends too many.
+    #[error("flood")]
+    Flood,
+    /// This node does not talk to that key.
+    #[error("untrusted")]
+    Untrusted,
+    /// Signed by another key, or altered.
+    #[error("forged")]
+    Forged,
+    /// Not the announce of the peer that sent it over a session.
+    #[error("of another peer")]
+    OtherPeer,
+    /// Not newer than what was heard of that instance before.
+    #[error("replayed")]
+    Replayed,
+    /// Over [`CLOCK_SKEW_MAX`](crate::limits::CLOCK_SKEW_MAX) in the past.
+    #[error("stale")]
+    Stale,
+    /// Over [`CLOCK_SKEW_MAX`](crate::limits::CLOCK_SKEW_MAX) in the future.
+    #[error("future")]
+    Future,
+    /// The key has too many live instances, all of them in a session.
+    #[error("crowded key")]
+    Crowded,
+    /// The table is full, and nobody in it has less right to be there.
+    #[error("table full")]
+    Full,
+}
+
+impl Dropped {
+    /// All reasons, in the order of their declaration.
+    pub const ALL: [Dropped; 14] = {
+        use Dropped::*;
+        [
+            Oversized, Malformed, Version, Network, Own, Flood, Untrusted, Forged, OtherPeer, Replayed, Stale, Future,
+            Crowded, Full,
+        ]
+    };
+}
+
+impl From<AnnounceError> for Dropped {
+    fn from(error: AnnounceError) -> Self {
+        match error {
+            AnnounceError::Oversized(_) => Dropped::Oversized,
+            AnnounceError::Malformed => Dropped::Malformed,
+            AnnounceError::Version(_) => Dropped::Version,
+            AnnounceError::Forged => Dropped::Forged,
+        }
+    }
+}
+
+/// Reads an announce of `network`; its signature is not checked yet.
+///
+/// # Errors
+/// [`Dropped`]: oversized, malformed, of another version or network.
+pub fn parse_announce(bytes: &[u8], network: &str) -> Result<(SignedAnnounce, Announce), Dropped> {
+    let (signed, announce) = SignedAnnounce::parse(bytes)?;
+    if announce.network == network { Ok((signed, announce)) } else { Err(Dropped::Network) }
+}
+
+/// Reads the announce that `peer` (key and instance, the key proved by TLS) sent over a session, and checks it.
+/// Costs a signature check, so call it without holding the table.
+///
+/// # Errors
+/// [`Dropped`]: as [`parse_announce`], of another peer or instance, or forged.
+pub fn open_announce(bytes: &[u8], network: &str, peer: (PeerId, u64)) -> Result<(SignedAnnounce, Announce), Dropped> {
+    let (signed, announce) = parse_announce(bytes, network)?;
+    if (announce.peer, announce.instance) != peer {
+        return Err(Dropped::OtherPeer);
+    }
+    signed.verify()?;
+    Ok((signed, announce))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Keypair;
+    use crate::proto::Flags;
+
+    #[test]
+    fn a_session_brings_only_its_own_announce() {
+        let keypair = Keypair::generate();
+        let announce = Announce {
+            version: Announce::VERSION,
+            network: "gpb".into(),
+            peer: keypair.peer_id(),
+            instance: 7,
+            seq: 1,
+            ttl_s: 30,
+            port: 1,
+            revision: 0,
+            flags: Flags::default(),
+        };
+        let bytes = SignedAnnounce::seal(&announce, &keypair).as_bytes().to_vec();
+        let own = (keypair.peer_id(), 7);
+        assert_eq!(open_announce(&bytes, "gpb", own).unwrap().1, announce);
+        assert_eq!(open_announce(&bytes, "lab", own), Err(Dropped::Network));
+        assert_eq!(open_announce(&bytes, "gpb", (keypair.peer_id(), 8)), Err(Dropped::OtherPeer));
+        assert_eq!(open_announce(&bytes, "gpb", (PeerId([0; 32]), 7)), Err(Dropped::OtherPeer));
+        let forged = SignedAnnounce::seal(&announce, &Keypair::generate()).as_bytes().to_vec();
+        assert_eq!(open_announce(&forged, "gpb", own), Err(Dropped::Forged));
+    }
+
+    #[test]
+    fn each_reason_has_its_place() {
+        for (i, reason) in Dropped::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i);
+        }
+    }
+}
