@@ -1,12 +1,23 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Floor 4.
 
+mod beneath;
 mod disk;
+mod error;
+mod flusher;
 mod index;
+mod journal;
+mod landing;
+#[cfg(test)]
+mod memory;
+mod part;
 mod partial;
 mod reader;
 mod shelf;
+mod small;
+mod storage;
 
-pub use disk::{Disk, StoreError};
+pub use disk::Disk;
+pub use error::StoreError;
 pub use index::{Index, Indexed};
 pub use partial::PartialFile;
 pub use reader::{ChunkReader, Reader};
