@@ -1,1 +1,21 @@
+//! The programs on real hosts: a network namespace each, joined by a bridge, with links that have a rate and can be
+//! cut, and processes that can be killed.
+//!
+//! Everything that a test sees, a person would see too: exit codes, lines, JSON, files and bytes on a wire. Needs root
+//! and the tools `unshare`, `nsenter`, `setpriv`, `ip`, `tc`, `bridge` and `bash`. Without them a test says
+//! `skipped: ...` and passes, unless `TESTS_REQUIRE_ALL=1` is set, which makes a skip a failure.
+//!
+//! Namespaces have no names and belong to a process that ends with the test, so nothing stays behind even after
+//! `kill -9`.
 
+#[macro_use]
+mod net;
+mod content;
+mod discovery;
+mod exits;
+mod failure;
+mod group;
+mod hostile;
+mod process;
+mod rates;
+mod trust;

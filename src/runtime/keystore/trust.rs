@@ -304,6 +304,17 @@ mod tests {
         }
     }
 
+    /// A stamp is relied on only when it is so old that any later write must change it.
+    #[test]
+    fn a_fresh_stamp_is_not_relied_on() {
+        let (_dir, file, trust) = closed("");
+        assert_eq!(trust.closed.as_ref().unwrap().seen.lock().unwrap().stamp, None);
+        let fresh = Stamp::of(&fs::metadata(&file).unwrap());
+        let old = Stamp { modified: (fresh.modified.0 - 10, 0), changed: (fresh.changed.0 - 10, 0), ..fresh };
+        assert!(!fresh.is_settled() && old.is_settled());
+        assert!(!Stamp { modified: fresh.modified, ..old }.is_settled());
+    }
+
     #[test]
     fn a_broken_or_vanished_file_leaves_the_last_good_set() {
         let (_dir, file, trust) = closed(&format!("{}\n", id(1)));

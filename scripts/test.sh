@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Runs every check of the project, the same here and in CI, and ends by saying what was skipped and why.
+#
+# Installs what the tests need where it may (as root, with apt-get). Without root, the tests that make hosts of their own
+# are skipped. With CI=true nothing may be skipped.
+set -uo pipefail
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+cd "$root" || exit 1
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+if [ "${CI:-}" = true ]; then
+    export TESTS_REQUIRE_ALL=1
+fi
+
+logs=$(mktemp -d "${TMPDIR:-/tmp}/gpb-test.XXXXXX")
+trap 'rm -rf "$logs"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+results=()
+failed=0
+
+# step NAME COMMAND...: runs the command, keeps its output, and remembers how it ended.
+step() {
+    local name=$1 started=$SECONDS result=ok
+    shift
+    printf '\n== %s\n' "$name"
+    if ! "$@" 2>&1 | tee "$logs/${#results[@]}.log"; then
+        result=FAILED
+        failed=1
+    fi
+    results+=("$(printf '%-6s %5d s  %s' "$result" $((SECONDS - started)) "$name")")
+}
+
+# Whether this Python can serve as an oracle.
+has_libtorrent() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        "$python" -c 'import libtorrent' > /dev/null 2>&1 && return
+    done
+    return 1
+}
+
+install_tools() {
+    local packages=()
+    has_libtorrent || packages+=(python3-libtorrent)
+    command -v openssl > /dev/null || packages+=(openssl)
+    { command -v ip && command -v tc && command -v bridge; } > /dev/null || packages+=(iproute2)
+    { command -v unshare && command -v nsenter && command -v setpriv; } > /dev/null || packages+=(util-linux)
+    if [ ${#packages[@]} -gt 0 ]; then
+        if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
+            echo "installing ${packages[*]}"
+            export DEBIAN_FRONTEND=noninteractive
+            { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } > "$logs/apt" 2>&1 ||
+                { tail -n 5 "$logs/apt"; echo "could not install ${packages[*]}; tests that need them will be skipped"; }
+        else
+            echo "not installed: ${packages[*]}; tests that need them will be skipped"
+        fi
+    fi
+    if command -v rustup > /dev/null && ! { cargo fmt --version && cargo clippy --version; } > /dev/null 2>&1; then
+        rustup component add rustfmt clippy || echo 'could not add rustfmt and clippy'
+    fi
+    echo done
+}
+
+check_scripts() {
+    local script status=0
+    for script in scripts/*.sh .ci/run; do
+        bash -n "$script" || status=1
+    done
+    return $status
+}
+
+# The library and the programs are blocking; nothing below them may bring an executor along.
+check_no_async_runtime() {
+    local tree
+    tree=$(cargo tree --locked --all-features --edges normal --prefix none --format '{p}') || return 1
+    tree=$(awk '{ print $1 }' <<< "$tree" | sort -u)
+    if grep -Ex 'tokio|async-std|smol|async-executor|async-global-executor|futures-executor|glommio|monoio|compio' <<< "$tree"; then
+        echo 'is an async runtime'
+        return 1
+    fi
+    echo "$(wc -l <<< "$tree") crates, none is an async runtime"
+}
+
+check_docs() {
+    RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+}
+
+# The demo, where possible on a host that has nothing but loopback.
+run_demo() {
+    if [ "$(id -u)" -eq 0 ] && unshare -n ip link set lo up 2> /dev/null; then
+        unshare -n sh -c 'ip link set lo up && exec scripts/demo.sh'
+    else
+        scripts/demo.sh
+    fi
+}
+
+step 'tools' install_tools
+step 'scripts are well formed' check_scripts
+step 'cargo fmt' cargo fmt --all --check
+step 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
+step 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
+step 'no async runtime' check_no_async_runtime
+step 'cargo build --release' cargo build --locked --release --bins
+step 'cargo test' cargo test --locked --no-fail-fast -- --show-output
+step 'cargo doc' check_docs
+step 'scripts/demo.sh' run_demo
+
+printf '\n== summary\n'
+printf '%s\n' "${results[@]}"
+skipped=$(cat "$logs"/*.log | sed -n 's/^skipped: //p' | sort -u)
+if [ -n "$skipped" ]; then
+    printf '\nskipped:\n'
+    sed 's/^/  /' <<< "$skipped"
+else
+    printf '\nnothing was skipped\n'
+fi
+exit $failed

@@ -1,0 +1,102 @@
+//! The documents say what the programs do: the same options in both languages and in `--help`, and links that lead
+//! somewhere.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The long options in a text.
+fn options(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for word in text.split(|c: char| !(c.is_ascii_lowercase() || c == '-')) {
+        if let Some(name) = word.strip_prefix("--").filter(|n| n.starts_with(|c: char| c.is_ascii_lowercase())) {
+            found.insert(name.trim_end_matches('-').to_string());
+        }
+    }
+    found
+}
+
+/// The lines of the tables in a text.
+fn tables(text: &str) -> String {
+    text.lines().filter(|l| l.starts_with('|')).collect::<Vec<_>>().join("\n")
+}
+
+/// What `--help` of a program, and of each of its commands, prints.
+fn help() -> String {
+    let mut all = String::new();
+    for args in [
+        vec![env!("CARGO_BIN_EXE_gpb-keygen"), "--help"],
+        vec![env!("CARGO_BIN_EXE_gpb-server"), "--help"],
+        vec![env!("CARGO_BIN_EXE_gpb-client"), "--help"],
+        vec![env!("CARGO_BIN_EXE_gpb-client"), "peers", "--help"],
+        vec![env!("CARGO_BIN_EXE_gpb-client"), "list", "--help"],
+        vec![env!("CARGO_BIN_EXE_gpb-client"), "get", "--help"],
+        vec![env!("CARGO_BIN_EXE_gpb-client"), "doctor", "--help"],
+    ] {
+        // The tester's own settings may be wrong for these programs.
+        let output = Command::new(args[0]).args(&args[1..]).env_clear().output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        all.push_str(&String::from_utf8(output.stdout).unwrap());
+    }
+    all
+}
+
+#[test]
+fn the_options_in_the_tables_are_those_of_the_programs() {
+    let mut of_help = options(&help());
+    // Everybody knows these; the tables do not repeat them, and name the next two by their short form.
+    for name in ["help", "version", "quiet", "verbose"] {
+        of_help.remove(name);
+    }
+    for name in READMES {
+        let of_readme = options(&tables(&read(name)));
+        let missing: Vec<_> = of_help.difference(&of_readme).collect();
+        let unknown: Vec<_> = of_readme.difference(&of_help).collect();
+        assert!(missing.is_empty() && unknown.is_empty(), "{name} lacks {missing:?}, and no program has {unknown:?}");
+    }
+}
+
+#[test]
+fn both_languages_say_the_same() {
+    let [en, pt] = READMES.map(read);
+    let count = |text: &str, start: &str| text.lines().filter(|l| l.starts_with(start)).count();
+    for start in ["#", "```", "|", "* "] {
+        assert_eq!(count(&en, start), count(&pt, start), "lines that start with `{start}`");
+    }
+    assert_eq!(options(&en), options(&pt));
+    let first_cells = |text: &str| -> Vec<String> {
+        let rows = text.lines().filter(|l| l.starts_with("| `") || l.starts_with("| 1") || l.starts_with("| 2"));
+        rows.map(|l| l.split(" | ").next().unwrap().to_string()).collect()
+    };
+    assert_eq!(first_cells(&en), first_cells(&pt));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for name in ["README.md", "README.pt-BR.md", "SECURITY.md", "CHANGELOG.md", "keys/README.md"] {
+        let text = read(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_path_buf();
+        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            if file.starts_with("http") {
+                continue;
+            }
+            assert!(folder.join(file).exists(), "{name} links to {file}, which does not exist");
+            if !anchor.is_empty() {
+                let linked = std::fs::read_to_string(folder.join(file)).unwrap();
+                let headings = linked.lines().filter(|l| l.starts_with('#'));
+                let slug = |l: &str| l.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+                assert!(
+                    headings.into_iter().any(|l| slug(l) == anchor),
+                    "{name} links to #{anchor}, which does not exist"
+                );
+            }
+        }
+    }
+}
