@@ -264,6 +264,20 @@ pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Written bytes after which the journal is brought up to date.
 pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
+/// Chunk bytes after which the journal itself is made durable; what a power loss may cost beyond a batch.
+pub const JOURNAL_SYNC_LEN: u64 = 256 * MIB as u64;
+/// Longest journal in bytes; a longer one is not ours.
+pub const JOURNAL_LEN_MAX: u64 = 16 * MIB as u64;
+/// How often a partial file is opened again when others take it away between open and lock.
+pub const PART_OPEN_TRIES: u32 = 8;
+/// From so many small files on, one sync of the file system is cheaper than a sync of each.
+pub const SYNCFS_FILES_MIN: usize = 4;
+/// Directories that are held open while files are renamed into place.
+pub const DIRS_OPEN_MAX: usize = 128;
+/// A temporary file that nobody has written to for so long was left behind by a process that died.
+pub const TEMP_STALE: Duration = Duration::from_secs(3600);
+/// Most files that a shelf lends out; whole one-chunk files beyond it are not taken.
+pub const SHELF_FILES_MAX: usize = 65_536;
 /// Cache of the index database in bytes.
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 /// A file is offered once it has not changed for so long.
@@ -345,5 +359,7 @@ const _: () = {
     // A sealed announce and its addresses fit their share of a `Peers` answer.
     assert!(PEERS_ANSWER_LEN_MAX / PEERS_PER_ANSWER_MAX >= ANNOUNCE_LEN_MAX + 8 + ADDRS_PER_PEER_MAX * 24);
     assert!(PEERS_ANSWER_LEN_MAX <= RESPONSE_BODY_LEN_MAX);
+    // The worst journal has one chunk a record: 4 bytes of count, 4 of number, 16 of checksum.
+    assert!(CHUNKS_MAX * 24 + 1024 <= JOURNAL_LEN_MAX);
     assert!(FRAME_HEADER_LEN_MAX <= u16::MAX as usize);
 };

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use log::{debug, info, warn};
 
 use crate::client::ClientContext;
-use crate::client::session::{AskError, Session};
+use crate::client::session::{AskError, Life, Session};
 use crate::identity::PeerId;
 use crate::limits::{CONNECTIONS_PER_PEER_MAX, IDLE_SESSIONS_MAX};
-use crate::swarm::PeerRecord;
+use crate::swarm::{PeerRecord, PeerTable, Via};
 
 /// A node: one key may have several at once.
 pub type PeerKey = (PeerId, u64);
@@ -44,10 +44,11 @@ impl PeerPool {
         }
         let begin = Instant::now();
         match Session::open_any(&self.ctx, record.peer, &record.addrs) {
-            Ok(session) => {
+            Ok(mut session) => {
                 let (peer, addr) = (session.peer, session.addr);
                 debug!("connected peer={peer} addr={addr} ms={}", begin.elapsed().as_millis());
-                self.ctx.peers.touch(|t| t.proved(peer, session.instance, addr, Instant::now()));
+                self.note_proved(&session);
+                session.life = Some(Life::begin(self.ctx.clone(), (peer, session.instance)));
                 Ok(session)
             }
             Err((e, addr)) => {
@@ -72,6 +73,24 @@ impl PeerPool {
         drop(idle);
         if let Some(surplus) = surplus {
             surplus.dialed.close();
+        }
+    }
+
+    /// TLS proved the key there, and the peer itself said who it is.
+    fn note_proved(&self, session: &Session) {
+        let (key, addr, now) = ((session.peer, session.instance), session.addr, Instant::now());
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let announce = &session.welcome.announce;
+        let admit = |t: &mut PeerTable| {
+            let mut events = t.proved(key.0, key.1, addr, now);
+            let heard = t.admit(announce, &self.ctx.network, key, addr, Via::Session, unix_ms, now).unwrap_or_default();
+            events.extend(heard.events);
+            (events, heard.news)
+        };
+        let (events, news) = self.ctx.peers.touch(admit);
+        self.ctx.events.emit_all(events);
+        if news {
+            self.ctx.peers.wake();
         }
     }
 

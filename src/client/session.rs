@@ -1,11 +1,13 @@
 //! A dialed session that has said hello: ask, and get the answer.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientContext;
+use crate::client::peer_pool::PeerKey;
 use crate::identity::PeerId;
 use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, WIRE_VERSION};
 use crate::net::{Dialed, StreamError};
@@ -28,8 +30,34 @@ pub struct Session {
     pub welcome: Welcome,
     /// Whether it served an earlier task, so that it may have been closed since.
     pub reused: bool,
+    /// Keeps the peer in the table while the session lives.
+    pub life: Option<Life>,
     header: Vec<u8>,
     out: Vec<u8>,
+}
+
+/// Tells the peer table that a session is there, and when it is not any more.
+pub struct Life {
+    ctx: Arc<ClientContext>,
+    key: PeerKey,
+}
+
+impl Life {
+    /// The session with `key` began.
+    pub fn begin(ctx: Arc<ClientContext>, key: PeerKey) -> Self {
+        ctx.peers.touch(|t| t.session_opened(key.0, key.1));
+        Life { ctx, key }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let events = self.ctx.peers.touch(|t| t.session_closed(self.key.0, self.key.1, Instant::now()));
+        if !events.is_empty() {
+            self.ctx.peers.wake();
+        }
+        self.ctx.events.emit_all(events);
+    }
 }
 
 /// Why a peer was not reached or did not answer.
@@ -87,6 +115,7 @@ impl Session {
                 agent: String::new(),
             },
             reused: false,
+            life: None,
             header: Vec::new(),
             out: Vec::new(),
         };

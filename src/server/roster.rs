@@ -43,8 +43,8 @@ impl Roster for Table {
         let addr = SocketAddr::new(from.ip().to_canonical(), announce.port);
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let now = Instant::now();
-        let events = self.peers.update(|table| table.upsert(&signed, &announce, addr, Via::Hint, unix_ms, now));
-        self.events.emit_all(events);
+        let heard = self.peers.update(|table| table.upsert(&signed, &announce, addr, Via::Hello, unix_ms, now));
+        self.events.emit_all(heard.unwrap_or_default().events);
     }
 
     fn hints(&self, asker: PeerId, to: SocketAddr, among: Option<&[PeerId]>) -> Vec<PeerHint> {
