@@ -335,6 +335,9 @@ pub const SECONDS_MAX: f64 = 1e9;
 
 // ---- node ----
 
+/// How often the file of trusted keys is looked at.
+pub const TRUST_POLL: Duration = Duration::from_millis(500);
+
 /// Events that wait for a reader; the newest are dropped and counted beyond it.
 pub const EVENTS_MAX: usize = 1024;
 

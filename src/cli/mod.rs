@@ -8,6 +8,7 @@ mod args;
 mod exit;
 mod help;
 mod log;
+mod node;
 mod output;
 mod progress;
 mod resolve;

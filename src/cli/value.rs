@@ -1,5 +1,6 @@
 //! The values that options take, and their one-line errors.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -23,6 +24,22 @@ pub enum Interface {
     Name(String),
     /// By an address that it has.
     Ip(IpAddr),
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Interface::Name(name) => f.write_str(name),
+            Interface::Ip(ip) => ip.fmt(f),
+        }
+    }
 }
 
 /// A port; 0 stands for any.

@@ -1,9 +1,10 @@
 //! Why files could not be found or fetched.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::content::{FileId, PatternError, RelPath};
+use crate::content::{FileId, PatternError, RelPath, RelPathError};
 use crate::identity::PeerId;
 use crate::store::StoreError;
 
@@ -46,6 +47,14 @@ pub enum FetchError {
         /// Who lied.
         peers: Vec<PeerId>,
     },
+    /// What was given as the place of the file cannot be its name.
+    #[error("cannot write to {}: {source}; choose another name with --out", .path.display())]
+    Out {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RelPathError,
+    },
     /// The own disk failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
@@ -86,7 +95,7 @@ impl FetchError {
     /// The exit code of the programs.
     pub fn exit_code(&self) -> u8 {
         match self {
-            FetchError::Pattern { .. } => 2,
+            FetchError::Pattern { .. } | FetchError::Out { .. } => 2,
             FetchError::NoPeer(_) => 3,
             FetchError::NotFound { .. } => 4,
             FetchError::Ambiguous { .. } => 5,

@@ -5,6 +5,7 @@
 
 mod builder;
 mod config;
+mod doctor;
 mod error;
 mod fetch;
 
@@ -32,6 +33,7 @@ use crate::swarm::{Event, PeerRecord, PeerTable};
 
 pub use builder::NodeBuilder;
 pub use config::{Config, KeySource, Share};
+pub use doctor::Finding;
 pub use error::StartError;
 pub use fetch::Fetch;
 
@@ -302,6 +304,14 @@ impl Node {
     /// The discovery service, for its counters.
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
+    }
+
+    /// Looks at what discovery can and cannot do here.
+    ///
+    /// # Errors
+    /// [`FetchError::Interrupted`] when the node ends.
+    pub fn diagnose(&self) -> Result<Vec<Finding>, FetchError> {
+        Ok(Vec::new())
     }
 
     /// Something to end the node with from elsewhere.

@@ -1,0 +1,135 @@
+//! Fetching: from what was asked for to files in place.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::{
+    ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, PeerPool, Progress,
+    Report, Target,
+};
+use crate::content::{RelPath, RelPathError};
+use crate::store::Disk;
+
+/// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
+pub struct Fetch {
+    handle: DownloadHandle,
+    dir: PathBuf,
+    files: usize,
+}
+
+/// What a client needs for every question.
+pub(super) struct Asker {
+    pub(super) ctx: Arc<ClientContext>,
+    pub(super) pool: Arc<PeerPool>,
+    pub(super) crew: Arc<Crew>,
+}
+
+impl Fetch {
+    /// Starts to fetch `found` into `dir`, or to `out`.
+    pub(super) fn start(
+        asker: &Asker,
+        found: Vec<FoundFile>,
+        dir: &Path,
+        create: bool,
+        out: Option<&Path>,
+    ) -> Result<Self, FetchError> {
+        let place = Place::of(dir, create, out, found.len())?;
+        let disk = Disk::open(&place.dir, place.create)?;
+        let target = |f: FoundFile| Target {
+            out: place.name.clone().unwrap_or_else(|| f.path.clone()),
+            path: f.path,
+            id: f.id,
+            holders: f.holders,
+        };
+        let files = found.len();
+        let targets = found.into_iter().map(target).collect();
+        let handle = Download::start(DownloadPlan { targets, disk }, &asker.ctx, &asker.pool, &asker.crew)?;
+        Ok(Fetch { handle, dir: place.dir, files })
+    }
+
+    /// Waits until all files are whole, verified and in place. Blocks at most the node's timeout without a byte, however
+    /// long the files.
+    ///
+    /// # Errors
+    /// [`FetchError`]; chunks that came stay on disk, and the next fetch of the same files continues from them.
+    pub fn wait(self) -> Result<Report, FetchError> {
+        self.handle.wait()
+    }
+
+    /// Waits for at most `time`; true when the fetch has ended, so that [`wait`](Self::wait) returns at once.
+    pub fn wait_for(&self, time: Duration) -> bool {
+        self.handle.wait_for(time)
+    }
+
+    /// How far it is. Does not block.
+    pub fn progress(&self) -> Progress {
+        self.handle.progress()
+    }
+
+    /// The files that were put in place since `seen` of them, which is counted on.
+    pub fn fetched(&self, seen: &mut usize) -> Vec<FileReport> {
+        self.handle.fetched(seen)
+    }
+
+    /// Number of files, each name counted.
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    /// The directory that [`FileReport::out`] lies below.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Ends it soon; [`wait`](Self::wait) then says [`FetchError::Interrupted`].
+    pub fn cancel(&self) {
+        self.handle.cancel();
+    }
+}
+
+/// Where files go.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    dir: PathBuf,
+    create: bool,
+    /// The name of the only file, if it is not its own.
+    name: Option<RelPath>,
+}
+
+impl Place {
+    /// `out` names the file if there is exactly one and `out` is no directory; else it is a directory, made if it is
+    /// missing.
+    fn of(dir: &Path, create: bool, out: Option<&Path>, files: usize) -> Result<Self, FetchError> {
+        let Some(out) = out else { return Ok(Place { dir: dir.into(), create, name: None }) };
+        let is_dir = files != 1 || out.is_dir() || out.to_string_lossy().ends_with('/');
+        let file_name = (!is_dir).then(|| out.file_name()).flatten();
+        let Some(file_name) = file_name else { return Ok(Place { dir: out.into(), create: true, name: None }) };
+        let name = file_name.to_str().ok_or(RelPathError::Character).and_then(RelPath::new);
+        let name = name.map_err(|source| FetchError::Out { path: out.into(), source })?;
+        let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Place { dir: parent.into(), create: true, name: Some(name) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(out: &str, files: usize) -> Place {
+        Place::of(Path::new("/shared"), false, Some(Path::new(out)), files).unwrap()
+    }
+
+    #[test]
+    fn out_names_one_file_or_else_a_directory() {
+        let name = |n: &str| Some(RelPath::new(n).unwrap());
+        assert_eq!(place("/x/y.bin", 1), Place { dir: "/x".into(), create: true, name: name("y.bin") });
+        assert_eq!(place("y.bin", 1), Place { dir: ".".into(), create: true, name: name("y.bin") });
+        assert_eq!(place("/x/y.bin", 2), Place { dir: "/x/y.bin".into(), create: true, name: None });
+        assert_eq!(place("/x/new/", 1), Place { dir: "/x/new/".into(), create: true, name: None });
+        assert_eq!(place("/tmp", 1), Place { dir: "/tmp".into(), create: true, name: None });
+        let kept = Place::of(Path::new("/shared"), true, None, 1).unwrap();
+        assert_eq!(kept, Place { dir: "/shared".into(), create: true, name: None });
+        assert!(matches!(Place::of(Path::new("/s"), true, Some(Path::new("/x/nul")), 1), Err(FetchError::Out { .. })));
+    }
+}
