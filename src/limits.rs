@@ -199,6 +199,8 @@ pub const ROOT_POLL: Duration = Duration::from_secs(1);
 pub const INDEX_RECORD_DIGESTS: u32 = 1000;
 /// How often what was hashed is made durable in the index.
 pub const INDEX_SYNC: Duration = Duration::from_secs(5);
+/// How often the index forgets files that are gone.
+pub const INDEX_PRUNE: Duration = Duration::from_secs(3600);
 /// Changes of the directory that wait to be looked at; more of them are a reason to scan it whole.
 pub const WATCH_EVENTS_MAX: usize = 16_384;
 /// Changes are collected for so long before they are looked at.

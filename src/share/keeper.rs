@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, RelPath, RelPathError};
 use crate::limits::{
-    HASH_BATCH_FILES, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, SKIPS_LOGGED_MAX, WATCH_DEBOUNCE,
+    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, SKIPS_LOGGED_MAX, WATCH_DEBOUNCE,
     WATCH_EVENTS_MAX,
 };
 use crate::runtime::{Shutdown, Watched};
@@ -55,6 +55,11 @@ pub(super) struct Keeper {
     hashed: Vec<Hashed>,
     record_at: Option<Instant>,
     sync_at: Option<Instant>,
+    /// From where on the index is pruned, while that is going on, and when it is the next time.
+    prune_from: Option<String>,
+    prune_at: Instant,
+    /// Whether anything was looked at because of a hint since files began to be hashed.
+    disturbed: bool,
     lookup: Option<Lookup>,
     /// Links to files inside of the directory, which change when their targets do.
     links: HashSet<RelPath>,
@@ -91,6 +96,9 @@ impl Keeper {
             hashed: Vec::new(),
             record_at: None,
             sync_at: None,
+            prune_from: None,
+            prune_at: now,
+            disturbed: false,
             lookup: None,
             links: HashSet::new(),
             skips: Skips::default(),
@@ -154,7 +162,7 @@ impl Keeper {
 
     /// When there is something to do if nothing happens before.
     fn wake_at(&self) -> Option<Instant> {
-        if self.scan.is_some() || !self.trees.is_empty() {
+        if self.scan.is_some() || !self.trees.is_empty() || self.prune_from.is_some() {
             return Some(Instant::now());
         }
         let rescan = (self.root.is_some() && self.hasher.pending() == 0).then_some(self.rescan_at);
@@ -223,6 +231,7 @@ impl Keeper {
 
     fn look_at_dirty(&mut self, now: Instant) {
         self.dirty_at = None;
+        self.disturbed = true;
         self.lookup = self.setup.index.lookup();
         for (path, tree) in std::mem::take(&mut self.dirty) {
             match self.name(&path) {
@@ -370,6 +379,11 @@ impl Keeper {
             }
             let path = self.looker.root().join(name.as_str());
             let entry = Entry { path: name, id: indexed.id, stamp: indexed.stamp };
+            // Where every change is heard of and nothing was, the file is as it was when it had been hashed.
+            if self.watch.is_some() && !self.disturbed {
+                self.ledger.put(entry);
+                continue;
+            }
             match self.looker.look(&path) {
                 Look::File { state, .. } if is_state_of(&entry, state) => self.ledger.put(entry),
                 _ => self.postpone(&entry.path, now),
@@ -522,12 +536,26 @@ impl Keeper {
         if self.ledger.due(self.is_busy(), complete).is_some_and(|at| now >= at) {
             self.ledger.publish(complete);
         }
-        if complete && self.ledger.is_settled() && self.ready.read(Option::is_none) {
-            let all = self.ledger.published().clone();
-            self.setup.index.prune(&all);
-            self.setup.index.sync();
-            self.sync_at = None;
-            self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
+        if complete && self.ledger.is_settled() {
+            self.disturbed = false;
+            if self.ready.read(Option::is_none) {
+                let all = self.ledger.published();
+                self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
+            }
+            self.prune(now);
+        }
+    }
+
+    /// Lets the index forget what is gone, step by step. Where nothing is left, perhaps only a disk is missing.
+    fn prune(&mut self, now: Instant) {
+        let all = self.ledger.published();
+        if now >= self.prune_at && !all.is_empty() {
+            self.prune_from = Some(String::new());
+            self.prune_at = now + INDEX_PRUNE;
+        }
+        if let Some(from) = self.prune_from.take() {
+            self.prune_from = self.setup.index.prune_from(all, &from);
+            self.sync_at.get_or_insert(now + INDEX_SYNC);
         }
     }
 }
