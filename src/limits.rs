@@ -211,6 +211,8 @@ pub const UNSETTLED_MAX: usize = 65_536;
 pub const LINKS_FOLLOWED_MAX: usize = 1024;
 /// Skipped files that are remembered, so that each is logged once.
 pub const SKIPS_LOGGED_MAX: usize = 10_000;
+/// Changes of the catalogue after which a snapshot is made whenever the last one was.
+pub const PUBLISH_CHANGES_MAX: usize = 32_768;
 /// Least time between two snapshots of a catalogue that grows.
 pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
 

@@ -414,7 +414,11 @@ fn take_turn(queue: &mut VecDeque<Job>) -> Vec<Job> {
         len += queue[count].len;
         count += 1;
     }
-    queue.drain(..count).collect()
+    let turn = queue.drain(..count).collect();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    turn
 }
 
 fn is_unchanged(file: &File, job: &Job) -> bool {

@@ -1,7 +1,6 @@
 //! The thread that decides what is offered.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,7 @@ use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, RelPath, RelPathError};
 use crate::limits::{
-    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, SKIPS_LOGGED_MAX, WATCH_DEBOUNCE,
-    WATCH_EVENTS_MAX,
+    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, WATCH_DEBOUNCE, WATCH_EVENTS_MAX,
 };
 use crate::runtime::{Shutdown, Watched};
 use crate::share::ShareSetup;
@@ -24,6 +22,7 @@ use crate::share::look::{Look, Looker, State};
 use crate::share::scan::{Scan, Step};
 use crate::share::settle::{Unsettled, Verdict};
 use crate::share::sharer::{Command, Ready};
+use crate::share::skips::Skips;
 use crate::share::watch::{Change, Changes, Watch};
 use crate::store::{Beneath, Hashed, Lookup};
 use crate::swarm::Event;
@@ -49,6 +48,7 @@ pub(super) struct Keeper {
     /// Directories to walk after the current scan.
     trees: VecDeque<String>,
     rescan_at: Instant,
+    scan_begun: Instant,
     scanned_whole: bool,
     root_poll_at: Instant,
     /// Hashed files that are not recorded yet, and when they must be.
@@ -91,6 +91,7 @@ impl Keeper {
             scan: None,
             trees: VecDeque::new(),
             rescan_at: now,
+            scan_begun: now,
             scanned_whole: false,
             root_poll_at: now,
             hashed: Vec::new(),
@@ -414,6 +415,7 @@ impl Keeper {
             let below = if whole { Some(String::new()) } else { self.trees.pop_front() };
             let Some(below) = below else { return };
             self.scan = Some(Scan::new(self.looker.root(), &below, self.ledger.published().clone()));
+            self.scan_begun = now;
         }
         let Some(mut scan) = self.scan.take() else { return };
         self.lookup = self.setup.index.lookup();
@@ -481,7 +483,8 @@ impl Keeper {
             self.judge(&entry.path, &path, look, now);
         }
         if scan.is_whole() {
-            self.rescan_at = now + RESCAN;
+            // A directory that takes long to walk is walked less often.
+            self.rescan_at = now + RESCAN.max(self.scan_begun.elapsed() * 20);
             self.scanned_whole = true;
         }
     }
@@ -557,35 +560,6 @@ impl Keeper {
             self.prune_from = self.setup.index.prune_from(all, &from);
             self.sync_at.get_or_insert(now + INDEX_SYNC);
         }
-    }
-}
-
-/// What is left out, each logged once.
-#[derive(Default)]
-struct Skips {
-    seen: HashSet<u64>,
-    hash: RandomState,
-}
-
-impl Skips {
-    fn once(&mut self, path: &Path, cause: impl FnOnce() -> String) {
-        let cause = cause();
-        if self.is_new(&(path, &cause)) {
-            log::warn!("skipped path={} cause={cause}", path.display());
-            if self.seen.len() == SKIPS_LOGGED_MAX {
-                log::warn!("more is skipped than is logged count={SKIPS_LOGGED_MAX}");
-            }
-        }
-    }
-
-    fn once_quietly(&mut self, path: &Path) {
-        if self.is_new(&path) {
-            log::debug!("skipped path={} cause=gpb's own files", path.display());
-        }
-    }
-
-    fn is_new(&mut self, what: &impl std::hash::Hash) -> bool {
-        self.seen.len() < SKIPS_LOGGED_MAX && self.seen.insert(self.hash.hash_one(what))
     }
 }
 
