@@ -302,6 +302,8 @@ pub const ROOT_POLL: Duration = Duration::from_secs(1);
 pub const INDEX_RECORD_DIGESTS: u32 = 1000;
 /// How often what was hashed is made durable in the index.
 pub const INDEX_SYNC: Duration = Duration::from_secs(5);
+/// How often the index forgets files that are gone.
+pub const INDEX_PRUNE: Duration = Duration::from_secs(3600);
 /// Changes of the directory that wait to be looked at; more of them are a reason to scan it whole.
 pub const WATCH_EVENTS_MAX: usize = 16_384;
 /// Changes are collected for so long before they are looked at.
@@ -312,6 +314,8 @@ pub const UNSETTLED_MAX: usize = 65_536;
 pub const LINKS_FOLLOWED_MAX: usize = 1024;
 /// Skipped files that are remembered, so that each is logged once.
 pub const SKIPS_LOGGED_MAX: usize = 10_000;
+/// Changes of the catalogue after which a snapshot is made whenever the last one was.
+pub const PUBLISH_CHANGES_MAX: usize = 32_768;
 /// Least time between two snapshots of a catalogue that grows.
 pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
 
