@@ -111,3 +111,7 @@ fn root_of(file: &File, len: u64) -> io::Result<Digest> {
         .collect::<io::Result<_>>()?;
     Ok(merkle::root_of_layer(&layer, height))
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

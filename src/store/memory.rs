@@ -100,11 +100,6 @@ impl Memory {
         self.lock().free = bytes;
     }
 
-    /// Whether the power has failed.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.lock().steps_left == 0
-    }
-
     /// Puts a durable file there.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         let mut world = self.lock();

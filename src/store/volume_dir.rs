@@ -84,20 +84,22 @@ impl Beneath {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let file = match fs::openat2(&self.root, path.as_str(), flags, Mode::empty(), resolve) {
-            Err(e) if no_openat2(e) => {
-                let mut dir = None;
-                let parents = path.components().count() - 1;
-                for name in path.components().take(parents) {
-                    let at = dir.as_ref().map_or(self.root(), AsFd::as_fd);
-                    dir = Some(fs::openat(at, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?);
-                }
-                let at = dir.as_ref().map_or(self.root(), AsFd::as_fd);
-                fs::openat(at, path.file_name(), flags, Mode::empty())
-            }
+            Err(e) if no_openat2(e) => self.open_walking(path, flags),
             other => other,
         }?;
         let file = File::from(file);
         if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::ISDIR.into()) }
+    }
+
+    /// Opens a file as `openat2` would, one component after the other.
+    fn open_walking(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let (parents, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+        let mut dir = None;
+        for parent in parents.split_terminator('/') {
+            let at = dir.as_ref().map_or(self.root(), AsFd::as_fd);
+            dir = Some(fs::openat(at, parent, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?);
+        }
+        fs::openat(dir.as_ref().map_or(self.root(), AsFd::as_fd), name, flags, Mode::empty())
     }
 
     /// Runs `act` on the own directory, which is made again if another process removed it meanwhile.
@@ -297,7 +299,7 @@ pub(crate) fn kind_at(dir: impl AsFd, name: &str) -> Option<FileType> {
 }
 
 /// Whether `openat2` itself is missing or forbidden, so that the names are to be walked one by one.
-pub(crate) fn no_openat2(e: Errno) -> bool {
+fn no_openat2(e: Errno) -> bool {
     matches!(e, Errno::NOSYS | Errno::PERM | Errno::TOOBIG | Errno::INVAL | Errno::AGAIN)
 }
 
@@ -326,3 +328,89 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mod
 const OWN_TRIES: u32 = 8;
 /// tmpfs, ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn name(path: &str) -> RelPath {
+        RelPath::new(path).unwrap()
+    }
+
+    #[test]
+    fn with_and_without_openat2_only_regular_files_below_are_opened() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/b/f"), b"x").unwrap();
+        std::fs::write(outside.path().join("f"), b"x").unwrap();
+        symlink(outside.path(), dir.path().join("out")).unwrap();
+        symlink("a", dir.path().join("in")).unwrap();
+        symlink("a/b/f", dir.path().join("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("fifo"), Mode::RWXU).unwrap();
+        let disk = Beneath::open(dir.path(), false).unwrap();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for (path, opens) in [
+            ("a/b/f", true),
+            ("out/f", false),
+            ("in/b/f", false),
+            ("link", false),
+            ("a/b/g", false),
+            ("a/b/f/g", false),
+        ] {
+            assert_eq!(disk.open_file(&name(path)).is_ok(), opens, "{path}");
+            assert_eq!(disk.open_walking(&name(path), flags).is_ok(), opens, "{path} step by step");
+        }
+        assert!(disk.open_file(&name("fifo")).is_err(), "and it does not wait for a writer");
+        assert!(disk.open_file(&name("a")).is_err());
+    }
+
+    #[test]
+    fn the_own_directory_is_made_again_when_somebody_removes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Beneath::open(dir.path(), false).unwrap();
+        disk.create_own("a").unwrap().unwrap();
+        assert!(disk.create_own("a").unwrap().is_none());
+        disk.tidy();
+        assert_eq!(disk.inode_of_own("a").unwrap(), Some(disk.open_own("a").unwrap().unwrap().stat().unwrap().inode));
+        std::fs::remove_dir_all(dir.path().join(OWN)).unwrap();
+        assert!(disk.open_own("a").unwrap().is_none());
+        disk.create_own("a").unwrap().unwrap();
+        assert!(dir.path().join(OWN).join("a").exists());
+        assert!(disk.remove_own("a").unwrap() && !disk.remove_own("a").unwrap());
+        disk.tidy();
+        assert!(!dir.path().join(OWN).exists());
+    }
+
+    #[test]
+    fn old_temporary_files_are_swept_and_new_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join(OWN);
+        std::fs::create_dir(&own).unwrap();
+        for file in ["old.tmp", "new.tmp", "old.part"] {
+            std::fs::write(own.join(file), b"x").unwrap();
+        }
+        for file in ["old.tmp", "old.part"] {
+            let when = SystemTime::now() - 2 * TEMP_STALE;
+            File::options().write(true).open(own.join(file)).unwrap().set_modified(when).unwrap();
+        }
+        let disk = Beneath::open(dir.path(), false).unwrap();
+        disk.make_own().unwrap();
+        let left = |file: &str| own.join(file).exists();
+        assert!(!left("old.tmp") && left("new.tmp") && left("old.part"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_directory_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (missing, file) = (dir.path().join("x/y"), dir.path().join("file"));
+        std::fs::write(&file, b"").unwrap();
+        assert!(
+            matches!(Beneath::open(&missing, false), Err(StoreError::MissingDirectory { path }) if path == missing)
+        );
+        assert!(matches!(Beneath::open(&file, true), Err(StoreError::NotADirectory { .. })));
+        Beneath::open(&missing, true).unwrap();
+        assert!(missing.is_dir());
+    }
+}
