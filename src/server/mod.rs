@@ -64,7 +64,7 @@ pub struct ServerConfig {
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
     pub shelf: Arc<Shelf>,
-    /// Who is there: told to askers, and they are put in.
+    /// Who is there: told to askers, and they are put in. Holds trusted keys only.
     pub peers: Arc<Watched<PeerTable>>,
     /// Gives this node's sealed announce, as it is now; empty if it does not announce itself.
     pub announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
@@ -113,7 +113,6 @@ impl Server {
         };
         let roster = Table {
             peers: config.peers,
-            trust: config.trust.clone(),
             network: config.network.clone(),
             events: config.events.clone(),
         };
