@@ -77,6 +77,13 @@ impl Tls {
         Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
     }
 
+    /// The same identity, speaking other protocols.
+    #[cfg(test)]
+    pub(crate) fn with_alpn_for_test(mut self, protocols: Vec<Vec<u8>>) -> Self {
+        Arc::make_mut(&mut self.client).alpn_protocols = protocols;
+        self
+    }
+
     /// The state of a session that this node dials; with `expect`, the handshake fails for any other key.
     ///
     /// # Errors

@@ -253,7 +253,7 @@ impl Acceptor {
         let token = self.token(at);
         let slot = &mut self.slots[at];
         let sent = session.sent();
-        self.queue.done(slot.key, TURN_COST + (sent - slot.sent));
+        let (key, cost) = (slot.key, TURN_COST + (sent - slot.sent));
         slot.sent = sent;
         slot.key = session.key;
         if session.is_admitted()
@@ -274,6 +274,7 @@ impl Acceptor {
             Outcome::Write => (park(&mut session, Interest::WRITABLE), State::Parked),
         };
         if parked.is_err() || state == State::Free {
+            self.queue.done(key, cost);
             return self.end(at, &session, if parked.is_ok() { "closed" } else { "cannot wait for its socket" });
         }
         let pending = session.parked_output();
@@ -286,6 +287,8 @@ impl Acceptor {
             Outcome::Delay(until) => self.delayed.push(Reverse((until, at, slot.serial))),
             _ => (),
         }
+        // After it is in the queue again, so that its key stays what it is there: served so much.
+        self.queue.done(key, cost);
         self.evict();
     }
 

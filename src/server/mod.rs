@@ -9,6 +9,8 @@ mod acceptor;
 mod body;
 mod content;
 mod demand;
+#[cfg(test)]
+mod fake;
 mod handler;
 mod listen;
 mod noise;
@@ -236,3 +238,6 @@ struct Parts {
     shutdown: Shutdown,
     bounds: ServerBounds,
 }
+
+#[cfg(test)]
+mod tests;
