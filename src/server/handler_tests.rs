@@ -161,9 +161,8 @@ fn list_pages_cover_everything_once() {
         }
     }
     assert!(pages > 2 && got == names);
-    let list = |pattern: &str, revision| {
-        Request::List(ListFrom { pattern: pattern.into(), after: String::new(), revision })
-    };
+    let list =
+        |pattern: &str, revision| Request::List(ListFrom { pattern: pattern.into(), after: String::new(), revision });
     assert_eq!(desk.status(&list("", 7)), Status::NotModified);
     assert_eq!(desk.status(&list("", 6)), Status::Ok);
     assert_eq!(desk.status(&list("a[", 0)), Status::NotFound);

@@ -113,11 +113,7 @@ impl Server {
             shelf: config.shelf,
             report: config.report,
         };
-        let roster = Table {
-            peers: config.peers,
-            network: config.network.clone(),
-            events: config.events.clone(),
-        };
+        let roster = Table { peers: config.peers, network: config.network.clone(), events: config.events.clone() };
         Self::start_with(
             Parts {
                 listeners: config.listeners,
@@ -174,15 +170,9 @@ impl Server {
             lingering_max: (workers / 2).max(1),
             parked_output: AtomicUsize::new(0),
         });
-        let acceptor = Acceptor::new(
-            poll,
-            parts.listeners,
-            parts.tls,
-            context.clone(),
-            (jobs, done),
-            bounds.connections_max,
-        )
-        .map_err(ServerError::Start)?;
+        let acceptor =
+            Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.connections_max)
+                .map_err(ServerError::Start)?;
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: parts.shutdown.clone(),

@@ -37,14 +37,20 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
 
     /// `session` of `key` wants a worker. A session is in the queue at most once.
     pub(crate) fn push(&mut self, key: K, session: usize) {
+        let state = self.live_mut(key);
+        state.waiting.push_back(session);
+        let place = (state.served, state.drawn, key);
+        self.ready.insert(place);
+    }
+
+    fn live_mut(&mut self, key: K) -> &mut Live {
         let level = self.live.first().map_or(self.floor, |l| l.0);
-        let state = self.keys.entry(key).or_insert_with(|| {
+        self.keys.entry(key).or_insert_with(|| {
             self.live.insert((level, key));
             // Among equals those that wait longer come first, or one that comes and goes would always be first.
+            self.draws += 1;
             Live { served: level, drawn: self.draws, ..Live::default() }
-        });
-        state.waiting.push_back(session);
-        self.ready.insert((state.served, state.drawn, key));
+        })
     }
 
     /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also when all that wait
@@ -66,7 +72,12 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         Some((key, session))
     }
 
-    /// A turn of a session of `key` is over and cost so much.
+    /// Whether no session waits here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// A turn of a session of `key` is over and cost so much. If the session waits again at once, push it before.
     pub(crate) fn done(&mut self, key: K, cost: u64) {
         if let Some(state) = self.keys.get_mut(&key) {
             self.ready.remove(&(state.served, state.drawn, key));
@@ -187,6 +198,23 @@ mod tests {
             queue.done(key, 1 << 20);
         }
         assert!(drawn[&'a'] >= 49 && drawn[&'b'] >= 49, "{drawn:?}");
+    }
+
+    #[test]
+    fn turns_that_got_nothing_cost_nothing() {
+        let mut queue = FairQueue::new();
+        (0..11).for_each(|s| queue.push(if s == 0 { 'b' } else { 'a' }, s));
+        let mut bytes = HashMap::<char, u64>::new();
+        for _ in 0..1000 {
+            // The first one takes all that a rate limit lets pass, and everyone waits again.
+            let drawn: Vec<_> = (0..4).map_while(|_| queue.pop()).collect();
+            *bytes.entry(drawn[0].0).or_default() += 1;
+            for (i, (key, session)) in drawn.into_iter().enumerate() {
+                queue.push(key, session);
+                queue.done(key, if i == 0 { 100_000 } else { 0 });
+            }
+        }
+        assert!((490..=510).contains(&bytes[&'a']), "{bytes:?}");
     }
 
     #[test]

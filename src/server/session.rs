@@ -179,12 +179,7 @@ impl Session {
         }
     }
 
-    fn serve(
-        &mut self,
-        scratch: &mut Scratch,
-        context: &Context,
-        turn: &mut Turn,
-    ) -> Result<Outcome, SessionError> {
+    fn serve(&mut self, scratch: &mut Scratch, context: &Context, turn: &mut Turn) -> Result<Outcome, SessionError> {
         loop {
             if context.shutdown.has_begun() || !self.is_allowed(context) {
                 return Ok(Outcome::Close);
@@ -241,12 +236,7 @@ impl Session {
     }
 
     /// Gathers answers and bodies, and seals them.
-    fn produce(
-        &mut self,
-        scratch: &mut Scratch,
-        context: &Context,
-        turn: &mut Turn,
-    ) -> Result<Produced, SessionError> {
+    fn produce(&mut self, scratch: &mut Scratch, context: &Context, turn: &mut Turn) -> Result<Produced, SessionError> {
         let Phase::Open(asker) = &mut self.phase else { return Ok(Produced::Nothing) };
         let target = if context.is_output_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
         let plain = &mut scratch.plain;

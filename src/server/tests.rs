@@ -340,8 +340,7 @@ fn a_key_that_loses_trust_is_cut_off() {
         bounds: ServerBounds::default(),
     };
     let server = Server::start_with(parts, Arc::new(Files::default()), Arc::new(Guests::default())).unwrap();
-    let session =
-        Dialed::dial(server.addrs()[0], None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
+    let session = Dialed::dial(server.addrs()[0], None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
     let mut asking = Asking { session };
     assert_eq!(asking.hello("gpb").0, Status::Ok);
     std::fs::write(&trusted, "# nobody is left here\n").unwrap();
@@ -381,9 +380,8 @@ fn garbage_ends_its_own_connection_only() {
 #[test]
 fn frames_over_their_bounds_and_malformed_requests_end_the_session() {
     let rig = Setup::new(Files::default()).start();
-    let prefix = |header_len, body_len| {
-        FramePrefix { kind: Kind::Chunk as u8, status: 0, header_len, body_len }.to_bytes()
-    };
+    let prefix =
+        |header_len, body_len| FramePrefix { kind: Kind::Chunk as u8, status: 0, header_len, body_len }.to_bytes();
     for frame in [
         prefix(FRAME_HEADER_LEN_MAX as u16 + 1, 0).to_vec(),
         prefix(0, u32::MAX).to_vec(),
@@ -483,7 +481,8 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
     let id = id_of(&bytes);
     let rig = Setup { upload: Some(100_000_000), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
     let count = Geometry::new(id.len).chunk_count();
-    let mut rounds: Vec<_> = std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.from_host(h))).collect();
+    let mut rounds: Vec<_> =
+        std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.from_host(h))).collect();
     rounds.iter_mut().for_each(|(_, raw)| raw.hello());
     let end = Instant::now() + Duration::from_secs(2);
     let totals: Vec<(u8, u64)> = std::thread::scope(|scope| {
