@@ -245,7 +245,7 @@ impl Handler {
 
     fn any(&self, asker: &mut Asker, any: Any, lacks: &[u8], out: &mut Vec<u8>) -> Next {
         let geometry = Geometry::new(any.file.len);
-        if any.first % 8 != 0 || lacks.len() as u64 * 8 > ANY_CHUNKS_MAX as u64 {
+        if !any.first.is_multiple_of(8) || lacks.len() as u64 * 8 > ANY_CHUNKS_MAX as u64 {
             return problem(Kind::Any, Status::TooLarge, "", out);
         }
         let held = match self.content.held(&any.file) {

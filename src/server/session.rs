@@ -51,7 +51,7 @@ enum Phase {
     /// TLS.
     Handshake,
     /// Requests are answered; refused without a seat.
-    Open(Asker),
+    Open(Box<Asker>),
     /// The last answer is on its way; after it, what the peer still sends is read and dropped until this time.
     Closing { until: Instant, shut: bool },
 }
@@ -327,7 +327,7 @@ impl Session {
             return Err(FrameError::BodyTooLong(self.held.len().max(self.requests.len())).into());
         }
         if let (Phase::Handshake, Some(peer)) = (&self.phase, self.channel.peer()) {
-            let asker = Asker::new(peer, self.addr);
+            let asker = Box::new(Asker::new(peer, self.addr));
             self.trust_generation = context.handler.trust.generation();
             self.phase = Phase::Open(asker);
         }

@@ -79,7 +79,7 @@ impl Rig {
     }
 
     /// An asker whose packets come from 127.0.0.`last`.
-    fn from_host(&self, last: u8) -> Raw {
+    fn host(&self, last: u8) -> Raw {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
         socket.connect(&self.addr.into()).unwrap();
@@ -462,7 +462,7 @@ fn a_reader_that_stalls_is_parked_and_goes_on_later() {
 #[test]
 fn many_idle_connections_cost_no_worker() {
     let rig = Setup::new(Files::new(&[("a", noise(100, 1))])).start();
-    let mut idle: Vec<_> = (0..200).map(|i| rig.from_host(2 + i as u8)).collect();
+    let mut idle: Vec<_> = (0..200).map(|i| rig.host(2 + i as u8)).collect();
     idle.iter_mut().for_each(Raw::hello);
     until("all are known", || rig.guests.present.lock().unwrap().len() == 200);
     let mut asking = rig.asking();
@@ -482,7 +482,7 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
     let rig = Setup { upload: Some(100_000_000), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
     let count = Geometry::new(id.len).chunk_count();
     let mut rounds: Vec<_> =
-        std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.from_host(h))).collect();
+        std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.host(h))).collect();
     rounds.iter_mut().for_each(|(_, raw)| raw.hello());
     let end = Instant::now() + Duration::from_secs(2);
     let totals: Vec<(u8, u64)> = std::thread::scope(|scope| {
