@@ -160,10 +160,14 @@ impl Channel {
         }
     }
 
-    /// After an error: the alert that tells the peer why.
+    /// After an error: what is queued, at the end of it the alert that tells the peer why.
     fn flush_alert(&mut self, incoming: &mut [u8], out: &mut Outbox, take: &mut dyn FnMut(&[u8])) {
-        // One alert is queued at most, and the state machine hands out what is queued before anything else.
-        let _ = self.step(incoming, out, take, &Outgoing::Nothing);
+        // What is queued is handed out before any input is looked at; the failed input must not be looked at again.
+        while self.common().wants_write() {
+            if self.step(incoming, out, take, &Outgoing::Nothing).1.is_err() {
+                return;
+            }
+        }
     }
 
     fn common(&self) -> &CommonState {
@@ -374,6 +378,16 @@ mod tests {
         // The other direction is still open.
         pair.client.seal(b"bye", &mut wire).unwrap();
         assert!(pair.client.open(&mut [], &mut Outbox::new(), &mut |_| ()).is_ok());
+    }
+
+    #[test]
+    fn another_protocol_ends_the_handshake_with_an_alert() {
+        let ((a, _), (b, _)) = (node(), node());
+        let mut pair = Pair::new(&a.with_alpn_for_test(vec![b"h2".to_vec()]), &b, None);
+        assert!(matches!(pair.shake_hands(usize::MAX), Err(SecureError::Alpn)));
+        let (down, held) = (&mut pair.down, &mut pair.held[1]);
+        let told = deliver(down, &mut pair.client, held, &mut Outbox::new(), &mut vec![], usize::MAX);
+        assert!(matches!(told, Err(SecureError::Alpn)), "{told:?}");
     }
 
     #[test]

@@ -10,9 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedClientConnection};
 use rustls::crypto::ring::{cipher_suite, default_provider, kx_group, sign};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{
-    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
@@ -75,6 +73,13 @@ impl Tls {
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
         Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
+    }
+
+    /// The same identity, speaking other protocols.
+    #[cfg(test)]
+    pub(crate) fn with_alpn_for_test(mut self, protocols: Vec<Vec<u8>>) -> Self {
+        Arc::make_mut(&mut self.client).alpn_protocols = protocols;
+        self
     }
 
     /// The state of a session that this node dials; with `expect`, the handshake fails for any other key.

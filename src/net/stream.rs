@@ -188,12 +188,7 @@ impl Dialed {
         }
     }
 
-    fn read_exact(
-        &mut self,
-        into: &mut [u8],
-        wait: Wait,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<(), StreamError> {
+    fn read_exact(&mut self, into: &mut [u8], wait: Wait, progress: &mut dyn FnMut(usize)) -> Result<(), StreamError> {
         let mut filled = self.take_spill(into);
         if filled > 0 {
             progress(filled);

@@ -1,8 +1,7 @@
 //! The thread that waits: for connections, for idle and stalled sessions, and for workers. It never blocks on anything
 //! but `poll`: jobs are handed over only while there is room for them.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,8 +29,11 @@ pub(crate) struct Acceptor {
     done: Receiver<Done>,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    queue: FairQueue<Key>,
-    delayed: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    /// Sessions with something to read or write.
+    ready: FairQueue<Key>,
+    /// Sessions that wait for the rate limit, which has nothing to give before `paced_until`.
+    paced: FairQueue<Key>,
+    paced_until: Instant,
     /// Connections without `Hello` so far, in all and by source address.
     greeting: usize,
     greeting_by_addr: HashMap<IpAddr, usize>,
@@ -50,8 +52,8 @@ struct Slot {
     key: Key,
     /// Set until it said `Hello`: the address that it counts for.
     greeting: Option<IpAddr>,
-    /// Differs for every use of the slot, so that a late timer is recognized.
-    serial: u64,
+    /// Which queue it waits in, or was drawn from.
+    paced: bool,
     sent: u64,
     parked_output: usize,
 }
@@ -61,9 +63,7 @@ enum State {
     Free,
     /// Waits for its socket.
     Parked,
-    /// Waits for the rate limit.
-    Delayed,
-    /// Waits for a worker.
+    /// Waits for a worker, or for the rate limit.
     Queued,
     /// Was ended while it waited for a worker; the slot is free when the queue gives it out.
     Doomed,
@@ -102,8 +102,9 @@ impl Acceptor {
             done,
             slots: Vec::new(),
             free: Vec::new(),
-            queue: FairQueue::new(),
-            delayed: BinaryHeap::new(),
+            ready: FairQueue::new(),
+            paced: FairQueue::new(),
+            paced_until: Instant::now(),
             greeting: 0,
             greeting_by_addr: HashMap::new(),
             sessions: 0,
@@ -140,12 +141,11 @@ impl Acceptor {
                 self.accept();
             }
             let now = Instant::now();
-            self.end_delays(now);
             if now >= self.next_tick {
                 self.next_tick = now + SERVER_TICK;
                 self.tick(now);
             }
-            self.dispatch();
+            self.dispatch(now);
         }
         for slot in &self.slots {
             if let Some(session) = &slot.session {
@@ -156,8 +156,8 @@ impl Acceptor {
 
     fn wait_at_most(&self) -> Option<std::time::Duration> {
         let tick = (self.sessions > 0 || self.accept_again).then_some(self.next_tick);
-        let delay = self.delayed.peek().map(|Reverse((at, ..))| *at);
-        let next = [tick, delay].into_iter().flatten().min()?;
+        let paced = (!self.paced.is_empty() && !self.jobs.is_full()).then_some(self.paced_until);
+        let next = [tick, paced].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -217,21 +217,32 @@ impl Acceptor {
     /// The socket of a session can do something.
     fn wake(&mut self, at: usize) {
         if self.slots.get(at).is_some_and(|s| s.state == State::Parked) {
-            self.enqueue(at);
+            self.enqueue(at, false);
         }
     }
 
-    fn enqueue(&mut self, at: usize) {
+    fn enqueue(&mut self, at: usize, paced: bool) {
         let slot = &mut self.slots[at];
         slot.state = State::Queued;
+        slot.paced = paced;
         let parked = std::mem::take(&mut slot.parked_output);
         self.context.parked_output.fetch_sub(parked, Ordering::Relaxed);
-        self.queue.push(slot.key, at);
+        let key = slot.key;
+        self.queue(paced).push(key, at);
     }
 
-    fn dispatch(&mut self) {
+    fn queue(&mut self, paced: bool) -> &mut FairQueue<Key> {
+        if paced { &mut self.paced } else { &mut self.ready }
+    }
+
+    fn dispatch(&mut self, now: Instant) {
         while !self.jobs.is_full() {
-            let Some((key, at)) = self.queue.pop() else { return };
+            let ready = self.ready.pop();
+            let paced = ready.is_none();
+            let Some((key, at)) = ready.or_else(|| (now >= self.paced_until).then(|| self.paced.pop()).flatten())
+            else {
+                return;
+            };
             let slot = &mut self.slots[at];
             match slot.session.take() {
                 Some(session) if slot.state == State::Queued => {
@@ -242,7 +253,7 @@ impl Acceptor {
                     }
                 }
                 _ => {
-                    self.queue.done(key, 0);
+                    self.queue(paced).done(key, 0);
                     self.release(at);
                 }
             }
@@ -252,40 +263,46 @@ impl Acceptor {
     fn take_back(&mut self, Done { slot: at, mut session, outcome }: Done) {
         let token = self.token(at);
         let slot = &mut self.slots[at];
-        let sent = session.sent();
-        self.queue.done(slot.key, TURN_COST + (sent - slot.sent));
-        slot.sent = sent;
+        let sent = session.sent() - slot.sent;
+        // A turn in which the rate limit gave nothing is no service.
+        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_)) { 0 } else { TURN_COST + sent };
+        let (key, paced) = (slot.key, slot.paced);
+        slot.sent += sent;
         slot.key = session.key;
         if session.is_admitted()
             && let Some(ip) = slot.greeting.take()
         {
             self.end_greeting(ip);
         }
-        let slot = &mut self.slots[at];
         let park = |session: &mut Session, interest| {
             // Tells at once if that is possible already, so nothing that happened meanwhile is missed.
             self.poll.registry().reregister(&mut session.socket, token, interest)
         };
-        let (parked, state) = match outcome {
-            Outcome::Close => (Ok(()), State::Free),
-            Outcome::Again => (Ok(()), State::Queued),
-            Outcome::Delay(_) => (Ok(()), State::Delayed),
-            Outcome::Read => (park(&mut session, Interest::READABLE), State::Parked),
-            Outcome::Write => (park(&mut session, Interest::WRITABLE), State::Parked),
+        let parked = match outcome {
+            Outcome::Read => park(&mut session, Interest::READABLE),
+            Outcome::Write => park(&mut session, Interest::WRITABLE),
+            _ => Ok(()),
         };
-        if parked.is_err() || state == State::Free {
+        if parked.is_err() || outcome == Outcome::Close {
+            self.queue(paced).done(key, cost);
             return self.end(at, &session, if parked.is_ok() { "closed" } else { "cannot wait for its socket" });
         }
+        let slot = &mut self.slots[at];
         let pending = session.parked_output();
         slot.session = Some(session);
-        slot.state = state;
+        slot.state = State::Parked;
         slot.parked_output = pending;
         self.context.parked_output.fetch_add(pending, Ordering::Relaxed);
         match outcome {
-            Outcome::Again => self.enqueue(at),
-            Outcome::Delay(until) => self.delayed.push(Reverse((until, at, slot.serial))),
+            Outcome::Again => self.enqueue(at, false),
+            Outcome::Delay(until) => {
+                self.paced_until = until;
+                self.enqueue(at, true);
+            }
             _ => (),
         }
+        // After it is in a queue again, so that what its key was served is not forgotten.
+        self.queue(paced).done(key, cost);
         self.evict();
     }
 
@@ -300,18 +317,6 @@ impl Acceptor {
         }
     }
 
-    fn end_delays(&mut self, now: Instant) {
-        while let Some(&Reverse((until, at, serial))) = self.delayed.peek() {
-            if until > now {
-                return;
-            }
-            self.delayed.pop();
-            if self.slots.get(at).is_some_and(|s| s.serial == serial && s.state == State::Delayed) {
-                self.enqueue(at);
-            }
-        }
-    }
-
     fn tick(&mut self, now: Instant) {
         let trust = &self.context.handler.trust;
         let generation = trust.generation();
@@ -322,9 +327,8 @@ impl Acceptor {
             }
             (now >= session.deadline).then_some(if session.is_admitted() { "idle" } else { "no Hello in time" })
         };
-        let over: Vec<_> = (self.slots.iter().enumerate())
-            .filter_map(|(i, slot)| Some((i, ends(slot.session.as_ref()?)?)))
-            .collect();
+        let over: Vec<_> =
+            (self.slots.iter().enumerate()).filter_map(|(i, slot)| Some((i, ends(slot.session.as_ref()?)?))).collect();
         for (at, why) in over {
             self.close(at, why);
         }
@@ -366,8 +370,7 @@ impl Acceptor {
     }
 
     fn release(&mut self, at: usize) {
-        let serial = self.slots[at].serial + 1;
-        self.slots[at] = Slot { serial, ..Slot::new() };
+        self.slots[at] = Slot::new();
         self.free.push(at);
     }
 
@@ -383,7 +386,7 @@ impl Slot {
             state: State::Free,
             key: Key::Addr(IpAddr::from([0; 4])),
             greeting: None,
-            serial: 0,
+            paced: false,
             sent: 0,
             parked_output: 0,
         }
@@ -394,6 +397,9 @@ impl Slot {
 fn is_of_one_connection(e: &io::Error) -> bool {
     matches!(
         e.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted | ErrorKind::PermissionDenied
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::PermissionDenied
     )
 }

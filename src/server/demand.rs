@@ -62,15 +62,18 @@ impl Sent {
     }
 }
 
+/// A peer's key and instance.
+type Node = (PeerId, u64);
+
 /// Who fetched which file lately; bounded, and forgotten on restart.
 #[derive(Debug, Default)]
 pub(crate) struct Fetchers {
-    files: Mutex<VecDeque<(FileId, VecDeque<PeerId>)>>,
+    files: Mutex<VecDeque<(FileId, VecDeque<Node>)>>,
 }
 
 impl Fetchers {
     /// `peer` fetches `file`.
-    pub(crate) fn note(&self, file: &FileId, peer: PeerId) {
+    pub(crate) fn note(&self, file: &FileId, peer: Node) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entry = match files.iter().position(|(id, _)| id == file) {
             // The usual case: the same peer goes on with the same file.
@@ -86,7 +89,7 @@ impl Fetchers {
     }
 
     /// Who fetched `file`, the latest first.
-    pub(crate) fn of(&self, file: &FileId) -> Vec<PeerId> {
+    pub(crate) fn of(&self, file: &FileId) -> Vec<Node> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.iter().find(|(id, _)| id == file).map_or_else(Vec::new, |(_, peers)| peers.iter().copied().collect())
     }
@@ -118,12 +121,12 @@ mod tests {
         let (sent, fetchers) = (Sent::default(), Fetchers::default());
         for i in 0..=255 {
             sent.count(&file(i), 40, 0);
-            fetchers.note(&file(i), PeerId([i; 32]));
-            fetchers.note(&file(0), PeerId([i; 32]));
+            fetchers.note(&file(i), (PeerId([i; 32]), 1));
+            fetchers.note(&file(0), (PeerId([i; 32]), 1));
         }
         assert_eq!(sent.files.lock().unwrap().len(), SENT_FILES_MAX);
         let of = fetchers.of(&file(0));
-        assert_eq!((of.len(), of[0]), (FETCHERS_PER_FILE_MAX, PeerId([255; 32])));
+        assert_eq!((of.len(), of[0]), (FETCHERS_PER_FILE_MAX, (PeerId([255; 32]), 1)));
         assert_eq!(fetchers.of(&FileId { len: 1, ..file(0) }), []);
     }
 }

@@ -19,7 +19,7 @@ use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::content::{Absent, Content, Held};
 use crate::server::demand::{Fetchers, Sent};
-use crate::server::roster::Roster;
+use crate::server::roster::{Presence, Roster};
 use crate::server::seats::{Key, Seat, Seats};
 
 /// What all sessions of a server answer from.
@@ -43,6 +43,10 @@ pub(crate) struct Asker {
     pub(crate) addr: SocketAddr,
     /// Taken by `Hello`; without it every other request is refused.
     pub(crate) seat: Option<Seat>,
+    /// Set by `Hello`: random per start of the asker.
+    instance: u64,
+    /// Set by a `Hello` with an announce: others hear of the asker as long as it is here.
+    presence: Option<Presence>,
     pub(crate) agent: String,
     /// The chunks sent last, which may be reported as bad.
     served: VecDeque<ChunkRef>,
@@ -73,7 +77,16 @@ pub(crate) enum Refusal {
 impl Asker {
     pub(crate) fn new(peer: PeerId, addr: SocketAddr) -> Self {
         let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        Asker { peer, addr, seat: None, agent: String::new(), served: VecDeque::new(), bad_reports: (None, 0) }
+        Asker {
+            peer,
+            addr,
+            seat: None,
+            instance: 0,
+            presence: None,
+            agent: String::new(),
+            served: VecDeque::new(),
+            bad_reports: (None, 0),
+        }
     }
 
     fn served(&mut self, chunk: ChunkRef) {
@@ -132,7 +145,7 @@ impl Handler {
             Request::Bad(chunk) => self.bad(asker, chunk, now, out),
             Request::Peers(file) => {
                 let among = file.map(|f| self.fetchers.of(&f));
-                let hints = self.roster.hints(asker.peer, asker.addr, among.as_deref());
+                let hints = self.roster.hints((asker.peer, asker.instance), asker.addr, among.as_deref());
                 small(Kind::Peers, &(), &encode_body(&hints), out)
             }
         })
@@ -159,7 +172,8 @@ impl Handler {
             };
             asker.seat = Some(seat);
             asker.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
-            self.roster.admit(asker.peer, hello, asker.addr);
+            asker.instance = hello.instance;
+            asker.presence = Presence::admit(&self.roster, asker.peer, hello, asker.addr);
         }
         let catalogue = self.content.catalogue();
         let welcome = Welcome {
@@ -231,7 +245,7 @@ impl Handler {
 
     fn any(&self, asker: &mut Asker, any: Any, lacks: &[u8], out: &mut Vec<u8>) -> Next {
         let geometry = Geometry::new(any.file.len);
-        if any.first % 8 != 0 || lacks.len() as u64 * 8 > ANY_CHUNKS_MAX as u64 {
+        if !any.first.is_multiple_of(8) || lacks.len() as u64 * 8 > ANY_CHUNKS_MAX as u64 {
             return problem(Kind::Any, Status::TooLarge, "", out);
         }
         let held = match self.content.held(&any.file) {
@@ -253,7 +267,7 @@ impl Handler {
             Ok(source) => {
                 let len = Geometry::new(chunk.file.len).span(index).len;
                 asker.served(chunk);
-                self.fetchers.note(&chunk.file, asker.peer);
+                self.fetchers.note(&chunk.file, (asker.peer, asker.instance));
                 encode_head(kind, Status::Ok, &chunk, len + 1, out);
                 Next::Body(Body::chunk(source, len as usize))
             }

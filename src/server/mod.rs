@@ -9,6 +9,8 @@ mod acceptor;
 mod body;
 mod content;
 mod demand;
+#[cfg(test)]
+mod fake;
 mod handler;
 mod listen;
 mod noise;
@@ -64,7 +66,7 @@ pub struct ServerConfig {
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
     pub shelf: Arc<Shelf>,
-    /// Who is there: told to askers, and they are put in.
+    /// Who is there: told to askers, and they are put in. Holds trusted keys only.
     pub peers: Arc<Watched<PeerTable>>,
     /// Gives this node's sealed announce, as it is now; empty if it does not announce itself.
     pub announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
@@ -111,12 +113,7 @@ impl Server {
             shelf: config.shelf,
             report: config.report,
         };
-        let roster = Table {
-            peers: config.peers,
-            trust: config.trust.clone(),
-            network: config.network.clone(),
-            events: config.events.clone(),
-        };
+        let roster = Table { peers: config.peers, network: config.network.clone(), events: config.events.clone() };
         Self::start_with(
             Parts {
                 listeners: config.listeners,
@@ -173,15 +170,9 @@ impl Server {
             lingering_max: (workers / 2).max(1),
             parked_output: AtomicUsize::new(0),
         });
-        let acceptor = Acceptor::new(
-            poll,
-            parts.listeners,
-            parts.tls,
-            context.clone(),
-            (jobs, done),
-            bounds.connections_max,
-        )
-        .map_err(ServerError::Start)?;
+        let acceptor =
+            Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.connections_max)
+                .map_err(ServerError::Start)?;
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: parts.shutdown.clone(),
@@ -237,3 +228,6 @@ struct Parts {
     shutdown: Shutdown,
     bounds: ServerBounds,
 }
+
+#[cfg(test)]
+mod tests;

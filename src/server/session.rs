@@ -51,7 +51,7 @@ enum Phase {
     /// TLS.
     Handshake,
     /// Requests are answered; refused without a seat.
-    Open(Asker),
+    Open(Box<Asker>),
     /// The last answer is on its way; after it, what the peer still sends is read and dropped until this time.
     Closing { until: Instant, shut: bool },
 }
@@ -179,12 +179,7 @@ impl Session {
         }
     }
 
-    fn serve(
-        &mut self,
-        scratch: &mut Scratch,
-        context: &Context,
-        turn: &mut Turn,
-    ) -> Result<Outcome, SessionError> {
+    fn serve(&mut self, scratch: &mut Scratch, context: &Context, turn: &mut Turn) -> Result<Outcome, SessionError> {
         loop {
             if context.shutdown.has_begun() || !self.is_allowed(context) {
                 return Ok(Outcome::Close);
@@ -241,12 +236,7 @@ impl Session {
     }
 
     /// Gathers answers and bodies, and seals them.
-    fn produce(
-        &mut self,
-        scratch: &mut Scratch,
-        context: &Context,
-        turn: &mut Turn,
-    ) -> Result<Produced, SessionError> {
+    fn produce(&mut self, scratch: &mut Scratch, context: &Context, turn: &mut Turn) -> Result<Produced, SessionError> {
         let Phase::Open(asker) = &mut self.phase else { return Ok(Produced::Nothing) };
         let target = if context.is_output_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
         let plain = &mut scratch.plain;
@@ -337,7 +327,7 @@ impl Session {
             return Err(FrameError::BodyTooLong(self.held.len().max(self.requests.len())).into());
         }
         if let (Phase::Handshake, Some(peer)) = (&self.phase, self.channel.peer()) {
-            let asker = Asker::new(peer, self.addr);
+            let asker = Box::new(Asker::new(peer, self.addr));
             self.trust_generation = context.handler.trust.generation();
             self.phase = Phase::Open(asker);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -68,7 +69,12 @@ impl Scratch {
 pub(crate) fn work(context: &Context, done: &Sender<Done>, wake: impl Fn()) {
     let mut scratch = Scratch::new();
     for Job { slot, mut session } in &context.jobs {
-        let outcome = session.turn(&mut scratch, context);
+        let turn = catch_unwind(AssertUnwindSafe(|| session.turn(&mut scratch, context)));
+        let outcome = turn.unwrap_or_else(|_| {
+            log::error!("session ended by a defect addr={}", session.addr);
+            scratch = Scratch::new();
+            Outcome::Close
+        });
         if done.send(Done { slot, session, outcome }).is_err() {
             return;
         }
