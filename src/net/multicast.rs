@@ -217,7 +217,7 @@ impl Multicast {
 impl Beacon for Multicast {
     fn send(&mut self, bytes: &[u8], to: To) {
         for (id, link) in &mut self.links {
-            let to = match to {
+            let dest = match to {
                 To::Group => link.group,
                 To::Broadcast if link.place.addr.is_ipv4() && !link.place.addr.is_loopback() => {
                     SocketAddr::from((Ipv4Addr::BROADCAST, PORT))
@@ -225,11 +225,13 @@ impl Beacon for Multicast {
                 To::Node(via, addr) if via.0 == *id => addr,
                 _ => continue,
             };
-            let result = link.sender.send_to(bytes, to);
+            let result = link.sender.send_to(bytes, dest);
             link.sent += u64::from(result.is_ok());
+            // Whether the link works shows with the group; broadcasts and answers fail for reasons of their own.
             match result {
                 Err(e) if is_passing(&e) || e.kind() == io::ErrorKind::WouldBlock => {}
-                result => link.note(result.as_ref().map(|_| ())),
+                result if to == To::Group => link.note(result.as_ref().map(|_| ())),
+                _ => {}
             }
         }
     }
