@@ -157,6 +157,8 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a closing side drains what the other still sends.
 pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
+/// Ciphertext that a dialed session takes from the socket at once, in bytes.
+pub const RECEIVE_BUFFER_LEN: usize = 256 * KIB;
 /// Most `Bad` reports a minute that a connection may send.
 pub const BAD_REPORTS_PER_MIN: u32 = 30;
 
@@ -168,6 +170,32 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
 /// Handshakes under way at once; more wait in the accept queue.
 pub const HANDSHAKES_MAX: usize = 1024;
+/// Handshakes under way from one source address; further connections of it are dropped.
+pub const HANDSHAKES_PER_ADDR_MAX: usize = 256;
+/// Plaintext that a worker gathers before it encrypts and writes, in bytes.
+pub const REPLY_LEN: usize = 128 * KIB;
+/// Plaintext that a worker sends first after a peer's socket was full, in bytes.
+pub const REPLY_FIRST_LEN: usize = 16 * KIB;
+/// Bytes that one key may be served more than another that waits as well.
+pub const SERVED_LEAD_MAX: u64 = 2 * TURN_LEN_MAX as u64;
+/// What a turn counts in that comparison besides the bytes that it sends.
+pub const TURN_COST: u64 = 16 * KIB as u64;
+/// Chunks that a connection may report as bad: the last ones that it was sent.
+pub const SERVED_REMEMBERED: usize = 128;
+/// Files whose sent chunks are counted, for `Any`.
+pub const SENT_FILES_MAX: usize = 16;
+/// Files of which is known who fetched them lately, for `Peers`.
+pub const FETCHED_FILES_MAX: usize = 1024;
+/// Most peers that are remembered as fetchers of one file.
+pub const FETCHERS_PER_FILE_MAX: usize = 64;
+/// How often deadlines, trust and parked output are looked at.
+pub const SERVER_TICK: Duration = Duration::from_millis(250);
+/// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
+pub const NOISE_LINES_MAX: u32 = 20;
+/// See [`NOISE_LINES_MAX`].
+pub const NOISE_WINDOW: Duration = Duration::from_secs(10);
+/// Connections that wait in the listener for the accepting thread.
+pub const LISTEN_BACKLOG: i32 = 1024;
 /// Bytes that a worker sends for a session before it hands back.
 pub const TURN_LEN_MAX: usize = 4 * MIB;
 /// Requests that a worker answers for a session before it hands back.
@@ -182,6 +210,13 @@ pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// What `Busy` tells a peer to wait.
 pub const BUSY_RETRY: Duration = Duration::from_millis(500);
+
+/// What a rate limit lets pass at once after a pause: what flows in this time.
+pub const THROTTLE_BURST: Duration = Duration::from_millis(50);
+/// The same for low rates, up to 64 KiB.
+pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
+/// A rate limit waits until it can grant so many bytes, if so many are wanted.
+pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
 
 // ---- client ----
 
@@ -220,6 +255,36 @@ pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 pub const QUIET: Duration = Duration::from_millis(500);
 /// How often the directory is scanned for what the watch missed.
 pub const RESCAN: Duration = Duration::from_secs(60);
+/// Files that a reader keeps open between two chunks.
+pub const OPEN_FILES_MAX: usize = 64;
+/// Bytes that are read and hashed at once: 32 blocks, a full pass of the widest SIMD lanes.
+pub const READ_LEN: usize = 32 * BLOCK_LEN;
+/// Read buffers of all hashing threads together, in bytes.
+pub const HASH_BUFFERS_LEN: usize = 8 * MIB;
+/// Bytes of a file that a hashing thread takes in a turn; other files get theirs in between.
+pub const HASH_TURN_LEN: u64 = 16 * MIB as u64;
+/// Files that a hashing thread takes in a turn.
+pub const HASH_TURN_FILES: usize = 64;
+/// Hashed files that are written to the index at once.
+pub const HASH_BATCH_FILES: usize = 1024;
+/// How often the shared directory itself is looked for: it may be removed, replaced or mounted over.
+pub const ROOT_POLL: Duration = Duration::from_secs(1);
+/// Chunk digests in one record of the index: with its key it fills a page of 32 KiB.
+pub const INDEX_RECORD_DIGESTS: u32 = 1000;
+/// How often what was hashed is made durable in the index.
+pub const INDEX_SYNC: Duration = Duration::from_secs(5);
+/// Changes of the directory that wait to be looked at; more of them are a reason to scan it whole.
+pub const WATCH_EVENTS_MAX: usize = 16_384;
+/// Changes are collected for so long before they are looked at.
+pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+/// Files that are watched until they are quiet; the rest is found by the next scan.
+pub const UNSETTLED_MAX: usize = 65_536;
+/// Links inside the directory whose targets are followed as they change; the others are seen by the next scan.
+pub const LINKS_FOLLOWED_MAX: usize = 1024;
+/// Skipped files that are remembered, so that each is logged once.
+pub const SKIPS_LOGGED_MAX: usize = 10_000;
+/// Least time between two snapshots of a catalogue that grows.
+pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
 
 // ---- keys ----
 
@@ -255,6 +320,9 @@ const _: () = {
     // 44 bytes are the longest postcard form of a `FileId`.
     assert!(LOCATE_FILES_MAX * 44 + 16 <= REQUEST_BODY_LEN_MAX);
     assert!(PATH_LEN_MAX + 64 < LIST_PAGE_LEN);
+    assert!(REPLY_FIRST_LEN <= REPLY_LEN && REPLY_LEN <= TURN_LEN_MAX);
+    // An asker may have as many chunks on the way as it can report.
+    assert!(WINDOW_MAX as usize <= SERVED_REMEMBERED);
     assert!(TTL_INTERVALS >= 2);
     // Even the fullest table's members announce themselves before they expire.
     assert!(PEERS_MAX as u64 / GROUP_ANNOUNCES_PER_S as u64 * (TTL_INTERVALS as u64) <= TTL_MAX.as_secs());

@@ -1,5 +1,7 @@
 //! Everything that a peer offers: names, identities, and the state of the disk that they were read in.
 
+use std::collections::BTreeMap;
+
 use crate::content::{FileId, Pattern, RelPath};
 
 /// The state in which a file was hashed; any difference means that the file may hold other bytes now.
@@ -53,6 +55,50 @@ impl Catalogue {
         Catalogue { revision, entries, by_id, bytes }
     }
 
+    /// The snapshot after `changes`: the new entry of a path, or `None` where it is no longer offered. Takes time in
+    /// proportion to the number of entries, but sorts only the changed ones.
+    pub fn changed(&self, revision: u64, changes: &BTreeMap<RelPath, Option<Entry>>) -> Self {
+        const REMOVED: u32 = u32::MAX;
+        let mut entries = Vec::with_capacity(self.entries.len() + changes.values().flatten().count());
+        let mut moved_to = Vec::with_capacity(self.entries.len());
+        let mut fresh = Vec::new();
+        let mut bytes = 0u64;
+        let mut put = |entry: Entry, entries: &mut Vec<Entry>| {
+            bytes = bytes.saturating_add(entry.id.len);
+            entries.push(entry);
+            entries.len() as u32 - 1
+        };
+        let mut changes = changes.iter().peekable();
+        for old in &self.entries {
+            while let Some((_, entry)) = changes.next_if(|(path, _)| **path < old.path) {
+                fresh.extend(entry.iter().map(|e| put(e.clone(), &mut entries)));
+            }
+            match changes.next_if(|(path, _)| **path == old.path) {
+                Some((_, entry)) => {
+                    fresh.extend(entry.iter().map(|e| put(e.clone(), &mut entries)));
+                    moved_to.push(REMOVED);
+                }
+                None => moved_to.push(put(old.clone(), &mut entries)),
+            }
+        }
+        for (_, entry) in changes {
+            fresh.extend(entry.iter().map(|e| put(e.clone(), &mut entries)));
+        }
+        let key = |i: u32| (entries[i as usize].id, i);
+        fresh.sort_unstable_by_key(|&i| key(i));
+        // What stays keeps its order, so both lists are merged.
+        let mut fresh = fresh.into_iter().peekable();
+        let mut by_id = Vec::with_capacity(entries.len());
+        for stays in self.by_id.iter().map(|&i| moved_to[i as usize]).filter(|&i| i != REMOVED) {
+            while let Some(i) = fresh.next_if(|&i| key(i) < key(stays)) {
+                by_id.push(i);
+            }
+            by_id.push(stays);
+        }
+        by_id.extend(fresh);
+        Catalogue { revision, entries, by_id, bytes }
+    }
+
     /// Number of this snapshot.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -81,6 +127,21 @@ impl Catalogue {
     /// The entry of that name.
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok().map(|i| &self.entries[i])
+    }
+
+    /// Where the entry of that name is in [`Catalogue::entries`].
+    pub fn position(&self, path: &str) -> Option<usize> {
+        self.entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok()
+    }
+
+    /// The positions of the entries below the directory `dir`; of all when it is empty.
+    pub fn positions_below(&self, dir: &str) -> std::ops::Range<usize> {
+        if dir.is_empty() {
+            return 0..self.entries.len();
+        }
+        let compare = |e: &Entry| e.path.as_str().as_bytes().iter().cmp(dir.as_bytes().iter().chain(b"/"));
+        let from = self.entries.partition_point(|e| compare(e).is_lt());
+        from..from + self.entries[from..].partition_point(|e| e.path.is_below(dir))
     }
 
     /// All entries with that content, sorted by path.
@@ -140,6 +201,43 @@ mod tests {
         assert_eq!(paths(c.select(Some(&d), Some("d/1"))), ["d/2"]);
         assert_eq!(paths(c.select(None, Some("d"))), ["d.x", "d/1", "d/2", "e"]);
         assert_eq!(paths(c.select(Some(&d), Some("z"))), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn changes_make_the_snapshot_that_would_be_made_afresh() {
+        let mut state = 88_172_645_463_325_252u64;
+        let mut below = |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % n
+        };
+        let mut model = BTreeMap::new();
+        let mut c = Catalogue::default();
+        for revision in 1..200 {
+            let mut changes = BTreeMap::new();
+            for _ in 0..below(12) {
+                let e = entry(&format!("f{}", below(40)), below(5) as u8);
+                changes.insert(e.path.clone(), (below(3) > 0).then_some(e));
+            }
+            model.extend(changes.clone());
+            c = c.changed(revision, &changes);
+            let fresh = Catalogue::new(revision, model.values().flatten().cloned().collect());
+            assert_eq!(
+                (c.revision, c.bytes, &c.entries, &c.by_id),
+                (revision, fresh.bytes, &fresh.entries, &fresh.by_id)
+            );
+        }
+    }
+
+    #[test]
+    fn what_lies_below_a_directory_is_one_range() {
+        let c = Catalogue::new(1, ["d", "d-", "d/1", "d/2/x", "d0", "e"].map(entry_named).to_vec());
+        assert_eq!(c.positions_below("d"), 2..4);
+        assert_eq!(c.positions_below("d/2"), 3..4);
+        assert_eq!(c.positions_below(""), 0..6);
+        assert!(c.positions_below("e").is_empty() && c.positions_below("zz").is_empty());
+        assert_eq!((c.position("d/1"), c.position("x")), (Some(2), None));
     }
 
     fn entry_named(path: &str) -> Entry {

@@ -12,11 +12,11 @@ use crate::proto::{Announce, Flags, SignedAnnounce};
 use crate::runtime::{Latest, Shutdown};
 
 /// Seals announces of one node, each newer than the one before. Shared by discovery and sessions.
-pub struct Announcer {
+pub(super) struct Announcer {
     keypair: Arc<Keypair>,
     network: String,
     instance: u64,
-    port: Box<dyn Fn() -> u16 + Send + Sync>,
+    port: u16,
     catalogue: Arc<Latest<Catalogue>>,
     last_seq: AtomicU64,
     ttl_s: AtomicU16,
@@ -24,20 +24,19 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Speaks for the node (key of `keypair`, `instance`) in `network`. `port` tells where it serves at the moment,
-    /// 0 if it serves nothing.
-    pub fn new(
+    /// Speaks for the node (key of `keypair`, `instance`) in `network` that serves at `port`, 0 if nothing.
+    pub(super) fn new(
         keypair: Arc<Keypair>,
         network: String,
         instance: u64,
+        port: u16,
         catalogue: Arc<Latest<Catalogue>>,
-        port: impl Fn() -> u16 + Send + Sync + 'static,
     ) -> Self {
         Announcer {
             keypair,
             network,
             instance,
-            port: Box::new(port),
+            port,
             catalogue,
             last_seq: AtomicU64::new(0),
             ttl_s: AtomicU16::new((ANNOUNCE_INTERVAL * TTL_INTERVALS).as_secs() as u16),
@@ -46,23 +45,23 @@ impl Announcer {
     }
 
     /// The announce as of now. Costs a signature.
-    pub fn current(&self) -> SignedAnnounce {
+    pub(super) fn current(&self) -> SignedAnnounce {
         self.seal(Flags::default())
     }
 
     /// This node: its key and instance.
-    pub fn own(&self) -> (PeerId, u64) {
+    pub(super) fn own(&self) -> (PeerId, u64) {
         (self.keypair.peer_id(), self.instance)
     }
 
     /// The network that it belongs to.
-    pub fn network(&self) -> &str {
+    pub(super) fn network(&self) -> &str {
         &self.network
     }
 
-    /// Where it serves at the moment; 0 if it serves nothing.
-    pub fn port(&self) -> u16 {
-        (self.port)()
+    /// Where it serves; 0 if it serves nothing.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(super) fn seal(&self, flags: Flags) -> SignedAnnounce {
@@ -73,7 +72,7 @@ impl Announcer {
             instance: self.instance,
             seq: self.next_seq(),
             ttl_s: self.ttl_s.load(Ordering::Relaxed),
-            port: self.port(),
+            port: self.port,
             revision: self.catalogue.get().revision(),
             flags,
         };
@@ -133,7 +132,7 @@ mod tests {
     #[test]
     fn each_announce_is_newer_than_the_one_before() {
         let catalogue = Arc::new(Latest::new(Catalogue::default()));
-        let announcer = Announcer::new(Arc::new(Keypair::generate()), "gpb".into(), 7, catalogue.clone(), || 5);
+        let announcer = Announcer::new(Arc::new(Keypair::generate()), "gpb".into(), 7, 5, catalogue.clone());
         let opened: Vec<Announce> =
             (0..100).map(|_| SignedAnnounce::open(announcer.current().as_bytes()).unwrap().1).collect();
         assert!(opened.windows(2).all(|w| w[0].seq < w[1].seq));

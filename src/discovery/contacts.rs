@@ -42,7 +42,8 @@ struct Named {
 struct Job {
     named: Option<usize>,
     addrs: Vec<SocketAddr>,
-    expect: Option<PeerId>,
+    /// The peer (key and instance) that should answer, if one is known.
+    expect: Option<(PeerId, u64)>,
 }
 
 enum Report {
@@ -158,7 +159,7 @@ impl Contacts {
     fn gossip(&self) {
         let peers = self.shared.table.read(|t| t.peers());
         for peer in peers.sample(&mut rand::rng(), CONTACTS_AT_ONCE) {
-            let job = Job { named: None, addrs: peer.addrs.clone(), expect: Some(peer.peer) };
+            let job = Job { named: None, addrs: peer.addrs.clone(), expect: Some((peer.peer, peer.instance)) };
             if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
                 return;
             }
@@ -174,9 +175,12 @@ fn work(shared: &Shared, tls: &Tls, queue: &Receiver<Job>, report: &Sender<Repor
         }
         let mut result = Err("no address".to_string());
         for addr in job.addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
-            result = contact(shared, tls, addr, job.expect).map_err(|e| e.to_string());
+            result = contact(shared, tls, addr, job.expect.map(|(peer, _)| peer)).map_err(|e| e.to_string());
             if result.is_ok() || shared.shutdown.has_begun() {
                 break;
+            }
+            if let Some((peer, instance)) = job.expect {
+                shared.table.touch(|t| t.failed(peer, instance, addr, Instant::now()));
             }
         }
         match job.named {

@@ -54,7 +54,7 @@ pub(super) fn contact(
         network: shared.announcer.network().into(),
         instance,
         announce: shared.announcer.current().as_bytes().to_vec(),
-        agent: AGENT.into(),
+        agent: shared.agent.clone(),
     };
     // Both at once: the answers come in order, and a refusal comes first.
     encode_request(&Request::Hello(hello), &mut frames);
@@ -102,6 +102,5 @@ fn answer(
     }
 }
 
-const AGENT: &str = concat!("gpb/", env!("CARGO_PKG_VERSION"));
 /// Most characters of a peer's reason that are logged.
 const REASON_SHOWN_MAX: usize = 100;

@@ -114,7 +114,6 @@ impl Intake {
     /// Notes that a peer refused this node, or is refused by it.
     pub(super) fn refused(&self, peer: PeerId, addr: SocketAddr, now: Instant) {
         self.table.update(|t| t.refused(peer, addr, now));
-        self.events.emit(Event::Refused { peer, addr });
     }
 
     pub(super) fn trusts(&self, peer: &PeerId) -> bool {

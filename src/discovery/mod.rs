@@ -19,25 +19,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::content::Catalogue;
-use crate::net::{Beacon, Link, Tls, Waker};
+use crate::identity::Keypair;
+use crate::net::{Beacon, Link, Tls};
 use crate::proto::SignedAnnounce;
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
 use crate::swarm::PeerTable;
 
-pub use announcer::Announcer;
 pub use drops::Stats;
 pub use static_peer::{ParseStaticPeerError, StaticPeer};
 
+use announcer::Announcer;
 use contacts::Contacts;
 use drops::Drops;
 use intake::Intake;
 use listener::Listener;
 
 /// What a node lends its discovery.
-pub struct Lent {
-    /// Speaks for the node; made by the node, since sessions need it too.
-    pub announcer: Arc<Announcer>,
+pub struct DiscoverySetup {
+    /// Signs what the node says of itself.
+    pub keypair: Arc<Keypair>,
+    /// The node's instance: random per start.
+    pub instance: u64,
+    /// The network that it belongs to, a [network name](crate::proto::Announce::is_network_name).
+    pub network: String,
+    /// Program and version, for the logs of others.
+    pub agent: String,
+    /// TCP port where it serves; 0 if it serves nothing.
+    pub port: u16,
+    /// Carries announces; without one, peers are found by contact only.
+    pub beacon: Option<Box<dyn Beacon>>,
+    /// Peers named by the user; contacted at once and every interval again.
+    pub peers: Vec<StaticPeer>,
+    /// For sessions with them.
+    pub tls: Tls,
     /// Whom to hear.
     pub trust: Arc<Trust>,
     /// Where peers are noted.
@@ -48,25 +63,19 @@ pub struct Lent {
     pub events: Events,
     /// When to end.
     pub shutdown: Shutdown,
-    /// For sessions with the peers named by the user.
-    pub tls: Tls,
-    /// Carries announces; without one, peers are found by contact only.
-    pub beacon: Option<Box<dyn Beacon>>,
-    /// Peers named by the user; contacted at once and every interval again.
-    pub static_peers: Vec<StaticPeer>,
 }
 
 /// The running discovery of a node. Ends with the node's [`Shutdown`], which must have begun before this is dropped;
 /// dropping then waits for its threads, at most about [`CONTACT_TIMEOUT`](crate::limits::CONTACT_TIMEOUT).
 pub struct Discovery {
     shared: Arc<Shared>,
-    wake: Option<Waker>,
     _workers: Workers,
 }
 
 /// What the threads of discovery share.
 struct Shared {
     announcer: Arc<Announcer>,
+    agent: String,
     table: Arc<Watched<PeerTable>>,
     intake: Intake,
     drops: Drops,
@@ -79,11 +88,14 @@ impl Discovery {
     ///
     /// # Errors
     /// The system has no thread to give. Begin the shutdown then.
-    pub fn start(lent: Lent) -> io::Result<Self> {
-        let Lent { announcer, trust, table, catalogue, events, shutdown, tls, beacon, static_peers } = lent;
+    pub fn start(setup: DiscoverySetup) -> io::Result<Self> {
+        let DiscoverySetup { keypair, instance, network, agent, port, beacon, peers, tls, .. } = setup;
+        let DiscoverySetup { trust, table, catalogue, events, shutdown, .. } = setup;
+        let announcer = Arc::new(Announcer::new(keypair, network, instance, port, catalogue.clone()));
         let intake = Intake::new(announcer.clone(), trust, table.clone(), events);
         let shared = Arc::new(Shared {
             announcer,
+            agent,
             table,
             intake,
             drops: Drops::default(),
@@ -92,34 +104,26 @@ impl Discovery {
         });
         let mut workers = Workers::default();
         let alone = beacon.is_none();
-        let wake = beacon.as_ref().map(|b| b.waker());
-        if let (Some(beacon), Some(wake)) = (beacon, &wake) {
+        if let Some(beacon) = beacon {
+            let wake = beacon.waker();
             shutdown.on_begin({
                 let wake = wake.clone();
                 move || wake()
             });
             let listener = Listener::new(shared.clone(), beacon, Instant::now());
             workers.spawn("gpb-listen", move || listener.run())?;
-            let (shared, wake) = (shared.clone(), wake.clone());
+            let shared = shared.clone();
             workers.spawn("gpb-announce", move || announcer::watch(&shared.announcer, &catalogue, &shutdown, &wake))?;
         }
-        if alone || !static_peers.is_empty() {
-            Contacts::start(&shared, tls, static_peers, alone, &mut workers)?;
+        if alone || !peers.is_empty() {
+            Contacts::start(&shared, tls, peers, alone, &mut workers)?;
         }
-        Ok(Discovery { shared, wake, _workers: workers })
+        Ok(Discovery { shared, _workers: workers })
     }
 
-    /// The node's announce as of now, to put into `Hello` and its answer.
-    pub fn current_announce(&self) -> SignedAnnounce {
+    /// The node's announce as of now, newer than any before, to put into `Hello` and its answer. Costs a signature.
+    pub fn announce(&self) -> SignedAnnounce {
         self.shared.announcer.current()
-    }
-
-    /// Announces at once (at most once a second): something that announces say, such as the port, has changed.
-    pub fn nudge(&self) {
-        self.shared.announcer.note_change();
-        if let Some(wake) = &self.wake {
-            wake();
-        }
     }
 
     /// What was heard and dropped so far.

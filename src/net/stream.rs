@@ -1,26 +1,46 @@
 //! A dialed session: blocking, with a deadline for every wait.
+//!
+//! The socket is nonblocking and waited for with `poll`, so that data that is already there costs one system call for
+//! many records. Bodies are decrypted in the receive buffer and copied once, to where the caller wants them.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::identity::PeerId;
+use crate::limits::{FRAME_HEADER_LEN_MAX, RECEIVE_BUFFER_LEN};
+use crate::net::channel::{Channel, Opened};
+use crate::net::outbox::Outbox;
 use crate::net::secure::{SecureError, Tls};
-use crate::proto::{FrameError, FramePrefix};
+use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix};
 
 /// The dialer's end of a session: frames over TLS over TCP, blocking.
-pub struct Dialed;
+#[derive(Debug)]
+pub struct Dialed {
+    socket: TcpStream,
+    addr: SocketAddr,
+    peer: PeerId,
+    channel: Channel,
+    incoming: Incoming,
+    /// Plaintext that arrived behind what was asked for; taken from `spill_at` on.
+    spill: Vec<u8>,
+    spill_at: usize,
+    outgoing: Outbox,
+}
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// TCP said so.
+    /// TCP said so; `UnexpectedEof` when the other side closed without a goodbye.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// Nothing arrived, or nothing could be sent, before the deadline.
     #[error("timed out")]
     TimedOut,
-    /// The other side closed.
+    /// The other side said goodbye.
     #[error("closed by peer")]
     Closed,
     /// TLS said so.
@@ -35,36 +55,72 @@ impl Dialed {
     /// Connects and shakes hands, in at most `timeout` in all.
     ///
     /// # Errors
-    /// [`StreamError`]
+    /// [`StreamError`]; [`SecureError::OtherKey`] when `expect` is given and somebody else lives there.
     pub fn dial(addr: SocketAddr, expect: Option<PeerId>, tls: &Tls, timeout: Duration) -> Result<Self, StreamError> {
-        todo!("{addr} {expect:?} {timeout:?} {}", std::mem::size_of_val(tls))
+        let deadline = Instant::now() + timeout;
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.connect_timeout(&addr.into(), timeout).map_err(timed_out)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let mut session = Dialed {
+            socket: socket.into(),
+            addr,
+            peer: PeerId([0; 32]),
+            channel: Channel::dial(tls, expect)?,
+            incoming: Incoming::new(HANDSHAKE_BUFFER_LEN),
+            spill: Vec::new(),
+            spill_at: 0,
+            outgoing: Outbox::new(),
+        };
+        session.peer = session.shake_hands(deadline)?;
+        Ok(session)
     }
 
     /// The key that TLS proved.
     pub fn peer(&self) -> PeerId {
-        todo!()
+        self.peer
     }
 
     /// Where the session goes to.
     pub fn addr(&self) -> SocketAddr {
-        todo!()
+        self.addr
     }
 
-    /// Sends whole frames (as `encode_request` writes them) and flushes.
+    /// The address that this end has on the way there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Sends whole frames (as `encode_request` writes them) and flushes. Keep the frames that are not answered yet
+    /// under `UNANSWERED_LEN_MAX` bytes in all: a server reads no further than that while it answers.
     ///
     /// # Errors
     /// [`StreamError`]
     pub fn send(&mut self, frames: &[u8], deadline: Instant) -> Result<(), StreamError> {
-        todo!("{} {deadline:?}", frames.len())
+        self.channel.seal(frames, &mut self.outgoing)?;
+        self.flush(deadline)
     }
 
     /// Reads a frame's prefix and its postcard header into `header` (cleared first; bounded by
-    /// `FRAME_HEADER_LEN_MAX`). The body must be read with `read_body` before the next call.
+    /// `FRAME_HEADER_LEN_MAX`). The body must be read with `read_body` before the next call; its length is not
+    /// bounded here, see [`FramePrefix::check_response`].
     ///
     /// # Errors
     /// [`StreamError`]
     pub fn read_head(&mut self, header: &mut Vec<u8>, deadline: Instant) -> Result<FramePrefix, StreamError> {
-        todo!("{} {deadline:?}", header.len())
+        let mut prefix = [0; FRAME_PREFIX_LEN];
+        self.read_exact(&mut prefix, Wait::Until(deadline), &mut |_| ())?;
+        let prefix = FramePrefix::from_bytes(prefix);
+        if prefix.header_len as usize > FRAME_HEADER_LEN_MAX {
+            return Err(FrameError::HeaderTooLong(prefix.header_len as usize).into());
+        }
+        header.clear();
+        header.resize(prefix.header_len as usize, 0);
+        self.read_exact(header, Wait::Until(deadline), &mut |_| ())?;
+        Ok(prefix)
     }
 
     /// Reads exactly `into.len()` bytes of the body. `idle` is the longest wait without a single byte.
@@ -78,17 +134,228 @@ impl Dialed {
         idle: Duration,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), StreamError> {
-        progress(0);
-        todo!("{} {idle:?}", into.len())
+        self.incoming.grow(RECEIVE_BUFFER_LEN);
+        self.read_exact(into, Wait::Idle(idle), progress)
     }
 
-    /// A handle that makes reads and writes of this session fail at once, from any thread.
-    pub fn closer(&self) -> io::Result<std::net::TcpStream> {
-        todo!()
+    /// Whether bytes of an answer are here already, so that reading a head will not wait for the network (for long).
+    pub fn has_input(&self) -> bool {
+        self.spill_at < self.spill.len() || self.incoming.start < self.incoming.end
     }
 
-    /// Says goodbye (close_notify) and closes.
-    pub fn close(self) {
-        todo!()
+    /// A handle to the same socket: `shutdown(Both)` on it makes reads and writes of this session fail at once, from
+    /// any thread.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn closer(&self) -> io::Result<TcpStream> {
+        self.socket.try_clone()
+    }
+
+    /// Says goodbye (close_notify) and closes. Does not wait.
+    pub fn close(mut self) {
+        if self.channel.seal_close(&mut self.outgoing).is_ok() {
+            let _ = self.flush(Instant::now());
+        }
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    fn shake_hands(&mut self, deadline: Instant) -> Result<PeerId, StreamError> {
+        let spill = &mut self.spill;
+        self.channel.open(&mut [], &mut self.outgoing, &mut |plain| spill.extend_from_slice(plain))?;
+        loop {
+            self.flush(deadline)?;
+            if let Some(peer) = self.channel.peer() {
+                return Ok(peer);
+            }
+            self.fill(deadline)?;
+            let spill = &mut self.spill;
+            let (data, out) = (self.incoming.data(), &mut self.outgoing);
+            let result = self.channel.open(data, out, &mut |plain| spill.extend_from_slice(plain));
+            match result {
+                Ok((used, opened)) => {
+                    self.incoming.take(used);
+                    if opened == Opened::Ended {
+                        return Err(StreamError::Closed);
+                    }
+                }
+                Err(e) => {
+                    // The alert tells the other side why; whether it arrives changes nothing here.
+                    let _ = self.flush(Instant::now());
+                    return Err(e.into());
+                }
+            }
+        }
+    }
+
+    fn read_exact(
+        &mut self,
+        into: &mut [u8],
+        wait: Wait,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(), StreamError> {
+        let mut filled = self.take_spill(into);
+        if filled > 0 {
+            progress(filled);
+        }
+        while filled < into.len() {
+            let before = filled;
+            let opened = self.open_into(into, &mut filled)?;
+            if filled > before {
+                progress(filled - before);
+            }
+            match opened {
+                Opened::Data => (),
+                Opened::Ended => return Err(StreamError::Closed),
+                Opened::Starved if filled == into.len() => (),
+                Opened::Starved => self.fill(wait.deadline())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Decrypts what is here until `into` is full; what the last record holds beyond it is spilled.
+    fn open_into(&mut self, into: &mut [u8], filled: &mut usize) -> Result<Opened, StreamError> {
+        loop {
+            let spill = &mut self.spill;
+            let (used, opened) = self.channel.open(self.incoming.data(), &mut self.outgoing, &mut |plain| {
+                let n = plain.len().min(into.len() - *filled);
+                into[*filled..*filled + n].copy_from_slice(&plain[..n]);
+                *filled += n;
+                spill.extend_from_slice(&plain[n..]);
+            })?;
+            self.incoming.take(used);
+            if opened != Opened::Data || *filled == into.len() {
+                return Ok(opened);
+            }
+        }
+    }
+
+    fn take_spill(&mut self, into: &mut [u8]) -> usize {
+        let n = into.len().min(self.spill.len() - self.spill_at);
+        into[..n].copy_from_slice(&self.spill[self.spill_at..self.spill_at + n]);
+        self.spill_at += n;
+        if self.spill_at == self.spill.len() {
+            self.spill.clear();
+            self.spill_at = 0;
+        }
+        n
+    }
+
+    /// Waits for bytes from the socket, and takes as many as there are and fit.
+    fn fill(&mut self, deadline: Instant) -> Result<(), StreamError> {
+        loop {
+            match self.socket.read(self.incoming.room()) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                Ok(n) => {
+                    self.incoming.end += n;
+                    return Ok(());
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::IN, deadline)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => (),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self, deadline: Instant) -> Result<(), StreamError> {
+        while !self.outgoing.is_empty() {
+            match self.socket.write(self.outgoing.data()) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(n) => self.outgoing.sent(n),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::OUT, deadline)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => (),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, what: PollFlags, deadline: Instant) -> Result<(), StreamError> {
+        match wait_for(&self.socket, what, deadline)? {
+            true => Ok(()),
+            false => Err(StreamError::TimedOut),
+        }
     }
 }
+
+/// How long a read may wait.
+#[derive(Clone, Copy)]
+enum Wait {
+    Until(Instant),
+    /// So long from the last byte on.
+    Idle(Duration),
+}
+
+impl Wait {
+    fn deadline(self) -> Instant {
+        match self {
+            Wait::Until(deadline) => deadline,
+            Wait::Idle(idle) => Instant::now() + idle,
+        }
+    }
+}
+
+/// Ciphertext as it comes from the socket: `bytes[start..end]` is not used up yet.
+#[derive(Debug)]
+struct Incoming {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Incoming {
+    fn new(len: usize) -> Self {
+        Incoming { bytes: vec![0; len], start: 0, end: 0 }
+    }
+
+    fn grow(&mut self, len: usize) {
+        if self.bytes.len() < len {
+            self.bytes.resize(len, 0);
+        }
+    }
+
+    fn data(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    fn take(&mut self, used: usize) {
+        self.start += used;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Where to read to. What is left is at most the beginning of a record, since reading happens only when nothing
+    /// whole is left; it moves to the front.
+    fn room(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        &mut self.bytes[self.end..]
+    }
+}
+
+/// Waits until `socket` can do `what` (or is broken, which the next call tells), or the deadline is over: then false.
+pub(crate) fn wait_for(socket: &impl std::os::fd::AsFd, what: PollFlags, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(socket, what)], Some(&left)) {
+            Ok(n) => return Ok(n > 0),
+            Err(rustix::io::Errno::INTR) => (),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn timed_out(e: io::Error) -> StreamError {
+    match e.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => StreamError::TimedOut,
+        _ => e.into(),
+    }
+}
+
+/// Receive buffer of a session that has not received a body yet.
+const HANDSHAKE_BUFFER_LEN: usize = 20 * 1024;

@@ -1,1 +1,243 @@
-//! To be written.
+//! Serving what a node has: one thread accepts and waits, a fixed set of workers serves. Floor 5.
+//!
+//! A connection takes this way: `acceptor` (the thread `gpb-accept`, mio) takes it in and waits until it can be read;
+//! `queue` says when it is its turn; a `worker` (threads `gpb-serve-N`) gives the `session` a bounded turn: TLS, whole
+//! requests, answers; `handler` makes an answer of a request from `content`, `roster` and `demand`. Then the acceptor
+//! waits for it again. So idle, slow and hostile connections cost memory only, and little of it.
+
+mod acceptor;
+mod body;
+mod content;
+mod demand;
+#[cfg(test)]
+mod fake;
+mod handler;
+mod listen;
+mod noise;
+mod queue;
+mod roster;
+mod seats;
+mod session;
+mod worker;
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use crossbeam::channel::bounded;
+
+use crate::content::{Catalogue, Entry};
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX};
+use crate::net::Tls;
+use crate::runtime::keystore::Trust;
+use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
+use crate::server::acceptor::{Acceptor, WAKE};
+use crate::server::content::{Content, Sources};
+use crate::server::handler::Handler;
+use crate::server::noise::Noise;
+use crate::server::roster::{Roster, Table};
+use crate::server::seats::Seats;
+use crate::server::worker::{Context, work};
+use crate::store::{Index, Reader, Shelf};
+use crate::swarm::PeerTable;
+
+pub use listen::{ServerError, listen};
+
+/// What a server is made of; most of it is lent by the node.
+pub struct ServerConfig {
+    /// Where it accepts; see [`listen`].
+    pub listeners: Vec<TcpListener>,
+    /// This node's identity.
+    pub tls: Tls,
+    /// Who may connect.
+    pub trust: Arc<Trust>,
+    /// Askers of another network are refused.
+    pub network: String,
+    /// This node's instance.
+    pub instance: u64,
+    /// Program and version, for the logs of others.
+    pub agent: String,
+    /// What is offered.
+    pub catalogue: Arc<Latest<Catalogue>>,
+    /// Reads what is offered; without it only downloads that are under way are served.
+    pub reader: Option<Arc<Reader>>,
+    /// Chunk digests of what is offered.
+    pub index: Option<Arc<Index>>,
+    /// Downloads of this node.
+    pub shelf: Arc<Shelf>,
+    /// Who is there: told to askers, and they are put in. Holds trusted keys only.
+    pub peers: Arc<Watched<PeerTable>>,
+    /// Gives this node's sealed announce, as it is now; empty if it does not announce itself.
+    pub announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    /// Called when the disk gives other bytes for a file than were hashed; whoever keeps the catalogue takes it out.
+    pub report: Arc<dyn Fn(&Entry) + Send + Sync>,
+    /// Limits what is sent.
+    pub upload: Arc<Throttle>,
+    /// Hears of refusals and new peers.
+    pub events: Events,
+    /// Ends the server.
+    pub shutdown: Shutdown,
+    /// Bounds of what it takes on.
+    pub bounds: ServerBounds,
+}
+
+/// Bounds of what a server takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerBounds {
+    /// Threads that serve. Default: twice the processors, at least 4.
+    pub workers: usize,
+    /// Connections in all. Default: [`CONNECTIONS_MAX`].
+    pub connections_max: usize,
+    /// Connections of one key (closed group) or source address (open group). Default: [`CONNECTIONS_PER_KEY_MAX`].
+    pub connections_per_key_max: usize,
+}
+
+/// A running server. Dropping it ends its shutdown signal's threads: it begins the shutdown and joins them.
+pub struct Server {
+    addrs: Vec<SocketAddr>,
+    shutdown: Shutdown,
+    threads: Workers,
+}
+
+impl Server {
+    /// Starts the threads; returns at once.
+    ///
+    /// # Errors
+    /// [`ServerError::Start`]
+    pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let sources = Sources {
+            catalogue: config.catalogue,
+            reader: config.reader,
+            index: config.index,
+            shelf: config.shelf,
+            report: config.report,
+        };
+        let roster = Table {
+            peers: config.peers,
+            network: config.network.clone(),
+            events: config.events.clone(),
+        };
+        Self::start_with(
+            Parts {
+                listeners: config.listeners,
+                tls: config.tls,
+                trust: config.trust,
+                network: config.network,
+                instance: config.instance,
+                agent: config.agent,
+                announce: config.announce,
+                upload: config.upload,
+                events: config.events,
+                shutdown: config.shutdown,
+                bounds: config.bounds,
+            },
+            Arc::new(sources),
+            Arc::new(roster),
+        )
+    }
+
+    /// Where it listens.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    fn start_with(parts: Parts, content: Arc<dyn Content>, roster: Arc<dyn Roster>) -> Result<Self, ServerError> {
+        let bounds = parts.bounds;
+        let workers = bounds.workers.max(1);
+        let addrs = parts.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        let poll = mio::Poll::new().map_err(ServerError::Start)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
+        // One job for every worker that is about to be free; more would be drawn before their turn.
+        let (jobs, jobs_out) = bounded(workers);
+        // Room for whatever workers can have at once, so that they never wait for the accepting thread.
+        let (done_in, done) = bounded(3 * workers);
+        let context = Arc::new(Context {
+            handler: Handler {
+                content,
+                roster,
+                trust: parts.trust,
+                network: parts.network,
+                instance: parts.instance,
+                agent: parts.agent,
+                announce: parts.announce,
+                seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
+                sent: Default::default(),
+                fetchers: Default::default(),
+            },
+            upload: parts.upload,
+            events: parts.events,
+            shutdown: parts.shutdown.clone(),
+            noise: Noise::default(),
+            jobs: jobs_out,
+            lingering: AtomicUsize::new(0),
+            lingering_max: (workers / 2).max(1),
+            parked_output: AtomicUsize::new(0),
+        });
+        let acceptor = Acceptor::new(
+            poll,
+            parts.listeners,
+            parts.tls,
+            context.clone(),
+            (jobs, done),
+            bounds.connections_max,
+        )
+        .map_err(ServerError::Start)?;
+        let mut server = Server {
+            addrs: addrs.map_err(ServerError::Start)?,
+            shutdown: parts.shutdown.clone(),
+            threads: Workers::default(),
+        };
+        let wake = waker.clone();
+        parts.shutdown.on_begin(move || drop(wake.wake()));
+        for n in 0..workers {
+            let (context, done, waker) = (context.clone(), done_in.clone(), waker.clone());
+            let run = move || work(&context, &done, || drop(waker.wake()));
+            server.threads.spawn(&format!("gpb-serve-{n}"), run).map_err(ServerError::Start)?;
+        }
+        server.threads.spawn("gpb-accept", move || acceptor.run()).map_err(ServerError::Start)?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The threads are joined when the field is dropped.
+        self.shutdown.begin();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addrs", &self.addrs).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl Default for ServerBounds {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+        ServerBounds {
+            workers: (2 * cores).max(4),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_key_max: CONNECTIONS_PER_KEY_MAX,
+        }
+    }
+}
+
+/// A configuration without what content and peers come from.
+struct Parts {
+    listeners: Vec<TcpListener>,
+    tls: Tls,
+    trust: Arc<Trust>,
+    network: String,
+    instance: u64,
+    agent: String,
+    announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    upload: Arc<Throttle>,
+    events: Events,
+    shutdown: Shutdown,
+    bounds: ServerBounds,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,31 @@
 //! The index cache: what was hashed once is not hashed again.
 
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::content::{Digest, FileId, Stamp};
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, Table};
+use sha2::Digest as _;
 
-/// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb database in the state directory.
+use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Root, Stamp};
+use crate::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS};
+
+/// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb database in the state
+/// directory.
+///
+/// It is a cache: what cannot be read or written is hashed again, so nothing here fails but the lookup. Several
+/// directories share one database. Each call blocks for disk I/O, and writers wait for each other.
 #[derive(Debug)]
-pub struct Index;
+pub struct Index {
+    database: Database,
+    /// Number of the shared directory, the first half of its keys in `FILES`.
+    dir: u32,
+    /// Whether a failing write was logged: later ones would only say the same.
+    complained: AtomicBool,
+}
 
 /// What is known of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +36,545 @@ pub struct Indexed {
     pub stamp: Stamp,
 }
 
+/// A file that was hashed, to be remembered.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    /// Its name.
+    pub path: RelPath,
+    /// Its content and the state in which it was read.
+    pub indexed: Indexed,
+    /// The digests of its chunks; empty for a file of at most one chunk.
+    pub layer: Vec<Digest>,
+}
+
+/// A view of the index as it was at one moment, for many lookups.
+pub struct Lookup {
+    files: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+    owners: redb::ReadOnlyTable<&'static [u8], u64>,
+    dir: u32,
+    key: Vec<u8>,
+}
+
 impl Index {
     /// Opens `<state>/index.redb` for the directory `dir`; where that is locked or damaged, a temporary one that is
     /// removed at the end, with a log line. Never fails for that reason.
-    pub fn open(state: &Path, dir: &Path) -> std::io::Result<Self> {
-        todo!("{state:?} {dir:?}")
+    ///
+    /// The state directory is created (0700) if it is missing. A damaged database is kept beside as
+    /// `index.redb.damaged` and replaced.
+    ///
+    /// # Errors
+    /// What the system says when not even memory for a temporary database can be had.
+    pub fn open(state: &Path, dir: &Path) -> io::Result<Self> {
+        let name = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
+        let name = name.as_os_str().as_encoded_bytes();
+        match open_lasting(state) {
+            Ok(database) => match prepare(&database, name) {
+                Ok(dir) => return Ok(Index { database, dir, complained: AtomicBool::new(false) }),
+                Err(e) => log::warn!("index not usable, files are hashed anew state={} cause={e}", state.display()),
+            },
+            Err(e) => log::warn!("index not usable, files are hashed anew state={} cause={e}", state.display()),
+        }
+        let database = open_temporary(state).map_err(io::Error::other)?;
+        let dir = prepare(&database, name).map_err(io::Error::other)?;
+        Ok(Index { database, dir, complained: AtomicBool::new(false) })
     }
 
-    /// Digests `first .. first + count` of a file's chunk layer, if it is known whole.
+    /// Begins to look files up; `None` when the database cannot be read. What is recorded later is not seen.
+    pub fn lookup(&self) -> Option<Lookup> {
+        let read = self.database.begin_read().ok()?;
+        let (files, owners) = (read.open_table(FILES).ok()?, read.open_table(OWNERS).ok()?);
+        Some(Lookup { files, owners, dir: self.dir, key: Vec::new() })
+    }
+
+    /// Remembers files, all at once. They are readable at once and durable after the next [`Index::sync`].
+    /// False when that failed, which is logged once: the layers of these files are not there then.
+    pub fn record(&self, files: &[Hashed]) -> bool {
+        self.settle("write", || {
+            self.write(Durability::None, |tables| files.iter().try_for_each(|file| tables.put(self.dir, file)))
+        })
+    }
+
+    /// Forgets one file, and its layer unless another file has it.
+    pub fn forget(&self, path: &RelPath) {
+        self.settle("write", || {
+            self.write(Durability::None, |tables| tables.remove(&file_key(self.dir, path.as_str())))
+        });
+    }
+
+    /// Makes what was recorded durable. Blocks for as long as the disk takes.
+    pub fn sync(&self) {
+        self.settle("sync", || self.write(Durability::Immediate, |_| Ok(())));
+    }
+
+    /// Forgets the files of this directory that `keep` does not list; returns how many they were.
+    ///
+    /// `keep` must be complete: what it does not have is hashed again when it comes back.
+    pub fn prune(&self, keep: &Catalogue) -> u64 {
+        let mut gone = 0;
+        self.settle("prune", || {
+            let mut after = self.dir.to_be_bytes().to_vec();
+            loop {
+                let (keys, next) = self.unlisted(keep, &after)?;
+                gone += keys.len() as u64;
+                if !keys.is_empty() {
+                    self.write(Durability::None, |tables| keys.iter().try_for_each(|key| tables.remove(key)))?;
+                }
+                match next {
+                    Some(next) => after = next,
+                    None => return Ok(()),
+                }
+            }
+        });
+        gone
+    }
+
+    /// Digests `first .. first + count` of a file's chunk layer, if it is known whole. `None` also for what lies
+    /// beyond its end, and for a damaged record: the file must be hashed again then.
     pub fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>> {
-        todo!("{id} {first} {count}")
+        let end = first.checked_add(count)?;
+        let geometry = Geometry::new(id.len);
+        if !geometry.needs_layer() || end > geometry.chunk_count() {
+            return None;
+        }
+        let read = self.database.begin_read().ok()?;
+        let table = read.open_table(LAYERS).ok()?;
+        let mut digests = Vec::with_capacity(count as usize);
+        for record in first / INDEX_RECORD_DIGESTS..end.div_ceil(INDEX_RECORD_DIGESTS) {
+            let value = table.get(layer_key(id, record).as_slice()).ok()??;
+            let stored = layer_record(value.value())?;
+            let start = record * INDEX_RECORD_DIGESTS;
+            let expected = INDEX_RECORD_DIGESTS.min(geometry.chunk_count() - start) as usize;
+            if stored.len() != expected {
+                return None;
+            }
+            let from = first.saturating_sub(start) as usize;
+            let to = ((end - start) as usize).min(expected);
+            digests.extend(stored.get(from..to)?.iter().map(|d| Digest(*d)));
+        }
+        Some(digests)
+    }
+
+    fn write(&self, durability: Durability, run: impl FnOnce(&mut Tables<'_>) -> Outcome<()>) -> Outcome<()> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(durability)?;
+        {
+            let mut tables = Tables {
+                files: transaction.open_table(FILES)?,
+                layers: transaction.open_table(LAYERS)?,
+                owners: transaction.open_table(OWNERS)?,
+            };
+            run(&mut tables)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn settle(&self, what: &str, run: impl FnOnce() -> Outcome<()>) -> bool {
+        let outcome = run();
+        if let Err(e) = &outcome
+            && !self.complained.swap(true, Ordering::Relaxed)
+        {
+            log::warn!("index {what} failed, files are hashed anew next time cause={e}");
+        }
+        outcome.is_ok()
+    }
+
+    /// Keys after `after` that `keep` does not have, and where to go on.
+    fn unlisted(&self, keep: &Catalogue, after: &[u8]) -> Outcome<(Vec<Vec<u8>>, Option<Vec<u8>>)> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(FILES)?;
+        let mut gone = Vec::new();
+        for (seen, row) in table.range(after..)?.enumerate() {
+            let row = row?;
+            let key = row.0.value();
+            let Some(path) = key.strip_prefix(self.dir.to_be_bytes().as_slice()) else { return Ok((gone, None)) };
+            if seen >= PRUNE_STEP {
+                return Ok((gone, Some(key.to_vec())));
+            }
+            if !path.is_empty() && std::str::from_utf8(path).ok().and_then(|p| keep.get(p)).is_none() {
+                gone.push(key.to_vec());
+            }
+        }
+        Ok((gone, None))
+    }
+}
+
+impl Lookup {
+    /// What is known of `path`, if it was in the state `stamp` with `len` bytes when it was hashed. A file of
+    /// several chunks is known only with its layer.
+    pub fn get(&mut self, path: &str, len: u64, stamp: &Stamp) -> Option<FileId> {
+        self.key.clear();
+        self.key.extend_from_slice(&self.dir.to_be_bytes());
+        self.key.extend_from_slice(path.as_bytes());
+        let known = self.files.get(self.key.as_slice()).ok()?.and_then(|v| decode(v.value()))?;
+        if known.stamp != *stamp || known.id.len != len {
+            return None;
+        }
+        if Geometry::new(len).needs_layer() {
+            self.owners.get(owner_key(&known.id).as_slice()).ok()??;
+        }
+        Some(known.id)
+    }
+}
+
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lookup").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+type Outcome<T> = Result<T, redb::Error>;
+type Definition<V> = redb::TableDefinition<'static, &'static [u8], V>;
+
+// The number in a table's name is the version of its records: another format takes another table.
+/// Directory number, path -> state and identity.
+const FILES: Definition<&[u8]> = Definition::new("files.1");
+/// Identity, record number -> check and digests.
+const LAYERS: Definition<&[u8]> = Definition::new("layers.1");
+/// Identity of a file of several chunks -> number of paths that have it. Its layer lives as long as one does.
+const OWNERS: Definition<u64> = Definition::new("owners.1");
+/// Path of a shared directory -> its number.
+const DIRS: Definition<u32> = Definition::new("dirs.1");
+
+/// Keys that are looked at between two writes while pruning.
+const PRUNE_STEP: usize = 8192;
+
+struct Tables<'t> {
+    files: Table<'t, &'static [u8], &'static [u8]>,
+    layers: Table<'t, &'static [u8], &'static [u8]>,
+    owners: Table<'t, &'static [u8], u64>,
+}
+
+impl Tables<'_> {
+    fn put(&mut self, dir: u32, file: &Hashed) -> Outcome<()> {
+        let key = file_key(dir, file.path.as_str());
+        let old = self.files.insert(key.as_slice(), encode(&file.indexed).as_slice())?.and_then(|v| decode(v.value()));
+        // The new owner comes first, so that a layer that stays is not removed and written again.
+        if !file.layer.is_empty() {
+            let owner = owner_key(&file.indexed.id);
+            let owners = self.owners.get(owner.as_slice())?.map_or(0, |v| v.value());
+            self.owners.insert(owner.as_slice(), owners + 1)?;
+            // Written even when it is there: a record that was damaged is mended by hashing the file again.
+            for (record, digests) in file.layer.chunks(INDEX_RECORD_DIGESTS as usize).enumerate() {
+                let key = layer_key(&file.indexed.id, record as u32);
+                self.layers.insert(key.as_slice(), layer_value(digests).as_slice())?;
+            }
+        }
+        old.map_or(Ok(()), |old| self.disown(&old.id))
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Outcome<()> {
+        let old = self.files.remove(key)?.and_then(|v| decode(v.value()));
+        old.map_or(Ok(()), |old| self.disown(&old.id))
+    }
+
+    fn disown(&mut self, id: &FileId) -> Outcome<()> {
+        let geometry = Geometry::new(id.len);
+        if !geometry.needs_layer() {
+            return Ok(());
+        }
+        let owner = owner_key(id);
+        let owners = self.owners.get(owner.as_slice())?.map(|v| v.value());
+        match owners {
+            Some(owners @ 2..) => {
+                self.owners.insert(owner.as_slice(), owners - 1)?;
+            }
+            _ => {
+                self.owners.remove(owner.as_slice())?;
+                for record in 0..geometry.chunk_count().div_ceil(INDEX_RECORD_DIGESTS) {
+                    self.layers.remove(layer_key(id, record).as_slice())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    let path = state.join("index.redb");
+    // redb may panic on a file that it did not write; a check of all its pages at the start makes that an error in
+    // nearly all cases, and what is left of them is caught.
+    let open = || {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        builder().set_check_integrity_on_open(true).create_with_backend(FileBackend::new(file)?)
+    };
+    let guarded = || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+            .unwrap_or_else(|_| Err(StorageError::Corrupted("panic while opening".into()).into()))
+    };
+    match guarded() {
+        Err(e) if is_damage(&e) => {
+            let aside = state.join("index.redb.damaged");
+            log::warn!("index damaged, made anew path={} kept={} cause={e}", path.display(), aside.display());
+            std::fs::rename(&path, &aside)?;
+            guarded()
+        }
+        opened => opened,
+    }
+}
+
+/// A database in a file that has no name, so that nothing is left of it however the process ends.
+fn open_temporary(state: &Path) -> Result<Database, DatabaseError> {
+    for dir in [state, &std::env::temp_dir()] {
+        match unnamed_file(dir).map_err(DatabaseError::from).and_then(|f| FileBackend::new(f)) {
+            Ok(backend) => return builder().create_with_backend(backend),
+            Err(e) => log::debug!("no temporary index dir={} cause={e}", dir.display()),
+        }
+    }
+    builder().create_with_backend(InMemoryBackend::new())
+}
+
+fn unnamed_file(dir: &Path) -> io::Result<File> {
+    let path = dir.join(format!("index-{}-{:016x}.tmp", std::process::id(), rand::random::<u64>()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(INDEX_CACHE_LEN);
+    builder
+}
+
+/// Whether the file is no database of ours, as against one that cannot be had now.
+fn is_damage(e: &DatabaseError) -> bool {
+    match e {
+        DatabaseError::UpgradeRequired(_) => true,
+        DatabaseError::Storage(StorageError::Io(e)) => {
+            matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        _ => false,
+    }
+}
+
+/// Makes the tables and finds the number of the directory `name`.
+fn prepare(database: &Database, name: &[u8]) -> Outcome<u32> {
+    let transaction = database.begin_write()?;
+    let number = {
+        let mut dirs = transaction.open_table(DIRS)?;
+        let known = dirs.get(name)?.map(|v| v.value());
+        match known {
+            Some(number) => number,
+            None => {
+                let mut next = 0;
+                for row in dirs.iter()? {
+                    next = next.max(row?.1.value() + 1);
+                }
+                dirs.insert(name, next)?;
+                next
+            }
+        }
+    };
+    transaction.open_table(FILES)?;
+    transaction.open_table(LAYERS)?;
+    transaction.open_table(OWNERS)?;
+    transaction.commit()?;
+    Ok(number)
+}
+
+fn file_key(dir: u32, path: &str) -> Vec<u8> {
+    [dir.to_be_bytes().as_slice(), path.as_bytes()].concat()
+}
+
+fn owner_key(id: &FileId) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(&id.root.0.0);
+    key[32..].copy_from_slice(&id.len.to_be_bytes());
+    key
+}
+
+fn layer_key(id: &FileId, record: u32) -> [u8; 44] {
+    let mut key = [0; 44];
+    key[..40].copy_from_slice(&owner_key(id));
+    key[40..].copy_from_slice(&record.to_be_bytes());
+    key
+}
+
+fn encode(indexed: &Indexed) -> [u8; 64] {
+    let mut out = [0; 64];
+    out[..32].copy_from_slice(&indexed.id.root.0.0);
+    out[32..40].copy_from_slice(&indexed.id.len.to_le_bytes());
+    out[40..48].copy_from_slice(&indexed.stamp.mtime_ns.to_le_bytes());
+    out[48..56].copy_from_slice(&indexed.stamp.ctime_ns.to_le_bytes());
+    out[56..].copy_from_slice(&indexed.stamp.inode.to_le_bytes());
+    out
+}
+
+fn decode(bytes: &[u8]) -> Option<Indexed> {
+    let (root, rest) = bytes.split_first_chunk::<32>()?;
+    let (numbers, []) = rest.as_chunks::<8>() else { return None };
+    let [len, mtime, ctime, inode] = numbers else { return None };
+    Some(Indexed {
+        id: FileId { root: Root(Digest(*root)), len: u64::from_le_bytes(*len) },
+        stamp: Stamp {
+            mtime_ns: i64::from_le_bytes(*mtime),
+            ctime_ns: i64::from_le_bytes(*ctime),
+            inode: u64::from_le_bytes(*inode),
+        },
+    })
+}
+
+/// A record begins with a check of its digests: a wrong list would make this peer a liar in the eyes of others.
+fn layer_value(digests: &[Digest]) -> Vec<u8> {
+    let mut out = vec![0; CHECK_LEN];
+    digests.iter().for_each(|d| out.extend_from_slice(&d.0));
+    let check = sha2::Sha256::digest(&out[CHECK_LEN..]);
+    out[..CHECK_LEN].copy_from_slice(&check[..CHECK_LEN]);
+    out
+}
+
+fn layer_record(value: &[u8]) -> Option<&[[u8; 32]]> {
+    let (check, bytes) = value.split_at_checked(CHECK_LEN)?;
+    let (digests, []) = bytes.as_chunks::<32>() else { return None };
+    (sha2::Sha256::digest(bytes)[..CHECK_LEN] == *check).then_some(digests)
+}
+
+const CHECK_LEN: usize = 8;
+
+const _: () = assert!(INDEX_RECORD_DIGESTS as usize * 32 + CHECK_LEN + 44 + 64 <= 32 * 1024);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::content::Entry;
+
+    fn hashed(path: &str, chunks: u32, byte: u8) -> Hashed {
+        let len = if chunks == 1 { 7 } else { chunks as u64 * 262_144 };
+        let layer: Vec<Digest> = if chunks == 1 { Vec::new() } else { (0..chunks).map(|i| digest(byte, i)).collect() };
+        let indexed = Indexed {
+            id: FileId { root: Root(digest(byte, u32::MAX)), len },
+            stamp: Stamp { mtime_ns: -5, ctime_ns: 1 << 60, inode: byte as u64 },
+        };
+        Hashed { path: RelPath::new(path).unwrap(), indexed, layer }
+    }
+
+    fn digest(byte: u8, i: u32) -> Digest {
+        let mut d = [byte; 32];
+        d[..4].copy_from_slice(&i.to_be_bytes());
+        Digest(d)
+    }
+
+    fn known(index: &Index, h: &Hashed) -> bool {
+        let found = index.lookup().unwrap().get(h.path.as_str(), h.indexed.id.len, &h.indexed.stamp);
+        assert!(found.is_none_or(|id| id == h.indexed.id));
+        found.is_some()
+    }
+
+    #[test]
+    fn what_was_recorded_is_known_after_a_restart() {
+        let tmp = tempfile::tempdir().unwrap();
+        let state = tmp.path().join("deep/state");
+        let files = [hashed("a", 1, 1), hashed("b/c", 2500, 2)];
+        let index = Index::open(&state, tmp.path()).unwrap();
+        assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(index.record(&files));
+        index.sync();
+        drop(index);
+        let index = Index::open(&state, tmp.path()).unwrap();
+        assert!(files.iter().all(|f| known(&index, f)));
+        let id = files[1].indexed.id;
+        for (first, count) in [(0, 2500), (0, 1), (999, 2), (1000, 1000), (2499, 1), (100, 0)] {
+            let expected = &files[1].layer[first as usize..(first + count) as usize];
+            assert_eq!(index.layer(&id, first, count).as_deref(), Some(expected), "{first} {count}");
+        }
+        assert_eq!(index.layer(&id, 2499, 2), None);
+        assert_eq!(index.layer(&id, u32::MAX, 2), None);
+        assert_eq!(index.layer(&files[0].indexed.id, 0, 1), None);
+        let mut lookup = index.lookup().unwrap();
+        let Indexed { id, stamp } = files[0].indexed;
+        assert_eq!(lookup.get("a", id.len + 1, &stamp), None);
+        assert_eq!(lookup.get("a", id.len, &Stamp { ctime_ns: 0, ..stamp }), None);
+        assert_eq!(lookup.get("b", id.len, &stamp), None);
+    }
+
+    #[test]
+    fn other_directories_do_not_mix() {
+        let tmp = tempfile::tempdir().unwrap();
+        for dir in ["one", "two"] {
+            fs::create_dir(tmp.path().join(dir)).unwrap();
+        }
+        let index = Index::open(tmp.path(), &tmp.path().join("one")).unwrap();
+        index.record(&[hashed("a", 2, 1)]);
+        drop(index);
+        let index = Index::open(tmp.path(), &tmp.path().join("two")).unwrap();
+        assert!(!known(&index, &hashed("a", 2, 1)));
+        index.prune(&Catalogue::default());
+        drop(index);
+        let index = Index::open(tmp.path(), &tmp.path().join("one")).unwrap();
+        assert!(known(&index, &hashed("a", 2, 1)));
+    }
+
+    #[test]
+    fn a_layer_lives_as_long_as_a_file_that_has_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let index = Index::open(tmp.path(), tmp.path()).unwrap();
+        let (x, y, z) = (hashed("x", 3, 1), hashed("y", 3, 1), hashed("z", 3, 9));
+        assert!(index.record(&[x.clone(), y.clone(), z.clone()]));
+        let keep = Entry { path: y.path.clone(), id: y.indexed.id, stamp: y.indexed.stamp };
+        assert_eq!(index.prune(&Catalogue::new(1, vec![keep])), 2);
+        assert!(!known(&index, &x) && known(&index, &y) && !known(&index, &z));
+        assert!(index.layer(&x.indexed.id, 0, 3).is_some());
+        assert!(index.layer(&z.indexed.id, 0, 3).is_none());
+        index.record(&[Hashed { path: y.path.clone(), ..z.clone() }]);
+        assert!(index.layer(&x.indexed.id, 0, 3).is_none() && index.layer(&z.indexed.id, 0, 3).is_some());
+        index.record(&[Hashed { path: y.path.clone(), ..z.clone() }]);
+        index.forget(&y.path);
+        assert!(index.layer(&z.indexed.id, 0, 3).is_none());
+    }
+
+    #[test]
+    fn a_locked_index_is_replaced_for_the_time_being() {
+        let tmp = tempfile::tempdir().unwrap();
+        let first = Index::open(tmp.path(), tmp.path()).unwrap();
+        first.record(&[hashed("a", 2, 1)]);
+        let second = Index::open(tmp.path(), tmp.path()).unwrap();
+        assert!(!known(&second, &hashed("a", 2, 1)));
+        assert!(second.record(&[hashed("b", 2, 2)]) && known(&second, &hashed("b", 2, 2)));
+        drop((first, second));
+        let third = Index::open(tmp.path(), tmp.path()).unwrap();
+        assert!(known(&third, &hashed("a", 2, 1)) && !known(&third, &hashed("b", 2, 2)));
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1, "nothing is left of the temporary one");
+    }
+
+    #[test]
+    fn a_damaged_index_is_made_anew() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("index.redb");
+        let files: Vec<Hashed> = (0..200).map(|i| hashed(&format!("f{i}"), 40, i as u8)).collect();
+        for damage in ["garbage", "short", "truncated", "flipped"] {
+            let index = Index::open(tmp.path(), tmp.path()).unwrap();
+            assert!(index.record(&files));
+            drop(index);
+            let mut bytes = fs::read(&path).unwrap();
+            match damage {
+                "garbage" => bytes = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect(),
+                "short" => bytes.truncate(100),
+                "truncated" => bytes.truncate(bytes.len() / 2),
+                _ => bytes[8192..].iter_mut().step_by(97).for_each(|b| *b ^= 0x55),
+            }
+            fs::write(&path, bytes).unwrap();
+            let index = Index::open(tmp.path(), tmp.path()).unwrap();
+            assert!(files.iter().all(|f| !known(&index, f)), "{damage}");
+            assert!(index.record(&files) && files.iter().all(|f| known(&index, f)), "{damage}");
+            drop(index);
+            let index = Index::open(tmp.path(), tmp.path()).unwrap();
+            assert!(files.iter().all(|f| known(&index, f)), "{damage}");
+            drop(index);
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_had_is_no_error() {
+        let tmp = tempfile::tempdir().unwrap();
+        fs::write(tmp.path().join("file"), "").unwrap();
+        let index = Index::open(&tmp.path().join("file/state"), tmp.path()).unwrap();
+        assert!(index.record(&[hashed("a", 2, 1)]) && known(&index, &hashed("a", 2, 1)));
     }
 }

@@ -1,18 +1,33 @@
 //! Reading what is shared, with proof that it did not change meanwhile.
 
+use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::content::{ChunkSpan, Entry};
+use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
+use crate::limits::{OPEN_FILES_MAX, READ_LEN};
+use crate::store::beneath::{Beneath, stamp_of};
 
 /// Reads files of a shared directory by their catalogue entry. Opens them beneath the directory, never through a
-/// symlink that leaves it. Keeps a bounded number of files open.
+/// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files open between two chunks.
 #[derive(Debug)]
-pub struct Reader;
+pub struct Reader {
+    dir: Beneath,
+    /// The files that were read last, the newest at the front.
+    open: Mutex<VecDeque<(Entry, Arc<File>)>>,
+}
 
 /// One chunk being read: opened, stat'ed before the first byte and after the last one.
 #[derive(Debug)]
-pub struct ChunkReader;
+pub struct ChunkReader {
+    file: Arc<File>,
+    entry: Entry,
+    offset: u64,
+    left: u64,
+}
 
 impl Reader {
     /// Opens the shared directory.
@@ -20,7 +35,7 @@ impl Reader {
     /// # Errors
     /// What the system says.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        todo!("{dir:?}")
+        Ok(Reader { dir: Beneath::open(dir)?, open: Mutex::default() })
     }
 
     /// Begins to read `span` of `entry`. `Ok(None)`: the file is gone or no longer in the state of `entry.stamp`.
@@ -28,21 +43,248 @@ impl Reader {
     /// # Errors
     /// What the system says.
     pub fn chunk(&self, entry: &Entry, span: ChunkSpan) -> io::Result<Option<ChunkReader>> {
-        todo!("{entry:?} {span:?}")
+        if let Some(file) = self.opened(entry) {
+            if is_unchanged(&file, entry) {
+                return Ok(Some(ChunkReader::new(file, entry, span)));
+            }
+            // Another file may have that name now, or the old one changed: only a new look tells.
+            self.forget(entry);
+        }
+        let mut found = self.fresh(entry)?;
+        // Perhaps it was looked for in a directory that another one has replaced.
+        if found.is_none() && self.dir.refresh().unwrap_or(false) {
+            found = self.fresh(entry)?;
+        }
+        let Some(file) = found else { return Ok(None) };
+        self.keep(entry, &file);
+        Ok(Some(ChunkReader::new(file, entry, span)))
+    }
+
+    /// Reads chunk `index` of `entry` and compares it with `digest`, its digest in the chunk layer; a file of one
+    /// chunk is compared with its root. `Ok(None)`: the file is gone or changed, so nothing was learned.
+    ///
+    /// `Ok(Some(false))` means that the disk gives other bytes than those that were hashed, although size and times
+    /// are the same. Needs [`READ_LEN`] bytes of memory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn verify_chunk(&self, entry: &Entry, index: ChunkIndex, digest: Option<&Digest>) -> io::Result<Option<bool>> {
+        let geometry = Geometry::new(entry.id.len);
+        let Some(mut chunk) = self.chunk(entry, geometry.span(index))? else { return Ok(None) };
+        let mut blocks = merkle::Blocks::new();
+        let mut buffer = vec![0; READ_LEN];
+        loop {
+            match chunk.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => blocks.push(&buffer[..len]),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+        if !chunk.unchanged() {
+            return Ok(None);
+        }
+        Ok(Some(match digest {
+            Some(digest) if geometry.needs_layer() => blocks.finish_chunk(geometry.chunk_height()) == *digest,
+            _ => !geometry.needs_layer() && blocks.finish_root() == entry.id.root.0,
+        }))
+    }
+
+    /// Closes the files that were removed or changed since they were read, so that their space can be freed. Worth a
+    /// call when the catalogue has changed.
+    pub fn close_stale(&self) {
+        let kept = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut fresh: VecDeque<_> = kept.into_iter().filter(|(e, f)| is_unchanged(f, e)).collect();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Files that were opened meanwhile are the newest ones.
+        open.append(&mut fresh);
+        let kept = OPEN_FILES_MAX.min(open.len());
+        let beyond = open.split_off(kept);
+        drop(open);
+        drop(beyond);
+    }
+
+    fn fresh(&self, entry: &Entry) -> io::Result<Option<Arc<File>>> {
+        match self.dir.open_file(entry.path.as_str()) {
+            Ok((file, meta)) if meta.len() == entry.id.len && stamp_of(&meta) == entry.stamp => {
+                Ok(Some(Arc::new(file)))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if is_gone(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn opened(&self, entry: &Entry) -> Option<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = open.iter().position(|(e, _)| e == entry)?;
+        let found = open.remove(at)?;
+        let file = found.1.clone();
+        open.push_front(found);
+        Some(file)
+    }
+
+    fn keep(&self, entry: &Entry, file: &Arc<File>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push_front((entry.clone(), file.clone()));
+        let oldest = if open.len() > OPEN_FILES_MAX { open.pop_back() } else { None };
+        drop(open);
+        // Closing may do I/O, so it happens outside of the lock.
+        drop(oldest);
+    }
+
+    fn forget(&self, entry: &Entry) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = open.iter().position(|(e, _)| e == entry);
+        let stale = at.and_then(|at| open.remove(at));
+        drop(open);
+        drop(stale);
     }
 }
 
 impl ChunkReader {
+    fn new(file: Arc<File>, entry: &Entry, span: ChunkSpan) -> Self {
+        ChunkReader { file, entry: entry.clone(), offset: span.offset, left: span.len as u64 }
+    }
+
     /// Fills `into` as far as the chunk goes on, from where the last call ended; 0 at its end.
     ///
     /// # Errors
-    /// What the system says; also when the file ends early.
+    /// What the system says; also when the file ends early (`UnexpectedEof`).
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        todo!("{}", into.len())
+        let len = self.left.min(into.len() as u64) as usize;
+        self.file.read_exact_at(&mut into[..len], self.offset)?;
+        self.offset += len as u64;
+        self.left -= len as u64;
+        Ok(len)
     }
 
     /// After the last byte: whether the file is still in the state in which it was hashed.
     pub fn unchanged(&self) -> bool {
-        todo!()
+        is_unchanged(&self.file, &self.entry)
+    }
+}
+
+/// Removing or replacing a file changes the inode that stays open (its link count, so its ctime), so looking at the
+/// open file is enough.
+fn is_unchanged(file: &File, entry: &Entry) -> bool {
+    file.metadata().is_ok_and(|m| m.len() == entry.id.len && stamp_of(&m) == entry.stamp)
+}
+
+fn is_gone(e: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(e.kind(), NotFound | NotADirectory | IsADirectory | InvalidInput | PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::content::{FileId, RelPath, Root};
+
+    fn shared(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Reader, Vec<Entry>) {
+        let tmp = tempfile::tempdir().unwrap();
+        let entries = files
+            .iter()
+            .map(|(name, bytes)| {
+                fs::write(tmp.path().join(name), bytes).unwrap();
+                entry(tmp.path(), name, bytes)
+            })
+            .collect();
+        let reader = Reader::open(tmp.path()).unwrap();
+        (tmp, reader, entries)
+    }
+
+    fn entry(dir: &Path, name: &str, bytes: &[u8]) -> Entry {
+        let stamp = stamp_of(&fs::metadata(dir.join(name)).unwrap());
+        let id = FileId { root: Root(merkle::root_of_bytes(bytes)), len: bytes.len() as u64 };
+        Entry { path: RelPath::new(name).unwrap(), id, stamp }
+    }
+
+    fn span(entry: &Entry, index: u32) -> ChunkSpan {
+        let g = Geometry::new(entry.id.len);
+        g.span(g.chunk(index).unwrap())
+    }
+
+    fn content(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn chunks_come_as_they_are_in_the_file() {
+        let bytes = content(600_000);
+        let (_tmp, reader, entries) = shared(&[("f", &bytes)]);
+        for index in [2, 0, 1] {
+            let s = span(&entries[0], index);
+            let mut chunk = reader.chunk(&entries[0], s).unwrap().unwrap();
+            let (mut got, mut buffer) = (Vec::new(), [0; 5000]);
+            while let n @ 1.. = chunk.read(&mut buffer).unwrap() {
+                got.extend_from_slice(&buffer[..n]);
+            }
+            assert!(got == bytes[s.offset as usize..][..s.len as usize] && chunk.unchanged());
+        }
+        assert_eq!(reader.open.lock().unwrap().len(), 1, "the file stays open");
+    }
+
+    #[test]
+    fn a_changed_replaced_or_removed_file_is_gone() {
+        let bytes = content(1000);
+        let (tmp, reader, entries) = shared(&[("a", &bytes), ("b", &bytes), ("c", &bytes), ("d", &bytes)]);
+        let begun: Vec<_> = entries.iter().map(|e| reader.chunk(e, span(e, 0)).unwrap().unwrap()).collect();
+        assert!(begun.iter().all(ChunkReader::unchanged));
+        let written = fs::File::options().write(true).open(tmp.path().join("a")).unwrap();
+        written.write_all_at(b"x", 1).unwrap();
+        written.set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::remove_file(tmp.path().join("b")).unwrap();
+        fs::write(tmp.path().join("new"), &bytes).unwrap();
+        fs::rename(tmp.path().join("new"), tmp.path().join("c")).unwrap();
+        fs::File::options().write(true).open(tmp.path().join("d")).unwrap().set_len(10).unwrap();
+        for (mut chunk, e) in begun.into_iter().zip(&entries) {
+            let _ = chunk.read(&mut [0; 2000]);
+            assert!(!chunk.unchanged(), "{}", e.path);
+            assert!(reader.chunk(e, span(e, 0)).unwrap().is_none(), "{}", e.path);
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_an_error_not_padding() {
+        let (tmp, reader, entries) = shared(&[("f", &content(1000))]);
+        let mut chunk = reader.chunk(&entries[0], span(&entries[0], 0)).unwrap().unwrap();
+        fs::File::options().write(true).open(tmp.path().join("f")).unwrap().set_len(10).unwrap();
+        assert_eq!(chunk.read(&mut [0; 1000]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn open_files_are_bounded() {
+        let names: Vec<String> = (0..OPEN_FILES_MAX + 5).map(|i| i.to_string()).collect();
+        let files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), b"x".as_slice())).collect();
+        let (tmp, reader, entries) = shared(&files);
+        for e in &entries {
+            assert!(reader.chunk(e, span(e, 0)).unwrap().is_some());
+        }
+        assert_eq!(reader.open.lock().unwrap().len(), OPEN_FILES_MAX);
+        for e in &entries[10..] {
+            fs::remove_file(tmp.path().join(e.path.as_str())).unwrap();
+        }
+        reader.close_stale();
+        assert_eq!(reader.open.lock().unwrap().len(), 5, "what is gone does not stay open");
+    }
+
+    #[test]
+    fn a_disk_that_lies_is_found_out() {
+        let (tmp, reader, entries) = shared(&[("one", &content(1000)), ("two", &content(300_000))]);
+        let g = Geometry::new(300_000);
+        let (first, last) = (g.chunk(0).unwrap(), g.chunk(1).unwrap());
+        let digests: Vec<Digest> =
+            content(300_000).chunks(262_144).map(|c| merkle::chunk_digest(c, g.chunk_height())).collect();
+        assert_eq!(reader.verify_chunk(&entries[0], first, None).unwrap(), Some(true));
+        assert_eq!(reader.verify_chunk(&entries[1], last, Some(&digests[1])).unwrap(), Some(true));
+        assert_eq!(reader.verify_chunk(&entries[1], first, Some(&digests[1])).unwrap(), Some(false));
+        let mut lied = entries[0].clone();
+        lied.id.root = Root(Digest([9; 32]));
+        assert_eq!(reader.verify_chunk(&lied, first, None).unwrap(), Some(false));
+        fs::remove_file(tmp.path().join("one")).unwrap();
+        assert_eq!(reader.verify_chunk(&entries[0], first, None).unwrap(), None);
     }
 }

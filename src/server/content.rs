@@ -1,0 +1,203 @@
+//! Where what is served comes from: the shared directory and the downloads of this node.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
+use crate::runtime::Latest;
+use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
+
+/// What the handler serves from.
+pub(crate) trait Content: Send + Sync {
+    /// What is offered by name, now.
+    fn catalogue(&self) -> Arc<Catalogue>;
+
+    /// How much of a file there is.
+    fn held(&self, id: &FileId) -> Held;
+
+    /// Chunk digests of a file that is held, if all of that range are known.
+    fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>>;
+
+    /// Begins to read a chunk.
+    fn open(&self, id: &FileId, index: ChunkIndex) -> Result<Box<dyn ChunkBody>, Absent>;
+
+    /// Reads a chunk and compares it with its digest; what the disk falsified is withdrawn. True if something was.
+    fn audit(&self, id: &FileId, index: ChunkIndex) -> bool;
+}
+
+/// The bytes of one chunk.
+pub(crate) trait ChunkBody: Send {
+    /// Fills `into` as far as the chunk goes on; 0 at its end.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// After the last byte: whether all of them are from the state that was hashed.
+    fn unchanged(&self) -> bool;
+}
+
+/// How much of a file is held.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Nothing,
+    Whole,
+    Partly(Bitfield),
+}
+
+/// Why there is no chunk to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It is not offered.
+    NotFound,
+    /// It is offered, but the disk no longer has it.
+    Gone,
+}
+
+/// The shared directory, what is known of it, and the downloads.
+pub(crate) struct Sources {
+    pub(crate) catalogue: Arc<Latest<Catalogue>>,
+    pub(crate) reader: Option<Arc<Reader>>,
+    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) report: Arc<dyn Fn(&Entry) + Send + Sync>,
+}
+
+impl Content for Sources {
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.get()
+    }
+
+    fn held(&self, id: &FileId) -> Held {
+        if self.catalogue.get().find(id).next().is_some() {
+            return Held::Whole;
+        }
+        match self.shelf.get(id) {
+            Some(Shelved::Whole(..)) => Held::Whole,
+            Some(Shelved::Partial(file)) => Held::Partly(file.have()),
+            None => Held::Nothing,
+        }
+    }
+
+    fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>> {
+        let from_manifest = |m: &Manifest| {
+            let first = first as usize;
+            m.layer().get(first..first.checked_add(count as usize)?).map(<[_]>::to_vec)
+        };
+        let offered = self.catalogue.get().find(id).next().is_some();
+        let known = offered.then(|| self.index.as_ref()?.layer(id, first, count)).flatten();
+        known.or_else(|| match self.shelf.get(id)? {
+            Shelved::Whole(_, manifest) => from_manifest(&manifest),
+            Shelved::Partial(file) => from_manifest(file.manifest()),
+        })
+    }
+
+    fn open(&self, id: &FileId, index: ChunkIndex) -> Result<Box<dyn ChunkBody>, Absent> {
+        let span = Geometry::new(id.len).span(index);
+        let mut absent = Absent::NotFound;
+        for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
+            match self.open_entry(entry, span) {
+                Some(body) => return Ok(body),
+                None => absent = Absent::Gone,
+            }
+        }
+        match self.shelf.get(id) {
+            Some(Shelved::Whole(entry, _)) => self.open_entry(&entry, span).ok_or(Absent::Gone),
+            Some(Shelved::Partial(file)) if file.have().contains(index) => {
+                Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
+            }
+            _ => Err(absent),
+        }
+    }
+
+    fn audit(&self, id: &FileId, index: ChunkIndex) -> bool {
+        let mut withdrawn = false;
+        for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
+            let digest = self.index.as_ref().and_then(|i| i.layer(id, index.get(), 1)).and_then(|l| l.first().copied());
+            if self.is_falsified(entry, index, digest.as_ref()) {
+                (self.report)(entry);
+                withdrawn = true;
+            }
+        }
+        match self.shelf.get(id) {
+            Some(Shelved::Whole(entry, manifest))
+                if self.is_falsified(&entry, index, manifest.layer().get(index.as_usize())) =>
+            {
+                self.shelf.remove(id);
+                (self.report)(&entry);
+                true
+            }
+            Some(Shelved::Partial(file)) if is_partial_falsified(&file, index) => {
+                self.shelf.remove(id);
+                log::warn!("not serving a download whose bytes on disk changed file={id} chunk={}", index.get());
+                true
+            }
+            _ => withdrawn,
+        }
+    }
+}
+
+impl Sources {
+    /// `None` when the file is gone, changed or unreadable.
+    fn open_entry(&self, entry: &Entry, span: ChunkSpan) -> Option<Box<dyn ChunkBody>> {
+        match self.reader.as_ref()?.chunk(entry, span) {
+            Ok(body) => body.map(|b| Box::new(b) as Box<dyn ChunkBody>),
+            Err(e) => {
+                log::debug!("cannot read path={} error=\"{e}\"", entry.path);
+                None
+            }
+        }
+    }
+
+    /// Whether the disk gives other bytes than were hashed although the file looks the same.
+    fn is_falsified(&self, entry: &Entry, index: ChunkIndex, digest: Option<&Digest>) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        match reader.verify_chunk(entry, index, digest) {
+            // Without the digest nothing can be compared, unless the file is one chunk.
+            Ok(Some(same)) => !same && (digest.is_some() || !Geometry::new(entry.id.len).needs_layer()),
+            Ok(None) => false,
+            Err(e) => {
+                log::warn!("cannot check path={} chunk={} error=\"{e}\"", entry.path, index.get());
+                false
+            }
+        }
+    }
+}
+
+fn is_partial_falsified(file: &PartialFile, index: ChunkIndex) -> bool {
+    let manifest = file.manifest();
+    let span = manifest.geometry().span(index);
+    let mut bytes = vec![0; span.len as usize];
+    file.have().contains(index) && file.read_at(span.offset, &mut bytes).is_ok() && !manifest.verify(index, &bytes)
+}
+
+impl ChunkBody for ChunkReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        ChunkReader::read(self, into)
+    }
+
+    fn unchanged(&self) -> bool {
+        ChunkReader::unchanged(self)
+    }
+}
+
+/// A verified chunk of a download that is under way; nobody else writes to that file.
+struct PartialBody {
+    file: Arc<PartialFile>,
+    offset: u64,
+    left: usize,
+}
+
+impl ChunkBody for PartialBody {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = into.len().min(self.left);
+        self.file.read_at(self.offset, &mut into[..n]).map_err(io::Error::other)?;
+        self.offset += n as u64;
+        self.left -= n;
+        Ok(n)
+    }
+
+    fn unchanged(&self) -> bool {
+        true
+    }
+}
+
+/// Copies of one content that are tried for a chunk.
+const COPIES_MAX: usize = 4;

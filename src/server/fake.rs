@@ -1,0 +1,163 @@
+//! Content and peers in memory, for tests.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::content::{Bitfield, Catalogue, ChunkIndex, Digest, Entry, FileId, Geometry, RelPath, Root, Stamp, merkle};
+use crate::identity::PeerId;
+use crate::proto::{Hello, PeerHint};
+use crate::server::content::{Absent, ChunkBody, Content, Held};
+use crate::server::roster::Roster;
+
+/// Files in memory, one of them perhaps held only in part, one perhaps gone from the disk.
+#[derive(Default)]
+pub(crate) struct Files {
+    catalogue: Arc<Catalogue>,
+    bytes: HashMap<FileId, Arc<Vec<u8>>>,
+    partly: HashMap<FileId, Bitfield>,
+    pub(crate) gone: Option<FileId>,
+    pub(crate) changing: Option<FileId>,
+    pub(crate) audits: AtomicUsize,
+}
+
+impl Files {
+    pub(crate) fn new(files: &[(&str, Vec<u8>)]) -> Self {
+        let mut all = Files::default();
+        let mut entries = vec![];
+        for (path, bytes) in files {
+            let id = id_of(bytes);
+            entries.push(Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp::default() });
+            all.bytes.insert(id, Arc::new(bytes.clone()));
+        }
+        all.catalogue = Arc::new(Catalogue::new(7, entries));
+        all
+    }
+
+    /// Adds a download of which only `chunks` are there.
+    pub(crate) fn with_part(mut self, bytes: Vec<u8>, chunks: &[u32]) -> Self {
+        let id = id_of(&bytes);
+        let geometry = Geometry::new(id.len);
+        let mut have = Bitfield::empty(geometry.chunk_count());
+        chunks.iter().for_each(|i| assert!(have.insert(geometry.chunk(*i).unwrap())));
+        self.bytes.insert(id, Arc::new(bytes));
+        self.partly.insert(id, have);
+        self
+    }
+}
+
+impl Content for Files {
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.clone()
+    }
+
+    fn held(&self, id: &FileId) -> Held {
+        match self.partly.get(id) {
+            Some(have) => Held::Partly(have.clone()),
+            None if self.bytes.contains_key(id) => Held::Whole,
+            None => Held::Nothing,
+        }
+    }
+
+    fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>> {
+        let layer = layer_of(self.bytes.get(id)?);
+        layer.get(first as usize..(first + count) as usize).map(<[_]>::to_vec)
+    }
+
+    fn open(&self, id: &FileId, index: ChunkIndex) -> Result<Box<dyn ChunkBody>, Absent> {
+        if self.gone == Some(*id) {
+            return Err(Absent::Gone);
+        }
+        let bytes = self.bytes.get(id).ok_or(Absent::NotFound)?;
+        if self.partly.get(id).is_some_and(|have| !have.contains(index)) {
+            return Err(Absent::NotFound);
+        }
+        let span = Geometry::new(id.len).span(index);
+        let end = (span.offset + span.len as u64) as usize;
+        let changed = self.changing == Some(*id);
+        Ok(Box::new(Slice { bytes: bytes.clone(), at: span.offset as usize, end, changed }))
+    }
+
+    fn audit(&self, _: &FileId, _: ChunkIndex) -> bool {
+        self.audits.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+struct Slice {
+    bytes: Arc<Vec<u8>>,
+    at: usize,
+    end: usize,
+    changed: bool,
+}
+
+impl ChunkBody for Slice {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = into.len().min(self.end - self.at);
+        into[..n].copy_from_slice(&self.bytes[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+
+    fn unchanged(&self) -> bool {
+        !self.changed
+    }
+}
+
+/// Knows nobody and notes who came.
+#[derive(Default)]
+pub(crate) struct Guests {
+    pub(crate) present: Mutex<Vec<(PeerId, u64)>>,
+}
+
+impl Roster for Guests {
+    fn admit(&self, peer: PeerId, hello: &Hello, _: SocketAddr) -> bool {
+        self.present.lock().unwrap().push((peer, hello.instance));
+        true
+    }
+
+    fn leave(&self, peer: (PeerId, u64)) {
+        let mut present = self.present.lock().unwrap();
+        let at = present.iter().position(|p| *p == peer).unwrap();
+        present.swap_remove(at);
+    }
+
+    fn hints(&self, _: (PeerId, u64), _: SocketAddr, among: Option<&[(PeerId, u64)]>) -> Vec<PeerHint> {
+        let all = self.present.lock().unwrap();
+        let some = all.iter().filter(|p| among.is_none_or(|a| a.contains(p)));
+        some.map(|p| PeerHint { announce: p.0.0.to_vec(), addrs: vec![] }).collect()
+    }
+}
+
+/// Bytes that differ everywhere and from seed to seed.
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+pub(crate) fn layer_of(bytes: &[u8]) -> Vec<Digest> {
+    let geometry = Geometry::new(bytes.len() as u64);
+    if !geometry.needs_layer() {
+        return vec![];
+    }
+    bytes.chunks(geometry.chunk_len() as usize).map(|c| merkle::chunk_digest(c, geometry.chunk_height())).collect()
+}
+
+pub(crate) fn id_of(bytes: &[u8]) -> FileId {
+    let geometry = Geometry::new(bytes.len() as u64);
+    let root = match geometry.needs_layer() {
+        true => merkle::root_of_layer(&layer_of(bytes), geometry.chunk_height()),
+        false => merkle::root_of_bytes(bytes),
+    };
+    FileId { root: Root(root), len: bytes.len() as u64 }
+}

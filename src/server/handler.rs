@@ -1,0 +1,402 @@
+//! A request becomes an answer. No sockets and no TLS here.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::content::{Bitfield, ChunkIndex, Geometry, Pattern};
+use crate::identity::PeerId;
+use crate::limits::{
+    ANY_CHUNKS_MAX, BAD_REPORTS_PER_MIN, BUSY_RETRY, LAYER_DIGESTS_PER_ANSWER_MAX, LIST_PAGE_LEN, SERVED_REMEMBERED,
+    WIRE_VERSION,
+};
+use crate::proto::{
+    Any, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, LayerRange, ListFrom, Listed,
+    MessageError, PageHead, Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
+};
+use crate::runtime::keystore::Trust;
+use crate::server::body::Body;
+use crate::server::content::{Absent, Content, Held};
+use crate::server::demand::{Fetchers, Sent};
+use crate::server::roster::{Presence, Roster};
+use crate::server::seats::{Key, Seat, Seats};
+
+/// What all sessions of a server answer from.
+pub(crate) struct Handler {
+    pub(crate) content: Arc<dyn Content>,
+    pub(crate) roster: Arc<dyn Roster>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) network: String,
+    pub(crate) instance: u64,
+    pub(crate) agent: String,
+    pub(crate) announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    pub(crate) seats: Arc<Seats>,
+    pub(crate) sent: Sent,
+    pub(crate) fetchers: Fetchers,
+}
+
+/// What is known of the one who asks on a session.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub(crate) peer: PeerId,
+    pub(crate) addr: SocketAddr,
+    /// Taken by `Hello`; without it every other request is refused.
+    pub(crate) seat: Option<Seat>,
+    /// Set by `Hello`: random per start of the asker.
+    instance: u64,
+    /// Set by a `Hello` with an announce: others hear of the asker as long as it is here.
+    presence: Option<Presence>,
+    pub(crate) agent: String,
+    /// The chunks sent last, which may be reported as bad.
+    served: VecDeque<ChunkRef>,
+    /// Reports since when, and how many.
+    bad_reports: (Option<Instant>, u32),
+}
+
+/// What follows the head of an answer.
+pub(crate) enum Next {
+    /// Nothing.
+    Done,
+    /// A body.
+    Body(Body),
+    /// The session ends, for this reason.
+    Close(Refusal),
+}
+
+/// Why a session is ended with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Untrusted,
+    OtherNetwork,
+    NoHello,
+    Version,
+    Full,
+}
+
+impl Asker {
+    pub(crate) fn new(peer: PeerId, addr: SocketAddr) -> Self {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        Asker {
+            peer,
+            addr,
+            seat: None,
+            instance: 0,
+            presence: None,
+            agent: String::new(),
+            served: VecDeque::new(),
+            bad_reports: (None, 0),
+        }
+    }
+
+    fn served(&mut self, chunk: ChunkRef) {
+        if self.served.len() == SERVED_REMEMBERED {
+            self.served.pop_front();
+        }
+        self.served.push_back(chunk);
+    }
+
+    /// Whether one more `Bad` may be looked into.
+    fn may_report(&mut self, now: Instant) -> bool {
+        let (began, count) = &mut self.bad_reports;
+        if began.is_none_or(|b| now.saturating_duration_since(b) >= MINUTE) {
+            (*began, *count) = (Some(now), 0);
+        }
+        *count += 1;
+        *count <= BAD_REPORTS_PER_MIN
+    }
+}
+
+impl Handler {
+    /// Answers one request: appends the head of the answer, and its body if that is small, to `out`.
+    ///
+    /// # Errors
+    /// The request is malformed; the session ends without an answer.
+    pub(crate) fn answer(
+        &self,
+        asker: &mut Asker,
+        (kind, header, body): (u8, &[u8], &[u8]),
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Next, MessageError> {
+        if asker.seat.is_none() && kind != Kind::Hello as u8 {
+            let kind = Kind::from_u8(kind).unwrap_or(Kind::Hello);
+            return Ok(refuse(kind, Refusal::NoHello, out));
+        }
+        let request = match Request::decode(kind, header, body) {
+            Ok(request) => request,
+            Err(MessageError::Unknown(kind)) => {
+                unsupported(kind, out);
+                return Ok(Next::Done);
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(match request {
+            Request::Hello(hello) => self.hello(asker, &hello, out),
+            Request::List(from) => self.list(&from, out),
+            Request::Locate(files) => {
+                let holdings: Vec<_> = files.iter().map(|id| holding(&self.content.held(id))).collect();
+                small(Kind::Locate, &(), &encode_body(&holdings), out)
+            }
+            Request::Layer(range) => self.layer(range, out),
+            Request::Chunk(chunk) => self.chunk(asker, chunk, out),
+            Request::Any(any, lacks) => self.any(asker, any, &lacks, out),
+            Request::Have(since) => self.have(since, out),
+            Request::Bad(chunk) => self.bad(asker, chunk, now, out),
+            Request::Peers(file) => {
+                let among = file.map(|f| self.fetchers.of(&f));
+                let hints = self.roster.hints((asker.peer, asker.instance), asker.addr, among.as_deref());
+                small(Kind::Peers, &(), &encode_body(&hints), out)
+            }
+        })
+    }
+
+    /// On whose account the connections of `asker` go.
+    pub(crate) fn key(&self, asker: &Asker) -> Key {
+        if self.trust.is_open() { Key::Addr(asker.addr.ip()) } else { Key::Peer(asker.peer) }
+    }
+
+    fn hello(&self, asker: &mut Asker, hello: &Hello, out: &mut Vec<u8>) -> Next {
+        if !self.trust.allows(&asker.peer) {
+            return refuse(Kind::Hello, Refusal::Untrusted, out);
+        }
+        if hello.network != self.network {
+            return refuse(Kind::Hello, Refusal::OtherNetwork, out);
+        }
+        if hello.version == 0 {
+            return refuse(Kind::Hello, Refusal::Version, out);
+        }
+        if asker.seat.is_none() {
+            let Some(seat) = self.seats.take(self.key(asker)) else {
+                return refuse(Kind::Hello, Refusal::Full, out);
+            };
+            asker.seat = Some(seat);
+            asker.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
+            asker.instance = hello.instance;
+            asker.presence = Presence::admit(&self.roster, asker.peer, hello, asker.addr);
+        }
+        let catalogue = self.content.catalogue();
+        let welcome = Welcome {
+            version: WIRE_VERSION,
+            instance: self.instance,
+            revision: catalogue.revision(),
+            files: catalogue.len() as u64,
+            bytes: catalogue.bytes(),
+            announce: (self.announce)(),
+            agent: self.agent.clone(),
+        };
+        small(Kind::Hello, &welcome, &[], out)
+    }
+
+    fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Next {
+        let catalogue = self.content.catalogue();
+        if from.after.is_empty() && from.revision != 0 && from.revision == catalogue.revision() {
+            return problem(Kind::List, Status::NotModified, "", out);
+        }
+        let pattern = match from.pattern.as_str() {
+            "" => None,
+            text => match Pattern::parse(text) {
+                Ok(pattern) => Some(pattern),
+                Err(e) => return problem(Kind::List, Status::NotFound, &e.to_string(), out),
+            },
+        };
+        let after = (!from.after.is_empty()).then_some(from.after.as_str());
+        let (mut page, mut len, mut more) = (Vec::new(), 0, false);
+        for entry in catalogue.select(pattern.as_ref(), after) {
+            if len >= LIST_PAGE_LEN {
+                more = true;
+                break;
+            }
+            len += entry.path.as_str().len() + LISTED_OVERHEAD;
+            page.push(Listed { path: entry.path.clone(), id: entry.id });
+        }
+        large(Kind::List, &PageHead { revision: catalogue.revision(), more }, encode_body(&page), out)
+    }
+
+    fn layer(&self, range: LayerRange, out: &mut Vec<u8>) -> Next {
+        let geometry = Geometry::new(range.file.len);
+        if range.count > LAYER_DIGESTS_PER_ANSWER_MAX {
+            return problem(Kind::Layer, Status::TooLarge, "too many digests", out);
+        }
+        let within = range.first.checked_add(range.count).is_some_and(|end| end <= geometry.chunk_count());
+        if !geometry.needs_layer() || !within {
+            return problem(Kind::Layer, Status::NotFound, "no such digests", out);
+        }
+        match self.content.layer(&range.file, range.first, range.count) {
+            Some(digests) if digests.len() == range.count as usize => {
+                let body = digests.iter().flat_map(|d| d.0).collect();
+                large(Kind::Layer, &range, body, out)
+            }
+            _ => problem(Kind::Layer, Status::NotFound, "", out),
+        }
+    }
+
+    fn chunk(&self, asker: &mut Asker, chunk: ChunkRef, out: &mut Vec<u8>) -> Next {
+        let geometry = Geometry::new(chunk.file.len);
+        let Some(index) = geometry.chunk(chunk.index) else {
+            return problem(Kind::Chunk, Status::NotFound, "", out);
+        };
+        let next = self.send(Kind::Chunk, asker, chunk, index, out);
+        if matches!(next, Next::Body(_)) {
+            self.sent.count(&chunk.file, geometry.chunk_count(), chunk.index);
+        }
+        next
+    }
+
+    fn any(&self, asker: &mut Asker, any: Any, lacks: &[u8], out: &mut Vec<u8>) -> Next {
+        let geometry = Geometry::new(any.file.len);
+        if any.first % 8 != 0 || lacks.len() as u64 * 8 > ANY_CHUNKS_MAX as u64 {
+            return problem(Kind::Any, Status::TooLarge, "", out);
+        }
+        let held = match self.content.held(&any.file) {
+            Held::Nothing => return problem(Kind::Any, Status::NotFound, "", out),
+            Held::Whole => None,
+            Held::Partly(have) => Some(have),
+        };
+        let bits = Lacking { bits: lacks, first: any.first, count: geometry.chunk_count() };
+        let candidates = bits.iter().filter(|i| held.as_ref().is_none_or(|have| have.bit(*i)));
+        let chosen = self.sent.choose(&any.file, geometry.chunk_count(), candidates);
+        let Some(index) = chosen.and_then(|i| geometry.chunk(i)) else {
+            return problem(Kind::Any, Status::NotFound, "", out);
+        };
+        self.send(Kind::Any, asker, ChunkRef { file: any.file, index: index.get() }, index, out)
+    }
+
+    fn send(&self, kind: Kind, asker: &mut Asker, chunk: ChunkRef, index: ChunkIndex, out: &mut Vec<u8>) -> Next {
+        match self.content.open(&chunk.file, index) {
+            Ok(source) => {
+                let len = Geometry::new(chunk.file.len).span(index).len;
+                asker.served(chunk);
+                self.fetchers.note(&chunk.file, (asker.peer, asker.instance));
+                encode_head(kind, Status::Ok, &chunk, len + 1, out);
+                Next::Body(Body::chunk(source, len as usize))
+            }
+            Err(Absent::NotFound) => problem(kind, Status::NotFound, "", out),
+            Err(Absent::Gone) => problem(kind, Status::Gone, "changed on disk", out),
+        }
+    }
+
+    fn have(&self, since: Since, out: &mut Vec<u8>) -> Next {
+        let delta = match self.content.held(&since.file) {
+            Held::Nothing => return problem(Kind::Have, Status::NotFound, "", out),
+            Held::Whole => Delta::Whole,
+            // Chunks only ever come to a file that is being downloaded, so their number names the state. One more,
+            // since 0 means that the asker knows nothing.
+            Held::Partly(have) if since.revision == revision(&have) => {
+                return problem(Kind::Have, Status::NotModified, "", out);
+            }
+            Held::Partly(have) => Delta::Full { revision: revision(&have), bits: have.as_bytes().to_vec() },
+        };
+        large(Kind::Have, &(), encode_body(&delta), out)
+    }
+
+    fn bad(&self, asker: &mut Asker, chunk: ChunkRef, now: Instant, out: &mut Vec<u8>) -> Next {
+        let index = Geometry::new(chunk.file.len).chunk(chunk.index);
+        let (Some(index), true) = (index, asker.served.contains(&chunk)) else {
+            return problem(Kind::Bad, Status::NotFound, "not served on this connection", out);
+        };
+        if !asker.may_report(now) {
+            return busy(Kind::Bad, MINUTE, "too many reports", out);
+        }
+        let withdrawn = self.content.audit(&chunk.file, index);
+        log::warn!(
+            "chunk reported bad peer={} addr={} file={} chunk={} withdrawn={withdrawn}",
+            asker.peer,
+            asker.addr,
+            chunk.file,
+            chunk.index
+        );
+        small(Kind::Bad, &(), &[], out)
+    }
+}
+
+/// The chunks whose bits are set in the body of `Any`.
+struct Lacking<'a> {
+    bits: &'a [u8],
+    first: u32,
+    count: u32,
+}
+
+impl<'a> Lacking<'a> {
+    fn iter(&self) -> impl Iterator<Item = u32> + Clone + use<'a> {
+        let (first, count) = (self.first, self.count);
+        let set = self.bits.iter().enumerate().filter(|(_, byte)| **byte != 0);
+        set.flat_map(|(at, byte)| (0..8u32).filter(move |bit| byte & (0x80 >> bit) != 0).map(move |bit| (at, bit)))
+            .filter_map(move |(at, bit)| first.checked_add(at as u32 * 8 + bit))
+            .take_while(move |index| *index < count)
+    }
+}
+
+impl Refusal {
+    /// For people on the other side.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Refusal::Untrusted => "key is not trusted",
+            Refusal::OtherNetwork => "another network",
+            Refusal::NoHello => "Hello comes first",
+            Refusal::Version => "unknown version",
+            Refusal::Full => "too many connections",
+        }
+    }
+}
+
+fn revision(have: &Bitfield) -> u64 {
+    have.count() as u64 + 1
+}
+
+fn holding(held: &Held) -> Holding {
+    match held {
+        Held::Nothing => Holding::None,
+        Held::Whole => Holding::Whole,
+        Held::Partly(have) => Holding::Partial(have.count()),
+    }
+}
+
+fn refuse(kind: Kind, why: Refusal, out: &mut Vec<u8>) -> Next {
+    match why {
+        Refusal::Full => busy(kind, BUSY_RETRY, why.reason(), out),
+        _ => problem(kind, Status::Refused, why.reason(), out),
+    };
+    Next::Close(why)
+}
+
+fn problem(kind: Kind, status: Status, reason: &str, out: &mut Vec<u8>) -> Next {
+    encode_frame(kind, status, &Problem { retry_after_ms: 0, reason: reason.into() }, &[], out);
+    Next::Done
+}
+
+fn busy(kind: Kind, retry: Duration, reason: &str, out: &mut Vec<u8>) -> Next {
+    let problem = Problem { retry_after_ms: retry.as_millis() as u32, reason: reason.into() };
+    encode_frame(kind, Status::Busy, &problem, &[], out);
+    Next::Done
+}
+
+/// An answer whose body goes along with its head.
+fn small<H: serde::Serialize>(kind: Kind, header: &H, body: &[u8], out: &mut Vec<u8>) -> Next {
+    encode_frame(kind, Status::Ok, header, body, out);
+    Next::Done
+}
+
+/// An answer whose body is sent bit by bit and counts against the rate limit.
+fn large<H: serde::Serialize>(kind: Kind, header: &H, body: Vec<u8>, out: &mut Vec<u8>) -> Next {
+    encode_head(kind, Status::Ok, header, body.len() as u32, out);
+    Next::Body(Body::bytes(body))
+}
+
+/// The answer to a kind of request that this version does not know; it carries that kind.
+fn unsupported(kind: u8, out: &mut Vec<u8>) {
+    let at = out.len();
+    problem(Kind::Hello, Status::Unsupported, "unknown request", out);
+    if let Some(prefix) = out[at..].first_chunk::<FRAME_PREFIX_LEN>() {
+        let prefix = FramePrefix { kind, ..FramePrefix::from_bytes(*prefix) };
+        out[at..at + FRAME_PREFIX_LEN].copy_from_slice(&prefix.to_bytes());
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Bytes of an entry of a `List` page besides its path: identity and lengths.
+const LISTED_OVERHEAD: usize = 2 + 32 + 10;
+
+#[cfg(test)]
+#[path = "handler_tests.rs"]
+mod tests;

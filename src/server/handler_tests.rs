@@ -1,0 +1,308 @@
+use super::*;
+use crate::content::FileId;
+use crate::proto::{PeerHint, decode_body, decode_header, encode_request};
+use crate::server::fake::{Files, Guests, id_of, layer_of, noise};
+use std::sync::atomic::Ordering;
+
+const CHUNK: usize = 256 * 1024;
+
+struct Desk {
+    handler: Handler,
+    files: Arc<Files>,
+    asker: Asker,
+}
+
+struct Reply {
+    status: Status,
+    header: Vec<u8>,
+    body: Vec<u8>,
+    closed: Option<Refusal>,
+}
+
+impl Desk {
+    fn new(files: Files) -> Self {
+        let files = Arc::new(files);
+        let handler = Handler {
+            content: files.clone(),
+            roster: Arc::new(Guests::default()),
+            trust: Arc::new(Trust::open()),
+            network: "gpb".into(),
+            instance: 5,
+            agent: "test".into(),
+            announce: Arc::new(|| vec![1, 2, 3]),
+            seats: Seats::new(10, 2),
+            sent: Sent::default(),
+            fetchers: Fetchers::default(),
+        };
+        let asker = Asker::new(PeerId([9; 32]), "127.0.0.1:5".parse().unwrap());
+        Desk { handler, files, asker }
+    }
+
+    fn open(files: Files) -> Self {
+        let mut desk = Desk::new(files);
+        assert_eq!(desk.ask(&hello("gpb")).status, Status::Ok);
+        desk
+    }
+
+    fn ask(&mut self, request: &Request) -> Reply {
+        self.ask_at(request, Instant::now())
+    }
+
+    fn ask_at(&mut self, request: &Request, now: Instant) -> Reply {
+        let mut frame = vec![];
+        encode_request(request, &mut frame);
+        let prefix = FramePrefix::from_bytes(*frame.first_chunk().unwrap());
+        let (header, body) = frame[8..].split_at(prefix.header_len as usize);
+        let mut out = vec![];
+        let next = self.handler.answer(&mut self.asker, (prefix.kind, header, body), now, &mut out).unwrap();
+        let answer = FramePrefix::from_bytes(*out.first_chunk().unwrap());
+        assert_eq!(answer.kind, prefix.kind);
+        let mut body = out.split_off(8 + answer.header_len as usize);
+        let mut closed = None;
+        match next {
+            Next::Done => (),
+            Next::Close(why) => closed = Some(why),
+            Next::Body(mut rest) => {
+                assert_eq!(body.len() + rest.left(), answer.body_len as usize);
+                let mut bytes = vec![0; rest.left() + 1];
+                let (n, complete) = rest.fill(&mut bytes);
+                assert!(complete);
+                body.extend_from_slice(&bytes[..n]);
+            }
+        }
+        assert_eq!(body.len(), answer.body_len as usize);
+        let status = Status::from_u8(answer.status).unwrap();
+        Reply { status, header: out.split_off(8), body, closed }
+    }
+
+    fn status(&mut self, request: &Request) -> Status {
+        self.ask(request).status
+    }
+}
+
+fn hello(network: &str) -> Request {
+    Request::Hello(Hello {
+        version: WIRE_VERSION,
+        network: network.into(),
+        instance: 3,
+        announce: vec![0],
+        agent: "a\nb".into(),
+    })
+}
+
+fn chunk(file: FileId, index: u32) -> Request {
+    Request::Chunk(ChunkRef { file, index })
+}
+
+#[test]
+fn hello_opens_and_nothing_else_does() {
+    let mut desk = Desk::new(Files::new(&[("a", noise(10, 1))]));
+    let list = Request::List(ListFrom { pattern: String::new(), after: String::new(), revision: 0 });
+    let reply = desk.ask(&list);
+    assert_eq!((reply.status, reply.closed), (Status::Refused, Some(Refusal::NoHello)));
+    let reply = desk.ask(&hello("other"));
+    assert_eq!((reply.status, reply.closed), (Status::Refused, Some(Refusal::OtherNetwork)));
+    let problem: Problem = decode_header(&reply.header, "Problem").unwrap();
+    assert_eq!(problem.reason, "another network");
+    let reply = desk.ask(&hello("gpb"));
+    let welcome: Welcome = decode_header(&reply.header, "Welcome").unwrap();
+    assert_eq!((welcome.files, welcome.bytes, welcome.revision, welcome.instance), (1, 10, 7, 5));
+    assert_eq!((welcome.announce, desk.asker.agent.as_str()), (vec![1, 2, 3], "ab"));
+    assert_eq!(desk.status(&list), Status::Ok);
+}
+
+#[test]
+fn the_last_seat_taken_means_busy() {
+    let mut desk = Desk::open(Files::default());
+    let mut others: Vec<_> = (0..2).map(|_| Asker::new(PeerId([9; 32]), desk.asker.addr)).collect();
+    for (asker, status) in others.iter_mut().zip([Status::Ok, Status::Busy]) {
+        std::mem::swap(asker, &mut desk.asker);
+        let reply = desk.ask(&hello("gpb"));
+        assert_eq!(reply.status, status);
+        if status == Status::Busy {
+            let problem: Problem = decode_header(&reply.header, "Problem").unwrap();
+            assert!(problem.retry_after_ms > 0 && reply.closed == Some(Refusal::Full));
+        }
+        std::mem::swap(asker, &mut desk.asker);
+    }
+}
+
+#[test]
+fn a_closed_group_refuses_strangers() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trusted");
+    std::fs::write(&file, format!("{}\n", PeerId([9; 32]))).unwrap();
+    let mut desk = Desk::new(Files::default());
+    desk.handler.trust = Arc::new(Trust::closed(&file, PeerId([1; 32])).unwrap());
+    assert_eq!(desk.status(&hello("gpb")), Status::Ok);
+    assert_eq!(desk.handler.key(&desk.asker), Key::Peer(PeerId([9; 32])));
+    desk.asker = Asker::new(PeerId([8; 32]), desk.asker.addr);
+    let reply = desk.ask(&hello("gpb"));
+    assert_eq!((reply.status, reply.closed), (Status::Refused, Some(Refusal::Untrusted)));
+}
+
+#[test]
+fn list_pages_cover_everything_once() {
+    let names: Vec<String> = (0..9000).map(|i| format!("dir/{i:05}-{}", "x".repeat(50))).collect();
+    let files: Vec<_> = names.iter().map(|n| (n.as_str(), vec![])).collect();
+    let mut desk = Desk::open(Files::new(&files));
+    let (mut after, mut got, mut pages) = (String::new(), vec![], 0);
+    loop {
+        let from = ListFrom { pattern: "dir".into(), after: after.clone(), revision: 0 };
+        let reply = desk.ask(&Request::List(from));
+        let head: PageHead = decode_header(&reply.header, "PageHead").unwrap();
+        let page: Vec<Listed> = decode_body(&reply.body, "List").unwrap();
+        assert!(reply.body.len() <= LIST_PAGE_LEN + 2048 && !page.is_empty());
+        after = page.last().unwrap().path.to_string();
+        got.extend(page.into_iter().map(|l| l.path.to_string()));
+        pages += 1;
+        if !head.more {
+            break;
+        }
+    }
+    assert!(pages > 2 && got == names);
+    let list = |pattern: &str, revision| {
+        Request::List(ListFrom { pattern: pattern.into(), after: String::new(), revision })
+    };
+    assert_eq!(desk.status(&list("", 7)), Status::NotModified);
+    assert_eq!(desk.status(&list("", 6)), Status::Ok);
+    assert_eq!(desk.status(&list("a[", 0)), Status::NotFound);
+}
+
+#[test]
+fn chunks_layers_and_holdings() {
+    let (big, small, part) = (noise(3 * CHUNK + 5, 1), noise(100, 2), noise(2 * CHUNK, 3));
+    let ids = [&big, &small, &part].map(|b| id_of(b));
+    let files = Files::new(&[("big", big.clone()), ("small", small.clone())]).with_part(part.clone(), &[1]);
+    let mut desk = Desk::open(files);
+
+    for (id, bytes) in [(ids[0], &big), (ids[1], &small)] {
+        let mut got = vec![];
+        for index in 0..Geometry::new(id.len).chunk_count() {
+            let reply = desk.ask(&chunk(id, index));
+            assert_eq!(reply.status, Status::Ok);
+            let (trailer, data) = reply.body.split_last().unwrap();
+            assert_eq!(*trailer, Request::GOOD);
+            got.extend_from_slice(data);
+        }
+        assert!(got == *bytes);
+    }
+    assert_eq!(desk.status(&chunk(ids[0], 4)), Status::NotFound);
+    assert_eq!(desk.status(&chunk(FileId { len: 3 * CHUNK as u64, ..ids[0] }, 0)), Status::NotFound);
+    assert_eq!((desk.status(&chunk(ids[2], 0)), desk.status(&chunk(ids[2], 1))), (Status::NotFound, Status::Ok));
+
+    let locate = Request::Locate(vec![ids[0], ids[2], FileId { len: 1, ..ids[0] }]);
+    let holdings: Vec<Holding> = decode_body(&desk.ask(&locate).body, "Locate").unwrap();
+    assert_eq!(holdings, [Holding::Whole, Holding::Partial(1), Holding::None]);
+
+    let layer = |first, count| Request::Layer(LayerRange { file: ids[0], first, count });
+    let reply = desk.ask(&layer(1, 3));
+    assert_eq!(reply.body, layer_of(&big)[1..].iter().flat_map(|d| d.0).collect::<Vec<_>>());
+    for (first, count, status) in [
+        (1, 4, Status::NotFound),
+        (u32::MAX, 2, Status::NotFound),
+        (0, LAYER_DIGESTS_PER_ANSWER_MAX + 1, Status::TooLarge),
+    ] {
+        assert_eq!(desk.status(&layer(first, count)), status);
+    }
+    assert_eq!(desk.status(&Request::Layer(LayerRange { file: ids[1], first: 0, count: 1 })), Status::NotFound);
+}
+
+#[test]
+fn what_changed_on_disk_is_gone() {
+    let (a, b) = (noise(100, 1), noise(100, 2));
+    let mut files = Files::new(&[("a", a.clone()), ("b", b.clone())]);
+    files.gone = Some(id_of(&a));
+    files.changing = Some(id_of(&b));
+    let mut desk = Desk::open(files);
+    assert_eq!(desk.status(&chunk(id_of(&a), 0)), Status::Gone);
+    assert_eq!(desk.ask(&chunk(id_of(&b), 0)).body[100], Request::GONE);
+}
+
+#[test]
+fn any_gives_what_is_lacked_and_was_sent_least() {
+    let bytes = noise(20 * CHUNK, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    (0..10).for_each(|i| assert_eq!(desk.status(&chunk(id, i)), Status::Ok));
+    let any = |first, lacks: &[u8]| Request::Any(Any { file: id, first }, lacks.to_vec());
+    for _ in 0..2 {
+        // Chunks 8..=15 are lacked, and 8 and 9 were sent.
+        let reply = desk.ask(&any(8, &[0xff, 0]));
+        let chosen: ChunkRef = decode_header(&reply.header, "ChunkRef").unwrap();
+        assert!((10..16).contains(&chosen.index) && reply.body.len() == CHUNK + 1, "{chosen:?}");
+    }
+    assert_eq!(desk.status(&any(0, &[0; 3])), Status::NotFound);
+    assert_eq!(desk.status(&any(16, &[0x08])), Status::NotFound, "chunk 20 does not exist");
+    assert_eq!(desk.status(&any(u32::MAX - 7, &[0xff; 8])), Status::NotFound);
+    assert_eq!(desk.status(&any(3, &[0xff])), Status::TooLarge);
+    let part = noise(2 * CHUNK, 3);
+    let mut desk = Desk::open(Files::default().with_part(part.clone(), &[1]));
+    let any = Request::Any(Any { file: id_of(&part), first: 0 }, vec![0xff]);
+    let chosen: ChunkRef = decode_header(&desk.ask(&any).header, "ChunkRef").unwrap();
+    assert_eq!(chosen.index, 1);
+}
+
+#[test]
+fn have_tells_the_state_once() {
+    let part = noise(9 * CHUNK, 3);
+    let id = id_of(&part);
+    let mut desk = Desk::open(Files::new(&[("w", noise(5, 1))]).with_part(part, &[1, 8]));
+    let have = |revision| Request::Have(Since { file: id, revision });
+    let delta: Delta = decode_body(&desk.ask(&have(0)).body, "Delta").unwrap();
+    let Delta::Full { revision, bits } = delta else { panic!("{delta:?}") };
+    assert_eq!(bits, [0x40, 0x80]);
+    assert_eq!(desk.status(&have(revision)), Status::NotModified);
+    assert_eq!(desk.status(&have(revision - 1)), Status::Ok);
+    let whole = desk.ask(&Request::Have(Since { file: id_of(&noise(5, 1)), revision: 0 }));
+    assert_eq!(decode_body::<Delta>(&whole.body, "Delta").unwrap(), Delta::Whole);
+    assert_eq!(desk.status(&Request::Have(Since { file: FileId { len: 1, ..id }, revision: 0 })), Status::NotFound);
+}
+
+#[test]
+fn only_served_chunks_can_be_reported_and_not_too_often() {
+    let bytes = noise(2 * CHUNK, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    let bad = |index| Request::Bad(ChunkRef { file: id, index });
+    assert_eq!(desk.status(&bad(0)), Status::NotFound);
+    desk.ask(&chunk(id, 0));
+    assert_eq!((desk.status(&bad(1)), desk.status(&bad(2))), (Status::NotFound, Status::NotFound));
+    let now = Instant::now();
+    for _ in 0..BAD_REPORTS_PER_MIN {
+        assert_eq!(desk.ask_at(&bad(0), now).status, Status::Ok);
+    }
+    assert_eq!(desk.ask_at(&bad(0), now).status, Status::Busy);
+    assert_eq!(desk.files.audits.load(Ordering::Relaxed), BAD_REPORTS_PER_MIN as usize);
+    assert_eq!(desk.ask_at(&bad(0), now + MINUTE).status, Status::Ok);
+    // It is forgotten once enough others were served.
+    (0..SERVED_REMEMBERED).for_each(|_| drop(desk.ask(&chunk(id, 1))));
+    assert_eq!(desk.ask_at(&bad(0), now + MINUTE).status, Status::NotFound);
+}
+
+#[test]
+fn peers_of_a_file_are_those_that_fetch_it() {
+    let bytes = noise(5, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    let mut count = |file| -> usize {
+        let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(file)).body, "Peers").unwrap();
+        hints.len()
+    };
+    assert_eq!((count(None), count(Some(id))), (1, 0));
+    desk.ask(&chunk(id, 0));
+    let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(Some(id))).body, "Peers").unwrap();
+    assert_eq!(hints.len(), 1);
+}
+
+#[test]
+fn unknown_kinds_are_answered_and_malformed_requests_are_not() {
+    let mut desk = Desk::open(Files::default());
+    let mut out = vec![];
+    let next = desk.handler.answer(&mut desk.asker, (77, &[1], &[]), Instant::now(), &mut out).unwrap();
+    let prefix = FramePrefix::from_bytes(*out.first_chunk().unwrap());
+    assert!(matches!(next, Next::Done));
+    assert_eq!((prefix.kind, prefix.status), (77, Status::Unsupported as u8));
+    let bad = desk.handler.answer(&mut desk.asker, (Kind::Chunk as u8, &[1], &[]), Instant::now(), &mut out);
+    assert!(bad.is_err());
+}

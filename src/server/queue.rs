@@ -1,0 +1,201 @@
+//! Who is served next. Pure: no threads, no clock.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use crate::limits::{SERVED_LEAD_MAX, TURN_LEN_MAX};
+
+/// Sessions that want a worker, drawn fairly over keys and, within a key, in turn.
+///
+/// The key that was served least comes first, and none that runs more than [`SERVED_LEAD_MAX`] ahead of another live
+/// one is drawn, even if a worker is free: so ten connections of one key get no more than the one of another. A key is
+/// live while a session of it waits here or is being served; one that comes back starts level with the least served,
+/// without credit or debt.
+#[derive(Debug)]
+pub(crate) struct FairQueue<K> {
+    keys: HashMap<K, Live>,
+    /// Keys with waiting sessions: (served, last drawn, key).
+    ready: BTreeSet<(u64, u64, K)>,
+    /// All live keys: (served, key).
+    live: BTreeSet<(u64, K)>,
+    /// Where a key starts when no other is live.
+    floor: u64,
+    draws: u64,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    waiting: VecDeque<usize>,
+    active: u32,
+    served: u64,
+    drawn: u64,
+}
+
+impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
+    pub(crate) fn new() -> Self {
+        FairQueue { keys: HashMap::new(), ready: BTreeSet::new(), live: BTreeSet::new(), floor: 0, draws: 0 }
+    }
+
+    /// `session` of `key` wants a worker. A session is in the queue at most once.
+    pub(crate) fn push(&mut self, key: K, session: usize) {
+        let level = self.live.first().map_or(self.floor, |l| l.0);
+        let state = self.keys.entry(key).or_insert_with(|| {
+            self.live.insert((level, key));
+            // Among equals those that wait longer come first, or one that comes and goes would always be first.
+            Live { served: level, drawn: self.draws, ..Live::default() }
+        });
+        state.waiting.push_back(session);
+        self.ready.insert((state.served, state.drawn, key));
+    }
+
+    /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also when all that wait
+    /// have to let others catch up.
+    pub(crate) fn pop(&mut self) -> Option<(K, usize)> {
+        let &(served, _, key) = self.ready.first()?;
+        let least = self.live.first().map_or(served, |l| l.0);
+        if served > least + SERVED_LEAD_MAX {
+            return None;
+        }
+        self.ready.pop_first();
+        self.floor = served;
+        let state = self.keys.get_mut(&key)?;
+        let session = state.waiting.pop_front()?;
+        state.active += 1;
+        self.draws += 1;
+        state.drawn = self.draws;
+        self.charge(key, |served| served + PROVISION);
+        Some((key, session))
+    }
+
+    /// A turn of a session of `key` is over and cost so much.
+    pub(crate) fn done(&mut self, key: K, cost: u64) {
+        if let Some(state) = self.keys.get_mut(&key) {
+            self.ready.remove(&(state.served, state.drawn, key));
+            state.active = state.active.saturating_sub(1);
+        }
+        self.charge(key, |served| (served + cost).saturating_sub(PROVISION));
+    }
+
+    /// Changes what `key` was served, and its places in the orders; takes it out if it is no longer live.
+    fn charge(&mut self, key: K, change: impl FnOnce(u64) -> u64) {
+        let Some(state) = self.keys.get_mut(&key) else { return };
+        self.live.remove(&(state.served, key));
+        state.served = change(state.served);
+        if !state.waiting.is_empty() {
+            self.ready.insert((state.served, state.drawn, key));
+        }
+        if state.waiting.is_empty() && state.active == 0 {
+            self.keys.remove(&key);
+        } else {
+            self.live.insert((state.served, key));
+        }
+    }
+
+    /// Number of live keys.
+    #[cfg(test)]
+    fn live(&self) -> usize {
+        self.live.len()
+    }
+}
+
+/// What a turn is taken to cost until it is over.
+const PROVISION: u64 = TURN_LEN_MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Serves with `workers` until 1 GiB is given; sessions always want more, at once or after they were parked for a
+    /// moment. Returns bytes by key.
+    fn run(connections: &[(char, usize)], workers: usize, turn: u64, comes_and_goes: bool) -> HashMap<char, u64> {
+        let mut queue = FairQueue::new();
+        let mut session = 0;
+        for &(key, n) in connections {
+            for _ in 0..n {
+                queue.push(key, session);
+                session += 1;
+            }
+        }
+        let (mut active, mut bytes) = (VecDeque::new(), HashMap::new());
+        while bytes.values().sum::<u64>() < 1 << 30 {
+            while active.len() < workers {
+                let Some(drawn) = queue.pop() else { break };
+                active.push_back(drawn);
+            }
+            let (key, session) = active.pop_front().expect("somebody is always served");
+            *bytes.entry(key).or_default() += turn;
+            if comes_and_goes {
+                queue.done(key, turn);
+                queue.push(key, session);
+            } else {
+                queue.push(key, session);
+                queue.done(key, turn);
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn ten_connections_get_no_more_than_one() {
+        for workers in [1, 2, 4, 16] {
+            for turn in [16 << 10, 1 << 20, 4 << 20] {
+                for comes_and_goes in [false, true] {
+                    let bytes = run(&[('a', 10), ('b', 1)], workers, turn, comes_and_goes);
+                    let ratio = bytes[&'a'] as f64 / bytes[&'b'] as f64;
+                    // A turn under way is provided for at the price of a full one, so with tiny turns others get a
+                    // little more; and nobody is kept from a worker while the one is away.
+                    let most = match comes_and_goes {
+                        true => workers as f64 + 0.1,
+                        false if turn == 4 << 20 => 1.05,
+                        false => 3.1,
+                    };
+                    let what = format!("{workers} workers, turn {turn}, {comes_and_goes}: {ratio}");
+                    assert!((0.95..=most).contains(&ratio), "{what}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn connections_of_a_key_take_turns() {
+        let mut queue = FairQueue::new();
+        (0..3).for_each(|s| queue.push('a', s));
+        let mut order = vec![];
+        for _ in 0..6 {
+            let (key, session) = queue.pop().unwrap();
+            order.push(session);
+            queue.done(key, 1);
+            queue.push(key, session);
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_newcomer_has_neither_credit_nor_debt() {
+        let mut queue = FairQueue::new();
+        queue.push('a', 0);
+        for _ in 0..1000 {
+            let (key, session) = queue.pop().unwrap();
+            queue.push(key, session);
+            queue.done(key, 1 << 20);
+        }
+        queue.push('b', 1);
+        let mut drawn = HashMap::<char, u32>::new();
+        for _ in 0..100 {
+            let (key, session) = queue.pop().unwrap();
+            *drawn.entry(key).or_default() += 1;
+            queue.push(key, session);
+            queue.done(key, 1 << 20);
+        }
+        assert!(drawn[&'a'] >= 49 && drawn[&'b'] >= 49, "{drawn:?}");
+    }
+
+    #[test]
+    fn who_is_alone_is_never_held_back_and_leaves_nothing() {
+        let mut queue = FairQueue::new();
+        (0..50).for_each(|s| queue.push('a', s));
+        let drawn: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(drawn.len(), 50);
+        drawn.into_iter().for_each(|(key, _)| queue.done(key, 5));
+        assert_eq!((queue.live(), queue.ready.len()), (0, 0));
+    }
+}

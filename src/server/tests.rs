@@ -1,0 +1,552 @@
+//! Sessions over loopback: a server with files in memory, and askers that behave and misbehave.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+use crate::content::{FileId, Geometry};
+use crate::identity::{Keypair, PeerId};
+use crate::limits::{FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
+use crate::net::{Channel, Dialed, Opened, Outbox, StreamError};
+use crate::proto::{
+    ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Status, Welcome, decode_body,
+    decode_header, encode_request,
+};
+use crate::server::fake::{Files, Guests, id_of, noise};
+use crate::swarm::Event;
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Rig {
+    addr: SocketAddr,
+    peer: PeerId,
+    guests: Arc<Guests>,
+    events: Receiver<Event>,
+    server: Option<Server>,
+    shutdown: Shutdown,
+}
+
+struct Setup {
+    files: Files,
+    trust: Trust,
+    upload: Option<u64>,
+    bounds: ServerBounds,
+}
+
+impl Setup {
+    fn new(files: Files) -> Self {
+        Setup { files, trust: Trust::open(), upload: None, bounds: ServerBounds { workers: 4, ..Default::default() } }
+    }
+
+    fn start(self) -> Rig {
+        let keypair = Keypair::generate();
+        let (events, receiver) = Events::channel();
+        let guests = Arc::new(Guests::default());
+        let shutdown = Shutdown::new();
+        let parts = Parts {
+            listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
+            tls: Tls::new(&keypair).unwrap(),
+            trust: Arc::new(self.trust),
+            network: "gpb".into(),
+            instance: 1,
+            agent: "server".into(),
+            announce: Arc::new(Vec::new),
+            upload: Arc::new(Throttle::new(self.upload)),
+            events,
+            shutdown: shutdown.clone(),
+            bounds: self.bounds,
+        };
+        let server = Server::start_with(parts, Arc::new(self.files), guests.clone()).unwrap();
+        let addr = server.addrs()[0];
+        Rig { addr, peer: keypair.peer_id(), guests, events: receiver, server: Some(server), shutdown }
+    }
+}
+
+impl Rig {
+    fn dial(&self, tls: &Tls) -> Asking {
+        Asking { session: Dialed::dial(self.addr, Some(self.peer), tls, SOON).unwrap() }
+    }
+
+    fn asking(&self) -> Asking {
+        let mut asking = self.dial(&tls());
+        assert_eq!(asking.hello("gpb").0, Status::Ok);
+        asking
+    }
+
+    /// An asker whose packets come from 127.0.0.`last`.
+    fn from_host(&self, last: u8) -> Raw {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+        socket.connect(&self.addr.into()).unwrap();
+        Raw::over(socket.into())
+    }
+}
+
+/// A well-behaved asker.
+struct Asking {
+    session: Dialed,
+}
+
+impl Asking {
+    fn send(&mut self, requests: &[Request]) {
+        let mut frames = vec![];
+        requests.iter().for_each(|r| encode_request(r, &mut frames));
+        self.session.send(&frames, Instant::now() + SOON).unwrap();
+    }
+
+    fn reply(&mut self) -> Result<(Status, Vec<u8>, Vec<u8>), StreamError> {
+        let mut header = vec![];
+        let prefix = self.session.read_head(&mut header, Instant::now() + SOON)?;
+        let mut body = vec![0; prefix.body_len as usize];
+        self.session.read_body(&mut body, SOON, &mut |_| ())?;
+        Ok((Status::from_u8(prefix.status).unwrap(), header, body))
+    }
+
+    fn ask(&mut self, request: &Request) -> (Status, Vec<u8>, Vec<u8>) {
+        self.send(std::slice::from_ref(request));
+        self.reply().unwrap()
+    }
+
+    fn hello(&mut self, network: &str) -> (Status, Vec<u8>, Vec<u8>) {
+        self.ask(&hello(network))
+    }
+}
+
+/// An asker that holds its own TLS state, so that it can be slow and wrong in every way.
+struct Raw {
+    socket: TcpStream,
+    channel: Channel,
+    held: Vec<u8>,
+    plain: Vec<u8>,
+    out: Outbox,
+}
+
+impl Raw {
+    fn over(socket: TcpStream) -> Self {
+        let mut raw = Raw {
+            socket,
+            channel: Channel::dial(&tls(), None).unwrap(),
+            held: vec![],
+            plain: vec![],
+            out: Outbox::new(),
+        };
+        raw.socket.set_read_timeout(Some(SOON)).unwrap();
+        raw.channel.open(&mut [], &mut raw.out, &mut |_| ()).unwrap();
+        while raw.channel.peer().is_none() {
+            raw.flush();
+            raw.read();
+        }
+        raw.flush();
+        raw
+    }
+
+    fn flush(&mut self) {
+        self.socket.write_all(self.out.data()).unwrap();
+        self.out.clear();
+    }
+
+    fn send(&mut self, plain: &[u8]) {
+        self.channel.seal(plain, &mut self.out).unwrap();
+        self.flush();
+    }
+
+    fn ask(&mut self, request: &Request) {
+        let mut frame = vec![];
+        encode_request(request, &mut frame);
+        self.send(&frame);
+    }
+
+    /// Reads once; false at the end.
+    fn read(&mut self) -> bool {
+        let mut bytes = vec![0; 64 * 1024];
+        let n = self.socket.read(&mut bytes).unwrap_or(0);
+        self.held.extend_from_slice(&bytes[..n]);
+        let mut more = n > 0;
+        loop {
+            let plain = &mut self.plain;
+            let (used, opened) =
+                self.channel.open(&mut self.held, &mut self.out, &mut |p| plain.extend_from_slice(p)).unwrap();
+            self.held.drain(..used);
+            match opened {
+                Opened::Data => (),
+                Opened::Starved => return more,
+                Opened::Ended => {
+                    more = false;
+                    return more;
+                }
+            }
+        }
+    }
+
+    fn hello(&mut self) {
+        self.ask(&hello("gpb"));
+        while self.plain.len() < 8 {
+            assert!(self.read(), "the session ended early");
+        }
+        assert_eq!(FramePrefix::from_bytes(*self.plain.first_chunk().unwrap()).status, Status::Ok as u8);
+    }
+
+    /// Reads until the server is done with it.
+    fn is_closed(&mut self) -> bool {
+        let end = Instant::now() + SOON;
+        while Instant::now() < end {
+            if !self.read() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn tls() -> Tls {
+    Tls::new(&Keypair::generate()).unwrap()
+}
+
+fn hello(network: &str) -> Request {
+    Request::Hello(Hello {
+        version: WIRE_VERSION,
+        network: network.into(),
+        instance: 2,
+        announce: vec![],
+        agent: "asker".into(),
+    })
+}
+
+fn chunk(file: FileId, index: u32) -> Request {
+    Request::Chunk(ChunkRef { file, index })
+}
+
+/// Waits for a condition; the panic names it.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < end, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn is_gone(socket: &mut TcpStream) -> bool {
+    socket.set_read_timeout(Some(2 * HANDSHAKE_TIMEOUT)).unwrap();
+    let mut bytes = [0; 1024];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => (),
+            Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[test]
+fn a_session_from_hello_to_the_last_chunk() {
+    let bytes = noise(3_000_000, 1);
+    let id = id_of(&bytes);
+    let rig = Setup::new(Files::new(&[("dir/a", bytes.clone()), ("b", noise(10, 2))])).start();
+    let mut asking = rig.dial(&tls());
+    assert_eq!(asking.session.peer(), rig.peer);
+    let (status, header, _) = asking.hello("gpb");
+    let welcome: Welcome = decode_header(&header, "Welcome").unwrap();
+    assert_eq!((status, welcome.files, welcome.agent.as_str()), (Status::Ok, 2, "server"));
+    until("the guest is known", || rig.guests.present.lock().unwrap().len() == 1);
+
+    let list = Request::List(ListFrom { pattern: String::new(), after: String::new(), revision: 0 });
+    let (_, header, body) = asking.ask(&list);
+    let listed: Vec<Listed> = decode_body(&body, "List").unwrap();
+    assert!(!decode_header::<PageHead>(&header, "PageHead").unwrap().more);
+    assert_eq!(listed.iter().map(|l| l.path.as_str()).collect::<Vec<_>>(), ["b", "dir/a"]);
+
+    let mut got = vec![];
+    for index in 0..Geometry::new(id.len).chunk_count() {
+        let (status, _, mut body) = asking.ask(&chunk(id, index));
+        assert_eq!((status, body.pop()), (Status::Ok, Some(Request::GOOD)));
+        got.extend(body);
+    }
+    assert!(got == bytes);
+    asking.session.close();
+    until("the guest is gone", || rig.guests.present.lock().unwrap().is_empty());
+}
+
+#[test]
+fn many_requests_at_once_are_answered_in_order() {
+    let files: Vec<_> = (0..64).map(|i| (format!("f{i}"), noise(1000 * i, i as u64 + 1))).collect();
+    let named: Vec<_> = files.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    let big = noise(40 * 256 * 1024, 99);
+    let rig = Setup::new(Files::new(&[&named[..], &[("big", big.clone())]].concat())).start();
+    let mut asking = rig.asking();
+    asking.send(&files.iter().map(|(_, bytes)| chunk(id_of(bytes), 0)).collect::<Vec<_>>());
+    for (i, (_, bytes)) in files.iter().enumerate() {
+        let (status, _, body) = asking.reply().unwrap();
+        match bytes.is_empty() {
+            // The empty file has no chunk.
+            true => assert_eq!(status, Status::NotFound),
+            false => assert!(status == Status::Ok && body[..body.len() - 1] == *bytes, "answer {i}"),
+        }
+    }
+    let id = id_of(&big);
+    asking.send(&(0..40).rev().map(|i| chunk(id, i)).collect::<Vec<_>>());
+    for i in (0..40).rev() {
+        let (_, _, body) = asking.reply().unwrap();
+        assert!(body[..256 * 1024] == big[i * 256 * 1024..][..256 * 1024], "chunk {i}");
+    }
+}
+
+#[test]
+fn refusals_arrive_with_their_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = dir.path().join("trusted");
+    std::fs::write(&trusted, "").unwrap();
+    let trust = Trust::closed(&trusted, PeerId([1; 32])).unwrap();
+    let rig = Setup { trust, ..Setup::new(Files::new(&[("secret", noise(10, 1))])) }.start();
+    let mut asking = rig.dial(&tls());
+    // What comes behind the refusal must not hide it.
+    asking.send(&vec![hello("gpb"); 20]);
+    let (status, header, _) = asking.reply().unwrap();
+    assert_eq!(status, Status::Refused);
+    assert_eq!(decode_header::<Problem>(&header, "Problem").unwrap().reason, "key is not trusted");
+    assert!(matches!(asking.reply(), Err(StreamError::Closed)));
+    assert!(matches!(rig.events.recv_timeout(SOON), Ok(Event::Refused { .. })));
+
+    let rig = Setup::new(Files::default()).start();
+    assert_eq!(rig.dial(&tls()).hello("other").0, Status::Refused);
+    let list = Request::List(ListFrom { pattern: String::new(), after: String::new(), revision: 0 });
+    assert_eq!(rig.dial(&tls()).ask(&list).0, Status::Refused);
+}
+
+#[test]
+fn a_key_that_loses_trust_is_cut_off() {
+    let (dir, keypair) = (tempfile::tempdir().unwrap(), Keypair::generate());
+    let trusted = dir.path().join("trusted");
+    std::fs::write(&trusted, format!("{} friend\n", keypair.peer_id())).unwrap();
+    let trust = Arc::new(Trust::closed(&trusted, PeerId([1; 32])).unwrap());
+    let own = Keypair::generate();
+    let (events, _receiver) = Events::channel();
+    let shutdown = Shutdown::new();
+    let parts = Parts {
+        listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
+        tls: Tls::new(&own).unwrap(),
+        trust: trust.clone(),
+        network: "gpb".into(),
+        instance: 1,
+        agent: "server".into(),
+        announce: Arc::new(Vec::new),
+        upload: Arc::new(Throttle::new(None)),
+        events,
+        shutdown,
+        bounds: ServerBounds::default(),
+    };
+    let server = Server::start_with(parts, Arc::new(Files::default()), Arc::new(Guests::default())).unwrap();
+    let session =
+        Dialed::dial(server.addrs()[0], None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
+    let mut asking = Asking { session };
+    assert_eq!(asking.hello("gpb").0, Status::Ok);
+    std::fs::write(&trusted, "# nobody is left here\n").unwrap();
+    until("the file is read again", || trust.reload());
+    let began = Instant::now();
+    assert!(asking.reply().is_err());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_full_server_says_busy() {
+    let bounds = ServerBounds { workers: 2, connections_max: 3, connections_per_key_max: 2 };
+    let rig = Setup { bounds, ..Setup::new(Files::default()) }.start();
+    let first = rig.asking();
+    let _second = rig.asking();
+    let mut third = rig.dial(&tls());
+    let (status, header, _) = third.hello("gpb");
+    assert_eq!(status, Status::Busy);
+    assert!(decode_header::<Problem>(&header, "Problem").unwrap().retry_after_ms > 0);
+    assert!(matches!(third.reply(), Err(StreamError::Closed)));
+    first.session.close();
+    until("a seat is free again", || rig.dial(&tls()).hello("gpb").0 == Status::Ok);
+}
+
+#[test]
+fn garbage_ends_its_own_connection_only() {
+    let rig = Setup::new(Files::default()).start();
+    let mut good = rig.asking();
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &noise(5000, 3), &[0x16, 3, 1, 0xff, 0xff, 1, 2, 3], &[0; 64]] {
+        let mut socket = TcpStream::connect(rig.addr).unwrap();
+        socket.write_all(bytes).unwrap();
+        assert!(is_gone(&mut socket), "{bytes:?}");
+    }
+    assert_eq!(good.hello("gpb").0, Status::Ok);
+}
+
+#[test]
+fn frames_over_their_bounds_and_malformed_requests_end_the_session() {
+    let rig = Setup::new(Files::default()).start();
+    let prefix = |header_len, body_len| {
+        FramePrefix { kind: Kind::Chunk as u8, status: 0, header_len, body_len }.to_bytes()
+    };
+    for frame in [
+        prefix(FRAME_HEADER_LEN_MAX as u16 + 1, 0).to_vec(),
+        prefix(0, u32::MAX).to_vec(),
+        [&prefix(2, 0)[..], &[1, 2]].concat(),
+    ] {
+        let mut raw = Raw::over(TcpStream::connect(rig.addr).unwrap());
+        raw.hello();
+        raw.send(&frame);
+        assert!(raw.is_closed(), "{frame:?}");
+    }
+    // A kind of request that is not known yet is answered.
+    let mut raw = Raw::over(TcpStream::connect(rig.addr).unwrap());
+    raw.hello();
+    raw.plain.clear();
+    raw.send(&FramePrefix { kind: 200, status: 0, header_len: 0, body_len: 0 }.to_bytes());
+    until("an answer", || {
+        raw.read();
+        raw.plain.len() >= 8
+    });
+    let answer = FramePrefix::from_bytes(*raw.plain.first_chunk().unwrap());
+    assert_eq!((answer.kind, answer.status), (200, Status::Unsupported as u8));
+}
+
+#[test]
+fn another_protocol_over_tls_is_refused() {
+    let rig = Setup::new(Files::default()).start();
+    for protocols in [vec![b"h2".to_vec()], vec![]] {
+        let tls = tls().with_alpn_for_test(protocols);
+        let result = Dialed::dial(rig.addr, None, &tls, SOON).map(|d| d.peer());
+        assert!(matches!(result, Err(StreamError::Secure(crate::net::SecureError::Alpn))), "{result:?}");
+    }
+}
+
+#[test]
+fn who_never_finishes_the_handshake_is_dropped() {
+    let rig = Setup::new(Files::default()).start();
+    let began = Instant::now();
+    let mut silent: Vec<_> = (0..20).map(|_| TcpStream::connect(rig.addr).unwrap()).collect();
+    // The beginning of a handshake record that goes on one byte at a time.
+    let mut slow = TcpStream::connect(rig.addr).unwrap();
+    slow.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
+    while began.elapsed() < HANDSHAKE_TIMEOUT - Duration::from_secs(1) {
+        slow.write_all(&[1]).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Others are served meanwhile.
+    rig.asking();
+    silent.push(slow);
+    for socket in &mut silent {
+        assert!(is_gone(socket));
+    }
+    assert!(began.elapsed() < HANDSHAKE_TIMEOUT + Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_reader_that_stalls_is_parked_and_goes_on_later() {
+    let bytes = noise(64 * 256 * 1024, 1);
+    let id = id_of(&bytes);
+    let bounds = ServerBounds { workers: 1, ..Default::default() };
+    let rig = Setup { bounds, ..Setup::new(Files::new(&[("a", bytes.clone())])) }.start();
+    let mut stalled: Vec<_> = (0..8).map(|_| rig.asking()).collect();
+    for asking in &mut stalled {
+        asking.send(&(0..64).map(|i| chunk(id, i)).collect::<Vec<_>>());
+    }
+    // The only worker still serves others.
+    for _ in 0..5 {
+        let (_, _, body) = rig.asking().ask(&chunk(id, 5));
+        assert!(body[..256 * 1024] == bytes[5 * 256 * 1024..][..256 * 1024]);
+    }
+    for asking in &mut stalled {
+        for i in 0..64 {
+            let (_, _, body) = asking.reply().unwrap();
+            assert!(body[..256 * 1024] == bytes[i * 256 * 1024..][..256 * 1024], "chunk {i}");
+        }
+    }
+}
+
+#[test]
+fn many_idle_connections_cost_no_worker() {
+    let rig = Setup::new(Files::new(&[("a", noise(100, 1))])).start();
+    let mut idle: Vec<_> = (0..200).map(|i| rig.from_host(2 + i as u8)).collect();
+    idle.iter_mut().for_each(Raw::hello);
+    until("all are known", || rig.guests.present.lock().unwrap().len() == 200);
+    let mut asking = rig.asking();
+    assert_eq!(asking.ask(&chunk(id_of(&noise(100, 1)), 0)).0, Status::Ok);
+    for raw in &mut idle {
+        raw.plain.clear();
+        raw.hello();
+    }
+    drop(idle);
+    until("all are gone", || rig.guests.present.lock().unwrap().len() == 1);
+}
+
+#[test]
+fn one_address_gets_as_much_as_another_with_ten_connections() {
+    let bytes = noise(2 << 20, 1);
+    let id = id_of(&bytes);
+    let rig = Setup { upload: Some(100_000_000), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
+    let count = Geometry::new(id.len).chunk_count();
+    let mut rounds: Vec<_> = std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.from_host(h))).collect();
+    rounds.iter_mut().for_each(|(_, raw)| raw.hello());
+    let end = Instant::now() + Duration::from_secs(2);
+    let totals: Vec<(u8, u64)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = rounds
+            .into_iter()
+            .map(|(host, mut raw)| {
+                scope.spawn(move || {
+                    let mut total = 0;
+                    let (mut asked, mut answered) = (0u64, 0u64);
+                    raw.plain.clear();
+                    while Instant::now() < end {
+                        while asked < answered + 16 {
+                            raw.ask(&chunk(id, asked as u32 % count));
+                            asked += 1;
+                        }
+                        raw.read();
+                        total += raw.plain.len() as u64;
+                        raw.plain.clear();
+                        answered = total / (256 * 1024);
+                    }
+                    (host, total)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let of = |host| totals.iter().filter(|t| t.0 == host).map(|t| t.1).sum::<u64>() as f64;
+    let ratio = of(3) / of(2);
+    assert!((0.5..=2.0).contains(&ratio), "ten connections got {ratio} times as much");
+}
+
+#[test]
+fn the_upload_limit_holds() {
+    for (rate, chunks) in [(2_000_000u64, 32), (50_000_000, 64)] {
+        let bytes = noise(16 * 256 * 1024, 1);
+        let id = id_of(&bytes);
+        let rig = Setup { upload: Some(rate), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
+        let began = Instant::now();
+        let per_session = chunks * 256 * 1024 / 2;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut asking = rig.asking();
+                    asking.send(&(0..chunks / 2).map(|i| chunk(id, i as u32 % 16)).collect::<Vec<_>>());
+                    (0..chunks / 2).for_each(|_| assert_eq!(asking.reply().unwrap().0, Status::Ok));
+                });
+            }
+        });
+        let measured = (2 * per_session) as f64 / began.elapsed().as_secs_f64();
+        let off = measured / rate as f64 - 1.0;
+        // The bucket is full at first, which weighs more the shorter the test is.
+        assert!((-0.15..=0.2).contains(&off), "{rate} B/s came out as {measured}");
+    }
+}
+
+#[test]
+fn dropping_the_server_ends_sessions_and_frees_the_port() {
+    let mut rig = Setup::new(Files::default()).start();
+    let mut asking = rig.asking();
+    let began = Instant::now();
+    drop(rig.server.take());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(rig.shutdown.has_begun() && asking.reply().is_err());
+    let addr: IpAddr = Ipv4Addr::LOCALHOST.into();
+    listen(Some(addr), rig.addr.port()).unwrap();
+}

@@ -1,0 +1,572 @@
+//! The thread that decides what is offered.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, select};
+
+use crate::content::{Entry, RelPath, RelPathError};
+use crate::limits::{
+    HASH_BATCH_FILES, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, SKIPS_LOGGED_MAX, WATCH_DEBOUNCE,
+    WATCH_EVENTS_MAX,
+};
+use crate::runtime::{Shutdown, Watched};
+use crate::share::ShareSetup;
+use crate::share::hasher::{Hasher, Job, Outcome};
+use crate::share::ledger::Ledger;
+use crate::share::look::{Look, Looker, State};
+use crate::share::scan::{Scan, Step};
+use crate::share::settle::{Unsettled, Verdict};
+use crate::share::sharer::{Command, Ready};
+use crate::share::watch::{Change, Changes, Watch};
+use crate::store::{Beneath, Hashed, Lookup};
+use crate::swarm::Event;
+
+/// Every path that may have changed is looked at afresh and judged by what is there now, whatever was said of it: an
+/// event is only a hint. So lost, doubled or reordered hints do no harm.
+pub(super) struct Keeper {
+    setup: ShareSetup,
+    looker: Looker,
+    /// Device and inode of the directory, while it is there.
+    root: Option<(u64, u64)>,
+    watch: Option<Watch>,
+    changes: Changes,
+    commands: Receiver<Command>,
+    ready: Arc<Watched<Ready>>,
+    ledger: Ledger,
+    hasher: Hasher,
+    unsettled: Unsettled,
+    /// Changed paths and whether a whole tree may be concerned; looked at together, at that time.
+    dirty: HashMap<PathBuf, bool>,
+    dirty_at: Option<Instant>,
+    scan: Option<Scan>,
+    /// Directories to walk after the current scan.
+    trees: VecDeque<String>,
+    rescan_at: Instant,
+    scanned_whole: bool,
+    root_poll_at: Instant,
+    /// Hashed files that are not recorded yet, and when they must be.
+    hashed: Vec<Hashed>,
+    record_at: Option<Instant>,
+    sync_at: Option<Instant>,
+    lookup: Option<Lookup>,
+    /// Links to files inside of the directory, which change when their targets do.
+    links: HashSet<RelPath>,
+    skips: Skips,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        setup: ShareSetup,
+        commands: Receiver<Command>,
+        ready: Arc<Watched<Ready>>,
+        hashed_bytes: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
+        let dir = std::fs::canonicalize(&setup.dir)?;
+        let hasher = Hasher::start(Arc::new(Beneath::open(&dir)?), hashed_bytes)?;
+        let now = Instant::now();
+        Ok(Keeper {
+            looker: Looker::new(dir),
+            root: None,
+            watch: None,
+            changes: Changes::new(),
+            commands,
+            ready,
+            ledger: Ledger::new(setup.catalogue.clone(), setup.events.clone(), now),
+            hasher,
+            unsettled: Unsettled::default(),
+            dirty: HashMap::new(),
+            dirty_at: None,
+            scan: None,
+            trees: VecDeque::new(),
+            rescan_at: now,
+            scanned_whole: false,
+            root_poll_at: now,
+            hashed: Vec::new(),
+            record_at: None,
+            sync_at: None,
+            lookup: None,
+            links: HashSet::new(),
+            skips: Skips::default(),
+            setup,
+        })
+    }
+
+    /// Runs until the shutdown begins or the [`Sharer`](crate::share::Sharer) is dropped.
+    pub(super) fn run(mut self) {
+        let (changes, done, commands) = (self.changes.receiver(), self.hasher.done(), self.commands.clone());
+        let shutdown: Shutdown = self.setup.shutdown.clone();
+        while !shutdown.has_begun() {
+            let now = Instant::now();
+            self.work(now);
+            self.hasher.pump();
+            self.settle_accounts(Instant::now());
+            let wait = self.wake_at().map_or(ROOT_POLL, |at| at.saturating_duration_since(Instant::now()));
+            select! {
+                recv(changes) -> change => self.hear(change.ok().into_iter().chain(changes.try_iter())),
+                recv(done) -> outcomes => {
+                    for outcomes in outcomes.ok().into_iter().chain(done.try_iter()) {
+                        self.hasher.took();
+                        outcomes.into_iter().for_each(|o| self.take_outcome(o));
+                        self.hasher.pump();
+                    }
+                }
+                recv(commands) -> command => match command {
+                    Ok(Command::Withdraw(entry)) => self.withdraw(&entry),
+                    Ok(Command::Wake) => {}
+                    Err(_) => break,
+                },
+                default(wait) => {}
+            }
+        }
+        self.record(Instant::now());
+        if self.sync_at.is_some() {
+            self.setup.index.sync();
+        }
+    }
+
+    /// What is due, in small portions.
+    fn work(&mut self, now: Instant) {
+        if now >= self.root_poll_at {
+            self.check_root(now);
+        }
+        if self.changes.take_lost() {
+            log::info!("changes lost, scanning again dir={}", self.looker.root().display());
+            // The watch does not know directories that were made meanwhile.
+            self.watch = None;
+            self.begin_watch();
+            self.rescan_at = now;
+        }
+        if self.dirty_at.is_some_and(|at| now >= at) {
+            self.look_at_dirty(now);
+        }
+        while let Some(path) = self.unsettled.next_due(now) {
+            self.look_at_unsettled(&path, now);
+        }
+        self.go_on_scanning(now);
+    }
+
+    /// When there is something to do if nothing happens before.
+    fn wake_at(&self) -> Option<Instant> {
+        if self.scan.is_some() || !self.trees.is_empty() {
+            return Some(Instant::now());
+        }
+        let rescan = (self.root.is_some() && self.hasher.pending() == 0).then_some(self.rescan_at);
+        let publish = self.ledger.due(self.is_busy(), self.is_complete());
+        let all = [self.dirty_at, self.unsettled.wake_at(), rescan, self.record_at, self.sync_at, publish];
+        all.into_iter().flatten().chain([self.root_poll_at]).min()
+    }
+
+    // ---- the directory itself ----
+
+    /// Notices that the directory was removed, exchanged, mounted over or is back.
+    fn check_root(&mut self, now: Instant) {
+        self.root_poll_at = now + ROOT_POLL;
+        let found = std::fs::metadata(&self.setup.dir).ok().filter(|m| m.is_dir()).map(|m| (m.dev(), m.ino()));
+        if found == self.root {
+            return;
+        }
+        if self.root.is_some() {
+            log::warn!("shared directory is gone or was replaced dir={}", self.setup.dir.display());
+            self.scanned_whole &= found.is_none();
+        }
+        self.root = found;
+        self.watch = None;
+        self.scan = None;
+        self.trees.clear();
+        self.hasher.clear();
+        self.unsettled.clear();
+        self.links.clear();
+        if found.is_none() {
+            self.ledger.below("").iter().for_each(|path| drop(self.ledger.drop(path)));
+            return;
+        }
+        if let Ok(dir) = std::fs::canonicalize(&self.setup.dir) {
+            self.looker = Looker::new(dir);
+        }
+        self.begin_watch();
+        self.rescan_at = now;
+    }
+
+    fn begin_watch(&mut self) {
+        match Watch::begin(self.looker.root(), &self.changes) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(e) if self.skips.is_new(&"watch") => log::warn!(
+                "directory not watched, changes are seen every {} s only (raise fs.inotify.max_user_watches) dir={} cause={e}",
+                RESCAN.as_secs(),
+                self.looker.root().display()
+            ),
+            Err(_) => {}
+        }
+    }
+
+    // ---- hints of changes ----
+
+    fn hear(&mut self, changes: impl Iterator<Item = Change>) {
+        for change in changes.take(WATCH_EVENTS_MAX) {
+            *self.dirty.entry(change.path).or_default() |= change.tree;
+        }
+        if self.dirty.len() > WATCH_EVENTS_MAX {
+            self.dirty.clear();
+            self.rescan_at = Instant::now();
+        }
+        if self.dirty_at.is_none() {
+            self.dirty_at = Some(Instant::now() + WATCH_DEBOUNCE);
+        }
+    }
+
+    fn look_at_dirty(&mut self, now: Instant) {
+        self.dirty_at = None;
+        self.lookup = self.setup.index.lookup();
+        for (path, tree) in std::mem::take(&mut self.dirty) {
+            match self.name(&path) {
+                Some(name) if name.is_empty() => {
+                    self.root_poll_at = now;
+                    if tree {
+                        self.rescan_at = now;
+                    }
+                }
+                Some(name) => self.look_at(&name, tree, now),
+                None => {}
+            }
+        }
+        // What a link leads to may be among the changes.
+        for link in self.links.clone() {
+            self.look_at(link.as_str(), false, now);
+        }
+        self.lookup = None;
+    }
+
+    /// Looks at something by name: a file, a directory, or nothing where either was.
+    fn look_at(&mut self, name: &str, tree: bool, now: Instant) {
+        let path = self.looker.root().join(name);
+        let look = self.looker.look(&path);
+        if look == Look::Dir {
+            // A file that was there before is met by no walk.
+            if let Ok(name) = RelPath::new(name) {
+                self.ledger.drop(&name);
+            }
+            if tree && !self.trees.iter().any(|t| t == name) {
+                self.trees.push_back(name.into());
+            }
+            if self.trees.len() > TREES_MAX {
+                self.trees.clear();
+                self.rescan_at = now;
+            }
+            return;
+        }
+        for below in self.ledger.below(name) {
+            self.ledger.drop(&below);
+        }
+        if let Some(name) = self.valid(name, &path) {
+            self.judge(&name, &path, look, now);
+        }
+    }
+
+    fn look_at_unsettled(&mut self, name: &RelPath, now: Instant) {
+        let path = self.looker.root().join(name.as_str());
+        match self.looker.look(&path) {
+            Look::File { state, .. } => {
+                if self.unsettled.judge(name, state, now) == Verdict::Quiet {
+                    self.hash(name, state);
+                }
+            }
+            look => {
+                self.unsettled.forget(name);
+                self.judge(name, &path, look, now);
+            }
+        }
+    }
+
+    // ---- judging what is there ----
+
+    /// Brings the ledger in line with what a look has shown.
+    fn judge(&mut self, name: &RelPath, path: &Path, look: Look, now: Instant) {
+        let Look::File { state, link } = look else {
+            self.unsettled.forget(name);
+            self.links.remove(name);
+            self.ledger.drop(name);
+            if let Look::Skip(cause) = look {
+                self.skips.once(path, || cause);
+            }
+            return;
+        };
+        if link && self.links.len() < LINKS_FOLLOWED_MAX {
+            self.links.insert(name.clone());
+        }
+        if self.ledger.get(name).is_some_and(|e| is_state_of(e, state)) {
+            self.unsettled.forget(name);
+            return;
+        }
+        self.ledger.drop(name);
+        let known = self.lookup.as_mut().and_then(|l| l.get(name.as_str(), state.len, &state.stamp));
+        if !self.ledger.has_room() {
+            self.skips.once(self.looker.root(), || "too many files, the rest is left out".into());
+        } else if let Some(id) = known {
+            self.unsettled.forget(name);
+            self.ledger.put(Entry { path: name.clone(), id, stamp: state.stamp });
+        } else if state.is_quiet() {
+            self.unsettled.forget(name);
+            self.hash(name, state);
+        } else if !self.unsettled.see(name, state, now) {
+            self.rescan_at = self.rescan_at.min(now + 2 * crate::limits::QUIET);
+        }
+    }
+
+    fn hash(&mut self, name: &RelPath, state: State) {
+        self.hasher.queue(Job { path: name.clone(), len: state.len, stamp: state.stamp });
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Hashed(file) => {
+                self.hashed.push(file);
+                let now = Instant::now();
+                self.record_at.get_or_insert(now + WATCH_DEBOUNCE);
+                if self.hashed.len() >= HASH_BATCH_FILES {
+                    self.record(now);
+                }
+            }
+            Outcome::Changed(name) => self.postpone(&name, Instant::now()),
+            Outcome::Unreadable(name, e) => {
+                let path = self.looker.root().join(name.as_str());
+                self.skips.once(&path, || e.to_string());
+            }
+        }
+    }
+
+    /// The file did not keep still while it was hashed: it is tried again when it is quiet.
+    fn postpone(&mut self, name: &RelPath, now: Instant) {
+        let path = self.looker.root().join(name.as_str());
+        match self.looker.look(&path) {
+            Look::File { state, .. } if self.ledger.get(name).is_some_and(|e| is_state_of(e, state)) => {}
+            Look::File { state, .. } => {
+                self.ledger.drop(name);
+                self.unsettled.see(name, state, now);
+            }
+            look => self.judge(name, &path, look, now),
+        }
+    }
+
+    /// Writes what was hashed to the index and offers what is still there.
+    fn record(&mut self, now: Instant) {
+        self.record_at = None;
+        if self.hashed.is_empty() {
+            return;
+        }
+        let hashed = std::mem::take(&mut self.hashed);
+        let recorded = self.setup.index.record(&hashed);
+        self.sync_at.get_or_insert(now + INDEX_SYNC);
+        for Hashed { path: name, indexed, layer } in hashed {
+            // Without its layer nobody could check a chunk.
+            if !recorded && !layer.is_empty() {
+                continue;
+            }
+            let path = self.looker.root().join(name.as_str());
+            let entry = Entry { path: name, id: indexed.id, stamp: indexed.stamp };
+            match self.looker.look(&path) {
+                Look::File { state, .. } if is_state_of(&entry, state) => self.ledger.put(entry),
+                _ => self.postpone(&entry.path, now),
+            }
+        }
+    }
+
+    fn withdraw(&mut self, entry: &Entry) {
+        if self.ledger.get(&entry.path) != Some(entry) {
+            return;
+        }
+        log::warn!("file withdrawn, its bytes are not those that were hashed path={} file={}", entry.path, entry.id);
+        self.ledger.drop(&entry.path);
+        self.setup.index.forget(&entry.path);
+        self.setup.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });
+        self.hash(&entry.path, State { len: entry.id.len, stamp: entry.stamp });
+    }
+
+    // ---- scanning ----
+
+    fn go_on_scanning(&mut self, now: Instant) {
+        if self.root.is_none() {
+            return;
+        }
+        if self.scan.is_none() {
+            // While files wait to be hashed, a scan would find them all again.
+            let whole = now >= self.rescan_at && self.hasher.pending() == 0 && self.hashed.is_empty();
+            let below = if whole { Some(String::new()) } else { self.trees.pop_front() };
+            let Some(below) = below else { return };
+            self.scan = Some(Scan::new(self.looker.root(), &below, self.ledger.published().clone()));
+        }
+        let Some(mut scan) = self.scan.take() else { return };
+        self.lookup = self.setup.index.lookup();
+        let mut steps = 0u32;
+        loop {
+            match scan.step() {
+                Step::Entry(found) => self.meet(&mut scan, &found, now),
+                Step::Dir(path) => {
+                    if !self.may_enter(&path) {
+                        scan.leave();
+                    }
+                }
+                Step::Unreadable(path, cause) => {
+                    let path = path.unwrap_or_else(|| self.looker.root().to_path_buf());
+                    self.skips.once(&path, || cause);
+                }
+                Step::End => {
+                    self.end_scan(&scan, now);
+                    break;
+                }
+            }
+            steps += 1;
+            if steps.is_multiple_of(64) && now.elapsed() >= SCAN_TURN {
+                self.scan = Some(scan);
+                break;
+            }
+        }
+        self.lookup = None;
+    }
+
+    fn may_enter(&mut self, path: &Path) -> bool {
+        match self.name(path) {
+            Some(name) => name.is_empty() || self.valid(&name, path).is_some(),
+            None => false,
+        }
+    }
+
+    fn meet(&mut self, scan: &mut Scan, found: &walkdir::DirEntry, now: Instant) {
+        let path = found.path();
+        let Some(name) = self.name(path) else { return };
+        let look = match found.metadata() {
+            Ok(meta) => self.looker.judge(path, &meta),
+            Err(_) => self.looker.look(path),
+        };
+        // The common case first, without making a name: nothing has changed.
+        if let Some(entry) = scan.meet(&name)
+            && matches!(look, Look::File { state, link: false } if is_state_of(entry, state))
+            && self.ledger.is_settled()
+        {
+            return;
+        }
+        if let Some(name) = self.valid(&name, path) {
+            self.judge(&name, path, look, now);
+        }
+    }
+
+    fn end_scan(&mut self, scan: &Scan, now: Instant) {
+        for entry in scan.missed() {
+            let path = self.looker.root().join(entry.path.as_str());
+            // What hides it was logged by the walk: a directory that cannot be read, for example.
+            let look = match self.looker.look(&path) {
+                Look::Skip(_) => Look::Nothing,
+                look => look,
+            };
+            self.judge(&entry.path, &path, look, now);
+        }
+        if scan.is_whole() {
+            self.rescan_at = now + RESCAN;
+            self.scanned_whole = true;
+        }
+    }
+
+    /// The name of a path below the directory; what has none that can be shared is logged.
+    fn name(&mut self, path: &Path) -> Option<String> {
+        match self.looker.name(path) {
+            Ok(name) => Some(name.to_owned()),
+            Err(cause) => {
+                if let Some(cause) = cause {
+                    self.skips.once(path, || cause);
+                }
+                None
+            }
+        }
+    }
+
+    fn valid(&mut self, name: &str, path: &Path) -> Option<RelPath> {
+        match RelPath::new(name) {
+            Ok(name) => Some(name),
+            Err(RelPathError::Own) => {
+                self.skips.once_quietly(path);
+                None
+            }
+            Err(e) => {
+                self.skips.once(path, || e.to_string());
+                None
+            }
+        }
+    }
+
+    // ---- telling ----
+
+    fn is_busy(&self) -> bool {
+        self.scan.is_some() || self.hasher.pending() > 0 || !self.hashed.is_empty()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.scanned_whole && !self.is_busy() && self.trees.is_empty() && self.unsettled.only_changing()
+    }
+
+    fn settle_accounts(&mut self, now: Instant) {
+        let idle = self.hasher.pending() == 0;
+        if self.record_at.is_some_and(|at| now >= at || idle) {
+            self.record(now);
+        }
+        if self.sync_at.is_some_and(|at| now >= at) {
+            self.sync_at = None;
+            self.setup.index.sync();
+        }
+        let complete = self.is_complete();
+        if self.ledger.due(self.is_busy(), complete).is_some_and(|at| now >= at) {
+            self.ledger.publish(complete);
+        }
+        if complete && self.ledger.is_settled() && self.ready.read(Option::is_none) {
+            let all = self.ledger.published().clone();
+            self.setup.index.prune(&all);
+            self.setup.index.sync();
+            self.sync_at = None;
+            self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
+        }
+    }
+}
+
+/// What is left out, each logged once.
+#[derive(Default)]
+struct Skips {
+    seen: HashSet<u64>,
+    hash: RandomState,
+}
+
+impl Skips {
+    fn once(&mut self, path: &Path, cause: impl FnOnce() -> String) {
+        let cause = cause();
+        if self.is_new(&(path, &cause)) {
+            log::warn!("skipped path={} cause={cause}", path.display());
+            if self.seen.len() == SKIPS_LOGGED_MAX {
+                log::warn!("more is skipped than is logged count={SKIPS_LOGGED_MAX}");
+            }
+        }
+    }
+
+    fn once_quietly(&mut self, path: &Path) {
+        if self.is_new(&path) {
+            log::debug!("skipped path={} cause=gpb's own files", path.display());
+        }
+    }
+
+    fn is_new(&mut self, what: &impl std::hash::Hash) -> bool {
+        self.seen.len() < SKIPS_LOGGED_MAX && self.seen.insert(self.hash.hash_one(what))
+    }
+}
+
+fn is_state_of(entry: &Entry, state: State) -> bool {
+    entry.id.len == state.len && entry.stamp == state.stamp
+}
+
+/// Time that a walk takes before other work gets its turn.
+const SCAN_TURN: Duration = Duration::from_millis(20);
+
+/// Changed directories that wait to be walked one by one; more of them are walked together.
+const TREES_MAX: usize = 256;

@@ -1,0 +1,294 @@
+//! The whole service over real directories and the real watch. Every wait is for a condition, with a deadline.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+
+use super::{ShareSetup, Sharer};
+use crate::content::{Catalogue, Entry, Geometry, merkle};
+use crate::limits::QUIET;
+use crate::runtime::{Events, Latest, Shutdown};
+use crate::store::Index;
+use crate::swarm::Event;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Share {
+    tmp: Arc<tempfile::TempDir>,
+    dir: PathBuf,
+    index: Arc<Index>,
+    catalogue: Arc<Latest<Catalogue>>,
+    events: Receiver<Event>,
+    shutdown: Shutdown,
+    sharer: Sharer,
+}
+
+impl Share {
+    fn over(files: &[(&str, &[u8])]) -> Self {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("shared");
+        fs::create_dir(&dir).unwrap();
+        for (name, bytes) in files {
+            put(&dir, name, bytes);
+        }
+        Self::start(Arc::new(tmp))
+    }
+
+    fn start(tmp: Arc<tempfile::TempDir>) -> Self {
+        let dir = tmp.path().join("shared");
+        let index = Arc::new(Index::open(&tmp.path().join("state"), &dir).unwrap());
+        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let (sender, events) = Events::channel();
+        let shutdown = Shutdown::new();
+        let setup = ShareSetup {
+            dir: dir.clone(),
+            index: index.clone(),
+            catalogue: catalogue.clone(),
+            events: sender,
+            shutdown: shutdown.clone(),
+        };
+        let sharer = Sharer::start(setup).unwrap();
+        let share = Share { tmp, dir, index, catalogue, events, shutdown, sharer };
+        share.sharer.wait_ready(DEADLINE).expect("never ready");
+        share
+    }
+
+    fn restart(self) -> Self {
+        let Share { tmp, index, sharer, shutdown, .. } = self;
+        shutdown.begin();
+        drop(sharer);
+        drop(index);
+        Self::start(tmp)
+    }
+
+    /// Waits until the catalogue is as wanted; how long that took.
+    fn until(&self, what: &str, wanted: impl Fn(&Catalogue) -> bool) -> Duration {
+        let begun = Instant::now();
+        let (mut seen, mut now) = self.catalogue.numbered();
+        while !wanted(&now) {
+            let left = DEADLINE.saturating_sub(begun.elapsed());
+            let newer = self.catalogue.newer_than(seen, left);
+            (seen, now) = newer.unwrap_or_else(|| panic!("never: {what}; offered: {:?}", names(&self.catalogue.get())));
+        }
+        begun.elapsed()
+    }
+
+    fn names(&self) -> Vec<String> {
+        names(&self.catalogue.get())
+    }
+
+    fn entry(&self, name: &str) -> Entry {
+        self.catalogue.get().get(name).unwrap().clone()
+    }
+}
+
+fn names(c: &Catalogue) -> Vec<String> {
+    c.entries().iter().map(|e| e.path.to_string()).collect()
+}
+
+fn put(dir: &Path, name: &str, bytes: &[u8]) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn holds(c: &Catalogue, name: &str, bytes: &[u8]) -> bool {
+    c.get(name).is_some_and(|e| e.id.root.0 == merkle::root_of_bytes(bytes) && e.id.len == bytes.len() as u64)
+}
+
+fn content(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 249 + i / 9999 + seed) as u8).collect()
+}
+
+#[test]
+fn all_that_is_there_at_the_start_is_offered_with_its_layers() {
+    let big = content(3_000_000, 1);
+    let s = Share::over(&[("a", b"one"), ("d/e/f", b"two"), ("empty", b""), ("big", &big)]);
+    assert_eq!(s.names(), ["a", "big", "d/e/f", "empty"]);
+    let c = s.catalogue.get();
+    assert!(holds(&c, "a", b"one") && holds(&c, "empty", b"") && holds(&c, "big", &big));
+    assert!(c.revision() > 1_600_000_000_000, "revisions begin at the clock");
+    assert_eq!(s.sharer.wait_ready(DEADLINE), Some((4, 3_000_006)));
+    let (id, g) = (s.entry("big").id, Geometry::new(3_000_000));
+    let layer = s.index.layer(&id, 0, g.chunk_count()).unwrap();
+    assert_eq!(merkle::root_of_layer(&layer, g.chunk_height()), id.root.0);
+    let complete = s.events.try_iter().any(|e| matches!(e, Event::CatalogueChanged { files: 4, complete: true, .. }));
+    assert!(complete);
+}
+
+#[test]
+fn an_empty_directory_is_ready_too() {
+    let s = Share::over(&[]);
+    assert_eq!(s.sharer.wait_ready(DEADLINE), Some((0, 0)));
+    assert!(s.catalogue.get().revision() > 0);
+}
+
+#[test]
+fn changes_are_seen() {
+    let s = Share::over(&[("a", b"old"), ("d/x", b"x"), ("d/y/z", b"z"), ("stays", b"s")]);
+    let revision = s.catalogue.get().revision();
+
+    put(&s.dir, "new/deep/file", b"fresh");
+    let took = s.until("new file", |c| holds(c, "new/deep/file", b"fresh"));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(s.catalogue.get().revision() > revision);
+
+    put(&s.dir, "a", b"newer");
+    s.until("changed file", |c| holds(c, "a", b"newer"));
+
+    fs::rename(s.dir.join("a"), s.dir.join("b")).unwrap();
+    s.until("renamed file", |c| c.get("a").is_none() && holds(c, "b", b"newer"));
+
+    fs::remove_file(s.dir.join("b")).unwrap();
+    let took = s.until("removed file", |c| c.get("b").is_none());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+
+    fs::rename(s.dir.join("d"), s.dir.join("e")).unwrap();
+    s.until("renamed directory", |c| names(c) == ["e/x", "e/y/z", "new/deep/file", "stays"]);
+
+    let outside = s.tmp.path().join("outside");
+    put(&outside, "1", b"1");
+    put(&outside, "sub/2", b"2");
+    fs::rename(&outside, s.dir.join("inside")).unwrap();
+    s.until("directory moved in", |c| holds(c, "inside/1", b"1") && holds(c, "inside/sub/2", b"2"));
+    put(&s.dir, "inside/sub/3", b"3");
+    s.until("file in it", |c| holds(c, "inside/sub/3", b"3"));
+
+    fs::rename(s.dir.join("inside"), s.tmp.path().join("away")).unwrap();
+    fs::remove_dir_all(s.dir.join("new")).unwrap();
+    s.until("directories gone", |c| names(c) == ["e/x", "e/y/z", "stays"]);
+
+    fs::remove_dir_all(s.dir.join("e")).unwrap();
+    fs::write(s.dir.join("e"), "a file now").unwrap();
+    s.until("file where a directory was", |c| names(c) == ["e", "stays"]);
+    fs::remove_file(s.dir.join("e")).unwrap();
+    put(&s.dir, "e/again", b"x");
+    s.until("directory where a file was", |c| names(c) == ["e/again", "stays"]);
+}
+
+#[test]
+fn a_file_that_is_being_written_is_offered_when_it_is_quiet() {
+    let s = Share::over(&[("other", b"o")]);
+    let file = fs::File::create(s.dir.join("growing")).unwrap();
+    let mut written = 0;
+    let begun = Instant::now();
+    // Writing at short intervals for several times the quiet time is the condition under test, not a wait for state.
+    while begun.elapsed() < QUIET * 4 {
+        file.write_all_at(&[7; 1000], written).unwrap();
+        written += 1000;
+        std::thread::sleep(QUIET / 10);
+        assert!(s.catalogue.get().get("growing").is_none(), "offered after {written} bytes");
+    }
+    drop(file);
+    s.until("whole file", |c| holds(c, "growing", &vec![7; written as usize]));
+}
+
+#[test]
+fn a_restart_hashes_nothing() {
+    let big = content(20_000_000, 3);
+    let mut files: Vec<(String, Vec<u8>)> = (0..2000).map(|i| (format!("d{}/f{i}", i % 17), content(i, i))).collect();
+    files.push(("big".into(), big));
+    let refs: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
+    let s = Share::over(&refs);
+    let bytes: u64 = files.iter().map(|(_, b)| b.len() as u64).sum();
+    assert_eq!(s.sharer.wait_ready(DEADLINE), Some((2001, bytes)));
+    assert_eq!(s.sharer.hashed_bytes(), bytes);
+    let before = s.catalogue.get();
+    fs::write(s.dir.join("d1/f1"), "changed").unwrap();
+    s.until("change", |c| holds(c, "d1/f1", b"changed"));
+    let s = s.restart();
+    assert_eq!(s.sharer.hashed_bytes(), 0);
+    let after = s.catalogue.get();
+    assert!(after.revision() > before.revision() && after.len() == 2001);
+    assert!(files.iter().all(|(n, b)| n == "d1/f1" || holds(&after, n, b)));
+    let id = s.entry("big").id;
+    assert!(s.index.layer(&id, 0, Geometry::new(id.len).chunk_count()).is_some());
+}
+
+#[test]
+fn what_cannot_be_shared_is_left_out() {
+    let s = Share::over(&[("real", b"r"), (".gpb/part", b"p"), ("sub/.gpb", b"fine"), ("aux", b"reserved")]);
+    fs::write(s.tmp.path().join("secret"), "secret").unwrap();
+    symlink(s.tmp.path().join("secret"), s.dir.join("out")).unwrap();
+    symlink("nowhere", s.dir.join("dangling")).unwrap();
+    symlink(s.tmp.path(), s.dir.join("outdir")).unwrap();
+    symlink(".", s.dir.join("cycle")).unwrap();
+    symlink(".gpb/part", s.dir.join("own")).unwrap();
+    symlink("real", s.dir.join("link")).unwrap();
+    symlink(s.dir.join("sub/.gpb"), s.dir.join("absolute")).unwrap();
+    let fifo = s.dir.join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(s.dir.join("socket")).unwrap();
+    fs::write(s.dir.join(std::ffi::OsStr::new("bad\u{7}name")), "x").unwrap();
+    let expected = ["absolute", "link", "real", "sub/.gpb"];
+    s.until("links that stay inside", |c| names(c) == expected);
+    put(&s.dir, "real", b"changed");
+    s.until("link follows its target", |c| holds(c, "link", b"changed"));
+    let s = s.restart();
+    assert_eq!(s.names(), expected);
+}
+
+#[test]
+fn a_withdrawn_file_comes_back_as_what_it_is() {
+    let bytes = content(700_000, 5);
+    let s = Share::over(&[("f", &bytes)]);
+    let entry = s.entry("f");
+    // What no test can do to the disk itself: the index is made to say something else than the bytes.
+    let mut lied = entry.clone();
+    lied.id.root.0.0[0] ^= 1;
+    s.sharer.withdraw(&lied);
+    assert!(s.sharer.wait_ready(DEADLINE).is_some() && s.names() == ["f"], "only what is offered is withdrawn");
+    let hashed = s.sharer.hashed_bytes();
+    s.sharer.withdraw(&entry);
+    let deadline = Instant::now() + DEADLINE;
+    let event = loop {
+        match s.events.recv_deadline(deadline).expect("no event") {
+            Event::FileWithdrawn { path, id } => break (path, id),
+            _ => continue,
+        }
+    };
+    assert_eq!(event, (entry.path.clone(), entry.id));
+    let mut seen = s.catalogue.numbered();
+    while s.sharer.hashed_bytes() == hashed || !holds(&seen.1, "f", &bytes) {
+        seen = s.catalogue.newer_than(seen.0, DEADLINE).expect("never offered again");
+    }
+    assert!(s.index.layer(&entry.id, 0, 3).is_some());
+}
+
+#[test]
+fn a_directory_that_vanishes_empties_the_catalogue_and_may_come_back() {
+    let s = Share::over(&[("a", b"1"), ("d/b", b"2")]);
+    fs::rename(&s.dir, s.tmp.path().join("away")).unwrap();
+    s.until("nothing offered", Catalogue::is_empty);
+    put(&s.dir, "new", b"3");
+    s.until("the new directory", |c| names(c) == ["new"] && holds(c, "new", b"3"));
+    put(&s.dir, "newer", b"4");
+    s.until("which is watched", |c| holds(c, "newer", b"4"));
+    fs::remove_dir_all(&s.dir).unwrap();
+    s.until("nothing again", Catalogue::is_empty);
+}
+
+#[test]
+fn dropping_ends_it_although_the_signal_lives() {
+    let s = Share::over(&[("a", b"1")]);
+    let Share { sharer, shutdown, .. } = s;
+    drop(sharer);
+    shutdown.begin();
+}
+
+#[test]
+fn a_missing_directory_is_an_error() {
+    let tmp = tempfile::tempdir().unwrap();
+    let setup = ShareSetup {
+        dir: tmp.path().join("none"),
+        index: Arc::new(Index::open(tmp.path(), tmp.path()).unwrap()),
+        catalogue: Arc::new(Latest::new(Catalogue::default())),
+        events: Events::channel().0,
+        shutdown: Shutdown::new(),
+    };
+    assert_eq!(Sharer::start(setup).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
