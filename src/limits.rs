@@ -114,6 +114,8 @@ pub const REFUSALS_MAX: usize = 1024;
 pub const ROOM_AT_ONCE: usize = 64;
 /// A full table that found nobody to give way does not look again for so long.
 pub const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// Datagrams that wait for a node of the in-memory LAN.
+pub const HUB_QUEUE_MAX: usize = 16_384;
 /// Most network interfaces (each per address family) that discovery uses.
 pub const LINKS_MAX: usize = 64;
 /// Longest body of a `Peers` answer in bytes.

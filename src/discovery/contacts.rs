@@ -1,0 +1,208 @@
+//! Keeps in contact with the peers that the user named and, where there is no multicast, with some that are known,
+//! so that everybody's announces stay fresh.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use rand::seq::IndexedRandom;
+
+use crate::discovery::exchange::contact;
+use crate::discovery::{Shared, StaticPeer};
+use crate::identity::PeerId;
+use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACTS_AT_ONCE, STATIC_PEERS_MAX};
+use crate::net::Tls;
+use crate::runtime::Workers;
+
+/// The thread that decides whom to contact when.
+pub(super) struct Contacts {
+    shared: Arc<Shared>,
+    named: Vec<Named>,
+    /// Whether there is no multicast: known peers are contacted, too, and the housekeeping is this thread's.
+    alone: bool,
+    gossip_at: Instant,
+    jobs: Sender<Job>,
+    names: Sender<(usize, StaticPeer)>,
+    reports: Receiver<Report>,
+}
+
+/// A peer that the user named.
+struct Named {
+    peer: StaticPeer,
+    /// When to contact it again; `None` while it is being contacted.
+    next: Option<Instant>,
+    retry: Duration,
+    /// Whether the last contact failed, which is logged once.
+    failed: bool,
+}
+
+/// Somebody to contact: at the first of the addresses where it answers.
+struct Job {
+    named: Option<usize>,
+    addrs: Vec<SocketAddr>,
+    /// The peer (key and instance) that should answer, if one is known.
+    expect: Option<(PeerId, u64)>,
+}
+
+enum Report {
+    /// The addresses of a name.
+    Resolved(usize, io::Result<Vec<SocketAddr>>),
+    /// How a contact ended.
+    Contacted(usize, Result<PeerId, String>),
+    /// The shutdown began.
+    Wake,
+}
+
+impl Contacts {
+    /// Starts the threads.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        tls: Tls,
+        peers: Vec<StaticPeer>,
+        alone: bool,
+        workers: &mut Workers,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        let peers = peers.into_iter().take(STATIC_PEERS_MAX);
+        let start = |peer| Named { peer, next: Some(now), retry: RETRY_FIRST, failed: false };
+        let named: Vec<Named> = peers.map(start).collect();
+        // Each named peer has at most one entry in each queue.
+        let (jobs, job_queue) = bounded::<Job>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
+        let (names, name_queue) = bounded(STATIC_PEERS_MAX);
+        let (report, reports) = bounded(2 * STATIC_PEERS_MAX + 1);
+        let threads = if alone { CONTACTS_AT_ONCE } else { named.len().min(CONTACTS_AT_ONCE) };
+        for n in 0..threads {
+            let (shared, tls, queue, report) = (shared.clone(), tls.clone(), job_queue.clone(), report.clone());
+            workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &tls, &queue, &report))?;
+        }
+        if named.iter().any(|n| n.peer.literal().is_none()) {
+            let report = report.clone();
+            // Not joined: looking up a name has no bound. It ends with its queue.
+            std::thread::Builder::new().name("gpb-resolve".into()).spawn(move || resolve(&name_queue, &report))?;
+        }
+        shared.shutdown.on_begin(move || drop(report.try_send(Report::Wake)));
+        let contacts = Contacts { shared: shared.clone(), named, alone, gossip_at: now, jobs, names, reports };
+        workers.spawn("gpb-static", move || contacts.run())
+    }
+
+    /// The body of the thread; ends when the shutdown begins, and the others with it.
+    fn run(mut self) {
+        while !self.shared.shutdown.has_begun() {
+            let now = Instant::now();
+            if self.alone {
+                self.shared.housekeep(now);
+            }
+            for index in 0..self.named.len() {
+                if self.named[index].next.is_some_and(|at| at <= now) {
+                    self.begin(index);
+                }
+            }
+            if self.alone && now >= self.gossip_at {
+                self.gossip_at = now + ANNOUNCE_INTERVAL;
+                self.gossip();
+            }
+            let soonest = self.named.iter().filter_map(|n| n.next).min().unwrap_or(now + HOUSEKEEP);
+            if let Ok(report) = self.reports.recv_deadline(soonest.min(now + HOUSEKEEP)) {
+                self.take(report, Instant::now());
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let named = &mut self.named[index];
+        named.next = None;
+        let begun = match named.peer.literal() {
+            Some(addr) => self.jobs.try_send(Job { named: Some(index), addrs: vec![addr], expect: None }).is_ok(),
+            None => self.names.try_send((index, named.peer.clone())).is_ok(),
+        };
+        if !begun {
+            self.rest(index, false);
+        }
+    }
+
+    fn take(&mut self, report: Report, now: Instant) {
+        let (index, result) = match report {
+            Report::Wake => return,
+            Report::Resolved(index, Ok(addrs)) if !addrs.is_empty() => {
+                if self.jobs.try_send(Job { named: Some(index), addrs, expect: None }).is_err() {
+                    self.rest(index, false);
+                }
+                return;
+            }
+            Report::Resolved(index, Ok(_)) => (index, Err("the name has no address".to_string())),
+            Report::Resolved(index, Err(e)) => (index, Err(e.to_string())),
+            Report::Contacted(index, result) => (index, result),
+        };
+        let Some(named) = self.named.get_mut(index) else { return };
+        match &result {
+            Ok(peer) if named.failed => log::info!("named peer answers again host={} peer={peer}", named.peer),
+            Ok(_) => {}
+            Err(e) if !named.failed => log::warn!("named peer cannot be contacted host={} error={e:?}", named.peer),
+            Err(e) => log::debug!("named peer cannot be contacted host={} error={e:?}", named.peer),
+        }
+        named.failed = result.is_err();
+        self.rest(index, result.is_ok());
+        log::trace!("named peer rests index={index} until={:?}", self.named[index].next.map(|at| at - now));
+    }
+
+    /// Sets when a named peer is contacted again: an interval after success, sooner after the first failures.
+    fn rest(&mut self, index: usize, succeeded: bool) {
+        let named = &mut self.named[index];
+        let wait = if succeeded { ANNOUNCE_INTERVAL } else { named.retry };
+        named.retry = if succeeded { RETRY_FIRST } else { (2 * named.retry).min(ANNOUNCE_INTERVAL) };
+        named.next = Some(Instant::now() + wait);
+    }
+
+    /// Contacts a few of the known peers, whoever the dice choose: so announces reach everyone in a few intervals.
+    fn gossip(&self) {
+        let peers = self.shared.table.read(|t| t.peers());
+        for peer in peers.sample(&mut rand::rng(), CONTACTS_AT_ONCE) {
+            let job = Job { named: None, addrs: peer.addrs.clone(), expect: Some((peer.peer, peer.instance)) };
+            if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Contacts peers until the queue ends; the body of a thread.
+fn work(shared: &Shared, tls: &Tls, queue: &Receiver<Job>, report: &Sender<Report>) {
+    for job in queue {
+        if shared.shutdown.has_begun() {
+            return;
+        }
+        let mut result = Err("no address".to_string());
+        for addr in job.addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
+            result = contact(shared, tls, addr, job.expect.map(|(peer, _)| peer)).map_err(|e| e.to_string());
+            if result.is_ok() || shared.shutdown.has_begun() {
+                break;
+            }
+            if let Some((peer, instance)) = job.expect {
+                shared.table.touch(|t| t.failed(peer, instance, addr, Instant::now()));
+            }
+        }
+        match job.named {
+            Some(index) => drop(report.send(Report::Contacted(index, result))),
+            None => {
+                if let Err(e) = result {
+                    log::debug!("known peer cannot be contacted error={e:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Looks up names until the queue ends; the body of a thread that may outlive the node.
+fn resolve(queue: &Receiver<(usize, StaticPeer)>, report: &Sender<Report>) {
+    for (index, peer) in queue {
+        let found = (peer.host(), peer.port()).to_socket_addrs().map(|a| a.take(ADDRS_PER_PEER_MAX).collect());
+        if report.send(Report::Resolved(index, found)).is_err() {
+            return;
+        }
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const HOUSEKEEP: Duration = Duration::from_secs(1);

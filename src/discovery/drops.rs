@@ -1,0 +1,101 @@
+//! Counts of what was heard and dropped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::limits::DROPS_LOGGED_EVERY;
+use crate::swarm::Dropped;
+
+/// Counters that all threads add to.
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    heard: AtomicU64,
+    admitted: AtomicU64,
+    by_reason: [AtomicU64; Dropped::ALL.len()],
+    /// When the drops were last logged, and what they were.
+    logged: Mutex<(Option<Instant>, Stats)>,
+}
+
+/// What was heard, and what became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Datagrams that came, the node's own not counted.
+    pub heard: u64,
+    /// Those that were taken in.
+    pub admitted: u64,
+    by_reason: [u64; Dropped::ALL.len()],
+}
+
+impl Drops {
+    pub(super) fn count_heard(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_admitted(&self) {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self, reason: Dropped) {
+        self.by_reason[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            heard: self.heard.load(Ordering::Relaxed),
+            admitted: self.admitted.load(Ordering::Relaxed),
+            by_reason: std::array::from_fn(|i| self.by_reason[i].load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Logs what was dropped since the last time, at most once a minute.
+    pub(super) fn log(&self, now: Instant) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, before) = *logged;
+        let Some(at) = at else {
+            logged.0 = Some(now);
+            return;
+        };
+        if now.saturating_duration_since(at) < DROPS_LOGGED_EVERY {
+            return;
+        }
+        let stats = self.stats();
+        *logged = (Some(now), stats);
+        for reason in Dropped::ALL {
+            // Another network on the same wire is nobody's fault.
+            let new = stats.dropped(reason) - before.dropped(reason);
+            let level = if reason == Dropped::Network { log::Level::Debug } else { log::Level::Warn };
+            if new > 0 {
+                log::log!(level, "announces dropped reason={:?} count={new}", reason.to_string());
+            }
+        }
+    }
+}
+
+impl Stats {
+    /// Announces that were dropped for that reason.
+    pub fn dropped(&self, reason: Dropped) -> u64 {
+        self.by_reason[reason as usize]
+    }
+
+    /// Announces that were dropped for any reason.
+    pub fn dropped_all(&self) -> u64 {
+        self.by_reason.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_counted_for_itself() {
+        let drops = Drops::default();
+        drops.count(Dropped::Forged);
+        drops.count(Dropped::Forged);
+        drops.count(Dropped::Full);
+        let stats = drops.stats();
+        assert_eq!((stats.dropped(Dropped::Forged), stats.dropped(Dropped::Full)), (2, 1));
+        assert_eq!((stats.dropped(Dropped::Oversized), stats.dropped_all()), (0, 3));
+    }
+}

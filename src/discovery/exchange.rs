@@ -1,0 +1,106 @@
+//! One contact with a peer: who are you, and whom do you know.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::discovery::Shared;
+use crate::identity::PeerId;
+use crate::limits::{CONTACT_TIMEOUT, PEERS_ANSWER_LEN_MAX, WIRE_VERSION};
+use crate::net::{Dialed, StreamError, Tls};
+use crate::proto::{
+    FrameError, Hello, MessageError, PeerHint, Problem, Request, Status, Welcome, decode_body, decode_header,
+    encode_request,
+};
+use crate::swarm::Dropped;
+
+/// Why a contact brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContactError {
+    #[error("{0}")]
+    Stream(#[from] StreamError),
+    #[error("{0}")]
+    Message(#[from] MessageError),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("its key is not trusted: {0}")]
+    Untrusted(PeerId),
+    #[error("it refuses this node: {0:?}")]
+    Refused(String),
+    #[error("it answers with {0:?}")]
+    Status(Status),
+    #[error("its announce is dropped: {0}")]
+    Dropped(#[from] Dropped),
+}
+
+/// Contacts the peer at `addr` (that peer, if one is expected), takes in its announce and those that it knows of.
+pub(super) fn contact(
+    shared: &Shared,
+    tls: &Tls,
+    addr: SocketAddr,
+    expect: Option<PeerId>,
+) -> Result<PeerId, ContactError> {
+    let deadline = Instant::now() + CONTACT_TIMEOUT;
+    let mut session = Dialed::dial(addr, expect, tls, CONTACT_TIMEOUT)?;
+    let peer = session.peer();
+    if !shared.intake.trusts(&peer) {
+        shared.intake.refused(peer, addr, Instant::now());
+        session.close();
+        return Err(ContactError::Untrusted(peer));
+    }
+    let mut frames = Vec::new();
+    let (_, instance) = shared.announcer.own();
+    let hello = Hello {
+        version: WIRE_VERSION,
+        network: shared.announcer.network().into(),
+        instance,
+        announce: shared.announcer.current().as_bytes().to_vec(),
+        agent: shared.agent.clone(),
+    };
+    // Both at once: the answers come in order, and a refusal comes first.
+    encode_request(&Request::Hello(hello), &mut frames);
+    encode_request(&Request::Peers(None), &mut frames);
+    session.send(&frames, deadline)?;
+
+    let (header, _) = answer(&mut session, shared, 0, deadline)?;
+    let welcome: Welcome = decode_header(&header, "Hello")?;
+    if (peer, welcome.instance) != shared.announcer.own() {
+        match shared.intake.welcome(&welcome.announce, (peer, welcome.instance), addr, Instant::now()) {
+            // A session brings what multicast has brought already, maybe in another order.
+            Ok(()) | Err(Dropped::Replayed) => {}
+            Err(reason) => return Err(reason.into()),
+        }
+    }
+    let (_, body) = answer(&mut session, shared, PEERS_ANSWER_LEN_MAX, deadline)?;
+    let hints: Vec<PeerHint> = decode_body(&body, "Peers")?;
+    let taken = shared.intake.hints(&hints, addr.ip(), Instant::now());
+    log::debug!("peers exchanged peer={peer} addr={addr} told={} taken={taken}", hints.len());
+    session.close();
+    Ok(peer)
+}
+
+/// Reads one answer: its header and its body of at most `body_max` bytes.
+fn answer(
+    session: &mut Dialed,
+    shared: &Shared,
+    body_max: usize,
+    deadline: Instant,
+) -> Result<(Vec<u8>, Vec<u8>), ContactError> {
+    let mut header = Vec::new();
+    let prefix = session.read_head(&mut header, deadline)?;
+    let status = prefix.check_response(body_max)?;
+    let mut body = vec![0; prefix.body_len as usize];
+    let idle = deadline.saturating_duration_since(Instant::now());
+    session.read_body(&mut body, idle, &mut |_| ())?;
+    match status {
+        Status::Ok => Ok((header, body)),
+        Status::Refused => {
+            shared.intake.refused(session.peer(), session.addr(), Instant::now());
+            let problem: Problem = decode_header(&header, "Problem").unwrap_or_default();
+            Err(ContactError::Refused(problem.reason.chars().take(REASON_SHOWN_MAX).collect()))
+        }
+        other => Err(ContactError::Status(other)),
+    }
+}
+
+/// Most characters of a peer's reason that are logged.
+const REASON_SHOWN_MAX: usize = 100;

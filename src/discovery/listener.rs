@@ -1,0 +1,106 @@
+//! The thread that owns the beacon: hears, answers, announces, and says goodbye.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::discovery::Shared;
+use crate::limits::ANNOUNCE_LEN_MAX;
+use crate::net::{Beacon, Datagram, To};
+use crate::proto::{Announce, Flags};
+use crate::swarm::{Dropped, Outgoing, Pace};
+
+pub(super) struct Listener {
+    shared: Arc<Shared>,
+    beacon: Box<dyn Beacon>,
+    pace: Pace,
+    housekeep_at: Instant,
+}
+
+impl Listener {
+    pub(super) fn new(shared: Arc<Shared>, beacon: Box<dyn Beacon>, now: Instant) -> Self {
+        Listener { shared, beacon, pace: Pace::new(rand::random(), now), housekeep_at: now + HOUSEKEEP }
+    }
+
+    /// The body of the thread; ends when the shutdown begins.
+    pub(super) fn run(mut self) {
+        // One byte more than the longest announce, so that longer datagrams show.
+        let mut buffer = [0; ANNOUNCE_LEN_MAX + 1];
+        while !self.shared.shutdown.has_begun() {
+            let now = Instant::now();
+            if self.shared.announcer.take_change() {
+                self.pace.changed(now);
+            }
+            self.send_due(now);
+            if now >= self.housekeep_at {
+                self.housekeep_at = now + HOUSEKEEP;
+                self.shared.housekeep(now);
+                *self.shared.links.lock().unwrap_or_else(PoisonError::into_inner) = self.beacon.links();
+            }
+            if let Some(datagram) = self.beacon.receive(&mut buffer, self.pace.next_due().min(self.housekeep_at)) {
+                self.hear(&buffer[..datagram.len.min(buffer.len())], &datagram, Instant::now());
+            }
+        }
+        self.leave();
+    }
+
+    fn send_due(&mut self, now: Instant) {
+        let nodes = self.nodes();
+        while let Some(what) = self.pace.due(nodes, now) {
+            self.shared.announcer.set_ttl_s(self.pace.ttl_s());
+            let (flags, to) = match what {
+                Outgoing::QueryUnicast => (Flags::QUERY.with(Flags::UNICAST), To::Group),
+                Outgoing::Query => (Flags::QUERY, To::Group),
+                Outgoing::Broadcast => (Flags::QUERY.with(Flags::UNICAST), To::Broadcast),
+                Outgoing::Announce => (Flags::default(), To::Group),
+            };
+            self.beacon.send(self.shared.announcer.seal(flags).as_bytes(), to);
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8], datagram: &Datagram, now: Instant) {
+        match self.shared.intake.datagram(bytes, datagram, now) {
+            Ok(announce) => {
+                self.shared.drops.count_heard();
+                self.shared.drops.count_admitted();
+                if !datagram.local {
+                    self.pace.heard(datagram.way, now);
+                }
+                self.answer(&announce, datagram, now);
+            }
+            Err(Dropped::Own) => {}
+            Err(reason) => {
+                self.shared.drops.count_heard();
+                self.shared.drops.count(reason);
+                log::trace!("announce dropped from={} reason={:?}", datagram.from, reason.to_string());
+            }
+        }
+    }
+
+    fn answer(&mut self, announce: &Announce, datagram: &Datagram, now: Instant) {
+        // Who serves nothing is not what is asked for.
+        let asked = announce.flags.contains(Flags::QUERY) && !announce.flags.contains(Flags::GOODBYE);
+        if !asked || self.shared.announcer.port() == 0 {
+            return;
+        }
+        let unicast = announce.flags.contains(Flags::UNICAST);
+        let nodes = self.nodes();
+        if self.pace.asked(datagram.from, unicast, nodes, now) {
+            let answer = self.shared.announcer.current();
+            self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
+        }
+    }
+
+    /// Says goodbye, twice, since nobody asks again for what was lost.
+    fn leave(&mut self) {
+        for _ in 0..GOODBYES {
+            self.beacon.send(self.shared.announcer.seal(Flags::GOODBYE).as_bytes(), To::Group);
+        }
+    }
+
+    fn nodes(&self) -> usize {
+        self.shared.table.read(|t| t.nodes())
+    }
+}
+
+const HOUSEKEEP: Duration = Duration::from_secs(1);
+const GOODBYES: usize = 2;

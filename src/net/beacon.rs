@@ -1,0 +1,247 @@
+//! Datagrams between nodes: what carries them, and a carrier in memory for tests.
+//!
+//! A beacon moves bytes; what they mean is for discovery.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::limits::HUB_QUEUE_MAX;
+use crate::swarm::Way;
+
+/// Sends datagrams to a group and hears those of others. Owned by one thread.
+pub trait Beacon: Send {
+    /// Sends `bytes` over every link that `to` means. What cannot be sent is lost, as on any network; the state of
+    /// the link tells.
+    fn send(&mut self, bytes: &[u8], to: To);
+
+    /// Waits for a datagram, until `until` at most; takes one that is there even if that is over. `None` when time
+    /// is over or the waker was used. What does not fit `buffer` is cut off.
+    fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram>;
+
+    /// Ends a wait in [`receive`](Self::receive), or the next one, from any thread.
+    fn waker(&self) -> Waker;
+
+    /// Over what this beacon sends and hears, for people.
+    fn links(&self) -> Vec<Link>;
+}
+
+/// Wakes the thread that waits in a beacon. Never blocks.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// Whom a datagram is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The group, on every link.
+    Group,
+    /// Everyone on the wire, on every link that knows how.
+    Broadcast,
+    /// One node: the answer to a [`Datagram`] that came over that link from that address.
+    Node(LinkId, SocketAddr),
+}
+
+/// One of a beacon's links, as long as it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u32);
+
+/// A datagram that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram {
+    /// Its length in bytes.
+    pub len: usize,
+    /// Its source. A link-local IPv6 address has its scope.
+    pub from: SocketAddr,
+    /// The link that it came over.
+    pub link: LinkId,
+    /// Whom it was for.
+    pub way: Way,
+    /// Whether the source is an address of this host.
+    pub local: bool,
+}
+
+/// A network interface, with one address family, as discovery uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Name of the interface.
+    pub interface: String,
+    /// The address that this node sends from.
+    pub addr: IpAddr,
+    /// The group and its port.
+    pub group: SocketAddr,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams heard, this host's own included.
+    pub heard: u64,
+    /// Why it does not work, if so.
+    pub error: Option<String>,
+}
+
+/// A LAN in memory: everyone who joined hears what any of them sends, unless the dice lose it.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    lan: Arc<Mutex<Lan>>,
+}
+
+#[derive(Debug)]
+struct Lan {
+    nodes: BTreeMap<SocketAddr, Sender<Parcel>>,
+    next_port: u16,
+    loss: f64,
+    rng: StdRng,
+    sent: u64,
+}
+
+/// What a node's queue holds: a datagram, or nothing but a wake-up.
+type Parcel = Option<(Vec<u8>, SocketAddr, Way)>;
+
+/// One node's place on a [`Hub`].
+#[derive(Debug)]
+pub struct HubBeacon {
+    lan: Arc<Mutex<Lan>>,
+    addr: SocketAddr,
+    queue: Receiver<Parcel>,
+    wake: Sender<Parcel>,
+    sent: u64,
+    heard: u64,
+}
+
+impl Hub {
+    /// A LAN that loses nothing.
+    pub fn new() -> Self {
+        Self::lossy(0.0, 0)
+    }
+
+    /// A LAN that loses each delivery with probability `loss`, by dice that `seed` makes.
+    pub fn lossy(loss: f64, seed: u64) -> Self {
+        let rng = StdRng::seed_from_u64(seed);
+        let lan = Lan { nodes: BTreeMap::new(), next_port: 40_000, loss: loss.clamp(0.0, 1.0), rng, sent: 0 };
+        Hub { lan: Arc::new(Mutex::new(lan)) }
+    }
+
+    /// A new node with that address. It leaves when its beacon is dropped.
+    pub fn join(&self, ip: IpAddr) -> HubBeacon {
+        let (wake, queue) = bounded(HUB_QUEUE_MAX);
+        let mut lan = self.lan.lock().unwrap_or_else(PoisonError::into_inner);
+        let addr = SocketAddr::new(ip, lan.next_port);
+        lan.next_port = lan.next_port.checked_add(1).unwrap_or(40_000);
+        lan.nodes.insert(addr, wake.clone());
+        HubBeacon { lan: self.lan.clone(), addr, queue, wake, sent: 0, heard: 0 }
+    }
+
+    /// How many datagrams were sent so far, each counted once.
+    pub fn sent(&self) -> u64 {
+        self.lan.lock().unwrap_or_else(PoisonError::into_inner).sent
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Beacon for HubBeacon {
+    fn send(&mut self, bytes: &[u8], to: To) {
+        self.sent += 1;
+        self.lan.lock().unwrap_or_else(PoisonError::into_inner).deliver(bytes, self.addr, to);
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram> {
+        let parcel = self.queue.try_recv().or_else(|_| self.queue.recv_deadline(until)).ok()?;
+        let (bytes, from, way) = parcel?;
+        self.heard += 1;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        Some(Datagram { len, from, link: LinkId(0), way, local: false })
+    }
+
+    fn waker(&self) -> Waker {
+        let wake = self.wake.clone();
+        // A full queue wakes by itself.
+        Arc::new(move || drop(wake.try_send(None)))
+    }
+
+    fn links(&self) -> Vec<Link> {
+        let (addr, group) = (self.addr.ip(), SocketAddr::from((crate::limits::GROUP_V4, crate::limits::PORT)));
+        vec![Link { interface: "hub".into(), addr, group, sent: self.sent, heard: self.heard, error: None }]
+    }
+}
+
+impl Drop for HubBeacon {
+    fn drop(&mut self) {
+        self.lan.lock().unwrap_or_else(PoisonError::into_inner).nodes.remove(&self.addr);
+    }
+}
+
+impl Lan {
+    fn deliver(&mut self, bytes: &[u8], from: SocketAddr, to: To) {
+        self.sent += 1;
+        let way = match to {
+            To::Group => Way::Group,
+            To::Broadcast => Way::Broadcast,
+            To::Node(..) => Way::Unicast,
+        };
+        for (addr, node) in &self.nodes {
+            let meant = match to {
+                To::Node(_, to) => *addr == to,
+                // A sender hears itself, as with real multicast.
+                To::Group | To::Broadcast => true,
+            };
+            if meant && !(self.loss > 0.0 && self.rng.random_bool(self.loss)) {
+                // A full queue loses, as a socket's buffer does.
+                drop(node.try_send(Some((bytes.to_vec(), from, way))));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ip(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[test]
+    fn everyone_hears_the_group_and_one_hears_an_answer() {
+        let hub = Hub::new();
+        let (mut a, mut b) = (hub.join(ip(1)), hub.join(ip(2)));
+        a.send(b"hello", To::Group);
+        let mut buffer = [0; 4];
+        let heard = b.receive(&mut buffer, soon()).unwrap();
+        assert_eq!((heard.from, heard.way, &buffer), (a.addr, Way::Group, b"hell"));
+        assert_eq!(a.receive(&mut buffer, soon()).unwrap().from, a.addr);
+        b.send(b"hi", To::Node(heard.link, heard.from));
+        assert_eq!(a.receive(&mut buffer, soon()).unwrap().way, Way::Unicast);
+        assert!(b.receive(&mut buffer, Instant::now()).is_none());
+        assert_eq!(hub.sent(), 2);
+    }
+
+    #[test]
+    fn a_waker_ends_the_wait() {
+        let mut a = Hub::new().join(ip(1));
+        a.waker()();
+        assert!(a.receive(&mut [0; 4], soon()).is_none());
+    }
+
+    #[test]
+    fn a_lossy_lan_loses_some() {
+        let hub = Hub::lossy(0.5, 7);
+        let (mut a, mut b) = (hub.join(ip(1)), hub.join(ip(2)));
+        (0..200).for_each(|_| a.send(b"x", To::Group));
+        let heard = (0..200).filter(|_| b.receive(&mut [0; 4], Instant::now()).is_some()).count();
+        assert!((60..=140).contains(&heard), "{heard}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Which network interfaces, and which of their addresses, discovery uses.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+
+use if_addrs::{IfAddr, IfOperStatus, Interface, get_if_addrs};
+
+use crate::limits::LINKS_MAX;
+
+/// What the user wants of the interfaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkOptions {
+    /// Only these interfaces, each a name or an address of it; all if empty.
+    pub interfaces: Vec<String>,
+    /// The address that the node listens on: it announces itself only where others can reach that. `::` means all,
+    /// `0.0.0.0` all of IPv4.
+    pub bind: IpAddr,
+}
+
+/// An interface's address to send from; one an interface and family.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) interface: String,
+    pub(crate) index: u32,
+    pub(crate) addr: IpAddr,
+    pub(crate) prefix_len: u8,
+}
+
+/// What a look at the interfaces found.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Where to send and hear, at most [`LINKS_MAX`].
+    pub(crate) places: Vec<Place>,
+    /// All addresses of this host.
+    pub(crate) own: Vec<IpAddr>,
+    /// Wanted interfaces that are not there.
+    pub(crate) missing: Vec<String>,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        LinkOptions { interfaces: Vec::new(), bind: Ipv6Addr::UNSPECIFIED.into() }
+    }
+}
+
+impl LinkOptions {
+    fn wants(&self, interface: &Interface, all: &[Interface]) -> bool {
+        let named = |wanted: &String| {
+            *wanted == interface.name
+                || wanted.parse::<IpAddr>().is_ok_and(|ip| {
+                    all.iter().any(|other| other.name == interface.name && other.ip() == ip.to_canonical())
+                })
+        };
+        self.interfaces.is_empty() || self.interfaces.iter().any(named)
+    }
+
+    fn covers(&self, addr: IpAddr) -> bool {
+        match self.bind.to_canonical() {
+            IpAddr::V6(bind) if bind.is_unspecified() => true,
+            IpAddr::V4(bind) if bind.is_unspecified() => addr.is_ipv4(),
+            bind => bind == addr,
+        }
+    }
+}
+
+impl Place {
+    /// Whether `ip` is in the subnet of this address.
+    pub(crate) fn is_near(&self, ip: IpAddr) -> bool {
+        let (IpAddr::V4(own), IpAddr::V4(other)) = (self.addr, ip.to_canonical()) else { return false };
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
+        u32::from(own) & mask == u32::from(other) & mask
+    }
+}
+
+/// Looks at the interfaces of this host.
+pub(crate) fn survey(options: &LinkOptions) -> io::Result<Survey> {
+    Ok(choose(get_if_addrs()?, options))
+}
+
+fn choose(all: Vec<Interface>, options: &LinkOptions) -> Survey {
+    let mut best: BTreeMap<(&str, bool), Place> = BTreeMap::new();
+    for interface in &all {
+        let (addr, prefix_len) = match &interface.addr {
+            IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
+            IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
+        };
+        let loopback = addr.is_loopback();
+        // IPv6 multicast does not reach anyone over loopback.
+        let usable = if loopback { addr.is_ipv4() } else { interface.oper_status != IfOperStatus::Down };
+        let Some(index) = interface.index.filter(|_| usable && options.wants(interface, &all)) else { continue };
+        if !options.covers(addr) {
+            continue;
+        }
+        let place = Place { interface: interface.name.clone(), index, addr, prefix_len };
+        best.entry((&interface.name, addr.is_ipv4()))
+            // Link-local is the IPv6 address that every neighbour can reach.
+            .and_modify(|known| {
+                if is_link_local(addr) && !is_link_local(known.addr) {
+                    *known = place.clone();
+                }
+            })
+            .or_insert(place);
+    }
+    let mut places: Vec<Place> = best.into_values().collect();
+    // Beyond the bound IPv4 goes first, as it is what most have.
+    places.sort_by_key(|p| !p.addr.is_ipv4());
+    places.truncate(LINKS_MAX);
+    let absent = |wanted: &&String| {
+        let ip = wanted.parse::<IpAddr>().ok();
+        !all.iter().any(|i| i.name == **wanted || ip == Some(i.ip()))
+    };
+    let missing = options.interfaces.iter().filter(absent).cloned().collect();
+    Survey { places, own: all.iter().map(Interface::ip).collect(), missing }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use if_addrs::{Ifv4Addr, Ifv6Addr};
+
+    use super::*;
+
+    fn interface(name: &str, index: u32, ip: &str, prefixlen: u8) -> Interface {
+        let addr = match ip.parse().unwrap() {
+            IpAddr::V4(ip) => IfAddr::V4(Ifv4Addr { ip, netmask: [0; 4].into(), prefixlen, broadcast: None }),
+            IpAddr::V6(ip) => IfAddr::V6(Ifv6Addr { ip, netmask: [0; 16].into(), prefixlen, broadcast: None }),
+        };
+        Interface { name: name.into(), addr, index: Some(index), oper_status: IfOperStatus::Up, is_p2p: false }
+    }
+
+    fn host() -> Vec<Interface> {
+        vec![
+            Interface { oper_status: IfOperStatus::Down, ..interface("lo", 1, "127.0.0.1", 8) },
+            interface("lo", 1, "::1", 128),
+            interface("eth0", 2, "192.0.2.2", 24),
+            interface("eth0", 2, "192.0.2.9", 24),
+            interface("eth0", 2, "fd00::2", 64),
+            interface("eth0", 2, "fe80::2", 64),
+            interface("eth1", 3, "fe80::3", 64),
+            Interface { oper_status: IfOperStatus::Down, ..interface("eth2", 4, "10.0.0.1", 8) },
+        ]
+    }
+
+    fn chosen(interfaces: &[&str], bind: &str) -> Vec<String> {
+        let options =
+            LinkOptions { interfaces: interfaces.iter().map(|s| s.to_string()).collect(), bind: bind.parse().unwrap() };
+        let places = choose(host(), &options).places;
+        places.into_iter().map(|p| format!("{} {}", p.interface, p.addr)).collect()
+    }
+
+    #[test]
+    fn each_interface_is_used_once_a_family() {
+        assert_eq!(chosen(&[], "::"), ["eth0 192.0.2.2", "lo 127.0.0.1", "eth0 fe80::2", "eth1 fe80::3"]);
+    }
+
+    #[test]
+    fn what_the_user_names_is_all_that_is_used() {
+        assert_eq!(chosen(&["eth1"], "::"), ["eth1 fe80::3"]);
+        assert_eq!(chosen(&["fd00::2"], "::"), ["eth0 192.0.2.2", "eth0 fe80::2"]);
+        assert_eq!(chosen(&["127.0.0.1", "nope"], "::"), ["lo 127.0.0.1"]);
+        let options = LinkOptions { interfaces: vec!["nope".into(), "192.0.2.9".into()], ..LinkOptions::default() };
+        assert_eq!(choose(host(), &options).missing, ["nope"]);
+    }
+
+    #[test]
+    fn a_node_is_announced_only_where_it_listens() {
+        assert_eq!(chosen(&[], "0.0.0.0"), ["eth0 192.0.2.2", "lo 127.0.0.1"]);
+        assert_eq!(chosen(&[], "127.0.0.1"), ["lo 127.0.0.1"]);
+        assert_eq!(chosen(&[], "192.0.2.9"), ["eth0 192.0.2.9"]);
+        assert_eq!(chosen(&[], "fd00::2"), ["eth0 fd00::2"]);
+        assert_eq!(chosen(&[], "10.9.9.9"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn neighbours_are_told_by_the_subnet() {
+        let place =
+            |ip: &str, prefix_len| Place { interface: "x".into(), index: 1, addr: ip.parse().unwrap(), prefix_len };
+        let near = |p: &Place, ip: &str| p.is_near(ip.parse().unwrap());
+        let p = place("192.0.2.2", 24);
+        assert!(near(&p, "192.0.2.200") && near(&p, "::ffff:192.0.2.3") && !near(&p, "192.0.3.2"));
+        assert!(near(&place("10.0.0.1", 0), "8.8.8.8") && !near(&place("10.0.0.1", 32), "10.0.0.2"));
+        assert!(!near(&place("fe80::1", 64), "fe80::2"));
+    }
+
+    #[test]
+    fn this_host_can_be_looked_at() {
+        let survey = survey(&LinkOptions::default()).unwrap();
+        assert!(survey.own.iter().any(IpAddr::is_loopback));
+    }
+}

@@ -1,0 +1,466 @@
+//! The beacon on a real network: UDP multicast over every interface, IPv4 and IPv6.
+//!
+//! An interface has two sockets a family: a receiver bound to the group on the common port, and a sender on a port of
+//! its own that sends everything and alone hears what is sent back to this node (several nodes on a host share the
+//! common port, so nothing is ever sent to one of them there). One more receiver hears IPv4 broadcasts.
+//! Interfaces come and go: they are looked at again every few seconds, and one that fails is left out, not fatal.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+
+use crate::limits::{GROUP_V4, GROUP_V6, INTERFACE_POLL, MEMBERSHIP_RENEW, PORT};
+use crate::net::beacon::{Beacon, Datagram, Link, LinkId, To, Waker};
+use crate::net::interfaces::{LinkOptions, Place, Survey, survey};
+use crate::swarm::Way;
+
+/// Multicast over the interfaces of this host.
+pub struct Multicast {
+    options: LinkOptions,
+    poll: Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+    woken: bool,
+    links: BTreeMap<u32, Sockets>,
+    next_link: u32,
+    wildcard: Option<UdpSocket>,
+    /// Sockets that may hold datagrams; each is read in turn until it is empty.
+    ready: VecDeque<Token>,
+    own: Vec<IpAddr>,
+    survey_at: Instant,
+    renew_at: Instant,
+    /// Places and wanted interfaces whose trouble has been logged.
+    told: BTreeSet<String>,
+}
+
+struct Sockets {
+    place: Place,
+    receiver: UdpSocket,
+    sender: UdpSocket,
+    group: SocketAddr,
+    sent: u64,
+    heard: u64,
+    error: Option<String>,
+    /// The socket itself failed: it is made anew at the next look at the interfaces.
+    broken: bool,
+}
+
+impl Multicast {
+    /// Opens sockets on all interfaces that there are. None at all is no error, as they may come later.
+    ///
+    /// # Errors
+    /// The system has no means to wait for sockets to give.
+    pub fn open(options: LinkOptions) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        let now = Instant::now();
+        let mut this = Multicast {
+            options,
+            poll,
+            events: Events::with_capacity(EVENTS_AT_ONCE),
+            waker,
+            woken: false,
+            links: BTreeMap::new(),
+            next_link: 0,
+            wildcard: None,
+            ready: VecDeque::new(),
+            own: Vec::new(),
+            survey_at: now,
+            renew_at: now + MEMBERSHIP_RENEW,
+            told: BTreeSet::new(),
+        };
+        this.look_again(now);
+        Ok(this)
+    }
+
+    /// Compares the interfaces with the links and mends the difference.
+    fn look_again(&mut self, now: Instant) {
+        self.survey_at = now + INTERFACE_POLL;
+        let found = match survey(&self.options) {
+            Ok(found) => found,
+            Err(e) => return self.tell("interfaces", || format!("interfaces cannot be listed error={e:?}")),
+        };
+        self.told.remove("interfaces");
+        let Survey { places, own, missing } = found;
+        self.own = own;
+        for name in missing {
+            self.tell(&format!("missing {name}"), || format!("interface is not there name={name:?}"));
+        }
+        let gone: Vec<u32> =
+            self.links.iter().filter(|(_, l)| l.broken || !places.contains(&l.place)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.close(id);
+        }
+        let known: BTreeSet<Place> = self.links.values().map(|l| l.place.clone()).collect();
+        for place in places.into_iter().filter(|p| !known.contains(p)) {
+            let name = format!("{} {}", place.interface, place.addr);
+            match self.add(place) {
+                Ok(()) => {
+                    self.told.remove(&name);
+                }
+                Err(e) => self.tell(&name, || format!("interface cannot be used link={name:?} error={e:?}")),
+            }
+        }
+        if self.wildcard.is_none() && self.links.values().any(|l| l.place.addr.is_ipv4()) {
+            match open_wildcard().and_then(|s| self.register(s, WILDCARD)) {
+                Ok(socket) => self.wildcard = Some(socket),
+                Err(e) => self.tell("broadcast", || format!("broadcasts cannot be heard error={e:?}")),
+            }
+        }
+        if now >= self.renew_at {
+            self.renew_at = now + MEMBERSHIP_RENEW;
+            self.links.values_mut().for_each(Sockets::renew);
+        }
+    }
+
+    fn add(&mut self, place: Place) -> io::Result<()> {
+        let id = self.next_link;
+        let (receiver, sender, group) = match place.addr {
+            IpAddr::V4(addr) => open_v4(addr, place.index)?,
+            IpAddr::V6(_) => open_v6(&place)?,
+        };
+        let receiver = self.register(receiver, receiver_token(id))?;
+        let sender = self.register(sender, sender_token(id))?;
+        // Datagrams that came before the registration are not told of.
+        self.ready.extend([receiver_token(id), sender_token(id)]);
+        log::info!("link up interface={} addr={} group={group}", place.interface, place.addr);
+        let link = Sockets { place, receiver, sender, group, sent: 0, heard: 0, error: None, broken: false };
+        self.links.insert(id, link);
+        self.next_link = self.next_link.wrapping_add(1);
+        Ok(())
+    }
+
+    fn close(&mut self, id: u32) {
+        if let Some(mut link) = self.links.remove(&id) {
+            log::info!("link down interface={} addr={}", link.place.interface, link.place.addr);
+            // Closing the sockets would do as well; an error says no more than that.
+            drop(self.poll.registry().deregister(&mut link.receiver));
+            drop(self.poll.registry().deregister(&mut link.sender));
+        }
+    }
+
+    fn register(&self, socket: Socket, token: Token) -> io::Result<UdpSocket> {
+        socket.set_nonblocking(true)?;
+        let mut socket = UdpSocket::from_std(socket.into());
+        self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+        Ok(socket)
+    }
+
+    /// Logs trouble once, until it is over.
+    fn tell(&mut self, what: &str, text: impl FnOnce() -> String) {
+        if self.told.len() < TOLD_MAX && self.told.insert(what.into()) {
+            log::warn!("{}", text());
+        }
+    }
+
+    /// Reads one datagram from a socket that may hold some; each socket has its turn.
+    fn take_ready(&mut self, buffer: &mut [u8]) -> Option<Datagram> {
+        while let Some(token) = self.ready.pop_front() {
+            let got = match token {
+                WILDCARD => self.wildcard.as_ref().map(|s| s.recv_from(buffer)),
+                Token(n) => self
+                    .links
+                    .get(&link_of(n))
+                    .map(|l| if n % 2 == 0 { l.receiver.recv_from(buffer) } else { l.sender.recv_from(buffer) }),
+            };
+            match got {
+                Some(Ok((len, from))) => {
+                    self.ready.push_back(token);
+                    if let Some(datagram) = self.identify(token, len, from) {
+                        return Some(datagram);
+                    }
+                }
+                Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // Somebody's port is closed, or the like: what was sent is lost, the socket is well. Each such
+                // error is taken from the socket by reading it, so this ends.
+                Some(Err(e)) if is_passing(&e) => self.ready.push_back(token),
+                Some(Err(e)) => self.fail(token, &e),
+                None => {}
+            }
+        }
+        None
+    }
+
+    fn identify(&mut self, token: Token, len: usize, from: SocketAddr) -> Option<Datagram> {
+        let (id, way) = match token {
+            // A broadcast counts if it came over a link that is in use.
+            WILDCARD => {
+                let (id, _) = self.links.iter().find(|(_, l)| l.place.is_near(from.ip()))?;
+                (*id, Way::Broadcast)
+            }
+            Token(n) if n % 2 == 0 => (link_of(n), Way::Group),
+            Token(n) => (link_of(n), Way::Unicast),
+        };
+        self.links.get_mut(&id)?.heard += 1;
+        Some(Datagram { len, from, link: LinkId(id), way, local: self.own.contains(&from.ip()) })
+    }
+
+    fn fail(&mut self, token: Token, error: &io::Error) {
+        match token {
+            WILDCARD => self.wildcard = None,
+            Token(n) => {
+                if let Some(link) = self.links.get_mut(&link_of(n)) {
+                    link.note(Err(error));
+                    link.broken = true;
+                }
+            }
+        }
+    }
+}
+
+impl Beacon for Multicast {
+    fn send(&mut self, bytes: &[u8], to: To) {
+        for (id, link) in &mut self.links {
+            let dest = match to {
+                To::Group => link.group,
+                To::Broadcast if link.place.addr.is_ipv4() && !link.place.addr.is_loopback() => {
+                    SocketAddr::from((Ipv4Addr::BROADCAST, PORT))
+                }
+                To::Node(via, addr) if via.0 == *id => addr,
+                _ => continue,
+            };
+            let result = link.sender.send_to(bytes, dest);
+            link.sent += u64::from(result.is_ok());
+            // Whether the link works shows with the group; broadcasts and answers fail for reasons of their own.
+            match result {
+                Err(e) if is_passing(&e) || e.kind() == io::ErrorKind::WouldBlock => {}
+                result if to == To::Group => link.note(result.as_ref().map(|_| ())),
+                _ => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram> {
+        loop {
+            let now = Instant::now();
+            if now >= self.survey_at {
+                self.look_again(now);
+            }
+            if std::mem::take(&mut self.woken) {
+                return None;
+            }
+            if let Some(datagram) = self.take_ready(buffer) {
+                return Some(datagram);
+            }
+            let wait = until.min(self.survey_at).saturating_duration_since(now);
+            match self.poll.poll(&mut self.events, Some(wait)) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    self.tell("poll", || format!("sockets cannot be waited for error={e:?}"));
+                    std::thread::sleep(wait.min(POLL_FAILED_REST));
+                }
+            }
+            for event in &self.events {
+                match event.token() {
+                    WAKE => self.woken = true,
+                    token if self.ready.contains(&token) => {}
+                    token => self.ready.push_back(token),
+                }
+            }
+            if self.ready.is_empty() && !self.woken && Instant::now() >= until {
+                return None;
+            }
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        let waker = self.waker.clone();
+        // A wake-up that fails only delays what the next time-out does anyway.
+        Arc::new(move || drop(waker.wake()))
+    }
+
+    fn links(&self) -> Vec<Link> {
+        let link = |l: &Sockets| Link {
+            interface: l.place.interface.clone(),
+            addr: l.place.addr,
+            group: l.group,
+            sent: l.sent,
+            heard: l.heard,
+            error: l.error.clone(),
+        };
+        self.links.values().map(link).collect()
+    }
+}
+
+impl Sockets {
+    /// Takes note of how sending went; only changes are logged.
+    fn note(&mut self, result: Result<(), &io::Error>) {
+        let error = result.err().map(ToString::to_string);
+        if error.is_some() != self.error.is_some() {
+            let (name, addr) = (&self.place.interface, self.place.addr);
+            match &error {
+                Some(e) => log::warn!("link fails interface={name} addr={addr} error={e:?}"),
+                None => log::info!("link works again interface={name} addr={addr}"),
+            }
+        }
+        self.error = error;
+    }
+
+    /// Leaves the group and joins it again, so that switches that snoop hear of it.
+    fn renew(&mut self) {
+        let socket = SockRef::from(&self.receiver);
+        let result = match self.place.addr {
+            IpAddr::V4(_) => {
+                let interface = InterfaceIndexOrAddress::Index(self.place.index);
+                drop(socket.leave_multicast_v4_n(&GROUP_V4, &interface));
+                socket.join_multicast_v4_n(&GROUP_V4, &interface)
+            }
+            IpAddr::V6(_) => {
+                drop(socket.leave_multicast_v6(&GROUP_V6, self.place.index));
+                socket.join_multicast_v6(&GROUP_V6, self.place.index)
+            }
+        };
+        if let Err(e) = result {
+            self.note(Err(&e));
+            self.broken = true;
+        }
+    }
+}
+
+fn open_v4(addr: Ipv4Addr, index: u32) -> io::Result<(Socket, Socket, SocketAddr)> {
+    let group = SocketAddr::from((GROUP_V4, PORT));
+    let receiver = shared_socket(Domain::IPV4, group)?;
+    receiver.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
+    let sender = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    // Bound to the address, multicast and broadcast leave by its interface, whatever the routes say.
+    sender.bind(&SocketAddr::from((addr, 0)).into())?;
+    sender.set_multicast_if_v4(&addr)?;
+    sender.set_multicast_ttl_v4(1)?;
+    sender.set_multicast_loop_v4(true)?;
+    sender.set_broadcast(true)?;
+    Ok((receiver, sender, group))
+}
+
+fn open_v6(place: &Place) -> io::Result<(Socket, Socket, SocketAddr)> {
+    let IpAddr::V6(addr) = place.addr else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let index = place.index;
+    let group = SocketAddr::V6(SocketAddrV6::new(GROUP_V6, PORT, 0, index));
+    let receiver = shared_socket(Domain::IPV6, group)?;
+    receiver.join_multicast_v6(&GROUP_V6, index)?;
+    let sender = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    sender.set_only_v6(true)?;
+    let scope = if addr.is_unicast_link_local() { index } else { 0 };
+    sender.bind(&SocketAddr::V6(SocketAddrV6::new(addr, 0, 0, scope)).into())?;
+    sender.set_multicast_if_v6(index)?;
+    sender.set_multicast_hops_v6(1)?;
+    sender.set_multicast_loop_v6(true)?;
+    Ok((receiver, sender, group))
+}
+
+fn open_wildcard() -> io::Result<Socket> {
+    shared_socket(Domain::IPV4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)))
+}
+
+/// A receiver on the common port, which all nodes of a host share. It hears only what its own memberships bring.
+fn shared_socket(domain: Domain, addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+    }
+    #[cfg(target_os = "linux")]
+    if domain == Domain::IPV6 {
+        // Kernels before 4.20 have no such option; being bound to the interface's scope does it there.
+        drop(socket.set_multicast_all_v6(false));
+    } else {
+        socket.set_multicast_all_v4(false)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+/// Whether an error tells of one datagram only, not of the socket.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted)
+}
+
+fn receiver_token(id: u32) -> Token {
+    Token(FIRST_LINK + 2 * id as usize)
+}
+
+fn sender_token(id: u32) -> Token {
+    Token(FIRST_LINK + 2 * id as usize + 1)
+}
+
+fn link_of(token: usize) -> u32 {
+    ((token - FIRST_LINK) / 2) as u32
+}
+
+const WAKE: Token = Token(0);
+const WILDCARD: Token = Token(1);
+/// Even, so that receivers have even tokens and senders odd ones.
+const FIRST_LINK: usize = 2;
+const EVENTS_AT_ONCE: usize = 64;
+/// Most troubles that are remembered as told.
+const TOLD_MAX: usize = 256;
+const POLL_FAILED_REST: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback_only() -> Multicast {
+        let options = LinkOptions { interfaces: vec!["127.0.0.1".into()], ..LinkOptions::default() };
+        Multicast::open(options).unwrap()
+    }
+
+    /// Reads until a datagram with these bytes comes: other nodes on this host may speak, too.
+    fn hear(beacon: &mut Multicast, bytes: &[u8]) -> Option<Datagram> {
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut buffer = [0; 600];
+        while Instant::now() < end {
+            match beacon.receive(&mut buffer, end) {
+                Some(d) if buffer[..d.len] == *bytes => return Some(d),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn nodes_of_one_host_hear_each_other_over_loopback() {
+        let nonce = rand::random::<[u8; 16]>();
+        let (mut a, mut b) = (loopback_only(), loopback_only());
+        assert_eq!(a.links().len(), 1, "{:?}", a.links());
+        a.send(&nonce, To::Group);
+        let heard = hear(&mut b, &nonce).expect("the group is heard");
+        assert!(heard.way == Way::Group && heard.local && heard.from.ip().is_loopback());
+        assert!(hear(&mut a, &nonce).is_some(), "the sender hears itself");
+        let answer = rand::random::<[u8; 16]>();
+        b.send(&answer, To::Node(heard.link, heard.from));
+        let back = hear(&mut a, &answer).expect("the answer is heard");
+        assert_eq!(back.way, Way::Unicast);
+        assert_ne!(back.from.port(), PORT, "nobody sends from the common port");
+        assert_eq!(a.links()[0].error, None);
+    }
+
+    #[test]
+    fn a_waker_ends_the_wait() {
+        let mut a = loopback_only();
+        let waker = a.waker();
+        let start = Instant::now();
+        std::thread::spawn(move || waker());
+        // Others may be heard before; the wake-up is not lost.
+        while a.receive(&mut [0; 600], start + Duration::from_secs(30)).is_some() {}
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_waited_for() {
+        let options = LinkOptions { interfaces: vec!["nope0".into()], ..LinkOptions::default() };
+        let mut a = Multicast::open(options).unwrap();
+        assert!(a.links().is_empty());
+        a.send(b"lost", To::Group);
+        assert!(a.receive(&mut [0; 8], Instant::now()).is_none());
+    }
+}
