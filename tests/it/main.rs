@@ -1,5 +1,7 @@
-//! Integration tests: the library and the real programs.
+//! One binary for all tests of the library and the programs on one host.
+
 mod cli;
+mod client;
 mod documents;
 mod floors;
 mod keys;
