@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::sync::WaitGroup;
 use log::{info, warn};
 
 use crate::client::crew::Crew;
@@ -63,6 +64,8 @@ struct Ended {
     handle: PeerHandle,
     end: End,
     useful: bool,
+    /// Whether there was a session at all.
+    connected: bool,
     reused: bool,
     located: bool,
 }
@@ -72,8 +75,8 @@ impl Driver {
         Driver { shared, crew, peers: HashMap::new(), ends: unbounded(), connections: 0, opened: 0 }
     }
 
-    /// Runs until the download has ended, and cleans up.
-    pub(crate) fn run(&mut self) -> Result<Report, FetchError> {
+    /// Runs until the download has ended, and cleans up; `disk` is waited for when nothing more comes.
+    pub(crate) fn run(&mut self, disk: WaitGroup) -> Result<Report, FetchError> {
         let result = self.drive();
         self.shared.stop();
         while self.connections > 0 {
@@ -83,10 +86,16 @@ impl Driver {
             }
         }
         end_disk(&self.shared);
-        let open: Vec<_> = self.shared.state().open_files().cloned().collect();
+        disk.wait();
+        let open = self.shared.state().close_all();
         for file in open {
+            let id = file.manifest().id();
             if let Err(e) = file.checkpoint() {
-                warn!("not journaled id={} error={e}", file.manifest().id());
+                warn!("not journaled id={id} error=\"{e}\"");
+            }
+            // Nobody else may hold it open, or the next download of it would find it in use.
+            if let Some(shelf) = &self.shared.ctx.shelf {
+                shelf.remove(&id);
             }
         }
         let failure = self.shared.take_failure();
@@ -245,10 +254,12 @@ impl Driver {
         let (shared, record, tell, number) =
             (self.shared.clone(), known.record.clone(), self.ends.0.clone(), self.opened);
         let spawned = self.crew.spawn(move || {
-            let mut ended = Ended { handle, end: End::Stopped, useful: false, reused: false, located: locate };
+            let mut ended =
+                Ended { handle, end: End::Stopped, useful: false, connected: false, reused: false, located: locate };
             if !shared.is_stopped() {
                 match shared.pool.checkout(&record) {
                     Ok(session) => {
+                        ended.connected = true;
                         ended.reused = session.reused;
                         (ended.end, ended.useful) = Fetcher::new(&shared, session, handle, locate).run(number);
                     }
@@ -302,11 +313,7 @@ impl Driver {
                 known.reputation.failed(now - STALE_GRACE, 0.0);
             }
             End::Failed(e) => {
-                if ended.useful {
-                    known.last = Last::Answered;
-                } else {
-                    known.last = Last::Unreachable;
-                }
+                known.last = if ended.connected { Last::Answered } else { Last::Unreachable };
                 let at = known.reputation.failed(now, rand::random());
                 info!("connection failed peer={peer} error={e} retry_ms={}", (at - now).as_millis());
                 // What was not located yet is to be asked again.

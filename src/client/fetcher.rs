@@ -13,7 +13,7 @@ use crate::client::state::{Chunks, FileNo, Held, Work};
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
 use crate::limits::{
-    LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkRef, Delta, Holding, Kind, LayerRange, Request, Since, Status, decode_body, encode_request};
 use crate::store::PartialFile;
@@ -49,6 +49,8 @@ pub(crate) struct Fetcher<'a> {
     locate: VecDeque<Vec<(FileNo, FileId)>>,
     frames: Vec<u8>,
     useful: bool,
+    /// The chunk that showed that the peer lies.
+    bad: Option<ChunkRef>,
 }
 
 /// A request without an answer so far.
@@ -90,6 +92,7 @@ impl<'a> Fetcher<'a> {
             locate,
             frames: Vec::new(),
             useful: false,
+            bad: None,
         }
     }
 
@@ -104,19 +107,24 @@ impl<'a> Fetcher<'a> {
             Err(e) => Err(AskError::Stream(e.into())),
         };
         let end = begun.and_then(|()| self.work());
-        self.shared.unregister(connection);
         let end = match end {
             _ if self.shared.is_stopped() => End::Stopped,
             Ok(end) => end,
             Err(e) => End::Failed(e),
         };
+        let unanswered = self.pending.len();
         self.give_back_all();
+        let (shared, useful) = (self.shared, self.useful);
         match end {
-            End::Idle => self.shared.pool.checkin(self.session),
-            End::Lied => self.session.dialed.close(),
+            End::Idle => {
+                shared.unregister(connection);
+                shared.pool.checkin(self.session);
+            }
+            End::Lied => self.tell_bad(unanswered),
             _ => {}
         }
-        (end, self.useful)
+        shared.unregister(connection);
+        (end, useful)
     }
 
     fn work(&mut self) -> Result<End, AskError> {
@@ -400,9 +408,25 @@ impl<'a> Fetcher<'a> {
         let (peer, addr) = (self.session.peer, self.session.addr);
         error!("bad chunk peer={peer} addr={addr} id={id} chunk={}: digest differs; not asked again", index.get());
         self.shared.strike(self.handle, peer, id);
-        let bad = Request::Bad(ChunkRef { file: id, index: index.get() });
-        let _ = self.session.send(&[bad], Instant::now() + BAD_PATIENCE);
+        self.bad = Some(ChunkRef { file: id, index: index.get() });
         Ok(Some(End::Lied))
+    }
+
+    /// Tells a liar which chunk was bad. The answers that are still on their way are read first: closing with them
+    /// unread would reset the connection, and with it lose the word.
+    fn tell_bad(mut self, unanswered: usize) {
+        let deadline = Instant::now() + CLOSE_DRAIN;
+        let Some(bad) = self.bad else { return };
+        if self.session.send(&[Request::Bad(bad)], deadline).is_err() {
+            return;
+        }
+        for _ in 0..=unanswered {
+            match self.session.skip(deadline) {
+                Ok(len) if Instant::now() < deadline => self.waste(len),
+                _ => break,
+            }
+        }
+        self.session.dialed.close();
     }
 
     fn receive_have(&mut self, file: FileNo, id: FileId, status: Status, body_len: u32) -> Result<(), AskError> {
@@ -515,8 +539,6 @@ impl<'a> Fetcher<'a> {
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Longest sleep for the rate limit before a stop is looked for.
 const THROTTLE_NAP: Duration = Duration::from_millis(50);
-/// How long telling a liar may take.
-const BAD_PATIENCE: Duration = Duration::from_millis(500);
 /// No request but `Locate` is longer.
 const REQUEST_LEN: usize = 128;
 /// The longest postcard form of a `FileId`.

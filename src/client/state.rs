@@ -453,9 +453,14 @@ impl<F: Clone> State<F> {
             .map(|(no, f)| (no, f.id, f.holders.len()))
     }
 
-    /// The open files.
-    pub(crate) fn open_files(&self) -> impl Iterator<Item = &F> {
-        self.files.iter().filter_map(|f| if let Phase::Chunks(_, open) = &f.phase { Some(open) } else { None })
+    /// Lets go of the files that are open, and returns them.
+    pub(crate) fn close_all(&mut self) -> Vec<F> {
+        let open = self.files.iter_mut().filter(|f| matches!(f.phase, Phase::Chunks(..)));
+        let taken = open.filter_map(|f| match std::mem::replace(&mut f.phase, Phase::Waiting) {
+            Phase::Chunks(_, open) => Some(open),
+            _ => None,
+        });
+        taken.collect()
     }
 
     /// Whether the disk still works on something: files to check, to open or to finish.

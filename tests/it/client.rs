@@ -108,7 +108,7 @@ fn one_file_comes_from_all_holders() {
     assert_eq!(c.content("a/big.bin"), *f.bytes);
     assert_eq!((report.files, report.bytes, report.peers.len()), (1, f.id.len, 3), "{report:?}");
     assert!(report.peers.iter().all(|p| p.1 > f.id.len / 6), "{:?}", report.peers);
-    assert!(matches!(c.ctx.shelf.as_ref().unwrap().get(&f.id), Some(Shelved::Partial(_) | Shelved::Whole(..))));
+    assert!(matches!(c.ctx.shelf.as_ref().unwrap().get(&f.id), Some(Shelved::Whole(..))));
     let again = c.get(&["a/big.bin"]).unwrap();
     assert_eq!((again.bytes, again.skipped), (0, 1));
 }

@@ -126,7 +126,7 @@ impl Fake {
                 accept.connections.fetch_add(1, Ordering::SeqCst);
                 accept.sockets.lock().unwrap().push(socket.try_clone().unwrap());
                 let inner = accept.clone();
-                serving.push(std::thread::spawn(move || drop(inner.serve(socket))));
+                serving.push(std::thread::spawn(move || inner.serve(socket).unwrap_or_default()));
             }
             serving.into_iter().for_each(|t| drop(t.join()));
         });
