@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use gpb::client::{self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, PeerPool, Report, Target};
+use gpb::client::{
+    self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, PeerPool, Report, Target,
+};
 use gpb::content::{FileId, RelPath, Root};
 use gpb::identity::Keypair;
 use gpb::net::Tls;
@@ -75,8 +77,7 @@ impl Client {
     /// Resolves and fetches, as `get` does.
     fn get(&self, texts: &[&str]) -> Result<Report, FetchError> {
         let found = self.resolve(texts)?;
-        let target =
-            |f: client::FoundFile| Target { out: f.path.clone(), path: f.path, id: f.id, holders: f.holders };
+        let target = |f: client::FoundFile| Target { out: f.path.clone(), path: f.path, id: f.id, holders: f.holders };
         self.start(found.into_iter().map(target).collect()).wait()
     }
 
@@ -194,7 +195,8 @@ fn a_refusal_is_known_soon_and_shows_no_name() {
 
 #[test]
 fn small_equal_and_empty_files_arrive_in_bulk() {
-    let mut files: Vec<File> = (0..600).map(|i| file(&format!("t/{}/{i}", i % 7), 1 + i * 37 % 9000, i as u64)).collect();
+    let mut files: Vec<File> =
+        (0..600).map(|i| file(&format!("t/{}/{i}", i % 7), 1 + i * 37 % 9000, i as u64)).collect();
     files.push(with_bytes("t/empty", Vec::new()));
     files.push(File { path: RelPath::new("t/twin").unwrap(), ..files[5].clone() });
     files.push(file("t/large", 700_000, 8));
@@ -251,8 +253,7 @@ fn what_came_before_an_end_is_not_fetched_again() {
 #[test]
 fn the_forged_twin_of_a_root_is_never_fetched() {
     let real = file("real", 32 << 10, 11);
-    let halves: Vec<u8> =
-        real.bytes.chunks(16 << 10).flat_map(|b| gpb::content::merkle::root_of_bytes(b).0).collect();
+    let halves: Vec<u8> = real.bytes.chunks(16 << 10).flat_map(|b| gpb::content::merkle::root_of_bytes(b).0).collect();
     let twin = with_bytes("twin", halves);
     let forged = File { id: FileId { root: real.id.root, len: 64 }, ..twin };
     let root: Root = real.id.root;

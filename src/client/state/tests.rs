@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::content::{Digest, Root};
 use crate::identity::PeerId;
+use crate::limits::{HAVE_POLL, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
 
 const CHUNK: u64 = 256 << 10;
 

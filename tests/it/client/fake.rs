@@ -166,7 +166,8 @@ impl Fake {
             flags: Flags::default(),
         };
         let signed = SignedAnnounce::seal(&announce, &self.keypair);
-        let joined = |t: &mut PeerTable| t.upsert(&signed, &announce, self.addr, Via::Datagram, unix_ms, Instant::now());
+        let joined =
+            |t: &mut PeerTable| t.upsert(&signed, &announce, self.addr, Via::Datagram, unix_ms, Instant::now());
         table.update(joined).unwrap();
     }
 
@@ -201,8 +202,10 @@ impl Wire {
         while self.plain.len() < len {
             let (plain, mut used) = (&mut self.plain, 0);
             loop {
-                let (n, opened) =
-                    self.channel.open(&mut self.sealed[used..], &mut self.out, &mut |p| plain.extend_from_slice(p)).ok()?;
+                let (n, opened) = self
+                    .channel
+                    .open(&mut self.sealed[used..], &mut self.out, &mut |p| plain.extend_from_slice(p))
+                    .ok()?;
                 used += n;
                 match opened {
                     gpb::net::Opened::Data => {}
