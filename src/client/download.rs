@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded, unbounded};
+use crossbeam::sync::WaitGroup;
 
 use crate::client::crew::Crew;
 use crate::client::driver::Driver;
@@ -82,16 +83,24 @@ impl Download {
         }
         let (tell, result) = bounded(1);
         let mut threads = Workers::default();
+        let disk = WaitGroup::new();
         let spawned = (|| {
             for i in 0..DISK_THREADS {
-                let (shared, jobs) = (shared.clone(), jobs_rx.clone());
-                threads.spawn(&format!("gpb-disk-{i}"), move || storing::store(&shared, &jobs))?;
+                let (shared, jobs, working) = (shared.clone(), jobs_rx.clone(), disk.clone());
+                threads.spawn(&format!("gpb-disk-{i}"), move || {
+                    storing::store(&shared, &jobs);
+                    drop((jobs, working));
+                })?;
             }
-            let writer = shared.clone();
-            threads.spawn("gpb-small", move || storing::write_small(&writer, &small_rx))?;
+            drop(jobs_rx);
+            let (writer, working) = (shared.clone(), disk.clone());
+            threads.spawn("gpb-small", move || {
+                storing::write_small(&writer, &small_rx);
+                drop(working);
+            })?;
             let checker = shared.clone();
             threads.spawn("gpb-check", move || storing::check(&checker))?;
-            threads.spawn("gpb-download", move || drop(tell.send(driver.run())))
+            threads.spawn("gpb-download", move || drop(tell.send(driver.run(disk))))
         })();
         if let Err(e) = spawned {
             shared.stop();

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::sync::WaitGroup;
 use log::{info, warn};
 
 use crate::client::crew::Crew;
@@ -14,9 +15,10 @@ use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::shared::Shared;
 use crate::client::{FetchError, Report};
-use crate::identity::PeerId;
 use crate::limits::{CONNECTIONS_PER_PEER_MAX, DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL};
 use crate::swarm::{PeerHandle, PeerRecord, Reputation};
+
+mod outcome;
 
 /// Decides about connections; they do the work by themselves.
 pub(crate) struct Driver {
@@ -63,6 +65,8 @@ struct Ended {
     handle: PeerHandle,
     end: End,
     useful: bool,
+    /// Whether there was a session at all.
+    connected: bool,
     reused: bool,
     located: bool,
 }
@@ -72,8 +76,8 @@ impl Driver {
         Driver { shared, crew, peers: HashMap::new(), ends: unbounded(), connections: 0, opened: 0 }
     }
 
-    /// Runs until the download has ended, and cleans up.
-    pub(crate) fn run(&mut self) -> Result<Report, FetchError> {
+    /// Runs until the download has ended, and cleans up; `disk` is waited for when nothing more comes.
+    pub(crate) fn run(&mut self, disk: WaitGroup) -> Result<Report, FetchError> {
         let result = self.drive();
         self.shared.stop();
         while self.connections > 0 {
@@ -83,10 +87,16 @@ impl Driver {
             }
         }
         end_disk(&self.shared);
-        let open: Vec<_> = self.shared.state().open_files().cloned().collect();
+        disk.wait();
+        let open = self.shared.state().close_all();
         for file in open {
+            let id = file.manifest().id();
             if let Err(e) = file.checkpoint() {
-                warn!("not journaled id={} error={e}", file.manifest().id());
+                warn!("not journaled id={id} error=\"{e}\"");
+            }
+            // Nobody else may hold it open, or the next download of it would find it in use.
+            if let Some(shelf) = &self.shared.ctx.shelf {
+                shelf.remove(&id);
             }
         }
         let failure = self.shared.take_failure();
@@ -245,10 +255,12 @@ impl Driver {
         let (shared, record, tell, number) =
             (self.shared.clone(), known.record.clone(), self.ends.0.clone(), self.opened);
         let spawned = self.crew.spawn(move || {
-            let mut ended = Ended { handle, end: End::Stopped, useful: false, reused: false, located: locate };
+            let mut ended =
+                Ended { handle, end: End::Stopped, useful: false, connected: false, reused: false, located: locate };
             if !shared.is_stopped() {
                 match shared.pool.checkout(&record) {
                     Ok(session) => {
+                        ended.connected = true;
                         ended.reused = session.reused;
                         (ended.end, ended.useful) = Fetcher::new(&shared, session, handle, locate).run(number);
                     }
@@ -302,11 +314,7 @@ impl Driver {
                 known.reputation.failed(now - STALE_GRACE, 0.0);
             }
             End::Failed(e) => {
-                if ended.useful {
-                    known.last = Last::Answered;
-                } else {
-                    known.last = Last::Unreachable;
-                }
+                known.last = if ended.connected { Last::Answered } else { Last::Unreachable };
                 let at = known.reputation.failed(now, rand::random());
                 info!("connection failed peer={peer} error={e} retry_ms={}", (at - now).as_millis());
                 // What was not located yet is to be asked again.
@@ -328,69 +336,6 @@ impl Driver {
             }
         }
         next
-    }
-
-    /// Why nothing comes any more.
-    fn verdict(&self) -> FetchError {
-        let state = self.shared.state();
-        let pending: Vec<_> = state.pending().collect();
-        let what = pending.first().map_or(String::new(), |(no, id, _)| {
-            let more = if pending.len() > 1 { format!(" and {} more files", pending.len() - 1) } else { String::new() };
-            format!("{} ({id}){more}", self.shared.files[*no as usize].path)
-        });
-        let liars = self.shared.liars();
-        let holders: Vec<&Known> = self.peers.iter().filter(|(h, _)| state.useful(**h) > 0).map(|(_, k)| k).collect();
-        let count = |last: Last| self.peers.values().filter(|k| k.last == last).count();
-        let refused = count(Last::Refused);
-        let answered = count(Last::Answered) + self.connections.min(1);
-        if !liars.is_empty() && holders.is_empty() {
-            FetchError::OnlyLiars { what, peers: liars }
-        } else if refused > 0 && holders.iter().all(|k| k.last == Last::Refused) && count(Last::Answered) == 0 {
-            FetchError::Refused { refused }
-        } else if pending.iter().any(|p| p.2 == 0) && answered > 0 {
-            FetchError::NotFound { what, answered }
-        } else if self.connections > 0 || holders.iter().any(|k| k.last == Last::Answered) {
-            FetchError::Silent { what, wait: self.shared.ctx.timeout }
-        } else {
-            FetchError::NoPeer(self.shared.ctx.timeout)
-        }
-    }
-
-    fn report(&self) -> Report {
-        let tally = &self.shared.tally;
-        let mut by_key: HashMap<PeerId, u64> = HashMap::new();
-        for (peer, bytes) in tally.of_peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            *by_key.entry(*peer).or_default() += bytes;
-        }
-        let mut peers: Vec<_> = by_key.into_iter().collect();
-        peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
-        let fetched = std::mem::take(&mut *tally.reports.lock().unwrap_or_else(PoisonError::into_inner));
-        let report = Report {
-            files: fetched.len(),
-            skipped: fetched.iter().filter(|f| f.skipped).count(),
-            bytes: tally.bytes.load(Ordering::Relaxed),
-            seconds: tally.begun.elapsed().as_secs_f64(),
-            retries: tally.retries.load(Ordering::Relaxed),
-            wasted: tally.wasted.load(Ordering::Relaxed),
-            redirects: tally.redirects.load(Ordering::Relaxed),
-            rehashed: tally.rehashed.load(Ordering::Relaxed),
-            peers,
-            fetched,
-        };
-        info!(
-            "download done files={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
-            report.files,
-            report.bytes,
-            report.seconds,
-            report.retries,
-            report.redirects,
-            report.wasted,
-            report.rehashed
-        );
-        for (peer, bytes) in &report.peers {
-            info!("download source peer={peer} bytes={bytes}");
-        }
-        report
     }
 }
 

@@ -5,19 +5,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{debug, error};
+use log::debug;
 
 use crate::client::session::{AskError, Session};
 use crate::client::shared::Shared;
-use crate::client::state::{Chunks, FileNo, Held, Work};
-use crate::client::storing::Job;
-use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
+use crate::client::state::{FileNo, Work};
+use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
-    LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
-use crate::proto::{ChunkRef, Delta, Holding, Kind, LayerRange, Request, Since, Status, decode_body, encode_request};
+use crate::proto::{ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
 use crate::swarm::{PeerHandle, Window};
+
+mod answers;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct Fetcher<'a> {
     locate: VecDeque<Vec<(FileNo, FileId)>>,
     frames: Vec<u8>,
     useful: bool,
+    /// The chunk that showed that the peer lies.
+    bad: Option<ChunkRef>,
 }
 
 /// A request without an answer so far.
@@ -90,6 +93,7 @@ impl<'a> Fetcher<'a> {
             locate,
             frames: Vec::new(),
             useful: false,
+            bad: None,
         }
     }
 
@@ -104,19 +108,24 @@ impl<'a> Fetcher<'a> {
             Err(e) => Err(AskError::Stream(e.into())),
         };
         let end = begun.and_then(|()| self.work());
-        self.shared.unregister(connection);
         let end = match end {
             _ if self.shared.is_stopped() => End::Stopped,
             Ok(end) => end,
             Err(e) => End::Failed(e),
         };
+        let unanswered = self.pending.len();
         self.give_back_all();
+        let (shared, useful) = (self.shared, self.useful);
         match end {
-            End::Idle => self.shared.pool.checkin(self.session),
-            End::Lied => self.session.dialed.close(),
+            End::Idle => {
+                shared.unregister(connection);
+                shared.pool.checkin(self.session);
+            }
+            End::Lied => self.tell_bad(unanswered),
             _ => {}
         }
-        (end, self.useful)
+        shared.unregister(connection);
+        (end, useful)
     }
 
     fn work(&mut self) -> Result<End, AskError> {
@@ -268,225 +277,21 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn receive_chunk(
-        &mut self,
-        work: &Work<Arc<PartialFile>>,
-        status: Status,
-        body_len: u32,
-    ) -> Result<Option<End>, AskError> {
-        let (file, id, index, len) = match work {
-            Work::Chunk { file, id, index, len, .. } | Work::Small { file, id, index, len } => {
-                (*file, *id, *index, *len)
-            }
-            _ => return Ok(None),
-        };
-        self.in_flight -= len as u64;
-        if status != Status::Ok {
-            self.drain(body_len)?;
-            return self.lost_holder(work, file, status);
+    /// Tells a liar which chunk was bad. The answers that are still on their way are read first: closing with them
+    /// unread would reset the connection, and with it lose the word.
+    fn tell_bad(mut self, unanswered: usize) {
+        let deadline = Instant::now() + CLOSE_DRAIN;
+        let Some(bad) = self.bad else { return };
+        if self.session.send(&[Request::Bad(bad)], deadline).is_err() {
+            return;
         }
-        if body_len != len + 1 {
-            return Err(AskError::Protocol(format!("chunk of {body_len} bytes, expected {}", len + 1)));
-        }
-        if let Work::Small { .. } = work {
-            let mut bytes = vec![0; len as usize];
-            if !self.read_chunk(&mut bytes)? {
-                return self.lost_holder(work, file, Status::Gone);
-            }
-            if merkle::root_of_bytes(&bytes) != id.root.0 {
-                return self.lied(id, index, len);
-            }
-            if self.shared.state().small_came(file, self.handle, Instant::now()) {
-                self.credit(len);
-                // The channel is as long as all bytes that are allowed: it never blocks while the writer lives.
-                let _ = self.shared.small.send(Some((file, bytes)));
-            } else {
-                self.waste(len);
-            }
-            return Ok(None);
-        }
-        let Work::Chunk { open, .. } = work else { return Ok(None) };
-        let mut buffer = self.shared.buffers.take(len as usize);
-        let bytes = &mut buffer[..len as usize];
-        if !self.read_chunk(bytes)? {
-            drop(buffer);
-            return self.lost_holder(work, file, Status::Gone);
-        }
-        if !self.shared.state().is_wanted(file, index.get()) {
-            self.waste(len);
-            return Ok(None);
-        }
-        if !open.manifest().verify(index, bytes) {
-            drop(buffer);
-            return self.lied(id, index, len);
-        }
-        if let Err(e) = open.write(index, bytes) {
-            self.shared.fail(e.into());
-            return Ok(Some(End::Stopped));
-        }
-        drop(buffer);
-        let (fresh, whole) = self.shared.state().chunk_came(file, index.get(), self.handle, Instant::now());
-        if fresh {
-            self.credit(len);
-        } else {
-            self.waste(len);
-        }
-        if whole {
-            let _ = self.shared.jobs.send(Job::Finish { file, open: open.clone() });
-            self.shared.wake(false);
-        }
-        Ok(None)
-    }
-
-    /// Reads the bytes of a chunk as fast as the limit allows, and whether they are good.
-    fn read_chunk(&mut self, into: &mut [u8]) -> Result<bool, AskError> {
-        let shared = self.shared;
-        let idle = shared.idle();
-        let mut at = 0;
-        while at < into.len() {
-            match shared.ctx.throttle.take(into.len() - at, Instant::now()) {
-                Ok(n) => {
-                    let n = n.clamp(1, into.len() - at);
-                    let window = &mut self.window;
-                    self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
-                        shared.tally.heard();
-                        window.add(n as u64, Instant::now());
-                    })?;
-                    at += n;
-                }
-                Err(wait) => {
-                    // Held back by the own limit is not silence of the peer.
-                    shared.tally.heard();
-                    if shared.is_stopped() || shared.ctx.shutdown.wait(wait.min(THROTTLE_NAP)) {
-                        return Err(AskError::Stream(crate::net::StreamError::Closed));
-                    }
-                }
+        for _ in 0..=unanswered {
+            match self.session.skip(deadline) {
+                Ok(len) if Instant::now() < deadline => self.waste(len),
+                _ => break,
             }
         }
-        let mut trailer = [0];
-        self.session.dialed.read_body(&mut trailer, idle, &mut |_| ())?;
-        Ok(trailer[0] == Request::GOOD)
-    }
-
-    fn credit(&mut self, len: u32) {
-        self.useful = true;
-        self.shared.tally.credit(self.handle, self.session.peer, len as u64);
-    }
-
-    fn waste(&self, len: u32) {
-        self.shared.tally.wasted.fetch_add(len as u64, Ordering::Relaxed);
-    }
-
-    /// The peer does not hold (that chunk of) the file after all.
-    fn lost_holder(
-        &mut self,
-        work: &Work<Arc<PartialFile>>,
-        file: FileNo,
-        status: Status,
-    ) -> Result<Option<End>, AskError> {
-        debug!("not held peer={} id={} status={status:?}", self.session.peer, self.shared.files[file as usize].id);
-        let mut state = self.shared.state();
-        state.give_back(work, self.handle);
-        state.not_held(file, self.handle);
-        drop(state);
-        self.shared.tally.redirects.fetch_add(1, Ordering::Relaxed);
-        self.shared.wake(true);
-        Ok(None)
-    }
-
-    /// Bytes with the trailer *good* that are not what was asked for.
-    fn lied(&mut self, id: FileId, index: ChunkIndex, len: u32) -> Result<Option<End>, AskError> {
-        self.waste(len);
-        let (peer, addr) = (self.session.peer, self.session.addr);
-        error!("bad chunk peer={peer} addr={addr} id={id} chunk={}: digest differs; not asked again", index.get());
-        self.shared.strike(self.handle, peer, id);
-        let bad = Request::Bad(ChunkRef { file: id, index: index.get() });
-        let _ = self.session.send(&[bad], Instant::now() + BAD_PATIENCE);
-        Ok(Some(End::Lied))
-    }
-
-    fn receive_have(&mut self, file: FileNo, id: FileId, status: Status, body_len: u32) -> Result<(), AskError> {
-        let body = self.session.body(body_len, Instant::now() + self.shared.idle())?;
-        let mut state = self.shared.state();
-        match status {
-            Status::Ok => {
-                let count = Geometry::new(id.len).chunk_count();
-                match decode_body::<Delta>(&body, "Have")? {
-                    Delta::Whole => state.set_chunks(file, self.handle, 0, Chunks::All),
-                    Delta::Full { revision, bits } => {
-                        let bits = Bitfield::from_bytes(&bits, count)
-                            .ok_or_else(|| AskError::Protocol("bitfield of another length".into()))?;
-                        state.set_chunks(file, self.handle, revision, Chunks::These(&bits));
-                    }
-                    Delta::New { revision, chunks } => {
-                        state.set_chunks(file, self.handle, revision, Chunks::More(&chunks));
-                    }
-                }
-                drop(state);
-                self.shared.wake(false);
-            }
-            Status::NotModified => {}
-            _ => state.not_held(file, self.handle),
-        }
-        Ok(())
-    }
-
-    fn receive_layer(
-        &mut self,
-        file: FileNo,
-        range: LayerRange,
-        last: bool,
-        status: Status,
-        body_len: u32,
-    ) -> Result<(), AskError> {
-        if status != Status::Ok {
-            self.drain(body_len)?;
-            // The other parts of this list will be answered likewise.
-            if self.layers.remove(&file).is_some() {
-                self.lost_holder(&Work::Layer { file, id: range.file }, file, status)?;
-            }
-            return Ok(());
-        }
-        if body_len != range.count * 32 {
-            return Err(AskError::Protocol(format!("list of {body_len} bytes, expected {}", range.count * 32)));
-        }
-        let mut buffer = self.shared.buffers.take(body_len as usize);
-        let bytes = &mut buffer[..body_len as usize];
-        let (idle, tally) = (self.shared.idle(), &self.shared.tally);
-        self.session.dialed.read_body(bytes, idle, &mut |_| tally.heard())?;
-        let Some(layer) = self.layers.get_mut(&file) else { return Ok(()) };
-        layer.extend(bytes.chunks_exact(32).map(|d| Digest(d.try_into().unwrap_or_default())));
-        drop(buffer);
-        if last && let Some(layer) = self.layers.remove(&file) {
-            let first = self.shared.state().layer_came(file);
-            if first {
-                let _ = self.shared.jobs.send(Job::Open { file, layer, from: self.handle, peer: self.session.peer });
-            }
-        }
-        Ok(())
-    }
-
-    fn receive_holdings(&mut self, files: &[(FileNo, FileId)], status: Status, body_len: u32) -> Result<(), AskError> {
-        let body = self.session.body(body_len, Instant::now() + self.shared.idle())?;
-        if status != Status::Ok {
-            return Ok(());
-        }
-        let holdings: Vec<Holding> = decode_body(&body, "Locate")?;
-        let mut state = self.shared.state();
-        for (&(file, _), holding) in files.iter().zip(holdings) {
-            match holding {
-                Holding::None => state.not_held(file, self.handle),
-                Holding::Whole => state.set_held(file, self.handle, Held::Whole),
-                Holding::Partial(_) => state.set_held(file, self.handle, Held::Partial(0, None)),
-            }
-        }
-        drop(state);
-        self.shared.wake(false);
-        Ok(())
-    }
-
-    fn drain(&mut self, body_len: u32) -> Result<(), AskError> {
-        self.session.body(body_len, Instant::now() + self.shared.idle()).map(drop)
+        self.session.dialed.close();
     }
 
     fn give_back_all(&mut self) {
@@ -513,10 +318,6 @@ impl<'a> Fetcher<'a> {
 
 /// How long a connection without work waits before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Longest sleep for the rate limit before a stop is looked for.
-const THROTTLE_NAP: Duration = Duration::from_millis(50);
-/// How long telling a liar may take.
-const BAD_PATIENCE: Duration = Duration::from_millis(500);
 /// No request but `Locate` is longer.
 const REQUEST_LEN: usize = 128;
 /// The longest postcard form of a `FileId`.

@@ -20,8 +20,11 @@ pub type PeerKey = (PeerId, u64);
 /// Idle sessions of each peer, so that what was opened to ask for names also carries the chunks.
 pub struct PeerPool {
     ctx: Arc<ClientContext>,
-    idle: Mutex<HashMap<PeerKey, (Sender<Session>, Receiver<Session>)>>,
+    idle: Mutex<HashMap<PeerKey, Idle>>,
 }
+
+/// Both ends of the channel in which a peer's sessions wait.
+type Idle = (Sender<Session>, Receiver<Session>);
 
 impl PeerPool {
     /// No session is open.

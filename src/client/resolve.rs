@@ -75,7 +75,7 @@ fn end(certainty: &Certainty, tally: &Tally, begin: Instant, timeout: Duration) 
 
 fn assess(wanted: &[(String, Pattern)], findings: &Findings) -> Certainty {
     let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| choose(pattern, findings)).collect();
-    if choices.iter().any(|c| *c == Choice::Nothing) {
+    if choices.contains(&Choice::Nothing) {
         return Certainty::Nothing;
     }
     let clear = |(choice, wanted): (&Choice, &(String, Pattern))| {

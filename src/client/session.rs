@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::client::ClientContext;
 use crate::client::peer_pool::PeerKey;
 use crate::identity::PeerId;
-use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, WIRE_VERSION};
+use crate::limits::{CHUNKS_MAX, DIAL_TIMEOUT, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, WIRE_VERSION};
 use crate::net::{Dialed, StreamError};
 use crate::proto::{
     FramePrefix, Hello, Kind, MessageError, Problem, Request, Status, Welcome, decode_body, decode_header,
@@ -181,6 +181,21 @@ impl Session {
         Ok((status, body))
     }
 
+    /// Reads the next answer, whatever it is, and forgets it. Returns how many bytes its body had.
+    pub fn skip(&mut self, deadline: Instant) -> Result<u32, AskError> {
+        let prefix = self.dialed.read_head(&mut self.header, deadline)?;
+        prefix.check_response(RESPONSE_BODY_LEN_MAX.max(CHUNK_BODY_LEN_MAX)).map_err(StreamError::from)?;
+        let mut left = prefix.body_len as usize;
+        let mut sink = vec![0; left.min(SKIP_STEP)];
+        while left > 0 {
+            let n = left.min(SKIP_STEP);
+            let idle = deadline.saturating_duration_since(Instant::now());
+            self.dialed.read_body(&mut sink[..n], idle, &mut |_| ())?;
+            left -= n;
+        }
+        Ok(prefix.body_len)
+    }
+
     /// Reads a body of `len` bytes, which was checked against its bound. Memory grows with what really comes.
     pub fn body(&mut self, len: u32, deadline: Instant) -> Result<Vec<u8>, AskError> {
         let mut body = Vec::new();
@@ -228,5 +243,9 @@ impl Session {
 
 /// Time for each of several addresses at first.
 const DIAL_QUICK: Duration = Duration::from_millis(400);
+/// The longest body of a chunk, with its trailer.
+const CHUNK_BODY_LEN_MAX: usize = (FILE_LEN_MAX / CHUNKS_MAX) as usize + 1;
+/// Bytes of an unwanted body that are read at once.
+const SKIP_STEP: usize = 64 << 10;
 /// Bytes of a body that are allocated at once.
 const BODY_STEP: usize = 1 << 20;

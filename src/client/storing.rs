@@ -9,10 +9,10 @@ use log::{error, info};
 use crate::client::shared::Shared;
 use crate::client::state::FileNo;
 use crate::client::{FetchError, FileReport};
-use crate::content::{Digest, FileId, Manifest, RelPath};
+use crate::content::{Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
-use crate::store::{PartialFile, Shelved};
+use crate::store::{PartialFile, Shelved, stamp_of};
 use crate::swarm::{Event, PeerHandle};
 
 /// What the disk threads do.
@@ -111,8 +111,23 @@ fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
         return;
     }
     report(shared, file, false);
+    shelve(shared, file, open.manifest().clone());
     shared.state().finished(file);
     shared.wake(true);
+}
+
+/// Gives the finished file to others, in the state in which it now lies on disk: should anybody change it, the server
+/// sees that.
+fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
+    let (Some(shelf), wanted) = (&shared.ctx.shelf, &shared.files[file as usize]) else { return };
+    let Some(path) = wanted.outs.first().cloned() else { return };
+    match std::fs::metadata(shared.disk.path().join(path.as_str())) {
+        Ok(meta) => {
+            let entry = Entry { path, id: wanted.id, stamp: stamp_of(&meta) };
+            shelf.put(wanted.id, Shelved::Whole(entry, manifest));
+        }
+        Err(_) => shelf.remove(&wanted.id),
+    }
 }
 
 /// Writes one-chunk files, as many at once as have come.
@@ -147,6 +162,9 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
             match results.by_ref().take(outs).collect::<Result<Vec<()>, _>>() {
                 Ok(_) => {
                     report(shared, file, false);
+                    if let Ok(manifest) = Manifest::new(shared.files[file as usize].id, Vec::new()) {
+                        shelve(shared, file, Arc::new(manifest));
+                    }
                     shared.state().small_written(file);
                 }
                 Err(e) => shared.fail(FetchError::Storage(e)),

@@ -7,6 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::content::Bitfield;
+use crate::swarm::picker::bits::Bits;
+
+mod bits;
+mod order;
 
 /// A peer, as small as its owner numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -379,127 +383,6 @@ impl ChunkPicker {
         if let Some(p) = self.peers.get_mut(&peer) {
             p.chunk_time = Some(p.chunk_time.map_or(time, |old| (old * 3 + time) / 4));
         }
-    }
-
-    fn forget_holdings(&mut self, peer: PeerHandle) -> Option<Duration> {
-        let old = self.peers.remove(&peer)?;
-        if let Some(bits) = old.holds {
-            for chunk in bits.iter_from(0) {
-                self.one_copy_less(chunk);
-            }
-        }
-        old.chunk_time
-    }
-
-    fn drop_have(&mut self, peer: PeerHandle, chunk: u32) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
-        if let Some(bits) = &mut state.holds
-            && bits.set(chunk, false)
-        {
-            state.wanted -= (self.place[chunk as usize] < IN_FLIGHT) as u32;
-            self.one_copy_less(chunk);
-        }
-    }
-
-    fn one_copy_less(&mut self, chunk: u32) {
-        let place = self.place[chunk as usize];
-        if place < IN_FLIGHT {
-            let first = self.ends[self.copies[chunk as usize] as usize - 1];
-            self.swap(place, first);
-            self.ends[self.copies[chunk as usize] as usize - 1] += 1;
-        }
-        self.copies[chunk as usize] -= 1;
-    }
-
-    /// The missing chunk at `place` has one copy more, which is not counted yet.
-    fn move_up(&mut self, place: u32) {
-        let group = self.copies[self.order[place as usize] as usize] as usize;
-        if self.ends.len() <= group + 1 {
-            self.ends.push(self.order.len() as u32);
-        }
-        self.ends[group] -= 1;
-        self.swap(place, self.ends[group]);
-    }
-
-    /// Takes a missing chunk out of `order`; it is `state` from now on.
-    fn take_out(&mut self, chunk: u32, state: u32) {
-        let mut at = self.place[chunk as usize];
-        for group in self.copies[chunk as usize] as usize..self.ends.len() {
-            self.ends[group] -= 1;
-            self.swap(at, self.ends[group]);
-            at = self.ends[group];
-        }
-        self.order.pop();
-        self.place[chunk as usize] = state;
-        for p in self.peers.values_mut() {
-            p.wanted -= p.holds.as_ref().is_some_and(|b| b.get(chunk)) as u32;
-        }
-    }
-
-    /// Puts a chunk that is not missing back into `order`.
-    fn put_in(&mut self, chunk: u32) {
-        let copies = self.copies[chunk as usize] as usize;
-        while self.ends.len() <= copies {
-            self.ends.push(self.order.len() as u32);
-        }
-        let mut at = self.order.len() as u32;
-        self.order.push(chunk);
-        self.place[chunk as usize] = at;
-        let last = self.ends.len() - 1;
-        self.ends[last] += 1;
-        for group in (copies..last).rev() {
-            self.swap(at, self.ends[group]);
-            at = self.ends[group];
-            self.ends[group] += 1;
-        }
-        for p in self.peers.values_mut() {
-            p.wanted += p.holds.as_ref().is_some_and(|b| b.get(chunk)) as u32;
-        }
-    }
-
-    fn swap(&mut self, a: u32, b: u32) {
-        self.order.swap(a as usize, b as usize);
-        self.place[self.order[a as usize] as usize] = a;
-        self.place[self.order[b as usize] as usize] = b;
-    }
-}
-
-/// A set of chunk numbers in machine words.
-#[derive(Debug)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn empty(len: u32) -> Self {
-        Bits(vec![0; len.div_ceil(64) as usize])
-    }
-
-    fn get(&self, i: u32) -> bool {
-        self.0[(i / 64) as usize] >> (i % 64) & 1 == 1
-    }
-
-    /// True if that changed anything.
-    fn set(&mut self, i: u32, on: bool) -> bool {
-        let word = &mut self.0[(i / 64) as usize];
-        let old = *word;
-        if on {
-            *word |= 1 << (i % 64);
-        } else {
-            *word &= !(1 << (i % 64));
-        }
-        *word != old
-    }
-
-    /// All numbers in the set, beginning near `from` and going round.
-    fn iter_from(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
-        let from = (from / 64) as usize;
-        (from..self.0.len()).chain(0..from.min(self.0.len())).flat_map(move |w| {
-            let mut word = self.0[w];
-            std::iter::from_fn(move || {
-                let bit = (word != 0).then(|| word.trailing_zeros())?;
-                word &= word - 1;
-                Some(w as u32 * 64 + bit)
-            })
-        })
     }
 }
 

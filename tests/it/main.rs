@@ -1,6 +1,7 @@
 //! One binary for all tests of the library and the programs on one host.
 
 mod cli;
+mod client;
 mod documents;
 mod floors;
 mod keys;

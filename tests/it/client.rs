@@ -1,0 +1,322 @@
+//! The client against peers in this process that serve well or badly.
+
+mod fake;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use gpb::client::{
+    self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, PeerPool, Report, Target,
+};
+use gpb::content::{FileId, RelPath, Root};
+use gpb::identity::Keypair;
+use gpb::net::Tls;
+use gpb::runtime::keystore::Trust;
+use gpb::runtime::{Events, Shutdown, Throttle, Watched};
+use gpb::store::{Disk, Shelf, Shelved};
+use gpb::swarm::{Event, PeerTable};
+
+use fake::{Fake, File, Manner, file, with_bytes};
+
+const MIB: usize = 1 << 20;
+
+/// A client with a directory of its own.
+struct Client {
+    ctx: Arc<ClientContext>,
+    pool: Arc<PeerPool>,
+    crew: Arc<Crew>,
+    disk: Arc<Disk>,
+    dir: tempfile::TempDir,
+    events: Receiver<Event>,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self::with(Duration::from_secs(10), None)
+    }
+
+    fn with(timeout: Duration, limit: Option<u64>) -> Self {
+        let keypair = Keypair::generate();
+        let (events, receiver) = Events::channel();
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = Arc::new(ClientContext {
+            tls: Tls::new(&keypair).unwrap(),
+            trust: Arc::new(Trust::open()),
+            network: "gpb".into(),
+            instance: 7,
+            announce: Arc::new(Vec::new),
+            peers: Arc::new(Watched::new(PeerTable::new((keypair.peer_id(), 7)))),
+            shelf: Some(Arc::new(Shelf::new())),
+            throttle: Arc::new(Throttle::new(limit)),
+            events,
+            shutdown: Shutdown::new(),
+            timeout,
+            agent: "test".into(),
+        });
+        let disk = Disk::open(dir.path(), false).unwrap();
+        let pool = Arc::new(PeerPool::new(ctx.clone()));
+        Client { ctx, pool, crew: Arc::new(Crew::new()), disk, dir, events: receiver }
+    }
+
+    fn meet(&self, peers: &[&Fake]) {
+        peers.iter().for_each(|p| p.join(&self.ctx.peers));
+    }
+
+    fn resolve(&self, texts: &[&str]) -> Result<Vec<client::FoundFile>, FetchError> {
+        let texts: Vec<String> = texts.iter().map(|t| t.to_string()).collect();
+        client::resolve(&self.ctx, &self.pool, &self.crew, &texts)
+    }
+
+    fn start(&self, targets: Vec<Target>) -> DownloadHandle {
+        let plan = DownloadPlan { targets, disk: self.disk.clone() };
+        Download::start(plan, &self.ctx, &self.pool, &self.crew).unwrap()
+    }
+
+    /// Resolves and fetches, as `get` does.
+    fn get(&self, texts: &[&str]) -> Result<Report, FetchError> {
+        let found = self.resolve(texts)?;
+        let target = |f: client::FoundFile| Target { out: f.path.clone(), path: f.path, id: f.id, holders: f.holders };
+        self.start(found.into_iter().map(target).collect()).wait()
+    }
+
+    fn content(&self, path: &str) -> Vec<u8> {
+        fs::read(self.dir.path().join(path)).unwrap()
+    }
+}
+
+fn target(f: &File) -> Target {
+    Target { path: f.path.clone(), id: f.id, out: f.path.clone(), holders: Vec::new() }
+}
+
+/// Waits for what must come true soon.
+fn until(what: &str, mut test: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !test() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn one_file_comes_from_all_holders() {
+    let f = file("a/big.bin", 48 * MIB + 7, 1);
+    let peers: Vec<_> = (0..3).map(|_| Fake::start(Manner::Slow(2), std::slice::from_ref(&f))).collect();
+    let c = Client::new();
+    c.meet(&peers.iter().collect::<Vec<_>>());
+    let report = c.get(&["a/big.bin"]).unwrap();
+    assert_eq!(c.content("a/big.bin"), *f.bytes);
+    assert_eq!((report.files, report.bytes, report.peers.len()), (1, f.id.len, 3), "{report:?}");
+    assert!(report.peers.iter().all(|p| p.1 > f.id.len / 6), "{:?}", report.peers);
+    assert!(matches!(c.ctx.shelf.as_ref().unwrap().get(&f.id), Some(Shelved::Whole(..))));
+    let again = c.get(&["a/big.bin"]).unwrap();
+    assert_eq!((again.bytes, again.skipped), (0, 1));
+}
+
+#[test]
+fn a_liar_is_named_told_and_dropped() {
+    let f = file("x", 20 * MIB, 2);
+    let (good, liar) = (Fake::start(Manner::Slow(3), &[f.clone()]), Fake::start(Manner::Lies, &[f.clone()]));
+    let c = Client::new();
+    c.meet(&[&good, &liar]);
+    let report = c.get(&[&f.id.root.to_string()]).unwrap();
+    assert_eq!(c.content("x"), *f.bytes);
+    assert!(report.wasted > 0 && report.peers == [(good.id(), f.id.len)], "{report:?}");
+    assert!(c.events.try_iter().any(|e| e == Event::PeerLied { peer: liar.id(), id: f.id }));
+    until("the liar is told", || liar.told_bad() > 0);
+    assert!(liar.chunks() <= 64, "asked again: {}", liar.chunks());
+}
+
+#[test]
+fn a_wrong_list_is_a_lie_too() {
+    let f = file("x", 3 * MIB, 3);
+    let (good, liar) = (Fake::start(Manner::Honest, &[f.clone()]), Fake::start(Manner::LiesInLists, &[f.clone()]));
+    let c = Client::new();
+    c.meet(&[&liar]);
+    let download = c.start(vec![target(&f)]);
+    until("the lie is found", || c.events.try_iter().any(|e| matches!(e, Event::PeerLied { .. })));
+    c.meet(&[&good]);
+    assert_eq!(download.wait().unwrap().peers, [(good.id(), f.id.len)]);
+}
+
+#[test]
+fn only_liars_left_is_an_error_of_its_own() {
+    for (len, manner) in [(MIB, Manner::Lies), (1000, Manner::Lies), (MIB, Manner::LiesInLists)] {
+        let f = file("x", len, 4);
+        let liars = [Fake::start(manner, &[f.clone()]), Fake::start(manner, &[f.clone()])];
+        let c = Client::with(Duration::from_secs(1), None);
+        c.meet(&[&liars[0], &liars[1]]);
+        let e = c.get(&["x"]).unwrap_err();
+        assert_eq!(e.exit_code(), 6, "{e}");
+        assert!(liars.iter().all(|l| e.to_string().contains(&l.id().to_string())), "{e}");
+        assert!(!c.dir.path().join("x").exists());
+    }
+}
+
+#[test]
+fn a_silent_peer_does_not_hold_up_the_others() {
+    let f = file("x", 16 * MIB, 5);
+    let (good, mute) = (Fake::start(Manner::Honest, &[f.clone()]), Fake::start(Manner::Stalls, &[f.clone()]));
+    let c = Client::new();
+    c.meet(&[&mute, &good]);
+    let begin = Instant::now();
+    c.get(&["x"]).unwrap();
+    assert_eq!(c.content("x"), *f.bytes);
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn what_went_wrong_has_its_exit_code() {
+    let f = file("x", MIB, 6);
+    for (manner, code) in [(Manner::Stalls, 8), (Manner::Changes, 4), (Manner::Refuses, 9)] {
+        let peer = Fake::start(manner, &[f.clone()]);
+        let c = Client::with(Duration::from_millis(1500), None);
+        c.meet(&[&peer]);
+        let begin = Instant::now();
+        let e = c.start(vec![target(&f)]).wait().unwrap_err();
+        assert_eq!(e.exit_code(), code, "{manner:?}: {e}");
+        assert!(begin.elapsed() < Duration::from_secs(3));
+    }
+    let c = Client::with(Duration::from_millis(300), None);
+    assert_eq!(c.resolve(&["x"]).unwrap_err().exit_code(), 3);
+    assert_eq!(c.start(vec![target(&f)]).wait().unwrap_err().exit_code(), 3);
+}
+
+#[test]
+fn a_refusal_is_known_soon_and_shows_no_name() {
+    let peer = Fake::start(Manner::Refuses, &[file("x", 10, 7)]);
+    let c = Client::new();
+    c.meet(&[&peer]);
+    let begin = Instant::now();
+    assert_eq!(c.resolve(&["x"]).unwrap_err().exit_code(), 9);
+    assert!(begin.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn small_equal_and_empty_files_arrive_in_bulk() {
+    let mut files: Vec<File> =
+        (0..600).map(|i| file(&format!("t/{}/{i}", i % 7), 1 + i * 37 % 9000, i as u64)).collect();
+    files.push(with_bytes("t/empty", Vec::new()));
+    files.push(File { path: RelPath::new("t/twin").unwrap(), ..files[5].clone() });
+    files.push(file("t/large", 700_000, 8));
+    let peers = [Fake::start(Manner::Honest, &files), Fake::start(Manner::Honest, &files)];
+    let c = Client::new();
+    c.meet(&[&peers[0], &peers[1]]);
+    let report = c.get(&["t"]).unwrap();
+    assert_eq!(report.files, files.len());
+    for f in &files {
+        assert_eq!(c.content(f.path.as_str()), *f.bytes, "{}", f.path);
+    }
+    let different: u64 = files.iter().filter(|f| f.path.as_str() != "t/twin").map(|f| f.id.len).sum();
+    assert_eq!(report.bytes, different, "equal contents are fetched once");
+    assert_eq!(c.get(&["t"]).unwrap().skipped, files.len());
+}
+
+#[test]
+fn peers_that_appear_join_and_those_that_die_are_replaced() {
+    let f = file("x", 24 * MIB, 9);
+    let dying = Fake::start(Manner::Dies(20), &[f.clone()]);
+    let c = Client::new();
+    c.meet(&[&dying]);
+    let download = c.start(vec![target(&f)]);
+    until("it died", || dying.chunks() > 20);
+    let (a, b) = (Fake::start(Manner::Slow(3), &[f.clone()]), Fake::start(Manner::Half, &[f.clone()]));
+    c.meet(&[&a, &b]);
+    let report = download.wait().unwrap();
+    assert_eq!(c.content("x"), *f.bytes);
+    let of = |p: &Fake| report.peers.iter().find(|r| r.0 == p.id()).map_or(0, |r| r.1);
+    assert!(of(&dying) > 0 && of(&a) > 0 && of(&b) > 0, "{report:?}");
+    assert_eq!(report.bytes, f.id.len);
+}
+
+#[test]
+fn what_came_before_an_end_is_not_fetched_again() {
+    let f = file("x", 24 * MIB, 10);
+    let c = Client::with(Duration::from_millis(1500), None);
+    let dying = Fake::start(Manner::Dies(40), &[f.clone()]);
+    c.meet(&[&dying]);
+    let found = c.start(vec![target(&f)]).wait().unwrap_err();
+    assert!(matches!(found.exit_code(), 3 | 4 | 8), "{found}");
+    let slow = Fake::start(Manner::Slow(5), &[f.clone()]);
+    c.meet(&[&slow]);
+    let download = c.start(vec![target(&f)]);
+    until("some more came", || download.progress().bytes_fetched > 2 * MIB as u64);
+    assert!(download.progress().bytes_done > 10 * MIB as u64, "{:?}", download.progress());
+    download.cancel();
+    assert_eq!(download.wait().unwrap_err().exit_code(), 130);
+    let report = c.get(&["x"]).unwrap();
+    assert!(report.bytes < f.id.len - 11 * MIB as u64, "{report:?}");
+    assert_eq!((c.content("x"), report.rehashed), (f.bytes.to_vec(), 0));
+}
+
+#[test]
+fn the_forged_twin_of_a_root_is_never_fetched() {
+    let real = file("real", 32 << 10, 11);
+    let halves: Vec<u8> = real.bytes.chunks(16 << 10).flat_map(|b| gpb::content::merkle::root_of_bytes(b).0).collect();
+    let twin = with_bytes("twin", halves);
+    let forged = File { id: FileId { root: real.id.root, len: 64 }, ..twin };
+    let root: Root = real.id.root;
+    for real_first in [true, false] {
+        let (a, b) = (Fake::start(Manner::Honest, &[real.clone()]), Fake::start(Manner::Honest, &[forged.clone()]));
+        let c = Client::new();
+        c.meet(&[if real_first { &a } else { &b }]);
+        std::thread::scope(|s| {
+            let got = s.spawn(|| c.get(&[&root.to_string()]));
+            until("the first is asked", || if real_first { a.connections() > 0 } else { b.connections() > 0 });
+            c.meet(&[&a, &b]);
+            got.join().unwrap().unwrap();
+        });
+        assert_eq!(c.content("real"), *real.bytes);
+        assert!(!c.dir.path().join("twin").exists());
+    }
+}
+
+#[test]
+fn one_name_with_two_contents_is_for_the_user_to_decide() {
+    let (one, two) = (file("n", 100, 12), file("n", 200, 13));
+    let (a, b) = (Fake::start(Manner::Honest, &[one.clone()]), Fake::start(Manner::Honest, &[two.clone()]));
+    let c = Client::new();
+    c.meet(&[&a, &b]);
+    let e = c.resolve(&["n"]).unwrap_err();
+    assert_eq!(e.exit_code(), 5);
+    for part in [one.id.to_string(), two.id.to_string(), a.id().to_string(), b.id().to_string()] {
+        assert!(e.to_string().contains(&part), "{e}");
+    }
+    c.get(&[&two.id.root.to_string()]).unwrap();
+    assert_eq!(c.content("n"), *two.bytes);
+}
+
+#[test]
+fn the_download_limit_holds() {
+    let f = file("x", 12 * MIB, 14);
+    let peer = Fake::start(Manner::Honest, &[f.clone()]);
+    let c = Client::with(Duration::from_secs(10), Some(4 * MIB as u64));
+    c.meet(&[&peer]);
+    let report = c.get(&["x"]).unwrap();
+    assert!((2.7..3.5).contains(&report.seconds), "{report:?}");
+}
+
+#[test]
+fn twenty_thousand_names_are_listed_in_a_second() {
+    let one = file("q", 5, 15);
+    let files: Vec<File> = (0..20_000)
+        .map(|i| {
+            let mut f = one.clone();
+            f.path = RelPath::new(&format!("dir{:03}/file-with-a-name-{i}", i % 200)).unwrap();
+            f.id.len = 5 + i;
+            f
+        })
+        .collect();
+    let peers = [Fake::start(Manner::Honest, &files), Fake::start(Manner::Honest, &files)];
+    let c = Client::new();
+    c.meet(&[&peers[0], &peers[1]]);
+    let begin = Instant::now();
+    let found = client::list(&c.ctx, &c.pool, &c.crew, &[], Duration::from_secs(2)).unwrap();
+    assert_eq!(found.len(), 20_000);
+    assert!(found.iter().all(|f| f.holders.len() == 2));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let all = client::peers(&c.ctx, &c.pool, &c.crew, Duration::from_secs(2)).unwrap();
+    assert!(all.len() == 2 && all.iter().all(|p| p.files == 20_000));
+    assert_eq!(peers[0].connections(), 1, "the session is used again");
+}

@@ -1,0 +1,347 @@
+//! A peer in this process that serves files from memory, well or badly.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown as Close, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gpb::content::{Bitfield, FileId, Geometry, Pattern, RelPath, Root, merkle};
+use gpb::identity::{Keypair, PeerId};
+use gpb::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
+use gpb::net::{Channel, Outbox, Tls};
+use gpb::proto::{
+    Announce, ChunkRef, Delta, Flags, FramePrefix, Holding, Kind, Listed, PageHead, Problem, Request, SignedAnnounce,
+    Status, Welcome, encode_body, encode_frame,
+};
+use gpb::runtime::Watched;
+use gpb::swarm::{PeerTable, Via};
+
+/// What a peer does with those who ask it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Honest,
+    /// Every chunk is wrong, with the trailer that says it is good.
+    Lies,
+    /// Every list of digests is wrong.
+    LiesInLists,
+    /// Says hello and what it holds, and then nothing.
+    Stalls,
+    Refuses,
+    /// Every chunk changes while it is read.
+    Changes,
+    /// Closes the connection after so many chunks, and is never reached again.
+    Dies(u64),
+    /// Takes so many ms for a chunk.
+    Slow(u64),
+    /// Holds only every second chunk.
+    Half,
+}
+
+/// A file in memory and its name.
+#[derive(Clone)]
+pub struct File {
+    pub path: RelPath,
+    pub id: FileId,
+    pub bytes: Arc<Vec<u8>>,
+    pub layer: Arc<Vec<u8>>,
+}
+
+/// Bytes that differ by `seed`, and everywhere.
+pub fn file(path: &str, len: usize, seed: u64) -> File {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = vec![0; len.next_multiple_of(8)];
+    for word in bytes.chunks_exact_mut(8) {
+        (x ^= x << 13, x ^= x >> 7, x ^= x << 17);
+        word.copy_from_slice(&x.to_le_bytes());
+    }
+    bytes.truncate(len);
+    with_bytes(path, bytes)
+}
+
+pub fn with_bytes(path: &str, bytes: Vec<u8>) -> File {
+    let g = Geometry::new(bytes.len() as u64);
+    let height = g.chunk_height();
+    let layer: Vec<_> = match g.needs_layer() {
+        true => bytes.chunks(g.chunk_len() as usize).map(|c| merkle::chunk_digest(c, height)).collect(),
+        false => Vec::new(),
+    };
+    let root = if layer.is_empty() { merkle::root_of_bytes(&bytes) } else { merkle::root_of_layer(&layer, height) };
+    let id = FileId { root: Root(root), len: bytes.len() as u64 };
+    let layer = layer.iter().flat_map(|d| d.0).collect();
+    File { path: RelPath::new(path).unwrap(), id, bytes: Arc::new(bytes), layer: Arc::new(layer) }
+}
+
+/// A peer; dropping it closes everything.
+pub struct Fake {
+    pub keypair: Keypair,
+    pub instance: u64,
+    pub addr: SocketAddr,
+    inner: Arc<Inner>,
+    accepting: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Inner {
+    tls: Tls,
+    manner: Manner,
+    instance: u64,
+    files: BTreeMap<FileId, File>,
+    listed: Vec<Listed>,
+    chunks: AtomicU64,
+    bad: AtomicU64,
+    connections: AtomicU64,
+    dead: AtomicBool,
+    sockets: Mutex<Vec<TcpStream>>,
+}
+
+impl Fake {
+    pub fn start(manner: Manner, files: &[File]) -> Self {
+        static INSTANCES: AtomicU64 = AtomicU64::new(1000);
+        let keypair = Keypair::generate();
+        let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut listed: Vec<Listed> = files.iter().map(|f| Listed { path: f.path.clone(), id: f.id }).collect();
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
+        let inner = Arc::new(Inner {
+            tls: Tls::new(&keypair).unwrap(),
+            manner,
+            instance,
+            files: files.iter().map(|f| (f.id, f.clone())).collect(),
+            listed,
+            chunks: AtomicU64::new(0),
+            bad: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            sockets: Mutex::default(),
+        });
+        let accept = inner.clone();
+        let accepting = std::thread::spawn(move || {
+            let mut serving = Vec::new();
+            while let Ok((socket, _)) = listener.accept() {
+                if accept.dead.load(Ordering::SeqCst) {
+                    break;
+                }
+                accept.connections.fetch_add(1, Ordering::SeqCst);
+                accept.sockets.lock().unwrap().push(socket.try_clone().unwrap());
+                let inner = accept.clone();
+                serving.push(std::thread::spawn(move || inner.serve(socket).unwrap_or_default()));
+            }
+            serving.into_iter().for_each(|t| drop(t.join()));
+        });
+        Fake { keypair, instance, addr, inner, accepting: Some(accepting) }
+    }
+
+    pub fn id(&self) -> PeerId {
+        self.keypair.peer_id()
+    }
+
+    /// Chunks that it sent.
+    pub fn chunks(&self) -> u64 {
+        self.inner.chunks.load(Ordering::SeqCst)
+    }
+
+    /// Times that it was told of a bad chunk.
+    pub fn told_bad(&self) -> u64 {
+        self.inner.bad.load(Ordering::SeqCst)
+    }
+
+    pub fn connections(&self) -> u64 {
+        self.inner.connections.load(Ordering::SeqCst)
+    }
+
+    /// Makes it known.
+    pub fn join(&self, table: &Watched<PeerTable>) {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let announce = Announce {
+            version: 1,
+            network: "gpb".into(),
+            peer: self.id(),
+            instance: self.instance,
+            seq: unix_ms,
+            ttl_s: 120,
+            port: self.addr.port(),
+            revision: 1,
+            flags: Flags::default(),
+        };
+        let signed = SignedAnnounce::seal(&announce, &self.keypair);
+        let joined =
+            |t: &mut PeerTable| t.upsert(&signed, &announce, self.addr, Via::Datagram, unix_ms, Instant::now());
+        table.update(joined).unwrap();
+    }
+
+    pub fn kill(&self) {
+        self.inner.dead.store(true, Ordering::SeqCst);
+        for socket in self.inner.sockets.lock().unwrap().drain(..) {
+            let _ = socket.shutdown(Close::Both);
+        }
+        // Wakes the accepting thread, which then closes the listener.
+        drop(TcpStream::connect(self.addr));
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.accepting.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// The accepting end of a session, blocking.
+struct Wire {
+    socket: TcpStream,
+    channel: Channel,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+    out: Outbox,
+}
+
+impl Wire {
+    fn read(&mut self, len: usize) -> Option<Vec<u8>> {
+        while self.plain.len() < len {
+            let (plain, mut used) = (&mut self.plain, 0);
+            loop {
+                let (n, opened) = self
+                    .channel
+                    .open(&mut self.sealed[used..], &mut self.out, &mut |p| plain.extend_from_slice(p))
+                    .ok()?;
+                used += n;
+                match opened {
+                    gpb::net::Opened::Data => {}
+                    gpb::net::Opened::Starved => break,
+                    gpb::net::Opened::Ended => return None,
+                }
+            }
+            self.sealed.drain(..used);
+            self.flush()?;
+            if self.plain.len() >= len {
+                break;
+            }
+            let mut buf = [0; 65536];
+            let n = self.socket.read(&mut buf).ok().filter(|&n| n > 0)?;
+            self.sealed.extend_from_slice(&buf[..n]);
+        }
+        Some(self.plain.drain(..len).collect())
+    }
+
+    fn flush(&mut self) -> Option<()> {
+        self.socket.write_all(self.out.data()).ok()?;
+        self.out.clear();
+        Some(())
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Option<()> {
+        self.channel.seal(frame, &mut self.out).ok()?;
+        self.flush()
+    }
+}
+
+impl Inner {
+    fn serve(&self, socket: TcpStream) -> Option<()> {
+        socket.set_nodelay(true).ok()?;
+        let channel = Channel::accept(&self.tls).ok()?;
+        let mut wire = Wire { socket, channel, sealed: Vec::new(), plain: Vec::new(), out: Outbox::new() };
+        loop {
+            let prefix = FramePrefix::from_bytes(wire.read(8)?.try_into().ok()?);
+            assert!(prefix.header_len as usize <= FRAME_HEADER_LEN_MAX);
+            let header = wire.read(prefix.header_len as usize)?;
+            let body = wire.read(prefix.body_len as usize)?;
+            let request = Request::decode(prefix.kind, &header, &body).unwrap();
+            let mut frame = Vec::new();
+            self.answer(request, &mut frame)?;
+            wire.send(&frame)?;
+        }
+    }
+
+    fn answer(&self, request: Request, out: &mut Vec<u8>) -> Option<()> {
+        let kind = request.kind();
+        let problem = |status: Status, out: &mut Vec<u8>| encode_frame(kind, status, &Problem::default(), &[], out);
+        match request {
+            Request::Hello(_) if self.manner == Manner::Refuses => problem(Status::Refused, out),
+            Request::Hello(_) => {
+                let welcome = Welcome {
+                    version: WIRE_VERSION,
+                    instance: self.instance,
+                    revision: 1,
+                    files: self.listed.len() as u64,
+                    bytes: self.listed.iter().map(|l| l.id.len).sum(),
+                    announce: Vec::new(),
+                    agent: "fake".into(),
+                };
+                encode_frame(kind, Status::Ok, &welcome, &[], out);
+            }
+            Request::List(from) => {
+                let pattern = (!from.pattern.is_empty()).then(|| Pattern::parse(&from.pattern).unwrap());
+                let meant = |l: &&Listed| {
+                    l.path.as_str() > from.after.as_str() && pattern.as_ref().is_none_or(|p| p.matches(&l.path, &l.id))
+                };
+                let mut rest = self.listed.iter().filter(meant);
+                let page: Vec<&Listed> = rest.by_ref().take(2000).collect();
+                let head = PageHead { revision: 1, more: rest.next().is_some() };
+                encode_frame(kind, Status::Ok, &head, &encode_body(&page), out);
+            }
+            Request::Locate(ids) => {
+                let held = |id: &FileId| match self.files.get(id) {
+                    None => Holding::None,
+                    Some(_) if self.manner == Manner::Half => Holding::Partial(1),
+                    Some(_) => Holding::Whole,
+                };
+                encode_frame(kind, Status::Ok, &(), &encode_body(&ids.iter().map(held).collect::<Vec<_>>()), out);
+            }
+            Request::Have(since) => {
+                let geometry = Geometry::new(since.file.len);
+                let mut bits = Bitfield::empty(geometry.chunk_count());
+                geometry.chunks().filter(|c| c.get() % 2 == 0).for_each(|c| assert!(bits.insert(c)));
+                let delta = Delta::Full { revision: 1, bits: bits.as_bytes().to_vec() };
+                encode_frame(kind, Status::Ok, &(), &encode_body(&delta), out);
+            }
+            Request::Bad(_) => {
+                self.bad.fetch_add(1, Ordering::SeqCst);
+                encode_frame(kind, Status::Ok, &(), &[], out);
+            }
+            _ if self.manner == Manner::Stalls => {}
+            Request::Layer(range) => {
+                let Some(file) = self.files.get(&range.file) else {
+                    problem(Status::NotFound, out);
+                    return Some(());
+                };
+                let at = range.first as usize * 32;
+                let mut digests = file.layer[at..at + range.count as usize * 32].to_vec();
+                if self.manner == Manner::LiesInLists {
+                    digests[0] ^= 1;
+                }
+                encode_frame(kind, Status::Ok, &(), &digests, out);
+            }
+            Request::Chunk(ChunkRef { file, index }) => {
+                let nth = self.chunks.fetch_add(1, Ordering::SeqCst);
+                match self.manner {
+                    Manner::Dies(after) if nth >= after => {
+                        self.dead.store(true, Ordering::SeqCst);
+                        for socket in self.sockets.lock().unwrap().drain(..) {
+                            let _ = socket.shutdown(Close::Both);
+                        }
+                        return None;
+                    }
+                    Manner::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
+                    _ => {}
+                }
+                let Some(file) = self.files.get(&file) else {
+                    problem(Status::NotFound, out);
+                    return Some(());
+                };
+                let geometry = Geometry::new(file.id.len);
+                let span = geometry.span(geometry.chunk(index)?);
+                let at = span.offset as usize;
+                let mut body = file.bytes[at..at + span.len as usize].to_vec();
+                if self.manner == Manner::Lies {
+                    body[0] ^= 1;
+                }
+                body.push(if self.manner == Manner::Changes { Request::GONE } else { Request::GOOD });
+                encode_frame(Kind::Chunk, Status::Ok, &(), &body, out);
+            }
+            Request::Any(..) | Request::Peers(_) => problem(Status::Unsupported, out),
+        }
+        Some(())
+    }
+}
