@@ -2,6 +2,7 @@
 
 mod cli;
 mod documents;
+mod examples;
 mod floors;
 mod keys;
 mod merkle_oracle;
