@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod documents;
+mod examples;
 mod floors;
 mod keys;
 mod merkle_oracle;

@@ -1,0 +1,96 @@
+//! The examples run, and do what they say: one shares, one fetches, one sees both come and go.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Example {
+    fn start(home: &Path, name: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(path_of(name))
+            .args(args)
+            .env_clear()
+            .env("HOME", home.join(name))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Example { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that contains `part`.
+    fn wait_line(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line with `{part}`, only {:#?}", self.seen);
+            };
+            self.seen.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Presses Enter and waits for a good end.
+    fn finish(mut self) {
+        self.child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let status = self.child.wait().unwrap();
+        self.seen.extend(self.lines.iter());
+        assert!(status.success(), "{status}: {:#?}", self.seen);
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where cargo has put an example.
+fn path_of(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_gpb-client")).with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is missing; `cargo build --examples` makes it", path.display());
+    path
+}
+
+#[test]
+fn the_examples_work_together() {
+    let home = tempfile::tempdir().unwrap();
+    let (shared, fetched) = (home.path().join("shared"), home.path().join("fetched"));
+    std::fs::create_dir_all(&shared).unwrap();
+    std::fs::create_dir_all(&fetched).unwrap();
+    let content: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(shared.join("a.bin"), &content).unwrap();
+    // Others that run these tests at the same time are in networks of other names.
+    let network = format!("examples-{}", std::process::id());
+
+    let mut watch = Example::start(home.path(), "watch_peers", &["20", &network, "lo"]);
+    let mut share = Example::start(home.path(), "share_directory", &[shared.to_str().unwrap(), &network, "lo"]);
+    let listening = share.wait_line(" listens at ");
+    let id = listening.split(' ').next().unwrap();
+    share.wait_line("shares 1 files of 3000000 bytes");
+    watch.wait_line(&format!("{id} joined"));
+
+    let mut fetch = Example::start(home.path(), "fetch_file", &["a.bin", fetched.to_str().unwrap(), &network, "lo"]);
+    fetch.wait_line("1 files, 3000000 bytes");
+    fetch.wait_line(&format!("{id} gave 3000000 bytes"));
+    fetch.finish();
+    assert!(std::fs::read(fetched.join("a.bin")).unwrap() == content);
+
+    share.finish();
+    watch.wait_line(&format!("{id} left"));
+}
