@@ -10,6 +10,7 @@ use gpb::cli::{
     Screen, Snapshot, StopSignals, Summary, Verbosity,
 };
 use gpb::client::{FetchError, FoundFile, Report};
+use gpb::limits::LIST_WAIT;
 use gpb::node::{Fetch, Node, Share, Stopper};
 
 fn main() -> ExitCode {
@@ -59,7 +60,7 @@ fn row(file: &FoundFile) -> FileRow<'_> {
 }
 
 fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    let findings = node.diagnose()?;
+    let findings = node.diagnose(LIST_WAIT)?;
     let rows = findings.iter().map(|f| Finding { check: &f.check, ok: f.ok, detail: &f.detail, advice: &f.advice });
     output.findings(&rows.collect::<Vec<_>>()).map_err(|e| Failure::from_stdout(&e))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::identity::Keypair;
+use crate::net::Beacon;
 use crate::node::{Config, KeySource, Node, Share, StartError};
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
@@ -102,6 +103,15 @@ impl NodeBuilder {
     pub fn download_limit(mut self, bytes_per_s: u64) -> Self {
         self.config.download_limit = Some(bytes_per_s);
         self
+    }
+
+    /// Carries announces instead of multicast, such as one of a [`Hub`](crate::net::Hub) in tests, and starts the node;
+    /// see [`Node::start`].
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub fn start_on(self, beacon: impl Beacon + 'static) -> Result<Node, StartError> {
+        Node::start_with(self.config, Some(Box::new(beacon)))
     }
 
     /// Starts the node; see [`Node::start`].

@@ -10,7 +10,7 @@ mod error;
 mod fetch;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,12 @@ use crossbeam::channel::Receiver;
 
 use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer, PeerPool};
 use crate::content::{Catalogue, Entry};
-use crate::discovery::{Discovery, DiscoverySetup};
+use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
-use crate::limits::TRUST_POLL;
-use crate::net::Tls;
+use crate::limits::{NETWORK_LEN_MAX, TRUST_POLL};
+use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::Asker;
+use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
 use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
@@ -85,6 +86,20 @@ impl Node {
     /// # Errors
     /// [`StartError`]: what cannot be used, why, and what to do.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let beacon: Option<Box<dyn Beacon>> = match config.multicast {
+            true => {
+                let bind = config.bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+                Some(Box::new(Multicast::open(LinkOptions { interfaces: config.interfaces.clone(), bind })?))
+            }
+            false => None,
+        };
+        Node::start_with(config, beacon)
+    }
+
+    fn start_with(config: Config, beacon: Option<Box<dyn Beacon>>) -> Result<Self, StartError> {
+        check(&config)?;
+        let peers_named = config.peers.iter().map(|p| p.parse::<StaticPeer>());
+        let peers_named = peers_named.collect::<Result<_, _>>().map_err(|e| StartError::Config(e.to_string()))?;
         let shares_dir = config.share == Share::Directory;
         if shares_dir || config.dir.exists() {
             check_dir(&config)?;
@@ -136,10 +151,8 @@ impl Node {
             network: config.network.clone(),
             agent: agent.clone(),
             port: addrs.first().map_or(0, SocketAddr::port),
-            bind: config.bind,
-            multicast: config.multicast,
-            interfaces: config.interfaces.clone(),
-            peers: config.peers.clone(),
+            beacon,
+            peers: peers_named,
             tls: tls.clone(),
             trust: trust.clone(),
             table: peers.clone(),
@@ -306,12 +319,17 @@ impl Node {
         &self.discovery
     }
 
-    /// Looks at what discovery can and cannot do here.
+    /// Looks at what discovery can and cannot do here: which interfaces send and hear, who answers, what to change.
+    /// Blocks as [`peers`](Self::peers).
     ///
     /// # Errors
     /// [`FetchError::Interrupted`] when the node ends.
-    pub fn diagnose(&self) -> Result<Vec<Finding>, FetchError> {
-        Ok(Vec::new())
+    pub fn diagnose(&self, wait: Duration) -> Result<Vec<Finding>, FetchError> {
+        let answers = self.peers(wait);
+        if let Err(FetchError::Interrupted) = answers {
+            return Err(FetchError::Interrupted);
+        }
+        Ok(doctor::findings(&self.config, &self.discovery.links(), &self.discovery.stats(), answers))
     }
 
     /// Something to end the node with from elsewhere.
@@ -331,6 +349,19 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("id", &self.id).field("addrs", &self.addrs).finish_non_exhaustive()
     }
+}
+
+/// Settings that no part of the node would refuse by itself.
+fn check(config: &Config) -> Result<(), StartError> {
+    if !Announce::is_network_name(&config.network) {
+        let text =
+            format!("`{}` is no name of a network; use 1 to {NETWORK_LEN_MAX} bytes", config.network.escape_debug());
+        return Err(StartError::Config(text));
+    }
+    if config.timeout.is_zero() {
+        return Err(StartError::Config("a timeout of 0 would end every fetch; use at least 1 ms".into()));
+    }
+    Ok(())
 }
 
 /// A directory that is there, or a clear error.
@@ -373,4 +404,3 @@ fn watch_trust(trust: &Trust, peers: &Watched<PeerTable>, events: &Events, shutd
 fn strings<P: AsRef<str>>(patterns: &[P]) -> Vec<String> {
     patterns.iter().map(|p| p.as_ref().to_string()).collect()
 }
-

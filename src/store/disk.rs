@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, Manifest, RelPath, merkle};
-use crate::store::volume_dir::Beneath;
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
 use crate::store::small::write_small;
 use crate::store::storage::Volume;
+use crate::store::volume_dir::Beneath;
 use crate::store::{PartialFile, StoreError};
 
 /// An open directory; nothing outside of it is ever touched.

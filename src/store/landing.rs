@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use crate::content::RelPath;
 use crate::limits::DIRS_OPEN_MAX;
 use crate::store::StoreError;
-use crate::store::volume_dir::{Beneath, DIRECTORY, kind_at};
 use crate::store::storage::Volume;
+use crate::store::volume_dir::{Beneath, DIRECTORY, kind_at};
 
 /// One batch of files. Directories stay open while it lasts, so each is resolved and synced once; not longer, so that
 /// one which is moved away meanwhile is not written to.
