@@ -5,7 +5,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use gpb::{Event, Node, Share};
+use gpb::node::{Node, Share};
+use gpb::swarm::Event;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
