@@ -114,6 +114,8 @@ pub const REFUSALS_MAX: usize = 1024;
 pub const ROOM_AT_ONCE: usize = 64;
 /// A full table that found nobody to give way does not look again for so long.
 pub const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// Datagrams that wait for a node of the in-memory LAN.
+pub const HUB_QUEUE_MAX: usize = 16_384;
 /// Most network interfaces (each per address family) that discovery uses.
 pub const LINKS_MAX: usize = 64;
 /// Longest body of a `Peers` answer in bytes.
@@ -240,6 +242,23 @@ pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
 /// Default time that `peers` and `list` wait for answers.
 pub const LIST_WAIT: Duration = Duration::from_secs(2);
+/// Threads that a client starts together for sessions.
+pub const CREW_BLOCK: usize = 8;
+/// Most threads of a client for sessions: those of a download, and some for peers that are only asked.
+pub const CREW_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CREW_BLOCK;
+/// Most idle sessions that a client keeps open.
+pub const IDLE_SESSIONS_MAX: usize = 64;
+/// Bytes of one-chunk files that are asked for or wait to be written.
+pub const SMALL_FILES_LEN_MAX: u64 = 8 * MIB as u64;
+/// Chunks of all files that are fetched at once; more than one file's worth only while it stays below. It bounds the
+/// memory of digest lists and pickers.
+pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
+/// A second peer is asked for a list of digests that has been awaited for so long.
+pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a peer that is still fetching a file is asked which chunks it has.
+pub const HAVE_POLL: Duration = Duration::from_secs(1);
+/// How often a peer that held nothing is asked again.
+pub const LOCATE_POLL: Duration = Duration::from_secs(3);
 /// A download fails after so long without a byte.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -247,6 +266,20 @@ pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Written bytes after which the journal is brought up to date.
 pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
+/// Chunk bytes after which the journal itself is made durable; what a power loss may cost beyond a batch.
+pub const JOURNAL_SYNC_LEN: u64 = 256 * MIB as u64;
+/// Longest journal in bytes; a longer one is not ours.
+pub const JOURNAL_LEN_MAX: u64 = 16 * MIB as u64;
+/// How often a partial file is opened again when others take it away between open and lock.
+pub const PART_OPEN_TRIES: u32 = 8;
+/// From so many small files on, one sync of the file system is cheaper than a sync of each.
+pub const SYNCFS_FILES_MIN: usize = 4;
+/// Directories that are held open while files are renamed into place.
+pub const DIRS_OPEN_MAX: usize = 128;
+/// A temporary file that nobody has written to for so long was left behind by a process that died.
+pub const TEMP_STALE: Duration = Duration::from_secs(3600);
+/// Most files that a shelf lends out; whole one-chunk files beyond it are not taken.
+pub const SHELF_FILES_MAX: usize = 65_536;
 /// Cache of the index database in bytes.
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 /// A file is offered once it has not changed for so long.
@@ -271,6 +304,8 @@ pub const ROOT_POLL: Duration = Duration::from_secs(1);
 pub const INDEX_RECORD_DIGESTS: u32 = 1000;
 /// How often what was hashed is made durable in the index.
 pub const INDEX_SYNC: Duration = Duration::from_secs(5);
+/// How often the index forgets files that are gone.
+pub const INDEX_PRUNE: Duration = Duration::from_secs(3600);
 /// Changes of the directory that wait to be looked at; more of them are a reason to scan it whole.
 pub const WATCH_EVENTS_MAX: usize = 16_384;
 /// Changes are collected for so long before they are looked at.
@@ -281,6 +316,8 @@ pub const UNSETTLED_MAX: usize = 65_536;
 pub const LINKS_FOLLOWED_MAX: usize = 1024;
 /// Skipped files that are remembered, so that each is logged once.
 pub const SKIPS_LOGGED_MAX: usize = 10_000;
+/// Changes of the catalogue after which a snapshot is made whenever the last one was.
+pub const PUBLISH_CHANGES_MAX: usize = 32_768;
 /// Least time between two snapshots of a catalogue that grows.
 pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
 
@@ -303,6 +340,9 @@ pub const INTERFACES_MAX: usize = 64;
 pub const SECONDS_MAX: f64 = 1e9;
 
 // ---- node ----
+
+/// How often the file of trusted keys is looked at.
+pub const TRUST_POLL: Duration = Duration::from_millis(500);
 
 /// Events that wait for a reader; the newest are dropped and counted beyond it.
 pub const EVENTS_MAX: usize = 1024;
@@ -328,5 +368,7 @@ const _: () = {
     // A sealed announce and its addresses fit their share of a `Peers` answer.
     assert!(PEERS_ANSWER_LEN_MAX / PEERS_PER_ANSWER_MAX >= ANNOUNCE_LEN_MAX + 8 + ADDRS_PER_PEER_MAX * 24);
     assert!(PEERS_ANSWER_LEN_MAX <= RESPONSE_BODY_LEN_MAX);
+    // The worst journal has one chunk a record: 4 bytes of count, 4 of number, 16 of checksum.
+    assert!(CHUNKS_MAX * 24 + 1024 <= JOURNAL_LEN_MAX);
     assert!(FRAME_HEADER_LEN_MAX <= u16::MAX as usize);
 };

@@ -69,6 +69,39 @@ pub fn root_of_bytes(bytes: &[u8]) -> Digest {
     blocks.finish_root()
 }
 
+/// The roots of several contents, hashed side by side: far quicker than one after the other where they are small.
+/// Best when they have some dozens of blocks in all.
+pub fn roots_of(contents: &[&[u8]]) -> Vec<Digest> {
+    let blocks: Vec<&[u8]> = contents.iter().flat_map(|c| c.chunks(BLOCK_LEN)).collect();
+    // All lanes of a pass take as long as the longest one, so like lengths go together.
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    order.sort_unstable_by_key(|&i| blocks[i].len());
+    let mut nodes = vec![[0; 32]; blocks.len()];
+    let mut digests = [[0; 32]; LANES];
+    for group in order.chunks(LANES) {
+        hash_group(group.iter().map(|&i| blocks[i]), &mut digests);
+        for (&i, digest) in group.iter().zip(&digests) {
+            nodes[i] = *digest;
+        }
+    }
+    let mut leaves = Vec::new();
+    let mut rest = nodes.as_slice();
+    let root = |content: &&[u8]| {
+        let (own, others) = rest.split_at(content.len().div_ceil(BLOCK_LEN));
+        rest = others;
+        match own {
+            [] => Digest::ZERO,
+            [only] => Digest(*only),
+            _ => {
+                leaves.clear();
+                leaves.extend_from_slice(own);
+                fold(&mut leaves, 0, height_over(own.len()))
+            }
+        }
+    };
+    contents.iter().map(root).collect()
+}
+
 /// The digest of a chunk of a file of several chunks: the root of a subtree of `height`, whose missing leaves are
 /// zero. `bytes` is at most `2^height` blocks.
 pub fn chunk_digest(bytes: &[u8], height: u32) -> Digest {
@@ -312,6 +345,14 @@ mod tests {
         #[test]
         fn roots_of_random_lengths_are_those_of_the_plain_tree(len in 0usize..3 * MIB, seed: u64) {
             check(&bytes(len, seed));
+        }
+
+        #[test]
+        fn contents_side_by_side_have_their_own_roots(lens in proptest::collection::vec(0usize..70_000, 0..80)) {
+            let contents: Vec<Vec<u8>> = lens.iter().enumerate().map(|(i, len)| bytes(*len, i as u64)).collect();
+            let slices: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
+            let expected: Vec<Digest> = slices.iter().map(|c| Digest(naive_root(c))).collect();
+            prop_assert_eq!(roots_of(&slices), expected);
         }
 
         #[test]

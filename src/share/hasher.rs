@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -167,7 +168,7 @@ impl Hasher {
                     if files.is_empty() {
                         return;
                     }
-                    pool.spawn(move || shared.report(|s| files.into_iter().map(|job| s.whole_file(job)).collect()));
+                    pool.spawn(move || shared.report(|s| s.files(files)));
                 }
             }
             self.in_flight += 1;
@@ -202,6 +203,49 @@ impl Shared {
             Vec::new()
         });
         let _ = self.done.send(outcomes);
+    }
+
+    /// Reads as many files as the buffer holds and hashes them together; a larger one is hashed by itself.
+    fn files(&self, jobs: Vec<Job>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        let mut read: Vec<(Job, Range<usize>)> = Vec::new();
+        for job in jobs {
+            if job.len > self.buffer_len as u64 || Geometry::new(job.len).needs_layer() {
+                // It needs the buffer for itself.
+                self.hash_read(&mut read, &mut outcomes);
+                outcomes.push(self.whole_file(job));
+                continue;
+            }
+            let len = job.len as usize;
+            let mut from = read.last().map_or(0, |(_, range)| range.end);
+            if from + len > self.buffer_len {
+                self.hash_read(&mut read, &mut outcomes);
+                from = 0;
+            }
+            match self.read_whole(&job, from..from + len) {
+                Ok(()) => read.push((job, from..from + len)),
+                Err(failure) => outcomes.push(failure.of(job.path)),
+            }
+        }
+        self.hash_read(&mut read, &mut outcomes);
+        outcomes
+    }
+
+    fn read_whole(&self, job: &Job, into: Range<usize>) -> Result<(), Failure> {
+        let file = self.open(job)?;
+        self.with_scratch(|s| read_exact(&file, &mut s.buffer[into], 0))?;
+        if is_unchanged(&file, job) { Ok(()) } else { Err(Failure::Changed) }
+    }
+
+    fn hash_read(&self, read: &mut Vec<(Job, Range<usize>)>, outcomes: &mut Vec<Outcome>) {
+        let roots = self.with_scratch(|s| {
+            let contents: Vec<&[u8]> = read.iter().map(|(_, range)| &s.buffer[range.clone()]).collect();
+            merkle::roots_of(&contents)
+        });
+        for ((job, _), root) in read.drain(..).zip(roots) {
+            self.bytes.fetch_add(job.len, Ordering::Relaxed);
+            outcomes.push(job.hashed(root, Vec::new()));
+        }
     }
 
     fn whole_file(&self, job: Job) -> Outcome {
@@ -333,11 +377,8 @@ impl Scratch {
         let end = offset + len;
         while offset < end {
             let run = (end - offset).min(self.buffer.len() as u64) as usize;
-            match file.read_exact_at(&mut self.buffer[..run], offset) {
-                Ok(()) => self.blocks.push(&self.buffer[..run]),
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Failure::Changed),
-                Err(e) => return Err(Failure::Unreadable(e)),
-            }
+            read_exact(file, &mut self.buffer[..run], offset)?;
+            self.blocks.push(&self.buffer[..run]);
             offset += run as u64;
         }
         Ok(())
@@ -360,13 +401,24 @@ impl Failure {
     }
 }
 
+fn read_exact(file: &File, into: &mut [u8], offset: u64) -> Result<(), Failure> {
+    file.read_exact_at(into, offset).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => Failure::Changed,
+        _ => Failure::Unreadable(e),
+    })
+}
+
 fn take_turn(queue: &mut VecDeque<Job>) -> Vec<Job> {
     let (mut count, mut len) = (0, 0);
     while count < queue.len().min(HASH_TURN_FILES) && len < HASH_TURN_LEN {
         len += queue[count].len;
         count += 1;
     }
-    queue.drain(..count).collect()
+    let turn = queue.drain(..count).collect();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    turn
 }
 
 fn is_unchanged(file: &File, job: &Job) -> bool {

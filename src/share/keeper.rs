@@ -1,7 +1,6 @@
 //! The thread that decides what is offered.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,7 @@ use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, RelPath, RelPathError};
 use crate::limits::{
-    HASH_BATCH_FILES, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, SKIPS_LOGGED_MAX, WATCH_DEBOUNCE,
-    WATCH_EVENTS_MAX,
+    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, WATCH_DEBOUNCE, WATCH_EVENTS_MAX,
 };
 use crate::runtime::{Shutdown, Watched};
 use crate::share::ShareSetup;
@@ -24,6 +22,7 @@ use crate::share::look::{Look, Looker, State};
 use crate::share::scan::{Scan, Step};
 use crate::share::settle::{Unsettled, Verdict};
 use crate::share::sharer::{Command, Ready};
+use crate::share::skips::Skips;
 use crate::share::watch::{Change, Changes, Watch};
 use crate::store::{Beneath, Hashed, Lookup};
 use crate::swarm::Event;
@@ -49,12 +48,18 @@ pub(super) struct Keeper {
     /// Directories to walk after the current scan.
     trees: VecDeque<String>,
     rescan_at: Instant,
+    scan_begun: Instant,
     scanned_whole: bool,
     root_poll_at: Instant,
     /// Hashed files that are not recorded yet, and when they must be.
     hashed: Vec<Hashed>,
     record_at: Option<Instant>,
     sync_at: Option<Instant>,
+    /// From where on the index is pruned, while that is going on, and when it is the next time.
+    prune_from: Option<String>,
+    prune_at: Instant,
+    /// Whether anything was looked at because of a hint since files began to be hashed.
+    disturbed: bool,
     lookup: Option<Lookup>,
     /// Links to files inside of the directory, which change when their targets do.
     links: HashSet<RelPath>,
@@ -86,11 +91,15 @@ impl Keeper {
             scan: None,
             trees: VecDeque::new(),
             rescan_at: now,
+            scan_begun: now,
             scanned_whole: false,
             root_poll_at: now,
             hashed: Vec::new(),
             record_at: None,
             sync_at: None,
+            prune_from: None,
+            prune_at: now,
+            disturbed: false,
             lookup: None,
             links: HashSet::new(),
             skips: Skips::default(),
@@ -154,7 +163,7 @@ impl Keeper {
 
     /// When there is something to do if nothing happens before.
     fn wake_at(&self) -> Option<Instant> {
-        if self.scan.is_some() || !self.trees.is_empty() {
+        if self.scan.is_some() || !self.trees.is_empty() || self.prune_from.is_some() {
             return Some(Instant::now());
         }
         let rescan = (self.root.is_some() && self.hasher.pending() == 0).then_some(self.rescan_at);
@@ -223,6 +232,7 @@ impl Keeper {
 
     fn look_at_dirty(&mut self, now: Instant) {
         self.dirty_at = None;
+        self.disturbed = true;
         self.lookup = self.setup.index.lookup();
         for (path, tree) in std::mem::take(&mut self.dirty) {
             match self.name(&path) {
@@ -370,6 +380,11 @@ impl Keeper {
             }
             let path = self.looker.root().join(name.as_str());
             let entry = Entry { path: name, id: indexed.id, stamp: indexed.stamp };
+            // Where every change is heard of and nothing was, the file is as it was when it had been hashed.
+            if self.watch.is_some() && !self.disturbed {
+                self.ledger.put(entry);
+                continue;
+            }
             match self.looker.look(&path) {
                 Look::File { state, .. } if is_state_of(&entry, state) => self.ledger.put(entry),
                 _ => self.postpone(&entry.path, now),
@@ -400,6 +415,7 @@ impl Keeper {
             let below = if whole { Some(String::new()) } else { self.trees.pop_front() };
             let Some(below) = below else { return };
             self.scan = Some(Scan::new(self.looker.root(), &below, self.ledger.published().clone()));
+            self.scan_begun = now;
         }
         let Some(mut scan) = self.scan.take() else { return };
         self.lookup = self.setup.index.lookup();
@@ -467,7 +483,8 @@ impl Keeper {
             self.judge(&entry.path, &path, look, now);
         }
         if scan.is_whole() {
-            self.rescan_at = now + RESCAN;
+            // A directory that takes long to walk is walked less often.
+            self.rescan_at = now + RESCAN.max(self.scan_begun.elapsed() * 20);
             self.scanned_whole = true;
         }
     }
@@ -522,42 +539,27 @@ impl Keeper {
         if self.ledger.due(self.is_busy(), complete).is_some_and(|at| now >= at) {
             self.ledger.publish(complete);
         }
-        if complete && self.ledger.is_settled() && self.ready.read(Option::is_none) {
-            let all = self.ledger.published().clone();
-            self.setup.index.prune(&all);
-            self.setup.index.sync();
-            self.sync_at = None;
-            self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
-        }
-    }
-}
-
-/// What is left out, each logged once.
-#[derive(Default)]
-struct Skips {
-    seen: HashSet<u64>,
-    hash: RandomState,
-}
-
-impl Skips {
-    fn once(&mut self, path: &Path, cause: impl FnOnce() -> String) {
-        let cause = cause();
-        if self.is_new(&(path, &cause)) {
-            log::warn!("skipped path={} cause={cause}", path.display());
-            if self.seen.len() == SKIPS_LOGGED_MAX {
-                log::warn!("more is skipped than is logged count={SKIPS_LOGGED_MAX}");
+        if complete && self.ledger.is_settled() {
+            self.disturbed = false;
+            if self.ready.read(Option::is_none) {
+                let all = self.ledger.published();
+                self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
             }
+            self.prune(now);
         }
     }
 
-    fn once_quietly(&mut self, path: &Path) {
-        if self.is_new(&path) {
-            log::debug!("skipped path={} cause=gpb's own files", path.display());
+    /// Lets the index forget what is gone, step by step. Where nothing is left, perhaps only a disk is missing.
+    fn prune(&mut self, now: Instant) {
+        let all = self.ledger.published();
+        if now >= self.prune_at && !all.is_empty() {
+            self.prune_from = Some(String::new());
+            self.prune_at = now + INDEX_PRUNE;
         }
-    }
-
-    fn is_new(&mut self, what: &impl std::hash::Hash) -> bool {
-        self.seen.len() < SKIPS_LOGGED_MAX && self.seen.insert(self.hash.hash_one(what))
+        if let Some(from) = self.prune_from.take() {
+            self.prune_from = self.setup.index.prune_from(all, &from);
+            self.sync_at.get_or_insert(now + INDEX_SYNC);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::content::{Catalogue, Entry, RelPath};
-use crate::limits::{CATALOGUE_ENTRIES_MAX, PUBLISH_MIN};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, PUBLISH_CHANGES_MAX, PUBLISH_MIN};
 use crate::runtime::{Events, Latest};
 use crate::swarm::Event;
 
@@ -101,6 +101,10 @@ impl Ledger {
     /// When the next snapshot is due, if anything is to be told. `busy`: more is about to change.
     pub(super) fn due(&self, busy: bool, complete: bool) -> Option<Instant> {
         let news = !self.changes.is_empty() || complete != self.complete;
+        // Changes take more memory than entries, and leave gaps in it that the system does not get back.
+        if self.changes.len() >= PUBLISH_CHANGES_MAX.max(self.published.len() / 8) {
+            return Some(self.published_at);
+        }
         news.then(|| match (busy, self.urgent) {
             (true, false) => self.published_at + PUBLISH_MIN.max(self.cost * 20),
             (true, true) => self.published_at + self.cost * 4,

@@ -11,6 +11,7 @@ mod look;
 mod scan;
 mod settle;
 mod sharer;
+mod skips;
 mod watch;
 
 pub use sharer::{ShareSetup, Sharer};

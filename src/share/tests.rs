@@ -177,10 +177,16 @@ fn a_file_that_is_being_written_is_offered_when_it_is_quiet() {
     let mut written = 0;
     let begun = Instant::now();
     // Writing at short intervals for several times the quiet time is the condition under test, not a wait for state.
+    let mut wrote_at = Instant::now();
     while begun.elapsed() < QUIET * 4 {
         file.write_all_at(&[7; 1000], written).unwrap();
         written += 1000;
         std::thread::sleep(QUIET / 10);
+        if wrote_at.elapsed() > QUIET / 2 {
+            println!("skipped: this machine is too busy to write often enough");
+            break;
+        }
+        wrote_at = Instant::now();
         assert!(s.catalogue.get().get("growing").is_none(), "offered after {written} bytes");
     }
     drop(file);

@@ -1,55 +1,117 @@
 //! The directory that a node reads and writes.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::content::{FileId, Manifest, RelPath};
-use crate::store::PartialFile;
+use rayon::prelude::*;
 
-/// Why local storage failed. Each message names the path, the cause and the next step. All of them leave a state that
-/// a later download continues from.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// To be split up: no space, read-only, permission, missing directory, in use by another download, I/O.
-    #[error("{0}")]
-    Other(String),
-}
+use crate::content::{ChunkIndex, Digest, FileId, Geometry, Manifest, RelPath, merkle};
+use crate::store::volume_dir::Beneath;
+use crate::store::flusher::Flusher;
+use crate::store::part::Part;
+use crate::store::small::write_small;
+use crate::store::storage::Volume;
+use crate::store::{PartialFile, StoreError};
 
 /// An open directory; nothing outside of it is ever touched.
+///
+/// What is unfinished lies in `.gpb` below it, which exists only while there is something in it.
 #[derive(Debug)]
-pub struct Disk;
+pub struct Disk {
+    volume: Arc<Beneath>,
+    /// The thread that journals, from the first partial file on.
+    flusher: Mutex<Option<Arc<Flusher>>>,
+}
 
 impl Disk {
-    /// Opens the directory `dir`, which must exist unless `create`.
+    /// Opens the directory `dir`, which must exist unless `create`: then it is made with its parents.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError::MissingDirectory`], [`StoreError::NotADirectory`], [`StoreError::Permission`] ...
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
-        todo!("{dir:?} {create}")
+        let volume = Arc::new(Beneath::open(dir, create)?);
+        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
+    }
+
+    /// The directory, as it was given to [`open`](Disk::open).
+    pub fn path(&self) -> &Path {
+        self.volume.path()
     }
 
     /// Opens or resumes the partial file of `manifest`, reserves its space, and makes it whole through
     /// [`PartialFile::write`] and [`PartialFile::finish`]. For files of several chunks, and any that is worth a journal.
     ///
     /// # Errors
-    /// [`StoreError`]: no space (says how much is missing), in use by another process, not writable ...
+    /// [`StoreError`]: no space (says how much is missing, and nothing was written), in use by another download, not
+    /// writable ...
     pub fn partial(self: &Arc<Self>, manifest: Arc<Manifest>) -> Result<Arc<PartialFile>, StoreError> {
-        todo!("{:?}", manifest.id())
+        let flusher = self.flusher()?;
+        let part = Part::open(self.volume.clone(), flusher.budget().clone(), manifest.id())?;
+        Ok(Arc::new(PartialFile::new(manifest, part, flusher)))
     }
 
-    /// Whether `path` already holds exactly `id` (hashes it if length fits and nothing cached says so).
+    /// Whether `path` already holds exactly `id`. Another length is told by a look at the directory; otherwise the file
+    /// is read and hashed, on all threads of the rayon pool that this is called in.
     pub fn holds(&self, path: &RelPath, id: &FileId) -> bool {
-        todo!("{path} {id}")
+        let Ok(file) = self.volume.open_file(path) else { return false };
+        let stamp = |file: &File| file.metadata().ok().map(|m| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime_nsec()));
+        let before = stamp(&file);
+        before.is_some_and(|s| s.0 == id.len)
+            && root_of(&file, id.len).is_ok_and(|root| root == id.root.0)
+            && stamp(&file) == before
     }
 
     /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as
-    /// few syncs as possible, then renames each to its final name. One result per file.
+    /// few syncs as possible, then renames each to its final name. One result per file; a file either has its whole
+    /// new content under its name, or what was there before. Works best on batches of hundreds.
     pub fn write_small(&self, files: &[(RelPath, FileId, Vec<u8>)]) -> Vec<Result<(), StoreError>> {
-        todo!("{}", files.len())
+        write_small(&*self.volume, files)
     }
 
     /// Bytes free for this process where the directory lies.
+    ///
+    /// # Errors
+    /// [`StoreError`], when the system does not say.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
-        todo!()
+        self.volume.free_bytes().map_err(|e| StoreError::at(self.path(), e))
+    }
+
+    fn flusher(&self) -> Result<Arc<Flusher>, StoreError> {
+        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*flusher {
+            return Ok(running.clone());
+        }
+        let started = Arc::new(Flusher::start().map_err(|e| StoreError::at(self.path(), e))?);
+        *flusher = Some(started.clone());
+        Ok(started)
     }
 }
+
+/// The root of what a file of `len` bytes holds.
+fn root_of(file: &File, len: u64) -> io::Result<Digest> {
+    let geometry = Geometry::new(len);
+    let read = |buffer: &mut Vec<u8>, index: ChunkIndex| {
+        let span = geometry.span(index);
+        buffer.resize(span.len as usize, 0);
+        file.read_exact_at(buffer, span.offset)
+    };
+    if !geometry.needs_layer() {
+        let mut buffer = Vec::new();
+        geometry.chunk(0).map_or(Ok(()), |only| read(&mut buffer, only))?;
+        return Ok(merkle::root_of_bytes(&buffer));
+    }
+    let height = geometry.chunk_height();
+    let chunks: Vec<ChunkIndex> = geometry.chunks().collect();
+    let layer: Vec<Digest> = chunks
+        .into_par_iter()
+        .map_init(Vec::new, |buffer, index| read(buffer, index).map(|()| merkle::chunk_digest(buffer, height)))
+        .collect::<io::Result<_>>()?;
+    Ok(merkle::root_of_layer(&layer, height))
+}
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

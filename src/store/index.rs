@@ -106,26 +106,21 @@ impl Index {
         self.settle("sync", || self.write(Durability::Immediate, |_| Ok(())));
     }
 
-    /// Forgets the files of this directory that `keep` does not list; returns how many they were.
+    /// Looks through some thousand files of this directory, in order from the path `from` on, and forgets those that
+    /// `keep` does not list. Returns the path to go on from, `None` at the end.
     ///
     /// `keep` must be complete: what it does not have is hashed again when it comes back.
-    pub fn prune(&self, keep: &Catalogue) -> u64 {
-        let mut gone = 0;
+    pub fn prune_from(&self, keep: &Catalogue, from: &str) -> Option<String> {
+        let mut next = None;
         self.settle("prune", || {
-            let mut after = self.dir.to_be_bytes().to_vec();
-            loop {
-                let (keys, next) = self.unlisted(keep, &after)?;
-                gone += keys.len() as u64;
-                if !keys.is_empty() {
-                    self.write(Durability::None, |tables| keys.iter().try_for_each(|key| tables.remove(key)))?;
-                }
-                match next {
-                    Some(next) => after = next,
-                    None => return Ok(()),
-                }
+            let (gone, rest) = self.unlisted(keep, from)?;
+            next = rest;
+            if gone.is_empty() {
+                return Ok(());
             }
+            self.write(Durability::None, |tables| gone.iter().try_for_each(|key| tables.remove(key)))
         });
-        gone
+        next
     }
 
     /// Digests `first .. first + count` of a file's chunk layer, if it is known whole. `None` also for what lies
@@ -179,20 +174,19 @@ impl Index {
         outcome.is_ok()
     }
 
-    /// Keys after `after` that `keep` does not have, and where to go on.
-    fn unlisted(&self, keep: &Catalogue, after: &[u8]) -> Outcome<(Vec<Vec<u8>>, Option<Vec<u8>>)> {
+    /// Keys from `from` on that `keep` does not have, and where to go on.
+    fn unlisted(&self, keep: &Catalogue, from: &str) -> Outcome<(Vec<Vec<u8>>, Option<String>)> {
         let read = self.database.begin_read()?;
         let table = read.open_table(FILES)?;
         let mut gone = Vec::new();
-        for (seen, row) in table.range(after..)?.enumerate() {
+        for (seen, row) in table.range(file_key(self.dir, from).as_slice()..)?.enumerate() {
             let row = row?;
             let key = row.0.value();
             let Some(path) = key.strip_prefix(self.dir.to_be_bytes().as_slice()) else { return Ok((gone, None)) };
-            if seen >= PRUNE_STEP {
-                return Ok((gone, Some(key.to_vec())));
-            }
-            if !path.is_empty() && std::str::from_utf8(path).ok().and_then(|p| keep.get(p)).is_none() {
-                gone.push(key.to_vec());
+            match std::str::from_utf8(path) {
+                Ok(path) if seen >= PRUNE_STEP => return Ok((gone, Some(path.to_owned()))),
+                Ok(path) if keep.get(path).is_some() => {}
+                _ => gone.push(key.to_vec()),
             }
         }
         Ok((gone, None))
@@ -317,7 +311,7 @@ fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
 /// A database in a file that has no name, so that nothing is left of it however the process ends.
 fn open_temporary(state: &Path) -> Result<Database, DatabaseError> {
     for dir in [state, &std::env::temp_dir()] {
-        match unnamed_file(dir).map_err(DatabaseError::from).and_then(|f| FileBackend::new(f)) {
+        match unnamed_file(dir).map_err(DatabaseError::from).and_then(FileBackend::new) {
             Ok(backend) => return builder().create_with_backend(backend),
             Err(e) => log::debug!("no temporary index dir={} cause={e}", dir.display()),
         }
@@ -504,7 +498,7 @@ mod tests {
         drop(index);
         let index = Index::open(tmp.path(), &tmp.path().join("two")).unwrap();
         assert!(!known(&index, &hashed("a", 2, 1)));
-        index.prune(&Catalogue::default());
+        assert_eq!(index.prune_from(&Catalogue::default(), ""), None);
         drop(index);
         let index = Index::open(tmp.path(), &tmp.path().join("one")).unwrap();
         assert!(known(&index, &hashed("a", 2, 1)));
@@ -517,7 +511,7 @@ mod tests {
         let (x, y, z) = (hashed("x", 3, 1), hashed("y", 3, 1), hashed("z", 3, 9));
         assert!(index.record(&[x.clone(), y.clone(), z.clone()]));
         let keep = Entry { path: y.path.clone(), id: y.indexed.id, stamp: y.indexed.stamp };
-        assert_eq!(index.prune(&Catalogue::new(1, vec![keep])), 2);
+        assert_eq!(index.prune_from(&Catalogue::new(1, vec![keep]), ""), None);
         assert!(!known(&index, &x) && known(&index, &y) && !known(&index, &z));
         assert!(index.layer(&x.indexed.id, 0, 3).is_some());
         assert!(index.layer(&z.indexed.id, 0, 3).is_none());
@@ -526,6 +520,23 @@ mod tests {
         index.record(&[Hashed { path: y.path.clone(), ..z.clone() }]);
         index.forget(&y.path);
         assert!(index.layer(&z.indexed.id, 0, 3).is_none());
+    }
+
+    #[test]
+    fn pruning_goes_on_where_it_stopped() {
+        let tmp = tempfile::tempdir().unwrap();
+        let index = Index::open(tmp.path(), tmp.path()).unwrap();
+        let files: Vec<Hashed> = (0..2 * PRUNE_STEP + 3).map(|i| hashed(&format!("{i:06}"), 1, i as u8)).collect();
+        assert!(index.record(&files));
+        let kept = files.iter().skip(2).step_by(5);
+        let entry = |h: &Hashed| Entry { path: h.path.clone(), id: h.indexed.id, stamp: h.indexed.stamp };
+        let keep = Catalogue::new(1, kept.map(entry).collect());
+        let (mut from, mut steps) = (String::new(), 0);
+        while let Some(next) = index.prune_from(&keep, &from) {
+            (from, steps) = (next, steps + 1);
+        }
+        assert_eq!(steps, 2);
+        assert!(files.iter().all(|f| known(&index, f) == keep.get(f.path.as_str()).is_some()));
     }
 
     #[test]
@@ -553,7 +564,7 @@ mod tests {
             drop(index);
             let mut bytes = fs::read(&path).unwrap();
             match damage {
-                "garbage" => bytes = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect(),
+                "garbage" => bytes = (0..100_000u32).map(|i| ((i * 31) >> 3) as u8).collect(),
                 "short" => bytes.truncate(100),
                 "truncated" => bytes.truncate(bytes.len() / 2),
                 _ => bytes[8192..].iter_mut().step_by(97).for_each(|b| *b ^= 0x55),

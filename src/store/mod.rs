@@ -2,13 +2,24 @@
 
 mod beneath;
 mod disk;
+mod error;
+mod flusher;
 mod index;
+mod journal;
+mod landing;
+#[cfg(test)]
+mod memory;
+mod part;
 mod partial;
 mod reader;
 mod shelf;
+mod small;
+mod storage;
+mod volume_dir;
 
 pub use beneath::{Beneath, stamp_of};
-pub use disk::{Disk, StoreError};
+pub use disk::Disk;
+pub use error::StoreError;
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use partial::PartialFile;
 pub use reader::{ChunkReader, Reader};

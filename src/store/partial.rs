@@ -1,37 +1,66 @@
-//! A file that is being downloaded, and the journal of its verified chunks.
+//! A file that is being downloaded: what the rest of the crate sees of it.
 
 use std::sync::Arc;
 
+use log::warn;
+
 use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath};
 use crate::store::StoreError;
+use crate::store::flusher::Flusher;
+use crate::store::part::Part;
 
 /// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, flocked, with a journal beside it.
+///
+/// Dropping it before [`finish`](PartialFile::finish) makes what was written durable, as
+/// [`checkpoint`](PartialFile::checkpoint) does, and leaves both files for a later download.
 #[derive(Debug)]
-pub struct PartialFile;
+pub struct PartialFile {
+    manifest: Arc<Manifest>,
+    part: Arc<Part>,
+    /// Keeps the thread that flushes alive.
+    _flusher: Arc<Flusher>,
+}
 
 impl PartialFile {
-    /// What the chunks are checked against.
-    pub fn manifest(&self) -> &Arc<Manifest> {
-        todo!()
+    pub(crate) fn new(manifest: Arc<Manifest>, part: Arc<Part>, flusher: Arc<Flusher>) -> Self {
+        PartialFile { manifest, part, _flusher: flusher }
     }
 
-    /// The chunks that are verified and written (journaled or not).
+    /// What the chunks are checked against.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// The chunks that are verified and written (journaled or not). Copies the set; see also
+    /// [`has`](PartialFile::has) and [`have_count`](PartialFile::have_count).
     pub fn have(&self) -> Bitfield {
-        todo!()
+        self.part.have(Clone::clone)
+    }
+
+    /// Whether chunk `index` is verified and written.
+    pub fn has(&self, index: ChunkIndex) -> bool {
+        self.part.have(|h| h.contains(index))
+    }
+
+    /// How many chunks are verified and written.
+    pub fn have_count(&self) -> u32 {
+        self.part.have(Bitfield::count)
     }
 
     /// How many chunks the journal gave back when the file was opened.
     pub fn resumed(&self) -> u32 {
-        todo!()
+        self.part.resumed()
     }
 
-    /// Writes a verified chunk at its offset; any thread, no lock held over I/O. Every `JOURNAL_BATCH_LEN` bytes a
-    /// thread of its own makes what was written durable and appends it to the journal.
+    /// Writes a verified chunk at its offset; any thread, no lock held over I/O. A chunk that is there already is
+    /// not written again. Every half [`JOURNAL_BATCH_LEN`](crate::limits::JOURNAL_BATCH_LEN) a thread of the disk
+    /// makes what was written durable and appends it to the journal; a whole one ahead of that thread, this waits.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`]; also what went wrong in that thread. After one, this file takes nothing more: what the journal
+    /// holds is there when it is opened again.
     pub fn write(&self, index: ChunkIndex, bytes: &[u8]) -> Result<(), StoreError> {
-        todo!("{index:?} {}", bytes.len())
+        self.part.write(index, bytes)
     }
 
     /// Makes what was written durable and journals it, now (before exit, on interruption).
@@ -39,23 +68,40 @@ impl PartialFile {
     /// # Errors
     /// [`StoreError`]
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        todo!()
+        self.part.checkpoint()
     }
 
-    /// Reads bytes of a chunk that is in `have`; for serving while downloading.
+    /// Reads bytes of a chunk that is in `have`; for serving while downloading, and after it.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`], also when the file ends early.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
-        todo!("{offset} {}", into.len())
+        self.part.read_at(offset, into)
     }
 
-    /// The file is whole: fsync, rename to each of `paths` (the first by rename, further ones by copy), fsync of the
-    /// directories, journal removed. Call it once every chunk is written.
+    /// The file is whole: further ones of `paths` are made as copies, then fsync, rename to the first of `paths`,
+    /// fsync of the directories, journal removed. Older files of those names are replaced only now. Call it once every
+    /// chunk is written.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing. The partial file stays as it is, and this may
+    /// be called again.
     pub fn finish(&self, paths: &[RelPath]) -> Result<(), StoreError> {
-        todo!("{paths:?}")
+        self.part.finish(paths)
+    }
+
+    /// Lets go of the file as a killed process would.
+    #[cfg(test)]
+    pub(crate) fn kill(self) {
+        self.part.close();
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if let Err(e) = self.part.checkpoint() {
+            warn!("partial file not journaled: error=\"{e}\"");
+        }
+        self.part.close();
     }
 }

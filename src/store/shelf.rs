@@ -1,13 +1,17 @@
 //! What a download has to give while it runs and after it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::content::{Entry, FileId, Manifest};
+use crate::limits::SHELF_FILES_MAX;
 use crate::store::PartialFile;
 
 /// Files of downloads of this node, by identity; what the server may give of them.
 #[derive(Debug, Default)]
-pub struct Shelf;
+pub struct Shelf {
+    files: RwLock<HashMap<FileId, Shelved>>,
+}
 
 /// One of them.
 #[derive(Debug, Clone)]
@@ -24,18 +28,78 @@ impl Shelf {
         Self::default()
     }
 
-    /// Puts a file there, or replaces its state.
+    /// Puts a file there, or replaces its state. A shelf of [`SHELF_FILES_MAX`] takes no further whole file: it holds
+    /// many already, and those that matter most, the large ones, came as partial ones.
     pub fn put(&self, id: FileId, what: Shelved) {
-        todo!("{id} {what:?}")
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let full = files.len() >= SHELF_FILES_MAX && matches!(what, Shelved::Whole(..));
+        if !full || files.contains_key(&id) {
+            let old = files.insert(id, what);
+            drop(files);
+            // The last owner of a partial file journals it, which is I/O.
+            drop(old);
+        }
     }
 
     /// Takes a file away.
     pub fn remove(&self, id: &FileId) {
-        todo!("{id}")
+        let old = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        drop(old);
     }
 
     /// The file of that identity.
     pub fn get(&self, id: &FileId) -> Option<Shelved> {
-        todo!("{id}")
+        self.files.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Number of files.
+    pub fn len(&self) -> usize {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, RelPath, Root, Stamp};
+
+    fn whole(n: usize) -> (FileId, Shelved) {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&n.to_le_bytes());
+        let id = FileId { root: Root(Digest(digest)), len: 9 };
+        let entry = Entry { path: RelPath::new(&format!("f{n}")).unwrap(), id, stamp: Stamp::default() };
+        (id, Shelved::Whole(entry, Arc::new(Manifest::new(id, Vec::new()).unwrap())))
+    }
+
+    #[test]
+    fn what_is_put_is_found_until_it_is_removed() {
+        let shelf = Shelf::new();
+        let (id, what) = whole(1);
+        assert!(shelf.get(&id).is_none() && shelf.is_empty());
+        shelf.put(id, what);
+        assert!(matches!(shelf.get(&id), Some(Shelved::Whole(e, _)) if e.id == id));
+        assert!(shelf.get(&FileId { len: 10, ..id }).is_none(), "the length belongs to the identity");
+        shelf.remove(&id);
+        assert!(shelf.get(&id).is_none());
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let shelf = Shelf::new();
+        for n in 0..SHELF_FILES_MAX + 3 {
+            let (id, what) = whole(n);
+            shelf.put(id, what);
+        }
+        assert_eq!(shelf.len(), SHELF_FILES_MAX);
+        let (id, what) = whole(0);
+        shelf.put(id, what);
+        assert!(shelf.get(&id).is_some());
+        let (id, _) = whole(SHELF_FILES_MAX + 1);
+        assert!(shelf.get(&id).is_none());
     }
 }

@@ -14,3 +14,5 @@ pub use admit::{Dropped, open_announce, parse_announce};
 pub use event::Event;
 pub use pace::{Outgoing, Pace, Way};
 pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
+pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
+pub use reputation::{Meter, Reputation, Window};

@@ -1,1 +1,416 @@
-//! To be written.
+//! Which chunk to ask which peer for.
+//!
+//! Pure: time and the seed of the random ties are arguments. A picker knows chunks by number only, so it serves the
+//! chunks of one large file as well as a batch of one-chunk files.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::content::Bitfield;
+use crate::swarm::picker::bits::Bits;
+
+mod bits;
+mod order;
+
+/// A peer, as small as its owner numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerHandle(pub u16);
+
+/// What is known of one chunk; it is always exactly one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkState {
+    /// Nobody is asked for it.
+    Missing,
+    /// Asked of one peer since then, perhaps of a second one too.
+    InFlight(Asked, Option<Asked>),
+    /// Verified and kept.
+    Have,
+}
+
+/// Who was asked for a chunk, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// The peer.
+    pub peer: PeerHandle,
+    /// When.
+    pub since: Instant,
+}
+
+/// What a completed chunk was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// False when the chunk was had already, so that these bytes were wasted.
+    pub fresh: bool,
+    /// Who else was asked for it; what they still send of it is wasted.
+    pub others: [Option<PeerHandle>; 2],
+}
+
+/// Chooses chunks: rarest first with random ties, at most two requesters for each, stealing from the slow.
+///
+/// The missing chunks lie in one array, grouped by how many partial peers hold them, so every step is a few swaps;
+/// peers that hold everything make no chunk rarer than another and are not counted. About 10 bytes a chunk.
+#[derive(Debug)]
+pub struct ChunkPicker {
+    /// The missing chunks, those with the fewest copies first.
+    order: Vec<u32>,
+    /// Position of each chunk in `order`, or [`IN_FLIGHT`] or [`HAVE`].
+    place: Vec<u32>,
+    /// How many partial peers hold each chunk.
+    copies: Vec<u16>,
+    /// Where each group of `order` (by number of copies) ends.
+    ends: Vec<u32>,
+    in_flight: HashMap<u32, (Asked, Option<Asked>)>,
+    /// Chunks in flight by when they were asked for last.
+    by_age: BTreeSet<(Instant, u32)>,
+    peers: HashMap<PeerHandle, Peer>,
+    have: u32,
+    random: u64,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// `None`: everything.
+    holds: Option<Bits>,
+    /// Missing chunks that a partial peer holds.
+    wanted: u32,
+    /// Mean time from request to completion, of those with a history.
+    chunk_time: Option<Duration>,
+}
+
+impl ChunkPicker {
+    /// Nothing of `len` chunks is there yet. `seed` decides the random ties.
+    pub fn new(len: u32, seed: u64) -> Self {
+        ChunkPicker {
+            order: (0..len).collect(),
+            place: (0..len).collect(),
+            copies: vec![0; len as usize],
+            ends: vec![len],
+            in_flight: HashMap::new(),
+            by_age: BTreeSet::new(),
+            peers: HashMap::new(),
+            have: 0,
+            random: seed,
+        }
+    }
+
+    /// The chunks in `have` are there already.
+    pub fn resuming(have: &Bitfield, seed: u64) -> Self {
+        let mut picker = Self::new(have.len(), seed);
+        picker.order.retain(|&c| !have.bit(c));
+        picker.place.fill(HAVE);
+        for (at, &chunk) in picker.order.iter().enumerate() {
+            picker.place[chunk as usize] = at as u32;
+        }
+        picker.ends[0] = picker.order.len() as u32;
+        picker.have = have.count();
+        picker
+    }
+
+    /// `peer` holds every chunk. O(1) for a new peer.
+    pub fn add_complete(&mut self, peer: PeerHandle) {
+        let chunk_time = self.forget_holdings(peer);
+        self.peers.insert(peer, Peer { holds: None, wanted: 0, chunk_time });
+    }
+
+    /// `peer` holds these chunks; replaces what was known of it.
+    pub fn add_partial(&mut self, peer: PeerHandle, holds: &Bitfield) {
+        let chunk_time = self.forget_holdings(peer);
+        let len = self.len();
+        self.peers.insert(peer, Peer { holds: Some(Bits::empty(len)), wanted: 0, chunk_time });
+        for chunk in holds.iter().take_while(|&c| c < len) {
+            self.add_have(peer, chunk);
+        }
+    }
+
+    /// `peer` now holds `chunk` too; a peer that is new begins with only that.
+    pub fn add_have(&mut self, peer: PeerHandle, chunk: u32) {
+        let len = self.len();
+        let state = self.peers.entry(peer).or_insert_with(|| Peer {
+            holds: Some(Bits::empty(len)),
+            wanted: 0,
+            chunk_time: None,
+        });
+        let Some(bits) = &mut state.holds else { return };
+        if chunk >= len || !bits.set(chunk, true) {
+            return;
+        }
+        let place = self.place[chunk as usize];
+        if place < IN_FLIGHT {
+            state.wanted += 1;
+            self.move_up(place);
+        }
+        self.copies[chunk as usize] += 1;
+    }
+
+    /// Forgets `peer`: what was asked of it alone is missing again.
+    pub fn remove_peer(&mut self, peer: PeerHandle) {
+        self.release_peer(peer);
+        self.forget_holdings(peer);
+    }
+
+    /// Whether `peer` holds anything here.
+    pub fn knows(&self, peer: PeerHandle) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    /// Whether any peer at all is known.
+    pub fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
+    /// What to ask `peer` for next: a chunk that somebody ten times slower keeps back, else the rarest missing one,
+    /// else what [`acquire_late`](Self::acquire_late) finds.
+    pub fn acquire(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
+        self.acquire_new(peer, now).or_else(|| self.acquire_late(peer, now))
+    }
+
+    /// Like [`acquire`](Self::acquire) without the end game.
+    pub fn acquire_new(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
+        if let Some(chunk) = self.steal(peer, now, STEAL_EARLY, true) {
+            return Some(chunk);
+        }
+        let chunk = self.rarest(peer)?;
+        self.take_out(chunk, IN_FLIGHT);
+        self.in_flight.insert(chunk, (Asked { peer, since: now }, None));
+        self.by_age.insert((now, chunk));
+        Some(chunk)
+    }
+
+    /// For a peer to which nothing missing is left: a chunk that somebody three times slower keeps back, or one in
+    /// flight for longer than this peer takes, to be asked of two.
+    pub fn acquire_late(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
+        self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, 1, false))
+    }
+
+    /// The verified `chunk` came from `peer`, whether it was (still) asked or not.
+    pub fn complete(&mut self, chunk: u32, peer: PeerHandle, now: Instant) -> Completed {
+        let mut done = Completed { fresh: false, others: [None; 2] };
+        match self.place.get(chunk as usize) {
+            None | Some(&HAVE) => return done,
+            Some(&IN_FLIGHT) => {
+                if let Some((first, second)) = self.in_flight.remove(&chunk) {
+                    self.by_age.remove(&(latest(first, second), chunk));
+                    for (asked, other) in [Some(first), second].into_iter().flatten().zip(&mut done.others) {
+                        if asked.peer == peer {
+                            self.learn(peer, now.saturating_duration_since(asked.since));
+                        } else {
+                            *other = Some(asked.peer);
+                        }
+                    }
+                }
+                self.place[chunk as usize] = HAVE;
+            }
+            Some(_) => self.take_out(chunk, HAVE),
+        }
+        self.have += 1;
+        done.fresh = true;
+        done
+    }
+
+    /// What `peer` sent for `chunk` is no good: it is not asked for that chunk again.
+    pub fn reject(&mut self, chunk: u32, peer: PeerHandle) {
+        self.release(chunk, peer);
+        let len = self.len();
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if state.holds.is_none() {
+            self.add_partial(peer, &Bitfield::full(len));
+        }
+        self.drop_have(peer, chunk);
+    }
+
+    /// `peer` will not send `chunk` now; it is missing again unless a second peer was asked.
+    pub fn release(&mut self, chunk: u32, peer: PeerHandle) {
+        let Some(&(first, second)) = self.in_flight.get(&chunk) else { return };
+        let left = match (first.peer == peer, second) {
+            (true, Some(other)) => Some(other),
+            (false, Some(other)) if other.peer == peer => Some(first),
+            (true, None) => None,
+            _ => return,
+        };
+        self.by_age.remove(&(latest(first, second), chunk));
+        match left {
+            Some(asked) => {
+                self.in_flight.insert(chunk, (asked, None));
+                self.by_age.insert((asked.since, chunk));
+            }
+            None => {
+                self.in_flight.remove(&chunk);
+                self.put_in(chunk);
+            }
+        }
+    }
+
+    /// `peer` will send nothing of what it was asked for.
+    pub fn release_peer(&mut self, peer: PeerHandle) {
+        let of_peer = |a: &Asked| a.peer == peer;
+        let chunks: Vec<u32> = self
+            .in_flight
+            .iter()
+            .filter(|(_, (first, second))| of_peer(first) || second.as_ref().is_some_and(of_peer))
+            .map(|(&chunk, _)| chunk)
+            .collect();
+        for chunk in chunks {
+            self.release(chunk, peer);
+        }
+    }
+
+    /// A chunk that counted as had is missing after all.
+    pub fn want(&mut self, chunk: u32) {
+        if self.place.get(chunk as usize) == Some(&HAVE) {
+            self.have -= 1;
+            self.put_in(chunk);
+        }
+    }
+
+    /// What is known of `chunk`; `None` beyond the last one.
+    pub fn state(&self, chunk: u32) -> Option<ChunkState> {
+        Some(match *self.place.get(chunk as usize)? {
+            HAVE => ChunkState::Have,
+            IN_FLIGHT => self.in_flight.get(&chunk).map_or(ChunkState::Missing, |&(a, b)| ChunkState::InFlight(a, b)),
+            _ => ChunkState::Missing,
+        })
+    }
+
+    /// Number of chunks.
+    pub fn len(&self) -> u32 {
+        self.place.len() as u32
+    }
+
+    /// Whether there are no chunks at all.
+    pub fn is_empty(&self) -> bool {
+        self.place.is_empty()
+    }
+
+    /// Chunks that nobody is asked for.
+    pub fn missing(&self) -> u32 {
+        self.order.len() as u32
+    }
+
+    /// Chunks that are there.
+    pub fn have(&self) -> u32 {
+        self.have
+    }
+
+    /// Whether every chunk is there.
+    pub fn is_done(&self) -> bool {
+        self.have == self.len()
+    }
+
+    /// Missing chunks that `peer` could be asked for.
+    pub fn wanted_of(&self, peer: PeerHandle) -> u32 {
+        self.peers.get(&peer).map_or(0, |p| if p.holds.is_none() { self.missing() } else { p.wanted })
+    }
+
+    /// The rarest missing chunk that `peer` holds. For a peer with few of many chunks it is the rarest of a sample.
+    fn rarest(&mut self, peer: PeerHandle) -> Option<u32> {
+        let state = self.peers.get(&peer)?;
+        let wanted = if state.holds.is_none() { self.order.len() as u32 } else { state.wanted };
+        if wanted == 0 {
+            return None;
+        }
+        let mut random = self.random;
+        let mut start = 0;
+        let mut found = None;
+        for &end in &self.ends {
+            let group = &self.order[start as usize..end as usize];
+            start = end;
+            if group.is_empty() {
+                continue;
+            }
+            let from = (next_random(&mut random) % group.len() as u64) as usize;
+            found = match &state.holds {
+                None => Some(group[from]),
+                Some(bits) if group.len() <= PROBES => {
+                    group[from..].iter().chain(&group[..from]).copied().find(|&c| bits.get(c))
+                }
+                Some(bits) => (0..PROBES)
+                    .map(|_| group[(next_random(&mut random) % group.len() as u64) as usize])
+                    .find(|&c| bits.get(c)),
+            };
+            if found.is_some() {
+                break;
+            }
+        }
+        if found.is_none()
+            && let Some(bits) = &state.holds
+        {
+            let from = (next_random(&mut random) % self.place.len() as u64) as u32;
+            let missing = bits.iter_from(from).filter(|&c| self.place[c as usize] < IN_FLIGHT);
+            found = missing.take(PROBES).min_by_key(|&c| self.copies[c as usize]);
+        }
+        self.random = random;
+        found
+    }
+
+    /// A chunk in flight for `factor` times as long as `thief` takes. With `replace`, the elder of two requesters
+    /// gives way.
+    fn steal(&mut self, thief: PeerHandle, now: Instant, factor: u32, replace: bool) -> Option<u32> {
+        let state = self.peers.get(&thief)?;
+        let time = state.chunk_time.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN);
+        let limit = time.max(CHUNK_TIME_MIN) * factor;
+        let mut found = None;
+        for &(since, chunk) in self.by_age.iter().take(PROBES) {
+            if now.saturating_duration_since(since) < limit {
+                break;
+            }
+            let Some((first, second)) = self.in_flight.get(&chunk) else { continue };
+            let asked = first.peer == thief || second.is_some_and(|s| s.peer == thief);
+            if !asked && (replace || second.is_none()) && state.holds.as_ref().is_none_or(|b| b.get(chunk)) {
+                found = Some(chunk);
+                break;
+            }
+        }
+        let chunk = found?;
+        let (first, second) = self.in_flight.get_mut(&chunk)?;
+        self.by_age.remove(&(latest(*first, *second), chunk));
+        if let Some(second) = second
+            && second.since > first.since
+        {
+            *first = *second;
+        }
+        *second = Some(Asked { peer: thief, since: now });
+        self.by_age.insert((latest(*first, *second), chunk));
+        Some(chunk)
+    }
+
+    fn mean_chunk_time(&self) -> Option<Duration> {
+        let times = self.peers.values().filter_map(|p| p.chunk_time);
+        let (sum, n) = times.fold((Duration::ZERO, 0), |(sum, n), t| (sum + t, n + 1));
+        sum.checked_div(n)
+    }
+
+    fn learn(&mut self, peer: PeerHandle, time: Duration) {
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.chunk_time = Some(p.chunk_time.map_or(time, |old| (old * 3 + time) / 4));
+        }
+    }
+}
+
+fn latest(first: Asked, second: Option<Asked>) -> Instant {
+    second.map_or(first.since, |s| s.since.max(first.since))
+}
+
+/// SplitMix64: ties only need to differ between peers, not to be unpredictable.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Chunks looked at before another way to find one is tried.
+const PROBES: usize = 48;
+/// A thief steals before it takes new work from who is so many times slower.
+const STEAL_EARLY: u32 = 10;
+/// A thief without new work steals from who is so many times slower.
+const STEAL_LATE: u32 = 3;
+/// Differences below this are noise.
+const CHUNK_TIME_MIN: Duration = Duration::from_millis(20);
+/// How long a chunk takes while nobody has a history.
+const CHUNK_TIME_UNKNOWN: Duration = Duration::from_millis(250);
+/// Values of `place` that are no positions.
+const IN_FLIGHT: u32 = u32::MAX - 1;
+const HAVE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,383 @@
+//! Downloads on real file systems.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::content::Root;
+use crate::limits::JOURNAL_BATCH_LEN;
+
+fn id(byte: u8, len: u64) -> FileId {
+    FileId { root: Root(Digest([byte; 32])), len }
+}
+
+fn name(path: &str) -> RelPath {
+    RelPath::new(path).unwrap()
+}
+
+fn chunk(geometry: &Geometry, index: ChunkIndex) -> Vec<u8> {
+    vec![(index.get() % 255) as u8 + 1; geometry.span(index).len as usize]
+}
+
+fn whole(len: u64) -> Vec<u8> {
+    let geometry = Geometry::new(len);
+    geometry.chunks().flat_map(|c| chunk(&geometry, c)).collect()
+}
+
+/// A partial file whose chunks nobody checks, so that no list of digests is needed.
+fn partial(disk: &Disk, id: FileId) -> Result<PartialFile, StoreError> {
+    let flusher = disk.flusher()?;
+    let part = Part::open(disk.volume.clone(), flusher.budget().clone(), id)?;
+    let manifest = Manifest::new(FileId { len: 0, ..id }, Vec::new()).unwrap();
+    Ok(PartialFile::new(Arc::new(manifest), part, flusher))
+}
+
+fn write_all(file: &PartialFile, len: u64) -> Result<(), StoreError> {
+    let geometry = Geometry::new(len);
+    geometry.chunks().try_for_each(|c| file.write(c, &chunk(&geometry, c)))
+}
+
+fn tempdir() -> (TempDir, Arc<Disk>) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), false).unwrap();
+    (dir, disk)
+}
+
+const LEN: u64 = 3 * (256 << 10) + 5;
+
+#[test]
+fn a_download_ends_under_its_names_and_leaves_nothing_else() {
+    let (dir, disk) = tempdir();
+    std::fs::write(dir.path().join("old"), b"old").unwrap();
+    let file = partial(&disk, id(1, LEN)).unwrap();
+    write_all(&file, LEN).unwrap();
+    assert!(file.have().is_full());
+    assert_eq!(std::fs::read(dir.path().join("old")).unwrap(), b"old", "it stays until the new one is whole");
+    file.finish(&[name("old"), name("a/b/c"), name("a/d")]).unwrap();
+    for path in ["old", "a/b/c", "a/d"] {
+        assert!(std::fs::read(dir.path().join(path)).unwrap() == whole(LEN), "{path}");
+        let mode = std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777 & !0o644, 0, "{path}");
+        assert_eq!(mode & 0o600, 0o600, "{path}");
+    }
+    assert!(!dir.path().join(".gpb").exists());
+    let mut served = [0; 10];
+    file.read_at(LEN - 10, &mut served).unwrap();
+    assert_eq!(served, whole(LEN)[LEN as usize - 10..]);
+}
+
+#[test]
+fn the_empty_file_and_one_of_one_chunk_need_no_journal() {
+    let (dir, disk) = tempdir();
+    for len in [0, 1, 1000] {
+        let file = disk.partial(Arc::new(Manifest::new(id(2, len), Vec::new()).unwrap())).unwrap();
+        assert_eq!(file.manifest().id().len, len);
+        write_all(&file, len).unwrap();
+        assert!(!dir.path().join(format!(".gpb/{}-{len}.journal", file.manifest().id().root)).exists());
+        file.finish(&[name("f")]).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), whole(len));
+    }
+}
+
+#[test]
+fn a_killed_download_goes_on_from_its_journal() {
+    let (dir, disk) = tempdir();
+    let id = id(3, LEN);
+    let geometry = Geometry::new(LEN);
+    let [a, b, c] = [0, 2, 3].map(|i| geometry.chunk(i).unwrap());
+    let file = partial(&disk, id).unwrap();
+    file.write(a, &chunk(&geometry, a)).unwrap();
+    file.write(b, &chunk(&geometry, b)).unwrap();
+    file.checkpoint().unwrap();
+    file.write(c, &chunk(&geometry, c)).unwrap();
+    file.kill();
+
+    // A torn record at the end of the journal.
+    let journal = dir.path().join(format!(".gpb/{}-{LEN}.journal", id.root));
+    let torn = [std::fs::read(&journal).unwrap(), vec![1, 0, 0, 0, 1, 0, 0]].concat();
+    std::fs::write(&journal, torn).unwrap();
+    let file = partial(&disk, id).unwrap();
+    assert_eq!((file.resumed(), file.have_count()), (2, 2));
+    assert!(file.has(a) && file.has(b) && !file.has(c));
+    drop(file);
+
+    // Dropping, unlike killing, keeps what was written.
+    let file = partial(&disk, id).unwrap();
+    file.write(c, &chunk(&geometry, c)).unwrap();
+    drop(file);
+    let file = partial(&disk, id).unwrap();
+    assert_eq!(file.resumed(), 3);
+    write_all(&file, LEN).unwrap();
+    file.finish(&[name("f")]).unwrap();
+    assert!(std::fs::read(dir.path().join("f")).unwrap() == whole(LEN));
+}
+
+#[test]
+fn a_journal_of_another_inode_or_garbage_is_discarded() {
+    let (dir, disk) = tempdir();
+    let id = id(4, LEN);
+    let own = dir.path().join(".gpb");
+    let (part, journal) = (own.join(format!("{}-{LEN}.part", id.root)), own.join(format!("{}-{LEN}.journal", id.root)));
+    let start = || {
+        let file = partial(&disk, id).unwrap();
+        write_all(&file, LEN).unwrap();
+        drop(file);
+        assert!(journal.exists());
+    };
+    start();
+    std::fs::copy(&part, own.join("copy")).unwrap();
+    std::fs::rename(own.join("copy"), &part).unwrap();
+    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "another inode");
+    start();
+    std::fs::write(&journal, b"garbage").unwrap();
+    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "garbage");
+    assert!(!journal.exists());
+    start();
+    File::options().write(true).open(&part).unwrap().set_len(LEN - 1).unwrap();
+    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "cut");
+    start();
+    std::fs::remove_file(&part).unwrap();
+    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "removed");
+}
+
+#[test]
+fn a_part_that_vanishes_or_is_cut_is_an_error() {
+    let (dir, disk) = tempdir();
+    let id = id(5, LEN);
+    let part = dir.path().join(format!(".gpb/{}-{LEN}.part", id.root));
+    let file = partial(&disk, id).unwrap();
+    write_all(&file, LEN).unwrap();
+    File::options().write(true).open(&part).unwrap().set_len(10).unwrap();
+    assert!(matches!(file.read_at(100, &mut [0; 8]), Err(StoreError::Io { .. })));
+    assert!(matches!(file.finish(&[name("f")]), Err(StoreError::Io { .. })));
+    std::fs::remove_dir_all(dir.path().join(".gpb")).unwrap();
+    assert!(matches!(file.finish(&[name("f")]), Err(StoreError::Io { .. })));
+    assert!(!dir.path().join("f").exists());
+}
+
+#[test]
+fn two_downloads_of_one_file_do_not_share_its_part() {
+    let (dir, disk) = tempdir();
+    let file = partial(&disk, id(6, LEN)).unwrap();
+    let again = Disk::open(dir.path(), false).unwrap();
+    let refused = partial(&again, id(6, LEN)).unwrap_err();
+    assert!(matches!(&refused, StoreError::Busy { path } if path.to_string_lossy().ends_with(".part")), "{refused}");
+    partial(&again, id(7, LEN)).unwrap();
+    drop(file);
+    partial(&again, id(6, LEN)).unwrap();
+}
+
+#[test]
+fn symlinks_are_not_followed_out_of_the_directory() {
+    let outside = tempfile::tempdir().unwrap();
+    let (dir, disk) = tempdir();
+    symlink(outside.path(), dir.path().join("out")).unwrap();
+    let file = partial(&disk, id(8, LEN)).unwrap();
+    write_all(&file, LEN).unwrap();
+    for path in ["out/f", "out/new/f"] {
+        let refused = file.finish(&[name(path)]).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::NameTaken { path, by: "a symlink" } if path.ends_with("out")),
+            "{refused}"
+        );
+        assert!(disk.write_small(&[(name(path), id(1, 1), vec![1])])[0].is_err());
+    }
+    assert!(!disk.holds(&name("out/f"), &id(1, 1)));
+    assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none());
+    // A symlink under the final name itself is replaced, not written through.
+    std::fs::write(outside.path().join("target"), b"mine").unwrap();
+    symlink(outside.path().join("target"), dir.path().join("link")).unwrap();
+    file.finish(&[name("link")]).unwrap();
+    assert_eq!(std::fs::read(outside.path().join("target")).unwrap(), b"mine");
+    assert!(std::fs::read(dir.path().join("link")).unwrap() == whole(LEN));
+
+    symlink(outside.path(), dir.path().join(".gpb")).unwrap();
+    let refused = partial(&disk, id(8, LEN)).unwrap_err();
+    assert!(matches!(&refused, StoreError::NameTaken { path, by: "a symlink" } if path.ends_with(".gpb")), "{refused}");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_name_that_is_taken_leaves_the_part_for_another_name() {
+    let (dir, disk) = tempdir();
+    std::fs::create_dir_all(dir.path().join("dir/x")).unwrap();
+    std::fs::write(dir.path().join("file"), b"").unwrap();
+    let file = partial(&disk, id(9, LEN)).unwrap();
+    write_all(&file, LEN).unwrap();
+    for (path, kind) in [("dir", "a directory"), ("file/below", "a file")] {
+        for paths in [vec![name(path)], vec![name("ok"), name(path)]] {
+            let refused = file.finish(&paths).unwrap_err();
+            assert!(matches!(&refused, StoreError::NameTaken { by, .. } if *by == kind), "{refused}");
+        }
+        let refused = disk.write_small(&[(name(path), id(1, 1), vec![1])]).remove(0).unwrap_err();
+        assert!(matches!(&refused, StoreError::NameTaken { by, .. } if *by == kind), "{refused}");
+    }
+    file.kill();
+    let file = partial(&disk, id(9, LEN)).unwrap();
+    assert_eq!(file.resumed(), 4, "all is journaled when only the name failed");
+    file.finish(&[name("ok")]).unwrap();
+    assert!(!dir.path().join(".gpb").exists());
+}
+
+#[test]
+fn many_threads_write_and_a_kill_costs_at_most_a_batch() {
+    const CHUNKS: u64 = 400;
+    let (_dir, disk) = tempdir();
+    let id = id(10, CHUNKS << 18);
+    let geometry = Geometry::new(id.len);
+    let file = partial(&disk, id).unwrap();
+    let chunks: Vec<ChunkIndex> = geometry.chunks().collect();
+    std::thread::scope(|scope| {
+        for mine in chunks.chunks(100) {
+            let file = &file;
+            scope.spawn(move || mine.iter().for_each(|c| file.write(*c, &chunk(&geometry, *c)).unwrap()));
+        }
+    });
+    assert!(file.have().is_full());
+    file.kill();
+    let file = partial(&disk, id).unwrap();
+    let lost = (CHUNKS - u64::from(file.resumed())) << 18;
+    assert!(lost <= JOURNAL_BATCH_LEN, "{lost} bytes lost");
+    let mut bytes = vec![0; 1 << 18];
+    for index in chunks.into_iter().filter(|c| file.has(*c)) {
+        file.read_at(geometry.span(index).offset, &mut bytes).unwrap();
+        assert!(bytes == chunk(&geometry, index));
+    }
+}
+
+#[test]
+fn many_small_files_arrive_whole_and_replace_older_ones() {
+    let (dir, disk) = tempdir();
+    std::fs::create_dir(dir.path().join("d0")).unwrap();
+    std::fs::write(dir.path().join("d0/f0"), b"older and longer than the new one").unwrap();
+    let files: Vec<_> = (0..500u64)
+        .map(|i| (name(&format!("d{}/e{}/f{i}", i % 7, i % 300)), id(0, i), vec![i as u8; i as usize]))
+        .chain([(name("d0/f0"), id(0, 3), b"new".to_vec())])
+        .collect();
+    for result in disk.write_small(&files) {
+        result.unwrap();
+    }
+    for (path, _, bytes) in &files {
+        assert!(std::fs::read(dir.path().join(path.as_str())).unwrap() == *bytes, "{path}");
+    }
+    assert!(!dir.path().join(".gpb").exists());
+    assert_eq!(std::fs::metadata(dir.path().join("d0/f0")).unwrap().permissions().mode() & 0o777 & !0o644, 0);
+}
+
+#[test]
+fn one_bad_name_does_not_spoil_a_batch() {
+    let (dir, disk) = tempdir();
+    std::fs::write(dir.path().join("file"), b"").unwrap();
+    let files: Vec<_> = ["a", "file/x", "b", "c/d", "e"].iter().map(|p| (name(p), id(0, 1), vec![7])).collect();
+    let results = disk.write_small(&files);
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, true, true]);
+    assert!(!dir.path().join(".gpb").exists(), "what could not be placed is removed");
+}
+
+/// A small tmpfs, unmounted at the end.
+struct Mount(TempDir);
+
+impl Mount {
+    fn new(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size},mode=0755");
+        if !rustix::process::geteuid().is_root()
+            || !run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "gpb-test"]).arg(dir.path()))
+        {
+            eprintln!("skipped: mounting a tmpfs needs root");
+            return None;
+        }
+        Some(Mount(dir))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_path_buf()
+    }
+
+    fn remount(&self, options: &str) {
+        assert!(run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.0.path())));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("-l").arg(self.0.path()));
+    }
+}
+
+fn run(command: &mut Command) -> bool {
+    command.status().is_ok_and(|s| s.success())
+}
+
+#[test]
+fn a_file_that_cannot_fit_is_refused_with_the_missing_bytes() {
+    let Some(mount) = Mount::new("4m") else { return };
+    let disk = Disk::open(&mount.path(), false).unwrap();
+    let len = 1 << 40;
+    match partial(&disk, id(11, len)).unwrap_err() {
+        StoreError::NoSpace { needed, free, .. } => assert!(needed == len && free <= 4 << 20, "{needed} {free}"),
+        other => panic!("{other}"),
+    }
+    assert!(std::fs::read_dir(mount.path()).unwrap().next().is_none(), "nothing was written");
+}
+
+#[test]
+fn a_disk_that_fills_up_is_told_and_the_download_resumes() {
+    let Some(mount) = Mount::new("4m") else { return };
+    let disk = Disk::open(&mount.path(), false).unwrap();
+    let file = partial(&disk, id(12, LEN)).unwrap();
+    let geometry = Geometry::new(LEN);
+    let first = geometry.chunk(0).unwrap();
+    file.write(first, &chunk(&geometry, first)).unwrap();
+    file.checkpoint().unwrap();
+    let full = std::fs::write(mount.path().join("filler"), vec![1; 8 << 20]);
+    assert!(full.is_err(), "the file system is full now");
+    let refused = write_all(&file, LEN).unwrap_err();
+    assert!(matches!(refused, StoreError::NoSpace { needed, .. } if needed > 0), "{refused}");
+    let small: Vec<_> = (0..5).map(|i| (name(&format!("f{i}")), id(0, 9000), vec![1; 9000])).collect();
+    for result in disk.write_small(&small) {
+        assert!(matches!(result, Err(StoreError::NoSpace { .. })), "{result:?}");
+    }
+    assert!(!mount.path().join("f0").exists());
+    drop(file);
+    std::fs::remove_file(mount.path().join("filler")).unwrap();
+    let file = partial(&disk, id(12, LEN)).unwrap();
+    assert_eq!(file.resumed(), 1);
+    write_all(&file, LEN).unwrap();
+    file.finish(&[name("f")]).unwrap();
+}
+
+#[test]
+fn a_read_only_file_system_is_told() {
+    let Some(mount) = Mount::new("4m") else { return };
+    let disk = Disk::open(&mount.path(), false).unwrap();
+    let file = partial(&disk, id(13, LEN)).unwrap();
+    write_all(&file, LEN).unwrap();
+    file.kill();
+    mount.remount("ro");
+    for refused in [
+        partial(&disk, id(13, LEN)).map(drop).unwrap_err(),
+        partial(&disk, id(14, LEN)).map(drop).unwrap_err(),
+        disk.write_small(&[(name("f"), id(0, 1), vec![1])]).remove(0).unwrap_err(),
+        Disk::open(&mount.path().join("new"), true).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
+    }
+    mount.remount("rw");
+    partial(&disk, id(13, LEN)).unwrap();
+}
+
+#[test]
+fn the_wrong_length_is_seen_without_reading() {
+    let (dir, disk) = tempdir();
+    std::fs::write(dir.path().join("f"), b"12345").unwrap();
+    // Hashing would say no as well; that it is not even tried shows in the time for a file of holes.
+    File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
+    assert!(!disk.holds(&name("huge"), &id(0, 5)));
+    assert!(!disk.holds(&name("f"), &id(0, 6)));
+    assert!(!disk.holds(&name("missing"), &id(0, 5)));
+    assert!(disk.free_bytes().unwrap() > 0);
+}

@@ -1,0 +1,187 @@
+//! Why local storage failed.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+/// Why local storage failed. Each message names the path, the cause and the next step on one line. All of them leave
+/// a state that a later download continues from.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system has not enough room.
+    #[error("no space for {}: {}", .path.display(), Room(*.needed, *.free))]
+    NoSpace {
+        /// What was to be written.
+        path: PathBuf,
+        /// Bytes still to be allocated; 0 if unknown.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The user's or project's quota is used up.
+    #[error("disk quota used up at {}; free some space or choose another directory (--dir)", .path.display())]
+    Quota {
+        /// What was to be written.
+        path: PathBuf,
+    },
+    /// The file system is mounted read-only.
+    #[error("{} is on a read-only file system; remount it or choose another directory (--dir)", .path.display())]
+    ReadOnly {
+        /// What was to be written.
+        path: PathBuf,
+    },
+    /// The user may not write, or read, there.
+    #[error("no permission for {}; change its owner or mode, or choose another directory (--dir)", .path.display())]
+    Permission {
+        /// What was refused.
+        path: PathBuf,
+    },
+    /// The directory does not exist.
+    #[error("directory {} does not exist; create it or choose another one (--dir)", .path.display())]
+    MissingDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something that is no directory has its name.
+    #[error("{} is not a directory; choose another one (--dir)", .path.display())]
+    NotADirectory {
+        /// What lies there.
+        path: PathBuf,
+    },
+    /// Another download, in this process or another, writes the same partial file.
+    #[error("another download writes {}; wait for it or choose another directory (--dir)", .path.display())]
+    Busy {
+        /// The partial file.
+        path: PathBuf,
+    },
+    /// Something of another kind has the name: a directory where a file goes, or a file or symlink where a directory
+    /// is needed.
+    #[error("{by} is in the way at {}; move it away or choose another directory (--dir)", .path.display())]
+    NameTaken {
+        /// The name.
+        path: PathBuf,
+        /// What lies there, such as `a directory`.
+        by: &'static str,
+    },
+    /// The file was to be put in place with chunks missing.
+    #[error("{} is not whole: {missing} chunks missing; download it again to resume", .path.display())]
+    NotWhole {
+        /// The partial file.
+        path: PathBuf,
+        /// Chunks that it lacks.
+        missing: u32,
+    },
+    /// Anything else that the system says.
+    #[error("cannot use {}: {source}; check the disk and run again, what arrived is kept", .path.display())]
+    Io {
+        /// What was used.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// The error for `source`, which the system gave for `path`.
+    pub(crate) fn at(path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        let (path, source) = (path.as_ref().to_path_buf(), source.into());
+        match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC) => StoreError::NoSpace { path, needed: 0, free: 0 },
+            Some(Errno::DQUOT) => StoreError::Quota { path },
+            Some(Errno::ROFS) => StoreError::ReadOnly { path },
+            Some(Errno::ACCESS | Errno::PERM) => StoreError::Permission { path },
+            Some(Errno::ISDIR) => StoreError::NameTaken { path, by: "a directory" },
+            Some(Errno::NOTDIR) => StoreError::NameTaken { path, by: "a file" },
+            Some(Errno::LOOP) => StoreError::NameTaken { path, by: "a symlink" },
+            _ => StoreError::Io { path, source },
+        }
+    }
+
+    /// Adds the numbers to an error that says only that there is no space.
+    pub(crate) fn with_room(self, needed: u64, free: u64) -> Self {
+        match self {
+            StoreError::NoSpace { path, needed: 0, .. } => StoreError::NoSpace { path, needed, free },
+            other => other,
+        }
+    }
+}
+
+/// The same error once more: what failed in the background is told to everyone who asks.
+pub(crate) fn again(e: &io::Error) -> io::Error {
+    e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
+}
+
+/// How much space is needed, free and missing.
+struct Room(u64, u64);
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Room(needed, free) = *self;
+        let missing = needed.saturating_sub(free);
+        if missing > 0 {
+            write!(f, "{needed} bytes needed, {free} free, {missing} missing ({}); ", Human(missing))?;
+        } else {
+            f.write_str("the disk is full; ")?;
+        }
+        f.write_str("free some space or choose another directory (--dir)")
+    }
+}
+
+/// Bytes in the largest binary unit of which there is at least one.
+struct Human(u64);
+
+impl fmt::Display for Human {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        let mut unit = "B";
+        for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
+            if value < 1024.0 {
+                break;
+            }
+            (value, unit) = (value / 1024.0, next);
+        }
+        write!(f, "{value:.1} {unit}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errno: Errno) -> StoreError {
+        StoreError::at("/d/x", errno)
+    }
+
+    #[test]
+    fn what_the_system_says_gets_its_own_error() {
+        assert!(matches!(of(Errno::NOSPC), StoreError::NoSpace { .. }));
+        assert!(matches!(of(Errno::DQUOT), StoreError::Quota { .. }));
+        assert!(matches!(of(Errno::ROFS), StoreError::ReadOnly { .. }));
+        assert!(matches!(of(Errno::ACCESS), StoreError::Permission { .. }));
+        assert!(matches!(of(Errno::ISDIR), StoreError::NameTaken { by: "a directory", .. }));
+        assert!(matches!(of(Errno::LOOP), StoreError::NameTaken { by: "a symlink", .. }));
+        assert!(matches!(of(Errno::IO), StoreError::Io { .. }));
+    }
+
+    #[test]
+    fn messages_are_one_line_with_thing_cause_and_next_step() {
+        let full = of(Errno::NOSPC).with_room(3 << 30, 1 << 30).to_string();
+        assert_eq!(
+            full,
+            "no space for /d/x: 3221225472 bytes needed, 1073741824 free, 2147483648 missing (2.0 GiB); free some \
+             space or choose another directory (--dir)"
+        );
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::ACCESS, Errno::IO, Errno::ISDIR] {
+            let text = of(errno).to_string();
+            assert!(text.contains("/d/x") && text.contains("; ") && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_told_again_is_the_same() {
+        assert_eq!(again(&io::Error::from(Errno::IO)).raw_os_error(), Some(Errno::IO.raw_os_error()));
+        assert_eq!(again(&io::Error::from(io::ErrorKind::UnexpectedEof)).kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,429 @@
+//! A volume in memory that forgets what was not synced when the power fails. For tests only.
+//!
+//! It is as unkind as a disk may be: of the unsynced writes of a file any subset survives, each perhaps only in part;
+//! of the unsynced changes of names a prefix survives, independently of the content; the numbers of removed files are
+//! given out again at once.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::content::RelPath;
+use crate::store::StoreError;
+use crate::store::storage::{Stat, Storage, Volume};
+
+/// The volume. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    world: Arc<Mutex<World>>,
+}
+
+#[derive(Debug)]
+struct World {
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    pending_names: Vec<NameChange>,
+    files: BTreeMap<u64, Content>,
+    /// Changes that still succeed; after that the power is gone and everything fails.
+    steps_left: u64,
+    fail_syncs: bool,
+    free: u64,
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Link(String, u64),
+    Unlink(String),
+    Rename(String, String),
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+    locked: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    world: Arc<Mutex<World>>,
+    inode: u64,
+}
+
+/// A small generator, so that a seed names a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n.max(1)
+    }
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        let world = World {
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            pending_names: Vec::new(),
+            files: BTreeMap::new(),
+            steps_left: u64::MAX,
+            fail_syncs: false,
+            free: u64::MAX,
+        };
+        Memory { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// The power fails after so many more changes.
+    pub(crate) fn cut_after(&self, steps: u64) {
+        self.lock().steps_left = steps;
+    }
+
+    /// From now on every sync of a file fails, as on a broken disk.
+    pub(crate) fn break_syncs(&self) {
+        self.lock().fail_syncs = true;
+    }
+
+    pub(crate) fn set_free(&self, bytes: u64) {
+        self.lock().free = bytes;
+    }
+
+    /// Puts a durable file there.
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
+        let mut world = self.lock();
+        let inode = world.new_inode();
+        let content = Content { bytes: bytes.to_vec(), durable: bytes.to_vec(), ..Content::default() };
+        world.files.insert(inode, content);
+        world.names.insert(name.into(), inode);
+        world.durable_names.insert(name.into(), inode);
+    }
+
+    /// What lies under a name, as a process sees it.
+    pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let world = self.lock();
+        world.names.get(name).map(|inode| world.files[inode].bytes.clone())
+    }
+
+    pub(crate) fn own_names(&self) -> Vec<String> {
+        self.lock().names.keys().filter(|n| n.starts_with(OWN)).cloned().collect()
+    }
+
+    /// The process is killed: locks end, everything written stays.
+    pub(crate) fn after_kill(&self) -> Memory {
+        let mut world = self.lock();
+        world.steps_left = u64::MAX;
+        world.files.values_mut().for_each(|f| f.locked = false);
+        drop(world);
+        self.clone()
+    }
+
+    /// The disk as found after the power failed.
+    pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Memory {
+        let world = self.lock();
+        let mut names = world.durable_names.clone();
+        let survive = rng.below(world.pending_names.len() as u64 + 1) as usize;
+        world.pending_names[..survive].iter().for_each(|c| c.apply(&mut names));
+        let next = Memory::new();
+        let mut new = next.lock();
+        for inode in names.values() {
+            let file = &world.files[inode];
+            let mut bytes = file.durable.clone();
+            for change in &file.pending {
+                match (rng.below(3), change) {
+                    (0, _) => (),
+                    (1, Change::Write(at, data)) => {
+                        let half = rng.below(data.len() as u64 + 1) as usize;
+                        Change::Write(*at, data[..half].to_vec()).apply(&mut bytes);
+                    }
+                    _ => change.apply(&mut bytes),
+                }
+            }
+            new.files.insert(*inode, Content { durable: bytes.clone(), bytes, ..Content::default() });
+        }
+        (new.names, new.durable_names) = (names.clone(), names);
+        drop(new);
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, inode: u64) -> Arc<dyn Storage> {
+        Arc::new(MemoryFile { world: self.world.clone(), inode })
+    }
+
+    fn place_one(&self, own: &str, path: &RelPath) -> io::Result<()> {
+        let mut world = self.lock();
+        world.step()?;
+        world.change(NameChange::Rename(own_name(own), path.as_str().into()))
+    }
+}
+
+impl World {
+    fn step(&mut self) -> io::Result<()> {
+        self.steps_left = self.steps_left.saturating_sub(1);
+        if self.steps_left == 0 { Err(io::Error::other("power is gone")) } else { Ok(()) }
+    }
+
+    fn new_inode(&self) -> u64 {
+        // A number is free once no name, durable or not, means it; open files keep it in `files` meanwhile, which is
+        // unkind to nobody but the test itself.
+        let used = |n: &u64| self.names.values().chain(self.durable_names.values()).any(|i| i == n);
+        (1..).find(|n| !used(n)).unwrap_or_default()
+    }
+
+    fn change(&mut self, change: NameChange) -> io::Result<()> {
+        if let NameChange::Unlink(from) | NameChange::Rename(from, _) = &change
+            && !self.names.contains_key(from)
+        {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+        Ok(())
+    }
+
+    /// A sync of one directory makes durable all changes up to its last one, as file systems with a journal do.
+    fn sync_names(&mut self, mut concerns: impl FnMut(&NameChange) -> bool) {
+        let upto = self.pending_names.iter().rposition(&mut concerns).map_or(0, |i| i + 1);
+        for change in self.pending_names.drain(..upto) {
+            change.apply(&mut self.durable_names);
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Link(name, inode) => {
+                names.insert(name.clone(), *inode);
+            }
+            NameChange::Unlink(name) => {
+                names.remove(name);
+            }
+            NameChange::Rename(from, to) => {
+                if let Some(inode) = names.remove(from) {
+                    names.insert(to.clone(), inode);
+                }
+            }
+        }
+    }
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Change::Write(at, data) => {
+                let end = *at as usize + data.len();
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[*at as usize..end].copy_from_slice(data);
+            }
+            Change::SetLen(len) => bytes.resize(*len as usize, 0),
+        }
+    }
+}
+
+impl MemoryFile {
+    fn with<R>(&self, act: impl FnOnce(&mut Content) -> R) -> R {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        act(world.files.entry(self.inode).or_default())
+    }
+
+    fn step(&self) -> io::Result<()> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner).step()
+    }
+
+    fn change(&self, change: Change) {
+        self.with(|f| {
+            change.apply(&mut f.bytes);
+            f.pending.push(change);
+        });
+    }
+}
+
+impl Storage for MemoryFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let step = self.step();
+        // The power fails in the middle of a write.
+        let upto = if step.is_ok() { bytes.len() } else { bytes.len() / 2 };
+        self.change(Change::Write(offset, bytes[..upto].to_vec()));
+        step
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.with(|f| {
+            let bytes = f.bytes.get(offset as usize..).and_then(|b| b.get(..into.len()));
+            bytes.map(|b| into.copy_from_slice(b)).ok_or(io::ErrorKind::UnexpectedEof.into())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.step()?;
+        if self.world.lock().unwrap_or_else(PoisonError::into_inner).fail_syncs {
+            // What could not be written back is dropped, and the next sync would not tell.
+            self.with(|f| f.pending.clear());
+            return Err(rustix::io::Errno::IO.into());
+        }
+        self.with(|f| {
+            f.durable.clone_from(&f.bytes);
+            f.pending.clear();
+        });
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.step()?;
+        self.change(Change::SetLen(len));
+        Ok(())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        let len = self.with(|f| f.bytes.len() as u64);
+        Ok(Stat { len, allocated: len, inode: self.inode })
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        Ok(self.with(|f| !std::mem::replace(&mut f.locked, true)))
+    }
+
+    fn unlock(&self) {
+        self.with(|f| f.locked = false);
+    }
+}
+
+impl Volume for Memory {
+    fn make_own(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        let inode = self.lock().names.get(&own_name(name)).copied();
+        Ok(inode.map(|i| self.handle(i)))
+    }
+
+    fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        let name = own_name(name);
+        let mut world = self.lock();
+        if world.names.contains_key(&name) {
+            return Ok(None);
+        }
+        let inode = world.new_inode();
+        let done = world.step().and_then(|()| {
+            world.files.insert(inode, Content::default());
+            world.change(NameChange::Link(name, inode))
+        });
+        drop(world);
+        done.map(|()| Some(self.handle(inode)))
+    }
+
+    fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.lock().names.get(&own_name(name)).copied())
+    }
+
+    fn remove_own(&self, name: &str) -> io::Result<bool> {
+        let mut world = self.lock();
+        world.step()?;
+        match world.change(NameChange::Unlink(own_name(name))) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn sync_own(&self) -> io::Result<()> {
+        let mut world = self.lock();
+        world.step()?;
+        world.sync_names(|c| match c {
+            NameChange::Link(n, _) | NameChange::Unlink(n) | NameChange::Rename(n, _) => n.starts_with(OWN),
+        });
+        Ok(())
+    }
+
+    fn sync_files(&self) -> io::Result<()> {
+        let mut world = self.lock();
+        world.step()?;
+        for file in world.files.values_mut() {
+            file.durable.clone_from(&file.bytes);
+            file.pending.clear();
+        }
+        Ok(())
+    }
+
+    fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
+        let done: Vec<_> = moves.iter().map(|(own, path)| self.place_one(own, path)).collect();
+        let mut world = self.lock();
+        let synced = world.step();
+        if synced.is_ok() {
+            world.sync_names(|c| matches!(c, NameChange::Rename(..)));
+        }
+        let again = |e: &io::Error| crate::store::error::again(e);
+        done.into_iter()
+            .zip(moves)
+            .map(|(d, (_, p))| {
+                d.and(synced.as_ref().map(|_| ()).map_err(again)).map_err(|e| StoreError::at(p.as_str(), e))
+            })
+            .collect()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.lock().free)
+    }
+
+    fn tidy(&self) {}
+
+    fn path_of_own(&self, name: &str) -> PathBuf {
+        own_name(name).into()
+    }
+
+    fn path_of(&self, path: &RelPath) -> PathBuf {
+        path.as_str().into()
+    }
+}
+
+/// What the name of an own file is in the flat list of names.
+pub(crate) fn own_name(name: &str) -> String {
+    format!("{OWN}{name}")
+}
+
+const OWN: &str = ".gpb/";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synced_content_under_a_synced_name_survives_and_nothing_else_must() {
+        let (mut lost_content, mut lost_name) = (false, false);
+        for seed in 0..50 {
+            let volume = Memory::new();
+            let file = volume.create_own("a").unwrap().unwrap();
+            file.write_at(0, b"durable").unwrap();
+            file.sync().unwrap();
+            volume.sync_own().unwrap();
+            file.write_at(7, b"+more").unwrap();
+            volume.create_own("b").unwrap();
+            let after = volume.after_power_loss(&mut Rng(seed));
+            let content = after.content(".gpb/a").unwrap();
+            assert!(content.starts_with(b"durable"), "seed {seed}");
+            lost_content |= content.len() < 12;
+            lost_name |= after.content(".gpb/b").is_none();
+        }
+        assert!(lost_content && lost_name);
+    }
+}

@@ -1,0 +1,265 @@
+//! The picker under a virtual clock.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::content::Geometry;
+
+fn check(p: &ChunkPicker) {
+    assert_eq!(p.missing() + p.in_flight.len() as u32 + p.have, p.len());
+    assert_eq!(p.by_age.len(), p.in_flight.len());
+    assert_eq!(p.ends.last().copied().unwrap_or(0), p.missing());
+    let mut start = 0;
+    for (copies, &end) in p.ends.iter().enumerate() {
+        for at in start..end {
+            let chunk = p.order[at as usize];
+            assert_eq!(p.place[chunk as usize], at);
+            assert_eq!(p.copies[chunk as usize] as usize, copies, "chunk {chunk} in the wrong group");
+        }
+        start = end;
+    }
+    for chunk in 0..p.len() {
+        let holders = p.peers.values().filter(|s| s.holds.as_ref().is_some_and(|b| b.get(chunk))).count();
+        assert_eq!(p.copies[chunk as usize] as usize, holders);
+        match p.place[chunk as usize] {
+            IN_FLIGHT => {
+                let (a, b) = p.in_flight[&chunk];
+                assert!(b.is_none_or(|b| b.peer != a.peer));
+                assert!(p.by_age.contains(&(latest(a, b), chunk)));
+            }
+            HAVE => assert!(!p.in_flight.contains_key(&chunk)),
+            at => assert_eq!(p.order[at as usize], chunk),
+        }
+    }
+    for s in p.peers.values() {
+        let wanted = s.holds.as_ref().map_or(0, |b| p.order.iter().filter(|&&c| b.get(c)).count());
+        assert_eq!(s.wanted as usize, wanted);
+    }
+}
+
+fn bits(len: u32, on: impl Fn(u32) -> bool) -> Bitfield {
+    let mut b = Bitfield::empty(len);
+    let g = Geometry::new(len as u64 * if len > 4096 { 2 << 20 } else { 256 << 10 });
+    assert_eq!(g.chunk_count(), len);
+    g.chunks().filter(|c| on(c.get())).for_each(|c| assert!(b.insert(c)));
+    b
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Complete(u16),
+    Partial(u16, u64),
+    Have(u16, u32),
+    Remove(u16),
+    Acquire(u16),
+    Done(u16),
+    Fail(u16),
+    Bad(u16),
+    Want(u32),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let peer = || 0u16..5;
+    let step = prop_oneof![
+        1 => peer().prop_map(Step::Complete),
+        1 => (peer(), any::<u64>()).prop_map(|(p, m)| Step::Partial(p, m)),
+        1 => (peer(), 0u32..70).prop_map(|(p, c)| Step::Have(p, c)),
+        1 => peer().prop_map(Step::Remove),
+        6 => peer().prop_map(Step::Acquire),
+        4 => peer().prop_map(Step::Done),
+        1 => peer().prop_map(Step::Fail),
+        1 => peer().prop_map(Step::Bad),
+        1 => (0u32..70).prop_map(Step::Want),
+        2 => (0u64..400).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+proptest! {
+    #[test]
+    fn every_chunk_is_in_exactly_one_state_whatever_happens(len in 0u32..70, seed: u64, steps in steps()) {
+        let mut p = ChunkPicker::new(len, seed);
+        let mut now = Instant::now();
+        let mut asked: HashMap<u16, Vec<u32>> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Complete(h) => p.add_complete(PeerHandle(h)),
+                Step::Partial(h, m) => p.add_partial(PeerHandle(h), &bits(len, |c| m.rotate_left(c) & 1 == 1)),
+                Step::Have(h, c) => p.add_have(PeerHandle(h), c),
+                Step::Remove(h) => p.remove_peer(PeerHandle(h)),
+                Step::Acquire(h) => {
+                    if let Some(c) = p.acquire(PeerHandle(h), now) {
+                        let holds = &p.peers[&PeerHandle(h)].holds;
+                        prop_assert!(holds.as_ref().is_none_or(|b| b.get(c)));
+                        asked.entry(h).or_default().push(c);
+                    }
+                }
+                Step::Done(h) => {
+                    if let Some(c) = asked.get_mut(&h).and_then(Vec::pop) {
+                        p.complete(c, PeerHandle(h), now);
+                        prop_assert_eq!(p.state(c), Some(ChunkState::Have));
+                    }
+                }
+                Step::Fail(h) => p.release_peer(PeerHandle(h)),
+                Step::Bad(h) => {
+                    if let Some(c) = asked.get_mut(&h).and_then(Vec::pop) {
+                        p.reject(c, PeerHandle(h));
+                    }
+                }
+                Step::Want(c) => p.want(c),
+                Step::Wait(ms) => now += MS * ms as u32,
+            }
+            check(&p);
+        }
+    }
+
+    /// Peers of different speed, of which some die, against a virtual clock: it always ends while a whole one lives,
+    /// and only what was stolen or asked of two is fetched twice.
+    #[test]
+    fn a_swarm_with_failing_peers_ends(len in 1u32..300, seed: u64, speeds in prop::collection::vec(1u64..500, 1..8)) {
+        let mut p = ChunkPicker::new(len, seed);
+        let start = Instant::now();
+        let mut now = start;
+        let mut queues: Vec<Vec<(Instant, u32)>> = vec![Vec::new(); speeds.len()];
+        let mut random = seed;
+        for h in 0..speeds.len() {
+            if h == 0 {
+                p.add_complete(PeerHandle(0));
+            } else {
+                let mask = next_random(&mut random);
+                p.add_partial(PeerHandle(h as u16), &bits(len, |c| mask.rotate_left(c) & 3 > 0));
+            }
+        }
+        let (mut fetched, mut twice) = (0, 0);
+        while !p.is_done() {
+            for (h, queue) in queues.iter_mut().enumerate() {
+                let peer = PeerHandle(h as u16);
+                while let Some(&(due, chunk)) = queue.first().filter(|(due, _)| *due <= now) {
+                    queue.remove(0);
+                    let done = p.complete(chunk, peer, due);
+                    fetched += 1;
+                    twice += (!done.fresh) as u32;
+                }
+                if h > 0 && next_random(&mut random) % 200 == 0 {
+                    p.release_peer(peer);
+                    queue.clear();
+                }
+                while queue.len() < 3 {
+                    let Some(chunk) = p.acquire(peer, now) else { break };
+                    let from = queue.last().map_or(now, |q| q.0);
+                    queue.push((from + MS * speeds[h] as u32, chunk));
+                }
+            }
+            now += MS;
+            prop_assert!(now - start < MS * (len * 500 + 10_000), "seed {seed}: no end");
+        }
+        check(&p);
+        prop_assert_eq!(fetched - twice, len);
+    }
+}
+
+#[test]
+fn nothing_is_fetched_twice_among_equals() {
+    let mut p = ChunkPicker::new(1000, 7);
+    let mut now = Instant::now();
+    (0..4).for_each(|h| p.add_complete(PeerHandle(h)));
+    let mut seen = std::collections::HashSet::new();
+    while p.missing() > 0 {
+        let chunks: Vec<_> = (0..4).filter_map(|h| Some((h, p.acquire(PeerHandle(h), now)?))).collect();
+        now += MS * 5;
+        for (h, c) in chunks {
+            assert!(seen.insert(c), "chunk {c} twice");
+            assert!(p.complete(c, PeerHandle(h), now).fresh);
+        }
+    }
+    assert!(p.is_done());
+}
+
+#[test]
+fn the_rarest_comes_first_and_ties_differ_by_seed() {
+    let mut firsts = std::collections::HashSet::new();
+    for seed in 0..20 {
+        let mut p = ChunkPicker::new(100, seed);
+        p.add_complete(PeerHandle(0));
+        p.add_partial(PeerHandle(1), &bits(100, |c| c != 42 && c != 77));
+        let rare =
+            [p.acquire(PeerHandle(0), Instant::now()).unwrap(), p.acquire(PeerHandle(0), Instant::now()).unwrap()];
+        assert!(rare.contains(&42) && rare.contains(&77), "{rare:?}");
+        firsts.insert(p.acquire(PeerHandle(1), Instant::now()).unwrap());
+    }
+    assert!(firsts.len() > 5);
+}
+
+#[test]
+fn a_peer_with_few_of_many_chunks_gives_them_all() {
+    let mut p = ChunkPicker::new(100_000, 3);
+    p.add_partial(PeerHandle(0), &bits(100_000, |c| c % 9973 == 5));
+    let got = std::iter::from_fn(|| p.acquire(PeerHandle(0), Instant::now())).count();
+    assert_eq!(got, 11);
+}
+
+#[test]
+fn at_most_two_are_asked_and_the_hung_give_way() {
+    let mut p = ChunkPicker::new(2, 1);
+    let t = Instant::now();
+    (0..4).for_each(|h| p.add_complete(PeerHandle(h)));
+    let hung = p.acquire(PeerHandle(0), t).unwrap();
+    let quick = p.acquire(PeerHandle(1), t).unwrap();
+    p.complete(quick, PeerHandle(1), t + MS * 10);
+    assert_eq!(p.acquire(PeerHandle(1), t + MS * 11), None, "too early to be suspicious");
+    assert_eq!(p.acquire(PeerHandle(1), t + MS * 30), Some(hung));
+    assert_eq!(p.acquire(PeerHandle(2), t + MS * 31), None, "two are enough");
+    assert_eq!(p.acquire(PeerHandle(2), t + MS * 300), Some(hung), "both hang");
+    let Some(ChunkState::InFlight(a, Some(b))) = p.state(hung) else { panic!("{:?}", p.state(hung)) };
+    assert_eq!((a.peer, b.peer), (PeerHandle(1), PeerHandle(2)));
+    let done = p.complete(hung, PeerHandle(0), t + MS * 301);
+    assert!(done.fresh && p.is_done(), "late bytes that are right are as good as any");
+    assert_eq!(done.others, [Some(PeerHandle(1)), Some(PeerHandle(2))]);
+}
+
+#[test]
+fn rejected_chunks_are_asked_of_others() {
+    let mut p = ChunkPicker::new(1, 1);
+    let t = Instant::now();
+    p.add_complete(PeerHandle(0));
+    assert_eq!(p.acquire(PeerHandle(0), t), Some(0));
+    p.reject(0, PeerHandle(0));
+    assert_eq!(p.acquire(PeerHandle(0), t), None);
+    p.add_complete(PeerHandle(1));
+    assert_eq!(p.acquire(PeerHandle(1), t), Some(0));
+    check(&p);
+}
+
+#[test]
+fn resuming_asks_only_for_the_rest() {
+    let mut p = ChunkPicker::resuming(&bits(50, |c| c % 2 == 0), 9);
+    p.add_complete(PeerHandle(0));
+    check(&p);
+    let mut got: Vec<u32> = std::iter::from_fn(|| p.acquire(PeerHandle(0), Instant::now())).collect();
+    got.sort_unstable();
+    assert_eq!(got, (0..50).filter(|c| c % 2 == 1).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_largest_file_with_64_peers_is_quick() {
+    let len = crate::limits::CHUNKS_MAX as u32;
+    let begin = Instant::now();
+    let mut p = ChunkPicker::new(len, 5);
+    (0..32).for_each(|h| p.add_complete(PeerHandle(h)));
+    (32..64).for_each(|h| p.add_have(PeerHandle(h), h as u32 * 7));
+    let mut now = begin;
+    let mut n = 0;
+    while !p.is_done() {
+        now += Duration::from_micros(1);
+        let peer = PeerHandle((n % 32) as u16);
+        let chunk = p.acquire(peer, now).unwrap();
+        p.complete(chunk, peer, now);
+        n += 1;
+    }
+    assert_eq!(n, len);
+    // Linear work takes well under a second; anything quadratic takes hours.
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+}
