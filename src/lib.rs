@@ -1,4 +1,36 @@
-//! GPB spreads files over a local network.
+//! GPB spreads files over a local network, with nobody to set up.
+//!
+//! Each peer shares a directory; peers find each other by signed multicast; a client fetches a file from all peers that
+//! hold it at once and verifies every chunk. Sessions are TLS 1.3 between Ed25519 keys. Everything is blocking and runs
+//! on threads: there is no async runtime, and none is needed.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use gpb::{Node, Share};
+//!
+//! let node = Node::builder().dir("/data").share(Share::Nothing).start()?;
+//! for file in node.list(&["models/**"], Duration::from_secs(2))? {
+//!     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
+//! }
+//! let report = node.fetch(&["models/weights.bin"])?.wait()?;
+//! println!("{} bytes from {} peers", report.bytes, report.peers.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Floors
+//!
+//! A module imports only from lower floors. Floors 0 to 3 are pure: no I/O, no threads, no clock.
+//!
+//! | floor | modules | what for |
+//! |---|---|---|
+//! | 0 | [`limits`] | every bound, port and interval |
+//! | 1 | [`content`], [`identity`] | what is shared; who shares it |
+//! | 2 | [`proto`] | bytes to values and back; the wire |
+//! | 3 | [`swarm`] | whom to ask for what next |
+//! | 4 | [`store`], [`net`], [`runtime`] | disks, sockets, threads and key files |
+//! | 5 | [`share`], [`discovery`], [`server`], [`client`] | the services; they meet only through lower floors |
+//! | 6 | [`node`] | the front door |
+//! | 7 | `cli` | the programs' command line (feature `cli`) |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(unreachable_pub, rust_2018_idioms)]
@@ -18,3 +50,10 @@ pub mod server;
 pub mod share;
 pub mod store;
 pub mod swarm;
+
+pub use client::{FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
+pub use content::{Digest, FileId, Pattern, RelPath, Root};
+pub use identity::{Keypair, PeerId};
+pub use node::{Config, Fetch, KeySource, Node, NodeBuilder, Share, StartError, Stopper};
+pub use store::StoreError;
+pub use swarm::Event;

@@ -374,7 +374,7 @@ fn a_read_only_file_system_is_told() {
 fn the_wrong_length_is_seen_without_reading() {
     let (dir, disk) = tempdir();
     std::fs::write(dir.path().join("f"), b"12345").unwrap();
-    // Hashing would say no as well; that it is not even tried shows in the time for a file of holes.
+    // Hashing a file of holes of this length would take hours.
     File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
     assert!(!disk.holds(&name("huge"), &id(0, 5)));
     assert!(!disk.holds(&name("f"), &id(0, 6)));

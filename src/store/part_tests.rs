@@ -216,3 +216,18 @@ fn a_second_opener_is_told_so_until_the_first_lets_go() {
     part.close();
     open(&volume, id).unwrap();
 }
+
+#[test]
+fn a_finished_or_closed_file_is_not_kept_open_by_the_queue() {
+    let volume = Memory::new();
+    for finish in [true, false] {
+        let part = open(&volume, id(2)).unwrap();
+        write_all(&part).unwrap();
+        if finish {
+            part.finish(&[name("x")]).unwrap();
+        } else {
+            part.close();
+        }
+        assert_eq!(Arc::strong_count(&part), 1);
+    }
+}

@@ -177,9 +177,9 @@ impl ChunkPicker {
     }
 
     /// For a peer to which nothing missing is left: a chunk that somebody three times slower keeps back, or one in
-    /// flight for longer than this peer takes, to be asked of two.
+    /// flight for twice as long as this peer takes, to be asked of two.
     pub fn acquire_late(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
-        self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, 1, false))
+        self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, END_GAME, false))
     }
 
     /// The verified `chunk` came from `peer`, whether it was (still) asked or not.
@@ -404,6 +404,9 @@ const PROBES: usize = 48;
 const STEAL_EARLY: u32 = 10;
 /// A thief without new work steals from who is so many times slower.
 const STEAL_LATE: u32 = 3;
+/// In the end game a second peer is asked for what takes so many times as long as it should: most chunks in flight
+/// are nearly there, and asking for them too would be waste.
+const END_GAME: u32 = 2;
 /// Differences below this are noise.
 const CHUNK_TIME_MIN: Duration = Duration::from_millis(20);
 /// How long a chunk takes while nobody has a history.

@@ -155,7 +155,7 @@ const METER_MEMORY_S: f64 = 0.5;
 /// Delay that is assumed before one was seen.
 const DELAY_UNKNOWN: Duration = Duration::from_millis(10);
 /// Work that lies in front of a peer beyond what the round trip takes, so that it never waits for requests.
-const QUEUE_TIME: Duration = Duration::from_millis(30);
+const QUEUE_TIME: Duration = Duration::from_millis(15);
 /// Chunks in flight at first.
 const WINDOW_START: u64 = 4;
 /// Most bytes in flight on one connection, if that is at least two chunks.

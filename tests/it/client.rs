@@ -1,6 +1,7 @@
 //! The client against peers in this process that serve well or badly.
 
 mod fake;
+mod real;
 
 use std::fs;
 use std::sync::Arc;
@@ -117,7 +118,8 @@ fn one_file_comes_from_all_holders() {
 #[test]
 fn a_liar_is_named_told_and_dropped() {
     let f = file("x", 20 * MIB, 2);
-    let (good, liar) = (Fake::start(Manner::Slow(3), &[f.clone()]), Fake::start(Manner::Lies, &[f.clone()]));
+    let (good, liar) =
+        (Fake::start(Manner::Slow(3), std::slice::from_ref(&f)), Fake::start(Manner::Lies, std::slice::from_ref(&f)));
     let c = Client::new();
     c.meet(&[&good, &liar]);
     let report = c.get(&[&f.id.root.to_string()]).unwrap();
@@ -131,7 +133,10 @@ fn a_liar_is_named_told_and_dropped() {
 #[test]
 fn a_wrong_list_is_a_lie_too() {
     let f = file("x", 3 * MIB, 3);
-    let (good, liar) = (Fake::start(Manner::Honest, &[f.clone()]), Fake::start(Manner::LiesInLists, &[f.clone()]));
+    let (good, liar) = (
+        Fake::start(Manner::Honest, std::slice::from_ref(&f)),
+        Fake::start(Manner::LiesInLists, std::slice::from_ref(&f)),
+    );
     let c = Client::new();
     c.meet(&[&liar]);
     let download = c.start(vec![target(&f)]);
@@ -144,7 +149,7 @@ fn a_wrong_list_is_a_lie_too() {
 fn only_liars_left_is_an_error_of_its_own() {
     for (len, manner) in [(MIB, Manner::Lies), (1000, Manner::Lies), (MIB, Manner::LiesInLists)] {
         let f = file("x", len, 4);
-        let liars = [Fake::start(manner, &[f.clone()]), Fake::start(manner, &[f.clone()])];
+        let liars = [Fake::start(manner, std::slice::from_ref(&f)), Fake::start(manner, std::slice::from_ref(&f))];
         let c = Client::with(Duration::from_secs(1), None);
         c.meet(&[&liars[0], &liars[1]]);
         let e = c.get(&["x"]).unwrap_err();
@@ -157,7 +162,8 @@ fn only_liars_left_is_an_error_of_its_own() {
 #[test]
 fn a_silent_peer_does_not_hold_up_the_others() {
     let f = file("x", 16 * MIB, 5);
-    let (good, mute) = (Fake::start(Manner::Honest, &[f.clone()]), Fake::start(Manner::Stalls, &[f.clone()]));
+    let (good, mute) =
+        (Fake::start(Manner::Honest, std::slice::from_ref(&f)), Fake::start(Manner::Stalls, std::slice::from_ref(&f)));
     let c = Client::new();
     c.meet(&[&mute, &good]);
     let begin = Instant::now();
@@ -170,7 +176,7 @@ fn a_silent_peer_does_not_hold_up_the_others() {
 fn what_went_wrong_has_its_exit_code() {
     let f = file("x", MIB, 6);
     for (manner, code) in [(Manner::Stalls, 8), (Manner::Changes, 4), (Manner::Refuses, 9)] {
-        let peer = Fake::start(manner, &[f.clone()]);
+        let peer = Fake::start(manner, std::slice::from_ref(&f));
         let c = Client::with(Duration::from_millis(1500), None);
         c.meet(&[&peer]);
         let begin = Instant::now();
@@ -216,12 +222,13 @@ fn small_equal_and_empty_files_arrive_in_bulk() {
 #[test]
 fn peers_that_appear_join_and_those_that_die_are_replaced() {
     let f = file("x", 24 * MIB, 9);
-    let dying = Fake::start(Manner::Dies(20), &[f.clone()]);
+    let dying = Fake::start(Manner::Dies(20), std::slice::from_ref(&f));
     let c = Client::new();
     c.meet(&[&dying]);
     let download = c.start(vec![target(&f)]);
     until("it died", || dying.chunks() > 20);
-    let (a, b) = (Fake::start(Manner::Slow(3), &[f.clone()]), Fake::start(Manner::Half, &[f.clone()]));
+    let (a, b) =
+        (Fake::start(Manner::Slow(3), std::slice::from_ref(&f)), Fake::start(Manner::Half, std::slice::from_ref(&f)));
     c.meet(&[&a, &b]);
     let report = download.wait().unwrap();
     assert_eq!(c.content("x"), *f.bytes);
@@ -234,11 +241,11 @@ fn peers_that_appear_join_and_those_that_die_are_replaced() {
 fn what_came_before_an_end_is_not_fetched_again() {
     let f = file("x", 24 * MIB, 10);
     let c = Client::with(Duration::from_millis(1500), None);
-    let dying = Fake::start(Manner::Dies(40), &[f.clone()]);
+    let dying = Fake::start(Manner::Dies(40), std::slice::from_ref(&f));
     c.meet(&[&dying]);
     let found = c.start(vec![target(&f)]).wait().unwrap_err();
     assert!(matches!(found.exit_code(), 3 | 4 | 8), "{found}");
-    let slow = Fake::start(Manner::Slow(5), &[f.clone()]);
+    let slow = Fake::start(Manner::Slow(5), std::slice::from_ref(&f));
     c.meet(&[&slow]);
     let download = c.start(vec![target(&f)]);
     until("some more came", || download.progress().bytes_fetched > 2 * MIB as u64);
@@ -258,7 +265,10 @@ fn the_forged_twin_of_a_root_is_never_fetched() {
     let forged = File { id: FileId { root: real.id.root, len: 64 }, ..twin };
     let root: Root = real.id.root;
     for real_first in [true, false] {
-        let (a, b) = (Fake::start(Manner::Honest, &[real.clone()]), Fake::start(Manner::Honest, &[forged.clone()]));
+        let (a, b) = (
+            Fake::start(Manner::Honest, std::slice::from_ref(&real)),
+            Fake::start(Manner::Honest, std::slice::from_ref(&forged)),
+        );
         let c = Client::new();
         c.meet(&[if real_first { &a } else { &b }]);
         std::thread::scope(|s| {
@@ -275,7 +285,10 @@ fn the_forged_twin_of_a_root_is_never_fetched() {
 #[test]
 fn one_name_with_two_contents_is_for_the_user_to_decide() {
     let (one, two) = (file("n", 100, 12), file("n", 200, 13));
-    let (a, b) = (Fake::start(Manner::Honest, &[one.clone()]), Fake::start(Manner::Honest, &[two.clone()]));
+    let (a, b) = (
+        Fake::start(Manner::Honest, std::slice::from_ref(&one)),
+        Fake::start(Manner::Honest, std::slice::from_ref(&two)),
+    );
     let c = Client::new();
     c.meet(&[&a, &b]);
     let e = c.resolve(&["n"]).unwrap_err();
@@ -290,7 +303,7 @@ fn one_name_with_two_contents_is_for_the_user_to_decide() {
 #[test]
 fn the_download_limit_holds() {
     let f = file("x", 12 * MIB, 14);
-    let peer = Fake::start(Manner::Honest, &[f.clone()]);
+    let peer = Fake::start(Manner::Honest, std::slice::from_ref(&f));
     let c = Client::with(Duration::from_secs(10), Some(4 * MIB as u64));
     c.meet(&[&peer]);
     let report = c.get(&["x"]).unwrap();

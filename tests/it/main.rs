@@ -7,3 +7,4 @@ mod examples;
 mod floors;
 mod keys;
 mod merkle_oracle;
+mod server;

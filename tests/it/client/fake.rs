@@ -53,7 +53,9 @@ pub fn file(path: &str, len: usize, seed: u64) -> File {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = vec![0; len.next_multiple_of(8)];
     for word in bytes.chunks_exact_mut(8) {
-        (x ^= x << 13, x ^= x >> 7, x ^= x << 17);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
         word.copy_from_slice(&x.to_le_bytes());
     }
     bytes.truncate(len);

@@ -1,0 +1,107 @@
+//! The client against the real server of this crate.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use gpb::content::{Catalogue, Digest, Entry};
+use gpb::identity::Keypair;
+use gpb::net::Tls;
+use gpb::proto::{Announce, Flags, SignedAnnounce};
+use gpb::runtime::keystore::Trust;
+use gpb::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::server::{Server, ServerBounds, ServerConfig, listen};
+use gpb::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
+use gpb::swarm::{PeerTable, Via};
+
+use super::fake::{File, file};
+use super::{Client, MIB};
+
+/// A server over a directory with one file.
+struct Real {
+    keypair: Keypair,
+    server: Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Real {
+    fn start(f: &File) -> Self {
+        let keypair = Keypair::generate();
+        let dir = tempfile::tempdir().unwrap();
+        let shared = dir.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::write(shared.join(f.path.as_str()), &*f.bytes).unwrap();
+        let stamp = stamp_of(&fs::metadata(shared.join(f.path.as_str())).unwrap());
+        let index = Index::open(&dir.path().join("state"), &shared).unwrap();
+        let layer = f.layer.chunks_exact(32).map(|d| Digest(d.try_into().unwrap())).collect();
+        index.record(&[Hashed { path: f.path.clone(), indexed: Indexed { id: f.id, stamp }, layer }]);
+        let entry = Entry { path: f.path.clone(), id: f.id, stamp };
+        let server = Server::start(ServerConfig {
+            listeners: vec![listen(Some([127, 0, 0, 1].into()), 0).unwrap()],
+            tls: Tls::new(&keypair).unwrap(),
+            trust: Arc::new(Trust::open()),
+            network: "gpb".into(),
+            instance: 1,
+            agent: "test".into(),
+            catalogue: Arc::new(Latest::new(Catalogue::new(1, vec![entry]))),
+            reader: Some(Arc::new(Reader::open(&shared).unwrap())),
+            index: Some(Arc::new(index)),
+            shelf: Arc::new(Shelf::new()),
+            peers: Arc::new(Watched::new(PeerTable::new((keypair.peer_id(), 1)))),
+            announce: Arc::new(Vec::new),
+            report: Arc::new(|_| ()),
+            upload: Arc::new(Throttle::new(None)),
+            events: Events::channel().0,
+            shutdown: Shutdown::new(),
+            bounds: ServerBounds::default(),
+        });
+        Real { keypair, server: server.unwrap(), _dir: dir }
+    }
+
+    fn join(&self, table: &Watched<PeerTable>) {
+        let addr = self.server.addrs()[0];
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let announce = Announce {
+            version: 1,
+            network: "gpb".into(),
+            peer: self.keypair.peer_id(),
+            instance: 1,
+            seq: unix_ms,
+            ttl_s: 120,
+            port: addr.port(),
+            revision: 1,
+            flags: Flags::default(),
+        };
+        let signed = SignedAnnounce::seal(&announce, &self.keypair);
+        table.update(|t| t.upsert(&signed, &announce, addr, Via::Datagram, unix_ms, Instant::now())).unwrap();
+    }
+}
+
+fn fetch(len: usize, servers: usize) {
+    let f = file("x", len, 21);
+    let servers: Vec<_> = (0..servers).map(|_| Real::start(&f)).collect();
+    let c = Client::new();
+    servers.iter().for_each(|s| s.join(&c.ctx.peers));
+    let begin = Instant::now();
+    let report = c.get(&[&f.id.root.to_string()]).unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{servers} servers: {:.0} MiB/s {report:?}", len as f64 / MIB as f64 / seconds, servers = servers.len());
+    assert_eq!(c.content("x"), *f.bytes);
+    assert_eq!((report.bytes, report.retries), (f.id.len, 0));
+}
+
+#[test]
+fn files_of_all_sizes_come_from_real_servers() {
+    for len in [1, 262_144, 262_145, 33 * MIB + 5] {
+        fetch(len, 2);
+    }
+}
+
+/// Prints rates; run with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn rates_over_loopback() {
+    for servers in [1, 3] {
+        fetch(1 << 30, servers);
+    }
+}
