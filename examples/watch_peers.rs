@@ -5,8 +5,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use gpb::node::{Node, Share};
-use gpb::swarm::Event;
+use gpb::{Event, Node, Share};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
