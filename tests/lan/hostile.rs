@@ -23,8 +23,8 @@ fn random_bytes_on_the_tcp_port_do_no_harm() {
         ip = s.ip
     ));
     // A hundred that stay and say nothing.
-    let idle = format!("for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/27420; done; echo open; read _", s.ip);
-    let mut idle = enemy.spawn("bash", &["-c", &format!("exec < <(sleep 60); {idle}")]);
+    let idle = format!("for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/27420; done; echo open; exec sleep 60", s.ip);
+    let mut idle = enemy.spawn("bash", &["-c", &idle]);
     idle.wait_line(&["open"], secs(10));
     let out = lan.new_dir("out");
     Got::wait(get(&c, "a.bin", &out, &[]), secs(15)).expect(0);
