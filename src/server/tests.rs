@@ -481,8 +481,7 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
     let id = id_of(&bytes);
     let rig = Setup { upload: Some(100_000_000), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
     let count = Geometry::new(id.len).chunk_count();
-    let mut rounds: Vec<_> =
-        std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.host(h))).collect();
+    let mut rounds: Vec<_> = std::iter::once(2u8).chain(std::iter::repeat_n(3, 10)).map(|h| (h, rig.host(h))).collect();
     rounds.iter_mut().for_each(|(_, raw)| raw.hello());
     let end = Instant::now() + Duration::from_secs(2);
     let totals: Vec<(u8, u64)> = std::thread::scope(|scope| {

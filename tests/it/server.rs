@@ -76,13 +76,8 @@ impl Rig {
     fn dial(&self) -> Dialed {
         let tls = Tls::new(&Keypair::generate()).unwrap();
         let mut session = Dialed::dial(self.server.addrs()[0], Some(self.peer), &tls, SOON).unwrap();
-        let hello = Hello {
-            version: WIRE_VERSION,
-            network: "gpb".into(),
-            instance: 2,
-            announce: vec![],
-            agent: "test".into(),
-        };
+        let hello =
+            Hello { version: WIRE_VERSION, network: "gpb".into(), instance: 2, announce: vec![], agent: "test".into() };
         assert_eq!(ask(&mut session, &Request::Hello(hello)).0, Status::Ok);
         session
     }
