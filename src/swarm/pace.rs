@@ -147,6 +147,11 @@ impl Pace {
         self.news = Some(self.news.map_or(soonest, |at| at.min(soonest)));
     }
 
+    /// There may be new neighbours, since a network came up: asks as at start.
+    pub fn restart(&mut self, now: Instant) {
+        (self.started, self.burst, self.next, self.heard_any) = (now, 0, now, false);
+    }
+
     /// An announce of another host was heard.
     pub fn heard(&mut self, way: Way, now: Instant) {
         self.heard_any = true;
@@ -302,6 +307,17 @@ mod tests {
         assert_eq!((sent[6].1, sent[7].1), (Query, Broadcast), "and goes on so");
         assert!((9500..=12_000).contains(&sent[6].0), "{sent:?}");
         assert_eq!(pace.ttl_s(), 30);
+    }
+
+    #[test]
+    fn a_network_that_comes_up_is_asked_as_at_start() {
+        let t = Instant::now();
+        let mut pace = Pace::new(8, t);
+        run(&mut pace, 1, t, 5 * S);
+        pace.restart(t + 5 * S);
+        let sent = run(&mut pace, 1, t + 5 * S, S);
+        assert_eq!(sent[..3].iter().map(|s| s.0).collect::<Vec<_>>(), [0, 100, 500]);
+        assert_eq!(sent[0].1, Outgoing::QueryUnicast);
     }
 
     #[test]
