@@ -78,12 +78,12 @@ pub fn get(host: &Host, what: &str, dir: &Path, args: &[&str]) -> Process {
     client(host, &all)
 }
 
-/// Runs `gpb-client list` and returns its JSON lines.
+/// Runs `gpb-client list` and returns the files in its JSON lines.
 pub fn list(host: &Host, args: &[&str]) -> Vec<Value> {
     let mut all = vec!["list"];
     all.extend(args);
     let ended = client(host, &all).wait(secs(15));
-    json(&ended)
+    json(&ended).into_iter().filter(|v| v["event"].is_null()).collect()
 }
 
 /// Runs `gpb-client peers` and returns the keys in its JSON lines.

@@ -1,5 +1,7 @@
 //! Limits on what is sent and fetched. They are about time, so these tests measure it.
 
+use std::time::Instant;
+
 use crate::group::{Got, MIB, Server, assert_same, copies, get};
 use crate::net::{Host, Lan, secs};
 
@@ -49,9 +51,11 @@ fn a_limit_is_shared_by_all_who_fetch() {
     let _server = Server::start(&s, &dir, &["--upload-limit", "8MiB"]);
     let outs = ["o1", "o2"].map(|name| lan.new_dir(name));
     // Both fetch from the server alone: neither shares.
+    let started = Instant::now();
     let both = [get(&c1, "a.bin", &outs[0], &[]), get(&c2, "a.bin", &outs[1], &[])];
     let took = both.map(|p| Got::wait(p, secs(20)).expect(0).done()["seconds"].as_f64().unwrap());
-    let longest = took[0].max(took[1]);
-    assert!((5.4..=6.7).contains(&longest), "48 MiB at 8 MiB/s took {longest:.2} s");
-    assert!(took[0].min(took[1]) > 4.0, "one of the two was starved: {took:?}");
+    let all = started.elapsed().as_secs_f64();
+    assert!((5.4..=7.5).contains(&all), "48 MiB at 8 MiB/s took {all:.2} s");
+    // Alone it would have taken half as long; served alternately, both end at about the same time.
+    assert!(took[0].min(took[1]) > 4.0, "one of the two was starved: {took:?} s");
 }
