@@ -2,8 +2,8 @@
 # Shows GPB at work on this machine alone, network or not: three servers and a client that finds them by multicast,
 # fetches one file from all three at once and another that only one of them has, and compares both with the originals.
 #
-# Needs about 1.5 GB below ${TMPDIR:-/tmp} for a minute. Everything is removed at the end, and only the processes that
-# were started here are stopped.
+# Everything stays on the loopback interface. Needs about 1.5 GB below ${TMPDIR:-/tmp} for a minute, and removes it at
+# the end. Only the processes that were started here are stopped.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$root/scripts/programs.sh"
@@ -71,7 +71,7 @@ for name in $names; do
     [ "$name" != clara ] || cp "$work/originals/single.bin" "$work/$name/files/"
     "$bin/gpb-keygen" --out "$work/$name/key.pem" > /dev/null
     "$bin/gpb-server" --dir "$work/$name/files" --state "$work/$name/state" --key "$work/$name/key.pem" \
-        --network "$network" --port 0 --upload-limit 100MB > "$work/$name/out" 2> "$work/$name/log" &
+        --network "$network" --bind 127.0.0.1 --port 0 --upload-limit 100MB > "$work/$name/out" 2> "$work/$name/log" &
     pids="$pids $!"
     eval "pid_$name=$!"
 done
@@ -90,7 +90,7 @@ for name in $names; do
 done
 
 client() {
-    "$bin/gpb-client" "$@" --network "$network" --state "$work/client"
+    "$bin/gpb-client" "$@" --network "$network" --bind 127.0.0.1 --state "$work/client"
 }
 
 title 'gpb-client peers: who is there? (found by multicast, no address was given)'

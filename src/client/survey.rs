@@ -14,7 +14,9 @@ use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
 use crate::content::{FileId, Pattern, RelPath, Root};
 use crate::identity::PeerId;
-use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RETRY_MIN};
+use crate::limits::{
+    CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RESOLVE_MAX, RETRY_MIN,
+};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
 use crate::swarm::PeerRecord;
 
@@ -156,6 +158,10 @@ impl Tally {
         let end = begin + wait;
         match self.last_peer {
             Some(last) if self.pending == 0 && self.answered > 0 => end.min(last + LIST_QUIET),
+            // Those that refuse may not be all: others have a moment to appear.
+            _ if self.pending == 0 && self.answered == 0 => {
+                self.first_refusal.map_or(end, |at| end.min(at + RESOLVE_MAX))
+            }
             _ => end,
         }
     }

@@ -14,11 +14,13 @@ pub(super) struct Listener {
     beacon: Box<dyn Beacon>,
     pace: Pace,
     housekeep_at: Instant,
+    links_up: u64,
 }
 
 impl Listener {
     pub(super) fn new(shared: Arc<Shared>, beacon: Box<dyn Beacon>, now: Instant) -> Self {
-        Listener { shared, beacon, pace: Pace::new(rand::random(), now), housekeep_at: now + HOUSEKEEP }
+        let links_up = beacon.links_up();
+        Listener { shared, beacon, pace: Pace::new(rand::random(), now), housekeep_at: now + HOUSEKEEP, links_up }
     }
 
     /// The body of the thread; ends when the shutdown begins.
@@ -29,6 +31,9 @@ impl Listener {
             let now = Instant::now();
             if self.shared.announcer.take_change() {
                 self.pace.changed(now);
+            }
+            if std::mem::replace(&mut self.links_up, self.beacon.links_up()) < self.links_up {
+                self.pace.restart(now);
             }
             self.send_due(now);
             if now >= self.housekeep_at {

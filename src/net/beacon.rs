@@ -29,6 +29,9 @@ pub trait Beacon: Send {
 
     /// Over what this beacon sends and hears, for people.
     fn links(&self) -> Vec<Link>;
+
+    /// How many links have come up so far: when this grows, there may be new neighbours to ask.
+    fn links_up(&self) -> u64;
 }
 
 /// Wakes the thread that waits in a beacon. Never blocks.
@@ -169,6 +172,10 @@ impl Beacon for HubBeacon {
     fn links(&self) -> Vec<Link> {
         let (addr, group) = (self.addr.ip(), SocketAddr::from((crate::limits::GROUP_V4, crate::limits::PORT)));
         vec![Link { interface: "hub".into(), addr, group, sent: self.sent, heard: self.heard, error: None }]
+    }
+
+    fn links_up(&self) -> u64 {
+        1
     }
 }
 

@@ -85,9 +85,8 @@ fn choose(all: Vec<Interface>, options: &LinkOptions) -> Survey {
             IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
             IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
         };
-        let loopback = addr.is_loopback();
         // IPv6 multicast does not reach anyone over loopback.
-        let usable = if loopback { addr.is_ipv4() } else { interface.oper_status != IfOperStatus::Down };
+        let usable = interface.oper_status == IfOperStatus::Up && (addr.is_ipv4() || !addr.is_loopback());
         let Some(index) = interface.index.filter(|_| usable && options.wants(interface, &all)) else { continue };
         if !options.covers(addr) {
             continue;
@@ -134,14 +133,15 @@ mod tests {
 
     fn host() -> Vec<Interface> {
         vec![
-            Interface { oper_status: IfOperStatus::Down, ..interface("lo", 1, "127.0.0.1", 8) },
+            interface("lo", 1, "127.0.0.1", 8),
             interface("lo", 1, "::1", 128),
             interface("eth0", 2, "192.0.2.2", 24),
             interface("eth0", 2, "192.0.2.9", 24),
             interface("eth0", 2, "fd00::2", 64),
             interface("eth0", 2, "fe80::2", 64),
             interface("eth1", 3, "fe80::3", 64),
-            Interface { oper_status: IfOperStatus::Down, ..interface("eth2", 4, "10.0.0.1", 8) },
+            // What an interface without a carrier shows.
+            Interface { oper_status: IfOperStatus::Unknown, ..interface("eth2", 4, "10.0.0.1", 8) },
         ]
     }
 

@@ -287,6 +287,11 @@ impl Beacon for Multicast {
         };
         self.links.values().map(link).collect()
     }
+
+    fn links_up(&self) -> u64 {
+        // Each link has a number of its own.
+        self.next_link.into()
+    }
 }
 
 impl Sockets {
@@ -362,7 +367,9 @@ fn open_wildcard() -> io::Result<Socket> {
 fn shared_socket(domain: Domain, addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
-    #[cfg(unix)]
+    // Linux shares the port by that alone. With SO_REUSEPORT, recent kernels (6.18 does) hand a datagram that only one
+    // socket is a member for to any socket of the group, by hash: it is then heard over the wrong link, or lost.
+    #[cfg(all(unix, not(target_os = "linux")))]
     socket.set_reuse_port(true)?;
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;

@@ -86,16 +86,10 @@ impl Node {
     /// # Errors
     /// [`StartError`]: what cannot be used, why, and what to do.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let beacon: Option<Box<dyn Beacon>> = match config.multicast {
-            true => {
-                let bind = config.bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-                Some(Box::new(Multicast::open(LinkOptions { interfaces: config.interfaces.clone(), bind })?))
-            }
-            false => None,
-        };
-        Node::start_with(config, beacon)
+        Node::start_with(config, None)
     }
 
+    /// Starts a node whose announces are carried by `beacon`; without one by multicast, if the configuration wants it.
     fn start_with(config: Config, beacon: Option<Box<dyn Beacon>>) -> Result<Self, StartError> {
         check(&config)?;
         let peers_named = config.peers.iter().map(|p| p.parse::<StaticPeer>());
@@ -120,6 +114,21 @@ impl Node {
             _ => Some(listen(config.bind, config.port)?),
         };
         let addrs = listener.iter().map(|l| l.local_addr()).collect::<Result<Vec<_>, _>>()?;
+        let beacon: Option<Box<dyn Beacon>> = match beacon {
+            None if config.multicast => {
+                // What cannot be reached there is not announced: the listener may have IPv4 only.
+                let bind = addrs.first().map(SocketAddr::ip).or(config.bind).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+                Some(Box::new(Multicast::open(LinkOptions { interfaces: config.interfaces.clone(), bind })?))
+            }
+            beacon => beacon,
+        };
+        if shares_dir && trust.is_open() {
+            log::warn!(
+                "open group network={:?} dir={}: everyone who reaches this host may fetch; --trusted FILE closes it",
+                config.network,
+                config.dir.display()
+            );
+        }
 
         let instance = rand::random();
         let (events, watch) = Events::channel();

@@ -100,7 +100,7 @@ impl Content for Sources {
         }
         match self.shelf.get(id) {
             Some(Shelved::Whole(entry, _)) => self.open_entry(&entry, span).ok_or(Absent::Gone),
-            Some(Shelved::Partial(file)) if file.have().contains(index) => {
+            Some(Shelved::Partial(file)) if file.has(index) => {
                 Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
             }
             _ => Err(absent),
@@ -165,7 +165,7 @@ fn is_partial_falsified(file: &PartialFile, index: ChunkIndex) -> bool {
     let manifest = file.manifest();
     let span = manifest.geometry().span(index);
     let mut bytes = vec![0; span.len as usize];
-    file.have().contains(index) && file.read_at(span.offset, &mut bytes).is_ok() && !manifest.verify(index, &bytes)
+    file.has(index) && file.read_at(span.offset, &mut bytes).is_ok() && !manifest.verify(index, &bytes)
 }
 
 impl ChunkBody for ChunkReader {

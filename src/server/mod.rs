@@ -93,7 +93,7 @@ pub struct ServerBounds {
     pub connections_per_key_max: usize,
 }
 
-/// A running server. Dropping it ends its shutdown signal's threads: it begins the shutdown and joins them.
+/// A running server. Dropping it begins the shutdown that it was given and joins its threads.
 pub struct Server {
     addrs: Vec<SocketAddr>,
     shutdown: Shutdown,

@@ -109,10 +109,11 @@ impl Pace {
         if std::mem::take(&mut self.broadcast) {
             return Some(Outgoing::Broadcast);
         }
-        if self.burst < BURST_MS.len() && self.next <= now {
-            if let Some(query) = self.burst_query(nodes, now) {
-                return Some(query);
-            }
+        if self.burst < BURST_MS.len()
+            && self.next <= now
+            && let Some(query) = self.burst_query(nodes, now)
+        {
+            return Some(query);
         }
         let busy = self.busy.is_now(now);
         if self.next <= now {
@@ -122,19 +123,19 @@ impl Pace {
             } else {
                 let lonely = self.heard_group.is_none_or(|at| now.saturating_duration_since(at) > self.ttl());
                 self.broadcast = lonely;
-                return Some(self.to_group(if lonely { Outgoing::Query } else { Outgoing::Announce }, nodes, now));
+                return Some(self.tell_group(if lonely { Outgoing::Query } else { Outgoing::Announce }, nodes, now));
             }
         }
         if self.news.is_some_and(|at| at <= now) {
             if !busy {
-                return Some(self.to_group(Outgoing::Announce, nodes, now));
+                return Some(self.tell_group(Outgoing::Announce, nodes, now));
             }
             self.news = Some(now + REVISION_ANNOUNCE_MIN.mul_f64(self.rng.random_range(0.2..1.0)));
         }
         if self.answer.is_some_and(|at| at <= now) {
             self.answer = None;
             if !busy {
-                return Some(self.to_group(Outgoing::Announce, nodes, now));
+                return Some(self.tell_group(Outgoing::Announce, nodes, now));
             }
         }
         None
@@ -144,6 +145,11 @@ impl Pace {
     pub fn changed(&mut self, now: Instant) {
         let soonest = self.last_to_group.map_or(now, |last| now.max(last + REVISION_ANNOUNCE_MIN));
         self.news = Some(self.news.map_or(soonest, |at| at.min(soonest)));
+    }
+
+    /// There may be new neighbours, since a network came up: asks as at start.
+    pub fn restart(&mut self, now: Instant) {
+        (self.started, self.burst, self.next, self.heard_any) = (now, 0, now, false);
     }
 
     /// An announce of another host was heard.
@@ -185,7 +191,7 @@ impl Pace {
             return None;
         }
         self.broadcast = elapsed >= BROADCAST_AFTER && !self.heard_any;
-        let query = self.to_group(if first { Outgoing::QueryUnicast } else { Outgoing::Query }, nodes, now);
+        let query = self.tell_group(if first { Outgoing::QueryUnicast } else { Outgoing::Query }, nodes, now);
         if let Some(&ms) = BURST_MS.get(self.burst) {
             self.next = self.started + Duration::from_millis(ms);
         }
@@ -193,7 +199,7 @@ impl Pace {
     }
 
     /// Notes that `what` goes to the group now. It says all that news or an answer would say.
-    fn to_group(&mut self, what: Outgoing, nodes: usize, now: Instant) -> Outgoing {
+    fn tell_group(&mut self, what: Outgoing, nodes: usize, now: Instant) -> Outgoing {
         self.last_to_group = Some(now);
         self.busy.add(now);
         (self.news, self.answer, self.postponed) = (None, None, false);
@@ -301,6 +307,17 @@ mod tests {
         assert_eq!((sent[6].1, sent[7].1), (Query, Broadcast), "and goes on so");
         assert!((9500..=12_000).contains(&sent[6].0), "{sent:?}");
         assert_eq!(pace.ttl_s(), 30);
+    }
+
+    #[test]
+    fn a_network_that_comes_up_is_asked_as_at_start() {
+        let t = Instant::now();
+        let mut pace = Pace::new(8, t);
+        run(&mut pace, 1, t, 5 * S);
+        pace.restart(t + 5 * S);
+        let sent = run(&mut pace, 1, t + 5 * S, S);
+        assert_eq!(sent[..3].iter().map(|s| s.0).collect::<Vec<_>>(), [0, 100, 500]);
+        assert_eq!(sent[0].1, Outgoing::QueryUnicast);
     }
 
     #[test]

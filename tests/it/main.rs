@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod discovery;
 mod documents;
 mod examples;
 mod floors;

@@ -45,7 +45,7 @@ impl Driver {
         }
         let mut peers: Vec<_> = by_key.into_iter().collect();
         peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
-        let fetched = std::mem::take(&mut *tally.reports.lock().unwrap_or_else(PoisonError::into_inner));
+        let fetched = tally.reports.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let report = Report {
             files: fetched.len(),
             skipped: fetched.iter().filter(|f| f.skipped).count(),

@@ -1,0 +1,454 @@
+//! Peers find each other: over an in-memory LAN with hostile neighbours, over real multicast on loopback, and by
+//! contact only.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel::Receiver;
+use gpb::content::Catalogue;
+use gpb::discovery::{Discovery, DiscoverySetup, Stats};
+use gpb::identity::{Keypair, PeerId};
+use gpb::limits::{ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX};
+use gpb::net::{Beacon, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
+use gpb::proto::{Announce, Flags, SignedAnnounce};
+use gpb::runtime::keystore::Trust;
+use gpb::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::server::{Server, ServerBounds, ServerConfig};
+use gpb::store::Shelf;
+use gpb::swarm::{Dropped, Event, PeerTable};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// A node of which only the discovery runs, and the server if it is asked for.
+struct TestNode {
+    id: PeerId,
+    instance: u64,
+    table: Arc<Watched<PeerTable>>,
+    catalogue: Arc<Latest<Catalogue>>,
+    watch: Receiver<Event>,
+    shutdown: Shutdown,
+    server: Option<Server>,
+    discovery: Option<Arc<Discovery>>,
+}
+
+struct Plan {
+    keypair: Keypair,
+    network: String,
+    port: u16,
+    trust: Trust,
+    beacon: Option<Box<dyn Beacon>>,
+    peers: Vec<String>,
+    /// Where to run a server, too; 0 for any port.
+    serve: Option<u16>,
+}
+
+impl Plan {
+    fn on(beacon: impl Beacon + 'static) -> Self {
+        Plan { beacon: Some(Box::new(beacon)), ..Plan::alone() }
+    }
+
+    fn alone() -> Self {
+        Plan {
+            keypair: Keypair::generate(),
+            network: "test".into(),
+            port: 4000,
+            trust: Trust::open(),
+            beacon: None,
+            peers: vec![],
+            serve: None,
+        }
+    }
+
+    fn start(self) -> TestNode {
+        let (id, instance) = (self.keypair.peer_id(), rand::random());
+        let (events, watch) = Events::channel();
+        let shutdown = Shutdown::new();
+        let table = Arc::new(Watched::new(PeerTable::new((id, instance))));
+        let catalogue = Arc::new(Latest::new(Catalogue::new(1, vec![])));
+        let tls = Tls::new(&self.keypair).unwrap();
+        let trust = Arc::new(self.trust);
+        let listener = self.serve.map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+        let port = listener.as_ref().map_or(self.port, |l| l.local_addr().unwrap().port());
+        let discovery = Discovery::start(DiscoverySetup {
+            keypair: Arc::new(self.keypair),
+            instance,
+            network: self.network.clone(),
+            agent: "test".into(),
+            port,
+            beacon: self.beacon,
+            peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
+            tls: tls.clone(),
+            trust: trust.clone(),
+            table: table.clone(),
+            catalogue: catalogue.clone(),
+            events: events.clone(),
+            shutdown: shutdown.clone(),
+        });
+        let discovery = Arc::new(discovery.unwrap());
+        let server = listener.map(|listener| {
+            let speaker = discovery.clone();
+            let config = ServerConfig {
+                listeners: vec![listener],
+                tls,
+                trust,
+                network: self.network,
+                instance,
+                agent: "test".into(),
+                catalogue: catalogue.clone(),
+                reader: None,
+                index: None,
+                shelf: Arc::new(Shelf::new()),
+                peers: table.clone(),
+                announce: Arc::new(move || speaker.announce().as_bytes().to_vec()),
+                report: Arc::new(|_| ()),
+                upload: Arc::new(Throttle::new(None)),
+                events,
+                shutdown: shutdown.clone(),
+                bounds: ServerBounds::default(),
+            };
+            Server::start(config).unwrap()
+        });
+        TestNode { id, instance, table, catalogue, watch, shutdown, server, discovery: Some(discovery) }
+    }
+}
+
+impl TestNode {
+    /// Waits until the table is as `wanted`.
+    #[track_caller]
+    fn until(&self, what: &str, wanted: impl Fn(&PeerTable) -> bool) {
+        let end = Instant::now() + WAIT;
+        let mut seen = 0;
+        while !self.table.read(&wanted) {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{what}: never; {:?}", self.table.read(|t| t.peers()));
+            seen = self.table.wait_beyond(seen, left.min(Duration::from_millis(100)));
+        }
+    }
+
+    #[track_caller]
+    fn until_knows(&self, other: &TestNode) {
+        self.until("the other node", |t| t.peer(other.id, other.instance).is_some());
+    }
+
+    fn knows(&self, other: &TestNode) -> bool {
+        self.table.read(|t| t.peer(other.id, other.instance).is_some())
+    }
+
+    fn stats(&self) -> Stats {
+        self.discovery.as_ref().unwrap().stats()
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().addrs()[0]
+    }
+
+    /// Waits for an event.
+    #[track_caller]
+    fn event(&self, wanted: impl Fn(&Event) -> bool) {
+        let end = Instant::now() + WAIT;
+        while !wanted(&self.watch.recv_deadline(end).expect("the event never came")) {}
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.shutdown.begin();
+        self.server.take();
+        self.discovery.take();
+    }
+}
+
+/// A neighbour that says whatever it likes.
+struct Stranger {
+    keypair: Keypair,
+    beacon: HubBeacon,
+}
+
+impl Stranger {
+    fn join(hub: &Hub, n: u8) -> Self {
+        Stranger { keypair: Keypair::generate(), beacon: hub.join(ip(n)) }
+    }
+
+    fn announce(&self) -> Announce {
+        Announce {
+            version: Announce::VERSION,
+            network: "test".into(),
+            peer: self.keypair.peer_id(),
+            instance: 7,
+            seq: unix_ms(),
+            ttl_s: 30,
+            port: 5000,
+            revision: 1,
+            flags: Flags::default(),
+        }
+    }
+
+    fn say(&mut self, announce: &Announce) {
+        let sealed = SignedAnnounce::seal(announce, &self.keypair);
+        self.beacon.send(sealed.as_bytes(), To::Group);
+    }
+
+    fn say_bytes(&mut self, bytes: &[u8]) {
+        self.beacon.send(bytes, To::Group);
+    }
+
+    fn knows(&self, node: &TestNode) -> bool {
+        node.table.read(|t| t.peer(self.keypair.peer_id(), 7).is_some())
+    }
+}
+
+fn ip(n: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, n])
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+#[test]
+fn nodes_find_each_other_at_once() {
+    let hub = Hub::new();
+    let servers: Vec<_> = (1..=12).map(|n| Plan::on(hub.join(ip(n))).start()).collect();
+    for server in &servers {
+        server.until("all servers", |t| t.len() == servers.len() - 1);
+    }
+    let start = Instant::now();
+    let client = Plan { port: 0, ..Plan::on(hub.join(ip(100))) }.start();
+    client.until("all servers", |t| t.len() == servers.len());
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(80), "unicast answers come at once, not after {took:?}");
+    for server in &servers {
+        assert!(client.knows(server));
+        server.until("the client as a node", |t| t.nodes() == servers.len() + 1);
+        assert_eq!(server.table.read(|t| t.len()), servers.len() - 1, "a client that serves nothing is no peer");
+    }
+    let addr = client.table.read(|t| t.peer(servers[0].id, servers[0].instance).unwrap().addrs[0]);
+    assert_eq!(addr, SocketAddr::new(ip(1), 4000), "the source of the datagram and the announced port");
+}
+
+#[test]
+fn a_lossy_lan_is_no_obstacle() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let hub = Hub::lossy(0.3, seed);
+    let nodes: Vec<_> = (1..=5).map(|n| Plan::on(hub.join(ip(n))).start()).collect();
+    for node in &nodes {
+        node.until("all others", |t| t.len() == nodes.len() - 1);
+    }
+}
+
+#[test]
+fn what_is_false_is_counted_and_never_in_the_table() {
+    let hub = Hub::new();
+    let node = Plan::on(hub.join(ip(1))).start();
+    let mut marker = Stranger::join(&hub, 2);
+    let mut settle = || {
+        // What was said before this was heard before this.
+        let before = node.stats().admitted;
+        marker.say(&marker.announce());
+        let end = Instant::now() + WAIT;
+        while node.stats().admitted == before {
+            assert!(Instant::now() < end, "the marker never came");
+            std::thread::yield_now();
+        }
+    };
+    settle();
+    let day = CLOCK_SKEW_MAX.as_millis() as u64;
+    type Bad = Box<dyn Fn(&mut Stranger)>;
+    let cases: Vec<(Dropped, Bad)> = vec![
+        (Dropped::Oversized, Box::new(|s| s.say_bytes(&[0; ANNOUNCE_LEN_MAX + 1]))),
+        (Dropped::Oversized, Box::new(|s| s.say_bytes(&[0; 60_000]))),
+        (Dropped::Malformed, Box::new(|s| s.say_bytes(b""))),
+        (Dropped::Malformed, Box::new(|s| s.say_bytes(&[0x5a; 300]))),
+        (Dropped::Network, Box::new(|s| s.say(&Announce { network: "other".into(), ..s.announce() }))),
+        (Dropped::Stale, Box::new(move |s| s.say(&Announce { seq: unix_ms() - day - 60_000, ..s.announce() }))),
+        (Dropped::Future, Box::new(move |s| s.say(&Announce { seq: unix_ms() + day + 60_000, ..s.announce() }))),
+        (
+            // Signed by another key than it names.
+            Dropped::Forged,
+            Box::new(|s| {
+                let sealed = SignedAnnounce::seal(&s.announce(), &Keypair::generate());
+                s.say_bytes(sealed.as_bytes());
+            }),
+        ),
+        (
+            // Altered on the way: the last byte is in its flags.
+            Dropped::Forged,
+            Box::new(|s| {
+                let mut bytes = SignedAnnounce::seal(&s.announce(), &s.keypair).as_bytes().to_vec();
+                *bytes.last_mut().unwrap() ^= 1;
+                s.say_bytes(&bytes);
+            }),
+        ),
+        (
+            Dropped::Version,
+            Box::new(|s| {
+                let mut bytes = SignedAnnounce::seal(&s.announce(), &s.keypair).as_bytes().to_vec();
+                bytes[68] = 9;
+                s.say_bytes(&bytes);
+            }),
+        ),
+    ];
+    for (n, (reason, bad)) in cases.into_iter().enumerate() {
+        let mut stranger = Stranger::join(&hub, 10 + n as u8);
+        let before = node.stats();
+        bad(&mut stranger);
+        settle();
+        let after = node.stats();
+        assert_eq!(after.dropped(reason), before.dropped(reason) + 1, "case {n}, {reason}");
+        assert_eq!(after.dropped_all(), before.dropped_all() + 1, "case {n}, {reason}");
+        assert!(!stranger.knows(&node), "case {n}, {reason}");
+    }
+    assert_eq!(node.table.read(|t| t.nodes()), 2, "the marker and the node itself");
+
+    // A replay from another address, too late for an echo or with an older number, changes nothing.
+    let mut honest = Stranger::join(&hub, 3);
+    let first = honest.announce();
+    let second = Announce { seq: first.seq + 1, ..first.clone() };
+    honest.say(&first);
+    honest.say(&second);
+    let mut thief = Stranger::join(&hub, 4);
+    thief.say_bytes(SignedAnnounce::seal(&first, &honest.keypair).as_bytes());
+    settle();
+    assert_eq!(node.stats().dropped(Dropped::Replayed), 1);
+    let addrs = node.table.read(|t| t.peer(honest.keypair.peer_id(), 7).unwrap().addrs);
+    assert_eq!(addrs, [SocketAddr::new(ip(3), 5000)]);
+}
+
+#[test]
+fn a_flood_is_held_back() {
+    let hub = Hub::new();
+    let node = Plan::on(hub.join(ip(1))).start();
+    let (mut flooder, mut honest) = (Stranger::join(&hub, 2), Stranger::join(&hub, 3));
+    for n in 0..1000 {
+        flooder.say(&Announce { instance: n, ..flooder.announce() });
+    }
+    honest.say(&honest.announce());
+    node.until("the honest neighbour", |t| t.peer(honest.keypair.peer_id(), 7).is_some());
+    assert!(node.stats().dropped(Dropped::Flood) > 700, "{:?}", node.stats());
+    assert!(node.table.read(|t| t.len()) <= 9, "eight instances of one key and the honest one");
+}
+
+#[test]
+fn a_closed_group_hears_only_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, friend) = (dir.path().join("trusted"), Keypair::generate());
+    std::fs::write(&file, format!("{} friend\n", friend.peer_id())).unwrap();
+    let own = Keypair::generate();
+    let trust = Trust::closed(&file, own.peer_id()).unwrap();
+    let hub = Hub::new();
+    let node = Plan { keypair: own, trust, ..Plan::on(hub.join(ip(1))) }.start();
+    let stranger = Plan::on(hub.join(ip(2))).start();
+    let friend = Plan { keypair: friend, ..Plan::on(hub.join(ip(3))) }.start();
+    node.until_knows(&friend);
+    friend.until_knows(&node);
+    let end = Instant::now() + WAIT;
+    while node.stats().dropped(Dropped::Untrusted) == 0 {
+        assert!(Instant::now() < end);
+        std::thread::yield_now();
+    }
+    assert!(!node.knows(&stranger));
+}
+
+#[test]
+fn leaving_is_heard_and_silence_expires() {
+    let hub = Hub::new();
+    let (stays, leaves) = (Plan::on(hub.join(ip(1))).start(), Plan::on(hub.join(ip(2))).start());
+    let left = leaves.id;
+    stays.until_knows(&leaves);
+    stays.event(|e| matches!(e, Event::PeerJoined { peer, .. } if *peer == left));
+    drop(leaves);
+    stays.event(|e| *e == Event::PeerLeft { peer: left });
+    assert!(stays.table.read(|t| t.is_empty()));
+
+    let mut silent = Stranger::join(&hub, 3);
+    silent.say(&Announce { ttl_s: 1, ..silent.announce() });
+    let id = silent.keypair.peer_id();
+    stays.event(|e| matches!(e, Event::PeerJoined { peer, .. } if *peer == id));
+    stays.event(|e| *e == Event::PeerLeft { peer: id });
+}
+
+#[test]
+fn a_new_revision_is_told_at_once() {
+    let hub = Hub::new();
+    let (node, other) = (Plan::on(hub.join(ip(1))).start(), Plan::on(hub.join(ip(2))).start());
+    node.until_knows(&other);
+    let start = Instant::now();
+    for revision in 2..=4 {
+        other.catalogue.publish(Catalogue::new(revision, vec![]));
+        node.until("the revision", |t| t.peer(other.id, other.instance).is_some_and(|p| p.revision == revision));
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    node.event(|e| *e == Event::PeerChanged { peer: other.id, revision: 4 });
+}
+
+#[test]
+fn a_quiet_group_stays_quiet() {
+    let hub = Hub::new();
+    let nodes: Vec<_> = (1..=8).map(|n| Plan::on(hub.join(ip(n))).start()).collect();
+    for node in &nodes {
+        node.until("all others", |t| t.len() == nodes.len() - 1);
+    }
+    // Four queries a node, and each may be answered once a second by each.
+    assert!(hub.sent() <= 8 * (4 + 8 + 4), "{} datagrams", hub.sent());
+}
+
+/// On this host other nodes may be at work on the same port, so the network has a name of its own.
+#[test]
+fn nodes_of_one_host_find_each_other_by_real_multicast() {
+    let network = format!("test-{:016x}", rand::random::<u64>());
+    let on_loopback = || {
+        let options = LinkOptions { interfaces: vec!["127.0.0.1".into()], bind: Ipv6Addr::UNSPECIFIED.into() };
+        Plan { network: network.clone(), ..Plan::on(Multicast::open(options).unwrap()) }
+    };
+    let (a, b) = (on_loopback().start(), on_loopback().start());
+    a.until_knows(&b);
+    b.until_knows(&a);
+    let start = Instant::now();
+    let client = Plan { port: 0, ..on_loopback() }.start();
+    client.until("both", |t| t.len() == 2);
+    assert!(start.elapsed() < Duration::from_millis(80), "found after {:?}", start.elapsed());
+    let links = client.discovery.as_ref().unwrap().links();
+    assert!(links.len() == 1 && links[0].error.is_none(), "{links:?}");
+    let id = a.id;
+    drop(a);
+    b.event(|e| *e == Event::PeerLeft { peer: id });
+}
+
+#[test]
+fn without_multicast_one_peer_leads_to_all() {
+    let first = Plan { serve: Some(0), ..Plan::alone() }.start();
+    let named = || Plan { peers: vec![first.addr().to_string()], ..Plan::alone() };
+    let others: Vec<_> = (0..3).map(|_| Plan { serve: Some(0), ..named() }.start()).collect();
+    first.until("all others", |t| t.len() == others.len());
+    let client = Plan { port: 0, ..named() }.start();
+    client.until("everyone", |t| t.len() == others.len() + 1);
+    for other in &others {
+        let addrs = client.table.read(|t| t.peer(other.id, other.instance).unwrap().addrs);
+        assert_eq!(addrs, [other.addr()]);
+        other.until("everyone", |t| t.len() == others.len());
+    }
+}
+
+#[test]
+fn a_peer_that_refuses_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trusted");
+    std::fs::write(&file, "# nobody\n").unwrap();
+    let own = Keypair::generate();
+    let trust = Trust::closed(&file, own.peer_id()).unwrap();
+    let closed = Plan { serve: Some(0), keypair: own, trust, ..Plan::alone() }.start();
+    let client = Plan { port: 0, peers: vec![closed.addr().to_string()], ..Plan::alone() }.start();
+    client.until("the refusal", |t| t.refusals() == 1);
+    assert!(client.table.read(|t| t.is_empty()) && closed.table.read(|t| t.nodes() == 1));
+}
+
+#[test]
+fn a_peer_can_be_named_by_name_and_may_come_later() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let client = Plan { port: 0, peers: vec![format!("localhost:{port}")], ..Plan::alone() }.start();
+    // Wherever the first contact finds it, it is found in the end.
+    let server = Plan { serve: Some(port), ..Plan::alone() }.start();
+    client.until_knows(&server);
+}
