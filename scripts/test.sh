@@ -108,7 +108,7 @@ step 'scripts/demo.sh' run_demo
 
 printf '\n== summary\n'
 printf '%s\n' "${results[@]}"
-skipped=$(cat "$logs"/*.log | sed -n 's/^skipped: //p' | sort -u)
+skipped=$(cat "$logs"/*.log | sed -n -e 's/^skipped: //p' -e 's/^test \(.*\) \.\.\. ignored, /\1: /p' | sort -u)
 if [ -n "$skipped" ]; then
     printf '\nskipped:\n'
     sed 's/^/  /' <<< "$skipped"
