@@ -38,6 +38,7 @@ head -c "$((mib * 1048576))" /dev/urandom > "$work/files/file.bin"
 
 peers=
 for name in 1 2 3; do
+    : > "$work/server$name"
     started=$(date +%s.%N)
     "$bin/gpb-server" --dir "$work/files" --state "$work/state$name" --port 0 --no-multicast \
         > "$work/server$name" 2> "$work/log$name" &

@@ -70,6 +70,7 @@ for name in $names; do
     cp "$work/originals/shared.bin" "$work/$name/files/"
     [ "$name" != clara ] || cp "$work/originals/single.bin" "$work/$name/files/"
     "$bin/gpb-keygen" --out "$work/$name/key.pem" > /dev/null
+    : > "$work/$name/out"
     "$bin/gpb-server" --dir "$work/$name/files" --state "$work/$name/state" --key "$work/$name/key.pem" \
         --network "$network" --bind 127.0.0.1 --port 0 --upload-limit 100MB > "$work/$name/out" 2> "$work/$name/log" &
     pids="$pids $!"
