@@ -138,7 +138,7 @@ fn from_variables(env: &Environment) -> Result<BTreeMap<&'static str, Vec<Settin
     let mut found = BTreeMap::new();
     for (name, value) in &env.variables {
         let name = name.to_string_lossy();
-        if !name.starts_with("GPB_") {
+        if !name.starts_with("GPB_") || OTHERS.contains(&&*name) {
             continue;
         }
         let known = || OPTIONS.iter().filter(|o| o.is_variable());
@@ -246,3 +246,17 @@ impl fmt::Display for Accepted {
         })
     }
 }
+
+/// Variables that belong to programs which start these ones, such as benchmarks that say where the programs are and how
+/// to call them. They are inherited, and mean nothing here.
+const OTHERS: [&str; 9] = [
+    "GPB_ALL_PEERS",
+    "GPB_BIN",
+    "GPB_DISCOVER",
+    "GPB_FETCH",
+    "GPB_INDEX",
+    "GPB_LEECH",
+    "GPB_PEER_FLAG",
+    "GPB_READY",
+    "GPB_SERVE",
+];

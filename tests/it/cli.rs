@@ -49,6 +49,14 @@ fn usage_errors_are_one_line_and_code_2() {
 }
 
 #[test]
+fn variables_of_programs_around_it_are_no_settings() {
+    let output = keygen(&["--version"], &[("GPB_BIN", "target/release"), ("GPB_SERVE", "x")]);
+    assert!(output.status.success());
+    let output = keygen(&["--show", "none"], &[("GPB_BIN", "target/release")]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("GPB_BIN"));
+}
+
+#[test]
 fn json_is_asked_for_by_flag_or_variable_even_when_the_rest_is_wrong() {
     for (args, variables) in [(&["--json", "--outt"][..], &[][..]), (&["--outt"], &[("GPB_JSON", "1")])] {
         let output = keygen(args, variables);
