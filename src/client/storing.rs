@@ -146,8 +146,11 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
                 batch.extend(others.iter().map(|out| (out.clone(), wanted.id, bytes.clone())));
                 batch.push((last.clone(), wanted.id, bytes));
             }
+            // What is taken out must be written: the bound is looked at first.
+            if len >= SMALL_FILES_LEN_MAX / 2 {
+                break;
+            }
             next = match files.try_recv() {
-                _ if len >= SMALL_FILES_LEN_MAX / 2 => None,
                 Ok(Some(more)) => Some(more),
                 Ok(None) => {
                     ended = true;

@@ -219,6 +219,17 @@ fn small_equal_and_empty_files_arrive_in_bulk() {
     assert_eq!(c.get(&["t"]).unwrap().skipped, files.len());
 }
 
+/// The writer takes what has come up to a bound. It once took one file more out of its queue than it wrote, and the
+/// download waited for that file for ever.
+#[test]
+fn no_small_file_is_lost_when_more_come_than_are_written_at_once() {
+    let files: Vec<File> = (0..600).map(|i| file(&format!("t/{i}"), 64 << 10, i as u64)).collect();
+    let peer = Fake::start(Manner::Honest, &files);
+    let c = Client::new();
+    c.meet(&[&peer]);
+    assert_eq!(c.get(&["t"]).unwrap().files, files.len());
+}
+
 #[test]
 fn peers_that_appear_join_and_those_that_die_are_replaced() {
     let f = file("x", 24 * MIB, 9);
