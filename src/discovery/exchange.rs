@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::discovery::Shared;
 use crate::identity::PeerId;
 use crate::limits::{
-    CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN, EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX, WIRE_VERSION,
+    CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN, EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX,
+    WIRE_VERSION,
 };
 use crate::net::{Dialed, StreamError, Tls};
 use crate::proto::{

@@ -108,7 +108,8 @@ impl Pace {
 
     /// When something is due next, unless more happens.
     pub fn next_due(&self) -> Instant {
-        let soonest = [Some(self.next), self.news, self.answer, self.restart].into_iter().flatten().min().unwrap_or(self.next);
+        let soonest =
+            [Some(self.next), self.news, self.answer, self.restart].into_iter().flatten().min().unwrap_or(self.next);
         if self.broadcast { soonest.min(self.started) } else { soonest }
     }
 
@@ -461,10 +462,14 @@ mod tests {
         assert!(!pace.asked(node(1), 5, false, 2, t + 5 * S));
         assert_eq!(pace.answer, None);
         // In a large group the dice are thrown once a question.
-        let lucky = |copies: u64| (0..2000).filter(|&seed| {
-            let mut pace = Pace::new(seed, t);
-            (0..copies).any(|_| pace.asked(node(1), 1, true, 64, t))
-        }).count();
+        let lucky = |copies: u64| {
+            (0..2000)
+                .filter(|&seed| {
+                    let mut pace = Pace::new(seed, t);
+                    (0..copies).any(|_| pace.asked(node(1), 1, true, 64, t))
+                })
+                .count()
+        };
         assert_eq!(lucky(1), lucky(3));
     }
 
@@ -487,7 +492,8 @@ mod tests {
     fn a_large_group_is_answered_by_about_32() {
         let t = Instant::now();
         for nodes in [40, 1000, 10_000] {
-            let answers = (0..nodes as u64).filter(|&seed| Pace::new(seed, t).asked(node(1), 1, true, nodes, t)).count();
+            let answers =
+                (0..nodes as u64).filter(|&seed| Pace::new(seed, t).asked(node(1), 1, true, nodes, t)).count();
             assert!((12..=60).contains(&answers), "{answers} of {nodes}");
         }
     }
