@@ -122,6 +122,17 @@ pub const LINKS_MAX: usize = 64;
 pub const PEERS_ANSWER_LEN_MAX: usize = PEERS_PER_ANSWER_MAX * KIB;
 /// Peers that are contacted at the same time to exchange who is known.
 pub const CONTACTS_AT_ONCE: usize = 8;
+/// From so many nodes on, multicast may not tell of all, as not everyone answers; then known peers are asked, too. Half
+/// of [`ANSWERERS`], so that chance does not make a large group look small.
+pub const EXCHANGE_FROM_NODES: usize = ANSWERERS as usize / 2;
+/// When known peers are first asked whom they know: the answers to the first query have come by then.
+pub const EXCHANGE_AFTER: Duration = Duration::from_millis(150);
+/// How many are asked at first; then it is one an interval.
+pub const EXCHANGE_FIRST: usize = 3;
+/// Most `Peers` requests of one contact: enough for the fullest table.
+pub const EXCHANGE_PAGES_MAX: usize = PEERS_MAX / PEERS_PER_ANSWER_MAX;
+/// A contact ends after so many pages that brought nobody new.
+pub const EXCHANGE_PAGES_IN_VAIN: usize = 2;
 /// A contact for exchange is given up after so long in all.
 pub const CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often drops are logged, if there are any.
@@ -341,6 +352,10 @@ pub const SECONDS_MAX: f64 = 1e9;
 
 // ---- node ----
 
+/// Longest wait; whoever asks for a longer one waits so long (about 31 years): sums with an `Instant` stay in range.
+pub const WAIT_MAX: Duration = Duration::from_secs(1_000_000_000);
+/// Joins and leaves of peers that are logged in a second; further ones are counted, and their number is logged.
+pub const JOINS_LOGGED_PER_S: u32 = 20;
 /// How often the file of trusted keys is looked at.
 pub const TRUST_POLL: Duration = Duration::from_millis(500);
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::content::Catalogue;
 use crate::identity::{Keypair, PeerId};
-use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS};
+use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS, WAIT_MAX};
 use crate::net::Waker;
 use crate::proto::{Announce, Flags, SignedAnnounce};
 use crate::runtime::{Latest, Shutdown};
@@ -108,8 +108,8 @@ pub(super) fn watch(announcer: &Announcer, catalogue: &Latest<Catalogue>, shutdo
     let (mut seen, first) = catalogue.numbered();
     let mut revision = first.revision();
     while !shutdown.has_begun() {
-        // The catalogue does not know of the shutdown, so the wait for it is short.
-        let Some((number, newest)) = catalogue.newer_than(seen, SHUTDOWN_SEEN) else { continue };
+        // The shutdown wakes it.
+        let Some((number, newest)) = catalogue.newer_than(seen, WAIT_MAX) else { continue };
         seen = number;
         if std::mem::replace(&mut revision, newest.revision()) != newest.revision() {
             announcer.note_change();
@@ -122,8 +122,6 @@ pub(super) fn watch(announcer: &Announcer, catalogue: &Latest<Catalogue>, shutdo
 pub(super) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
-
-const SHUTDOWN_SEEN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! Keeps in contact with the peers that the user named and, where there is no multicast, with some that are known,
-//! so that everybody's announces stay fresh.
+//! so that everybody's announces stay fresh. With multicast some are asked whom they know once the group is so large
+//! that not everyone answers a query.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,9 +13,13 @@ use rand::seq::IndexedRandom;
 use crate::discovery::exchange::contact;
 use crate::discovery::{Shared, StaticPeer};
 use crate::identity::PeerId;
-use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACTS_AT_ONCE, STATIC_PEERS_MAX};
+use crate::limits::{
+    ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
+    STATIC_PEERS_MAX,
+};
 use crate::net::Tls;
-use crate::runtime::Workers;
+use crate::runtime::{Workers, no_thread};
+use crate::swarm::PeerTable;
 
 /// The thread that decides whom to contact when.
 pub(super) struct Contacts {
@@ -22,7 +27,9 @@ pub(super) struct Contacts {
     named: Vec<Named>,
     /// Whether there is no multicast: known peers are contacted, too, and the housekeeping is this thread's.
     alone: bool,
+    /// When known peers are contacted, and how many then, with multicast.
     gossip_at: Instant,
+    gossip_with: usize,
     jobs: Sender<Job>,
     names: Sender<(usize, StaticPeer)>,
     reports: Receiver<Report>,
@@ -72,7 +79,7 @@ impl Contacts {
         let (jobs, job_queue) = bounded::<Job>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
         let (names, name_queue) = bounded(STATIC_PEERS_MAX);
         let (report, reports) = bounded(2 * STATIC_PEERS_MAX + 1);
-        let threads = if alone { CONTACTS_AT_ONCE } else { named.len().min(CONTACTS_AT_ONCE) };
+        let threads = if alone { CONTACTS_AT_ONCE } else { named.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
         for n in 0..threads {
             let (shared, tls, queue, report) = (shared.clone(), tls.clone(), job_queue.clone(), report.clone());
             workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &tls, &queue, &report))?;
@@ -80,10 +87,13 @@ impl Contacts {
         if named.iter().any(|n| n.peer.literal().is_none()) {
             let report = report.clone();
             // Not joined: looking up a name has no bound. It ends with its queue.
-            std::thread::Builder::new().name("gpb-resolve".into()).spawn(move || resolve(&name_queue, &report))?;
+            let thread = std::thread::Builder::new().name("gpb-resolve".into());
+            thread.spawn(move || resolve(&name_queue, &report)).map_err(|e| no_thread("gpb-resolve", &e))?;
         }
         shared.shutdown.on_begin(move || drop(report.try_send(Report::Wake)));
-        let contacts = Contacts { shared: shared.clone(), named, alone, gossip_at: now, jobs, names, reports };
+        let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };
+        let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
+        let contacts = Contacts { shared: shared.clone(), named, alone, gossip_at, gossip_with, jobs, names, reports };
         workers.spawn("gpb-static", move || contacts.run())
     }
 
@@ -99,12 +109,12 @@ impl Contacts {
                     self.begin(index);
                 }
             }
-            if self.alone && now >= self.gossip_at {
-                self.gossip_at = now + ANNOUNCE_INTERVAL;
-                self.gossip();
+            if now >= self.gossip_at {
+                self.gossip(now);
             }
-            let soonest = self.named.iter().filter_map(|n| n.next).min().unwrap_or(now + HOUSEKEEP);
-            if let Ok(report) = self.reports.recv_deadline(soonest.min(now + HOUSEKEEP)) {
+            let named = self.named.iter().filter_map(|n| n.next);
+            let soonest = named.chain([self.gossip_at, now + HOUSEKEEP]).min().unwrap_or(now);
+            if let Ok(report) = self.reports.recv_deadline(soonest) {
                 self.take(report, Instant::now());
             }
         }
@@ -156,9 +166,19 @@ impl Contacts {
     }
 
     /// Contacts a few of the known peers, whoever the dice choose: so announces reach everyone in a few intervals.
-    fn gossip(&self) {
+    /// With multicast only in a large group; a small one is looked at again soon.
+    fn gossip(&mut self, now: Instant) {
+        if !self.alone && self.shared.table.read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
+            self.gossip_at = now + HOUSEKEEP;
+            return;
+        }
+        self.gossip_at = now + ANNOUNCE_INTERVAL;
+        let count = self.gossip_with;
+        if !self.alone {
+            self.gossip_with = 1;
+        }
         let peers = self.shared.table.read(|t| t.peers());
-        for peer in peers.sample(&mut rand::rng(), CONTACTS_AT_ONCE) {
+        for peer in peers.sample(&mut rand::rng(), count) {
             let job = Job { named: None, addrs: peer.addrs.clone(), expect: Some((peer.peer, peer.instance)) };
             if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
                 return;

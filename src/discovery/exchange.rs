@@ -5,13 +5,16 @@ use std::time::Instant;
 
 use crate::discovery::Shared;
 use crate::identity::PeerId;
-use crate::limits::{CONTACT_TIMEOUT, PEERS_ANSWER_LEN_MAX, WIRE_VERSION};
+use crate::limits::{
+    CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN, EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX,
+    WIRE_VERSION,
+};
 use crate::net::{Dialed, StreamError, Tls};
 use crate::proto::{
     FrameError, Hello, MessageError, PeerHint, Problem, Request, Status, Welcome, decode_body, decode_header,
     encode_request,
 };
-use crate::swarm::Dropped;
+use crate::swarm::{Dropped, PeerTable};
 
 /// Why a contact brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +73,33 @@ pub(super) fn contact(
             Err(reason) => return Err(reason.into()),
         }
     }
-    let (_, body) = answer(&mut session, shared, PEERS_ANSWER_LEN_MAX, deadline)?;
-    let hints: Vec<PeerHint> = decode_body(&body, "Peers")?;
-    let taken = shared.intake.hints(&hints, addr.ip(), Instant::now());
-    log::debug!("peers exchanged peer={peer} addr={addr} told={} taken={taken}", hints.len());
+    let told = pages(&mut session, shared, deadline);
     session.close();
+    log::debug!("peers exchanged peer={peer} addr={addr} told={}", told?);
     Ok(peer)
+}
+
+/// Takes in whom the peer knows, page by page, the first of which has been asked for: its answers take turns through
+/// its table, and those of other askers with them. How many it told of.
+fn pages(session: &mut Dialed, shared: &Shared, deadline: Instant) -> Result<usize, ContactError> {
+    let nodes = || shared.table.read(PeerTable::nodes);
+    let (mut told, mut in_vain) = (0, 0);
+    for page in 1.. {
+        let (_, body) = answer(session, shared, PEERS_ANSWER_LEN_MAX, deadline)?;
+        let hints: Vec<PeerHint> = decode_body(&body, "Peers")?;
+        let before = nodes();
+        shared.intake.hints(&hints, session.addr().ip(), Instant::now());
+        told += hints.len();
+        in_vain = if nodes() > before { 0 } else { in_vain + 1 };
+        let all = hints.len() < PEERS_PER_ANSWER_MAX || in_vain == EXCHANGE_PAGES_IN_VAIN;
+        if all || page == EXCHANGE_PAGES_MAX || shared.shutdown.has_begun() {
+            break;
+        }
+        let mut frames = Vec::new();
+        encode_request(&Request::Peers(None), &mut frames);
+        session.send(&frames, deadline)?;
+    }
+    Ok(told)
 }
 
 /// Reads one answer: its header and its body of at most `body_max` bytes.

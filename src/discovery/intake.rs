@@ -109,6 +109,7 @@ impl Intake {
         }
         let news = !events.is_empty();
         self.tell(events, news);
+        self.events.log_left_out();
     }
 
     /// Notes that a peer refused this node, or is refused by it.
@@ -142,14 +143,6 @@ impl Intake {
     }
 
     fn tell(&self, events: Vec<Event>, news: bool) {
-        for event in &events {
-            match event {
-                Event::PeerJoined { peer, addr } => log::info!("peer joined peer={peer} addr={addr}"),
-                Event::PeerLeft { peer } => log::info!("peer left peer={peer}"),
-                Event::PeerChanged { peer, revision } => log::debug!("peer changed peer={peer} revision={revision}"),
-                _ => {}
-            }
-        }
         self.events.emit_all(events);
         if news {
             self.table.wake();

@@ -89,7 +89,7 @@ impl Listener {
         }
         let unicast = announce.flags.contains(Flags::UNICAST);
         let nodes = self.nodes();
-        if self.pace.asked(datagram.from, unicast, nodes, now) {
+        if self.pace.asked((announce.peer, announce.instance), announce.seq, unicast, nodes, now) {
             let answer = self.shared.announcer.current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }

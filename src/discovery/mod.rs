@@ -1,8 +1,8 @@
 //! Finding peers: signed announces by multicast, peers named by the user, and exchange. Floor 5.
 //!
 //! Threads: `gpb-listen` owns the beacon, hears, answers and announces; `gpb-announce` waits for the catalogue to
-//! change and tells it; `gpb-static` contacts the peers named by the user (and, without multicast, some that are
-//! known) with a few `gpb-contact` threads, and `gpb-resolve` looks up their names.
+//! change and tells it; `gpb-static` contacts the peers named by the user, and some that are known where multicast
+//! does not tell of all, with a few `gpb-contact` threads, and `gpb-resolve` looks up their names.
 //! What they find goes into the [`PeerTable`]; nobody else is told but by its events.
 
 mod announcer;
@@ -65,11 +65,11 @@ pub struct DiscoverySetup {
     pub shutdown: Shutdown,
 }
 
-/// The running discovery of a node. Ends with the node's [`Shutdown`], which must have begun before this is dropped;
-/// dropping then waits for its threads, at most about [`CONTACT_TIMEOUT`](crate::limits::CONTACT_TIMEOUT).
+/// The running discovery of a node. Ends with the node's [`Shutdown`]; dropping it begins that and waits for its
+/// threads, at most about [`CONTACT_TIMEOUT`](crate::limits::CONTACT_TIMEOUT).
 pub struct Discovery {
     shared: Arc<Shared>,
-    _workers: Workers,
+    workers: Workers,
 }
 
 /// What the threads of discovery share.
@@ -87,7 +87,7 @@ impl Discovery {
     /// Starts; the first query goes out at once.
     ///
     /// # Errors
-    /// The system has no thread to give. Begin the shutdown then.
+    /// The system has no thread to give. The shutdown has begun then.
     pub fn start(setup: DiscoverySetup) -> io::Result<Self> {
         let DiscoverySetup { keypair, instance, network, agent, port, beacon, peers, tls, .. } = setup;
         let DiscoverySetup { trust, table, catalogue, events, shutdown, .. } = setup;
@@ -102,23 +102,26 @@ impl Discovery {
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
             shutdown: shutdown.clone(),
         });
-        let mut workers = Workers::default();
+        // Made before its threads: should one not start, dropping this ends the others.
+        let mut this = Discovery { shared: shared.clone(), workers: Workers::default() };
         let alone = beacon.is_none();
         if let Some(beacon) = beacon {
             let wake = beacon.waker();
             shutdown.on_begin({
-                let wake = wake.clone();
-                move || wake()
+                let (wake, catalogue) = (wake.clone(), catalogue.clone());
+                move || {
+                    wake();
+                    catalogue.wake();
+                }
             });
             let listener = Listener::new(shared.clone(), beacon, Instant::now());
-            workers.spawn("gpb-listen", move || listener.run())?;
+            this.workers.spawn("gpb-listen", move || listener.run())?;
             let shared = shared.clone();
-            workers.spawn("gpb-announce", move || announcer::watch(&shared.announcer, &catalogue, &shutdown, &wake))?;
+            let watch = move || announcer::watch(&shared.announcer, &catalogue, &shutdown, &wake);
+            this.workers.spawn("gpb-announce", watch)?;
         }
-        if alone || !peers.is_empty() {
-            Contacts::start(&shared, tls, peers, alone, &mut workers)?;
-        }
-        Ok(Discovery { shared, _workers: workers })
+        Contacts::start(&shared, tls, peers, alone, &mut this.workers)?;
+        Ok(this)
     }
 
     /// The node's announce as of now, newer than any before, to put into `Hello` and its answer. Costs a signature.
@@ -134,6 +137,13 @@ impl Discovery {
     /// Over what the node sends and hears; up to a second old, empty without multicast.
     pub fn links(&self) -> Vec<Link> {
         self.shared.links.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Discovery {
+    fn drop(&mut self) {
+        // The threads are joined when the field is dropped.
+        self.shared.shutdown.begin();
     }
 }
 

@@ -9,6 +9,7 @@ use crate::client::{
     Report, Target,
 };
 use crate::content::{RelPath, RelPathError};
+use crate::limits::WAIT_MAX;
 use crate::store::Disk;
 
 /// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
@@ -59,7 +60,7 @@ impl Fetch {
 
     /// Waits for at most `time`; true when the fetch has ended, so that [`wait`](Self::wait) returns at once.
     pub fn wait_for(&self, time: Duration) -> bool {
-        self.handle.wait_for(time)
+        self.handle.wait_for(time.min(WAIT_MAX))
     }
 
     /// How far it is. Does not block.

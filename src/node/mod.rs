@@ -10,6 +10,7 @@ mod error;
 mod fetch;
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer,
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
-use crate::limits::{NETWORK_LEN_MAX, TRUST_POLL};
+use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX, TRUST_POLL, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::Asker;
 use crate::proto::Announce;
@@ -118,7 +119,8 @@ impl Node {
             None if config.multicast => {
                 // What cannot be reached there is not announced: the listener may have IPv4 only.
                 let bind = addrs.first().map(SocketAddr::ip).or(config.bind).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-                Some(Box::new(Multicast::open(LinkOptions { interfaces: config.interfaces.clone(), bind })?))
+                let options = LinkOptions { interfaces: config.interfaces.clone(), bind };
+                Some(Box::new(Multicast::open(options).map_err(no_multicast)?))
             }
             beacon => beacon,
         };
@@ -135,6 +137,11 @@ impl Node {
         let shutdown = Shutdown::new();
         let catalogue = Arc::new(Latest::new(Catalogue::default()));
         let peers = Arc::new(Watched::new(PeerTable::new((id, instance))));
+        // Who waits for peers looks at the signal only when woken.
+        shutdown.on_begin({
+            let peers = peers.clone();
+            move || peers.wake()
+        });
         let shelf = Arc::new(Shelf::new());
         let agent = concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string();
 
@@ -170,8 +177,9 @@ impl Node {
             shutdown: shutdown.clone(),
         })?);
         let announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync> = {
-            let discovery = discovery.clone();
-            Arc::new(move || discovery.announce().as_bytes().to_vec())
+            // Weak, since a fetch that outlives the node holds this: the node's end is the end of its discovery.
+            let discovery = Arc::downgrade(&discovery);
+            Arc::new(move || discovery.upgrade().map(|d| d.announce().as_bytes().to_vec()).unwrap_or_default())
         };
 
         let server = match listener {
@@ -221,7 +229,7 @@ impl Node {
             throttle: Arc::new(Throttle::new(config.download_limit)),
             events: events.clone(),
             shutdown: shutdown.clone(),
-            timeout: config.timeout,
+            timeout: config.timeout.min(WAIT_MAX),
             agent,
         });
         let asker = Asker { pool: Arc::new(PeerPool::new(ctx.clone())), ctx, crew: Arc::new(Crew::new()) };
@@ -265,7 +273,7 @@ impl Node {
     /// Waits until all files found at the start are hashed, at most for `timeout`: how many there are, and their bytes.
     /// `None` when the time is over, the node ends, or it shares no directory.
     pub fn wait_ready(&self, timeout: Duration) -> Option<(u64, u64)> {
-        self.sharer.as_ref()?.wait_ready(timeout)
+        self.sharer.as_ref()?.wait_ready(timeout.min(WAIT_MAX))
     }
 
     /// The peers that are known now, asked or not. Does not block.
@@ -278,7 +286,7 @@ impl Node {
     /// # Errors
     /// [`FetchError::NoPeer`], [`FetchError::Refused`] or [`FetchError::Interrupted`].
     pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
-        client::peers(&self.asker.ctx, &self.asker.pool, &self.asker.crew, wait)
+        client::peers(&self.asker.ctx, &self.asker.pool, &self.asker.crew, wait.min(WAIT_MAX))
     }
 
     /// Asks everyone what there is that one of `patterns` means (everything without any). Complete as
@@ -287,7 +295,7 @@ impl Node {
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
     pub fn list<P: AsRef<str>>(&self, patterns: &[P], wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
-        client::list(&self.asker.ctx, &self.asker.pool, &self.asker.crew, &strings(patterns), wait)
+        client::list(&self.asker.ctx, &self.asker.pool, &self.asker.crew, &strings(patterns), wait.min(WAIT_MAX))
     }
 
     /// Finds what `patterns` mean (a name, a directory, a glob, a root) and starts to fetch it into the directory of the
@@ -370,7 +378,20 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.timeout.is_zero() {
         return Err(StartError::Config("a timeout of 0 would end every fetch; use at least 1 ms".into()));
     }
+    if config.peers.len() > STATIC_PEERS_MAX {
+        let text = format!(
+            "{} peers are named; name at most {STATIC_PEERS_MAX}, of which each tells of those that it knows",
+            config.peers.len()
+        );
+        return Err(StartError::Config(text));
+    }
     Ok(())
+}
+
+/// The system does not give what multicast needs at all; an interface that cannot be used is no error.
+fn no_multicast(source: io::Error) -> StartError {
+    let text = format!("multicast cannot be used: {source}; end other programs, or go without it (--no-multicast)");
+    StartError::System(io::Error::new(source.kind(), text))
 }
 
 /// A directory that is there, or a clear error.
@@ -378,7 +399,7 @@ fn check_dir(config: &Config) -> Result<(), StartError> {
     let error = |source| StartError::Dir { path: config.dir.clone(), source };
     let meta = std::fs::metadata(&config.dir).map_err(error)?;
     if !meta.is_dir() {
-        return Err(error(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+        return Err(error(io::Error::from(io::ErrorKind::NotADirectory)));
     }
     Ok(())
 }

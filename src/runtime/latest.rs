@@ -3,6 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::runtime::deadline;
+
 /// The newest state of a value, published by one thread and read by many.
 ///
 /// Readers get an `Arc` of the state that was current when they asked, and may wait for a newer one.
@@ -25,6 +27,13 @@ impl<T> Latest<T> {
         self.changed.notify_all();
     }
 
+    /// Wakes whoever waits for a newer state, as if the current one had been published again.
+    pub fn wake(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += 1;
+        self.changed.notify_all();
+    }
+
     /// The current state.
     pub fn get(&self) -> Arc<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
@@ -37,7 +46,7 @@ impl<T> Latest<T> {
 
     /// Waits until the state's number is over `seen`, at most until `timeout` is over.
     pub fn newer_than(&self, seen: u64, timeout: Duration) -> Option<(u64, Arc<T>)> {
-        let end = Instant::now() + timeout;
+        let end = deadline(timeout);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.0 <= seen {
             let left = end.checked_duration_since(Instant::now())?;

@@ -1,7 +1,10 @@
 //! One signal that ends all threads of a node.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use crate::runtime::deadline;
 
 /// Set once, seen by all: clones share the signal. Threads that wait in something else register a wake-up.
 #[derive(Clone, Default)]
@@ -18,7 +21,16 @@ struct Inner {
 #[derive(Default)]
 struct State {
     begun: bool,
-    wakers: Vec<Box<dyn Fn() + Send>>,
+    wakers: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+type Waker = Box<dyn Fn() + Send>;
+
+/// A wake-up that is forgotten when this is dropped; see [`Shutdown::while_held`].
+pub struct OnBegin {
+    inner: Weak<Inner>,
+    id: Option<u64>,
 }
 
 impl Shutdown {
@@ -29,44 +41,120 @@ impl Shutdown {
 
     /// Sets the signal and wakes everyone. Later calls change nothing.
     pub fn begin(&self) {
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut state.begun, true) {
-            for wake in state.wakers.drain(..) {
-                wake();
-            }
-        }
+        let mut state = self.lock();
+        state.begun = true;
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
         self.inner.changed.notify_all();
+        // Without the lock: who is woken looks at the signal.
+        wakers.into_values().for_each(|wake| wake());
     }
 
     /// Whether the signal is set.
     pub fn has_begun(&self) -> bool {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).begun
+        self.lock().begun
     }
 
-    /// Calls `wake` once when the signal is set; at once if it is set already. `wake` must not block.
+    /// Calls `wake` once when the signal is set; at once if it is set already. `wake` must not block. It is kept as
+    /// long as the signal, so this is for what lives as long.
     pub fn on_begin(&self, wake: impl Fn() + Send + 'static) {
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.begun {
-            wake();
-        } else {
-            state.wakers.push(Box::new(wake));
-        }
+        self.register(Box::new(wake));
+    }
+
+    /// As [`on_begin`](Self::on_begin), for what may end before: `wake` is forgotten when the guard is dropped.
+    #[must_use = "the wake-up is forgotten when this is dropped"]
+    pub fn while_held(&self, wake: impl Fn() + Send + 'static) -> OnBegin {
+        OnBegin { id: self.register(Box::new(wake)), inner: Arc::downgrade(&self.inner) }
     }
 
     /// Sleeps for `time`, or until the signal is set; true if it is.
     pub fn wait(&self, time: Duration) -> bool {
-        let end = Instant::now() + time;
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = deadline(time);
+        let mut state = self.lock();
         while !state.begun {
             let Some(left) = end.checked_duration_since(Instant::now()) else { return false };
             state = self.inner.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
+
+    fn register(&self, wake: Waker) -> Option<u64> {
+        let mut state = self.lock();
+        if state.begun {
+            drop(state);
+            wake();
+            return None;
+        }
+        let id = state.next;
+        state.next += 1;
+        state.wakers.insert(id, wake);
+        Some(id)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OnBegin {
+    fn drop(&mut self) {
+        let (Some(id), Some(inner)) = (self.id, self.inner.upgrade()) else { return };
+        let waker = inner.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&id);
+        // Dropped without the lock: what it holds may have ends of its own.
+        drop(waker);
+    }
+}
+
+impl std::fmt::Debug for OnBegin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnBegin").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shutdown").field("begun", &self.has_begun()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn counter(count: &Arc<AtomicUsize>) -> impl Fn() + Send + 'static {
+        let count = count.clone();
+        move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn each_wake_up_is_called_once_and_may_look_at_the_signal() {
+        let (shutdown, count) = (Shutdown::new(), Arc::new(AtomicUsize::new(0)));
+        shutdown.on_begin(counter(&count));
+        let (seen, wake) = (shutdown.clone(), counter(&count));
+        shutdown.on_begin(move || {
+            assert!(seen.has_begun());
+            wake();
+        });
+        shutdown.begin();
+        shutdown.begin();
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+        shutdown.on_begin(counter(&count));
+        assert_eq!(count.load(Ordering::SeqCst), 3, "at once when it has begun");
+        assert!(shutdown.wait(Duration::MAX));
+    }
+
+    #[test]
+    fn a_wake_up_that_is_let_go_takes_no_memory() {
+        let (shutdown, count) = (Shutdown::new(), Arc::new(AtomicUsize::new(0)));
+        drop(shutdown.while_held(counter(&count)));
+        assert_eq!(Arc::strong_count(&count), 1);
+        let held = shutdown.while_held(counter(&count));
+        shutdown.begin();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        drop(held);
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::runtime::deadline;
+
 /// A value behind a mutex, with a count of its changes that threads can wait on.
 #[derive(Debug)]
 pub struct Watched<T> {
@@ -42,7 +44,7 @@ impl<T> Watched<T> {
 
     /// Waits until there were more than `seen` changes, at most for `timeout`; returns their number now.
     pub fn wait_beyond(&self, seen: u64, timeout: Duration) -> u64 {
-        let end = Instant::now() + timeout;
+        let end = deadline(timeout);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.0 <= seen {
             let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else { break };

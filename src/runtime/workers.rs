@@ -13,12 +13,19 @@ impl Workers {
     /// Starts a thread called `name`: at most 15 bytes, which is all that Linux shows.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// The system has no thread to give; the message says what to do.
     pub fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         debug_assert!(name.len() <= 15, "thread name {name:?} is cut off in tools");
-        self.threads.push(Builder::new().name(name.into()).spawn(run)?);
+        let thread = Builder::new().name(name.into()).spawn(run).map_err(|e| no_thread(name, &e))?;
+        self.threads.push(thread);
         Ok(())
     }
+}
+
+/// The system did not give thread `name`: what that means and what helps.
+pub(crate) fn no_thread(name: &str, source: &io::Error) -> io::Error {
+    let text = format!("thread {name} cannot be started: {source}; end other programs, or raise the limit (ulimit -u)");
+    io::Error::new(source.kind(), text)
 }
 
 impl Drop for Workers {

@@ -4,12 +4,12 @@
 //! each goes out over IPv4 and IPv6.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::identity::PeerId;
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANSWERERS, BROADCAST_AFTER, BURST_MS, GROUP_ANNOUNCES_PER_S, GROUP_ANSWER_MIN,
     GROUP_ANSWERS_PER_S, GROUP_PACKETS_PER_S, REVISION_ANNOUNCE_MIN, TTL_INTERVALS, TTL_MAX, UNICAST_ANSWER_MIN,
@@ -42,8 +42,21 @@ pub struct Pace {
     heard_any: bool,
     heard_group: Option<Instant>,
     busy: Busy,
-    /// When which source was last answered.
-    answered: BTreeMap<SocketAddr, Instant>,
+    /// Who asked lately.
+    askers: BTreeMap<(PeerId, u64), Asker>,
+    /// When it last asked as at start because a network came up, and when it is to do so again.
+    restarted: Option<Instant>,
+    restart: Option<Instant>,
+}
+
+/// A node that asked.
+#[derive(Debug)]
+struct Asker {
+    /// Its last question: it is heard once per link and address family, and is one question all the same.
+    seq: u64,
+    heard: Instant,
+    /// When it was last answered at its own address.
+    answered: Option<Instant>,
 }
 
 /// Something to send. Each carries the node's announce.
@@ -87,13 +100,16 @@ impl Pace {
             heard_any: false,
             heard_group: None,
             busy: Busy { level: 0.0, at: now },
-            answered: BTreeMap::new(),
+            askers: BTreeMap::new(),
+            restarted: None,
+            restart: None,
         }
     }
 
     /// When something is due next, unless more happens.
     pub fn next_due(&self) -> Instant {
-        let soonest = [Some(self.next), self.news, self.answer].into_iter().flatten().min().unwrap_or(self.next);
+        let soonest =
+            [Some(self.next), self.news, self.answer, self.restart].into_iter().flatten().min().unwrap_or(self.next);
         if self.broadcast { soonest.min(self.started) } else { soonest }
     }
 
@@ -108,6 +124,9 @@ impl Pace {
     pub fn due(&mut self, nodes: usize, now: Instant) -> Option<Outgoing> {
         if std::mem::take(&mut self.broadcast) {
             return Some(Outgoing::Broadcast);
+        }
+        if self.restart.is_some_and(|at| at <= now) {
+            self.ask_anew(now);
         }
         if self.burst < BURST_MS.len()
             && self.next <= now
@@ -147,8 +166,14 @@ impl Pace {
         self.news = Some(self.news.map_or(soonest, |at| at.min(soonest)));
     }
 
-    /// There may be new neighbours, since a network came up: asks as at start.
+    /// There may be new neighbours, since a network came up: asks as at start. At most once an [`ANNOUNCE_INTERVAL`],
+    /// if need be later, since a bad cable goes up and down all the time.
     pub fn restart(&mut self, now: Instant) {
+        self.restart = Some(self.restarted.map_or(now, |last| now.max(last + ANNOUNCE_INTERVAL)));
+    }
+
+    fn ask_anew(&mut self, now: Instant) {
+        (self.restarted, self.restart) = (Some(now), None);
         (self.started, self.burst, self.next, self.heard_any) = (now, 0, now, false);
     }
 
@@ -161,15 +186,18 @@ impl Pace {
         }
     }
 
-    /// Somebody at `from` asked, for an answer to its own address if `unicast`, in a group of `nodes` with this one.
-    /// True if such an answer is to be sent now; one to the group becomes due by itself.
-    pub fn asked(&mut self, from: SocketAddr, unicast: bool, nodes: usize, now: Instant) -> bool {
+    /// `asker` asked in its announce `seq`, for an answer to its own address if `unicast`, in a group of `nodes` with
+    /// this one. True if such an answer is to be sent now; one to the group becomes due by itself.
+    pub fn asked(&mut self, asker: (PeerId, u64), seq: u64, unicast: bool, nodes: usize, now: Instant) -> bool {
+        if !self.is_new(asker, seq, now) {
+            return false;
+        }
         let others = nodes.saturating_sub(1).max(1) as f64;
         if !self.rng.random_bool((f64::from(ANSWERERS) / others).min(1.0)) {
             return false;
         }
         if unicast {
-            return self.may_answer(from, now);
+            return self.may_answer(asker, now);
         }
         if self.answer.is_none() {
             // As many as may answer spread out so that the group stays quiet.
@@ -220,19 +248,31 @@ impl Pace {
         self.interval * TTL_INTERVALS
     }
 
-    fn may_answer(&mut self, from: SocketAddr, now: Instant) -> bool {
-        let recent = |at: &Instant| now.saturating_duration_since(*at) < UNICAST_ANSWER_MIN;
-        if self.answered.get(&from).is_some_and(recent) {
-            return false;
+    /// Whether that question was not heard before; too many askers at once are not heard.
+    fn is_new(&mut self, asker: (PeerId, u64), seq: u64, now: Instant) -> bool {
+        if let Some(known) = self.askers.get_mut(&asker) {
+            let new = seq > known.seq;
+            (known.seq, known.heard) = (seq.max(known.seq), now);
+            return new;
         }
-        if self.answered.len() >= UNICAST_ANSWERS_TRACKED_MAX {
-            self.answered.retain(|_, at| recent(at));
+        if self.askers.len() >= UNICAST_ANSWERS_TRACKED_MAX {
+            // A question's copies come within moments.
+            self.askers.retain(|_, asker| now.saturating_duration_since(asker.heard) < UNICAST_ANSWER_MIN);
         }
-        let room = self.answered.len() < UNICAST_ANSWERS_TRACKED_MAX;
+        let room = self.askers.len() < UNICAST_ANSWERS_TRACKED_MAX;
         if room {
-            self.answered.insert(from, now);
+            self.askers.insert(asker, Asker { seq, heard: now, answered: None });
         }
         room
+    }
+
+    fn may_answer(&mut self, asker: (PeerId, u64), now: Instant) -> bool {
+        let Some(asker) = self.askers.get_mut(&asker) else { return false };
+        let may = asker.answered.is_none_or(|at| now.saturating_duration_since(at) >= UNICAST_ANSWER_MIN);
+        if may {
+            asker.answered = Some(now);
+        }
+        may
     }
 }
 
@@ -280,8 +320,8 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
-    fn addr(n: u16) -> SocketAddr {
-        SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 5000))
+    fn node(n: u16) -> (PeerId, u64) {
+        (PeerId([1; 32]), n.into())
     }
 
     /// What one undisturbed node sends until `end`, with the times in ms.
@@ -318,6 +358,25 @@ mod tests {
         let sent = run(&mut pace, 1, t + 5 * S, S);
         assert_eq!(sent[..3].iter().map(|s| s.0).collect::<Vec<_>>(), [0, 100, 500]);
         assert_eq!(sent[0].1, Outgoing::QueryUnicast);
+    }
+
+    #[test]
+    fn a_network_that_comes_and_goes_is_asked_once_an_interval() {
+        let t = Instant::now();
+        let mut pace = Pace::new(10, t);
+        pace.due(2, t);
+        pace.heard(Way::Group, t);
+        let mut sent = Vec::new();
+        for n in 0..400 {
+            pace.restart(t + n * 100 * MS);
+            pace.heard(Way::Unicast, t + n * 100 * MS);
+            while let Some(what) = pace.due(2, t + n * 100 * MS) {
+                sent.push(what);
+            }
+        }
+        let asked = sent.iter().filter(|what| **what == Outgoing::QueryUnicast).count();
+        assert!((4..=5).contains(&asked), "{asked} times in 40 s: {sent:?}");
+        assert!(sent.len() <= 25, "{sent:?}");
     }
 
     #[test]
@@ -380,16 +439,38 @@ mod tests {
     }
 
     #[test]
-    fn unicast_answers_go_at_once_and_once_a_second_a_source() {
+    fn unicast_answers_go_at_once_and_once_a_second_an_asker() {
         let t = Instant::now();
         let mut pace = Pace::new(5, t);
-        assert!(pace.asked(addr(1), true, 2, t));
-        assert!(!pace.asked(addr(1), true, 2, t + 999 * MS));
-        assert!(pace.asked(addr(2), true, 2, t + 999 * MS));
-        assert!(pace.asked(addr(1), true, 2, t + S));
-        let flood = (0..5000).filter(|&n| pace.asked(addr(n), true, 2, t + 2 * S)).count();
+        assert!(pace.asked(node(1), 1, true, 2, t));
+        assert!(!pace.asked(node(1), 2, true, 2, t + 999 * MS));
+        assert!(pace.asked(node(2), 1, true, 2, t + 999 * MS));
+        assert!(pace.asked(node(1), 3, true, 2, t + S));
+        let flood = (0..5000).filter(|&n| pace.asked(node(n), 9, true, 2, t + 2 * S)).count();
         assert!((1000..=UNICAST_ANSWERS_TRACKED_MAX).contains(&flood), "{flood}");
-        assert!(pace.answered.len() <= UNICAST_ANSWERS_TRACKED_MAX);
+        assert!(pace.askers.len() <= UNICAST_ANSWERS_TRACKED_MAX);
+    }
+
+    #[test]
+    fn a_question_that_is_heard_twice_is_answered_once() {
+        let t = Instant::now();
+        let mut pace = Pace::new(9, t);
+        run(&mut pace, 3, t, 3 * S);
+        assert!(pace.asked(node(1), 5, true, 2, t + 3 * S));
+        assert!(!pace.asked(node(1), 5, true, 2, t + 5 * S), "the same, later");
+        assert!(!pace.asked(node(1), 4, true, 2, t + 5 * S), "older");
+        assert!(!pace.asked(node(1), 5, false, 2, t + 5 * S));
+        assert_eq!(pace.answer, None);
+        // In a large group the dice are thrown once a question.
+        let lucky = |copies: u64| {
+            (0..2000)
+                .filter(|&seed| {
+                    let mut pace = Pace::new(seed, t);
+                    (0..copies).any(|_| pace.asked(node(1), 1, true, 64, t))
+                })
+                .count()
+        };
+        assert_eq!(lucky(1), lucky(3));
     }
 
     #[test]
@@ -399,11 +480,11 @@ mod tests {
         run(&mut pace, 3, t, 3 * S);
         pace.heard(Way::Group, t + 3 * S);
         let asked = t + 4 * S;
-        assert!(!pace.asked(addr(1), false, 3, asked) && !pace.asked(addr(2), false, 3, asked));
+        assert!(!pace.asked(node(1), 1, false, 3, asked) && !pace.asked(node(2), 1, false, 3, asked));
         let at = pace.next_due();
         assert!(at >= asked && at <= asked + 100 * MS);
         assert_eq!(pace.due(3, at), Some(Outgoing::Announce));
-        assert!(!pace.asked(addr(3), false, 3, at));
+        assert!(!pace.asked(node(3), 1, false, 3, at));
         assert!(pace.next_due() >= at + S, "one a second");
     }
 
@@ -411,7 +492,8 @@ mod tests {
     fn a_large_group_is_answered_by_about_32() {
         let t = Instant::now();
         for nodes in [40, 1000, 10_000] {
-            let answers = (0..nodes as u64).filter(|&seed| Pace::new(seed, t).asked(addr(1), true, nodes, t)).count();
+            let answers =
+                (0..nodes as u64).filter(|&seed| Pace::new(seed, t).asked(node(1), 1, true, nodes, t)).count();
             assert!((12..=60).contains(&answers), "{answers} of {nodes}");
         }
     }
@@ -452,10 +534,11 @@ mod tests {
                     late += usize::from(now > g.alive_until[n]);
                     g.alive_until[n] = now + S * g.paces[n].ttl_s().into();
                     g.sent.push((now, n));
+                    let seq = g.sent.len() as u64;
                     if what == Outgoing::Query || what == Outgoing::QueryUnicast {
                         for other in 0..nodes {
                             if other != n && what == Outgoing::Query {
-                                g.paces[other].asked(addr(n as u16), false, nodes, now);
+                                g.paces[other].asked(node(n as u16), seq, false, nodes, now);
                                 let due = g.paces[other].next_due().max(now);
                                 queue.push(Reverse((due, other)));
                             }

@@ -8,4 +8,5 @@ mod examples;
 mod floors;
 mod keys;
 mod merkle_oracle;
+mod node;
 mod server;
