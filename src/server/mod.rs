@@ -142,6 +142,12 @@ impl Server {
         let bounds = parts.bounds;
         let workers = bounds.workers.max(1);
         let addrs = parts.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        // Before the ends of the channels: when starting fails, those are dropped first, and the threads end.
+        let mut server = Server {
+            addrs: addrs.map_err(ServerError::Start)?,
+            shutdown: parts.shutdown.clone(),
+            threads: Workers::default(),
+        };
         let poll = mio::Poll::new().map_err(ServerError::Start)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
@@ -173,11 +179,6 @@ impl Server {
         let acceptor =
             Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.connections_max)
                 .map_err(ServerError::Start)?;
-        let mut server = Server {
-            addrs: addrs.map_err(ServerError::Start)?,
-            shutdown: parts.shutdown.clone(),
-            threads: Workers::default(),
-        };
         let wake = waker.clone();
         parts.shutdown.on_begin(move || drop(wake.wake()));
         for n in 0..workers {
