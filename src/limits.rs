@@ -168,10 +168,14 @@ pub const BAD_REPORTS_PER_MIN: u32 = 30;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Most connections of one key (open group: of one source address).
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
-/// Handshakes under way at once; more wait in the accept queue.
+/// Connections without `Hello` so far; for a newcomer, the oldest of the address that has the most gives way.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Handshakes under way from one source address; further connections of it are dropped.
-pub const HANDSHAKES_PER_ADDR_MAX: usize = 256;
+/// Connections without `Hello` so far from one source address; for a newcomer, its oldest one gives way.
+pub const HANDSHAKES_PER_ADDR_MAX: usize = 64;
+/// Connections that are accepted before those that are open get their turn again.
+pub const ACCEPTS_AT_ONCE: usize = 128;
+/// Open files that a server leaves to everything but its connections.
+pub const DESCRIPTORS_RESERVED: usize = 128;
 /// Plaintext that a worker gathers before it encrypts and writes, in bytes.
 pub const REPLY_LEN: usize = 128 * KIB;
 /// Plaintext that a worker sends first after a peer's socket was full, in bytes.

@@ -273,6 +273,7 @@ impl Handler {
             }
             Err(Absent::NotFound) => problem(kind, Status::NotFound, "", out),
             Err(Absent::Gone) => problem(kind, Status::Gone, "changed on disk", out),
+            Err(Absent::Unreadable) => busy(kind, BUSY_RETRY, "cannot be read now", out),
         }
     }
 

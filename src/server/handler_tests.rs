@@ -219,6 +219,16 @@ fn what_changed_on_disk_is_gone() {
 }
 
 #[test]
+fn what_cannot_be_read_now_is_asked_for_later() {
+    let bytes = noise(100, 1);
+    let mut files = Files::new(&[("a", bytes.clone())]);
+    files.unreadable = Some(id_of(&bytes));
+    let reply = Desk::open(files).ask(&chunk(id_of(&bytes), 0));
+    assert_eq!(reply.status, Status::Busy);
+    assert!(decode_header::<Problem>(&reply.header, "Problem").unwrap().retry_after_ms > 0);
+}
+
+#[test]
 fn any_gives_what_is_lacked_and_was_sent_least() {
     let bytes = noise(20 * CHUNK, 1);
     let id = id_of(&bytes);

@@ -352,7 +352,7 @@ fn a_key_that_loses_trust_is_cut_off() {
 
 #[test]
 fn a_full_server_says_busy() {
-    let bounds = ServerBounds { workers: 2, connections_max: 3, connections_per_key_max: 2 };
+    let bounds = ServerBounds { workers: 2, connections_max: 3, connections_per_key_max: 2, ..Default::default() };
     let rig = Setup { bounds, ..Setup::new(Files::default()) }.start();
     let first = rig.asking();
     let _second = rig.asking();
@@ -434,6 +434,30 @@ fn who_never_finishes_the_handshake_is_dropped() {
         assert!(is_gone(socket));
     }
     assert!(began.elapsed() < HANDSHAKE_TIMEOUT + Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn silent_connections_give_way_to_those_that_speak() {
+    // From one address, and from many when all together are too many.
+    for (bounds, hosts) in
+        [(ServerBounds::default(), 1), (ServerBounds { handshakes_max: 40, ..Default::default() }, 5)]
+    {
+        let rig = Setup { bounds, ..Setup::new(Files::default()) }.start();
+        let from = |i: usize| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1 + (i % hosts) as u8], 0)).into()).unwrap();
+            socket.connect(&rig.addr.into()).unwrap();
+            TcpStream::from(socket)
+        };
+        let began = Instant::now();
+        let mut silent: Vec<_> = (0..300).map(from).collect();
+        // One from the crowded address, and one from another that is alone.
+        for host in [1, 200] {
+            rig.host(host).hello();
+        }
+        assert!(began.elapsed() < HANDSHAKE_TIMEOUT / 2, "{:?}", began.elapsed());
+        assert!(is_gone(&mut silent[0]) && began.elapsed() < HANDSHAKE_TIMEOUT, "the oldest one gave way");
+    }
 }
 
 #[test]
