@@ -145,6 +145,8 @@ pub const UNANSWERED_LEN_MAX: usize = 64 * KIB;
 pub const LAYER_DIGESTS_PER_ANSWER_MAX: u32 = 8192;
 /// Most files in one `Locate` request.
 pub const LOCATE_FILES_MAX: usize = 512;
+/// Entries that are compared with a pattern before the clock is looked at again.
+pub const LIST_CHECK_ENTRIES: usize = 128;
 /// Bytes after which a `List` page ends.
 pub const LIST_PAGE_LEN: usize = 256 * KIB;
 /// Most chunks that the body of `Any` speaks of.
@@ -196,6 +198,8 @@ pub const FETCHERS_PER_FILE_MAX: usize = 64;
 pub const SERVER_TICK: Duration = Duration::from_millis(250);
 /// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
 pub const NOISE_LINES_MAX: u32 = 20;
+/// The same for lines about connections that come and go, and what they report.
+pub const SESSION_LINES_MAX: u32 = 200;
 /// See [`NOISE_LINES_MAX`].
 pub const NOISE_WINDOW: Duration = Duration::from_secs(10);
 /// Connections that wait in the listener for the accepting thread.
@@ -208,7 +212,7 @@ pub const TURN_REQUESTS_MAX: u32 = 64;
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
-/// Output parked for slow readers in all sessions together, in bytes.
+/// What is parked of requests, answers and output in all sessions together, in bytes.
 pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
 /// A connection without a whole request for so long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);

@@ -17,7 +17,7 @@ use crate::limits::{ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX,
 use crate::net::Tls;
 use crate::server::queue::FairQueue;
 use crate::server::seats::Key;
-use crate::server::session::{Outcome, Session};
+use crate::server::session::{Outcome, REVOKED, Session};
 use crate::server::worker::{Context, Done, Job};
 
 /// All sessions that no worker has, and the order in which they get one.
@@ -57,7 +57,7 @@ struct Slot {
     /// Which queue it waits in, or was drawn from.
     paced: bool,
     sent: u64,
-    parked_output: usize,
+    parked: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,14 +150,14 @@ impl Acceptor {
         }
         for slot in &self.slots {
             if let Some(session) = &slot.session {
-                session.log_end("server stops");
+                session.log_end("server stops", &self.context);
             }
         }
     }
 
     fn wait_at_most(&self) -> Option<std::time::Duration> {
         let tick = (self.sessions > 0).then_some(self.next_tick);
-        let paced = (!self.paced.is_empty() && !self.jobs.is_full()).then_some(self.paced_until);
+        let paced = (self.paced.has_next() && !self.jobs.is_full()).then_some(self.paced_until);
         let next = [tick, paced, self.accept_at].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -186,7 +186,8 @@ impl Acceptor {
     }
 
     fn admit(&mut self, socket: TcpStream, addr: SocketAddr, now: Instant) {
-        let ip = addr.ip().to_canonical();
+        let addr = canonical(addr);
+        let ip = addr.ip();
         // Whoever is silent gives way, so that neither one host nor the others behind one address are locked out.
         let crowded = self.greeting_by_addr.get(&ip).is_some_and(|slots| slots.len() >= HANDSHAKES_PER_ADDR_MAX);
         let room = match crowded {
@@ -248,8 +249,6 @@ impl Acceptor {
         let slot = &mut self.slots[at];
         slot.state = State::Queued;
         slot.paced = paced;
-        let parked = std::mem::take(&mut slot.parked_output);
-        self.context.parked_output.fetch_sub(parked, Ordering::Relaxed);
         let key = slot.key;
         self.queue(paced).push(key, at);
     }
@@ -270,6 +269,8 @@ impl Acceptor {
             match slot.session.take() {
                 Some(session) if slot.state == State::Queued => {
                     slot.state = State::Active;
+                    let parked = std::mem::take(&mut slot.parked);
+                    self.context.parked.fetch_sub(parked, Ordering::Relaxed);
                     // Never full here, since nobody else puts jobs in; gone only when the server ends.
                     if self.jobs.try_send(Job { slot: at, session }).is_err() {
                         return;
@@ -288,7 +289,11 @@ impl Acceptor {
         let slot = &mut self.slots[at];
         let sent = session.sent() - slot.sent;
         // A turn in which the rate limit gave nothing is no service.
-        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_)) { 0 } else { TURN_COST + sent };
+        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_)) {
+            0
+        } else {
+            TURN_COST + sent + session.take_effort()
+        };
         let (key, paced) = (slot.key, slot.paced);
         slot.sent += sent;
         slot.key = session.key;
@@ -306,16 +311,22 @@ impl Acceptor {
             Outcome::Write => park(&mut session, Interest::WRITABLE),
             _ => Ok(()),
         };
-        if parked.is_err() || outcome == Outcome::Close {
+        let why = match (parked, outcome) {
+            (Err(_), _) => Some("cannot wait for its socket"),
+            (Ok(()), Outcome::Close(why)) => Some(why),
+            // Trust may have changed after the worker looked at it and before it is looked at here again.
+            (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
+        };
+        if let Some(why) = why {
             self.queue(paced).done(key, cost);
-            return self.end(at, &session, if parked.is_ok() { "closed" } else { "cannot wait for its socket" });
+            return self.end(at, &session, why);
         }
         let slot = &mut self.slots[at];
-        let pending = session.parked_output();
+        let pending = session.parked();
         slot.session = Some(session);
         slot.state = State::Parked;
-        slot.parked_output = pending;
-        self.context.parked_output.fetch_add(pending, Ordering::Relaxed);
+        slot.parked = pending;
+        self.context.parked.fetch_add(pending, Ordering::Relaxed);
         match outcome {
             Outcome::Again => self.enqueue(at, false),
             Outcome::Delay(until) => {
@@ -329,13 +340,18 @@ impl Acceptor {
         self.evict();
     }
 
-    /// Closes the sessions that were stalled longest, until no more output is parked than may be.
+    /// Closes the sessions that were stalled longest, until no more is parked than may be.
     fn evict(&mut self) {
-        while self.context.parked_output.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
-            let stalled = self.slots.iter().enumerate().filter(|(_, s)| s.state == State::Parked);
+        while self.context.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
+            // Those that wait for the rate limit come last: it is not their fault.
+            let waits = |s: &Slot| match s.state {
+                State::Parked => Some(false),
+                State::Queued if s.paced => Some(true),
+                _ => None,
+            };
+            let holding = self.slots.iter().enumerate().filter(|(_, s)| s.parked > 0);
             let since = |s: &Slot| s.session.as_ref().and_then(|session| session.stalled_since);
-            let longest = stalled.filter_map(|(i, s)| Some((since(s)?, i))).min();
-            let Some((_, at)) = longest else { return };
+            let Some((.., at)) = holding.filter_map(|(i, s)| Some((waits(s)?, since(s)?, i))).min() else { return };
             self.close(at, "stalled while others need the memory");
         }
     }
@@ -346,9 +362,13 @@ impl Acceptor {
         let trust_changed = std::mem::replace(&mut self.trust_generation, generation) != generation;
         let ends = |session: &Session| {
             if trust_changed && session.is_admitted() && session.peer().is_some_and(|p| !trust.allows(&p)) {
-                return Some("key is no longer trusted");
+                return Some(REVOKED);
             }
-            (now >= session.deadline).then_some(if session.is_admitted() { "idle" } else { "no Hello in time" })
+            (now >= session.deadline).then_some(match session.is_admitted() {
+                true => "idle",
+                false if session.is_closing() => "refused",
+                false => "no Hello in time",
+            })
         };
         let over: Vec<_> =
             (self.slots.iter().enumerate()).filter_map(|(i, slot)| Some((i, ends(slot.session.as_ref()?)?))).collect();
@@ -360,7 +380,8 @@ impl Acceptor {
     /// Ends a session that no worker has.
     fn close(&mut self, at: usize, why: &str) {
         if let Some(session) = self.slots[at].session.take() {
-            if !session.is_admitted() {
+            // Who was refused was told of already.
+            if !session.is_admitted() && !session.is_closing() {
                 self.context.rejected(session.addr, &why);
             }
             self.end(at, &session, why);
@@ -368,10 +389,10 @@ impl Acceptor {
     }
 
     fn end(&mut self, at: usize, session: &Session, why: &str) {
-        session.log_end(why);
+        session.log_end(why, &self.context);
         let slot = &mut self.slots[at];
-        let parked = std::mem::take(&mut slot.parked_output);
-        self.context.parked_output.fetch_sub(parked, Ordering::Relaxed);
+        let parked = std::mem::take(&mut slot.parked);
+        self.context.parked.fetch_sub(parked, Ordering::Relaxed);
         self.sessions -= 1;
         if let Some(ip) = slot.greeting.take() {
             self.end_greeting(ip, at);
@@ -411,8 +432,16 @@ impl Slot {
             greeting: None,
             paced: false,
             sent: 0,
-            parked_output: 0,
+            parked: 0,
         }
+    }
+}
+
+/// IPv4 addresses as such, not as a dual-stack socket gives them.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 

@@ -14,6 +14,7 @@ mod descriptors;
 mod fake;
 mod handler;
 mod listen;
+mod listing;
 mod noise;
 mod queue;
 mod roster;
@@ -29,7 +30,7 @@ use std::sync::atomic::AtomicUsize;
 use crossbeam::channel::bounded;
 
 use crate::content::{Catalogue, Entry};
-use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX, NOISE_LINES_MAX, SESSION_LINES_MAX};
 use crate::net::Tls;
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
@@ -170,15 +171,16 @@ impl Server {
                 seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
                 sent: Default::default(),
                 fetchers: Default::default(),
+                noise: Noise::new(SESSION_LINES_MAX),
             },
             upload: parts.upload,
             events: parts.events,
             shutdown: parts.shutdown.clone(),
-            noise: Noise::default(),
+            noise: Noise::new(NOISE_LINES_MAX),
             jobs: jobs_out,
             lingering: AtomicUsize::new(0),
             lingering_max: (workers / 2).max(1),
-            parked_output: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
         });
         let acceptor =
             Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.handshakes_max)
