@@ -96,9 +96,10 @@ impl Addresses {
         self.list.iter().map(|k| k.addr)
     }
 
-    /// Those that may be told to a peer at `to`: seen by this node itself, and of use there.
+    /// Those that may be told to a peer at `to`: seen by this node itself, and of use there. The source of an echo is
+    /// not: whoever repeats what he heard would have himself spread as the peer.
     pub(crate) fn for_others(&self, to: IpAddr) -> impl Iterator<Item = SocketAddr> {
-        let usable = move |k: &&Known| k.standing > Standing::Hint && k.failed.is_none() && crosses(k.addr.ip(), to);
+        let usable = move |k: &&Known| k.standing >= Standing::Own && k.failed.is_none() && crosses(k.addr.ip(), to);
         self.list.iter().filter(usable).map(|k| k.addr)
     }
 
@@ -134,14 +135,15 @@ pub(crate) fn is_usable(addr: SocketAddr) -> bool {
     addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast() && !broadcast
 }
 
-/// Whether address `ip` means the same on the host of `other` as it does here. Loopback and link-local addresses
-/// do only on this host, which a loopback `other` is sure to be.
+/// Whether address `ip`, told in a message, means the same on the host of `other` as it does here. Loopback and IPv4
+/// link-local addresses do only on this host, which a loopback `other` is sure to be; IPv6 link-local ones never do,
+/// since messages do not carry their scope.
 pub fn crosses(ip: IpAddr, other: IpAddr) -> bool {
-    let link_local = match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    let local_only = match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => return false,
+        IpAddr::V6(v6) => v6.is_loopback(),
     };
-    let local_only = ip.to_canonical().is_loopback() || link_local;
     !local_only || other.to_canonical().is_loopback()
 }
 
@@ -221,12 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_the_peer_itself_showed_is_told_to_others() {
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        for (n, standing) in [Standing::Hint, Standing::Echo, Standing::Own, Standing::Proved].into_iter().enumerate() {
+            a.note(addr(n as u8), standing, t);
+        }
+        let told: Vec<_> = a.for_others("10.0.0.9".parse().unwrap()).collect();
+        assert_eq!(told, [3, 2].map(addr));
+    }
+
+    #[test]
     fn addresses_of_this_host_are_for_this_host() {
         let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        for local in ["127.0.0.1", "::1", "fe80::1", "169.254.3.4", "::ffff:127.0.0.1"] {
+        for local in ["127.0.0.1", "::1", "169.254.3.4", "::ffff:127.0.0.1"] {
             assert!(!crosses(ip(local), ip("10.0.0.9")), "{local}");
             assert!(crosses(ip(local), ip("127.0.0.1")) && crosses(ip(local), ip("::1")), "{local}");
         }
+        assert!(!crosses(ip("fe80::1"), ip("127.0.0.1")) && !crosses(ip("fe80::1"), ip("fe80::2")), "without a scope");
         assert!(crosses(ip("192.168.1.1"), ip("10.0.0.9")) && crosses(ip("fd00::1"), ip("10.0.0.9")));
     }
 

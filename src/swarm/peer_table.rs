@@ -330,12 +330,7 @@ impl PeerTable {
         let turn = self.entries.range(after).chain(self.entries.range(..=self.cursor));
         let mut last = self.cursor;
         let hints = turn
-            .filter(|(_, e)| e.is_serving())
-            .filter_map(|(key, e)| {
-                let addrs: Vec<_> = e.addrs.for_others(to).collect();
-                let hint = PeerHint { announce: e.announce.as_bytes().to_vec(), addrs };
-                (!hint.addrs.is_empty()).then_some((*key, hint))
-            })
+            .filter_map(|(key, entry)| Some((*key, entry.hint(to)?)))
             .take(max)
             .map(|(key, hint)| {
                 last = key;
@@ -344,6 +339,12 @@ impl PeerTable {
             .collect();
         self.cursor = last;
         hints
+    }
+
+    /// What to tell a peer at `to` of one other, by the rules of [`hints`](Self::hints); `None` if there is nothing that
+    /// may be told.
+    pub fn hint(&self, peer: PeerId, instance: u64, to: IpAddr) -> Option<PeerHint> {
+        self.entries.get(&(peer, instance))?.hint(to.to_canonical())
     }
 
     /// A peer at `addr` answered but refused this node's key (or was refused by it).
@@ -526,6 +527,13 @@ impl PeerTable {
 impl Entry {
     fn is_serving(&self) -> bool {
         self.port != 0 && !self.leaving
+    }
+
+    /// What to tell a peer at `to` of this one.
+    fn hint(&self, to: IpAddr) -> Option<PeerHint> {
+        let addrs: Vec<_> = self.addrs.for_others(to).collect();
+        let told = self.is_serving() && !addrs.is_empty();
+        told.then(|| PeerHint { announce: self.announce.as_bytes().to_vec(), addrs })
     }
 }
 

@@ -276,11 +276,16 @@ fn hints_hand_on_what_is_known_at_first_hand_and_take_turns() {
     lab.hear(&said(B, 7, NOW_MS), ip(2), Via::Hint).unwrap();
     assert!(lab.table.hints(far, 10).is_empty(), "neither loopback nor hearsay");
     assert_eq!(lab.table.hints("::ffff:127.0.0.1".parse().unwrap(), 10)[0].addrs, [local]);
-    lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
+    lab.hear(&said(A, 7, NOW_MS), ip(66), Via::Datagram).unwrap();
+    assert!(lab.table.hints(far, 10).is_empty(), "whoever repeats an announce is not told of as its peer");
+    assert_eq!(lab.table.hint(A, 7, far), None);
+    lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
     let hints = lab.table.hints(far, 10);
     assert_eq!(hints.len(), 1);
     assert_eq!(hints[0].addrs, [ip(1)]);
-    assert_eq!(SignedAnnounce::parse(&hints[0].announce).unwrap().1, said(A, 7, NOW_MS));
+    assert_eq!(SignedAnnounce::parse(&hints[0].announce).unwrap().1, said(A, 7, NOW_MS + 1));
+    assert_eq!(lab.table.hint(A, 7, far).as_ref(), hints.first());
+    assert_eq!((lab.table.hint(B, 7, far), lab.table.hint(A, 8, far)), (None, None));
     for n in 10..30u8 {
         lab.hear(&said(PeerId([n; 32]), 1, NOW_MS), ip(n.into()), Via::Datagram).unwrap();
     }
