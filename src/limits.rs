@@ -156,6 +156,8 @@ pub const UNANSWERED_LEN_MAX: usize = 64 * KIB;
 pub const LAYER_DIGESTS_PER_ANSWER_MAX: u32 = 8192;
 /// Most files in one `Locate` request.
 pub const LOCATE_FILES_MAX: usize = 512;
+/// Entries that are compared with a pattern before the clock is looked at again.
+pub const LIST_CHECK_ENTRIES: usize = 128;
 /// Bytes after which a `List` page ends.
 pub const LIST_PAGE_LEN: usize = 256 * KIB;
 /// Most chunks that the body of `Any` speaks of.
@@ -179,10 +181,14 @@ pub const BAD_REPORTS_PER_MIN: u32 = 30;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Most connections of one key (open group: of one source address).
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
-/// Handshakes under way at once; more wait in the accept queue.
+/// Connections without `Hello` so far; for a newcomer, the oldest of the address that has the most gives way.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Handshakes under way from one source address; further connections of it are dropped.
-pub const HANDSHAKES_PER_ADDR_MAX: usize = 256;
+/// Connections without `Hello` so far from one source address; for a newcomer, its oldest one gives way.
+pub const HANDSHAKES_PER_ADDR_MAX: usize = 64;
+/// Connections that are accepted before those that are open get their turn again.
+pub const ACCEPTS_AT_ONCE: usize = 128;
+/// Open files that a server leaves to everything but its connections.
+pub const DESCRIPTORS_RESERVED: usize = 128;
 /// Plaintext that a worker gathers before it encrypts and writes, in bytes.
 pub const REPLY_LEN: usize = 128 * KIB;
 /// Plaintext that a worker sends first after a peer's socket was full, in bytes.
@@ -203,6 +209,8 @@ pub const FETCHERS_PER_FILE_MAX: usize = 64;
 pub const SERVER_TICK: Duration = Duration::from_millis(250);
 /// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
 pub const NOISE_LINES_MAX: u32 = 20;
+/// The same for lines about connections that come and go, and what they report.
+pub const SESSION_LINES_MAX: u32 = 200;
 /// See [`NOISE_LINES_MAX`].
 pub const NOISE_WINDOW: Duration = Duration::from_secs(10);
 /// Connections that wait in the listener for the accepting thread.
@@ -215,7 +223,7 @@ pub const TURN_REQUESTS_MAX: u32 = 64;
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
-/// Output parked for slow readers in all sessions together, in bytes.
+/// What is parked of requests, answers and output in all sessions together, in bytes.
 pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
 /// A connection without a whole request for so long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);

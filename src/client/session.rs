@@ -189,8 +189,7 @@ impl Session {
         let mut sink = vec![0; left.min(SKIP_STEP)];
         while left > 0 {
             let n = left.min(SKIP_STEP);
-            let idle = deadline.saturating_duration_since(Instant::now());
-            self.dialed.read_body(&mut sink[..n], idle, &mut |_| ())?;
+            self.dialed.read_until(&mut sink[..n], deadline)?;
             left -= n;
         }
         Ok(prefix.body_len)
@@ -202,8 +201,7 @@ impl Session {
         while body.len() < len as usize {
             let at = body.len();
             body.resize((at + BODY_STEP).min(len as usize), 0);
-            let idle = deadline.saturating_duration_since(Instant::now());
-            self.dialed.read_body(&mut body[at..], idle, &mut |_| ())?;
+            self.dialed.read_until(&mut body[at..], deadline)?;
         }
         Ok(body)
     }

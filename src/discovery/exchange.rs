@@ -113,8 +113,7 @@ fn answer(
     let prefix = session.read_head(&mut header, deadline)?;
     let status = prefix.check_response(body_max)?;
     let mut body = vec![0; prefix.body_len as usize];
-    let idle = deadline.saturating_duration_since(Instant::now());
-    session.read_body(&mut body, idle, &mut |_| ())?;
+    session.read_until(&mut body, deadline)?;
     match status {
         Status::Ok => Ok((header, body)),
         Status::Refused => {

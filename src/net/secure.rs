@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ed25519_dalek::VerifyingKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedClientConnection};
 use rustls::crypto::ring::{cipher_suite, default_provider, kx_group, sign};
@@ -289,8 +290,10 @@ fn spki(peer: &PeerId) -> Vec<u8> {
 }
 
 fn peer_of_spki(der: &CertificateDer<'_>) -> Result<PeerId, Error> {
-    let key = der.strip_prefix(&SPKI_PREFIX).and_then(|k| k.try_into().ok()).map(PeerId);
-    key.ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
+    let key: Option<[u8; 32]> = der.strip_prefix(&SPKI_PREFIX).and_then(|k| k.try_into().ok());
+    // Signatures of a key of small order can be made by anybody.
+    let key = key.filter(|k| VerifyingKey::from_bytes(k).is_ok_and(|k| !k.is_weak()));
+    key.map(PeerId).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
 /// SEQUENCE(42) { SEQUENCE(5) { OID 1.3.101.112 } BIT STRING(33) { 0 unused bits, the key follows } }
@@ -302,12 +305,24 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_der_form_and_nothing_else_passes() {
-        let id = PeerId([7; 32]);
+        let id = Keypair::generate().peer_id();
         let der = spki(&id);
         assert_eq!(der.len(), 44);
         assert_eq!(peer_of_spki(&CertificateDer::from(der.clone())).unwrap(), id);
         for bad in [&der[..43], &[&der[..], &[0]].concat(), &[], &[&[0x31], &der[1..]].concat()] {
             assert!(peer_of_spki(&CertificateDer::from(bad.to_vec())).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_that_anybody_can_sign_for_are_refused() {
+        let mut one = [0; 32];
+        one[0] = 1;
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        for weak in [[0; 32], one, minus_one] {
+            assert!(VerifyingKey::from_bytes(&weak).unwrap().is_weak());
+            assert!(peer_of_spki(&CertificateDer::from(spki(&PeerId(weak)))).is_err(), "{weak:?}");
         }
     }
 

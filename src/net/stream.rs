@@ -138,6 +138,16 @@ impl Dialed {
         self.read_exact(into, Wait::Idle(idle), progress)
     }
 
+    /// Reads exactly `into.len()` bytes of the body, all of them before `deadline`, however they trickle in. What is
+    /// here already counts as in time.
+    ///
+    /// # Errors
+    /// [`StreamError`]
+    pub fn read_until(&mut self, into: &mut [u8], deadline: Instant) -> Result<(), StreamError> {
+        self.incoming.grow(RECEIVE_BUFFER_LEN);
+        self.read_exact(into, Wait::Until(deadline), &mut |_| ())
+    }
+
     /// Whether bytes of an answer are here already, so that reading a head will not wait for the network (for long).
     pub fn has_input(&self) -> bool {
         self.spill_at < self.spill.len() || self.incoming.start < self.incoming.end
@@ -168,6 +178,9 @@ impl Dialed {
             if let Some(peer) = self.channel.peer() {
                 return Ok(peer);
             }
+            if Instant::now() >= deadline {
+                return Err(StreamError::TimedOut);
+            }
             self.fill(deadline)?;
             let spill = &mut self.spill;
             let (data, out) = (self.incoming.data(), &mut self.outgoing);
@@ -193,6 +206,7 @@ impl Dialed {
         if filled > 0 {
             progress(filled);
         }
+        let mut late = false;
         while filled < into.len() {
             let before = filled;
             let opened = self.open_into(into, &mut filled)?;
@@ -203,7 +217,12 @@ impl Dialed {
                 Opened::Data => (),
                 Opened::Ended => return Err(StreamError::Closed),
                 Opened::Starved if filled == into.len() => (),
-                Opened::Starved => self.fill(wait.deadline())?,
+                // A peer that always has one more byte would never be waited for.
+                Opened::Starved if late => return Err(StreamError::TimedOut),
+                Opened::Starved => {
+                    self.fill(wait.deadline())?;
+                    late = wait.is_over();
+                }
             }
         }
         Ok(())
@@ -289,6 +308,11 @@ impl Wait {
             Wait::Idle(idle) => Instant::now() + idle,
         }
     }
+
+    /// Whether no further byte can be in time.
+    fn is_over(self) -> bool {
+        matches!(self, Wait::Until(deadline) if Instant::now() >= deadline)
+    }
 }
 
 /// Ciphertext as it comes from the socket: `bytes[start..end]` is not used up yet.
@@ -354,3 +378,47 @@ fn timed_out(e: io::Error) -> StreamError {
 
 /// Receive buffer of a session that has not received a body yet.
 const HANDSHAKE_BUFFER_LEN: usize = 20 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Keypair;
+
+    #[test]
+    fn a_body_that_trickles_in_ends_at_the_deadline() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let tls = Tls::new(&Keypair::generate()).unwrap();
+        let theirs = tls.clone();
+        let dripping = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let (mut channel, mut out, mut held) = (Channel::accept(&theirs).unwrap(), Outbox::new(), vec![]);
+            while channel.peer().is_none() {
+                let mut bytes = [0; 4096];
+                let n = socket.read(&mut bytes).unwrap();
+                held.extend_from_slice(&bytes[..n]);
+                let (used, _) = channel.open(&mut held, &mut out, &mut |_| ()).unwrap();
+                held.drain(..used);
+                socket.write_all(out.data()).unwrap();
+                out.clear();
+            }
+            // Until the other side has enough.
+            loop {
+                channel.seal(&[1], &mut out).unwrap();
+                if socket.write_all(out.data()).is_err() {
+                    return;
+                }
+                out.clear();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let mut session = Dialed::dial(addr, None, &tls, Duration::from_secs(10)).unwrap();
+        session.read_until(&mut [0; 3], Instant::now() + Duration::from_secs(10)).unwrap();
+        let began = Instant::now();
+        let result = session.read_until(&mut [0; 100_000], began + Duration::from_millis(200));
+        assert!(matches!(result, Err(StreamError::TimedOut)), "{result:?}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        drop(session);
+        dripping.join().unwrap();
+    }
+}

@@ -1,7 +1,8 @@
 //! The thread that waits: for connections, for idle and stalled sessions, and for workers. It never blocks on anything
 //! but `poll`: jobs are handed over only while there is room for them.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST};
+use crate::limits::{ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST};
 use crate::net::Tls;
 use crate::server::queue::FairQueue;
 use crate::server::seats::Key;
-use crate::server::session::{Outcome, Session};
+use crate::server::session::{Outcome, REVOKED, Session};
 use crate::server::worker::{Context, Done, Job};
 
 /// All sessions that no worker has, and the order in which they get one.
@@ -34,13 +35,14 @@ pub(crate) struct Acceptor {
     /// Sessions that wait for the rate limit, which has nothing to give before `paced_until`.
     paced: FairQueue<Key>,
     paced_until: Instant,
-    /// Connections without `Hello` so far, in all and by source address.
+    /// Connections without `Hello` so far, in all and by source address, the oldest at the front. The others are
+    /// bounded by their seats.
     greeting: usize,
-    greeting_by_addr: HashMap<IpAddr, usize>,
+    greeting_max: usize,
+    greeting_by_addr: HashMap<IpAddr, VecDeque<usize>>,
     sessions: usize,
-    sessions_max: usize,
-    /// A listener may hold connections that no event will tell of again.
-    accept_again: bool,
+    /// When to accept again: a listener may hold connections that no event will tell of again.
+    accept_at: Option<Instant>,
     trust_generation: u64,
     next_tick: Instant,
 }
@@ -55,7 +57,7 @@ struct Slot {
     /// Which queue it waits in, or was drawn from.
     paced: bool,
     sent: u64,
-    parked_output: usize,
+    parked: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +85,7 @@ impl Acceptor {
         tls: Tls,
         context: Arc<Context>,
         (jobs, done): (Sender<Job>, Receiver<Done>),
-        connections_max: usize,
+        greeting_max: usize,
     ) -> io::Result<Self> {
         let mut registered = Vec::new();
         for (i, listener) in listeners.into_iter().enumerate() {
@@ -106,11 +108,10 @@ impl Acceptor {
             paced: FairQueue::new(),
             paced_until: Instant::now(),
             greeting: 0,
+            greeting_max,
             greeting_by_addr: HashMap::new(),
             sessions: 0,
-            // Beyond the seats, those that are to be told that there is none.
-            sessions_max: connections_max + HANDSHAKES_MAX,
-            accept_again: false,
+            accept_at: None,
             trust_generation,
             next_tick: Instant::now() + SERVER_TICK,
         })
@@ -130,17 +131,17 @@ impl Acceptor {
             for event in &events {
                 match event.token().0.checked_sub(1) {
                     None => (),
-                    Some(i) if i < self.listeners.len() => self.accept_again = true,
+                    Some(i) if i < self.listeners.len() => self.accept_at = Some(Instant::now()),
                     Some(i) => self.wake(i - self.listeners.len()),
                 }
             }
             while let Ok(done) = self.done.try_recv() {
                 self.take_back(done);
             }
-            if self.accept_again {
-                self.accept();
-            }
             let now = Instant::now();
+            if self.accept_at.is_some_and(|at| now >= at) {
+                self.accept(now);
+            }
             if now >= self.next_tick {
                 self.next_tick = now + SERVER_TICK;
                 self.tick(now);
@@ -149,46 +150,51 @@ impl Acceptor {
         }
         for slot in &self.slots {
             if let Some(session) = &slot.session {
-                session.log_end("server stops");
+                session.log_end("server stops", &self.context);
             }
         }
     }
 
     fn wait_at_most(&self) -> Option<std::time::Duration> {
-        let tick = (self.sessions > 0 || self.accept_again).then_some(self.next_tick);
-        let paced = (!self.paced.is_empty() && !self.jobs.is_full()).then_some(self.paced_until);
-        let next = [tick, paced].into_iter().flatten().min()?;
+        let tick = (self.sessions > 0).then_some(self.next_tick);
+        let paced = (self.paced.has_next() && !self.jobs.is_full()).then_some(self.paced_until);
+        let next = [tick, paced, self.accept_at].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    fn accept(&mut self) {
-        self.accept_again = false;
+    fn accept(&mut self, now: Instant) {
+        self.accept_at = None;
         for i in 0..self.listeners.len() {
-            loop {
-                if self.greeting >= HANDSHAKES_MAX || self.sessions >= self.sessions_max {
-                    // They wait in the listener's queue until there is room.
-                    self.accept_again = true;
-                    return;
-                }
+            for left in (0..ACCEPTS_AT_ONCE).rev() {
                 match self.listeners[i].accept() {
-                    Ok((socket, addr)) => self.admit(socket, addr),
+                    Ok((socket, addr)) => self.admit(socket, addr, now),
                     Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                     Err(e) if is_of_one_connection(&e) => (),
                     Err(e) => {
                         // Out of descriptors or memory: those that are open go on, and it is tried again.
                         let line = format_args!("cannot accept connections error=\"{e}\"");
-                        self.context.noise.log(log::Level::Warn, Instant::now(), line);
-                        self.accept_again = true;
+                        self.context.noise.log(log::Level::Warn, now, line);
+                        self.accept_at = self.accept_at.or(Some(now + SERVER_TICK));
                         break;
                     }
+                }
+                if left == 0 {
+                    self.accept_at = Some(now);
                 }
             }
         }
     }
 
-    fn admit(&mut self, socket: TcpStream, addr: SocketAddr) {
-        let (ip, now) = (addr.ip().to_canonical(), Instant::now());
-        if self.greeting_by_addr.get(&ip).is_some_and(|n| *n >= HANDSHAKES_PER_ADDR_MAX) {
+    fn admit(&mut self, socket: TcpStream, addr: SocketAddr, now: Instant) {
+        let addr = canonical(addr);
+        let ip = addr.ip();
+        // Whoever is silent gives way, so that neither one host nor the others behind one address are locked out.
+        let crowded = self.greeting_by_addr.get(&ip).is_some_and(|slots| slots.len() >= HANDSHAKES_PER_ADDR_MAX);
+        let room = match crowded {
+            true => self.make_room(Some(ip)),
+            false => self.greeting < self.greeting_max || self.make_room(None),
+        };
+        if !room {
             return self.context.rejected(addr, &"too many handshakes");
         }
         let mut session = match Session::new(socket, addr, &self.tls, now) {
@@ -206,12 +212,30 @@ impl Acceptor {
         }
         self.sessions += 1;
         self.greeting += 1;
-        *self.greeting_by_addr.entry(ip).or_default() += 1;
+        self.greeting_by_addr.entry(ip).or_default().push_back(at);
         let slot = &mut self.slots[at];
         slot.key = session.key;
         slot.greeting = Some(ip);
         slot.state = State::Parked;
         slot.session = Some(session);
+    }
+
+    /// Ends the connection without `Hello` that waits longest, of `ip` or else of the address that has the most. False
+    /// if workers have all of them.
+    fn make_room(&mut self, ip: Option<IpAddr>) -> bool {
+        let oldest = |slots: &VecDeque<usize>| {
+            let at = *slots.iter().find(|at| matches!(self.slots[**at].state, State::Parked | State::Queued))?;
+            let deadline = self.slots[at].session.as_ref()?.deadline;
+            Some((slots.len(), Reverse(deadline), at))
+        };
+        let found = match ip {
+            Some(ip) => self.greeting_by_addr.get(&ip).and_then(oldest),
+            None => self.greeting_by_addr.values().filter_map(oldest).max(),
+        };
+        if let Some((.., at)) = found {
+            self.close(at, "gave way to newer connections");
+        }
+        found.is_some()
     }
 
     /// The socket of a session can do something.
@@ -225,8 +249,6 @@ impl Acceptor {
         let slot = &mut self.slots[at];
         slot.state = State::Queued;
         slot.paced = paced;
-        let parked = std::mem::take(&mut slot.parked_output);
-        self.context.parked_output.fetch_sub(parked, Ordering::Relaxed);
         let key = slot.key;
         self.queue(paced).push(key, at);
     }
@@ -247,6 +269,8 @@ impl Acceptor {
             match slot.session.take() {
                 Some(session) if slot.state == State::Queued => {
                     slot.state = State::Active;
+                    let parked = std::mem::take(&mut slot.parked);
+                    self.context.parked.fetch_sub(parked, Ordering::Relaxed);
                     // Never full here, since nobody else puts jobs in; gone only when the server ends.
                     if self.jobs.try_send(Job { slot: at, session }).is_err() {
                         return;
@@ -265,14 +289,18 @@ impl Acceptor {
         let slot = &mut self.slots[at];
         let sent = session.sent() - slot.sent;
         // A turn in which the rate limit gave nothing is no service.
-        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_)) { 0 } else { TURN_COST + sent };
+        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_)) {
+            0
+        } else {
+            TURN_COST + sent + session.take_effort()
+        };
         let (key, paced) = (slot.key, slot.paced);
         slot.sent += sent;
         slot.key = session.key;
         if session.is_admitted()
             && let Some(ip) = slot.greeting.take()
         {
-            self.end_greeting(ip);
+            self.end_greeting(ip, at);
         }
         let park = |session: &mut Session, interest| {
             // Tells at once if that is possible already, so nothing that happened meanwhile is missed.
@@ -283,16 +311,22 @@ impl Acceptor {
             Outcome::Write => park(&mut session, Interest::WRITABLE),
             _ => Ok(()),
         };
-        if parked.is_err() || outcome == Outcome::Close {
+        let why = match (parked, outcome) {
+            (Err(_), _) => Some("cannot wait for its socket"),
+            (Ok(()), Outcome::Close(why)) => Some(why),
+            // Trust may have changed after the worker looked at it and before it is looked at here again.
+            (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
+        };
+        if let Some(why) = why {
             self.queue(paced).done(key, cost);
-            return self.end(at, &session, if parked.is_ok() { "closed" } else { "cannot wait for its socket" });
+            return self.end(at, &session, why);
         }
         let slot = &mut self.slots[at];
-        let pending = session.parked_output();
+        let pending = session.parked();
         slot.session = Some(session);
         slot.state = State::Parked;
-        slot.parked_output = pending;
-        self.context.parked_output.fetch_add(pending, Ordering::Relaxed);
+        slot.parked = pending;
+        self.context.parked.fetch_add(pending, Ordering::Relaxed);
         match outcome {
             Outcome::Again => self.enqueue(at, false),
             Outcome::Delay(until) => {
@@ -306,13 +340,18 @@ impl Acceptor {
         self.evict();
     }
 
-    /// Closes the sessions that were stalled longest, until no more output is parked than may be.
+    /// Closes the sessions that were stalled longest, until no more is parked than may be.
     fn evict(&mut self) {
-        while self.context.parked_output.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
-            let stalled = self.slots.iter().enumerate().filter(|(_, s)| s.state == State::Parked);
+        while self.context.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
+            // Those that wait for the rate limit come last: it is not their fault.
+            let waits = |s: &Slot| match s.state {
+                State::Parked => Some(false),
+                State::Queued if s.paced => Some(true),
+                _ => None,
+            };
+            let holding = self.slots.iter().enumerate().filter(|(_, s)| s.parked > 0);
             let since = |s: &Slot| s.session.as_ref().and_then(|session| session.stalled_since);
-            let longest = stalled.filter_map(|(i, s)| Some((since(s)?, i))).min();
-            let Some((_, at)) = longest else { return };
+            let Some((.., at)) = holding.filter_map(|(i, s)| Some((waits(s)?, since(s)?, i))).min() else { return };
             self.close(at, "stalled while others need the memory");
         }
     }
@@ -323,9 +362,13 @@ impl Acceptor {
         let trust_changed = std::mem::replace(&mut self.trust_generation, generation) != generation;
         let ends = |session: &Session| {
             if trust_changed && session.is_admitted() && session.peer().is_some_and(|p| !trust.allows(&p)) {
-                return Some("key is no longer trusted");
+                return Some(REVOKED);
             }
-            (now >= session.deadline).then_some(if session.is_admitted() { "idle" } else { "no Hello in time" })
+            (now >= session.deadline).then_some(match session.is_admitted() {
+                true => "idle",
+                false if session.is_closing() => "refused",
+                false => "no Hello in time",
+            })
         };
         let over: Vec<_> =
             (self.slots.iter().enumerate()).filter_map(|(i, slot)| Some((i, ends(slot.session.as_ref()?)?))).collect();
@@ -337,7 +380,8 @@ impl Acceptor {
     /// Ends a session that no worker has.
     fn close(&mut self, at: usize, why: &str) {
         if let Some(session) = self.slots[at].session.take() {
-            if !session.is_admitted() {
+            // Who was refused was told of already.
+            if !session.is_admitted() && !session.is_closing() {
                 self.context.rejected(session.addr, &why);
             }
             self.end(at, &session, why);
@@ -345,13 +389,13 @@ impl Acceptor {
     }
 
     fn end(&mut self, at: usize, session: &Session, why: &str) {
-        session.log_end(why);
+        session.log_end(why, &self.context);
         let slot = &mut self.slots[at];
-        let parked = std::mem::take(&mut slot.parked_output);
-        self.context.parked_output.fetch_sub(parked, Ordering::Relaxed);
+        let parked = std::mem::take(&mut slot.parked);
+        self.context.parked.fetch_sub(parked, Ordering::Relaxed);
         self.sessions -= 1;
         if let Some(ip) = slot.greeting.take() {
-            self.end_greeting(ip);
+            self.end_greeting(ip, at);
         }
         match self.slots[at].state {
             State::Queued => self.slots[at].state = State::Doomed,
@@ -359,11 +403,11 @@ impl Acceptor {
         }
     }
 
-    fn end_greeting(&mut self, ip: IpAddr) {
+    fn end_greeting(&mut self, ip: IpAddr, at: usize) {
         self.greeting -= 1;
-        if let Some(n) = self.greeting_by_addr.get_mut(&ip) {
-            *n -= 1;
-            if *n == 0 {
+        if let Some(slots) = self.greeting_by_addr.get_mut(&ip) {
+            slots.retain(|slot| *slot != at);
+            if slots.is_empty() {
                 self.greeting_by_addr.remove(&ip);
             }
         }
@@ -388,8 +432,16 @@ impl Slot {
             greeting: None,
             paced: false,
             sent: 0,
-            parked_output: 0,
+            parked: 0,
         }
+    }
+}
+
+/// IPv4 addresses as such, not as a dual-stack socket gives them.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 

@@ -40,6 +40,14 @@ impl Body {
         }
     }
 
+    /// Memory that it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            Body::Bytes { bytes, .. } => bytes.len(),
+            Body::Chunk(_) => 0,
+        }
+    }
+
     /// Bytes still to come.
     pub(crate) fn left(&self) -> usize {
         match self {

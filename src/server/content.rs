@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
 use crate::runtime::Latest;
 use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
@@ -49,6 +51,8 @@ pub(crate) enum Absent {
     NotFound,
     /// It is offered, but the disk no longer has it.
     Gone,
+    /// It is offered, but cannot be read now.
+    Unreadable,
 }
 
 /// The shared directory, what is known of it, and the downloads.
@@ -94,12 +98,14 @@ impl Content for Sources {
         let mut absent = Absent::NotFound;
         for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
             match self.open_entry(entry, span) {
-                Some(body) => return Ok(body),
-                None => absent = Absent::Gone,
+                Ok(body) => return Ok(body),
+                // What may be there later is not gone.
+                Err(why) if absent != Absent::Unreadable => absent = why,
+                Err(_) => (),
             }
         }
         match self.shelf.get(id) {
-            Some(Shelved::Whole(entry, _)) => self.open_entry(&entry, span).ok_or(Absent::Gone),
+            Some(Shelved::Whole(entry, _)) => self.open_entry(&entry, span),
             Some(Shelved::Partial(file)) if file.has(index) => {
                 Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
             }
@@ -135,13 +141,12 @@ impl Content for Sources {
 }
 
 impl Sources {
-    /// `None` when the file is gone, changed or unreadable.
-    fn open_entry(&self, entry: &Entry, span: ChunkSpan) -> Option<Box<dyn ChunkBody>> {
-        match self.reader.as_ref()?.chunk(entry, span) {
-            Ok(body) => body.map(|b| Box::new(b) as Box<dyn ChunkBody>),
+    fn open_entry(&self, entry: &Entry, span: ChunkSpan) -> Result<Box<dyn ChunkBody>, Absent> {
+        match self.reader.as_ref().ok_or(Absent::Gone)?.chunk(entry, span) {
+            Ok(body) => body.map(|b| Box::new(b) as Box<dyn ChunkBody>).ok_or(Absent::Gone),
             Err(e) => {
                 log::debug!("cannot read path={} error=\"{e}\"", entry.path);
-                None
+                Err(if is_passing(&e) { Absent::Unreadable } else { Absent::Gone })
             }
         }
     }
@@ -159,6 +164,12 @@ impl Sources {
             }
         }
     }
+}
+
+/// Whether an error says nothing about the file itself: too many are open, or the disk has trouble.
+fn is_passing(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::INTR | Errno::AGAIN))
 }
 
 fn is_partial_falsified(file: &PartialFile, index: ChunkIndex) -> bool {
@@ -201,3 +212,15 @@ impl ChunkBody for PartialBody {
 
 /// Copies of one content that are tried for a chunk.
 const COPIES_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_does_not_mean_that_a_file_is_gone() {
+        let of = |errno: Errno| is_passing(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(of(Errno::MFILE) && of(Errno::NFILE) && of(Errno::IO));
+        assert!(!of(Errno::NOENT) && !of(Errno::ACCESS) && !is_passing(&io::Error::other("x")));
+    }
+}

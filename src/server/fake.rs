@@ -19,6 +19,7 @@ pub(crate) struct Files {
     bytes: HashMap<FileId, Arc<Vec<u8>>>,
     partly: HashMap<FileId, Bitfield>,
     pub(crate) gone: Option<FileId>,
+    pub(crate) unreadable: Option<FileId>,
     pub(crate) changing: Option<FileId>,
     pub(crate) audits: AtomicUsize,
 }
@@ -69,6 +70,9 @@ impl Content for Files {
     fn open(&self, id: &FileId, index: ChunkIndex) -> Result<Box<dyn ChunkBody>, Absent> {
         if self.gone == Some(*id) {
             return Err(Absent::Gone);
+        }
+        if self.unreadable == Some(*id) {
+            return Err(Absent::Unreadable);
         }
         let bytes = self.bytes.get(id).ok_or(Absent::NotFound)?;
         if self.partly.get(id).is_some_and(|have| !have.contains(index)) {

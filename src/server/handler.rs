@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 use crate::content::{Bitfield, ChunkIndex, Geometry, Pattern};
 use crate::identity::PeerId;
 use crate::limits::{
-    ANY_CHUNKS_MAX, BAD_REPORTS_PER_MIN, BUSY_RETRY, LAYER_DIGESTS_PER_ANSWER_MAX, LIST_PAGE_LEN, SERVED_REMEMBERED,
-    WIRE_VERSION,
+    ANY_CHUNKS_MAX, BAD_REPORTS_PER_MIN, BUSY_RETRY, LAYER_DIGESTS_PER_ANSWER_MAX, SERVED_REMEMBERED, WIRE_VERSION,
 };
 use crate::proto::{
-    Any, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, LayerRange, ListFrom, Listed,
-    MessageError, PageHead, Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
+    Any, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
+    Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
 };
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::content::{Absent, Content, Held};
 use crate::server::demand::{Fetchers, Sent};
+use crate::server::listing::Listing;
+use crate::server::noise::Noise;
 use crate::server::roster::{Presence, Roster};
 use crate::server::seats::{Key, Seat, Seats};
 
@@ -34,6 +35,8 @@ pub(crate) struct Handler {
     pub(crate) seats: Arc<Seats>,
     pub(crate) sent: Sent,
     pub(crate) fetchers: Fetchers,
+    /// Log lines about sessions, which anybody in an open group can cause.
+    pub(crate) noise: Noise,
 }
 
 /// What is known of the one who asks on a session.
@@ -60,6 +63,8 @@ pub(crate) enum Next {
     Done,
     /// A body.
     Body(Body),
+    /// Nothing of the answer is there yet: its page must be made.
+    Listing(Box<Listing>),
     /// The session ends, for this reason.
     Close(Refusal),
 }
@@ -200,17 +205,13 @@ impl Handler {
                 Err(e) => return problem(Kind::List, Status::NotFound, &e.to_string(), out),
             },
         };
-        let after = (!from.after.is_empty()).then_some(from.after.as_str());
-        let (mut page, mut len, mut more) = (Vec::new(), 0, false);
-        for entry in catalogue.select(pattern.as_ref(), after) {
-            if len >= LIST_PAGE_LEN {
-                more = true;
-                break;
-            }
-            len += entry.path.as_str().len() + LISTED_OVERHEAD;
-            page.push(Listed { path: entry.path.clone(), id: entry.id });
-        }
-        large(Kind::List, &PageHead { revision: catalogue.revision(), more }, encode_body(&page), out)
+        Next::Listing(Box::new(Listing::new(catalogue, pattern, &from.after)))
+    }
+
+    /// The answer to `List`, once its page is whole.
+    pub(crate) fn listed(&self, listing: Listing, out: &mut Vec<u8>) -> Next {
+        let (head, body) = listing.finish();
+        large(Kind::List, &head, body, out)
     }
 
     fn layer(&self, range: LayerRange, out: &mut Vec<u8>) -> Next {
@@ -273,6 +274,7 @@ impl Handler {
             }
             Err(Absent::NotFound) => problem(kind, Status::NotFound, "", out),
             Err(Absent::Gone) => problem(kind, Status::Gone, "changed on disk", out),
+            Err(Absent::Unreadable) => busy(kind, BUSY_RETRY, "cannot be read now", out),
         }
     }
 
@@ -299,13 +301,11 @@ impl Handler {
             return busy(Kind::Bad, MINUTE, "too many reports", out);
         }
         let withdrawn = self.content.audit(&chunk.file, index);
-        log::warn!(
+        let line = format_args!(
             "chunk reported bad peer={} addr={} file={} chunk={} withdrawn={withdrawn}",
-            asker.peer,
-            asker.addr,
-            chunk.file,
-            chunk.index
+            asker.peer, asker.addr, chunk.file, chunk.index
         );
+        self.noise.log(log::Level::Warn, now, line);
         small(Kind::Bad, &(), &[], out)
     }
 }
@@ -394,8 +394,6 @@ fn unsupported(kind: u8, out: &mut Vec<u8>) {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Bytes of an entry of a `List` page besides its path: identity and lengths.
-const LISTED_OVERHEAD: usize = 2 + 32 + 10;
 
 #[cfg(test)]
 #[path = "handler_tests.rs"]

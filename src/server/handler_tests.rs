@@ -1,6 +1,7 @@
 use super::*;
 use crate::content::FileId;
-use crate::proto::{PeerHint, decode_body, decode_header, encode_request};
+use crate::limits::LIST_PAGE_LEN;
+use crate::proto::{Listed, PageHead, PeerHint, decode_body, decode_header, encode_request};
 use crate::server::fake::{Files, Guests, id_of, layer_of, noise};
 use std::sync::atomic::Ordering;
 
@@ -32,6 +33,7 @@ impl Desk {
             announce: Arc::new(|| vec![1, 2, 3]),
             seats: Seats::new(10, 2),
             sent: Sent::default(),
+            noise: Noise::new(10),
             fetchers: Fetchers::default(),
         };
         let asker = Asker::new(PeerId([9; 32]), "127.0.0.1:5".parse().unwrap());
@@ -55,6 +57,13 @@ impl Desk {
         let (header, body) = frame[8..].split_at(prefix.header_len as usize);
         let mut out = vec![];
         let next = self.handler.answer(&mut self.asker, (prefix.kind, header, body), now, &mut out).unwrap();
+        let next = match next {
+            Next::Listing(mut listing) => {
+                while !listing.go_on(now) {}
+                self.handler.listed(*listing, &mut out)
+            }
+            next => next,
+        };
         let answer = FramePrefix::from_bytes(*out.first_chunk().unwrap());
         assert_eq!(answer.kind, prefix.kind);
         let mut body = out.split_off(8 + answer.header_len as usize);
@@ -62,6 +71,7 @@ impl Desk {
         match next {
             Next::Done => (),
             Next::Close(why) => closed = Some(why),
+            Next::Listing(_) => unreachable!(),
             Next::Body(mut rest) => {
                 assert_eq!(body.len() + rest.left(), answer.body_len as usize);
                 let mut bytes = vec![0; rest.left() + 1];
@@ -216,6 +226,16 @@ fn what_changed_on_disk_is_gone() {
     let mut desk = Desk::open(files);
     assert_eq!(desk.status(&chunk(id_of(&a), 0)), Status::Gone);
     assert_eq!(desk.ask(&chunk(id_of(&b), 0)).body[100], Request::GONE);
+}
+
+#[test]
+fn what_cannot_be_read_now_is_asked_for_later() {
+    let bytes = noise(100, 1);
+    let mut files = Files::new(&[("a", bytes.clone())]);
+    files.unreadable = Some(id_of(&bytes));
+    let reply = Desk::open(files).ask(&chunk(id_of(&bytes), 0));
+    assert_eq!(reply.status, Status::Busy);
+    assert!(decode_header::<Problem>(&reply.header, "Problem").unwrap().retry_after_ms > 0);
 }
 
 #[test]

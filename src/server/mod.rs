@@ -9,10 +9,12 @@ mod acceptor;
 mod body;
 mod content;
 mod demand;
+mod descriptors;
 #[cfg(test)]
 mod fake;
 mod handler;
 mod listen;
+mod listing;
 mod noise;
 mod queue;
 mod roster;
@@ -28,12 +30,13 @@ use std::sync::atomic::AtomicUsize;
 use crossbeam::channel::bounded;
 
 use crate::content::{Catalogue, Entry};
-use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX};
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX, NOISE_LINES_MAX, SESSION_LINES_MAX};
 use crate::net::Tls;
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::content::{Content, Sources};
+use crate::server::descriptors::connections_that_fit;
 use crate::server::handler::Handler;
 use crate::server::noise::Noise;
 use crate::server::roster::{Roster, Table};
@@ -87,10 +90,12 @@ pub struct ServerConfig {
 pub struct ServerBounds {
     /// Threads that serve. Default: twice the processors, at least 4.
     pub workers: usize,
-    /// Connections in all. Default: [`CONNECTIONS_MAX`].
+    /// Connections in all. Default: [`CONNECTIONS_MAX`]; fewer where the system does not allow so many open files.
     pub connections_max: usize,
     /// Connections of one key (closed group) or source address (open group). Default: [`CONNECTIONS_PER_KEY_MAX`].
     pub connections_per_key_max: usize,
+    /// Connections that have not said `Hello` so far, besides the others. Default: [`HANDSHAKES_MAX`].
+    pub handshakes_max: usize,
 }
 
 /// A running server. Dropping it begins the shutdown that it was given and joins its threads.
@@ -139,9 +144,15 @@ impl Server {
     }
 
     fn start_with(parts: Parts, content: Arc<dyn Content>, roster: Arc<dyn Roster>) -> Result<Self, ServerError> {
-        let bounds = parts.bounds;
+        let bounds = parts.bounds.within(connections_that_fit());
         let workers = bounds.workers.max(1);
         let addrs = parts.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        // Before the ends of the channels: when starting fails, those are dropped first, and the threads end.
+        let mut server = Server {
+            addrs: addrs.map_err(ServerError::Start)?,
+            shutdown: parts.shutdown.clone(),
+            threads: Workers::default(),
+        };
         let poll = mio::Poll::new().map_err(ServerError::Start)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
@@ -160,24 +171,20 @@ impl Server {
                 seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
                 sent: Default::default(),
                 fetchers: Default::default(),
+                noise: Noise::new(SESSION_LINES_MAX),
             },
             upload: parts.upload,
             events: parts.events,
             shutdown: parts.shutdown.clone(),
-            noise: Noise::default(),
+            noise: Noise::new(NOISE_LINES_MAX),
             jobs: jobs_out,
             lingering: AtomicUsize::new(0),
             lingering_max: (workers / 2).max(1),
-            parked_output: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
         });
         let acceptor =
-            Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.connections_max)
+            Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.handshakes_max)
                 .map_err(ServerError::Start)?;
-        let mut server = Server {
-            addrs: addrs.map_err(ServerError::Start)?,
-            shutdown: parts.shutdown.clone(),
-            threads: Workers::default(),
-        };
         let wake = waker.clone();
         parts.shutdown.on_begin(move || drop(wake.wake()));
         for n in 0..workers {
@@ -203,6 +210,15 @@ impl fmt::Debug for Server {
     }
 }
 
+impl ServerBounds {
+    /// The same with at most `fit` connections in all, greeting or not.
+    fn within(self, fit: usize) -> Self {
+        let handshakes_max = self.handshakes_max.min(fit / 4).max(1);
+        let connections_max = self.connections_max.min(fit - fit.min(handshakes_max));
+        ServerBounds { handshakes_max, connections_max, ..self }
+    }
+}
+
 impl Default for ServerBounds {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
@@ -210,6 +226,7 @@ impl Default for ServerBounds {
             workers: (2 * cores).max(4),
             connections_max: CONNECTIONS_MAX,
             connections_per_key_max: CONNECTIONS_PER_KEY_MAX,
+            handshakes_max: HANDSHAKES_MAX,
         }
     }
 }

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::limits::{NOISE_LINES_MAX, NOISE_WINDOW};
+use crate::limits::NOISE_WINDOW;
 
-/// Lets [`NOISE_LINES_MAX`] lines pass in [`NOISE_WINDOW`] and counts the rest.
-#[derive(Debug, Default)]
+/// Lets so many lines pass in [`NOISE_WINDOW`] and counts the rest.
+#[derive(Debug)]
 pub(crate) struct Noise {
+    lines_max: u32,
     state: Mutex<Option<Window>>,
 }
 
@@ -20,6 +21,10 @@ struct Window {
 }
 
 impl Noise {
+    pub(crate) fn new(lines_max: u32) -> Self {
+        Noise { lines_max, state: Mutex::default() }
+    }
+
     /// Writes `line` with `level` unless too many were written lately.
     pub(crate) fn log(&self, level: log::Level, now: Instant, line: fmt::Arguments<'_>) {
         match self.admit(now) {
@@ -34,7 +39,7 @@ impl Noise {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let suppressed = match &mut *state {
             Some(w) if now.saturating_duration_since(w.began) < NOISE_WINDOW => {
-                if w.lines >= NOISE_LINES_MAX {
+                if w.lines >= self.lines_max {
                     w.suppressed += 1;
                     return None;
                 }
@@ -55,10 +60,10 @@ mod tests {
 
     #[test]
     fn a_flood_becomes_a_count() {
-        let (noise, now) = (Noise::default(), Instant::now());
+        let (noise, now) = (Noise::new(20), Instant::now());
         let passed = (0..100).filter(|_| noise.admit(now).is_some()).count();
-        assert_eq!(passed, NOISE_LINES_MAX as usize);
-        assert_eq!(noise.admit(now + NOISE_WINDOW), Some(100 - NOISE_LINES_MAX as u64));
+        assert_eq!(passed, 20);
+        assert_eq!(noise.admit(now + NOISE_WINDOW), Some(80));
         assert_eq!(noise.admit(now + NOISE_WINDOW), Some(0));
     }
 }

@@ -56,11 +56,10 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also when all that wait
     /// have to let others catch up.
     pub(crate) fn pop(&mut self) -> Option<(K, usize)> {
-        let &(served, _, key) = self.ready.first()?;
-        let least = self.live.first().map_or(served, |l| l.0);
-        if served > least + SERVED_LEAD_MAX {
+        if !self.has_next() {
             return None;
         }
+        let &(served, _, key) = self.ready.first()?;
         self.ready.pop_first();
         self.floor = served;
         let state = self.keys.get_mut(&key)?;
@@ -72,9 +71,10 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         Some((key, session))
     }
 
-    /// Whether no session waits here.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+    /// Whether there is a session that a worker should take now.
+    pub(crate) fn has_next(&self) -> bool {
+        let least = self.live.first().map_or(0, |l| l.0);
+        self.ready.first().is_some_and(|r| r.0 <= least + SERVED_LEAD_MAX)
     }
 
     /// A turn of a session of `key` is over and cost so much. If the session waits again at once, push it before.

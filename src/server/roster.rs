@@ -1,7 +1,7 @@
 //! The peers that askers bring along and are told of.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -72,15 +72,7 @@ impl Roster for Table {
             return self.peers.touch(|table| table.hints(to.ip(), PEERS_PER_ANSWER_MAX));
         };
         let others = some.iter().filter(|node| **node != asker).take(PEERS_PER_ANSWER_MAX);
-        let records: Vec<_> = self.peers.read(|table| others.filter_map(|(p, i)| table.peer(*p, *i)).collect());
-        records
-            .into_iter()
-            .map(|r| PeerHint {
-                announce: r.announce.as_bytes().to_vec(),
-                addrs: r.addrs.into_iter().filter(|a| is_for(a.ip(), to.ip())).collect(),
-            })
-            .filter(|hint| !hint.addrs.is_empty())
-            .collect()
+        self.peers.read(|table| others.filter_map(|(p, i)| table.hint(*p, *i, to.ip())).collect())
     }
 }
 
@@ -106,29 +98,5 @@ impl Drop for Presence {
 impl fmt::Debug for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Presence").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
-/// Whether `addr` means the same host to the one at `to` as it does here.
-fn is_for(addr: IpAddr, to: IpAddr) -> bool {
-    let link_local = match addr.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    let here = addr.to_canonical().is_loopback() || link_local;
-    !addr.is_unspecified() && (!here || to.to_canonical().is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_mean_another_host_elsewhere_stay_here() {
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        for local in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.1.1", "fe80::1"] {
-            assert!(!is_for(ip(local), ip("10.0.0.2")) && is_for(ip(local), ip("::ffff:127.0.0.1")), "{local}");
-        }
-        assert!(is_for(ip("10.0.0.1"), ip("10.0.0.2")) && !is_for(ip("0.0.0.0"), ip("127.0.0.1")));
     }
 }

@@ -16,8 +16,10 @@ use crate::limits::{
 };
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, MessageError};
+use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::handler::{Asker, Next, Refusal};
+use crate::server::listing::Listing;
 use crate::server::seats::Key;
 use crate::server::worker::{Context, Scratch};
 
@@ -29,7 +31,7 @@ pub(crate) struct Session {
     pub(crate) key: Key,
     /// It ends when this passes without a turn.
     pub(crate) deadline: Instant,
-    /// Since when the peer has taken nothing of what is to be sent.
+    /// Since when something is held for a peer that neither takes nor completes it.
     pub(crate) stalled_since: Option<Instant>,
     channel: Channel,
     phase: Phase,
@@ -37,6 +39,8 @@ pub(crate) struct Session {
     held: Vec<u8>,
     /// Plaintext of requests that are not answered yet.
     requests: Vec<u8>,
+    /// The answer whose page is being made.
+    listing: Option<Box<Listing>>,
     /// The answer whose body is being sent.
     body: Option<Body>,
     out: Outbox,
@@ -45,6 +49,7 @@ pub(crate) struct Session {
     trust_generation: u64,
     began: Instant,
     sent: u64,
+    effort: u64,
 }
 
 enum Phase {
@@ -67,8 +72,8 @@ pub(crate) enum Outcome {
     Again,
     /// Another turn, not before that time.
     Delay(Instant),
-    /// Nothing more; it is over.
-    Close,
+    /// Nothing more; it is over, for this reason.
+    Close(&'static str),
 }
 
 /// Why a session ended without an answer.
@@ -107,12 +112,14 @@ impl Session {
             phase: Phase::Handshake,
             held: Vec::new(),
             requests: Vec::new(),
+            listing: None,
             body: None,
             out: Outbox::new(),
             reply_len: REPLY_FIRST_LEN,
             trust_generation: 0,
             began: now,
             sent: 0,
+            effort: 0,
         })
     }
 
@@ -126,9 +133,20 @@ impl Session {
         matches!(&self.phase, Phase::Open(asker) if asker.seat.is_some())
     }
 
-    /// Bytes that wait for the peer to take them.
-    pub(crate) fn parked_output(&self) -> usize {
-        self.out.len()
+    /// Whether the last answer is given, and it ends.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    /// Memory in bytes that grows with what the peer sent and does not take.
+    pub(crate) fn parked(&self) -> usize {
+        let body = self.body.as_ref().map_or(0, Body::memory) + self.listing.as_ref().map_or(0, |l| l.len());
+        self.out.len() + self.requests.len() + self.held.len() + body
+    }
+
+    /// Work done since the last call, in bytes that could have been sent meanwhile.
+    pub(crate) fn take_effort(&mut self) -> u64 {
+        std::mem::take(&mut self.effort)
     }
 
     /// Bytes sent so far.
@@ -149,12 +167,17 @@ impl Session {
             Ok(outcome) => outcome,
             Err(e) => self.fail(&e, context),
         };
+        if matches!(outcome, Outcome::Close(_)) {
+            self.listing = None;
+        }
         if turn.sent > 0 || turn.requests > 0 {
             self.extend_deadline();
         }
         self.stalled_since = match (outcome, self.stalled_since) {
+            (Outcome::Read, _) if self.parked_input() == 0 => None,
+            (Outcome::Read, Some(since)) if turn.requests == 0 => Some(since),
             (Outcome::Write, Some(since)) if turn.sent == 0 => Some(since),
-            (Outcome::Write, _) => Some(Instant::now()),
+            (Outcome::Read | Outcome::Write | Outcome::Delay(_), _) => Some(Instant::now()),
             _ => None,
         };
 
@@ -167,22 +190,33 @@ impl Session {
     }
 
     /// Logs the end; call it once, when the session is dropped.
-    pub(crate) fn log_end(&self, why: &str) {
+    pub(crate) fn log_end(&self, why: &str, context: &Context) {
         if let (Phase::Open(asker), true) = (&self.phase, self.is_admitted()) {
-            log::info!(
+            context.told(format_args!(
                 "disconnected peer={} addr={} bytes={} seconds={:.3} reason=\"{why}\"",
                 asker.peer,
                 self.addr,
                 self.sent,
                 self.began.elapsed().as_secs_f64()
-            );
+            ));
         }
     }
 
+    fn parked_input(&self) -> usize {
+        self.requests.len() + self.held.len()
+    }
+
     fn serve(&mut self, scratch: &mut Scratch, context: &Context, turn: &mut Turn) -> Result<Outcome, SessionError> {
+        if self.listing.is_some() {
+            // Nobody needs the page if the peer is gone.
+            self.receive(scratch, context)?;
+        }
         loop {
-            if context.shutdown.has_begun() || !self.is_allowed(context) {
-                return Ok(Outcome::Close);
+            if context.shutdown.has_begun() {
+                return Ok(Outcome::Close("server stops"));
+            }
+            if self.is_revoked(&context.handler.trust) {
+                return Ok(Outcome::Close(REVOKED));
             }
             if !self.flush(turn)? {
                 if self.linger(PollFlags::OUT, context)? {
@@ -203,7 +237,7 @@ impl Session {
                 return Ok(Outcome::Again);
             }
             match self.produce(scratch, context, turn)? {
-                Produced::Some => continue,
+                Produced::Some | Produced::Unfinished => continue,
                 Produced::Throttled(until) => return Ok(Outcome::Delay(until)),
                 Produced::Nothing => (),
             }
@@ -238,7 +272,7 @@ impl Session {
     /// Gathers answers and bodies, and seals them.
     fn produce(&mut self, scratch: &mut Scratch, context: &Context, turn: &mut Turn) -> Result<Produced, SessionError> {
         let Phase::Open(asker) = &mut self.phase else { return Ok(Produced::Nothing) };
-        let target = if context.is_output_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
+        let target = if context.is_memory_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
         let plain = &mut scratch.plain;
         plain.clear();
         let (mut at, mut throttled, mut refused) = (0, None, None);
@@ -262,24 +296,39 @@ impl Session {
                 }
                 continue;
             }
-            let Some((kind, header, body, len)) = whole_frame(&self.requests[at..])? else { break };
             scratch.head.clear();
-            let next = context.handler.answer(asker, (kind, header, body), Instant::now(), &mut scratch.head)?;
+            let next = match self.listing.take() {
+                Some(mut listing) => {
+                    let begun = Instant::now();
+                    let whole = listing.go_on(turn.end());
+                    self.effort += (begun.elapsed().as_nanos() / TURN_NS_PER_BYTE) as u64;
+                    if !whole {
+                        self.listing = Some(listing);
+                        break;
+                    }
+                    context.handler.listed(*listing, &mut scratch.head)
+                }
+                None => {
+                    let Some((kind, header, body, len)) = whole_frame(&self.requests[at..])? else { break };
+                    at += len;
+                    turn.requests += 1;
+                    context.handler.answer(asker, (kind, header, body), Instant::now(), &mut scratch.head)?
+                }
+            };
             plain.push(&scratch.head);
-            at += len;
-            turn.requests += 1;
             match next {
                 Next::Done => (),
                 Next::Body(body) => self.body = Some(body),
+                Next::Listing(listing) => self.listing = Some(listing),
                 Next::Close(why) => refused = Some(why),
             }
-            if turn.requests >= TURN_REQUESTS_MAX {
+            if turn.is_over() {
                 break;
             }
         }
         if !had_seat && asker.seat.is_some() {
             self.key = context.handler.key(asker);
-            log::info!("connected peer={} addr={} agent=\"{}\"", asker.peer, self.addr, asker.agent);
+            context.told(format_args!("connected peer={} addr={} agent=\"{}\"", asker.peer, self.addr, asker.agent));
         }
         self.requests.drain(..at);
         if !plain.is_empty() {
@@ -291,6 +340,7 @@ impl Session {
         }
         Ok(match throttled {
             Some(until) if self.out.is_empty() => Produced::Throttled(until),
+            _ if self.out.is_empty() && self.listing.is_some() => Produced::Unfinished,
             _ if self.out.is_empty() => Produced::Nothing,
             _ => Produced::Some,
         })
@@ -338,17 +388,17 @@ impl Session {
     fn drain(&mut self, scratch: &mut Scratch, until: Instant) -> Result<Outcome, SessionError> {
         for _ in 0..DRAIN_READS_MAX {
             match self.socket.read(&mut scratch.incoming) {
-                Ok(0) => return Ok(Outcome::Close),
+                Ok(0) => return Ok(Outcome::Close(CLOSED)),
                 Ok(_) => (),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.deadline = until;
                     return Ok(Outcome::Read);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => (),
-                Err(_) => return Ok(Outcome::Close),
+                Err(_) => return Ok(Outcome::Close(CLOSED)),
             }
         }
-        Ok(if Instant::now() < until { Outcome::Again } else { Outcome::Close })
+        Ok(if Instant::now() < until { Outcome::Again } else { Outcome::Close(CLOSED) })
     }
 
     /// Waits a moment for the socket, if no other session needs this worker.
@@ -357,14 +407,18 @@ impl Session {
         Ok(wait_for(&self.socket, what, Instant::now() + PARK_AFTER)?)
     }
 
-    fn is_allowed(&mut self, context: &Context) -> bool {
-        let Phase::Open(asker) = &self.phase else { return true };
-        let generation = context.handler.trust.generation();
+    /// Whether it was let in by a trust that has ended since.
+    pub(crate) fn is_revoked(&mut self, trust: &Trust) -> bool {
+        let Phase::Open(asker) = &self.phase else { return false };
+        let generation = trust.generation();
         if asker.seat.is_none() || generation == self.trust_generation {
-            return true;
+            return false;
         }
-        self.trust_generation = generation;
-        context.handler.trust.allows(&asker.peer)
+        let revoked = !trust.allows(&asker.peer);
+        if !revoked {
+            self.trust_generation = generation;
+        }
+        revoked
     }
 
     fn refuse(&mut self, why: Refusal, context: &Context) -> Result<(), SessionError> {
@@ -388,7 +442,11 @@ impl Session {
         }
         // An alert may be in there, which tells the peer more than a closed connection.
         let _ = self.socket.write(self.out.data());
-        Outcome::Close
+        Outcome::Close(match e {
+            SessionError::Ended => CLOSED,
+            SessionError::Io(_) => "connection lost",
+            SessionError::Secure(_) | SessionError::Frame(_) | SessionError::Message(_) => "protocol violated",
+        })
     }
 
     fn extend_deadline(&mut self) {
@@ -405,13 +463,19 @@ enum Produced {
     Some,
     /// No request is waiting.
     Nothing,
+    /// An answer needs another turn.
+    Unfinished,
     /// The rate limit lets nothing pass before that time.
     Throttled(Instant),
 }
 
 impl Turn {
+    fn end(&self) -> Instant {
+        self.began + TURN_TIME_MAX
+    }
+
     fn is_over(&self) -> bool {
-        self.sent >= TURN_LEN_MAX || self.requests >= TURN_REQUESTS_MAX || self.began.elapsed() >= TURN_TIME_MAX
+        self.sent >= TURN_LEN_MAX || self.requests >= TURN_REQUESTS_MAX || Instant::now() >= self.end()
     }
 }
 
@@ -433,5 +497,11 @@ fn whole_frame(bytes: &[u8]) -> Result<Option<WholeFrame<'_>>, FrameError> {
 const HELD_LEN_MAX: usize = WIRE_RECORD_LEN_MAX;
 /// Capacity that the request buffer of a session keeps between turns.
 const REQUESTS_KEPT_LEN: usize = 512;
+/// Time in which a turn may send a byte.
+const TURN_NS_PER_BYTE: u128 = TURN_TIME_MAX.as_nanos().div_ceil(TURN_LEN_MAX as u128);
+/// Why a session ended whose peer had enough.
+const CLOSED: &str = "closed";
+/// Why a session ended that was let in and would not be any more.
+pub(crate) const REVOKED: &str = "key is no longer trusted";
 /// Reads in one turn while a session closes.
 const DRAIN_READS_MAX: usize = 16;

@@ -352,7 +352,7 @@ fn a_key_that_loses_trust_is_cut_off() {
 
 #[test]
 fn a_full_server_says_busy() {
-    let bounds = ServerBounds { workers: 2, connections_max: 3, connections_per_key_max: 2 };
+    let bounds = ServerBounds { workers: 2, connections_max: 3, connections_per_key_max: 2, ..Default::default() };
     let rig = Setup { bounds, ..Setup::new(Files::default()) }.start();
     let first = rig.asking();
     let _second = rig.asking();
@@ -437,6 +437,30 @@ fn who_never_finishes_the_handshake_is_dropped() {
 }
 
 #[test]
+fn silent_connections_give_way_to_those_that_speak() {
+    // From one address, and from many when all together are too many.
+    for (bounds, hosts) in
+        [(ServerBounds::default(), 1), (ServerBounds { handshakes_max: 40, ..Default::default() }, 5)]
+    {
+        let rig = Setup { bounds, ..Setup::new(Files::default()) }.start();
+        let from = |i: usize| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1 + (i % hosts) as u8], 0)).into()).unwrap();
+            socket.connect(&rig.addr.into()).unwrap();
+            TcpStream::from(socket)
+        };
+        let began = Instant::now();
+        let mut silent: Vec<_> = (0..300).map(from).collect();
+        // One from the crowded address, and one from another that is alone.
+        for host in [1, 200] {
+            rig.host(host).hello();
+        }
+        assert!(began.elapsed() < HANDSHAKE_TIMEOUT / 2, "{:?}", began.elapsed());
+        assert!(is_gone(&mut silent[0]) && began.elapsed() < HANDSHAKE_TIMEOUT, "the oldest one gave way");
+    }
+}
+
+#[test]
 fn a_reader_that_stalls_is_parked_and_goes_on_later() {
     let bytes = noise(64 * 256 * 1024, 1);
     let id = id_of(&bytes);
@@ -511,6 +535,88 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
     let of = |host| totals.iter().filter(|t| t.0 == host).map(|t| t.1).sum::<u64>() as f64;
     let ratio = of(3) / of(2);
     assert!((0.5..=2.0).contains(&ratio), "ten connections got {ratio} times as much");
+}
+
+#[test]
+fn who_comes_later_has_its_share_of_the_upload_limit_at_once() {
+    let bytes = noise(24 << 20, 1);
+    let id = id_of(&bytes);
+    let rig = Setup { upload: Some(8 << 20), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
+    let count = Geometry::new(id.len).chunk_count();
+    let began = Instant::now();
+    let end = began + Duration::from_millis(2500);
+    let fetch = |host: u8, after: Duration| {
+        std::thread::sleep(after);
+        let mut raw = rig.host(host);
+        raw.hello();
+        raw.plain.clear();
+        let (mut total, mut asked, mut by_then) = (0u64, 0u32, None);
+        while Instant::now() < end {
+            while (asked as u64) < total / (256 << 10) + 16 {
+                raw.ask(&chunk(id, asked % count));
+                asked += 1;
+            }
+            raw.read();
+            total += std::mem::take(&mut raw.plain).len() as u64;
+            if began.elapsed() >= Duration::from_millis(1500) {
+                by_then.get_or_insert(total);
+            }
+        }
+        (by_then.unwrap_or(0), total)
+    };
+    let fetch = &fetch;
+    let (first, late) = std::thread::scope(|scope| {
+        let first: Vec<_> = (0..4).map(|_| scope.spawn(move || fetch(2, Duration::ZERO))).collect();
+        let late: Vec<_> = (0..4).map(|_| scope.spawn(move || fetch(3, Duration::from_secs(1)))).collect();
+        let sum = |threads: Vec<std::thread::ScopedJoinHandle<'_, (u64, u64)>>| {
+            let each = threads.into_iter().map(|t| t.join().unwrap());
+            each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        };
+        (sum(first), sum(late))
+    });
+    // Half a second after it came it has had about 2 MiB.
+    assert!(late.0 > 1 << 20 && late.1 > 4 << 20, "first {first:?}, late {late:?}");
+}
+
+#[test]
+fn a_slow_listing_leaves_the_worker_to_others() {
+    let names: Vec<_> = (0..20_000).map(|i| (format!("{i:05}{}", "a".repeat(100)), vec![])).collect();
+    let named: Vec<_> = names.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    let bounds = ServerBounds { workers: 1, ..Default::default() };
+    let rig = Setup { bounds, ..Setup::new(Files::new(&named)) }.start();
+    let (mut slow, mut quick) = (rig.asking(), rig.asking());
+    let pattern = format!("{}b", "*a".repeat(20));
+    let list = Request::List(ListFrom { pattern, after: String::new(), revision: 0 });
+    let began = Instant::now();
+    slow.send(&[list.clone(), list]);
+    let mut worst = Duration::ZERO;
+    for _ in 0..5 {
+        let asked = Instant::now();
+        assert_eq!(quick.hello("gpb").0, Status::Ok);
+        worst = worst.max(asked.elapsed());
+    }
+    for _ in 0..2 {
+        let (status, _, body) = slow.reply().unwrap();
+        assert_eq!((status, decode_body::<Vec<Listed>>(&body, "List").unwrap().len()), (Status::Ok, 0));
+    }
+    assert!(worst < Duration::from_millis(300), "waited {worst:?} for a listing of {:?}", began.elapsed());
+}
+
+#[test]
+fn requests_that_are_never_completed_are_not_kept_without_bound() {
+    let rig = Setup::new(Files::default()).start();
+    let prefix = FramePrefix { kind: Kind::Any as u8, status: 0, header_len: 16 << 10, body_len: 32 << 10 }.to_bytes();
+    let mut half = prefix.to_vec();
+    half.resize(47 << 10, 0);
+    // 17 MiB of them.
+    let mut halves: Vec<_> = (0..370).map(|i| rig.host(2 + (i % 100) as u8)).collect();
+    for raw in &mut halves {
+        raw.hello();
+        raw.send(&half);
+    }
+    until("some are closed", || rig.guests.present.lock().unwrap().len() < 370);
+    assert!(rig.guests.present.lock().unwrap().len() > 300);
+    assert!(halves[0].is_closed(), "the oldest one is closed");
 }
 
 #[test]

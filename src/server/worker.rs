@@ -28,8 +28,8 @@ pub(crate) struct Context {
     /// Workers that wait for a socket of their session.
     pub(crate) lingering: AtomicUsize,
     pub(crate) lingering_max: usize,
-    /// Output of all parked sessions in bytes, kept by the accepting thread.
-    pub(crate) parked_output: AtomicUsize,
+    /// What all sessions hold that no worker has, in bytes; kept by the accepting thread.
+    pub(crate) parked: AtomicUsize,
 }
 
 /// A session that is to get a turn.
@@ -73,7 +73,7 @@ pub(crate) fn work(context: &Context, done: &Sender<Done>, wake: impl Fn()) {
         let outcome = turn.unwrap_or_else(|_| {
             log::error!("session ended by a defect addr={}", session.addr);
             scratch = Scratch::new();
-            Outcome::Close
+            Outcome::Close("defect")
         });
         if done.send(Done { slot, session, outcome }).is_err() {
             return;
@@ -93,9 +93,9 @@ impl Context {
         (before < self.lingering_max).then_some(place)
     }
 
-    /// Whether so much output is parked that sessions should produce little at once.
-    pub(crate) fn is_output_scarce(&self) -> bool {
-        self.parked_output.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX / 2
+    /// Whether so much is parked that sessions should produce little at once.
+    pub(crate) fn is_memory_scarce(&self) -> bool {
+        self.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX / 2
     }
 
     /// Tells that a connection was ended with an answer.
@@ -108,6 +108,11 @@ impl Context {
         if why != Refusal::Full {
             self.events.emit(Event::Refused { peer: asker.peer, addr: asker.addr });
         }
+    }
+
+    /// Tells what a session did; strangers can cause that as often as they like.
+    pub(crate) fn told(&self, line: fmt::Arguments<'_>) {
+        self.handler.noise.log(log::Level::Info, Instant::now(), line);
     }
 
     /// Tells that a connection never became a session.

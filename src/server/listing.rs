@@ -1,0 +1,117 @@
+//! A page of `List` in the making. A pattern can be slow and a catalogue long, so it is made in steps.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::content::{Catalogue, Pattern};
+use crate::limits::{LIST_CHECK_ENTRIES, LIST_PAGE_LEN};
+use crate::proto::{Listed, PageHead, encode_body};
+
+/// A page and where it stands in the catalogue that it is taken from.
+pub(crate) struct Listing {
+    catalogue: Arc<Catalogue>,
+    pattern: Option<Pattern>,
+    /// Positions of entries that are still to be looked at.
+    at: usize,
+    to: usize,
+    page: Vec<Listed>,
+    len: usize,
+}
+
+impl Listing {
+    /// The page of what `pattern` means (everything without one) behind the path `after`.
+    pub(crate) fn new(catalogue: Arc<Catalogue>, pattern: Option<Pattern>, after: &str) -> Self {
+        let entries = catalogue.entries();
+        let (mut at, mut to) = (0, entries.len());
+        // A plain name cannot match beyond itself and what lies below it.
+        if let Some(Pattern::Path { text, glob: None, prefix: None }) = &pattern {
+            let below = catalogue.positions_below(text);
+            let own = catalogue.position(text);
+            at = own.unwrap_or(below.start);
+            to = below.end.max(own.map_or(0, |p| p + 1));
+        }
+        if !after.is_empty() {
+            at = at.max(entries.partition_point(|e| e.path.as_str() <= after));
+        }
+        Listing { catalogue, pattern, at, to, page: Vec::new(), len: 0 }
+    }
+
+    /// Goes on until the page is whole (then true) or it is later than `until`, but always some way.
+    pub(crate) fn go_on(&mut self, until: Instant) -> bool {
+        let entries = self.catalogue.entries();
+        while self.at < self.to && self.len < LIST_PAGE_LEN {
+            let step = self.to.min(self.at + LIST_CHECK_ENTRIES);
+            for entry in &entries[self.at..step] {
+                if self.len >= LIST_PAGE_LEN {
+                    break;
+                }
+                self.at += 1;
+                if self.pattern.as_ref().is_none_or(|p| p.matches(&entry.path, &entry.id)) {
+                    self.len += entry.path.as_str().len() + LISTED_OVERHEAD;
+                    self.page.push(Listed { path: entry.path.clone(), id: entry.id });
+                }
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        self.at >= self.to || self.len >= LIST_PAGE_LEN
+    }
+
+    /// Memory that the page takes, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Header and body of the answer.
+    pub(crate) fn finish(self) -> (PageHead, Vec<u8>) {
+        // Whether anything behind it matches is not looked up: the next page may be empty.
+        let head = PageHead { revision: self.catalogue.revision(), more: self.at < self.to };
+        (head, encode_body(&self.page))
+    }
+}
+
+/// Bytes of an entry of a `List` page besides its path: identity and lengths.
+const LISTED_OVERHEAD: usize = 2 + 32 + 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, Entry, FileId, RelPath, Root, Stamp};
+
+    fn catalogue(names: impl Iterator<Item = String>) -> Arc<Catalogue> {
+        let id = FileId { root: Root(Digest([1; 32])), len: 100 };
+        let entry = |name: String| Entry { path: RelPath::new(&name).unwrap(), id, stamp: Stamp::default() };
+        Arc::new(Catalogue::new(1, names.map(entry).collect()))
+    }
+
+    #[test]
+    fn a_slow_pattern_takes_many_steps_and_finds_the_same() {
+        let all = catalogue((0..5000).map(|i| format!("{i:04}{}", "a".repeat(60))));
+        let pattern = || Some(Pattern::parse("*a*a*a*a*a*7*a").unwrap());
+        let (mut at_once, mut steps) = (Listing::new(all.clone(), pattern(), ""), 0);
+        assert!(at_once.go_on(Instant::now() + std::time::Duration::from_secs(100)));
+        let mut slow = Listing::new(all.clone(), pattern(), "");
+        while !slow.go_on(Instant::now()) {
+            steps += 1;
+        }
+        assert_eq!((steps, slow.finish().1), (5000_usize.div_ceil(LIST_CHECK_ENTRIES) - 1, at_once.finish().1));
+    }
+
+    #[test]
+    fn plain_names_and_what_lies_below_them() {
+        let all = catalogue(["d", "d-", "d/1", "d/2", "d0", "e"].map(String::from).into_iter());
+        let paths = |pattern: &str, after: &str| {
+            let pattern = (!pattern.is_empty()).then(|| Pattern::parse(pattern).unwrap());
+            let mut listing = Listing::new(all.clone(), pattern, after);
+            assert!(listing.go_on(Instant::now()));
+            listing.page.iter().map(|l| l.path.as_str().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(paths("d", ""), ["d", "d/1", "d/2"]);
+        assert_eq!(paths("d", "d/1"), ["d/2"]);
+        assert_eq!(paths("d/2", ""), ["d/2"]);
+        assert_eq!(paths("d?", ""), ["d-", "d0"]);
+        assert_eq!(paths("", "d/2"), ["d0", "e"]);
+        assert!(paths("x", "").is_empty() && paths("d", "z").is_empty());
+    }
+}
