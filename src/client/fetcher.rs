@@ -165,7 +165,9 @@ impl<'a> Fetcher<'a> {
             while self.pending.len() + works.len() < WINDOW_MAX as usize
                 && request_len + REQUEST_LEN < UNANSWERED_LEN_MAX
             {
-                let Some(work) = state.next_work(self.handle, now) else { break };
+                // Work of others is taken piece by piece, as it may still come from them.
+                let late = self.pending.len() + works.len() < LATE_MAX;
+                let Some(work) = state.next_work(self.handle, now, late) else { break };
                 let (unit, wire_len) = match &work {
                     Work::Chunk { id, len, .. } => (Geometry::new(id.len).chunk_len(), *len as u64),
                     Work::Small { len, .. } => (SMALL_UNIT, *len as u64),
@@ -316,6 +318,8 @@ impl<'a> Fetcher<'a> {
     }
 }
 
+/// Requests on a connection below which it is asked for what others do not send.
+const LATE_MAX: usize = 2;
 /// How long a connection without work waits before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// No request but `Locate` is longer.

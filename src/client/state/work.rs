@@ -21,16 +21,16 @@ pub(crate) enum Work<F> {
 }
 
 impl<F: Clone> State<F> {
-    /// What to ask `peer` for next.
-    pub(crate) fn next_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+    /// What to ask `peer` for next; with `late`, also what others were asked for and do not send.
+    pub(crate) fn next_work(&mut self, peer: PeerHandle, now: Instant, late: bool) -> Option<Work<F>> {
         if self.useful.get(peer.0 as usize).is_none_or(|&n| n == 0) {
             return None;
         }
         self.list_work(peer, now)
             .or_else(|| self.small_work(now, |small, now| small.acquire_new(peer, now)))
             .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_new(peer, now)))
-            .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_late(peer, now)))
-            .or_else(|| self.small_work(now, |small, now| small.acquire_late(peer, now)))
+            .or_else(|| if late { self.chunk_work(now, |picker, now| picker.acquire_late(peer, now)) } else { None })
+            .or_else(|| if late { self.small_work(now, |small, now| small.acquire_late(peer, now)) } else { None })
     }
 
     fn list_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
