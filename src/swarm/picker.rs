@@ -153,6 +153,11 @@ impl ChunkPicker {
         self.peers.contains_key(&peer)
     }
 
+    /// Whether `peer` holds everything.
+    pub fn is_complete(&self, peer: PeerHandle) -> bool {
+        self.peers.get(&peer).is_some_and(|p| p.holds.is_none())
+    }
+
     /// Whether any peer at all is known.
     pub fn has_peers(&self) -> bool {
         !self.peers.is_empty()
@@ -346,6 +351,7 @@ impl ChunkPicker {
     /// gives way.
     fn steal(&mut self, thief: PeerHandle, now: Instant, factor: u32, replace: bool) -> Option<u32> {
         let state = self.peers.get(&thief)?;
+        self.by_age.first()?;
         let time = state.chunk_time.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN);
         let limit = time.max(CHUNK_TIME_MIN) * factor;
         let mut found = None;
