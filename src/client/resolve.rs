@@ -137,9 +137,13 @@ fn one_content_a_path(found: Vec<(RelPath, FileId)>) -> Choice {
 
 fn collect(wanted: &[(String, Pattern)], findings: &Findings, answered: usize) -> Result<Vec<FoundFile>, FetchError> {
     let mut chosen: BTreeMap<RelPath, FileId> = BTreeMap::new();
+    // Several contents weigh more than none: they stay whoever else appears.
+    let mut nothing = None;
     for (text, pattern) in wanted {
         match choose(pattern, findings) {
-            Choice::Nothing => return Err(FetchError::NotFound { what: text.clone(), answered }),
+            Choice::Nothing => {
+                nothing.get_or_insert(FetchError::NotFound { what: text.clone(), answered });
+            }
             Choice::Ambiguous(found) => return Err(ambiguous(text, found, findings)),
             Choice::Files(files) => {
                 for (path, id) in files {
@@ -151,6 +155,9 @@ fn collect(wanted: &[(String, Pattern)], findings: &Findings, answered: usize) -
                 }
             }
         }
+    }
+    if let Some(nothing) = nothing {
+        return Err(nothing);
     }
     let mut holders: BTreeMap<FileId, BTreeSet<PeerKey>> = chosen.values().map(|id| (*id, BTreeSet::new())).collect();
     for (_, id, of_path) in findings.iter() {
@@ -246,6 +253,10 @@ mod tests {
         let f = found(&[(1, "empty", FileId { root: Root::EMPTY, len: 0 }), (1, "a", id(1, 0)), (1, "b", id(0, 5))]);
         assert_eq!(get(&["**"], &f).unwrap().len(), 1);
         assert!(matches!(get(&["nope"], &f), Err(FetchError::NotFound { answered: 1, .. })));
+        let f = found(&[(1, "x", id(1, 1)), (2, "x", id(2, 1))]);
+        let Err(FetchError::NotFound { what, .. }) = get(&["nope", "neither"], &f) else { panic!() };
+        assert_eq!(what, "nope");
+        assert!(matches!(get(&["nope", "x"], &f), Err(FetchError::Ambiguous { .. })), "whichever comes first");
     }
 
     #[test]
