@@ -168,11 +168,21 @@ impl Driver {
             known.record = record;
             if liars.contains(&known.record.peer) && !known.reputation.is_banned() {
                 known.reputation.strike();
-                state.strike(handle);
+                state.forget(handle);
+            }
+            if known.record.revision == 0 {
+                state.grows(handle, now);
             }
         }
-        drop(state);
-        self.peers.retain(|handle, known| known.connections > 0 || here.contains(handle));
+        let trust = &self.shared.ctx.trust;
+        self.peers
+            .retain(|handle, known| here.contains(handle) || known.connections > 0 && trust.allows(&known.record.peer));
+        // Nobody can be asked for what only those who left hold.
+        for handle in state.holders() {
+            if !here.contains(&handle) && !self.peers.contains_key(&handle) {
+                state.forget(handle);
+            }
+        }
     }
 
     /// Opens connections where they are wanted: every holder gets one before any gets a second.
@@ -305,7 +315,7 @@ impl Driver {
                 known.last = Last::Answered;
                 known.reputation.busy(now, wait);
             }
-            End::Failed(AskError::Refused(_) | AskError::Untrusted) => {
+            End::Failed(e @ (AskError::Refused(_) | AskError::Untrusted)) => {
                 known.last = Last::Refused;
                 known.reputation.failed(now, rand::random());
             }

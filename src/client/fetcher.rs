@@ -166,6 +166,9 @@ impl<'a> Fetcher<'a> {
                 && request_len + REQUEST_LEN < UNANSWERED_LEN_MAX
             {
                 // Work of others is taken piece by piece, as it may still come from them.
+            if self.locate.is_empty() {
+                self.locate.extend(state.relocate(self.handle, now));
+            }
                 let late = self.pending.len() + works.len() < LATE_MAX;
                 let Some(work) = state.next_work(self.handle, now, late) else { break };
                 let (unit, wire_len) = match &work {

@@ -152,7 +152,7 @@ impl Shared {
     /// `peer` sent wrong bytes of `id`: it is not asked again.
     pub(crate) fn strike(&self, handle: PeerHandle, peer: PeerId, id: FileId) {
         self.ctx.events.emit(Event::PeerLied { peer, id });
-        self.state().strike(handle);
+        self.state().forget(handle);
         let mut liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
         if !liars.contains(&peer) {
             liars.push(peer);

@@ -106,7 +106,7 @@ fn a_liar_holds_nothing_and_its_chunks_are_asked_of_others() {
     open_by(&mut s, p[0], now);
     let got: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now, true)).collect();
     assert_eq!(got.len(), 3);
-    s.strike(p[0]);
+    s.forget(p[0]);
     assert_eq!((s.useful(p[0]), s.next_work(p[0], now, true)), (0, None));
     let again: Vec<_> = std::iter::from_fn(|| s.next_work(p[1], now, true)).collect();
     assert_eq!(again.len(), 3, "{again:?}");
@@ -177,4 +177,23 @@ fn a_hung_peer_does_not_stall_the_end() {
         }
         assert!(now - begin < Duration::from_secs(2));
     }
+}
+
+#[test]
+fn who_comes_to_hold_more_is_asked_again_in_turn() {
+    let n = LOCATE_FILES_MAX + 10;
+    let ids: Vec<FileId> = (1..=n as u64).map(|len| FileId { root: Root(Digest([1; 32])), len }).collect();
+    let mut s: State<()> = State::new(&ids, 1);
+    let p = s.peer(key(9)).unwrap();
+    let now = Instant::now();
+    assert_eq!(s.relocate(p, now + LOCATE_POLL), None, "it tells by itself");
+    s.grows(p, now);
+    assert_eq!(s.relocate(p, now), None, "it was just asked");
+    s.set_held(3, p, Held::Whole);
+    let first = s.relocate(p, now + LOCATE_POLL).unwrap();
+    assert!(first.len() == LOCATE_FILES_MAX && first.iter().all(|f| f.0 != 3));
+    assert_eq!(s.relocate(p, now + LOCATE_POLL), None);
+    let second = s.relocate(p, now + LOCATE_POLL * 2).unwrap();
+    assert_eq!(second[0].0, first.last().unwrap().0 + 1, "then the others");
+    assert!((0..n as FileNo).filter(|&f| f != 3).all(|f| first.iter().chain(&second).any(|x| x.0 == f)));
 }
