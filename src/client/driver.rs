@@ -11,6 +11,7 @@ use log::{info, warn};
 
 use crate::client::crew::Crew;
 use crate::client::download::end_disk;
+use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::shared::Shared;
@@ -28,11 +29,11 @@ pub(crate) struct Driver {
     ends: (Sender<Ended>, Receiver<Ended>),
     connections: usize,
     opened: u64,
-}
     /// Of the trusted set, as of which the sessions were looked at.
     trust_generation: u64,
     /// Why a peer refused this node.
     refusal: String,
+}
 
 /// A peer of the download.
 struct Known {
@@ -323,8 +324,8 @@ impl Driver {
             End::Idle => {
                 known.last = Last::Answered;
                 known.reputation.succeeded();
-                if ended.located && useful == 0 {
-                    known.locate_at = Some(now + LOCATE_POLL);
+                if useful == 0 {
+                    known.locate_at.get_or_insert(if ended.located { now + LOCATE_POLL } else { now });
                 }
             }
             End::Stopped => {}
@@ -339,6 +340,9 @@ impl Driver {
             End::Failed(e @ (AskError::Refused(_) | AskError::Untrusted)) => {
                 known.last = Last::Refused;
                 known.reputation.failed(now, rand::random());
+                if let AskError::Refused(reason) = e {
+                    weigh_refusal(&mut self.refusal, reason);
+                }
             }
             // The peer closed it while it lay in the pool.
             End::Failed(_) if ended.reused && !ended.useful && known.reputation.failures() == 0 => {

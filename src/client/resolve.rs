@@ -35,14 +35,14 @@ pub fn resolve(
     // What was found changes only with an answer, so it is looked through only then.
     let mut certainty = Certainty::Nothing;
     let begin = Instant::now();
-    let tally = survey(ctx, pool, crew, lister(texts), |tally, news| {
+    let tally = survey(ctx, pool, crew, lister(texts, ctx.timeout), |tally, news| {
         if let Some((record, listed)) = news {
             findings.add((record.peer, record.instance), listed);
             certainty = assess(&wanted, &findings);
         }
         end(&certainty, tally, begin, ctx.timeout)
     })?;
-    tally.check(ctx.timeout)?;
+    tally.check(texts.first().map_or("", |t| t), ctx.timeout)?;
     collect(&wanted, &findings, tally.answered)
 }
 
