@@ -11,6 +11,7 @@ use log::{info, warn};
 
 use crate::client::crew::Crew;
 use crate::client::download::end_disk;
+use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::shared::Shared;
@@ -28,6 +29,10 @@ pub(crate) struct Driver {
     ends: (Sender<Ended>, Receiver<Ended>),
     connections: usize,
     opened: u64,
+    /// Of the trusted set, as of which the sessions were looked at.
+    trust_generation: u64,
+    /// Why a peer refused this node.
+    refusal: String,
 }
 
 /// A peer of the download.
@@ -73,19 +78,25 @@ struct Ended {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, crew: Arc<Crew>) -> Self {
-        Driver { shared, crew, peers: HashMap::new(), ends: unbounded(), connections: 0, opened: 0 }
+        let trust_generation = shared.ctx.trust.generation();
+        Driver {
+            shared,
+            crew,
+            peers: HashMap::new(),
+            ends: unbounded(),
+            connections: 0,
+            opened: 0,
+            trust_generation,
+            refusal: String::new(),
+        }
     }
 
     /// Runs until the download has ended, and cleans up; `disk` is waited for when nothing more comes.
     pub(crate) fn run(&mut self, disk: WaitGroup) -> Result<Report, FetchError> {
         let result = self.drive();
         self.shared.stop();
-        while self.connections > 0 {
-            match self.ends.1.recv() {
-                Ok(ended) => self.ended(ended, Instant::now()),
-                Err(_) => break,
-            }
-        }
+        // Those that are still being dialed are not waited for: they begin nothing any more.
+        self.shared.wait_sessions();
         end_disk(&self.shared);
         disk.wait();
         let open = self.shared.state().close_all();
@@ -121,13 +132,18 @@ impl Driver {
             while let Ok(ended) = self.ends.1.try_recv() {
                 self.ended(ended, now);
             }
-            if seen != Some(changes) {
+            let trust_generation = self.shared.ctx.trust.generation();
+            let revoked = trust_generation != std::mem::replace(&mut self.trust_generation, trust_generation);
+            if revoked {
+                self.shared.cut(|peer| !self.shared.ctx.trust.allows(peer));
+                self.shared.pool.drop_untrusted();
+            }
+            if revoked || seen != Some(changes) {
                 self.meet(now);
                 seen = Some(changes);
             }
             self.connect(now);
-            let busy = self.shared.state().disk_is_busy();
-            if busy {
+            if self.shared.disk_is_busy() {
                 self.shared.tally.heard();
             }
             let silence = self.shared.tally.silence();
@@ -168,11 +184,21 @@ impl Driver {
             known.record = record;
             if liars.contains(&known.record.peer) && !known.reputation.is_banned() {
                 known.reputation.strike();
-                state.strike(handle);
+                state.forget(handle);
+            }
+            if known.record.revision == 0 {
+                state.grows(handle, now);
             }
         }
-        drop(state);
-        self.peers.retain(|handle, known| known.connections > 0 || here.contains(handle));
+        let trust = &self.shared.ctx.trust;
+        self.peers
+            .retain(|handle, known| here.contains(handle) || known.connections > 0 && trust.allows(&known.record.peer));
+        // Nobody can be asked for what only those who left hold.
+        for handle in state.holders() {
+            if !here.contains(&handle) && !self.peers.contains_key(&handle) {
+                state.forget(handle);
+            }
+        }
     }
 
     /// Opens connections where they are wanted: every holder gets one before any gets a second.
@@ -252,23 +278,28 @@ impl Driver {
             info!("retry peer={} failures={}", known.record.peer, known.reputation.failures());
         }
         self.opened += 1;
-        let (shared, record, tell, number) =
-            (self.shared.clone(), known.record.clone(), self.ends.0.clone(), self.opened);
+        let (record, tell, number) = (known.record.clone(), self.ends.0.clone(), self.opened);
+        // A download that ends while this is still dialing must not live on because of it.
+        let (shared, pool) = (Arc::downgrade(&self.shared), self.shared.pool.clone());
+        let peers = self.shared.ctx.peers.clone();
         let spawned = self.crew.spawn(move || {
             let mut ended =
                 Ended { handle, end: End::Stopped, useful: false, connected: false, reused: false, located: locate };
-            if !shared.is_stopped() {
-                match shared.pool.checkout(&record) {
-                    Ok(session) => {
-                        ended.connected = true;
-                        ended.reused = session.reused;
-                        (ended.end, ended.useful) = Fetcher::new(&shared, session, handle, locate).run(number);
-                    }
+            if shared.upgrade().is_some_and(|shared| !shared.is_stopped()) {
+                match pool.checkout(&record) {
+                    Ok(session) => match shared.upgrade() {
+                        Some(shared) => {
+                            ended.connected = true;
+                            ended.reused = session.reused;
+                            (ended.end, ended.useful) = Fetcher::new(&shared, session, handle, locate).run(number);
+                        }
+                        None => pool.checkin(session),
+                    },
                     Err(e) => ended.end = End::Failed(e),
                 }
             }
             let _ = tell.send(ended);
-            shared.ctx.peers.wake();
+            peers.wake();
         });
         match spawned {
             Ok(()) => {
@@ -283,7 +314,8 @@ impl Driver {
         self.connections -= 1;
         let useful = self.shared.state().useful(ended.handle);
         let Some(known) = self.peers.get_mut(&ended.handle) else { return };
-        known.connections -= 1;
+        // A peer that was forgotten meanwhile and is back has other connections.
+        known.connections = known.connections.saturating_sub(1);
         let peer = known.record.peer;
         if ended.useful {
             known.reputation.succeeded();
@@ -292,8 +324,8 @@ impl Driver {
             End::Idle => {
                 known.last = Last::Answered;
                 known.reputation.succeeded();
-                if ended.located && useful == 0 {
-                    known.locate_at = Some(now + LOCATE_POLL);
+                if useful == 0 {
+                    known.locate_at.get_or_insert(if ended.located { now + LOCATE_POLL } else { now });
                 }
             }
             End::Stopped => {}
@@ -305,9 +337,12 @@ impl Driver {
                 known.last = Last::Answered;
                 known.reputation.busy(now, wait);
             }
-            End::Failed(AskError::Refused(_) | AskError::Untrusted) => {
+            End::Failed(e @ (AskError::Refused(_) | AskError::Untrusted)) => {
                 known.last = Last::Refused;
                 known.reputation.failed(now, rand::random());
+                if let AskError::Refused(reason) = e {
+                    weigh_refusal(&mut self.refusal, reason);
+                }
             }
             // The peer closed it while it lay in the pool.
             End::Failed(_) if ended.reused && !ended.useful && known.reputation.failures() == 0 => {

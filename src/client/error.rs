@@ -67,10 +67,12 @@ pub enum FetchError {
         wait: Duration,
     },
     /// Every holder refused this node.
-    #[error("every peer refused this key ({refused} of them); have it added to their trusted file")]
+    #[error("every peer refused this node ({refused} of them{}); {}", Because(.reason), refusal_advice(.reason))]
     Refused {
         /// Peers that refused.
         refused: usize,
+        /// What one of them said; empty if that is not known.
+        reason: String,
     },
     /// Cancelled, or the node ends.
     #[error("interrupted; run it again to continue")]
@@ -115,6 +117,31 @@ impl fmt::Display for Candidate {
     }
 }
 
+/// Keeps the reason that tells more: a peer of another network is no peer to begin with.
+pub(crate) fn weigh_refusal(kept: &mut String, reason: String) {
+    if kept.is_empty() || kept == OTHER_NETWORK {
+        *kept = reason;
+    }
+}
+
+/// The next step after a refusal.
+fn refusal_advice(reason: &str) -> &'static str {
+    match reason {
+        OTHER_NETWORK => "name the network that they are in with --network",
+        UNKNOWN_VERSION => "use the same version as they do",
+        _ => "have this node's key added to their trusted file",
+    }
+}
+
+/// Shows a reason that is known.
+struct Because<'a>(&'a str);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
+    }
+}
+
 /// Shows a list on one line.
 struct Listed<'a, T>(&'a Vec<T>);
 
@@ -132,3 +159,26 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
 
 /// Items of a list that an error message shows.
 const SHOWN_MAX: usize = 32;
+/// What a server says to those whose network has another name.
+const OTHER_NETWORK: &str = "another network";
+/// What a server says to those whose protocol it does not speak.
+const UNKNOWN_VERSION: &str = "unknown version";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_fits_the_refusal() {
+        let said = |reasons: &[&str]| {
+            let mut reason = String::new();
+            reasons.iter().for_each(|r| weigh_refusal(&mut reason, r.to_string()));
+            FetchError::Refused { refused: reasons.len(), reason }.to_string()
+        };
+        assert!(said(&["another network"]).contains("--network"));
+        for reasons in [&["key is not trusted"][..], &["another network", "key is not trusted"], &[""]] {
+            let said = said(reasons);
+            assert!(said.contains("trusted file") && !said.contains("--network"), "{said}");
+        }
+    }
+}

@@ -102,8 +102,12 @@ impl<'a> Fetcher<'a> {
     pub(crate) fn run(mut self, connection: u64) -> (End, bool) {
         let begun = match self.session.dialed.closer() {
             Ok(socket) => {
-                self.shared.register(connection, socket);
-                Ok(())
+                if !self.shared.register(connection, self.session.peer, socket) {
+                    self.shared.pool.checkin(self.session);
+                    return (End::Stopped, false);
+                }
+                // Cutting off the revoked finds what is registered; what was revoked before is found here.
+                if self.shared.ctx.trust.allows(&self.session.peer) { Ok(()) } else { Err(AskError::Untrusted) }
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };
@@ -162,10 +166,15 @@ impl<'a> Fetcher<'a> {
         let mut request_len = self.unanswered;
         {
             let mut state = self.shared.state();
+            if self.locate.is_empty() {
+                self.locate.extend(state.relocate(self.handle, now));
+            }
             while self.pending.len() + works.len() < WINDOW_MAX as usize
                 && request_len + REQUEST_LEN < UNANSWERED_LEN_MAX
             {
-                let Some(work) = state.next_work(self.handle, now) else { break };
+                // Work of others is taken piece by piece, as it may still come from them.
+                let late = self.pending.len() + works.len() < LATE_MAX;
+                let Some(work) = state.next_work(self.handle, now, late) else { break };
                 let (unit, wire_len) = match &work {
                     Work::Chunk { id, len, .. } => (Geometry::new(id.len).chunk_len(), *len as u64),
                     Work::Small { len, .. } => (SMALL_UNIT, *len as u64),
@@ -316,6 +325,8 @@ impl<'a> Fetcher<'a> {
     }
 }
 
+/// Requests on a connection below which it is asked for what others do not send.
+const LATE_MAX: usize = 2;
 /// How long a connection without work waits before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// No request but `Locate` is longer.

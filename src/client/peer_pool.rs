@@ -63,6 +63,9 @@ impl PeerPool {
 
     /// Gives a session back that has no request unanswered. It is closed when enough are kept.
     pub fn checkin(&self, session: Session) {
+        if !self.ctx.trust.allows(&session.peer) {
+            return session.dialed.close();
+        }
         let key = (session.peer, session.instance);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = idle.values().map(|c| c.1.len()).sum();
@@ -77,6 +80,22 @@ impl PeerPool {
         if let Some(surplus) = surplus {
             surplus.dialed.close();
         }
+    }
+
+    /// Closes the idle sessions with peers that are not trusted any more.
+    pub fn drop_untrusted(&self) {
+        let mut untrusted = Vec::new();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|key, sessions| {
+            let allowed = self.ctx.trust.allows(&key.0);
+            if !allowed {
+                untrusted.extend(sessions.1.try_iter());
+            }
+            allowed
+        });
+        // Their ends are told to the peer table, which has a lock of its own.
+        drop(idle);
+        drop(untrusted);
     }
 
     /// TLS proved the key there, and the peer itself said who it is.

@@ -35,14 +35,14 @@ pub fn resolve(
     // What was found changes only with an answer, so it is looked through only then.
     let mut certainty = Certainty::Nothing;
     let begin = Instant::now();
-    let tally = survey(ctx, pool, crew, lister(texts), |tally, news| {
+    let tally = survey(ctx, pool, crew, lister(texts, ctx.timeout), |tally, news| {
         if let Some((record, listed)) = news {
             findings.add((record.peer, record.instance), listed);
             certainty = assess(&wanted, &findings);
         }
         end(&certainty, tally, begin, ctx.timeout)
     })?;
-    tally.check(ctx.timeout)?;
+    tally.check(texts.first().map_or("", |t| t), ctx.timeout)?;
     collect(&wanted, &findings, tally.answered)
 }
 
@@ -137,9 +137,13 @@ fn one_content_a_path(found: Vec<(RelPath, FileId)>) -> Choice {
 
 fn collect(wanted: &[(String, Pattern)], findings: &Findings, answered: usize) -> Result<Vec<FoundFile>, FetchError> {
     let mut chosen: BTreeMap<RelPath, FileId> = BTreeMap::new();
+    // Several contents weigh more than none: they stay whoever else appears.
+    let mut nothing = None;
     for (text, pattern) in wanted {
         match choose(pattern, findings) {
-            Choice::Nothing => return Err(FetchError::NotFound { what: text.clone(), answered }),
+            Choice::Nothing => {
+                nothing.get_or_insert(FetchError::NotFound { what: text.clone(), answered });
+            }
             Choice::Ambiguous(found) => return Err(ambiguous(text, found, findings)),
             Choice::Files(files) => {
                 for (path, id) in files {
@@ -151,6 +155,9 @@ fn collect(wanted: &[(String, Pattern)], findings: &Findings, answered: usize) -
                 }
             }
         }
+    }
+    if let Some(nothing) = nothing {
+        return Err(nothing);
     }
     let mut holders: BTreeMap<FileId, BTreeSet<PeerKey>> = chosen.values().map(|id| (*id, BTreeSet::new())).collect();
     for (_, id, of_path) in findings.iter() {
@@ -246,6 +253,10 @@ mod tests {
         let f = found(&[(1, "empty", FileId { root: Root::EMPTY, len: 0 }), (1, "a", id(1, 0)), (1, "b", id(0, 5))]);
         assert_eq!(get(&["**"], &f).unwrap().len(), 1);
         assert!(matches!(get(&["nope"], &f), Err(FetchError::NotFound { answered: 1, .. })));
+        let f = found(&[(1, "x", id(1, 1)), (2, "x", id(2, 1))]);
+        let Err(FetchError::NotFound { what, .. }) = get(&["nope", "neither"], &f) else { panic!() };
+        assert_eq!(what, "nope");
+        assert!(matches!(get(&["nope", "x"], &f), Err(FetchError::Ambiguous { .. })), "whichever comes first");
     }
 
     #[test]

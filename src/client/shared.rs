@@ -1,8 +1,8 @@
 //! What the threads of one download share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Shutdown as Close, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,12 @@ pub(crate) struct Shared {
     pub(crate) jobs: Sender<Job>,
     pub(crate) small: Sender<SmallJob>,
     pub(crate) tally: Tally,
-    /// Sessions that a stop must cut off.
-    closers: Mutex<HashMap<u64, TcpStream>>,
+    /// Sessions at work, which a stop must cut off and wait for.
+    closers: Mutex<HashMap<u64, (PeerId, TcpStream)>>,
+    /// One of them has ended.
+    closed: Condvar,
+    /// Connections that write to the disk right now.
+    writing: AtomicUsize,
     stopped: AtomicBool,
     failure: Mutex<Option<FetchError>>,
     liars: Mutex<Vec<PeerId>>,
@@ -121,6 +125,8 @@ impl Shared {
             small,
             tally: Tally::new(),
             closers: Mutex::default(),
+            closed: Condvar::new(),
+            writing: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             failure: Mutex::default(),
             liars: Mutex::default(),
@@ -152,7 +158,7 @@ impl Shared {
     /// `peer` sent wrong bytes of `id`: it is not asked again.
     pub(crate) fn strike(&self, handle: PeerHandle, peer: PeerId, id: FileId) {
         self.ctx.events.emit(Event::PeerLied { peer, id });
-        self.state().strike(handle);
+        self.state().forget(handle);
         let mut liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
         if !liars.contains(&peer) {
             liars.push(peer);
@@ -169,26 +175,63 @@ impl Shared {
     /// Cuts off every session; threads end as soon as they notice.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        for (_, socket) in self.closers.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        self.cut(|_| true);
+        self.wake(true);
+    }
+
+    /// Cuts off the sessions with the peers that `which` names.
+    pub(crate) fn cut(&self, which: impl Fn(&PeerId) -> bool) {
+        let closers = self.closers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, socket) in closers.values().filter(|(peer, _)| which(peer)) {
             let _ = socket.shutdown(Close::Both);
         }
-        self.wake(true);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Registers a session to be cut off by [`stop`](Self::stop).
-    pub(crate) fn register(&self, connection: u64, socket: TcpStream) {
-        self.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, socket);
-        if self.is_stopped() {
-            self.stop();
+    /// Registers a session to be cut off by [`stop`](Self::stop); false when that was before, so that the session must
+    /// not begin to work.
+    pub(crate) fn register(&self, connection: u64, peer: PeerId, socket: TcpStream) -> bool {
+        let mut closers = self.closers.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = !self.is_stopped();
+        if begun {
+            closers.insert(connection, (peer, socket));
         }
+        begun
     }
 
     pub(crate) fn unregister(&self, connection: u64) {
         self.closers.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+        self.closed.notify_all();
+    }
+
+    /// Waits until no session is at work any more. After a stop none begins.
+    pub(crate) fn wait_sessions(&self) {
+        let mut closers = self.closers.lock().unwrap_or_else(PoisonError::into_inner);
+        while !closers.is_empty() {
+            closers = self.closed.wait(closers).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Peers with a session at work.
+    pub(crate) fn connected(&self) -> HashSet<PeerId> {
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner).values().map(|c| c.0).collect()
+    }
+
+    /// Runs what writes to the disk, and meanwhile counts as busy however long it takes.
+    pub(crate) fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.writing.fetch_add(1, Ordering::Relaxed);
+        let result = write();
+        self.tally.heard();
+        self.writing.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether the own disk is what the download waits for, or may be.
+    pub(crate) fn disk_is_busy(&self) -> bool {
+        self.writing.load(Ordering::Relaxed) > 0 || self.state().disk_is_busy()
     }
 
     /// The longest wait for a byte on one connection: well below the timeout of the whole, so that others take over.

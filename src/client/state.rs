@@ -3,12 +3,12 @@
 //! `F` is whatever goes with an open file (tests use nothing). Files of several chunks each have a picker; the
 //! one-chunk files are together the "chunks" of one further picker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use crate::client::peer_pool::PeerKey;
 use crate::content::{Bitfield, FileId, Geometry};
-use crate::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX};
+use crate::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, LOCATE_FILES_MAX, LOCATE_POLL};
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle};
 
 mod work;
@@ -24,6 +24,8 @@ pub(crate) struct State<F> {
     by_key: HashMap<PeerKey, PeerHandle>,
     /// Unfinished files that each peer holds something of.
     useful: Vec<u32>,
+    /// Peers that come to hold more without a word: when they are to be asked again, and from which file on.
+    growing: HashMap<PeerHandle, (Instant, FileNo)>,
     /// One-chunk files that are not written yet; slots of finished and unchecked ones count as had.
     small: ChunkPicker,
     small_files: Vec<FileNo>,
@@ -84,6 +86,7 @@ impl<F: Clone> State<F> {
             files: files.collect(),
             by_key: HashMap::new(),
             useful: Vec::new(),
+            growing: HashMap::new(),
             small,
             small_files,
             small_len: 0,
@@ -192,8 +195,8 @@ impl<F: Clone> State<F> {
         }
     }
 
-    /// `peer` lied: it holds nothing any more.
-    pub(crate) fn strike(&mut self, peer: PeerHandle) {
+    /// `peer` holds nothing any more: it lied, left, or is not trusted any more.
+    pub(crate) fn forget(&mut self, peer: PeerHandle) {
         for file in 0..self.files.len() as FileNo {
             self.not_held(file, peer);
         }
@@ -334,6 +337,37 @@ impl<F: Clone> State<F> {
             .zip(&self.files)
             .filter(|(_, f)| !matches!(f.phase, Phase::Done))
             .map(|(no, f)| (no, f.id, f.holders.len()))
+    }
+
+    /// Peers that hold something of unfinished files.
+    pub(crate) fn holders(&self) -> Vec<PeerHandle> {
+        (0..).zip(&self.useful).filter(|(_, n)| **n > 0).map(|(at, _)| PeerHandle(at)).collect()
+    }
+
+    /// Whether any of `peers` holds something of an unfinished file.
+    pub(crate) fn is_held_by(&self, file: FileNo, peers: &HashSet<PeerHandle>) -> bool {
+        self.files[file as usize].holders.iter().any(|h| peers.contains(&h.0))
+    }
+
+    /// `peer` fetches files itself and does not announce those that it comes to hold: it is asked from time to time.
+    pub(crate) fn grows(&mut self, peer: PeerHandle, now: Instant) {
+        self.growing.entry(peer).or_insert((now + LOCATE_POLL, 0));
+    }
+
+    /// Which files to ask `peer` for once more, if it is time to: one request of those that it did not hold, in turn.
+    pub(crate) fn relocate(&mut self, peer: PeerHandle, now: Instant) -> Option<Vec<(FileNo, FileId)>> {
+        let &(at, from) = self.growing.get(&peer).filter(|next| next.0 <= now)?;
+        let len = self.files.len() as FileNo;
+        let lacking = |&no: &FileNo| {
+            let file = &self.files[no as usize];
+            let wanted = file.id.len > 0 && !matches!(file.phase, Phase::Finishing | Phase::Done);
+            wanted && file.holders.iter().all(|h| h.0 != peer)
+        };
+        let files: Vec<_> = (from..len).chain(0..from.min(len)).filter(lacking).take(LOCATE_FILES_MAX).collect();
+        let next = files.last().map_or(0, |last| last + 1);
+        self.growing.insert(peer, (at.max(now) + LOCATE_POLL, next));
+        let files: Vec<_> = files.into_iter().map(|no| (no, self.id(no))).collect();
+        (!files.is_empty()).then_some(files)
     }
 
     /// Lets go of the files that are open, and returns them.

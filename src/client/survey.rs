@@ -9,6 +9,7 @@ use crossbeam::channel::unbounded;
 use log::{debug, warn};
 
 use crate::client::crew::Crew;
+use crate::client::error::weigh_refusal;
 use crate::client::peer_pool::{PeerKey, PeerPool};
 use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
@@ -70,7 +71,7 @@ pub fn peers(
         }
         tally.listing_end(begin, wait)
     })?
-    .check(wait)?;
+    .check("peers", wait)?;
     found.sort_unstable_by_key(|p| (p.peer, p.instance));
     found.dedup_by_key(|p| (p.peer, p.instance));
     Ok(found)
@@ -93,13 +94,13 @@ pub fn list(
     }
     let mut findings = Findings::default();
     let begin = Instant::now();
-    survey(ctx, pool, crew, lister(patterns), |tally, news| {
+    survey(ctx, pool, crew, lister(patterns, wait), |tally, news| {
         if let Some((record, listed)) = news {
             findings.add((record.peer, record.instance), listed);
         }
         tally.listing_end(begin, wait)
     })?
-    .check(wait)?;
+    .check(patterns.first().map_or("list", |p| p), wait)?;
     Ok(findings.files())
 }
 
@@ -142,6 +143,10 @@ pub(crate) struct Tally {
     pub(crate) answered: usize,
     /// Peers that refused, or that were refused by.
     pub(crate) refused: usize,
+    /// Why one of them did, if it said so.
+    pub(crate) refusal: String,
+    /// Sessions that said hello, whether an answer came on them or not.
+    pub(crate) connected: usize,
     /// Peers that are being asked.
     pub(crate) pending: usize,
     /// When the last new peer appeared.
@@ -166,14 +171,21 @@ impl Tally {
         }
     }
 
-    /// Whether anyone answered.
-    pub(crate) fn check(&self, wait: Duration) -> Result<(), FetchError> {
+    /// Whether anyone answered; `what` was asked, for so long.
+    pub(crate) fn check(&self, what: &str, wait: Duration) -> Result<(), FetchError> {
         match (self.answered, self.refused) {
+            (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
             (0, 0) => Err(FetchError::NoPeer(wait)),
-            (0, refused) => Err(FetchError::Refused { refused }),
+            (0, refused) => Err(FetchError::Refused { refused, reason: self.refusal.clone() }),
             _ => Ok(()),
         }
     }
+}
+
+/// What the threads of a survey tell.
+enum News<T> {
+    Connected,
+    Answer(PeerRecord, Result<T, AskError>),
 }
 
 /// Contacts every known peer and those that appear, and calls `ask` with each session on threads of `crew`. `decide`
@@ -196,8 +208,14 @@ pub(crate) fn survey<T: Send + 'static>(
         if ctx.shutdown.has_begun() {
             return Err(FetchError::Interrupted);
         }
-        for (record, answer) in answers.try_iter() {
-            let record: PeerRecord = record;
+        for news in answers.try_iter() {
+            let (record, answer): (PeerRecord, Result<T, AskError>) = match news {
+                News::Connected => {
+                    tally.connected += 1;
+                    continue;
+                }
+                News::Answer(record, answer) => (record, answer),
+            };
             tally.pending -= 1;
             match answer {
                 Ok(answer) => {
@@ -206,8 +224,9 @@ pub(crate) fn survey<T: Send + 'static>(
                     tally.last_answer = Some(now);
                     decide(&tally, Some((&record, answer)));
                 }
-                Err(AskError::Refused(_)) => {
+                Err(AskError::Refused(reason)) => {
                     tally.refused += 1;
+                    weigh_refusal(&mut tally.refusal, reason);
                     tally.first_refusal.get_or_insert(now);
                 }
                 Err(AskError::Untrusted) => {}
@@ -233,8 +252,12 @@ pub(crate) fn survey<T: Send + 'static>(
                 let (pool, ask, tell, ctx) = (pool.clone(), ask.clone(), tell.clone(), ctx.clone());
                 tally.pending += 1;
                 let task = move || {
-                    let answer = pool.checkout(&record).and_then(|session| ask_once(&pool, session, &record, &ask));
-                    let _ = tell.send((record, answer));
+                    let answer = pool.checkout(&record).and_then(|session| {
+                        // Known at once: the survey may well end before the answer does not come.
+                        let _ = tell.send(News::Connected);
+                        ask_once(&pool, session, &record, &ask)
+                    });
+                    let _ = tell.send(News::Answer(record, answer));
                     ctx.peers.wake();
                 };
                 crew.spawn(task).map_err(|e| FetchError::Threads(e.to_string()))?;
@@ -275,8 +298,13 @@ fn ask_once<T>(
     answer
 }
 
-/// Asks for everything that one of `patterns` means.
-pub(crate) fn lister(patterns: &[String]) -> impl Fn(&mut Session) -> Result<Vec<Listed>, AskError> + Clone + use<> {
+/// Asks for everything that one of `patterns` means. Whoever says nothing for `timeout`, or [`HANDSHAKE_TIMEOUT`] if
+/// that is less, does not answer.
+pub(crate) fn lister(
+    patterns: &[String],
+    timeout: Duration,
+) -> impl Fn(&mut Session) -> Result<Vec<Listed>, AskError> + Clone + use<> {
+    let patience = timeout.min(HANDSHAKE_TIMEOUT);
     let patterns: Arc<[String]> = match patterns {
         [] => [String::new()].into(),
         some => some.into(),
@@ -286,19 +314,19 @@ pub(crate) fn lister(patterns: &[String]) -> impl Fn(&mut Session) -> Result<Vec
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |pattern: &String| ListFrom { pattern: pattern.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|p| Request::List(first(p))).collect();
-            session.send(&requests, Instant::now() + HANDSHAKE_TIMEOUT)?;
+            session.send(&requests, Instant::now() + patience)?;
             // Pages that go on are asked for when all first ones have come, since answers keep the order.
             let mut more: Vec<(String, String)> = Vec::new();
             for pattern in batch {
-                if let Some(after) = page(session, &mut all, "")? {
+                if let Some(after) = page(session, &mut all, "", patience)? {
                     more.push((pattern.clone(), after));
                 }
             }
             for (pattern, mut after) in more {
                 loop {
                     let from = ListFrom { pattern: pattern.clone(), after: after.clone(), revision: 0 };
-                    session.send(&[Request::List(from)], Instant::now() + HANDSHAKE_TIMEOUT)?;
-                    match page(session, &mut all, &after)? {
+                    session.send(&[Request::List(from)], Instant::now() + patience)?;
+                    match page(session, &mut all, &after, patience)? {
                         Some(next) => after = next,
                         None => break,
                     }
@@ -310,8 +338,13 @@ pub(crate) fn lister(patterns: &[String]) -> impl Fn(&mut Session) -> Result<Vec
 }
 
 /// Takes one page; returns where the next one begins, if there is one.
-fn page(session: &mut Session, all: &mut Vec<Listed>, after: &str) -> Result<Option<String>, AskError> {
-    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+fn page(
+    session: &mut Session,
+    all: &mut Vec<Listed>,
+    after: &str,
+    patience: Duration,
+) -> Result<Option<String>, AskError> {
+    let deadline = Instant::now() + patience;
     let (status, len) = session.receive_head(Kind::List, LIST_PAGE_LEN * 2, deadline)?;
     let body = session.body(len, deadline)?;
     if status != Status::Ok {

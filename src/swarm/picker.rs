@@ -153,6 +153,11 @@ impl ChunkPicker {
         self.peers.contains_key(&peer)
     }
 
+    /// Whether `peer` holds everything.
+    pub fn is_complete(&self, peer: PeerHandle) -> bool {
+        self.peers.get(&peer).is_some_and(|p| p.holds.is_none())
+    }
+
     /// Whether any peer at all is known.
     pub fn has_peers(&self) -> bool {
         !self.peers.is_empty()
@@ -346,14 +351,23 @@ impl ChunkPicker {
     /// gives way.
     fn steal(&mut self, thief: PeerHandle, now: Instant, factor: u32, replace: bool) -> Option<u32> {
         let state = self.peers.get(&thief)?;
+        self.by_age.first()?;
         let time = state.chunk_time.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN);
         let limit = time.max(CHUNK_TIME_MIN) * factor;
         let mut found = None;
         for &(since, chunk) in self.by_age.iter().take(PROBES) {
-            if now.saturating_duration_since(since) < limit {
+            let age = now.saturating_duration_since(since);
+            if age < limit {
                 break;
             }
             let Some((first, second)) = self.in_flight.get(&chunk) else { continue };
+            // A long queue before a chunk is no fault of who was asked: it must be slower than the thief by history, or
+            // late even for itself.
+            let usual = self.peers.get(&first.peer).and_then(|p| p.chunk_time).unwrap_or(time);
+            let slower = replace && usual >= limit;
+            if !slower && age < usual.max(LATE_MIN) * factor.max(END_GAME) {
+                continue;
+            }
             let asked = first.peer == thief || second.is_some_and(|s| s.peer == thief);
             if !asked && (replace || second.is_none()) && state.holds.as_ref().is_none_or(|b| b.get(chunk)) {
                 found = Some(chunk);
@@ -407,6 +421,8 @@ const STEAL_LATE: u32 = 3;
 /// In the end game a second peer is asked for what takes so many times as long as it should: most chunks in flight
 /// are nearly there, and asking for them too would be waste.
 const END_GAME: u32 = 2;
+/// Nothing is asked of a second peer before twice this: delays below it are noise of a busy machine.
+const LATE_MIN: Duration = Duration::from_millis(50);
 /// Differences below this are noise.
 const CHUNK_TIME_MIN: Duration = Duration::from_millis(20);
 /// How long a chunk takes while nobody has a history.

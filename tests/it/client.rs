@@ -39,12 +39,16 @@ impl Client {
     }
 
     fn with(timeout: Duration, limit: Option<u64>) -> Self {
+        Self::trusting(Trust::open(), timeout, limit)
+    }
+
+    fn trusting(trust: Trust, timeout: Duration, limit: Option<u64>) -> Self {
         let keypair = Keypair::generate();
         let (events, receiver) = Events::channel();
         let dir = tempfile::tempdir().unwrap();
         let ctx = Arc::new(ClientContext {
             tls: Tls::new(&keypair).unwrap(),
-            trust: Arc::new(Trust::open()),
+            trust: Arc::new(trust),
             network: "gpb".into(),
             instance: 7,
             announce: Arc::new(Vec::new),
@@ -343,4 +347,69 @@ fn twenty_thousand_names_are_listed_in_a_second() {
     let all = client::peers(&c.ctx, &c.pool, &c.crew, Duration::from_secs(2)).unwrap();
     assert!(all.len() == 2 && all.iter().all(|p| p.files == 20_000));
     assert_eq!(peers[0].connections(), 1, "the session is used again");
+}
+
+#[test]
+fn whoever_is_not_trusted_any_more_gives_nothing_more() {
+    let f = file("x", 24 * MIB, 16);
+    let revoked = Fake::start(Manner::Slow(300), std::slice::from_ref(&f));
+    let kept = Fake::start(Manner::Honest, &[file("y", 10, 17)]);
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = dir.path().join("trusted");
+    fs::write(&trusted, format!("{}\n{}\n", revoked.id(), kept.id())).unwrap();
+    let trust = Trust::closed(&trusted, Keypair::generate().peer_id()).unwrap();
+    let c = Client::trusting(trust, Duration::from_secs(1), None);
+    c.meet(&[&revoked, &kept]);
+    let download = c.start(vec![target(&f)]);
+    until("it gives something", || download.progress().bytes_fetched > 0);
+    fs::write(&trusted, format!("{}\n", kept.id())).unwrap();
+    until("the file is read", || c.ctx.trust.reload());
+    let begin = Instant::now();
+    let (before, e) = (download.progress().bytes_fetched, download.wait().unwrap_err());
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert_eq!(e.exit_code(), 4, "the other has it not: {e}");
+    assert!(before < f.id.len && revoked.chunks() < 80, "{before} {}", revoked.chunks());
+}
+
+#[test]
+fn a_holder_that_is_gone_holds_nothing() {
+    let f = file("x", 8 * MIB, 18);
+    let holder = Fake::start(Manner::Dies(4), std::slice::from_ref(&f));
+    let other = Fake::start(Manner::Honest, &[file("y", 10, 19)]);
+    let c = Client::with(Duration::from_millis(1500), None);
+    c.meet(&[&holder, &other]);
+    let e = c.start(vec![target(&f)]).wait().unwrap_err();
+    assert_eq!(e.exit_code(), 4, "{e}");
+    let leaving = Fake::start(Manner::Slow(100), std::slice::from_ref(&f));
+    c.meet(&[&leaving]);
+    let download = c.start(vec![target(&f)]);
+    until("it gives something", || download.progress().bytes_fetched > 0);
+    leaving.kill();
+    c.ctx.peers.update(|t| t.retain(|peer| *peer == other.id()));
+    let e = download.wait().unwrap_err();
+    assert_eq!(e.exit_code(), 4, "{e}");
+}
+
+#[test]
+fn a_peer_that_says_hello_and_then_nothing_is_silent() {
+    let peer = Fake::start(Manner::Mute, &[file("x", 10, 20)]);
+    let c = Client::with(Duration::from_millis(700), None);
+    c.meet(&[&peer]);
+    let begin = Instant::now();
+    let e = c.resolve(&["x"]).unwrap_err();
+    assert_eq!(e.exit_code(), 8, "{e}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn the_end_does_not_wait_for_who_is_still_being_dialed() {
+    let f = file("x", MIB, 21);
+    let (deaf, good) =
+        (Fake::start(Manner::Deaf, std::slice::from_ref(&f)), Fake::start(Manner::Honest, std::slice::from_ref(&f)));
+    let c = Client::new();
+    c.meet(&[&deaf, &good]);
+    let begin = Instant::now();
+    c.start(vec![target(&f)]).wait().unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
+    deaf.kill();
 }

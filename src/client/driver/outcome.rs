@@ -1,6 +1,6 @@
 //! What a download came to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +9,7 @@ use log::info;
 use crate::client::driver::{Driver, Known, Last};
 use crate::client::{FetchError, Report};
 use crate::identity::PeerId;
+use crate::swarm::PeerHandle;
 
 impl Driver {
     /// Why nothing comes any more.
@@ -21,16 +22,18 @@ impl Driver {
         });
         let liars = self.shared.liars();
         let holders: Vec<&Known> = self.peers.iter().filter(|(h, _)| state.useful(**h) > 0).map(|(_, k)| k).collect();
-        let count = |last: Last| self.peers.values().filter(|k| k.last == last).count();
-        let refused = count(Last::Refused);
-        let answered = count(Last::Answered) + self.connections.min(1);
+        let connected = self.shared.connected();
+        let answers = |k: &Known| k.last == Last::Answered || connected.contains(&k.record.peer);
+        let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
+        let refused = self.peers.values().filter(|k| k.last == Last::Refused).count();
+        let answered = reachable.len();
         if !liars.is_empty() && holders.is_empty() {
             FetchError::OnlyLiars { what, peers: liars }
-        } else if refused > 0 && holders.iter().all(|k| k.last == Last::Refused) && count(Last::Answered) == 0 {
-            FetchError::Refused { refused }
-        } else if pending.iter().any(|p| p.2 == 0) && answered > 0 {
+        } else if refused > 0 && holders.iter().all(|k| k.last == Last::Refused) && answered == 0 {
+            FetchError::Refused { refused, reason: self.refusal.clone() }
+        } else if answered > 0 && pending.iter().any(|p| !state.is_held_by(p.0, &reachable)) {
             FetchError::NotFound { what, answered }
-        } else if self.connections > 0 || holders.iter().any(|k| k.last == Last::Answered) {
+        } else if answered > 0 {
             FetchError::Silent { what, wait: self.shared.ctx.timeout }
         } else {
             FetchError::NoPeer(self.shared.ctx.timeout)

@@ -68,7 +68,7 @@ impl Fetcher<'_> {
             drop(buffer);
             return self.lied(id, index, len);
         }
-        if let Err(e) = open.write(index, bytes) {
+        if let Err(e) = self.shared.while_writing(|| open.write(index, bytes)) {
             self.shared.fail(e.into());
             return Ok(Some(End::Stopped));
         }

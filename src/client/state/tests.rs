@@ -38,14 +38,14 @@ fn open(s: &mut State<()>, file: FileNo) {
 fn a_file_goes_from_list_to_chunks_to_done() {
     let (mut s, p) = state(&[3 * CHUNK], 2);
     let now = Instant::now();
-    let Some(Work::Layer { file: 0, .. }) = s.next_work(p[0], now) else { panic!() };
-    assert_eq!(s.next_work(p[1], now), None, "one list is enough");
+    let Some(Work::Layer { file: 0, .. }) = s.next_work(p[0], now, true) else { panic!() };
+    assert_eq!(s.next_work(p[1], now, true), None, "one list is enough");
     let late = now + LAYER_PATIENCE * 2;
-    assert!(matches!(s.next_work(p[1], late), Some(Work::Layer { .. })), "unless it does not come");
+    assert!(matches!(s.next_work(p[1], late, true), Some(Work::Layer { .. })), "unless it does not come");
     open(&mut s, 0);
     assert!(!s.layer_came(0), "the second list is not used");
     let mut left = 3;
-    while let Some(Work::Chunk { file, index, .. }) = s.next_work(p[left % 2], now) {
+    while let Some(Work::Chunk { file, index, .. }) = s.next_work(p[left % 2], now, true) {
         left -= 1;
         assert_eq!(s.chunk_came(file, index.get(), p[left % 2], now), (true, left == 0));
         assert!(!s.chunk_came(file, index.get(), p[0], now).0, "twice is waste");
@@ -62,7 +62,7 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
     let (mut s, p) = state(&vec![CHUNK; n], 1);
     let now = Instant::now();
     let mut works = Vec::new();
-    while let Some(work) = s.next_work(p[0], now) {
+    while let Some(work) = s.next_work(p[0], now, true) {
         works.push(work);
     }
     assert!(works.len() >= 30 && works.len() as u64 * CHUNK <= SMALL_FILES_LEN_MAX + CHUNK, "{}", works.len());
@@ -75,7 +75,7 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
             s.small_written(file);
             done += 1;
         }
-        works.extend(std::iter::from_fn(|| s.next_work(p[0], now)));
+        works.extend(std::iter::from_fn(|| s.next_work(p[0], now, true)));
     }
     assert_eq!(done, n);
     assert_eq!((s.small_len, s.writing), (0, 0));
@@ -87,14 +87,14 @@ fn files_wait_for_their_check_and_are_started_in_order() {
     let p = s.peer(key(1)).unwrap();
     (0..4).for_each(|f| s.set_held(f, p, Held::Whole));
     let now = Instant::now();
-    assert_eq!(s.next_work(p, now), None);
+    assert_eq!(s.next_work(p, now, true), None);
     s.checked(0, true);
     s.checked(1, false);
-    assert!(matches!(s.next_work(p, now), Some(Work::Layer { file: 1, .. })));
+    assert!(matches!(s.next_work(p, now, true), Some(Work::Layer { file: 1, .. })));
     assert!(s.disk_is_busy(), "two are not checked");
     s.checked(2, false);
     s.checked(3, false);
-    assert!(matches!(s.next_work(p, now), Some(Work::Small { file: 2, .. })));
+    assert!(matches!(s.next_work(p, now, true), Some(Work::Small { file: 2, .. })));
     s.small_written(3);
     assert_eq!(s.unfinished(), 2);
 }
@@ -104,17 +104,17 @@ fn a_liar_holds_nothing_and_its_chunks_are_asked_of_others() {
     let (mut s, p) = state(&[2 * CHUNK, 100], 2);
     let now = Instant::now();
     open_by(&mut s, p[0], now);
-    let got: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now)).collect();
+    let got: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now, true)).collect();
     assert_eq!(got.len(), 3);
-    s.strike(p[0]);
-    assert_eq!((s.useful(p[0]), s.next_work(p[0], now)), (0, None));
-    let again: Vec<_> = std::iter::from_fn(|| s.next_work(p[1], now)).collect();
+    s.forget(p[0]);
+    assert_eq!((s.useful(p[0]), s.next_work(p[0], now, true)), (0, None));
+    let again: Vec<_> = std::iter::from_fn(|| s.next_work(p[1], now, true)).collect();
     assert_eq!(again.len(), 3, "{again:?}");
     assert!(s.pending().all(|(_, _, holders)| holders == 1));
 }
 
 fn open_by(s: &mut State<()>, peer: PeerHandle, now: Instant) {
-    while let Some(work) = s.next_work(peer, now) {
+    while let Some(work) = s.next_work(peer, now, true) {
         match work {
             Work::Layer { file, .. } => open(s, file),
             other => {
@@ -132,20 +132,20 @@ fn partial_holders_are_asked_what_they_have_and_grow() {
     open_by(&mut s, p[0], now);
     let part = s.peer(key(9)).unwrap();
     s.set_held(0, part, Held::Partial(0, None));
-    assert!(matches!(s.next_work(part, now), Some(Work::Have { revision: 0, .. })));
-    assert_eq!(s.next_work(part, now), None);
+    assert!(matches!(s.next_work(part, now, true), Some(Work::Have { revision: 0, .. })));
+    assert_eq!(s.next_work(part, now, true), None);
     let mut bits = Bitfield::empty(4);
     bits.insert(Geometry::new(4 * CHUNK).chunk(2).unwrap());
     s.set_chunks(0, part, 5, Chunks::These(&bits));
-    let Some(Work::Chunk { index, .. }) = s.next_work(part, now) else { panic!() };
+    let Some(Work::Chunk { index, .. }) = s.next_work(part, now, true) else { panic!() };
     assert_eq!(index.get(), 2);
-    assert_eq!(s.next_work(part, now), None);
+    assert_eq!(s.next_work(part, now, true), None);
     let later = now + HAVE_POLL;
-    assert!(matches!(s.next_work(part, later), Some(Work::Have { revision: 5, .. })));
+    assert!(matches!(s.next_work(part, later, true), Some(Work::Have { revision: 5, .. })));
     s.set_chunks(0, part, 6, Chunks::More(&[0, 99]));
-    assert!(matches!(s.next_work(part, later), Some(Work::Chunk { .. })));
+    assert!(matches!(s.next_work(part, later, true), Some(Work::Chunk { .. })));
     s.set_chunks(0, part, 7, Chunks::All);
-    assert!(matches!(s.next_work(part, later), Some(Work::Chunk { .. })));
+    assert!(matches!(s.next_work(part, later, true), Some(Work::Chunk { .. })));
 }
 
 #[test]
@@ -153,11 +153,11 @@ fn giants_do_not_share_the_memory_of_lists() {
     let giant = 1 << 40;
     let (mut s, p) = state(&[giant, giant + 1, 100], 1);
     let now = Instant::now();
-    let works: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now)).collect();
+    let works: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now, true)).collect();
     assert_eq!(works.iter().filter(|w| matches!(w, Work::Layer { .. })).count(), 1);
     assert_eq!(works.len(), 2);
     s.finished(0);
-    assert!(matches!(s.next_work(p[0], now), Some(Work::Layer { file: 1, .. })));
+    assert!(matches!(s.next_work(p[0], now, true), Some(Work::Layer { file: 1, .. })));
 }
 
 #[test]
@@ -166,15 +166,34 @@ fn a_hung_peer_does_not_stall_the_end() {
     let mut now = Instant::now();
     open_by(&mut s, p[1], now);
     for _ in 0..4 {
-        assert!(s.next_work(p[0], now).is_some(), "asked, and never answers");
+        assert!(s.next_work(p[0], now, true).is_some(), "asked, and never answers");
     }
     let begin = now;
     while matches!(s.files[0].phase, Phase::Chunks(..)) {
         now += Duration::from_millis(5);
-        if let Some(Work::Chunk { file, index, .. }) = s.next_work(p[1], now) {
+        if let Some(Work::Chunk { file, index, .. }) = s.next_work(p[1], now, true) {
             now += Duration::from_millis(5);
             s.chunk_came(file, index.get(), p[1], now);
         }
         assert!(now - begin < Duration::from_secs(2));
     }
+}
+
+#[test]
+fn who_comes_to_hold_more_is_asked_again_in_turn() {
+    let n = LOCATE_FILES_MAX + 10;
+    let ids: Vec<FileId> = (1..=n as u64).map(|len| FileId { root: Root(Digest([1; 32])), len }).collect();
+    let mut s: State<()> = State::new(&ids, 1);
+    let p = s.peer(key(9)).unwrap();
+    let now = Instant::now();
+    assert_eq!(s.relocate(p, now + LOCATE_POLL), None, "it tells by itself");
+    s.grows(p, now);
+    assert_eq!(s.relocate(p, now), None, "it was just asked");
+    s.set_held(3, p, Held::Whole);
+    let first = s.relocate(p, now + LOCATE_POLL).unwrap();
+    assert!(first.len() == LOCATE_FILES_MAX && first.iter().all(|f| f.0 != 3));
+    assert_eq!(s.relocate(p, now + LOCATE_POLL), None);
+    let second = s.relocate(p, now + LOCATE_POLL * 2).unwrap();
+    assert_eq!(second[0].0, first.last().unwrap().0 + 1, "then the others");
+    assert!((0..n as FileNo).filter(|&f| f != 3).all(|f| first.iter().chain(&second).any(|x| x.0 == f)));
 }

@@ -21,33 +21,39 @@ pub(crate) enum Work<F> {
 }
 
 impl<F: Clone> State<F> {
-    /// What to ask `peer` for next.
-    pub(crate) fn next_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+    /// What to ask `peer` for next; with `late`, also what others were asked for and do not send.
+    pub(crate) fn next_work(&mut self, peer: PeerHandle, now: Instant, late: bool) -> Option<Work<F>> {
         if self.useful.get(peer.0 as usize).is_none_or(|&n| n == 0) {
             return None;
         }
         self.list_work(peer, now)
             .or_else(|| self.small_work(now, |small, now| small.acquire_new(peer, now)))
             .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_new(peer, now)))
-            .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_late(peer, now)))
-            .or_else(|| self.small_work(now, |small, now| small.acquire_late(peer, now)))
+            .or_else(|| if late { self.chunk_work(now, |picker, now| picker.acquire_late(peer, now)) } else { None })
+            .or_else(|| if late { self.small_work(now, |small, now| small.acquire_late(peer, now)) } else { None })
     }
 
     fn list_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
         for &file in &self.active {
             let at = &mut self.files[file as usize];
+            // This is looked through for every request: what is cheap to see comes before the search for the holder.
+            let possible = match &at.phase {
+                Phase::Layer(asked) => match asked[..] {
+                    [] => true,
+                    [(first, since)] => first != peer && now.saturating_duration_since(since) > LAYER_PATIENCE,
+                    _ => false,
+                },
+                Phase::Chunks(picker, _) => !picker.is_complete(peer),
+                _ => false,
+            };
+            if !possible {
+                continue;
+            }
             let Some((_, held)) = at.holders.iter_mut().find(|h| h.0 == peer) else { continue };
             match (&mut at.phase, held) {
                 (Phase::Layer(asked), _) => {
-                    let free = match asked[..] {
-                        [] => true,
-                        [(first, since)] => first != peer && now.saturating_duration_since(since) > LAYER_PATIENCE,
-                        _ => false,
-                    };
-                    if free {
-                        asked.push((peer, now));
-                        return Some(Work::Layer { file, id: at.id });
-                    }
+                    asked.push((peer, now));
+                    return Some(Work::Layer { file, id: at.id });
                 }
                 (Phase::Chunks(..), Held::Partial(revision, asked))
                     if asked.is_none_or(|then| now.saturating_duration_since(then) >= HAVE_POLL) =>

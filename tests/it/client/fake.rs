@@ -29,6 +29,10 @@ pub enum Manner {
     /// Says hello and what it holds, and then nothing.
     Stalls,
     Refuses,
+    /// Says hello, and then nothing.
+    Mute,
+    /// Accepts connections, and says nothing.
+    Deaf,
     /// Every chunk changes while it is read.
     Changes,
     /// Closes the connection after so many chunks, and is never reached again.
@@ -240,7 +244,10 @@ impl Wire {
 }
 
 impl Inner {
-    fn serve(&self, socket: TcpStream) -> Option<()> {
+    fn serve(&self, mut socket: TcpStream) -> Option<()> {
+        if self.manner == Manner::Deaf {
+            while socket.read(&mut [0; 1024]).ok()? > 0 {}
+        }
         socket.set_nodelay(true).ok()?;
         let channel = Channel::accept(&self.tls).ok()?;
         let mut wire = Wire { socket, channel, sealed: Vec::new(), plain: Vec::new(), out: Outbox::new() };
@@ -273,6 +280,7 @@ impl Inner {
                 };
                 encode_frame(kind, Status::Ok, &welcome, &[], out);
             }
+            _ if self.manner == Manner::Mute => {}
             Request::List(from) => {
                 let pattern = (!from.pattern.is_empty()).then(|| Pattern::parse(&from.pattern).unwrap());
                 let meant = |l: &&Listed| {
