@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
-use log::{error, info};
+use log::{error, info, warn};
 
 use crate::client::shared::Shared;
 use crate::client::state::FileNo;
@@ -121,12 +121,17 @@ fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
 fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
     let (Some(shelf), wanted) = (&shared.ctx.shelf, &shared.files[file as usize]) else { return };
     let Some(path) = wanted.outs.first().cloned() else { return };
-    match std::fs::metadata(shared.disk.path().join(path.as_str())) {
-        Ok(meta) => {
-            let entry = Entry { path, id: wanted.id, stamp: stamp_of(&meta) };
-            shelf.put(wanted.id, Shelved::Whole(entry, manifest));
+    let dir = shared.disk.path();
+    let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), shelf.reader(dir)?)));
+    match found {
+        Ok((stamp, reader)) => {
+            let entry = Entry { path, id: wanted.id, stamp };
+            shelf.put(wanted.id, Shelved::Whole(entry, manifest, reader));
         }
-        Err(_) => shelf.remove(&wanted.id),
+        Err(e) => {
+            warn!("cannot serve what was fetched path={path} error=\"{e}\"");
+            shelf.remove(&wanted.id);
+        }
     }
 }
 

@@ -9,3 +9,4 @@ mod floors;
 mod keys;
 mod merkle_oracle;
 mod server;
+mod share_back;
