@@ -294,6 +294,10 @@ pub const READ_LEN: usize = 32 * BLOCK_LEN;
 pub const HASH_BUFFERS_LEN: usize = 8 * MIB;
 /// Bytes of a file that a hashing thread takes in a turn; other files get theirs in between.
 pub const HASH_TURN_LEN: u64 = 16 * MIB as u64;
+/// Length in bytes of an existing file from which on several threads check whether it is the wanted one.
+pub const CHECK_HELP_LEN: u64 = 16 * MIB as u64;
+/// Most threads that check one existing file.
+pub const CHECK_THREADS_MAX: usize = 16;
 /// Files that a hashing thread takes in a turn.
 pub const HASH_TURN_FILES: usize = 64;
 /// Hashed files that are written to the index at once.
