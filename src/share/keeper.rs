@@ -184,6 +184,10 @@ impl Keeper {
         if self.root.is_some() {
             log::warn!("shared directory is gone or was replaced dir={}", self.setup.dir.display());
             self.scanned_whole &= found.is_none();
+            // What is being hashed lies in the old directory: none of it counts without a look at the new one.
+            self.disturbed = true;
+            self.hashed.clear();
+            self.record_at = None;
         }
         self.root = found;
         self.watch = None;
