@@ -31,7 +31,7 @@ pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
 /// Looks which files are there already.
 pub(crate) fn check(shared: &Shared) {
     for (file, wanted) in (0..).zip(&shared.files) {
-        let here = wanted.outs.iter().all(|out| shared.disk.holds(out, &wanted.id, &|| shared.is_stopped()));
+        let here = shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
-use crate::store::present::is_whole;
+use crate::store::present::Whole;
 use crate::store::small::write_small;
-use crate::store::storage::Volume;
+use crate::store::storage::{Volume, place_copy};
 use crate::store::volume_dir::Beneath;
 use crate::store::{PartialFile, StoreError};
 
@@ -49,11 +49,30 @@ impl Disk {
         Ok(Arc::new(PartialFile::new(manifest, part, flusher)))
     }
 
-    /// Whether `path` already holds exactly `id`. Another length is told by a look at the directory; otherwise the file
-    /// is read and hashed, on several threads if it is large, all of which have ended when this returns. False soon
-    /// after `stop` says true.
-    pub fn holds(&self, path: &RelPath, id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> bool {
-        self.volume.open_file(path).is_ok_and(|file| is_whole(&file, id, stop))
+    /// Whether all of `paths` hold exactly `id`, after those that do not were made copies of one that does. Another
+    /// length is told by a look at the directory; otherwise the file is read and hashed, on several threads if it is
+    /// large, all of which have ended when this returns. False soon after `stop` says true.
+    pub fn holds(&self, paths: &[RelPath], id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> bool {
+        let (mut whole, mut missing) = (None, Vec::new());
+        for path in paths {
+            let found = self.volume.open_file(path).ok().and_then(|file| Whole::check(file, id, stop));
+            if found.is_none() {
+                missing.push(path);
+            }
+            whole = whole.or(found);
+        }
+        let Some(whole) = whole.filter(|_| !stop()) else { return false };
+        missing.into_iter().all(|path| self.copy(&whole, id, path))
+    }
+
+    /// What cannot be copied is fetched, which says best what is wrong.
+    fn copy(&self, whole: &Whole, id: &FileId, path: &RelPath) -> bool {
+        let copied = whole.file().map_err(|e| StoreError::at(self.volume.path_of(path), e)).and_then(|file| {
+            self.volume.make_own()?;
+            place_copy(&*self.volume, &*self.volume.storage(file.into()), id.len, path, || whole.check_unchanged())
+        });
+        self.volume.tidy();
+        copied.inspect_err(|e| log::info!("not copied from a file that is there path={path} error=\"{e}\"")).is_ok()
     }
 
     /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as

@@ -10,18 +10,36 @@ use crate::content::{ChunkSpan, Digest, FileId, Geometry, Stamp, merkle};
 use crate::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX, READ_LEN};
 use crate::store::beneath::stamp_of;
 
-/// The length and state of an open file.
-pub(super) fn state_of(file: &File) -> io::Result<(u64, Stamp)> {
-    file.metadata().map(|m| (m.len(), stamp_of(&m)))
+/// An open file that was found to hold what is wanted.
+#[derive(Debug)]
+pub(super) struct Whole {
+    file: File,
+    state: (u64, Stamp),
 }
 
-/// Whether `file` is exactly `id` and did not change meanwhile. False once `stop` says true, which is asked before
-/// every [`READ_LEN`] bytes. Large files are hashed by several threads, all of which have ended when this returns.
-pub(super) fn is_whole(file: &File, id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> bool {
-    let Ok(before) = state_of(file) else { return false };
-    before.0 == id.len
-        && root_of(file, id.len, stop) == Some(id.root.0)
-        && state_of(file).is_ok_and(|after| after == before)
+impl Whole {
+    /// Takes `file` if it is exactly `id` and did not change meanwhile. `None` once `stop` says true, which is asked
+    /// before every [`READ_LEN`] bytes. Large files are hashed by several threads, all of which have ended when this
+    /// returns.
+    pub(super) fn check(file: File, id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Option<Self> {
+        let state = state_of(&file).ok().filter(|s| s.0 == id.len)?;
+        let whole = Whole { file, state };
+        (root_of(&whole.file, id.len, stop)? == id.root.0 && whole.check_unchanged().is_ok()).then_some(whole)
+    }
+
+    /// The file once more.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// An error if the file is not in the state any more in which it was checked.
+    pub(super) fn check_unchanged(&self) -> io::Result<()> {
+        if state_of(&self.file)? == self.state { Ok(()) } else { Err(io::Error::other("changed while it was read")) }
+    }
+}
+
+fn state_of(file: &File) -> io::Result<(u64, Stamp)> {
+    file.metadata().map(|m| (m.len(), stamp_of(&m)))
 }
 
 /// The root of what a file of `len` bytes holds; `None` if it cannot be read or `stop` says so.
