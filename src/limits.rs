@@ -285,6 +285,8 @@ pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Written bytes after which the journal is brought up to date.
 pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
+/// Longest time for which a written chunk is not journaled: what a kill costs when little comes.
+pub const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
 /// Chunk bytes after which the journal itself is made durable; what a power loss may cost beyond a batch.
 pub const JOURNAL_SYNC_LEN: u64 = 256 * MIB as u64;
 /// Longest journal in bytes; a longer one is not ours.
@@ -313,6 +315,10 @@ pub const READ_LEN: usize = 32 * BLOCK_LEN;
 pub const HASH_BUFFERS_LEN: usize = 8 * MIB;
 /// Bytes of a file that a hashing thread takes in a turn; other files get theirs in between.
 pub const HASH_TURN_LEN: u64 = 16 * MIB as u64;
+/// Length in bytes of an existing file from which on several threads check whether it is the wanted one.
+pub const CHECK_HELP_LEN: u64 = 16 * MIB as u64;
+/// Most threads that check one existing file.
+pub const CHECK_THREADS_MAX: usize = 16;
 /// Files that a hashing thread takes in a turn.
 pub const HASH_TURN_FILES: usize = 64;
 /// Hashed files that are written to the index at once.
@@ -333,6 +339,8 @@ pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
 pub const UNSETTLED_MAX: usize = 65_536;
 /// Links inside the directory whose targets are followed as they change; the others are seen by the next scan.
 pub const LINKS_FOLLOWED_MAX: usize = 1024;
+/// Withdrawn files that are remembered; further ones are offered again, as what they are then, after the next scan.
+pub const WITHDRAWN_MAX: usize = 4096;
 /// Skipped files that are remembered, so that each is logged once.
 pub const SKIPS_LOGGED_MAX: usize = 10_000;
 /// Changes of the catalogue after which a snapshot is made whenever the last one was.

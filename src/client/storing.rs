@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
-use log::{error, info};
+use log::{error, info, warn};
 
 use crate::client::shared::Shared;
 use crate::client::state::FileNo;
@@ -31,10 +31,11 @@ pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
 /// Looks which files are there already.
 pub(crate) fn check(shared: &Shared) {
     for (file, wanted) in (0..).zip(&shared.files) {
+        let here = shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
+        // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;
         }
-        let here = wanted.outs.iter().all(|out| shared.disk.holds(out, &wanted.id));
         if here {
             info!("already there path={} id={}", wanted.path, wanted.id);
             shared.tally.there.fetch_add(wanted.id.len, Ordering::Relaxed);
@@ -121,12 +122,17 @@ fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
 fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
     let (Some(shelf), wanted) = (&shared.ctx.shelf, &shared.files[file as usize]) else { return };
     let Some(path) = wanted.outs.first().cloned() else { return };
-    match std::fs::metadata(shared.disk.path().join(path.as_str())) {
-        Ok(meta) => {
-            let entry = Entry { path, id: wanted.id, stamp: stamp_of(&meta) };
-            shelf.put(wanted.id, Shelved::Whole(entry, manifest));
+    let dir = shared.disk.path();
+    let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), shelf.reader(dir)?)));
+    match found {
+        Ok((stamp, reader)) => {
+            let entry = Entry { path, id: wanted.id, stamp };
+            shelf.put(wanted.id, Shelved::Whole(entry, manifest, reader));
         }
-        Err(_) => shelf.remove(&wanted.id),
+        Err(e) => {
+            warn!("cannot serve what was fetched path={path} error=\"{e}\"");
+            shelf.remove(&wanted.id);
+        }
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) enum Absent {
 /// The shared directory, what is known of it, and the downloads.
 pub(crate) struct Sources {
     pub(crate) catalogue: Arc<Latest<Catalogue>>,
+    /// Of the shared directory; each download brings its own.
     pub(crate) reader: Option<Arc<Reader>>,
     pub(crate) index: Option<Arc<Index>>,
     pub(crate) shelf: Arc<Shelf>,
@@ -88,7 +89,7 @@ impl Content for Sources {
         let offered = self.catalogue.get().find(id).next().is_some();
         let known = offered.then(|| self.index.as_ref()?.layer(id, first, count)).flatten();
         known.or_else(|| match self.shelf.get(id)? {
-            Shelved::Whole(_, manifest) => from_manifest(&manifest),
+            Shelved::Whole(_, manifest, _) => from_manifest(&manifest),
             Shelved::Partial(file) => from_manifest(file.manifest()),
         })
     }
@@ -97,7 +98,7 @@ impl Content for Sources {
         let span = Geometry::new(id.len).span(index);
         let mut absent = Absent::NotFound;
         for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
-            match self.open_entry(entry, span) {
+            match self.reader.as_ref().ok_or(Absent::Gone).and_then(|r| open_entry(r, entry, span)) {
                 Ok(body) => return Ok(body),
                 // What may be there later is not gone.
                 Err(why) if absent != Absent::Unreadable => absent = why,
@@ -105,7 +106,7 @@ impl Content for Sources {
             }
         }
         match self.shelf.get(id) {
-            Some(Shelved::Whole(entry, _)) => self.open_entry(&entry, span),
+            Some(Shelved::Whole(entry, _, reader)) => open_entry(&reader, &entry, span),
             Some(Shelved::Partial(file)) if file.has(index) => {
                 Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
             }
@@ -117,14 +118,14 @@ impl Content for Sources {
         let mut withdrawn = false;
         for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
             let digest = self.index.as_ref().and_then(|i| i.layer(id, index.get(), 1)).and_then(|l| l.first().copied());
-            if self.is_falsified(entry, index, digest.as_ref()) {
+            if self.reader.as_ref().is_some_and(|r| is_falsified(r, entry, index, digest.as_ref())) {
                 (self.report)(entry);
                 withdrawn = true;
             }
         }
         match self.shelf.get(id) {
-            Some(Shelved::Whole(entry, manifest))
-                if self.is_falsified(&entry, index, manifest.layer().get(index.as_usize())) =>
+            Some(Shelved::Whole(entry, manifest, reader))
+                if is_falsified(&reader, &entry, index, manifest.layer().get(index.as_usize())) =>
             {
                 self.shelf.remove(id);
                 (self.report)(&entry);
@@ -140,28 +141,26 @@ impl Content for Sources {
     }
 }
 
-impl Sources {
-    fn open_entry(&self, entry: &Entry, span: ChunkSpan) -> Result<Box<dyn ChunkBody>, Absent> {
-        match self.reader.as_ref().ok_or(Absent::Gone)?.chunk(entry, span) {
-            Ok(body) => body.map(|b| Box::new(b) as Box<dyn ChunkBody>).ok_or(Absent::Gone),
-            Err(e) => {
-                log::debug!("cannot read path={} error=\"{e}\"", entry.path);
-                Err(if is_passing(&e) { Absent::Unreadable } else { Absent::Gone })
-            }
+/// Opens a chunk of a file, unless the file is gone, changed or unreadable.
+fn open_entry(reader: &Reader, entry: &Entry, span: ChunkSpan) -> Result<Box<dyn ChunkBody>, Absent> {
+    match reader.chunk(entry, span) {
+        Ok(body) => body.map(|b| Box::new(b) as Box<dyn ChunkBody>).ok_or(Absent::Gone),
+        Err(e) => {
+            log::debug!("cannot read path={} error=\"{e}\"", entry.path);
+            Err(if is_passing(&e) { Absent::Unreadable } else { Absent::Gone })
         }
     }
+}
 
-    /// Whether the disk gives other bytes than were hashed although the file looks the same.
-    fn is_falsified(&self, entry: &Entry, index: ChunkIndex, digest: Option<&Digest>) -> bool {
-        let Some(reader) = &self.reader else { return false };
-        match reader.verify_chunk(entry, index, digest) {
-            // Without the digest nothing can be compared, unless the file is one chunk.
-            Ok(Some(same)) => !same && (digest.is_some() || !Geometry::new(entry.id.len).needs_layer()),
-            Ok(None) => false,
-            Err(e) => {
-                log::warn!("cannot check path={} chunk={} error=\"{e}\"", entry.path, index.get());
-                false
-            }
+/// Whether the disk gives other bytes than were hashed although the file looks the same.
+fn is_falsified(reader: &Reader, entry: &Entry, index: ChunkIndex, digest: Option<&Digest>) -> bool {
+    match reader.verify_chunk(entry, index, digest) {
+        // Without the digest nothing can be compared, unless the file is one chunk.
+        Ok(Some(same)) => !same && (digest.is_some() || !Geometry::new(entry.id.len).needs_layer()),
+        Ok(None) => false,
+        Err(e) => {
+            log::warn!("cannot check path={} chunk={} error=\"{e}\"", entry.path, index.get());
+            false
         }
     }
 }

@@ -13,6 +13,7 @@ use crossbeam::channel::{Receiver, select};
 use crate::content::{Entry, RelPath, RelPathError};
 use crate::limits::{
     HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, WATCH_DEBOUNCE, WATCH_EVENTS_MAX,
+    WITHDRAWN_MAX,
 };
 use crate::runtime::{Shutdown, Watched};
 use crate::share::ShareSetup;
@@ -64,6 +65,8 @@ pub(super) struct Keeper {
     /// Links to files inside of the directory, which change when their targets do.
     links: HashSet<RelPath>,
     skips: Skips,
+    /// Withdrawn files, in the state in which they are not offered again.
+    withdrawn: HashMap<RelPath, State>,
 }
 
 impl Keeper {
@@ -103,6 +106,7 @@ impl Keeper {
             lookup: None,
             links: HashSet::new(),
             skips: Skips::default(),
+            withdrawn: HashMap::new(),
             setup,
         })
     }
@@ -184,6 +188,10 @@ impl Keeper {
         if self.root.is_some() {
             log::warn!("shared directory is gone or was replaced dir={}", self.setup.dir.display());
             self.scanned_whole &= found.is_none();
+            // What is being hashed lies in the old directory: none of it counts without a look at the new one.
+            self.disturbed = true;
+            self.hashed.clear();
+            self.record_at = None;
         }
         self.root = found;
         self.watch = None;
@@ -301,6 +309,7 @@ impl Keeper {
         let Look::File { state, link } = look else {
             self.unsettled.forget(name);
             self.links.remove(name);
+            self.withdrawn.remove(name);
             self.ledger.drop(name);
             if let Look::Skip(cause) = look {
                 self.skips.once(path, || cause);
@@ -315,6 +324,11 @@ impl Keeper {
             return;
         }
         self.ledger.drop(name);
+        if self.is_withdrawn(name, state) {
+            self.unsettled.forget(name);
+            return;
+        }
+        self.withdrawn.remove(name);
         let known = self.lookup.as_mut().and_then(|l| l.get(name.as_str(), state.len, &state.stamp));
         if !self.ledger.has_room() {
             self.skips.once(self.looker.root(), || "too many files, the rest is left out".into());
@@ -330,6 +344,9 @@ impl Keeper {
     }
 
     fn hash(&mut self, name: &RelPath, state: State) {
+        if self.is_withdrawn(name, state) {
+            return;
+        }
         self.hasher.queue(Job { path: name.clone(), len: state.len, stamp: state.stamp });
     }
 
@@ -380,6 +397,10 @@ impl Keeper {
             }
             let path = self.looker.root().join(name.as_str());
             let entry = Entry { path: name, id: indexed.id, stamp: indexed.stamp };
+            if self.is_withdrawn(&entry.path, State { len: entry.id.len, stamp: entry.stamp }) {
+                self.setup.index.forget(&entry.path);
+                continue;
+            }
             // Where every change is heard of and nothing was, the file is as it was when it had been hashed.
             if self.watch.is_some() && !self.disturbed {
                 self.ledger.put(entry);
@@ -396,11 +417,22 @@ impl Keeper {
         if self.ledger.get(&entry.path) != Some(entry) {
             return;
         }
-        log::warn!("file withdrawn, its bytes are not those that were hashed path={} file={}", entry.path, entry.id);
+        log::warn!(
+            "file withdrawn, its bytes are not those that were hashed; offered again only once it is written anew path={} file={}",
+            entry.path,
+            entry.id
+        );
+        // With the same name and the same times it would be another content, and those who know the old one would find two under one name.
+        if self.withdrawn.len() < WITHDRAWN_MAX {
+            self.withdrawn.insert(entry.path.clone(), State { len: entry.id.len, stamp: entry.stamp });
+        }
         self.ledger.drop(&entry.path);
         self.setup.index.forget(&entry.path);
         self.setup.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });
-        self.hash(&entry.path, State { len: entry.id.len, stamp: entry.stamp });
+    }
+
+    fn is_withdrawn(&self, name: &RelPath, state: State) -> bool {
+        self.withdrawn.get(name) == Some(&state)
     }
 
     // ---- scanning ----

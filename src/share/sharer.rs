@@ -99,8 +99,7 @@ impl Sharer {
     }
 
     /// Takes `entry` out of the catalogue because the disk no longer holds what was hashed although size and times say
-    /// so, or because the index lost its layer. It is hashed again in the background and offered as what it is then.
-    /// Does nothing if the file is not offered in that state any more. Does not wait.
+    /// so. It is offered again once somebody has written to it, which size or times show. Does nothing if the file is not offered in that state any more. Does not wait.
     pub fn withdraw(&self, entry: &Entry) {
         if self.commands.try_send(Command::Withdraw(entry.clone())).is_err() {
             log::warn!("file not withdrawn, too much to do path={}", entry.path);

@@ -239,7 +239,7 @@ fn what_cannot_be_shared_is_left_out() {
 }
 
 #[test]
-fn a_withdrawn_file_comes_back_as_what_it_is() {
+fn a_withdrawn_file_is_offered_again_only_when_it_is_written_anew() {
     let bytes = content(700_000, 5);
     let s = Share::over(&[("f", &bytes)]);
     let entry = s.entry("f");
@@ -248,7 +248,6 @@ fn a_withdrawn_file_comes_back_as_what_it_is() {
     lied.id.root.0.0[0] ^= 1;
     s.sharer.withdraw(&lied);
     assert!(s.sharer.wait_ready(DEADLINE).is_some() && s.names() == ["f"], "only what is offered is withdrawn");
-    let hashed = s.sharer.hashed_bytes();
     s.sharer.withdraw(&entry);
     let deadline = Instant::now() + DEADLINE;
     let event = loop {
@@ -258,11 +257,12 @@ fn a_withdrawn_file_comes_back_as_what_it_is() {
         }
     };
     assert_eq!(event, (entry.path.clone(), entry.id));
-    let mut seen = s.catalogue.numbered();
-    while s.sharer.hashed_bytes() == hashed || !holds(&seen.1, "f", &bytes) {
-        seen = s.catalogue.newer_than(seen.0, DEADLINE).expect("never offered again");
-    }
-    assert!(s.index.layer(&entry.id, 0, 3).is_some());
+    s.until("withdrawn", Catalogue::is_empty);
+    put(&s.dir, "other", b"o");
+    s.until("another file", |c| names(c) == ["other"]);
+    put(&s.dir, "f", &content(700_000, 6));
+    s.until("the new content", |c| holds(c, "f", &content(700_000, 6)));
+    assert!(s.index.layer(&s.entry("f").id, 0, 3).is_some());
 }
 
 #[test]

@@ -1,18 +1,14 @@
 //! The directory that a node reads and writes.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
-use crate::content::{ChunkIndex, Digest, FileId, Geometry, Manifest, RelPath, merkle};
+use crate::content::{FileId, Manifest, RelPath};
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
+use crate::store::present::Whole;
 use crate::store::small::write_small;
-use crate::store::storage::Volume;
+use crate::store::storage::{Volume, place_copy};
 use crate::store::volume_dir::Beneath;
 use crate::store::{PartialFile, StoreError};
 
@@ -53,15 +49,30 @@ impl Disk {
         Ok(Arc::new(PartialFile::new(manifest, part, flusher)))
     }
 
-    /// Whether `path` already holds exactly `id`. Another length is told by a look at the directory; otherwise the file
-    /// is read and hashed, on all threads of the rayon pool that this is called in.
-    pub fn holds(&self, path: &RelPath, id: &FileId) -> bool {
-        let Ok(file) = self.volume.open_file(path) else { return false };
-        let stamp = |file: &File| file.metadata().ok().map(|m| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime_nsec()));
-        let before = stamp(&file);
-        before.is_some_and(|s| s.0 == id.len)
-            && root_of(&file, id.len).is_ok_and(|root| root == id.root.0)
-            && stamp(&file) == before
+    /// Whether all of `paths` hold exactly `id`, after those that do not were made copies of one that does. Another
+    /// length is told by a look at the directory; otherwise the file is read and hashed, on several threads if it is
+    /// large, all of which have ended when this returns. False soon after `stop` says true.
+    pub fn holds(&self, paths: &[RelPath], id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> bool {
+        let (mut whole, mut missing) = (None, Vec::new());
+        for path in paths {
+            let found = self.volume.open_file(path).ok().and_then(|file| Whole::check(file, id, stop));
+            if found.is_none() {
+                missing.push(path);
+            }
+            whole = whole.or(found);
+        }
+        let Some(whole) = whole.filter(|_| !stop()) else { return false };
+        missing.into_iter().all(|path| self.copy(&whole, id, path))
+    }
+
+    /// What cannot be copied is fetched, which says best what is wrong.
+    fn copy(&self, whole: &Whole, id: &FileId, path: &RelPath) -> bool {
+        let copied = whole.file().map_err(|e| StoreError::at(self.volume.path_of(path), e)).and_then(|file| {
+            self.volume.make_own()?;
+            place_copy(&*self.volume, &*self.volume.storage(file.into()), id.len, path, || whole.check_unchanged())
+        });
+        self.volume.tidy();
+        copied.inspect_err(|e| log::info!("not copied from a file that is there path={path} error=\"{e}\"")).is_ok()
     }
 
     /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as
@@ -88,28 +99,6 @@ impl Disk {
         *flusher = Some(started.clone());
         Ok(started)
     }
-}
-
-/// The root of what a file of `len` bytes holds.
-fn root_of(file: &File, len: u64) -> io::Result<Digest> {
-    let geometry = Geometry::new(len);
-    let read = |buffer: &mut Vec<u8>, index: ChunkIndex| {
-        let span = geometry.span(index);
-        buffer.resize(span.len as usize, 0);
-        file.read_exact_at(buffer, span.offset)
-    };
-    if !geometry.needs_layer() {
-        let mut buffer = Vec::new();
-        geometry.chunk(0).map_or(Ok(()), |only| read(&mut buffer, only))?;
-        return Ok(merkle::root_of_bytes(&buffer));
-    }
-    let height = geometry.chunk_height();
-    let chunks: Vec<ChunkIndex> = geometry.chunks().collect();
-    let layer: Vec<Digest> = chunks
-        .into_par_iter()
-        .map_init(Vec::new, |buffer, index| read(buffer, index).map(|()| merkle::chunk_digest(buffer, height)))
-        .collect::<io::Result<_>>()?;
-    Ok(merkle::root_of_layer(&layer, height))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Downloads on real file systems.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,12 +9,14 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::*;
-use crate::content::Root;
+use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
 use crate::limits::JOURNAL_BATCH_LEN;
 
 fn id(byte: u8, len: u64) -> FileId {
     FileId { root: Root(Digest([byte; 32])), len }
 }
+
+const GO: fn() -> bool = || false;
 
 fn name(path: &str) -> RelPath {
     RelPath::new(path).unwrap()
@@ -185,7 +189,7 @@ fn symlinks_are_not_followed_out_of_the_directory() {
         );
         assert!(disk.write_small(&[(name(path), id(1, 1), vec![1])])[0].is_err());
     }
-    assert!(!disk.holds(&name("out/f"), &id(1, 1)));
+    assert!(!disk.holds(&[name("out/f")], &id(1, 1), &GO));
     assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none());
     // A symlink under the final name itself is replaced, not written through.
     std::fs::write(outside.path().join("target"), b"mine").unwrap();
@@ -376,8 +380,53 @@ fn the_wrong_length_is_seen_without_reading() {
     std::fs::write(dir.path().join("f"), b"12345").unwrap();
     // Hashing a file of holes of this length would take hours.
     File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
-    assert!(!disk.holds(&name("huge"), &id(0, 5)));
-    assert!(!disk.holds(&name("f"), &id(0, 6)));
-    assert!(!disk.holds(&name("missing"), &id(0, 5)));
+    assert!(!disk.holds(&[name("huge")], &id(0, 5), &GO));
+    assert!(!disk.holds(&[name("f")], &id(0, 6), &GO));
+    assert!(!disk.holds(&[name("missing")], &id(0, 5), &GO));
     assert!(disk.free_bytes().unwrap() > 0);
+}
+
+#[test]
+fn what_is_there_already_is_known_by_its_bytes() {
+    let (dir, disk) = tempdir();
+    for len in [0, 1, 16_384, 262_144, 262_145, LEN, (20 << 20) + 3] {
+        let bytes: Vec<u8> = (0..len).map(|i| (i % 251 + i / 70_000) as u8).collect();
+        std::fs::write(dir.path().join("f"), &bytes).unwrap();
+        let id = FileId { root: Root(merkle::root_of_bytes(&bytes)), len };
+        assert!(disk.holds(&[name("f")], &id, &GO), "{len}");
+        if len > 0 {
+            let file = File::options().write(true).open(dir.path().join("f")).unwrap();
+            file.write_all_at(&[!bytes[len as usize - 1]], len - 1).unwrap();
+            assert!(!disk.holds(&[name("f")], &id, &GO), "{len}");
+        }
+    }
+}
+
+#[test]
+fn a_check_ends_when_it_is_told_to() {
+    let (dir, disk) = tempdir();
+    // Hashing a file of holes of this length would take hours.
+    File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 20;
+    assert!(!disk.holds(&[name("huge")], &FileId { root: Root(merkle::zero_chunk_digest(26)), len: 1 << 40 }, &stop));
+}
+
+#[test]
+fn one_whole_file_is_copied_to_the_other_names() {
+    let (dir, disk) = tempdir();
+    let bytes = whole(LEN);
+    let id = FileId { root: Root(merkle::root_of_bytes(&bytes)), len: LEN };
+    std::fs::write(dir.path().join("b"), &bytes).unwrap();
+    std::fs::write(dir.path().join("a"), &bytes[1..]).unwrap();
+    std::fs::create_dir(dir.path().join("dir")).unwrap();
+    assert!(!disk.holds(&[name("b"), name("dir")], &id, &GO), "a directory is in the way");
+    assert!(disk.holds(&[name("a"), name("b"), name("new/c")], &id, &GO));
+    for path in ["a", "b", "new/c"] {
+        assert!(std::fs::read(dir.path().join(path)).unwrap() == bytes, "{path}");
+    }
+    assert!(!dir.path().join(".gpb").exists());
+    assert!(
+        !disk.holds(&[name("a"), name("d")], &FileId { len: LEN - 1, ..id }, &GO) && !dir.path().join("d").exists()
+    );
 }

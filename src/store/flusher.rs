@@ -1,16 +1,17 @@
 //! The thread that makes written chunks durable, and the budget that keeps writers from running ahead of it.
 //!
 //! Bytes count from before they are written until a journal holds their chunk. At half the budget the thread begins
-//! to flush, so writers go on meanwhile; at the whole budget they wait for it. A process that is killed therefore
-//! loses at most the budget, whatever the number of files.
+//! to flush, so writers go on meanwhile; at the whole budget they wait for it. Where little comes it flushes what is a few
+//! seconds old. A process that is killed therefore loses at most the budget and those seconds, whatever the number of files.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
-use crate::limits::JOURNAL_BATCH_LEN;
+use crate::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
 
 /// Something with chunks that are written and not yet durable.
 pub(crate) trait Flush: Debug + Send + Sync {
@@ -32,6 +33,8 @@ struct Queue {
     waiting: u32,
     /// By a number that is unique among open files.
     dirty: HashMap<u64, Arc<dyn Flush>>,
+    /// Since when there is something in it.
+    dirty_since: Option<Instant>,
     stop: bool,
 }
 
@@ -69,6 +72,11 @@ impl Budget {
     pub(crate) fn enqueue(&self, key: u64, file: Arc<dyn Flush>) {
         let mut queue = self.lock();
         let old = queue.dirty.insert(key, file);
+        if queue.dirty_since.is_none() {
+            queue.dirty_since = Some(Instant::now());
+            // The thread sleeps without end while there is nothing.
+            self.due.notify_one();
+        }
         self.wake(&queue);
         drop(queue);
         // Dropping a file may come back to the lock.
@@ -77,7 +85,12 @@ impl Budget {
 
     /// Takes a file out of the queue, which would keep it open.
     pub(crate) fn dequeue(&self, key: u64) {
-        let old = self.lock().dirty.remove(&key);
+        let mut queue = self.lock();
+        let old = queue.dirty.remove(&key);
+        if queue.dirty.is_empty() {
+            queue.dirty_since = None;
+        }
+        drop(queue);
         drop(old);
     }
 
@@ -87,13 +100,18 @@ impl Budget {
         }
     }
 
-    fn run(&self) {
+    fn run(&self, age_max: Duration) {
         let mut queue = self.lock();
         while !queue.stop {
-            if !queue.is_due() {
-                queue = self.due.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let left = queue.dirty_since.map(|since| age_max.saturating_sub(since.elapsed()));
+            if !queue.is_due() && left != Some(Duration::ZERO) {
+                queue = match left {
+                    Some(left) => self.due.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+                    None => self.due.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                };
                 continue;
             }
+            queue.dirty_since = None;
             let dirty = std::mem::take(&mut queue.dirty);
             drop(queue);
             dirty.into_values().for_each(|file| file.flush());
@@ -120,9 +138,13 @@ pub(crate) struct Flusher {
 impl Flusher {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
+        Self::start_with(JOURNAL_AGE_MAX)
+    }
+
+    fn start_with(age_max: Duration) -> io::Result<Self> {
         let budget = Arc::new(Budget::default());
         let shared = budget.clone();
-        let thread = Builder::new().name("gpb-journal".into()).spawn(move || shared.run())?;
+        let thread = Builder::new().name("gpb-journal".into()).spawn(move || shared.run(age_max))?;
         Ok(Flusher { budget, thread: Some(thread) })
     }
 
@@ -145,10 +167,8 @@ impl Drop for Flusher {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::{Duration, Instant};
-
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Flushes by giving back all that was added.
     #[derive(Debug)]
@@ -191,6 +211,22 @@ mod tests {
         for len in [1, JOURNAL_BATCH_LEN - 1, 1, 2 * JOURNAL_BATCH_LEN, JOURNAL_BATCH_LEN, 3] {
             write(&file, len);
         }
+    }
+
+    #[test]
+    fn what_is_old_is_flushed_however_little_it_is() {
+        let flusher = Flusher::start_with(Duration::from_millis(50)).unwrap();
+        let file = fake(&flusher);
+        for _ in 0..2 {
+            let begun = Instant::now();
+            write(&file, 1);
+            while file.budget.lock().unjournaled > 0 {
+                assert!(begun.elapsed() < Duration::from_secs(10), "the thread does not flush");
+                std::thread::yield_now();
+            }
+            assert!(begun.elapsed() >= Duration::from_millis(50), "flushed at once");
+        }
+        assert_eq!(file.flushes.load(Ordering::SeqCst), 2);
     }
 
     #[test]

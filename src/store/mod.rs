@@ -11,6 +11,7 @@ mod landing;
 mod memory;
 mod part;
 mod partial;
+mod present;
 mod reader;
 mod shelf;
 mod small;

@@ -302,15 +302,7 @@ impl Part {
     }
 
     fn copy_to(&self, path: &RelPath) -> Result<(), StoreError> {
-        let (name, file) = storage::create_temp(&*self.volume)?;
-        let copied = storage::copy(&*self.file, &*file, self.id.len).and_then(|()| file.sync());
-        let placed = copied
-            .map_err(|e| self.room(StoreError::at(self.volume.path_of(path), e)))
-            .and_then(|()| self.place(&name, path));
-        if placed.is_err() {
-            let _ = self.volume.remove_own(&name);
-        }
-        placed
+        storage::place_copy(&*self.volume, &*self.file, self.id.len, path, || Ok(())).map_err(|e| self.room(e))
     }
 
     /// Whether the own name still means the open file, at its full length. Nobody but us should touch it; if somebody

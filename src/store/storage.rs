@@ -138,6 +138,25 @@ pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result
     Ok(())
 }
 
+/// Makes `path` a durable copy of the first `len` bytes of `from`, if those are still as wanted when all is copied.
+pub(crate) fn place_copy(
+    volume: &dyn Volume,
+    from: &dyn Storage,
+    len: u64,
+    path: &RelPath,
+    unchanged: impl FnOnce() -> io::Result<()>,
+) -> Result<(), StoreError> {
+    let (name, file) = create_temp(volume)?;
+    let copied = copy(from, &*file, len).and_then(|()| file.sync()).and_then(|()| unchanged());
+    let placed = copied
+        .map_err(|e| StoreError::at(volume.path_of(path), e))
+        .and_then(|()| volume.place(&[(name.clone(), path)]).pop().unwrap_or(Ok(())));
+    if placed.is_err() {
+        let _ = volume.remove_own(&name);
+    }
+    placed
+}
+
 /// How names of temporary files end.
 pub(crate) const TEMP_SUFFIX: &str = ".tmp";
 

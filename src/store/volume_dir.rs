@@ -151,7 +151,8 @@ impl Beneath {
         }
     }
 
-    fn storage(&self, file: OwnedFd) -> Arc<dyn Storage> {
+    /// An open file as one of this volume.
+    pub(crate) fn storage(&self, file: OwnedFd) -> Arc<dyn Storage> {
         Arc::new(DiskFile { file: file.into(), in_memory: self.in_memory })
     }
 }

@@ -10,3 +10,4 @@ mod keys;
 mod merkle_oracle;
 mod node;
 mod server;
+mod share_back;

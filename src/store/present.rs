@@ -1,0 +1,107 @@
+//! Whether a file holds a content already: reading and hashing it, until told to stop.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::Builder;
+
+use crate::content::{ChunkSpan, Digest, FileId, Geometry, Stamp, merkle};
+use crate::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX, READ_LEN};
+use crate::store::beneath::stamp_of;
+
+/// An open file that was found to hold what is wanted.
+#[derive(Debug)]
+pub(super) struct Whole {
+    file: File,
+    state: (u64, Stamp),
+}
+
+impl Whole {
+    /// Takes `file` if it is exactly `id` and did not change meanwhile. `None` once `stop` says true, which is asked
+    /// before every [`READ_LEN`] bytes. Large files are hashed by several threads, all of which have ended when this
+    /// returns.
+    pub(super) fn check(file: File, id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Option<Self> {
+        let state = state_of(&file).ok().filter(|s| s.0 == id.len)?;
+        let whole = Whole { file, state };
+        (root_of(&whole.file, id.len, stop)? == id.root.0 && whole.check_unchanged().is_ok()).then_some(whole)
+    }
+
+    /// The file once more.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// An error if the file is not in the state any more in which it was checked.
+    pub(super) fn check_unchanged(&self) -> io::Result<()> {
+        if state_of(&self.file)? == self.state { Ok(()) } else { Err(io::Error::other("changed while it was read")) }
+    }
+}
+
+fn state_of(file: &File) -> io::Result<(u64, Stamp)> {
+    file.metadata().map(|m| (m.len(), stamp_of(&m)))
+}
+
+/// The root of what a file of `len` bytes holds; `None` if it cannot be read or `stop` says so.
+fn root_of(file: &File, len: u64, stop: &(dyn Fn() -> bool + Sync)) -> Option<Digest> {
+    let geometry = Geometry::new(len);
+    if !geometry.needs_layer() {
+        let mut hash = Hash::new(file, len, stop);
+        hash.read(ChunkSpan { offset: 0, len: len as u32 })?;
+        return Some(hash.blocks.finish_root());
+    }
+    let (next, failed) = (AtomicU32::new(0), AtomicBool::new(false));
+    let work = || {
+        let (mut hash, mut digests) = (Hash::new(file, len, stop), Vec::new());
+        while !failed.load(Ordering::Relaxed) {
+            let Some(chunk) = geometry.chunk(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            match hash.read(geometry.span(chunk)) {
+                Some(()) => digests.push((chunk, hash.blocks.finish_chunk(geometry.chunk_height()))),
+                None => failed.store(true, Ordering::Relaxed),
+            }
+        }
+        digests
+    };
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let helpers = if len < CHECK_HELP_LEN { 0 } else { processors.min(CHECK_THREADS_MAX) - 1 };
+    let mut layer = vec![Digest::ZERO; geometry.chunk_count() as usize];
+    let mut known = 0;
+    std::thread::scope(|scope| {
+        // Without a thread more it only takes longer.
+        let start = |i| Builder::new().name(format!("gpb-check-{i}")).spawn_scoped(scope, work).ok();
+        let helpers: Vec<_> = (1..=helpers).map_while(start).collect();
+        let own = work();
+        for (chunk, digest) in own.into_iter().chain(helpers.into_iter().flat_map(|h| h.join().unwrap_or_default())) {
+            layer[chunk.as_usize()] = digest;
+            known += 1;
+        }
+    });
+    (known == layer.len()).then(|| merkle::root_of_layer(&layer, geometry.chunk_height()))
+}
+
+/// One thread's buffer and tree.
+struct Hash<'f> {
+    file: &'f File,
+    stop: &'f (dyn Fn() -> bool + Sync),
+    buffer: Vec<u8>,
+    blocks: merkle::Blocks,
+}
+
+impl<'f> Hash<'f> {
+    fn new(file: &'f File, len: u64, stop: &'f (dyn Fn() -> bool + Sync)) -> Self {
+        Hash { file, stop, buffer: vec![0; len.min(READ_LEN as u64) as usize], blocks: merkle::Blocks::new() }
+    }
+
+    fn read(&mut self, span: ChunkSpan) -> Option<()> {
+        let (mut offset, end) = (span.offset, span.offset + span.len as u64);
+        while offset < end {
+            let run = (end - offset).min(READ_LEN as u64) as usize;
+            if (self.stop)() || self.file.read_exact_at(&mut self.buffer[..run], offset).is_err() {
+                return None;
+            }
+            self.blocks.push(&self.buffer[..run]);
+            offset += run as u64;
+        }
+        Some(())
+    }
+}
