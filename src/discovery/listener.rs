@@ -7,7 +7,7 @@ use crate::discovery::Shared;
 use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
-use crate::swarm::{Dropped, Outgoing, Pace};
+use crate::swarm::{Dropped, Outgoing, Pace, parse_announce};
 
 pub(super) struct Listener {
     shared: Arc<Shared>,
@@ -76,6 +76,9 @@ impl Listener {
             Err(reason) => {
                 self.shared.drops.count_heard();
                 self.shared.drops.count(reason);
+                if reason == Dropped::Untrusted {
+                    self.hear_stranger(bytes, now);
+                }
                 log::trace!("announce dropped from={} reason={:?}", datagram.from, reason.to_string());
             }
         }
@@ -92,6 +95,16 @@ impl Listener {
         if self.pace.asked((announce.peer, announce.instance), announce.seq, unicast, nodes, now) {
             let answer = self.shared.announcer.current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
+        }
+    }
+
+    /// A stranger gets no answer of its own, but may bring forward the announce that goes to everyone anyway: then it
+    /// can dial, is refused, and its user learns why within a second instead of an interval.
+    fn hear_stranger(&mut self, bytes: &[u8], now: Instant) {
+        let Ok((_, announce)) = parse_announce(bytes, self.shared.announcer.network()) else { return };
+        if announce.flags.contains(Flags::QUERY) && self.shared.announcer.port() != 0 {
+            let nodes = self.nodes();
+            self.pace.asked((announce.peer, announce.instance), announce.seq, false, nodes, now);
         }
     }
 

@@ -346,6 +346,10 @@ impl Node {
         if let Err(FetchError::Interrupted) = answers {
             return Err(FetchError::Interrupted);
         }
+        // The links tell what they did a second late.
+        if self.shutdown.wait(LINKS_FRESH) {
+            return Err(FetchError::Interrupted);
+        }
         Ok(doctor::findings(&self.config, &self.discovery.links(), &self.discovery.stats(), answers))
     }
 
@@ -434,3 +438,6 @@ fn watch_trust(trust: &Trust, peers: &Watched<PeerTable>, events: &Events, shutd
 fn strings<P: AsRef<str>>(patterns: &[P]) -> Vec<String> {
     patterns.iter().map(|p| p.as_ref().to_string()).collect()
 }
+
+/// After so long the counters of the links include what was done before.
+const LINKS_FRESH: Duration = Duration::from_millis(1100);

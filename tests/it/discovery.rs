@@ -9,7 +9,7 @@ use crossbeam::channel::Receiver;
 use gpb::content::Catalogue;
 use gpb::discovery::{Discovery, DiscoverySetup, Stats};
 use gpb::identity::{Keypair, PeerId};
-use gpb::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX};
+use gpb::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, BURST_MS, CLOCK_SKEW_MAX};
 use gpb::net::{Beacon, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
 use gpb::proto::{Announce, Flags, SignedAnnounce};
 use gpb::runtime::keystore::Trust;
@@ -237,6 +237,27 @@ fn nodes_find_each_other_at_once() {
     }
     let addr = client.table.read(|t| t.peer(servers[0].id, servers[0].instance).unwrap().addrs[0]);
     assert_eq!(addr, SocketAddr::new(ip(1), 4000), "the source of the datagram and the announced port");
+}
+
+/// A closed group does not answer strangers, but they hear its announces; one that starts long after the group did must
+/// not wait for the next of them by chance.
+#[test]
+fn a_stranger_soon_hears_of_a_closed_group_but_is_not_let_in() {
+    let hub = Hub::new();
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let keypair = Keypair::generate();
+    let trust = Trust::closed(keys.path(), keypair.peer_id()).unwrap();
+    let closed = Plan { keypair, trust, ..Plan::on(hub.join(ip(1))) }.start();
+    let end = Instant::now() + WAIT;
+    while hub.sent() < BURST_MS.len() as u64 {
+        assert!(Instant::now() < end, "the burst never ended");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stranger = Plan::on(hub.join(ip(2))).start();
+    stranger.until_within("the closed group", Duration::from_millis(1500), |t| {
+        t.peer(closed.id, closed.instance).is_some()
+    });
+    assert!(!closed.knows(&stranger));
 }
 
 #[test]
