@@ -26,7 +26,8 @@ pub struct Config {
     /// File of trusted keys, one `ed25519:<base64> comment` a line. Set, it makes a closed group: only these keys and the
     /// own one are talked to. Default: everyone is talked to, authenticated.
     pub trusted: Option<PathBuf>,
-    /// Peers to contact by address, `HOST[:PORT]`, besides those that discovery finds. Default none.
+    /// Peers to contact by address, `HOST[:PORT]`, besides those that discovery finds; at most
+    /// [`STATIC_PEERS_MAX`](crate::limits::STATIC_PEERS_MAX). Default none.
     pub peers: Vec<String>,
     /// Whether peers are sought by multicast. Default true.
     pub multicast: bool,
@@ -34,7 +35,7 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Only nodes of the same network see each other. Not a secret. Default `gpb`.
     pub network: String,
-    /// A fetch ends when no byte came for so long. Default 10 s.
+    /// A fetch ends when no byte came for so long, at most [`WAIT_MAX`](crate::limits::WAIT_MAX). Default 10 s.
     pub timeout: Duration,
     /// Most bytes a second that are sent to others, all together. Default: no limit.
     pub upload_limit: Option<u64>,

@@ -27,7 +27,7 @@ use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::Asker;
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
-use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
+use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers, no_thread};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{Index, Reader, Shelf};
@@ -155,7 +155,7 @@ impl Node {
                 events: events.clone(),
                 shutdown: shutdown.clone(),
             };
-            let sharer = Sharer::start(setup).map_err(|source| StartError::Dir { path: config.dir.clone(), source })?;
+            let sharer = Sharer::start(setup).map_err(|e| no_share(&config, e))?;
             (Some(index), Some(Arc::new(sharer)))
         } else {
             (None, None)
@@ -392,6 +392,15 @@ fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Why the directory is not shared: itself, or that there is no thread for it.
+fn no_share(config: &Config, source: io::Error) -> StartError {
+    match (source.kind(), source.raw_os_error()) {
+        (io::ErrorKind::WouldBlock, Some(_)) => StartError::System(no_thread("gpb-hash", &source)),
+        (io::ErrorKind::WouldBlock, None) => StartError::System(source),
+        _ => StartError::Dir { path: config.dir.clone(), source },
+    }
+}
+
 /// The system does not give what multicast needs at all; an interface that cannot be used is no error.
 fn no_multicast(source: io::Error) -> StartError {
     let text = format!("multicast cannot be used: {source}; end other programs, or go without it (--no-multicast)");
@@ -441,3 +450,17 @@ fn strings<P: AsRef<str>>(patterns: &[P]) -> Vec<String> {
 
 /// After so long the counters of the links include what was done before.
 const LINKS_FRESH: Duration = Duration::from_millis(1100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_thread_is_not_the_directorys_fault() {
+        let config = Config::default();
+        let again = no_share(&config, no_thread("gpb-share", &io::ErrorKind::WouldBlock.into()));
+        assert!(matches!(again, StartError::System(_)) && !again.to_string().contains("--dir"), "{again}");
+        let denied = no_share(&config, io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(denied, StartError::Dir { .. }) && denied.to_string().contains("--dir"), "{denied}");
+    }
+}

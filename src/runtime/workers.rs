@@ -38,3 +38,17 @@ impl Drop for Workers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_not_given_says_what_helps() {
+        let source = io::Error::from(io::ErrorKind::WouldBlock);
+        let error = no_thread("gpb-listen", &source);
+        assert_eq!(error.kind(), source.kind());
+        let text = error.to_string();
+        assert!(text.contains("gpb-listen") && text.contains(&source.to_string()) && text.contains("ulimit"), "{text}");
+    }
+}

@@ -70,7 +70,13 @@ impl Watch {
                 }
             }
         };
-        let mut watcher = RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false))?;
+        let config = Config::default().with_follow_symlinks(false);
+        let mut watcher = RecommendedWatcher::new(handler, config)?;
+        // Asking is the only call that reports a thread that did not start; all others, its drop too, would panic.
+        if watcher.configure(config).is_err() {
+            std::mem::forget(watcher);
+            return Err(notify::Error::generic("its thread cannot be started; end other programs, or raise ulimit -u"));
+        }
         watcher.watch(dir, RecursiveMode::Recursive)?;
         Ok(Watch { _watcher: watcher })
     }
