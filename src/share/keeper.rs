@@ -149,6 +149,11 @@ impl Keeper {
         if now >= self.root_poll_at {
             self.check_root(now);
         }
+        if self.setup.index.was_replaced() {
+            // Without its layer a file cannot be fetched.
+            self.ledger.below("").iter().for_each(|path| drop(self.ledger.drop(path)));
+            self.rescan_at = now;
+        }
         if self.changes.take_lost() {
             log::info!("changes lost, scanning again dir={}", self.looker.root().display());
             // The watch does not know directories that were made meanwhile.

@@ -3,8 +3,10 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, Table};
@@ -20,11 +22,21 @@ use crate::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS};
 /// directories share one database. Each call blocks for disk I/O, and writers wait for each other.
 #[derive(Debug)]
 pub struct Index {
-    database: Database,
-    /// Number of the shared directory, the first half of its keys in `FILES`.
-    dir: u32,
+    open: RwLock<Open>,
+    /// Where a temporary database would lie, and the directory that it would be for.
+    state: PathBuf,
+    name: Vec<u8>,
+    /// Whether a temporary database took the place of one that was damaged while it was used.
+    replaced: AtomicBool,
     /// Whether a failing write was logged: later ones would only say the same.
     complained: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    database: Arc<Database>,
+    /// Number of the shared directory, the first half of its keys in `FILES`.
+    dir: u32,
 }
 
 /// What is known of a file.
@@ -53,6 +65,8 @@ pub struct Lookup {
     owners: redb::ReadOnlyTable<&'static [u8], u64>,
     dir: u32,
     key: Vec<u8>,
+    /// The database turned out to be damaged: nothing is known any more.
+    broken: bool,
 }
 
 impl Index {
@@ -67,43 +81,57 @@ impl Index {
     pub fn open(state: &Path, dir: &Path) -> io::Result<Self> {
         let name = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
         let name = name.as_os_str().as_encoded_bytes();
+        let index = |open| Index {
+            open: RwLock::new(open),
+            state: state.to_path_buf(),
+            name: name.to_vec(),
+            replaced: AtomicBool::new(false),
+            complained: AtomicBool::new(false),
+        };
         match open_lasting(state) {
             Ok(database) => match prepare(&database, name) {
-                Ok(dir) => return Ok(Index { database, dir, complained: AtomicBool::new(false) }),
+                Ok(dir) => return Ok(index(Open { database: Arc::new(database), dir })),
                 Err(e) => log::warn!("index not usable, files are hashed anew state={} cause={e}", state.display()),
             },
             Err(e) => log::warn!("index not usable, files are hashed anew state={} cause={e}", state.display()),
         }
-        let database = open_temporary(state).map_err(io::Error::other)?;
-        let dir = prepare(&database, name).map_err(io::Error::other)?;
-        Ok(Index { database, dir, complained: AtomicBool::new(false) })
+        temporary(state, name).map(index).map_err(io::Error::other)
     }
 
     /// Begins to look files up; `None` when the database cannot be read. What is recorded later is not seen.
     pub fn lookup(&self) -> Option<Lookup> {
-        let read = self.database.begin_read().ok()?;
-        let (files, owners) = (read.open_table(FILES).ok()?, read.open_table(OWNERS).ok()?);
-        Some(Lookup { files, owners, dir: self.dir, key: Vec::new() })
+        self.guarded(|open| {
+            let read = open.database.begin_read()?;
+            let (files, owners) = (read.open_table(FILES)?, read.open_table(OWNERS)?);
+            Ok(Lookup { files, owners, dir: open.dir, key: Vec::new(), broken: false })
+        })
+        .ok()
+    }
+
+    /// Whether, since the last call, all was forgotten because the database turned out to be damaged: a temporary one
+    /// is used from then on, which has no layers of what was hashed before.
+    pub fn was_replaced(&self) -> bool {
+        self.replaced.swap(false, Ordering::Relaxed)
     }
 
     /// Remembers files, all at once. They are readable at once and durable after the next [`Index::sync`].
     /// False when that failed, which is logged once: the layers of these files are not there then.
     pub fn record(&self, files: &[Hashed]) -> bool {
         self.settle("write", || {
-            self.write(Durability::None, |tables| files.iter().try_for_each(|file| tables.put(self.dir, file)))
+            self.write(Durability::None, |tables, dir| files.iter().try_for_each(|file| tables.put(dir, file)))
         })
     }
 
     /// Forgets one file, and its layer unless another file has it.
     pub fn forget(&self, path: &RelPath) {
         self.settle("write", || {
-            self.write(Durability::None, |tables| tables.remove(&file_key(self.dir, path.as_str())))
+            self.write(Durability::None, |tables, dir| tables.remove(&file_key(dir, path.as_str())))
         });
     }
 
     /// Makes what was recorded durable. Blocks for as long as the disk takes.
     pub fn sync(&self) {
-        self.settle("sync", || self.write(Durability::Immediate, |_| Ok(())));
+        self.settle("sync", || self.write(Durability::Immediate, |_, _| Ok(())));
     }
 
     /// Looks through some thousand files of this directory, in order from the path `from` on, and forgets those that
@@ -113,12 +141,12 @@ impl Index {
     pub fn prune_from(&self, keep: &Catalogue, from: &str) -> Option<String> {
         let mut next = None;
         self.settle("prune", || {
-            let (gone, rest) = self.unlisted(keep, from)?;
+            let (gone, rest) = self.guarded(|open| Self::unlisted(open, keep, from))?;
             next = rest;
             if gone.is_empty() {
                 return Ok(());
             }
-            self.write(Durability::None, |tables| gone.iter().try_for_each(|key| tables.remove(key)))
+            self.write(Durability::None, |tables, _| gone.iter().try_for_each(|key| tables.remove(key)))
         });
         next
     }
@@ -131,37 +159,72 @@ impl Index {
         if !geometry.needs_layer() || end > geometry.chunk_count() {
             return None;
         }
-        let read = self.database.begin_read().ok()?;
-        let table = read.open_table(LAYERS).ok()?;
-        let mut digests = Vec::with_capacity(count as usize);
+        self.guarded(|open| Self::digests(open, id, first, end)).ok().flatten()
+    }
+
+    fn digests(open: &Open, id: &FileId, first: u32, end: u32) -> Outcome<Option<Vec<Digest>>> {
+        let chunks = Geometry::new(id.len).chunk_count();
+        let read = open.database.begin_read()?;
+        let table = read.open_table(LAYERS)?;
+        let mut digests = Vec::with_capacity((end - first) as usize);
         for record in first / INDEX_RECORD_DIGESTS..end.div_ceil(INDEX_RECORD_DIGESTS) {
-            let value = table.get(layer_key(id, record).as_slice()).ok()??;
-            let stored = layer_record(value.value())?;
+            let Some(value) = table.get(layer_key(id, record).as_slice())? else { return Ok(None) };
+            let Some(stored) = layer_record(value.value()) else { return Ok(None) };
             let start = record * INDEX_RECORD_DIGESTS;
-            let expected = INDEX_RECORD_DIGESTS.min(geometry.chunk_count() - start) as usize;
+            let expected = INDEX_RECORD_DIGESTS.min(chunks - start) as usize;
             if stored.len() != expected {
-                return None;
+                return Ok(None);
             }
             let from = first.saturating_sub(start) as usize;
             let to = ((end - start) as usize).min(expected);
-            digests.extend(stored.get(from..to)?.iter().map(|d| Digest(*d)));
+            digests.extend(stored.get(from..to).unwrap_or_default().iter().map(|d| Digest(*d)));
         }
-        Some(digests)
+        Ok(Some(digests))
     }
 
-    fn write(&self, durability: Durability, run: impl FnOnce(&mut Tables<'_>) -> Outcome<()>) -> Outcome<()> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(durability)?;
-        {
-            let mut tables = Tables {
-                files: transaction.open_table(FILES)?,
-                layers: transaction.open_table(LAYERS)?,
-                owners: transaction.open_table(OWNERS)?,
-            };
-            run(&mut tables)?;
+    /// Runs `run` on the database. It may panic on a file that somebody else wrote to; that, as anything else that
+    /// shows damage, costs the index and not the thread.
+    fn guarded<R>(&self, run: impl FnOnce(&Open) -> Outcome<R>) -> Outcome<R> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(&open)))
+            .unwrap_or_else(|_| Err(redb::Error::Corrupted("panic while in use".into())));
+        if let Err(e @ redb::Error::Corrupted(_)) = &outcome {
+            self.replace(&open, e);
         }
-        transaction.commit()?;
-        Ok(())
+        outcome
+    }
+
+    fn replace(&self, damaged: &Open, cause: &redb::Error) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&open.database, &damaged.database) {
+            return;
+        }
+        match temporary(&self.state, &self.name) {
+            Ok(fresh) => {
+                log::warn!("index damaged, files are hashed anew state={} cause={cause}", self.state.display());
+                // Never dropped: its end would write to the damaged file, and might panic as well.
+                std::mem::forget(std::mem::replace(&mut *open, fresh));
+                self.replaced.store(true, Ordering::Relaxed);
+            }
+            Err(e) => log::error!("index damaged, and no temporary one can be had cause={e}"),
+        }
+    }
+
+    fn write(&self, durability: Durability, run: impl FnOnce(&mut Tables<'_>, u32) -> Outcome<()>) -> Outcome<()> {
+        self.guarded(|open| {
+            let mut transaction = open.database.begin_write()?;
+            transaction.set_durability(durability)?;
+            {
+                let mut tables = Tables {
+                    files: transaction.open_table(FILES)?,
+                    layers: transaction.open_table(LAYERS)?,
+                    owners: transaction.open_table(OWNERS)?,
+                };
+                run(&mut tables, open.dir)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     fn settle(&self, what: &str, run: impl FnOnce() -> Outcome<()>) -> bool {
@@ -175,14 +238,14 @@ impl Index {
     }
 
     /// Keys from `from` on that `keep` does not have, and where to go on.
-    fn unlisted(&self, keep: &Catalogue, from: &str) -> Outcome<(Vec<Vec<u8>>, Option<String>)> {
-        let read = self.database.begin_read()?;
+    fn unlisted(open: &Open, keep: &Catalogue, from: &str) -> Outcome<(Vec<Vec<u8>>, Option<String>)> {
+        let read = open.database.begin_read()?;
         let table = read.open_table(FILES)?;
         let mut gone = Vec::new();
-        for (seen, row) in table.range(file_key(self.dir, from).as_slice()..)?.enumerate() {
+        for (seen, row) in table.range(file_key(open.dir, from).as_slice()..)?.enumerate() {
             let row = row?;
             let key = row.0.value();
-            let Some(path) = key.strip_prefix(self.dir.to_be_bytes().as_slice()) else { return Ok((gone, None)) };
+            let Some(path) = key.strip_prefix(open.dir.to_be_bytes().as_slice()) else { return Ok((gone, None)) };
             match std::str::from_utf8(path) {
                 Ok(path) if seen >= PRUNE_STEP => return Ok((gone, Some(path.to_owned()))),
                 Ok(path) if keep.get(path).is_some() => {}
@@ -197,6 +260,15 @@ impl Lookup {
     /// What is known of `path`, if it was in the state `stamp` with `len` bytes when it was hashed. A file of
     /// several chunks is known only with its layer.
     pub fn get(&mut self, path: &str, len: u64, stamp: &Stamp) -> Option<FileId> {
+        if self.broken {
+            return None;
+        }
+        let found = catch_unwind(AssertUnwindSafe(|| self.find(path, len, stamp)));
+        self.broken = found.is_err();
+        found.unwrap_or_default()
+    }
+
+    fn find(&mut self, path: &str, len: u64, stamp: &Stamp) -> Option<FileId> {
         self.key.clear();
         self.key.extend_from_slice(&self.dir.to_be_bytes());
         self.key.extend_from_slice(path.as_bytes());
@@ -294,7 +366,7 @@ fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
         builder().set_check_integrity_on_open(true).create_with_backend(FileBackend::new(file)?)
     };
     let guarded = || {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+        catch_unwind(AssertUnwindSafe(open))
             .unwrap_or_else(|_| Err(StorageError::Corrupted("panic while opening".into()).into()))
     };
     match guarded() {
@@ -306,6 +378,12 @@ fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
         }
         opened => opened,
     }
+}
+
+fn temporary(state: &Path, name: &[u8]) -> Outcome<Open> {
+    let database = open_temporary(state)?;
+    let dir = prepare(&database, name)?;
+    Ok(Open { database: Arc::new(database), dir })
 }
 
 /// A database in a file that has no name, so that nothing is left of it however the process ends.
@@ -579,6 +657,23 @@ mod tests {
             drop(index);
             fs::remove_file(&path).unwrap();
         }
+    }
+
+    #[test]
+    fn damage_while_it_is_used_costs_what_was_known_and_no_thread() {
+        let tmp = tempfile::tempdir().unwrap();
+        let index = Index::open(tmp.path(), tmp.path()).unwrap();
+        let file = hashed("f", 40, 1);
+        assert!(index.record(std::slice::from_ref(&file)) && known(&index, &file) && !index.was_replaced());
+        let failed: Outcome<()> = index.guarded(|open| {
+            let _transaction = open.database.begin_write()?;
+            panic!("as on a damaged page")
+        });
+        assert!(failed.is_err() && index.was_replaced() && !index.was_replaced());
+        assert!(!known(&index, &file) && index.layer(&file.indexed.id, 0, 40).is_none());
+        assert!(index.record(std::slice::from_ref(&file)) && known(&index, &file));
+        index.sync();
+        assert_eq!(index.layer(&file.indexed.id, 0, 40), Some(file.layer));
     }
 
     #[test]
