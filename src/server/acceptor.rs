@@ -56,6 +56,8 @@ struct Slot {
     greeting: Option<IpAddr>,
     /// Which queue it waits in, or was drawn from.
     paced: bool,
+    /// What it waits with in `paced`, if it got nothing since.
+    ticket: Option<u64>,
     sent: u64,
     parked: usize,
 }
@@ -249,8 +251,17 @@ impl Acceptor {
         let slot = &mut self.slots[at];
         slot.state = State::Queued;
         slot.paced = paced;
-        let key = slot.key;
-        self.queue(paced).push(key, at);
+        let (key, ticket) = (slot.key, slot.ticket.take());
+        match ticket {
+            _ if !paced => {
+                self.ready.push(key, at);
+            }
+            Some(ticket) => {
+                self.paced.push_again(key, at, ticket);
+                self.slots[at].ticket = Some(ticket);
+            }
+            None => self.slots[at].ticket = Some(self.paced.push(key, at)),
+        }
     }
 
     fn queue(&mut self, paced: bool) -> &mut FairQueue<Key> {
@@ -295,6 +306,9 @@ impl Acceptor {
             TURN_COST + sent + session.take_effort()
         };
         let (key, paced) = (slot.key, slot.paced);
+        if cost > 0 {
+            slot.ticket = None;
+        }
         slot.sent += sent;
         slot.key = session.key;
         if session.is_admitted()
@@ -431,6 +445,7 @@ impl Slot {
             key: Key::Addr(IpAddr::from([0; 4])),
             greeting: None,
             paced: false,
+            ticket: None,
             sent: 0,
             parked: 0,
         }

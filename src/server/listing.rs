@@ -16,6 +16,8 @@ pub(crate) struct Listing {
     to: usize,
     page: Vec<Listed>,
     len: usize,
+    /// The page is full, and something for the next one was found.
+    more: bool,
 }
 
 impl Listing {
@@ -33,20 +35,21 @@ impl Listing {
         if !after.is_empty() {
             at = at.max(entries.partition_point(|e| e.path.as_str() <= after));
         }
-        Listing { catalogue, pattern, at, to, page: Vec::new(), len: 0 }
+        Listing { catalogue, pattern, at, to, page: Vec::new(), len: 0, more: false }
     }
 
     /// Goes on until the page is whole (then true) or it is later than `until`, but always some way.
     pub(crate) fn go_on(&mut self, until: Instant) -> bool {
         let entries = self.catalogue.entries();
-        while self.at < self.to && self.len < LIST_PAGE_LEN {
+        while self.at < self.to && !self.more {
             let step = self.to.min(self.at + LIST_CHECK_ENTRIES);
             for entry in &entries[self.at..step] {
-                if self.len >= LIST_PAGE_LEN {
-                    break;
-                }
                 self.at += 1;
                 if self.pattern.as_ref().is_none_or(|p| p.matches(&entry.path, &entry.id)) {
+                    if self.len >= LIST_PAGE_LEN {
+                        self.more = true;
+                        break;
+                    }
                     self.len += entry.path.as_str().len() + LISTED_OVERHEAD;
                     self.page.push(Listed { path: entry.path.clone(), id: entry.id });
                 }
@@ -55,7 +58,7 @@ impl Listing {
                 break;
             }
         }
-        self.at >= self.to || self.len >= LIST_PAGE_LEN
+        self.at >= self.to || self.more
     }
 
     /// Memory that the page takes, in bytes.
@@ -65,8 +68,7 @@ impl Listing {
 
     /// Header and body of the answer.
     pub(crate) fn finish(self) -> (PageHead, Vec<u8>) {
-        // Whether anything behind it matches is not looked up: the next page may be empty.
-        let head = PageHead { revision: self.catalogue.revision(), more: self.at < self.to };
+        let head = PageHead { revision: self.catalogue.revision(), more: self.more };
         (head, encode_body(&self.page))
     }
 }

@@ -1,6 +1,6 @@
 //! Who is served next. Pure: no threads, no clock.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::limits::{SERVED_LEAD_MAX, TURN_LEN_MAX};
 
@@ -20,11 +20,13 @@ pub(crate) struct FairQueue<K> {
     /// Where a key starts when no other is live.
     floor: u64,
     draws: u64,
+    tickets: u64,
 }
 
 #[derive(Debug, Default)]
 struct Live {
-    waiting: VecDeque<usize>,
+    /// Sessions by the tickets that they wait with.
+    waiting: BTreeSet<(u64, usize)>,
     active: u32,
     served: u64,
     drawn: u64,
@@ -32,13 +34,29 @@ struct Live {
 
 impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     pub(crate) fn new() -> Self {
-        FairQueue { keys: HashMap::new(), ready: BTreeSet::new(), live: BTreeSet::new(), floor: 0, draws: 0 }
+        FairQueue {
+            keys: HashMap::new(),
+            ready: BTreeSet::new(),
+            live: BTreeSet::new(),
+            floor: 0,
+            draws: 0,
+            tickets: 0,
+        }
     }
 
-    /// `session` of `key` wants a worker. A session is in the queue at most once.
-    pub(crate) fn push(&mut self, key: K, session: usize) {
+    /// `session` of `key` wants a worker, behind the others of its key. A session is in the queue at most once.
+    /// Returns its ticket.
+    pub(crate) fn push(&mut self, key: K, session: usize) -> u64 {
+        self.tickets += 1;
+        self.push_again(key, session, self.tickets);
+        self.tickets
+    }
+
+    /// `session` of `key` was drawn and got nothing: it keeps its place. Otherwise sessions that are drawn together and
+    /// get something in that order would come in the same order for ever.
+    pub(crate) fn push_again(&mut self, key: K, session: usize, ticket: u64) {
         let state = self.live_mut(key);
-        state.waiting.push_back(session);
+        state.waiting.insert((ticket, session));
         let place = (state.served, state.drawn, key);
         self.ready.insert(place);
     }
@@ -63,7 +81,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         self.ready.pop_first();
         self.floor = served;
         let state = self.keys.get_mut(&key)?;
-        let session = state.waiting.pop_front()?;
+        let (_, session) = state.waiting.pop_first()?;
         state.active += 1;
         self.draws += 1;
         state.drawn = self.draws;
@@ -113,6 +131,8 @@ const PROVISION: u64 = TURN_LEN_MAX as u64;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     /// Serves with `workers` until 1 GiB is given; sessions always want more, at once or after they were parked for a
@@ -169,7 +189,9 @@ mod tests {
     #[test]
     fn connections_of_a_key_take_turns() {
         let mut queue = FairQueue::new();
-        (0..3).for_each(|s| queue.push('a', s));
+        (0..3).for_each(|s| {
+            let _ = queue.push('a', s);
+        });
         let mut order = vec![];
         for _ in 0..6 {
             let (key, session) = queue.pop().unwrap();
@@ -203,7 +225,9 @@ mod tests {
     #[test]
     fn turns_that_got_nothing_cost_nothing() {
         let mut queue = FairQueue::new();
-        (0..11).for_each(|s| queue.push(if s == 0 { 'b' } else { 'a' }, s));
+        (0..11).for_each(|s| {
+            let _ = queue.push(if s == 0 { 'b' } else { 'a' }, s);
+        });
         let mut bytes = HashMap::<char, u64>::new();
         for _ in 0..1000 {
             // The first one takes all that a rate limit lets pass, and everyone waits again.
@@ -218,9 +242,31 @@ mod tests {
     }
 
     #[test]
+    fn whoever_gets_nothing_comes_before_those_that_got_something() {
+        let mut queue = FairQueue::new();
+        let mut tickets: Vec<u64> = (0..5).map(|s| queue.push('a', s)).collect();
+        let mut times = [0; 5];
+        for _ in 0..1000 {
+            let drawn: Vec<_> = (0..4).map_while(|_| queue.pop()).collect();
+            for (i, (key, session)) in drawn.into_iter().enumerate() {
+                if i == 0 {
+                    times[session] += 1;
+                    tickets[session] = queue.push(key, session);
+                } else {
+                    queue.push_again(key, session, tickets[session]);
+                }
+                queue.done(key, 0);
+            }
+        }
+        assert_eq!(times, [200; 5]);
+    }
+
+    #[test]
     fn who_is_alone_is_never_held_back_and_leaves_nothing() {
         let mut queue = FairQueue::new();
-        (0..50).for_each(|s| queue.push('a', s));
+        (0..50).for_each(|s| {
+            let _ = queue.push('a', s);
+        });
         let drawn: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(drawn.len(), 50);
         drawn.into_iter().for_each(|(key, _)| queue.done(key, 5));
