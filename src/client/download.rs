@@ -16,7 +16,7 @@ use crate::client::state::Held;
 use crate::client::storing;
 use crate::client::{ClientContext, FetchError, FileReport, Progress, Report};
 use crate::content::{FileId, RelPath};
-use crate::runtime::Workers;
+use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
 
 /// What to fetch.
@@ -50,6 +50,7 @@ pub struct DownloadHandle {
     result: Receiver<Result<Report, FetchError>>,
     early: Mutex<Option<Result<Report, FetchError>>>,
     threads: Option<Workers>,
+    _stop: OnBegin,
 }
 
 impl Download {
@@ -108,12 +109,12 @@ impl Download {
             return Err(FetchError::Threads(e.to_string()));
         }
         let weak = Arc::downgrade(&shared);
-        ctx.shutdown.on_begin(move || {
+        let stop = ctx.shutdown.while_held(move || {
             if let Some(shared) = weak.upgrade() {
                 shared.stop();
             }
         });
-        Ok(DownloadHandle { shared, total, result, early: Mutex::default(), threads: Some(threads) })
+        Ok(DownloadHandle { shared, total, result, early: Mutex::default(), threads: Some(threads), _stop: stop })
     }
 }
 
