@@ -145,12 +145,14 @@ impl Node {
         let shelf = Arc::new(Shelf::new());
         let agent = concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string();
 
-        let (index, sharer) = if shares_dir {
+        let reader = open_reader(&config)?;
+        let (index, sharer) = if let Some(reader) = reader.clone().filter(|_| shares_dir) {
             let state_error = |source| StartError::State { path: config.state.clone(), source };
             let index = Arc::new(Index::open(&config.state, &config.dir).map_err(state_error)?);
             let setup = ShareSetup {
                 dir: config.dir.clone(),
                 index: index.clone(),
+                reader,
                 catalogue: catalogue.clone(),
                 events: events.clone(),
                 shutdown: shutdown.clone(),
@@ -199,7 +201,7 @@ impl Node {
                     instance,
                     agent: agent.clone(),
                     catalogue: catalogue.clone(),
-                    reader: open_reader(&config)?,
+                    reader,
                     index,
                     shelf: shelf.clone(),
                     peers: peers.clone(),

@@ -575,6 +575,8 @@ impl Keeper {
         let complete = self.is_complete();
         if self.ledger.due(self.is_busy(), complete).is_some_and(|at| now >= at) {
             self.ledger.publish(complete);
+            // A file that is held open keeps its space on disk, removed or not.
+            self.setup.reader.close_stale();
         }
         if complete && self.ledger.is_settled() {
             self.disturbed = false;

@@ -11,7 +11,7 @@ use crossbeam::channel::{Sender, bounded};
 use crate::content::{Catalogue, Entry};
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
 use crate::share::keeper::Keeper;
-use crate::store::Index;
+use crate::store::{Index, Reader};
 
 /// What a [`Sharer`] needs.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct ShareSetup {
     pub dir: PathBuf,
     /// What was hashed in earlier runs; also where the chunk layers go.
     pub index: Arc<Index>,
+    /// What reads the directory for others; told to let go of files that were removed or changed.
+    pub reader: Arc<Reader>,
     /// Where snapshots are published.
     pub catalogue: Arc<Latest<Catalogue>>,
     /// Who is told.

@@ -12,7 +12,7 @@ use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
 use crate::limits::QUIET;
 use crate::runtime::{Events, Latest, Shutdown};
-use crate::store::Index;
+use crate::store::{Index, Reader};
 use crate::swarm::Event;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -21,6 +21,7 @@ struct Share {
     tmp: Arc<tempfile::TempDir>,
     dir: PathBuf,
     index: Arc<Index>,
+    reader: Arc<Reader>,
     catalogue: Arc<Latest<Catalogue>>,
     events: Receiver<Event>,
     shutdown: Shutdown,
@@ -44,15 +45,17 @@ impl Share {
         let catalogue = Arc::new(Latest::new(Catalogue::default()));
         let (sender, events) = Events::channel();
         let shutdown = Shutdown::new();
+        let reader = Arc::new(Reader::open(&dir).unwrap());
         let setup = ShareSetup {
             dir: dir.clone(),
             index: index.clone(),
+            reader: reader.clone(),
             catalogue: catalogue.clone(),
             events: sender,
             shutdown: shutdown.clone(),
         };
         let sharer = Sharer::start(setup).unwrap();
-        let share = Share { tmp, dir, index, catalogue, events, shutdown, sharer };
+        let share = Share { tmp, dir, index, reader, catalogue, events, shutdown, sharer };
         share.sharer.wait_ready(DEADLINE).expect("never ready");
         share
     }
@@ -292,9 +295,30 @@ fn a_missing_directory_is_an_error() {
     let setup = ShareSetup {
         dir: tmp.path().join("none"),
         index: Arc::new(Index::open(tmp.path(), tmp.path()).unwrap()),
+        reader: Arc::new(Reader::open(tmp.path()).unwrap()),
         catalogue: Arc::new(Latest::new(Catalogue::default())),
         events: Events::channel().0,
         shutdown: Shutdown::new(),
     };
     assert_eq!(Sharer::start(setup).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_removed_file_is_not_kept_open() {
+    let s = Share::over(&[("a", b"12345"), ("b", b"67890")]);
+    let entry = s.entry("b");
+    let span = Geometry::new(entry.id.len).span(Geometry::new(entry.id.len).chunk(0).unwrap());
+    drop(s.reader.chunk(&entry, span).unwrap().unwrap());
+    let held = |name: &str| {
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|f| fs::read_link(f.ok()?.path()).ok());
+        open.filter(|at| at.to_string_lossy().starts_with(&*s.dir.join(name).to_string_lossy())).count()
+    };
+    assert_eq!(held("b"), 1, "the reader keeps what it read open");
+    fs::remove_file(s.dir.join("b")).unwrap();
+    s.until("removed file", |c| c.get("b").is_none());
+    let end = Instant::now() + DEADLINE;
+    while held("b") > 0 {
+        assert!(Instant::now() < end, "still open");
+        std::thread::yield_now();
+    }
 }
