@@ -62,7 +62,9 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     }
 
     fn live_mut(&mut self, key: K) -> &mut Live {
-        let level = self.live.first().map_or(self.floor, |l| l.0);
+        // Turns under way are charged beforehand; who begins at such a level would owe what nobody was served.
+        let least = self.live.first().and_then(|l| self.keys.get(&l.1));
+        let level = least.map_or(self.floor, |k| k.served.saturating_sub(u64::from(k.active) * PROVISION));
         self.keys.entry(key).or_insert_with(|| {
             self.live.insert((level, key));
             // Among equals those that wait longer come first, or one that comes and goes would always be first.
@@ -220,6 +222,26 @@ mod tests {
             queue.done(key, 1 << 20);
         }
         assert!(drawn[&'a'] >= 49 && drawn[&'b'] >= 49, "{drawn:?}");
+    }
+
+    #[test]
+    fn a_newcomer_owes_nothing_for_the_turns_of_others_that_are_under_way() {
+        let mut queue = FairQueue::new();
+        (0..8).for_each(|s| {
+            let _ = queue.push('a', s);
+        });
+        let mut active: VecDeque<_> = (0..4).map(|_| queue.pop().unwrap()).collect();
+        queue.push('b', 8);
+        let mut drawn = HashMap::<char, u32>::new();
+        for _ in 0..100 {
+            let (key, session) = active.pop_front().unwrap();
+            queue.push(key, session);
+            queue.done(key, 64 << 10);
+            let next = queue.pop().unwrap();
+            *drawn.entry(next.0).or_default() += 1;
+            active.push_back(next);
+        }
+        assert!(drawn[&'b'] >= 20, "one of nine sessions, half of the keys: {drawn:?}");
     }
 
     #[test]
