@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::content::{FileId, Pattern, RelPath};
+use crate::content::{FileId, RelPath};
 
 /// The state in which a file was hashed; any difference means that the file may hold other bytes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -149,18 +149,6 @@ impl Catalogue {
         let at = self.by_id.partition_point(|&i| self.entries[i as usize].id < *id);
         self.by_id[at..].iter().map(|&i| &self.entries[i as usize]).take_while(move |e| e.id == *id)
     }
-
-    /// The entries that `pattern` means (all without one) whose path comes after `after`, sorted by path.
-    pub fn select<'a>(&'a self, pattern: Option<&'a Pattern>, after: Option<&str>) -> impl Iterator<Item = &'a Entry> {
-        let mut from = after.map_or(0, |a| self.entries.partition_point(|e| e.path.as_str() <= a));
-        let mut to = self.entries.len();
-        // A plain name cannot match beyond itself and what lies below it, so a large catalogue is not walked for it.
-        if let Some(Pattern::Path { text, glob: None, prefix: None }) = pattern {
-            from = from.max(self.entries.partition_point(|e| e.path.as_str() < text.as_str()));
-            to = from + self.entries[from..].partition_point(|e| e.path.as_str().starts_with(text.as_str()));
-        }
-        self.entries[from..to.max(from)].iter().filter(move |e| pattern.is_none_or(|p| p.matches(&e.path, &e.id)))
-    }
 }
 
 #[cfg(test)]
@@ -191,16 +179,6 @@ mod tests {
         let c = Catalogue::new(1, vec![entry("x", 1), entry("a", 1), entry("b", 2)]);
         assert_eq!(paths(c.find(&entry("q", 1).id)), ["a", "x"]);
         assert_eq!(c.find(&entry("q", 9).id).count(), 0);
-    }
-
-    #[test]
-    fn selection_pages_on_and_takes_only_what_matches() {
-        let c = Catalogue::new(1, ["d", "d/1", "d/2", "d.x", "e"].map(entry_named).to_vec());
-        let d = Pattern::parse("d").unwrap();
-        assert_eq!(paths(c.select(Some(&d), None)), ["d", "d/1", "d/2"]);
-        assert_eq!(paths(c.select(Some(&d), Some("d/1"))), ["d/2"]);
-        assert_eq!(paths(c.select(None, Some("d"))), ["d.x", "d/1", "d/2", "e"]);
-        assert_eq!(paths(c.select(Some(&d), Some("z"))), Vec::<&str>::new());
     }
 
     #[test]
