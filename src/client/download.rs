@@ -10,14 +10,14 @@ use crossbeam::sync::WaitGroup;
 
 use crate::client::crew::Crew;
 use crate::client::driver::Driver;
-use crate::client::peer_pool::{PeerKey, PeerPool};
+use crate::client::peer_pool::PeerPool;
 use crate::client::shared::{Shared, Wanted};
-use crate::client::state::Held;
 use crate::client::storing;
 use crate::client::{ClientContext, FetchError, FileReport, Progress, Report};
 use crate::content::{FileId, RelPath};
 use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
+use crate::swarm::{Held, PeerKey};
 
 /// What to fetch.
 pub struct DownloadPlan {

@@ -9,13 +9,13 @@ use log::debug;
 
 use crate::client::session::{AskError, Session};
 use crate::client::shared::Shared;
-use crate::client::state::{FileNo, Work};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
     CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
+use crate::swarm::{FileNo, Work};
 use crate::swarm::{PeerHandle, Window};
 
 mod answers;

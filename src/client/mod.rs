@@ -1,7 +1,7 @@
 //! Finds and fetches files: who is there, what they hold, and all of it at once. Floor 5.
 //!
 //! `survey` asks everyone, `resolve` turns what a person typed into files, `download` fetches them. What a download
-//! decides is pure and lies in `state`; its I/O lies in `fetcher` (one connection), `storing` (the disk) and `driver`
+//! decides is pure and lies in [`Schedule`](crate::swarm::Schedule); its I/O lies in `fetcher` (one connection), `storing` (the disk) and `driver`
 //! (whom to dial). A chunk is verified in `fetcher`.
 
 mod buffers;
@@ -16,7 +16,6 @@ mod report;
 mod resolve;
 mod session;
 mod shared;
-mod state;
 mod storing;
 mod survey;
 
@@ -24,7 +23,7 @@ pub use context::ClientContext;
 pub use crew::Crew;
 pub use download::{Download, DownloadHandle, DownloadPlan, Target};
 pub use error::{Candidate, FetchError};
-pub use peer_pool::{PeerKey, PeerPool};
+pub use peer_pool::PeerPool;
 pub use report::{FileReport, Progress, Report};
 pub use resolve::resolve;
 pub use survey::{FoundFile, FoundPeer, list, peers};

@@ -10,12 +10,8 @@ use log::{debug, info, warn};
 
 use crate::client::ClientContext;
 use crate::client::session::{AskError, Life, Session};
-use crate::identity::PeerId;
 use crate::limits::{CONNECTIONS_PER_PEER_MAX, IDLE_SESSIONS_MAX};
-use crate::swarm::{PeerRecord, PeerTable, Via};
-
-/// A node: one key may have several at once.
-pub type PeerKey = (PeerId, u64);
+use crate::swarm::{PeerKey, PeerRecord, PeerTable, Via};
 
 /// Idle sessions of each peer, so that what was opened to ask for names also carries the chunks.
 pub struct PeerPool {

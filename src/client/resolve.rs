@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::crew::Crew;
-use crate::client::peer_pool::{PeerKey, PeerPool};
+use crate::client::peer_pool::PeerPool;
 use crate::client::survey::{Findings, FoundFile, Tally, lister, survey};
 use crate::client::{Candidate, ClientContext, FetchError};
 use crate::content::{FileId, Pattern, RelPath};
 use crate::identity::PeerId;
 use crate::limits::{RESOLVE_MAX, RESOLVE_QUIET};
+use crate::swarm::PeerKey;
 
 /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
 /// everyone who offers that content under whatever name.

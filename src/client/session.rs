@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientContext;
-use crate::client::peer_pool::PeerKey;
 use crate::identity::PeerId;
 use crate::limits::{CHUNKS_MAX, DIAL_TIMEOUT, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, WIRE_VERSION};
 use crate::net::{Dialed, StreamError};
@@ -15,6 +14,7 @@ use crate::proto::{
     FramePrefix, Hello, Kind, MessageError, Problem, Request, Status, Welcome, decode_body, decode_header,
     encode_request,
 };
+use crate::swarm::PeerKey;
 
 /// A dialed session that has said hello and was welcomed.
 pub struct Session {

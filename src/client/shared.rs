@@ -10,12 +10,12 @@ use crossbeam::channel::Sender;
 
 use crate::client::buffers::Buffers;
 use crate::client::peer_pool::PeerPool;
-use crate::client::state::State;
 use crate::client::storing::{Job, SmallJob};
 use crate::client::{ClientContext, FetchError, FileReport};
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 use crate::store::{Disk, PartialFile};
+use crate::swarm::Schedule;
 use crate::swarm::{Event, PeerHandle};
 
 /// What the threads of one download share. Locks are held for moments only, never over I/O.
@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<Disk>,
     /// The files, each once: where its content comes from in name, and all places where it goes.
     pub(crate) files: Vec<Wanted>,
-    pub(crate) state: Mutex<State<Arc<PartialFile>>>,
+    pub(crate) state: Mutex<Schedule<Arc<PartialFile>>>,
     /// Something came up that a connection without work may do.
     pub(crate) work: Condvar,
     pub(crate) buffers: Buffers,
@@ -118,7 +118,7 @@ impl Shared {
             pool,
             disk,
             files,
-            state: Mutex::new(State::new(&ids, seed)),
+            state: Mutex::new(Schedule::new(&ids, seed)),
             work: Condvar::new(),
             buffers: Buffers::default(),
             jobs,
@@ -133,7 +133,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State<Arc<PartialFile>>> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, Schedule<Arc<PartialFile>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -7,12 +7,12 @@ use crossbeam::channel::Receiver;
 use log::{error, info, warn};
 
 use crate::client::shared::Shared;
-use crate::client::state::FileNo;
 use crate::client::{FetchError, FileReport};
 use crate::content::{Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::store::{PartialFile, Shelved, stamp_of};
+use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
 
 /// What the disk threads do.

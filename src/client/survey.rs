@@ -10,7 +10,7 @@ use log::{debug, warn};
 
 use crate::client::crew::Crew;
 use crate::client::error::weigh_refusal;
-use crate::client::peer_pool::{PeerKey, PeerPool};
+use crate::client::peer_pool::PeerPool;
 use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
 use crate::content::{FileId, Pattern, RelPath, Root};
@@ -19,7 +19,7 @@ use crate::limits::{
     CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RESOLVE_MAX, RETRY_MIN,
 };
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
-use crate::swarm::PeerRecord;
+use crate::swarm::{PeerKey, PeerRecord};
 
 /// A peer that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod pace;
 mod peer_table;
 mod picker;
 mod reputation;
+mod schedule;
 
 pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
@@ -16,3 +17,7 @@ pub use pace::{Outgoing, Pace, Way};
 pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
 pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
 pub use reputation::{Meter, Reputation, Window};
+pub use schedule::{Chunks, FileNo, Held, Schedule, Work};
+
+/// A node: one key may have several at once.
+pub type PeerKey = (crate::identity::PeerId, u64);

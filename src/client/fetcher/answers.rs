@@ -8,12 +8,12 @@ use log::{debug, error};
 
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
-use crate::client::state::{Chunks, FileNo, Held, Work};
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
 use crate::net::StreamError;
 use crate::proto::{ChunkRef, Delta, Holding, LayerRange, Request, Status, decode_body};
 use crate::store::PartialFile;
+use crate::swarm::{Chunks, FileNo, Held, Work};
 
 impl Fetcher<'_> {
     pub(super) fn receive_chunk(

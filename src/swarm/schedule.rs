@@ -1,4 +1,4 @@
-//! What a download knows and decides: files, who holds them, what is asked of whom. Pure: no I/O, threads or clock.
+//! What a download knows and decides: files, who holds them, what is asked of whom.
 //!
 //! `F` is whatever goes with an open file (tests use nothing). Files of several chunks each have a picker; the
 //! one-chunk files are together the "chunks" of one further picker.
@@ -6,20 +6,19 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use crate::client::peer_pool::PeerKey;
 use crate::content::{Bitfield, FileId, Geometry};
 use crate::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, LOCATE_FILES_MAX, LOCATE_POLL};
-use crate::swarm::{ChunkPicker, ChunkState, PeerHandle};
+use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
 
 mod work;
 
-pub(crate) use work::Work;
+pub use work::Work;
 
 /// Number of a file in a download.
-pub(crate) type FileNo = u32;
+pub type FileNo = u32;
 
 /// The state of a download.
-pub(crate) struct State<F> {
+pub struct Schedule<F> {
     files: Vec<File<F>>,
     by_key: HashMap<PeerKey, PeerHandle>,
     /// Unfinished files that each peer holds something of.
@@ -50,7 +49,7 @@ struct File<F> {
 
 /// How much of a file a peer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
+pub enum Held {
     /// All of it.
     Whole,
     /// What its picker knows, as of that revision; asked when.
@@ -75,14 +74,14 @@ enum Phase<F> {
     Done,
 }
 
-impl<F: Clone> State<F> {
+impl<F: Clone> Schedule<F> {
     /// A download of `ids`, which are all different. Nothing is asked before [`checked`](Self::checked).
-    pub(crate) fn new(ids: &[FileId], seed: u64) -> Self {
+    pub fn new(ids: &[FileId], seed: u64) -> Self {
         let files = ids.iter().map(|&id| File { id, holders: Vec::new(), phase: Phase::Unchecked });
         let small_files: Vec<FileNo> = (0..).zip(ids).filter(|(_, id)| is_small(id)).map(|(no, _)| no).collect();
         // Everything counts as had until it is known to be wanted.
         let small = ChunkPicker::resuming(&Bitfield::full(small_files.len() as u32), seed);
-        State {
+        Schedule {
             files: files.collect(),
             by_key: HashMap::new(),
             useful: Vec::new(),
@@ -100,7 +99,7 @@ impl<F: Clone> State<F> {
     }
 
     /// The number of a peer; `None` when there are too many.
-    pub(crate) fn peer(&mut self, key: PeerKey) -> Option<PeerHandle> {
+    pub fn peer(&mut self, key: PeerKey) -> Option<PeerHandle> {
         if let Some(&handle) = self.by_key.get(&key) {
             return Some(handle);
         }
@@ -111,12 +110,12 @@ impl<F: Clone> State<F> {
     }
 
     /// The identity of a file.
-    pub(crate) fn id(&self, file: FileNo) -> FileId {
+    pub fn id(&self, file: FileNo) -> FileId {
         self.files[file as usize].id
     }
 
     /// The file is there already (`here`), or is to be fetched; an empty one is only to be written.
-    pub(crate) fn checked(&mut self, file: FileNo, here: bool) {
+    pub fn checked(&mut self, file: FileNo, here: bool) {
         let at = &mut self.files[file as usize];
         if !matches!(at.phase, Phase::Unchecked) {
             return;
@@ -139,7 +138,7 @@ impl<F: Clone> State<F> {
     }
 
     /// What `peer` holds of a file, as it says itself. Partial holders are asked for details in time.
-    pub(crate) fn set_held(&mut self, file: FileNo, peer: PeerHandle, held: Held) {
+    pub fn set_held(&mut self, file: FileNo, peer: PeerHandle, held: Held) {
         let Some(at) = self.files.get_mut(file as usize) else { return };
         if matches!(at.phase, Phase::Done | Phase::Finishing) || (is_small(&at.id) && held != Held::Whole) {
             return;
@@ -162,7 +161,7 @@ impl<F: Clone> State<F> {
     }
 
     /// A partial holder told which chunks it has.
-    pub(crate) fn set_chunks(&mut self, file: FileNo, peer: PeerHandle, revision: u64, chunks: Chunks<'_>) {
+    pub fn set_chunks(&mut self, file: FileNo, peer: PeerHandle, revision: u64, chunks: Chunks<'_>) {
         let at = &mut self.files[file as usize];
         let Some((_, held @ Held::Partial(..))) = at.holders.iter_mut().find(|h| h.0 == peer) else { return };
         let Phase::Chunks(picker, _) = &mut at.phase else { return };
@@ -180,7 +179,7 @@ impl<F: Clone> State<F> {
     }
 
     /// `peer` does not hold the file (any more). What was asked of it is asked of others.
-    pub(crate) fn not_held(&mut self, file: FileNo, peer: PeerHandle) {
+    pub fn not_held(&mut self, file: FileNo, peer: PeerHandle) {
         let at = &mut self.files[file as usize];
         let Some(pos) = at.holders.iter().position(|h| h.0 == peer) else { return };
         at.holders.swap_remove(pos);
@@ -196,7 +195,7 @@ impl<F: Clone> State<F> {
     }
 
     /// `peer` holds nothing any more: it lied, left, or is not trusted any more.
-    pub(crate) fn forget(&mut self, peer: PeerHandle) {
+    pub fn forget(&mut self, peer: PeerHandle) {
         for file in 0..self.files.len() as FileNo {
             self.not_held(file, peer);
         }
@@ -204,7 +203,7 @@ impl<F: Clone> State<F> {
     }
 
     /// Whether a chunk is still wanted, as others may have been quicker.
-    pub(crate) fn is_wanted(&self, file: FileNo, chunk: u32) -> bool {
+    pub fn is_wanted(&self, file: FileNo, chunk: u32) -> bool {
         match &self.files[file as usize].phase {
             Phase::Chunks(picker, _) => picker.state(chunk) != Some(ChunkState::Have),
             Phase::Small(slot) => self.small.state(*slot) != Some(ChunkState::Have),
@@ -213,7 +212,7 @@ impl<F: Clone> State<F> {
     }
 
     /// A whole list of digests came. True for the first one: it is to be checked and the file to be opened.
-    pub(crate) fn layer_came(&mut self, file: FileNo) -> bool {
+    pub fn layer_came(&mut self, file: FileNo) -> bool {
         let at = &mut self.files[file as usize];
         let first = matches!(at.phase, Phase::Layer(_));
         if first {
@@ -223,12 +222,12 @@ impl<F: Clone> State<F> {
     }
 
     /// The list of digests was wrong.
-    pub(crate) fn layer_was_wrong(&mut self, file: FileNo) {
+    pub fn layer_was_wrong(&mut self, file: FileNo) {
         self.files[file as usize].phase = Phase::Layer(Vec::new());
     }
 
     /// The partial file is open and has these chunks. True when it is whole already and only to be finished.
-    pub(crate) fn opened(&mut self, file: FileNo, open: F, have: &Bitfield) -> bool {
+    pub fn opened(&mut self, file: FileNo, open: F, have: &Bitfield) -> bool {
         let at = &mut self.files[file as usize];
         self.seed = self.seed.wrapping_add(1);
         let mut picker = ChunkPicker::resuming(have, self.seed);
@@ -245,7 +244,7 @@ impl<F: Clone> State<F> {
 
     /// A verified chunk was written. `(fresh, whole)`: whether it was still wanted; whether the file is now whole and
     /// to be finished.
-    pub(crate) fn chunk_came(&mut self, file: FileNo, chunk: u32, peer: PeerHandle, now: Instant) -> (bool, bool) {
+    pub fn chunk_came(&mut self, file: FileNo, chunk: u32, peer: PeerHandle, now: Instant) -> (bool, bool) {
         let at = &mut self.files[file as usize];
         let Phase::Chunks(picker, _) = &mut at.phase else { return (false, false) };
         let fresh = picker.complete(chunk, peer, now).fresh;
@@ -258,7 +257,7 @@ impl<F: Clone> State<F> {
 
     /// A verified one-chunk file came. True if it was still wanted and is to be written; its bytes are given back by
     /// [`small_written`](Self::small_written), those of a surplus one here.
-    pub(crate) fn small_came(&mut self, file: FileNo, peer: PeerHandle, now: Instant) -> bool {
+    pub fn small_came(&mut self, file: FileNo, peer: PeerHandle, now: Instant) -> bool {
         let at = &mut self.files[file as usize];
         let fresh = match at.phase {
             Phase::Small(slot) => self.small.complete(slot, peer, now).fresh,
@@ -274,7 +273,7 @@ impl<F: Clone> State<F> {
     }
 
     /// A one-chunk or empty file was written.
-    pub(crate) fn small_written(&mut self, file: FileNo) {
+    pub fn small_written(&mut self, file: FileNo) {
         if self.id(file).len > 0 {
             self.small_len -= small_weight(self.id(file).len);
         }
@@ -283,7 +282,7 @@ impl<F: Clone> State<F> {
     }
 
     /// The file is whole and in place.
-    pub(crate) fn finished(&mut self, file: FileNo) {
+    pub fn finished(&mut self, file: FileNo) {
         let at = &mut self.files[file as usize];
         if matches!(at.phase, Phase::Done) {
             return;
@@ -322,17 +321,17 @@ impl<F: Clone> State<F> {
     }
 
     /// Files that are not done.
-    pub(crate) fn unfinished(&self) -> usize {
+    pub fn unfinished(&self) -> usize {
         self.unfinished
     }
 
     /// Unfinished files that `peer` holds something of.
-    pub(crate) fn useful(&self, peer: PeerHandle) -> u32 {
+    pub fn useful(&self, peer: PeerHandle) -> u32 {
         self.useful.get(peer.0 as usize).copied().unwrap_or(0)
     }
 
     /// Unfinished files, and who holds each.
-    pub(crate) fn pending(&self) -> impl Iterator<Item = (FileNo, FileId, usize)> + '_ {
+    pub fn pending(&self) -> impl Iterator<Item = (FileNo, FileId, usize)> + '_ {
         (0..)
             .zip(&self.files)
             .filter(|(_, f)| !matches!(f.phase, Phase::Done))
@@ -340,22 +339,22 @@ impl<F: Clone> State<F> {
     }
 
     /// Peers that hold something of unfinished files.
-    pub(crate) fn holders(&self) -> Vec<PeerHandle> {
+    pub fn holders(&self) -> Vec<PeerHandle> {
         (0..).zip(&self.useful).filter(|(_, n)| **n > 0).map(|(at, _)| PeerHandle(at)).collect()
     }
 
     /// Whether any of `peers` holds something of an unfinished file.
-    pub(crate) fn is_held_by(&self, file: FileNo, peers: &HashSet<PeerHandle>) -> bool {
+    pub fn is_held_by(&self, file: FileNo, peers: &HashSet<PeerHandle>) -> bool {
         self.files[file as usize].holders.iter().any(|h| peers.contains(&h.0))
     }
 
     /// `peer` fetches files itself and does not announce those that it comes to hold: it is asked from time to time.
-    pub(crate) fn grows(&mut self, peer: PeerHandle, now: Instant) {
+    pub fn grows(&mut self, peer: PeerHandle, now: Instant) {
         self.growing.entry(peer).or_insert((now + LOCATE_POLL, 0));
     }
 
     /// Which files to ask `peer` for once more, if it is time to: one request of those that it did not hold, in turn.
-    pub(crate) fn relocate(&mut self, peer: PeerHandle, now: Instant) -> Option<Vec<(FileNo, FileId)>> {
+    pub fn relocate(&mut self, peer: PeerHandle, now: Instant) -> Option<Vec<(FileNo, FileId)>> {
         let &(at, from) = self.growing.get(&peer).filter(|next| next.0 <= now)?;
         let len = self.files.len() as FileNo;
         let lacking = |&no: &FileNo| {
@@ -371,7 +370,7 @@ impl<F: Clone> State<F> {
     }
 
     /// Lets go of the files that are open, and returns them.
-    pub(crate) fn close_all(&mut self) -> Vec<F> {
+    pub fn close_all(&mut self) -> Vec<F> {
         let open = self.files.iter_mut().filter(|f| matches!(f.phase, Phase::Chunks(..)));
         let taken = open.filter_map(|f| match std::mem::replace(&mut f.phase, Phase::Waiting) {
             Phase::Chunks(_, open) => Some(open),
@@ -381,7 +380,7 @@ impl<F: Clone> State<F> {
     }
 
     /// Whether the disk still works on something: files to check, to open or to finish.
-    pub(crate) fn disk_is_busy(&self) -> bool {
+    pub fn disk_is_busy(&self) -> bool {
         self.writing > 0
             || self.next < self.files.len() as FileNo
                 && matches!(self.files[self.next as usize].phase, Phase::Unchecked)
@@ -390,7 +389,7 @@ impl<F: Clone> State<F> {
 }
 
 /// What a partial holder says it has.
-pub(crate) enum Chunks<'a> {
+pub enum Chunks<'a> {
     /// Everything by now.
     All,
     /// Exactly these.
@@ -400,7 +399,7 @@ pub(crate) enum Chunks<'a> {
 }
 
 /// Whether a file is fetched in one request, without a list of digests.
-pub(crate) fn is_small(id: &FileId) -> bool {
+fn is_small(id: &FileId) -> bool {
     !Geometry::new(id.len).needs_layer()
 }
 

@@ -18,8 +18,8 @@ fn key(n: u8) -> PeerKey {
 }
 
 /// A state whose files are all wanted and held whole by `peers` peers.
-fn state(lens: &[u64], peers: u8) -> (State<()>, Vec<PeerHandle>) {
-    let mut s = State::new(&ids(lens), 1);
+fn state(lens: &[u64], peers: u8) -> (Schedule<()>, Vec<PeerHandle>) {
+    let mut s = Schedule::new(&ids(lens), 1);
     let handles: Vec<_> = (0..peers).map(|n| s.peer(key(n)).unwrap()).collect();
     for file in 0..lens.len() as FileNo {
         handles.iter().for_each(|&h| s.set_held(file, h, Held::Whole));
@@ -28,7 +28,7 @@ fn state(lens: &[u64], peers: u8) -> (State<()>, Vec<PeerHandle>) {
     (s, handles)
 }
 
-fn open(s: &mut State<()>, file: FileNo) {
+fn open(s: &mut Schedule<()>, file: FileNo) {
     assert!(s.layer_came(file));
     let count = Geometry::new(s.id(file).len).chunk_count();
     assert!(!s.opened(file, (), &Bitfield::empty(count)));
@@ -83,7 +83,7 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
 
 #[test]
 fn files_wait_for_their_check_and_are_started_in_order() {
-    let mut s: State<()> = State::new(&ids(&[2 * CHUNK, 2 * CHUNK, 10, 0]), 1);
+    let mut s: Schedule<()> = Schedule::new(&ids(&[2 * CHUNK, 2 * CHUNK, 10, 0]), 1);
     let p = s.peer(key(1)).unwrap();
     (0..4).for_each(|f| s.set_held(f, p, Held::Whole));
     let now = Instant::now();
@@ -113,7 +113,7 @@ fn a_liar_holds_nothing_and_its_chunks_are_asked_of_others() {
     assert!(s.pending().all(|(_, _, holders)| holders == 1));
 }
 
-fn open_by(s: &mut State<()>, peer: PeerHandle, now: Instant) {
+fn open_by(s: &mut Schedule<()>, peer: PeerHandle, now: Instant) {
     while let Some(work) = s.next_work(peer, now, true) {
         match work {
             Work::Layer { file, .. } => open(s, file),
@@ -183,7 +183,7 @@ fn a_hung_peer_does_not_stall_the_end() {
 fn who_comes_to_hold_more_is_asked_again_in_turn() {
     let n = LOCATE_FILES_MAX + 10;
     let ids: Vec<FileId> = (1..=n as u64).map(|len| FileId { root: Root(Digest([1; 32])), len }).collect();
-    let mut s: State<()> = State::new(&ids, 1);
+    let mut s: Schedule<()> = Schedule::new(&ids, 1);
     let p = s.peer(key(9)).unwrap();
     let now = Instant::now();
     assert_eq!(s.relocate(p, now + LOCATE_POLL), None, "it tells by itself");

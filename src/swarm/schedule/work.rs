@@ -2,27 +2,59 @@
 
 use std::time::Instant;
 
-use crate::client::state::{File, FileNo, Held, Phase, State, small_weight};
 use crate::content::{ChunkIndex, FileId, Geometry};
 use crate::limits::{HAVE_POLL, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
+use crate::swarm::schedule::{File, FileNo, Held, Phase, Schedule, small_weight};
 use crate::swarm::{ChunkPicker, PeerHandle};
 
 /// Something to ask a peer for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Work<F> {
+pub enum Work<F> {
     /// A chunk of a file of several.
-    Chunk { file: FileNo, id: FileId, index: ChunkIndex, len: u32, open: F },
+    Chunk {
+        /// Its number.
+        file: FileNo,
+        /// Its identity.
+        id: FileId,
+        /// The chunk.
+        index: ChunkIndex,
+        /// Bytes of the chunk.
+        len: u32,
+        /// What goes with the open file.
+        open: F,
+    },
     /// A file of one chunk.
-    Small { file: FileNo, id: FileId, index: ChunkIndex, len: u32 },
+    Small {
+        /// Its number.
+        file: FileNo,
+        /// Its identity.
+        id: FileId,
+        /// The chunk.
+        index: ChunkIndex,
+        /// Bytes of the chunk.
+        len: u32,
+    },
     /// The whole list of digests.
-    Layer { file: FileNo, id: FileId },
+    Layer {
+        /// Its number.
+        file: FileNo,
+        /// Its identity.
+        id: FileId,
+    },
     /// Which chunks it holds by now.
-    Have { file: FileNo, id: FileId, revision: u64 },
+    Have {
+        /// Its number.
+        file: FileNo,
+        /// Its identity.
+        id: FileId,
+        /// What is known already.
+        revision: u64,
+    },
 }
 
-impl<F: Clone> State<F> {
+impl<F: Clone> Schedule<F> {
     /// What to ask `peer` for next; with `late`, also what others were asked for and do not send.
-    pub(crate) fn next_work(&mut self, peer: PeerHandle, now: Instant, late: bool) -> Option<Work<F>> {
+    pub fn next_work(&mut self, peer: PeerHandle, now: Instant, late: bool) -> Option<Work<F>> {
         if self.useful.get(peer.0 as usize).is_none_or(|&n| n == 0) {
             return None;
         }
@@ -101,7 +133,7 @@ impl<F: Clone> State<F> {
     }
 
     /// The work cannot be done by `peer` now; others may.
-    pub(crate) fn give_back(&mut self, work: &Work<F>, peer: PeerHandle) {
+    pub fn give_back(&mut self, work: &Work<F>, peer: PeerHandle) {
         match work {
             Work::Chunk { file, index, .. } => {
                 if let Phase::Chunks(picker, _) = &mut self.files[*file as usize].phase {
@@ -124,7 +156,7 @@ impl<F: Clone> State<F> {
     }
 
     /// Bytes that `peer` could be asked for at once, roughly: whether a further connection could help.
-    pub(crate) fn backlog(&self, peer: PeerHandle) -> u64 {
+    pub fn backlog(&self, peer: PeerHandle) -> u64 {
         let chunks = self.active.iter().map(|&file| match &self.files[file as usize] {
             File { phase: Phase::Chunks(picker, _), id, .. } => {
                 picker.wanted_of(peer) as u64 * Geometry::new(id.len).chunk_len()
