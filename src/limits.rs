@@ -160,8 +160,10 @@ pub const LOCATE_FILES_MAX: usize = 512;
 pub const LIST_CHECK_ENTRIES: usize = 128;
 /// Bytes after which a `List` page ends.
 pub const LIST_PAGE_LEN: usize = 256 * KIB;
-/// Most chunks that the body of `Any` speaks of.
-pub const ANY_CHUNKS_MAX: u32 = 8 * REQUEST_BODY_LEN_MAX as u32;
+/// Most chunks that an `Any` names.
+pub const ANY_CHUNKS_MAX: usize = 32;
+/// Most new chunks that the head of a chunk tells of; further ones come with the next.
+pub const NEWS_MAX: usize = 256;
 /// Longest free text in a frame (a reason, an agent name), in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
 /// TCP connect is given up after so long.
@@ -274,10 +276,15 @@ pub const SMALL_FILES_LEN_MAX: u64 = 8 * MIB as u64;
 pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
 /// A second peer is asked for a list of digests that has been awaited for so long.
 pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
-/// How often a peer that is still fetching a file is asked which chunks it has.
-pub const HAVE_POLL: Duration = Duration::from_secs(1);
-/// How often a peer that held nothing is asked again.
-pub const LOCATE_POLL: Duration = Duration::from_secs(3);
+/// A peer that is still fetching a file, and has no chunk of it that is lacked, is asked what it has by now after so
+/// long, then after twice as long each time that there is nothing new.
+pub const HAVE_POLL_MIN: Duration = Duration::from_millis(50);
+/// Longest time between two such questions.
+pub const HAVE_POLL_MAX: Duration = Duration::from_secs(1);
+/// A peer that held nothing is asked again after so long, then after twice as long each time that it still does not.
+pub const LOCATE_POLL_MIN: Duration = Duration::from_millis(100);
+/// Longest time between two such questions.
+pub const LOCATE_POLL_MAX: Duration = Duration::from_secs(3);
 /// A download fails after so long without a byte.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -384,6 +391,8 @@ const _: () = {
     // The whole list of chunk digests fits one budgeted answer body.
     assert!(CHUNKS_MAX * 32 <= RESPONSE_BODY_LEN_MAX as u64);
     assert!(LAYER_DIGESTS_PER_ANSWER_MAX as usize * 32 <= RESPONSE_BODY_LEN_MAX);
+    // Numbers take five bytes at most.
+    assert!(NEWS_MAX * 5 + 256 <= FRAME_HEADER_LEN_MAX);
     // A request always fits the unanswered budget, so a dialer can always make progress.
     assert!(8 + FRAME_HEADER_LEN_MAX + REQUEST_BODY_LEN_MAX <= UNANSWERED_LEN_MAX);
     // 44 bytes are the longest postcard form of a `FileId`.

@@ -16,7 +16,7 @@ use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::shared::Shared;
 use crate::client::{FetchError, Report};
-use crate::limits::{CONNECTIONS_PER_PEER_MAX, DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL};
+use crate::limits::{CONNECTIONS_PER_PEER_MAX, DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN};
 use crate::swarm::{PeerHandle, PeerRecord, Reputation};
 
 mod outcome;
@@ -42,6 +42,8 @@ struct Known {
     connections: usize,
     /// When it is to be asked which files it holds; `None`: that is known, for its present revision.
     locate_at: Option<Instant>,
+    /// How long it is left alone when it held nothing.
+    locate_wait: Duration,
     located_revision: u64,
     last: Last,
     growth: Growth,
@@ -170,6 +172,7 @@ impl Driver {
             let known = self.peers.entry(handle).or_insert_with(|| Known {
                 // Those that are known to hold something were asked already.
                 locate_at: (state.useful(handle) == 0).then_some(now),
+                locate_wait: LOCATE_POLL_MIN,
                 located_revision: record.revision,
                 record: record.clone(),
                 reputation: Reputation::default(),
@@ -325,7 +328,10 @@ impl Driver {
                 known.last = Last::Answered;
                 known.reputation.succeeded();
                 if useful == 0 {
-                    known.locate_at.get_or_insert(if ended.located { now + LOCATE_POLL } else { now });
+                    known.locate_at.get_or_insert(if ended.located { now + known.locate_wait } else { now });
+                    known.locate_wait = (known.locate_wait * 2).min(LOCATE_POLL_MAX);
+                } else {
+                    known.locate_wait = LOCATE_POLL_MIN;
                 }
             }
             End::Stopped => {}

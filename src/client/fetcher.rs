@@ -13,7 +13,7 @@ use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
     CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
-use crate::proto::{ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
+use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
 use crate::swarm::{FileNo, Work};
 use crate::swarm::{PeerHandle, Window};
@@ -177,6 +177,7 @@ impl<'a> Fetcher<'a> {
                 let Some(work) = state.next_work(self.handle, now, late) else { break };
                 let (unit, wire_len) = match &work {
                     Work::Chunk { id, len, .. } => (Geometry::new(id.len).chunk_len(), *len as u64),
+                    Work::Any { id, .. } => (Geometry::new(id.len).chunk_len(), Geometry::new(id.len).chunk_len()),
                     Work::Small { len, .. } => (SMALL_UNIT, *len as u64),
                     Work::Layer { id, .. } => (SMALL_UNIT, Geometry::new(id.len).chunk_count() as u64 * 32),
                     Work::Have { .. } => (SMALL_UNIT, 0),
@@ -212,9 +213,19 @@ impl<'a> Fetcher<'a> {
 
     fn push_work(&mut self, work: Work<Arc<PartialFile>>, now: Instant, alone: bool) {
         match &work {
-            Work::Chunk { id, index, len, .. } | Work::Small { id, index, len, .. } => {
+            Work::Chunk { id, index, len, since, .. } => {
                 self.in_flight += *len as u64;
-                let request = Request::Chunk(ChunkRef { file: *id, index: index.get() });
+                let chunk = ChunkRef { file: *id, index: index.get() };
+                self.push(&Request::Chunk(ChunkAsk { chunk, since: *since }), What::Work(work), now, alone);
+            }
+            Work::Small { id, index, len, .. } => {
+                self.in_flight += *len as u64;
+                let chunk = ChunkRef { file: *id, index: index.get() };
+                self.push(&Request::Chunk(ChunkAsk { chunk, since: 0 }), What::Work(work), now, alone);
+            }
+            Work::Any { id, chunks, .. } => {
+                self.in_flight += Geometry::new(id.len).chunk_len();
+                let request = Request::Any(Since { file: *id, revision: 0 }, chunks.clone());
                 self.push(&request, What::Work(work), now, alone);
             }
             Work::Have { id, revision, .. } => {
@@ -246,6 +257,7 @@ impl<'a> Fetcher<'a> {
         let Some(front) = self.pending.front() else { return Ok(None) };
         let (kind, body_max) = match &front.what {
             What::Work(Work::Chunk { len, .. } | Work::Small { len, .. }) => (Kind::Chunk, *len as usize + 1),
+            What::Work(Work::Any { id, .. }) => (Kind::Any, Geometry::new(id.len).chunk_len() as usize + 1),
             What::Work(Work::Have { .. }) => (Kind::Have, RESPONSE_BODY_LEN_MAX),
             What::Work(Work::Layer { .. }) => (Kind::Layer, 0),
             What::Layer(_, range, _) => (Kind::Layer, range.count as usize * 32),
@@ -253,7 +265,7 @@ impl<'a> Fetcher<'a> {
         };
         let idle = self.shared.idle();
         let (status, body_len) = self.session.receive_head(kind, body_max, Instant::now() + idle)?;
-        if status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Layer) {
+        if status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Any | Kind::Layer) {
             self.shared.tally.heard();
         }
         if front.alone {
@@ -267,6 +279,18 @@ impl<'a> Fetcher<'a> {
         self.unanswered -= asked.request_len;
         match asked.what {
             What::Work(work @ (Work::Chunk { .. } | Work::Small { .. })) => {
+                let outcome = self.receive_chunk(&work, status, body_len);
+                if !matches!(outcome, Ok(None)) {
+                    self.shared.state().give_back(&work, self.handle);
+                }
+                outcome
+            }
+            What::Work(work @ Work::Any { .. }) => {
+                let chosen = self.receive_chosen(&work, status, body_len, asked.sent);
+                let Ok(Some(work)) = chosen else {
+                    self.shared.state().give_back(&work, self.handle);
+                    return chosen.map(|_| None);
+                };
                 let outcome = self.receive_chunk(&work, status, body_len);
                 if !matches!(outcome, Ok(None)) {
                     self.shared.state().give_back(&work, self.handle);
@@ -309,7 +333,7 @@ impl<'a> Fetcher<'a> {
         for asked in self.pending.drain(..) {
             match asked.what {
                 What::Work(work) => {
-                    redirected += matches!(work, Work::Chunk { .. } | Work::Small { .. }) as u64;
+                    redirected += matches!(work, Work::Chunk { .. } | Work::Any { .. } | Work::Small { .. }) as u64;
                     state.give_back(&work, self.handle);
                 }
                 What::Layer(file, range, _) => state.give_back(&Work::Layer { file, id: range.file }, self.handle),
@@ -330,7 +354,7 @@ const LATE_MAX: usize = 2;
 /// How long a connection without work waits before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// No request but `Locate` is longer.
-const REQUEST_LEN: usize = 128;
+const REQUEST_LEN: usize = 256;
 /// The longest postcard form of a `FileId`.
 const FILE_ID_LEN_MAX: usize = 44;
 /// The longest postcard form of a `Holding`.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{FileId, RelPath};
-use crate::limits::{FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, TEXT_LEN_MAX};
+use crate::limits::{ANY_CHUNKS_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, TEXT_LEN_MAX};
 use crate::proto::frame::{FRAME_PREFIX_LEN, FramePrefix, Kind, Status};
 
 /// A request with its body decoded.
@@ -21,11 +21,12 @@ pub enum Request {
     Locate(Vec<FileId>),
     /// Chunk digests; the body of the answer is 32 bytes each.
     Layer(LayerRange),
-    /// One chunk; the body is its bytes and one trailer byte, [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
-    Chunk(ChunkRef),
-    /// One chunk of those that the asker lacks, the one that the holder has sent least; the header of the answer is
-    /// a [`ChunkRef`], the body as for `Chunk`.
-    Any(Any, Vec<u8>),
+    /// One chunk; the header of the answer is [`Given`], the body the bytes of the chunk and one trailer byte,
+    /// [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
+    Chunk(ChunkAsk),
+    /// One of these chunks, the one that the holder has sent least; answered as `Chunk`. The chunks are a postcard
+    /// body.
+    Any(Since, Vec<u32>),
     /// Which chunks are held; answered by [`Delta`] in a postcard body.
     Have(Since),
     /// This chunk, served on this connection, did not match its digest. The answer has no content.
@@ -119,7 +120,7 @@ pub struct LayerRange {
     pub count: u32,
 }
 
-/// One chunk of one file: header of `Chunk` and `Bad`, and of the answers to `Chunk` and `Any`.
+/// One chunk of one file: header of `Bad`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRef {
     /// The file.
@@ -128,21 +129,30 @@ pub struct ChunkRef {
     pub index: u32,
 }
 
-/// Header of `Any`; the body is a bitfield of what the asker lacks, from chunk `first` on.
+/// Header of `Chunk`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Any {
-    /// The file.
-    pub file: FileId,
-    /// Chunk of the first bit of the body, a multiple of 8.
-    pub first: u32,
+pub struct ChunkAsk {
+    /// The chunk.
+    pub chunk: ChunkRef,
+    /// The revision of the last [`Delta`] of that file; 0 for none, and then no news are wanted.
+    pub since: u64,
 }
 
-/// Header of `Have`.
+/// Header of the answer to `Chunk` and `Any`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Which chunk the body is.
+    pub chunk: ChunkRef,
+    /// What else came since the revision that the request named; so no further messages are needed while chunks flow.
+    pub news: Option<Delta>,
+}
+
+/// Header of `Have` and `Any`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Since {
     /// The file.
     pub file: FileId,
-    /// The revision of the last [`Delta`]; 0 for none.
+    /// The revision of the last [`Delta`]; 0 for none (`Any`: and then no news are wanted).
     pub revision: u64,
 }
 
@@ -243,7 +253,13 @@ impl Request {
             }
             Kind::Layer => Request::Layer(decode_header(header, "Layer")?),
             Kind::Chunk => Request::Chunk(decode_header(header, "Chunk")?),
-            Kind::Any => Request::Any(decode_header(header, "Any")?, body.to_vec()),
+            Kind::Any => {
+                let chunks: Vec<u32> = decode_body(body, "Any")?;
+                if chunks.len() > ANY_CHUNKS_MAX {
+                    return Err(MessageError::TooLarge("Any"));
+                }
+                Request::Any(decode_header(header, "Any")?, chunks)
+            }
             Kind::Have => Request::Have(decode_header(header, "Have")?),
             Kind::Bad => Request::Bad(decode_header(header, "Bad")?),
             Kind::Peers => Request::Peers(decode_header(header, "Peers")?),
@@ -259,8 +275,9 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Request::List(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Locate(files) => encode_frame(kind, Status::Ok, &(), &encode_body(files), out),
         Request::Layer(h) => encode_frame(kind, Status::Ok, h, &[], out),
-        Request::Chunk(h) | Request::Bad(h) => encode_frame(kind, Status::Ok, h, &[], out),
-        Request::Any(h, body) => encode_frame(kind, Status::Ok, h, body, out),
+        Request::Chunk(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Bad(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Any(h, chunks) => encode_frame(kind, Status::Ok, h, &encode_body(chunks), out),
         Request::Have(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Peers(h) => encode_frame(kind, Status::Ok, h, &[], out),
     }
@@ -328,8 +345,8 @@ mod tests {
             Request::List(ListFrom { pattern: "*".into(), after: "a/b".into(), revision: 9 }),
             Request::Locate(vec![file(2); LOCATE_FILES_MAX]),
             Request::Layer(LayerRange { file: file(3), first: 1, count: 2 }),
-            Request::Chunk(chunk),
-            Request::Any(Any { file: file(4), first: 8 }, vec![0xa5; 100]),
+            Request::Chunk(ChunkAsk { chunk, since: u64::MAX }),
+            Request::Any(Since { file: file(4), revision: 8 }, vec![u32::MAX; ANY_CHUNKS_MAX]),
             Request::Have(Since { file: file(5), revision: 7 }),
             Request::Bad(chunk),
             Request::Peers(Some(file(6))),

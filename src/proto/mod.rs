@@ -8,6 +8,7 @@ mod message;
 pub use announce::{Announce, AnnounceError, Flags, SignedAnnounce};
 pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
 pub use message::{
-    Any, ChunkRef, Delta, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead, PeerHint, Problem,
-    Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head, encode_request,
+    ChunkAsk, ChunkRef, Delta, Given, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead, PeerHint,
+    Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,
+    encode_request,
 };

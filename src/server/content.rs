@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
+use crate::proto::Delta;
 use crate::runtime::Latest;
 use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
 
@@ -16,6 +17,12 @@ pub(crate) trait Content: Send + Sync {
 
     /// How much of a file there is.
     fn held(&self, id: &FileId) -> Held;
+
+    /// What somebody who knows the state `since` of a file is to be told; `None` when nothing is held or new.
+    fn delta(&self, id: &FileId, since: u64) -> Option<Delta>;
+
+    /// The same in few words: at most `max` new chunks, and nothing to who knows nothing.
+    fn news(&self, id: &FileId, since: u64, max: usize) -> Option<Delta>;
 
     /// Chunk digests of a file that is held, if all of that range are known.
     fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>>;
@@ -81,6 +88,14 @@ impl Content for Sources {
         }
     }
 
+    fn delta(&self, id: &FileId, since: u64) -> Option<Delta> {
+        self.tell(id, |file| file.delta(since))
+    }
+
+    fn news(&self, id: &FileId, since: u64, max: usize) -> Option<Delta> {
+        self.tell(id, |file| file.news(since, max))
+    }
+
     fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>> {
         let from_manifest = |m: &Manifest| {
             let first = first as usize;
@@ -137,6 +152,19 @@ impl Content for Sources {
                 true
             }
             _ => withdrawn,
+        }
+    }
+}
+
+impl Sources {
+    /// What is there of a file: all of it, or what `of_partial` says.
+    fn tell(&self, id: &FileId, of_partial: impl FnOnce(&PartialFile) -> Option<Delta>) -> Option<Delta> {
+        if self.catalogue.get().find(id).next().is_some() {
+            return Some(Delta::Whole);
+        }
+        match self.shelf.get(id)? {
+            Shelved::Whole(..) => Some(Delta::Whole),
+            Shelved::Partial(file) => of_partial(&file),
         }
     }
 }

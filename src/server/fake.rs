@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex};
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, Digest, Entry, FileId, Geometry, RelPath, Root, Stamp, merkle};
 use crate::identity::PeerId;
-use crate::proto::{Hello, PeerHint};
+use crate::proto::{Delta, Hello, PeerHint};
 use crate::server::content::{Absent, ChunkBody, Content, Held};
 use crate::server::roster::Roster;
+use crate::swarm::Arrivals;
 
 /// Files in memory, one of them perhaps held only in part, one perhaps gone from the disk.
 #[derive(Default)]
 pub(crate) struct Files {
     catalogue: Arc<Catalogue>,
     bytes: HashMap<FileId, Arc<Vec<u8>>>,
-    partly: HashMap<FileId, Bitfield>,
+    partly: HashMap<FileId, Arrivals>,
     pub(crate) gone: Option<FileId>,
     pub(crate) unreadable: Option<FileId>,
     pub(crate) changing: Option<FileId>,
@@ -44,7 +45,7 @@ impl Files {
         let mut have = Bitfield::empty(geometry.chunk_count());
         chunks.iter().for_each(|i| assert!(have.insert(geometry.chunk(*i).unwrap())));
         self.bytes.insert(id, Arc::new(bytes));
-        self.partly.insert(id, have);
+        self.partly.insert(id, Arrivals::new(have));
         self
     }
 }
@@ -56,9 +57,23 @@ impl Content for Files {
 
     fn held(&self, id: &FileId) -> Held {
         match self.partly.get(id) {
-            Some(have) => Held::Partly(have.clone()),
+            Some(came) => Held::Partly(came.have().clone()),
             None if self.bytes.contains_key(id) => Held::Whole,
             None => Held::Nothing,
+        }
+    }
+
+    fn delta(&self, id: &FileId, since: u64) -> Option<Delta> {
+        match self.partly.get(id) {
+            Some(came) => came.delta(since),
+            None => self.bytes.contains_key(id).then_some(Delta::Whole),
+        }
+    }
+
+    fn news(&self, id: &FileId, since: u64, max: usize) -> Option<Delta> {
+        match self.partly.get(id) {
+            Some(came) => came.news(since, max),
+            None => self.bytes.contains_key(id).then_some(Delta::Whole),
         }
     }
 
@@ -75,7 +90,7 @@ impl Content for Files {
             return Err(Absent::Unreadable);
         }
         let bytes = self.bytes.get(id).ok_or(Absent::NotFound)?;
-        if self.partly.get(id).is_some_and(|have| !have.contains(index)) {
+        if self.partly.get(id).is_some_and(|came| !came.have().contains(index)) {
             return Err(Absent::NotFound);
         }
         let span = Geometry::new(id.len).span(index);

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::content::{Bitfield, ChunkIndex, Geometry, Pattern};
+use crate::content::{ChunkIndex, Geometry, Pattern};
 use crate::identity::PeerId;
 use crate::limits::{
-    ANY_CHUNKS_MAX, BAD_REPORTS_PER_MIN, BUSY_RETRY, LAYER_DIGESTS_PER_ANSWER_MAX, SERVED_REMEMBERED, WIRE_VERSION,
+    BAD_REPORTS_PER_MIN, BUSY_RETRY, LAYER_DIGESTS_PER_ANSWER_MAX, NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
 };
 use crate::proto::{
-    Any, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
+    ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
     Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
 };
 use crate::runtime::keystore::Trust;
@@ -145,7 +145,7 @@ impl Handler {
             }
             Request::Layer(range) => self.layer(range, out),
             Request::Chunk(chunk) => self.chunk(asker, chunk, out),
-            Request::Any(any, lacks) => self.any(asker, any, &lacks, out),
+            Request::Any(since, chunks) => self.any(asker, since, &chunks, out),
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(asker, chunk, now, out),
             Request::Peers(file) => {
@@ -232,44 +232,44 @@ impl Handler {
         }
     }
 
-    fn chunk(&self, asker: &mut Asker, chunk: ChunkRef, out: &mut Vec<u8>) -> Next {
+    fn chunk(&self, asker: &mut Asker, ChunkAsk { chunk, since }: ChunkAsk, out: &mut Vec<u8>) -> Next {
         let geometry = Geometry::new(chunk.file.len);
         let Some(index) = geometry.chunk(chunk.index) else {
             return problem(Kind::Chunk, Status::NotFound, "", out);
         };
-        let next = self.send(Kind::Chunk, asker, chunk, index, out);
+        let next = self.send(Kind::Chunk, asker, Since { file: chunk.file, revision: since }, index, out);
         if matches!(next, Next::Body(_)) {
             self.sent.count(&chunk.file, geometry.chunk_count(), chunk.index);
         }
         next
     }
 
-    fn any(&self, asker: &mut Asker, any: Any, lacks: &[u8], out: &mut Vec<u8>) -> Next {
-        let geometry = Geometry::new(any.file.len);
-        if !any.first.is_multiple_of(8) || lacks.len() as u64 * 8 > ANY_CHUNKS_MAX as u64 {
-            return problem(Kind::Any, Status::TooLarge, "", out);
-        }
-        let held = match self.content.held(&any.file) {
+    fn any(&self, asker: &mut Asker, since: Since, chunks: &[u32], out: &mut Vec<u8>) -> Next {
+        let geometry = Geometry::new(since.file.len);
+        let have = match self.content.held(&since.file) {
             Held::Nothing => return problem(Kind::Any, Status::NotFound, "", out),
             Held::Whole => None,
             Held::Partly(have) => Some(have),
         };
-        let bits = Lacking { bits: lacks, first: any.first, count: geometry.chunk_count() };
-        let candidates = bits.iter().filter(|i| held.as_ref().is_none_or(|have| have.bit(*i)));
-        let chosen = self.sent.choose(&any.file, geometry.chunk_count(), candidates);
-        let Some(index) = chosen.and_then(|i| geometry.chunk(i)) else {
-            return problem(Kind::Any, Status::NotFound, "", out);
-        };
-        self.send(Kind::Any, asker, ChunkRef { file: any.file, index: index.get() }, index, out)
+        let held = |index: &u32| have.as_ref().map_or(*index < geometry.chunk_count(), |have| have.bit(*index));
+        let candidates = chunks.iter().copied().filter(held);
+        let chosen = self.sent.choose(&since.file, geometry.chunk_count(), candidates);
+        match chosen.and_then(|i| geometry.chunk(i)) {
+            Some(index) => self.send(Kind::Any, asker, since, index, out),
+            None => problem(Kind::Any, Status::NotFound, "", out),
+        }
     }
 
-    fn send(&self, kind: Kind, asker: &mut Asker, chunk: ChunkRef, index: ChunkIndex, out: &mut Vec<u8>) -> Next {
+    fn send(&self, kind: Kind, asker: &mut Asker, since: Since, index: ChunkIndex, out: &mut Vec<u8>) -> Next {
+        let chunk = ChunkRef { file: since.file, index: index.get() };
         match self.content.open(&chunk.file, index) {
             Ok(source) => {
                 let len = Geometry::new(chunk.file.len).span(index).len;
                 asker.served(chunk);
                 self.fetchers.note(&chunk.file, (asker.peer, asker.instance));
-                encode_head(kind, Status::Ok, &chunk, len + 1, out);
+                let news =
+                    (since.revision > 0).then(|| self.content.news(&since.file, since.revision, NEWS_MAX)).flatten();
+                encode_head(kind, Status::Ok, &Given { chunk, news }, len + 1, out);
                 Next::Body(Body::chunk(source, len as usize))
             }
             Err(Absent::NotFound) => problem(kind, Status::NotFound, "", out),
@@ -279,17 +279,13 @@ impl Handler {
     }
 
     fn have(&self, since: Since, out: &mut Vec<u8>) -> Next {
-        let delta = match self.content.held(&since.file) {
-            Held::Nothing => return problem(Kind::Have, Status::NotFound, "", out),
-            Held::Whole => Delta::Whole,
-            // Chunks only ever come to a file that is being downloaded, so their number names the state. One more,
-            // since 0 means that the asker knows nothing.
-            Held::Partly(have) if since.revision == revision(&have) => {
-                return problem(Kind::Have, Status::NotModified, "", out);
+        match self.content.delta(&since.file, since.revision) {
+            Some(delta) => large(Kind::Have, &(), encode_body(&delta), out),
+            None if matches!(self.content.held(&since.file), Held::Nothing) => {
+                problem(Kind::Have, Status::NotFound, "", out)
             }
-            Held::Partly(have) => Delta::Full { revision: revision(&have), bits: have.as_bytes().to_vec() },
-        };
-        large(Kind::Have, &(), encode_body(&delta), out)
+            None => problem(Kind::Have, Status::NotModified, "", out),
+        }
     }
 
     fn bad(&self, asker: &mut Asker, chunk: ChunkRef, now: Instant, out: &mut Vec<u8>) -> Next {
@@ -310,23 +306,6 @@ impl Handler {
     }
 }
 
-/// The chunks whose bits are set in the body of `Any`.
-struct Lacking<'a> {
-    bits: &'a [u8],
-    first: u32,
-    count: u32,
-}
-
-impl<'a> Lacking<'a> {
-    fn iter(&self) -> impl Iterator<Item = u32> + Clone + use<'a> {
-        let (first, count) = (self.first, self.count);
-        let set = self.bits.iter().enumerate().filter(|(_, byte)| **byte != 0);
-        set.flat_map(|(at, byte)| (0..8u32).filter(move |bit| byte & (0x80 >> bit) != 0).map(move |bit| (at, bit)))
-            .filter_map(move |(at, bit)| first.checked_add(at as u32 * 8 + bit))
-            .take_while(move |index| *index < count)
-    }
-}
-
 impl Refusal {
     /// For people on the other side.
     pub(crate) fn reason(self) -> &'static str {
@@ -338,10 +317,6 @@ impl Refusal {
             Refusal::Full => "too many connections",
         }
     }
-}
-
-fn revision(have: &Bitfield) -> u64 {
-    have.count() as u64 + 1
 }
 
 fn holding(held: &Held) -> Holding {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::content::FileId;
 use crate::limits::LIST_PAGE_LEN;
-use crate::proto::{Listed, PageHead, PeerHint, decode_body, decode_header, encode_request};
+use crate::proto::{Delta, Listed, PageHead, PeerHint, decode_body, decode_header, encode_request};
 use crate::server::fake::{Files, Guests, id_of, layer_of, noise};
 use std::sync::atomic::Ordering;
 
@@ -101,7 +101,7 @@ fn hello(network: &str) -> Request {
 }
 
 fn chunk(file: FileId, index: u32) -> Request {
-    Request::Chunk(ChunkRef { file, index })
+    Request::Chunk(ChunkAsk { chunk: ChunkRef { file, index }, since: 0 })
 }
 
 #[test]
@@ -244,22 +244,39 @@ fn any_gives_what_is_lacked_and_was_sent_least() {
     let id = id_of(&bytes);
     let mut desk = Desk::open(Files::new(&[("a", bytes)]));
     (0..10).for_each(|i| assert_eq!(desk.status(&chunk(id, i)), Status::Ok));
-    let any = |first, lacks: &[u8]| Request::Any(Any { file: id, first }, lacks.to_vec());
+    let any = |chunks: &[u32]| Request::Any(Since { file: id, revision: 0 }, chunks.to_vec());
     for _ in 0..2 {
-        // Chunks 8..=15 are lacked, and 8 and 9 were sent.
-        let reply = desk.ask(&any(8, &[0xff, 0]));
-        let chosen: ChunkRef = decode_header(&reply.header, "ChunkRef").unwrap();
-        assert!((10..16).contains(&chosen.index) && reply.body.len() == CHUNK + 1, "{chosen:?}");
+        // 8 and 9 were sent.
+        let reply = desk.ask(&any(&[8, 9, 11, 14, 77]));
+        let given: Given = decode_header(&reply.header, "Given").unwrap();
+        assert!([11, 14].contains(&given.chunk.index) && reply.body.len() == CHUNK + 1, "{given:?}");
     }
-    assert_eq!(desk.status(&any(0, &[0; 3])), Status::NotFound);
-    assert_eq!(desk.status(&any(16, &[0x08])), Status::NotFound, "chunk 20 does not exist");
-    assert_eq!(desk.status(&any(u32::MAX - 7, &[0xff; 8])), Status::NotFound);
-    assert_eq!(desk.status(&any(3, &[0xff])), Status::TooLarge);
+    assert_eq!(desk.status(&any(&[])), Status::NotFound);
+    assert_eq!(desk.status(&any(&[20, u32::MAX])), Status::NotFound, "they do not exist");
     let part = noise(2 * CHUNK, 3);
     let mut desk = Desk::open(Files::default().with_part(part.clone(), &[1]));
-    let any = Request::Any(Any { file: id_of(&part), first: 0 }, vec![0xff]);
-    let chosen: ChunkRef = decode_header(&desk.ask(&any).header, "ChunkRef").unwrap();
-    assert_eq!(chosen.index, 1);
+    let any = Request::Any(Since { file: id_of(&part), revision: 0 }, vec![0, 1]);
+    let given: Given = decode_header(&desk.ask(&any).header, "Given").unwrap();
+    assert_eq!((given.chunk.index, given.news), (1, None));
+}
+
+#[test]
+fn a_chunk_of_a_download_comes_with_the_news_that_were_asked_for() {
+    let (part, whole) = (noise(9 * CHUNK, 3), noise(2 * CHUNK, 4));
+    let (id, whole_id) = (id_of(&part), id_of(&whole));
+    let mut desk = Desk::open(Files::new(&[("w", whole)]).with_part(part, &[1, 8]));
+    let mut news = |file, since| {
+        let ask = ChunkAsk { chunk: ChunkRef { file, index: 1 }, since };
+        decode_header::<Given>(&desk.ask(&Request::Chunk(ask)).header, "Given").unwrap().news
+    };
+    assert_eq!(news(id, 0), None, "not asked for");
+    assert_eq!(news(id, 3), None, "nothing came since");
+    assert_eq!(news(id, 2), Some(Delta::New { revision: 3, chunks: vec![8] }));
+    assert_eq!(news(id, 99), None, "another life of that node: `Have` tells");
+    assert_eq!(news(whole_id, 1), Some(Delta::Whole), "it has become whole");
+    let any = Request::Any(Since { file: id, revision: 2 }, vec![1]);
+    let given: Given = decode_header(&desk.ask(&any).header, "Given").unwrap();
+    assert_eq!(given.news, Some(Delta::New { revision: 3, chunks: vec![8] }));
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::identity::{Keypair, PeerId};
 use crate::limits::{FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
 use crate::net::{Channel, Dialed, Opened, Outbox, StreamError};
 use crate::proto::{
-    ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Status, Welcome, decode_body,
-    decode_header, encode_request,
+    ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Status, Welcome,
+    decode_body, decode_header, encode_request,
 };
 use crate::server::fake::{Files, Guests, id_of, noise};
 use crate::swarm::Event;
@@ -218,7 +218,7 @@ fn hello(network: &str) -> Request {
 }
 
 fn chunk(file: FileId, index: u32) -> Request {
-    Request::Chunk(ChunkRef { file, index })
+    Request::Chunk(ChunkAsk { chunk: ChunkRef { file, index }, since: 0 })
 }
 
 /// Waits for a condition; the panic names it.

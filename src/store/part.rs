@@ -17,6 +17,7 @@ use crate::store::error::again;
 use crate::store::flusher::{Budget, Flush};
 use crate::store::journal::Journal;
 use crate::store::storage::{self, Stat, Storage, Volume};
+use crate::swarm::Arrivals;
 
 /// An open, locked partial file.
 #[derive(Debug)]
@@ -37,8 +38,8 @@ pub(crate) struct Part {
 
 #[derive(Debug)]
 struct State {
-    have: Bitfield,
-    /// In `have`, but not durable.
+    came: Arrivals,
+    /// In `came`, but not durable.
     dirty: Vec<ChunkIndex>,
     dirty_len: u64,
     queued: bool,
@@ -99,7 +100,14 @@ impl Part {
             let bytes: u64 = have.iter().filter_map(|i| geometry.chunk(i)).map(|c| geometry.span(c).len as u64).sum();
             info!("resume file={id} chunks={resumed} bytes={bytes} rehashed=0");
         }
-        let state = State { have, dirty: Vec::new(), dirty_len: 0, queued: false, failed: None, closed: false };
+        let state = State {
+            came: Arrivals::new(have),
+            dirty: Vec::new(),
+            dirty_len: 0,
+            queued: false,
+            failed: None,
+            closed: false,
+        };
         Ok(Arc::new(Part {
             id,
             geometry,
@@ -116,8 +124,8 @@ impl Part {
     }
 
     /// Looks at the chunks that are written.
-    pub(crate) fn have<R>(&self, look: impl FnOnce(&Bitfield) -> R) -> R {
-        look(&self.state().have)
+    pub(crate) fn came<R>(&self, look: impl FnOnce(&Arrivals) -> R) -> R {
+        look(&self.state().came)
     }
 
     /// Chunks that the journal gave back.
@@ -131,7 +139,7 @@ impl Part {
         if bytes.len() != span.len as usize || bytes.is_empty() {
             return Err(self.error(io::Error::new(io::ErrorKind::InvalidInput, "chunk of another length")));
         }
-        if self.check_open()?.have.contains(index) {
+        if self.check_open()?.came.have().contains(index) {
             return Ok(());
         }
         let len = span.len as u64;
@@ -139,7 +147,7 @@ impl Part {
         let written = self.file.write_at(span.offset, bytes);
         let mut state = self.state();
         let done = written.map_err(|e| self.error(e)).and_then(|()| self.refuse_failed(&state));
-        if done.is_err() || state.closed || !state.have.insert(index) {
+        if done.is_err() || state.closed || !state.came.insert(index) {
             drop(state);
             self.budget.put_back(len);
             return done;
@@ -168,7 +176,7 @@ impl Part {
     /// Puts the whole file in place.
     pub(crate) fn finish(&self, paths: &[RelPath]) -> Result<(), StoreError> {
         let mut flushing = self.flushing();
-        let missing = self.check_open().map(|s| s.have.len() - s.have.count())?;
+        let missing = self.check_open().map(|s| s.came.have().len() - s.came.have().count())?;
         let Some((first, further)) = paths.split_first() else { return Ok(()) };
         if missing > 0 {
             return Err(StoreError::NotWhole { path: self.path.clone(), missing });
@@ -357,9 +365,7 @@ impl Flush for Part {
 
 /// Takes what is dirty out of what is there; its bytes.
 fn discard(state: &mut State) -> u64 {
-    for index in std::mem::take(&mut state.dirty) {
-        state.have.remove(index);
-    }
+    state.came.remove(std::mem::take(&mut state.dirty));
     std::mem::take(&mut state.dirty_len)
 }
 

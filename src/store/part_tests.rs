@@ -37,7 +37,7 @@ fn name(path: &str) -> RelPath {
 /// Opens the file again and checks that every chunk which the journal claims is there.
 fn check_claims(volume: &Memory, id: FileId, seed: u64) -> Arc<Part> {
     let part = open(volume, id).unwrap();
-    for index in part.geometry.chunks().filter(|c| part.have(|h| h.contains(*c))) {
+    for index in part.geometry.chunks().filter(|c| part.came(|a| a.have().contains(*c))) {
         let span = part.geometry.span(index);
         let mut bytes = vec![0; span.len as usize];
         part.read_at(span.offset, &mut bytes).unwrap();
@@ -48,7 +48,8 @@ fn check_claims(volume: &Memory, id: FileId, seed: u64) -> Arc<Part> {
 
 /// Downloads in random order with random flushes, until it is done or the power fails.
 fn download(part: &Arc<Part>, rng: &mut Rng, paths: &[RelPath]) -> Result<(), StoreError> {
-    let mut missing: Vec<ChunkIndex> = part.geometry.chunks().filter(|c| !part.have(|h| h.contains(*c))).collect();
+    let mut missing: Vec<ChunkIndex> =
+        part.geometry.chunks().filter(|c| !part.came(|a| a.have().contains(*c))).collect();
     while !missing.is_empty() {
         let index = missing.swap_remove(rng.below(missing.len() as u64) as usize);
         part.write(index, &chunk(&part.id, index))?;
@@ -129,10 +130,10 @@ fn a_killed_download_resumes_with_what_was_journaled() {
     part.write(chunks[1], &chunk(&id, chunks[1])).unwrap();
     part.checkpoint().unwrap();
     part.write(chunks[0], &chunk(&id, chunks[0])).unwrap();
-    assert_eq!(part.have(|h| h.iter().collect::<Vec<_>>()), [0, 1, 4]);
+    assert_eq!(part.came(|c| c.have().iter().collect::<Vec<_>>()), [0, 1, 4]);
 
     let part = check_claims(&volume.after_kill(), id, 0);
-    assert_eq!(part.have(|h| h.iter().collect::<Vec<_>>()), [1, 4]);
+    assert_eq!(part.came(|c| c.have().iter().collect::<Vec<_>>()), [1, 4]);
     assert_eq!(part.resumed(), 2);
 }
 
@@ -147,7 +148,7 @@ fn a_failed_sync_discards_its_batch_and_ends_the_download() {
     part.write(chunks[1], &chunk(&id, chunks[1])).unwrap();
     volume.break_syncs();
     part.flush();
-    assert_eq!(part.have(|h| h.iter().collect::<Vec<_>>()), [0]);
+    assert_eq!(part.came(|c| c.have().iter().collect::<Vec<_>>()), [0]);
     for result in [part.write(chunks[2], &chunk(&id, chunks[2])), part.checkpoint(), part.finish(&[name("x")])] {
         assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}");
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use log::warn;
 
 use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath};
+use crate::proto::Delta;
 use crate::store::StoreError;
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
@@ -34,17 +35,27 @@ impl PartialFile {
     /// The chunks that are verified and written (journaled or not). Copies the set; see also
     /// [`has`](PartialFile::has) and [`have_count`](PartialFile::have_count).
     pub fn have(&self) -> Bitfield {
-        self.part.have(Clone::clone)
+        self.part.came(|c| c.have().clone())
     }
 
     /// Whether chunk `index` is verified and written.
     pub fn has(&self, index: ChunkIndex) -> bool {
-        self.part.have(|h| h.contains(index))
+        self.part.came(|c| c.have().contains(index))
     }
 
     /// How many chunks are verified and written.
     pub fn have_count(&self) -> u32 {
-        self.part.have(Bitfield::count)
+        self.part.came(|c| c.have().count())
+    }
+
+    /// What somebody who knows the state `since` is to be told, briefly: at most `max` chunks, as [`news`](crate::swarm::Arrivals::news).
+    pub fn news(&self, since: u64, max: usize) -> Option<Delta> {
+        self.part.came(|c| c.news(since, max))
+    }
+
+    /// What somebody who knows the state `since` is to be told, in full, as [`delta`](crate::swarm::Arrivals::delta).
+    pub fn delta(&self, since: u64) -> Option<Delta> {
+        self.part.came(|c| c.delta(since))
     }
 
     /// How many chunks the journal gave back when the file was opened.

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admit;
+mod arrivals;
 mod departed;
 mod event;
 mod pace;
@@ -12,6 +13,7 @@ mod schedule;
 
 pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
+pub use arrivals::Arrivals;
 pub use event::Event;
 pub use pace::{Outgoing, Pace, Way};
 pub use peer_table::{Heard, PeerRecord, PeerTable, Via};

@@ -63,6 +63,8 @@ pub struct ChunkPicker {
     /// Chunks in flight by when they were asked for last.
     by_age: BTreeSet<(Instant, u32)>,
     peers: HashMap<PeerHandle, Peer>,
+    /// Missing chunks of which complete holders were asked for any one; none for another complete holder meanwhile.
+    offered: Bits,
     have: u32,
     random: u64,
 }
@@ -88,6 +90,7 @@ impl ChunkPicker {
             in_flight: HashMap::new(),
             by_age: BTreeSet::new(),
             peers: HashMap::new(),
+            offered: Bits::empty(len),
             have: 0,
             random: seed,
         }
@@ -185,6 +188,53 @@ impl ChunkPicker {
     /// flight for twice as long as this peer takes, to be asked of two.
     pub fn acquire_late(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
         self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, END_GAME, false))
+    }
+
+    /// A few missing chunks that no partial peer is known to hold, at most `max`: for a complete holder to choose from,
+    /// so that those who ask it at the same time do not get the same. None for other peers, and none while nobody but
+    /// complete holders is known, since then there is nobody to share with.
+    ///
+    /// The chunks stay missing until [`begin`](Self::begin); [`withdraw`](Self::withdraw) ends the offer.
+    pub fn offer(&mut self, peer: PeerHandle, max: usize) -> Vec<u32> {
+        let group = &self.order[..self.ends[0] as usize];
+        let shared = || self.peers.values().any(|p| p.holds.is_some());
+        if group.is_empty() || !self.is_complete(peer) || !shared() {
+            return Vec::new();
+        }
+        let from = (next_random(&mut self.random) % group.len() as u64) as usize;
+        // Others ask, too, and their connections: no offer is a large part of what is left.
+        let n = (group.len() / OFFER_SHARE).clamp(1, max);
+        let free = group[from..].iter().chain(&group[..from]).take(PROBES * 4).filter(|&&c| !self.offered.get(c));
+        let chunks: Vec<u32> = free.take(n).copied().collect();
+        for &chunk in &chunks {
+            self.offered.set(chunk, true);
+        }
+        chunks
+    }
+
+    /// An [`offer`](Self::offer) has ended.
+    pub fn withdraw(&mut self, chunks: &[u32]) {
+        for &chunk in chunks {
+            self.offered.set(chunk, false);
+        }
+    }
+
+    /// `peer`, which was asked at `since`, is sending `chunk`.
+    pub fn begin(&mut self, chunk: u32, peer: PeerHandle, since: Instant) {
+        let asked = Asked { peer, since };
+        match self.state(chunk) {
+            Some(ChunkState::Missing) => {
+                self.take_out(chunk, IN_FLIGHT);
+                self.in_flight.insert(chunk, (asked, None));
+                self.by_age.insert((since, chunk));
+            }
+            Some(ChunkState::InFlight(first, None)) if first.peer != peer => {
+                self.by_age.remove(&(first.since, chunk));
+                self.in_flight.insert(chunk, (first, Some(asked)));
+                self.by_age.insert((latest(first, Some(asked)), chunk));
+            }
+            _ => {}
+        }
     }
 
     /// The verified `chunk` came from `peer`, whether it was (still) asked or not.
@@ -324,7 +374,11 @@ impl ChunkPicker {
             }
             let from = (next_random(&mut random) % group.len() as u64) as usize;
             found = match &state.holds {
-                None => Some(group[from]),
+                // Those that another complete holder may be sending come last.
+                None => {
+                    let free = group[from..].iter().chain(&group[..from]).take(PROBES);
+                    free.copied().find(|&c| !self.offered.get(c))
+                }
                 Some(bits) if group.len() <= PROBES => {
                     group[from..].iter().chain(&group[..from]).copied().find(|&c| bits.get(c))
                 }
@@ -336,7 +390,9 @@ impl ChunkPicker {
                 break;
             }
         }
-        if found.is_none()
+        if found.is_none() && state.holds.is_none() {
+            found = self.order.first().copied();
+        } else if found.is_none()
             && let Some(bits) = &state.holds
         {
             let from = (next_random(&mut random) % self.place.len() as u64) as u32;
@@ -414,6 +470,8 @@ fn next_random(state: &mut u64) -> u64 {
 
 /// Chunks looked at before another way to find one is tried.
 const PROBES: usize = 48;
+/// An offer is at most this part of the rarest chunks.
+const OFFER_SHARE: usize = 8;
 /// A thief steals before it takes new work from who is so many times slower.
 const STEAL_EARLY: u32 = 10;
 /// A thief without new work steals from who is so many times slower.

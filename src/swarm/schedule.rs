@@ -4,10 +4,12 @@
 //! one-chunk files are together the "chunks" of one further picker.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::content::{Bitfield, FileId, Geometry};
-use crate::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, LOCATE_FILES_MAX, LOCATE_POLL};
+use crate::limits::{
+    ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MIN, LOCATE_FILES_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN,
+};
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
 
 mod work;
@@ -23,8 +25,8 @@ pub struct Schedule<F> {
     by_key: HashMap<PeerKey, PeerHandle>,
     /// Unfinished files that each peer holds something of.
     useful: Vec<u32>,
-    /// Peers that come to hold more without a word: when they are to be asked again, and from which file on.
-    growing: HashMap<PeerHandle, (Instant, FileNo)>,
+    /// Peers that come to hold more without a word.
+    growing: HashMap<PeerHandle, Growing>,
     /// One-chunk files that are not written yet; slots of finished and unchecked ones count as had.
     small: ChunkPicker,
     small_files: Vec<FileNo>,
@@ -43,8 +45,18 @@ pub struct Schedule<F> {
 
 struct File<F> {
     id: FileId,
-    holders: Vec<(PeerHandle, Held)>,
+    holders: Vec<Holder>,
     phase: Phase<F>,
+}
+
+/// A peer that holds something of a file.
+struct Holder {
+    peer: PeerHandle,
+    held: Held,
+    /// The state of it that the picker knows; 0 for none.
+    revision: u64,
+    /// When to ask what it has by now, unless that shows otherwise.
+    poll: Backoff,
 }
 
 /// How much of a file a peer holds.
@@ -52,8 +64,45 @@ struct File<F> {
 pub enum Held {
     /// All of it.
     Whole,
-    /// What its picker knows, as of that revision; asked when.
-    Partial(u64, Option<Instant>),
+    /// Some chunks, and more of them as time passes.
+    Partial,
+}
+
+/// A peer that comes to hold more without a word.
+struct Growing {
+    poll: Backoff,
+    /// The file to ask for next.
+    from: FileNo,
+}
+
+/// When to ask for something again that changes by itself.
+#[derive(Debug, Clone, Copy)]
+struct Backoff {
+    at: Option<Instant>,
+    wait: Duration,
+    min: Duration,
+}
+
+impl Backoff {
+    /// At once, then after `min`.
+    fn new(min: Duration) -> Self {
+        Backoff { at: None, wait: min, min }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+
+    /// It is being asked; the next time after that twice as long, up to `max`.
+    fn asked(&mut self, now: Instant, max: Duration) {
+        self.at = Some(now + self.wait);
+        self.wait = (self.wait * 2).min(max);
+    }
+
+    /// There was something new.
+    fn news(&mut self) {
+        self.wait = self.min;
+    }
 }
 
 enum Phase<F> {
@@ -128,7 +177,7 @@ impl<F: Clone> Schedule<F> {
         } else if is_small(&at.id) {
             let slot = self.small_files.binary_search(&file).unwrap_or(0) as u32;
             at.phase = Phase::Small(slot);
-            let holders: Vec<PeerHandle> = at.holders.iter().map(|h| h.0).collect();
+            let holders: Vec<PeerHandle> = at.holders.iter().map(|h| h.peer).collect();
             self.small.want(slot);
             holders.into_iter().for_each(|peer| self.small.add_have(peer, slot));
         } else {
@@ -143,14 +192,15 @@ impl<F: Clone> Schedule<F> {
         if matches!(at.phase, Phase::Done | Phase::Finishing) || (is_small(&at.id) && held != Held::Whole) {
             return;
         }
-        match at.holders.iter_mut().find(|h| h.0 == peer) {
-            // What was learned by `Have` is kept.
-            Some((_, Held::Partial(..))) if matches!(held, Held::Partial(0, None)) => return,
-            Some((_, old)) if *old == held => return,
-            Some((_, old)) => *old = held,
+        match at.holders.iter_mut().find(|h| h.peer == peer) {
+            Some(holder) if holder.held == held => return,
+            Some(holder) => holder.held = held,
             None => {
-                at.holders.push((peer, held));
+                at.holders.push(Holder { peer, held, revision: 0, poll: Backoff::new(HAVE_POLL_MIN) });
                 self.useful[peer.0 as usize] += 1;
+                if let Some(growing) = self.growing.get_mut(&peer) {
+                    growing.poll.news();
+                }
             }
         }
         match (&mut at.phase, held) {
@@ -163,25 +213,27 @@ impl<F: Clone> Schedule<F> {
     /// A partial holder told which chunks it has.
     pub fn set_chunks(&mut self, file: FileNo, peer: PeerHandle, revision: u64, chunks: Chunks<'_>) {
         let at = &mut self.files[file as usize];
-        let Some((_, held @ Held::Partial(..))) = at.holders.iter_mut().find(|h| h.0 == peer) else { return };
+        let Some(holder) = at.holders.iter_mut().find(|h| h.peer == peer && h.held == Held::Partial) else { return };
         let Phase::Chunks(picker, _) = &mut at.phase else { return };
-        let asked = if let Held::Partial(_, asked) = held { *asked } else { None };
         match chunks {
             Chunks::All => {
                 picker.add_complete(peer);
-                *held = Held::Whole;
+                holder.held = Held::Whole;
                 return;
             }
             Chunks::These(bits) => picker.add_partial(peer, bits),
+            // Answers may come on several connections: an older one says nothing new.
+            Chunks::More(_) if revision <= holder.revision => return,
             Chunks::More(new) => new.iter().for_each(|&c| picker.add_have(peer, c)),
         }
-        *held = Held::Partial(revision, asked);
+        holder.revision = revision;
+        holder.poll.news();
     }
 
     /// `peer` does not hold the file (any more). What was asked of it is asked of others.
     pub fn not_held(&mut self, file: FileNo, peer: PeerHandle) {
         let at = &mut self.files[file as usize];
-        let Some(pos) = at.holders.iter().position(|h| h.0 == peer) else { return };
+        let Some(pos) = at.holders.iter().position(|h| h.peer == peer) else { return };
         at.holders.swap_remove(pos);
         if !matches!(at.phase, Phase::Done) {
             self.useful[peer.0 as usize] -= 1;
@@ -231,10 +283,10 @@ impl<F: Clone> Schedule<F> {
         let at = &mut self.files[file as usize];
         self.seed = self.seed.wrapping_add(1);
         let mut picker = ChunkPicker::resuming(have, self.seed);
-        for (peer, held) in &mut at.holders {
-            match held {
-                Held::Whole => picker.add_complete(*peer),
-                Held::Partial(..) => *held = Held::Partial(0, None),
+        for holder in &mut at.holders {
+            match holder.held {
+                Held::Whole => picker.add_complete(holder.peer),
+                Held::Partial => (holder.revision, holder.poll) = (0, Backoff::new(HAVE_POLL_MIN)),
             }
         }
         let whole = picker.is_done();
@@ -289,8 +341,8 @@ impl<F: Clone> Schedule<F> {
         }
         at.phase = Phase::Done;
         self.unfinished -= 1;
-        for (peer, _) in std::mem::take(&mut at.holders) {
-            self.useful[peer.0 as usize] -= 1;
+        for holder in std::mem::take(&mut at.holders) {
+            self.useful[holder.peer.0 as usize] -= 1;
         }
         if let Some(pos) = self.active.iter().position(|&f| f == file) {
             self.active.remove(pos);
@@ -345,26 +397,33 @@ impl<F: Clone> Schedule<F> {
 
     /// Whether any of `peers` holds something of an unfinished file.
     pub fn is_held_by(&self, file: FileNo, peers: &HashSet<PeerHandle>) -> bool {
-        self.files[file as usize].holders.iter().any(|h| peers.contains(&h.0))
+        self.files[file as usize].holders.iter().any(|h| peers.contains(&h.peer))
     }
 
     /// `peer` fetches files itself and does not announce those that it comes to hold: it is asked from time to time.
     pub fn grows(&mut self, peer: PeerHandle, now: Instant) {
-        self.growing.entry(peer).or_insert((now + LOCATE_POLL, 0));
+        self.growing.entry(peer).or_insert_with(|| {
+            // It was just asked for all.
+            let mut poll = Backoff::new(LOCATE_POLL_MIN);
+            poll.asked(now, LOCATE_POLL_MAX);
+            Growing { poll, from: 0 }
+        });
     }
 
     /// Which files to ask `peer` for once more, if it is time to: one request of those that it did not hold, in turn.
     pub fn relocate(&mut self, peer: PeerHandle, now: Instant) -> Option<Vec<(FileNo, FileId)>> {
-        let &(at, from) = self.growing.get(&peer).filter(|next| next.0 <= now)?;
+        let from = self.growing.get(&peer).filter(|g| g.poll.is_due(now))?.from;
         let len = self.files.len() as FileNo;
         let lacking = |&no: &FileNo| {
             let file = &self.files[no as usize];
             let wanted = file.id.len > 0 && !matches!(file.phase, Phase::Finishing | Phase::Done);
-            wanted && file.holders.iter().all(|h| h.0 != peer)
+            wanted && file.holders.iter().all(|h| h.peer != peer)
         };
         let files: Vec<_> = (from..len).chain(0..from.min(len)).filter(lacking).take(LOCATE_FILES_MAX).collect();
-        let next = files.last().map_or(0, |last| last + 1);
-        self.growing.insert(peer, (at.max(now) + LOCATE_POLL, next));
+        if let Some(growing) = self.growing.get_mut(&peer) {
+            growing.poll.asked(now, LOCATE_POLL_MAX);
+            growing.from = files.last().map_or(0, |last| last + 1);
+        }
         let files: Vec<_> = files.into_iter().map(|no| (no, self.id(no))).collect();
         (!files.is_empty()).then_some(files)
     }

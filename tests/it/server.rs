@@ -10,7 +10,7 @@ use gpb::content::{Catalogue, Digest, Entry, FileId, Geometry, RelPath, Root, me
 use gpb::identity::{Keypair, PeerId};
 use gpb::limits::WIRE_VERSION;
 use gpb::net::{Dialed, Tls};
-use gpb::proto::{ChunkRef, Hello, LayerRange, Request, Status, encode_request};
+use gpb::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
 use gpb::runtime::keystore::Trust;
 use gpb::runtime::{Events, Latest, Shutdown, Throttle, Watched};
 use gpb::server::{Server, ServerBounds, ServerConfig, listen};
@@ -122,12 +122,14 @@ fn real_files_arrive_with_their_layer() {
     assert_eq!((status, layer.len()), (Status::Ok, 4 * 32));
     let mut got = vec![];
     for index in 0..4 {
-        let (status, mut body) = ask(&mut session, &Request::Chunk(ChunkRef { file: ids[0], index }));
+        let (status, mut body) =
+            ask(&mut session, &Request::Chunk(ChunkAsk { chunk: ChunkRef { file: ids[0], index }, since: 0 }));
         assert_eq!((status, body.pop()), (Status::Ok, Some(Request::GOOD)));
         got.extend(body);
     }
     assert!(got == data);
-    let (status, body) = ask(&mut session, &Request::Chunk(ChunkRef { file: ids[1], index: 0 }));
+    let (status, body) =
+        ask(&mut session, &Request::Chunk(ChunkAsk { chunk: ChunkRef { file: ids[1], index: 0 }, since: 0 }));
     assert_eq!((status, &body[..100]), (Status::Ok, &bytes(100)[..]));
 }
 
@@ -138,7 +140,10 @@ fn a_changed_or_removed_file_is_gone() {
     fs::write(rig.dir.path().join("a"), bytes(1001)).unwrap();
     fs::remove_file(rig.dir.path().join("b")).unwrap();
     for id in ids {
-        assert_eq!(ask(&mut session, &Request::Chunk(ChunkRef { file: id, index: 0 })).0, Status::Gone);
+        assert_eq!(
+            ask(&mut session, &Request::Chunk(ChunkAsk { chunk: ChunkRef { file: id, index: 0 }, since: 0 })).0,
+            Status::Gone
+        );
     }
 }
 
@@ -151,7 +156,7 @@ fn a_reported_chunk_is_hashed_again_and_what_the_disk_falsified_is_withdrawn() {
     let mut session = rig.dial();
     let chunk = |index| ChunkRef { file: ids[0], index };
     for index in 0..2 {
-        assert_eq!(ask(&mut session, &Request::Chunk(chunk(index))).0, Status::Ok);
+        assert_eq!(ask(&mut session, &Request::Chunk(ChunkAsk { chunk: chunk(index), since: 0 })).0, Status::Ok);
     }
     assert_eq!(ask(&mut session, &Request::Bad(chunk(0))).0, Status::Ok);
     assert!(rig.withdrawn.lock().unwrap().is_empty(), "chunk 0 is as it was hashed");
@@ -176,7 +181,10 @@ fn speed_of_one_connection() {
         for answered in 0..count {
             let mut frames = vec![];
             while asked < count && asked < answered + 16 {
-                encode_request(&Request::Chunk(ChunkRef { file: ids[0], index: asked }), &mut frames);
+                encode_request(
+                    &Request::Chunk(ChunkAsk { chunk: ChunkRef { file: ids[0], index: asked }, since: 0 }),
+                    &mut frames,
+                );
                 asked += 1;
             }
             session.send(&frames, Instant::now() + SOON).unwrap();

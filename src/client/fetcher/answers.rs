@@ -11,7 +11,7 @@ use crate::client::session::AskError;
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
 use crate::net::StreamError;
-use crate::proto::{ChunkRef, Delta, Holding, LayerRange, Request, Status, decode_body};
+use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, Request, Status, decode_body};
 use crate::store::PartialFile;
 use crate::swarm::{Chunks, FileNo, Held, Work};
 
@@ -32,6 +32,11 @@ impl Fetcher<'_> {
         if status != Status::Ok {
             self.drain(body_len)?;
             return self.lost_holder(work, file, status);
+        }
+        if let Work::Chunk { since: 1.., .. } = work
+            && let Some(news) = self.session.header::<Given>("Given")?.news
+        {
+            self.take_delta(file, id, &news)?;
         }
         if body_len != len + 1 {
             return Err(AskError::Protocol(format!("chunk of {body_len} bytes, expected {}", len + 1)));
@@ -84,6 +89,32 @@ impl Fetcher<'_> {
             self.shared.wake(false);
         }
         Ok(None)
+    }
+
+    /// Which of the chunks that it was free to choose from the peer sends.
+    pub(super) fn receive_chosen(
+        &mut self,
+        work: &Work<Arc<PartialFile>>,
+        status: Status,
+        body_len: u32,
+        asked: Instant,
+    ) -> Result<Option<Work<Arc<PartialFile>>>, AskError> {
+        let Work::Any { file, id, .. } = work else { return Ok(None) };
+        self.in_flight -= Geometry::new(id.len).chunk_len();
+        if status != Status::Ok {
+            self.drain(body_len)?;
+            self.lost_holder(work, *file, status)?;
+            return Ok(None);
+        }
+        let given: Given = self.session.header("Given")?;
+        let chosen = self.shared.state().chosen(work, given.chunk.index, self.handle, asked);
+        match chosen {
+            Some(Work::Chunk { len, .. }) if given.chunk.file == *id => {
+                self.in_flight += len as u64;
+                Ok(chosen)
+            }
+            _ => Err(AskError::Protocol(format!("chunk {} of {}, not asked for", given.chunk.index, given.chunk.file))),
+        }
     }
 
     /// Reads the bytes of a chunk as fast as the limit allows, and whether they are good.
@@ -160,27 +191,30 @@ impl Fetcher<'_> {
         body_len: u32,
     ) -> Result<(), AskError> {
         let body = self.session.body(body_len, Instant::now() + self.shared.idle())?;
-        let mut state = self.shared.state();
         match status {
-            Status::Ok => {
-                let count = Geometry::new(id.len).chunk_count();
-                match decode_body::<Delta>(&body, "Have")? {
-                    Delta::Whole => state.set_chunks(file, self.handle, 0, Chunks::All),
-                    Delta::Full { revision, bits } => {
-                        let bits = Bitfield::from_bytes(&bits, count)
-                            .ok_or_else(|| AskError::Protocol("bitfield of another length".into()))?;
-                        state.set_chunks(file, self.handle, revision, Chunks::These(&bits));
-                    }
-                    Delta::New { revision, chunks } => {
-                        state.set_chunks(file, self.handle, revision, Chunks::More(&chunks));
-                    }
-                }
-                drop(state);
-                self.shared.wake(false);
-            }
+            Status::Ok => self.take_delta(file, id, &decode_body(&body, "Have")?)?,
             Status::NotModified => {}
-            _ => state.not_held(file, self.handle),
+            _ => self.shared.state().not_held(file, self.handle),
         }
+        Ok(())
+    }
+
+    /// The peer told what it has of a file that it is fetching, too.
+    fn take_delta(&mut self, file: FileNo, id: FileId, delta: &Delta) -> Result<(), AskError> {
+        let mut state = self.shared.state();
+        match delta {
+            Delta::Whole => state.set_chunks(file, self.handle, 0, Chunks::All),
+            Delta::Full { revision, bits } => {
+                let bits = Bitfield::from_bytes(bits, Geometry::new(id.len).chunk_count())
+                    .ok_or_else(|| AskError::Protocol("bitfield of another length".into()))?;
+                state.set_chunks(file, self.handle, *revision, Chunks::These(&bits));
+            }
+            Delta::New { revision, chunks } => {
+                state.set_chunks(file, self.handle, *revision, Chunks::More(chunks));
+            }
+        }
+        drop(state);
+        self.shared.wake(false);
         Ok(())
     }
 
@@ -235,7 +269,7 @@ impl Fetcher<'_> {
             match holding {
                 Holding::None => state.not_held(file, self.handle),
                 Holding::Whole => state.set_held(file, self.handle, Held::Whole),
-                Holding::Partial(_) => state.set_held(file, self.handle, Held::Partial(0, None)),
+                Holding::Partial(_) => state.set_held(file, self.handle, Held::Partial),
             }
         }
         drop(state);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::content::{Digest, Root};
 use crate::identity::PeerId;
-use crate::limits::{HAVE_POLL, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
+use crate::limits::{HAVE_POLL_MAX, HAVE_POLL_MIN, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
 
 const CHUNK: u64 = 256 << 10;
 
@@ -131,7 +131,7 @@ fn partial_holders_are_asked_what_they_have_and_grow() {
     let now = Instant::now();
     open_by(&mut s, p[0], now);
     let part = s.peer(key(9)).unwrap();
-    s.set_held(0, part, Held::Partial(0, None));
+    s.set_held(0, part, Held::Partial);
     assert!(matches!(s.next_work(part, now, true), Some(Work::Have { revision: 0, .. })));
     assert_eq!(s.next_work(part, now, true), None);
     let mut bits = Bitfield::empty(4);
@@ -140,12 +140,65 @@ fn partial_holders_are_asked_what_they_have_and_grow() {
     let Some(Work::Chunk { index, .. }) = s.next_work(part, now, true) else { panic!() };
     assert_eq!(index.get(), 2);
     assert_eq!(s.next_work(part, now, true), None);
-    let later = now + HAVE_POLL;
+    let later = now + HAVE_POLL_MIN;
     assert!(matches!(s.next_work(part, later, true), Some(Work::Have { revision: 5, .. })));
     s.set_chunks(0, part, 6, Chunks::More(&[0, 99]));
     assert!(matches!(s.next_work(part, later, true), Some(Work::Chunk { .. })));
     s.set_chunks(0, part, 7, Chunks::All);
     assert!(matches!(s.next_work(part, later, true), Some(Work::Chunk { .. })));
+}
+
+#[test]
+fn who_has_nothing_new_is_asked_ever_less_often() {
+    let (mut s, p) = state(&[4 * CHUNK], 1);
+    let mut now = Instant::now();
+    open_by(&mut s, p[0], now);
+    let part = s.peer(key(9)).unwrap();
+    s.set_held(0, part, Held::Partial);
+    let end = now + 10 * HAVE_POLL_MAX;
+    let mut asked = Vec::new();
+    while now < end {
+        if let Some(Work::Have { .. }) = s.next_work(part, now, true) {
+            asked.push(now);
+        }
+        now += Duration::from_millis(5);
+    }
+    assert!((10..20).contains(&asked.len()) && asked[1] - asked[0] == HAVE_POLL_MIN, "{}", asked.len());
+    s.set_chunks(0, part, 2, Chunks::More(&[1]));
+    let Some(Work::Chunk { since: 2, .. }) = s.next_work(part, now, true) else { panic!() };
+    now += HAVE_POLL_MAX;
+    assert!(matches!(s.next_work(part, now, true), Some(Work::Have { .. })));
+    assert!(matches!(s.next_work(part, now + HAVE_POLL_MIN, true), Some(Work::Have { .. })), "it is busy again");
+    s.set_chunks(0, part, 1, Chunks::More(&[3]));
+    assert_eq!(s.next_work(part, now, true), None, "an answer that was overtaken tells nothing");
+}
+
+#[test]
+fn a_seeder_chooses_once_there_is_somebody_to_share_with() {
+    let (mut s, p) = state(&[64 * CHUNK], 2);
+    let now = Instant::now();
+    open_by(&mut s, p[0], now);
+    assert!(matches!(s.next_work(p[0], now, true), Some(Work::Chunk { since: 0, .. })));
+    let part = s.peer(key(9)).unwrap();
+    s.set_held(0, part, Held::Partial);
+    s.set_chunks(0, part, 3, Chunks::More(&[7, 8]));
+    let first = s.next_work(p[0], now, true).unwrap();
+    let second = s.next_work(p[1], now, true).unwrap();
+    let (Work::Any { chunks: a, .. }, Work::Any { chunks: b, .. }) = (&first, &second) else { panic!() };
+    assert!(a.len() > 2 && b.len() > 2 && a.iter().all(|c| !b.contains(c)), "{a:?} {b:?}");
+    assert!(a.iter().chain(b).all(|c| ![7, 8].contains(c)), "those can be had elsewhere");
+    assert!(s.chosen(&first, 7, p[0], now).is_none(), "it was not asked for that one");
+    let Some(Work::Chunk { index, .. }) = s.chosen(&first, a[1], p[0], now) else { panic!() };
+    assert_eq!(index.get(), a[1]);
+    s.give_back(&second, p[1]);
+    assert_eq!(s.chunk_came(0, a[1], p[0], now), (true, false));
+    let others: Vec<u32> = std::iter::from_fn(|| match s.next_work(p[1], now, true)? {
+        Work::Any { chunks, .. } => Some(chunks),
+        _ => None,
+    })
+    .flatten()
+    .collect();
+    assert!(!others.contains(&a[1]) && others.len() >= 60 - 8, "what is free again is offered again: {others:?}");
 }
 
 #[test]
@@ -186,14 +239,14 @@ fn who_comes_to_hold_more_is_asked_again_in_turn() {
     let mut s: Schedule<()> = Schedule::new(&ids, 1);
     let p = s.peer(key(9)).unwrap();
     let now = Instant::now();
-    assert_eq!(s.relocate(p, now + LOCATE_POLL), None, "it tells by itself");
+    assert_eq!(s.relocate(p, now + LOCATE_POLL_MIN), None, "it tells by itself");
     s.grows(p, now);
     assert_eq!(s.relocate(p, now), None, "it was just asked");
     s.set_held(3, p, Held::Whole);
-    let first = s.relocate(p, now + LOCATE_POLL).unwrap();
+    let first = s.relocate(p, now + LOCATE_POLL_MIN).unwrap();
     assert!(first.len() == LOCATE_FILES_MAX && first.iter().all(|f| f.0 != 3));
-    assert_eq!(s.relocate(p, now + LOCATE_POLL), None);
-    let second = s.relocate(p, now + LOCATE_POLL * 2).unwrap();
+    assert_eq!(s.relocate(p, now + LOCATE_POLL_MIN), None);
+    let second = s.relocate(p, now + LOCATE_POLL_MIN * 3).unwrap();
     assert_eq!(second[0].0, first.last().unwrap().0 + 1, "then the others");
     assert!((0..n as FileNo).filter(|&f| f != 3).all(|f| first.iter().chain(&second).any(|x| x.0 == f)));
 }

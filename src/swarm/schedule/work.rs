@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::content::{ChunkIndex, FileId, Geometry};
-use crate::limits::{HAVE_POLL, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
+use crate::limits::{ANY_CHUNKS_MAX, HAVE_POLL_MAX, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
 use crate::swarm::schedule::{File, FileNo, Held, Phase, Schedule, small_weight};
 use crate::swarm::{ChunkPicker, PeerHandle};
 
@@ -20,6 +20,19 @@ pub enum Work<F> {
         index: ChunkIndex,
         /// Bytes of the chunk.
         len: u32,
+        /// What is known of that peer's partial file; 0: it has all.
+        since: u64,
+        /// What goes with the open file.
+        open: F,
+    },
+    /// One of several chunks of such a file, which the holder chooses.
+    Any {
+        /// Its number.
+        file: FileNo,
+        /// Its identity.
+        id: FileId,
+        /// The chunks.
+        chunks: Vec<u32>,
         /// What goes with the open file.
         open: F,
     },
@@ -60,8 +73,9 @@ impl<F: Clone> Schedule<F> {
         }
         self.list_work(peer, now)
             .or_else(|| self.small_work(now, |small, now| small.acquire_new(peer, now)))
-            .or_else(|| self.chunk_work(now, |picker, now| picker.acquire_new(peer, now)))
-            .or_else(|| if late { self.chunk_work(now, |picker, now| picker.acquire_late(peer, now)) } else { None })
+            .or_else(|| self.any_work(peer))
+            .or_else(|| self.chunk_work(peer, |picker| picker.acquire_new(peer, now)))
+            .or_else(|| if late { self.chunk_work(peer, |picker| picker.acquire_late(peer, now)) } else { None })
             .or_else(|| if late { self.small_work(now, |small, now| small.acquire_late(peer, now)) } else { None })
     }
 
@@ -81,17 +95,16 @@ impl<F: Clone> Schedule<F> {
             if !possible {
                 continue;
             }
-            let Some((_, held)) = at.holders.iter_mut().find(|h| h.0 == peer) else { continue };
-            match (&mut at.phase, held) {
-                (Phase::Layer(asked), _) => {
+            let Some(holder) = at.holders.iter_mut().find(|h| h.peer == peer) else { continue };
+            match &mut at.phase {
+                Phase::Layer(asked) => {
                     asked.push((peer, now));
                     return Some(Work::Layer { file, id: at.id });
                 }
-                (Phase::Chunks(..), Held::Partial(revision, asked))
-                    if asked.is_none_or(|then| now.saturating_duration_since(then) >= HAVE_POLL) =>
-                {
-                    *asked = Some(now);
-                    return Some(Work::Have { file, id: at.id, revision: *revision });
+                // While it has something that is lacked, the news come with the chunks.
+                Phase::Chunks(picker, _) if picker.wanted_of(peer) == 0 && holder.poll.is_due(now) => {
+                    holder.poll.asked(now, HAVE_POLL_MAX);
+                    return Some(Work::Have { file, id: at.id, revision: holder.revision });
                 }
                 _ => {}
             }
@@ -101,20 +114,45 @@ impl<F: Clone> Schedule<F> {
 
     fn chunk_work(
         &mut self,
-        now: Instant,
-        mut acquire: impl FnMut(&mut ChunkPicker, Instant) -> Option<u32>,
+        peer: PeerHandle,
+        mut acquire: impl FnMut(&mut ChunkPicker) -> Option<u32>,
     ) -> Option<Work<F>> {
         for &file in &self.active {
             let at = &mut self.files[file as usize];
             let Phase::Chunks(picker, open) = &mut at.phase else { continue };
-            if let Some(chunk) = acquire(picker, now) {
-                let geometry = Geometry::new(at.id.len);
-                let index = geometry.chunk(chunk)?;
-                let len = geometry.span(index).len;
-                return Some(Work::Chunk { file, id: at.id, index, len, open: open.clone() });
+            if let Some(chunk) = acquire(picker) {
+                let since = at.holders.iter().find(|h| h.peer == peer && h.held == Held::Partial);
+                let since = since.map_or(0, |h| h.revision);
+                return chunk_of(file, at.id, chunk, since, open.clone());
             }
         }
         None
+    }
+
+    fn any_work(&mut self, peer: PeerHandle) -> Option<Work<F>> {
+        for &file in &self.active {
+            let at = &mut self.files[file as usize];
+            let Phase::Chunks(picker, open) = &mut at.phase else { continue };
+            let chunks = picker.offer(peer, ANY_CHUNKS_MAX);
+            if !chunks.is_empty() {
+                return Some(Work::Any { file, id: at.id, chunks, open: open.clone() });
+            }
+        }
+        None
+    }
+
+    /// `peer` gives `chunk` as the answer to an [`Work::Any`] that it was asked at `asked`: from now on it is work like
+    /// any other chunk. `None` if it was not among those.
+    pub fn chosen(&mut self, work: &Work<F>, chunk: u32, peer: PeerHandle, asked: Instant) -> Option<Work<F>> {
+        let Work::Any { file, id, chunks, open } = work else { return None };
+        if !chunks.contains(&chunk) {
+            return None;
+        }
+        if let Phase::Chunks(picker, _) = &mut self.files[*file as usize].phase {
+            picker.withdraw(chunks);
+            picker.begin(chunk, peer, asked);
+        }
+        chunk_of(*file, *id, chunk, 0, open.clone())
     }
 
     fn small_work(
@@ -151,6 +189,11 @@ impl<F: Clone> Schedule<F> {
                     asked.retain(|a| a.0 != peer);
                 }
             }
+            Work::Any { file, chunks, .. } => {
+                if let Phase::Chunks(picker, _) = &mut self.files[*file as usize].phase {
+                    picker.withdraw(chunks);
+                }
+            }
             Work::Have { .. } => {}
         }
     }
@@ -166,6 +209,13 @@ impl<F: Clone> Schedule<F> {
         // A small file costs as much as a round trip, however short it is.
         chunks.sum::<u64>() + self.small.wanted_of(peer) as u64 * SMALL_COST
     }
+}
+
+fn chunk_of<F>(file: FileNo, id: FileId, chunk: u32, since: u64, open: F) -> Option<Work<F>> {
+    let geometry = Geometry::new(id.len);
+    let index = geometry.chunk(chunk)?;
+    let len = geometry.span(index).len;
+    Some(Work::Chunk { file, id, index, len, since, open })
 }
 
 /// What a one-chunk file weighs against chunks when connections are shared out.

@@ -12,8 +12,8 @@ use gpb::identity::{Keypair, PeerId};
 use gpb::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
 use gpb::net::{Channel, Outbox, Tls};
 use gpb::proto::{
-    Announce, ChunkRef, Delta, Flags, FramePrefix, Holding, Kind, Listed, PageHead, Problem, Request, SignedAnnounce,
-    Status, Welcome, encode_body, encode_frame,
+    Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, Problem, Request,
+    SignedAnnounce, Status, Welcome, encode_body, encode_frame,
 };
 use gpb::runtime::Watched;
 use gpb::swarm::{PeerTable, Via};
@@ -323,7 +323,7 @@ impl Inner {
                 }
                 encode_frame(kind, Status::Ok, &(), &digests, out);
             }
-            Request::Chunk(ChunkRef { file, index }) => {
+            Request::Chunk(ChunkAsk { chunk: chunk @ ChunkRef { file, index }, .. }) => {
                 let nth = self.chunks.fetch_add(1, Ordering::SeqCst);
                 match self.manner {
                     Manner::Dies(after) if nth >= after => {
@@ -348,7 +348,7 @@ impl Inner {
                     body[0] ^= 1;
                 }
                 body.push(if self.manner == Manner::Changes { Request::GONE } else { Request::GOOD });
-                encode_frame(Kind::Chunk, Status::Ok, &(), &body, out);
+                encode_frame(Kind::Chunk, Status::Ok, &Given { chunk, news: None }, &body, out);
             }
             Request::Any(..) | Request::Peers(_) => problem(Status::Unsupported, out),
         }
