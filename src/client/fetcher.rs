@@ -44,6 +44,8 @@ pub(crate) struct Fetcher<'a> {
     /// Bytes of the requests that are unanswered.
     unanswered: usize,
     window: Window,
+    /// Bytes that are asked for at first, and of small things at least.
+    window_start: u64,
     /// Lists of digests that are coming in.
     layers: HashMap<FileNo, Vec<Digest>>,
     /// Files to ask about, in requests of [`LOCATE_FILES_MAX`].
@@ -89,6 +91,7 @@ impl<'a> Fetcher<'a> {
             in_flight: 0,
             unanswered: 0,
             window: Window::new(Instant::now()),
+            window_start: WINDOW_START_SMALL,
             layers: HashMap::new(),
             locate,
             frames: Vec::new(),
@@ -154,6 +157,14 @@ impl<'a> Fetcher<'a> {
         }
     }
 
+    /// How many more bytes are on the way than there need to be.
+    fn excess(&self) -> u64 {
+        let small = self.window_start == WINDOW_START_SMALL;
+        let len =
+            self.window.target().map_or(self.window_start, |len| if small { len.max(self.window_start) } else { len });
+        self.in_flight.saturating_sub(len)
+    }
+
     /// Fills the window.
     fn ask(&mut self) -> Result<(), AskError> {
         // Many small requests go out together, not one by one as answers come.
@@ -162,7 +173,7 @@ impl<'a> Fetcher<'a> {
         }
         let now = Instant::now();
         let mut works = Vec::new();
-        let mut len = self.in_flight;
+        let alone = self.pending.is_empty() && self.in_flight == 0;
         let mut request_len = self.unanswered;
         {
             let mut state = self.shared.state();
@@ -170,28 +181,27 @@ impl<'a> Fetcher<'a> {
                 self.locate.extend(state.relocate(self.handle, now));
             }
             while self.pending.len() + works.len() < WINDOW_MAX as usize
+                && (self.in_flight == 0 || self.excess() == 0)
                 && request_len + REQUEST_LEN < UNANSWERED_LEN_MAX
             {
                 // Work of others is taken piece by piece, as it may still come from them.
                 let late = self.pending.len() + works.len() < LATE_MAX;
                 let Some(work) = state.next_work(self.handle, now, late) else { break };
-                let (unit, wire_len) = match &work {
-                    Work::Chunk { id, len, .. } => (Geometry::new(id.len).chunk_len(), *len as u64),
-                    Work::Any { id, .. } => (Geometry::new(id.len).chunk_len(), Geometry::new(id.len).chunk_len()),
-                    Work::Small { len, .. } => (SMALL_UNIT, *len as u64),
-                    Work::Layer { id, .. } => (SMALL_UNIT, Geometry::new(id.len).chunk_count() as u64 * 32),
-                    Work::Have { .. } => (SMALL_UNIT, 0),
+                let (start, wire_len) = match &work {
+                    Work::Chunk { id, len, .. } => (WINDOW_START * Geometry::new(id.len).chunk_len(), *len as u64),
+                    Work::Any { id, .. } => {
+                        let chunk_len = Geometry::new(id.len).chunk_len();
+                        (WINDOW_START * chunk_len, chunk_len)
+                    }
+                    Work::Small { len, .. } => (WINDOW_START_SMALL, *len as u64),
+                    Work::Layer { .. } | Work::Have { .. } => (self.window_start, 0),
                 };
-                len += wire_len;
+                (self.window_start, self.in_flight) = (start, self.in_flight + wire_len);
                 request_len += REQUEST_LEN;
                 works.push(work);
-                if len >= self.window.len(unit) {
-                    break;
-                }
             }
         }
         self.frames.clear();
-        let alone = self.pending.is_empty();
         for work in works {
             self.push_work(work, now, alone);
         }
@@ -213,18 +223,15 @@ impl<'a> Fetcher<'a> {
 
     fn push_work(&mut self, work: Work<Arc<PartialFile>>, now: Instant, alone: bool) {
         match &work {
-            Work::Chunk { id, index, len, since, .. } => {
-                self.in_flight += *len as u64;
+            Work::Chunk { id, index, since, .. } => {
                 let chunk = ChunkRef { file: *id, index: index.get() };
                 self.push(&Request::Chunk(ChunkAsk { chunk, since: *since }), What::Work(work), now, alone);
             }
-            Work::Small { id, index, len, .. } => {
-                self.in_flight += *len as u64;
+            Work::Small { id, index, .. } => {
                 let chunk = ChunkRef { file: *id, index: index.get() };
                 self.push(&Request::Chunk(ChunkAsk { chunk, since: 0 }), What::Work(work), now, alone);
             }
             Work::Any { id, chunks, .. } => {
-                self.in_flight += Geometry::new(id.len).chunk_len();
                 let request = Request::Any(Since { file: *id, revision: 0 }, chunks.clone());
                 self.push(&request, What::Work(work), now, alone);
             }
@@ -359,5 +366,7 @@ const REQUEST_LEN: usize = 256;
 const FILE_ID_LEN_MAX: usize = 44;
 /// The longest postcard form of a `Holding`.
 const HOLDING_LEN_MAX: usize = 6;
-/// What the window of small things is counted in, in bytes.
-const SMALL_UNIT: u64 = 256 << 10;
+/// Chunks that are asked for before anything is known of the connection.
+const WINDOW_START: u64 = 2;
+/// The same for small things, in bytes; later it is the least, since each of them is a matter of a moment.
+const WINDOW_START_SMALL: u64 = 512 << 10;

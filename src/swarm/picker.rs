@@ -184,9 +184,13 @@ impl ChunkPicker {
         Some(chunk)
     }
 
-    /// For a peer to which nothing missing is left: a chunk that somebody three times slower keeps back, or one in
-    /// flight for twice as long as this peer takes, to be asked of two.
+    /// Once nothing at all is missing: a chunk that somebody three times slower keeps back, or one in flight for twice
+    /// as long as this peer takes, to be asked of two. Before, a peer without anything new waits: asking for what comes
+    /// anyway would only take from others.
     pub fn acquire_late(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
+        if !self.order.is_empty() {
+            return None;
+        }
         self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, END_GAME, false))
     }
 

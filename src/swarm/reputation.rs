@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{RETRY_MAX, RETRY_MIN, WINDOW_MAX};
+use crate::limits::{RETRY_MAX, RETRY_MIN};
 
 /// A peer's record in one run: lies and failures.
 #[derive(Debug, Clone, Default)]
@@ -133,13 +133,11 @@ impl Window {
         self.meter.pause(now);
     }
 
-    /// Bytes that may be in flight, for chunks of `chunk_len`: at least two chunks, at most [`WINDOW_MAX`] chunks.
-    pub fn len(&self, chunk_len: u64) -> u64 {
-        let chunk_len = chunk_len.max(1);
-        let Some(rate) = self.meter.rate() else { return WINDOW_START * chunk_len };
-        let flying = rate * (self.delay * 2 + QUEUE_TIME).as_secs_f64();
-        (flying as u64 + chunk_len)
-            .clamp(2 * chunk_len, (WINDOW_MAX as u64 * chunk_len).min(WINDOW_LEN_MAX.max(2 * chunk_len)))
+    /// Bytes on the way below which more is to be asked for: what comes in the time that an answer takes. `None` before
+    /// anything is known.
+    pub fn target(&self) -> Option<u64> {
+        let flying = self.meter.rate()? * (self.delay * 2 + QUEUE_TIME).as_secs_f64();
+        Some((flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX))
     }
 
     /// Bytes a second on this connection.
@@ -155,10 +153,10 @@ const METER_MEMORY_S: f64 = 0.5;
 /// Delay that is assumed before one was seen.
 const DELAY_UNKNOWN: Duration = Duration::from_millis(10);
 /// Work that lies in front of a peer beyond what the round trip takes, so that it never waits for requests.
-const QUEUE_TIME: Duration = Duration::from_millis(15);
-/// Chunks in flight at first.
-const WINDOW_START: u64 = 4;
-/// Most bytes in flight on one connection, if that is at least two chunks.
+const QUEUE_TIME: Duration = Duration::from_millis(30);
+/// Least bytes in flight on a connection that is to be kept busy.
+const WINDOW_LEN_MIN: u64 = 32 << 10;
+/// Most bytes in flight on one connection, but for the unit that goes beyond it.
 const WINDOW_LEN_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
@@ -197,21 +195,25 @@ mod tests {
     #[test]
     fn the_window_follows_bandwidth_and_delay() {
         let begin = Instant::now();
-        let chunk = 256 << 10;
         let mut w = Window::new(begin);
-        assert_eq!(w.len(chunk), 4 * chunk);
+        assert_eq!(w.target(), None);
         w.delay(Duration::from_millis(1));
         let mut now = begin;
         for _ in 0..50 {
             now += Duration::from_millis(100);
             w.add(100 << 20, now);
         }
-        assert!(w.len(chunk) >= 16 << 20 || w.len(chunk) == WINDOW_MAX as u64 * chunk);
+        assert_eq!(w.target(), Some(16 << 20));
+        for _ in 0..200 {
+            now += Duration::from_millis(100);
+            w.add(1_000_000, now);
+        }
+        assert!((300_000..350_000).contains(&w.target().unwrap()), "10 MB/s for 32 ms: {:?}", w.target());
         for _ in 0..200 {
             now += Duration::from_millis(100);
             w.add(1000, now);
         }
-        assert_eq!(w.len(chunk), 2 * chunk);
+        assert_eq!(w.target(), Some(32 << 10));
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl Fetcher<'_> {
             }
             _ => return Ok(None),
         };
-        self.in_flight -= len as u64;
         if status != Status::Ok {
+            self.in_flight -= len as u64;
             self.drain(body_len)?;
             return self.lost_holder(work, file, status);
         }
@@ -117,21 +117,29 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Reads the bytes of a chunk as fast as the limit allows, and whether they are good.
+    /// Reads the bytes of a chunk as fast as the limit allows, and whether they are good. Asks for more on the way, once
+    /// that is needed to keep the connection busy: not earlier, since another may be quicker by then.
     fn read_chunk(&mut self, into: &mut [u8]) -> Result<bool, AskError> {
         let shared = self.shared;
         let idle = shared.idle();
         let mut at = 0;
         while at < into.len() {
-            match shared.ctx.throttle.take(into.len() - at, Instant::now()) {
+            let left = into.len() - at;
+            let excess = self.excess() as usize;
+            let step = if excess > 0 { excess.max(ASK_STEP).min(left) } else { left };
+            match shared.ctx.throttle.take(step, Instant::now()) {
                 Ok(n) => {
-                    let n = n.clamp(1, into.len() - at);
-                    let window = &mut self.window;
+                    let n = n.clamp(1, step);
+                    let (window, in_flight) = (&mut self.window, &mut self.in_flight);
                     self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
                         shared.tally.heard();
                         window.add(n as u64, Instant::now());
+                        *in_flight -= n as u64;
                     })?;
                     at += n;
+                    if excess > 0 && at < into.len() {
+                        self.ask()?;
+                    }
                 }
                 Err(wait) => {
                     // Held back by the own limit is not silence of the peer.
@@ -282,5 +290,7 @@ impl Fetcher<'_> {
     }
 }
 
+/// Bytes between two looks whether to ask for more, at least.
+const ASK_STEP: usize = 16 << 10;
 /// Longest sleep for the rate limit before a stop is looked for.
 const THROTTLE_NAP: Duration = Duration::from_millis(50);
