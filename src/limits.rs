@@ -223,6 +223,17 @@ pub const TURN_LEN_MAX: usize = 4 * MIB;
 pub const TURN_REQUESTS_MAX: u32 = 64;
 /// Time that a worker spends on a session before it hands back.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
+/// Chunks that a server sends at the same time, at least.
+pub const UPLOADS_MIN: usize = 4;
+/// Chunks that a server sends at the same time, at most; those of slow peers are not counted.
+pub const UPLOADS_MAX: usize = 64;
+/// Bytes of an answer from which on it counts as the upload of a chunk.
+pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
+/// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
+/// reordered nor shared fairly.
+pub const UNSENT_LEN_MAX: usize = 64 * KIB;
+/// A session that may not begin to send a chunk tries again after so long.
+pub const UPLOAD_WAIT: Duration = Duration::from_millis(3);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
 /// What is parked of requests, answers and output in all sessions together, in bytes.

@@ -152,7 +152,7 @@ impl Acceptor {
         }
         for slot in &self.slots {
             if let Some(session) = &slot.session {
-                session.log_end("server stops", &self.context);
+                session.end("server stops", &self.context);
             }
         }
     }
@@ -403,7 +403,7 @@ impl Acceptor {
     }
 
     fn end(&mut self, at: usize, session: &Session, why: &str) {
-        session.log_end(why, &self.context);
+        session.end(why, &self.context);
         let slot = &mut self.slots[at];
         let parked = std::mem::take(&mut slot.parked);
         self.context.parked.fetch_sub(parked, Ordering::Relaxed);

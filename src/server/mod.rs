@@ -174,6 +174,7 @@ impl Server {
                 noise: Noise::new(SESSION_LINES_MAX),
             },
             upload: parts.upload,
+            uploads: Default::default(),
             events: parts.events,
             shutdown: parts.shutdown.clone(),
             noise: Noise::new(NOISE_LINES_MAX),

@@ -12,16 +12,17 @@ use rustix::event::PollFlags;
 use crate::identity::PeerId;
 use crate::limits::{
     CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, TURN_LEN_MAX,
-    TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX,
+    TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN, UPLOAD_WAIT,
 };
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
-use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, MessageError};
+use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, MessageError};
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::handler::{Asker, Next, Refusal};
 use crate::server::listing::Listing;
 use crate::server::seats::Key;
 use crate::server::worker::{Context, Scratch};
+use crate::swarm::Upload;
 
 /// An accepted connection.
 pub(crate) struct Session {
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     listing: Option<Box<Listing>>,
     /// The answer whose body is being sent.
     body: Option<Body>,
+    /// The chunk that is under way, until the socket took all of it.
+    upload: Option<Upload>,
     out: Outbox,
     /// Plaintext that goes out at once; small after the peer was slow, so that little is parked.
     reply_len: usize,
@@ -97,11 +100,15 @@ struct Turn {
     began: Instant,
     sent: usize,
     requests: u32,
+    /// Whether it sent a chunk.
+    uploaded: bool,
 }
 
 impl Session {
     pub(crate) fn new(socket: TcpStream, addr: SocketAddr, tls: &Tls, now: Instant) -> Result<Self, SecureError> {
         let _ = socket.set_nodelay(true);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_LEN_MAX as u32);
         Ok(Session {
             socket,
             addr,
@@ -114,6 +121,7 @@ impl Session {
             requests: Vec::new(),
             listing: None,
             body: None,
+            upload: None,
             out: Outbox::new(),
             reply_len: REPLY_FIRST_LEN,
             trust_generation: 0,
@@ -162,7 +170,7 @@ impl Session {
         out.push(self.out.data());
         self.out = out;
 
-        let mut turn = Turn { began: Instant::now(), sent: 0, requests: 0 };
+        let mut turn = Turn { began: Instant::now(), sent: 0, requests: 0, uploaded: false };
         let outcome = match self.serve(scratch, context, &mut turn) {
             Ok(outcome) => outcome,
             Err(e) => self.fail(&e, context),
@@ -189,8 +197,9 @@ impl Session {
         outcome
     }
 
-    /// Logs the end; call it once, when the session is dropped.
-    pub(crate) fn log_end(&self, why: &str, context: &Context) {
+    /// Gives back what it held of the server, and logs the end; call it once, when the session is dropped.
+    pub(crate) fn end(&self, why: &str, context: &Context) {
+        context.end_upload(self.upload, false);
         if let (Phase::Open(asker), true) = (&self.phase, self.is_admitted()) {
             context.told(format_args!(
                 "disconnected peer={} addr={} bytes={} seconds={:.3} reason=\"{why}\"",
@@ -277,6 +286,12 @@ impl Session {
         plain.clear();
         let (mut at, mut throttled, mut refused) = (0, None, None);
         let had_seat = asker.seat.is_some();
+        if self.body.is_none()
+            && let Some(upload) = self.upload.take()
+        {
+            context.end_upload(Some(upload), true);
+            turn.uploaded = true;
+        }
         while plain.len() < target && refused.is_none() {
             if let Some(body) = &mut self.body {
                 let want = body.left().min(target - plain.len());
@@ -310,12 +325,28 @@ impl Session {
                 }
                 None => {
                     let Some((kind, header, body, len)) = whole_frame(&self.requests[at..])? else { break };
+                    let is_chunk = kind == Kind::Chunk as u8 || kind == Kind::Any as u8;
+                    if is_chunk && self.upload.is_some() {
+                        // The chunk before it is to be sent first.
+                        break;
+                    }
+                    let now = Instant::now();
+                    if is_chunk {
+                        self.upload = context.begin_upload(turn.uploaded, now);
+                        if self.upload.is_none() {
+                            throttled = Some(now + UPLOAD_WAIT);
+                            break;
+                        }
+                    }
                     at += len;
                     turn.requests += 1;
-                    context.handler.answer(asker, (kind, header, body), Instant::now(), &mut scratch.head)?
+                    context.handler.answer(asker, (kind, header, body), now, &mut scratch.head)?
                 }
             };
             plain.push(&scratch.head);
+            if !matches!(&next, Next::Body(body) if body.left() >= UPLOAD_LEN_MIN) {
+                context.end_upload(self.upload.take(), false);
+            }
             match next {
                 Next::Done => (),
                 Next::Body(body) => self.body = Some(body),

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender};
@@ -15,12 +15,13 @@ use crate::runtime::{Events, Shutdown, Throttle};
 use crate::server::handler::{Asker, Handler, Refusal};
 use crate::server::noise::Noise;
 use crate::server::session::{Outcome, Session};
-use crate::swarm::Event;
+use crate::swarm::{Event, Upload, Uploads};
 
 /// What all workers share.
 pub(crate) struct Context {
     pub(crate) handler: Handler,
     pub(crate) upload: Arc<Throttle>,
+    pub(crate) uploads: Mutex<Uploads>,
     pub(crate) events: Events,
     pub(crate) shutdown: Shutdown,
     pub(crate) noise: Noise,
@@ -91,6 +92,18 @@ impl Context {
         let before = self.lingering.fetch_add(1, Ordering::Relaxed);
         let place = Lingering { context: self };
         (before < self.lingering_max).then_some(place)
+    }
+
+    /// Begins to send a chunk, unless enough are under way; see [`Uploads::begin`].
+    pub(crate) fn begin_upload(&self, again: bool, now: Instant) -> Option<Upload> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).begin(again, now)
+    }
+
+    /// A chunk is sent, or its session ends.
+    pub(crate) fn end_upload(&self, upload: Option<Upload>, whole: bool) {
+        if let Some(upload) = upload {
+            self.uploads.lock().unwrap_or_else(PoisonError::into_inner).end(upload, whole, Instant::now());
+        }
     }
 
     /// Whether so much is parked that sessions should produce little at once.

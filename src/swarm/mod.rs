@@ -10,6 +10,7 @@ mod peer_table;
 mod picker;
 mod reputation;
 mod schedule;
+mod uploads;
 
 pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
@@ -20,6 +21,7 @@ pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
 pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
 pub use reputation::{Meter, Reputation, Window};
 pub use schedule::{Chunks, FileNo, Held, Schedule, Work};
+pub use uploads::{Upload, Uploads};
 
 /// A node: one key may have several at once.
 pub type PeerKey = (crate::identity::PeerId, u64);

@@ -1,0 +1,153 @@
+//! How many chunks a server sends at the same time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::limits::{UPLOADS_MAX, UPLOADS_MIN};
+
+/// Keeps the number of chunks that are under way so small that each is soon whole.
+///
+/// Only a whole chunk can be passed on. If a thousand peers share an uplink, all chunks come at the same late time; one
+/// after the other, the first is being passed on while the second is sent. (BitTorrent has upload slots for the same
+/// reason; Legout, Urvoy-Keller, Michiardi: *Rarest first and choke algorithms are enough*.) How many are needed to
+/// keep the link busy depends on how fast the peers take them: one more as long as a chunk takes less than
+/// [`CHUNK_TIME`], else one less. A peer that takes much longer than others keeps nobody waiting.
+#[derive(Debug)]
+pub struct Uploads {
+    limit: f64,
+    /// Those under way, by ticket; tickets ascend with time.
+    active: BTreeMap<u64, Instant>,
+    tickets: u64,
+    /// Mean time that a chunk took.
+    mean: Duration,
+    /// When somebody last had to wait.
+    refused: Option<Instant>,
+}
+
+/// An upload that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload(u64);
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Uploads { limit: UPLOADS_START, active: BTreeMap::new(), tickets: 0, mean: Duration::ZERO, refused: None }
+    }
+}
+
+impl Uploads {
+    /// Begins to send a chunk; `None`: not yet, ask again after [`UPLOAD_WAIT`](crate::limits::UPLOAD_WAIT). With
+    /// `again`, for somebody who just got one: those who wait come first.
+    pub fn begin(&mut self, again: bool, now: Instant) -> Option<Upload> {
+        let overdue = (self.mean * OVERDUE).max(CHUNK_TIME);
+        let since = |begun: &Instant| now.saturating_duration_since(*begun);
+        let fresh = self.active.values().rev().take_while(|begun| since(begun) <= overdue);
+        let waits = |at: Instant| now.saturating_duration_since(at) < WAITS;
+        if fresh.take(UPLOADS_MAX).count() >= self.limit as usize {
+            self.refused = Some(now);
+            return None;
+        }
+        if again && self.refused.is_some_and(waits) {
+            return None;
+        }
+        self.tickets += 1;
+        self.active.insert(self.tickets, now);
+        Some(Upload(self.tickets))
+    }
+
+    /// An upload is over; `whole`: the peer took all of it.
+    pub fn end(&mut self, upload: Upload, whole: bool, now: Instant) {
+        let Some(begun) = self.active.remove(&upload.0) else { return };
+        if whole {
+            let took = now.saturating_duration_since(begun);
+            self.mean = (self.mean * 7 + took) / 8;
+            let step = if took < CHUNK_TIME { 1.0 } else { -1.0 } / self.limit;
+            self.limit = (self.limit + step).clamp(UPLOADS_MIN as f64, UPLOADS_MAX as f64);
+        }
+    }
+
+    /// Uploads under way.
+    pub fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+}
+
+/// Uploads at the same time before anything is known.
+const UPLOADS_START: f64 = 8.0;
+/// How long a chunk should take.
+const CHUNK_TIME: Duration = Duration::from_millis(100);
+/// An upload that takes so many times as long as others does not count any more.
+const OVERDUE: u32 = 4;
+/// Whoever was refused so lately still waits.
+const WAITS: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Serves for a while peers that all want more, over a link that gives `link` chunks a second in all and `each` to
+    /// each; returns how many were under way at the end, and chunks a second.
+    fn run(link: f64, each: f64) -> (usize, f64) {
+        let (mut uploads, mut active, begin) = (Uploads::default(), Vec::new(), Instant::now());
+        let (mut now, mut done, mut under_way) = (begin, 0, 0);
+        while now < begin + 20_000 * MS {
+            while let Some(upload) = uploads.begin(false, now) {
+                active.push((upload, 1.0));
+            }
+            under_way = active.len();
+            let rate = (link / active.len() as f64).min(each) / 1000.0;
+            active.iter_mut().for_each(|a| a.1 -= rate);
+            now += MS;
+            let before = active.len();
+            active.retain(|(upload, left)| {
+                if *left <= 0.0 {
+                    uploads.end(*upload, true, now);
+                }
+                *left > 0.0
+            });
+            done += before - active.len();
+        }
+        (under_way, done as f64 / 20.0)
+    }
+
+    #[test]
+    fn a_slow_link_sends_few_chunks_at_a_time() {
+        let (under_way, rate) = run(24.0, 1000.0);
+        assert!(under_way <= UPLOADS_MIN + 1 && rate > 23.0, "{under_way} {rate}");
+    }
+
+    #[test]
+    fn slow_receivers_do_not_leave_a_quick_link_idle() {
+        let (under_way, rate) = run(10_000.0, 50.0);
+        assert!(under_way >= UPLOADS_MAX - 1 && rate > 2500.0, "{under_way} {rate}");
+    }
+
+    #[test]
+    fn who_takes_too_long_keeps_nobody_waiting() {
+        let (mut uploads, mut now) = (Uploads::default(), Instant::now());
+        let stuck: Vec<_> = std::iter::from_fn(|| uploads.begin(false, now)).collect();
+        assert_eq!(stuck.len(), UPLOADS_START as usize);
+        now += CHUNK_TIME + MS;
+        let next = uploads.begin(false, now).expect("those before are overdue");
+        uploads.end(next, true, now + 5 * MS);
+        stuck.into_iter().for_each(|u| uploads.end(u, false, now));
+        assert!(uploads.is_empty());
+    }
+
+    #[test]
+    fn those_who_wait_come_first() {
+        let (mut uploads, now) = (Uploads::default(), Instant::now());
+        let mut all: Vec<_> = std::iter::from_fn(|| uploads.begin(false, now)).collect();
+        uploads.end(all.pop().unwrap(), true, now);
+        assert_eq!(uploads.begin(true, now), None);
+        assert!(uploads.begin(false, now).is_some());
+        uploads.end(all.pop().unwrap(), true, now);
+        assert!(uploads.begin(true, now + WAITS).is_some(), "nobody waits any more");
+    }
+}
