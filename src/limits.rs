@@ -161,7 +161,7 @@ pub const LIST_CHECK_ENTRIES: usize = 128;
 /// Bytes after which a `List` page ends.
 pub const LIST_PAGE_LEN: usize = 256 * KIB;
 /// Most chunks that an `Any` names.
-pub const ANY_CHUNKS_MAX: usize = 32;
+pub const ANY_CHUNKS_MAX: usize = 64;
 /// Most new chunks that the head of a chunk tells of; further ones come with the next.
 pub const NEWS_MAX: usize = 256;
 /// Longest free text in a frame (a reason, an agent name), in bytes.

@@ -235,6 +235,10 @@ impl Driver {
         let mut chosen = Vec::new();
         {
             let state = self.shared.state();
+            // A further connection would only take from those who share the same uplink.
+            if state.is_shared() {
+                return;
+            }
             let of_peers = self.shared.tally.of_peers.lock().unwrap_or_else(PoisonError::into_inner);
             for (&handle, known) in &mut self.peers {
                 let n = known.connections;

@@ -63,8 +63,8 @@ pub struct ChunkPicker {
     /// Chunks in flight by when they were asked for last.
     by_age: BTreeSet<(Instant, u32)>,
     peers: HashMap<PeerHandle, Peer>,
-    /// Missing chunks of which complete holders were asked for any one; none for another complete holder meanwhile.
-    offered: Bits,
+    /// Missing chunks of which complete holders were asked for any one.
+    offers: Vec<Vec<u32>>,
     have: u32,
     random: u64,
 }
@@ -90,7 +90,7 @@ impl ChunkPicker {
             in_flight: HashMap::new(),
             by_age: BTreeSet::new(),
             peers: HashMap::new(),
-            offered: Bits::empty(len),
+            offers: Vec::new(),
             have: 0,
             random: seed,
         }
@@ -161,6 +161,11 @@ impl ChunkPicker {
         self.peers.get(&peer).is_some_and(|p| p.holds.is_none())
     }
 
+    /// Whether others fetch the same.
+    pub fn is_shared(&self) -> bool {
+        self.peers.values().any(|p| p.holds.is_some())
+    }
+
     /// Whether any peer at all is known.
     pub fn has_peers(&self) -> bool {
         !self.peers.is_empty()
@@ -194,33 +199,38 @@ impl ChunkPicker {
         self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, END_GAME, false))
     }
 
-    /// A few missing chunks that no partial peer is known to hold, at most `max`: for a complete holder to choose from,
-    /// so that those who ask it at the same time do not get the same. None for other peers, and none while nobody but
+    /// Missing chunks that no partial peer is known to hold, at most `max`: for a complete holder to choose from, so
+    /// that those who ask it at the same time do not get the same. None for other peers, and none while nobody but
     /// complete holders is known, since then there is nobody to share with.
     ///
     /// The chunks stay missing until [`begin`](Self::begin); [`withdraw`](Self::withdraw) ends the offer.
     pub fn offer(&mut self, peer: PeerHandle, max: usize) -> Vec<u32> {
         let group = &self.order[..self.ends[0] as usize];
-        let shared = || self.peers.values().any(|p| p.holds.is_some());
-        if group.is_empty() || !self.is_complete(peer) || !shared() {
+        let complete = self.peers.values().filter(|p| p.holds.is_none()).count();
+        if group.len() <= self.offers.len() || !self.is_complete(peer) || complete == self.peers.len() {
             return Vec::new();
         }
+        // The only complete holder gives none twice; several must not be offered the same.
+        let alone = complete == 1;
+        let n = if alone { max } else { (group.len() / (2 * complete)).clamp(1, max) };
         let from = (next_random(&mut self.random) % group.len() as u64) as usize;
-        // Others ask, too, and their connections: no offer is a large part of what is left.
-        let n = (group.len() / OFFER_SHARE).clamp(1, max);
-        let free = group[from..].iter().chain(&group[..from]).take(PROBES * 4).filter(|&&c| !self.offered.get(c));
-        let chunks: Vec<u32> = free.take(n).copied().collect();
-        for &chunk in &chunks {
-            self.offered.set(chunk, true);
+        let around = group[from..].iter().chain(&group[..from]).copied().take(PROBES + 2 * n);
+        let chunks: Vec<u32> = around.filter(|c| alone || !self.is_offered(*c)).take(n).collect();
+        if !chunks.is_empty() {
+            self.offers.push(chunks.clone());
         }
         chunks
     }
 
     /// An [`offer`](Self::offer) has ended.
     pub fn withdraw(&mut self, chunks: &[u32]) {
-        for &chunk in chunks {
-            self.offered.set(chunk, false);
+        if let Some(at) = self.offers.iter().position(|offer| offer == chunks) {
+            self.offers.swap_remove(at);
         }
+    }
+
+    fn is_offered(&self, chunk: u32) -> bool {
+        self.offers.iter().any(|offer| offer.contains(&chunk))
     }
 
     /// `peer`, which was asked at `since`, is sending `chunk`.
@@ -381,7 +391,7 @@ impl ChunkPicker {
                 // Those that another complete holder may be sending come last.
                 None => {
                     let free = group[from..].iter().chain(&group[..from]).take(PROBES);
-                    free.copied().find(|&c| !self.offered.get(c))
+                    free.copied().find(|&c| !self.is_offered(c))
                 }
                 Some(bits) if group.len() <= PROBES => {
                     group[from..].iter().chain(&group[..from]).copied().find(|&c| bits.get(c))
@@ -474,8 +484,6 @@ fn next_random(state: &mut u64) -> u64 {
 
 /// Chunks looked at before another way to find one is tried.
 const PROBES: usize = 48;
-/// An offer is at most this part of the rarest chunks.
-const OFFER_SHARE: usize = 8;
 /// A thief steals before it takes new work from who is so many times slower.
 const STEAL_EARLY: u32 = 10;
 /// A thief without new work steals from who is so many times slower.

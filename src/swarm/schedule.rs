@@ -395,6 +395,14 @@ impl<F: Clone> Schedule<F> {
         (0..).zip(&self.useful).filter(|(_, n)| **n > 0).map(|(at, _)| PeerHandle(at)).collect()
     }
 
+    /// Whether others fetch some of the files, too.
+    pub fn is_shared(&self) -> bool {
+        self.active.iter().any(|&f| match &self.files[f as usize].phase {
+            Phase::Chunks(picker, _) => picker.is_shared(),
+            _ => false,
+        })
+    }
+
     /// Whether any of `peers` holds something of an unfinished file.
     pub fn is_held_by(&self, file: FileNo, peers: &HashSet<PeerHandle>) -> bool {
         self.files[file as usize].holders.iter().any(|h| peers.contains(&h.peer))

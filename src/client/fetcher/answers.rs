@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::{debug, error};
+use log::{debug, error, trace};
 
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
@@ -79,6 +79,7 @@ impl Fetcher<'_> {
         }
         drop(buffer);
         let (fresh, whole) = self.shared.state().chunk_came(file, index.get(), self.handle, Instant::now());
+        trace!("chunk peer={} file={id} chunk={} fresh={fresh}", self.session.peer, index.get());
         if fresh {
             self.credit(len);
         } else {
