@@ -328,11 +328,16 @@ impl Driver {
             known.reputation.succeeded();
         }
         match ended.end {
-            End::Idle => {
+            End::Idle | End::Lost => {
                 known.last = Last::Answered;
                 known.reputation.succeeded();
                 if useful == 0 {
-                    known.locate_at.get_or_insert(if ended.located { now + known.locate_wait } else { now });
+                    // What it says to hold after that may be as short-lived.
+                    let lost = matches!(ended.end, End::Lost);
+                    if lost {
+                        known.locate_wait = LOCATE_POLL_MAX;
+                    }
+                    known.locate_at.get_or_insert(if ended.located || lost { now + known.locate_wait } else { now });
                     known.locate_wait = (known.locate_wait * 2).min(LOCATE_POLL_MAX);
                 } else {
                     known.locate_wait = LOCATE_POLL_MIN;

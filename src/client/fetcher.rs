@@ -25,6 +25,8 @@ mod answers;
 pub(crate) enum End {
     /// Nothing is left to ask this peer; the session goes back to the pool.
     Idle,
+    /// The same, and the peer did not have what it said it had.
+    Lost,
     /// The download is over.
     Stopped,
     /// It sent wrong bytes.
@@ -52,6 +54,8 @@ pub(crate) struct Fetcher<'a> {
     locate: VecDeque<Vec<(FileNo, FileId)>>,
     frames: Vec<u8>,
     useful: bool,
+    /// Whether it turned out not to have what it said.
+    lost: bool,
     /// The chunk that showed that the peer lies.
     bad: Option<ChunkRef>,
 }
@@ -96,6 +100,7 @@ impl<'a> Fetcher<'a> {
             locate,
             frames: Vec::new(),
             useful: false,
+            lost: false,
             bad: None,
         }
     }
@@ -124,7 +129,7 @@ impl<'a> Fetcher<'a> {
         self.give_back_all();
         let (shared, useful) = (self.shared, self.useful);
         match end {
-            End::Idle => {
+            End::Idle | End::Lost => {
                 shared.unregister(connection);
                 shared.pool.checkin(self.session);
             }
@@ -144,7 +149,7 @@ impl<'a> Fetcher<'a> {
             if self.pending.is_empty() {
                 let state = self.shared.state();
                 if state.useful(self.handle) == 0 {
-                    return Ok(End::Idle);
+                    return Ok(if self.lost { End::Lost } else { End::Idle });
                 }
                 // Time alone can bring work too: what others have kept back for too long.
                 drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));

@@ -172,6 +172,7 @@ impl Fetcher<'_> {
         file: FileNo,
         status: Status,
     ) -> Result<Option<End>, AskError> {
+        self.lost = true;
         debug!("not held peer={} id={} status={status:?}", self.session.peer, self.shared.files[file as usize].id);
         let mut state = self.shared.state();
         state.give_back(work, self.handle);

@@ -13,7 +13,7 @@ use gpb::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
 use gpb::net::{Channel, Outbox, Tls};
 use gpb::proto::{
     Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, Problem, Request,
-    SignedAnnounce, Status, Welcome, encode_body, encode_frame,
+    SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
 };
 use gpb::runtime::Watched;
 use gpb::swarm::{PeerTable, Via};
@@ -263,6 +263,35 @@ impl Inner {
         }
     }
 
+    fn answer_chunk(&self, kind: Kind, chunk: ChunkRef, out: &mut Vec<u8>) -> Option<()> {
+        let nth = self.chunks.fetch_add(1, Ordering::SeqCst);
+        match self.manner {
+            Manner::Dies(after) if nth >= after => {
+                self.dead.store(true, Ordering::SeqCst);
+                for socket in self.sockets.lock().unwrap().drain(..) {
+                    let _ = socket.shutdown(Close::Both);
+                }
+                return None;
+            }
+            Manner::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
+            _ => {}
+        }
+        let Some(file) = self.files.get(&chunk.file) else {
+            encode_frame(kind, Status::NotFound, &Problem::default(), &[], out);
+            return Some(());
+        };
+        let geometry = Geometry::new(file.id.len);
+        let span = geometry.span(geometry.chunk(chunk.index)?);
+        let at = span.offset as usize;
+        let mut body = file.bytes[at..at + span.len as usize].to_vec();
+        if self.manner == Manner::Lies {
+            body[0] ^= 1;
+        }
+        body.push(if self.manner == Manner::Changes { Request::GONE } else { Request::GOOD });
+        encode_frame(kind, Status::Ok, &Given { chunk, news: None }, &body, out);
+        Some(())
+    }
+
     fn answer(&self, request: Request, out: &mut Vec<u8>) -> Option<()> {
         let kind = request.kind();
         let problem = |status: Status, out: &mut Vec<u8>| encode_frame(kind, status, &Problem::default(), &[], out);
@@ -323,34 +352,12 @@ impl Inner {
                 }
                 encode_frame(kind, Status::Ok, &(), &digests, out);
             }
-            Request::Chunk(ChunkAsk { chunk: chunk @ ChunkRef { file, index }, .. }) => {
-                let nth = self.chunks.fetch_add(1, Ordering::SeqCst);
-                match self.manner {
-                    Manner::Dies(after) if nth >= after => {
-                        self.dead.store(true, Ordering::SeqCst);
-                        for socket in self.sockets.lock().unwrap().drain(..) {
-                            let _ = socket.shutdown(Close::Both);
-                        }
-                        return None;
-                    }
-                    Manner::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
-                    _ => {}
-                }
-                let Some(file) = self.files.get(&file) else {
-                    problem(Status::NotFound, out);
-                    return Some(());
-                };
-                let geometry = Geometry::new(file.id.len);
-                let span = geometry.span(geometry.chunk(index)?);
-                let at = span.offset as usize;
-                let mut body = file.bytes[at..at + span.len as usize].to_vec();
-                if self.manner == Manner::Lies {
-                    body[0] ^= 1;
-                }
-                body.push(if self.manner == Manner::Changes { Request::GONE } else { Request::GOOD });
-                encode_frame(Kind::Chunk, Status::Ok, &Given { chunk, news: None }, &body, out);
+            Request::Any(Since { file, .. }, chunks) => {
+                let chunk = ChunkRef { file, index: *chunks.first()? };
+                return self.answer_chunk(Kind::Any, chunk, out);
             }
-            Request::Any(..) | Request::Peers(_) => problem(Status::Unsupported, out),
+            Request::Chunk(ChunkAsk { chunk, .. }) => return self.answer_chunk(Kind::Chunk, chunk, out),
+            Request::Peers(_) => problem(Status::Unsupported, out),
         }
         Some(())
     }
