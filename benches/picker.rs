@@ -7,6 +7,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gpb::content::Bitfield;
 use gpb::limits::CHUNKS_MAX;
 use gpb::swarm::{ChunkPicker, PeerHandle};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 const CHUNKS: [u32; 2] = [4096, CHUNKS_MAX as u32];
 const PEERS: u16 = 16;
@@ -14,10 +16,11 @@ const PEERS: u16 = 16;
 const WINDOW: usize = 4;
 const SEED: u64 = 1;
 
-/// Half of all chunks, others for every peer.
+/// Some half of all chunks, others for every peer, so that some chunks are rare.
 fn half(chunks: u32, peer: u16) -> Bitfield {
-    let pattern = 0x0f_u8.rotate_left(peer.into());
-    Bitfield::from_bytes(&vec![pattern; chunks as usize / 8], chunks).unwrap()
+    let mut bytes = vec![0; chunks as usize / 8];
+    StdRng::seed_from_u64(peer.into()).fill_bytes(&mut bytes);
+    Bitfield::from_bytes(&bytes, chunks).unwrap()
 }
 
 fn with_peers(chunks: u32, complete: bool) -> ChunkPicker {
