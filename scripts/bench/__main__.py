@@ -26,6 +26,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUICK_SCALE = 0.01
 # Source and copy of the largest content, and all the others.
 ROOM_BYTES = 5.5 * 2**30
+LEGEND = '''Seconds: median (fastest-slowest) of {runs} runs; after each, what arrived was compared with the source.
+CPU: user and system time, median. MiB: most anonymous memory at once, looked at 20 times a second.'''
 
 
 class Bench:
@@ -78,7 +80,10 @@ def main():
 
 def run(bench, names):
     """Prints the tables of these scenarios; 1 if anything failed."""
-    print(describe(bench.programs), flush=True)
+    print(describe(bench.programs))
+    print(f'\n{LEGEND.format(runs=bench.runs)}', flush=True)
+    if os.getloadavg()[0] > 1:
+        print(f'other programs disturb this: the load is {os.getloadavg()[0]:.1f}', file=sys.stderr)
     failed = False
     for name in names:
         for scenario in SCENARIOS[name]:

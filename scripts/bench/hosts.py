@@ -36,7 +36,7 @@ class Namespace:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=ENVIRONMENT,
-            start_new_session=True,
+            preexec_fn=os.setpgrp,
         )
         self.pid = self._holder.pid
         if not self._holder.stdout.readline():

@@ -45,7 +45,8 @@ class Program:
                 stdout=subprocess.PIPE if speaks else out,
                 stderr=out,
                 env=ENVIRONMENT,
-                start_new_session=True,
+                # No session: Linux shares the processor out by session, whatever priority this program was given.
+                preexec_fn=os.setpgrp,
             )
         self.pid = self._child.pid
         self.cpu_s = 0.0

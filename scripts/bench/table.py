@@ -66,7 +66,8 @@ class Table:
         if self._ideal_s:
             compared = [f'{100 * self._ideal_s / middle:.1f} %']
         elif reference_s := self._reference_s():
-            compared = [f'{middle / reference_s:.2f}']
+            ratio = middle / reference_s
+            compared = [f'{ratio:.2f}' if ratio >= 0.1 else f'{ratio:.3f}']
         cpu_s = [statistics.median(side) for side in zip(*(sample.cpu_s for sample in samples))]
         memory = [max(side) / MIB for side in zip(*(sample.memory for sample in samples))]
         return row([
