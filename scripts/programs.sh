@@ -1,11 +1,13 @@
 # Sourced by the other scripts, which set `root`: builds the programs and makes keys.
 
-bin=${CARGO_TARGET_DIR:-$root/target}/release
+# Where the programs are. In the directory GPB_BIN they are used as they are.
+bin=${GPB_BIN:-${CARGO_TARGET_DIR:-$root/target}/release}
 
 # Builds what is missing or older than its source. Without cargo, programs that are there are used as they are.
 build_programs() {
-    if ! command -v cargo > /dev/null 2>&1; then
+    if [ -n "${GPB_BIN:-}" ] || ! command -v cargo > /dev/null 2>&1; then
         [ -x "$bin/gpb-server" ] && [ -x "$bin/gpb-client" ] && [ -x "$bin/gpb-keygen" ] && return
+        [ -z "${GPB_BIN:-}" ] || { echo "GPB_BIN: the programs are not in $bin" >&2; exit 1; }
         echo "cargo is not installed; get Rust from https://rustup.rs and start again" >&2
         exit 1
     fi

@@ -1,5 +1,6 @@
 //! One binary for all tests of the library and the programs on one host.
 
+mod bench;
 mod cli;
 mod client;
 mod discovery;

@@ -1,0 +1,141 @@
+"""Where programs run: network namespaces where these can be made, else this machine's loopback interface."""
+
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+
+from programs import ENVIRONMENT
+
+
+class Unavailable(Exception):
+    """There can be no such hosts here."""
+
+
+@dataclass
+class Host:
+    """A host as its programs see it."""
+
+    name: str
+    ip: str
+    enter: list = field(default_factory=list)
+
+    def command(self, *argv):
+        """The command line that runs there."""
+        return [*self.enter, *argv]
+
+
+class Namespace:
+    """A network namespace, held open by a process that ends when this one does, however it ends."""
+
+    def __init__(self):
+        self._holder = subprocess.Popen(
+            ['unshare', '--net', 'sh', '-c', 'echo made; exec cat > /dev/null'],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            preexec_fn=os.setpgrp,
+        )
+        self.pid = self._holder.pid
+        if not self._holder.stdout.readline():
+            self.close()
+            raise Unavailable('no network namespace can be made')
+        self.enter = ['nsenter', f'--net=/proc/{self.pid}/ns/net', '--']
+
+    def sh(self, script):
+        """Runs a shell script in it."""
+        done = subprocess.run(
+            [*self.enter, 'sh', '-ec', script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = ' '.join(done.stdout.decode(errors='replace').split())
+            raise Unavailable(f'the network cannot be made: {said}')
+
+    def close(self):
+        """Lets go of it: it vanishes with the last program in it."""
+        self._holder.stdin.close()
+        self._holder.stdout.close()
+        self._holder.wait()
+
+
+class Loopback:
+    """One host with nothing but a loopback interface; without root, this machine."""
+
+    def __init__(self):
+        self._namespace = None
+        host = Host('loopback', '127.0.0.1')
+        if not why_no_namespaces():
+            self._namespace = Namespace()
+            self._namespace.sh('ip link set lo up')
+            host.enter = self._namespace.enter
+        self.client, self.servers = host, [host]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._namespace:
+            self._namespace.close()
+
+
+class Lan:
+    """A client and several servers on one bridge; what each server sends is limited, what the client sends is not."""
+
+    def __init__(self, servers, server_mbit):
+        if why := why_no_namespaces():
+            raise Unavailable(why)
+        self._namespaces = []
+        try:
+            self._bridge = self._namespace()
+            self._bridge.sh('ip link add br0 type bridge mcast_snooping 0 forward_delay 0; ip link set br0 up')
+            self.client = self._host('client', 1)
+            limit = f'tc qdisc add dev eth0 root tbf rate {server_mbit}mbit burst 64kb latency 20ms'
+            self.servers = [self._host(f'server{i}', 1 + i, limit) for i in range(1, servers + 1)]
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for namespace in self._namespaces:
+            namespace.close()
+
+    def _namespace(self):
+        namespace = Namespace()
+        self._namespaces.append(namespace)
+        return namespace
+
+    def _host(self, name, number, limit='true'):
+        namespace, ip = self._namespace(), f'10.80.66.{number}'
+        self._bridge.sh(
+            f'ip link add p{number} type veth peer name eth0 netns {namespace.pid}; ip link set p{number} master br0 up'
+        )
+        namespace.sh(f'ip link set lo up; ip addr add {ip}/24 brd + dev eth0; ip link set eth0 up; {limit}')
+        return Host(name, ip, namespace.enter)
+
+
+def why_no_namespaces():
+    """What is missing for hosts of one's own; empty if nothing is."""
+    if os.geteuid() != 0:
+        return 'only root can make networks'
+    missing = [p for p in ('unshare', 'nsenter', 'ip', 'tc') if not shutil.which(p, path=ENVIRONMENT['PATH'])]
+    if missing:
+        return f'{", ".join(missing)} not found (apt-get install util-linux iproute2)'
+    able = subprocess.run(['unshare', '--net', 'true'], stderr=subprocess.DEVNULL, env=ENVIRONMENT, check=False)
+    return '' if able.returncode == 0 else 'this root may not make networks'
+
+
+def free_port():
+    """A TCP port that nobody uses, for programs that cannot choose one themselves."""
+    with socket.socket() as probe:
+        probe.bind(('', 0))
+        return probe.getsockname()[1]

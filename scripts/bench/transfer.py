@@ -1,0 +1,77 @@
+"""Scenarios in which a client fetches a content from servers."""
+
+import functools
+import shutil
+
+from hosts import Lan, Loopback
+from programs import Failed, measure
+from table import Table, amount
+from tools import Aria2, Curl, CurlThenSum, Gpb, GpbFinds, Libtorrent, Rsync, Tar
+
+SERVERS = 4
+SERVER_MBIT = 100
+# Of a frame on Ethernet with 1500 bytes of IP, so many are left for data below TCP with time stamps.
+PAYLOAD_SHARE = 1448 / 1514
+
+
+def one_big_file(bench):
+    """S1: as fast as one connection between two programs goes."""
+    content = bench.big_file
+    title = f'S1: one file of {amount(content.bytes)} from one server, over loopback'
+    tools = [Gpb(bench.programs), Curl(), CurlThenSum(), Rsync(), Aria2(), Libtorrent()]
+    with Loopback() as hosts:
+        return compare(bench, title, hosts, content, tools)
+
+
+def many_small_files(bench):
+    """S2: where each file costs more than its bytes."""
+    content = bench.small_files
+    title = f'S2: {content.files:,} files of {amount(content.bytes)} in all from one server, over loopback'
+    with Loopback() as hosts:
+        return compare(bench, title, hosts, content, [Gpb(bench.programs), Rsync(), Tar()])
+
+
+def four_servers(bench):
+    """S3: several servers at once, each with a link that is slow for both ends."""
+    content = bench.file_of_four
+    title = f'S3: one file of {amount(content.bytes)} from {SERVERS} servers with {SERVER_MBIT} Mbit/s each'
+    tools = [Gpb(bench.programs), GpbFinds(bench.programs), Aria2(), Libtorrent()]
+    ideal_s = content.bytes / (SERVERS * SERVER_MBIT * 1e6 / 8 * PAYLOAD_SHARE)
+    with Lan(SERVERS, SERVER_MBIT) as hosts:
+        return compare(bench, title, hosts, content, tools, ideal_s)
+
+
+def compare(bench, title, hosts, content, tools, ideal_s=None):
+    """Measures all tools that are there."""
+    table = Table(title, ('verified', 'encrypted'), ('client', 'servers' if ideal_s else 'server'), ideal_s)
+    work = bench.work / title.split(':')[0]
+    for tool in tools:
+        packages = tool.missing()
+        if not packages:
+            tool.prepare(content, work / 'prepared')
+        one_run = functools.partial(run, tool, hosts, content, work)
+        table.row(tool.name, one_run, (tool.verified, tool.encrypted), packages, reference=isinstance(tool, Rsync))
+    table.fill(bench.runs)
+    shutil.rmtree(work)
+    return table
+
+
+def run(tool, hosts, content, work):
+    """One run with servers of its own; what arrived is compared with the source."""
+    place = work / 'run'
+    dest = place / 'dest'
+    dest.mkdir(parents=True)
+    servers = []
+    try:
+        for host in hosts.servers:
+            folder = work / tool.server / host.name
+            folder.mkdir(parents=True, exist_ok=True)
+            servers.append(tool.serve(host, content, folder))
+        sample = measure(tool.fetch(hosts.client, servers, content, dest), place / 'log', servers)
+        if why := content.differs_from(dest / content.entry):
+            raise Failed(why)
+        return sample
+    finally:
+        for server in servers:
+            server.stop()
+        shutil.rmtree(place)
