@@ -6,8 +6,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use gpb::content::{Digest, FileId, RelPath, Root};
 use gpb::limits::{LIST_PAGE_LEN, LOCATE_FILES_MAX};
 use gpb::proto::{
-    ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Kind, Listed, PageHead, Request, Status, decode_body, decode_header,
-    encode_body, encode_frame, encode_head, encode_request,
+    ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Kind, Listed, PageHead, Request, Status, decode_body,
+    decode_header, encode_body, encode_frame, encode_head, encode_request,
 };
 
 fn file(n: usize) -> FileId {
@@ -23,7 +23,7 @@ fn split(frame: &[u8]) -> (FramePrefix, &[u8], &[u8]) {
 }
 
 fn requests(c: &mut Criterion) {
-    let chunk = Request::Chunk(ChunkRef { file: file(1), index: 4095 });
+    let chunk = Request::Chunk(ChunkAsk { chunk: ChunkRef { file: file(1), index: 4095 }, since: 0 });
     let locate = Request::Locate((0..LOCATE_FILES_MAX).map(file).collect());
     for (name, request) in [("request for a chunk", chunk), ("request for 512 files", locate)] {
         let mut frame = Vec::new();
@@ -49,22 +49,23 @@ fn requests(c: &mut Criterion) {
 
 /// The head of an answer with a chunk; its body goes from the disk to the socket without being framed.
 fn chunk_answers(c: &mut Criterion) {
-    let (chunk, body_len) = (ChunkRef { file: file(1), index: 4095 }, (256 << 10) + 1);
+    let chunk = ChunkRef { file: file(1), index: 4095 };
+    let (given, body_len) = (Given { chunk, news: None }, (256 << 10) + 1);
     let mut frame = Vec::new();
-    encode_head(Kind::Chunk, Status::Ok, &chunk, body_len, &mut frame);
+    encode_head(Kind::Chunk, Status::Ok, &given, body_len, &mut frame);
     let mut group = c.benchmark_group("answer with a chunk");
     group.bench_function("encode", |b| {
         let mut out = Vec::with_capacity(frame.len());
         b.iter(|| {
             out.clear();
-            encode_head(Kind::Chunk, Status::Ok, black_box(&chunk), body_len, &mut out);
+            encode_head(Kind::Chunk, Status::Ok, black_box(&given), body_len, &mut out);
         });
     });
     group.bench_function("decode", |b| {
         b.iter(|| {
             let (prefix, header, _) = split(black_box(&frame));
             prefix.check_response(body_len as usize).unwrap();
-            decode_header::<ChunkRef>(header, "Chunk").unwrap()
+            decode_header::<Given>(header, "Chunk").unwrap()
         });
     });
     group.finish();
