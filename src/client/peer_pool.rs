@@ -50,6 +50,8 @@ impl PeerPool {
                 session.life = Some(Life::begin(self.ctx.clone(), (peer, session.instance)));
                 Ok(session)
             }
+            // Given up because this node ends: nothing is known of the peer.
+            Err((e, _)) if self.ctx.shutdown.has_begun() => Err(e),
             Err((e, addr)) => {
                 self.note_failure(record, addr, &e);
                 Err(e)

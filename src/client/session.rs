@@ -14,6 +14,7 @@ use crate::proto::{
     FramePrefix, Hello, Kind, MessageError, Problem, Request, Status, Welcome, decode_body, decode_header,
     encode_request,
 };
+use crate::runtime::OnBegin;
 use crate::swarm::PeerKey;
 
 /// A dialed session that has said hello and was welcomed.
@@ -32,6 +33,8 @@ pub struct Session {
     pub reused: bool,
     /// Keeps the peer in the table while the session lives.
     pub life: Option<Life>,
+    /// Cuts it off when the node ends, whatever it is waiting for.
+    _held: OnBegin,
     header: Vec<u8>,
     out: Vec<u8>,
 }
@@ -92,7 +95,7 @@ impl From<MessageError> for AskError {
 impl Session {
     /// Dials `peer` at `addr`, and says hello.
     pub fn open(ctx: &ClientContext, peer: PeerId, addr: SocketAddr, dial: Duration) -> Result<Self, AskError> {
-        let dialed = Dialed::dial(addr, Some(peer), &ctx.tls, dial)?;
+        let (dialed, held) = Dialed::dial_held(addr, Some(peer), &ctx.tls, dial, |socket| ctx.shutdown.cuts(socket))?;
         let hello = Request::Hello(Hello {
             version: WIRE_VERSION,
             network: ctx.network.clone(),
@@ -116,6 +119,7 @@ impl Session {
             },
             reused: false,
             life: None,
+            _held: held,
             header: Vec::new(),
             out: Vec::new(),
         };
@@ -135,7 +139,7 @@ impl Session {
     pub fn open_any(ctx: &ClientContext, peer: PeerId, addrs: &[SocketAddr]) -> Result<Self, (AskError, SocketAddr)> {
         let mut last = None;
         let quick = (addrs.len() > 1).then_some(DIAL_QUICK);
-        for limit in quick.into_iter().chain([DIAL_TIMEOUT]) {
+        'all: for limit in quick.into_iter().chain([DIAL_TIMEOUT]) {
             for &addr in addrs {
                 match Session::open(ctx, peer, addr, limit) {
                     Ok(session) => return Ok(session),
@@ -143,7 +147,7 @@ impl Session {
                     Err(e) => last = Some((e, addr)),
                 }
                 if ctx.shutdown.has_begun() {
-                    break;
+                    break 'all;
                 }
             }
         }

@@ -43,7 +43,8 @@ pub(super) fn contact(
     expect: Option<PeerId>,
 ) -> Result<PeerId, ContactError> {
     let deadline = Instant::now() + CONTACT_TIMEOUT;
-    let mut session = Dialed::dial(addr, expect, tls, CONTACT_TIMEOUT)?;
+    let hold = |socket| shared.shutdown.cuts(socket);
+    let (mut session, _held) = Dialed::dial_held(addr, expect, tls, CONTACT_TIMEOUT, hold)?;
     let peer = session.peer();
     if !shared.intake.trusts(&peer) {
         shared.intake.refused(peer, addr, Instant::now());

@@ -8,6 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::identity::PeerId;
@@ -57,13 +58,32 @@ impl Dialed {
     /// # Errors
     /// [`StreamError`]; [`SecureError::OtherKey`] when `expect` is given and somebody else lives there.
     pub fn dial(addr: SocketAddr, expect: Option<PeerId>, tls: &Tls, timeout: Duration) -> Result<Self, StreamError> {
+        Self::dial_held(addr, expect, tls, timeout, drop).map(|(session, ())| session)
+    }
+
+    /// As [`dial`](Self::dial), for who must be able to give it up meanwhile: `hold` gets a [`closer`](Self::closer)
+    /// before anything is waited for, and what it makes of it comes back with the session.
+    ///
+    /// # Errors
+    /// As [`dial`](Self::dial).
+    pub fn dial_held<H>(
+        addr: SocketAddr,
+        expect: Option<PeerId>,
+        tls: &Tls,
+        timeout: Duration,
+        hold: impl FnOnce(TcpStream) -> H,
+    ) -> Result<(Self, H), StreamError> {
         let deadline = Instant::now() + timeout;
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.connect_timeout(&addr.into(), timeout).map_err(timed_out)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
+        let begun = socket.connect(&addr.into());
+        let socket = TcpStream::from(socket);
+        // Only a connection that has begun can be shut down.
+        let held = hold(socket.try_clone()?);
+        finish_connect(begun, &socket, deadline)?;
         let mut session = Dialed {
-            socket: socket.into(),
+            socket,
             addr,
             peer: PeerId([0; 32]),
             channel: Channel::dial(tls, expect)?,
@@ -73,7 +93,7 @@ impl Dialed {
             outgoing: Outbox::new(),
         };
         session.peer = session.shake_hands(deadline)?;
-        Ok(session)
+        Ok((session, held))
     }
 
     /// The key that TLS proved.
@@ -363,17 +383,22 @@ pub(crate) fn wait_for(socket: &impl std::os::fd::AsFd, what: PollFlags, deadlin
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(socket, what)], Some(&left)) {
             Ok(n) => return Ok(n > 0),
-            Err(rustix::io::Errno::INTR) => (),
+            Err(Errno::INTR) => (),
             Err(e) => return Err(e.into()),
         }
     }
 }
 
-fn timed_out(e: io::Error) -> StreamError {
-    match e.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => StreamError::TimedOut,
-        _ => e.into(),
+/// Waits for the end of a connect that would block.
+fn finish_connect(begun: io::Result<()>, socket: &TcpStream, deadline: Instant) -> Result<(), StreamError> {
+    match begun {
+        Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) || e.kind() == ErrorKind::WouldBlock => {}
+        begun => return Ok(begun?),
     }
+    if !wait_for(socket, PollFlags::OUT, deadline)? {
+        return Err(StreamError::TimedOut);
+    }
+    socket.take_error()?.map_or(Ok(()), |e| Err(e.into()))
 }
 
 /// Receive buffer of a session that has not received a body yet.
@@ -383,6 +408,31 @@ const HANDSHAKE_BUFFER_LEN: usize = 20 * 1024;
 mod tests {
     use super::*;
     use crate::identity::Keypair;
+
+    #[test]
+    fn a_dial_that_hangs_can_be_given_up() {
+        // Nobody accepts: once the backlog is full, further connections are not answered at all.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let filling = (0..8).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&addr.into());
+            socket
+        });
+        let _filling: Vec<Socket> = filling.collect();
+        let (tls, forever) = (Tls::new(&Keypair::generate()).unwrap(), Duration::from_secs(600));
+        let (tell, told) = std::sync::mpsc::channel();
+        let dialing = std::thread::spawn(move || {
+            let hold = |socket| tell.send(socket).unwrap();
+            Dialed::dial_held(addr, None, &tls, forever, hold).map(drop)
+        });
+        told.recv().unwrap().shutdown(Shutdown::Both).unwrap();
+        let result = dialing.join().unwrap();
+        assert!(matches!(result, Err(StreamError::Io(_))), "{result:?}");
+    }
 
     #[test]
     fn a_body_that_trickles_in_ends_at_the_deadline() {

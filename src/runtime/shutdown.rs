@@ -1,6 +1,7 @@
 //! One signal that ends all threads of a node.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,12 @@ impl Shutdown {
     #[must_use = "the wake-up is forgotten when this is dropped"]
     pub fn while_held(&self, wake: impl Fn() + Send + 'static) -> OnBegin {
         OnBegin { id: self.register(Box::new(wake)), inner: Arc::downgrade(&self.inner) }
+    }
+
+    /// Shuts `socket` down when the signal is set, unless the guard is dropped before: what waits for it fails at once.
+    #[must_use = "the socket is forgotten when this is dropped"]
+    pub fn cuts(&self, socket: TcpStream) -> OnBegin {
+        self.while_held(move || drop(socket.shutdown(std::net::Shutdown::Both)))
     }
 
     /// Sleeps for `time`, or until the signal is set; true if it is.

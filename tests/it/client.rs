@@ -13,6 +13,7 @@ use gpb::client::{
 };
 use gpb::content::{FileId, RelPath, Root};
 use gpb::identity::Keypair;
+use gpb::limits::DIAL_TIMEOUT;
 use gpb::net::Tls;
 use gpb::runtime::keystore::Trust;
 use gpb::runtime::{Events, Shutdown, Throttle, Watched};
@@ -411,5 +412,9 @@ fn the_end_does_not_wait_for_who_is_still_being_dialed() {
     let begin = Instant::now();
     c.start(vec![target(&f)]).wait().unwrap();
     assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
+    // Nor does the end of the node, which joins the threads that dial.
+    c.ctx.shutdown.begin();
+    drop(c);
+    assert!(begin.elapsed() < DIAL_TIMEOUT, "{:?}", begin.elapsed());
     deaf.kill();
 }
