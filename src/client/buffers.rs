@@ -18,6 +18,8 @@ struct State {
     /// Buffers lent.
     lent: usize,
     free: Vec<Vec<u8>>,
+    /// Nothing is lent any more.
+    closed: bool,
 }
 
 /// A lent buffer, which goes back when dropped.
@@ -28,16 +30,16 @@ pub(crate) struct Buffer<'a> {
 
 impl Buffers {
     /// Lends a buffer of at least `len` bytes, whose content is whatever the last user left. Waits while the budget is
-    /// used up; one buffer larger than the budget is lent when no other is.
-    pub(crate) fn take(&self, len: usize) -> Buffer<'_> {
+    /// used up; one buffer larger than the budget is lent when no other is. `None` once the pool is closed.
+    pub(crate) fn take(&self, len: usize) -> Option<Buffer<'_>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
+        while !state.closed {
             // The smallest one that fits, so that large ones stay for large chunks.
             let fits = state.free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
             if let Some((at, _)) = fits {
                 state.lent += 1;
                 let bytes = state.free.swap_remove(at);
-                return Buffer { pool: self, bytes };
+                return Some(Buffer { pool: self, bytes });
             }
             while state.total + len > RECEIVE_BUDGET {
                 let Some(unfit) = state.free.pop() else { break };
@@ -47,10 +49,17 @@ impl Buffers {
                 state.total += len;
                 state.lent += 1;
                 drop(state);
-                return Buffer { pool: self, bytes: vec![0; len] };
+                return Some(Buffer { pool: self, bytes: vec![0; len] });
             }
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        None
+    }
+
+    /// Ends every wait for a buffer: the download is over.
+    pub(crate) fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.returned.notify_all();
     }
 }
 
@@ -86,12 +95,12 @@ mod tests {
     fn buffers_are_reused_and_never_over_the_budget() {
         let pool = Buffers::default();
         let quarter = RECEIVE_BUDGET / 4;
-        let lent: Vec<_> = (0..4).map(|_| pool.take(quarter)).collect();
+        let lent: Vec<_> = (0..4).map(|_| pool.take(quarter).unwrap()).collect();
         std::thread::scope(|s| {
             let (tell, told) = crossbeam::channel::bounded(1);
             let pool = &pool;
             s.spawn(move || {
-                let b = pool.take(quarter / 2);
+                let b = pool.take(quarter / 2).unwrap();
                 tell.send(b.len()).unwrap();
             });
             assert!(told.recv_timeout(std::time::Duration::from_millis(50)).is_err());
@@ -99,6 +108,18 @@ mod tests {
             assert_eq!(told.recv(), Ok(quarter), "an old one was lent again");
         });
         assert_eq!(pool.state.lock().unwrap().total, RECEIVE_BUDGET);
-        assert_eq!(pool.take(RECEIVE_BUDGET * 2).len(), RECEIVE_BUDGET * 2);
+        assert_eq!(pool.take(RECEIVE_BUDGET * 2).unwrap().len(), RECEIVE_BUDGET * 2);
+    }
+    #[test]
+    fn who_waits_for_a_buffer_is_let_go_at_the_end() {
+        let pool = Buffers::default();
+        let all = pool.take(RECEIVE_BUDGET).unwrap();
+        std::thread::scope(|s| {
+            let waiting = s.spawn(|| pool.take(1).is_none());
+            pool.close();
+            assert!(waiting.join().unwrap());
+        });
+        drop(all);
+        assert!(pool.take(1).is_none(), "nothing begins any more");
     }
 }

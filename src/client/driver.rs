@@ -1,8 +1,8 @@
 //! The thread that watches over a download: whom to dial and when, how many connections each peer gets, when to end.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -14,10 +14,10 @@ use crate::client::download::end_disk;
 use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
-use crate::client::shared::Shared;
+use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
-use crate::limits::{CONNECTIONS_PER_PEER_MAX, DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN};
-use crate::swarm::{PeerHandle, PeerRecord, Reputation};
+use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN};
+use crate::swarm::{Advice, Growth, PeerHandle, PeerRecord, Reputation};
 
 mod outcome;
 
@@ -46,6 +46,9 @@ struct Known {
     locate_wait: Duration,
     located_revision: u64,
     last: Last,
+    lane: Arc<Lane>,
+    /// The connection that was opened last.
+    newest: u64,
     growth: Growth,
 }
 
@@ -56,16 +59,6 @@ enum Last {
     Answered,
     Refused,
     Unreachable,
-}
-
-/// Whether a further connection to a peer helps, by trying.
-struct Growth {
-    looked: Instant,
-    bytes: u64,
-    /// Bytes a second before the last connection was added.
-    before: f64,
-    /// No further connection before then.
-    settled_until: Option<Instant>,
 }
 
 struct Ended {
@@ -178,7 +171,9 @@ impl Driver {
                 reputation: Reputation::default(),
                 connections: 0,
                 last: Last::Untried,
-                growth: Growth { looked: now, bytes: 0, before: 0.0, settled_until: None },
+                lane: Arc::default(),
+                newest: 0,
+                growth: Growth::new(now),
             });
             if record.revision != known.located_revision {
                 known.located_revision = record.revision;
@@ -239,30 +234,13 @@ impl Driver {
             if state.is_shared() {
                 return;
             }
-            let of_peers = self.shared.tally.of_peers.lock().unwrap_or_else(PoisonError::into_inner);
+            let enough = GROWTH_BACKLOG * self.connections as u64;
             for (&handle, known) in &mut self.peers {
-                let n = known.connections;
-                let growth = &mut known.growth;
-                let elapsed = now.saturating_duration_since(growth.looked);
-                if n == 0 || elapsed < if n == 1 { GROWTH_FIRST } else { GROWTH_LOOK } {
-                    continue;
-                }
-                let bytes = of_peers.get(&handle).map_or(0, |p| p.1);
-                let rate = (bytes - growth.bytes) as f64 / elapsed.as_secs_f64();
-                (growth.looked, growth.bytes) = (now, bytes);
-                if n >= CONNECTIONS_PER_PEER_MAX
-                    || rate == 0.0
-                    || growth.settled_until.is_some_and(|until| now < until)
-                    || state.backlog(handle) < GROWTH_BACKLOG
-                {
-                    continue;
-                }
-                if n == 1 || rate > growth.before * GROWTH_GAIN {
-                    growth.before = rate;
-                    chosen.push(handle);
-                } else {
-                    growth.settled_until = Some(now + GROWTH_PAUSE);
-                    growth.before = rate;
+                let read = known.lane.read.load(Ordering::Relaxed);
+                match known.growth.look(known.connections, read, || state.backlog(handle) >= enough, now) {
+                    Advice::Keep => {}
+                    Advice::Add => chosen.push(handle),
+                    Advice::LetGo => known.lane.surplus.store(known.newest, Ordering::Relaxed),
                 }
             }
         }
@@ -277,15 +255,13 @@ impl Driver {
         }
         let Some(known) = self.peers.get_mut(&handle) else { return };
         let locate = known.locate_at.take_if(|at| *at <= now).is_some();
-        if known.connections == 0 {
-            known.growth.looked = now;
-        }
         if known.reputation.failures() > 0 {
             self.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
             info!("retry peer={} failures={}", known.record.peer, known.reputation.failures());
         }
         self.opened += 1;
-        let (record, tell, number) = (known.record.clone(), self.ends.0.clone(), self.opened);
+        let (record, lane, tell, number) = (known.record.clone(), known.lane.clone(), self.ends.0.clone(), self.opened);
+        known.newest = number;
         // A download that ends while this is still dialing must not live on because of it.
         let (shared, pool) = (Arc::downgrade(&self.shared), self.shared.pool.clone());
         let peers = self.shared.ctx.peers.clone();
@@ -298,7 +274,8 @@ impl Driver {
                         Some(shared) => {
                             ended.connected = true;
                             ended.reused = session.reused;
-                            (ended.end, ended.useful) = Fetcher::new(&shared, session, handle, locate).run(number);
+                            (ended.end, ended.useful) =
+                                Fetcher::new(&shared, session, (handle, &lane), locate).run(number);
                         }
                         None => pool.checkin(session),
                     },
@@ -377,7 +354,7 @@ impl Driver {
 
     /// How long nothing needs a look, unless something wakes this thread.
     fn next_look(&self, now: Instant) -> Duration {
-        let mut next = if self.connections > 0 { GROWTH_FIRST } else { IDLE_LOOK };
+        let mut next = if self.connections > 0 { GROWTH_LOOK } else { IDLE_LOOK };
         for known in self.peers.values().filter(|k| k.connections == 0 && !k.reputation.is_banned()) {
             for at in known.reputation.retry_at().into_iter().chain(known.locate_at) {
                 if at > now {
@@ -389,16 +366,10 @@ impl Driver {
     }
 }
 
-/// A second connection is tried after so long.
-const GROWTH_FIRST: Duration = Duration::from_millis(50);
-/// Time over which a peer's rate is measured before a further connection is tried.
-const GROWTH_LOOK: Duration = Duration::from_millis(250);
-/// What a connection must have brought for a further one to be tried.
-const GROWTH_GAIN: f64 = 1.1;
-/// No more is tried for so long once a connection did not help.
-const GROWTH_PAUSE: Duration = Duration::from_secs(5);
-/// With less than this left for a peer, a further connection is not worth its handshake.
-const GROWTH_BACKLOG: u64 = 8 << 20;
+/// How often connections are looked at while there are any.
+const GROWTH_LOOK: Duration = Duration::from_millis(50);
+/// With less than this left for each connection, a further one is not worth its handshake.
+const GROWTH_BACKLOG: u64 = 16 << 20;
 /// Looks around at least so often.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// A stale session is not held against the peer: it may be dialed at once.

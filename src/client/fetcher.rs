@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use crate::client::session::{AskError, Session};
-use crate::client::shared::Shared;
+use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
     CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
@@ -23,7 +23,7 @@ mod answers;
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// Nothing is left to ask this peer; the session goes back to the pool.
+    /// Nothing is left to ask this peer, or others of its connections do as well; the session goes back to the pool.
     Idle,
     /// The same, and the peer did not have what it said it had.
     Lost,
@@ -40,6 +40,7 @@ pub(crate) struct Fetcher<'a> {
     shared: &'a Shared,
     session: Session,
     handle: PeerHandle,
+    lane: &'a Lane,
     pending: VecDeque<Asked>,
     /// Bytes of the bodies that were asked for.
     in_flight: u64,
@@ -78,7 +79,12 @@ enum What {
 
 impl<'a> Fetcher<'a> {
     /// Takes over a session. With `locate`, asks first which of the pending files the peer holds.
-    pub(crate) fn new(shared: &'a Shared, session: Session, handle: PeerHandle, locate: bool) -> Self {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        session: Session,
+        (handle, lane): (PeerHandle, &'a Lane),
+        locate: bool,
+    ) -> Self {
         let locate = match locate {
             true => {
                 let files: Vec<_> =
@@ -91,6 +97,7 @@ impl<'a> Fetcher<'a> {
             shared,
             session,
             handle,
+            lane,
             pending: VecDeque::new(),
             in_flight: 0,
             unanswered: 0,
@@ -119,7 +126,7 @@ impl<'a> Fetcher<'a> {
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };
-        let end = begun.and_then(|()| self.work());
+        let end = begun.and_then(|()| self.work(connection));
         let end = match end {
             _ if self.shared.is_stopped() => End::Stopped,
             Ok(end) => end,
@@ -140,12 +147,18 @@ impl<'a> Fetcher<'a> {
         (end, useful)
     }
 
-    fn work(&mut self) -> Result<End, AskError> {
+    fn work(&mut self, connection: u64) -> Result<End, AskError> {
         loop {
             if self.shared.is_stopped() {
                 return Ok(End::Stopped);
             }
-            self.ask()?;
+            let surplus = self.lane.surplus.load(Ordering::Relaxed) == connection && self.locate.is_empty();
+            if surplus && self.pending.is_empty() {
+                return Ok(End::Idle);
+            }
+            if !surplus {
+                self.ask()?;
+            }
             if self.pending.is_empty() {
                 let state = self.shared.state();
                 if state.useful(self.handle) == 0 {

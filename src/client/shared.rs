@@ -43,6 +43,15 @@ pub(crate) struct Shared {
     liars: Mutex<Vec<PeerId>>,
 }
 
+/// What the connections to one peer share.
+#[derive(Default)]
+pub(crate) struct Lane {
+    /// Bytes of chunks that came on them, good or not.
+    pub(crate) read: AtomicU64,
+    /// The number of a connection that is not needed any more.
+    pub(crate) surplus: AtomicU64,
+}
+
 /// A file to fetch.
 pub(crate) struct Wanted {
     pub(crate) id: FileId,
@@ -176,6 +185,7 @@ impl Shared {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.cut(|_| true);
+        self.buffers.close();
         self.wake(true);
     }
 

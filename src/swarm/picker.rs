@@ -75,8 +75,18 @@ struct Peer {
     holds: Option<Bits>,
     /// Missing chunks that a partial peer holds.
     wanted: u32,
-    /// Mean time from request to completion, of those with a history.
+    history: History,
+}
+
+/// What a peer did so far, of those with a history.
+#[derive(Debug, Clone, Copy, Default)]
+struct History {
+    /// Mean time from request to completion.
     chunk_time: Option<Duration>,
+    /// When a chunk came last.
+    heard: Option<Instant>,
+    /// What was last asked of another in its place, and when it was asked for that.
+    robbed: Option<(u32, Instant)>,
 }
 
 impl ChunkPicker {
@@ -111,15 +121,15 @@ impl ChunkPicker {
 
     /// `peer` holds every chunk. O(1) for a new peer.
     pub fn add_complete(&mut self, peer: PeerHandle) {
-        let chunk_time = self.forget_holdings(peer);
-        self.peers.insert(peer, Peer { holds: None, wanted: 0, chunk_time });
+        let history = self.forget_holdings(peer);
+        self.peers.insert(peer, Peer { holds: None, wanted: 0, history });
     }
 
     /// `peer` holds these chunks; replaces what was known of it.
     pub fn add_partial(&mut self, peer: PeerHandle, holds: &Bitfield) {
-        let chunk_time = self.forget_holdings(peer);
+        let history = self.forget_holdings(peer);
         let len = self.len();
-        self.peers.insert(peer, Peer { holds: Some(Bits::empty(len)), wanted: 0, chunk_time });
+        self.peers.insert(peer, Peer { holds: Some(Bits::empty(len)), wanted: 0, history });
         for chunk in holds.iter().take_while(|&c| c < len) {
             self.add_have(peer, chunk);
         }
@@ -131,7 +141,7 @@ impl ChunkPicker {
         let state = self.peers.entry(peer).or_insert_with(|| Peer {
             holds: Some(Bits::empty(len)),
             wanted: 0,
-            chunk_time: None,
+            history: History::default(),
         });
         let Some(bits) = &mut state.holds else { return };
         if chunk >= len || !bits.set(chunk, true) {
@@ -171,7 +181,7 @@ impl ChunkPicker {
         !self.peers.is_empty()
     }
 
-    /// What to ask `peer` for next: a chunk that somebody ten times slower keeps back, else the rarest missing one,
+    /// What to ask `peer` for next: a chunk that somebody who has fallen silent keeps back, else the rarest missing one,
     /// else what [`acquire_late`](Self::acquire_late) finds.
     pub fn acquire(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
         self.acquire_new(peer, now).or_else(|| self.acquire_late(peer, now))
@@ -179,7 +189,7 @@ impl ChunkPicker {
 
     /// Like [`acquire`](Self::acquire) without the end game.
     pub fn acquire_new(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
-        if let Some(chunk) = self.steal(peer, now, STEAL_EARLY, true) {
+        if let Some(chunk) = self.steal(peer, now, Excuse::Silent) {
             return Some(chunk);
         }
         let chunk = self.rarest(peer)?;
@@ -191,12 +201,16 @@ impl ChunkPicker {
 
     /// Once nothing at all is missing: a chunk that somebody three times slower keeps back, or one in flight for twice
     /// as long as this peer takes, to be asked of two. Before, a peer without anything new waits: asking for what comes
-    /// anyway would only take from others.
+    /// anyway would only take from others. Only a few at a time, as they may still come from whoever was asked first.
     pub fn acquire_late(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
         if !self.order.is_empty() {
             return None;
         }
-        self.steal(peer, now, STEAL_LATE, true).or_else(|| self.steal(peer, now, END_GAME, false))
+        let shared = self.in_flight.values().filter(|(_, second)| second.is_some_and(|s| s.peer == peer)).count();
+        if shared >= LATE_AT_ONCE {
+            return None;
+        }
+        self.steal(peer, now, Excuse::Slow).or_else(|| self.steal(peer, now, Excuse::Late))
     }
 
     /// Missing chunks that no partial peer is known to hold, at most `max`: for a complete holder to choose from, so
@@ -254,6 +268,13 @@ impl ChunkPicker {
     /// The verified `chunk` came from `peer`, whether it was (still) asked or not.
     pub fn complete(&mut self, chunk: u32, peer: PeerHandle, now: Instant) -> Completed {
         let mut done = Completed { fresh: false, others: [None; 2] };
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.history.heard = Some(now);
+            // Too late, but this shows how long it takes: what it is asked for next is left to it as long.
+            if let Some((_, since)) = p.history.robbed.take_if(|r| r.0 == chunk && self.place[chunk as usize] == HAVE) {
+                self.learn(peer, now.saturating_duration_since(since));
+            }
+        }
         match self.place.get(chunk as usize) {
             None | Some(&HAVE) => return done,
             Some(&IN_FLIGHT) => {
@@ -417,12 +438,12 @@ impl ChunkPicker {
         found
     }
 
-    /// A chunk in flight for `factor` times as long as `thief` takes. With `replace`, the elder of two requesters
-    /// gives way.
-    fn steal(&mut self, thief: PeerHandle, now: Instant, factor: u32, replace: bool) -> Option<u32> {
+    /// A chunk in flight that `thief` has an excuse to ask for, too. Of two who were asked, the elder gives way.
+    fn steal(&mut self, thief: PeerHandle, now: Instant, excuse: Excuse) -> Option<u32> {
         let state = self.peers.get(&thief)?;
         self.by_age.first()?;
-        let time = state.chunk_time.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN);
+        let time = state.history.chunk_time.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN);
+        let factor = excuse.factor();
         let limit = time.max(CHUNK_TIME_MIN) * factor;
         let mut found = None;
         for &(since, chunk) in self.by_age.iter().take(PROBES) {
@@ -430,22 +451,37 @@ impl ChunkPicker {
             if age < limit {
                 break;
             }
-            let Some((first, second)) = self.in_flight.get(&chunk) else { continue };
-            // A long queue before a chunk is no fault of who was asked: it must be slower than the thief by history, or
-            // late even for itself.
-            let usual = self.peers.get(&first.peer).and_then(|p| p.chunk_time).unwrap_or(time);
-            let slower = replace && usual >= limit;
-            if !slower && age < usual.max(LATE_MIN) * factor.max(END_GAME) {
+            let Some(&(first, second)) = self.in_flight.get(&chunk) else { continue };
+            if first.peer == thief
+                || second.is_some_and(|s| s.peer == thief)
+                || !state.holds.as_ref().is_none_or(|b| b.get(chunk))
+            {
                 continue;
             }
-            let asked = first.peer == thief || second.is_some_and(|s| s.peer == thief);
-            if !asked && (replace || second.is_none()) && state.holds.as_ref().is_none_or(|b| b.get(chunk)) {
+            let history = |asked: Asked| self.peers.get(&asked.peer).map_or(History::default(), |p| p.history);
+            let usual = history(first).chunk_time.unwrap_or(time);
+            // A long queue before a chunk is no fault of who was asked: it must be late even for that peer.
+            let late = age >= usual.max(LATE_MIN) * factor;
+            let good = match excuse {
+                // What is held up on one connection of a peer that sends on others will come yet.
+                Excuse::Silent => [Some(first), second].into_iter().flatten().all(|asked| {
+                    let History { chunk_time, heard, .. } = history(asked);
+                    let silence = now.saturating_duration_since(heard.map_or(asked.since, |at| at.max(asked.since)));
+                    silence >= chunk_time.unwrap_or(time).max(LATE_MIN) * factor
+                }),
+                Excuse::Slow => late || usual >= limit,
+                Excuse::Late => late && second.is_none(),
+            };
+            if good {
                 found = Some(chunk);
                 break;
             }
         }
         let chunk = found?;
         let (first, second) = self.in_flight.get_mut(&chunk)?;
+        if let Some(p) = self.peers.get_mut(&first.peer) {
+            p.history.robbed = Some((chunk, first.since));
+        }
         self.by_age.remove(&(latest(*first, *second), chunk));
         if let Some(second) = second
             && second.since > first.since
@@ -458,14 +494,39 @@ impl ChunkPicker {
     }
 
     fn mean_chunk_time(&self) -> Option<Duration> {
-        let times = self.peers.values().filter_map(|p| p.chunk_time);
+        let times = self.peers.values().filter_map(|p| p.history.chunk_time);
         let (sum, n) = times.fold((Duration::ZERO, 0), |(sum, n), t| (sum + t, n + 1));
         sum.checked_div(n)
     }
 
     fn learn(&mut self, peer: PeerHandle, time: Duration) {
         if let Some(p) = self.peers.get_mut(&peer) {
-            p.chunk_time = Some(p.chunk_time.map_or(time, |old| (old * 3 + time) / 4));
+            let known = &mut p.history.chunk_time;
+            *known = Some(known.map_or(time, |old| (old * 3 + time) / 4));
+        }
+    }
+}
+
+/// Why a peer may ask for what another was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Excuse {
+    /// Whoever was asked sends nothing at all any more.
+    Silent,
+    /// Whoever was asked is much slower.
+    Slow,
+    /// It should have come long ago.
+    Late,
+}
+
+impl Excuse {
+    /// How many times as long as it should take a chunk must be in flight.
+    fn factor(self) -> u32 {
+        match self {
+            // There is other work, so nothing is lost by waiting.
+            Excuse::Silent => 10,
+            Excuse::Slow => 3,
+            // Most chunks in flight are nearly there, and asking for them too would be waste.
+            Excuse::Late => 2,
         }
     }
 }
@@ -484,13 +545,8 @@ fn next_random(state: &mut u64) -> u64 {
 
 /// Chunks looked at before another way to find one is tried.
 const PROBES: usize = 48;
-/// A thief steals before it takes new work from who is so many times slower.
-const STEAL_EARLY: u32 = 10;
-/// A thief without new work steals from who is so many times slower.
-const STEAL_LATE: u32 = 3;
-/// In the end game a second peer is asked for what takes so many times as long as it should: most chunks in flight
-/// are nearly there, and asking for them too would be waste.
-const END_GAME: u32 = 2;
+/// Chunks that a peer may be asked for while another was asked for them, too.
+const LATE_AT_ONCE: usize = 4;
 /// Nothing is asked of a second peer before twice this: delays below it are noise of a busy machine.
 const LATE_MIN: Duration = Duration::from_millis(50);
 /// Differences below this are noise.

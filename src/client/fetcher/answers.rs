@@ -59,13 +59,15 @@ impl Fetcher<'_> {
             return Ok(None);
         }
         let Work::Chunk { open, .. } = work else { return Ok(None) };
-        let mut buffer = self.shared.buffers.take(len as usize);
+        let mut buffer = self.shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..len as usize];
         if !self.read_chunk(bytes)? {
             drop(buffer);
             return self.lost_holder(work, file, Status::Gone);
         }
         if !self.shared.state().is_wanted(file, index.get()) {
+            // Not in vain: it shows how long this peer takes, and that it is there.
+            self.shared.state().chunk_came(file, index.get(), self.handle, Instant::now());
             self.waste(len);
             return Ok(None);
         }
@@ -131,9 +133,10 @@ impl Fetcher<'_> {
             match shared.ctx.throttle.take(step, Instant::now()) {
                 Ok(n) => {
                     let n = n.clamp(1, step);
-                    let (window, in_flight) = (&mut self.window, &mut self.in_flight);
+                    let (window, in_flight, lane) = (&mut self.window, &mut self.in_flight, self.lane);
                     self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
                         shared.tally.heard();
+                        lane.read.fetch_add(n as u64, Ordering::Relaxed);
                         window.add(n as u64, Instant::now());
                         *in_flight -= n as u64;
                     })?;
@@ -247,7 +250,7 @@ impl Fetcher<'_> {
         if body_len != range.count * 32 {
             return Err(AskError::Protocol(format!("list of {body_len} bytes, expected {}", range.count * 32)));
         }
-        let mut buffer = self.shared.buffers.take(body_len as usize);
+        let mut buffer = self.shared.buffers.take(body_len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..body_len as usize];
         let (idle, tally) = (self.shared.idle(), &self.shared.tally);
         self.session.dialed.read_body(bytes, idle, &mut |_| tally.heard())?;

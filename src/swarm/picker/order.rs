@@ -1,18 +1,16 @@
 //! The array of missing chunks, grouped by copies: every change is a few swaps.
 
-use std::time::Duration;
-
-use crate::swarm::picker::{ChunkPicker, IN_FLIGHT, PeerHandle};
+use crate::swarm::picker::{ChunkPicker, History, IN_FLIGHT, PeerHandle};
 
 impl ChunkPicker {
-    pub(super) fn forget_holdings(&mut self, peer: PeerHandle) -> Option<Duration> {
-        let old = self.peers.remove(&peer)?;
+    pub(super) fn forget_holdings(&mut self, peer: PeerHandle) -> History {
+        let Some(old) = self.peers.remove(&peer) else { return History::default() };
         if let Some(bits) = old.holds {
             for chunk in bits.iter_from(0) {
                 self.one_copy_less(chunk);
             }
         }
-        old.chunk_time
+        old.history
     }
 
     pub(super) fn drop_have(&mut self, peer: PeerHandle, chunk: u32) {

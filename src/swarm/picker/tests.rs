@@ -220,6 +220,95 @@ fn at_most_two_are_asked_and_the_hung_give_way() {
     assert_eq!(done.others, [Some(PeerHandle(1)), Some(PeerHandle(2))]);
 }
 
+/// Three peers that take 44 ms for the two chunks that each is asked for at once, for so many rounds of 22 ms; then one
+/// of them falls silent. Returns what it keeps back.
+fn silenced(p: &mut ChunkPicker, now: &mut Instant, rounds: u32) -> Vec<u32> {
+    (0..3).for_each(|h| p.add_complete(PeerHandle(h)));
+    let mut queues: Vec<Vec<u32>> = vec![Vec::new(); 3];
+    for _ in 0..rounds {
+        for (h, queue) in (0..).zip(&mut queues) {
+            if queue.len() == 2 {
+                p.complete(queue.remove(0), PeerHandle(h), *now);
+            }
+            while queue.len() < 2 {
+                queue.push(p.acquire(PeerHandle(h), *now).unwrap());
+            }
+        }
+        *now += MS * 22;
+    }
+    for (h, queue) in (0..2).zip(&queues) {
+        queue.iter().for_each(|&c| assert!(p.complete(c, PeerHandle(h), *now).fresh));
+    }
+    queues.remove(2)
+}
+
+#[test]
+fn what_a_silent_peer_keeps_back_is_asked_of_others_while_there_is_other_work() {
+    let (mut p, mut now) = (ChunkPicker::new(1000, 11), Instant::now());
+    let mut kept = silenced(&mut p, &mut now, 30);
+    let begin = now;
+    while !kept.is_empty() {
+        now += MS * 22;
+        for h in 0..2 {
+            let chunk = p.acquire(PeerHandle(h), now).unwrap();
+            kept.retain(|&c| c != chunk);
+            assert!(p.complete(chunk, PeerHandle(h), now + MS * 22).fresh);
+        }
+        assert!(now - begin < Duration::from_secs(1), "still kept back: {kept:?}");
+    }
+    assert!(now - begin > MS * 300, "most delays are shorter than that");
+    assert!(p.missing() > 500);
+}
+
+#[test]
+fn what_is_held_up_on_one_connection_is_left_to_a_peer_that_sends_on_others() {
+    let (mut p, mut now) = (ChunkPicker::new(1000, 12), Instant::now());
+    let kept = silenced(&mut p, &mut now, 30);
+    while p.missing() > 0 {
+        now += MS * 22;
+        for h in 0..3 {
+            let Some(chunk) = p.acquire_new(PeerHandle(h), now) else { break };
+            assert!(!kept.contains(&chunk), "asked for twice while there is other work");
+            p.complete(chunk, PeerHandle(h), now + MS * 22);
+        }
+    }
+    let late = (0..2).filter_map(|h| p.acquire(PeerHandle(h), now)).collect::<Vec<_>>();
+    assert!(late.len() == 2 && late.iter().all(|c| kept.contains(c)), "at the end it is: {late:?}");
+}
+
+#[test]
+fn a_slow_peer_keeps_its_chunks_while_there_is_other_work() {
+    let (mut p, mut now) = (ChunkPicker::new(300, 13), Instant::now());
+    (0..2).for_each(|h| p.add_complete(PeerHandle(h)));
+    let mut slow = (now, p.acquire(PeerHandle(1), now).unwrap());
+    let mut wasted = 0;
+    while !p.is_done() {
+        now += MS * 20;
+        if now >= slow.0 + MS * 600 {
+            wasted += !p.complete(slow.1, PeerHandle(1), now).fresh as u32;
+            slow = (now, p.acquire(PeerHandle(1), now).unwrap_or(slow.1));
+        }
+        if let Some(chunk) = p.acquire(PeerHandle(0), now) {
+            p.complete(chunk, PeerHandle(0), now + MS * 20);
+        }
+    }
+    assert!(wasted <= 1, "{wasted} chunks of a peer thirty times slower were fetched twice");
+}
+
+#[test]
+fn a_peer_holds_few_chunks_of_others_at_a_time() {
+    let (mut p, t) = (ChunkPicker::new(100, 14), Instant::now());
+    (0..2).for_each(|h| p.add_complete(PeerHandle(h)));
+    let hung = std::iter::from_fn(|| p.acquire(PeerHandle(0), t)).count();
+    assert_eq!(hung, 100);
+    let later = t + Duration::from_secs(60);
+    let mut taken: Vec<u32> = std::iter::from_fn(|| p.acquire_late(PeerHandle(1), later)).collect();
+    assert_eq!(taken.len(), LATE_AT_ONCE);
+    p.complete(taken.remove(0), PeerHandle(1), later);
+    p.release(taken.remove(0), PeerHandle(1));
+    assert_eq!(std::iter::from_fn(|| p.acquire_late(PeerHandle(1), later)).count(), 2, "one for each that is settled");
+}
+
 #[test]
 fn a_queue_as_long_as_ever_is_not_late() {
     let mut p = ChunkPicker::new(3, 1);

@@ -1,0 +1,180 @@
+//! How many connections to a peer help, found by trying.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::CONNECTIONS_PER_PEER_MAX;
+
+/// Watches how fast a peer gives, adds a connection, and lets it go again if the peer does not give more.
+///
+/// Connections that bring nothing do harm: they share the peer's link unfairly, so that a chunk on one of them may take
+/// a hundred times as long as on another.
+#[derive(Debug, Clone)]
+pub struct Growth {
+    looked: Instant,
+    /// Bytes that had come by then.
+    read: u64,
+    connections: usize,
+    /// Bytes a second before the connection on trial was added.
+    before: Option<f64>,
+    settled_until: Option<Instant>,
+    /// Whether the beginning, in which little or nothing comes, is over.
+    steady: bool,
+}
+
+/// What to do about a peer's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Nothing.
+    Keep,
+    /// Open another one.
+    Add,
+    /// End the one that was opened last.
+    LetGo,
+}
+
+impl Growth {
+    /// A peer without a connection.
+    pub fn new(now: Instant) -> Self {
+        Growth { looked: now, read: 0, connections: 0, before: None, settled_until: None, steady: false }
+    }
+
+    /// The peer has so many connections, which have read so many bytes by now. `worthwhile` is asked whether enough is
+    /// left to fetch for one more.
+    pub fn look(&mut self, connections: usize, read: u64, worthwhile: impl FnOnce() -> bool, now: Instant) -> Advice {
+        if connections != self.connections {
+            // One has failed, or could not be opened: what was being tried is not any more.
+            self.before = None;
+            self.connections = connections;
+            self.steady = connections > 1;
+            self.restart(read, now);
+        }
+        let (elapsed, came) = (now.saturating_duration_since(self.looked), read - self.read);
+        if connections == 0 || elapsed < if connections == 1 { FIRST } else { SPAN } {
+            return Advice::Keep;
+        }
+        if came < SAMPLE && elapsed < SPAN_MAX {
+            if !self.steady {
+                self.steady = came > 0;
+                self.restart(read, now);
+            }
+            return Advice::Keep;
+        }
+        self.restart(read, now);
+        if came == 0 {
+            return Advice::Keep;
+        }
+        let rate = came as f64 / elapsed.as_secs_f64();
+        if self.before.take().is_some_and(|before| rate < before * GAIN) {
+            self.settled_until = Some(now + PAUSE);
+            return Advice::LetGo;
+        }
+        let settled = self.settled_until.is_some_and(|until| now < until);
+        if settled || connections >= CONNECTIONS_PER_PEER_MAX || !worthwhile() {
+            return Advice::Keep;
+        }
+        self.before = Some(rate);
+        self.connections += 1;
+        Advice::Add
+    }
+
+    fn restart(&mut self, read: u64, now: Instant) {
+        (self.looked, self.read) = (now, read);
+    }
+}
+
+/// A second connection is tried after so long.
+const FIRST: Duration = Duration::from_millis(50);
+/// Time over which a peer's rate is measured before a further one is.
+const SPAN: Duration = Duration::from_millis(250);
+/// Bytes that make a rate: less is noise, as a link gives them in bursts.
+const SAMPLE: u64 = 8 << 20;
+/// What came in so long makes a rate however little it is.
+const SPAN_MAX: Duration = Duration::from_secs(2);
+/// What a connection must bring to stay.
+const GAIN: f64 = 1.1;
+/// No more is tried for so long once a connection did not help.
+const PAUSE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that gives as many bytes a second as `rate` says of its connections, looked at every 50 ms.
+    struct Lab {
+        growth: Growth,
+        now: Instant,
+        connections: usize,
+        read: u64,
+        tried: u32,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let now = Instant::now();
+            Lab { growth: Growth::new(now), now, connections: 1, read: 0, tried: 0 }
+        }
+
+        fn run(&mut self, time: Duration, rate: impl Fn(usize) -> u64) {
+            for _ in 0..time.as_millis() / 50 {
+                match self.growth.look(self.connections, self.read, || true, self.now) {
+                    Advice::Keep => {}
+                    Advice::Add => {
+                        self.connections += 1;
+                        self.tried += 1;
+                    }
+                    Advice::LetGo => self.connections -= 1,
+                }
+                self.read += rate(self.connections) / 20;
+                self.now += Duration::from_millis(50);
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_added_as_long_as_each_helps() {
+        let mut lab = Lab::new();
+        lab.run(Duration::from_secs(2), |n| 500_000_000 * n.min(3) as u64);
+        assert_eq!((lab.connections, lab.tried), (3, 3), "the fourth was tried and let go");
+    }
+
+    #[test]
+    fn a_full_link_keeps_one_connection_and_is_seldom_tried() {
+        let mut lab = Lab::new();
+        lab.run(Duration::from_secs(20), |_| 12_000_000);
+        assert_eq!((lab.connections, lab.tried), (1, 1));
+        lab.run(Duration::from_secs(40), |_| 12_000_000);
+        assert_eq!((lab.connections, lab.tried), (1, 2));
+    }
+
+    #[test]
+    fn the_beginning_of_a_slow_connection_is_not_its_rate() {
+        let mut lab = Lab::new();
+        // Nothing for a while, then the full rate: a second connection must not look like the cause.
+        lab.run(Duration::from_millis(50), |_| 0);
+        lab.run(Duration::from_millis(50), |_| 1_000_000);
+        lab.run(Duration::from_secs(3), |_| 60_000_000);
+        assert_eq!((lab.connections, lab.tried), (1, 1));
+    }
+
+    #[test]
+    fn a_peer_that_gives_little_gets_its_chance_too() {
+        let mut lab = Lab::new();
+        lab.run(Duration::from_secs(20), |n| 500_000 * n as u64);
+        assert_eq!(lab.connections, CONNECTIONS_PER_PEER_MAX);
+        let mut silent = Lab::new();
+        silent.run(Duration::from_secs(20), |_| 0);
+        assert_eq!(silent.tried, 0);
+    }
+
+    #[test]
+    fn none_is_added_when_little_is_left_and_none_is_let_go_for_one_that_failed() {
+        let mut lab = Lab::new();
+        let mut look = |n, read, ms, more| lab.growth.look(n, read, || more, lab.now + Duration::from_millis(ms));
+        assert_eq!(look(1, 0, 0, true), Advice::Keep);
+        assert_eq!(look(1, 100 << 20, 50, false), Advice::Keep);
+        assert_eq!(look(1, 200 << 20, 100, true), Advice::Add);
+        assert_eq!(look(2, 200 << 20, 110, true), Advice::Keep);
+        assert_eq!(look(1, 300 << 20, 400, true), Advice::Keep, "the added one is gone by itself");
+        assert_eq!(look(1, 400 << 20, 450, true), Advice::Add);
+    }
+}
