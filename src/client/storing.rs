@@ -30,11 +30,18 @@ pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
 
 /// Looks which files are there already.
 pub(crate) fn check(shared: &Shared) {
+    // A directory that was missing a moment ago: nothing needs to be looked for there.
+    let mut missing = None;
     for (file, wanted) in (0..).zip(&shared.files) {
-        let here = shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
+        let parent = |out: &RelPath| out.as_str().rsplit_once('/').map(|(parent, _)| parent.to_owned());
+        let absent = missing.is_some() && wanted.outs.iter().all(|out| parent(out) == missing);
+        let here = !absent && shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;
+        }
+        if !here && !absent {
+            missing = wanted.outs.first().filter(|out| shared.disk.lacks_parent(out)).and_then(parent);
         }
         if here {
             info!("already there path={} id={}", wanted.path, wanted.id);
@@ -183,9 +190,10 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
         let all = shared.state().unfinished() == 0;
         shared.wake(all);
         if ended {
-            return;
+            break;
         }
     }
+    shared.disk.tidy();
 }
 
 fn report(shared: &Shared, file: FileNo, skipped: bool) {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
@@ -80,6 +82,18 @@ impl Disk {
     /// new content under its name, or what was there before. Works best on batches of hundreds.
     pub fn write_small(&self, files: &[(RelPath, FileId, Vec<u8>)]) -> Vec<Result<(), StoreError>> {
         write_small(&*self.volume, files)
+    }
+
+    /// Whether the directory in which `path` is to lie does not exist, so that nothing of what is to lie there does.
+    pub fn lacks_parent(&self, path: &RelPath) -> bool {
+        let parent = path.as_str().rsplit_once('/').map(|(parent, _)| parent);
+        parent.is_some_and(|p| matches!(self.volume.open_dir(p), Err(Errno::NOENT)))
+    }
+
+    /// Removes GPB's own directory if nothing is in it any more. For the end of a download: each partial file does it
+    /// by itself, small files do not.
+    pub fn tidy(&self) {
+        self.volume.tidy();
     }
 
     /// Bytes free for this process where the directory lies.

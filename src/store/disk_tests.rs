@@ -267,8 +267,20 @@ fn many_small_files_arrive_whole_and_replace_older_ones() {
     for (path, _, bytes) in &files {
         assert!(std::fs::read(dir.path().join(path.as_str())).unwrap() == *bytes, "{path}");
     }
+    disk.tidy();
     assert!(!dir.path().join(".gpb").exists());
     assert_eq!(std::fs::metadata(dir.path().join("d0/f0")).unwrap().permissions().mode() & 0o777 & !0o644, 0);
+}
+
+#[test]
+fn a_directory_is_missing_only_when_it_is() {
+    let (dir, disk) = tempdir();
+    std::fs::create_dir(dir.path().join("here")).unwrap();
+    std::fs::write(dir.path().join("file"), b"").unwrap();
+    assert!(disk.lacks_parent(&name("gone/x")) && disk.lacks_parent(&name("here/gone/x")));
+    assert!(
+        !disk.lacks_parent(&name("x")) && !disk.lacks_parent(&name("here/x")) && !disk.lacks_parent(&name("file/x"))
+    );
 }
 
 #[test]
@@ -278,6 +290,7 @@ fn one_bad_name_does_not_spoil_a_batch() {
     let files: Vec<_> = ["a", "file/x", "b", "c/d", "e"].iter().map(|p| (name(p), id(0, 1), vec![7])).collect();
     let results = disk.write_small(&files);
     assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, true, true]);
+    disk.tidy();
     assert!(!dir.path().join(".gpb").exists(), "what could not be placed is removed");
 }
 

@@ -81,7 +81,8 @@ impl<'a> Landing<'a> {
     /// systems, so the further ones cost little.
     fn sync(&mut self, moves: &[(String, &RelPath)], results: &mut [Result<(), StoreError>]) {
         let root = self.volume.root();
-        let synced = self.dirs.values().try_for_each(|dir| fs::fsync(dir.as_ref().map_or(root, AsFd::as_fd)));
+        let synced =
+            self.dirs.values().try_for_each(|dir| self.volume.sync_dir(dir.as_ref().map_or(root, AsFd::as_fd)));
         self.dirs.clear();
         let from = std::mem::replace(&mut self.unsynced_from, results.len());
         if let Err(e) = synced {

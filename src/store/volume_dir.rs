@@ -78,6 +78,11 @@ impl Beneath {
         fs::openat2(&self.root, dir, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
     }
 
+    /// Makes the names in a directory durable.
+    pub(crate) fn sync_dir(&self, dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        if self.in_memory { Ok(()) } else { fs::fsync(dir) }
+    }
+
     /// Opens a file for reading, if it is a regular one that is reached without symlinks.
     pub(crate) fn open_file(&self, path: &RelPath) -> io::Result<File> {
         // Opening a FIFO must not wait for its writer.

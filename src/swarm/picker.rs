@@ -65,6 +65,8 @@ pub struct ChunkPicker {
     peers: HashMap<PeerHandle, Peer>,
     /// Missing chunks of which complete holders were asked for any one.
     offers: Vec<Vec<u32>>,
+    /// Whether each peer is asked for one chunk after the other where all are equally rare.
+    in_runs: bool,
     have: u32,
     random: u64,
 }
@@ -75,6 +77,8 @@ struct Peer {
     holds: Option<Bits>,
     /// Missing chunks that a partial peer holds.
     wanted: u32,
+    /// The chunk that it was asked for last.
+    last: Option<u32>,
     history: History,
 }
 
@@ -101,6 +105,7 @@ impl ChunkPicker {
             by_age: BTreeSet::new(),
             peers: HashMap::new(),
             offers: Vec::new(),
+            in_runs: false,
             have: 0,
             random: seed,
         }
@@ -119,17 +124,23 @@ impl ChunkPicker {
         picker
     }
 
+    /// Where random ties decide, each peer is asked for what follows the chunk before: for chunks that are files of their
+    /// own, in order of their names, so that both ends work in few directories at a time. Where a peer begins is random.
+    pub fn in_runs(self) -> Self {
+        ChunkPicker { in_runs: true, ..self }
+    }
+
     /// `peer` holds every chunk. O(1) for a new peer.
     pub fn add_complete(&mut self, peer: PeerHandle) {
         let history = self.forget_holdings(peer);
-        self.peers.insert(peer, Peer { holds: None, wanted: 0, history });
+        self.peers.insert(peer, Peer { holds: None, wanted: 0, last: None, history });
     }
 
     /// `peer` holds these chunks; replaces what was known of it.
     pub fn add_partial(&mut self, peer: PeerHandle, holds: &Bitfield) {
         let history = self.forget_holdings(peer);
         let len = self.len();
-        self.peers.insert(peer, Peer { holds: Some(Bits::empty(len)), wanted: 0, history });
+        self.peers.insert(peer, Peer { holds: Some(Bits::empty(len)), wanted: 0, last: None, history });
         for chunk in holds.iter().take_while(|&c| c < len) {
             self.add_have(peer, chunk);
         }
@@ -141,6 +152,7 @@ impl ChunkPicker {
         let state = self.peers.entry(peer).or_insert_with(|| Peer {
             holds: Some(Bits::empty(len)),
             wanted: 0,
+            last: None,
             history: History::default(),
         });
         let Some(bits) = &mut state.holds else { return };
@@ -192,7 +204,10 @@ impl ChunkPicker {
         if let Some(chunk) = self.steal(peer, now, Excuse::Silent) {
             return Some(chunk);
         }
-        let chunk = self.rarest(peer)?;
+        let chunk = self.following(peer).or_else(|| self.rarest(peer))?;
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.last = Some(chunk);
+        }
         self.take_out(chunk, IN_FLIGHT);
         self.in_flight.insert(chunk, (Asked { peer, since: now }, None));
         self.by_age.insert((now, chunk));
@@ -389,6 +404,15 @@ impl ChunkPicker {
     /// Missing chunks that `peer` could be asked for.
     pub fn wanted_of(&self, peer: PeerHandle) -> u32 {
         self.peers.get(&peer).map_or(0, |p| if p.holds.is_none() { self.missing() } else { p.wanted })
+    }
+
+    /// In a run: the chunk after the last one, if it is as good as any.
+    fn following(&self, peer: PeerHandle) -> Option<u32> {
+        let state = self.peers.get(&peer).filter(|_| self.in_runs)?;
+        let (chunk, rarest) = (state.last? + 1, *self.order.first()?);
+        let missing = self.place.get(chunk as usize).is_some_and(|&place| place < IN_FLIGHT);
+        let held = state.holds.as_ref().is_none_or(|b| missing && b.get(chunk));
+        (missing && held && self.copies[chunk as usize] <= self.copies[rarest as usize]).then_some(chunk)
     }
 
     /// The rarest missing chunk that `peer` holds. For a peer with few of many chunks it is the rarest of a sample.

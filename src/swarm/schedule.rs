@@ -129,7 +129,7 @@ impl<F: Clone> Schedule<F> {
         let files = ids.iter().map(|&id| File { id, holders: Vec::new(), phase: Phase::Unchecked });
         let small_files: Vec<FileNo> = (0..).zip(ids).filter(|(_, id)| is_small(id)).map(|(no, _)| no).collect();
         // Everything counts as had until it is known to be wanted.
-        let small = ChunkPicker::resuming(&Bitfield::full(small_files.len() as u32), seed);
+        let small = ChunkPicker::resuming(&Bitfield::full(small_files.len() as u32), seed).in_runs();
         Schedule {
             files: files.collect(),
             by_key: HashMap::new(),

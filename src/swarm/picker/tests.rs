@@ -243,6 +243,28 @@ fn silenced(p: &mut ChunkPicker, now: &mut Instant, rounds: u32) -> Vec<u32> {
 }
 
 #[test]
+fn files_are_asked_for_in_order_of_their_names_by_each_peer() {
+    let (mut p, t) = (ChunkPicker::new(1000, 3).in_runs(), Instant::now());
+    let full = Bitfield::full(1000);
+    (0..2).for_each(|h| p.add_partial(PeerHandle(h), &full));
+    let mut runs = [0; 2];
+    let mut last = [None; 2];
+    for i in 0..1000 {
+        let h = i % 2;
+        let chunk = p.acquire_new(PeerHandle(h as u16), t).unwrap();
+        runs[h] += (last[h] != chunk.checked_sub(1)) as u32;
+        last[h] = Some(chunk);
+    }
+    assert!(p.missing() == 0 && runs.iter().all(|&r| r <= 8), "{runs:?} runs");
+    // What is rarer than others comes first all the same.
+    let mut p = ChunkPicker::new(1000, 3).in_runs();
+    (0..2).for_each(|h| p.add_partial(PeerHandle(h), &full));
+    let first = p.acquire_new(PeerHandle(0), t).unwrap();
+    p.reject((first + 500) % 1000, PeerHandle(1));
+    assert_eq!(p.acquire_new(PeerHandle(0), t), Some((first + 500) % 1000));
+}
+
+#[test]
 fn what_a_silent_peer_keeps_back_is_asked_of_others_while_there_is_other_work() {
     let (mut p, mut now) = (ChunkPicker::new(1000, 11), Instant::now());
     let mut kept = silenced(&mut p, &mut now, 30);
