@@ -100,8 +100,6 @@ struct Turn {
     began: Instant,
     sent: usize,
     requests: u32,
-    /// Whether it sent a chunk.
-    uploaded: bool,
 }
 
 impl Session {
@@ -170,7 +168,7 @@ impl Session {
         out.push(self.out.data());
         self.out = out;
 
-        let mut turn = Turn { began: Instant::now(), sent: 0, requests: 0, uploaded: false };
+        let mut turn = Turn { began: Instant::now(), sent: 0, requests: 0 };
         let outcome = match self.serve(scratch, context, &mut turn) {
             Ok(outcome) => outcome,
             Err(e) => self.fail(&e, context),
@@ -290,7 +288,6 @@ impl Session {
             && let Some(upload) = self.upload.take()
         {
             context.end_upload(Some(upload), true);
-            turn.uploaded = true;
         }
         while plain.len() < target && refused.is_none() {
             if let Some(body) = &mut self.body {
@@ -332,7 +329,7 @@ impl Session {
                     }
                     let now = Instant::now();
                     if is_chunk {
-                        self.upload = context.begin_upload(turn.uploaded, now);
+                        self.upload = context.begin_upload(self.key, now);
                         if self.upload.is_none() {
                             throttled = Some(now + UPLOAD_WAIT);
                             break;

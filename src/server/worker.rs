@@ -14,6 +14,7 @@ use crate::net::Outbox;
 use crate::runtime::{Events, Shutdown, Throttle};
 use crate::server::handler::{Asker, Handler, Refusal};
 use crate::server::noise::Noise;
+use crate::server::seats::Key;
 use crate::server::session::{Outcome, Session};
 use crate::swarm::{Event, Upload, Uploads};
 
@@ -21,7 +22,7 @@ use crate::swarm::{Event, Upload, Uploads};
 pub(crate) struct Context {
     pub(crate) handler: Handler,
     pub(crate) upload: Arc<Throttle>,
-    pub(crate) uploads: Mutex<Uploads>,
+    pub(crate) uploads: Mutex<Uploads<Key>>,
     pub(crate) events: Events,
     pub(crate) shutdown: Shutdown,
     pub(crate) noise: Noise,
@@ -95,8 +96,8 @@ impl Context {
     }
 
     /// Begins to send a chunk, unless enough are under way; see [`Uploads::begin`].
-    pub(crate) fn begin_upload(&self, again: bool, now: Instant) -> Option<Upload> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).begin(again, now)
+    pub(crate) fn begin_upload(&self, key: Key, now: Instant) -> Option<Upload> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).begin(key, now)
     }
 
     /// A chunk is sent, or its session ends.

@@ -1,9 +1,9 @@
-//! How many chunks a server sends at the same time.
+//! How many chunks a server sends at the same time, and to whom.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::{UPLOADS_MAX, UPLOADS_MIN};
+use crate::limits::{UPLOAD_WAIT, UPLOADS_MAX, UPLOADS_MIN};
 
 /// Keeps the number of chunks that are under way so small that each is soon whole.
 ///
@@ -12,51 +12,73 @@ use crate::limits::{UPLOADS_MAX, UPLOADS_MIN};
 /// reason; Legout, Urvoy-Keller, Michiardi: *Rarest first and choke algorithms are enough*.) How many are needed to
 /// keep the link busy depends on how fast the peers take them: one more as long as a chunk takes less than
 /// [`CHUNK_TIME`], else one less. A peer that takes much longer than others keeps nobody waiting.
+///
+/// Where not all can be sent to, the next is whoever of those that wait has the fewest under way, of equals the one
+/// that waits longest: so ten connections on one account (`K`) get no more than the one of another.
 #[derive(Debug)]
-pub struct Uploads {
+pub struct Uploads<K> {
     limit: f64,
     /// Those under way, by ticket; tickets ascend with time.
-    active: BTreeMap<u64, Instant>,
+    active: BTreeMap<u64, (Instant, K)>,
     tickets: u64,
     /// Mean time that a chunk took.
     mean: Duration,
-    /// When somebody last had to wait.
-    refused: Option<Instant>,
+    /// Who was refused and asks again; no more than there are sessions.
+    waiting: BTreeMap<K, Waiting>,
+}
+
+/// Since when somebody waits, and when it asked last.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    asked: Instant,
 }
 
 /// An upload that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upload(u64);
 
-impl Default for Uploads {
+impl<K> Default for Uploads<K> {
     fn default() -> Self {
-        Uploads { limit: UPLOADS_START, active: BTreeMap::new(), tickets: 0, mean: Duration::ZERO, refused: None }
+        Uploads {
+            limit: UPLOADS_START,
+            active: BTreeMap::new(),
+            tickets: 0,
+            mean: Duration::ZERO,
+            waiting: BTreeMap::new(),
+        }
     }
 }
 
-impl Uploads {
-    /// Begins to send a chunk; `None`: not yet, ask again after [`UPLOAD_WAIT`](crate::limits::UPLOAD_WAIT). With
-    /// `again`, for somebody who just got one: those who wait come first.
-    pub fn begin(&mut self, again: bool, now: Instant) -> Option<Upload> {
+impl<K: Copy + Ord> Uploads<K> {
+    /// Begins to send a chunk on the account of `key`; `None`: not yet, ask again after [`UPLOAD_WAIT`].
+    pub fn begin(&mut self, key: K, now: Instant) -> Option<Upload> {
         let overdue = (self.mean * OVERDUE).max(CHUNK_TIME);
         let since = |begun: &Instant| now.saturating_duration_since(*begun);
-        let fresh = self.active.values().rev().take_while(|begun| since(begun) <= overdue);
-        let waits = |at: Instant| now.saturating_duration_since(at) < WAITS;
-        if fresh.take(UPLOADS_MAX).count() >= self.limit as usize {
-            self.refused = Some(now);
+        let fresh = self.active.values().rev().take_while(|(begun, _)| since(begun) <= overdue);
+        let free = (self.limit as usize).saturating_sub(fresh.take(UPLOADS_MAX).count());
+        if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, now) >= free) {
+            self.waiting.entry(key).or_insert(Waiting { since: now, asked: now }).asked = now;
             return None;
         }
-        if again && self.refused.is_some_and(waits) {
-            return None;
-        }
+        self.waiting.remove(&key);
         self.tickets += 1;
-        self.active.insert(self.tickets, now);
+        self.active.insert(self.tickets, (now, key));
         Some(Upload(self.tickets))
+    }
+
+    /// How many of those that wait come before `key`.
+    fn ahead_of(&mut self, key: K, now: Instant) -> usize {
+        self.waiting.retain(|_, w| now.saturating_duration_since(w.asked) < GIVEN_UP);
+        let under_way = |key: &K| self.active.values().filter(|(_, k)| k == key).count();
+        let rank = |key: &K| (under_way(key), self.waiting.get(key).map_or(now, |w| w.since));
+        let own = rank(&key);
+        self.waiting.keys().filter(|&other| *other != key && rank(other) < own).count()
     }
 
     /// An upload is over; `whole`: the peer took all of it.
     pub fn end(&mut self, upload: Upload, whole: bool, now: Instant) {
-        let Some(begun) = self.active.remove(&upload.0) else { return };
+        let Some((begun, _)) = self.active.remove(&upload.0) else { return };
         if whole {
             let took = now.saturating_duration_since(begun);
             self.mean = (self.mean * 7 + took) / 8;
@@ -82,8 +104,9 @@ const UPLOADS_START: f64 = 8.0;
 const CHUNK_TIME: Duration = Duration::from_millis(100);
 /// An upload that takes so many times as long as others does not count any more.
 const OVERDUE: u32 = 4;
-/// Whoever was refused so lately still waits.
-const WAITS: Duration = Duration::from_millis(20);
+/// Whoever did not ask again for so long does not wait any more.
+const GIVEN_UP: Duration = Duration::from_millis(20);
+const _: () = assert!(GIVEN_UP.as_millis() > 2 * UPLOAD_WAIT.as_millis());
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +120,7 @@ mod tests {
         let (mut uploads, mut active, begin) = (Uploads::default(), Vec::new(), Instant::now());
         let (mut now, mut done, mut under_way) = (begin, 0, 0);
         while now < begin + 20_000 * MS {
-            while let Some(upload) = uploads.begin(false, now) {
+            while let Some(upload) = uploads.begin(0, now) {
                 active.push((upload, 1.0));
             }
             under_way = active.len();
@@ -131,10 +154,10 @@ mod tests {
     #[test]
     fn who_takes_too_long_keeps_nobody_waiting() {
         let (mut uploads, mut now) = (Uploads::default(), Instant::now());
-        let stuck: Vec<_> = std::iter::from_fn(|| uploads.begin(false, now)).collect();
+        let stuck: Vec<_> = std::iter::from_fn(|| uploads.begin(0, now)).collect();
         assert_eq!(stuck.len(), UPLOADS_START as usize);
         now += CHUNK_TIME + MS;
-        let next = uploads.begin(false, now).expect("those before are overdue");
+        let next = uploads.begin(0, now).expect("those before are overdue");
         uploads.end(next, true, now + 5 * MS);
         stuck.into_iter().for_each(|u| uploads.end(u, false, now));
         assert!(uploads.is_empty());
@@ -143,11 +166,42 @@ mod tests {
     #[test]
     fn those_who_wait_come_first() {
         let (mut uploads, now) = (Uploads::default(), Instant::now());
-        let mut all: Vec<_> = std::iter::from_fn(|| uploads.begin(false, now)).collect();
+        let mut all: Vec<_> = std::iter::from_fn(|| uploads.begin('a', now)).collect();
+        assert_eq!(uploads.begin('b', now), None);
+        assert_eq!(uploads.begin('c', now + MS), None);
         uploads.end(all.pop().unwrap(), true, now);
-        assert_eq!(uploads.begin(true, now), None);
-        assert!(uploads.begin(false, now).is_some());
+        assert_eq!((uploads.begin('a', now + 2 * MS), uploads.begin('c', now + 2 * MS)), (None, None));
+        assert!(uploads.begin('b', now + 2 * MS).is_some());
         uploads.end(all.pop().unwrap(), true, now);
-        assert!(uploads.begin(true, now + WAITS).is_some(), "nobody waits any more");
+        assert!(uploads.begin('a', now + 50 * MS).is_some(), "nobody else asks any more");
+    }
+
+    #[test]
+    fn ten_connections_do_not_keep_one_waiting() {
+        let (mut uploads, mut now) = (Uploads::default(), Instant::now());
+        let mut active: Vec<(char, Upload, u32)> = Vec::new();
+        let mut got = [0; 2];
+        for _ in 0..20_000 {
+            // Each of the ten that has nothing under way asks, and the one.
+            let mut ask = |key, connections| {
+                for _ in active.iter().filter(|a| a.0 == key).count()..connections {
+                    active.extend(uploads.begin(key, now).map(|upload| (key, upload, 150)));
+                }
+            };
+            ask('a', 10);
+            ask('b', 1);
+            now += MS;
+            active.retain_mut(|(key, upload, left)| {
+                *left -= 1;
+                if *left == 0 {
+                    uploads.end(*upload, true, now);
+                    got[usize::from(*key == 'b')] += 1;
+                }
+                *left > 0
+            });
+        }
+        // It waits for the next chunk that ends, of the few that are under way, and for none after that.
+        let [ten, one] = got;
+        assert!(one * (UPLOADS_MIN as u32 + 2) >= ten && one * 150 <= 20_000, "{one} of the one, {ten} of the ten");
     }
 }
