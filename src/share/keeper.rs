@@ -36,8 +36,6 @@ pub(super) struct Keeper {
     /// Device and inode of the directory, while it is there.
     root: Option<(u64, u64)>,
     watch: Option<Watch>,
-    /// When it is watched from, while it is not yet.
-    watch_at: Option<Instant>,
     changes: Changes,
     commands: Receiver<Command>,
     ready: Arc<Watched<Ready>>,
@@ -85,7 +83,6 @@ impl Keeper {
             looker: Looker::new(dir),
             root: None,
             watch: None,
-            watch_at: None,
             changes: Changes::new(),
             commands,
             ready,
@@ -159,13 +156,7 @@ impl Keeper {
         }
         if self.changes.take_lost() {
             log::info!("changes lost, scanning again dir={}", self.looker.root().display());
-            // The watch does not know directories that were made meanwhile.
-            self.watch = None;
-            self.watch_at = Some(now);
-        }
-        if self.watch_at.take_if(|at| *at <= now).is_some() {
             self.begin_watch();
-            // What changed before that was heard by nobody.
             self.rescan_at = now;
         }
         if self.dirty_at.is_some_and(|at| now >= at) {
@@ -184,8 +175,7 @@ impl Keeper {
         }
         let rescan = (self.root.is_some() && self.hasher.pending() == 0).then_some(self.rescan_at);
         let publish = self.ledger.due(self.is_busy(), self.is_complete());
-        let all =
-            [self.watch_at, self.dirty_at, self.unsettled.wake_at(), rescan, self.record_at, self.sync_at, publish];
+        let all = [self.dirty_at, self.unsettled.wake_at(), rescan, self.record_at, self.sync_at, publish];
         all.into_iter().flatten().chain([self.root_poll_at]).min()
     }
 
@@ -208,7 +198,6 @@ impl Keeper {
         }
         self.root = found;
         self.watch = None;
-        self.watch_at = None;
         self.scan = None;
         self.trees.clear();
         self.hasher.clear();
@@ -221,19 +210,32 @@ impl Keeper {
         if let Ok(dir) = std::fs::canonicalize(&self.setup.dir) {
             self.looker = Looker::new(dir);
         }
-        self.watch_at = Some(now + WATCH_LATER);
+        self.begin_watch();
         self.rescan_at = now;
     }
 
     fn begin_watch(&mut self) {
         match Watch::begin(self.looker.root(), &self.changes) {
             Ok(watch) => self.watch = Some(watch),
-            Err(e) if self.skips.is_new(&"watch") => log::warn!(
-                "directory not watched, changes are seen every {} s only (raise fs.inotify.max_user_watches) dir={} cause={e}",
+            Err(e) => self.end_watch(&e),
+        }
+    }
+
+    /// A directory that is going to be read is watched from now on.
+    fn watch(&mut self, dir: &Path) {
+        if let Some(Err(e)) = self.watch.as_ref().map(|watch| watch.add(dir)) {
+            self.end_watch(&e);
+        }
+    }
+
+    fn end_watch(&mut self, cause: &io::Error) {
+        self.watch = None;
+        if self.skips.is_new(&"watch") {
+            log::warn!(
+                "directory not watched, changes are seen every {} s only (raise fs.inotify.max_user_watches) dir={} cause={cause}",
                 RESCAN.as_secs(),
                 self.looker.root().display()
-            ),
-            Err(_) => {}
+            );
         }
     }
 
@@ -415,9 +417,8 @@ impl Keeper {
                 self.setup.index.forget(&entry.path);
                 continue;
             }
-            // Where every change is heard of and nothing was, the file is as it was when it had been hashed; where it is
-            // not heard of yet, all is looked at again when it is.
-            if (self.watch.is_some() || self.watch_at.is_some()) && !self.disturbed {
+            // Where every change is heard of and nothing was, the file is as it was when it had been hashed.
+            if self.watch.is_some() && !self.disturbed {
                 self.ledger.put(entry);
                 continue;
             }
@@ -471,7 +472,9 @@ impl Keeper {
             match scan.step() {
                 Step::Entry(found) => self.meet(&mut scan, &found, now),
                 Step::Dir(path) => {
-                    if !self.may_enter(&path) {
+                    if self.may_enter(&path) {
+                        self.watch(&path);
+                    } else {
                         scan.leave();
                     }
                 }
@@ -594,7 +597,6 @@ impl Keeper {
                 let all = self.ledger.published();
                 self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
             }
-            self.watch_at = self.watch_at.map(|_| now);
             self.prune(now);
         }
     }
@@ -619,10 +621,6 @@ fn is_state_of(entry: &Entry, state: State) -> bool {
 
 /// Time that a walk takes before other work gets its turn: less than the threads that hash need for what they have.
 const SCAN_TURN: Duration = Duration::from_millis(1);
-
-/// A directory is watched once it is hashed, or after so long: a watch walks all of it before anything else can begin,
-/// and hears of every file that is opened, so that it costs more than a small file's hash.
-const WATCH_LATER: Duration = Duration::from_secs(1);
 
 /// Changed directories that wait to be walked one by one; more of them are walked together.
 const TREES_MAX: usize = 256;

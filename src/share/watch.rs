@@ -4,11 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind};
-use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::limits::WATCH_EVENTS_MAX;
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(target_os = "linux")]
+mod inotify;
+
+#[cfg(not(target_os = "linux"))]
+pub(super) use elsewhere::Watch;
+#[cfg(target_os = "linux")]
+pub(super) use inotify::Watch;
 
 /// Something happened to `path`.
 #[derive(Debug)]
@@ -26,12 +34,6 @@ pub(super) struct Changes {
     lost: Arc<AtomicBool>,
 }
 
-/// A watch of a directory and all below it, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Watch {
-    _watcher: RecommendedWatcher,
-}
-
 impl Changes {
     pub(super) fn new() -> Self {
         let (sender, receiver) = bounded(WATCH_EVENTS_MAX);
@@ -45,51 +47,6 @@ impl Changes {
     /// Whether changes were lost since the last call: the directory must be scanned whole.
     pub(super) fn take_lost(&self) -> bool {
         self.lost.swap(false, Ordering::Relaxed)
-    }
-}
-
-impl Watch {
-    /// Begins to watch `dir`, which is absolute and free of links.
-    pub(super) fn begin(dir: &Path, changes: &Changes) -> notify::Result<Self> {
-        let (sender, lost, root) = (changes.sender.clone(), changes.lost.clone(), dir.to_path_buf());
-        let handler = move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else {
-                lost.store(true, Ordering::Relaxed);
-                return;
-            };
-            if event.need_rescan() {
-                lost.store(true, Ordering::Relaxed);
-            }
-            let Some(tree) = concerns(&event.kind) else { return };
-            for path in event.paths {
-                if is_own(&root, &path) {
-                    continue;
-                }
-                if let Err(TrySendError::Full(_)) = sender.try_send(Change { path, tree }) {
-                    lost.store(true, Ordering::Relaxed);
-                }
-            }
-        };
-        let config = Config::default().with_follow_symlinks(false);
-        let mut watcher = RecommendedWatcher::new(handler, config)?;
-        // Asking is the only call that reports a thread that did not start; all others, its drop too, would panic.
-        if watcher.configure(config).is_err() {
-            std::mem::forget(watcher);
-            return Err(notify::Error::generic("its thread cannot be started; end other programs, or raise ulimit -u"));
-        }
-        watcher.watch(dir, RecursiveMode::Recursive)?;
-        Ok(Watch { _watcher: watcher })
-    }
-}
-
-/// `None` for what changes nothing, else whether a whole directory may be concerned.
-fn concerns(kind: &EventKind) -> Option<bool> {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(false),
-        EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Data(_)) => Some(false),
-        EventKind::Create(CreateKind::File) | EventKind::Remove(RemoveKind::File) => Some(false),
-        _ => Some(true),
     }
 }
 
