@@ -94,11 +94,14 @@ impl Download {
                 })?;
             }
             drop(jobs_rx);
-            let (writer, working) = (shared.clone(), disk.clone());
-            threads.spawn("gpb-small", move || {
-                storing::write_small(&writer, &small_rx);
-                drop(working);
-            })?;
+            for i in 0..SMALL_THREADS {
+                let (shared, small, working) = (shared.clone(), small_rx.clone(), disk.clone());
+                threads.spawn(&format!("gpb-small-{i}"), move || {
+                    storing::write_small(&shared, &small);
+                    drop((small, working));
+                })?;
+            }
+            drop(small_rx);
             let checker = shared.clone();
             threads.spawn("gpb-check", move || storing::check(&checker))?;
             threads.spawn("gpb-download", move || drop(tell.send(driver.run(disk))))
@@ -186,7 +189,9 @@ pub(crate) fn end_disk(shared: &Shared) {
     for _ in 0..DISK_THREADS {
         let _ = shared.jobs.send(storing::Job::End);
     }
-    let _ = shared.small.send(None);
+    for _ in 0..SMALL_THREADS {
+        let _ = shared.small.send(None);
+    }
 }
 
 /// Brings targets of one content together, in the order of their first ones.
@@ -214,3 +219,5 @@ fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Vec<PeerKey>>) {
 
 /// Threads that open and finish partial files.
 const DISK_THREADS: usize = 2;
+/// Threads that write small files.
+const SMALL_THREADS: usize = 2;
