@@ -266,7 +266,10 @@ impl Handler {
             Ok(source) => {
                 let len = Geometry::new(chunk.file.len).span(index).len;
                 asker.served(chunk);
-                self.fetchers.note(&chunk.file, (asker.peer, asker.instance));
+                // Nobody needs to find others for what one answer brings.
+                if Geometry::new(chunk.file.len).needs_layer() {
+                    self.fetchers.note(&chunk.file, (asker.peer, asker.instance));
+                }
                 let news =
                     (since.revision > 0).then(|| self.content.news(&since.file, since.revision, NEWS_MAX)).flatten();
                 encode_head(kind, Status::Ok, &Given { chunk, news }, len + 1, out);

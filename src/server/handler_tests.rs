@@ -318,15 +318,17 @@ fn only_served_chunks_can_be_reported_and_not_too_often() {
 
 #[test]
 fn peers_of_a_file_are_those_that_fetch_it() {
-    let bytes = noise(5, 1);
-    let id = id_of(&bytes);
-    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    let (bytes, small) = (noise(2 * CHUNK, 1), noise(5, 1));
+    let (id, small_id) = (id_of(&bytes), id_of(&small));
+    let mut desk = Desk::open(Files::new(&[("a", bytes), ("b", small)]));
     let mut count = |file| -> usize {
         let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(file)).body, "Peers").unwrap();
         hints.len()
     };
     assert_eq!((count(None), count(Some(id))), (1, 0));
     desk.ask(&chunk(id, 0));
+    desk.ask(&chunk(small_id, 0));
+    assert_eq!(desk.handler.fetchers.of(&small_id), [], "one answer is all of it");
     let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(Some(id))).body, "Peers").unwrap();
     assert_eq!(hints.len(), 1);
 }

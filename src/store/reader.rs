@@ -12,7 +12,7 @@ use crate::limits::{OPEN_FILES_MAX, READ_LEN};
 use crate::store::beneath::{Beneath, stamp_of};
 
 /// Reads files of a shared directory by their catalogue entry. Opens them beneath the directory, never through a
-/// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files open between two chunks.
+/// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files of several chunks open between two of these.
 #[derive(Debug)]
 pub struct Reader {
     dir: Beneath,
@@ -43,7 +43,9 @@ impl Reader {
     /// # Errors
     /// What the system says.
     pub fn chunk(&self, entry: &Entry, span: ChunkSpan) -> io::Result<Option<ChunkReader>> {
-        if let Some(file) = self.opened(entry) {
+        // A file of one chunk is not read on: looking for it would cost more than opening it.
+        let is_kept = Geometry::new(entry.id.len).needs_layer();
+        if let Some(file) = is_kept.then(|| self.opened(entry)).flatten() {
             if is_unchanged(&file, entry) {
                 return Ok(Some(ChunkReader::new(file, entry, span)));
             }
@@ -56,7 +58,9 @@ impl Reader {
             found = self.fresh(entry)?;
         }
         let Some(file) = found else { return Ok(None) };
-        self.keep(entry, &file);
+        if is_kept {
+            self.keep(entry, &file);
+        }
         Ok(Some(ChunkReader::new(file, entry, span)))
     }
 
@@ -257,8 +261,9 @@ mod tests {
 
     #[test]
     fn open_files_are_bounded() {
-        let names: Vec<String> = (0..OPEN_FILES_MAX + 5).map(|i| i.to_string()).collect();
-        let files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), b"x".as_slice())).collect();
+        let (names, bytes): (Vec<String>, _) =
+            ((0..OPEN_FILES_MAX + 5).map(|i| i.to_string()).collect(), content(300_000));
+        let files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), bytes.as_slice())).collect();
         let (tmp, reader, entries) = shared(&files);
         for e in &entries {
             assert!(reader.chunk(e, span(e, 0)).unwrap().is_some());
@@ -269,6 +274,9 @@ mod tests {
         }
         reader.close_stale();
         assert_eq!(reader.open.lock().unwrap().len(), 5, "what is gone does not stay open");
+        let (_tmp, reader, entries) = shared(&[("one chunk", b"x")]);
+        assert!(reader.chunk(&entries[0], span(&entries[0], 0)).unwrap().is_some());
+        assert!(reader.open.lock().unwrap().is_empty(), "it is whole");
     }
 
     #[test]

@@ -46,16 +46,7 @@ impl Fetcher<'_> {
             if !self.read_chunk(&mut bytes)? {
                 return self.lost_holder(work, file, Status::Gone);
             }
-            if merkle::root_of_bytes(&bytes) != id.root.0 {
-                return self.lied(id, index, len);
-            }
-            if self.shared.state().small_came(file, self.handle, Instant::now()) {
-                self.credit(len);
-                // The channel is as long as all bytes that are allowed: it never blocks while the writer lives.
-                let _ = self.shared.small.send(Some((file, bytes)));
-            } else {
-                self.waste(len);
-            }
+            self.unverified.push((work.clone(), bytes));
             return Ok(None);
         }
         let Work::Chunk { open, .. } = work else { return Ok(None) };
@@ -73,7 +64,7 @@ impl Fetcher<'_> {
         }
         if !open.manifest().verify(index, bytes) {
             drop(buffer);
-            return self.lied(id, index, len);
+            return Ok(Some(self.lied(id, index, len)));
         }
         if let Err(e) = self.shared.while_writing(|| open.write(index, bytes)) {
             self.shared.fail(e.into());
@@ -92,6 +83,30 @@ impl Fetcher<'_> {
             self.shared.wake(false);
         }
         Ok(None)
+    }
+
+    /// Verifies the one-chunk files that came, and hands the good ones to those that write.
+    pub(super) fn verify_small(&mut self) -> Option<End> {
+        let came = std::mem::take(&mut self.unverified);
+        if came.is_empty() {
+            return None;
+        }
+        let roots = merkle::roots_of(&came.iter().map(|(_, bytes)| bytes.as_slice()).collect::<Vec<_>>());
+        let mut lie = None;
+        for ((work, bytes), root) in came.into_iter().zip(roots) {
+            let Work::Small { file, id, index, len } = work else { continue };
+            if root != id.root.0 {
+                self.shared.state().give_back(&work, self.handle);
+                lie = Some((id, index, len));
+            } else if self.shared.state().small_came(file, self.handle, Instant::now()) {
+                self.credit(len);
+                // The channel is as long as all bytes that are allowed: it never blocks while the writer lives.
+                let _ = self.shared.small.send(Some((file, bytes)));
+            } else {
+                self.waste(len);
+            }
+        }
+        lie.map(|(id, index, len)| self.lied(id, index, len))
     }
 
     /// Which of the chunks that it was free to choose from the peer sends.
@@ -187,13 +202,13 @@ impl Fetcher<'_> {
     }
 
     /// Bytes with the trailer *good* that are not what was asked for.
-    fn lied(&mut self, id: FileId, index: ChunkIndex, len: u32) -> Result<Option<End>, AskError> {
+    fn lied(&mut self, id: FileId, index: ChunkIndex, len: u32) -> End {
         self.waste(len);
         let (peer, addr) = (self.session.peer, self.session.addr);
         error!("bad chunk peer={peer} addr={addr} id={id} chunk={}: digest differs; not asked again", index.get());
         self.shared.strike(self.handle, peer, id);
         self.bad = Some(ChunkRef { file: id, index: index.get() });
-        Ok(Some(End::Lied))
+        End::Lied
     }
 
     pub(super) fn receive_have(
