@@ -13,8 +13,9 @@ use crate::limits::{UPLOAD_WAIT, UPLOADS_MAX, UPLOADS_MIN};
 /// keep the link busy depends on how fast the peers take them: one more as long as a chunk takes less than
 /// [`CHUNK_TIME`], else one less. A peer that takes much longer than others keeps nobody waiting.
 ///
-/// Where not all can be sent to, the next is whoever of those that wait has the fewest under way, of equals the one
-/// that waits longest: so ten connections on one account (`K`) get no more than the one of another.
+/// Where not all can be sent to, the next is one of those that wait and have the fewest under way, whichever asks
+/// first, so that nothing stands still until a certain one asks: ten connections on one account (`K`) do not keep the one
+/// of another waiting, nor does who just got a chunk.
 #[derive(Debug)]
 pub struct Uploads<K> {
     limit: f64,
@@ -23,15 +24,8 @@ pub struct Uploads<K> {
     tickets: u64,
     /// Mean time that a chunk took.
     mean: Duration,
-    /// Who was refused and asks again; no more than there are sessions.
-    waiting: BTreeMap<K, Waiting>,
-}
-
-/// Since when somebody waits, and when it asked last.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    since: Instant,
-    asked: Instant,
+    /// Who was refused, and when it asked last; no more than there are sessions.
+    waiting: BTreeMap<K, Instant>,
 }
 
 /// An upload that has begun.
@@ -58,7 +52,7 @@ impl<K: Copy + Ord> Uploads<K> {
         let fresh = self.active.values().rev().take_while(|(begun, _)| since(begun) <= overdue);
         let free = (self.limit as usize).saturating_sub(fresh.take(UPLOADS_MAX).count());
         if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, now) >= free) {
-            self.waiting.entry(key).or_insert(Waiting { since: now, asked: now }).asked = now;
+            self.waiting.insert(key, now);
             return None;
         }
         self.waiting.remove(&key);
@@ -69,9 +63,9 @@ impl<K: Copy + Ord> Uploads<K> {
 
     /// How many of those that wait come before `key`.
     fn ahead_of(&mut self, key: K, now: Instant) -> usize {
-        self.waiting.retain(|_, w| now.saturating_duration_since(w.asked) < GIVEN_UP);
+        self.waiting.retain(|_, asked| now.saturating_duration_since(*asked) < GIVEN_UP);
         let under_way = |key: &K| self.active.values().filter(|(_, k)| k == key).count();
-        let rank = |key: &K| (under_way(key), self.waiting.get(key).map_or(now, |w| w.since));
+        let rank = |key: &K| (under_way(key), !self.waiting.contains_key(key));
         let own = rank(&key);
         self.waiting.keys().filter(|&other| *other != key && rank(other) < own).count()
     }
@@ -168,9 +162,9 @@ mod tests {
         let (mut uploads, now) = (Uploads::default(), Instant::now());
         let mut all: Vec<_> = std::iter::from_fn(|| uploads.begin('a', now)).collect();
         assert_eq!(uploads.begin('b', now), None);
-        assert_eq!(uploads.begin('c', now + MS), None);
         uploads.end(all.pop().unwrap(), true, now);
-        assert_eq!((uploads.begin('a', now + 2 * MS), uploads.begin('c', now + 2 * MS)), (None, None));
+        assert_eq!(uploads.begin('a', now + 2 * MS), None, "it has others under way");
+        assert_eq!(uploads.begin('c', now + 2 * MS), None, "it comes later");
         assert!(uploads.begin('b', now + 2 * MS).is_some());
         uploads.end(all.pop().unwrap(), true, now);
         assert!(uploads.begin('a', now + 50 * MS).is_some(), "nobody else asks any more");
