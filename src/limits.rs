@@ -270,6 +270,8 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
 /// A name is resolved at most so long after the first answer.
 pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
+/// What nobody has who answered is sought so long after the first answer while others are still being asked.
+pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
 /// A listing is complete so long after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
 /// Default time that `peers` and `list` wait for answers.

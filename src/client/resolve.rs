@@ -10,14 +10,15 @@ use crate::client::survey::{Findings, FoundFile, Tally, lister, survey};
 use crate::client::{Candidate, ClientContext, FetchError};
 use crate::content::{FileId, Pattern, RelPath};
 use crate::identity::PeerId;
-use crate::limits::{RESOLVE_MAX, RESOLVE_QUIET};
+use crate::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::swarm::PeerKey;
 
 /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
 /// everyone who offers that content under whatever name.
 ///
 /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the last new answer, and at
-/// most [`RESOLVE_MAX`] after the first one. Nobody answering takes the context's timeout.
+/// most [`RESOLVE_MAX`] after the first one. What nobody has who answered is waited for up to [`RESOLVE_ALL_MAX`] while
+/// others are still being asked. Nobody answering takes the context's timeout.
 ///
 /// # Errors
 /// [`FetchError`]: a malformed pattern, nobody there, all refused, not found, several contents under one name.
@@ -70,6 +71,8 @@ fn end(certainty: &Certainty, tally: &Tally, begin: Instant, timeout: Duration) 
     match certainty {
         Certainty::Certain => first,
         Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
+        // Who has not answered yet may have it: the link of the only one that has may be full.
+        Certainty::Nothing if tally.pending + tally.awaited > 0 => (first + RESOLVE_ALL_MAX).min(begin + timeout),
         Certainty::Nothing => first + RESOLVE_MAX,
     }
 }
@@ -274,6 +277,11 @@ mod tests {
         assert_eq!(end(&Certainty::Certain, &two, t, timeout), t + ms(5));
         assert_eq!(end(&Certainty::Likely, &two, t, timeout), t + ms(80));
         assert_eq!(end(&Certainty::Nothing, &two, t, timeout), t + ms(1005));
+        let more = Tally { awaited: 1, ..two };
+        assert_eq!(end(&Certainty::Nothing, &more, t, timeout), t + ms(5005), "it may have it");
+        assert_eq!(end(&Certainty::Nothing, &more, t, ms(2000)), t + ms(2000));
+        assert_eq!(end(&Certainty::Likely, &more, t, timeout), t + ms(80));
+        let two = Tally { awaited: 0, ..more };
         let late = Tally { last_answer: Some(t + ms(1000)), ..two };
         assert_eq!(end(&Certainty::Likely, &late, t, timeout), t + ms(1005));
     }

@@ -149,6 +149,8 @@ pub(crate) struct Tally {
     pub(crate) connected: usize,
     /// Peers that are being asked.
     pub(crate) pending: usize,
+    /// Peers that the user named and that could not be asked yet.
+    pub(crate) awaited: usize,
     /// When the last new peer appeared.
     pub(crate) last_peer: Option<Instant>,
     /// When the first one answered, and the last one.
@@ -263,7 +265,8 @@ pub(crate) fn survey<T: Send + 'static>(
                 crew.spawn(task).map_err(|e| FetchError::Threads(e.to_string()))?;
             }
         }
-        let refusals = ctx.peers.read(|t| t.refusals());
+        let refusals;
+        (refusals, tally.awaited) = ctx.peers.read(|t| (t.refusals(), t.awaited()));
         if refusals > tally.refused {
             tally.refused = refusals;
             tally.first_refusal.get_or_insert(now);

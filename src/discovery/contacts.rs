@@ -43,6 +43,8 @@ struct Named {
     retry: Duration,
     /// Whether the last contact failed, which is logged once.
     failed: bool,
+    /// Whether somebody may wait for what it says, since it was neither reached nor given up.
+    awaited: bool,
 }
 
 /// Somebody to contact: at the first of the addresses where it answers.
@@ -73,8 +75,9 @@ impl Contacts {
     ) -> io::Result<()> {
         let now = Instant::now();
         let peers = peers.into_iter().take(STATIC_PEERS_MAX);
-        let start = |peer| Named { peer, next: Some(now), retry: RETRY_FIRST, failed: false };
+        let start = |peer| Named { peer, next: Some(now), retry: RETRY_FIRST, failed: false, awaited: true };
         let named: Vec<Named> = peers.map(start).collect();
+        shared.table.update(|t| t.expect(named.len()));
         // Each named peer has at most one entry in each queue.
         let (jobs, job_queue) = bounded::<Job>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
         let (names, name_queue) = bounded(STATIC_PEERS_MAX);
@@ -151,6 +154,11 @@ impl Contacts {
             Ok(_) => {}
             Err(e) if !named.failed => log::warn!("named peer cannot be contacted host={} error={e:?}", named.peer),
             Err(e) => log::debug!("named peer cannot be contacted host={} error={e:?}", named.peer),
+        }
+        // One packet may be lost where a link is full: a second failure says more.
+        if named.awaited && (result.is_ok() || named.failed) {
+            named.awaited = false;
+            self.shared.table.update(PeerTable::expected_came);
         }
         named.failed = result.is_err();
         self.rest(index, result.is_ok());

@@ -36,6 +36,8 @@ pub struct PeerTable {
     serving: usize,
     departed: Departed,
     refusals: BTreeMap<PeerId, (SocketAddr, Instant)>,
+    /// Peers that the user named and that have not been heard of yet.
+    awaited: usize,
     /// Keys whose clock, and whose use on two hosts, has been reported.
     skew_told: BTreeSet<PeerId>,
     twins_told: BTreeSet<PeerId>,
@@ -126,6 +128,7 @@ impl PeerTable {
             serving: 0,
             departed: Departed::default(),
             refusals: BTreeMap::new(),
+            awaited: 0,
             skew_told: BTreeSet::new(),
             twins_told: BTreeSet::new(),
             cursor: own,
@@ -357,6 +360,21 @@ impl PeerTable {
     /// How many different peers have refused this node, and not let it in since; counted up to [`REFUSALS_MAX`].
     pub fn refusals(&self) -> usize {
         self.refusals.len()
+    }
+
+    /// So many peers are named by the user, and are being contacted for the first time.
+    pub fn expect(&mut self, named: usize) {
+        self.awaited += named;
+    }
+
+    /// One of them was contacted, or seems not to be there.
+    pub fn expected_came(&mut self) {
+        self.awaited = self.awaited.saturating_sub(1);
+    }
+
+    /// How many of them may still turn up.
+    pub fn awaited(&self) -> usize {
+        self.awaited
     }
 
     /// Number of live (key, instance) that serve something.

@@ -13,7 +13,7 @@ use gpb::client::{
 };
 use gpb::content::{FileId, RelPath, Root};
 use gpb::identity::Keypair;
-use gpb::limits::DIAL_TIMEOUT;
+use gpb::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::net::Tls;
 use gpb::runtime::keystore::Trust;
 use gpb::runtime::{Events, Shutdown, Throttle, Watched};
@@ -314,6 +314,27 @@ fn one_name_with_two_contents_is_for_the_user_to_decide() {
     }
     c.get(&[&two.id.root.to_string()]).unwrap();
     assert_eq!(c.content("n"), *two.bytes);
+}
+
+#[test]
+fn what_nobody_else_has_is_waited_for_while_a_named_peer_is_still_sought() {
+    let f = file("n", 100, 15);
+    let (without, with) = (Fake::start(Manner::Honest, &[]), Fake::start(Manner::Honest, std::slice::from_ref(&f)));
+    let c = Client::new();
+    c.ctx.peers.update(|t| t.expect(1));
+    c.meet(&[&without]);
+    std::thread::scope(|scope| {
+        let found = scope.spawn(|| c.resolve(&["n"]));
+        // Longer than a name is sought once somebody has answered.
+        std::thread::sleep(RESOLVE_MAX + Duration::from_millis(500));
+        c.meet(&[&with]);
+        c.ctx.peers.update(|t| t.expected_came());
+        assert_eq!(found.join().unwrap().unwrap()[0].id, f.id);
+    });
+    // Once nobody is awaited any more, the answer is soon no.
+    let begin = Instant::now();
+    assert_eq!(c.resolve(&["other"]).unwrap_err().exit_code(), 4);
+    assert!(begin.elapsed() < RESOLVE_ALL_MAX, "{:?}", begin.elapsed());
 }
 
 #[test]
