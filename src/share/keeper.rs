@@ -101,7 +101,7 @@ impl Keeper {
             record_at: None,
             sync_at: None,
             prune_from: None,
-            prune_at: now,
+            prune_at: now + PRUNE_LATER,
             disturbed: false,
             lookup: None,
             links: HashSet::new(),
@@ -621,6 +621,9 @@ fn is_state_of(entry: &Entry, state: State) -> bool {
 
 /// Time that a walk takes before other work gets its turn: less than the threads that hash need for what they have.
 const SCAN_TURN: Duration = Duration::from_millis(1);
+
+/// The index is first pruned so long after the start, when those who wait for the files are being served.
+const PRUNE_LATER: Duration = Duration::from_secs(10);
 
 /// Changed directories that wait to be walked one by one; more of them are walked together.
 const TREES_MAX: usize = 256;
