@@ -32,9 +32,9 @@ impl Desk {
             agent: "test".into(),
             announce: Arc::new(|| vec![1, 2, 3]),
             seats: Seats::new(10, 2),
-            sent: Sent::default(),
+            sent: Mutex::default(),
             noise: Noise::new(10),
-            fetchers: Fetchers::default(),
+            fetchers: Mutex::default(),
         };
         let asker = Asker::new(PeerId([9; 32]), "127.0.0.1:5".parse().unwrap());
         Desk { handler, files, asker }
