@@ -254,6 +254,13 @@ pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
 
 /// Most connections of a download.
 pub const DOWNLOAD_CONNECTIONS_MAX: usize = 64;
+/// Connections of a download that are opened at once to ask peers what they hold, once there is somebody to fetch from.
+pub const LOCATES_AT_ONCE: usize = 8;
+/// How often a download with [`DOWNLOAD_CONNECTIONS_MAX`] connections looks for one that is worth less than another would
+/// be.
+pub const MESH_REVIEW: Duration = Duration::from_secs(2);
+/// Whoever was let go for others is not dialed before others for so long.
+pub const LET_GO_REST: Duration = Duration::from_secs(30);
 /// Most connections to one peer in a download.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
 /// Received chunk bytes that are held in memory at once.

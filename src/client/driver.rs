@@ -16,18 +16,17 @@ use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
-use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN};
-use crate::swarm::{Advice, Growth, PeerHandle, PeerRecord, Reputation};
+use crate::swarm::{Advice, Dial, Ending, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;
 
-/// Decides about connections; they do the work by themselves.
+/// Watches over the connections that [`Mesh`] decides about; they do the work by themselves.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     crew: Arc<Crew>,
     peers: HashMap<PeerHandle, Known>,
+    mesh: Mesh,
     ends: (Sender<Ended>, Receiver<Ended>),
-    connections: usize,
     opened: u64,
     /// Of the trusted set, as of which the sessions were looked at.
     trust_generation: u64,
@@ -38,18 +37,10 @@ pub(crate) struct Driver {
 /// A peer of the download.
 struct Known {
     record: PeerRecord,
-    reputation: Reputation,
-    connections: usize,
-    /// When it is to be asked which files it holds; `None`: that is known, for its present revision.
-    locate_at: Option<Instant>,
-    /// How long it is left alone when it held nothing.
-    locate_wait: Duration,
-    located_revision: u64,
     last: Last,
     lane: Arc<Lane>,
     /// The connection that was opened last.
     newest: u64,
-    growth: Growth,
 }
 
 /// How the last attempt with a peer went.
@@ -62,13 +53,12 @@ enum Last {
 }
 
 struct Ended {
-    handle: PeerHandle,
+    dial: Dial,
     end: End,
     useful: bool,
     /// Whether there was a session at all.
     connected: bool,
     reused: bool,
-    located: bool,
 }
 
 impl Driver {
@@ -78,8 +68,8 @@ impl Driver {
             shared,
             crew,
             peers: HashMap::new(),
+            mesh: Mesh::new(rand::random(), Instant::now()),
             ends: unbounded(),
-            connections: 0,
             opened: 0,
             trust_generation,
             refusal: String::new(),
@@ -162,26 +152,16 @@ impl Driver {
             }
             let Some(handle) = state.peer((record.peer, record.instance)) else { continue };
             here.insert(handle);
+            // Those that are known to hold something were asked already.
+            self.mesh.meet(handle, record.revision, state.useful(handle) > 0, now);
             let known = self.peers.entry(handle).or_insert_with(|| Known {
-                // Those that are known to hold something were asked already.
-                locate_at: (state.useful(handle) == 0).then_some(now),
-                locate_wait: LOCATE_POLL_MIN,
-                located_revision: record.revision,
                 record: record.clone(),
-                reputation: Reputation::default(),
-                connections: 0,
                 last: Last::Untried,
                 lane: Arc::default(),
                 newest: 0,
-                growth: Growth::new(now),
             });
-            if record.revision != known.located_revision {
-                known.located_revision = record.revision;
-                known.locate_at.get_or_insert(now);
-            }
             known.record = record;
-            if liars.contains(&known.record.peer) && !known.reputation.is_banned() {
-                known.reputation.strike();
+            if liars.contains(&known.record.peer) && self.mesh.ban(handle) {
                 state.forget(handle);
             }
             if known.record.revision == 0 {
@@ -189,8 +169,10 @@ impl Driver {
             }
         }
         let trust = &self.shared.ctx.trust;
-        self.peers
-            .retain(|handle, known| here.contains(handle) || known.connections > 0 && trust.allows(&known.record.peer));
+        let peers = &self.peers;
+        let is_trusted = |h| peers.get(&h).is_some_and(|known| trust.allows(&known.record.peer));
+        self.mesh.retain(|h| here.contains(&h), is_trusted);
+        self.peers.retain(|handle, _| self.mesh.knows(*handle));
         // Nobody can be asked for what only those who left hold.
         for handle in state.holders() {
             if !here.contains(&handle) && !self.peers.contains_key(&handle) {
@@ -199,65 +181,52 @@ impl Driver {
         }
     }
 
-    /// Opens connections where they are wanted: every holder gets one before any gets a second.
+    /// Opens connections where they are wanted, and lets go of those that are not.
     fn connect(&mut self, now: Instant) {
-        let mut first = Vec::new();
-        let mut ask = Vec::new();
-        {
+        let (dials, all_have_one) = {
             let state = self.shared.state();
-            for (&handle, known) in &self.peers {
-                if known.connections > 0 || !known.reputation.may_try(now) {
-                    continue;
-                }
-                if state.useful(handle) > 0 {
-                    first.push(handle);
-                } else if known.locate_at.is_some_and(|at| at <= now) {
-                    ask.push(handle);
-                }
-            }
+            let holds = |handle| state.useful(handle) > 0;
+            (self.mesh.dial(holds, now), self.mesh.all_have_one(holds, now))
+        };
+        for dial in dials {
+            self.open(dial);
         }
-        let all_have_one = first.len() + ask.len() + self.connections <= DOWNLOAD_CONNECTIONS_MAX;
-        for handle in first.into_iter().chain(ask) {
-            self.open(handle, now);
-        }
-        if all_have_one {
-            self.grow(now);
-        }
-    }
-
-    /// Adds connections to peers that are busy, as long as each makes the peer quicker.
-    fn grow(&mut self, now: Instant) {
-        let mut chosen = Vec::new();
-        {
+        let peers = &self.peers;
+        let read = |h| peers.get(&h).map_or(0, |known| known.lane.read.load(Ordering::Relaxed));
+        let (grown, poor) = {
             let state = self.shared.state();
             // A further connection would only take from those who share the same uplink.
-            if state.is_shared() {
-                return;
-            }
-            let enough = GROWTH_BACKLOG * self.connections as u64;
-            for (&handle, known) in &mut self.peers {
-                let read = known.lane.read.load(Ordering::Relaxed);
-                match known.growth.look(known.connections, read, || state.backlog(handle) >= enough, now) {
-                    Advice::Keep => {}
-                    Advice::Add => chosen.push(handle),
-                    Advice::LetGo => known.lane.surplus.store(known.newest, Ordering::Relaxed),
-                }
+            let grown = match all_have_one && !state.is_shared() {
+                true => self.mesh.grow(read, |h| state.backlog(h), now),
+                false => Vec::new(),
+            };
+            (grown, self.mesh.review(read, |h| state.useful(h) > 0, now))
+        };
+        for (dial, advice) in grown {
+            match advice {
+                Advice::Keep => {}
+                Advice::Add => self.open(dial),
+                Advice::LetGo => self.let_go(dial.peer),
             }
         }
-        for handle in chosen {
-            self.open(handle, now);
+        if let Some(peer) = poor {
+            self.let_go(peer);
         }
     }
 
-    fn open(&mut self, handle: PeerHandle, now: Instant) {
-        if self.connections >= DOWNLOAD_CONNECTIONS_MAX {
-            return;
+    /// Ends the connection to a peer that was opened last.
+    fn let_go(&self, handle: PeerHandle) {
+        if let Some(known) = self.peers.get(&handle) {
+            known.lane.surplus.store(known.newest, Ordering::Relaxed);
         }
+    }
+
+    fn open(&mut self, dial: Dial) {
+        let handle = dial.peer;
         let Some(known) = self.peers.get_mut(&handle) else { return };
-        let locate = known.locate_at.take_if(|at| *at <= now).is_some();
-        if known.reputation.failures() > 0 {
+        if dial.failures > 0 {
             self.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
-            info!("retry peer={} failures={}", known.record.peer, known.reputation.failures());
+            info!("retry peer={} failures={}", known.record.peer, dial.failures);
         }
         self.opened += 1;
         let (record, lane, tell, number) = (known.record.clone(), known.lane.clone(), self.ends.0.clone(), self.opened);
@@ -266,8 +235,7 @@ impl Driver {
         let (shared, pool) = (Arc::downgrade(&self.shared), self.shared.pool.clone());
         let peers = self.shared.ctx.peers.clone();
         let spawned = self.crew.spawn(move || {
-            let mut ended =
-                Ended { handle, end: End::Stopped, useful: false, connected: false, reused: false, located: locate };
+            let mut ended = Ended { dial, end: End::Stopped, useful: false, connected: false, reused: false };
             if shared.upgrade().is_some_and(|shared| !shared.is_stopped()) {
                 match pool.checkout(&record) {
                     Ok(session) => match shared.upgrade() {
@@ -275,7 +243,7 @@ impl Driver {
                             ended.connected = true;
                             ended.reused = session.reused;
                             (ended.end, ended.useful) =
-                                Fetcher::new(&shared, session, (handle, &lane), locate).run(number);
+                                Fetcher::new(&shared, session, (handle, &lane), dial.locate).run(number);
                         }
                         None => pool.checkin(session),
                     },
@@ -285,92 +253,50 @@ impl Driver {
             let _ = tell.send(ended);
             peers.wake();
         });
-        match spawned {
-            Ok(()) => {
-                known.connections += 1;
-                self.connections += 1;
-            }
-            Err(e) => self.shared.fail(FetchError::Threads(e.to_string())),
+        if let Err(e) = spawned {
+            self.shared.fail(FetchError::Threads(e.to_string()));
         }
     }
 
-    fn ended(&mut self, ended: Ended, now: Instant) {
-        self.connections -= 1;
-        let useful = self.shared.state().useful(ended.handle);
-        let Some(known) = self.peers.get_mut(&ended.handle) else { return };
-        // A peer that was forgotten meanwhile and is back has other connections.
-        known.connections = known.connections.saturating_sub(1);
-        let peer = known.record.peer;
-        if ended.useful {
-            known.reputation.succeeded();
-        }
-        match ended.end {
-            End::Idle | End::Lost => {
-                known.last = Last::Answered;
-                known.reputation.succeeded();
-                if useful == 0 {
-                    // What it says to hold after that may be as short-lived.
-                    let lost = matches!(ended.end, End::Lost);
-                    if lost {
-                        known.locate_wait = LOCATE_POLL_MAX;
-                    }
-                    known.locate_at.get_or_insert(if ended.located || lost { now + known.locate_wait } else { now });
-                    known.locate_wait = (known.locate_wait * 2).min(LOCATE_POLL_MAX);
-                } else {
-                    known.locate_wait = LOCATE_POLL_MIN;
-                }
-            }
-            End::Stopped => {}
-            End::Lied => {
-                known.last = Last::Answered;
-                known.reputation.strike();
-            }
-            End::Failed(AskError::Busy(wait)) => {
-                known.last = Last::Answered;
-                known.reputation.busy(now, wait);
-            }
-            End::Failed(e @ (AskError::Refused(_) | AskError::Untrusted)) => {
-                known.last = Last::Refused;
-                known.reputation.failed(now, rand::random());
-                if let AskError::Refused(reason) = e {
-                    weigh_refusal(&mut self.refusal, reason);
-                }
-            }
+    fn ended(&mut self, Ended { dial, end, useful, connected, reused }: Ended, now: Instant) {
+        let ending = match &end {
+            End::Idle => Ending::Idle { lost: false },
+            End::Lost => Ending::Idle { lost: true },
+            End::Stopped => Ending::Stopped,
+            End::Lied => Ending::Lied,
+            End::Failed(AskError::Busy(wait)) => Ending::Busy(*wait),
             // The peer closed it while it lay in the pool.
-            End::Failed(_) if ended.reused && !ended.useful && known.reputation.failures() == 0 => {
-                known.reputation.failed(now - STALE_GRACE, 0.0);
+            End::Failed(e) if reused && !matches!(e, AskError::Refused(_) | AskError::Untrusted) => Ending::Stale,
+            End::Failed(_) => Ending::Failed,
+        };
+        let holds = self.shared.state().useful(dial.peer) > 0;
+        let retry_at = self.mesh.ended(dial, ending, (useful, holds), now, rand::random());
+        let Some(known) = self.peers.get_mut(&dial.peer) else { return };
+        known.last = match &end {
+            End::Stopped => return,
+            End::Failed(AskError::Refused(reason)) => {
+                weigh_refusal(&mut self.refusal, reason.clone());
+                Last::Refused
             }
+            End::Failed(AskError::Untrusted) => Last::Refused,
+            End::Failed(AskError::Busy(_)) | End::Idle | End::Lost | End::Lied => Last::Answered,
             End::Failed(e) => {
-                known.last = if ended.connected { Last::Answered } else { Last::Unreachable };
-                let at = known.reputation.failed(now, rand::random());
+                let Some(at) = retry_at else { return };
+                let peer = known.record.peer;
                 info!("connection failed peer={peer} error={e} retry_ms={}", (at - now).as_millis());
-                // What was not located yet is to be asked again.
-                if ended.located {
-                    known.locate_at = Some(at);
-                }
+                if connected { Last::Answered } else { Last::Unreachable }
             }
-        }
+        };
     }
 
     /// How long nothing needs a look, unless something wakes this thread.
     fn next_look(&self, now: Instant) -> Duration {
-        let mut next = if self.connections > 0 { GROWTH_LOOK } else { IDLE_LOOK };
-        for known in self.peers.values().filter(|k| k.connections == 0 && !k.reputation.is_banned()) {
-            for at in known.reputation.retry_at().into_iter().chain(known.locate_at) {
-                if at > now {
-                    next = next.min(at - now);
-                }
-            }
-        }
-        next
+        let often = if self.mesh.connections() > 0 { GROWTH_LOOK } else { IDLE_LOOK };
+        self.mesh.next_due(now).map_or(often, |at| often.min(at - now))
     }
 }
 
 /// How often connections are looked at while there are any.
 const GROWTH_LOOK: Duration = Duration::from_millis(50);
-/// With less than this left for each connection, a further one is not worth its handshake.
-const GROWTH_BACKLOG: u64 = 16 << 20;
 /// Looks around at least so often.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
-/// A stale session is not held against the peer: it may be dialed at once.
-const STALE_GRACE: Duration = Duration::from_secs(1);

@@ -47,8 +47,6 @@ pub(crate) struct Fetcher<'a> {
     /// Bytes of the requests that are unanswered.
     unanswered: usize,
     window: Window,
-    /// Bytes that are asked for at first, and of small things at least.
-    window_start: u64,
     /// One-chunk files that came and are not verified yet: together they are hashed several times as fast.
     unverified: Vec<(Work<Arc<PartialFile>>, Vec<u8>)>,
     /// Lists of digests that are coming in.
@@ -104,7 +102,6 @@ impl<'a> Fetcher<'a> {
             in_flight: 0,
             unanswered: 0,
             window: Window::new(Instant::now()),
-            window_start: WINDOW_START_SMALL,
             unverified: Vec::new(),
             layers: HashMap::new(),
             locate,
@@ -194,10 +191,7 @@ impl<'a> Fetcher<'a> {
 
     /// How many more bytes are on the way than there need to be.
     fn excess(&self) -> u64 {
-        let small = self.window_start == WINDOW_START_SMALL;
-        let len =
-            self.window.target().map_or(self.window_start, |len| if small { len.max(self.window_start) } else { len });
-        self.in_flight.saturating_sub(len)
+        self.window.excess(self.in_flight)
     }
 
     /// Fills the window.
@@ -222,16 +216,7 @@ impl<'a> Fetcher<'a> {
                 // Work of others is taken piece by piece, as it may still come from them.
                 let late = self.pending.len() + works.len() < LATE_MAX;
                 let Some(work) = state.next_work(self.handle, now, late) else { break };
-                let (start, wire_len) = match &work {
-                    Work::Chunk { id, len, .. } => (WINDOW_START * Geometry::new(id.len).chunk_len(), *len as u64),
-                    Work::Any { id, .. } => {
-                        let chunk_len = Geometry::new(id.len).chunk_len();
-                        (WINDOW_START * chunk_len, chunk_len)
-                    }
-                    Work::Small { len, .. } => (WINDOW_START_SMALL, *len as u64),
-                    Work::Layer { .. } | Work::Have { .. } => (self.window_start, 0),
-                };
-                (self.window_start, self.in_flight) = (start, self.in_flight + wire_len);
+                self.in_flight += self.window.asked(&work);
                 request_len += REQUEST_LEN;
                 works.push(work);
             }
@@ -404,7 +389,3 @@ const REQUEST_LEN: usize = 256;
 const FILE_ID_LEN_MAX: usize = 44;
 /// The longest postcard form of a `Holding`.
 const HOLDING_LEN_MAX: usize = 6;
-/// Chunks that are asked for before anything is known of the connection.
-const WINDOW_START: u64 = 2;
-/// The same for small things, in bytes; later it is the least, since each of them is a matter of a moment.
-const WINDOW_START_SMALL: u64 = 512 << 10;

@@ -15,10 +15,10 @@ use mio::{Interest, Poll, Token};
 
 use crate::limits::{ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST};
 use crate::net::Tls;
-use crate::server::queue::FairQueue;
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, REVOKED, Session};
 use crate::server::worker::{Context, Done, Job};
+use crate::swarm::FairQueue;
 
 /// All sessions that no worker has, and the order in which they get one.
 pub(crate) struct Acceptor {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::content::{ChunkIndex, Geometry, Pattern};
@@ -17,11 +17,11 @@ use crate::proto::{
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::content::{Absent, Content, Held};
-use crate::server::demand::{Fetchers, Sent};
 use crate::server::listing::Listing;
 use crate::server::noise::Noise;
 use crate::server::roster::{Presence, Roster};
 use crate::server::seats::{Key, Seat, Seats};
+use crate::swarm::{Fetchers, Sent};
 
 /// What all sessions of a server answer from.
 pub(crate) struct Handler {
@@ -33,8 +33,8 @@ pub(crate) struct Handler {
     pub(crate) agent: String,
     pub(crate) announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     pub(crate) seats: Arc<Seats>,
-    pub(crate) sent: Sent,
-    pub(crate) fetchers: Fetchers,
+    pub(crate) sent: Mutex<Sent>,
+    pub(crate) fetchers: Mutex<Fetchers>,
     /// Log lines about sessions, which anybody in an open group can cause.
     pub(crate) noise: Noise,
 }
@@ -149,7 +149,7 @@ impl Handler {
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(asker, chunk, now, out),
             Request::Peers(file) => {
-                let among = file.map(|f| self.fetchers.of(&f));
+                let among = file.map(|f| locked(&self.fetchers).of(&f));
                 let hints = self.roster.hints((asker.peer, asker.instance), asker.addr, among.as_deref());
                 small(Kind::Peers, &(), &encode_body(&hints), out)
             }
@@ -239,7 +239,7 @@ impl Handler {
         };
         let next = self.send(Kind::Chunk, asker, Since { file: chunk.file, revision: since }, index, out);
         if matches!(next, Next::Body(_)) {
-            self.sent.count(&chunk.file, geometry.chunk_count(), chunk.index);
+            locked(&self.sent).count(&chunk.file, geometry.chunk_count(), chunk.index);
         }
         next
     }
@@ -253,7 +253,7 @@ impl Handler {
         };
         let held = |index: &u32| have.as_ref().map_or(*index < geometry.chunk_count(), |have| have.bit(*index));
         let candidates = chunks.iter().copied().filter(held);
-        let chosen = self.sent.choose(&since.file, geometry.chunk_count(), candidates);
+        let chosen = locked(&self.sent).choose(&since.file, geometry.chunk_count(), candidates, rand::random());
         match chosen.and_then(|i| geometry.chunk(i)) {
             Some(index) => self.send(Kind::Any, asker, since, index, out),
             None => problem(Kind::Any, Status::NotFound, "", out),
@@ -268,7 +268,7 @@ impl Handler {
                 asker.served(chunk);
                 // Nobody needs to find others for what one answer brings.
                 if Geometry::new(chunk.file.len).needs_layer() {
-                    self.fetchers.note(&chunk.file, (asker.peer, asker.instance));
+                    locked(&self.fetchers).note(&chunk.file, (asker.peer, asker.instance));
                 }
                 let news =
                     (since.revision > 0).then(|| self.content.news(&since.file, since.revision, NEWS_MAX)).flatten();
@@ -320,6 +320,10 @@ impl Refusal {
             Refusal::Full => "too many connections",
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn holding(held: &Held) -> Holding {

@@ -32,9 +32,9 @@ impl Desk {
             agent: "test".into(),
             announce: Arc::new(|| vec![1, 2, 3]),
             seats: Seats::new(10, 2),
-            sent: Sent::default(),
+            sent: Mutex::default(),
             noise: Noise::new(10),
-            fetchers: Fetchers::default(),
+            fetchers: Mutex::default(),
         };
         let asker = Asker::new(PeerId([9; 32]), "127.0.0.1:5".parse().unwrap());
         Desk { handler, files, asker }
@@ -328,7 +328,7 @@ fn peers_of_a_file_are_those_that_fetch_it() {
     assert_eq!((count(None), count(Some(id))), (1, 0));
     desk.ask(&chunk(id, 0));
     desk.ask(&chunk(small_id, 0));
-    assert_eq!(desk.handler.fetchers.of(&small_id), [], "one answer is all of it");
+    assert_eq!(desk.handler.fetchers.lock().unwrap().of(&small_id), [], "one answer is all of it");
     let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(Some(id))).body, "Peers").unwrap();
     assert_eq!(hints.len(), 1);
 }

@@ -348,12 +348,14 @@ impl ChunkPicker {
     /// `peer` will send nothing of what it was asked for.
     pub fn release_peer(&mut self, peer: PeerHandle) {
         let of_peer = |a: &Asked| a.peer == peer;
-        let chunks: Vec<u32> = self
+        let mut chunks: Vec<u32> = self
             .in_flight
             .iter()
             .filter(|(_, (first, second))| of_peer(first) || second.as_ref().is_some_and(of_peer))
             .map(|(&chunk, _)| chunk)
             .collect();
+        // So that the same seed always leads to the same choices.
+        chunks.sort_unstable();
         for chunk in chunks {
             self.release(chunk, peer);
         }
@@ -560,7 +562,7 @@ fn latest(first: Asked, second: Option<Asked>) -> Instant {
 }
 
 /// SplitMix64: ties only need to differ between peers, not to be unpredictable.
-fn next_random(state: &mut u64) -> u64 {
+pub(super) fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

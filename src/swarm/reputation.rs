@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::content::Geometry;
 use crate::limits::{RETRY_MAX, RETRY_MIN};
+use crate::swarm::Work;
 
 /// A peer's record in one run: lies and failures.
 #[derive(Debug, Clone, Default)]
@@ -110,12 +112,16 @@ pub struct Window {
     meter: Meter,
     /// Shortest wait for an answer seen.
     delay: Duration,
+    /// Bytes that are asked for at first.
+    start: u64,
+    /// Whether what was asked for last is small: of such things `start` is asked for at least, always.
+    small: bool,
 }
 
 impl Window {
     /// A connection that nothing is known of.
     pub fn new(now: Instant) -> Self {
-        Window { meter: Meter::new(now), delay: DELAY_UNKNOWN }
+        Window { meter: Meter::new(now), delay: DELAY_UNKNOWN, start: START_SMALL, small: true }
     }
 
     /// An answer to a request on an otherwise idle connection began so long after it.
@@ -140,6 +146,32 @@ impl Window {
         Some((flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX))
     }
 
+    /// `work` is asked for: so many bytes more are on the way.
+    pub fn asked<F>(&mut self, work: &Work<F>) -> u64 {
+        let chunks = |len: u64| START_CHUNKS * Geometry::new(len).chunk_len();
+        match work {
+            Work::Chunk { id, len, .. } => {
+                (self.start, self.small) = (chunks(id.len), false);
+                u64::from(*len)
+            }
+            Work::Any { id, .. } => {
+                (self.start, self.small) = (chunks(id.len), false);
+                Geometry::new(id.len).chunk_len()
+            }
+            Work::Small { len, .. } => {
+                (self.start, self.small) = (START_SMALL, true);
+                u64::from(*len)
+            }
+            Work::Layer { .. } | Work::Have { .. } => 0,
+        }
+    }
+
+    /// How many of the `in_flight` bytes are more than need to be on the way.
+    pub fn excess(&self, in_flight: u64) -> u64 {
+        let len = self.target().map_or(self.start, |len| if self.small { len.max(self.start) } else { len });
+        in_flight.saturating_sub(len)
+    }
+
     /// Bytes a second on this connection.
     pub fn rate(&self) -> Option<f64> {
         self.meter.rate()
@@ -150,6 +182,10 @@ impl Window {
 const METER_SPAN: Duration = Duration::from_millis(100);
 /// How far the mean looks back.
 const METER_MEMORY_S: f64 = 0.5;
+/// Chunks that are asked for before anything is known of the connection.
+const START_CHUNKS: u64 = 2;
+/// The same for small things, in bytes; later it is the least, since each of them is a matter of a moment.
+const START_SMALL: u64 = 512 << 10;
 /// Delay that is assumed before one was seen.
 const DELAY_UNKNOWN: Duration = Duration::from_millis(10);
 /// Work that lies in front of a peer beyond what the round trip takes, so that it never waits for requests.

@@ -12,3 +12,4 @@ mod merkle_oracle;
 mod node;
 mod server;
 mod share_back;
+mod sim;

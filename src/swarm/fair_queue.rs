@@ -1,4 +1,4 @@
-//! Who is served next. Pure: no threads, no clock.
+//! Who is served next.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use crate::limits::{SERVED_LEAD_MAX, TURN_LEN_MAX};
 /// live while a session of it waits here or is being served; one that comes back starts level with the least served,
 /// without credit or debt.
 #[derive(Debug)]
-pub(crate) struct FairQueue<K> {
+pub struct FairQueue<K> {
     keys: HashMap<K, Live>,
     /// Keys with waiting sessions: (served, last drawn, key).
     ready: BTreeSet<(u64, u64, K)>,
@@ -32,8 +32,15 @@ struct Live {
     drawn: u64,
 }
 
+impl<K: Copy + Ord + std::hash::Hash> Default for FairQueue<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
-    pub(crate) fn new() -> Self {
+    /// Nobody waits.
+    pub fn new() -> Self {
         FairQueue {
             keys: HashMap::new(),
             ready: BTreeSet::new(),
@@ -46,7 +53,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
 
     /// `session` of `key` wants a worker, behind the others of its key. A session is in the queue at most once.
     /// Returns its ticket.
-    pub(crate) fn push(&mut self, key: K, session: usize) -> u64 {
+    pub fn push(&mut self, key: K, session: usize) -> u64 {
         self.tickets += 1;
         self.push_again(key, session, self.tickets);
         self.tickets
@@ -54,7 +61,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
 
     /// `session` of `key` was drawn and got nothing: it keeps its place. Otherwise sessions that are drawn together and
     /// get something in that order would come in the same order for ever.
-    pub(crate) fn push_again(&mut self, key: K, session: usize, ticket: u64) {
+    pub fn push_again(&mut self, key: K, session: usize, ticket: u64) {
         let state = self.live_mut(key);
         state.waiting.insert((ticket, session));
         let place = (state.served, state.drawn, key);
@@ -75,7 +82,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
 
     /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also when all that wait
     /// have to let others catch up.
-    pub(crate) fn pop(&mut self) -> Option<(K, usize)> {
+    pub fn pop(&mut self) -> Option<(K, usize)> {
         if !self.has_next() {
             return None;
         }
@@ -92,13 +99,13 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     }
 
     /// Whether there is a session that a worker should take now.
-    pub(crate) fn has_next(&self) -> bool {
+    pub fn has_next(&self) -> bool {
         let least = self.live.first().map_or(0, |l| l.0);
         self.ready.first().is_some_and(|r| r.0 <= least + SERVED_LEAD_MAX)
     }
 
     /// A turn of a session of `key` is over and cost so much. If the session waits again at once, push it before.
-    pub(crate) fn done(&mut self, key: K, cost: u64) {
+    pub fn done(&mut self, key: K, cost: u64) {
         if let Some(state) = self.keys.get_mut(&key) {
             self.ready.remove(&(state.served, state.drawn, key));
             state.active = state.active.saturating_sub(1);

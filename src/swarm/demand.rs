@@ -1,22 +1,21 @@
 //! What was asked for so far: chunks sent, for the choice that `Any` leaves to the holder, and who fetches what.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
 use crate::content::FileId;
-use crate::identity::PeerId;
 use crate::limits::{FETCHED_FILES_MAX, FETCHERS_PER_FILE_MAX, SENT_FILES_MAX};
+use crate::swarm::PeerKey;
 
 /// How often each chunk was sent, of the files asked for last; bounded, and forgotten on restart.
 #[derive(Debug, Default)]
-pub(crate) struct Sent {
+pub struct Sent {
     /// The file used last is at the front.
-    files: Mutex<VecDeque<(FileId, Vec<u8>)>>,
+    files: VecDeque<(FileId, Vec<u8>)>,
 }
 
 impl Sent {
     /// Chunk `index` of `file`, which has `count` chunks, is being sent.
-    pub(crate) fn count(&self, file: &FileId, count: u32, index: u32) {
+    pub fn count(&mut self, file: &FileId, count: u32, index: u32) {
         self.with(file, count, |sent| {
             if let Some(n) = sent.get_mut(index as usize) {
                 *n = n.saturating_add(1);
@@ -24,18 +23,19 @@ impl Sent {
         });
     }
 
-    /// Of `candidates` the chunk that was sent least, at random among equals; it counts as sent.
-    pub(crate) fn choose(
-        &self,
+    /// Of `candidates` the chunk that was sent least, the one that `random` hits among equals; it counts as sent.
+    pub fn choose(
+        &mut self,
         file: &FileId,
         count: u32,
         candidates: impl Iterator<Item = u32> + Clone,
+        random: u64,
     ) -> Option<u32> {
         self.with(file, count, |sent| {
             let times = |i: &u32| sent.get(*i as usize).copied().unwrap_or(u8::MAX);
             let least = candidates.clone().map(|i| times(&i)).min()?;
             let equals = candidates.filter(|i| times(i) == least);
-            let pick = rand::random_range(0..equals.clone().count());
+            let pick = (random % equals.clone().count() as u64) as usize;
             let chosen = equals.clone().nth(pick)?;
             if let Some(n) = sent.get_mut(chosen as usize) {
                 *n = n.saturating_add(1);
@@ -44,8 +44,8 @@ impl Sent {
         })
     }
 
-    fn with<R>(&self, file: &FileId, count: u32, act: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+    fn with<R>(&mut self, file: &FileId, count: u32, act: impl FnOnce(&mut [u8]) -> R) -> R {
+        let files = &mut self.files;
         let used = match files.iter().position(|(id, _)| id == file) {
             Some(0) => None,
             Some(at) => files.remove(at),
@@ -62,19 +62,16 @@ impl Sent {
     }
 }
 
-/// A peer's key and instance.
-type Node = (PeerId, u64);
-
 /// Who fetched which file lately; bounded, and forgotten on restart.
 #[derive(Debug, Default)]
-pub(crate) struct Fetchers {
-    files: Mutex<VecDeque<(FileId, VecDeque<Node>)>>,
+pub struct Fetchers {
+    files: VecDeque<(FileId, VecDeque<PeerKey>)>,
 }
 
 impl Fetchers {
     /// `peer` fetches `file`.
-    pub(crate) fn note(&self, file: &FileId, peer: Node) {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn note(&mut self, file: &FileId, peer: PeerKey) {
+        let files = &mut self.files;
         let mut entry = match files.iter().position(|(id, _)| id == file) {
             // The usual case: the same peer goes on with the same file.
             Some(0) if files.front().is_some_and(|(_, p)| p.front() == Some(&peer)) => return,
@@ -89,9 +86,8 @@ impl Fetchers {
     }
 
     /// Who fetched `file`, the latest first.
-    pub(crate) fn of(&self, file: &FileId) -> Vec<Node> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.iter().find(|(id, _)| id == file).map_or_else(Vec::new, |(_, peers)| peers.iter().copied().collect())
+    pub fn of(&self, file: &FileId) -> Vec<PeerKey> {
+        self.files.iter().find(|(id, _)| id == file).map_or_else(Vec::new, |(_, peers)| peers.iter().copied().collect())
     }
 }
 
@@ -99,6 +95,7 @@ impl Fetchers {
 mod tests {
     use super::*;
     use crate::content::{Digest, Root};
+    use crate::identity::PeerId;
 
     fn file(byte: u8) -> FileId {
         FileId { root: Root(Digest([byte; 32])), len: 10 << 20 }
@@ -106,25 +103,25 @@ mod tests {
 
     #[test]
     fn every_chunk_is_chosen_once_before_any_twice() {
-        let sent = Sent::default();
+        let mut sent = Sent::default();
         sent.count(&file(1), 40, 7);
-        let mut chosen: Vec<_> = (0..39).map(|_| sent.choose(&file(1), 40, 0..40).unwrap()).collect();
+        let mut chosen: Vec<_> = (0..39).map(|_| sent.choose(&file(1), 40, 0..40, 12_345).unwrap()).collect();
         assert!(!chosen.contains(&7));
         chosen.sort_unstable();
         chosen.dedup();
         assert_eq!(chosen.len(), 39);
-        assert_eq!(sent.choose(&file(1), 40, std::iter::empty()), None);
+        assert_eq!(sent.choose(&file(1), 40, std::iter::empty(), 0), None);
     }
 
     #[test]
     fn only_so_many_files_are_remembered() {
-        let (sent, fetchers) = (Sent::default(), Fetchers::default());
+        let (mut sent, mut fetchers) = (Sent::default(), Fetchers::default());
         for i in 0..=255 {
             sent.count(&file(i), 40, 0);
             fetchers.note(&file(i), (PeerId([i; 32]), 1));
             fetchers.note(&file(0), (PeerId([i; 32]), 1));
         }
-        assert_eq!(sent.files.lock().unwrap().len(), SENT_FILES_MAX);
+        assert_eq!(sent.files.len(), SENT_FILES_MAX);
         let of = fetchers.of(&file(0));
         assert_eq!((of.len(), of[0]), (FETCHERS_PER_FILE_MAX, (PeerId([255; 32]), 1)));
         assert_eq!(fetchers.of(&FileId { len: 1, ..file(0) }), []);

@@ -1,0 +1,28 @@
+//! Simulates groups that fetch one file from one peer, and prints how long it takes and what it costs.
+//!
+//! `cargo run --release --example simulate_swarm -- [PEERS] [MIB] [SEED]` simulates one group with equal links of
+//! 1 Gbit/s; without arguments those of 10, 100 and 1,000 peers with 1 GiB. See the module for what is simulated.
+
+#[path = "../tests/it/sim/mod.rs"]
+mod sim;
+
+use std::time::Instant;
+
+use sim::{Config, HEADING, run};
+
+fn main() {
+    let args: Vec<u64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let groups: Vec<(u32, u64)> = match args[..] {
+        [] => vec![(10, 1024), (100, 1024), (1000, 1024)],
+        [peers] => vec![(peers as u32, 1024)],
+        [peers, mib, ..] => vec![(peers as u32, mib)],
+    };
+    let seed = args.get(2).copied().unwrap_or(1);
+    println!("seed {seed}\n{HEADING}");
+    for (peers, mib) in groups {
+        let begun = Instant::now();
+        let outcome = run(&Config { seed, ..Config::equal(peers, mib << 20) });
+        println!("{outcome}");
+        eprintln!("{} steps in {:.1} s", outcome.events, begun.elapsed().as_secs_f64());
+    }
+}

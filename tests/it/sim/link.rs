@@ -1,0 +1,114 @@
+//! Uplinks and downlinks: blocks of bytes, one after the other.
+
+use std::time::Duration;
+
+use super::peer::State;
+use super::world::{Event, World};
+
+impl World {
+    /// `conn` has `len` bytes more to send.
+    pub(super) fn send(&mut self, conn: u32, len: u64) {
+        let c = &mut self.conns[conn as usize];
+        c.out += len;
+        let server = c.server;
+        self.queue(conn);
+        self.transmit(server);
+    }
+
+    /// Takes its place among those that send, if there is something that may be sent now.
+    fn queue(&mut self, conn: u32) {
+        let c = &mut self.conns[conn as usize];
+        if c.out > 0 && !c.is_queued && c.unacknowledged < BLOCKS_ON_THE_WAY {
+            c.is_queued = true;
+            self.peers[c.server as usize].sending.push_back(conn);
+        }
+    }
+
+    fn transmit(&mut self, peer: u32) {
+        let host = &mut self.peers[peer as usize];
+        if host.is_sending || host.frozen || !host.here {
+            return;
+        }
+        while let Some(conn) = host.sending.pop_front() {
+            let c = &mut self.conns[conn as usize];
+            c.is_queued = false;
+            if c.state != State::Open || c.out == 0 || c.server != peer {
+                continue;
+            }
+            let len = c.out.min(BLOCK_LEN);
+            c.out -= len;
+            c.unacknowledged += 1;
+            host.is_sending = true;
+            let (generation, took) = (c.generation, time(len, host.up));
+            self.after(took, Event::Sent(peer, conn, generation, len as u32));
+            return;
+        }
+    }
+
+    pub(super) fn sent(&mut self, peer: u32, conn: u32, generation: u32, len: u32) {
+        self.peers[peer as usize].is_sending = false;
+        if self.is_current(conn, generation) {
+            let late = self.config.loss > 0.0 && self.rng.unit() < self.config.loss;
+            let wait = self.config.delay + if late { RETRANSMISSION } else { Duration::ZERO };
+            let arrives = self.now_ns() + wait.as_nanos() as u64;
+            let c = &mut self.conns[conn as usize];
+            // What follows is not delivered before it.
+            c.held_up_ns = c.held_up_ns.max(arrives);
+            let (at, all_sent) = (c.held_up_ns, c.out == 0);
+            self.at(at, Event::Arrived(conn, generation, len));
+            if all_sent {
+                self.all_sent(conn);
+            }
+            self.queue(conn);
+        }
+        self.transmit(peer);
+    }
+
+    pub(super) fn arrived(&mut self, conn: u32, len: u32) {
+        let c = &self.conns[conn as usize];
+        let (client, generation) = (c.client, c.generation);
+        self.peers[client as usize].receiving.push_back((conn, generation, len));
+        self.take_in(client);
+    }
+
+    fn take_in(&mut self, peer: u32) {
+        let host = &mut self.peers[peer as usize];
+        if host.is_receiving {
+            return;
+        }
+        while let Some((conn, generation, len)) = host.receiving.pop_front() {
+            let c = &self.conns[conn as usize];
+            if c.generation == generation && c.state == State::Open {
+                host.is_receiving = true;
+                let took = time(len.into(), host.down);
+                self.after(took, Event::Received(peer, conn, generation, len));
+                return;
+            }
+        }
+    }
+
+    pub(super) fn received(&mut self, peer: u32, conn: u32, generation: u32, len: u32) {
+        let host = &mut self.peers[peer as usize];
+        host.is_receiving = false;
+        if self.is_current(conn, generation) {
+            let c = &mut self.conns[conn as usize];
+            c.unacknowledged -= 1;
+            let server = c.server;
+            self.queue(conn);
+            self.transmit(server);
+            self.take_answer(conn, len.into());
+        }
+        self.take_in(peer);
+    }
+}
+
+fn time(len: u64, rate: u64) -> Duration {
+    Duration::from_nanos(len * 1_000_000_000 / rate.max(1))
+}
+
+/// Longest block.
+const BLOCK_LEN: u64 = 64 << 10;
+/// Blocks of a connection that are sent before the first of them is received.
+const BLOCKS_ON_THE_WAY: u32 = 2;
+/// What a lost block costs.
+const RETRANSMISSION: Duration = Duration::from_millis(200);

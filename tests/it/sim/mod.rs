@@ -1,0 +1,107 @@
+//! A group of thousands of peers that all fetch one file, under a virtual clock.
+//!
+//! Every decision is made by the code that makes it in production: what to ask whom ([`Schedule`], its picker and
+//! [`Window`]), whom to dial and let go ([`Mesh`]), whom to serve, when and with what ([`FairQueue`], [`Uploads`], [`Sent`],
+//! [`Arrivals`]), when to announce ([`Pace`]) and who is there ([`PeerTable`]). Sizes of messages are those of the real
+//! encoders. What is simulated is the world around: hosts, links, time, and the threads that call those decisions.
+//!
+//! What is left out, and why it does not change the picture:
+//! * A host's uplink sends blocks of at most 64 KiB, one connection after the other; its downlink takes them in the order
+//!   in which they come. A sender has at most two blocks of a connection on the way, as TCP on a full link. Requests take
+//!   the delay of the path, but no bandwidth; all answers do. Headers of TCP/IP and TLS records of bodies are not counted.
+//! * A lost block comes late by the time of a retransmission, and holds up what follows on its connection.
+//! * Hashing and disks take no time. TLS and `Hello` take three round trips and the bytes in [`ask`].
+//! * Everyone may know everyone, but each peer's download hears of a sample of the group only, drawn when either joins:
+//!   whom it dials of all it knows is left to chance anyway. Only the first few peers have a whole [`PeerTable`], by which
+//!   all judge the size of the group; signatures are of the right length, but not checked.
+//! * A peer downloads over one connection to each other one (with others fetching, [`Growth`] adds none).
+//!
+//! [`Schedule`]: gpb::swarm::Schedule
+//! [`Window`]: gpb::swarm::Window
+//! [`Mesh`]: gpb::swarm::Mesh
+//! [`FairQueue`]: gpb::swarm::FairQueue
+//! [`Uploads`]: gpb::swarm::Uploads
+//! [`Sent`]: gpb::swarm::Sent
+//! [`Arrivals`]: gpb::swarm::Arrivals
+//! [`Pace`]: gpb::swarm::Pace
+//! [`PeerTable`]: gpb::swarm::PeerTable
+//! [`Growth`]: gpb::swarm::Growth
+
+mod ask;
+mod group;
+mod link;
+mod peer;
+mod report;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::time::Duration;
+
+pub use report::{HEADING, Outcome};
+
+/// What is simulated. The same configuration always has the same outcome.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Peers that fetch the file; one more has it.
+    pub peers: u32,
+    /// Length of the file in bytes.
+    pub file_len: u64,
+    /// Seed of all random choices.
+    pub seed: u64,
+    /// Bytes a second that each host sends at most.
+    pub up: u64,
+    /// Bytes a second that each host receives at most.
+    pub down: u64,
+    /// Time that anything takes from host to host.
+    pub delay: Duration,
+    /// Share of datagrams that get lost, and of blocks that come late.
+    pub loss: f64,
+    /// Peers begin within this time.
+    pub join: Duration,
+    /// How long a peer goes on serving once it has the file; `None`: to the end.
+    pub stay: Option<Duration>,
+    /// Peers that leave without a word when they have half of the file.
+    pub leavers: u32,
+    /// Peers that stop answering then, but keep their connections.
+    pub freezers: u32,
+    /// Peers that say they have the whole file and send wrong bytes.
+    pub liars: u32,
+    /// Peers whose uplink has a tenth of the rate.
+    pub slow: u32,
+}
+
+impl Config {
+    /// `peers` with equal links of 1 Gbit/s that begin at the same time and stay.
+    pub fn equal(peers: u32, file_len: u64) -> Self {
+        Config {
+            peers,
+            file_len,
+            seed: 1,
+            up: 125_000_000,
+            down: 125_000_000,
+            delay: Duration::from_micros(100),
+            loss: 0.0,
+            join: Duration::ZERO,
+            stay: None,
+            leavers: 0,
+            freezers: 0,
+            liars: 0,
+            slow: 0,
+        }
+    }
+
+    /// The least time in seconds in which all can have the file (Mundinger, Weber, Weiss: *Optimal scheduling of
+    /// peer-to-peer file dissemination*): its M chunks leave the first holder one after the other, and the last of them
+    /// doubles until all have it: `(1 + floor(log2 N) / M) * F / u`.
+    pub fn lower_bound_s(&self) -> f64 {
+        let chunks = f64::from(gpb::content::Geometry::new(self.file_len).chunk_count());
+        (1.0 + f64::from(self.peers.max(1).ilog2()) / chunks) * self.file_len as f64 / self.up as f64
+    }
+}
+
+/// Simulates until every peer that stays has the file, or nothing goes on.
+pub fn run(config: &Config) -> Outcome {
+    world::World::new(config).run()
+}

@@ -1,0 +1,265 @@
+//! A host and a connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use gpb::content::{Bitfield, FileId, Geometry};
+use gpb::proto::Delta;
+use gpb::swarm::{
+    Arrivals, Dial, FairQueue, Fetchers, Mesh, PeerHandle, Schedule, Sent, Upload, Uploads, Window, Work,
+};
+
+use super::Config;
+
+/// What is wrong with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    Slow,
+    Leaves,
+    Freezes,
+    Lies,
+}
+
+/// A host.
+pub(super) struct Peer {
+    pub(super) fault: Fault,
+    pub(super) up: u64,
+    pub(super) down: u64,
+    pub(super) here: bool,
+    pub(super) frozen: bool,
+
+    /// Connections with something to send, in turn.
+    pub(super) sending: VecDeque<u32>,
+    pub(super) is_sending: bool,
+    pub(super) receiving: VecDeque<(u32, u32, u32)>,
+    pub(super) is_receiving: bool,
+
+    pub(super) queue: FairQueue<u32>,
+    pub(super) waiting: usize,
+    pub(super) uploads: Uploads<u32>,
+    pub(super) sent: Sent,
+    pub(super) fetchers: Fetchers,
+    pub(super) retries: bool,
+    pub(super) incoming: Vec<u32>,
+
+    pub(super) has: Has,
+    pub(super) schedule: Option<Schedule<()>>,
+    pub(super) mesh: Mesh,
+    /// Hosts by their handle in the schedule.
+    pub(super) hosts: Vec<u32>,
+    pub(super) known: HashMap<u32, PeerHandle>,
+    /// Bytes of chunks by handle.
+    pub(super) read: Vec<u64>,
+    /// Its connection to each host, by handle.
+    pub(super) outgoing: Vec<Option<u32>>,
+    pub(super) idle: Vec<u32>,
+    /// When its connections without work look for some, and when all are looked at, next.
+    pub(super) look_ns: u64,
+    pub(super) drive_ns: u64,
+    pub(super) done_ns: Option<u64>,
+
+    /// When it came, and what had been sent to the group by then in packets and bytes.
+    pub(super) joined: (u64, u64, u64),
+    /// When a byte of a chunk came last.
+    pub(super) progress_ns: u64,
+    pub(super) announces_ns: u64,
+    pub(super) tally: Tally,
+}
+
+/// What a host has of the file.
+pub(super) enum Has {
+    Nothing,
+    Some(Arrivals),
+    All,
+}
+
+/// What a host did, as far as it is counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Bytes of chunks that it sent.
+    pub(super) given: u64,
+    /// Bytes of chunks that it received in vain.
+    pub(super) wasted: u64,
+    /// Bytes that were not chunks, sent and received on its own connections.
+    pub(super) control: u64,
+    pub(super) messages: u64,
+    /// Bytes and packets of announces that it received.
+    pub(super) announces: u64,
+    pub(super) packets: u64,
+    pub(super) dials: u32,
+}
+
+/// A connection; only the dialer asks.
+pub(super) struct Conn {
+    pub(super) generation: u32,
+    pub(super) state: State,
+    pub(super) client: u32,
+    pub(super) server: u32,
+    pub(super) dial: Dial,
+
+    pub(super) pending: VecDeque<Asked>,
+    pub(super) in_flight: u64,
+    pub(super) window: Window,
+    pub(super) useful: bool,
+    pub(super) lost: bool,
+    pub(super) surplus: bool,
+    pub(super) is_idle: bool,
+    /// When something last came.
+    pub(super) heard_ns: u64,
+
+    pub(super) requests: VecDeque<Ask>,
+    /// Requests that have arrived.
+    pub(super) arrived: usize,
+    pub(super) is_waiting: bool,
+    pub(super) upload: Option<Upload>,
+    /// What is left to send of the present answer.
+    pub(super) out: u64,
+    /// Blocks on the way.
+    pub(super) unacknowledged: u32,
+    pub(super) is_queued: bool,
+    /// Nothing comes before.
+    pub(super) held_up_ns: u64,
+    /// Answers of which something is still to come.
+    pub(super) answers: VecDeque<Answer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Dialing,
+    Open,
+    Closed,
+}
+
+/// A request without an answer, as the asker sees it.
+pub(super) struct Asked {
+    pub(super) what: What,
+    pub(super) sent: Instant,
+    pub(super) alone: bool,
+}
+
+pub(super) enum What {
+    Work(Work<()>),
+    Locate,
+}
+
+/// A request, as the holder sees it.
+pub(super) enum Ask {
+    Chunk { index: u32, since: u64 },
+    Any(Vec<u32>),
+    Have(u64),
+    Layer,
+    Locate,
+}
+
+/// An answer that is on its way.
+pub(super) struct Answer {
+    pub(super) told: Told,
+    /// Bytes of it that are not a chunk's and are still to come.
+    pub(super) head: u64,
+    /// Bytes of the chunk that are still to come.
+    pub(super) body: u64,
+    pub(super) begun: bool,
+}
+
+pub(super) enum Told {
+    Chunk(u32, Option<Delta>),
+    NotHeld,
+    Have(Option<Delta>),
+    Layer,
+    Located(bool, bool),
+}
+
+impl Peer {
+    pub(super) fn new(no: u32, fault: Fault, config: &Config, id: FileId, seed: u64, base: Instant) -> Self {
+        let has = if no == 0 || fault == Fault::Lies { Has::All } else { Has::Nothing };
+        let fetches = matches!(has, Has::Nothing);
+        let up = if fault == Fault::Slow { config.up / 10 } else { config.up };
+        Peer {
+            fault,
+            up,
+            down: config.down,
+            here: false,
+            frozen: false,
+            sending: VecDeque::new(),
+            is_sending: false,
+            receiving: VecDeque::new(),
+            is_receiving: false,
+            queue: FairQueue::new(),
+            waiting: 0,
+            uploads: Uploads::default(),
+            sent: Sent::default(),
+            fetchers: Fetchers::default(),
+            retries: false,
+            incoming: Vec::new(),
+            has,
+            schedule: fetches.then(|| {
+                let mut schedule = Schedule::new(&[id], seed);
+                schedule.checked(0, false);
+                schedule
+            }),
+            mesh: Mesh::new(seed ^ 1, base),
+            hosts: Vec::new(),
+            known: HashMap::new(),
+            read: Vec::new(),
+            outgoing: Vec::new(),
+            idle: Vec::new(),
+            look_ns: u64::MAX,
+            drive_ns: u64::MAX,
+            done_ns: None,
+            joined: (0, 0, 0),
+            progress_ns: 0,
+            announces_ns: u64::MAX,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Whether it is to have the file in the end.
+    pub(super) fn is_to_fetch(&self) -> bool {
+        self.schedule.is_some() && !matches!(self.fault, Fault::Leaves | Fault::Freezes)
+    }
+
+    pub(super) fn fetches(&self) -> bool {
+        self.here && !self.frozen && self.schedule.is_some() && self.done_ns.is_none()
+    }
+
+    /// Takes note of a chunk. True if half of the file is there now.
+    pub(super) fn takes(&mut self, geometry: &Geometry, index: u32) -> bool {
+        let (Has::Some(arrivals), Some(chunk)) = (&mut self.has, geometry.chunk(index)) else { return false };
+        arrivals.insert(chunk);
+        arrivals.have().count() * 2 == geometry.chunk_count()
+    }
+
+    pub(super) fn opens(&mut self, chunks: u32) {
+        self.has = Has::Some(Arrivals::new(Bitfield::empty(chunks)));
+    }
+}
+
+impl Conn {
+    pub(super) fn new(generation: u32, client: u32, server: u32, dial: Dial, now: Instant, now_ns: u64) -> Self {
+        Conn {
+            generation,
+            state: State::Dialing,
+            client,
+            server,
+            dial,
+            pending: VecDeque::new(),
+            in_flight: 0,
+            window: Window::new(now),
+            useful: false,
+            lost: false,
+            surplus: false,
+            is_idle: false,
+            heard_ns: now_ns,
+            requests: VecDeque::new(),
+            arrived: 0,
+            is_waiting: false,
+            upload: None,
+            out: 0,
+            unacknowledged: 0,
+            is_queued: false,
+            held_up_ns: 0,
+            answers: VecDeque::new(),
+        }
+    }
+}

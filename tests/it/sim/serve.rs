@@ -1,0 +1,211 @@
+//! The side of a connection that answers, as `server::session` and `server::handler` do.
+
+use std::time::Duration;
+
+use gpb::limits::{NEWS_MAX, TURN_COST};
+use gpb::proto::{ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head};
+
+use super::peer::{Answer, Ask, Fault, Has, State, Told};
+use super::world::{Event, World, key_of};
+
+impl World {
+    /// A request has come.
+    pub(super) fn requested(&mut self, conn: u32) {
+        let c = &mut self.conns[conn as usize];
+        if c.state != State::Open {
+            return;
+        }
+        c.arrived += 1;
+        let idle = c.out == 0 && !c.is_waiting && c.upload.is_none();
+        if idle && !self.peers[c.server as usize].frozen {
+            self.serve(conn, false);
+        }
+    }
+
+    /// The present answer has left this host.
+    pub(super) fn all_sent(&mut self, conn: u32) {
+        let now = self.now();
+        let c = &mut self.conns[conn as usize];
+        let uploaded = c.upload.take();
+        let server = c.server;
+        if let Some(upload) = uploaded {
+            self.peers[server as usize].uploads.end(upload, true, now);
+        }
+        // Those who wait come first.
+        self.serve_waiting(server);
+        self.serve(conn, uploaded.is_some());
+    }
+
+    /// Begins the next answer; `again`: a chunk has just been sent on this connection.
+    fn serve(&mut self, conn: u32, again: bool) {
+        let now = self.now();
+        let c = &mut self.conns[conn as usize];
+        if c.arrived == 0 || c.out > 0 {
+            return;
+        }
+        let Some(front) = c.requests.front() else { return };
+        if matches!(front, Ask::Chunk { .. } | Ask::Any(_)) && c.upload.is_none() {
+            let host = &mut self.peers[c.server as usize];
+            // Sessions that wait try every few milliseconds, so that somebody was refused a moment ago.
+            let begun = if again && host.waiting > 0 { None } else { host.uploads.begin(c.client, now) };
+            let Some(upload) = begun else {
+                c.is_waiting = true;
+                host.waiting += 1;
+                host.queue.push(c.client, conn as usize);
+                let server = c.server;
+                self.arm(server);
+                return;
+            };
+            c.upload = Some(upload);
+        }
+        c.arrived -= 1;
+        if let Some(ask) = c.requests.pop_front() {
+            self.answer(conn, ask);
+        }
+    }
+
+    /// Lets those who wait for an upload begin, as many as may.
+    fn serve_waiting(&mut self, peer: u32) {
+        let now = self.now();
+        loop {
+            let host = &mut self.peers[peer as usize];
+            if host.waiting == 0 || host.frozen || !host.here || !host.queue.has_next() {
+                return;
+            }
+            let Some((key, conn)) = host.queue.pop() else { return };
+            let Some(upload) = host.uploads.begin(key, now) else {
+                host.queue.push(key, conn);
+                host.queue.done(key, 0);
+                return;
+            };
+            host.waiting -= 1;
+            host.queue.done(key, TURN_COST + self.geometry.chunk_len());
+            let c = &mut self.conns[conn];
+            if c.state != State::Open || c.server != peer || !c.is_waiting {
+                host.uploads.end(upload, false, now);
+                continue;
+            }
+            c.is_waiting = false;
+            c.upload = Some(upload);
+            self.serve(conn as u32, false);
+        }
+    }
+
+    fn arm(&mut self, peer: u32) {
+        if !std::mem::replace(&mut self.peers[peer as usize].retries, true) {
+            self.after(RETRY, Event::Retry(peer));
+        }
+    }
+
+    pub(super) fn retry(&mut self, peer: u32) {
+        self.peers[peer as usize].retries = false;
+        self.serve_waiting(peer);
+        if self.peers[peer as usize].waiting > 0 && self.peers[peer as usize].here {
+            self.arm(peer);
+        }
+    }
+
+    fn answer(&mut self, conn: u32, ask: Ask) {
+        let (id, count) = (self.id, self.geometry.chunk_count());
+        let server = self.conns[conn as usize].server;
+        let random = self.rng.next();
+        let host = &mut self.peers[server as usize];
+        let is_held = |has: &Has, index: u32| match has {
+            Has::Nothing => false,
+            Has::Some(arrivals) => arrivals.have().bit(index),
+            Has::All => true,
+        };
+        match ask {
+            Ask::Chunk { index, since } if is_held(&host.has, index) => {
+                host.sent.count(&id, count, index);
+                self.give(conn, Kind::Chunk, index, since);
+            }
+            Ask::Any(chunks) => {
+                let candidates = chunks.iter().copied().filter(|&i| is_held(&host.has, i));
+                match host.sent.choose(&id, count, candidates, random) {
+                    Some(index) => self.give(conn, Kind::Any, index, 0),
+                    None => self.tell_not_held(conn, Kind::Any),
+                }
+            }
+            Ask::Chunk { .. } => self.tell_not_held(conn, Kind::Chunk),
+            Ask::Have(since) => {
+                let delta = match &host.has {
+                    Has::All => Some(Delta::Whole),
+                    Has::Some(arrivals) => arrivals.delta(since),
+                    Has::Nothing => return self.tell_not_held(conn, Kind::Have),
+                };
+                let head = match &delta {
+                    Some(delta) => {
+                        self.measure(|out| encode_frame(Kind::Have, Status::Ok, &(), &encode_body(delta), out))
+                    }
+                    None => self.problem(Kind::Have, Status::NotModified),
+                };
+                self.tell(conn, Told::Have(delta), head, 0);
+            }
+            Ask::Layer => match host.has {
+                Has::Nothing => self.tell_not_held(conn, Kind::Layer),
+                _ => self.tell(conn, Told::Layer, 64 + u64::from(count) * 32, 0),
+            },
+            Ask::Locate => {
+                let (held, whole) = match &host.has {
+                    Has::Nothing => (Holding::None, false),
+                    Has::Some(arrivals) => (Holding::Partial(arrivals.have().count()), false),
+                    Has::All => (Holding::Whole, true),
+                };
+                let body = encode_body(&[held]);
+                let head = self.measure(|out| encode_frame(Kind::Locate, Status::Ok, &(), &body, out));
+                self.tell(conn, Told::Located(held != Holding::None, whole), head, 0);
+            }
+        }
+    }
+
+    fn give(&mut self, conn: u32, kind: Kind, index: u32, since: u64) {
+        let id = self.id;
+        let c = &self.conns[conn as usize];
+        let (server, client) = (c.server as usize, c.client);
+        let host = &mut self.peers[server];
+        host.fetchers.note(&id, key_of(client));
+        let news = match &host.has {
+            Has::Some(arrivals) if since > 0 => arrivals.news(since, NEWS_MAX),
+            Has::All if since > 0 => Some(Delta::Whole),
+            _ => None,
+        };
+        let len = self.geometry.chunk(index).map_or(0, |i| self.geometry.span(i).len);
+        let host = &mut self.peers[server];
+        host.tally.given += u64::from(len);
+        let given = Given { chunk: ChunkRef { file: id, index }, news };
+        let head = self.measure(|out| encode_head(kind, Status::Ok, &given, len + 1, out));
+        // The trailer is one more.
+        self.tell(conn, Told::Chunk(index, given.news), head + 1, len.into());
+    }
+
+    fn tell_not_held(&mut self, conn: u32, kind: Kind) {
+        let now = self.now();
+        let c = &mut self.conns[conn as usize];
+        if let Some(upload) = c.upload.take() {
+            self.peers[c.server as usize].uploads.end(upload, false, now);
+        }
+        let head = self.problem(kind, Status::NotFound);
+        self.tell(conn, Told::NotHeld, head, 0);
+    }
+
+    fn problem(&mut self, kind: Kind, status: Status) -> u64 {
+        self.measure(|out| encode_frame(kind, status, &Problem::default(), &[], out))
+    }
+
+    fn tell(&mut self, conn: u32, told: Told, head: u64, body: u64) {
+        let head = head + if body == 0 { RECORD_LEN } else { 0 };
+        self.conns[conn as usize].answers.push_back(Answer { told, head, body, begun: false });
+        self.send(conn, head + body);
+    }
+
+    /// Whether what this host sends is wrong.
+    pub(super) fn lies(&self, host: u32) -> bool {
+        self.peers[host as usize].fault == Fault::Lies
+    }
+}
+
+/// How often those that wait for an upload try again, if none ends: what takes too long does not count any more.
+const RETRY: Duration = Duration::from_millis(20);
+/// What a TLS record adds to a small message.
+pub(super) const RECORD_LEN: u64 = 22;
