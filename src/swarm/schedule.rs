@@ -196,6 +196,10 @@ impl<F: Clone> Schedule<F> {
             Some(holder) if holder.held == held => return,
             Some(holder) => holder.held = held,
             None => {
+                // Most files have few holders, and there may be millions of files.
+                if at.holders.is_empty() {
+                    at.holders.reserve_exact(1);
+                }
                 at.holders.push(Holder { peer, held, revision: 0, poll: Backoff::new(HAVE_POLL_MIN) });
                 self.useful[peer.0 as usize] += 1;
                 if let Some(growing) = self.growing.get_mut(&peer) {

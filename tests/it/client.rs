@@ -93,7 +93,7 @@ impl Client {
 }
 
 fn target(f: &File) -> Target {
-    Target { path: f.path.clone(), id: f.id, out: f.path.clone(), holders: Vec::new() }
+    Target { path: f.path.clone(), id: f.id, out: f.path.clone(), holders: [].into() }
 }
 
 /// Waits for what must come true soon.
