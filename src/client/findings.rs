@@ -117,11 +117,13 @@ impl Findings {
     }
 }
 
+type Holders = Arc<[PeerKey]>;
+
 /// Sets of holders, each with one peer more, so that files that had the same have the same again.
 struct Sets {
     peer: PeerKey,
     /// By where the set without that peer lies, which stays there as long as it is kept here.
-    with: HashMap<*const PeerKey, (Arc<[PeerKey]>, Arc<[PeerKey]>)>,
+    with: HashMap<*const PeerKey, (Holders, Holders)>,
 }
 
 impl Sets {
