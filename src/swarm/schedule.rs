@@ -394,6 +394,13 @@ impl<F: Clone> Schedule<F> {
             .map(|(no, f)| (no, f.id, f.holders.len()))
     }
 
+    /// Unfinished files of some bytes from the one with number `from` on: what a peer may be asked about.
+    pub fn pending_from(&self, from: FileNo) -> impl Iterator<Item = (FileNo, FileId)> + '_ {
+        let rest = self.files.get(from as usize..).unwrap_or_default();
+        let wanted = (from..).zip(rest).filter(|(_, f)| f.id.len > 0 && !matches!(f.phase, Phase::Done));
+        wanted.map(|(no, f)| (no, f.id))
+    }
+
     /// Peers that hold something of unfinished files.
     pub fn holders(&self) -> Vec<PeerHandle> {
         (0..).zip(&self.useful).filter(|(_, n)| **n > 0).map(|(at, _)| PeerHandle(at)).collect()
