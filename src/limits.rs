@@ -36,6 +36,8 @@ pub const PATTERN_LEN_MAX: usize = 1024;
 pub const ROOT_PREFIX_MIN: usize = 8;
 /// Most entries in a catalogue; what a scan finds beyond it is left out and logged.
 pub const CATALOGUE_ENTRIES_MAX: usize = 4_000_000;
+/// Most entries of a catalogue that are kept together: a change of one of them copies all of these.
+pub const CATALOGUE_BLOCK_ENTRIES: usize = 1024;
 
 // ---- discovery ----
 
@@ -348,6 +350,8 @@ pub const CHECK_HELP_LEN: u64 = 16 * MIB as u64;
 pub const CHECK_THREADS_MAX: usize = 16;
 /// Files that a hashing thread takes in a turn.
 pub const HASH_TURN_FILES: usize = 64;
+/// Files that wait to be hashed, of up to [`HASH_TURN_LEN`] bytes and of more, before a scan goes on to find more.
+pub const HASH_QUEUE_FILES: usize = 16_384;
 /// Hashed files that are written to the index at once.
 pub const HASH_BATCH_FILES: usize = 1024;
 /// How often the shared directory itself is looked for: it may be removed, replaced or mounted over.
@@ -370,8 +374,11 @@ pub const LINKS_FOLLOWED_MAX: usize = 1024;
 pub const WITHDRAWN_MAX: usize = 4096;
 /// Skipped files that are remembered, so that each is logged once.
 pub const SKIPS_LOGGED_MAX: usize = 10_000;
-/// Changes of the catalogue after which a snapshot is made whenever the last one was.
+/// Changes of the catalogue after which a snapshot is made whenever the last one was, unless the catalogue has more than
+/// [`PUBLISH_SHARE_MAX`] times as many entries.
 pub const PUBLISH_CHANGES_MAX: usize = 32_768;
+/// See [`PUBLISH_CHANGES_MAX`].
+pub const PUBLISH_SHARE_MAX: usize = 32;
 /// Least time between two snapshots of a catalogue that grows.
 pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import content
 import hashing
+import scale
 import transfer
 from hosts import Unavailable
 from machine import describe
@@ -21,7 +22,10 @@ SCENARIOS = {
     'S2': [transfer.many_small_files],
     'S3': [transfer.four_servers],
     'S8': [hashing.one_big_file, hashing.many_small_files],
+    'scale': [scale.large_files, scale.many_entries],
 }
+# These take long, so they are run only when they are named.
+NAMED_ONLY = ('scale',)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUICK_SCALE = 0.01
 # Source and copy of the largest content, and all the others.
@@ -42,19 +46,20 @@ class Bench:
     @functools.cached_property
     def big_file(self):
         """Of S1 and S8."""
-        return content.one_file(self.work / 'big', self._scaled(2 << 30))
+        return content.one_file(self.work / 'big', self.scaled(2 << 30))
 
     @functools.cached_property
     def small_files(self):
         """Of S2 and S8."""
-        return content.many_files(self.work / 'small', (self._scaled(20_000), 4 << 10), (self._scaled(2_000), 64 << 10))
+        return content.many_files(self.work / 'small', (self.scaled(20_000), 4 << 10), (self.scaled(2_000), 64 << 10))
 
     @functools.cached_property
     def file_of_four(self):
         """Of S3."""
-        return content.one_file(self.work / 'four', self._scaled(400 << 20))
+        return content.one_file(self.work / 'four', self.scaled(400 << 20))
 
-    def _scaled(self, number):
+    def scaled(self, number):
+        """A size as it is here."""
         return max(1, round(number * self._scale))
 
 
@@ -105,7 +110,10 @@ def parse():
         'tables in Markdown. Programs that are not installed are left out. Root is needed for S3, and measures in '
         'networks that nothing leaves.',
     )
-    parser.add_argument('scenario', nargs='*', help='S1 one big file, S2 many small files, S3 four servers, S8 hashing (all)')
+    parser.add_argument(
+        'scenario', nargs='*',
+        help='S1 one big file, S2 many small files, S3 four servers, S8 hashing (these are run if none is named); scale: '
+        'up to 1,000,000 files and 1 TiB, one run of each')
     parser.add_argument('--runs', type=int, help='runs of each program; the median is shown (5)')
     parser.add_argument('--scale', type=float, help='multiplies all sizes (1)')
     parser.add_argument('--quick', action='store_true', help=f'one run and a scale of {QUICK_SCALE}, to see that all works')
@@ -114,7 +122,7 @@ def parse():
     options = parser.parse_args()
     if unknown := set(options.scenario) - set(SCENARIOS):
         parser.error(f'there is no scenario {", ".join(sorted(unknown))}, only {", ".join(SCENARIOS)}')
-    options.scenario = options.scenario or list(SCENARIOS)
+    options.scenario = options.scenario or [name for name in SCENARIOS if name not in NAMED_ONLY]
     options.runs = options.runs or (1 if options.quick else 5)
     options.scale = options.scale or (QUICK_SCALE if options.quick else 1)
     options.programs = options.programs.absolute()

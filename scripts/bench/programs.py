@@ -126,9 +126,10 @@ class Program:
 class MemoryWatch(threading.Thread):
     """Looks again and again how much anonymous memory each side has, and keeps the most of each."""
 
-    def __init__(self, *sides):
+    def __init__(self, *sides, samples_per_s=SAMPLES_PER_S):
         """Each side is a list of the pids whose trees belong to it."""
         super().__init__(daemon=True)
+        self._every_s = 1 / samples_per_s
         self._sides = sides
         self._over = threading.Event()
         self.peaks = [0] * len(sides)
@@ -142,19 +143,21 @@ class MemoryWatch(threading.Thread):
         self.join()
 
     def run(self):
-        while True:
+        over = False
+        while not over:
+            # The last look is after what was waited for.
+            over = self._over.wait(self._every_s)
             for i, pids in enumerate(self._sides):
                 self.peaks[i] = max(self.peaks[i], sum(anonymous_bytes(pid) for pid in pids))
-            if self._over.wait(1 / SAMPLES_PER_S):
-                return
 
 
-def measure(argv, log, servers=(), until=None):
+def measure(argv, log, servers=(), until=None, samples_per_s=SAMPLES_PER_S):
     """Runs a program to its end, or `until` it says a line, and weighs it and the servers that run meanwhile."""
     serving = [server.pid for server in servers]
     before = sum(cpu_seconds(pid) for pid in serving)
     started = time.monotonic()
-    with Program(argv, log, speaks=until is not None) as client, MemoryWatch([client.pid], serving) as watch:
+    client = Program(argv, log, speaks=until is not None)
+    with client, MemoryWatch([client.pid], serving, samples_per_s=samples_per_s) as watch:
         if until is None:
             client.wait()
             seconds, cpu_s = time.monotonic() - started, client.cpu_s

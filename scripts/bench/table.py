@@ -5,7 +5,7 @@ import sys
 
 from programs import Failed
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 
 class Table:
@@ -97,5 +97,6 @@ def brief(seconds):
 
 def amount(length):
     """A number of bytes for people."""
-    unit, name = (GIB, 'GiB') if length >= GIB else (MIB, 'MiB') if length >= MIB else (KIB, 'KiB')
+    units = [(TIB, 'TiB'), (GIB, 'GiB'), (MIB, 'MiB'), (KIB, 'KiB')]
+    unit, name = next((each for each in units if length >= each[0]), units[-1])
     return f'{length / unit:.3g} {name}'

@@ -51,8 +51,7 @@ fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(),
 
 fn list(node: &Node, patterns: &[String], wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
     let found = node.list(patterns, wait)?;
-    let rows: Vec<_> = found.iter().map(row).collect();
-    output.list(&rows).map_err(|e| Failure::from_stdout(&e))
+    output.list(found.iter().map(row)).map_err(|e| Failure::from_stdout(&e))
 }
 
 fn row(file: &FoundFile) -> FileRow<'_> {

@@ -119,8 +119,8 @@ impl<W: Write> Output<W> {
     }
 
     /// The files that are offered.
-    pub fn list(&mut self, rows: &[FileRow<'_>]) -> io::Result<()> {
-        let width = rows.iter().map(|r| r.path.as_str().chars().count().min(PATH_WIDTH_MAX)).max().unwrap_or(0);
+    pub fn list<'a>(&mut self, rows: impl Iterator<Item = FileRow<'a>> + Clone) -> io::Result<()> {
+        let width = rows.clone().map(|r| r.path.as_str().chars().count().min(PATH_WIDTH_MAX)).max().unwrap_or(0);
         for r in rows {
             let (root, len) = (r.id.root.to_string(), r.id.len);
             let json = FileLine { path: r.path.as_str(), len, root: &root, holders: r.holders };
@@ -357,7 +357,7 @@ mod tests {
         );
         let row = FileRow { path: &path("a \"b\""), id: &id(0xab, 5), holders: 2 };
         assert_eq!(
-            written(true, |o| o.list(&[row])),
+            written(true, |o| o.list([row].into_iter())),
             format!("{{\"path\":\"a \\\"b\\\"\",\"len\":5,\"root\":\"{}\",\"holders\":2}}\n", "ab".repeat(32))
         );
     }
@@ -388,7 +388,7 @@ mod tests {
         let (a, b) = (path("a"), path("long/name"));
         let rows =
             [FileRow { path: &a, id: &id(1, 5), holders: 1 }, FileRow { path: &b, id: &id(2, 1 << 20), holders: 2 }];
-        let text = written(false, |o| o.list(&rows));
+        let text = written(false, |o| o.list(rows.iter().copied()));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], format!("a                 5 B  {}  1 holder", "01".repeat(32)));
         assert_eq!(lines[1], format!("long/name     1.0 MiB  {}  2 holders", "02".repeat(32)));

@@ -1,6 +1,5 @@
 //! A download: many files from everyone who holds them.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use crossbeam::sync::WaitGroup;
 
 use crate::client::crew::Crew;
 use crate::client::driver::Driver;
+use crate::client::findings::by_content;
 use crate::client::peer_pool::PeerPool;
 use crate::client::shared::{Shared, Wanted};
 use crate::client::storing;
@@ -37,7 +37,7 @@ pub struct Target {
     /// Where it goes, below the directory of the plan's disk.
     pub out: RelPath,
     /// Who is known to hold it; others are found meanwhile.
-    pub holders: Vec<PeerKey>,
+    pub holders: Arc<[PeerKey]>,
 }
 
 /// A running download.
@@ -75,7 +75,7 @@ impl Download {
         {
             let mut state = shared.state();
             for (file, holders) in (0..).zip(holders) {
-                for key in holders {
+                for &key in &*holders {
                     if let Some(handle) = state.peer(key) {
                         state.set_held(file, handle, Held::Whole);
                     }
@@ -195,24 +195,34 @@ pub(crate) fn end_disk(shared: &Shared) {
 }
 
 /// Brings targets of one content together, in the order of their first ones.
-fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Vec<PeerKey>>) {
-    let mut at: HashMap<FileId, usize> = HashMap::new();
+fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Arc<[PeerKey]>>) {
+    // For each target, the first one with its content.
+    let mut first: Vec<u32> = vec![0; targets.len()];
+    for group in by_content(&targets, |t| &t.id).chunk_by(|&a, &b| targets[a].id == targets[b].id) {
+        group.iter().for_each(|&at| first[at] = group[0] as u32);
+    }
     let mut files: Vec<Wanted> = Vec::new();
-    let mut holders: Vec<Vec<PeerKey>> = Vec::new();
-    for target in targets {
-        let i = *at.entry(target.id).or_insert_with(|| {
-            files.push(Wanted { id: target.id, path: target.path, outs: Vec::new() });
-            holders.push(Vec::new());
-            files.len() - 1
-        });
-        if !files[i].outs.contains(&target.out) {
-            files[i].outs.push(target.out);
+    let mut holders: Vec<Arc<[PeerKey]>> = Vec::new();
+    for (at, target) in targets.into_iter().enumerate() {
+        let leader = first[at] as usize;
+        if leader == at {
+            first[at] = files.len() as u32;
+            files.push(Wanted { id: target.id, path: target.path, outs: vec![target.out] });
+            holders.push(target.holders);
+            continue;
         }
-        for holder in target.holders {
-            if !holders[i].contains(&holder) {
-                holders[i].push(holder);
-            }
+        let file = first[leader] as usize;
+        files[file].outs.push(target.out);
+        if !Arc::ptr_eq(&holders[file], &target.holders) {
+            let mut all: Vec<PeerKey> = [&*holders[file], &*target.holders].concat();
+            all.sort_unstable();
+            all.dedup();
+            holders[file] = all.into();
         }
+    }
+    for file in files.iter_mut().filter(|f| f.outs.len() > 1) {
+        file.outs.sort_unstable();
+        file.outs.dedup();
     }
     (files, holders)
 }

@@ -51,8 +51,10 @@ pub(crate) struct Fetcher<'a> {
     unverified: Vec<(Work<Arc<PartialFile>>, Vec<u8>)>,
     /// Lists of digests that are coming in.
     layers: HashMap<FileNo, Vec<Digest>>,
-    /// Files to ask about, in requests of [`LOCATE_FILES_MAX`].
+    /// The next files to ask about, in requests of [`LOCATE_FILES_MAX`].
     locate: VecDeque<Vec<(FileNo, FileId)>>,
+    /// Where those go on, as long as the peer was not asked about all: there may be millions.
+    locate_from: Option<FileNo>,
     frames: Vec<u8>,
     useful: bool,
     /// Whether it turned out not to have what it said.
@@ -85,14 +87,6 @@ impl<'a> Fetcher<'a> {
         (handle, lane): (PeerHandle, &'a Lane),
         locate: bool,
     ) -> Self {
-        let locate = match locate {
-            true => {
-                let files: Vec<_> =
-                    shared.state().pending().filter(|f| f.1.len > 0).map(|(no, id, _)| (no, id)).collect();
-                files.chunks(LOCATE_FILES_MAX).map(<[_]>::to_vec).collect()
-            }
-            false => VecDeque::new(),
-        };
         Fetcher {
             shared,
             session,
@@ -104,7 +98,8 @@ impl<'a> Fetcher<'a> {
             window: Window::new(Instant::now()),
             unverified: Vec::new(),
             layers: HashMap::new(),
-            locate,
+            locate: VecDeque::new(),
+            locate_from: locate.then_some(0),
             frames: Vec::new(),
             useful: false,
             lost: false,
@@ -159,7 +154,7 @@ impl<'a> Fetcher<'a> {
             {
                 return Ok(end);
             }
-            let surplus = self.lane.surplus.load(Ordering::Relaxed) == connection && self.locate.is_empty();
+            let surplus = self.lane.surplus.load(Ordering::Relaxed) == connection && !self.is_locating();
             if surplus && self.pending.is_empty() {
                 return Ok(End::Idle);
             }
@@ -194,10 +189,15 @@ impl<'a> Fetcher<'a> {
         self.window.excess(self.in_flight)
     }
 
+    /// Whether there are files that the peer is still to be asked about.
+    fn is_locating(&self) -> bool {
+        self.locate_from.is_some() || !self.locate.is_empty()
+    }
+
     /// Fills the window.
     fn ask(&mut self) -> Result<(), AskError> {
         // Many small requests go out together, not one by one as answers come.
-        if self.pending.len() > WINDOW_MAX as usize / 2 && self.locate.is_empty() {
+        if self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating() {
             return Ok(());
         }
         let now = Instant::now();
@@ -206,8 +206,14 @@ impl<'a> Fetcher<'a> {
         let mut request_len = self.unanswered;
         {
             let mut state = self.shared.state();
-            if self.locate.is_empty() {
-                self.locate.extend(state.relocate(self.handle, now));
+            match self.locate_from {
+                Some(from) if self.locate.is_empty() => {
+                    let files: Vec<_> = state.pending_from(from).take(LOCATE_AHEAD * LOCATE_FILES_MAX).collect();
+                    self.locate_from = files.last().map(|(last, _)| last + 1);
+                    self.locate.extend(files.chunks(LOCATE_FILES_MAX).map(<[_]>::to_vec));
+                }
+                None if self.locate.is_empty() => self.locate.extend(state.relocate(self.handle, now)),
+                _ => {}
             }
             while self.pending.len() + works.len() < WINDOW_MAX as usize
                 && (self.in_flight == 0 || self.excess() == 0)
@@ -381,6 +387,8 @@ const VERIFY_FILES_MAX: usize = 128;
 const VERIFY_LEN_MAX: usize = 512 << 10;
 /// Requests on a connection below which it is asked for what others do not send.
 const LATE_MAX: usize = 2;
+/// Requests of [`LOCATE_FILES_MAX`] files that are made at once.
+const LOCATE_AHEAD: usize = 16;
 /// How long a connection without work waits before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// No request but `Locate` is longer.

@@ -1,17 +1,17 @@
 //! What a person typed, turned into files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::crew::Crew;
+use crate::client::findings::{Findings, FoundFile};
 use crate::client::peer_pool::PeerPool;
-use crate::client::survey::{Findings, FoundFile, Tally, lister, survey};
+use crate::client::survey::{Tally, lister, survey};
 use crate::client::{Candidate, ClientContext, FetchError};
-use crate::content::{FileId, Pattern, RelPath};
+use crate::content::Pattern;
 use crate::identity::PeerId;
 use crate::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
-use crate::swarm::PeerKey;
 
 /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
 /// everyone who offers that content under whatever name.
@@ -45,7 +45,7 @@ pub fn resolve(
         end(&certainty, tally, begin, ctx.timeout)
     })?;
     tally.check(texts.first().map_or("", |t| t), ctx.timeout)?;
-    collect(&wanted, &findings, tally.answered)
+    collect(&wanted, findings, tally.answered)
 }
 
 /// How sure the findings make it what is meant.
@@ -88,36 +88,34 @@ fn assess(wanted: &[(String, Pattern)], findings: &Findings) -> Certainty {
     if choices.iter().zip(wanted).all(clear) { Certainty::Certain } else { Certainty::Likely }
 }
 
-/// What a pattern means among what was found.
+/// What a pattern means among what was found, as positions there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Choice {
     Nothing,
-    Files(Vec<(RelPath, FileId)>),
+    Files(Vec<u32>),
     /// Several contents where only one can be meant.
-    Ambiguous(Vec<(RelPath, FileId)>),
+    Ambiguous(Vec<u32>),
 }
 
 /// An exact name beats a directory, which beats a glob, which beats the beginning of a root.
 fn choose(pattern: &Pattern, findings: &Findings) -> Choice {
-    let by = |test: &dyn Fn(&RelPath, &FileId) -> bool| -> Vec<(RelPath, FileId)> {
-        findings.iter().filter(|(path, id, _)| test(path, id)).map(|(path, id, _)| (path.clone(), *id)).collect()
+    let files = findings.files();
+    let by = |test: &dyn Fn(&FoundFile) -> bool| -> Vec<u32> {
+        (0..).zip(files).filter(|(_, file)| test(file)).map(|(at, _)| at).collect()
     };
     match pattern {
-        Pattern::Root(..) => one_content(by(&|_, id| pattern.matches_id(id))),
+        Pattern::Root(..) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
         Pattern::Path { text, glob, prefix } => {
-            let exact = by(&|path, _| path.as_str() == text);
-            if !exact.is_empty() {
-                return one_content_a_path(exact);
-            }
-            let below = by(&|path, _| path.is_below(text));
-            if !below.is_empty() {
-                return one_content_a_path(below);
+            for found in [findings.named(text), findings.below(text)] {
+                if !found.is_empty() {
+                    return one_content_a_path(files, (found.start as u32..found.end as u32).collect());
+                }
             }
             if let Some(glob) = glob {
-                return one_content_a_path(by(&|path, _| glob.is_match(path.as_str())));
+                return one_content_a_path(files, by(&|file| glob.is_match(file.path.as_str())));
             }
             match prefix {
-                Some(_) => one_content(by(&|_, id| pattern.matches_id(id))),
+                Some(_) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
                 None => Choice::Nothing,
             }
         }
@@ -125,65 +123,60 @@ fn choose(pattern: &Pattern, findings: &Findings) -> Choice {
 }
 
 /// One file is meant, whatever its names: the first name stands for it.
-fn one_content(found: Vec<(RelPath, FileId)>) -> Choice {
-    let Some(first) = found.first().cloned() else { return Choice::Nothing };
-    if found.iter().all(|f| f.1 == first.1) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
+fn one_content(files: &[FoundFile], found: Vec<u32>) -> Choice {
+    let Some(&first) = found.first() else { return Choice::Nothing };
+    let id = |at: u32| files[at as usize].id;
+    if found.iter().all(|&at| id(at) == id(first)) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
 }
 
 /// Any number of files, but each name has one content. `found` is sorted by path.
-fn one_content_a_path(found: Vec<(RelPath, FileId)>) -> Choice {
-    let twins: BTreeSet<RelPath> = found.windows(2).filter(|w| w[0].0 == w[1].0).map(|w| w[0].0.clone()).collect();
-    if !twins.is_empty() {
-        return Choice::Ambiguous(found.into_iter().filter(|f| twins.contains(&f.0)).collect());
+fn one_content_a_path(files: &[FoundFile], found: Vec<u32>) -> Choice {
+    let same_path = |&a: &u32, &b: &u32| files[a as usize].path == files[b as usize].path;
+    let twins: Vec<u32> = found.chunk_by(same_path).filter(|twins| twins.len() > 1).flatten().copied().collect();
+    match (found.is_empty(), twins.is_empty()) {
+        (true, _) => Choice::Nothing,
+        (_, true) => Choice::Files(found),
+        _ => Choice::Ambiguous(twins),
     }
-    if found.is_empty() { Choice::Nothing } else { Choice::Files(found) }
 }
 
-fn collect(wanted: &[(String, Pattern)], findings: &Findings, answered: usize) -> Result<Vec<FoundFile>, FetchError> {
-    let mut chosen: BTreeMap<RelPath, FileId> = BTreeMap::new();
+fn collect(
+    wanted: &[(String, Pattern)],
+    mut findings: Findings,
+    answered: usize,
+) -> Result<Vec<FoundFile>, FetchError> {
+    // The files, and which of `wanted` means each.
+    let mut chosen: Vec<(u32, usize)> = Vec::new();
     // Several contents weigh more than none: they stay whoever else appears.
     let mut nothing = None;
-    for (text, pattern) in wanted {
-        match choose(pattern, findings) {
+    for (number, (text, pattern)) in wanted.iter().enumerate() {
+        match choose(pattern, &findings) {
             Choice::Nothing => {
                 nothing.get_or_insert(FetchError::NotFound { what: text.clone(), answered });
             }
-            Choice::Ambiguous(found) => return Err(ambiguous(text, found, findings)),
-            Choice::Files(files) => {
-                for (path, id) in files {
-                    if let Some(other) = chosen.insert(path.clone(), id)
-                        && other != id
-                    {
-                        return Err(ambiguous(text, vec![(path.clone(), other), (path, id)], findings));
-                    }
-                }
-            }
+            Choice::Ambiguous(found) => return Err(ambiguous(text, &found, &findings)),
+            Choice::Files(files) => chosen.extend(files.into_iter().map(|at| (at, number))),
         }
+    }
+    chosen.sort_unstable();
+    chosen.dedup_by_key(|(at, _)| *at);
+    let path = |at: u32| &findings.files()[at as usize].path;
+    if let Some(pair) = chosen.windows(2).find(|pair| path(pair[0].0) == path(pair[1].0)) {
+        return Err(ambiguous(&wanted[pair[0].1.max(pair[1].1)].0, &[pair[0].0, pair[1].0], &findings));
     }
     if let Some(nothing) = nothing {
         return Err(nothing);
     }
-    let mut holders: BTreeMap<FileId, BTreeSet<PeerKey>> = chosen.values().map(|id| (*id, BTreeSet::new())).collect();
-    for (_, id, of_path) in findings.iter() {
-        if let Some(all) = holders.get_mut(id) {
-            all.extend(of_path);
-        }
-    }
-    let found = chosen.into_iter().map(|(path, id)| {
-        let holders = holders.get(&id).into_iter().flatten().copied().collect();
-        FoundFile { path, id, holders }
-    });
-    Ok(found.collect())
+    findings.share_holders();
+    findings.keep(chosen.into_iter().map(|(at, _)| at as usize));
+    Ok(findings.into_files())
 }
 
-fn ambiguous(text: &str, found: Vec<(RelPath, FileId)>, findings: &Findings) -> FetchError {
-    let candidates = found.into_iter().map(|(path, id)| {
-        let holders: BTreeSet<PeerId> = findings
-            .iter()
-            .filter(|(p, i, _)| **p == path && **i == id)
-            .flat_map(|(_, _, holders)| holders.iter().map(|h| h.0))
-            .collect();
-        Candidate { path, id, holders: holders.into_iter().collect() }
+fn ambiguous(text: &str, found: &[u32], findings: &Findings) -> FetchError {
+    let candidates = found.iter().map(|&at| {
+        let FoundFile { path, id, holders } = &findings.files()[at as usize];
+        let holders: BTreeSet<PeerId> = holders.iter().map(|h| h.0).collect();
+        Candidate { path: path.clone(), id: *id, holders: holders.into_iter().collect() }
     });
     FetchError::Ambiguous { what: text.into(), candidates: candidates.collect() }
 }
@@ -191,7 +184,7 @@ fn ambiguous(text: &str, found: Vec<(RelPath, FileId)>, findings: &Findings) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Root};
+    use crate::content::{Digest, FileId, RelPath, Root};
     use crate::proto::Listed;
 
     fn id(byte: u8, len: u64) -> FileId {
@@ -208,7 +201,7 @@ mod tests {
 
     fn get(texts: &[&str], f: &Findings) -> Result<Vec<(String, FileId, usize)>, FetchError> {
         let wanted: Vec<_> = texts.iter().map(|t| (t.to_string(), Pattern::parse(t).unwrap())).collect();
-        let files = collect(&wanted, f, 1)?;
+        let files = collect(&wanted, f.clone(), 1)?;
         Ok(files.into_iter().map(|f| (f.path.to_string(), f.id, f.holders.len())).collect())
     }
 

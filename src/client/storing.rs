@@ -146,19 +146,13 @@ fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
 /// Writes one-chunk files, as many at once as have come.
 pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
     while let Ok(Some(first)) = files.recv() {
-        let mut batch: Vec<(RelPath, FileId, Vec<u8>)> = Vec::new();
         let mut members = Vec::new();
         let mut len = 0;
         let mut ended = false;
         let mut next = Some(first);
         while let Some((file, bytes)) = next {
-            let wanted = &shared.files[file as usize];
             len += bytes.len() as u64;
-            members.push((file, wanted.outs.len()));
-            if let Some((last, others)) = wanted.outs.split_last() {
-                batch.extend(others.iter().map(|out| (out.clone(), wanted.id, bytes.clone())));
-                batch.push((last.clone(), wanted.id, bytes));
-            }
+            members.push((&shared.files[file as usize], file, bytes));
             // What is taken out must be written: the bound is looked at first.
             if len >= SMALL_FILES_LEN_MAX / 2 {
                 break;
@@ -172,13 +166,18 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
                 Err(_) => None,
             };
         }
+        // A content may have very many names: it is in memory once.
+        let places = members
+            .iter()
+            .flat_map(|(wanted, _, bytes)| wanted.outs.iter().map(|out| (out.clone(), wanted.id, bytes.as_slice())));
+        let batch: Vec<(RelPath, FileId, &[u8])> = places.collect();
         let mut results = shared.disk.write_small(&batch).into_iter();
         drop(batch);
-        for (file, outs) in members {
-            match results.by_ref().take(outs).collect::<Result<Vec<()>, _>>() {
+        for (wanted, file, _) in members {
+            match results.by_ref().take(wanted.outs.len()).collect::<Result<Vec<()>, _>>() {
                 Ok(_) => {
                     report(shared, file, false);
-                    if let Ok(manifest) = Manifest::new(shared.files[file as usize].id, Vec::new()) {
+                    if let Ok(manifest) = Manifest::new(wanted.id, Vec::new()) {
                         shelve(shared, file, Arc::new(manifest));
                     }
                     shared.state().small_written(file);

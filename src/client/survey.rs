@@ -1,6 +1,6 @@
 //! Asks every peer the same, as they appear.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,14 +10,13 @@ use log::{debug, warn};
 
 use crate::client::crew::Crew;
 use crate::client::error::weigh_refusal;
+use crate::client::findings::{Findings, FoundFile};
 use crate::client::peer_pool::PeerPool;
 use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
-use crate::content::{FileId, Pattern, RelPath, Root};
+use crate::content::Pattern;
 use crate::identity::PeerId;
-use crate::limits::{
-    CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RESOLVE_MAX, RETRY_MIN,
-};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RESOLVE_MAX, RETRY_MIN};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
 use crate::swarm::{PeerKey, PeerRecord};
 
@@ -36,17 +35,6 @@ pub struct FoundPeer {
     pub bytes: u64,
     /// Time since it was last heard, in ms.
     pub age_ms: u64,
-}
-
-/// A file that somebody offers under one name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundFile {
-    /// Its name.
-    pub path: RelPath,
-    /// Its content.
-    pub id: FileId,
-    /// Who offers it under that name, sorted.
-    pub holders: Vec<PeerKey>,
 }
 
 /// Asks who is there. Complete [`LIST_QUIET`] after the last new peer, or when `wait` is over; sorted by key.
@@ -101,39 +89,7 @@ pub fn list(
         tally.listing_end(begin, wait)
     })?
     .check(patterns.first().map_or("list", |p| p), wait)?;
-    Ok(findings.files())
-}
-
-/// What was found so far: by name and content, who offers it.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    files: BTreeMap<(RelPath, FileId), Vec<PeerKey>>,
-}
-
-impl Findings {
-    /// Takes in what one peer listed. What cannot be is left out, and what is over the bound of any catalogue.
-    pub(crate) fn add(&mut self, peer: PeerKey, listed: Vec<Listed>) {
-        for Listed { path, id } in listed {
-            let possible = id.len <= FILE_LEN_MAX && (id.len > 0) == (id.root != Root::EMPTY);
-            if !possible || self.files.len() >= CATALOGUE_ENTRIES_MAX {
-                continue;
-            }
-            let holders = self.files.entry((path, id)).or_default();
-            if let Err(at) = holders.binary_search(&peer) {
-                holders.insert(at, peer);
-            }
-        }
-    }
-
-    /// Everything, sorted by path.
-    pub(crate) fn files(self) -> Vec<FoundFile> {
-        self.files.into_iter().map(|((path, id), holders)| FoundFile { path, id, holders }).collect()
-    }
-
-    /// Everything, sorted by path, then content.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RelPath, &FileId, &Vec<PeerKey>)> {
-        self.files.iter().map(|((path, id), holders)| (path, id, holders))
-    }
+    Ok(findings.into_files())
 }
 
 /// How far a survey is.

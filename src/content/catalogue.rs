@@ -1,8 +1,14 @@
 //! Everything that a peer offers: names, identities, and the state of the disk that they were read in.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
+use crate::content::catalogue::block::{Block, Blocks};
+use crate::content::rel_path::is_below;
 use crate::content::{FileId, RelPath};
+
+mod block;
 
 /// The state in which a file was hashed; any difference means that the file may hold other bytes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,14 +32,36 @@ pub struct Entry {
     pub stamp: Stamp,
 }
 
+/// An [`Entry`] where it lies in a [`Catalogue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryRef<'c> {
+    /// Its name below the shared directory, the text of a [`RelPath`].
+    pub path: &'c str,
+    /// Its content.
+    pub id: FileId,
+    /// The state of the disk when it was hashed.
+    pub stamp: Stamp,
+}
+
+impl EntryRef<'_> {
+    /// A copy that needs no catalogue.
+    pub fn to_entry(self) -> Entry {
+        Entry { path: RelPath::checked_before(self.path), id: self.id, stamp: self.stamp }
+    }
+}
+
 /// An immutable snapshot of what a peer offers, sorted by path, with an index by identity.
 ///
-/// Whoever keeps it true makes a new one and publishes it; readers hold on to the one that they began with.
+/// Whoever keeps it true makes a new one and publishes it; readers hold on to the one that they began with. Snapshots
+/// that follow each other share what did not change. An entry takes some 72 bytes and its name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     revision: u64,
-    entries: Vec<Entry>,
-    /// Positions in `entries`, sorted by identity, then path.
+    blocks: Vec<Arc<Block>>,
+    /// The position of the first entry of each block.
+    starts: Vec<u32>,
+    len: usize,
+    /// Positions of all entries, sorted by identity, then path.
     by_id: Vec<u32>,
     bytes: u64,
 }
@@ -43,60 +71,38 @@ impl Catalogue {
     ///
     /// `revision` grows with every snapshot that differs from the one before; 0 is for the empty catalogue before
     /// the first scan.
-    pub fn new(revision: u64, mut entries: Vec<Entry>) -> Self {
-        // A stable sort keeps the later of two equal paths behind the earlier one.
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        entries.reverse();
-        entries.dedup_by(|a, b| a.path == b.path);
-        entries.reverse();
-        let mut by_id: Vec<u32> = (0..entries.len() as u32).collect();
-        by_id.sort_unstable_by_key(|&i| (entries[i as usize].id, i));
-        let bytes = entries.iter().map(|e| e.id.len).fold(0, u64::saturating_add);
-        Catalogue { revision, entries, by_id, bytes }
+    pub fn new(revision: u64, entries: Vec<Entry>) -> Self {
+        let changes = entries.into_iter().map(|entry| (entry.path.clone(), Some(entry))).collect();
+        Catalogue::default().changed(revision, &changes)
     }
 
-    /// The snapshot after `changes`: the new entry of a path, or `None` where it is no longer offered. Takes time in
-    /// proportion to the number of entries, but sorts only the changed ones.
+    /// The snapshot after `changes`: the new entry of a path, or `None` where it is no longer offered. Takes a little
+    /// time for every entry and much more for the changed ones.
     pub fn changed(&self, revision: u64, changes: &BTreeMap<RelPath, Option<Entry>>) -> Self {
-        const REMOVED: u32 = u32::MAX;
-        let mut entries = Vec::with_capacity(self.entries.len() + changes.values().flatten().count());
-        let mut moved_to = Vec::with_capacity(self.entries.len());
-        let mut fresh = Vec::new();
-        let mut bytes = 0u64;
-        let mut put = |entry: Entry, entries: &mut Vec<Entry>| {
-            bytes = bytes.saturating_add(entry.id.len);
-            entries.push(entry);
-            entries.len() as u32 - 1
-        };
+        let mut next = Draft { moved_to: Vec::with_capacity(self.len), ..Draft::default() };
         let mut changes = changes.iter().peekable();
-        for old in &self.entries {
-            while let Some((_, entry)) = changes.next_if(|(path, _)| **path < old.path) {
-                fresh.extend(entry.iter().map(|e| put(e.clone(), &mut entries)));
+        for (number, block) in self.blocks.iter().enumerate() {
+            let end = self.blocks.get(number + 1).map(|next| next.name(0));
+            let concerns = |path: &RelPath| end.is_none_or(|end| path.as_str() < end);
+            if !changes.peek().is_some_and(|(path, _)| concerns(path)) {
+                next.keep_all(block);
+                continue;
             }
-            match changes.next_if(|(path, _)| **path == old.path) {
-                Some((_, entry)) => {
-                    fresh.extend(entry.iter().map(|e| put(e.clone(), &mut entries)));
-                    moved_to.push(REMOVED);
+            for old in block.entries() {
+                while let Some((_, entry)) = changes.next_if(|(path, _)| path.as_str() < old.path) {
+                    next.put(entry.as_ref());
                 }
-                None => moved_to.push(put(old.clone(), &mut entries)),
+                match changes.next_if(|(path, _)| path.as_str() == old.path) {
+                    Some((_, entry)) => next.replace(entry.as_ref()),
+                    None => next.keep(old),
+                }
+            }
+            while let Some((_, entry)) = changes.next_if(|(path, _)| concerns(path)) {
+                next.put(entry.as_ref());
             }
         }
-        for (_, entry) in changes {
-            fresh.extend(entry.iter().map(|e| put(e.clone(), &mut entries)));
-        }
-        let key = |i: u32| (entries[i as usize].id, i);
-        fresh.sort_unstable_by_key(|&i| key(i));
-        // What stays keeps its order, so both lists are merged.
-        let mut fresh = fresh.into_iter().peekable();
-        let mut by_id = Vec::with_capacity(entries.len());
-        for stays in self.by_id.iter().map(|&i| moved_to[i as usize]).filter(|&i| i != REMOVED) {
-            while let Some(i) = fresh.next_if(|&i| key(i) < key(stays)) {
-                by_id.push(i);
-            }
-            by_id.push(stays);
-        }
-        by_id.extend(fresh);
-        Catalogue { revision, entries, by_id, bytes }
+        changes.for_each(|(_, entry)| next.put(entry.as_ref()));
+        next.finish(self, revision)
     }
 
     /// Number of this snapshot.
@@ -104,19 +110,34 @@ impl Catalogue {
         self.revision
     }
 
+    /// The entries at these positions, sorted by path.
+    ///
+    /// # Panics
+    /// `positions` end behind [`len`](Self::len).
+    pub fn entries(&self, positions: Range<usize>) -> impl Iterator<Item = EntryRef<'_>> {
+        assert!(positions.end <= self.len, "no such entries");
+        let mut block = self.block_of(positions.start);
+        positions.map(move |at| {
+            if self.starts.get(block + 1).is_some_and(|&start| start as usize <= at) {
+                block += 1;
+            }
+            self.blocks[block].entry(at - self.starts[block] as usize)
+        })
+    }
+
     /// All entries, sorted by path.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        self.entries(0..self.len)
     }
 
     /// Number of files.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether nothing is offered.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
     /// Sum of the lengths of all files, in bytes.
@@ -125,31 +146,131 @@ impl Catalogue {
     }
 
     /// The entry of that name.
-    pub fn get(&self, path: &str) -> Option<&Entry> {
-        self.entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok().map(|i| &self.entries[i])
+    pub fn get(&self, path: &str) -> Option<EntryRef<'_>> {
+        self.position(path).map(|at| self.entry(at))
     }
 
-    /// Where the entry of that name is in [`Catalogue::entries`].
+    /// The position of the entry of that name.
     pub fn position(&self, path: &str) -> Option<usize> {
-        self.entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok()
+        let at = self.partition_point(|name| name < path);
+        (at < self.len && self.entry(at).path == path).then_some(at)
+    }
+
+    /// The position of the first entry behind all whose names come `before`, which holds for the first ones only.
+    pub fn partition_point(&self, before: impl Fn(&str) -> bool) -> usize {
+        let behind = self.blocks.partition_point(|block| before(block.name(0)));
+        let Some(block) = behind.checked_sub(1) else { return 0 };
+        self.starts[block] as usize + self.blocks[block].partition_point(before)
     }
 
     /// The positions of the entries below the directory `dir`; of all when it is empty.
-    pub fn positions_below(&self, dir: &str) -> std::ops::Range<usize> {
+    pub fn positions_below(&self, dir: &str) -> Range<usize> {
         if dir.is_empty() {
-            return 0..self.entries.len();
+            return 0..self.len;
         }
-        let compare = |e: &Entry| e.path.as_str().as_bytes().iter().cmp(dir.as_bytes().iter().chain(b"/"));
-        let from = self.entries.partition_point(|e| compare(e).is_lt());
-        from..from + self.entries[from..].partition_point(|e| e.path.is_below(dir))
+        let compare = |name: &str| name.as_bytes().iter().cmp(dir.as_bytes().iter().chain(b"/"));
+        let from = self.partition_point(|name| compare(name).is_lt());
+        from..self.partition_point(|name| compare(name).is_lt() || is_below(name, dir))
     }
 
     /// All entries with that content, sorted by path.
-    pub fn find(&self, id: &FileId) -> impl Iterator<Item = &Entry> {
-        let at = self.by_id.partition_point(|&i| self.entries[i as usize].id < *id);
-        self.by_id[at..].iter().map(|&i| &self.entries[i as usize]).take_while(move |e| e.id == *id)
+    pub fn find(&self, id: &FileId) -> impl Iterator<Item = EntryRef<'_>> {
+        let at = self.by_id.partition_point(|&at| self.entry(at as usize).id < *id);
+        self.by_id[at..].iter().map(|&at| self.entry(at as usize)).take_while(move |entry| entry.id == *id)
+    }
+
+    fn entry(&self, at: usize) -> EntryRef<'_> {
+        let block = self.block_of(at);
+        self.blocks[block].entry(at - self.starts[block] as usize)
+    }
+
+    fn block_of(&self, at: usize) -> usize {
+        self.starts.partition_point(|&start| start as usize <= at).saturating_sub(1)
     }
 }
+
+/// A snapshot in the making, from one that was before.
+#[derive(Default)]
+struct Draft {
+    blocks: Blocks,
+    len: u32,
+    /// The positions that the entries of the snapshot before have now.
+    moved_to: Vec<u32>,
+    /// Positions of entries that were not in it.
+    fresh: Vec<u32>,
+}
+
+impl Draft {
+    fn keep_all(&mut self, block: &Arc<Block>) {
+        let end = self.len + block.len() as u32;
+        self.moved_to.extend(self.len..end);
+        self.blocks.share(block);
+        self.len = end;
+    }
+
+    fn keep(&mut self, old: EntryRef<'_>) {
+        self.moved_to.push(self.len);
+        self.blocks.push(old);
+        self.len += 1;
+    }
+
+    fn replace(&mut self, entry: Option<&Entry>) {
+        self.moved_to.push(REMOVED);
+        self.put(entry);
+    }
+
+    fn put(&mut self, entry: Option<&Entry>) {
+        let Some(entry) = entry else { return };
+        self.fresh.push(self.len);
+        self.blocks.push(entry.view());
+        self.len += 1;
+    }
+
+    fn finish(mut self, before: &Catalogue, revision: u64) -> Catalogue {
+        let blocks = self.blocks.finish();
+        let ends = blocks.iter().scan(0, |end, block| {
+            *end += block.len() as u32;
+            Some(*end)
+        });
+        let starts = [0].into_iter().chain(ends).take(blocks.len()).collect();
+        let mut next = Catalogue { revision, blocks, starts, len: self.len as usize, ..Catalogue::default() };
+        next.bytes = next.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.bytes()));
+        self.fresh.sort_by_cached_key(|&at| (next.entry(at as usize).id, at));
+        // What stays keeps its order, so the fresh ones are put in between.
+        let mut by_id = Vec::with_capacity(next.len);
+        let mut old = before.by_id.as_slice();
+        let stay = |old: &[u32], by_id: &mut Vec<u32>| {
+            by_id.extend(old.iter().map(|&at| self.moved_to[at as usize]).filter(|&at| at != REMOVED));
+        };
+        for &at in &self.fresh {
+            let fresh = next.entry(at as usize);
+            let first = leading(old, |at| {
+                let old = before.entry(at as usize);
+                (old.id, old.path) < (fresh.id, fresh.path)
+            });
+            stay(&old[..first], &mut by_id);
+            old = &old[first..];
+            by_id.push(at);
+        }
+        stay(old, &mut by_id);
+        next.by_id = by_id;
+        next
+    }
+}
+
+/// How many of the first ones are `before`, which holds for no others. Few looks where they are few.
+fn leading(all: &[u32], before: impl Fn(u32) -> bool) -> usize {
+    let mut reach = 1;
+    while all.get(reach - 1).is_some_and(|&at| before(at)) {
+        reach *= 2;
+    }
+    let from = reach / 2;
+    let to = all.len().min(reach);
+    from + all[from..to].partition_point(|&at| before(at))
+}
+
+/// The position of what is not there any more.
+const REMOVED: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -161,14 +282,14 @@ mod tests {
         Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp::default() }
     }
 
-    fn paths<'a>(it: impl Iterator<Item = &'a Entry>) -> Vec<&'a str> {
-        it.map(|e| e.path.as_str()).collect()
+    fn paths<'a>(it: impl Iterator<Item = EntryRef<'a>>) -> Vec<&'a str> {
+        it.map(|e| e.path).collect()
     }
 
     #[test]
     fn the_last_of_equal_paths_stays() {
         let c = Catalogue::new(1, vec![entry("b", 1), entry("a", 2), entry("b", 3)]);
-        assert_eq!(paths(c.entries().iter()), ["a", "b"]);
+        assert_eq!(paths(c.iter()), ["a", "b"]);
         assert_eq!(c.get("b").unwrap().id, entry("b", 3).id);
         assert_eq!(c.get("c"), None);
         assert_eq!(c.bytes(), 205);
@@ -201,10 +322,8 @@ mod tests {
             model.extend(changes.clone());
             c = c.changed(revision, &changes);
             let fresh = Catalogue::new(revision, model.values().flatten().cloned().collect());
-            assert_eq!(
-                (c.revision, c.bytes, &c.entries, &c.by_id),
-                (revision, fresh.bytes, &fresh.entries, &fresh.by_id)
-            );
+            assert!(c.iter().eq(fresh.iter()), "revision {revision}");
+            assert_eq!((c.revision, c.bytes, &c.by_id), (revision, fresh.bytes, &fresh.by_id));
         }
     }
 

@@ -10,7 +10,7 @@ mod pattern;
 mod rel_path;
 
 pub use bitfield::Bitfield;
-pub use catalogue::{Catalogue, Entry, Stamp};
+pub use catalogue::{Catalogue, Entry, EntryRef, Stamp};
 pub use digest::{Digest, FileId, ParseDigestError, Root};
 pub use geometry::{ChunkIndex, ChunkSpan, Geometry};
 pub use manifest::{Manifest, ManifestError};

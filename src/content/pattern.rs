@@ -2,7 +2,8 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::content::{Digest, FileId, RelPath, Root};
+use crate::content::rel_path::is_below;
+use crate::content::{Digest, FileId, Root};
 use crate::limits::{PATTERN_LEN_MAX, ROOT_PREFIX_MIN};
 
 /// A name, a directory, a glob, a root or the beginning of one.
@@ -75,16 +76,16 @@ impl Pattern {
 
     /// Whether the file of this name and identity is meant. A bare root never means a file of length 64: that
     /// length can be forged to any root, so it must be spelled out as `ROOT:64`.
-    pub fn matches(&self, path: &RelPath, id: &FileId) -> bool {
+    pub fn matches(&self, path: &str, id: &FileId) -> bool {
         self.matches_path(path) || self.matches_id(id)
     }
 
     /// Whether the path alone makes the file meant.
-    pub fn matches_path(&self, path: &RelPath) -> bool {
+    pub fn matches_path(&self, path: &str) -> bool {
         match self {
             Pattern::Root(..) => false,
             Pattern::Path { text, glob, .. } => {
-                path.as_str() == text || path.is_below(text) || glob.as_ref().is_some_and(|g| g.is_match(path.as_str()))
+                path == text || is_below(path, text) || glob.as_ref().is_some_and(|g| g.is_match(path))
             }
         }
     }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     fn hit(pattern: &str, path: &str, file: FileId) -> bool {
-        Pattern::parse(pattern).unwrap().matches(&RelPath::new(path).unwrap(), &file)
+        Pattern::parse(pattern).unwrap().matches(path, &file)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{PATH_COMPONENT_LEN_MAX, PATH_LEN_MAX};
@@ -72,8 +73,18 @@ impl RelPath {
 
     /// Whether the file lies somewhere below the directory `dir` (`a/b` is below `a`, not below `a/b` or ``).
     pub fn is_below(&self, dir: &str) -> bool {
-        self.0.strip_prefix(dir).is_some_and(|rest| !dir.is_empty() && rest.starts_with('/'))
+        is_below(&self.0, dir)
     }
+
+    /// The path of this text, which was that of a path before.
+    pub(super) fn checked_before(path: &str) -> Self {
+        RelPath(path.into())
+    }
+}
+
+/// See [`RelPath::is_below`].
+pub(super) fn is_below(path: &str, dir: &str) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| !dir.is_empty() && rest.starts_with('/'))
 }
 
 fn check_component(part: &str) -> Result<(), RelPathError> {
@@ -114,8 +125,22 @@ impl fmt::Debug for RelPath {
 
 impl<'de> Deserialize<'de> for RelPath {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let s = std::borrow::Cow::<'de, str>::deserialize(d)?;
-        RelPath::new(&s).map_err(serde::de::Error::custom)
+        d.deserialize_str(Text)
+    }
+}
+
+/// Takes a text as it lies there: a list has a million of them.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = RelPath;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a relative path")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RelPath, E> {
+        RelPath::new(text).map_err(E::custom)
     }
 }
 

@@ -3,10 +3,12 @@
 
 mod announce;
 mod frame;
+mod list_page;
 mod message;
 
 pub use announce::{Announce, AnnounceError, Flags, SignedAnnounce};
 pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
+pub use list_page::ListPage;
 pub use message::{
     ChunkAsk, ChunkRef, Delta, Given, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead, PeerHint,
     Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,

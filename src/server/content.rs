@@ -113,7 +113,8 @@ impl Content for Sources {
         let span = Geometry::new(id.len).span(index);
         let mut absent = Absent::NotFound;
         for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
-            match self.reader.as_ref().ok_or(Absent::Gone).and_then(|r| open_entry(r, entry, span)) {
+            let entry = entry.to_entry();
+            match self.reader.as_ref().ok_or(Absent::Gone).and_then(|r| open_entry(r, &entry, span)) {
                 Ok(body) => return Ok(body),
                 // What may be there later is not gone.
                 Err(why) if absent != Absent::Unreadable => absent = why,
@@ -133,8 +134,9 @@ impl Content for Sources {
         let mut withdrawn = false;
         for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
             let digest = self.index.as_ref().and_then(|i| i.layer(id, index.get(), 1)).and_then(|l| l.first().copied());
-            if self.reader.as_ref().is_some_and(|r| is_falsified(r, entry, index, digest.as_ref())) {
-                (self.report)(entry);
+            let entry = entry.to_entry();
+            if self.reader.as_ref().is_some_and(|r| is_falsified(r, &entry, index, digest.as_ref())) {
+                (self.report)(&entry);
                 withdrawn = true;
             }
         }

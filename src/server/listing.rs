@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::content::{Catalogue, Pattern};
 use crate::limits::{LIST_CHECK_ENTRIES, LIST_PAGE_LEN};
-use crate::proto::{Listed, PageHead, encode_body};
+use crate::proto::{ListPage, PageHead};
 
 /// A page and where it stands in the catalogue that it is taken from.
 pub(crate) struct Listing {
@@ -14,8 +14,7 @@ pub(crate) struct Listing {
     /// Positions of entries that are still to be looked at.
     at: usize,
     to: usize,
-    page: Vec<Listed>,
-    len: usize,
+    page: ListPage,
     /// The page is full, and something for the next one was found.
     more: bool,
 }
@@ -23,8 +22,7 @@ pub(crate) struct Listing {
 impl Listing {
     /// The page of what `pattern` means (everything without one) behind the path `after`.
     pub(crate) fn new(catalogue: Arc<Catalogue>, pattern: Option<Pattern>, after: &str) -> Self {
-        let entries = catalogue.entries();
-        let (mut at, mut to) = (0, entries.len());
+        let (mut at, mut to) = (0, catalogue.len());
         // A plain name cannot match beyond itself and what lies below it.
         if let Some(Pattern::Path { text, glob: None, prefix: None }) = &pattern {
             let below = catalogue.positions_below(text);
@@ -33,25 +31,23 @@ impl Listing {
             to = below.end.max(own.map_or(0, |p| p + 1));
         }
         if !after.is_empty() {
-            at = at.max(entries.partition_point(|e| e.path.as_str() <= after));
+            at = at.max(catalogue.partition_point(|path| path <= after));
         }
-        Listing { catalogue, pattern, at, to, page: Vec::new(), len: 0, more: false }
+        Listing { catalogue, pattern, at, to, page: ListPage::default(), more: false }
     }
 
     /// Goes on until the page is whole (then true) or it is later than `until`, but always some way.
     pub(crate) fn go_on(&mut self, until: Instant) -> bool {
-        let entries = self.catalogue.entries();
         while self.at < self.to && !self.more {
             let step = self.to.min(self.at + LIST_CHECK_ENTRIES);
-            for entry in &entries[self.at..step] {
+            for entry in self.catalogue.entries(self.at..step) {
                 self.at += 1;
-                if self.pattern.as_ref().is_none_or(|p| p.matches(&entry.path, &entry.id)) {
-                    if self.len >= LIST_PAGE_LEN {
+                if self.pattern.as_ref().is_none_or(|p| p.matches(entry.path, &entry.id)) {
+                    if self.page.entries_len() >= LIST_PAGE_LEN {
                         self.more = true;
                         break;
                     }
-                    self.len += entry.path.as_str().len() + LISTED_OVERHEAD;
-                    self.page.push(Listed { path: entry.path.clone(), id: entry.id });
+                    self.page.push(entry.path, &entry.id);
                 }
             }
             if Instant::now() >= until {
@@ -63,23 +59,21 @@ impl Listing {
 
     /// Memory that the page takes, in bytes.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.page.entries_len()
     }
 
     /// Header and body of the answer.
     pub(crate) fn finish(self) -> (PageHead, Vec<u8>) {
         let head = PageHead { revision: self.catalogue.revision(), more: self.more };
-        (head, encode_body(&self.page))
+        (head, self.page.finish())
     }
 }
-
-/// Bytes of an entry of a `List` page besides its path: identity and lengths.
-const LISTED_OVERHEAD: usize = 2 + 32 + 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::content::{Digest, Entry, FileId, RelPath, Root, Stamp};
+    use crate::proto::{Listed, decode_body};
 
     fn catalogue(names: impl Iterator<Item = String>) -> Arc<Catalogue> {
         let id = FileId { root: Root(Digest([1; 32])), len: 100 };
@@ -107,7 +101,8 @@ mod tests {
             let pattern = (!pattern.is_empty()).then(|| Pattern::parse(pattern).unwrap());
             let mut listing = Listing::new(all.clone(), pattern, after);
             assert!(listing.go_on(Instant::now()));
-            listing.page.iter().map(|l| l.path.as_str().to_string()).collect::<Vec<_>>()
+            let page: Vec<Listed> = decode_body(&listing.finish().1, "List").unwrap();
+            page.iter().map(|l| l.path.as_str().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(paths("d", ""), ["d", "d/1", "d/2"]);
         assert_eq!(paths("d", "d/1"), ["d/2"]);

@@ -15,7 +15,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, RelPath, Root, Stamp, merkle};
-use crate::limits::{BLOCK_LEN, HASH_BUFFERS_LEN, HASH_TURN_FILES, HASH_TURN_LEN, READ_LEN};
+use crate::limits::{BLOCK_LEN, HASH_BUFFERS_LEN, HASH_QUEUE_FILES, HASH_TURN_FILES, HASH_TURN_LEN, READ_LEN};
 use crate::store::{Beneath, Hashed, Indexed, stamp_of};
 
 /// A file to hash, and the state in which it must be found before and after.
@@ -122,6 +122,11 @@ impl Hasher {
     /// Files that wait or are being hashed, the latter counted by turns.
     pub(super) fn pending(&self) -> usize {
         self.small.len() + self.large.len() + self.in_flight + usize::from(self.current.is_some())
+    }
+
+    /// Whether so many files wait that whoever looks for more should let them be hashed first.
+    pub(super) fn is_full(&self) -> bool {
+        self.small.len().max(self.large.len()) >= HASH_QUEUE_FILES
     }
 
     /// Forgets all files that wait, because the directory is gone or another one.

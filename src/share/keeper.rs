@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, select};
 
-use crate::content::{Entry, RelPath, RelPathError};
+use crate::content::{Entry, EntryRef, RelPath, RelPathError};
 use crate::limits::{
     HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, WATCH_DEBOUNCE, WATCH_EVENTS_MAX,
     WITHDRAWN_MAX,
@@ -151,7 +151,7 @@ impl Keeper {
         }
         if self.setup.index.was_replaced() {
             // Without its layer a file cannot be fetched.
-            self.ledger.below("").iter().for_each(|path| drop(self.ledger.drop(path)));
+            self.ledger.below("").iter().for_each(|path| self.ledger.drop(path));
             self.rescan_at = now;
         }
         if self.changes.take_lost() {
@@ -170,7 +170,8 @@ impl Keeper {
 
     /// When there is something to do if nothing happens before.
     fn wake_at(&self) -> Option<Instant> {
-        if self.scan.is_some() || !self.trees.is_empty() || self.prune_from.is_some() {
+        let scans = self.scan.is_some() && !self.hasher.is_full();
+        if scans || self.scan.is_none() && !self.trees.is_empty() || self.prune_from.is_some() {
             return Some(Instant::now());
         }
         let rescan = (self.root.is_some() && self.hasher.pending() == 0).then_some(self.rescan_at);
@@ -204,7 +205,7 @@ impl Keeper {
         self.unsettled.clear();
         self.links.clear();
         if found.is_none() {
-            self.ledger.below("").iter().for_each(|path| drop(self.ledger.drop(path)));
+            self.ledger.below("").iter().for_each(|path| self.ledger.drop(path));
             return;
         }
         if let Ok(dir) = std::fs::canonicalize(&self.setup.dir) {
@@ -423,14 +424,14 @@ impl Keeper {
                 continue;
             }
             match self.looker.look(&path) {
-                Look::File { state, .. } if is_state_of(&entry, state) => self.ledger.put(entry),
+                Look::File { state, .. } if is_state_of(entry.view(), state) => self.ledger.put(entry),
                 _ => self.postpone(&entry.path, now),
             }
         }
     }
 
     fn withdraw(&mut self, entry: &Entry) {
-        if self.ledger.get(&entry.path) != Some(entry) {
+        if self.ledger.get(&entry.path) != Some(entry.view()) {
             return;
         }
         log::warn!(
@@ -465,6 +466,9 @@ impl Keeper {
             self.scan = Some(Scan::new(self.looker.root(), &below, self.ledger.published().clone()));
             self.scan_begun = now;
         }
+        if self.hasher.is_full() {
+            return;
+        }
         let Some(mut scan) = self.scan.take() else { return };
         self.lookup = self.setup.index.lookup();
         let mut steps = 0u32;
@@ -488,7 +492,7 @@ impl Keeper {
                 }
             }
             steps += 1;
-            if steps.is_multiple_of(64) && now.elapsed() >= SCAN_TURN {
+            if steps.is_multiple_of(64) && (now.elapsed() >= SCAN_TURN || self.hasher.is_full()) {
                 self.scan = Some(scan);
                 break;
             }
@@ -523,7 +527,7 @@ impl Keeper {
     }
 
     fn end_scan(&mut self, scan: &Scan, now: Instant) {
-        for entry in scan.missed() {
+        for entry in scan.missed().map(EntryRef::to_entry) {
             let path = self.looker.root().join(entry.path.as_str());
             // What hides it was logged by the walk: a directory that cannot be read, for example.
             let look = match self.looker.look(&path) {
@@ -615,7 +619,7 @@ impl Keeper {
     }
 }
 
-fn is_state_of(entry: &Entry, state: State) -> bool {
+fn is_state_of(entry: EntryRef<'_>, state: State) -> bool {
     entry.id.len == state.len && entry.stamp == state.stamp
 }
 

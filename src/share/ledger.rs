@@ -5,8 +5,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::content::{Catalogue, Entry, RelPath};
-use crate::limits::{CATALOGUE_ENTRIES_MAX, PUBLISH_CHANGES_MAX, PUBLISH_MIN};
+use crate::content::{Catalogue, Entry, EntryRef, RelPath};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX};
 use crate::runtime::{Events, Latest};
 use crate::swarm::Event;
 
@@ -48,9 +48,9 @@ impl Ledger {
     }
 
     /// What is offered at `path`, changes that are not published included.
-    pub(super) fn get(&self, path: &RelPath) -> Option<&Entry> {
+    pub(super) fn get(&self, path: &RelPath) -> Option<EntryRef<'_>> {
         match self.changes.get(path) {
-            Some(changed) => changed.as_ref(),
+            Some(changed) => changed.as_ref().map(Entry::view),
             None => self.published.get(path.as_str()),
         }
     }
@@ -73,36 +73,37 @@ impl Ledger {
         self.changes.insert(entry.path.clone(), Some(entry));
     }
 
-    /// Offers nothing at `path` any more; the entry that was there.
-    pub(super) fn drop(&mut self, path: &RelPath) -> Option<Entry> {
-        let old = self.get(path)?.clone();
+    /// Offers nothing at `path` any more.
+    pub(super) fn drop(&mut self, path: &RelPath) {
+        if self.get(path).is_none() {
+            return;
+        }
         self.count -= 1;
         self.urgent = true;
         if self.published.get(path.as_str()).is_some() {
-            self.changes.insert(old.path.clone(), None);
+            self.changes.insert(path.clone(), None);
         } else {
             self.changes.remove(path);
         }
-        Some(old)
     }
 
     /// The names of what is offered below the directory `dir`, of everything when it is empty.
     pub(super) fn below(&self, dir: &str) -> Vec<RelPath> {
         let range = self.published.positions_below(dir);
-        let known = self.published.entries()[range].iter().map(|e| &e.path);
+        let known = self.published.entries(range).map(|e| e.to_entry().path);
         let from = RelPath::new(dir).map_or(Bound::Unbounded, Bound::Included);
         let fresh = self.changes.range((from, Bound::Unbounded)).map(|(path, _)| path);
         // Names like `dir-x` lie between `dir` and `dir/x`.
         let fresh = fresh.take_while(|p| p.as_str().starts_with(dir)).filter(|p| dir.is_empty() || p.is_below(dir));
-        let fresh = fresh.filter(|p| self.published.get(p.as_str()).is_none());
-        known.chain(fresh).filter(|p| self.get(p).is_some()).cloned().collect()
+        let fresh = fresh.filter(|p| self.published.get(p.as_str()).is_none()).cloned();
+        known.chain(fresh).filter(|p| self.get(p).is_some()).collect()
     }
 
     /// When the next snapshot is due, if anything is to be told. `busy`: more is about to change.
     pub(super) fn due(&self, busy: bool, complete: bool) -> Option<Instant> {
         let news = !self.changes.is_empty() || complete != self.complete;
-        // Changes take more memory than entries, and leave gaps in it that the system does not get back.
-        if self.changes.len() >= PUBLISH_CHANGES_MAX.max(self.published.len() / 8) {
+        // Changes take more memory than entries.
+        if self.changes.len() >= PUBLISH_CHANGES_MAX.max(self.published.len() / PUBLISH_SHARE_MAX) {
             return Some(self.published_at);
         }
         news.then(|| match (busy, self.urgent) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use walkdir::WalkDir;
 
-use crate::content::{Catalogue, Entry};
+use crate::content::{Catalogue, EntryRef};
 
 /// A walk that its owner drives entry by entry, so that it never keeps its owner from other work. It remembers which
 /// entries of the catalogue were met: those that were not are gone.
@@ -66,16 +66,16 @@ impl Scan {
     }
 
     /// The entry of that name was met: the catalogue's entry in the base, if there was one.
-    pub(super) fn meet(&mut self, path: &str) -> Option<&Entry> {
+    pub(super) fn meet(&mut self, path: &str) -> Option<EntryRef<'_>> {
         let at = self.base.position(path)?;
         let bit = at.checked_sub(self.range.start)?;
         *self.met.get_mut(bit / 64)? |= 1 << (bit % 64);
-        self.base.entries().get(at)
+        self.base.entries(at..at + 1).next()
     }
 
     /// The entries that the walk did not meet.
-    pub(super) fn missed(&self) -> impl Iterator<Item = &Entry> {
-        let below = self.base.entries()[self.range.clone()].iter().enumerate();
+    pub(super) fn missed(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        let below = self.base.entries(self.range.clone()).enumerate();
         below.filter(|(bit, _)| self.met[bit / 64] & (1 << (bit % 64)) == 0).map(|(_, e)| e)
     }
 }

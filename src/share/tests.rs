@@ -85,12 +85,12 @@ impl Share {
     }
 
     fn entry(&self, name: &str) -> Entry {
-        self.catalogue.get().get(name).unwrap().clone()
+        self.catalogue.get().get(name).unwrap().to_entry()
     }
 }
 
 fn names(c: &Catalogue) -> Vec<String> {
-    c.entries().iter().map(|e| e.path.to_string()).collect()
+    c.iter().map(|e| e.path.to_string()).collect()
 }
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) {

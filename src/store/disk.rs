@@ -80,7 +80,7 @@ impl Disk {
     /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as
     /// few syncs as possible, then renames each to its final name. One result per file; a file either has its whole
     /// new content under its name, or what was there before. Works best on batches of hundreds.
-    pub fn write_small(&self, files: &[(RelPath, FileId, Vec<u8>)]) -> Vec<Result<(), StoreError>> {
+    pub fn write_small<B: AsRef<[u8]>>(&self, files: &[(RelPath, FileId, B)]) -> Vec<Result<(), StoreError>> {
         write_small(&*self.volume, files)
     }
 

@@ -12,13 +12,17 @@ use crate::store::storage::{Volume, create_temp};
 /// (measured), needs no open file a name as `O_TMPFILE` would until the batch is synced, and whatever a killed process
 /// leaves behind lies in one place, where nobody takes it for content. The directory itself stays for the next batch:
 /// removing one in which thousands of names were costs as much as writing dozens of files.
-pub(crate) fn write_small(volume: &dyn Volume, files: &[(RelPath, FileId, Vec<u8>)]) -> Vec<Result<(), StoreError>> {
+pub(crate) fn write_small<B: AsRef<[u8]>>(
+    volume: &dyn Volume,
+    files: &[(RelPath, FileId, B)],
+) -> Vec<Result<(), StoreError>> {
     // One sync of the file system writes out what others wrote too, but is one commit instead of one a file.
     let together = files.len() >= SYNCFS_FILES_MIN;
     let mut results = Vec::with_capacity(files.len());
     let mut moves = Vec::with_capacity(files.len());
     let mut places = Vec::with_capacity(files.len());
     for (i, (path, id, bytes)) in files.iter().enumerate() {
+        let bytes = bytes.as_ref();
         debug_assert_eq!(bytes.len() as u64, id.len);
         results.push(write_temp(volume, path, bytes, !together).map(|temp| {
             moves.push((temp, path));
@@ -94,6 +98,6 @@ mod tests {
         for (path, _, bytes) in &batch {
             assert_eq!(volume.content(path.as_str()).as_ref(), Some(bytes));
         }
-        assert!(write_small(&volume, &[]).is_empty());
+        assert!(write_small::<Vec<u8>>(&volume, &[]).is_empty());
     }
 }

@@ -196,6 +196,10 @@ impl<F: Clone> Schedule<F> {
             Some(holder) if holder.held == held => return,
             Some(holder) => holder.held = held,
             None => {
+                // Most files have few holders, and there may be millions of files.
+                if at.holders.is_empty() {
+                    at.holders.reserve_exact(1);
+                }
                 at.holders.push(Holder { peer, held, revision: 0, poll: Backoff::new(HAVE_POLL_MIN) });
                 self.useful[peer.0 as usize] += 1;
                 if let Some(growing) = self.growing.get_mut(&peer) {
@@ -388,6 +392,13 @@ impl<F: Clone> Schedule<F> {
             .zip(&self.files)
             .filter(|(_, f)| !matches!(f.phase, Phase::Done))
             .map(|(no, f)| (no, f.id, f.holders.len()))
+    }
+
+    /// Unfinished files of some bytes from the one with number `from` on: what a peer may be asked about.
+    pub fn pending_from(&self, from: FileNo) -> impl Iterator<Item = (FileNo, FileId)> + '_ {
+        let rest = self.files.get(from as usize..).unwrap_or_default();
+        let wanted = (from..).zip(rest).filter(|(_, f)| f.id.len > 0 && !matches!(f.phase, Phase::Done));
+        wanted.map(|(no, f)| (no, f.id))
     }
 
     /// Peers that hold something of unfinished files.

@@ -33,15 +33,14 @@ fn assert_nothing_left(dir: &Path) {
     }
 }
 
-#[test]
-fn the_benchmark_measures_every_scenario() {
-    let dir = tempfile::tempdir().unwrap();
-    let Some(mut command) = bench(dir.path()) else { return };
+/// Runs it, and looks for a table of each of these scenarios with so many rows of GPB.
+fn assert_tables(command: &mut Command, wanted: &[(&str, usize)]) {
     let output = command.output().unwrap();
     let (tables, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}: {tables}\n{said}", output.status);
-    for (scenario, rows) in [("S1", 1), ("S2", 1), ("S3", 2), ("S8: hash one", 2), ("S8: hash 220", 2)] {
-        if tables.contains(&format!("skipped: {scenario}")) {
+    for &(scenario, rows) in wanted {
+        let name = scenario.split([' ', ':']).next().unwrap().replace("Scale", "scale");
+        if tables.contains(&format!("skipped: {name}: ")) {
             assert!(std::env::var_os("TESTS_REQUIRE_ALL").is_none_or(|v| v != "1"), "must not be skipped: {tables}");
             continue;
         }
@@ -51,6 +50,14 @@ fn the_benchmark_measures_every_scenario() {
         let columns = |line: &str| line.matches('|').count();
         assert!(table.iter().all(|l| columns(l) == columns(table[0])), "{table:#?}");
     }
+}
+
+#[test]
+fn the_benchmark_measures_every_scenario() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut command) = bench(dir.path()) else { return };
+    let wanted = [("S1", 1), ("S2", 1), ("S3", 2), ("S8: hash one", 2), ("S8: hash 220", 2)];
+    assert_tables(&mut command, &wanted);
     assert_nothing_left(dir.path());
 }
 
@@ -67,6 +74,14 @@ fn a_program_that_transfers_nothing_fails() {
     assert_eq!(output.status.code(), Some(1), "{tables}");
     assert!(tables.contains("\ntar over TCP failed: other files were received than sent\n"), "{tables}");
     assert!(tables.contains("| **GPB** |") && !tables.contains("| tar over TCP |"), "{tables}");
+    assert_nothing_left(dir.path());
+}
+
+#[test]
+fn the_benchmark_shows_how_costs_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut command) = bench(dir.path()) else { return };
+    assert_tables(command.arg("scale"), &[("Scale of a sparse file", 3), ("Scale of files", 6)]);
     assert_nothing_left(dir.path());
 }
 

@@ -93,7 +93,7 @@ impl Client {
 }
 
 fn target(f: &File) -> Target {
-    Target { path: f.path.clone(), id: f.id, out: f.path.clone(), holders: Vec::new() }
+    Target { path: f.path.clone(), id: f.id, out: f.path.clone(), holders: [].into() }
 }
 
 /// Waits for what must come true soon.
@@ -233,6 +233,26 @@ fn no_small_file_is_lost_when_more_come_than_are_written_at_once() {
     let c = Client::new();
     c.meet(&[&peer]);
     assert_eq!(c.get(&["t"]).unwrap().files, files.len());
+}
+
+#[test]
+fn a_peer_is_asked_about_all_files_however_many() {
+    let files: Vec<File> = (0..5000).map(|i| file(&format!("t/{i}"), 8, i)).collect();
+    let peer = Fake::start(Manner::Honest, &files);
+    let c = Client::new();
+    c.meet(&[&peer]);
+    assert_eq!(c.start(files.iter().map(target).collect()).wait().unwrap().files, files.len());
+}
+
+#[test]
+fn a_content_of_many_names_is_fetched_once() {
+    let files: Vec<File> = (0..300).map(|i| file(&format!("t/{i}"), 64 << 10, i % 2)).collect();
+    let peer = Fake::start(Manner::Honest, &files);
+    let c = Client::new();
+    c.meet(&[&peer]);
+    let report = c.get(&["t"]).unwrap();
+    assert_eq!((report.files, report.bytes), (files.len(), 2 * (64 << 10)));
+    assert!(files.iter().all(|f| c.content(f.path.as_str()) == *f.bytes));
 }
 
 #[test]

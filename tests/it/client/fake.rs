@@ -313,7 +313,8 @@ impl Inner {
             Request::List(from) => {
                 let pattern = (!from.pattern.is_empty()).then(|| Pattern::parse(&from.pattern).unwrap());
                 let meant = |l: &&Listed| {
-                    l.path.as_str() > from.after.as_str() && pattern.as_ref().is_none_or(|p| p.matches(&l.path, &l.id))
+                    l.path.as_str() > from.after.as_str()
+                        && pattern.as_ref().is_none_or(|p| p.matches(l.path.as_str(), &l.id))
                 };
                 let mut rest = self.listed.iter().filter(meant);
                 let page: Vec<&Listed> = rest.by_ref().take(2000).collect();

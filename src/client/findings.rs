@@ -1,0 +1,192 @@
+//! What peers said that they offer, brought together.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::content::{FileId, RelPath, Root};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
+use crate::proto::Listed;
+use crate::swarm::PeerKey;
+
+/// A file that somebody offers under one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Its name.
+    pub path: RelPath,
+    /// Its content.
+    pub id: FileId,
+    /// Who offers it under that name, sorted. Files with the same holders share this.
+    pub holders: Arc<[PeerKey]>,
+}
+
+/// What was found so far: by name and content, who offers it. There may be millions, so nothing is kept twice.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Findings {
+    /// Sorted by path, then content; no two with the same of both.
+    files: Vec<FoundFile>,
+}
+
+impl Findings {
+    /// Takes in what one peer listed. What cannot be is left out, and what is over the bound of any catalogue.
+    pub(crate) fn add(&mut self, peer: PeerKey, mut listed: Vec<Listed>) {
+        listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
+        // It is sorted already but for the answers to several patterns.
+        listed.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
+        listed.dedup();
+        let alone: Arc<[PeerKey]> = [peer].into();
+        let mut sets = Sets { peer, with: HashMap::new() };
+        let (mut fresh, mut at, known) = (Vec::new(), 0, self.files.len());
+        for Listed { path, id } in listed {
+            while self.files.get(at).is_some_and(|f| (&f.path, &f.id) < (&path, &id)) {
+                at += 1;
+            }
+            match self.files.get_mut(at) {
+                Some(file) if file.path == path && file.id == id => sets.join(&mut file.holders),
+                _ if known + fresh.len() >= CATALOGUE_ENTRIES_MAX => {}
+                _ => fresh.push(FoundFile { path, id, holders: alone.clone() }),
+            }
+        }
+        if self.files.is_empty() {
+            self.files = fresh;
+        } else if !fresh.is_empty() {
+            self.files.reserve_exact(fresh.len());
+            self.files.extend(fresh);
+            // Two sorted runs: merging them takes one pass.
+            self.files.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
+        }
+    }
+
+    /// Everything, sorted by path, then content.
+    pub(crate) fn files(&self) -> &[FoundFile] {
+        &self.files
+    }
+
+    /// Everything, sorted by path, then content.
+    pub(crate) fn into_files(self) -> Vec<FoundFile> {
+        self.files
+    }
+
+    /// Where in [`files`](Self::files) those of this name are.
+    pub(crate) fn named(&self, name: &str) -> Range<usize> {
+        let from = self.files.partition_point(|f| f.path.as_str() < name);
+        from..from + self.files[from..].partition_point(|f| f.path.as_str() == name)
+    }
+
+    /// Where those below the directory `dir` are.
+    pub(crate) fn below(&self, dir: &str) -> Range<usize> {
+        let before = |f: &FoundFile| f.path.as_str().as_bytes().iter().cmp(dir.as_bytes().iter().chain(b"/")).is_lt();
+        let from = self.files.partition_point(before);
+        from..from + self.files[from..].partition_point(|f| f.path.is_below(dir))
+    }
+
+    /// Gives every file the holders of its content under whatever name.
+    pub(crate) fn share_holders(&mut self) {
+        let Some(first) = self.files.first().map(|f| f.holders.clone()) else { return };
+        if self.files.iter().all(|f| Arc::ptr_eq(&f.holders, &first)) {
+            return;
+        }
+        let order = by_content(&self.files, |f| &f.id);
+        let mut rest = order.as_slice();
+        while let Some(&at) = rest.first() {
+            let id = self.files[at].id;
+            let count = rest.iter().take_while(|&&at| self.files[at].id == id).count();
+            let (group, others) = rest.split_at(count);
+            rest = others;
+            let mut all: Vec<&Arc<[PeerKey]>> = group.iter().map(|&at| &self.files[at].holders).collect();
+            all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            if all.len() == 1 {
+                continue;
+            }
+            let mut all: Vec<PeerKey> = all.into_iter().flat_map(|holders| holders.iter().copied()).collect();
+            all.sort_unstable();
+            all.dedup();
+            let all: Arc<[PeerKey]> = all.into();
+            group.iter().for_each(|&at| self.files[at].holders = all.clone());
+        }
+    }
+
+    /// Leaves those out that are not at one of `positions`, which are sorted.
+    pub(crate) fn keep(&mut self, positions: impl IntoIterator<Item = usize>) {
+        let mut positions = positions.into_iter().peekable();
+        let mut at = 0..;
+        self.files.retain(|_| {
+            let at = at.next();
+            positions.next_if(|&wanted| Some(wanted) == at).is_some()
+        });
+    }
+}
+
+type Holders = Arc<[PeerKey]>;
+
+/// Sets of holders, each with one peer more, so that files that had the same have the same again.
+struct Sets {
+    peer: PeerKey,
+    /// By where the set without that peer lies, which stays there as long as it is kept here.
+    with: HashMap<*const PeerKey, (Holders, Holders)>,
+}
+
+impl Sets {
+    fn join(&mut self, holders: &mut Arc<[PeerKey]>) {
+        let Err(place) = holders.binary_search(&self.peer) else { return };
+        let (_, with) = self.with.entry(holders.as_ptr()).or_insert_with(|| {
+            let (before, behind) = holders.split_at(place);
+            (holders.clone(), [before, &[self.peer], behind].concat().into())
+        });
+        *holders = with.clone();
+    }
+}
+
+/// The positions of `all`, those of equal contents side by side in their order.
+pub(crate) fn by_content<T>(all: &[T], id: impl Fn(&T) -> &FileId) -> Vec<usize> {
+    let begin = |at: usize| id(&all[at]).root.0.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    // The beginnings of most are different, and lie side by side while they are compared.
+    let mut keys: Vec<(u64, u32)> = (0..all.len()).map(|at| (begin(at), at as u32)).collect();
+    let place = |key: &(u64, u32)| (id(&all[key.1 as usize]), key.1);
+    keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| place(a).cmp(&place(b))));
+    keys.into_iter().map(|(_, at)| at as usize).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Digest;
+    use crate::identity::PeerId;
+
+    fn listed(path: &str, byte: u8) -> Listed {
+        Listed { path: RelPath::new(path).unwrap(), id: FileId { root: Root(Digest([byte; 32])), len: 9 } }
+    }
+
+    fn peer(n: u8) -> PeerKey {
+        (PeerId([n; 32]), 1)
+    }
+
+    fn shown(findings: &Findings) -> Vec<(&str, u8, Vec<u8>)> {
+        let holders = |f: &FoundFile| f.holders.iter().map(|h| h.0.0[0]).collect();
+        findings.files().iter().map(|f| (f.path.as_str(), f.id.root.0.0[0], holders(f))).collect()
+    }
+
+    #[test]
+    fn what_several_list_is_brought_together() {
+        let mut f = Findings::default();
+        f.add(peer(2), vec![listed("b", 1), listed("d", 1), listed("b", 1), listed("a", 1)]);
+        f.add(peer(1), vec![listed("a", 1), listed("b", 0x80), listed("c", 1), listed("d", 1)]);
+        f.add(peer(1), vec![listed("a", 1)]);
+        let all =
+            [("a", 1, vec![1, 2]), ("b", 1, vec![2]), ("b", 0x80, vec![1]), ("c", 1, vec![1]), ("d", 1, vec![1, 2])];
+        assert_eq!(shown(&f), all);
+        assert!(Arc::ptr_eq(&f.files()[0].holders, &f.files()[4].holders));
+        assert_eq!((f.named("b"), f.named("x"), f.below("b")), (1..3, 5..5, 3..3));
+        f.share_holders();
+        f.keep([0, 1, 2]);
+        assert_eq!(shown(&f), [("a", 1, vec![1, 2]), ("b", 1, vec![1, 2]), ("b", 0x80, vec![1])]);
+    }
+
+    #[test]
+    fn equal_beginnings_are_not_equal_contents() {
+        let id =
+            |last: u8, len| FileId { root: Root(Digest(std::array::from_fn(|i| if i < 31 { 5 } else { last }))), len };
+        let all = [id(2, 1), id(1, 1), id(2, 1), id(2, 3), id(1, 1)];
+        assert_eq!(by_content(&all, |id| id), [1, 4, 0, 2, 3]);
+    }
+}

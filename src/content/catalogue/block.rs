@@ -1,0 +1,116 @@
+//! A run of neighbouring entries, packed: a catalogue may have millions of them.
+
+use std::sync::Arc;
+
+use crate::content::catalogue::{EntryRef, Stamp};
+use crate::content::{Entry, FileId};
+use crate::limits::CATALOGUE_BLOCK_ENTRIES;
+
+/// Some entries, sorted by path; never none. All names lie in one text, so that no entry needs memory of its own.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    names: Box<str>,
+    /// Where each name ends in `names`.
+    ends: Box<[u32]>,
+    rest: Box<[(FileId, Stamp)]>,
+    /// Sum of the lengths of the files.
+    bytes: u64,
+}
+
+impl Block {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn entry(&self, at: usize) -> EntryRef<'_> {
+        let (id, stamp) = self.rest[at];
+        EntryRef { path: self.name(at), id, stamp }
+    }
+
+    pub(super) fn name(&self, at: usize) -> &str {
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.names[from as usize..self.ends[at] as usize]
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        (0..self.len()).map(|at| self.entry(at))
+    }
+
+    /// How many names come `before`, which holds for the first ones only.
+    pub(super) fn partition_point(&self, before: impl Fn(&str) -> bool) -> usize {
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            if before(self.name(middle)) { from = middle + 1 } else { to = middle }
+        }
+        from
+    }
+}
+
+/// Makes blocks of entries that come in order.
+#[derive(Default)]
+pub(super) struct Blocks {
+    made: Vec<Arc<Block>>,
+    names: String,
+    ends: Vec<u32>,
+    rest: Vec<(FileId, Stamp)>,
+}
+
+impl Blocks {
+    pub(super) fn push(&mut self, entry: EntryRef<'_>) {
+        self.names.push_str(entry.path);
+        self.ends.push(self.names.len() as u32);
+        self.rest.push((entry.id, entry.stamp));
+        if self.ends.len() == 2 * CATALOGUE_BLOCK_ENTRIES {
+            self.cut(CATALOGUE_BLOCK_ENTRIES);
+        }
+    }
+
+    /// Takes a whole block as it is. What came before it becomes blocks of its own, if it is enough for that.
+    pub(super) fn share(&mut self, block: &Arc<Block>) {
+        if (1..CATALOGUE_BLOCK_ENTRIES / 4).contains(&self.ends.len()) {
+            block.entries().for_each(|entry| self.push(entry));
+        } else {
+            self.flush();
+            self.made.push(block.clone());
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Arc<Block>> {
+        self.flush();
+        self.made
+    }
+
+    /// In halves where it is too much for one: so a block that is full does not pass what is over on to the next.
+    fn flush(&mut self) {
+        if self.ends.len() > CATALOGUE_BLOCK_ENTRIES {
+            self.cut(self.ends.len() / 2);
+        }
+        if !self.ends.is_empty() {
+            self.cut(self.ends.len());
+        }
+    }
+
+    /// Makes a block of the first `count` entries.
+    fn cut(&mut self, count: usize) {
+        let len = self.ends[count - 1];
+        let names = self.names[..len as usize].into();
+        self.names.drain(..len as usize);
+        let ends = self.ends.drain(..count).collect();
+        self.ends.iter_mut().for_each(|end| *end -= len);
+        let rest: Box<[_]> = self.rest.drain(..count).collect();
+        let bytes = rest.iter().fold(0, |sum: u64, (id, _)| sum.saturating_add(id.len));
+        self.made.push(Arc::new(Block { names, ends, rest, bytes }));
+    }
+}
+
+impl Entry {
+    /// Itself, as it is found in a catalogue.
+    pub fn view(&self) -> EntryRef<'_> {
+        EntryRef { path: self.path.as_str(), id: self.id, stamp: self.stamp }
+    }
+}
