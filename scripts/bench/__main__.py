@@ -86,7 +86,8 @@ def main():
 def run(bench, names):
     """Prints the tables of these scenarios; 1 if anything failed."""
     print(describe(bench.programs))
-    print(f'\n{LEGEND.format(runs=bench.runs)}', flush=True)
+    if not set(names) <= set(NAMED_ONLY):
+        print(f'\n{LEGEND.format(runs=bench.runs)}', flush=True)
     if os.getloadavg()[0] > 1:
         print(f'other programs disturb this: the load is {os.getloadavg()[0]:.1f}', file=sys.stderr)
     failed = False

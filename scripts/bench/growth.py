@@ -10,9 +10,10 @@ from table import MIB, brief, row
 class Growth:
     """One column for each size, one row for each action; each cell is one run."""
 
-    def __init__(self, title, sizes):
+    def __init__(self, title, sizes, legend):
         """`sizes` are the headings of the columns, smallest first."""
         self.title = title
+        self._legend = legend
         self._sizes = sizes
         self._cells = {}
         self.failures = {}
@@ -27,10 +28,10 @@ class Growth:
             self._cells.setdefault(action, {})[size] = sample
         except Failed as why:
             self.failures[action] = outcome = f'{size}: {why}'
-        print(f'{self.title.split(":")[0]} {size}, {action}: {outcome}, load {os.getloadavg()[0]:.1f}', file=sys.stderr)
+        print(f'{self.title}: {size}, {action}: {outcome}, load {os.getloadavg()[0]:.1f}', file=sys.stderr)
 
     def __str__(self):
-        lines = [f'**{self.title}**', '', row(['', *self._sizes, 'last step']), '|' + '---|' * (len(self._sizes) + 2)]
+        lines = [f'**{self.title}**', '', self._legend, '', row(['', *self._sizes, 'last step']), '|' + '---|' * (len(self._sizes) + 2)]
         for action, cells in self._cells.items():
             shown = [told(cells[size]) if size in cells else '' for size in self._sizes]
             lines.append(row([f'**GPB, {action}**', *shown, step([cells[s] for s in self._sizes if s in cells])]))

@@ -18,15 +18,19 @@ SMALL_DISK = '1m'
 # What a client says with its exit code when the disk is too small.
 STORAGE = 7
 # Peaks are short, and the more memory the longer.
-measure = functools.partial(programs.measure, samples_per_s=200)
+SAMPLES_PER_S = 200
+measure = functools.partial(programs.measure, samples_per_s=SAMPLES_PER_S)
+LEGEND = f'''One run each: seconds, and the most anonymous memory at once, looked at {SAMPLES_PER_S} times a second, of the client
+(where there is one) + the server. Last step: by how much the last column is dearer than the one before.'''
 
 
 def many_entries(bench):
     """Up to a million files, each with another content of a few bytes."""
     counts = [bench.scaled(count) for count in FILE_COUNTS]
     table = Growth(
-        'Scale of files: seconds, and MiB of the client (where there is one) + the server',
+        'Scale of files',
         [f'{count:,} files' for count in counts],
+        LEGEND,
     )
     work = bench.work / 'scale'
     shared = work / 'shared'
@@ -70,7 +74,7 @@ def measure_entries(bench, table, hosts, count, work):
         table.run('get of one by its name', column, lambda: client('get', f'tree/{one}', '--no-share', '-q'))
         if not table.failures and (dest / 'tree' / one).read_bytes() != content_of(count // 2):
             table.failures['get of one by its name'] = f'{column}: another content'
-        other = f'**/{os.path.basename(entry_name(count // 2 - 1))}'
+        other = f'**/{os.path.basename(entry_name(count - 1))}'
         table.run('get of one by a pattern', column, lambda: client('get', other, '--no-share', '-q'))
         first = r'"event":"file"'
         table.run('get of all, to the first file', column, lambda: client('get', 'tree', '--no-share', '--json', until=first))
@@ -83,8 +87,9 @@ def large_files(bench):
         raise Unavailable(why)
     lengths = [bench.scaled(length) for length in LENGTHS]
     table = Growth(
-        'Scale of a sparse file: seconds, and MiB of the client (where there is one) + the server',
+        'Scale of a sparse file',
         [amount(length) for length in lengths],
+        LEGEND,
     )
     work = bench.work / 'scale'
     shared, dest, log = work / 'shared', work / 'dest', work / 'log'

@@ -45,7 +45,8 @@ fn assert_tables(command: &mut Command, wanted: &[(&str, usize)]) {
             continue;
         }
         let at = tables.find(&format!("**{scenario}")).unwrap_or_else(|| panic!("no {scenario} in {tables}"));
-        let table: Vec<_> = tables[at..].lines().skip(2).take_while(|l| l.starts_with('|')).collect();
+        let table: Vec<_> =
+            tables[at..].lines().skip_while(|l| !l.starts_with('|')).take_while(|l| l.starts_with('|')).collect();
         assert_eq!(table.iter().filter(|l| l.starts_with("| **GPB")).count(), rows, "{table:#?}");
         let columns = |line: &str| line.matches('|').count();
         assert!(table.iter().all(|l| columns(l) == columns(table[0])), "{table:#?}");
