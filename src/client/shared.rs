@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) buffers: Buffers,
     pub(crate) jobs: Sender<Job>,
     pub(crate) small: Sender<SmallJob>,
+    /// Held by the thread that gathers and writes small files, where only one at a time should.
+    pub(crate) small_turn: Mutex<()>,
     pub(crate) tally: Tally,
     /// Sessions at work, which a stop must cut off and wait for.
     closers: Mutex<HashMap<u64, (PeerId, TcpStream)>>,
@@ -132,6 +134,7 @@ impl Shared {
             buffers: Buffers::default(),
             jobs,
             small,
+            small_turn: Mutex::default(),
             tally: Tally::new(),
             closers: Mutex::default(),
             closed: Condvar::new(),

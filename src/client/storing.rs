@@ -1,7 +1,7 @@
 //! The threads of a download that wait for the disk, so that none that receives has to.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use crossbeam::channel::Receiver;
 use log::{error, info, warn};
@@ -145,7 +145,11 @@ fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
 
 /// Writes one-chunk files, as many at once as have come.
 pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
-    while let Ok(Some(first)) = files.recv() {
+    loop {
+        // Where a batch ends with a wait for the disk, one thread waits while all that comes makes the next batch: two would
+        // wait twice as often, for half as much.
+        let turn = shared.disk.is_durable().then(|| shared.small_turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(Some(first)) = files.recv() else { break };
         let mut members = Vec::new();
         let mut len = 0;
         let mut ended = false;
@@ -173,6 +177,7 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
         let batch: Vec<(RelPath, FileId, &[u8])> = places.collect();
         let mut results = shared.disk.write_small(&batch).into_iter();
         drop(batch);
+        drop(turn);
         for (wanted, file, _) in members {
             match results.by_ref().take(wanted.outs.len()).collect::<Result<Vec<()>, _>>() {
                 Ok(_) => {
@@ -209,7 +214,7 @@ fn report(shared: &Shared, file: FileNo, skipped: bool) {
         seconds,
         skipped,
     });
-    shared.tally.reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(reports);
+    shared.tally.reports.lock().unwrap_or_else(PoisonError::into_inner).extend(reports);
 }
 
 /// Files that are looked at before the driver hears of it.

@@ -90,6 +90,11 @@ impl Disk {
         parent.is_some_and(|p| matches!(self.volume.open_dir(p), Err(Errno::NOENT)))
     }
 
+    /// Whether what is written can be made durable, which takes time; false where files live in memory.
+    pub fn is_durable(&self) -> bool {
+        !self.volume.is_in_memory()
+    }
+
     /// Removes GPB's own directory if nothing is in it any more. For the end of a download: each partial file does it
     /// by itself, small files do not.
     pub fn tidy(&self) {

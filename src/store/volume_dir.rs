@@ -78,6 +78,11 @@ impl Beneath {
         fs::openat2(&self.root, dir, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
     }
 
+    /// Whether files live in memory, so that there is nothing to make durable.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
     /// Makes the names in a directory durable.
     pub(crate) fn sync_dir(&self, dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
         if self.in_memory { Ok(()) } else { fs::fsync(dir) }

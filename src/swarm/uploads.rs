@@ -11,7 +11,7 @@ use crate::limits::{UPLOAD_WAIT, UPLOADS_MAX, UPLOADS_MIN};
 /// after the other, the first is being passed on while the second is sent. (BitTorrent has upload slots for the same
 /// reason; Legout, Urvoy-Keller, Michiardi: *Rarest first and choke algorithms are enough*.) How many are needed to
 /// keep the link busy depends on how fast the peers take them: one more as long as a chunk takes less than
-/// [`CHUNK_TIME`], else one less. A peer that takes much longer than others keeps nobody waiting.
+/// 100 ms, else one less. A peer that takes much longer than others keeps nobody waiting.
 ///
 /// Where not all can be sent to, the next is one of those that wait and have the fewest under way, whichever asks
 /// first, so that nothing stands still until a certain one asks: ten connections on one account (`K`) do not keep the one
