@@ -12,6 +12,7 @@ from pathlib import Path
 import content
 import hashing
 import scale
+import swarm
 import transfer
 from hosts import Unavailable
 from machine import describe
@@ -21,6 +22,7 @@ SCENARIOS = {
     'S1': [transfer.one_big_file],
     'S2': [transfer.many_small_files],
     'S3': [transfer.four_servers],
+    'S4': [swarm.slow_links, swarm.loopback],
     'S8': [hashing.one_big_file, hashing.many_small_files],
     'scale': [scale.large_files, scale.many_entries],
 }
@@ -108,13 +110,13 @@ def parse():
     parser = argparse.ArgumentParser(
         prog='scripts/bench.sh',
         description='Measures GPB beside the programs that one would use instead, on this machine alone, and prints '
-        'tables in Markdown. Programs that are not installed are left out. Root is needed for S3, and measures in '
+        'tables in Markdown. Programs that are not installed are left out. Root is needed for S3 and S4, and measures in '
         'networks that nothing leaves.',
     )
     parser.add_argument(
         'scenario', nargs='*',
-        help='S1 one big file, S2 many small files, S3 four servers, S8 hashing (these are run if none is named); scale: '
-        'up to 1,000,000 files and 1 TiB, one run of each')
+        help='S1 one big file, S2 many small files, S3 four servers, S4 swarms, S8 hashing (these are run if none is named); '
+        'scale: up to 1,000,000 files and 1 TiB, one run of each')
     parser.add_argument('--runs', type=int, help='runs of each program; the median is shown (5)')
     parser.add_argument('--scale', type=float, help='multiplies all sizes (1)')
     parser.add_argument('--quick', action='store_true', help=f'one run and a scale of {QUICK_SCALE}, to see that all works')

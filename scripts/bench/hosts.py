@@ -1,12 +1,13 @@
 """Where programs run: network namespaces where these can be made, else this machine's loopback interface."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 from dataclasses import dataclass, field
 
-from programs import ENVIRONMENT
+from programs import ENVIRONMENT, Failed
 
 
 class Unavailable(Exception):
@@ -24,6 +25,15 @@ class Host:
     def command(self, *argv):
         """The command line that runs there."""
         return [*self.enter, *argv]
+
+    def sent(self):
+        """Bytes that passed the limit of its `eth0`, each frame with its headers. The interface's own counter takes
+        the headers of frames that were handed over together only once."""
+        argv = self.command('tc', '-s', 'qdisc', 'show', 'dev', 'eth0')
+        said = subprocess.run(argv, stdout=subprocess.PIPE, env=ENVIRONMENT, check=False).stdout
+        if found := re.search(rb'Sent (\d+) bytes', said):
+            return int(found[1])
+        raise Failed(f'{self.name} does not tell what it sent')
 
 
 class Namespace:
@@ -85,22 +95,23 @@ class Loopback:
             self._namespace.close()
 
 
-class Lan:
-    """A client and several servers on one bridge; what each server sends is limited, what the client sends is not."""
+class Bridged:
+    """Hosts on one bridge."""
 
-    def __init__(self, servers, server_mbit):
+    def __init__(self):
         if why := why_no_namespaces():
             raise Unavailable(why)
         self._namespaces = []
         try:
             self._bridge = self._namespace()
             self._bridge.sh('ip link add br0 type bridge mcast_snooping 0 forward_delay 0; ip link set br0 up')
-            self.client = self._host('client', 1)
-            limit = f'tc qdisc add dev eth0 root tbf rate {server_mbit}mbit burst 64kb latency 20ms'
-            self.servers = [self._host(f'server{i}', 1 + i, limit) for i in range(1, servers + 1)]
+            self._make_hosts()
         except BaseException:
             self.__exit__()
             raise
+
+    def _make_hosts(self):
+        raise NotImplementedError
 
     def __enter__(self):
         return self
@@ -121,6 +132,34 @@ class Lan:
         )
         namespace.sh(f'ip link set lo up; ip addr add {ip}/24 brd + dev eth0; ip link set eth0 up; {limit}')
         return Host(name, ip, namespace.enter)
+
+
+class Lan(Bridged):
+    """A client and several servers; what each server sends is limited, what the client sends is not."""
+
+    def __init__(self, servers, server_mbit):
+        self._servers, self._server_mbit = servers, server_mbit
+        super().__init__()
+
+    def _make_hosts(self):
+        self.client = self._host('client', 1)
+        limit = f'tc qdisc add dev eth0 root tbf rate {self._server_mbit}mbit burst 64kb latency 20ms'
+        self.servers = [self._host(f'server{i}', 1 + i, limit) for i in range(1, self._servers + 1)]
+
+
+class Swarm(Bridged):
+    """A seeder and leechers; what each host sends is limited, what it receives is not."""
+
+    def __init__(self, seeder_mbit, leechers_mbit):
+        self._seeder_mbit, self._leechers_mbit = seeder_mbit, leechers_mbit
+        super().__init__()
+
+    def _make_hosts(self):
+        self.seeder = self._limited('seeder', 1, self._seeder_mbit)
+        self.leechers = [self._limited(f'leecher{i}', 1 + i, mbit) for i, mbit in enumerate(self._leechers_mbit, 1)]
+
+    def _limited(self, name, number, mbit):
+        return self._host(name, number, f'tc qdisc add dev eth0 root tbf rate {mbit}mbit burst 32kb latency 20ms')
 
 
 def why_no_namespaces():

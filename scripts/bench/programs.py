@@ -61,23 +61,30 @@ class Program:
     def wait(self):
         """Waits for a good end; then `cpu_s` is what it used, children included."""
         if not self._ends_within(TIME_LIMIT_S):
-            raise self._failed(f'not done after {TIME_LIMIT_S} s')
+            raise self.failed(f'not done after {TIME_LIMIT_S} s')
         if self._child.returncode != 0:
-            raise self._failed(f'exit code {self._child.returncode}')
+            raise self.failed(f'exit code {self._child.returncode}')
 
     def wait_line(self, pattern):
         """Waits until it says a line that matches."""
-        wanted = re.compile(pattern.encode(), re.MULTILINE)
-        deadline = time.monotonic() + TIME_LIMIT_S
-        while True:
-            whole_lines = self._said[: self._said.rfind(b'\n') + 1]
-            if match := wanted.search(whole_lines):
-                return [group.decode() for group in match.groups()]
-            ready, _, _ = select.select([self._child.stdout], [], [], max(0, deadline - time.monotonic()))
-            more = os.read(self._child.stdout.fileno(), 65536) if ready else b''
-            if not more:
-                raise self._failed(f'never said `{pattern}`')
-            self._said += more
+        [(_, said)] = wait_lines([self], pattern)
+        return said
+
+    def said_line(self, pattern):
+        """The groups of the first line so far that matches; `None` if none does."""
+        whole_lines = self._said[: self._said.rfind(b'\n') + 1]
+        match = re.search(pattern.encode(), whole_lines, re.MULTILINE)
+        return match and [group.decode() for group in match.groups()]
+
+    def hear(self):
+        """Takes what it says next; whether there was anything."""
+        more = os.read(self.fileno(), 65536)
+        self._said += more
+        return bool(more)
+
+    def fileno(self):
+        """What is readable when it says something, for `select`."""
+        return self._child.stdout.fileno()
 
     def wait_port(self, port):
         """Waits until it listens at a TCP port, seen in the namespace where it runs."""
@@ -87,8 +94,13 @@ class Program:
             if listens.search(read_text(f'/proc/{self.pid}/net/tcp')):
                 return
             if self._ends_within(0.01):
-                raise self._failed('ended')
-        raise self._failed(f'does not listen at {port}')
+                raise self.failed('ended')
+        raise self.failed(f'does not listen at {port}')
+
+    def kill(self):
+        """Ends it and its children without a chance to say goodbye."""
+        signal_group(self.pid, signal.SIGKILL)
+        self._ends_within(STOP_LIMIT_S)
 
     def stop(self):
         """Ends it and its children."""
@@ -117,10 +129,29 @@ class Program:
         self.cpu_s = usage.ru_utime + usage.ru_stime
         return True
 
-    def _failed(self, why):
+    def failed(self, why):
+        """An error that tells what it logged last."""
         with open(self.log, errors='replace') as log:
             last = ' '.join(log.read()[-300:].split())
         return Failed(f'{os.path.basename(self.argv[0])}: {why}: {last or "nothing logged"}')
+
+
+def wait_lines(programs, pattern):
+    """Waits until each of them says a line that matches; for each, when it did and the groups of the line."""
+    deadline = time.monotonic() + TIME_LIMIT_S
+    heard = {}
+    fresh = list(programs)
+    while True:
+        for program in fresh:
+            if (said := program.said_line(pattern)) is not None:
+                heard[program] = (time.monotonic(), said)
+        waiting = [program for program in programs if program not in heard]
+        if not waiting:
+            return [heard[program] for program in programs]
+        fresh, _, _ = select.select(waiting, [], [], max(0, deadline - time.monotonic()))
+        silent = [program for program in fresh if not program.hear()] or ([] if fresh else waiting)
+        if silent:
+            raise silent[0].failed(f'never said `{pattern}`')
 
 
 class MemoryWatch(threading.Thread):

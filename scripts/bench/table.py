@@ -24,7 +24,8 @@ class Table:
         self.failures = {}
 
     def row(self, name, run, cells=(), packages=(), reference=False):
-        """Adds a row that is measured by `run`, unless `packages` would have to be installed for it."""
+        """Adds a row that is measured by `run`, unless `packages` would have to be installed for it. `cells` are the
+        last of the row, or make these from its samples."""
         if packages:
             self._missing[name] = packages
             return
@@ -76,7 +77,7 @@ class Table:
             *compared,
             ' + '.join(f'{side:.2f}' for side in cpu_s[: len(self._sides)]),
             ' + '.join(f'{side:.0f}' for side in memory[: len(self._sides)]),
-            *cells,
+            *(cells(samples) if callable(cells) else cells),
         ])
 
     def _reference_s(self):

@@ -68,6 +68,22 @@ class Gpb(Tool):
         return client.command(self.programs / 'gpb-client', 'get', content.entry, *options)
 
 
+class GpbSwarm(Gpb):
+    """GPB where who fetches also gives, as it does unless told otherwise: told of the seeder alone, it finds the rest."""
+
+    # In the group: bytes that came twice or in vain.
+    says_done = r'^\{"event":"done",.*"wasted":(\d+)'
+
+    def leech(self, host, seeder, hosts, content, dest):
+        """The command line that fetches `content.entry` from the seeder and from who else runs one of `hosts`, says
+        that it is done, and goes on giving."""
+        options = ['--dir', dest, '--state', dest.parent / f'state.{dest.name}', '--seed', '600', '--json']
+        if host.ip.startswith('127.'):
+            options += ['--bind', host.ip]
+        command = [self.programs / 'gpb-client', 'get', content.entry, *options, '--peer', seeder.address]
+        return host.command(*command)
+
+
 class GpbFinds(Gpb):
     """GPB that is told no address."""
 
@@ -182,6 +198,8 @@ class Libtorrent(Tool):
     name = 'libtorrent v2'
     server = 'libtorrent'
     verified = 'SHA-256 tree'
+    says_done = r'^done (\d+)$'
+    port = 6881
 
     def __init__(self):
         self.python = next((p for p in (sys.executable, '/usr/bin/python3') if has_libtorrent(p)), None)
@@ -203,6 +221,11 @@ class Libtorrent(Tool):
     def fetch(self, client, servers, content, dest):
         addresses = [server.address for server in servers]
         return client.command(*self.script('fetch', content, dest, client.ip, *addresses))
+
+    def leech(self, host, seeder, hosts, content, dest):
+        """As that of `GpbSwarm`, but told where all are, which a tracker would tell."""
+        others = [f'{other.ip}:{self.port}' for other in hosts if other is not host]
+        return host.command(*self.script('leech', content, dest, f'{host.ip}:{self.port}', seeder.address, *others))
 
     def script(self, command, content, *args):
         """The command line of the script that makes a program of the library."""

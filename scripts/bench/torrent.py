@@ -1,6 +1,6 @@
 """libtorrent as a program, with settings for a fast local network and nothing that reaches beyond it:
 
-torrent.py create TORRENT PATH | seed TORRENT DIR IP | fetch TORRENT DIR IP PEER...
+torrent.py create TORRENT PATH | seed TORRENT DIR IP | fetch TORRENT DIR IP PEER... | leech TORRENT DIR IP:PORT PEER...
 """
 
 import os
@@ -43,7 +43,7 @@ def create(torrent, path):
 
 def seed(torrent, folder, ip):
     """Checks what is there, then serves it until ended."""
-    session, handle = add(torrent, folder, ip)
+    session, handle = add(torrent, folder, f'{ip}:0')
     while not (handle.status().is_seeding and session.is_listening()):
         session.wait_for_alert(20)
         session.pop_alerts()
@@ -55,7 +55,25 @@ def seed(torrent, folder, ip):
 
 def fetch(torrent, folder, ip, *peers):
     """Fetches all and ends once it is on disk."""
-    session, handle = add(torrent, folder, ip)
+    session, handle = add(torrent, folder, f'{ip}:0')
+    wait_fetched(session, handle, peers)
+    # Saying goodbye takes time and is no part of fetching.
+    os._exit(0)
+
+
+def leech(torrent, folder, listen, *peers):
+    """Fetches all, says how many bytes came in vain, and goes on giving."""
+    session, handle = add(torrent, folder, listen)
+    wait_fetched(session, handle, peers)
+    status = handle.status()
+    print(f'done {status.total_redundant_bytes + status.total_failed_bytes}', flush=True)
+    while True:
+        session.wait_for_alert(60_000)
+        session.pop_alerts()
+
+
+def wait_fetched(session, handle, peers):
+    """Waits until all is on disk."""
     for peer in peers:
         host, port = peer.split(':')
         handle.connect_peer((host, int(port)))
@@ -65,17 +83,16 @@ def fetch(torrent, folder, ip, *peers):
             if isinstance(alert, lt.torrent_finished_alert):
                 handle.flush_cache()
             elif isinstance(alert, lt.cache_flushed_alert) and handle.status().is_seeding:
-                # Saying goodbye takes time and is no part of fetching.
-                os._exit(0)
+                return
             elif isinstance(alert, (lt.torrent_error_alert, lt.file_error_alert)):
                 sys.exit(alert.message())
 
 
-def add(torrent, folder, ip):
+def add(torrent, folder, listen):
     """A session with that one torrent."""
     categories = lt.alert.category_t.status_notification | lt.alert.category_t.storage_notification
     categories |= lt.alert.category_t.error_notification
-    session = lt.session({**SETTINGS, 'listen_interfaces': f'{ip}:0', 'alert_mask': categories})
+    session = lt.session({**SETTINGS, 'listen_interfaces': listen, 'alert_mask': categories})
     what = lt.add_torrent_params()
     what.ti = lt.torrent_info(torrent)
     what.save_path = folder
@@ -83,4 +100,4 @@ def add(torrent, folder, ip):
     return session, session.add_torrent(what)
 
 
-{'create': create, 'seed': seed, 'fetch': fetch}[sys.argv[1]](*sys.argv[2:])
+{'create': create, 'seed': seed, 'fetch': fetch, 'leech': leech}[sys.argv[1]](*sys.argv[2:])

@@ -57,8 +57,9 @@ fn assert_tables(command: &mut Command, wanted: &[(&str, usize)]) {
 fn the_benchmark_measures_every_scenario() {
     let dir = tempfile::tempdir().unwrap();
     let Some(mut command) = bench(dir.path()) else { return };
-    let wanted = [("S1", 1), ("S2", 1), ("S3", 2), ("S8: hash one", 2), ("S8: hash 220", 2)];
-    assert_tables(&mut command, &wanted);
+    let (servers, swarms) = ([("S1", 1), ("S2", 1), ("S3", 2)], [("S4: swarms", 4), ("S4: one", 2)]);
+    let hashing = [("S8: hash one", 2), ("S8: hash 220", 2)];
+    assert_tables(&mut command, &[&servers[..], &swarms, &hashing].concat());
     assert_nothing_left(dir.path());
 }
 
