@@ -200,7 +200,7 @@ impl Driver {
                 true => self.mesh.grow(read, |h| state.backlog(h), now),
                 false => Vec::new(),
             };
-            (grown, self.mesh.review(read, |h| state.useful(h) > 0, now))
+            (grown, self.mesh.review(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
         };
         for (dial, advice) in grown {
             match advice {

@@ -156,6 +156,9 @@ impl Mesh {
     /// Whom to dial now, each with a first connection; they count as connected until [`ended`](Self::ended). Those that
     /// hold something (`holds`) come before those that are to be asked; who of them is left to chance.
     pub fn dial(&mut self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> Vec<Dial> {
+        if self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.locating == 0 {
+            return Vec::new();
+        }
         let (mut first, mut asked) = (Vec::new(), Vec::new());
         for (&peer, known) in &mut self.peers {
             if !known.is_free(now) {
@@ -220,10 +223,13 @@ impl Mesh {
     }
 
     /// Of a full set, whose connection is to be let go for somebody else's, every [`MESH_REVIEW`]: the one that gave least
-    /// since then, if that is much less than others gave. `read` is how many bytes came from a peer in all.
+    /// since then, if that is much less than others gave. Whoever has more than others of what is lacked is kept, however
+    /// little it gives: a thousand may share the first holder. `read` is how many bytes came from a peer in all, `backlog`
+    /// what it could still be asked for.
     pub fn review(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
+        backlog: impl Fn(PeerHandle) -> u64,
         holds: impl Fn(PeerHandle) -> bool,
         now: Instant,
     ) -> Option<PeerHandle> {
@@ -234,18 +240,20 @@ impl Mesh {
         let is_next =
             |(&peer, p): (&PeerHandle, &Peer)| p.is_free(now) && !p.rests(now) && (holds(peer) || p.locate_is_due(now));
         let others_wait = self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.peers.iter().any(is_next);
-        let (mut gains, mut sum) = (Vec::new(), 0);
+        let (mut gains, mut sum, mut lacked) = (Vec::new(), 0, 0);
         for (&peer, known) in self.peers.iter_mut().filter(|(_, p)| p.connections > 0) {
             let came = read(peer);
             let gain = came - std::mem::replace(&mut known.read, came);
-            sum += gain;
+            let has = backlog(peer);
+            (sum, lacked) = (sum + gain, lacked + has);
             // Whoever has just come had no time to give anything.
             if now.saturating_duration_since(known.since) >= MESH_REVIEW && !known.rests(now) {
-                gains.push((gain, next_random(&mut self.random), peer));
+                gains.push((gain, next_random(&mut self.random), peer, has));
             }
         }
-        let &(gain, _, peer) = gains.iter().min()?;
-        if !others_wait || gain * POOR > sum / self.connections as u64 {
+        let all = self.connections as u64;
+        let &(gain, _, peer, _) = gains.iter().filter(|g| g.3 * all <= lacked).min()?;
+        if !others_wait || gain * POOR > sum / all {
             return None;
         }
         if let Some(known) = self.peers.get_mut(&peer) {

@@ -3,13 +3,15 @@
 //! Pure: time and the seed of the random ties are arguments. A picker knows chunks by number only, so it serves the
 //! chunks of one large file as well as a batch of one-chunk files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::content::Bitfield;
 use crate::swarm::picker::bits::Bits;
+use crate::swarm::picker::numbers::NumberMap;
 
 mod bits;
+pub(super) mod numbers;
 mod order;
 
 /// A peer, as small as its owner numbers it.
@@ -59,12 +61,12 @@ pub struct ChunkPicker {
     copies: Vec<u16>,
     /// Where each group of `order` (by number of copies) ends.
     ends: Vec<u32>,
-    in_flight: HashMap<u32, (Asked, Option<Asked>)>,
+    in_flight: NumberMap<u32, (Asked, Option<Asked>)>,
     /// Chunks in flight by when they were asked for last.
     by_age: BTreeSet<(Instant, u32)>,
-    peers: HashMap<PeerHandle, Peer>,
+    peers: NumberMap<PeerHandle, Peer>,
     /// Missing chunks of which complete holders were asked for any one.
-    offers: Vec<Vec<u32>>,
+    offers: Vec<(PeerHandle, Vec<u32>)>,
     /// Whether each peer is asked for one chunk after the other where all are equally rare.
     in_runs: bool,
     have: u32,
@@ -101,9 +103,9 @@ impl ChunkPicker {
             place: (0..len).collect(),
             copies: vec![0; len as usize],
             ends: vec![len],
-            in_flight: HashMap::new(),
+            in_flight: NumberMap::default(),
             by_age: BTreeSet::new(),
-            peers: HashMap::new(),
+            peers: NumberMap::default(),
             offers: Vec::new(),
             in_runs: false,
             have: 0,
@@ -170,6 +172,7 @@ impl ChunkPicker {
     /// Forgets `peer`: what was asked of it alone is missing again.
     pub fn remove_peer(&mut self, peer: PeerHandle) {
         self.release_peer(peer);
+        self.offers.retain(|offer| offer.0 != peer);
         self.forget_holdings(peer);
     }
 
@@ -228,38 +231,59 @@ impl ChunkPicker {
         self.steal(peer, now, Excuse::Slow).or_else(|| self.steal(peer, now, Excuse::Late))
     }
 
-    /// Missing chunks that no partial peer is known to hold, at most `max`: for a complete holder to choose from, so
-    /// that those who ask it at the same time do not get the same. None for other peers, and none while nobody but
-    /// complete holders is known, since then there is nobody to share with.
+    /// Missing chunks, those that the fewest partial peers are known to hold, at most `max`: for a complete holder to
+    /// choose from, so that those who ask it at the same time do not get the same. When its turn comes it knows better
+    /// than this peer now which of them are rare: a holder that many ask may take seconds. Many may begin at the same time
+    /// without knowing of each other, so a holder that is alone is always let choose. None for other peers, and none while
+    /// nobody but several complete holders is known, since then there is nobody to share with.
     ///
     /// The chunks stay missing until [`begin`](Self::begin); [`withdraw`](Self::withdraw) ends the offer.
     pub fn offer(&mut self, peer: PeerHandle, max: usize) -> Vec<u32> {
-        let group = &self.order[..self.ends[0] as usize];
-        let complete = self.peers.values().filter(|p| p.holds.is_none()).count();
-        if group.len() <= self.offers.len() || !self.is_complete(peer) || complete == self.peers.len() {
+        if self.order.len() <= self.offers.len() || !self.is_complete(peer) {
             return Vec::new();
         }
+        let complete = self.complete_holders();
         // The only complete holder gives none twice; several must not be offered the same.
         let alone = complete == 1;
-        let n = if alone { max } else { (group.len() / (2 * complete)).clamp(1, max) };
-        let from = (next_random(&mut self.random) % group.len() as u64) as usize;
-        let around = group[from..].iter().chain(&group[..from]).copied().take(PROBES + 2 * n);
-        let chunks: Vec<u32> = around.filter(|c| alone || !self.is_offered(*c)).take(n).collect();
+        if !alone && complete == self.peers.len() {
+            return Vec::new();
+        }
+        let n = if alone { max } else { (self.order.len() / (2 * complete)).clamp(1, max) };
+        let (mut chunks, mut probes, mut start) = (Vec::new(), PROBES + 2 * n, 0);
+        for &end in &self.ends {
+            let group = &self.order[start as usize..end as usize];
+            start = end;
+            if group.is_empty() {
+                continue;
+            }
+            let from = (next_random(&mut self.random) % group.len() as u64) as usize;
+            let around = group[from..].iter().chain(&group[..from]).copied().take(probes);
+            probes -= group.len().min(probes);
+            chunks.extend(around.filter(|c| alone || !self.is_offered(*c)).take(n - chunks.len()));
+            if chunks.len() == n || probes == 0 {
+                break;
+            }
+        }
         if !chunks.is_empty() {
-            self.offers.push(chunks.clone());
+            self.offers.push((peer, chunks.clone()));
         }
         chunks
     }
 
     /// An [`offer`](Self::offer) has ended.
     pub fn withdraw(&mut self, chunks: &[u32]) {
-        if let Some(at) = self.offers.iter().position(|offer| offer == chunks) {
+        if let Some(at) = self.offers.iter().position(|offer| offer.1 == chunks) {
             self.offers.swap_remove(at);
         }
     }
 
+    /// Number of complete holders.
+    fn complete_holders(&self) -> usize {
+        self.peers.values().filter(|p| p.holds.is_none()).count()
+    }
+
     fn is_offered(&self, chunk: u32) -> bool {
-        self.offers.iter().any(|offer| offer.contains(&chunk))
+        self.offers.iter().any(|offer| offer.1.contains(&chunk))
     }
 
     /// `peer`, which was asked at `since`, is sending `chunk`.
@@ -422,6 +446,10 @@ impl ChunkPicker {
         let state = self.peers.get(&peer)?;
         let wanted = if state.holds.is_none() { self.order.len() as u32 } else { state.wanted };
         if wanted == 0 {
+            return None;
+        }
+        // All that is missing comes from the only complete holder already, whatever it chooses.
+        if state.holds.is_none() && self.order.len() <= self.offers.len() && self.complete_holders() == 1 {
             return None;
         }
         let mut random = self.random;

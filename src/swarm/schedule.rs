@@ -10,6 +10,7 @@ use crate::content::{Bitfield, FileId, Geometry};
 use crate::limits::{
     ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MIN, LOCATE_FILES_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN,
 };
+use crate::swarm::picker::numbers::NumberMap;
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
 
 mod work;
@@ -26,7 +27,7 @@ pub struct Schedule<F> {
     /// Unfinished files that each peer holds something of.
     useful: Vec<u32>,
     /// Peers that come to hold more without a word.
-    growing: HashMap<PeerHandle, Growing>,
+    growing: NumberMap<PeerHandle, Growing>,
     /// One-chunk files that are not written yet; slots of finished and unchecked ones count as had.
     small: ChunkPicker,
     small_files: Vec<FileNo>,
@@ -134,7 +135,7 @@ impl<F: Clone> Schedule<F> {
             files: files.collect(),
             by_key: HashMap::new(),
             useful: Vec::new(),
-            growing: HashMap::new(),
+            growing: NumberMap::default(),
             small,
             small_files,
             small_len: 0,

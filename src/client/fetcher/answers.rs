@@ -301,7 +301,8 @@ impl Fetcher<'_> {
             }
         }
         drop(state);
-        self.shared.wake(false);
+        // Whoever holds something is no longer only asked, so that the next can be.
+        self.shared.wake(true);
         Ok(())
     }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::limits::{PEERS_MAX, RETRY_MAX};
 
 const ALL: fn(PeerHandle) -> bool = |_| true;
+const EQUAL: fn(PeerHandle) -> u64 = |_| 1 << 20;
 const NONE: fn(PeerHandle) -> bool = |_| false;
 
 fn mesh(peers: u16, now: Instant) -> Mesh {
@@ -88,11 +89,11 @@ fn a_full_set_lets_go_of_who_gives_little_for_who_was_not_tried() {
     let chosen = mesh.dial(ALL, now);
     let poor = chosen[5];
     let given = |p: PeerHandle| if p == poor.peer { 1_000 } else { 1_000_000 };
-    assert_eq!(mesh.review(given, ALL, now), None, "not so soon");
+    assert_eq!(mesh.review(given, EQUAL, ALL, now), None, "not so soon");
     now += MESH_REVIEW;
-    assert_eq!(mesh.review(given, ALL, now), Some(poor.peer));
+    assert_eq!(mesh.review(given, EQUAL, ALL, now), Some(poor.peer));
     now += MESH_REVIEW;
-    assert_eq!(mesh.review(|p| given(p) * 2, ALL, now), None, "it is on its way out, the others give alike");
+    assert_eq!(mesh.review(|p| given(p) * 2, EQUAL, ALL, now), None, "it is on its way out, the others give alike");
     mesh.ended(poor, Ending::Idle { lost: false }, (true, true), now, 0.0);
     let next = mesh.dial(ALL, now);
     assert!(next.len() == 1 && next[0].peer != poor.peer && !chosen.contains(&next[0]));
@@ -101,16 +102,28 @@ fn a_full_set_lets_go_of_who_gives_little_for_who_was_not_tried() {
 }
 
 #[test]
+fn who_has_what_nobody_else_has_is_kept_however_little_it_gives() {
+    let mut now = Instant::now();
+    let mut mesh = mesh(DOWNLOAD_CONNECTIONS_MAX as u16 + 1, now);
+    let chosen = mesh.dial(ALL, now);
+    let first = chosen[5].peer;
+    now += MESH_REVIEW;
+    let given = |p: PeerHandle| if p == first { 0 } else { 1_000_000 };
+    let backlog = |p: PeerHandle| if p == first { 1 << 30 } else { 1 << 20 };
+    assert_eq!(mesh.review(given, backlog, ALL, now), None);
+}
+
+#[test]
 fn who_just_came_and_sets_that_are_not_full_are_left_alone() {
     let mut now = Instant::now();
     let mut few = mesh(3, now);
     few.dial(ALL, now);
     now += MESH_REVIEW;
-    assert_eq!(few.review(|p| 1_000_000 * u64::from(p.0), ALL, now), None);
+    assert_eq!(few.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now), None);
     let mut all = mesh(DOWNLOAD_CONNECTIONS_MAX as u16, now);
     all.dial(ALL, now);
     now += MESH_REVIEW;
-    assert_eq!(all.review(|p| 1_000_000 * u64::from(p.0), ALL, now), None, "nobody waits for a place");
+    assert_eq!(all.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now), None, "nobody waits for a place");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The picker under a virtual clock.
 
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 use super::*;
 use crate::content::Geometry;

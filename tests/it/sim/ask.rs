@@ -47,7 +47,7 @@ impl World {
         let holds = |handle: PeerHandle| schedule.useful(handle) > 0;
         let dials = p.mesh.dial(holds, now);
         let read = &p.read;
-        let poor = p.mesh.review(|h| read[h.0 as usize], holds, now);
+        let poor = p.mesh.review(|h| read[h.0 as usize], |h| schedule.backlog(h), holds, now);
         for dial in dials {
             self.dial(peer, dial);
         }
@@ -371,11 +371,14 @@ impl World {
                     self.wake(client);
                 }
             }
-            (Told::Located(some, whole), _) => match (some, whole) {
-                (false, _) => schedule.not_held(0, handle),
-                (true, true) => schedule.set_held(0, handle, Held::Whole),
-                (true, false) => schedule.set_held(0, handle, Held::Partial),
-            },
+            (Told::Located(some, whole), _) => {
+                match (some, whole) {
+                    (false, _) => schedule.not_held(0, handle),
+                    (true, true) => schedule.set_held(0, handle, Held::Whole),
+                    (true, false) => schedule.set_held(0, handle, Held::Partial),
+                }
+                self.drive_now(client);
+            }
             (Told::NotHeld, What::Locate) | (Told::Chunk(..), _) => {}
         }
         self.go_on(conn);

@@ -46,16 +46,23 @@ impl World {
     }
 
     pub(super) fn sent(&mut self, peer: u32, conn: u32, generation: u32, len: u32) {
+        let now_ns = self.now_ns();
         self.peers[peer as usize].is_sending = false;
         if self.is_current(conn, generation) {
             let late = self.config.loss > 0.0 && self.rng.unit() < self.config.loss;
             let wait = self.config.delay + if late { RETRANSMISSION } else { Duration::ZERO };
-            let arrives = self.now_ns() + wait.as_nanos() as u64;
             let c = &mut self.conns[conn as usize];
-            // What follows is not delivered before it.
-            c.held_up_ns = c.held_up_ns.max(arrives);
-            let (at, all_sent) = (c.held_up_ns, c.out == 0);
-            self.at(at, Event::Arrived(conn, generation, len));
+            let client = &mut self.peers[c.client as usize];
+            // What follows on the connection is not delivered before it; what comes on others is.
+            let arrives = (now_ns + wait.as_nanos() as u64).max(c.held_up_ns);
+            let begins = arrives.max(client.receives_until_ns);
+            let at = begins + time(len.into(), client.down).as_nanos() as u64;
+            if !late && arrives > c.held_up_ns {
+                client.receives_until_ns = at;
+            }
+            c.held_up_ns = arrives;
+            let all_sent = c.out == 0;
+            self.at(at, Event::Received(conn, generation, len));
             if all_sent {
                 self.all_sent(conn);
             }
@@ -64,41 +71,16 @@ impl World {
         self.transmit(peer);
     }
 
-    pub(super) fn arrived(&mut self, conn: u32, len: u32) {
-        let c = &self.conns[conn as usize];
-        let (client, generation) = (c.client, c.generation);
-        self.peers[client as usize].receiving.push_back((conn, generation, len));
-        self.take_in(client);
-    }
-
-    fn take_in(&mut self, peer: u32) {
-        let host = &mut self.peers[peer as usize];
-        if host.is_receiving {
+    pub(super) fn received(&mut self, conn: u32, len: u32) {
+        let c = &mut self.conns[conn as usize];
+        if self.peers[c.client as usize].frozen {
             return;
         }
-        while let Some((conn, generation, len)) = host.receiving.pop_front() {
-            let c = &self.conns[conn as usize];
-            if c.generation == generation && c.state == State::Open {
-                host.is_receiving = true;
-                let took = time(len.into(), host.down);
-                self.after(took, Event::Received(peer, conn, generation, len));
-                return;
-            }
-        }
-    }
-
-    pub(super) fn received(&mut self, peer: u32, conn: u32, generation: u32, len: u32) {
-        let host = &mut self.peers[peer as usize];
-        host.is_receiving = false;
-        if self.is_current(conn, generation) {
-            let c = &mut self.conns[conn as usize];
-            c.unacknowledged -= 1;
-            let server = c.server;
-            self.queue(conn);
-            self.transmit(server);
-            self.take_answer(conn, len.into());
-        }
-        self.take_in(peer);
+        c.unacknowledged -= 1;
+        let server = c.server;
+        self.queue(conn);
+        self.transmit(server);
+        self.take_answer(conn, len.into());
     }
 }
 

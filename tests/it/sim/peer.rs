@@ -32,8 +32,8 @@ pub(super) struct Peer {
     /// Connections with something to send, in turn.
     pub(super) sending: VecDeque<u32>,
     pub(super) is_sending: bool,
-    pub(super) receiving: VecDeque<(u32, u32, u32)>,
-    pub(super) is_receiving: bool,
+    /// Until when its downlink is taken.
+    pub(super) receives_until_ns: u64,
 
     pub(super) queue: FairQueue<u32>,
     pub(super) waiting: usize,
@@ -183,8 +183,7 @@ impl Peer {
             frozen: false,
             sending: VecDeque::new(),
             is_sending: false,
-            receiving: VecDeque::new(),
-            is_receiving: false,
+            receives_until_ns: 0,
             queue: FairQueue::new(),
             waiting: 0,
             uploads: Uploads::default(),

@@ -47,10 +47,8 @@ pub(super) enum Event {
     Requested(u32, u32),
     /// A block has left the uplink of a host.
     Sent(u32, u32, u32, u32),
-    /// A block has come to the downlink of a host.
-    Arrived(u32, u32, u32),
     /// A block is received.
-    Received(u32, u32, u32, u32),
+    Received(u32, u32, u32),
     /// Somebody waits for an upload to begin.
     Retry(u32),
     Announce(u32),
@@ -143,8 +141,7 @@ impl World {
             Event::Broken(conn, of) if self.is_current(conn, of) => self.broken(conn),
             Event::Requested(conn, of) if self.is_current(conn, of) => self.requested(conn),
             Event::Sent(peer, conn, of, len) => self.sent(peer, conn, of, len),
-            Event::Arrived(conn, of, len) if self.is_current(conn, of) => self.arrived(conn, len),
-            Event::Received(peer, conn, of, len) => self.received(peer, conn, of, len),
+            Event::Received(conn, of, len) if self.is_current(conn, of) => self.received(conn, len),
             Event::Retry(peer) => self.retry(peer),
             Event::Announce(peer) => self.announce(peer),
             _ => {}
