@@ -91,6 +91,6 @@ fn time(len: u64, rate: u64) -> Duration {
 /// Longest block.
 const BLOCK_LEN: u64 = 64 << 10;
 /// Blocks of a connection that are sent before the first of them is received.
-const BLOCKS_ON_THE_WAY: u32 = 2;
+const BLOCKS_ON_THE_WAY: u32 = 4;
 /// What a lost block costs.
 const RETRANSMISSION: Duration = Duration::from_millis(200);

@@ -7,7 +7,7 @@
 //!
 //! What is left out, and why it does not change the picture:
 //! * A host's uplink sends blocks of at most 64 KiB, one connection after the other; its downlink takes them in the order
-//!   in which they come. A sender has at most two blocks of a connection on the way, as TCP on a full link. Requests take
+//!   in which they come. A sender has at most four blocks of a connection on the way, as TCP on a full link. Requests take
 //!   the delay of the path, but no bandwidth; all answers do. Headers of TCP/IP and TLS records of bodies are not counted.
 //! * A lost block comes late by the time of a retransmission, and holds up what follows on its connection.
 //! * Hashing and disks take no time. TLS and `Hello` take three round trips and the bytes in [`ask`].
