@@ -18,6 +18,8 @@ pub struct FoundFile {
     pub id: FileId,
     /// Who offers it under that name, sorted. Files with the same holders share this.
     pub holders: Arc<[PeerKey]>,
+    /// Whether one of them shares it, rather than having fetched it itself.
+    pub shared: bool,
 }
 
 /// What was found so far: by name and content, who offers it. There may be millions, so nothing is kept twice.
@@ -28,8 +30,8 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Takes in what one peer listed. What cannot be is left out, and what is over the bound of any catalogue.
-    pub(crate) fn add(&mut self, peer: PeerKey, mut listed: Vec<Listed>) {
+    /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be is left out, and what is over the bound of any catalogue.
+    pub(crate) fn add(&mut self, peer: PeerKey, shared: bool, mut listed: Vec<Listed>) {
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.
         listed.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
@@ -42,9 +44,12 @@ impl Findings {
                 at += 1;
             }
             match self.files.get_mut(at) {
-                Some(file) if file.path == path && file.id == id => sets.join(&mut file.holders),
+                Some(file) if file.path == path && file.id == id => {
+                    sets.join(&mut file.holders);
+                    file.shared |= shared;
+                }
                 _ if known + fresh.len() >= CATALOGUE_ENTRIES_MAX => {}
-                _ => fresh.push(FoundFile { path, id, holders: alone.clone() }),
+                _ => fresh.push(FoundFile { path, id, holders: alone.clone(), shared }),
             }
         }
         if self.files.is_empty() {
@@ -169,9 +174,9 @@ mod tests {
     #[test]
     fn what_several_list_is_brought_together() {
         let mut f = Findings::default();
-        f.add(peer(2), vec![listed("b", 1), listed("d", 1), listed("b", 1), listed("a", 1)]);
-        f.add(peer(1), vec![listed("a", 1), listed("b", 0x80), listed("c", 1), listed("d", 1)]);
-        f.add(peer(1), vec![listed("a", 1)]);
+        f.add(peer(2), true, vec![listed("b", 1), listed("d", 1), listed("b", 1), listed("a", 1)]);
+        f.add(peer(1), true, vec![listed("a", 1), listed("b", 0x80), listed("c", 1), listed("d", 1)]);
+        f.add(peer(1), true, vec![listed("a", 1)]);
         let all =
             [("a", 1, vec![1, 2]), ("b", 1, vec![2]), ("b", 0x80, vec![1]), ("c", 1, vec![1]), ("d", 1, vec![1, 2])];
         assert_eq!(shown(&f), all);

@@ -39,7 +39,7 @@ pub fn resolve(
     let begin = Instant::now();
     let tally = survey(ctx, pool, crew, lister(texts, ctx.timeout), |tally, news| {
         if let Some((record, listed)) = news {
-            findings.add((record.peer, record.instance), listed);
+            findings.add((record.peer, record.instance), listed.shared, listed.files);
             certainty = assess(&wanted, &findings);
         }
         end(&certainty, tally, begin, ctx.timeout)
@@ -129,9 +129,18 @@ fn one_content(files: &[FoundFile], found: Vec<u32>) -> Choice {
     if found.iter().all(|&at| id(at) == id(first)) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
 }
 
-/// Any number of files, but each name has one content. `found` is sorted by path.
-fn one_content_a_path(files: &[FoundFile], found: Vec<u32>) -> Choice {
+/// Any number of files, but each name has one content. `found` is sorted by path. What is shared under a name beats
+/// what was only fetched under it: that may be what was shared before.
+fn one_content_a_path(files: &[FoundFile], mut found: Vec<u32>) -> Choice {
     let same_path = |&a: &u32, &b: &u32| files[a as usize].path == files[b as usize].path;
+    if found.windows(2).any(|pair| same_path(&pair[0], &pair[1])) {
+        let shared = |&at: &u32| files[at as usize].shared;
+        let standing = found.chunk_by(same_path).flat_map(|twins| {
+            let any = twins.iter().any(shared);
+            twins.iter().copied().filter(move |at| !any || shared(at))
+        });
+        found = standing.collect();
+    }
     let twins: Vec<u32> = found.chunk_by(same_path).filter(|twins| twins.len() > 1).flatten().copied().collect();
     match (found.is_empty(), twins.is_empty()) {
         (true, _) => Choice::Nothing,
@@ -174,7 +183,7 @@ fn collect(
 
 fn ambiguous(text: &str, found: &[u32], findings: &Findings) -> FetchError {
     let candidates = found.iter().map(|&at| {
-        let FoundFile { path, id, holders } = &findings.files()[at as usize];
+        let FoundFile { path, id, holders, .. } = &findings.files()[at as usize];
         let holders: BTreeSet<PeerId> = holders.iter().map(|h| h.0).collect();
         Candidate { path: path.clone(), id: *id, holders: holders.into_iter().collect() }
     });
@@ -192,9 +201,15 @@ mod tests {
     }
 
     fn found(all: &[(u8, &str, FileId)]) -> Findings {
+        found_with(all, &[])
+    }
+
+    fn found_with(shared: &[(u8, &str, FileId)], fetched: &[(u8, &str, FileId)]) -> Findings {
         let mut f = Findings::default();
-        for &(peer, path, id) in all {
-            f.add((PeerId([peer; 32]), 1), vec![Listed { path: RelPath::new(path).unwrap(), id }]);
+        for (all, shared) in [(shared, true), (fetched, false)] {
+            for &(peer, path, id) in all {
+                f.add((PeerId([peer; 32]), 1), shared, vec![Listed { path: RelPath::new(path).unwrap(), id }]);
+            }
         }
         f
     }
@@ -227,6 +242,24 @@ mod tests {
         }
         assert_eq!(get(&["d/y"], &f).unwrap().len(), 1);
         assert_eq!(get(&["01".repeat(32).as_str()], &f).unwrap(), [("d/x".into(), id(1, 1), 1)]);
+    }
+
+    #[test]
+    fn what_is_shared_under_a_name_beats_what_was_fetched_under_it() {
+        let (new, old, older) = (id(1, 1), id(2, 2), id(3, 3));
+        for pattern in ["d/x", "d", "d/*"] {
+            let f = found_with(&[(1, "d/x", new)], &[(2, "d/x", old), (3, "d/x", new), (4, "d/y", old)]);
+            let got = get(&[pattern], &f).unwrap();
+            assert_eq!(got[0], ("d/x".into(), new, 2), "who fetched the same is a holder too");
+            assert_eq!(got.len(), if pattern == "d/x" { 1 } else { 2 });
+            let f = found_with(&[], &[(2, "d/x", old), (3, "d/x", older)]);
+            assert!(matches!(get(&[pattern], &f), Err(FetchError::Ambiguous { .. })), "nobody knows which is meant");
+            let f = found_with(&[(1, "d/x", new), (5, "d/x", older)], &[(2, "d/x", old)]);
+            let Err(FetchError::Ambiguous { candidates, .. }) = get(&[pattern], &f) else { panic!("{pattern}") };
+            assert_eq!(candidates.len(), 2);
+        }
+        let f = found_with(&[(1, "x", new)], &[(2, "x", old)]);
+        assert_eq!(get(&["02".repeat(32).as_str()], &f).unwrap(), [("x".into(), old, 1)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::client::{FetchError, FileReport};
 use crate::content::{Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
-use crate::store::{PartialFile, Shelved, stamp_of};
+use crate::store::{PartialFile, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
 
@@ -98,7 +98,7 @@ fn open(shared: &Shared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, pee
             }
             shared.tally.there.fetch_add(there, Ordering::Relaxed);
             if let Some(shelf) = &shared.ctx.shelf {
-                shelf.put(id, Shelved::Partial(open.clone()));
+                shelf.put_partial(open.clone());
             }
             if shared.state().opened(file, open.clone(), &have) {
                 finish(shared, file, &open);
@@ -133,8 +133,11 @@ fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
     let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), shelf.reader(dir)?)));
     match found {
         Ok((stamp, reader)) => {
+            // Others ask by the names that they know: where it was put aside is this node's own affair.
+            let own_name = wanted.outs.contains(&wanted.path);
+            let names = if own_name { &wanted.outs[..] } else { std::slice::from_ref(&wanted.path) };
             let entry = Entry { path, id: wanted.id, stamp };
-            shelf.put(wanted.id, Shelved::Whole(entry, manifest, reader));
+            shelf.put_whole(names, entry, manifest, reader);
         }
         Err(e) => {
             warn!("cannot serve what was fetched path={path} error=\"{e}\"");

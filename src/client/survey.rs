@@ -84,7 +84,7 @@ pub fn list(
     let begin = Instant::now();
     survey(ctx, pool, crew, lister(patterns, wait), |tally, news| {
         if let Some((record, listed)) = news {
-            findings.add((record.peer, record.instance), listed);
+            findings.add((record.peer, record.instance), listed.shared, listed.files);
         }
         tally.listing_end(begin, wait)
     })?
@@ -257,12 +257,19 @@ fn ask_once<T>(
     answer
 }
 
+/// What one peer listed.
+pub(crate) struct Offer {
+    /// It shares a directory; otherwise this is what it has fetched.
+    pub(crate) shared: bool,
+    pub(crate) files: Vec<Listed>,
+}
+
 /// Asks for everything that one of `patterns` means. Whoever says nothing for `timeout`, or [`HANDSHAKE_TIMEOUT`] if
 /// that is less, does not answer.
 pub(crate) fn lister(
     patterns: &[String],
     timeout: Duration,
-) -> impl Fn(&mut Session) -> Result<Vec<Listed>, AskError> + Clone + use<> {
+) -> impl Fn(&mut Session) -> Result<Offer, AskError> + Clone + use<> {
     let patience = timeout.min(HANDSHAKE_TIMEOUT);
     let patterns: Arc<[String]> = match patterns {
         [] => [String::new()].into(),
@@ -292,7 +299,7 @@ pub(crate) fn lister(
                 }
             }
         }
-        Ok(all)
+        Ok(Offer { shared: session.welcome.revision > 0, files: all })
     }
 }
 

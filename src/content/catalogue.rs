@@ -69,8 +69,8 @@ pub struct Catalogue {
 impl Catalogue {
     /// Makes a snapshot. Entries come in any order; of several with one path the last stays.
     ///
-    /// `revision` grows with every snapshot that differs from the one before; 0 is for the empty catalogue before
-    /// the first scan.
+    /// `revision` grows with every snapshot of a directory that differs from the one before; 0 is for the empty
+    /// catalogue before the first scan, and for what was only fetched.
     pub fn new(revision: u64, entries: Vec<Entry>) -> Self {
         let changes = entries.into_iter().map(|entry| (entry.path.clone(), Some(entry))).collect();
         Catalogue::default().changed(revision, &changes)

@@ -48,7 +48,7 @@ pub struct Config {
 pub enum Share {
     /// Nothing: the node does not listen.
     Nothing,
-    /// What it fetches, while it fetches it and afterwards; nothing else of the directory.
+    /// What it fetches, while it fetches it and afterwards; nothing else of the directory. What is whole is listed.
     Fetched,
     /// The whole directory, kept true as files come, change and go.
     Directory,

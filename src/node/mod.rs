@@ -267,9 +267,13 @@ impl Node {
         &self.addrs
     }
 
-    /// What it offers now. Does not block.
+    /// What it offers now: its directory with [`Share::Directory`], with [`Share::Fetched`] what it has fetched. Does not
+    /// block.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.get()
+        match (&self.sharer, &self.asker.ctx.shelf) {
+            (None, Some(shelf)) => shelf.catalogue(),
+            _ => self.catalogue.get(),
+        }
     }
 
     /// Waits until all files found at the start are hashed, at most for `timeout`: how many there are, and their bytes.

@@ -74,7 +74,8 @@ pub(crate) struct Sources {
 
 impl Content for Sources {
     fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.get()
+        // Without a directory to share, what was fetched is all that there is to offer.
+        if self.index.is_some() { self.catalogue.get() } else { self.shelf.catalogue() }
     }
 
     fn held(&self, id: &FileId) -> Held {
@@ -122,7 +123,11 @@ impl Content for Sources {
             }
         }
         match self.shelf.get(id) {
-            Some(Shelved::Whole(entry, _, reader)) => open_entry(&reader, &entry, span),
+            Some(Shelved::Whole(entry, _, reader)) => open_entry(&reader, &entry, span).inspect_err(|why| {
+                if *why == Absent::Gone {
+                    self.shelf.remove(id);
+                }
+            }),
             Some(Shelved::Partial(file)) if file.has(index) => {
                 Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
             }

@@ -1,18 +1,20 @@
 //! What a download has to give while it runs and after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use crate::content::{Entry, FileId, Manifest};
-use crate::limits::SHELF_FILES_MAX;
+use crate::content::{Catalogue, Entry, FileId, Manifest, RelPath};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, SHELF_FILES_MAX};
 use crate::store::{PartialFile, Reader};
 
 /// Files of downloads of this node, by identity; what the server may give of them.
 #[derive(Debug, Default)]
 pub struct Shelf {
     files: RwLock<HashMap<FileId, Shelved>>,
+    /// Written only by who has `files` locked, so that both tell the same.
+    listed: Mutex<ListedFiles>,
     /// One for each directory that whole files lie in, while there are any: it keeps files open.
     readers: Mutex<HashMap<PathBuf, Weak<Reader>>>,
 }
@@ -26,23 +28,37 @@ pub enum Shelved {
     Whole(Entry, Arc<Manifest>, Arc<Reader>),
 }
 
+/// The names of whole files.
+#[derive(Debug, Default)]
+struct ListedFiles {
+    snapshot: Arc<Catalogue>,
+    /// What came and went since. A snapshot takes time in proportion to its length, so it is made when it is asked for.
+    changes: BTreeMap<RelPath, Option<Entry>>,
+}
+
 impl Shelf {
     /// An empty shelf.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts a file there, or replaces its state. A shelf of [`SHELF_FILES_MAX`] takes no further whole file: it holds
-    /// many already, and those that matter most, the large ones, came as partial ones.
-    pub fn put(&self, id: FileId, what: Shelved) {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let full = files.len() >= SHELF_FILES_MAX && matches!(what, Shelved::Whole(..));
-        if !full || files.contains_key(&id) {
-            let old = files.insert(id, what);
-            drop(files);
-            // The last owner of a partial file journals it, which is I/O.
-            drop(old);
-        }
+    /// Puts a file there that is being downloaded.
+    pub fn put_partial(&self, file: Arc<PartialFile>) {
+        let id = file.manifest().id();
+        self.replace(id, Some(Shelved::Partial(file)), &[]);
+    }
+
+    /// Puts a whole file there, or replaces what was there of it, and lists it under `names`. A shelf of
+    /// [`SHELF_FILES_MAX`] takes no further one: it holds many already, and those that matter most, the large ones, came
+    /// as partial ones.
+    pub fn put_whole(&self, names: &[RelPath], entry: Entry, manifest: Arc<Manifest>, reader: Arc<Reader>) {
+        self.replace(entry.id, Some(Shelved::Whole(entry, manifest, reader)), names);
+    }
+
+    /// What is whole here, by the names under which others know it; its revision is always 0. A partial file is in it
+    /// under no name.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).fresh()
     }
 
     /// Reads what downloads put into the directory `dir`; the same reader for as long as a file of it is here.
@@ -62,8 +78,7 @@ impl Shelf {
 
     /// Takes a file away.
     pub fn remove(&self, id: &FileId) {
-        let old = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        drop(old);
+        self.replace(*id, None, &[]);
     }
 
     /// The file of that identity.
@@ -80,19 +95,79 @@ impl Shelf {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    fn replace(&self, id: FileId, what: Option<Shelved>, names: &[RelPath]) {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let full = files.len() >= SHELF_FILES_MAX && matches!(what, Some(Shelved::Whole(..)));
+        if full && !files.contains_key(&id) {
+            return;
+        }
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Shelved::Whole(..)) = files.get(&id) {
+            listed.remove(&id);
+        }
+        if let Some(Shelved::Whole(entry, ..)) = &what {
+            listed.add(names, entry);
+        }
+        drop(listed);
+        let old = match what {
+            Some(what) => files.insert(id, what),
+            None => files.remove(&id),
+        };
+        drop(files);
+        // The last owner of a partial file journals it, which is I/O.
+        drop(old);
+    }
+}
+
+impl ListedFiles {
+    fn add(&mut self, names: &[RelPath], entry: &Entry) {
+        // One content may have any number of names.
+        let room = CATALOGUE_ENTRIES_MAX.saturating_sub(self.snapshot.len() + self.changes.len());
+        for name in names.iter().take(room) {
+            self.changes.insert(name.clone(), Some(Entry { path: name.clone(), ..entry.clone() }));
+        }
+    }
+
+    fn remove(&mut self, id: &FileId) {
+        for entry in self.fresh().find(id) {
+            self.changes.insert(entry.to_entry().path, None);
+        }
+    }
+
+    fn fresh(&mut self) -> Arc<Catalogue> {
+        if !self.changes.is_empty() {
+            self.snapshot = Arc::new(self.snapshot.changed(0, &std::mem::take(&mut self.changes)));
+        }
+        self.snapshot.clone()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, RelPath, Root, Stamp};
+    use crate::content::{Digest, Root, Stamp};
+    use crate::store::Disk;
 
-    fn whole(n: usize, reader: &Arc<Reader>) -> (FileId, Shelved) {
+    fn name(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    fn id(n: usize) -> FileId {
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&n.to_le_bytes());
-        let id = FileId { root: Root(Digest(digest)), len: 9 };
-        let entry = Entry { path: RelPath::new(&format!("f{n}")).unwrap(), id, stamp: Stamp::default() };
-        (id, Shelved::Whole(entry, Arc::new(Manifest::new(id, Vec::new()).unwrap()), reader.clone()))
+        FileId { root: Root(Digest(digest)), len: 9 }
+    }
+
+    /// Puts file `n` there, which lies in `f<n>`.
+    fn put(shelf: &Shelf, n: usize, names: &[&str], reader: &Arc<Reader>) {
+        let entry = Entry { path: name(&format!("f{n}")), id: id(n), stamp: Stamp::default() };
+        let names: Vec<RelPath> = names.iter().map(|n| name(n)).collect();
+        shelf.put_whole(&names, entry, Arc::new(Manifest::new(id(n), Vec::new()).unwrap()), reader.clone());
+    }
+
+    fn listed(shelf: &Shelf) -> Vec<(String, FileId)> {
+        shelf.catalogue().iter().map(|e| (e.path.to_string(), e.id)).collect()
     }
 
     fn reader() -> Arc<Reader> {
@@ -113,27 +188,54 @@ mod tests {
     #[test]
     fn what_is_put_is_found_until_it_is_removed() {
         let (shelf, reader) = (Shelf::new(), reader());
-        let (id, what) = whole(1, &reader);
-        assert!(shelf.get(&id).is_none() && shelf.is_empty());
-        shelf.put(id, what);
-        assert!(matches!(shelf.get(&id), Some(Shelved::Whole(e, ..)) if e.id == id));
-        assert!(shelf.get(&FileId { len: 10, ..id }).is_none(), "the length belongs to the identity");
-        shelf.remove(&id);
-        assert!(shelf.get(&id).is_none());
+        assert!(shelf.get(&id(1)).is_none() && shelf.is_empty());
+        put(&shelf, 1, &["x"], &reader);
+        assert!(matches!(shelf.get(&id(1)), Some(Shelved::Whole(e, ..)) if e.path == name("f1")));
+        assert!(shelf.get(&FileId { len: 10, ..id(1) }).is_none(), "the length belongs to the identity");
+        shelf.remove(&id(1));
+        assert!(shelf.get(&id(1)).is_none());
+    }
+
+    #[test]
+    fn whole_files_are_listed_by_their_names() {
+        let (shelf, reader) = (Shelf::new(), reader());
+        put(&shelf, 1, &["d/b", "a"], &reader);
+        put(&shelf, 2, &["c"], &reader);
+        let all = [("a".into(), id(1)), ("c".into(), id(2)), ("d/b".into(), id(1))];
+        assert_eq!((listed(&shelf), shelf.catalogue().revision()), (all.to_vec(), 0));
+        shelf.remove(&id(1));
+        assert_eq!(listed(&shelf), [("c".into(), id(2))]);
+        // Fetched once more under another name, and a name with another content.
+        put(&shelf, 2, &["e"], &reader);
+        put(&shelf, 3, &["e"], &reader);
+        assert_eq!(listed(&shelf), [("e".into(), id(3))]);
+        shelf.remove(&id(2));
+        assert_eq!(listed(&shelf), [("e".into(), id(3))], "the name is not that of the removed file any more");
+    }
+
+    #[test]
+    fn a_partial_file_is_held_but_not_listed() {
+        let (tmp, shelf) = (tempfile::tempdir().unwrap(), Shelf::new());
+        let manifest = Arc::new(Manifest::new(id(1), Vec::new()).unwrap());
+        let file = Disk::open(tmp.path(), false).unwrap().partial(manifest).unwrap();
+        shelf.put_partial(file.clone());
+        assert!(matches!(shelf.get(&file.manifest().id()), Some(Shelved::Partial(_))) && listed(&shelf).is_empty());
+        let entry = Entry { path: name("f"), id: file.manifest().id(), stamp: Stamp::default() };
+        shelf.put_whole(&[name("x")], entry, file.manifest().clone(), reader());
+        assert_eq!(listed(&shelf).len(), 1);
+        shelf.put_partial(file);
+        assert!(listed(&shelf).is_empty(), "it is fetched once more");
     }
 
     #[test]
     fn it_is_bounded() {
         let (shelf, reader) = (Shelf::new(), reader());
         for n in 0..SHELF_FILES_MAX + 3 {
-            let (id, what) = whole(n, &reader);
-            shelf.put(id, what);
+            put(&shelf, n, &[&format!("f{n}")], &reader);
         }
-        assert_eq!(shelf.len(), SHELF_FILES_MAX);
-        let (id, what) = whole(0, &reader);
-        shelf.put(id, what);
-        assert!(shelf.get(&id).is_some());
-        let (id, _) = whole(SHELF_FILES_MAX + 1, &reader);
-        assert!(shelf.get(&id).is_none());
+        assert_eq!((shelf.len(), shelf.catalogue().len()), (SHELF_FILES_MAX, SHELF_FILES_MAX));
+        put(&shelf, 0, &["f0"], &reader);
+        assert!(shelf.get(&id(0)).is_some());
+        assert!(shelf.get(&id(SHELF_FILES_MAX + 1)).is_none());
     }
 }

@@ -49,3 +49,51 @@ fn what_was_fetched_to_elsewhere_is_served_when_it_is_whole() {
     assert!(given > 2_000_000, "{report:?}");
     assert!(std::fs::read(&out).unwrap() == bytes);
 }
+
+#[test]
+fn what_was_fetched_is_listed_when_it_is_whole() {
+    let tmp = tempfile::tempdir().unwrap();
+    let bytes = content(3_000_000);
+    for dir in ["source/d", "middle", "last", "late"] {
+        std::fs::create_dir_all(tmp.path().join(dir)).unwrap();
+    }
+    std::fs::write(tmp.path().join("source/d/large"), &bytes).unwrap();
+    std::fs::write(tmp.path().join("source/d/copy"), &bytes).unwrap();
+    let start = |limit| builder(tmp.path(), "source").share(Share::Directory).upload_limit(limit).start().unwrap();
+    let source = start(1_500_000);
+    assert_eq!(source.wait_ready(WAIT), Some((2, 6_000_000)));
+
+    let middle = builder(tmp.path(), "middle").peer(addr(&source)).start().unwrap();
+    let fetch = middle.fetch(&["d"]).unwrap();
+    while fetch.progress().bytes_done == 0 {
+        assert!(!fetch.wait_for(Duration::from_millis(5)), "it ended before it was looked at");
+    }
+    let holders = |node: &Node| -> Vec<_> {
+        let found = node.list::<&str>(&[], Duration::from_secs(5)).unwrap();
+        found.iter().map(|f| (f.path.to_string(), f.holders.len(), f.shared)).collect()
+    };
+    let of = |count, shared| [("d/copy".to_string(), count, shared), ("d/large".to_string(), count, shared)];
+    let last = builder(tmp.path(), "last").peer(addr(&source)).peer(addr(&middle)).start().unwrap();
+    assert_eq!(holders(&last), of(1, true), "what is only partly there is not listed");
+    assert!(middle.catalogue().is_empty());
+
+    fetch.wait().unwrap();
+    assert_eq!(holders(&last), of(2, true));
+    assert_eq!(middle.catalogue().len(), 2);
+    drop((last, source));
+
+    let last = builder(tmp.path(), "last").peer(addr(&middle)).start().unwrap();
+    assert_eq!(holders(&last), of(1, false));
+    let root = middle.catalogue().get("d/large").unwrap().id.root.to_string();
+    for (what, path) in [("d/copy", "d/copy"), (&root, "d/copy"), ("d", "d/large")] {
+        last.fetch(&[what]).unwrap().wait().unwrap();
+        assert!(std::fs::read(tmp.path().join("last").join(path)).unwrap() == bytes, "{what}");
+    }
+    drop(last);
+
+    // It is withdrawn when the first one to ask finds it changed.
+    std::fs::write(tmp.path().join("middle/d/copy"), b"other").unwrap();
+    let late = builder(tmp.path(), "late").peer(addr(&middle)).timeout(Duration::from_secs(1)).start().unwrap();
+    assert!(late.fetch(&["d/large"]).unwrap().wait().is_err());
+    assert!(middle.catalogue().is_empty());
+}

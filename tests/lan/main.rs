@@ -18,4 +18,5 @@ mod group;
 mod hostile;
 mod process;
 mod rates;
+mod swarm;
 mod trust;

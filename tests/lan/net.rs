@@ -183,10 +183,19 @@ impl Host {
 
     /// Bytes that `eth0` (or `lo`, on a host without a network) has received.
     pub fn received(&self) -> u64 {
+        self.counter(0)
+    }
+
+    /// Bytes that it has sent, likewise.
+    pub fn sent(&self) -> u64 {
+        self.counter(8)
+    }
+
+    fn counter(&self, column: usize) -> u64 {
         let dev = if self.port.is_empty() { "lo:" } else { "eth0:" };
         let text = std::fs::read_to_string(format!("/proc/{}/net/dev", self.namespace.holder.id())).unwrap();
         let line = text.lines().find_map(|l| l.trim().strip_prefix(dev)).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+        line.split_whitespace().nth(column).unwrap().parse().unwrap()
     }
 
     /// Waits until `bytes` more than `since` have been received.
