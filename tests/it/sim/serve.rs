@@ -67,16 +67,17 @@ impl World {
     /// Lets those who wait for an upload begin, as many as may.
     fn serve_waiting(&mut self, peer: u32) {
         let now = self.now();
-        loop {
+        // Sessions ask each for itself, so one whose turn it is not does not keep the others from asking.
+        let mut refused = Vec::new();
+        while refused.len() < ASK_MAX {
             let host = &mut self.peers[peer as usize];
             if host.waiting == 0 || host.frozen || !host.here || !host.queue.has_next() {
-                return;
+                break;
             }
-            let Some((key, conn)) = host.queue.pop() else { return };
+            let Some((key, conn)) = host.queue.pop() else { break };
             let Some(upload) = host.uploads.begin(key, now) else {
-                host.queue.push(key, conn);
-                host.queue.done(key, 0);
-                return;
+                refused.push((key, conn));
+                continue;
             };
             host.waiting -= 1;
             host.queue.done(key, TURN_COST + self.geometry.chunk_len());
@@ -88,6 +89,11 @@ impl World {
             c.is_waiting = false;
             c.upload = Some(upload);
             self.serve(conn as u32, false);
+        }
+        let queue = &mut self.peers[peer as usize].queue;
+        for (key, conn) in refused {
+            queue.push(key, conn);
+            queue.done(key, 0);
         }
     }
 
@@ -209,3 +215,5 @@ impl World {
 const RETRY: Duration = Duration::from_millis(20);
 /// What a TLS record adds to a small message.
 pub(super) const RECORD_LEN: u64 = 22;
+/// Sessions that are refused before the others are not asked.
+const ASK_MAX: usize = 8;
