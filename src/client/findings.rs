@@ -30,7 +30,8 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be is left out, and what is over the bound of any catalogue.
+    /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be is left out, and what is
+    /// over the bound of any catalogue.
     pub(crate) fn add(&mut self, peer: PeerKey, shared: bool, mut listed: Vec<Listed>) {
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.

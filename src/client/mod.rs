@@ -1,8 +1,8 @@
 //! Finds and fetches files: who is there, what they hold, and all of it at once. Floor 5.
 //!
 //! `survey` asks everyone, `resolve` turns what a person typed into files, `download` fetches them. What a download
-//! decides is pure and lies in [`Schedule`](crate::swarm::Schedule); its I/O lies in `fetcher` (one connection), `storing` (the disk) and `driver`
-//! (whom to dial). A chunk is verified in `fetcher`.
+//! decides is pure and lies in [`Schedule`](crate::swarm::Schedule) and [`Mesh`](crate::swarm::Mesh); its I/O lies in
+//! `fetcher` (one connection), `storing` (the disk) and `driver` (connections). A chunk is verified in `fetcher`.
 
 mod buffers;
 mod context;

@@ -30,8 +30,8 @@ pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
 
 /// Looks which files are there already.
 pub(crate) fn check(shared: &Shared) {
-    // A directory that was missing a moment ago: nothing needs to be looked for there.
-    let mut missing = None;
+    // The directory that was looked for last, and the one that was missing: nothing needs to be looked for there.
+    let (mut looked, mut missing) = (None, None);
     for (file, wanted) in (0..).zip(&shared.files) {
         let parent = |out: &RelPath| out.as_str().rsplit_once('/').map(|(parent, _)| parent.to_owned());
         let absent = missing.is_some() && wanted.outs.iter().all(|out| parent(out) == missing);
@@ -41,7 +41,11 @@ pub(crate) fn check(shared: &Shared) {
             return;
         }
         if !here && !absent {
-            missing = wanted.outs.first().filter(|out| shared.disk.lacks_parent(out)).and_then(parent);
+            let dir = wanted.outs.first().and_then(parent);
+            if dir != looked {
+                missing = dir.clone().filter(|_| wanted.outs.first().is_some_and(|out| shared.disk.lacks_parent(out)));
+                looked = dir;
+            }
         }
         if here {
             info!("already there path={} id={}", wanted.path, wanted.id);
@@ -149,8 +153,8 @@ fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
 /// Writes one-chunk files, as many at once as have come.
 pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
     loop {
-        // Where a batch ends with a wait for the disk, one thread waits while all that comes makes the next batch: two would
-        // wait twice as often, for half as much.
+        // Where a batch ends with a wait for the disk, one thread waits while all that comes makes the next batch: two
+        // would wait twice as often, for half as much.
         let turn = shared.disk.is_durable().then(|| shared.small_turn.lock().unwrap_or_else(PoisonError::into_inner));
         let Ok(Some(first)) = files.recv() else { break };
         let mut members = Vec::new();

@@ -1,8 +1,8 @@
 //! Serving what a node has: one thread accepts and waits, a fixed set of workers serves. Floor 5.
 //!
 //! A connection takes this way: `acceptor` (the thread `gpb-accept`, mio) takes it in and waits until it can be read;
-//! `swarm::FairQueue` says when it is its turn; a `worker` (threads `gpb-serve-N`) gives the `session` a bounded turn: TLS, whole
-//! requests, answers; `handler` makes an answer of a request from `content` and `roster`. Then the acceptor
+//! `swarm::FairQueue` says when it is its turn; a `worker` (threads `gpb-serve-N`) gives the `session` a bounded turn: TLS,
+//! whole requests, answers; `handler` makes an answer of a request from `content` and `roster`. Then the acceptor
 //! waits for it again. So idle, slow and hostile connections cost memory only, and little of it.
 
 mod acceptor;

@@ -67,8 +67,6 @@ struct Peer {
     /// Whether its only connection was opened to ask that.
     locating: bool,
     revision: u64,
-    /// Others say that it takes part.
-    suggested: bool,
     /// Since when it has a connection.
     since: Instant,
     /// Bytes that had come from it at the last review.
@@ -108,7 +106,6 @@ impl Mesh {
             locate_wait: LOCATE_POLL_MIN,
             locating: false,
             revision,
-            suggested: false,
             since: now,
             read: 0,
             rests_until: None,
@@ -116,18 +113,6 @@ impl Mesh {
         if revision != known.revision {
             known.revision = revision;
             known.locate_at.get_or_insert(now);
-        }
-    }
-
-    /// Somebody who would know says that `peer` takes part in the download: it is asked before others.
-    pub fn suggest(&mut self, peer: PeerHandle, now: Instant) {
-        if let Some(known) = self.peers.get_mut(&peer)
-            && !known.suggested
-        {
-            known.suggested = true;
-            // That it had nothing before says nothing any more.
-            known.locate_at = known.locate_at.map(|at| at.min(now));
-            known.locate_wait = LOCATE_POLL_MIN;
         }
     }
 
@@ -159,7 +144,8 @@ impl Mesh {
         if self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.locating == 0 {
             return Vec::new();
         }
-        let (mut first, mut asked) = (Vec::new(), Vec::new());
+        // Those that were let go come after all who were not tried.
+        let (mut first, mut asked, mut resting) = (Vec::new(), Vec::new(), Vec::new());
         for (&peer, known) in &mut self.peers {
             if !known.is_free(now) {
                 // Whoever turned out to hold something is no longer only asked.
@@ -171,23 +157,19 @@ impl Mesh {
             }
             let place = next_random(&mut self.random);
             if holds(peer) {
-                first.push((known.rests(now), place, peer));
+                if known.rests(now) { &mut resting } else { &mut first }.push((place, peer));
             } else if known.locate_is_due(now) {
-                asked.push((!known.suggested, place, peer));
+                asked.push((place, peer));
             }
         }
         let room = DOWNLOAD_CONNECTIONS_MAX.saturating_sub(self.connections);
-        first.sort_unstable();
-        asked.sort_unstable();
+        [&mut first, &mut asked, &mut resting].into_iter().for_each(|v| v.sort_unstable());
         // Somebody to fetch from is there: the others can wait, and in a large group most will never be asked.
-        if !first.is_empty() || self.connections > self.locating {
+        if !first.is_empty() || !resting.is_empty() || self.connections > self.locating {
             asked.truncate(LOCATES_AT_ONCE.saturating_sub(self.locating));
         }
-        // Those that were let go come after all who were not tried.
-        let resting = first.split_off(first.partition_point(|f| !f.0));
-        let chosen = first.into_iter().chain(asked).chain(resting).take(room).map(|(.., peer)| peer);
-        let chosen: Vec<PeerHandle> = chosen.collect();
-        chosen.into_iter().filter_map(|peer| self.open(peer, !holds(peer), now)).collect()
+        let chosen = first.into_iter().chain(asked).chain(resting).take(room);
+        chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect()
     }
 
     /// Whether everyone that could be dialed has a connection.

@@ -64,8 +64,9 @@ impl<K: Copy + Ord> Uploads<K> {
     /// How many of those that wait come before `key`.
     fn ahead_of(&mut self, key: K, now: Instant) -> usize {
         self.waiting.retain(|_, asked| now.saturating_duration_since(*asked) < GIVEN_UP);
-        let under_way = |key: &K| self.active.values().filter(|(_, k)| k == key).count();
-        let rank = |key: &K| (under_way(key), !self.waiting.contains_key(key));
+        let mut under_way: BTreeMap<K, usize> = BTreeMap::new();
+        self.active.values().for_each(|(_, key)| *under_way.entry(*key).or_default() += 1);
+        let rank = |key: &K| (under_way.get(key).copied().unwrap_or(0), !self.waiting.contains_key(key));
         let own = rank(&key);
         self.waiting.keys().filter(|&other| *other != key && rank(other) < own).count()
     }

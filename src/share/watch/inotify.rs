@@ -1,7 +1,7 @@
 //! The watch on Linux: inotify, directory by directory as they are walked.
 //!
-//! Not through `notify`, which walks the whole tree by itself first, and hears of each file that is opened: serving and
-//! hashing small files took a fifth longer with it.
+//! Not through `notify`, which walks the whole tree by itself first, and always asks to hear of files that are opened, as
+//! hashing and serving do all the time.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
