@@ -1,8 +1,6 @@
 //! The side of a connection that answers, as `server::session` and `server::handler` do.
 
-use std::time::Duration;
-
-use gpb::limits::{NEWS_MAX, TURN_COST};
+use gpb::limits::{NEWS_MAX, TURN_COST, UPLOAD_WAIT};
 use gpb::proto::{ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head};
 
 use super::peer::{Answer, Ask, Fault, Has, State, Told};
@@ -69,7 +67,7 @@ impl World {
         let now = self.now();
         // Sessions ask each for itself, so one whose turn it is not does not keep the others from asking.
         let mut refused = Vec::new();
-        while refused.len() < ASK_MAX {
+        loop {
             let host = &mut self.peers[peer as usize];
             if host.waiting == 0 || host.frozen || !host.here || !host.queue.has_next() {
                 break;
@@ -99,7 +97,7 @@ impl World {
 
     fn arm(&mut self, peer: u32) {
         if !std::mem::replace(&mut self.peers[peer as usize].retries, true) {
-            self.after(RETRY, Event::Retry(peer));
+            self.after(UPLOAD_WAIT, Event::Retry(peer));
         }
     }
 
@@ -211,9 +209,5 @@ impl World {
     }
 }
 
-/// How often those that wait for an upload try again, if none ends: what takes too long does not count any more.
-const RETRY: Duration = Duration::from_millis(20);
 /// What a TLS record adds to a small message.
 pub(super) const RECORD_LEN: u64 = 22;
-/// Sessions that are refused before the others are not asked.
-const ASK_MAX: usize = 8;
