@@ -257,7 +257,7 @@ pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
 /// Most connections of a download.
 pub const DOWNLOAD_CONNECTIONS_MAX: usize = 64;
 /// Connections of a download that are opened at once to ask peers what they hold, once there is somebody to fetch from.
-pub const LOCATES_AT_ONCE: usize = 16;
+pub const LOCATES_AT_ONCE: usize = 4;
 /// How often a download with [`DOWNLOAD_CONNECTIONS_MAX`] connections looks for one that is worth less than another would
 /// be.
 pub const MESH_REVIEW: Duration = Duration::from_secs(2);

@@ -209,9 +209,7 @@ impl Driver {
                 Advice::LetGo => self.let_go(dial.peer),
             }
         }
-        if let Some(peer) = poor {
-            self.let_go(peer);
-        }
+        poor.into_iter().for_each(|peer| self.let_go(peer));
     }
 
     /// Ends the connection to a peer that was opened last.

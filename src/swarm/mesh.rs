@@ -21,6 +21,8 @@ pub struct Mesh {
     /// Connections that were opened to ask what a peer holds.
     locating: usize,
     reviewed: Instant,
+    /// When all dials so far would be over, had there been one every [`DIAL_EVERY`].
+    spread: Instant,
     random: u64,
 }
 
@@ -92,7 +94,7 @@ impl Peer {
 impl Mesh {
     /// Nobody is known yet. `seed` makes the random choices.
     pub fn new(seed: u64, now: Instant) -> Self {
-        Mesh { peers: BTreeMap::new(), connections: 0, locating: 0, reviewed: now, random: seed }
+        Mesh { peers: BTreeMap::new(), connections: 0, locating: 0, reviewed: now, spread: now, random: seed }
     }
 
     /// `peer` is there, with this revision of its catalogue. Somebody new is asked which files it holds, unless that it
@@ -162,14 +164,24 @@ impl Mesh {
                 asked.push((place, peer));
             }
         }
-        let room = DOWNLOAD_CONNECTIONS_MAX.saturating_sub(self.connections);
         [&mut first, &mut asked, &mut resting].into_iter().for_each(|v| v.sort_unstable());
-        // Somebody to fetch from is there: the others can wait, and in a large group most will never be asked.
-        if !first.is_empty() || !resting.is_empty() || self.connections > self.locating {
+        let fetching = self.connections - self.locating;
+        let mut room = DOWNLOAD_CONNECTIONS_MAX.saturating_sub(self.connections);
+        if !first.is_empty() || !resting.is_empty() || fetching > 0 {
+            // Somebody to fetch from is there: the others can wait, and in a large group most will never be asked.
             asked.truncate(LOCATES_AT_ONCE.saturating_sub(self.locating));
+            // A few hold something at first. Were all connections to them, nobody would fetch from those who come later.
+            let bucket = (now + DIAL_EVERY * DIALS_AT_ONCE).saturating_duration_since(self.spread);
+            room = room.min((bucket.as_nanos() / DIAL_EVERY.as_nanos()) as usize);
         }
-        let chosen = first.into_iter().chain(asked).chain(resting).take(room);
-        chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect()
+        // Beyond a few it makes no difference who is known to hold something already: soon all will.
+        let mut rest = first.split_off(first.len().min(HOLDERS_FIRST.saturating_sub(fetching)));
+        rest.append(&mut asked);
+        rest.sort_unstable();
+        let chosen = first.into_iter().chain(rest).chain(resting).take(room);
+        let dials: Vec<Dial> = chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect();
+        self.spread = self.spread.max(now) + DIAL_EVERY * dials.len() as u32;
+        dials
     }
 
     /// Whether everyone that could be dialed has a connection.
@@ -204,24 +216,26 @@ impl Mesh {
         taken
     }
 
-    /// Of a full set, whose connection is to be let go for somebody else's, every [`MESH_REVIEW`]: the one that gave least
-    /// since then, if that is much less than others gave. Whoever has more than others of what is lacked is kept, however
-    /// little it gives: a thousand may share the first holder. `read` is how many bytes came from a peer in all, `backlog`
-    /// what it could still be asked for.
+    /// Of a full set, whose connections are to be let go for somebody else's, every [`MESH_REVIEW`]: the one that gave
+    /// least since then, as else nobody would ever fetch from those who came when all sets were full, and a few more that
+    /// gave much less than others. Whoever has more than others of what is lacked is kept, however little it gives: a
+    /// thousand may share the first holder. `read` is how many bytes came from a peer in all, `backlog` what it could still
+    /// be asked for.
     pub fn review(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
         backlog: impl Fn(PeerHandle) -> u64,
         holds: impl Fn(PeerHandle) -> bool,
         now: Instant,
-    ) -> Option<PeerHandle> {
+    ) -> Vec<PeerHandle> {
         if now.saturating_duration_since(self.reviewed) < MESH_REVIEW {
-            return None;
+            return Vec::new();
         }
         self.reviewed = now;
         let is_next =
             |(&peer, p): (&PeerHandle, &Peer)| p.is_free(now) && !p.rests(now) && (holds(peer) || p.locate_is_due(now));
-        let others_wait = self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.peers.iter().any(is_next);
+        let is_full = self.connections >= DOWNLOAD_CONNECTIONS_MAX;
+        let others = if is_full { self.peers.iter().filter(|p| is_next(*p)).take(LET_GO_MAX).count() } else { 0 };
         let (mut gains, mut sum, mut lacked) = (Vec::new(), 0, 0);
         for (&peer, known) in self.peers.iter_mut().filter(|(_, p)| p.connections > 0) {
             let came = read(peer);
@@ -234,14 +248,17 @@ impl Mesh {
             }
         }
         let all = self.connections as u64;
-        let &(gain, _, peer, _) = gains.iter().filter(|g| g.3 * all <= lacked).min()?;
-        if !others_wait || gain * POOR > sum / all {
-            return None;
+        gains.retain(|&(.., has)| has * all <= lacked);
+        gains.sort_unstable();
+        let poor = gains.iter().take_while(|(gain, ..)| gain * POOR < sum / all.max(1)).count();
+        let let_go: Vec<PeerHandle> =
+            gains.into_iter().take(poor.max(1).min(others)).map(|(_, _, peer, _)| peer).collect();
+        for peer in &let_go {
+            if let Some(known) = self.peers.get_mut(peer) {
+                known.rests_until = Some(now + LET_GO_REST);
+            }
         }
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.rests_until = Some(now + LET_GO_REST);
-        }
-        Some(peer)
+        let_go
     }
 
     fn open(&mut self, peer: PeerHandle, to_ask: bool, now: Instant) -> Option<Dial> {
@@ -328,8 +345,15 @@ impl Mesh {
     }
 }
 
+/// Connections for which those come first who are known to hold something.
+const HOLDERS_FIRST: usize = 8;
+/// Dials at once, and the time between further ones.
+const DIALS_AT_ONCE: u32 = 16;
+const DIAL_EVERY: Duration = Duration::from_millis(25);
 /// With less than this left for each connection, a further one is not worth its handshake.
 const GROWTH_BACKLOG: u64 = 16 << 20;
+/// Most connections that are let go at once.
+const LET_GO_MAX: usize = 4;
 /// Who gives so many times less than the mean gives little.
 const POOR: u64 = 4;
 /// How far back a stale connection is dated.

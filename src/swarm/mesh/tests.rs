@@ -11,6 +11,16 @@ fn mesh(peers: u16, now: Instant) -> Mesh {
     mesh
 }
 
+/// Dials for so long that a set is full.
+fn fill(mesh: &mut Mesh, holds: fn(PeerHandle) -> bool, now: &mut Instant) -> Vec<Dial> {
+    let mut dials = mesh.dial(holds, *now);
+    for _ in 0..DOWNLOAD_CONNECTIONS_MAX {
+        *now += DIAL_EVERY;
+        dials.extend(mesh.dial(holds, *now));
+    }
+    dials
+}
+
 fn handles(dials: &[Dial]) -> Vec<u16> {
     let mut handles: Vec<u16> = dials.iter().map(|d| d.peer.0).collect();
     handles.sort_unstable();
@@ -19,17 +29,19 @@ fn handles(dials: &[Dial]) -> Vec<u16> {
 
 #[test]
 fn a_large_group_gets_few_connections_to_peers_chosen_by_chance() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut a = mesh(PEERS_MAX as u16, now);
-    let chosen = handles(&a.dial(ALL, now));
+    let begin = now;
+    assert_eq!(mesh(100, now).dial(ALL, now).len(), DIALS_AT_ONCE as usize, "others come to hold something soon");
+    let chosen = handles(&fill(&mut a, ALL, &mut now));
     assert_eq!((chosen.len(), a.connections()), (DOWNLOAD_CONNECTIONS_MAX, DOWNLOAD_CONNECTIONS_MAX));
     assert!(chosen[0] < 2000 && *chosen.last().unwrap() > 14_000, "from all over: {chosen:?}");
     assert!(a.dial(ALL, now).is_empty() && !a.all_have_one(ALL, now));
-    let mut b = Mesh::new(8, now);
-    (0..PEERS_MAX as u16).for_each(|n| b.meet(PeerHandle(n), 1, true, now));
-    assert_ne!(handles(&b.dial(ALL, now)), chosen, "others choose others");
-    let mut again = mesh(PEERS_MAX as u16, now);
-    assert_eq!(handles(&again.dial(ALL, now)), chosen, "the same seed chooses the same");
+    let mut b = Mesh::new(8, begin);
+    (0..PEERS_MAX as u16).for_each(|n| b.meet(PeerHandle(n), 1, true, begin));
+    assert_ne!(handles(&fill(&mut b, ALL, &mut now)), chosen, "others choose others");
+    let (mut again, mut now) = (mesh(PEERS_MAX as u16, begin), begin);
+    assert_eq!(handles(&fill(&mut again, ALL, &mut now)), chosen, "the same seed chooses the same");
 }
 
 #[test]
@@ -45,6 +57,29 @@ fn holders_come_before_those_that_are_only_asked() {
         mesh.ended(*dial, Ending::Idle { lost: false }, (false, false), now, 0.0);
     }
     assert_eq!(mesh.dial(|p| p.0 < 5, now).len(), LOCATES_AT_ONCE, "then the next");
+}
+
+#[test]
+fn beyond_a_few_connections_those_that_are_asked_have_the_same_chance() {
+    let begin = Instant::now();
+    let (mut found, mut now) = (0, begin);
+    // All hold something in truth, but that is known of a tenth.
+    let known = |p: PeerHandle| p.0 < 100;
+    for seed in 0..20 {
+        let mut mesh = Mesh::new(seed, now);
+        (0..1000).for_each(|n| mesh.meet(PeerHandle(n), 1, n < 100, now));
+        let mut told = std::collections::BTreeSet::new();
+        let mut count = 0;
+        while count < DOWNLOAD_CONNECTIONS_MAX {
+            let dials = mesh.dial(|p| known(p) || told.contains(&p), now);
+            count += dials.len();
+            told.extend(dials.iter().map(|d| d.peer));
+            now += DIAL_EVERY;
+        }
+        found += told.iter().filter(|p| !known(**p)).count();
+    }
+    let share = found as f64 / (20 * DOWNLOAD_CONNECTIONS_MAX) as f64;
+    assert!(share > 0.3, "{share}: those who came early would serve all the others");
 }
 
 #[test]
@@ -84,32 +119,53 @@ fn who_held_nothing_is_asked_ever_less_often() {
 #[test]
 fn a_full_set_lets_go_of_who_gives_little_for_who_was_not_tried() {
     let mut now = Instant::now();
-    let mut mesh = mesh(DOWNLOAD_CONNECTIONS_MAX as u16 + 1, now);
-    let chosen = mesh.dial(ALL, now);
-    let poor = chosen[5];
-    let given = |p: PeerHandle| if p == poor.peer { 1_000 } else { 1_000_000 };
-    assert_eq!(mesh.review(given, EQUAL, ALL, now), None, "not so soon");
+    let mut mesh = mesh(DOWNLOAD_CONNECTIONS_MAX as u16 + 2, now);
+    let chosen = fill(&mut mesh, ALL, &mut now);
+    let poor = [chosen[5], chosen[9]];
+    let given = |p: PeerHandle| if poor.iter().any(|d| d.peer == p) { 1_000 } else { 1_000_000 + u64::from(p.0) };
+    assert!(mesh.review(|_| 0, EQUAL, ALL, now).is_empty(), "they had no time to give anything");
+    assert!(mesh.review(given, EQUAL, ALL, now).is_empty(), "not so soon");
     now += MESH_REVIEW;
-    assert_eq!(mesh.review(given, EQUAL, ALL, now), Some(poor.peer));
-    now += MESH_REVIEW;
-    assert_eq!(mesh.review(|p| given(p) * 2, EQUAL, ALL, now), None, "it is on its way out, the others give alike");
-    mesh.ended(poor, Ending::Idle { lost: false }, (true, true), now, 0.0);
+    let mut let_go = mesh.review(given, EQUAL, ALL, now);
+    let_go.sort_unstable();
+    assert_eq!(let_go, handles(&poor).into_iter().map(PeerHandle).collect::<Vec<_>>());
+    for dial in poor {
+        mesh.ended(dial, Ending::Idle { lost: false }, (true, true), now, 0.0);
+    }
     let next = mesh.dial(ALL, now);
-    assert!(next.len() == 1 && next[0].peer != poor.peer && !chosen.contains(&next[0]));
+    assert!(next.len() == 2 && next.iter().all(|d| !chosen.iter().any(|c| c.peer == d.peer)));
     mesh.ended(next[0], Ending::Failed, (false, true), now, 0.0);
-    assert_eq!(handles(&mesh.dial(ALL, now)), [poor.peer.0], "better than nobody");
+    let back = handles(&mesh.dial(ALL, now));
+    assert!(back.len() == 1 && poor.iter().any(|d| d.peer.0 == back[0]), "better than nobody");
+}
+
+#[test]
+fn among_equals_one_after_the_other_gives_way_to_who_was_not_tried() {
+    let mut now = Instant::now();
+    let mut mesh = mesh(DOWNLOAD_CONNECTIONS_MAX as u16 + 10, now);
+    fill(&mut mesh, ALL, &mut now);
+    let mut gone = std::collections::BTreeSet::new();
+    for round in 1..=5 {
+        now += MESH_REVIEW;
+        let let_go = mesh.review(|_| round * 1_000_000, EQUAL, ALL, now);
+        let [peer] = let_go[..] else { panic!("{let_go:?}") };
+        assert!(gone.insert(peer), "it came back before others were tried");
+        mesh.ended(Dial { peer, locate: false, failures: 0 }, Ending::Idle { lost: false }, (true, true), now, 0.0);
+        assert_eq!(mesh.dial(ALL, now).len(), 1);
+    }
 }
 
 #[test]
 fn who_has_what_nobody_else_has_is_kept_however_little_it_gives() {
     let mut now = Instant::now();
     let mut mesh = mesh(DOWNLOAD_CONNECTIONS_MAX as u16 + 1, now);
-    let chosen = mesh.dial(ALL, now);
+    let chosen = fill(&mut mesh, ALL, &mut now);
     let first = chosen[5].peer;
     now += MESH_REVIEW;
     let given = |p: PeerHandle| if p == first { 0 } else { 1_000_000 };
     let backlog = |p: PeerHandle| if p == first { 1 << 30 } else { 1 << 20 };
-    assert_eq!(mesh.review(given, backlog, ALL, now), None);
+    let let_go = mesh.review(given, backlog, ALL, now);
+    assert!(let_go.len() == 1 && let_go[0] != first);
 }
 
 #[test]
@@ -118,11 +174,11 @@ fn who_just_came_and_sets_that_are_not_full_are_left_alone() {
     let mut few = mesh(3, now);
     few.dial(ALL, now);
     now += MESH_REVIEW;
-    assert_eq!(few.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now), None);
+    assert!(few.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now).is_empty());
     let mut all = mesh(DOWNLOAD_CONNECTIONS_MAX as u16, now);
-    all.dial(ALL, now);
+    fill(&mut all, ALL, &mut now);
     now += MESH_REVIEW;
-    assert_eq!(all.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now), None, "nobody waits for a place");
+    assert!(all.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now).is_empty(), "nobody waits for a place");
 }
 
 #[test]

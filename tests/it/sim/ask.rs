@@ -51,7 +51,9 @@ impl World {
         for dial in dials {
             self.dial(peer, dial);
         }
-        if let Some(conn) = poor.and_then(|h| self.peers[peer as usize].outgoing[h.0 as usize]) {
+        for conn in
+            poor.into_iter().filter_map(|h| self.peers[peer as usize].outgoing[h.0 as usize]).collect::<Vec<_>>()
+        {
             self.conns[conn as usize].surplus = true;
             self.go_on(conn);
         }
