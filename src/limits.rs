@@ -208,7 +208,9 @@ pub const SENT_FILES_MAX: usize = 16;
 /// Files of which is known who fetched them lately, for `Peers`.
 pub const FETCHED_FILES_MAX: usize = 1024;
 /// Most peers that are remembered as fetchers of one file.
-pub const FETCHERS_PER_FILE_MAX: usize = 64;
+pub const FETCHERS_PER_FILE_MAX: usize = 256;
+/// Fetchers of a file that one answer to `Peers` tells of.
+pub const FETCHERS_TOLD_MAX: usize = 16;
 /// How often deadlines, trust and parked output are looked at.
 pub const SERVER_TICK: Duration = Duration::from_millis(250);
 /// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
@@ -236,12 +238,16 @@ pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
 /// A session that may not begin to send a chunk tries again after so long.
 pub const UPLOAD_WAIT: Duration = Duration::from_millis(3);
+/// An `Any` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
+pub const ANY_FRESH: Duration = Duration::from_millis(500);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
 /// What is parked of requests, answers and output in all sessions together, in bytes.
 pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
 /// A connection without a whole request for so long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// What `Busy` tells a peer to wait that wants a list of digests while many others are being sent it.
+pub const LIST_RETRY: Duration = Duration::from_millis(60);
 /// What `Busy` tells a peer to wait.
 pub const BUSY_RETRY: Duration = Duration::from_millis(500);
 
@@ -298,6 +304,15 @@ pub const SMALL_FILES_LEN_MAX: u64 = 8 * MIB as u64;
 pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
 /// A second peer is asked for a list of digests that has been awaited for so long.
 pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// Whoever is too busy to send a list of digests is asked again after so long at most.
+pub const LIST_BUSY_MAX: Duration = Duration::from_secs(5);
+/// A holder is asked who else fetches a file after so long, then after twice as long each time, as long as fewer than
+/// [`HOLDERS_ENOUGH`] are known that have something of it.
+pub const PEERS_POLL_MIN: Duration = Duration::from_millis(250);
+/// Longest time between two such questions.
+pub const PEERS_POLL_MAX: Duration = Duration::from_secs(8);
+/// See [`PEERS_POLL_MIN`].
+pub const HOLDERS_ENOUGH: usize = 64;
 /// A peer that is still fetching a file, and has no chunk of it that is lacked, is asked what it has by now after so
 /// long, then after twice as long each time that there is nothing new.
 pub const HAVE_POLL_MIN: Duration = Duration::from_millis(50);

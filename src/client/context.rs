@@ -1,13 +1,18 @@
 //! What the node lends a client.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::Tls;
+use crate::proto::PeerHint;
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Shutdown, Throttle, Watched};
 use crate::store::Shelf;
-use crate::swarm::PeerTable;
+use crate::swarm::{PeerKey, PeerTable};
+
+/// Takes in what a peer told of others; see [`ClientContext::introduce`].
+pub(super) type Introduce = Arc<dyn Fn(&[PeerHint], IpAddr) -> Vec<PeerKey> + Send + Sync>;
 
 /// What the node lends a client: who it is, whom it knows, and what it may use.
 #[derive(Clone)]
@@ -22,6 +27,8 @@ pub struct ClientContext {
     pub instance: u64,
     /// Makes the sealed announce that `Hello` carries; empty if the node does not announce itself.
     pub announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    /// Takes in what the peer at that address told of others, and returns whom that was good for.
+    pub introduce: Introduce,
     /// Who is there. Its waiters are woken when a download has something to tell itself.
     pub peers: Arc<Watched<PeerTable>>,
     /// Where chunks are put for the own server to give; `None` shares nothing.

@@ -11,7 +11,8 @@ use crate::client::session::{AskError, Session};
 use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
-    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX,
+    UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
@@ -57,6 +58,8 @@ pub(crate) struct Fetcher<'a> {
     locate_from: Option<FileNo>,
     frames: Vec<u8>,
     useful: bool,
+    /// The peer sent back what waited too long: it is left alone for a moment.
+    rests: bool,
     /// Whether it turned out not to have what it said.
     lost: bool,
     /// The chunk that showed that the peer lies.
@@ -74,8 +77,8 @@ struct Asked {
 
 enum What {
     Work(Work<Arc<PartialFile>>),
-    /// Part of a list, and whether it is the last one.
-    Layer(FileNo, LayerRange, bool),
+    /// Part of a list.
+    Layer(FileNo, LayerRange),
     Locate(Vec<(FileNo, FileId)>),
 }
 
@@ -102,6 +105,7 @@ impl<'a> Fetcher<'a> {
             locate_from: locate.then_some(0),
             frames: Vec::new(),
             useful: false,
+            rests: false,
             lost: false,
             bad: None,
         }
@@ -169,6 +173,7 @@ impl<'a> Fetcher<'a> {
                 // Time alone can bring work too: what others have kept back for too long.
                 drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
                 self.window.pause(Instant::now());
+                self.rests = false;
                 continue;
             }
             if let Some(end) = self.receive()? {
@@ -197,7 +202,7 @@ impl<'a> Fetcher<'a> {
     /// Fills the window.
     fn ask(&mut self) -> Result<(), AskError> {
         // Many small requests go out together, not one by one as answers come.
-        if self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating() {
+        if self.rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
             return Ok(());
         }
         let now = Instant::now();
@@ -261,20 +266,24 @@ impl<'a> Fetcher<'a> {
                 let request = Request::Any(Since { file: *id, revision: 0 }, chunks.clone());
                 self.push(&request, What::Work(work), now, alone);
             }
+            Work::Peers { id, .. } => self.push(&Request::Peers(Some(*id)), What::Work(work), now, alone),
             Work::Have { id, revision, .. } => {
                 let request = Request::Have(Since { file: *id, revision: *revision });
                 self.push(&request, What::Work(work), now, alone);
             }
             Work::Layer { file, id } => {
-                let count = Geometry::new(id.len).chunk_count();
-                self.layers.insert(*file, Vec::with_capacity(count as usize));
-                for first in (0..count).step_by(LAYER_DIGESTS_PER_ANSWER_MAX as usize) {
-                    let part = LAYER_DIGESTS_PER_ANSWER_MAX.min(count - first);
-                    let range = LayerRange { file: *id, first, count: part };
-                    self.push(&Request::Layer(range), What::Layer(*file, range, first + part == count), now, alone);
-                }
+                self.layers.insert(*file, Vec::with_capacity(Geometry::new(id.len).chunk_count() as usize));
+                self.push_layer(*file, *id, 0, now, alone);
             }
         }
+    }
+
+    /// Asks for the part of a list of digests that begins with `first`. The next one is asked for when it has come: a peer
+    /// that sends others their lists answers the first one with `Busy`.
+    fn push_layer(&mut self, file: FileNo, id: FileId, first: u32, now: Instant, alone: bool) {
+        let count = LAYER_DIGESTS_PER_ANSWER_MAX.min(Geometry::new(id.len).chunk_count() - first);
+        let range = LayerRange { file: id, first, count };
+        self.push(&Request::Layer(range), What::Layer(file, range), now, alone);
     }
 
     fn push(&mut self, request: &Request, what: What, sent: Instant, alone: bool) {
@@ -293,7 +302,8 @@ impl<'a> Fetcher<'a> {
             What::Work(Work::Any { id, .. }) => (Kind::Any, Geometry::new(id.len).chunk_len() as usize + 1),
             What::Work(Work::Have { .. }) => (Kind::Have, RESPONSE_BODY_LEN_MAX),
             What::Work(Work::Layer { .. }) => (Kind::Layer, 0),
-            What::Layer(_, range, _) => (Kind::Layer, range.count as usize * 32),
+            What::Work(Work::Peers { .. }) => (Kind::Peers, PEERS_ANSWER_LEN_MAX),
+            What::Layer(_, range) => (Kind::Layer, range.count as usize * 32),
             What::Locate(_) => (Kind::Locate, LOCATE_FILES_MAX * HOLDING_LEN_MAX + 8),
         };
         let idle = self.shared.idle();
@@ -304,7 +314,8 @@ impl<'a> Fetcher<'a> {
         if front.alone {
             self.window.delay(front.sent.elapsed());
         }
-        if matches!(status, Status::Busy | Status::Refused) {
+        let is_later = status == Status::Busy && matches!(front.what, What::Layer(..));
+        if matches!(status, Status::Busy | Status::Refused) && !is_later {
             return Err(self.session.problem(status));
         }
         // From here on the request is answered; whatever goes wrong below gives its work back by itself.
@@ -332,8 +343,9 @@ impl<'a> Fetcher<'a> {
             }
             What::Work(Work::Have { file, id, .. }) => self.receive_have(file, id, status, body_len).map(|()| None),
             What::Work(Work::Layer { .. }) => Ok(None),
-            What::Layer(file, range, last) => {
-                let outcome = self.receive_layer(file, range, last, status, body_len);
+            What::Work(Work::Peers { file, .. }) => self.receive_peers(file, status, body_len).map(|()| None),
+            What::Layer(file, range) => {
+                let outcome = self.receive_layer(file, range, status, body_len);
                 if outcome.is_err() {
                     self.shared.state().give_back(&Work::Layer { file, id: range.file }, self.handle);
                 }
@@ -369,7 +381,7 @@ impl<'a> Fetcher<'a> {
                     redirected += matches!(work, Work::Chunk { .. } | Work::Any { .. } | Work::Small { .. }) as u64;
                     state.give_back(&work, self.handle);
                 }
-                What::Layer(file, range, _) => state.give_back(&Work::Layer { file, id: range.file }, self.handle),
+                What::Layer(file, range) => state.give_back(&Work::Layer { file, id: range.file }, self.handle),
                 What::Locate(_) => {}
             }
         }

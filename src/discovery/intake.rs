@@ -13,7 +13,7 @@ use crate::net::Datagram;
 use crate::proto::{Announce, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Watched};
-use crate::swarm::{Dropped, Event, Heard, PeerTable, Via, crosses, open_announce, parse_announce};
+use crate::swarm::{Dropped, Event, Heard, PeerKey, PeerTable, Via, crosses, open_announce, parse_announce};
 
 /// Takes announces in, whichever way they came.
 pub(super) struct Intake {
@@ -75,13 +75,14 @@ impl Intake {
         self.upsert(&signed, &announce, addr, Via::Session, now)
     }
 
-    /// Takes in what the peer at `teller` said of others. Each word is checked by its own signature; how many were
-    /// taken in.
-    pub(super) fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> usize {
-        hints.iter().take(PEERS_PER_ANSWER_MAX).filter(|hint| self.hint(hint, teller, now).is_ok()).count()
+    /// Takes in what the peer at `teller` said of others. Each word is checked by its own signature; returns whom it was
+    /// good for.
+    pub(super) fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> Vec<PeerKey> {
+        let hints = hints.iter().take(PEERS_PER_ANSWER_MAX);
+        hints.filter_map(|hint| self.hint(hint, teller, now).ok()).collect()
     }
 
-    fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<(), Dropped> {
+    fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<PeerKey, Dropped> {
         let (signed, announce) = parse_announce(&hint.announce, self.announcer.network())?;
         if !self.trust.allows(&announce.peer) {
             return Err(Dropped::Untrusted);
@@ -97,7 +98,7 @@ impl Intake {
         for addr in addrs.take(ADDRS_PER_PEER_MAX) {
             self.upsert(&signed, &announce, *addr, Via::Hint, now)?;
         }
-        Ok(())
+        Ok((announce.peer, announce.instance))
     }
 
     /// What must be done about once a second: ends peers that fell silent or are no longer trusted.

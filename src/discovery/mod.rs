@@ -15,16 +15,17 @@ mod sources;
 mod static_peer;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::content::Catalogue;
 use crate::identity::Keypair;
 use crate::net::{Beacon, Link, Tls};
-use crate::proto::SignedAnnounce;
+use crate::proto::{PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
-use crate::swarm::PeerTable;
+use crate::swarm::{PeerKey, PeerTable};
 
 pub use drops::Stats;
 pub use static_peer::{ParseStaticPeerError, StaticPeer};
@@ -127,6 +128,12 @@ impl Discovery {
     /// The node's announce as of now, newer than any before, to put into `Hello` and its answer. Costs a signature.
     pub fn announce(&self) -> SignedAnnounce {
         self.shared.announcer.current()
+    }
+
+    /// Takes in what the peer at `teller` said of others, each word checked by its own signature, and returns whom it was
+    /// good for. Costs a check of a signature for each that is not known.
+    pub fn take_hints(&self, hints: &[PeerHint], teller: IpAddr) -> Vec<PeerKey> {
+        self.shared.intake.hints(hints, teller, Instant::now())
     }
 
     /// What was heard and dropped so far.

@@ -226,6 +226,12 @@ impl Node {
             network: config.network.clone(),
             instance,
             announce,
+            introduce: {
+                let discovery = Arc::downgrade(&discovery);
+                Arc::new(move |hints, teller| {
+                    discovery.upgrade().map(|d| d.take_hints(hints, teller)).unwrap_or_default()
+                })
+            },
             peers: peers.clone(),
             shelf: (config.share != Share::Nothing).then_some(shelf),
             throttle: Arc::new(Throttle::new(config.download_limit)),

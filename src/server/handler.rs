@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::content::{ChunkIndex, Geometry, Pattern};
 use crate::identity::PeerId;
 use crate::limits::{
-    BAD_REPORTS_PER_MIN, BUSY_RETRY, LAYER_DIGESTS_PER_ANSWER_MAX, NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
+    BAD_REPORTS_PER_MIN, BUSY_RETRY, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LIST_RETRY, NEWS_MAX,
+    SERVED_REMEMBERED, WIRE_VERSION,
 };
 use crate::proto::{
     ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
@@ -21,7 +22,7 @@ use crate::server::listing::Listing;
 use crate::server::noise::Noise;
 use crate::server::roster::{Presence, Roster};
 use crate::server::seats::{Key, Seat, Seats};
-use crate::swarm::{Fetchers, Sent};
+use crate::swarm::{Fetchers, Sent, Upload, Uploads};
 
 /// What all sessions of a server answer from.
 pub(crate) struct Handler {
@@ -34,6 +35,9 @@ pub(crate) struct Handler {
     pub(crate) announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) sent: Mutex<Sent>,
+    /// Lists of digests that are under way. A thousand peers that begin together all want the same list before anything
+    /// else: a few get it at once and pass it on, the others ask again, or them.
+    pub(crate) lists: Mutex<Uploads<Key>>,
     pub(crate) fetchers: Mutex<Fetchers>,
     /// Log lines about sessions, which anybody in an open group can cause.
     pub(crate) noise: Noise,
@@ -63,6 +67,8 @@ pub(crate) enum Next {
     Done,
     /// A body.
     Body(Body),
+    /// A list of digests, which counts as under way until [`Handler::end_list`].
+    List(Body, Upload),
     /// Nothing of the answer is there yet: its page must be made.
     Listing(Box<Listing>),
     /// The session ends, for this reason.
@@ -143,17 +149,30 @@ impl Handler {
                 let holdings: Vec<_> = files.iter().map(|id| holding(&self.content.held(id))).collect();
                 small(Kind::Locate, &(), &encode_body(&holdings), out)
             }
-            Request::Layer(range) => self.layer(range, out),
+            Request::Layer(range) => self.layer(asker, range, now, out),
             Request::Chunk(chunk) => self.chunk(asker, chunk, out),
             Request::Any(since, chunks) => self.any(asker, since, &chunks, out),
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(asker, chunk, now, out),
             Request::Peers(file) => {
-                let among = file.map(|f| locked(&self.fetchers).of(&f));
+                let some = |file| locked(&self.fetchers).some_of(&file, FETCHERS_TOLD_MAX, rand::random());
+                let among = file.map(some);
                 let hints = self.roster.hints((asker.peer, asker.instance), asker.addr, among.as_deref());
                 small(Kind::Peers, &(), &encode_body(&hints), out)
             }
         })
+    }
+
+    /// A list of digests was sent, or its session ends.
+    pub(crate) fn end_list(&self, list: Option<Upload>, whole: bool) {
+        if let Some(list) = list {
+            locked(&self.lists).end(list, whole, Instant::now());
+        }
+    }
+
+    /// The answer to an `Any` that waited so long that its sender must lack other chunks by now.
+    pub(crate) fn stale(out: &mut Vec<u8>) {
+        problem(Kind::Any, Status::NotModified, "", out);
     }
 
     /// On whose account the connections of `asker` go.
@@ -214,7 +233,7 @@ impl Handler {
         large(Kind::List, &head, body, out)
     }
 
-    fn layer(&self, range: LayerRange, out: &mut Vec<u8>) -> Next {
+    fn layer(&self, asker: &Asker, range: LayerRange, now: Instant, out: &mut Vec<u8>) -> Next {
         let geometry = Geometry::new(range.file.len);
         if range.count > LAYER_DIGESTS_PER_ANSWER_MAX {
             return problem(Kind::Layer, Status::TooLarge, "too many digests", out);
@@ -225,8 +244,17 @@ impl Handler {
         }
         match self.content.layer(&range.file, range.first, range.count) {
             Some(digests) if digests.len() == range.count as usize => {
-                let body = digests.iter().flat_map(|d| d.0).collect();
-                large(Kind::Layer, &range, body, out)
+                let list = if range.first == 0 { locked(&self.lists).begin(self.key(asker), now) } else { None };
+                if range.first == 0 && list.is_none() {
+                    let wait = LIST_RETRY.mul_f64(rand::random_range(0.5..1.5));
+                    return busy(Kind::Layer, wait, "others are sent theirs", out);
+                }
+                let body: Vec<u8> = digests.iter().flat_map(|d| d.0).collect();
+                encode_head(Kind::Layer, Status::Ok, &range, body.len() as u32, out);
+                match list {
+                    Some(list) => Next::List(Body::bytes(body), list),
+                    None => Next::Body(Body::bytes(body)),
+                }
             }
             _ => problem(Kind::Layer, Status::NotFound, "", out),
         }

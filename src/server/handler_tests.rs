@@ -1,6 +1,6 @@
 use super::*;
 use crate::content::FileId;
-use crate::limits::LIST_PAGE_LEN;
+use crate::limits::{LIST_PAGE_LEN, UPLOADS_MAX, UPLOADS_MIN};
 use crate::proto::{Delta, Listed, PageHead, PeerHint, decode_body, decode_header, encode_request};
 use crate::server::fake::{Files, Guests, id_of, layer_of, noise};
 use std::sync::atomic::Ordering;
@@ -33,6 +33,7 @@ impl Desk {
             announce: Arc::new(|| vec![1, 2, 3]),
             seats: Seats::new(10, 2),
             sent: Mutex::default(),
+            lists: Default::default(),
             noise: Noise::new(10),
             fetchers: Mutex::default(),
         };
@@ -72,7 +73,7 @@ impl Desk {
             Next::Done => (),
             Next::Close(why) => closed = Some(why),
             Next::Listing(_) => unreachable!(),
-            Next::Body(mut rest) => {
+            Next::Body(mut rest) | Next::List(mut rest, _) => {
                 assert_eq!(body.len() + rest.left(), answer.body_len as usize);
                 let mut bytes = vec![0; rest.left() + 1];
                 let (n, complete) = rest.fill(&mut bytes);
@@ -218,6 +219,39 @@ fn chunks_layers_and_holdings() {
 }
 
 #[test]
+fn few_lists_are_under_way_and_the_others_are_told_when_to_ask_again() {
+    let bytes = noise(4 * CHUNK, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    let now = Instant::now();
+    let mut ask = |first| {
+        let (mut frame, mut out) = (Vec::new(), Vec::new());
+        encode_request(&Request::Layer(LayerRange { file: id, first, count: 2 }), &mut frame);
+        let prefix = FramePrefix::from_bytes(*frame.first_chunk().unwrap());
+        let (header, body) = frame[8..].split_at(prefix.header_len as usize);
+        let next = desk.handler.answer(&mut desk.asker, (prefix.kind, header, body), now, &mut out).unwrap();
+        (next, FramePrefix::from_bytes(*out.first_chunk().unwrap()).status, out)
+    };
+    let mut under_way = Vec::new();
+    let refused = loop {
+        match ask(0) {
+            (Next::List(_, list), ..) => under_way.push(list),
+            (_, status, out) => break (status, out),
+        }
+    };
+    assert!((UPLOADS_MIN..=UPLOADS_MAX).contains(&under_way.len()), "{}", under_way.len());
+    assert_eq!(refused.0, Status::Busy as u8);
+    let problem: Problem = decode_header(&refused.1[8..], "Problem").unwrap();
+    let wait = Duration::from_millis(problem.retry_after_ms.into());
+    assert!((LIST_RETRY / 2..LIST_RETRY * 2).contains(&wait), "{wait:?}");
+    assert!(matches!(ask(2), (Next::Body(_), ..)), "whoever has the first part gets the rest");
+    desk.handler.end_list(under_way.pop(), true);
+    let mut out = Vec::new();
+    let range = LayerRange { file: id, first: 0, count: 2 };
+    assert!(matches!(desk.handler.layer(&desk.asker, range, now, &mut out), Next::List(..)));
+}
+
+#[test]
 fn what_changed_on_disk_is_gone() {
     let (a, b) = (noise(100, 1), noise(100, 2));
     let mut files = Files::new(&[("a", a.clone()), ("b", b.clone())]);
@@ -328,7 +362,7 @@ fn peers_of_a_file_are_those_that_fetch_it() {
     assert_eq!((count(None), count(Some(id))), (1, 0));
     desk.ask(&chunk(id, 0));
     desk.ask(&chunk(small_id, 0));
-    assert_eq!(desk.handler.fetchers.lock().unwrap().of(&small_id), [], "one answer is all of it");
+    assert_eq!(desk.handler.fetchers.lock().unwrap().some_of(&small_id, 9, 1), [], "one answer is all of it");
     let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(Some(id))).body, "Peers").unwrap();
     assert_eq!(hints.len(), 1);
 }

@@ -168,6 +168,7 @@ impl Server {
                 announce: parts.announce,
                 seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
                 sent: Default::default(),
+                lists: Default::default(),
                 fetchers: Default::default(),
                 noise: Noise::new(SESSION_LINES_MAX),
             },

@@ -11,14 +11,14 @@ use rustix::event::PollFlags;
 
 use crate::identity::PeerId;
 use crate::limits::{
-    CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, TURN_LEN_MAX,
+    ANY_FRESH, CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, TURN_LEN_MAX,
     TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN, UPLOAD_WAIT,
 };
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, MessageError};
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
-use crate::server::handler::{Asker, Next, Refusal};
+use crate::server::handler::{Asker, Handler, Next, Refusal};
 use crate::server::listing::Listing;
 use crate::server::seats::Key;
 use crate::server::worker::{Context, Scratch};
@@ -44,8 +44,11 @@ pub(crate) struct Session {
     listing: Option<Box<Listing>>,
     /// The answer whose body is being sent.
     body: Option<Body>,
-    /// The chunk that is under way, until the socket took all of it.
+    /// The chunk that is under way, until the socket took all of it, and so the list of digests.
     upload: Option<Upload>,
+    list: Option<Upload>,
+    /// Since when the first request waits for its upload to begin.
+    waits_since: Option<Instant>,
     out: Outbox,
     /// Plaintext that goes out at once; small after the peer was slow, so that little is parked.
     reply_len: usize,
@@ -120,6 +123,8 @@ impl Session {
             listing: None,
             body: None,
             upload: None,
+            list: None,
+            waits_since: None,
             out: Outbox::new(),
             reply_len: REPLY_FIRST_LEN,
             trust_generation: 0,
@@ -198,6 +203,7 @@ impl Session {
     /// Gives back what it held of the server, and logs the end; call it once, when the session is dropped.
     pub(crate) fn end(&self, why: &str, context: &Context) {
         context.end_upload(self.upload, false);
+        context.handler.end_list(self.list, false);
         if let (Phase::Open(asker), true) = (&self.phase, self.is_admitted()) {
             context.told(format_args!(
                 "disconnected peer={} addr={} bytes={} seconds={:.3} reason=\"{why}\"",
@@ -289,6 +295,9 @@ impl Session {
         {
             context.end_upload(Some(upload), true);
         }
+        if self.body.is_none() {
+            context.handler.end_list(self.list.take(), true);
+        }
         while plain.len() < target && refused.is_none() {
             if let Some(body) = &mut self.body {
                 let want = body.left().min(target - plain.len());
@@ -321,8 +330,12 @@ impl Session {
                     context.handler.listed(*listing, &mut scratch.head)
                 }
                 None => {
-                    let Some((kind, header, body, len)) = whole_frame(&self.requests[at..])? else { break };
-                    let is_chunk = kind == Kind::Chunk as u8 || kind == Kind::Any as u8;
+                    let Some((kind, header, body, len)) = whole_frame(&self.requests[at..])? else {
+                        self.waits_since = None;
+                        break;
+                    };
+                    let is_any = kind == Kind::Any as u8;
+                    let is_chunk = is_any || kind == Kind::Chunk as u8;
                     if is_chunk && self.upload.is_some() {
                         // The chunk before it is to be sent first.
                         break;
@@ -331,10 +344,19 @@ impl Session {
                     if is_chunk {
                         self.upload = context.begin_upload(self.key, now);
                         if self.upload.is_none() {
-                            throttled = Some(now + UPLOAD_WAIT);
-                            break;
+                            let since = *self.waits_since.get_or_insert(now);
+                            if !is_any || now.saturating_duration_since(since) < ANY_FRESH {
+                                throttled = Some(now + UPLOAD_WAIT);
+                                break;
+                            }
+                            at += len;
+                            turn.requests += 1;
+                            Handler::stale(&mut scratch.head);
+                            plain.push(&scratch.head);
+                            continue;
                         }
                     }
+                    self.waits_since = None;
                     at += len;
                     turn.requests += 1;
                     context.handler.answer(asker, (kind, header, body), now, &mut scratch.head)?
@@ -347,6 +369,10 @@ impl Session {
             match next {
                 Next::Done => (),
                 Next::Body(body) => self.body = Some(body),
+                Next::List(body, list) => {
+                    context.handler.end_list(self.list.replace(list), true);
+                    self.body = Some(body);
+                }
                 Next::Listing(listing) => self.listing = Some(listing),
                 Next::Close(why) => refused = Some(why),
             }

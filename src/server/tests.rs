@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
@@ -11,10 +12,10 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::content::{FileId, Geometry};
 use crate::identity::{Keypair, PeerId};
-use crate::limits::{FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
+use crate::limits::{ANY_FRESH, FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
 use crate::net::{Channel, Dialed, Opened, Outbox, StreamError};
 use crate::proto::{
-    ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Status, Welcome,
+    ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Since, Status, Welcome,
     decode_body, decode_header, encode_request,
 };
 use crate::server::fake::{Files, Guests, id_of, noise};
@@ -579,6 +580,48 @@ fn who_comes_later_has_its_share_of_the_upload_limit_at_once() {
     // Of what both got since it came, half a second after that and at the end.
     let share = |at: usize| late[at] as f64 / (late[at] + first[at] - first[0]) as f64;
     assert!(share(1) > 0.3 && share(2) > 0.35, "first {first:?}, late {late:?}");
+}
+
+#[test]
+fn an_any_that_waits_long_is_sent_back_so_that_it_can_be_asked_anew() {
+    let bytes = noise(8 << 20, 1);
+    let id = id_of(&bytes);
+    let rig = Setup { upload: Some(4 << 20), ..Setup::new(Files::new(&[("a", bytes)])) }.start();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for host in 10..26 {
+            let (rig, done) = (&rig, &done);
+            scope.spawn(move || {
+                let mut raw = rig.host(host);
+                raw.hello();
+                let (mut asked, mut came) = (0u64, 0u64);
+                while !done.load(Ordering::Relaxed) {
+                    while asked < came / (256 << 10) + 4 {
+                        raw.ask(&chunk(id, asked as u32 % 32));
+                        asked += 1;
+                    }
+                    raw.plain.clear();
+                    raw.read();
+                    came += raw.plain.len() as u64;
+                }
+            });
+        }
+        let mut asking = rig.asking();
+        asking.hello("gpb");
+        let any = Request::Any(Since { file: id, revision: 0 }, (0..8).collect());
+        let begin = Instant::now();
+        let mut sent_back = false;
+        while !sent_back && begin.elapsed() < Duration::from_secs(30) {
+            let asked = Instant::now();
+            // Both have waited too long then, and both are sent back.
+            asking.send(&[any.clone(), any.clone()]);
+            let statuses = [asking.reply().unwrap().0, asking.reply().unwrap().0];
+            sent_back = statuses == [Status::NotModified; 2];
+            assert!(!sent_back || asked.elapsed() >= ANY_FRESH, "{:?}", asked.elapsed());
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(sent_back);
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::content::FileId;
 use crate::limits::{FETCHED_FILES_MAX, FETCHERS_PER_FILE_MAX, SENT_FILES_MAX};
 use crate::swarm::PeerKey;
+use crate::swarm::picker::next_random;
 
 /// How often each chunk was sent, of the files asked for last; bounded, and forgotten on restart.
 #[derive(Debug, Default)]
@@ -85,9 +86,16 @@ impl Fetchers {
         files.truncate(FETCHED_FILES_MAX);
     }
 
-    /// Who fetched `file`, the latest first.
-    pub fn of(&self, file: &FileId) -> Vec<PeerKey> {
-        self.files.iter().find(|(id, _)| id == file).map_or_else(Vec::new, |(_, peers)| peers.iter().copied().collect())
+    /// At most `max` of those who fetched `file`, drawn by `random`: were all told of the same, all would ask those.
+    pub fn some_of(&self, file: &FileId, max: usize, mut random: u64) -> Vec<PeerKey> {
+        let Some((_, peers)) = self.files.iter().find(|(id, _)| id == file) else { return Vec::new() };
+        let mut peers: Vec<PeerKey> = peers.iter().copied().collect();
+        for at in 0..max.min(peers.len()) {
+            let other = at + (next_random(&mut random) % (peers.len() - at) as u64) as usize;
+            peers.swap(at, other);
+        }
+        peers.truncate(max);
+        peers
     }
 }
 
@@ -119,11 +127,15 @@ mod tests {
         for i in 0..=255 {
             sent.count(&file(i), 40, 0);
             fetchers.note(&file(i), (PeerId([i; 32]), 1));
-            fetchers.note(&file(0), (PeerId([i; 32]), 1));
+            fetchers.note(&file(0), (PeerId([0; 32]), i.into()));
+            fetchers.note(&file(0), (PeerId([1; 32]), i.into()));
         }
         assert_eq!(sent.files.len(), SENT_FILES_MAX);
-        let of = fetchers.of(&file(0));
-        assert_eq!((of.len(), of[0]), (FETCHERS_PER_FILE_MAX, (PeerId([255; 32]), 1)));
-        assert_eq!(fetchers.of(&FileId { len: 1, ..file(0) }), []);
+        let all = fetchers.some_of(&file(0), 1000, 1);
+        assert_eq!(all.len(), FETCHERS_PER_FILE_MAX);
+        assert!(all.contains(&(PeerId([1; 32]), 255)) && !all.contains(&(PeerId([0; 32]), 0)), "the latest");
+        let (some, others) = (fetchers.some_of(&file(0), 8, 1), fetchers.some_of(&file(0), 8, 2));
+        assert!(some.len() == 8 && some != others && some.iter().all(|p| all.contains(p)));
+        assert_eq!(fetchers.some_of(&FileId { len: 1, ..file(0) }, 8, 1), []);
     }
 }

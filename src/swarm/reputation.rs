@@ -162,7 +162,7 @@ impl Window {
                 (self.start, self.small) = (START_SMALL, true);
                 u64::from(*len)
             }
-            Work::Layer { .. } | Work::Have { .. } => 0,
+            Work::Layer { .. } | Work::Peers { .. } | Work::Have { .. } => 0,
         }
     }
 

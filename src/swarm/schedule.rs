@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::content::{Bitfield, FileId, Geometry};
 use crate::limits::{
-    ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MIN, LOCATE_FILES_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN,
+    ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, LIST_BUSY_MAX, LOCATE_FILES_MAX,
+    LOCATE_POLL_MAX, LOCATE_POLL_MIN,
 };
 use crate::swarm::picker::numbers::NumberMap;
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
@@ -28,6 +29,8 @@ pub struct Schedule<F> {
     useful: Vec<u32>,
     /// Peers that come to hold more without a word.
     growing: NumberMap<PeerHandle, Growing>,
+    /// When to ask a peer whom else it knows to fetch.
+    naming: NumberMap<PeerHandle, Backoff>,
     /// One-chunk files that are not written yet; slots of finished and unchecked ones count as had.
     small: ChunkPicker,
     small_files: Vec<FileNo>,
@@ -41,6 +44,9 @@ pub struct Schedule<F> {
     /// Files before this one were activated, are small, or are done.
     next: FileNo,
     unfinished: usize,
+    /// When a chunk of a file of several came last, and the usual time between two, and bytes of one.
+    came: Option<Instant>,
+    gap: Duration,
     seed: u64,
 }
 
@@ -56,7 +62,7 @@ struct Holder {
     held: Held,
     /// The state of it that the picker knows; 0 for none.
     revision: u64,
-    /// When to ask what it has by now, unless that shows otherwise.
+    /// When to ask for the list of digests, or then what it has by now, unless that shows otherwise.
     poll: Backoff,
 }
 
@@ -136,6 +142,7 @@ impl<F: Clone> Schedule<F> {
             by_key: HashMap::new(),
             useful: Vec::new(),
             growing: NumberMap::default(),
+            naming: NumberMap::default(),
             small,
             small_files,
             small_len: 0,
@@ -144,6 +151,8 @@ impl<F: Clone> Schedule<F> {
             active_chunks: 0,
             next: 0,
             unfinished: ids.len(),
+            came: None,
+            gap: HAVE_POLL_MAX,
             seed,
         }
     }
@@ -212,6 +221,28 @@ impl<F: Clone> Schedule<F> {
             (Phase::Small(slot), _) => self.small.add_have(peer, *slot),
             (Phase::Chunks(picker, _), Held::Whole) => picker.add_complete(peer),
             _ => {}
+        }
+    }
+
+    /// Somebody says that `peer` fetches a file: it is asked what it has, unless more is known.
+    pub fn named(&mut self, file: FileNo, peer: PeerHandle) {
+        if self.files.get(file as usize).is_some_and(|at| at.holders.iter().all(|h| h.peer != peer)) {
+            self.set_held(file, peer, Held::Partial);
+        }
+    }
+
+    /// `peer` sends the list of digests to so many that it asks to wait that long; others may have it as well.
+    pub fn list_busy(&mut self, file: FileNo, peer: PeerHandle, wait: Duration, now: Instant) {
+        let at = &mut self.files[file as usize];
+        let Phase::Layer(asked) = &mut at.phase else { return };
+        asked.retain(|a| a.0 != peer);
+        if let Some(holder) = at.holders.iter_mut().find(|h| h.peer == peer) {
+            let at = Some(now + wait.clamp(HAVE_POLL_MIN, LIST_BUSY_MAX));
+            holder.poll.at = at;
+            // By then it may know whom it has sent the list.
+            if let Some(naming) = self.naming.get_mut(&peer) {
+                naming.at = at;
+            }
         }
     }
 
@@ -305,6 +336,8 @@ impl<F: Clone> Schedule<F> {
         let at = &mut self.files[file as usize];
         let Phase::Chunks(picker, _) = &mut at.phase else { return (false, false) };
         let fresh = picker.complete(chunk, peer, now).fresh;
+        let gap = self.came.replace(now).map_or(self.gap, |at| now.saturating_duration_since(at));
+        self.gap = (self.gap * 15 + gap.min(HAVE_POLL_MAX)) / 16;
         let whole = picker.is_done();
         if whole {
             at.phase = Phase::Finishing;

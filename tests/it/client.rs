@@ -4,7 +4,7 @@ mod fake;
 mod real;
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
@@ -15,6 +15,7 @@ use gpb::content::{FileId, RelPath, Root};
 use gpb::identity::Keypair;
 use gpb::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::net::Tls;
+use gpb::proto::PeerHint;
 use gpb::runtime::keystore::Trust;
 use gpb::runtime::{Events, Shutdown, Throttle, Watched};
 use gpb::store::{Disk, Shelf, Shelved};
@@ -32,6 +33,8 @@ struct Client {
     disk: Arc<Disk>,
     dir: tempfile::TempDir,
     events: Receiver<Event>,
+    /// What it was told of others.
+    hints: Arc<Mutex<Vec<PeerHint>>>,
 }
 
 impl Client {
@@ -47,12 +50,20 @@ impl Client {
         let keypair = Keypair::generate();
         let (events, receiver) = Events::channel();
         let dir = tempfile::tempdir().unwrap();
+        let hints: Arc<Mutex<Vec<PeerHint>>> = Arc::default();
         let ctx = Arc::new(ClientContext {
             tls: Tls::new(&keypair).unwrap(),
             trust: Arc::new(trust),
             network: "gpb".into(),
             instance: 7,
             announce: Arc::new(Vec::new),
+            introduce: Arc::new({
+                let hints = hints.clone();
+                move |told, _| {
+                    hints.lock().unwrap().extend_from_slice(told);
+                    Vec::new()
+                }
+            }),
             peers: Arc::new(Watched::new(PeerTable::new((keypair.peer_id(), 7)))),
             shelf: Some(Arc::new(Shelf::new())),
             throttle: Arc::new(Throttle::new(limit)),
@@ -63,7 +74,7 @@ impl Client {
         });
         let disk = Disk::open(dir.path(), false).unwrap();
         let pool = Arc::new(PeerPool::new(ctx.clone()));
-        Client { ctx, pool, crew: Arc::new(Crew::new()), disk, dir, events: receiver }
+        Client { ctx, pool, crew: Arc::new(Crew::new()), disk, dir, events: receiver, hints }
     }
 
     fn meet(&self, peers: &[&Fake]) {
@@ -271,6 +282,29 @@ fn peers_that_appear_join_and_those_that_die_are_replaced() {
     let of = |p: &Fake| report.peers.iter().find(|r| r.0 == p.id()).map_or(0, |r| r.1);
     assert!(of(&dying) > 0 && of(&a) > 0 && of(&b) > 0, "{report:?}");
     assert_eq!(report.bytes, f.id.len);
+}
+
+#[test]
+fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
+    let (f, g) = (file("x", MIB, 31), file("y", 8 * MIB, 32));
+    let crowded = Fake::start(Manner::Crowded(2), &[f.clone(), g.clone()]);
+    let c = Client::new();
+    c.meet(&[&crowded]);
+    let report = c.get(&["x"]).unwrap();
+    assert_eq!((c.content("x"), report.retries, crowded.connections()), (f.bytes.to_vec(), 0, 1), "none is given up");
+    assert_eq!(
+        crowded.put_off(),
+        3 * (1 + 4),
+        "its list and each of the chunks, which it chooses, came at the third time"
+    );
+    let hints = std::mem::take(&mut *c.hints.lock().unwrap());
+    assert!(!hints.is_empty() && hints.iter().all(|h| h.announce == [7; 100]));
+
+    // What it puts off comes from others meanwhile.
+    let half = Fake::start(Manner::Half, std::slice::from_ref(&g));
+    c.meet(&[&half]);
+    let report = c.get(&["y"]).unwrap();
+    assert_eq!((c.content("y"), report.retries, report.wasted), (g.bytes.to_vec(), 0, 0));
 }
 
 #[test]

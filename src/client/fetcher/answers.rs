@@ -11,7 +11,7 @@ use crate::client::session::AskError;
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
 use crate::net::StreamError;
-use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, Request, Status, decode_body};
+use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, PeerHint, Request, Status, decode_body};
 use crate::store::PartialFile;
 use crate::swarm::{Chunks, FileNo, Held, Work};
 
@@ -121,7 +121,12 @@ impl Fetcher<'_> {
         self.in_flight -= Geometry::new(id.len).chunk_len();
         if status != Status::Ok {
             self.drain(body_len)?;
-            self.lost_holder(work, *file, status)?;
+            if status == Status::NotModified {
+                // It waited so long that other chunks are lacked by now.
+                self.rests = true;
+            } else {
+                self.lost_holder(work, *file, status)?;
+            }
             return Ok(None);
         }
         let given: Given = self.session.header("Given")?;
@@ -250,17 +255,22 @@ impl Fetcher<'_> {
         &mut self,
         file: FileNo,
         range: LayerRange,
-        last: bool,
         status: Status,
         body_len: u32,
     ) -> Result<(), AskError> {
+        if status == Status::Busy
+            && let AskError::Busy(wait) = self.session.problem(status)
+        {
+            self.drain(body_len)?;
+            self.layers.remove(&file);
+            self.shared.state().list_busy(file, self.handle, wait, Instant::now());
+            self.shared.wake(false);
+            return Ok(());
+        }
         if status != Status::Ok {
             self.drain(body_len)?;
-            // The other parts of this list will be answered likewise.
-            if self.layers.remove(&file).is_some() {
-                self.lost_holder(&Work::Layer { file, id: range.file }, file, status)?;
-            }
-            return Ok(());
+            self.layers.remove(&file);
+            return self.lost_holder(&Work::Layer { file, id: range.file }, file, status).map(drop);
         }
         if body_len != range.count * 32 {
             return Err(AskError::Protocol(format!("list of {body_len} bytes, expected {}", range.count * 32)));
@@ -272,12 +282,38 @@ impl Fetcher<'_> {
         let Some(layer) = self.layers.get_mut(&file) else { return Ok(()) };
         layer.extend(bytes.chunks_exact(32).map(|d| Digest(d.try_into().unwrap_or_default())));
         drop(buffer);
-        if last && let Some(layer) = self.layers.remove(&file) {
+        let next = range.first + range.count;
+        if next < Geometry::new(range.file.len).chunk_count() {
+            self.frames.clear();
+            self.push_layer(file, range.file, next, Instant::now(), false);
+            return self.session.send_frames(&self.frames, Instant::now() + idle);
+        }
+        if let Some(layer) = self.layers.remove(&file) {
             let first = self.shared.state().layer_came(file);
             if first {
                 let _ = self.shared.jobs.send(Job::Open { file, layer, from: self.handle, peer: self.session.peer });
             }
         }
+        Ok(())
+    }
+
+    /// The peer told who else fetches a file.
+    pub(super) fn receive_peers(&mut self, file: FileNo, status: Status, body_len: u32) -> Result<(), AskError> {
+        let body = self.session.body(body_len, Instant::now() + self.shared.idle())?;
+        if status != Status::Ok {
+            return Ok(());
+        }
+        let hints: Vec<PeerHint> = decode_body(&body, "Peers")?;
+        let named = (self.shared.ctx.introduce)(&hints, self.session.addr.ip());
+        debug!("named peer={} id={} others={}", self.session.peer, self.shared.files[file as usize].id, named.len());
+        let mut state = self.shared.state();
+        for key in named {
+            if let Some(handle) = state.peer(key) {
+                state.named(file, handle);
+            }
+        }
+        drop(state);
+        self.shared.wake(true);
         Ok(())
     }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::*;
 use crate::content::{Digest, Root};
 use crate::identity::PeerId;
-use crate::limits::{HAVE_POLL_MAX, HAVE_POLL_MIN, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
+use crate::limits::{
+    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, LIST_BUSY_MAX, PEERS_POLL_MAX, PEERS_POLL_MIN,
+    SMALL_FILES_LEN_MAX,
+};
 
 const CHUNK: u64 = 256 << 10;
 
@@ -28,6 +31,11 @@ fn state(lens: &[u64], peers: u8) -> (Schedule<()>, Vec<PeerHandle>) {
     (s, handles)
 }
 
+/// What `peer` is asked for next, other than whom it knows.
+fn next(s: &mut Schedule<()>, peer: PeerHandle, now: Instant) -> Option<Work<()>> {
+    std::iter::from_fn(|| s.next_work(peer, now, true)).find(|work| !matches!(work, Work::Peers { .. }))
+}
+
 fn open(s: &mut Schedule<()>, file: FileNo) {
     assert!(s.layer_came(file));
     let count = Geometry::new(s.id(file).len).chunk_count();
@@ -38,14 +46,14 @@ fn open(s: &mut Schedule<()>, file: FileNo) {
 fn a_file_goes_from_list_to_chunks_to_done() {
     let (mut s, p) = state(&[3 * CHUNK], 2);
     let now = Instant::now();
-    let Some(Work::Layer { file: 0, .. }) = s.next_work(p[0], now, true) else { panic!() };
-    assert_eq!(s.next_work(p[1], now, true), None, "one list is enough");
+    let Some(Work::Layer { file: 0, .. }) = next(&mut s, p[0], now) else { panic!() };
+    assert_eq!(next(&mut s, p[1], now), None, "one list is enough");
     let late = now + LAYER_PATIENCE * 2;
-    assert!(matches!(s.next_work(p[1], late, true), Some(Work::Layer { .. })), "unless it does not come");
+    assert!(matches!(next(&mut s, p[1], late), Some(Work::Layer { .. })), "unless it does not come");
     open(&mut s, 0);
     assert!(!s.layer_came(0), "the second list is not used");
     let mut left = 3;
-    while let Some(Work::Chunk { file, index, .. }) = s.next_work(p[left % 2], now, true) {
+    while let Some(Work::Chunk { file, index, .. }) = next(&mut s, p[left % 2], now) {
         left -= 1;
         assert_eq!(s.chunk_came(file, index.get(), p[left % 2], now), (true, left == 0));
         assert!(!s.chunk_came(file, index.get(), p[0], now).0, "twice is waste");
@@ -62,7 +70,7 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
     let (mut s, p) = state(&vec![CHUNK; n], 1);
     let now = Instant::now();
     let mut works = Vec::new();
-    while let Some(work) = s.next_work(p[0], now, true) {
+    while let Some(work) = next(&mut s, p[0], now) {
         works.push(work);
     }
     assert!(works.len() >= 30 && works.len() as u64 * CHUNK <= SMALL_FILES_LEN_MAX + CHUNK, "{}", works.len());
@@ -75,7 +83,7 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
             s.small_written(file);
             done += 1;
         }
-        works.extend(std::iter::from_fn(|| s.next_work(p[0], now, true)));
+        works.extend(std::iter::from_fn(|| next(&mut s, p[0], now)));
     }
     assert_eq!(done, n);
     assert_eq!((s.small_len, s.writing), (0, 0));
@@ -87,14 +95,14 @@ fn files_wait_for_their_check_and_are_started_in_order() {
     let p = s.peer(key(1)).unwrap();
     (0..4).for_each(|f| s.set_held(f, p, Held::Whole));
     let now = Instant::now();
-    assert_eq!(s.next_work(p, now, true), None);
+    assert_eq!(next(&mut s, p, now), None);
     s.checked(0, true);
     s.checked(1, false);
-    assert!(matches!(s.next_work(p, now, true), Some(Work::Layer { file: 1, .. })));
+    assert!(matches!(next(&mut s, p, now), Some(Work::Layer { file: 1, .. })));
     assert!(s.disk_is_busy(), "two are not checked");
     s.checked(2, false);
     s.checked(3, false);
-    assert!(matches!(s.next_work(p, now, true), Some(Work::Small { file: 2, .. })));
+    assert!(matches!(next(&mut s, p, now), Some(Work::Small { file: 2, .. })));
     s.small_written(3);
     assert_eq!(s.unfinished(), 2);
 }
@@ -104,17 +112,17 @@ fn a_liar_holds_nothing_and_its_chunks_are_asked_of_others() {
     let (mut s, p) = state(&[2 * CHUNK, 100], 2);
     let now = Instant::now();
     open_by(&mut s, p[0], now);
-    let got: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now, true)).collect();
+    let got: Vec<_> = std::iter::from_fn(|| next(&mut s, p[0], now)).collect();
     assert_eq!(got.len(), 3);
     s.forget(p[0]);
-    assert_eq!((s.useful(p[0]), s.next_work(p[0], now, true)), (0, None));
-    let again: Vec<_> = std::iter::from_fn(|| s.next_work(p[1], now, true)).collect();
+    assert_eq!((s.useful(p[0]), next(&mut s, p[0], now)), (0, None));
+    let again: Vec<_> = std::iter::from_fn(|| next(&mut s, p[1], now)).collect();
     assert_eq!(again.len(), 3, "{again:?}");
     assert!(s.pending().all(|(_, _, holders)| holders == 1));
 }
 
 fn open_by(s: &mut Schedule<()>, peer: PeerHandle, now: Instant) {
-    while let Some(work) = s.next_work(peer, now, true) {
+    while let Some(work) = next(s, peer, now) {
         match work {
             Work::Layer { file, .. } => open(s, file),
             other => {
@@ -132,20 +140,20 @@ fn partial_holders_are_asked_what_they_have_and_grow() {
     open_by(&mut s, p[0], now);
     let part = s.peer(key(9)).unwrap();
     s.set_held(0, part, Held::Partial);
-    assert!(matches!(s.next_work(part, now, true), Some(Work::Have { revision: 0, .. })));
-    assert_eq!(s.next_work(part, now, true), None);
+    assert!(matches!(next(&mut s, part, now), Some(Work::Have { revision: 0, .. })));
+    assert_eq!(next(&mut s, part, now), None);
     let mut bits = Bitfield::empty(4);
     bits.insert(Geometry::new(4 * CHUNK).chunk(2).unwrap());
     s.set_chunks(0, part, 5, Chunks::These(&bits));
-    let Some(Work::Chunk { index, .. }) = s.next_work(part, now, true) else { panic!() };
+    let Some(Work::Chunk { index, .. }) = next(&mut s, part, now) else { panic!() };
     assert_eq!(index.get(), 2);
-    assert_eq!(s.next_work(part, now, true), None);
+    assert_eq!(next(&mut s, part, now), None);
     let later = now + HAVE_POLL_MIN;
-    assert!(matches!(s.next_work(part, later, true), Some(Work::Have { revision: 5, .. })));
+    assert!(matches!(next(&mut s, part, later), Some(Work::Have { revision: 5, .. })));
     s.set_chunks(0, part, 6, Chunks::More(&[0, 99]));
-    assert!(matches!(s.next_work(part, later, true), Some(Work::Chunk { .. })));
+    assert!(matches!(next(&mut s, part, later), Some(Work::Chunk { .. })));
     s.set_chunks(0, part, 7, Chunks::All);
-    assert!(matches!(s.next_work(part, later, true), Some(Work::Chunk { .. })));
+    assert!(matches!(next(&mut s, part, later), Some(Work::Chunk { .. })));
 }
 
 #[test]
@@ -158,19 +166,91 @@ fn who_has_nothing_new_is_asked_ever_less_often() {
     let end = now + 10 * HAVE_POLL_MAX;
     let mut asked = Vec::new();
     while now < end {
-        if let Some(Work::Have { .. }) = s.next_work(part, now, true) {
+        if let Some(Work::Have { .. }) = next(&mut s, part, now) {
             asked.push(now);
         }
         now += Duration::from_millis(5);
     }
-    assert!((10..20).contains(&asked.len()) && asked[1] - asked[0] == HAVE_POLL_MIN, "{}", asked.len());
+    assert!((10..=20).contains(&asked.len()) && asked[1] - asked[0] == HAVE_POLL_MIN, "{}", asked.len());
     s.set_chunks(0, part, 2, Chunks::More(&[1]));
-    let Some(Work::Chunk { since: 2, .. }) = s.next_work(part, now, true) else { panic!() };
+    let Some(Work::Chunk { since: 2, .. }) = next(&mut s, part, now) else { panic!() };
     now += HAVE_POLL_MAX;
-    assert!(matches!(s.next_work(part, now, true), Some(Work::Have { .. })));
-    assert!(matches!(s.next_work(part, now + HAVE_POLL_MIN, true), Some(Work::Have { .. })), "it is busy again");
+    assert!(matches!(next(&mut s, part, now), Some(Work::Have { .. })));
+    assert!(matches!(next(&mut s, part, now + HAVE_POLL_MIN), Some(Work::Have { .. })), "it is busy again");
     s.set_chunks(0, part, 1, Chunks::More(&[3]));
-    assert_eq!(s.next_work(part, now, true), None, "an answer that was overtaken tells nothing");
+    assert_eq!(next(&mut s, part, now), None, "an answer that was overtaken tells nothing");
+}
+
+#[test]
+fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
+    let asked = |gap: Duration| {
+        let (mut s, p) = state(&[400 * CHUNK], 1);
+        let begin = Instant::now();
+        open_by(&mut s, p[0], begin);
+        let part = s.peer(key(9)).unwrap();
+        s.set_held(0, part, Held::Partial);
+        let (mut now, mut came, mut asked) = (begin, begin, 0);
+        while now < begin + Duration::from_secs(10) {
+            asked += u32::from(matches!(next(&mut s, part, now), Some(Work::Have { .. })));
+            if now >= came + gap {
+                let work = next(&mut s, p[0], now).unwrap();
+                let Work::Any { chunks, .. } = &work else { panic!() };
+                assert!(s.chosen(&work, chunks[0], p[0], now).is_some());
+                s.chunk_came(0, chunks[0], p[0], now);
+                came += gap;
+            }
+            now += Duration::from_millis(5);
+        }
+        asked
+    };
+    let (often, seldom) = (asked(Duration::from_millis(25)), asked(Duration::from_secs(1)));
+    assert!(often > 150 && seldom <= 20, "{often} {seldom}");
+}
+
+#[test]
+fn who_is_too_busy_for_a_list_is_left_alone_while_others_are_asked() {
+    let (mut s, p) = state(&[3 * CHUNK], 2);
+    let (now, wait) = (Instant::now(), Duration::from_millis(100));
+    assert!(matches!(next(&mut s, p[0], now), Some(Work::Layer { .. })));
+    assert_eq!(next(&mut s, p[1], now), None);
+    s.list_busy(0, p[0], wait, now);
+    assert_eq!(next(&mut s, p[0], now + wait / 2), None);
+    assert!(matches!(next(&mut s, p[1], now), Some(Work::Layer { .. })), "at once");
+    s.list_busy(0, p[1], Duration::ZERO, now);
+    assert_eq!(next(&mut s, p[1], now), None, "not as often as it likes");
+    s.list_busy(0, p[1], Duration::MAX, now);
+    assert!(matches!(next(&mut s, p[0], now + wait), Some(Work::Layer { .. })));
+    s.list_busy(0, p[0], wait, now + wait);
+    assert!(matches!(next(&mut s, p[1], now + LIST_BUSY_MAX), Some(Work::Layer { .. })), "nor as seldom");
+    open(&mut s, 0);
+    assert!(matches!(next(&mut s, p[0], now + LIST_BUSY_MAX), Some(Work::Chunk { .. })));
+}
+
+#[test]
+fn holders_are_asked_whom_they_know_as_long_as_few_are_known() {
+    let (mut s, p) = state(&[3 * CHUNK, 2 * CHUNK], 2);
+    let mut now = Instant::now();
+    for other in 0..HOLDERS_ENOUGH as u8 {
+        let other = s.peer(key(100 + other)).unwrap();
+        s.named(0, other);
+    }
+    s.named(0, p[0]);
+    assert!(s.files[0].holders.iter().any(|h| h.peer == p[0] && h.held == Held::Whole), "it said more itself");
+    let begin = now;
+    let mut asked = Vec::new();
+    while now < begin + 4 * PEERS_POLL_MAX {
+        while let Some(work) = s.next_work(p[0], now, true) {
+            if let Work::Peers { file, .. } = work {
+                assert_eq!(file, 1, "of the other, enough are known");
+                asked.push(now);
+            }
+        }
+        now += Duration::from_millis(50);
+    }
+    assert!(asked[0] == begin && asked[1] - begin == PEERS_POLL_MIN && (7..=10).contains(&asked.len()), "{asked:?}");
+    let (mut small, p) = state(&[CHUNK], 1);
+    assert!(matches!(small.next_work(p[0], now, true), Some(Work::Small { .. })), "one answer brings all of it");
+    assert_eq!(small.next_work(p[0], now, true), None);
 }
 
 #[test]
@@ -178,12 +258,12 @@ fn a_seeder_chooses_once_there_is_somebody_to_share_with() {
     let (mut s, p) = state(&[64 * CHUNK], 2);
     let now = Instant::now();
     open_by(&mut s, p[0], now);
-    assert!(matches!(s.next_work(p[0], now, true), Some(Work::Chunk { since: 0, .. })));
+    assert!(matches!(next(&mut s, p[0], now), Some(Work::Chunk { since: 0, .. })));
     let part = s.peer(key(9)).unwrap();
     s.set_held(0, part, Held::Partial);
     s.set_chunks(0, part, 3, Chunks::More(&[7, 8]));
-    let first = s.next_work(p[0], now, true).unwrap();
-    let second = s.next_work(p[1], now, true).unwrap();
+    let first = next(&mut s, p[0], now).unwrap();
+    let second = next(&mut s, p[1], now).unwrap();
     let (Work::Any { chunks: a, .. }, Work::Any { chunks: b, .. }) = (&first, &second) else { panic!() };
     assert!(a.len() > 2 && b.len() > 2 && a.iter().all(|c| !b.contains(c)), "{a:?} {b:?}");
     assert!(a.iter().chain(b).all(|c| ![7, 8].contains(c)), "those can be had elsewhere");
@@ -192,7 +272,7 @@ fn a_seeder_chooses_once_there_is_somebody_to_share_with() {
     assert_eq!(index.get(), a[1]);
     s.give_back(&second, p[1]);
     assert_eq!(s.chunk_came(0, a[1], p[0], now), (true, false));
-    let others: Vec<u32> = std::iter::from_fn(|| match s.next_work(p[1], now, true)? {
+    let others: Vec<u32> = std::iter::from_fn(|| match next(&mut s, p[1], now)? {
         Work::Any { chunks, .. } => Some(chunks),
         _ => None,
     })
@@ -206,11 +286,11 @@ fn giants_do_not_share_the_memory_of_lists() {
     let giant = 1 << 40;
     let (mut s, p) = state(&[giant, giant + 1, 100], 1);
     let now = Instant::now();
-    let works: Vec<_> = std::iter::from_fn(|| s.next_work(p[0], now, true)).collect();
+    let works: Vec<_> = std::iter::from_fn(|| next(&mut s, p[0], now)).collect();
     assert_eq!(works.iter().filter(|w| matches!(w, Work::Layer { .. })).count(), 1);
     assert_eq!(works.len(), 2);
     s.finished(0);
-    assert!(matches!(s.next_work(p[0], now, true), Some(Work::Layer { file: 1, .. })));
+    assert!(matches!(next(&mut s, p[0], now), Some(Work::Layer { file: 1, .. })));
 }
 
 #[test]
@@ -219,12 +299,12 @@ fn a_hung_peer_does_not_stall_the_end() {
     let mut now = Instant::now();
     open_by(&mut s, p[1], now);
     for _ in 0..4 {
-        assert!(s.next_work(p[0], now, true).is_some(), "asked, and never answers");
+        assert!(next(&mut s, p[0], now).is_some(), "asked, and never answers");
     }
     let begin = now;
     while matches!(s.files[0].phase, Phase::Chunks(..)) {
         now += Duration::from_millis(5);
-        if let Some(Work::Chunk { file, index, .. }) = s.next_work(p[1], now, true) {
+        if let Some(Work::Chunk { file, index, .. }) = next(&mut s, p[1], now) {
             now += Duration::from_millis(5);
             s.chunk_came(file, index.get(), p[1], now);
         }

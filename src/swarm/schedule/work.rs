@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use crate::content::{ChunkIndex, FileId, Geometry};
-use crate::limits::{ANY_CHUNKS_MAX, HAVE_POLL_MAX, LAYER_PATIENCE, SMALL_FILES_LEN_MAX};
-use crate::swarm::schedule::{File, FileNo, Held, Phase, Schedule, small_weight};
+use crate::limits::{
+    ANY_CHUNKS_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, PEERS_POLL_MAX, PEERS_POLL_MIN,
+    SMALL_FILES_LEN_MAX,
+};
+use crate::swarm::schedule::{Backoff, File, FileNo, Held, Phase, Schedule, small_weight};
 use crate::swarm::{ChunkPicker, PeerHandle};
 
 /// Something to ask a peer for.
@@ -54,6 +57,13 @@ pub enum Work<F> {
         /// Its identity.
         id: FileId,
     },
+    /// Who else fetches a file.
+    Peers {
+        /// Its number.
+        file: FileNo,
+        /// Its identity.
+        id: FileId,
+    },
     /// Which chunks it holds by now.
     Have {
         /// Its number.
@@ -72,6 +82,7 @@ impl<F: Clone> Schedule<F> {
             return None;
         }
         self.list_work(peer, now)
+            .or_else(|| self.name_work(peer, now))
             .or_else(|| self.small_work(now, |small, now| small.acquire_new(peer, now)))
             .or_else(|| self.any_work(peer))
             .or_else(|| self.chunk_work(peer, |picker| picker.acquire_new(peer, now)))
@@ -95,21 +106,37 @@ impl<F: Clone> Schedule<F> {
             if !possible {
                 continue;
             }
+            let holders = at.holders.len() as f64;
             let Some(holder) = at.holders.iter_mut().find(|h| h.peer == peer) else { continue };
             match &mut at.phase {
-                Phase::Layer(asked) => {
+                Phase::Layer(asked) if holder.poll.is_due(now) => {
                     asked.push((peer, now));
                     return Some(Work::Layer { file, id: at.id });
                 }
                 // While it has something that is lacked, the news come with the chunks.
                 Phase::Chunks(picker, _) if picker.wanted_of(peer) == 0 && holder.poll.is_due(now) => {
-                    holder.poll.asked(now, HAVE_POLL_MAX);
+                    // What is asked and answered in vain stays a small part of what comes.
+                    let cost = HAVE_POLL_COST * holders / Geometry::new(at.id.len).chunk_len() as f64;
+                    holder.poll.asked(now, self.gap.mul_f64(cost).clamp(HAVE_POLL_MIN, HAVE_POLL_MAX));
                     return Some(Work::Have { file, id: at.id, revision: holder.revision });
                 }
                 _ => {}
             }
         }
         None
+    }
+
+    /// As long as few are known to hold a file that takes long, those who hold it are asked for more.
+    fn name_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+        if self.active.is_empty() || self.naming.get(&peer).is_some_and(|poll| !poll.is_due(now)) {
+            return None;
+        }
+        self.naming.entry(peer).or_insert(Backoff::new(PEERS_POLL_MIN)).asked(now, PEERS_POLL_MAX);
+        let holds = |at: &File<F>| at.holders.iter().any(|h| h.peer == peer);
+        let few = |&&file: &&FileNo| self.files[file as usize].holders.len() < HOLDERS_ENOUGH;
+        let least = self.active.iter().filter(few).filter(|&&file| holds(&self.files[file as usize]));
+        let file = *least.min_by_key(|&&file| self.files[file as usize].holders.len())?;
+        Some(Work::Peers { file, id: self.id(file) })
     }
 
     fn chunk_work(
@@ -194,7 +221,7 @@ impl<F: Clone> Schedule<F> {
                     picker.withdraw(chunks);
                 }
             }
-            Work::Have { .. } => {}
+            Work::Have { .. } | Work::Peers { .. } => {}
         }
     }
 
@@ -218,5 +245,7 @@ fn chunk_of<F>(file: FileNo, id: FileId, chunk: u32, since: u64, open: F) -> Opt
     Some(Work::Chunk { file, id, index, len, since, open })
 }
 
+/// Bytes that must come for each question what a peer has by now: a few hundred times as many as it costs.
+const HAVE_POLL_COST: f64 = 80e3;
 /// What a one-chunk file weighs against chunks when connections are shared out.
 const SMALL_COST: u64 = 64 << 10;

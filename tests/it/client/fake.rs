@@ -12,8 +12,8 @@ use gpb::identity::{Keypair, PeerId};
 use gpb::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
 use gpb::net::{Channel, Outbox, Tls};
 use gpb::proto::{
-    Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, Problem, Request,
-    SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
+    Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, PeerHint, Problem,
+    Request, SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
 };
 use gpb::runtime::Watched;
 use gpb::swarm::{PeerTable, Via};
@@ -41,6 +41,8 @@ pub enum Manner {
     Slow(u64),
     /// Holds only every second chunk.
     Half,
+    /// Sends no list and none of several chunks before it was asked for so many times, and says who else fetches.
+    Crowded(u64),
 }
 
 /// A file in memory and its name.
@@ -97,6 +99,8 @@ struct Inner {
     chunks: AtomicU64,
     bad: AtomicU64,
     connections: AtomicU64,
+    /// Requests that it put off.
+    put_off: AtomicU64,
     dead: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -119,6 +123,7 @@ impl Fake {
             chunks: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            put_off: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             sockets: Mutex::default(),
         });
@@ -151,6 +156,11 @@ impl Fake {
     /// Times that it was told of a bad chunk.
     pub fn told_bad(&self) -> u64 {
         self.inner.bad.load(Ordering::SeqCst)
+    }
+
+    /// Requests that it put off.
+    pub fn put_off(&self) -> u64 {
+        self.inner.put_off.load(Ordering::SeqCst)
     }
 
     pub fn connections(&self) -> u64 {
@@ -263,6 +273,11 @@ impl Inner {
         }
     }
 
+    fn puts_off(&self) -> bool {
+        let Manner::Crowded(times) = self.manner else { return false };
+        self.put_off.fetch_add(1, Ordering::SeqCst) % (times + 1) < times
+    }
+
     fn answer_chunk(&self, kind: Kind, chunk: ChunkRef, out: &mut Vec<u8>) -> Option<()> {
         let nth = self.chunks.fetch_add(1, Ordering::SeqCst);
         match self.manner {
@@ -341,6 +356,15 @@ impl Inner {
                 encode_frame(kind, Status::Ok, &(), &[], out);
             }
             _ if self.manner == Manner::Stalls => {}
+            Request::Layer(_) if self.puts_off() => {
+                let problem = Problem { retry_after_ms: 10, reason: String::new() };
+                encode_frame(kind, Status::Busy, &problem, &[], out);
+            }
+            Request::Any(..) if self.puts_off() => problem(Status::NotModified, out),
+            Request::Peers(Some(_)) if matches!(self.manner, Manner::Crowded(_)) => {
+                let hint = PeerHint { announce: vec![7; 100], addrs: Vec::new() };
+                encode_frame(kind, Status::Ok, &(), &encode_body(&vec![hint]), out);
+            }
             Request::Layer(range) => {
                 let Some(file) = self.files.get(&range.file) else {
                     problem(Status::NotFound, out);

@@ -32,6 +32,15 @@ impl World {
         schedule.grows(handle, now);
     }
 
+    /// `peer` is told that `host` fetches the file.
+    fn named(&mut self, peer: u32, host: u32) {
+        self.meet(peer, host, false);
+        let p = &mut self.peers[peer as usize];
+        if let (Some(schedule), Some(&handle)) = (&mut p.schedule, p.known.get(&host)) {
+            schedule.named(0, handle);
+        }
+    }
+
     /// Looks after the connections of a download, and does so again in a while.
     pub(super) fn drive(&mut self, peer: u32) {
         let (now, now_ns) = (self.now(), self.now_ns());
@@ -120,7 +129,7 @@ impl World {
         if self.conns[conn as usize].state != State::Open {
             return;
         }
-        if !self.conns[conn as usize].surplus {
+        if !self.conns[conn as usize].surplus && !self.conns[conn as usize].rests {
             self.ask(conn);
         }
         let c = &mut self.conns[conn as usize];
@@ -152,6 +161,7 @@ impl World {
             let c = &mut self.conns[conn as usize];
             if c.client == peer && std::mem::take(&mut c.is_idle) && c.state == State::Open {
                 c.window.pause(now);
+                c.rests = false;
                 self.go_on(conn);
             }
         }
@@ -205,6 +215,7 @@ impl World {
                 }
                 Work::Any { chunks, .. } => Request::Any(Since { file, revision: 0 }, chunks.clone()),
                 Work::Have { revision, .. } => Request::Have(Since { file, revision: *revision }),
+                Work::Peers { .. } => Request::Peers(Some(file)),
                 Work::Layer { .. } => {
                     Request::Layer(LayerRange { file, first: 0, count: Geometry::new(id.len).chunk_count() })
                 }
@@ -224,6 +235,7 @@ impl World {
             Request::Any(_, chunks) => Ask::Any(chunks.clone()),
             Request::Have(since) => Ask::Have(since.revision),
             Request::Layer(_) => Ask::Layer,
+            Request::Peers(_) => Ask::Peers,
             _ => Ask::Locate,
         };
         let c = &mut self.conns[conn as usize];
@@ -271,7 +283,7 @@ impl World {
             }
             if answer.head > 0 || answer.body > 0 {
                 // More is asked for on the way, once that is needed.
-                if c.window.excess(c.in_flight) == 0 && !c.surplus {
+                if c.window.excess(c.in_flight) == 0 && !c.surplus && !c.rests {
                     self.ask(conn);
                 }
                 continue;
@@ -338,6 +350,12 @@ impl World {
                 schedule.not_held(0, handle);
                 self.wake(client);
             }
+            (Told::Stale, What::Work(work)) => {
+                c.in_flight -= self.geometry.chunk_len();
+                c.rests = true;
+                schedule.give_back(&work, handle);
+                self.wake(client);
+            }
             (Told::Chunk(..), What::Work(Work::Chunk { index, len, .. })) => {
                 if !schedule.is_wanted(0, index.get()) {
                     schedule.chunk_came(0, index.get(), handle, now);
@@ -373,6 +391,13 @@ impl World {
                     self.wake(client);
                 }
             }
+            (Told::Busy(wait), _) => schedule.list_busy(0, handle, wait, now),
+            (Told::Peers(hosts), _) => {
+                for host in hosts {
+                    self.named(client, host);
+                }
+                self.drive_now(client);
+            }
             (Told::Located(some, whole), _) => {
                 match (some, whole) {
                     (false, _) => schedule.not_held(0, handle),
@@ -381,7 +406,7 @@ impl World {
                 }
                 self.drive_now(client);
             }
-            (Told::NotHeld, What::Locate) | (Told::Chunk(..), _) => {}
+            (Told::NotHeld | Told::Stale, What::Locate) | (Told::Chunk(..), _) => {}
         }
         self.go_on(conn);
     }
@@ -418,7 +443,7 @@ impl World {
         c.state = State::Closed;
         c.is_idle = false;
         let (client, server, dial, useful) = (c.client, c.server, c.dial, c.useful);
-        let upload = c.upload.take();
+        let (upload, list) = (c.upload.take(), c.list.take());
         // Its place in the queue is given up when its turn comes.
         c.is_waiting = false;
         let pending = std::mem::take(&mut c.pending);
@@ -428,6 +453,9 @@ impl World {
         host.incoming.retain(|&i| i != conn);
         if let Some(upload) = upload {
             host.uploads.end(upload, false, now);
+        }
+        if let Some(list) = list {
+            host.lists.end(list, false, now);
         }
         let p = &mut self.peers[client as usize];
         p.outgoing[dial.peer.0 as usize] = None;

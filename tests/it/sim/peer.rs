@@ -1,7 +1,7 @@
 //! A host and a connection.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gpb::content::{Bitfield, FileId, Geometry};
 use gpb::proto::Delta;
@@ -38,6 +38,8 @@ pub(super) struct Peer {
     pub(super) queue: FairQueue<u32>,
     pub(super) waiting: usize,
     pub(super) uploads: Uploads<u32>,
+    /// Lists of digests that are under way.
+    pub(super) lists: Uploads<u32>,
     pub(super) sent: Sent,
     pub(super) fetchers: Fetchers,
     pub(super) retries: bool,
@@ -105,6 +107,7 @@ pub(super) struct Conn {
     pub(super) lost: bool,
     pub(super) surplus: bool,
     pub(super) is_idle: bool,
+    pub(super) rests: bool,
     /// When something last came.
     pub(super) heard_ns: u64,
 
@@ -112,7 +115,10 @@ pub(super) struct Conn {
     /// Requests that have arrived.
     pub(super) arrived: usize,
     pub(super) is_waiting: bool,
+    /// Since when the first request waits for its upload to begin.
+    pub(super) waits_since: Option<Instant>,
     pub(super) upload: Option<Upload>,
+    pub(super) list: Option<Upload>,
     /// What is left to send of the present answer.
     pub(super) out: u64,
     /// Blocks on the way.
@@ -149,6 +155,7 @@ pub(super) enum Ask {
     Any(Vec<u32>),
     Have(u64),
     Layer,
+    Peers,
     Locate,
 }
 
@@ -167,6 +174,9 @@ pub(super) enum Told {
     NotHeld,
     Have(Option<Delta>),
     Layer,
+    Busy(Duration),
+    Stale,
+    Peers(Vec<u32>),
     Located(bool, bool),
 }
 
@@ -187,6 +197,7 @@ impl Peer {
             queue: FairQueue::new(),
             waiting: 0,
             uploads: Uploads::default(),
+            lists: Uploads::default(),
             sent: Sent::default(),
             fetchers: Fetchers::default(),
             retries: false,
@@ -249,11 +260,14 @@ impl Conn {
             lost: false,
             surplus: false,
             is_idle: false,
+            rests: false,
             heard_ns: now_ns,
             requests: VecDeque::new(),
             arrived: 0,
             is_waiting: false,
+            waits_since: None,
             upload: None,
+            list: None,
             out: 0,
             unacknowledged: 0,
             is_queued: false,

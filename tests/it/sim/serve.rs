@@ -1,10 +1,10 @@
 //! The side of a connection that answers, as `server::session` and `server::handler` do.
 
-use gpb::limits::{NEWS_MAX, TURN_COST, UPLOAD_WAIT};
+use gpb::limits::{ANY_FRESH, FETCHERS_TOLD_MAX, LIST_RETRY, NEWS_MAX, TURN_COST, UPLOAD_WAIT};
 use gpb::proto::{ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head};
 
 use super::peer::{Answer, Ask, Fault, Has, State, Told};
-use super::world::{Event, World, key_of};
+use super::world::{Event, World, host_of, key_of};
 
 impl World {
     /// A request has come.
@@ -24,8 +24,11 @@ impl World {
     pub(super) fn all_sent(&mut self, conn: u32) {
         let now = self.now();
         let c = &mut self.conns[conn as usize];
-        let uploaded = c.upload.take();
+        let (uploaded, listed) = (c.upload.take(), c.list.take());
         let server = c.server;
+        if let Some(listed) = listed {
+            self.peers[server as usize].lists.end(listed, true, now);
+        }
         if let Some(upload) = uploaded {
             self.peers[server as usize].uploads.end(upload, true, now);
         }
@@ -48,6 +51,7 @@ impl World {
             let begun = if again && host.waiting > 0 { None } else { host.uploads.begin(c.client, now) };
             let Some(upload) = begun else {
                 c.is_waiting = true;
+                c.waits_since.get_or_insert(now);
                 host.waiting += 1;
                 host.queue.push(c.client, conn as usize);
                 let server = c.server;
@@ -56,6 +60,7 @@ impl World {
             };
             c.upload = Some(upload);
         }
+        c.waits_since = None;
         c.arrived -= 1;
         if let Some(ask) = c.requests.pop_front() {
             self.answer(conn, ask);
@@ -74,7 +79,13 @@ impl World {
             }
             let Some((key, conn)) = host.queue.pop() else { break };
             let Some(upload) = host.uploads.begin(key, now) else {
-                refused.push((key, conn));
+                if self.is_stale(conn) {
+                    self.peers[peer as usize].waiting -= 1;
+                    self.peers[peer as usize].queue.done(key, TURN_COST);
+                    self.send_back(conn as u32);
+                } else {
+                    refused.push((key, conn));
+                }
                 continue;
             };
             host.waiting -= 1;
@@ -95,6 +106,28 @@ impl World {
         }
     }
 
+    /// Whether what waits first on a connection waited too long.
+    fn is_stale(&self, conn: usize) -> bool {
+        let c = &self.conns[conn];
+        let waited = c.waits_since.is_some_and(|at| self.now().saturating_duration_since(at) >= ANY_FRESH);
+        c.is_waiting && waited && matches!(c.requests.front(), Some(Ask::Any(_)))
+    }
+
+    /// Sends back all that waited too long.
+    fn send_back(&mut self, conn: u32) {
+        let c = &mut self.conns[conn as usize];
+        (c.is_waiting, c.waits_since) = (false, None);
+        while self.conns[conn as usize].arrived > 0
+            && matches!(self.conns[conn as usize].requests.front(), Some(Ask::Any(_)))
+        {
+            let c = &mut self.conns[conn as usize];
+            c.requests.pop_front();
+            c.arrived -= 1;
+            let head = self.problem(Kind::Any, Status::NotModified);
+            self.tell(conn, Told::Stale, head, 0);
+        }
+    }
+
     fn arm(&mut self, peer: u32) {
         if !std::mem::replace(&mut self.peers[peer as usize].retries, true) {
             self.after(UPLOAD_WAIT, Event::Retry(peer));
@@ -110,7 +143,7 @@ impl World {
     }
 
     fn answer(&mut self, conn: u32, ask: Ask) {
-        let (id, count) = (self.id, self.geometry.chunk_count());
+        let (now, id, count) = (self.now(), self.id, self.geometry.chunk_count());
         let server = self.conns[conn as usize].server;
         let random = self.rng.next();
         let host = &mut self.peers[server as usize];
@@ -148,8 +181,33 @@ impl World {
             }
             Ask::Layer => match host.has {
                 Has::Nothing => self.tell_not_held(conn, Kind::Layer),
-                _ => self.tell(conn, Told::Layer, 64 + u64::from(count) * 32, 0),
+                _ => {
+                    let client = self.conns[conn as usize].client;
+                    match host.lists.begin(client, now) {
+                        Some(list) => {
+                            self.conns[conn as usize].list = Some(list);
+                            self.tell(conn, Told::Layer, 64 + u64::from(count) * 32, 0);
+                        }
+                        None => {
+                            let wait = LIST_RETRY / 2 + LIST_RETRY.mul_f64((random >> 32) as f64 / (1u64 << 32) as f64);
+                            let head = self.problem(Kind::Layer, Status::Busy);
+                            self.tell(conn, Told::Busy(wait), head, 0);
+                        }
+                    }
+                }
             },
+            Ask::Peers => {
+                let client = self.conns[conn as usize].client;
+                let named = host
+                    .fetchers
+                    .some_of(&id, FETCHERS_TOLD_MAX, random)
+                    .into_iter()
+                    .map(host_of)
+                    .filter(|&host| host != client);
+                let named: Vec<u32> = named.collect();
+                let len = 16 + named.len() as u64 * (self.group.hello_len + HINT_ADDR_LEN);
+                self.tell(conn, Told::Peers(named), len, 0);
+            }
             Ask::Locate => {
                 let (held, whole) = match &host.has {
                     Has::Nothing => (Holding::None, false),
@@ -211,3 +269,5 @@ impl World {
 
 /// What a TLS record adds to a small message.
 pub(super) const RECORD_LEN: u64 = 22;
+/// What an address adds to an announce in the answer to `Peers`.
+const HINT_ADDR_LEN: u64 = 8;

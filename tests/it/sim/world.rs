@@ -193,6 +193,12 @@ pub(super) fn key_of(no: u32) -> PeerKey {
     (PeerId(key), u64::from(no).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// The host whose key that is.
+pub(super) fn host_of((PeerId(key), _): PeerKey) -> u32 {
+    let [a, b, c, d, ..] = key;
+    u32::from_le_bytes([a, b, c, d])
+}
+
 /// Simulates no longer than so many times the lower bound.
 const LIMIT: f64 = 50.0;
 const LIMIT_MIN_NS: u64 = 60_000_000_000;
