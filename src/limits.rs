@@ -236,8 +236,6 @@ pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 /// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
 /// reordered nor shared fairly.
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
-/// A session that may not begin to send a chunk tries again after so long.
-pub const UPLOAD_WAIT: Duration = Duration::from_millis(3);
 /// An `Any` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
 pub const ANY_FRESH: Duration = Duration::from_millis(500);
 /// How long a worker waits for a peer's socket before it parks the session.

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
@@ -35,6 +35,10 @@ pub(crate) struct Acceptor {
     /// Sessions that wait for the rate limit, which has nothing to give before `paced_until`.
     paced: FairQueue<Key>,
     paced_until: Instant,
+    /// Sessions whose next answer is a chunk that may not begin yet. That is looked at whenever a worker has ended a turn,
+    /// and at this time.
+    waiting: FairQueue<Key>,
+    waiting_until: Instant,
     /// Connections without `Hello` so far, in all and by source address, the oldest at the front. The others are
     /// bounded by their seats.
     greeting: usize,
@@ -55,11 +59,20 @@ struct Slot {
     /// Set until it said `Hello`: the address that it counts for.
     greeting: Option<IpAddr>,
     /// Which queue it waits in, or was drawn from.
-    paced: bool,
-    /// What it waits with in `paced`, if it got nothing since.
+    line: Line,
+    /// What it waits with in a queue other than `ready`, if it got nothing since.
     ticket: Option<u64>,
     sent: u64,
     parked: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Ready,
+    /// For the rate limit.
+    Paced,
+    /// For an upload.
+    Waiting,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +80,7 @@ enum State {
     Free,
     /// Waits for its socket.
     Parked,
-    /// Waits for a worker, or for the rate limit.
+    /// Waits for a worker, for the rate limit or for an upload.
     Queued,
     /// Was ended while it waited for a worker; the slot is free when the queue gives it out.
     Doomed,
@@ -109,6 +122,8 @@ impl Acceptor {
             ready: FairQueue::new(),
             paced: FairQueue::new(),
             paced_until: Instant::now(),
+            waiting: FairQueue::new(),
+            waiting_until: Instant::now(),
             greeting: 0,
             greeting_max,
             greeting_by_addr: HashMap::new(),
@@ -157,10 +172,11 @@ impl Acceptor {
         }
     }
 
-    fn wait_at_most(&self) -> Option<std::time::Duration> {
+    fn wait_at_most(&self) -> Option<Duration> {
         let tick = (self.sessions > 0).then_some(self.next_tick);
         let paced = (self.paced.has_next() && !self.jobs.is_full()).then_some(self.paced_until);
-        let next = [tick, paced, self.accept_at].into_iter().flatten().min()?;
+        let waiting = (self.waiting.has_next() && !self.jobs.is_full()).then_some(self.waiting_until);
+        let next = [tick, paced, waiting, self.accept_at].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -243,36 +259,41 @@ impl Acceptor {
     /// The socket of a session can do something.
     fn wake(&mut self, at: usize) {
         if self.slots.get(at).is_some_and(|s| s.state == State::Parked) {
-            self.enqueue(at, false);
+            self.enqueue(at, Line::Ready);
         }
     }
 
-    fn enqueue(&mut self, at: usize, paced: bool) {
+    fn enqueue(&mut self, at: usize, line: Line) {
         let slot = &mut self.slots[at];
-        slot.state = State::Queued;
-        slot.paced = paced;
-        let (key, ticket) = (slot.key, slot.ticket.take());
-        match ticket {
-            _ if !paced => {
-                self.ready.push(key, at);
-            }
-            Some(ticket) => {
-                self.paced.push_again(key, at, ticket);
-                self.slots[at].ticket = Some(ticket);
-            }
-            None => self.slots[at].ticket = Some(self.paced.push(key, at)),
+        let ticket = slot.ticket.take().filter(|_| slot.line == line && line != Line::Ready);
+        (slot.state, slot.line) = (State::Queued, line);
+        let key = slot.key;
+        if line == Line::Waiting {
+            self.context.uploads().wait(key);
         }
+        let queue = self.queue(line);
+        let ticket = match ticket {
+            Some(ticket) => {
+                queue.push_again(key, at, ticket);
+                ticket
+            }
+            None => queue.push(key, at),
+        };
+        self.slots[at].ticket = Some(ticket);
     }
 
-    fn queue(&mut self, paced: bool) -> &mut FairQueue<Key> {
-        if paced { &mut self.paced } else { &mut self.ready }
+    fn queue(&mut self, line: Line) -> &mut FairQueue<Key> {
+        match line {
+            Line::Ready => &mut self.ready,
+            Line::Paced => &mut self.paced,
+            Line::Waiting => &mut self.waiting,
+        }
     }
 
     fn dispatch(&mut self, now: Instant) {
         while !self.jobs.is_full() {
-            let ready = self.ready.pop();
-            let paced = ready.is_none();
-            let Some((key, at)) = ready.or_else(|| (now >= self.paced_until).then(|| self.paced.pop()).flatten())
+            let drawn = self.ready.pop().or_else(|| self.draw_waiting(now));
+            let Some((key, at)) = drawn.or_else(|| (now >= self.paced_until).then(|| self.paced.pop()).flatten())
             else {
                 return;
             };
@@ -288,11 +309,44 @@ impl Acceptor {
                     }
                 }
                 _ => {
-                    self.queue(paced).done(key, 0);
+                    let line = slot.line;
+                    self.queue(line).done(key, 0);
                     self.release(at);
                 }
             }
         }
+    }
+
+    /// One of the sessions that wait for an upload, with it.
+    fn draw_waiting(&mut self, now: Instant) -> Option<(Key, usize)> {
+        if !self.waiting.has_next() {
+            return None;
+        }
+        let context = self.context.clone();
+        let mut uploads = context.uploads();
+        self.waiting_until = uploads.next_free(now).max(now + UPLOAD_LOOK_MIN);
+        let mut refused = Vec::new();
+        let drawn = loop {
+            if uploads.free(now) == 0 {
+                break None;
+            }
+            let Some((key, at)) = self.waiting.pop() else { break None };
+            let Some(session) = &mut self.slots[at].session else { break Some((key, at)) };
+            match uploads.grant(key, now) {
+                Some(upload) => {
+                    session.grant(upload);
+                    break Some((key, at));
+                }
+                None => refused.push((key, at)),
+            }
+        };
+        for (key, at) in refused {
+            if let Some(ticket) = self.slots[at].ticket {
+                self.waiting.push_again(key, at, ticket);
+            }
+            self.waiting.done(key, 0);
+        }
+        drawn
     }
 
     fn take_back(&mut self, Done { slot: at, mut session, outcome }: Done) {
@@ -300,12 +354,12 @@ impl Acceptor {
         let slot = &mut self.slots[at];
         let sent = session.sent() - slot.sent;
         // A turn in which the rate limit gave nothing is no service.
-        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_)) {
+        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_) | Outcome::Wait) {
             0
         } else {
             TURN_COST + sent + session.take_effort()
         };
-        let (key, paced) = (slot.key, slot.paced);
+        let (key, line) = (slot.key, slot.line);
         if cost > 0 {
             slot.ticket = None;
         }
@@ -332,7 +386,7 @@ impl Acceptor {
             (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
         };
         if let Some(why) = why {
-            self.queue(paced).done(key, cost);
+            self.queue(line).done(key, cost);
             return self.end(at, &session, why);
         }
         let slot = &mut self.slots[at];
@@ -342,25 +396,26 @@ impl Acceptor {
         slot.parked = pending;
         self.context.parked.fetch_add(pending, Ordering::Relaxed);
         match outcome {
-            Outcome::Again => self.enqueue(at, false),
+            Outcome::Again => self.enqueue(at, Line::Ready),
+            Outcome::Wait => self.enqueue(at, Line::Waiting),
             Outcome::Delay(until) => {
                 self.paced_until = until;
-                self.enqueue(at, true);
+                self.enqueue(at, Line::Paced);
             }
             _ => (),
         }
         // After it is in a queue again, so that what its key was served is not forgotten.
-        self.queue(paced).done(key, cost);
+        self.queue(line).done(key, cost);
         self.evict();
     }
 
     /// Closes the sessions that were stalled longest, until no more is parked than may be.
     fn evict(&mut self) {
         while self.context.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
-            // Those that wait for the rate limit come last: it is not their fault.
+            // Those that wait for the rate limit or an upload come last: it is not their fault.
             let waits = |s: &Slot| match s.state {
                 State::Parked => Some(false),
-                State::Queued if s.paced => Some(true),
+                State::Queued if s.line != Line::Ready => Some(true),
                 _ => None,
             };
             let holding = self.slots.iter().enumerate().filter(|(_, s)| s.parked > 0);
@@ -389,6 +444,13 @@ impl Acceptor {
         for (at, why) in over {
             self.close(at, why);
         }
+        let waits = |slot: &Slot| slot.state == State::Queued && slot.line == Line::Waiting;
+        let stale = |slot: &Slot| waits(slot) && slot.session.as_ref().is_some_and(|s| s.is_stale(now));
+        let stale: Vec<_> = self.slots.iter().enumerate().filter(|(_, s)| stale(s)).map(|(at, _)| at).collect();
+        for at in stale {
+            self.leave_waiting(at);
+            self.enqueue(at, Line::Ready);
+        }
     }
 
     /// Ends a session that no worker has.
@@ -412,9 +474,22 @@ impl Acceptor {
             self.end_greeting(ip, at);
         }
         match self.slots[at].state {
+            State::Queued if self.slots[at].line == Line::Waiting => {
+                self.leave_waiting(at);
+                self.release(at);
+            }
             State::Queued => self.slots[at].state = State::Doomed,
             _ => self.release(at),
         }
+    }
+
+    /// A session does not wait for an upload any more.
+    fn leave_waiting(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        if let Some(ticket) = slot.ticket.take() {
+            self.waiting.remove(slot.key, at, ticket);
+        }
+        self.context.uploads().gone(slot.key);
     }
 
     fn end_greeting(&mut self, ip: IpAddr, at: usize) {
@@ -444,13 +519,16 @@ impl Slot {
             state: State::Free,
             key: Key::Addr(IpAddr::from([0; 4])),
             greeting: None,
-            paced: false,
+            line: Line::Ready,
             ticket: None,
             sent: 0,
             parked: 0,
         }
     }
 }
+
+/// Sessions that wait for an upload are not looked at more often than this without a reason.
+const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
 
 /// IPv4 addresses as such, not as a dual-stack socket gives them.
 fn canonical(addr: SocketAddr) -> SocketAddr {

@@ -12,7 +12,7 @@ use rustix::event::PollFlags;
 use crate::identity::PeerId;
 use crate::limits::{
     ANY_FRESH, CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, TURN_LEN_MAX,
-    TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN, UPLOAD_WAIT,
+    TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
 };
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, MessageError};
@@ -47,8 +47,10 @@ pub(crate) struct Session {
     /// The chunk that is under way, until the socket took all of it, and so the list of digests.
     upload: Option<Upload>,
     list: Option<Upload>,
-    /// Since when the first request waits for its upload to begin.
-    waits_since: Option<Instant>,
+    /// The upload that it was granted for the next turn.
+    granted: Option<Upload>,
+    /// Since when the first request waits for its upload to begin, and whether it is an `Any`.
+    waits: Option<(Instant, bool)>,
     out: Outbox,
     /// Plaintext that goes out at once; small after the peer was slow, so that little is parked.
     reply_len: usize,
@@ -78,6 +80,8 @@ pub(crate) enum Outcome {
     Again,
     /// Another turn, not before that time.
     Delay(Instant),
+    /// Another turn once it is granted an upload.
+    Wait,
     /// Nothing more; it is over, for this reason.
     Close(&'static str),
 }
@@ -124,7 +128,8 @@ impl Session {
             body: None,
             upload: None,
             list: None,
-            waits_since: None,
+            granted: None,
+            waits: None,
             out: Outbox::new(),
             reply_len: REPLY_FIRST_LEN,
             trust_generation: 0,
@@ -165,6 +170,16 @@ impl Session {
         self.sent
     }
 
+    /// The chunk that it waits with may begin in the next turn.
+    pub(crate) fn grant(&mut self, upload: Upload) {
+        self.granted = Some(upload);
+    }
+
+    /// Whether it waits with what should be asked anew by now.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        is_stale(self.waits, now)
+    }
+
     /// Serves it for one turn.
     pub(crate) fn turn(&mut self, scratch: &mut Scratch, context: &Context) -> Outcome {
         // The big buffer of the worker is used during the turn; what is left in it afterwards is copied out.
@@ -181,6 +196,7 @@ impl Session {
         if matches!(outcome, Outcome::Close(_)) {
             self.listing = None;
         }
+        context.end_upload(self.granted.take(), false);
         if turn.sent > 0 || turn.requests > 0 {
             self.extend_deadline();
         }
@@ -188,7 +204,7 @@ impl Session {
             (Outcome::Read, _) if self.parked_input() == 0 => None,
             (Outcome::Read, Some(since)) if turn.requests == 0 => Some(since),
             (Outcome::Write, Some(since)) if turn.sent == 0 => Some(since),
-            (Outcome::Read | Outcome::Write | Outcome::Delay(_), _) => Some(Instant::now()),
+            (Outcome::Read | Outcome::Write | Outcome::Delay(_) | Outcome::Wait, _) => Some(Instant::now()),
             _ => None,
         };
 
@@ -203,6 +219,7 @@ impl Session {
     /// Gives back what it held of the server, and logs the end; call it once, when the session is dropped.
     pub(crate) fn end(&self, why: &str, context: &Context) {
         context.end_upload(self.upload, false);
+        context.end_upload(self.granted, false);
         context.handler.end_list(self.list, false);
         if let (Phase::Open(asker), true) = (&self.phase, self.is_admitted()) {
             context.told(format_args!(
@@ -252,6 +269,7 @@ impl Session {
             match self.produce(scratch, context, turn)? {
                 Produced::Some | Produced::Unfinished => continue,
                 Produced::Throttled(until) => return Ok(Outcome::Delay(until)),
+                Produced::Waits => return Ok(Outcome::Wait),
                 Produced::Nothing => (),
             }
             if !self.receive(scratch, context)? && !self.linger(PollFlags::IN, context)? {
@@ -288,7 +306,7 @@ impl Session {
         let target = if context.is_memory_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
         let plain = &mut scratch.plain;
         plain.clear();
-        let (mut at, mut throttled, mut refused) = (0, None, None);
+        let (mut at, mut throttled, mut waits, mut refused) = (0, None, false, None);
         let had_seat = asker.seat.is_some();
         if self.body.is_none()
             && let Some(upload) = self.upload.take()
@@ -331,7 +349,7 @@ impl Session {
                 }
                 None => {
                     let Some((kind, header, body, len)) = whole_frame(&self.requests[at..])? else {
-                        self.waits_since = None;
+                        self.waits = None;
                         break;
                     };
                     let is_any = kind == Kind::Any as u8;
@@ -342,11 +360,12 @@ impl Session {
                     }
                     let now = Instant::now();
                     if is_chunk {
-                        self.upload = context.begin_upload(self.key, now);
+                        self.upload = self.granted.take().or_else(|| context.begin_upload(self.key, now));
                         if self.upload.is_none() {
-                            let since = *self.waits_since.get_or_insert(now);
-                            if !is_any || now.saturating_duration_since(since) < ANY_FRESH {
-                                throttled = Some(now + UPLOAD_WAIT);
+                            let (since, _) = self.waits.unwrap_or((now, is_any));
+                            self.waits = Some((since, is_any));
+                            if !is_stale(self.waits, now) {
+                                waits = true;
                                 break;
                             }
                             at += len;
@@ -356,7 +375,7 @@ impl Session {
                             continue;
                         }
                     }
-                    self.waits_since = None;
+                    self.waits = None;
                     at += len;
                     turn.requests += 1;
                     context.handler.answer(asker, (kind, header, body), now, &mut scratch.head)?
@@ -394,6 +413,7 @@ impl Session {
         }
         Ok(match throttled {
             Some(until) if self.out.is_empty() => Produced::Throttled(until),
+            _ if self.out.is_empty() && waits => Produced::Waits,
             _ if self.out.is_empty() && self.listing.is_some() => Produced::Unfinished,
             _ if self.out.is_empty() => Produced::Nothing,
             _ => Produced::Some,
@@ -521,6 +541,8 @@ enum Produced {
     Unfinished,
     /// The rate limit lets nothing pass before that time.
     Throttled(Instant),
+    /// A chunk may not begin before others are sent.
+    Waits,
 }
 
 impl Turn {
@@ -531,6 +553,11 @@ impl Turn {
     fn is_over(&self) -> bool {
         self.sent >= TURN_LEN_MAX || self.requests >= TURN_REQUESTS_MAX || Instant::now() >= self.end()
     }
+}
+
+/// Whether something waits since then, and is an `Any` that should be asked anew.
+fn is_stale(waits: Option<(Instant, bool)>, now: Instant) -> bool {
+    waits.is_some_and(|(since, is_any)| is_any && now.saturating_duration_since(since) >= ANY_FRESH)
 }
 
 /// Kind, header and body of the request that `bytes` begin with, and its length, if it is whole.

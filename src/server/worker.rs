@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender};
@@ -97,13 +97,18 @@ impl Context {
 
     /// Begins to send a chunk, unless enough are under way; see [`Uploads::begin`].
     pub(crate) fn begin_upload(&self, key: Key, now: Instant) -> Option<Upload> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).begin(key, now)
+        self.uploads().begin(key, now)
+    }
+
+    /// Those under way, for whoever looks after the sessions that wait.
+    pub(crate) fn uploads(&self) -> MutexGuard<'_, Uploads<Key>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A chunk is sent, or its session ends.
     pub(crate) fn end_upload(&self, upload: Option<Upload>, whole: bool) {
         if let Some(upload) = upload {
-            self.uploads.lock().unwrap_or_else(PoisonError::into_inner).end(upload, whole, Instant::now());
+            self.uploads().end(upload, whole, Instant::now());
         }
     }
 

@@ -68,6 +68,16 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         self.ready.insert(place);
     }
 
+    /// `session` of `key`, which waits with `ticket`, does not want a worker any more.
+    pub fn remove(&mut self, key: K, session: usize, ticket: u64) {
+        if let Some(state) = self.keys.get_mut(&key)
+            && state.waiting.remove(&(ticket, session))
+        {
+            self.ready.remove(&(state.served, state.drawn, key));
+            self.charge(key, |served| served);
+        }
+    }
+
     fn live_mut(&mut self, key: K) -> &mut Live {
         // Turns under way are charged beforehand; who begins at such a level would owe what nobody was served.
         let least = self.live.first().and_then(|l| self.keys.get(&l.1));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::{UPLOAD_WAIT, UPLOADS_MAX, UPLOADS_MIN};
+use crate::limits::{UPLOADS_MAX, UPLOADS_MIN};
 
 /// Keeps the number of chunks that are under way so small that each is soon whole.
 ///
@@ -13,9 +13,8 @@ use crate::limits::{UPLOAD_WAIT, UPLOADS_MAX, UPLOADS_MIN};
 /// keep the link busy depends on how fast the peers take them: one more as long as a chunk takes less than
 /// 100 ms, else one less. A peer that takes much longer than others keeps nobody waiting.
 ///
-/// Where not all can be sent to, the next is one of those that wait and have the fewest under way, whichever asks
-/// first, so that nothing stands still until a certain one asks: ten connections on one account (`K`) do not keep the one
-/// of another waiting, nor does who just got a chunk.
+/// Where not all can be sent to, the next is one of those that wait and have the fewest under way: so a key with ten
+/// connections has no more than one with a single one, and whoever comes waits for one chunk, not for ten.
 #[derive(Debug)]
 pub struct Uploads<K> {
     limit: f64,
@@ -24,8 +23,8 @@ pub struct Uploads<K> {
     tickets: u64,
     /// Mean time that a chunk took.
     mean: Duration,
-    /// Who was refused, and when it asked last; no more than there are sessions.
-    waiting: BTreeMap<K, Instant>,
+    /// How many sessions of each key wait.
+    waiting: BTreeMap<K, usize>,
 }
 
 /// An upload that has begun.
@@ -45,30 +44,74 @@ impl<K> Default for Uploads<K> {
 }
 
 impl<K: Copy + Ord> Uploads<K> {
-    /// Begins to send a chunk on the account of `key`; `None`: not yet, ask again after [`UPLOAD_WAIT`].
+    /// Begins to send a chunk on the account of `key`. `None`: not now, [`wait`](Self::wait).
     pub fn begin(&mut self, key: K, now: Instant) -> Option<Upload> {
-        let overdue = (self.mean * OVERDUE).max(CHUNK_TIME);
-        let since = |begun: &Instant| now.saturating_duration_since(*begun);
-        let fresh = self.active.values().rev().take_while(|(begun, _)| since(begun) <= overdue);
-        let free = (self.limit as usize).saturating_sub(fresh.take(UPLOADS_MAX).count());
-        if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, now) >= free) {
-            self.waiting.insert(key, now);
+        let free = self.free(now);
+        if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, 0) >= free) {
             return None;
         }
-        self.waiting.remove(&key);
-        self.tickets += 1;
-        self.active.insert(self.tickets, (now, key));
-        Some(Upload(self.tickets))
+        Some(self.enter(key, now))
     }
 
-    /// How many of those that wait come before `key`.
-    fn ahead_of(&mut self, key: K, now: Instant) -> usize {
-        self.waiting.retain(|_, asked| now.saturating_duration_since(*asked) < GIVEN_UP);
+    /// A session of `key` waits from now on, until it is [`granted`](Self::grant) an upload or [`gone`](Self::gone).
+    pub fn wait(&mut self, key: K) {
+        *self.waiting.entry(key).or_default() += 1;
+    }
+
+    /// Begins to send a chunk for a session of `key` that waits; `None`: it waits on, as others come before it.
+    pub fn grant(&mut self, key: K, now: Instant) -> Option<Upload> {
+        let free = self.free(now);
+        if free == 0 || self.ahead_of(key, 1) >= free {
+            return None;
+        }
+        self.gone(key);
+        Some(self.enter(key, now))
+    }
+
+    /// A session of `key` does not wait any more.
+    pub fn gone(&mut self, key: K) {
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.waiting.remove(&key);
+            }
+        }
+    }
+
+    /// How many may begin now.
+    pub fn free(&self, now: Instant) -> usize {
+        (self.limit as usize).saturating_sub(self.fresh(now).count())
+    }
+
+    /// When one more may begin although none ends: those that take too long do not count.
+    pub fn next_free(&self, now: Instant) -> Instant {
+        self.fresh(now).last().map_or(now, |begun| begun + self.overdue())
+    }
+
+    /// When those that count began, the latest first.
+    fn fresh(&self, now: Instant) -> impl Iterator<Item = Instant> {
+        let overdue = self.overdue();
+        let began = self.active.values().rev().map(|(begun, _)| *begun);
+        began.take_while(move |begun| now.saturating_duration_since(*begun) <= overdue).take(UPLOADS_MAX)
+    }
+
+    fn overdue(&self) -> Duration {
+        (self.mean * OVERDUE).max(CHUNK_TIME)
+    }
+
+    fn enter(&mut self, key: K, now: Instant) -> Upload {
+        self.tickets += 1;
+        self.active.insert(self.tickets, (now, key));
+        Upload(self.tickets)
+    }
+
+    /// How many of the keys that wait have so many fewer uploads under way than `key`, and so come before it.
+    fn ahead_of(&self, key: K, fewer: usize) -> usize {
         let mut under_way: BTreeMap<K, usize> = BTreeMap::new();
         self.active.values().for_each(|(_, key)| *under_way.entry(*key).or_default() += 1);
-        let rank = |key: &K| (under_way.get(key).copied().unwrap_or(0), !self.waiting.contains_key(key));
-        let own = rank(&key);
-        self.waiting.keys().filter(|&other| *other != key && rank(other) < own).count()
+        let count = |key: &K| under_way.get(key).copied().unwrap_or(0);
+        let own = count(&key);
+        self.waiting.keys().filter(|&other| *other != key && count(other) + fewer <= own).count()
     }
 
     /// An upload is over; `whole`: the peer took all of it.
@@ -99,9 +142,6 @@ const UPLOADS_START: f64 = 8.0;
 const CHUNK_TIME: Duration = Duration::from_millis(100);
 /// An upload that takes so many times as long as others does not count any more.
 const OVERDUE: u32 = 4;
-/// Whoever did not ask again for so long does not wait any more.
-const GIVEN_UP: Duration = Duration::from_millis(20);
-const _: () = assert!(GIVEN_UP.as_millis() > 2 * UPLOAD_WAIT.as_millis());
 
 #[cfg(test)]
 mod tests {
@@ -163,34 +203,59 @@ mod tests {
         let (mut uploads, now) = (Uploads::default(), Instant::now());
         let mut all: Vec<_> = std::iter::from_fn(|| uploads.begin('a', now)).collect();
         assert_eq!(uploads.begin('b', now), None);
+        uploads.wait('b');
+        assert_eq!(uploads.grant('b', now), None);
         uploads.end(all.pop().unwrap(), true, now);
-        assert_eq!(uploads.begin('a', now + 2 * MS), None, "it has others under way");
-        assert_eq!(uploads.begin('c', now + 2 * MS), None, "it comes later");
-        assert!(uploads.begin('b', now + 2 * MS).is_some());
+        assert_eq!(uploads.begin('a', now), None, "it has others under way");
+        assert_eq!(uploads.begin('c', now), None, "it comes later");
+        uploads.wait('a');
+        assert_eq!(uploads.grant('a', now), None, "others have none");
+        assert!(uploads.grant('b', now).is_some());
         uploads.end(all.pop().unwrap(), true, now);
-        assert!(uploads.begin('a', now + 50 * MS).is_some(), "nobody else asks any more");
+        assert!(uploads.grant('a', now).is_some() && uploads.waiting.is_empty());
+        uploads.end(all.pop().unwrap(), true, now);
+        uploads.wait('d');
+        uploads.gone('d');
+        assert!(uploads.begin('a', now).is_some(), "nobody waits any more");
+    }
+
+    #[test]
+    fn it_is_known_when_those_that_take_too_long_make_room() {
+        let (mut uploads, now) = (Uploads::default(), Instant::now());
+        for i in 0..UPLOADS_START as u32 {
+            assert!(uploads.begin(i, now + i * MS).is_some());
+        }
+        let later = now + 20 * MS;
+        assert_eq!((uploads.free(later), uploads.begin(99, later)), (0, None));
+        let at = uploads.next_free(later);
+        assert_eq!(at, now + CHUNK_TIME);
+        assert_eq!((uploads.free(at), uploads.free(at + MS)), (0, 1));
+        assert_eq!(uploads.next_free(at + MS), at + MS, "the next one follows");
     }
 
     #[test]
     fn ten_connections_do_not_keep_one_waiting() {
         let (mut uploads, mut now) = (Uploads::default(), Instant::now());
         let mut active: Vec<(char, Upload, u32)> = Vec::new();
-        let mut got = [0; 2];
+        let (mut waiting, mut got) = ([10, 1], [0; 2]);
+        waiting.into_iter().zip(['a', 'b']).for_each(|(n, key)| (0..n).for_each(|_| uploads.wait(key)));
         for _ in 0..20_000 {
-            // Each of the ten that has nothing under way asks, and the one.
-            let mut ask = |key, connections| {
-                for _ in active.iter().filter(|a| a.0 == key).count()..connections {
-                    active.extend(uploads.begin(key, now).map(|upload| (key, upload, 150)));
+            for (at, key) in ['a', 'b'].into_iter().enumerate() {
+                while waiting[at] > 0
+                    && let Some(upload) = uploads.grant(key, now)
+                {
+                    waiting[at] -= 1;
+                    active.push((key, upload, 150));
                 }
-            };
-            ask('a', 10);
-            ask('b', 1);
+            }
             now += MS;
             active.retain_mut(|(key, upload, left)| {
                 *left -= 1;
                 if *left == 0 {
                     uploads.end(*upload, true, now);
                     got[usize::from(*key == 'b')] += 1;
+                    waiting[usize::from(*key == 'b')] += 1;
+                    uploads.wait(*key);
                 }
                 *left > 0
             });

@@ -444,8 +444,8 @@ impl World {
         c.is_idle = false;
         let (client, server, dial, useful) = (c.client, c.server, c.dial, c.useful);
         let (upload, list) = (c.upload.take(), c.list.take());
-        // Its place in the queue is given up when its turn comes.
-        c.is_waiting = false;
+        self.leave_waiting(conn);
+        let c = &mut self.conns[conn as usize];
         let pending = std::mem::take(&mut c.pending);
         c.requests = Default::default();
         c.answers = Default::default();

@@ -115,6 +115,8 @@ pub(super) struct Conn {
     /// Requests that have arrived.
     pub(super) arrived: usize,
     pub(super) is_waiting: bool,
+    /// What it waits with.
+    pub(super) ticket: u64,
     /// Since when the first request waits for its upload to begin.
     pub(super) waits_since: Option<Instant>,
     pub(super) upload: Option<Upload>,
@@ -265,6 +267,7 @@ impl Conn {
             requests: VecDeque::new(),
             arrived: 0,
             is_waiting: false,
+            ticket: 0,
             waits_since: None,
             upload: None,
             list: None,

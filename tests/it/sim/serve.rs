@@ -1,6 +1,8 @@
 //! The side of a connection that answers, as `server::session` and `server::handler` do.
 
-use gpb::limits::{ANY_FRESH, FETCHERS_TOLD_MAX, LIST_RETRY, NEWS_MAX, TURN_COST, UPLOAD_WAIT};
+use std::time::Duration;
+
+use gpb::limits::{ANY_FRESH, FETCHERS_TOLD_MAX, LIST_RETRY, NEWS_MAX, SERVER_TICK, TURN_COST};
 use gpb::proto::{ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head};
 
 use super::peer::{Answer, Ask, Fault, Has, State, Told};
@@ -16,7 +18,7 @@ impl World {
         c.arrived += 1;
         let idle = c.out == 0 && !c.is_waiting && c.upload.is_none();
         if idle && !self.peers[c.server as usize].frozen {
-            self.serve(conn, false);
+            self.serve(conn);
         }
     }
 
@@ -34,11 +36,11 @@ impl World {
         }
         // Those who wait come first.
         self.serve_waiting(server);
-        self.serve(conn, uploaded.is_some());
+        self.serve(conn);
     }
 
-    /// Begins the next answer; `again`: a chunk has just been sent on this connection.
-    fn serve(&mut self, conn: u32, again: bool) {
+    /// Begins the next answer.
+    fn serve(&mut self, conn: u32) {
         let now = self.now();
         let c = &mut self.conns[conn as usize];
         if c.arrived == 0 || c.out > 0 {
@@ -47,13 +49,12 @@ impl World {
         let Some(front) = c.requests.front() else { return };
         if matches!(front, Ask::Chunk { .. } | Ask::Any(_)) && c.upload.is_none() {
             let host = &mut self.peers[c.server as usize];
-            // Sessions that wait try every few milliseconds, so that somebody was refused a moment ago.
-            let begun = if again && host.waiting > 0 { None } else { host.uploads.begin(c.client, now) };
-            let Some(upload) = begun else {
+            let Some(upload) = host.uploads.begin(c.client, now) else {
                 c.is_waiting = true;
                 c.waits_since.get_or_insert(now);
                 host.waiting += 1;
-                host.queue.push(c.client, conn as usize);
+                host.uploads.wait(c.client);
+                c.ticket = host.queue.push(c.client, conn as usize);
                 let server = c.server;
                 self.arm(server);
                 return;
@@ -70,53 +71,54 @@ impl World {
     /// Lets those who wait for an upload begin, as many as may.
     fn serve_waiting(&mut self, peer: u32) {
         let now = self.now();
-        // Sessions ask each for itself, so one whose turn it is not does not keep the others from asking.
+        // One whose turn it is not does not keep the others from theirs.
         let mut refused = Vec::new();
         loop {
             let host = &mut self.peers[peer as usize];
-            if host.waiting == 0 || host.frozen || !host.here || !host.queue.has_next() {
+            if host.uploads.free(now) == 0 || host.frozen || !host.here {
                 break;
             }
             let Some((key, conn)) = host.queue.pop() else { break };
-            let Some(upload) = host.uploads.begin(key, now) else {
-                if self.is_stale(conn) {
-                    self.peers[peer as usize].waiting -= 1;
-                    self.peers[peer as usize].queue.done(key, TURN_COST);
-                    self.send_back(conn as u32);
-                } else {
-                    refused.push((key, conn));
-                }
+            let Some(upload) = host.uploads.grant(key, now) else {
+                refused.push((key, conn));
                 continue;
             };
             host.waiting -= 1;
             host.queue.done(key, TURN_COST + self.geometry.chunk_len());
             let c = &mut self.conns[conn];
-            if c.state != State::Open || c.server != peer || !c.is_waiting {
-                host.uploads.end(upload, false, now);
-                continue;
-            }
             c.is_waiting = false;
             c.upload = Some(upload);
-            self.serve(conn as u32, false);
+            self.serve(conn as u32);
         }
-        let queue = &mut self.peers[peer as usize].queue;
         for (key, conn) in refused {
-            queue.push(key, conn);
+            let queue = &mut self.peers[peer as usize].queue;
+            queue.push_again(key, conn, self.conns[conn].ticket);
             queue.done(key, 0);
         }
     }
 
+    /// A connection does not wait for an upload any more.
+    pub(super) fn leave_waiting(&mut self, conn: u32) {
+        let c = &mut self.conns[conn as usize];
+        if std::mem::take(&mut c.is_waiting) {
+            let host = &mut self.peers[c.server as usize];
+            host.queue.remove(c.client, conn as usize, c.ticket);
+            host.uploads.gone(c.client);
+            host.waiting -= 1;
+        }
+    }
+
     /// Whether what waits first on a connection waited too long.
-    fn is_stale(&self, conn: usize) -> bool {
-        let c = &self.conns[conn];
+    fn is_stale(&self, conn: u32) -> bool {
+        let c = &self.conns[conn as usize];
         let waited = c.waits_since.is_some_and(|at| self.now().saturating_duration_since(at) >= ANY_FRESH);
         c.is_waiting && waited && matches!(c.requests.front(), Some(Ask::Any(_)))
     }
 
     /// Sends back all that waited too long.
     fn send_back(&mut self, conn: u32) {
-        let c = &mut self.conns[conn as usize];
-        (c.is_waiting, c.waits_since) = (false, None);
+        self.leave_waiting(conn);
+        self.conns[conn as usize].waits_since = None;
         while self.conns[conn as usize].arrived > 0
             && matches!(self.conns[conn as usize].requests.front(), Some(Ask::Any(_)))
         {
@@ -128,14 +130,23 @@ impl World {
         }
     }
 
+    /// Looks again when one of those under way does not count any more.
     fn arm(&mut self, peer: u32) {
-        if !std::mem::replace(&mut self.peers[peer as usize].retries, true) {
-            self.after(UPLOAD_WAIT, Event::Retry(peer));
+        let now = self.now();
+        let host = &mut self.peers[peer as usize];
+        if !std::mem::replace(&mut host.retries, true) {
+            let wait = host.uploads.next_free(now).saturating_duration_since(now).max(LOOK_MIN);
+            self.after(wait.min(SERVER_TICK), Event::Retry(peer));
         }
     }
 
     pub(super) fn retry(&mut self, peer: u32) {
         self.peers[peer as usize].retries = false;
+        for conn in self.peers[peer as usize].incoming.clone() {
+            if self.is_stale(conn) {
+                self.send_back(conn);
+            }
+        }
         self.serve_waiting(peer);
         if self.peers[peer as usize].waiting > 0 && self.peers[peer as usize].here {
             self.arm(peer);
@@ -267,6 +278,8 @@ impl World {
     }
 }
 
+/// Those that wait are not looked at more often than this without a reason.
+const LOOK_MIN: Duration = Duration::from_millis(3);
 /// What a TLS record adds to a small message.
 pub(super) const RECORD_LEN: u64 = 22;
 /// What an address adds to an announce in the answer to `Peers`.
