@@ -65,6 +65,8 @@ pub const UNICAST_ANSWER_MIN: Duration = Duration::from_secs(1);
 pub const GROUP_PACKETS_PER_S: u32 = 50;
 /// A query is answered with probability `min(1, ANSWERERS / peers known)`.
 pub const ANSWERERS: u32 = 32;
+/// While questions flood the group only those that offer files answer, with probability `min(1, ANSWERERS_BUSY / peers that offer some)`.
+pub const ANSWERERS_BUSY: u32 = 8;
 /// After so long without any answer, a query is broadcast as well.
 pub const BROADCAST_AFTER: Duration = Duration::from_millis(500);
 /// How often the network interfaces are looked at again.

@@ -64,6 +64,11 @@ impl Announcer {
         self.port
     }
 
+    /// Of what it offers; 0 for nothing.
+    pub(super) fn revision(&self) -> u64 {
+        self.catalogue.get().revision()
+    }
+
     pub(super) fn seal(&self, flags: Flags) -> SignedAnnounce {
         let announce = Announce {
             version: Announce::VERSION,
@@ -73,7 +78,7 @@ impl Announcer {
             seq: self.next_seq(),
             ttl_s: self.ttl_s.load(Ordering::Relaxed),
             port: self.port,
-            revision: self.catalogue.get().revision(),
+            revision: self.revision(),
             flags,
         };
         SignedAnnounce::seal(&announce, &self.keypair)

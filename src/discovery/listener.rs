@@ -7,7 +7,7 @@ use crate::discovery::Shared;
 use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
-use crate::swarm::{Dropped, Outgoing, Pace, parse_announce};
+use crate::swarm::{Dropped, Outgoing, Pace, PeerTable, parse_announce};
 
 pub(super) struct Listener {
     shared: Arc<Shared>,
@@ -91,8 +91,9 @@ impl Listener {
             return;
         }
         let unicast = announce.flags.contains(Flags::UNICAST);
-        let nodes = self.nodes();
-        if self.pace.asked((announce.peer, announce.instance), announce.seq, unicast, nodes, now) {
+        let (nodes, shared) = (self.nodes(), &self.shared);
+        let offering = || (shared.announcer.revision() > 0).then(|| shared.table.read(PeerTable::offering) + 1);
+        if self.pace.asked((announce.peer, announce.instance), announce.seq, unicast, nodes, offering, now) {
             let answer = self.shared.announcer.current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }
@@ -104,7 +105,7 @@ impl Listener {
         let Ok((_, announce)) = parse_announce(bytes, self.shared.announcer.network()) else { return };
         if announce.flags.contains(Flags::QUERY) && self.shared.announcer.port() != 0 {
             let nodes = self.nodes();
-            self.pace.asked((announce.peer, announce.instance), announce.seq, false, nodes, now);
+            self.pace.asked((announce.peer, announce.instance), announce.seq, false, nodes, || None, now);
         }
     }
 

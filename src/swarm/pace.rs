@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::identity::PeerId;
 use crate::limits::{
-    ANNOUNCE_INTERVAL, ANSWERERS, BROADCAST_AFTER, BURST_MS, GROUP_ANNOUNCES_PER_S, GROUP_ANSWER_MIN,
+    ANNOUNCE_INTERVAL, ANSWERERS, ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANNOUNCES_PER_S, GROUP_ANSWER_MIN,
     GROUP_ANSWERS_PER_S, GROUP_PACKETS_PER_S, REVISION_ANNOUNCE_MIN, TTL_INTERVALS, TTL_MAX, UNICAST_ANSWER_MIN,
     UNICAST_ANSWERS_TRACKED_MAX,
 };
@@ -187,13 +187,34 @@ impl Pace {
     }
 
     /// `asker` asked in its announce `seq`, for an answer to its own address if `unicast`, in a group of `nodes` with
-    /// this one. True if such an answer is to be sent now; one to the group becomes due by itself.
-    pub fn asked(&mut self, asker: (PeerId, u64), seq: u64, unicast: bool, nodes: usize, now: Instant) -> bool {
+    /// this one. True if such an answer is to be sent now; one to the group becomes due by itself. `offering`: how many of
+    /// the nodes offer files, if this one does.
+    ///
+    /// When many come at the same time, as in a classroom that is switched on, their questions show them to each other. So
+    /// a node that has just come with others leaves the answer to its own next question, and while questions flood the
+    /// group only a few of those that offer something answer.
+    pub fn asked(
+        &mut self,
+        asker: (PeerId, u64),
+        seq: u64,
+        unicast: bool,
+        nodes: usize,
+        offering: impl FnOnce() -> Option<usize>,
+        now: Instant,
+    ) -> bool {
         if !self.is_new(asker, seq, now) {
             return false;
         }
         let others = nodes.saturating_sub(1).max(1) as f64;
-        if !self.rng.random_bool((f64::from(ANSWERERS) / others).min(1.0)) {
+        let mut chance = f64::from(ANSWERERS) / others;
+        let is_new = now.saturating_duration_since(self.started) < Duration::from_millis(BURST_MS[1]);
+        if unicast && is_new && self.busy.now(now) >= Busy::COMPANY {
+            return false;
+        }
+        if unicast && self.busy.now(now) >= Busy::FLOOD {
+            chance = offering().map_or(0.0, |n| f64::from(ANSWERERS_BUSY) / n.max(1) as f64);
+        }
+        if !self.rng.random_bool(chance.min(1.0)) {
             return false;
         }
         if unicast {
@@ -294,6 +315,11 @@ impl Busy {
     const DRAIN_PER_S: f64 = (GROUP_PACKETS_PER_S / 2 - 1) as f64;
     /// The level from which the group is busy. Below it are the usual coincidences.
     const FULL: f64 = Self::DRAIN_PER_S / 2.0;
+
+    /// The level from which many have come together with a node that has just come.
+    const COMPANY: f64 = 4.0;
+    /// The level that only many who come at the same time reach.
+    const FLOOD: f64 = Self::DRAIN_PER_S * 1.5;
 
     fn add(&mut self, now: Instant) {
         // Bounded, so that a flood is forgotten two seconds after its end.
@@ -441,14 +467,36 @@ mod tests {
     #[test]
     fn unicast_answers_go_at_once_and_once_a_second_an_asker() {
         let t = Instant::now();
-        let mut pace = Pace::new(5, t);
-        assert!(pace.asked(node(1), 1, true, 2, t));
-        assert!(!pace.asked(node(1), 2, true, 2, t + 999 * MS));
-        assert!(pace.asked(node(2), 1, true, 2, t + 999 * MS));
-        assert!(pace.asked(node(1), 3, true, 2, t + S));
-        let flood = (0..5000).filter(|&n| pace.asked(node(n), 9, true, 2, t + 2 * S)).count();
+        let mut pace = Pace::new(5, t - S);
+        assert!(pace.asked(node(1), 1, true, 2, || None, t));
+        assert!(!pace.asked(node(1), 2, true, 2, || None, t + 999 * MS));
+        assert!(pace.asked(node(2), 1, true, 2, || None, t + 999 * MS));
+        assert!(pace.asked(node(1), 3, true, 2, || None, t + S));
+        let flood = (0..5000).filter(|&n| pace.asked(node(n), 9, true, 2, || None, t + 2 * S)).count();
         assert!((1000..=UNICAST_ANSWERS_TRACKED_MAX).contains(&flood), "{flood}");
         assert!(pace.askers.len() <= UNICAST_ANSWERS_TRACKED_MAX);
+    }
+
+    #[test]
+    fn when_many_come_at_once_few_answer() {
+        let t = Instant::now();
+        let mut new = Pace::new(1, t);
+        assert!(new.asked(node(1), 1, true, 2, || Some(1), t));
+        (0..8).for_each(|_| new.heard(Way::Group, t + 20 * MS));
+        assert!(!new.asked(node(2), 1, true, 9, || Some(1), t + 20 * MS), "its next question tells it");
+        assert!(new.asked(node(2), 2, true, 9, || Some(1), t + 100 * MS));
+        let answers = |offering: Option<usize>| {
+            let busy = |seed| {
+                let mut pace = Pace::new(seed, t - S);
+                (0..40).for_each(|_| pace.heard(Way::Group, t));
+                pace.asked(node(1), 1, true, 1000, || offering, t)
+            };
+            (0..1000).filter(|&seed| busy(seed)).count()
+        };
+        assert_eq!(answers(None), 0);
+        assert_eq!(answers(Some(3)), 1000, "the few that offer something all do");
+        let few = answers(Some(100)) / 10;
+        assert!((5..=12).contains(&few), "{few} of 100");
     }
 
     #[test]
@@ -456,17 +504,17 @@ mod tests {
         let t = Instant::now();
         let mut pace = Pace::new(9, t);
         run(&mut pace, 3, t, 3 * S);
-        assert!(pace.asked(node(1), 5, true, 2, t + 3 * S));
-        assert!(!pace.asked(node(1), 5, true, 2, t + 5 * S), "the same, later");
-        assert!(!pace.asked(node(1), 4, true, 2, t + 5 * S), "older");
-        assert!(!pace.asked(node(1), 5, false, 2, t + 5 * S));
+        assert!(pace.asked(node(1), 5, true, 2, || None, t + 3 * S));
+        assert!(!pace.asked(node(1), 5, true, 2, || None, t + 5 * S), "the same, later");
+        assert!(!pace.asked(node(1), 4, true, 2, || None, t + 5 * S), "older");
+        assert!(!pace.asked(node(1), 5, false, 2, || None, t + 5 * S));
         assert_eq!(pace.answer, None);
         // In a large group the dice are thrown once a question.
         let lucky = |copies: u64| {
             (0..2000)
                 .filter(|&seed| {
-                    let mut pace = Pace::new(seed, t);
-                    (0..copies).any(|_| pace.asked(node(1), 1, true, 64, t))
+                    let mut pace = Pace::new(seed, t - S);
+                    (0..copies).any(|_| pace.asked(node(1), 1, true, 64, || None, t))
                 })
                 .count()
         };
@@ -480,11 +528,11 @@ mod tests {
         run(&mut pace, 3, t, 3 * S);
         pace.heard(Way::Group, t + 3 * S);
         let asked = t + 4 * S;
-        assert!(!pace.asked(node(1), 1, false, 3, asked) && !pace.asked(node(2), 1, false, 3, asked));
+        assert!(!pace.asked(node(1), 1, false, 3, || None, asked) && !pace.asked(node(2), 1, false, 3, || None, asked));
         let at = pace.next_due();
         assert!(at >= asked && at <= asked + 100 * MS);
         assert_eq!(pace.due(3, at), Some(Outgoing::Announce));
-        assert!(!pace.asked(node(3), 1, false, 3, at));
+        assert!(!pace.asked(node(3), 1, false, 3, || None, at));
         assert!(pace.next_due() >= at + S, "one a second");
     }
 
@@ -492,8 +540,9 @@ mod tests {
     fn a_large_group_is_answered_by_about_32() {
         let t = Instant::now();
         for nodes in [40, 1000, 10_000] {
-            let answers =
-                (0..nodes as u64).filter(|&seed| Pace::new(seed, t).asked(node(1), 1, true, nodes, t)).count();
+            let answers = (0..nodes as u64)
+                .filter(|&seed| Pace::new(seed, t - S).asked(node(1), 1, true, nodes, || None, t))
+                .count();
             assert!((12..=60).contains(&answers), "{answers} of {nodes}");
         }
     }
@@ -538,7 +587,7 @@ mod tests {
                     if what == Outgoing::Query || what == Outgoing::QueryUnicast {
                         for other in 0..nodes {
                             if other != n && what == Outgoing::Query {
-                                g.paces[other].asked(node(n as u16), seq, false, nodes, now);
+                                g.paces[other].asked(node(n as u16), seq, false, nodes, || None, now);
                                 let due = g.paces[other].next_due().max(now);
                                 queue.push(Reverse((due, other)));
                             }

@@ -392,6 +392,11 @@ impl PeerTable {
         self.entries.len() + 1
     }
 
+    /// Nodes other than this one that offer files.
+    pub fn offering(&self) -> usize {
+        self.entries.values().filter(|e| e.revision > 0).count()
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn insert(
         &mut self,

@@ -179,33 +179,49 @@ impl World {
         }
     }
 
-    /// A question is heard. In a large group each answers with a small probability; of that, a first coin is thrown here,
-    /// for all at once, and the rest by [`Pace`], which is told of a group so much smaller.
+    /// A question is heard. The first holder, which alone offers something, always looks at it. In a large group each of
+    /// the others answers with a small probability; of that, a first coin is thrown here, for all at once, and the rest by
+    /// [`Pace`], which is told of a group so much smaller.
     fn ask_group(&mut self, asker: u32, seq: u64, unicast: bool, len: u64, now: Instant) {
         let here = self.group.joined.len() as u64;
         let few = here <= ASKED;
-        let nodes = if few { self.group.nodes() } else { ASKED as usize };
+        let nodes = self.group.nodes();
+        self.put_question(0, (asker, seq), unicast, nodes, len, now);
         for n in 0..here.min(ASKED) {
             let at = if few { n } else { self.rng.below(here) };
             let peer = self.group.joined[at as usize];
-            if peer == asker || self.peers[peer as usize].frozen {
-                continue;
+            if peer != 0 {
+                self.put_question(peer, (asker, seq), unicast, if few { nodes } else { ASKED as usize }, len, now);
             }
-            let Some(pace) = self.group.paces[peer as usize].as_mut() else { continue };
-            if pace.asked(key_of(asker), seq, unicast, nodes, now) {
-                self.count(1, len);
-                if let Some(pace) = self.group.paces[asker as usize].as_mut() {
-                    pace.heard(Way::Unicast, now);
-                }
-                // Only the asker receives it.
-                self.group.packets -= 1;
-                self.group.bytes -= len;
-                let tally = &mut self.peers[asker as usize].tally;
-                tally.packets += 1;
-                tally.announces += len;
-            }
-            self.announce_when_due(peer);
         }
+    }
+
+    fn put_question(
+        &mut self,
+        peer: u32,
+        (asker, seq): (u32, u64),
+        unicast: bool,
+        nodes: usize,
+        len: u64,
+        now: Instant,
+    ) {
+        if peer == asker || self.peers[peer as usize].frozen {
+            return;
+        }
+        let Some(pace) = self.group.paces.get_mut(peer as usize).and_then(Option::as_mut) else { return };
+        if pace.asked(key_of(asker), seq, unicast, nodes, || (peer == 0).then_some(1), now) {
+            self.count(1, len);
+            if let Some(pace) = self.group.paces[asker as usize].as_mut() {
+                pace.heard(Way::Unicast, now);
+            }
+            // Only the asker receives it.
+            self.group.packets -= 1;
+            self.group.bytes -= len;
+            let tally = &mut self.peers[asker as usize].tally;
+            tally.packets += 1;
+            tally.announces += len;
+        }
+        self.announce_when_due(peer);
     }
 
     fn count(&mut self, packets: u64, bytes: u64) {
