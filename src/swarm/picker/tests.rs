@@ -392,3 +392,45 @@ fn the_largest_file_with_64_peers_is_quick() {
     // Linear work takes well under a second; anything quadratic takes hours.
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
+
+#[test]
+fn the_only_complete_holder_chooses_among_all_that_is_rare_and_is_not_asked_for_more_than_is_missing() {
+    let (mut p, now) = (ChunkPicker::new(8, 1), Instant::now());
+    let (seeder, part) = (PeerHandle(0), PeerHandle(1));
+    p.add_complete(seeder);
+    let first = p.offer(seeder, 4);
+    assert_eq!(first.len(), 4, "also while nobody else is known: others may begin at the same time");
+    p.add_partial(part, &bits(8, |c| c < 3));
+    let all = p.offer(seeder, 8);
+    assert_eq!(all.len(), 8, "it gives none twice, so that offers may overlap");
+    assert!(all[..5].iter().all(|&c| c >= 3) && all[5..].iter().all(|&c| c < 3), "the rare ones first: {all:?}");
+    assert!(p.offer(part, 8).is_empty(), "only who has everything may choose");
+
+    // Seven of eight are on their way elsewhere: what is missing is covered by the offers.
+    for chunk in [0, 1, 2] {
+        assert_eq!(p.acquire(part, now).map(|c| c < 3), Some(true), "{chunk}");
+    }
+    for _ in 0..3 {
+        assert!(!p.offer(seeder, 8).is_empty());
+    }
+    assert_eq!((p.missing(), p.offers.len()), (5, 5));
+    assert!(p.offer(seeder, 8).is_empty() && p.acquire(seeder, now).is_none(), "each missing chunk is under way");
+    p.withdraw(&first);
+    assert!(!p.offer(seeder, 8).is_empty(), "an offer that ended makes room for one");
+}
+
+#[test]
+fn several_complete_holders_are_offered_different_chunks() {
+    let mut p = ChunkPicker::new(64, 2);
+    let (a, b, part) = (PeerHandle(0), PeerHandle(1), PeerHandle(2));
+    p.add_complete(a);
+    p.add_complete(b);
+    assert!(p.offer(a, 8).is_empty(), "with nobody to share with there is nothing to choose");
+    p.add_partial(part, &bits(64, |c| c == 63));
+    let (of_a, of_b) = (p.offer(a, 8), p.offer(b, 8));
+    assert!(of_a.len() == 8 && of_b.len() == 8 && of_a.iter().all(|c| !of_b.contains(c)), "{of_a:?} {of_b:?}");
+    p.remove_peer(b);
+    assert!(!p.offers.iter().any(|o| o.0 == b), "who left was offered nothing");
+    let last = p.offer(a, 64);
+    assert_eq!(last.len(), 64, "alone it may choose among all");
+}
