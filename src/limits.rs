@@ -63,7 +63,7 @@ pub const REVISION_ANNOUNCE_MIN: Duration = Duration::from_secs(1);
 pub const UNICAST_ANSWER_MIN: Duration = Duration::from_secs(1);
 /// Packets a second that the whole group stays under.
 pub const GROUP_PACKETS_PER_S: u32 = 50;
-/// A query is answered with probability `min(1, ANSWERERS / peers known)`.
+/// A query is answered with probability `min(1, ANSWERERS / peers known)`; by less while many start at the same time.
 pub const ANSWERERS: u32 = 32;
 /// While questions flood the group only those that offer files answer, with probability `min(1, ANSWERERS_BUSY / peers that offer some)`.
 pub const ANSWERERS_BUSY: u32 = 8;
@@ -233,6 +233,8 @@ pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
 pub const UPLOADS_MIN: usize = 4;
 /// Chunks that a server sends at the same time, at most; those of slow peers are not counted.
 pub const UPLOADS_MAX: usize = 64;
+/// Lists of digests that a server sends at the same time on the account of one key.
+pub const LISTS_PER_KEY_MAX: usize = 4;
 /// Bytes of an answer from which on it counts as the upload of a chunk.
 pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 /// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
@@ -264,8 +266,7 @@ pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
 pub const DOWNLOAD_CONNECTIONS_MAX: usize = 64;
 /// Connections of a download that are opened at once to ask peers what they hold, once there is somebody to fetch from.
 pub const LOCATES_AT_ONCE: usize = 4;
-/// How often a download with [`DOWNLOAD_CONNECTIONS_MAX`] connections looks for one that is worth less than another would
-/// be.
+/// How often a download with [`DOWNLOAD_CONNECTIONS_MAX`] connections lets go of at least one, so that others get a chance.
 pub const MESH_REVIEW: Duration = Duration::from_secs(2);
 /// Whoever was let go for others is not dialed before others for so long.
 pub const LET_GO_REST: Duration = Duration::from_secs(30);

@@ -161,7 +161,8 @@ impl Driver {
                 newest: 0,
             });
             known.record = record;
-            if liars.contains(&known.record.peer) && self.mesh.ban(handle) {
+            if liars.contains(&known.record.peer) {
+                self.mesh.ban(handle);
                 state.forget(handle);
             }
             if known.record.revision == 0 {

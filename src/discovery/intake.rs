@@ -79,7 +79,9 @@ impl Intake {
     /// good for.
     pub(super) fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> Vec<PeerKey> {
         let hints = hints.iter().take(PEERS_PER_ANSWER_MAX);
-        hints.filter_map(|hint| self.hint(hint, teller, now).ok()).collect()
+        // Without an address that can be used a hint makes nobody known.
+        let good = hints.filter_map(|hint| self.hint(hint, teller, now).ok());
+        good.filter(|node| self.table.read(|t| t.knows(*node))).collect()
     }
 
     fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<PeerKey, Dropped> {

@@ -46,7 +46,7 @@ pub enum Kind {
 pub enum Status {
     /// Answered; the header is that of the kind. Every other status has a [`Problem`](crate::proto::Problem) header.
     Ok = 0,
-    /// Nothing new since the revision that the request named.
+    /// Nothing new since the revision that the request named; to `Any`: it waited too long, and is to be asked anew.
     NotModified = 1,
     /// Not held under that root and length, or not that chunk.
     NotFound = 2,

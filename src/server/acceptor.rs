@@ -13,12 +13,14 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST};
+use crate::limits::{
+    ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST, UPLOAD_LEN_MIN,
+};
 use crate::net::Tls;
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, REVOKED, Session};
 use crate::server::worker::{Context, Done, Job};
-use crate::swarm::FairQueue;
+use crate::swarm::{FairQueue, Place};
 
 /// All sessions that no worker has, and the order in which they get one.
 pub(crate) struct Acceptor {
@@ -60,8 +62,10 @@ struct Slot {
     greeting: Option<IpAddr>,
     /// Which queue it waits in, or was drawn from.
     line: Line,
-    /// What it waits with in a queue other than `ready`, if it got nothing since.
+    /// What it waits with in its queue, or waited with if it got nothing since.
     ticket: Option<u64>,
+    /// Where it waited for an upload when what it waited with was sent back.
+    place: Option<Place>,
     sent: u64,
     parked: usize,
 }
@@ -271,13 +275,18 @@ impl Acceptor {
         if line == Line::Waiting {
             self.context.uploads().wait(key);
         }
+        let place = if line == Line::Waiting { slot.place.take() } else { None };
         let queue = self.queue(line);
-        let ticket = match ticket {
-            Some(ticket) => {
+        let ticket = match (place, ticket) {
+            (Some(place), _) => {
+                queue.push_to(place, key, at);
+                place.ticket()
+            }
+            (None, Some(ticket)) => {
                 queue.push_again(key, at, ticket);
                 ticket
             }
-            None => queue.push(key, at),
+            (None, None) => queue.push(key, at),
         };
         self.slots[at].ticket = Some(ticket);
     }
@@ -353,7 +362,7 @@ impl Acceptor {
         let token = self.token(at);
         let slot = &mut self.slots[at];
         let sent = session.sent() - slot.sent;
-        // A turn in which the rate limit gave nothing is no service.
+        // A turn in which neither the rate limit nor others left it anything is no service.
         let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_) | Outcome::Wait) {
             0
         } else {
@@ -362,6 +371,9 @@ impl Acceptor {
         let (key, line) = (slot.key, slot.line);
         if cost > 0 {
             slot.ticket = None;
+        }
+        if sent >= UPLOAD_LEN_MIN as u64 {
+            slot.place = None;
         }
         slot.sent += sent;
         slot.key = session.key;
@@ -448,7 +460,8 @@ impl Acceptor {
         let stale = |slot: &Slot| waits(slot) && slot.session.as_ref().is_some_and(|s| s.is_stale(now));
         let stale: Vec<_> = self.slots.iter().enumerate().filter(|(_, s)| stale(s)).map(|(at, _)| at).collect();
         for at in stale {
-            self.leave_waiting(at);
+            // It comes back at once with a request that is up to date, and has not waited in vain.
+            self.slots[at].place = self.leave_waiting(at);
             self.enqueue(at, Line::Ready);
         }
     }
@@ -484,12 +497,10 @@ impl Acceptor {
     }
 
     /// A session does not wait for an upload any more.
-    fn leave_waiting(&mut self, at: usize) {
+    fn leave_waiting(&mut self, at: usize) -> Option<Place> {
         let slot = &mut self.slots[at];
-        if let Some(ticket) = slot.ticket.take() {
-            self.waiting.remove(slot.key, at, ticket);
-        }
         self.context.uploads().gone(slot.key);
+        slot.ticket.take().map(|ticket| self.waiting.remove(slot.key, at, ticket))
     }
 
     fn end_greeting(&mut self, ip: IpAddr, at: usize) {
@@ -521,6 +532,7 @@ impl Slot {
             greeting: None,
             line: Line::Ready,
             ticket: None,
+            place: None,
             sent: 0,
             parked: 0,
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::content::{ChunkIndex, Geometry, Pattern};
 use crate::identity::PeerId;
 use crate::limits::{
-    BAD_REPORTS_PER_MIN, BUSY_RETRY, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LIST_RETRY, NEWS_MAX,
-    SERVED_REMEMBERED, WIRE_VERSION,
+    BAD_REPORTS_PER_MIN, BUSY_RETRY, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LIST_RETRY, LISTS_PER_KEY_MAX,
+    NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
 };
 use crate::proto::{
     ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
@@ -242,13 +242,21 @@ impl Handler {
         if !geometry.needs_layer() || !within {
             return problem(Kind::Layer, Status::NotFound, "no such digests", out);
         }
+        if matches!(self.content.held(&range.file), Held::Nothing) {
+            return problem(Kind::Layer, Status::NotFound, "", out);
+        }
+        // Whoever has the first part gets the rest. The place is taken before anything is read.
+        let mut list = None;
+        if range.first == 0 {
+            let (key, mut lists) = (self.key(asker), locked(&self.lists));
+            list = if lists.of(key) < LISTS_PER_KEY_MAX { lists.begin(key, now) } else { None };
+            if list.is_none() {
+                let wait = LIST_RETRY.mul_f64(rand::random_range(0.5..1.5));
+                return busy(Kind::Layer, wait, "others are sent theirs", out);
+            }
+        }
         match self.content.layer(&range.file, range.first, range.count) {
             Some(digests) if digests.len() == range.count as usize => {
-                let list = if range.first == 0 { locked(&self.lists).begin(self.key(asker), now) } else { None };
-                if range.first == 0 && list.is_none() {
-                    let wait = LIST_RETRY.mul_f64(rand::random_range(0.5..1.5));
-                    return busy(Kind::Layer, wait, "others are sent theirs", out);
-                }
                 let body: Vec<u8> = digests.iter().flat_map(|d| d.0).collect();
                 encode_head(Kind::Layer, Status::Ok, &range, body.len() as u32, out);
                 match list {
@@ -256,7 +264,10 @@ impl Handler {
                     None => Next::Body(Body::bytes(body)),
                 }
             }
-            _ => problem(Kind::Layer, Status::NotFound, "", out),
+            _ => {
+                self.end_list(list, false);
+                problem(Kind::Layer, Status::NotFound, "", out)
+            }
         }
     }
 

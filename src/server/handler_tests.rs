@@ -239,16 +239,24 @@ fn few_lists_are_under_way_and_the_others_are_told_when_to_ask_again() {
             (_, status, out) => break (status, out),
         }
     };
-    assert!((UPLOADS_MIN..=UPLOADS_MAX).contains(&under_way.len()), "{}", under_way.len());
+    assert_eq!(under_way.len(), LISTS_PER_KEY_MAX);
     assert_eq!(refused.0, Status::Busy as u8);
     let problem: Problem = decode_header(&refused.1[8..], "Problem").unwrap();
     let wait = Duration::from_millis(problem.retry_after_ms.into());
     assert!((LIST_RETRY / 2..LIST_RETRY * 2).contains(&wait), "{wait:?}");
     assert!(matches!(ask(2), (Next::Body(_), ..)), "whoever has the first part gets the rest");
-    desk.handler.end_list(under_way.pop(), true);
-    let mut out = Vec::new();
     let range = LayerRange { file: id, first: 0, count: 2 };
-    assert!(matches!(desk.handler.layer(&desk.asker, range, now, &mut out), Next::List(..)));
+    let other = |n: u8| Asker::new(desk.asker.peer, SocketAddr::from(([10, 0, 0, n], 1)));
+    let of_others = (1..=200).map_while(|n| match desk.handler.layer(&other(n), range, now, &mut Vec::new()) {
+        Next::List(_, list) => Some(list),
+        _ => None,
+    });
+    under_way.extend(of_others);
+    assert!((UPLOADS_MIN..=UPLOADS_MAX).contains(&under_way.len()), "{}", under_way.len());
+    desk.handler.end_list(under_way.pop(), true);
+    assert!(matches!(desk.handler.layer(&other(201), range, now, &mut Vec::new()), Next::List(..)));
+    let twin = LayerRange { file: FileId { len: id.len + 1, ..id }, ..range };
+    assert!(matches!(desk.handler.layer(&other(202), twin, now, &mut Vec::new()), Next::Done), "not held");
 }
 
 #[test]

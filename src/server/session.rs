@@ -336,6 +336,7 @@ impl Session {
                 continue;
             }
             scratch.head.clear();
+            let mut is_begun = false;
             let next = match self.listing.take() {
                 Some(mut listing) => {
                     let begun = Instant::now();
@@ -352,8 +353,9 @@ impl Session {
                         self.waits = None;
                         break;
                     };
-                    let is_any = kind == Kind::Any as u8;
-                    let is_chunk = is_any || kind == Kind::Chunk as u8;
+                    // Before `Hello` nothing waits: everything else is refused.
+                    let is_any = kind == Kind::Any as u8 && asker.seat.is_some();
+                    let is_chunk = is_any || (kind == Kind::Chunk as u8 && asker.seat.is_some());
                     if is_chunk && self.upload.is_some() {
                         // The chunk before it is to be sent first.
                         break;
@@ -376,13 +378,14 @@ impl Session {
                         }
                     }
                     self.waits = None;
+                    is_begun = is_chunk;
                     at += len;
                     turn.requests += 1;
                     context.handler.answer(asker, (kind, header, body), now, &mut scratch.head)?
                 }
             };
             plain.push(&scratch.head);
-            if !matches!(&next, Next::Body(body) if body.left() >= UPLOAD_LEN_MIN) {
+            if is_begun && !matches!(&next, Next::Body(body) if body.left() >= UPLOAD_LEN_MIN) {
                 context.end_upload(self.upload.take(), false);
             }
             match next {

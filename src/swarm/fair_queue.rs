@@ -23,6 +23,20 @@ pub struct FairQueue<K> {
     tickets: u64,
 }
 
+/// Where a session waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    ticket: u64,
+    drawn: u64,
+}
+
+impl Place {
+    /// What the session waits with there.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+}
+
 #[derive(Debug, Default)]
 struct Live {
     /// Sessions by the tickets that they wait with.
@@ -68,14 +82,26 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         self.ready.insert(place);
     }
 
-    /// `session` of `key`, which waits with `ticket`, does not want a worker any more.
-    pub fn remove(&mut self, key: K, session: usize, ticket: u64) {
+    /// `session` of `key`, which waits with `ticket`, does not want a worker for now. Its place can be
+    /// [`taken again`](Self::push_to).
+    pub fn remove(&mut self, key: K, session: usize, ticket: u64) -> Place {
+        let mut place = Place { ticket, drawn: self.draws };
         if let Some(state) = self.keys.get_mut(&key)
             && state.waiting.remove(&(ticket, session))
         {
+            place.drawn = state.drawn;
             self.ready.remove(&(state.served, state.drawn, key));
             self.charge(key, |served| served);
         }
+        place
+    }
+
+    /// `session` of `key` wants a worker again, as if it had waited at `place` all the time.
+    pub fn push_to(&mut self, place: Place, key: K, session: usize) {
+        if !self.keys.contains_key(&key) {
+            self.live_mut(key).drawn = place.drawn;
+        }
+        self.push_again(key, session, place.ticket);
     }
 
     fn live_mut(&mut self, key: K) -> &mut Live {
@@ -203,6 +229,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_leaves_for_a_moment_finds_its_place_again() {
+        let mut queue = FairQueue::new();
+        let tickets: Vec<u64> = (0..6).map(|n| queue.push(n, n)).collect();
+        let place = queue.remove(2, 2, tickets[2]);
+        queue.remove(4, 4, tickets[4]);
+        assert_eq!(queue.live(), 4);
+        for next in [0, 1] {
+            assert_eq!(queue.pop(), Some((next, next)));
+            queue.done(next, 0);
+        }
+        queue.push(4, 4);
+        queue.push_to(place, 2, 2);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(key, _)| key).collect();
+        assert_eq!(order, [2, 3, 5, 4], "the other one starts anew");
     }
 
     #[test]

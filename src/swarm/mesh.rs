@@ -21,8 +21,10 @@ pub struct Mesh {
     /// Connections that were opened to ask what a peer holds.
     locating: usize,
     reviewed: Instant,
-    /// When all dials so far would be over, had there been one every [`DIAL_EVERY`].
+    /// When all dials so far would be over, had there been one every [`DIAL_EVERY`]; at most [`DIALS_AT_ONCE`] ahead.
     spread: Instant,
+    /// Whether somebody is to be dialed who was not at the last [`dial`](Self::dial), because of that.
+    others_wait: bool,
     random: u64,
 }
 
@@ -94,7 +96,15 @@ impl Peer {
 impl Mesh {
     /// Nobody is known yet. `seed` makes the random choices.
     pub fn new(seed: u64, now: Instant) -> Self {
-        Mesh { peers: BTreeMap::new(), connections: 0, locating: 0, reviewed: now, spread: now, random: seed }
+        Mesh {
+            peers: BTreeMap::new(),
+            connections: 0,
+            locating: 0,
+            reviewed: now,
+            spread: now,
+            others_wait: false,
+            random: seed,
+        }
     }
 
     /// `peer` is there, with this revision of its catalogue. Somebody new is asked which files it holds, unless that it
@@ -146,6 +156,7 @@ impl Mesh {
         if self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.locating == 0 {
             return Vec::new();
         }
+        self.others_wait = false;
         // Those that were let go come after all who were not tried.
         let (mut first, mut asked, mut resting) = (Vec::new(), Vec::new(), Vec::new());
         for (&peer, known) in &mut self.peers {
@@ -171,8 +182,10 @@ impl Mesh {
             // Somebody to fetch from is there: the others can wait, and in a large group most will never be asked.
             asked.truncate(LOCATES_AT_ONCE.saturating_sub(self.locating));
             // A few hold something at first. Were all connections to them, nobody would fetch from those who come later.
-            let bucket = (now + DIAL_EVERY * DIALS_AT_ONCE).saturating_duration_since(self.spread);
-            room = room.min((bucket.as_nanos() / DIAL_EVERY.as_nanos()) as usize);
+            let bucket = (now + DIAL_EVERY * DIALS_AT_ONCE).saturating_duration_since(self.spread.max(now));
+            let due = (bucket.as_nanos() / DIAL_EVERY.as_nanos()) as usize;
+            self.others_wait = due < room && due < first.len() + asked.len() + resting.len();
+            room = room.min(due);
         }
         // Beyond a few it makes no difference who is known to hold something already: soon all will.
         let mut rest = first.split_off(first.len().min(HOLDERS_FIRST.saturating_sub(fetching)));
@@ -180,7 +193,9 @@ impl Mesh {
         rest.sort_unstable();
         let chosen = first.into_iter().chain(rest).chain(resting).take(room);
         let dials: Vec<Dial> = chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect();
-        self.spread = self.spread.max(now) + DIAL_EVERY * dials.len() as u32;
+        // While there is nobody to fetch from, who is asked in vain leaves no debt.
+        let spread = self.spread.max(now) + DIAL_EVERY * dials.len() as u32;
+        self.spread = spread.min(now + DIAL_EVERY * (DIALS_AT_ONCE - 1));
         dials
     }
 
@@ -341,7 +356,9 @@ impl Mesh {
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let waiting = self.peers.values().filter(|p| p.connections == 0 && !p.reputation.is_banned());
         let times = waiting.flat_map(|p| p.reputation.retry_at().into_iter().chain(p.locate_at));
-        times.filter(|at| *at > now).min()
+        // What was due already and found no room is looked at again when there is some.
+        let spread = self.others_wait.then_some(now + DIAL_EVERY);
+        times.filter(|at| *at > now).chain(spread).min()
     }
 }
 

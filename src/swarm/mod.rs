@@ -21,7 +21,7 @@ pub use admit::{Dropped, open_announce, parse_announce};
 pub use arrivals::Arrivals;
 pub use demand::{Fetchers, Sent};
 pub use event::Event;
-pub use fair_queue::FairQueue;
+pub use fair_queue::{FairQueue, Place};
 pub use growth::{Advice, Growth};
 pub use mesh::{Dial, Ending, Mesh};
 pub use pace::{Outgoing, Pace, Way};

@@ -191,8 +191,8 @@ impl Pace {
     /// the nodes offer files, if this one does.
     ///
     /// When many come at the same time, as in a classroom that is switched on, their questions show them to each other. So
-    /// a node that has just come with others leaves the answer to its own next question, and while questions flood the
-    /// group only a few of those that offer something answer.
+    /// a node that has just come with others and offers nothing does not answer those, and while questions flood the group
+    /// only a few of those that offer something answer.
     pub fn asked(
         &mut self,
         asker: (PeerId, u64),
@@ -208,10 +208,8 @@ impl Pace {
         let others = nodes.saturating_sub(1).max(1) as f64;
         let mut chance = f64::from(ANSWERERS) / others;
         let is_new = now.saturating_duration_since(self.started) < Duration::from_millis(BURST_MS[1]);
-        if unicast && is_new && self.busy.now(now) >= Busy::COMPANY {
-            return false;
-        }
-        if unicast && self.busy.now(now) >= Busy::FLOOD {
+        let level = if unicast { self.busy.now(now) } else { 0.0 };
+        if level >= Busy::FLOOD || (is_new && level >= Busy::COMPANY) {
             chance = offering().map_or(0.0, |n| f64::from(ANSWERERS_BUSY) / n.max(1) as f64);
         }
         if !self.rng.random_bool(chance.min(1.0)) {
@@ -483,8 +481,9 @@ mod tests {
         let mut new = Pace::new(1, t);
         assert!(new.asked(node(1), 1, true, 2, || Some(1), t));
         (0..8).for_each(|_| new.heard(Way::Group, t + 20 * MS));
-        assert!(!new.asked(node(2), 1, true, 9, || Some(1), t + 20 * MS), "its next question tells it");
-        assert!(new.asked(node(2), 2, true, 9, || Some(1), t + 100 * MS));
+        assert!(!new.asked(node(2), 1, true, 9, || None, t + 20 * MS), "it offers nothing");
+        assert!(new.asked(node(3), 1, true, 9, || Some(1), t + 20 * MS), "it does");
+        assert!(new.asked(node(2), 2, true, 9, || None, t + 100 * MS));
         let answers = |offering: Option<usize>| {
             let busy = |seed| {
                 let mut pace = Pace::new(seed, t - S);

@@ -392,6 +392,11 @@ impl PeerTable {
         self.entries.len() + 1
     }
 
+    /// Whether there is that node.
+    pub fn knows(&self, node: (PeerId, u64)) -> bool {
+        self.entries.contains_key(&node)
+    }
+
     /// Nodes other than this one that offer files.
     pub fn offering(&self) -> usize {
         self.entries.values().filter(|e| e.revision > 0).count()

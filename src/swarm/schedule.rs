@@ -44,7 +44,7 @@ pub struct Schedule<F> {
     /// Files before this one were activated, are small, or are done.
     next: FileNo,
     unfinished: usize,
-    /// When a chunk of a file of several came last, and the usual time between two, and bytes of one.
+    /// When a chunk of a file of several came last, and the usual time between two.
     came: Option<Instant>,
     gap: Duration,
     seed: u64,
@@ -240,8 +240,8 @@ impl<F: Clone> Schedule<F> {
             let at = Some(now + wait.clamp(HAVE_POLL_MIN, LIST_BUSY_MAX));
             holder.poll.at = at;
             // By then it may know whom it has sent the list.
-            if let Some(naming) = self.naming.get_mut(&peer) {
-                naming.at = at;
+            if let Some(naming) = self.naming.get_mut(&peer).filter(|naming| naming.wait <= PEERS_POLL_SOON_MAX) {
+                naming.at = naming.at.min(at);
             }
         }
     }
@@ -520,6 +520,8 @@ fn small_weight(len: u64) -> u64 {
     len + SMALL_OVERHEAD
 }
 
+/// Who is too busy for a list is asked whom else it knows as often as for the list, until it would be asked as seldom.
+const PEERS_POLL_SOON_MAX: Duration = Duration::from_secs(2);
 /// Memory and work that a file costs beside its bytes.
 const SMALL_OVERHEAD: u64 = 4 << 10;
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl<K: Copy + Ord> Uploads<K> {
     /// Begins to send a chunk on the account of `key`. `None`: not now, [`wait`](Self::wait).
     pub fn begin(&mut self, key: K, now: Instant) -> Option<Upload> {
         let free = self.free(now);
-        if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, 0) >= free) {
+        if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, 0, now) >= free) {
             return None;
         }
         Some(self.enter(key, now))
@@ -61,7 +61,7 @@ impl<K: Copy + Ord> Uploads<K> {
     /// Begins to send a chunk for a session of `key` that waits; `None`: it waits on, as others come before it.
     pub fn grant(&mut self, key: K, now: Instant) -> Option<Upload> {
         let free = self.free(now);
-        if free == 0 || self.ahead_of(key, 1) >= free {
+        if free == 0 || self.ahead_of(key, 1, now) >= free {
             return None;
         }
         self.gone(key);
@@ -85,14 +85,14 @@ impl<K: Copy + Ord> Uploads<K> {
 
     /// When one more may begin although none ends: those that take too long do not count.
     pub fn next_free(&self, now: Instant) -> Instant {
-        self.fresh(now).last().map_or(now, |begun| begun + self.overdue())
+        self.fresh(now).last().map_or(now, |(begun, _)| begun + self.overdue())
     }
 
-    /// When those that count began, the latest first.
-    fn fresh(&self, now: Instant) -> impl Iterator<Item = Instant> {
+    /// Those that count: when they began and for whom, the latest first.
+    fn fresh(&self, now: Instant) -> impl Iterator<Item = (Instant, K)> {
         let overdue = self.overdue();
-        let began = self.active.values().rev().map(|(begun, _)| *begun);
-        began.take_while(move |begun| now.saturating_duration_since(*begun) <= overdue).take(UPLOADS_MAX)
+        let began = self.active.values().rev().copied();
+        began.take_while(move |(begun, _)| now.saturating_duration_since(*begun) <= overdue).take(UPLOADS_MAX)
     }
 
     fn overdue(&self) -> Duration {
@@ -106,12 +106,18 @@ impl<K: Copy + Ord> Uploads<K> {
     }
 
     /// How many of the keys that wait have so many fewer uploads under way than `key`, and so come before it.
-    fn ahead_of(&self, key: K, fewer: usize) -> usize {
+    fn ahead_of(&self, key: K, fewer: usize, now: Instant) -> usize {
+        // One that is stuck does not keep its key from another.
         let mut under_way: BTreeMap<K, usize> = BTreeMap::new();
-        self.active.values().for_each(|(_, key)| *under_way.entry(*key).or_default() += 1);
+        self.fresh(now).for_each(|(_, key)| *under_way.entry(key).or_default() += 1);
         let count = |key: &K| under_way.get(key).copied().unwrap_or(0);
         let own = count(&key);
         self.waiting.keys().filter(|&other| *other != key && count(other) + fewer <= own).count()
+    }
+
+    /// How many of `key` are under way.
+    pub fn of(&self, key: K) -> usize {
+        self.active.values().filter(|(_, of)| *of == key).count()
     }
 
     /// An upload is over; `whole`: the peer took all of it.
@@ -217,6 +223,16 @@ mod tests {
         uploads.wait('d');
         uploads.gone('d');
         assert!(uploads.begin('a', now).is_some(), "nobody waits any more");
+    }
+
+    #[test]
+    fn one_that_is_stuck_does_not_keep_its_key_from_another() {
+        let (mut uploads, mut now) = (Uploads::default(), Instant::now());
+        assert!(uploads.begin('a', now).is_some());
+        "abcdefghij".chars().for_each(|key| uploads.wait(key));
+        assert_eq!(uploads.grant('a', now), None, "others have none");
+        now += CHUNK_TIME + MS;
+        assert!(uploads.grant('a', now).is_some() && uploads.of('a') == 2);
     }
 
     #[test]

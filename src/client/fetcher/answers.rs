@@ -10,6 +10,7 @@ use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
+use crate::limits::FETCHERS_TOLD_MAX;
 use crate::net::StreamError;
 use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, PeerHint, Request, Status, decode_body};
 use crate::store::PartialFile;
@@ -304,7 +305,10 @@ impl Fetcher<'_> {
             return Ok(());
         }
         let hints: Vec<PeerHint> = decode_body(&body, "Peers")?;
-        let named = (self.shared.ctx.introduce)(&hints, self.session.addr.ip());
+        let told = &hints[..hints.len().min(FETCHERS_TOLD_MAX)];
+        let mut named = (self.shared.ctx.introduce)(told, self.session.addr.ip());
+        let liars = self.shared.liars();
+        named.retain(|(peer, _)| !liars.contains(peer));
         debug!("named peer={} id={} others={}", self.session.peer, self.shared.files[file as usize].id, named.len());
         let mut state = self.shared.state();
         for key in named {

@@ -99,6 +99,25 @@ fn without_any_holder_all_are_asked_at_once() {
 }
 
 #[test]
+fn who_was_asked_in_vain_does_not_keep_the_first_holder_waiting() {
+    let mut now = Instant::now();
+    let mut mesh = Mesh::new(7, now);
+    (0..1000).for_each(|n| mesh.meet(PeerHandle(n), 1, false, now));
+    for _ in 0..100 {
+        for dial in mesh.dial(NONE, now) {
+            mesh.ended(dial, Ending::Idle { lost: false }, (false, false), now, 0.0);
+        }
+        now += Duration::from_millis(5);
+    }
+    let holds = |p: PeerHandle| p.0 >= 1000;
+    (1000..1030).for_each(|n| mesh.meet(PeerHandle(n), 1, true, now));
+    let count = mesh.dial(holds, now).iter().filter(|d| holds(d.peer)).count();
+    assert!((1..=DIALS_AT_ONCE as usize).contains(&count), "{count}");
+    assert_eq!(mesh.next_due(now), Some(now + DIAL_EVERY), "the others do not have to wait for an event");
+    assert_eq!(mesh.dial(holds, now + DIAL_EVERY).iter().filter(|d| holds(d.peer)).count(), 1);
+}
+
+#[test]
 fn who_held_nothing_is_asked_ever_less_often() {
     let begin = Instant::now();
     let mut mesh = mesh(0, begin);

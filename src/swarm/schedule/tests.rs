@@ -205,6 +205,20 @@ fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
     };
     let (often, seldom) = (asked(Duration::from_millis(25)), asked(Duration::from_secs(1)));
     assert!(often > 150 && seldom <= 20, "{often} {seldom}");
+    let begin = Instant::now();
+    let (mut s, p) = state(&[40 * CHUNK], 1);
+    open_by(&mut s, p[0], begin);
+    for chunk in 0..20 {
+        s.chunk_came(0, chunk, p[0], begin + chunk * Duration::from_millis(1));
+    }
+    let part = s.peer(key(9)).unwrap();
+    s.set_held(0, part, Held::Partial);
+    let polls = |s: &mut Schedule<()>, from: Duration| {
+        let times = (0..200).map(|n| begin + from + n * Duration::from_millis(5));
+        times.filter(|&now| matches!(next(s, part, now), Some(Work::Have { .. }))).count()
+    };
+    let (first, later) = (polls(&mut s, Duration::from_secs(1)), polls(&mut s, Duration::from_secs(20)));
+    assert!(later <= 2 && first >= later, "nothing comes any more: {first} {later}");
 }
 
 #[test]

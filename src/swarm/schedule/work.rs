@@ -117,7 +117,9 @@ impl<F: Clone> Schedule<F> {
                 Phase::Chunks(picker, _) if picker.wanted_of(peer) == 0 && holder.poll.is_due(now) => {
                     // What is asked and answered in vain stays a small part of what comes.
                     let cost = HAVE_POLL_COST * holders / Geometry::new(at.id.len).chunk_len() as f64;
-                    holder.poll.asked(now, self.gap.mul_f64(cost).clamp(HAVE_POLL_MIN, HAVE_POLL_MAX));
+                    let since = self.came.map_or(HAVE_POLL_MAX, |at| now.saturating_duration_since(at));
+                    let gap = self.gap.max(since).min(HAVE_POLL_MAX);
+                    holder.poll.asked(now, gap.mul_f64(cost).clamp(HAVE_POLL_MIN, HAVE_POLL_MAX));
                     return Some(Work::Have { file, id: at.id, revision: holder.revision });
                 }
                 _ => {}
@@ -131,12 +133,22 @@ impl<F: Clone> Schedule<F> {
         if self.active.is_empty() || self.naming.get(&peer).is_some_and(|poll| !poll.is_due(now)) {
             return None;
         }
-        self.naming.entry(peer).or_insert(Backoff::new(PEERS_POLL_MIN)).asked(now, PEERS_POLL_MAX);
         let holds = |at: &File<F>| at.holders.iter().any(|h| h.peer == peer);
         let few = |&&file: &&FileNo| self.files[file as usize].holders.len() < HOLDERS_ENOUGH;
         let least = self.active.iter().filter(few).filter(|&&file| holds(&self.files[file as usize]));
-        let file = *least.min_by_key(|&&file| self.files[file as usize].holders.len())?;
-        Some(Work::Peers { file, id: self.id(file) })
+        let file = least.min_by_key(|&&file| self.files[file as usize].holders.len()).copied();
+        let poll = self.naming.entry(peer).or_insert(Backoff::new(PEERS_POLL_MIN));
+        match file {
+            Some(file) => {
+                poll.asked(now, PEERS_POLL_MAX);
+                Some(Work::Peers { file, id: self.id(file) })
+            }
+            None => {
+                // That is not looked through for every request.
+                poll.at = Some(now + PEERS_POLL_MIN);
+                None
+            }
+        }
     }
 
     fn chunk_work(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gpb::content::{Bitfield, FileId, Geometry};
 use gpb::proto::Delta;
 use gpb::swarm::{
-    Arrivals, Dial, FairQueue, Fetchers, Mesh, PeerHandle, Schedule, Sent, Upload, Uploads, Window, Work,
+    Arrivals, Dial, FairQueue, Fetchers, Mesh, PeerHandle, Place, Schedule, Sent, Upload, Uploads, Window, Work,
 };
 
 use super::Config;
@@ -117,6 +117,8 @@ pub(super) struct Conn {
     pub(super) is_waiting: bool,
     /// What it waits with.
     pub(super) ticket: u64,
+    /// Where it waited when what it waited with was sent back.
+    pub(super) place: Option<Place>,
     /// Since when the first request waits for its upload to begin.
     pub(super) waits_since: Option<Instant>,
     pub(super) upload: Option<Upload>,
@@ -268,6 +270,7 @@ impl Conn {
             arrived: 0,
             is_waiting: false,
             ticket: 0,
+            place: None,
             waits_since: None,
             upload: None,
             list: None,

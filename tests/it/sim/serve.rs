@@ -54,7 +54,13 @@ impl World {
                 c.waits_since.get_or_insert(now);
                 host.waiting += 1;
                 host.uploads.wait(c.client);
-                c.ticket = host.queue.push(c.client, conn as usize);
+                c.ticket = match c.place.take() {
+                    Some(place) => {
+                        host.queue.push_to(place, c.client, conn as usize);
+                        place.ticket()
+                    }
+                    None => host.queue.push(c.client, conn as usize),
+                };
                 let server = c.server;
                 self.arm(server);
                 return;
@@ -102,7 +108,7 @@ impl World {
         let c = &mut self.conns[conn as usize];
         if std::mem::take(&mut c.is_waiting) {
             let host = &mut self.peers[c.server as usize];
-            host.queue.remove(c.client, conn as usize, c.ticket);
+            c.place = Some(host.queue.remove(c.client, conn as usize, c.ticket));
             host.uploads.gone(c.client);
             host.waiting -= 1;
         }
