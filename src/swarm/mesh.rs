@@ -195,7 +195,7 @@ impl Mesh {
         let dials: Vec<Dial> = chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect();
         // While there is nobody to fetch from, who is asked in vain leaves no debt.
         let spread = self.spread.max(now) + DIAL_EVERY * dials.len() as u32;
-        self.spread = spread.min(now + DIAL_EVERY * (DIALS_AT_ONCE - 1));
+        self.spread = spread.min(now + DIAL_EVERY * DIALS_AT_ONCE);
         dials
     }
 
