@@ -161,8 +161,9 @@ impl Driver {
                 newest: 0,
             });
             known.record = record;
-            if liars.contains(&known.record.peer) {
-                self.mesh.ban(handle);
+            // Others may name it as a holder again.
+            let is_liar = liars.contains(&known.record.peer);
+            if is_liar && (self.mesh.ban(handle) || state.useful(handle) > 0) {
                 state.forget(handle);
             }
             if known.record.revision == 0 {

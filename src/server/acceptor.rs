@@ -13,9 +13,7 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{
-    ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST, UPLOAD_LEN_MIN,
-};
+use crate::limits::{ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST};
 use crate::net::Tls;
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, REVOKED, Session};
@@ -372,7 +370,7 @@ impl Acceptor {
         if cost > 0 {
             slot.ticket = None;
         }
-        if sent >= UPLOAD_LEN_MIN as u64 {
+        if session.is_uploading() {
             slot.place = None;
         }
         slot.sent += sent;

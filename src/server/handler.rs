@@ -249,7 +249,7 @@ impl Handler {
         let mut list = None;
         if range.first == 0 {
             let (key, mut lists) = (self.key(asker), locked(&self.lists));
-            list = if lists.of(key) < LISTS_PER_KEY_MAX { lists.begin(key, now) } else { None };
+            list = if lists.of(key, now) < LISTS_PER_KEY_MAX { lists.begin(key, now) } else { None };
             if list.is_none() {
                 let wait = LIST_RETRY.mul_f64(rand::random_range(0.5..1.5));
                 return busy(Kind::Layer, wait, "others are sent theirs", out);

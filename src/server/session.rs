@@ -175,6 +175,11 @@ impl Session {
         self.granted = Some(upload);
     }
 
+    /// Whether a chunk is under way.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.upload.is_some()
+    }
+
     /// Whether it waits with what should be asked anew by now.
     pub(crate) fn is_stale(&self, now: Instant) -> bool {
         is_stale(self.waits, now)
@@ -356,8 +361,8 @@ impl Session {
                     // Before `Hello` nothing waits: everything else is refused.
                     let is_any = kind == Kind::Any as u8 && asker.seat.is_some();
                     let is_chunk = is_any || (kind == Kind::Chunk as u8 && asker.seat.is_some());
-                    if is_chunk && self.upload.is_some() {
-                        // The chunk before it is to be sent first.
+                    if self.upload.is_some() || self.list.is_some() {
+                        // What comes before it is to be sent first.
                         break;
                     }
                     let now = Instant::now();
@@ -391,10 +396,7 @@ impl Session {
             match next {
                 Next::Done => (),
                 Next::Body(body) => self.body = Some(body),
-                Next::List(body, list) => {
-                    context.handler.end_list(self.list.replace(list), true);
-                    self.body = Some(body);
-                }
+                Next::List(body, list) => (self.body, self.list) = (Some(body), Some(list)),
                 Next::Listing(listing) => self.listing = Some(listing),
                 Next::Close(why) => refused = Some(why),
             }

@@ -96,7 +96,8 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         place
     }
 
-    /// `session` of `key` wants a worker again, as if it had waited at `place` all the time.
+    /// `session` of `key` wants a worker again: within its key, and as to how long nobody of the key was drawn, as if it
+    /// had waited at `place` all the time.
     pub fn push_to(&mut self, place: Place, key: K, session: usize) {
         if !self.keys.contains_key(&key) {
             self.live_mut(key).drawn = place.drawn;

@@ -193,7 +193,7 @@ impl Mesh {
         rest.sort_unstable();
         let chosen = first.into_iter().chain(rest).chain(resting).take(room);
         let dials: Vec<Dial> = chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect();
-        // While there is nobody to fetch from, who is asked in vain leaves no debt.
+        // While there is nobody to fetch from, those who are asked in vain leave no more than an empty bucket.
         let spread = self.spread.max(now) + DIAL_EVERY * dials.len() as u32;
         self.spread = spread.min(now + DIAL_EVERY * DIALS_AT_ONCE);
         dials

@@ -115,9 +115,9 @@ impl<K: Copy + Ord> Uploads<K> {
         self.waiting.keys().filter(|&other| *other != key && count(other) + fewer <= own).count()
     }
 
-    /// How many of `key` are under way.
-    pub fn of(&self, key: K) -> usize {
-        self.active.values().filter(|(_, of)| *of == key).count()
+    /// How many of `key` are under way and count.
+    pub fn of(&self, key: K, now: Instant) -> usize {
+        self.fresh(now).filter(|(_, of)| *of == key).count()
     }
 
     /// An upload is over; `whole`: the peer took all of it.
@@ -232,7 +232,7 @@ mod tests {
         "abcdefghij".chars().for_each(|key| uploads.wait(key));
         assert_eq!(uploads.grant('a', now), None, "others have none");
         now += CHUNK_TIME + MS;
-        assert!(uploads.grant('a', now).is_some() && uploads.of('a') == 2);
+        assert!(uploads.grant('a', now).is_some() && uploads.of('a', now) == 1);
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn without_any_holder_all_are_asked_at_once() {
 }
 
 #[test]
-fn who_was_asked_in_vain_does_not_keep_the_first_holder_waiting() {
+fn who_was_asked_in_vain_keeps_holders_waiting_for_a_moment_only() {
     let mut now = Instant::now();
     let mut mesh = Mesh::new(7, now);
     (0..1000).for_each(|n| mesh.meet(PeerHandle(n), 1, false, now));

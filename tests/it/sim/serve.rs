@@ -65,7 +65,7 @@ impl World {
                 self.arm(server);
                 return;
             };
-            c.upload = Some(upload);
+            (c.upload, c.place) = (Some(upload), None);
         }
         c.waits_since = None;
         c.arrived -= 1;
@@ -92,7 +92,7 @@ impl World {
             host.waiting -= 1;
             host.queue.done(key, TURN_COST + self.geometry.chunk_len());
             let c = &mut self.conns[conn];
-            c.is_waiting = false;
+            (c.is_waiting, c.place) = (false, None);
             c.upload = Some(upload);
             self.serve(conn as u32);
         }
