@@ -36,6 +36,8 @@ pub struct Pace {
     news: Option<Instant>,
     /// When an answer to the group is due.
     answer: Option<Instant>,
+    /// Whether it left answers to its own next question, which goes to all.
+    owes_answer: bool,
     /// The broadcast that follows the query just given out.
     broadcast: bool,
     last_to_group: Option<Instant>,
@@ -95,6 +97,7 @@ impl Pace {
             postponed: false,
             news: None,
             answer: None,
+            owes_answer: false,
             broadcast: false,
             last_to_group: None,
             heard_any: false,
@@ -191,8 +194,9 @@ impl Pace {
     /// the nodes offer files, if this one does.
     ///
     /// When many come at the same time, as in a classroom that is switched on, their questions show them to each other. So
-    /// a node that has just come with others and offers nothing does not answer those, and while questions flood the group
-    /// only a few of those that offer something answer.
+    /// a node that has just come with others and offers nothing leaves the answer to its own next question, unless the group
+    /// is so large that exchange tells of it. While questions flood the group only a few of those that offer something
+    /// answer.
     pub fn asked(
         &mut self,
         asker: (PeerId, u64),
@@ -209,7 +213,9 @@ impl Pace {
         let mut chance = f64::from(ANSWERERS) / others;
         let is_new = now.saturating_duration_since(self.started) < Duration::from_millis(BURST_MS[1]);
         let level = if unicast { self.busy.now(now) } else { 0.0 };
-        if level >= Busy::FLOOD || (is_new && level >= Busy::COMPANY) {
+        let in_company = is_new && level >= Busy::COMPANY;
+        self.owes_answer |= in_company;
+        if level >= Busy::FLOOD || in_company {
             chance = offering().map_or(0.0, |n| f64::from(ANSWERERS_BUSY) / n.max(1) as f64);
         }
         if !self.rng.random_bool(chance.min(1.0)) {
@@ -232,7 +238,8 @@ impl Pace {
         let first = self.burst == 0;
         let elapsed = now.saturating_duration_since(self.started);
         self.burst = BURST_MS.partition_point(|&ms| Duration::from_millis(ms) <= elapsed);
-        if !first && (nodes > ANSWERERS as usize || self.busy.is_now(now)) {
+        let is_busy = self.busy.is_now(now) && !self.owes_answer;
+        if !first && (nodes > ANSWERERS as usize || is_busy) {
             self.burst = BURST_MS.len();
             self.rest(nodes, now);
             return None;
@@ -249,7 +256,7 @@ impl Pace {
     fn tell_group(&mut self, what: Outgoing, nodes: usize, now: Instant) -> Outgoing {
         self.last_to_group = Some(now);
         self.busy.add(now);
-        (self.news, self.answer, self.postponed) = (None, None, false);
+        (self.news, self.answer, self.postponed, self.owes_answer) = (None, None, false, false);
         self.rest(nodes, now);
         what
     }
@@ -484,6 +491,15 @@ mod tests {
         assert!(!new.asked(node(2), 1, true, 9, || None, t + 20 * MS), "it offers nothing");
         assert!(new.asked(node(3), 1, true, 9, || Some(1), t + 20 * MS), "it does");
         assert!(new.asked(node(2), 2, true, 9, || None, t + 100 * MS));
+        let next_question = |asked: bool, nodes| {
+            let mut pace = Pace::new(1, t);
+            assert_eq!(pace.due(2, t), Some(Outgoing::QueryUnicast));
+            (0..20).for_each(|_| pace.heard(Way::Group, t + 90 * MS));
+            assert!(!(asked && pace.asked(node(3), 1, true, nodes, || None, t + 90 * MS)));
+            pace.due(nodes, t + 100 * MS)
+        };
+        assert_eq!(next_question(true, 20), Some(Outgoing::Query), "busy or not");
+        assert_eq!((next_question(false, 20), next_question(true, 1000)), (None, None));
         let answers = |offering: Option<usize>| {
             let busy = |seed| {
                 let mut pace = Pace::new(seed, t - S);
