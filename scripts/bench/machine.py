@@ -31,7 +31,7 @@ def describe(programs):
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30
     parts = [
         f'{model[1] if model else platform.machine()} ({" ".join(able)}), {os.cpu_count()} cores, {memory:.0f} GiB',
-        f'Linux {platform.release()}',
+        f'Linux {platform.release()}, TCP {congestion_control()}',
         time.strftime('%Y-%m-%d'),
     ]
     versions = {'GPB': version([programs / 'gpb-client', '--version'])}
@@ -39,6 +39,15 @@ def describe(programs):
     if python := Libtorrent().python:
         versions['libtorrent'] = version([python, '-c', 'import libtorrent; print(libtorrent.__version__)'])
     return f'{", ".join(parts)}. {", ".join(f"{name} {number}" for name, number in versions.items())}.'
+
+
+def congestion_control():
+    """How TCP paces itself here: with `bbr` single connections are slower over loopback than with `cubic`."""
+    try:
+        with open('/proc/sys/net/ipv4/tcp_congestion_control') as file:
+            return file.read().strip()
+    except OSError:
+        return '?'
 
 
 def version(command):
