@@ -2,7 +2,8 @@
 //!
 //! A name ends in its unit. Relations that other modules rely on are asserted at the end of the file, at
 //! compile time. Nothing here is configurable at run time; what a user may change lives in
-//! `Config and takes its default from here.
+//! `Config` and takes its default from here. Weights of estimators, and lengths that a format fixes, stand beside
+//! what they belong to.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -141,6 +142,19 @@ pub const EXCHANGE_PAGES_IN_VAIN: usize = 2;
 pub const CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often drops are logged, if there are any.
 pub const DROPS_LOGGED_EVERY: Duration = Duration::from_secs(60);
+/// Sockets of discovery that are told to be readable at once.
+pub const SOCKET_EVENTS_AT_ONCE: usize = 64;
+/// Most troubles that are remembered as told.
+pub const LINKS_TOLD_MAX: usize = 256;
+/// A peer that the user named and that did not answer is contacted again after so long, then after twice as long each
+/// time.
+pub const CONTACT_RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Most characters of a peer's reason that are logged.
+pub const REASON_SHOWN_MAX: usize = 100;
+/// How often a goodbye is sent, as datagrams get lost.
+pub const GOODBYES: usize = 2;
+/// Longest DNS name in bytes.
+pub const HOST_LEN_MAX: usize = 253;
 
 // ---- sessions ----
 
@@ -259,6 +273,18 @@ pub const THROTTLE_BURST: Duration = Duration::from_millis(50);
 pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
 /// A rate limit waits until it can grant so many bytes, if so many are wanted.
 pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
+/// Sessions that wait for an upload are not looked at more often than this without a reason.
+pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
+/// Copies of one content that are tried for a chunk.
+pub const COPIES_TRIED_MAX: usize = 4;
+/// Connections of a server where the limit of open files is tiny: it is tried to serve somebody even there.
+pub const CONNECTIONS_MIN: usize = 16;
+/// Reads in one turn while a session closes.
+pub const DRAIN_READS_MAX: usize = 16;
+/// Capacity that the request buffer of a session keeps between turns.
+pub const REQUESTS_KEPT_LEN: usize = 512;
+/// Ciphertext that a worker reads at once: a record that is not whole yet, and more.
+pub const INCOMING_LEN: usize = 64 * KIB;
 
 // ---- client ----
 
@@ -325,6 +351,62 @@ pub const LOCATE_POLL_MIN: Duration = Duration::from_millis(100);
 pub const LOCATE_POLL_MAX: Duration = Duration::from_secs(3);
 /// A download fails after so long without a byte.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Threads of a download that open and finish partial files.
+pub const DISK_THREADS: usize = 2;
+/// Threads of a download that write small files.
+pub const SMALL_THREADS: usize = 2;
+/// How often a download looks at its connections while there are any.
+pub const GROWTH_LOOK: Duration = Duration::from_millis(50);
+/// A download looks around at least so often.
+pub const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// Items of a list that an error message shows.
+pub const SHOWN_MAX: usize = 32;
+/// One-chunk files that a connection verifies together, at most.
+pub const VERIFY_FILES_MAX: usize = 128;
+/// Bytes of one-chunk files that a connection verifies together, at most.
+pub const VERIFY_LEN_MAX: usize = 512 * KIB;
+/// Requests on a connection below which it is asked for what others were asked for and do not send.
+pub const LATE_MAX: usize = 2;
+/// Requests of [`LOCATE_FILES_MAX`] files that are made at once.
+pub const LOCATE_AHEAD: usize = 16;
+/// How long a connection without work waits before it looks again by itself.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Time for each of several addresses of a peer at first.
+pub const DIAL_QUICK: Duration = Duration::from_millis(400);
+/// Bytes of an unwanted body that are read at once.
+pub const SKIP_STEP: usize = 64 * KIB;
+/// Bytes of a body that are allocated at once.
+pub const BODY_STEP: usize = MIB;
+/// A connection of a download fails after a third of the timeout without a byte, but not earlier than this.
+pub const SILENCE_MIN: Duration = Duration::from_millis(500);
+/// Longest time without a byte after which a connection of a download fails.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Files that are looked for on the disk before the download hears of it.
+pub const CHECK_STRIDE: u32 = 256;
+/// Patterns of a listing whose first pages are asked for together.
+pub const PATTERNS_AT_ONCE: usize = 32;
+/// Bytes of a chunk between two looks whether to ask for more, at least.
+pub const ASK_STEP: usize = 16 * KIB;
+/// Longest sleep for the rate limit before a stop is looked for.
+pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
+/// Connections of a download for which those come first who are known to hold something.
+pub const HOLDERS_FIRST: usize = 8;
+/// Dials of a download at once, before the pace of [`DIAL_EVERY`].
+pub const DIALS_AT_ONCE: u32 = 16;
+/// Time between dials beyond [`DIALS_AT_ONCE`].
+pub const DIAL_EVERY: Duration = Duration::from_millis(25);
+/// Most connections that a review of the mesh lets go of; see [`MESH_REVIEW`].
+pub const LET_GO_MAX: usize = 4;
+/// Chunks that the picker looks at before it tries another way to find one.
+pub const PROBES_MAX: usize = 48;
+/// Chunks that a peer may be asked for while another was asked for them, too.
+pub const LATE_AT_ONCE: usize = 4;
+/// Least bytes in flight on a connection that is to be kept busy.
+pub const WINDOW_LEN_MIN: u64 = 32 * KIB as u64;
+/// Most bytes in flight on one connection, but for the unit that goes beyond it.
+pub const WINDOW_LEN_MAX: u64 = 16 * MIB as u64;
+/// Who is too busy for a list is asked whom else it knows as often as for the list, until it would be asked as seldom.
+pub const PEERS_POLL_SOON_MAX: Duration = Duration::from_secs(2);
 
 // ---- storage ----
 
@@ -397,6 +479,22 @@ pub const PUBLISH_CHANGES_MAX: usize = 32_768;
 pub const PUBLISH_SHARE_MAX: usize = 32;
 /// Least time between two snapshots of a catalogue that grows.
 pub const PUBLISH_MIN: Duration = Duration::from_millis(300);
+/// Time that a walk takes before other work gets its turn: less than the threads that hash need for what they have.
+pub const SCAN_TURN: Duration = Duration::from_millis(1);
+/// The index is first pruned so long after the start, when those who wait for the files are being served.
+pub const PRUNE_LATER: Duration = Duration::from_secs(10);
+/// Changed directories that wait to be walked one by one; more of them are walked together.
+pub const TREES_MAX: usize = 256;
+/// Commands to those that keep the catalogue that wait. Who asks for more is told by the log, and may ask again.
+pub const COMMANDS_MAX: usize = 256;
+/// Keys that are looked at between two writes while pruning.
+pub const PRUNE_STEP: usize = 8192;
+/// Bytes that the system is asked to copy from one file to another at once.
+pub const COPY_LEN_MAX: usize = 1 << 30;
+/// Bytes that are copied at once where the system does not copy by itself.
+pub const COPY_BUFFER_LEN: usize = MIB;
+/// Tries to have the own directory `.gpb` while others remove and make it.
+pub const OWN_TRIES: u32 = 8;
 
 // ---- keys ----
 
@@ -427,6 +525,8 @@ pub const TRUST_POLL: Duration = Duration::from_millis(500);
 
 /// Events that wait for a reader; the newest are dropped and counted beyond it.
 pub const EVENTS_MAX: usize = 1024;
+/// After so long the counters of the links include what was done before.
+pub const LINKS_FRESH: Duration = Duration::from_millis(1100);
 
 const _: () = {
     assert!(CHUNK_LEN_MIN.is_multiple_of(BLOCK_LEN as u64));

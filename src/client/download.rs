@@ -15,6 +15,7 @@ use crate::client::shared::{Shared, Wanted};
 use crate::client::storing;
 use crate::client::{ClientContext, FetchError, FileReport, Progress, Report};
 use crate::content::{FileId, RelPath};
+use crate::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
 use crate::swarm::{Held, PeerKey};
@@ -226,8 +227,3 @@ fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Arc<[PeerKey]>>) {
     }
     (files, holders)
 }
-
-/// Threads that open and finish partial files.
-const DISK_THREADS: usize = 2;
-/// Threads that write small files.
-const SMALL_THREADS: usize = 2;

@@ -16,6 +16,7 @@ use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
+use crate::limits::{GROWTH_LOOK, IDLE_LOOK};
 use crate::swarm::{Advice, Dial, Ending, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;
@@ -295,8 +296,3 @@ impl Driver {
         self.mesh.next_due(now).map_or(often, |at| often.min(at - now))
     }
 }
-
-/// How often connections are looked at while there are any.
-const GROWTH_LOOK: Duration = Duration::from_millis(50);
-/// Looks around at least so often.
-const IDLE_LOOK: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::content::{FileId, PatternError, RelPath, RelPathError};
 use crate::identity::PeerId;
+use crate::limits::SHOWN_MAX;
 use crate::store::StoreError;
 
 /// Why files could not be found or fetched. Whatever it is, what is needed to resume is kept.
@@ -157,8 +158,6 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
     }
 }
 
-/// Items of a list that an error message shows.
-const SHOWN_MAX: usize = 32;
 /// What a server says to those whose network has another name.
 const OTHER_NETWORK: &str = "another network";
 /// What a server says to those whose protocol it does not speak.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::debug;
 
@@ -11,8 +11,8 @@ use crate::client::session::{AskError, Session};
 use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
-    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX,
-    UNANSWERED_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LATE_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_AHEAD, LOCATE_FILES_MAX, LOOK_AGAIN,
+    PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, VERIFY_FILES_MAX, VERIFY_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
@@ -394,15 +394,6 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-/// One-chunk files that are verified together, at most, and bytes of them.
-const VERIFY_FILES_MAX: usize = 128;
-const VERIFY_LEN_MAX: usize = 512 << 10;
-/// Requests on a connection below which it is asked for what others do not send.
-const LATE_MAX: usize = 2;
-/// Requests of [`LOCATE_FILES_MAX`] files that are made at once.
-const LOCATE_AHEAD: usize = 16;
-/// How long a connection without work waits before it looks again by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// No request but `Locate` is longer.
 const REQUEST_LEN: usize = 256;
 /// The longest postcard form of a `FileId`.

@@ -8,7 +8,10 @@ use serde::de::DeserializeOwned;
 
 use crate::client::ClientContext;
 use crate::identity::PeerId;
-use crate::limits::{CHUNKS_MAX, DIAL_TIMEOUT, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, WIRE_VERSION};
+use crate::limits::{
+    BODY_STEP, CHUNKS_MAX, DIAL_QUICK, DIAL_TIMEOUT, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, SKIP_STEP,
+    WIRE_VERSION,
+};
 use crate::net::{Dialed, StreamError};
 use crate::proto::{
     FramePrefix, Hello, Kind, MessageError, Problem, Request, Status, Welcome, decode_body, decode_header,
@@ -243,11 +246,5 @@ impl Session {
     }
 }
 
-/// Time for each of several addresses at first.
-const DIAL_QUICK: Duration = Duration::from_millis(400);
 /// The longest body of a chunk, with its trailer.
 const CHUNK_BODY_LEN_MAX: usize = (FILE_LEN_MAX / CHUNKS_MAX) as usize + 1;
-/// Bytes of an unwanted body that are read at once.
-const SKIP_STEP: usize = 64 << 10;
-/// Bytes of a body that are allocated at once.
-const BODY_STEP: usize = 1 << 20;

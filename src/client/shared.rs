@@ -14,6 +14,7 @@ use crate::client::storing::{Job, SmallJob};
 use crate::client::{ClientContext, FetchError, FileReport};
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
+use crate::limits::{SILENCE_MAX, SILENCE_MIN};
 use crate::store::{Disk, PartialFile};
 use crate::swarm::Schedule;
 use crate::swarm::{Event, PeerHandle};
@@ -249,9 +250,6 @@ impl Shared {
 
     /// The longest wait for a byte on one connection: well below the timeout of the whole, so that others take over.
     pub(crate) fn idle(&self) -> Duration {
-        (self.ctx.timeout / 3).clamp(IDLE_MIN, IDLE_MAX)
+        (self.ctx.timeout / 3).clamp(SILENCE_MIN, SILENCE_MAX)
     }
 }
-
-const IDLE_MIN: Duration = Duration::from_millis(500);
-const IDLE_MAX: Duration = Duration::from_secs(5);

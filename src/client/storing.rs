@@ -10,7 +10,7 @@ use crate::client::shared::Shared;
 use crate::client::{FetchError, FileReport};
 use crate::content::{Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
-use crate::limits::SMALL_FILES_LEN_MAX;
+use crate::limits::{CHECK_STRIDE, SMALL_FILES_LEN_MAX};
 use crate::store::{PartialFile, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
@@ -223,6 +223,3 @@ fn report(shared: &Shared, file: FileNo, skipped: bool) {
     });
     shared.tally.reports.lock().unwrap_or_else(PoisonError::into_inner).extend(reports);
 }
-
-/// Files that are looked at before the driver hears of it.
-const CHECK_STRIDE: u32 = 256;

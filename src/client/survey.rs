@@ -16,7 +16,9 @@ use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
 use crate::content::Pattern;
 use crate::identity::PeerId;
-use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, RESOLVE_MAX, RETRY_MIN};
+use crate::limits::{
+    CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, PATTERNS_AT_ONCE, RESOLVE_MAX, RETRY_MIN,
+};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
 use crate::swarm::{PeerKey, PeerRecord};
 
@@ -330,8 +332,5 @@ fn page(
     all.extend(page);
     Ok(last.filter(|_| head.more))
 }
-
-/// Patterns whose first pages are asked for together.
-const PATTERNS_AT_ONCE: usize = 32;
 
 const _: () = assert!(PATTERNS_AT_ONCE * (crate::limits::PATTERN_LEN_MAX + 64) <= crate::limits::UNANSWERED_LEN_MAX);

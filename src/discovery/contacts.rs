@@ -14,8 +14,8 @@ use crate::discovery::exchange::contact;
 use crate::discovery::{Shared, StaticPeer};
 use crate::identity::PeerId;
 use crate::limits::{
-    ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
-    STATIC_PEERS_MAX,
+    ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST,
+    EXCHANGE_FROM_NODES, STATIC_PEERS_MAX,
 };
 use crate::net::Tls;
 use crate::runtime::{Workers, no_thread};
@@ -75,7 +75,7 @@ impl Contacts {
     ) -> io::Result<()> {
         let now = Instant::now();
         let peers = peers.into_iter().take(STATIC_PEERS_MAX);
-        let start = |peer| Named { peer, next: Some(now), retry: RETRY_FIRST, failed: false, awaited: true };
+        let start = |peer| Named { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true };
         let named: Vec<Named> = peers.map(start).collect();
         shared.table.update(|t| t.expect(named.len()));
         // Each named peer has at most one entry in each queue.
@@ -169,7 +169,7 @@ impl Contacts {
     fn rest(&mut self, index: usize, succeeded: bool) {
         let named = &mut self.named[index];
         let wait = if succeeded { ANNOUNCE_INTERVAL } else { named.retry };
-        named.retry = if succeeded { RETRY_FIRST } else { (2 * named.retry).min(ANNOUNCE_INTERVAL) };
+        named.retry = if succeeded { CONTACT_RETRY_FIRST } else { (2 * named.retry).min(ANNOUNCE_INTERVAL) };
         named.next = Some(Instant::now() + wait);
     }
 
@@ -232,5 +232,4 @@ fn resolve(queue: &Receiver<(usize, StaticPeer)>, report: &Sender<Report>) {
     }
 }
 
-const RETRY_FIRST: Duration = Duration::from_secs(1);
 const HOUSEKEEP: Duration = Duration::from_secs(1);

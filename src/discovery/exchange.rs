@@ -7,7 +7,7 @@ use crate::discovery::Shared;
 use crate::identity::PeerId;
 use crate::limits::{
     CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN, EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX,
-    WIRE_VERSION,
+    REASON_SHOWN_MAX, WIRE_VERSION,
 };
 use crate::net::{Dialed, StreamError, Tls};
 use crate::proto::{
@@ -125,6 +125,3 @@ fn answer(
         other => Err(ContactError::Status(other)),
     }
 }
-
-/// Most characters of a peer's reason that are logged.
-const REASON_SHOWN_MAX: usize = 100;

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::discovery::Shared;
-use crate::limits::ANNOUNCE_LEN_MAX;
+use crate::limits::{ANNOUNCE_LEN_MAX, GOODBYES};
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
 use crate::swarm::{Dropped, Outgoing, Pace, PeerTable, parse_announce};
@@ -122,4 +122,3 @@ impl Listener {
 }
 
 const HOUSEKEEP: Duration = Duration::from_secs(1);
-const GOODBYES: usize = 2;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::limits::PORT;
+use crate::limits::{HOST_LEN_MAX, PORT};
 
 /// Where a peer is, as typed: a name or an address, and a port, [`PORT`] if none is typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +73,6 @@ impl fmt::Display for StaticPeer {
         }
     }
 }
-
-/// Longest DNS name in bytes.
-const HOST_LEN_MAX: usize = 253;
 
 #[cfg(test)]
 mod tests {

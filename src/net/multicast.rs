@@ -15,7 +15,9 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 
-use crate::limits::{GROUP_V4, GROUP_V6, INTERFACE_POLL, MEMBERSHIP_RENEW, PORT};
+use crate::limits::{
+    GROUP_V4, GROUP_V6, INTERFACE_POLL, LINKS_TOLD_MAX, MEMBERSHIP_RENEW, PORT, SOCKET_EVENTS_AT_ONCE,
+};
 use crate::net::beacon::{Beacon, Datagram, Link, LinkId, To, Waker};
 use crate::net::interfaces::{LinkOptions, Place, Survey, survey};
 use crate::swarm::Way;
@@ -63,7 +65,7 @@ impl Multicast {
         let mut this = Multicast {
             options,
             poll,
-            events: Events::with_capacity(EVENTS_AT_ONCE),
+            events: Events::with_capacity(SOCKET_EVENTS_AT_ONCE),
             waker,
             woken: false,
             links: BTreeMap::new(),
@@ -154,7 +156,7 @@ impl Multicast {
 
     /// Logs trouble once, until it is over.
     fn tell(&mut self, what: &str, text: impl FnOnce() -> String) {
-        if self.told.len() < TOLD_MAX && self.told.insert(what.into()) {
+        if self.told.len() < LINKS_TOLD_MAX && self.told.insert(what.into()) {
             log::warn!("{}", text());
         }
     }
@@ -407,9 +409,6 @@ const WAKE: Token = Token(0);
 const WILDCARD: Token = Token(1);
 /// Even, so that receivers have even tokens and senders odd ones.
 const FIRST_LINK: usize = 2;
-const EVENTS_AT_ONCE: usize = 64;
-/// Most troubles that are remembered as told.
-const TOLD_MAX: usize = 256;
 const POLL_FAILED_REST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

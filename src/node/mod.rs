@@ -22,7 +22,7 @@ use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer,
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
-use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX, TRUST_POLL, WAIT_MAX};
+use crate::limits::{LINKS_FRESH, NETWORK_LEN_MAX, STATIC_PEERS_MAX, TRUST_POLL, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::Asker;
 use crate::proto::Announce;
@@ -459,9 +459,6 @@ fn watch_trust(trust: &Trust, peers: &Watched<PeerTable>, events: &Events, shutd
 fn strings<P: AsRef<str>>(patterns: &[P]) -> Vec<String> {
     patterns.iter().map(|p| p.as_ref().to_string()).collect()
 }
-
-/// After so long the counters of the links include what was done before.
-const LINKS_FRESH: Duration = Duration::from_millis(1100);
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,9 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST};
+use crate::limits::{
+    ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST, UPLOAD_LOOK_MIN,
+};
 use crate::net::Tls;
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, REVOKED, Session};
@@ -536,9 +538,6 @@ impl Slot {
         }
     }
 }
-
-/// Sessions that wait for an upload are not looked at more often than this without a reason.
-const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
 
 /// IPv4 addresses as such, not as a dual-stack socket gives them.
 fn canonical(addr: SocketAddr) -> SocketAddr {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
+use crate::limits::COPIES_TRIED_MAX;
 use crate::proto::Delta;
 use crate::runtime::Latest;
 use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
@@ -113,7 +114,7 @@ impl Content for Sources {
     fn open(&self, id: &FileId, index: ChunkIndex) -> Result<Box<dyn ChunkBody>, Absent> {
         let span = Geometry::new(id.len).span(index);
         let mut absent = Absent::NotFound;
-        for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
+        for entry in self.catalogue.get().find(id).take(COPIES_TRIED_MAX) {
             let entry = entry.to_entry();
             match self.reader.as_ref().ok_or(Absent::Gone).and_then(|r| open_entry(r, &entry, span)) {
                 Ok(body) => return Ok(body),
@@ -137,7 +138,7 @@ impl Content for Sources {
 
     fn audit(&self, id: &FileId, index: ChunkIndex) -> bool {
         let mut withdrawn = false;
-        for entry in self.catalogue.get().find(id).take(COPIES_MAX) {
+        for entry in self.catalogue.get().find(id).take(COPIES_TRIED_MAX) {
             let digest = self.index.as_ref().and_then(|i| i.layer(id, index.get(), 1)).and_then(|l| l.first().copied());
             let entry = entry.to_entry();
             if self.reader.as_ref().is_some_and(|r| is_falsified(r, &entry, index, digest.as_ref())) {
@@ -243,9 +244,6 @@ impl ChunkBody for PartialBody {
         true
     }
 }
-
-/// Copies of one content that are tried for a chunk.
-const COPIES_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {

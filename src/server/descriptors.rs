@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits::DESCRIPTORS_RESERVED;
+use crate::limits::{CONNECTIONS_MIN, DESCRIPTORS_RESERVED};
 
 /// Raises the limit as far as the system lets a process do that by itself, and returns how many connections fit. The
 /// usual soft limit of 1,024 is for programs that cannot count further; one host could use it up.
@@ -18,9 +18,6 @@ pub(crate) fn connections_that_fit() -> usize {
     log::debug!("limit of open files was={} is={files}", before.current.unwrap_or(u64::MAX));
     files.saturating_sub(DESCRIPTORS_RESERVED).max(CONNECTIONS_MIN)
 }
-
-/// Even where the limit is tiny it is tried to serve somebody.
-const CONNECTIONS_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -11,8 +11,9 @@ use rustix::event::PollFlags;
 
 use crate::identity::PeerId;
 use crate::limits::{
-    ANY_FRESH, CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, TURN_LEN_MAX,
-    TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
+    ANY_FRESH, CLOSE_DRAIN, DRAIN_READS_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN,
+    REQUESTS_KEPT_LEN, TURN_LEN_MAX, TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX,
+    UPLOAD_LEN_MIN,
 };
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, MessageError};
@@ -581,13 +582,9 @@ fn whole_frame(bytes: &[u8]) -> Result<Option<WholeFrame<'_>>, FrameError> {
 
 /// Ciphertext that is kept of a record that is not whole.
 const HELD_LEN_MAX: usize = WIRE_RECORD_LEN_MAX;
-/// Capacity that the request buffer of a session keeps between turns.
-const REQUESTS_KEPT_LEN: usize = 512;
 /// Time in which a turn may send a byte.
 const TURN_NS_PER_BYTE: u128 = TURN_TIME_MAX.as_nanos().div_ceil(TURN_LEN_MAX as u128);
 /// Why a session ended whose peer had enough.
 const CLOSED: &str = "closed";
 /// Why a session ended that was let in and would not be any more.
 pub(crate) const REVOKED: &str = "key is no longer trusted";
-/// Reads in one turn while a session closes.
-const DRAIN_READS_MAX: usize = 16;

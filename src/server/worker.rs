@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender};
 
-use crate::limits::{PARKED_OUTPUT_MAX, REPLY_LEN};
+use crate::limits::{INCOMING_LEN, PARKED_OUTPUT_MAX, REPLY_LEN};
 use crate::net::Outbox;
 use crate::runtime::{Events, Shutdown, Throttle};
 use crate::server::handler::{Asker, Handler, Refusal};
@@ -150,6 +150,3 @@ impl Drop for Lingering<'_> {
         self.context.lingering.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// Ciphertext that is read at once: a record that is not whole yet, and more.
-const INCOMING_LEN: usize = 64 * 1024;

@@ -6,14 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, EntryRef, RelPath, RelPathError};
 use crate::limits::{
-    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, RESCAN, ROOT_POLL, WATCH_DEBOUNCE, WATCH_EVENTS_MAX,
-    WITHDRAWN_MAX,
+    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, PRUNE_LATER, RESCAN, ROOT_POLL, SCAN_TURN,
+    TREES_MAX, WATCH_DEBOUNCE, WATCH_EVENTS_MAX, WITHDRAWN_MAX,
 };
 use crate::runtime::{Shutdown, Watched};
 use crate::share::ShareSetup;
@@ -622,12 +622,3 @@ impl Keeper {
 fn is_state_of(entry: EntryRef<'_>, state: State) -> bool {
     entry.id.len == state.len && entry.stamp == state.stamp
 }
-
-/// Time that a walk takes before other work gets its turn: less than the threads that hash need for what they have.
-const SCAN_TURN: Duration = Duration::from_millis(1);
-
-/// The index is first pruned so long after the start, when those who wait for the files are being served.
-const PRUNE_LATER: Duration = Duration::from_secs(10);
-
-/// Changed directories that wait to be walked one by one; more of them are walked together.
-const TREES_MAX: usize = 256;

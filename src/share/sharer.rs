@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded};
 
 use crate::content::{Catalogue, Entry};
+use crate::limits::COMMANDS_MAX;
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
 use crate::share::keeper::Keeper;
 use crate::store::{Index, Reader};
@@ -113,6 +114,3 @@ impl Sharer {
         self.hashed_bytes.load(Ordering::Relaxed)
     }
 }
-
-/// Commands that wait. Who asks for more is told by the log, and may ask again.
-const COMMANDS_MAX: usize = 256;

@@ -13,7 +13,7 @@ use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, Reada
 use sha2::Digest as _;
 
 use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Root, Stamp};
-use crate::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS};
+use crate::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS, PRUNE_STEP};
 
 /// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb database in the state
 /// directory.
@@ -301,9 +301,6 @@ const LAYERS: Definition<&[u8]> = Definition::new("layers.1");
 const OWNERS: Definition<u64> = Definition::new("owners.1");
 /// Path of a shared directory -> its number.
 const DIRS: Definition<u32> = Definition::new("dirs.1");
-
-/// Keys that are looked at between two writes while pruning.
-const PRUNE_STEP: usize = 8192;
 
 struct Tables<'t> {
     files: Table<'t, &'static [u8], &'static [u8]>,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::content::RelPath;
+use crate::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 use crate::store::StoreError;
 
 /// One open file. All methods may be called from any thread.
@@ -159,6 +160,3 @@ pub(crate) fn place_copy(
 
 /// How names of temporary files end.
 pub(crate) const TEMP_SUFFIX: &str = ".tmp";
-
-const COPY_LEN_MAX: usize = 1 << 30;
-const COPY_BUFFER_LEN: usize = 1 << 20;

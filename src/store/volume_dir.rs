@@ -14,7 +14,7 @@ use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, 
 use rustix::io::Errno;
 
 use crate::content::RelPath;
-use crate::limits::TEMP_STALE;
+use crate::limits::{OWN_TRIES, TEMP_STALE};
 use crate::store::StoreError;
 use crate::store::landing::Landing;
 use crate::store::storage::{Stat, Storage, TEMP_SUFFIX, Volume};
@@ -336,7 +336,6 @@ pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).uni
 const OWN: &str = ".gpb";
 /// 0644, of which the umask may take more.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
-const OWN_TRIES: u32 = 8;
 /// tmpfs, ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::limits::{
-    DOWNLOAD_CONNECTIONS_MAX, LET_GO_REST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE, MESH_REVIEW,
+    DIAL_EVERY, DIALS_AT_ONCE, DOWNLOAD_CONNECTIONS_MAX, HOLDERS_FIRST, LET_GO_MAX, LET_GO_REST, LOCATE_POLL_MAX,
+    LOCATE_POLL_MIN, LOCATES_AT_ONCE, MESH_REVIEW,
 };
 use crate::swarm::picker::next_random;
 use crate::swarm::{Advice, Growth, PeerHandle, Reputation};
@@ -362,15 +363,8 @@ impl Mesh {
     }
 }
 
-/// Connections for which those come first who are known to hold something.
-const HOLDERS_FIRST: usize = 8;
-/// Dials at once, and the time between further ones.
-const DIALS_AT_ONCE: u32 = 16;
-const DIAL_EVERY: Duration = Duration::from_millis(25);
 /// With less than this left for each connection, a further one is not worth its handshake.
 const GROWTH_BACKLOG: u64 = 16 << 20;
-/// Most connections that are let go at once.
-const LET_GO_MAX: usize = 4;
 /// Who gives so many times less than the mean gives little.
 const POOR: u64 = 4;
 /// How far back a stale connection is dated.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::content::Bitfield;
+use crate::limits::{LATE_AT_ONCE, PROBES_MAX};
 use crate::swarm::picker::bits::Bits;
 use crate::swarm::picker::numbers::NumberMap;
 
@@ -249,7 +250,7 @@ impl ChunkPicker {
             return Vec::new();
         }
         let n = if alone { max } else { (self.order.len() / (2 * complete)).clamp(1, max) };
-        let (mut chunks, mut probes, mut start) = (Vec::new(), PROBES + 2 * n, 0);
+        let (mut chunks, mut probes, mut start) = (Vec::new(), PROBES_MAX + 2 * n, 0);
         for &end in &self.ends {
             let group = &self.order[start as usize..end as usize];
             start = end;
@@ -465,13 +466,13 @@ impl ChunkPicker {
             found = match &state.holds {
                 // Those that another complete holder may be sending come last.
                 None => {
-                    let free = group[from..].iter().chain(&group[..from]).take(PROBES);
+                    let free = group[from..].iter().chain(&group[..from]).take(PROBES_MAX);
                     free.copied().find(|&c| !self.is_offered(c))
                 }
-                Some(bits) if group.len() <= PROBES => {
+                Some(bits) if group.len() <= PROBES_MAX => {
                     group[from..].iter().chain(&group[..from]).copied().find(|&c| bits.get(c))
                 }
-                Some(bits) => (0..PROBES)
+                Some(bits) => (0..PROBES_MAX)
                     .map(|_| group[(next_random(&mut random) % group.len() as u64) as usize])
                     .find(|&c| bits.get(c)),
             };
@@ -486,7 +487,7 @@ impl ChunkPicker {
         {
             let from = (next_random(&mut random) % self.place.len() as u64) as u32;
             let missing = bits.iter_from(from).filter(|&c| self.place[c as usize] < IN_FLIGHT);
-            found = missing.take(PROBES).min_by_key(|&c| self.copies[c as usize]);
+            found = missing.take(PROBES_MAX).min_by_key(|&c| self.copies[c as usize]);
         }
         self.random = random;
         found
@@ -500,7 +501,7 @@ impl ChunkPicker {
         let factor = excuse.factor();
         let limit = time.max(CHUNK_TIME_MIN) * factor;
         let mut found = None;
-        for &(since, chunk) in self.by_age.iter().take(PROBES) {
+        for &(since, chunk) in self.by_age.iter().take(PROBES_MAX) {
             let age = now.saturating_duration_since(since);
             if age < limit {
                 break;
@@ -597,10 +598,6 @@ pub(super) fn next_random(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Chunks looked at before another way to find one is tried.
-const PROBES: usize = 48;
-/// Chunks that a peer may be asked for while another was asked for them, too.
-const LATE_AT_ONCE: usize = 4;
 /// Nothing is asked of a second peer before twice this: delays below it are noise of a busy machine.
 const LATE_MIN: Duration = Duration::from_millis(50);
 /// Differences below this are noise.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::content::Geometry;
-use crate::limits::{RETRY_MAX, RETRY_MIN};
+use crate::limits::{RETRY_MAX, RETRY_MIN, WINDOW_LEN_MAX, WINDOW_LEN_MIN};
 use crate::swarm::Work;
 
 /// A peer's record in one run: lies and failures.
@@ -190,10 +190,6 @@ const START_SMALL: u64 = 512 << 10;
 const DELAY_UNKNOWN: Duration = Duration::from_millis(10);
 /// Work that lies in front of a peer beyond what the round trip takes, so that it never waits for requests.
 const QUEUE_TIME: Duration = Duration::from_millis(30);
-/// Least bytes in flight on a connection that is to be kept busy.
-const WINDOW_LEN_MIN: u64 = 32 << 10;
-/// Most bytes in flight on one connection, but for the unit that goes beyond it.
-const WINDOW_LEN_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::content::{Bitfield, FileId, Geometry};
 use crate::limits::{
     ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, LIST_BUSY_MAX, LOCATE_FILES_MAX,
-    LOCATE_POLL_MAX, LOCATE_POLL_MIN,
+    LOCATE_POLL_MAX, LOCATE_POLL_MIN, PEERS_POLL_SOON_MAX,
 };
 use crate::swarm::picker::numbers::NumberMap;
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
@@ -520,8 +520,6 @@ fn small_weight(len: u64) -> u64 {
     len + SMALL_OVERHEAD
 }
 
-/// Who is too busy for a list is asked whom else it knows as often as for the list, until it would be asked as seldom.
-const PEERS_POLL_SOON_MAX: Duration = Duration::from_secs(2);
 /// Memory and work that a file costs beside its bytes.
 const SMALL_OVERHEAD: u64 = 4 << 10;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{debug, error, trace};
 
@@ -10,7 +10,7 @@ use crate::client::fetcher::{End, Fetcher};
 use crate::client::session::AskError;
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
-use crate::limits::FETCHERS_TOLD_MAX;
+use crate::limits::{ASK_STEP, FETCHERS_TOLD_MAX, THROTTLE_NAP};
 use crate::net::StreamError;
 use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, PeerHint, Request, Status, decode_body};
 use crate::store::PartialFile;
@@ -350,8 +350,3 @@ impl Fetcher<'_> {
         self.session.body(body_len, Instant::now() + self.shared.idle()).map(drop)
     }
 }
-
-/// Bytes between two looks whether to ask for more, at least.
-const ASK_STEP: usize = 16 << 10;
-/// Longest sleep for the rate limit before a stop is looked for.
-const THROTTLE_NAP: Duration = Duration::from_millis(50);
