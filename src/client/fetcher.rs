@@ -308,13 +308,18 @@ impl<'a> Fetcher<'a> {
         };
         let idle = self.shared.idle();
         let (status, body_len) = self.session.receive_head(kind, body_max, Instant::now() + idle)?;
-        if status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Any | Kind::Layer) {
+        // Whoever is put off is in a line that moves, and may wait there for longer than it would for a silent peer.
+        let is_later = match status {
+            Status::Busy => matches!(front.what, What::Layer(..)),
+            Status::NotModified => kind == Kind::Any,
+            _ => false,
+        };
+        if is_later || (status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Any | Kind::Layer)) {
             self.shared.tally.heard();
         }
         if front.alone {
             self.window.delay(front.sent.elapsed());
         }
-        let is_later = status == Status::Busy && matches!(front.what, What::Layer(..));
         if matches!(status, Status::Busy | Status::Refused) && !is_later {
             return Err(self.session.problem(status));
         }

@@ -308,6 +308,19 @@ fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
 }
 
 #[test]
+fn whoever_is_put_off_waits_in_a_line_and_not_in_silence() {
+    // The list, and then each of the two chunks, is put off for longer than the timeout, one answer after the other.
+    let f = file("x", 300 << 10, 33);
+    let crowded = Fake::start(Manner::Crowded(40), std::slice::from_ref(&f));
+    let c = Client::with(Duration::from_millis(700), None);
+    c.meet(&[&crowded]);
+    let begin = Instant::now();
+    let report = c.get(&["x"]).unwrap();
+    assert_eq!((c.content("x"), report.retries, crowded.put_off()), (f.bytes.to_vec(), 0, 3 * 41));
+    assert!(begin.elapsed() > Duration::from_millis(1400), "{:?}: nothing was put off for long", begin.elapsed());
+}
+
+#[test]
 fn what_came_before_an_end_is_not_fetched_again() {
     let f = file("x", 24 * MIB, 10);
     let c = Client::with(Duration::from_millis(1500), None);
