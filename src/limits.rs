@@ -272,7 +272,7 @@ pub const THROTTLE_BURST: Duration = Duration::from_millis(50);
 /// The same for low rates, up to 64 KiB.
 pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
 /// A rate limit waits until it can grant so many bytes, if so many are wanted.
-pub const THROTTLE_GRANT_MAX: usize = 16 * KIB;
+pub const THROTTLE_GRANT_MAX: usize = 128 * KIB;
 /// Sessions that wait for an upload are not looked at more often than this without a reason.
 pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
 /// Copies of one content that are tried for a chunk.
