@@ -369,8 +369,12 @@ pub const VERIFY_LEN_MAX: usize = 512 * KIB;
 pub const LATE_MAX: usize = 2;
 /// Requests of [`LOCATE_FILES_MAX`] files that are made at once.
 pub const LOCATE_AHEAD: usize = 16;
-/// How long a connection without work waits before it looks again by itself.
+/// How long a connection of a download that has no work waits before it looks again by itself, while there are few.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Longest such wait.
+pub const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
+/// Connections without work that look once in [`LOOK_AGAIN`], together.
+pub const LOOKERS: usize = 4;
 /// Time for each of several addresses of a peer at first.
 pub const DIAL_QUICK: Duration = Duration::from_millis(400);
 /// Bytes of an unwanted body that are read at once.

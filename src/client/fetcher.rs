@@ -11,12 +11,12 @@ use crate::client::session::{AskError, Session};
 use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
-    CLOSE_DRAIN, LATE_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_AHEAD, LOCATE_FILES_MAX, LOOK_AGAIN,
-    PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, VERIFY_FILES_MAX, VERIFY_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LATE_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_AHEAD, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX,
+    RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, VERIFY_FILES_MAX, VERIFY_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
-use crate::swarm::{FileNo, Work};
+use crate::swarm::{FileNo, Work, look_again};
 use crate::swarm::{PeerHandle, Window};
 
 mod answers;
@@ -171,7 +171,10 @@ impl<'a> Fetcher<'a> {
                     return Ok(if self.lost { End::Lost } else { End::Idle });
                 }
                 // Time alone can bring work too: what others have kept back for too long.
-                drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
+                let lookers = self.shared.lookers.fetch_add(1, Ordering::Relaxed) + 1;
+                let wait = look_again(lookers);
+                drop(self.shared.work.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner));
+                self.shared.lookers.fetch_sub(1, Ordering::Relaxed);
                 self.window.pause(Instant::now());
                 self.rests = false;
                 continue;

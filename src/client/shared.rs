@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<Schedule<Arc<PartialFile>>>,
     /// Something came up that a connection without work may do.
     pub(crate) work: Condvar,
+    /// Connections that wait there.
+    pub(crate) lookers: AtomicUsize,
     pub(crate) buffers: Buffers,
     pub(crate) jobs: Sender<Job>,
     pub(crate) small: Sender<SmallJob>,
@@ -132,6 +134,7 @@ impl Shared {
             files,
             state: Mutex::new(Schedule::new(&ids, seed)),
             work: Condvar::new(),
+            lookers: AtomicUsize::new(0),
             buffers: Buffers::default(),
             jobs,
             small,

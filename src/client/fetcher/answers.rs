@@ -233,7 +233,7 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// The peer told what it has of a file that it is fetching, too.
+    /// The peer told what it has of a file that it is fetching, too. That is work for this connection, which asks next.
     fn take_delta(&mut self, file: FileNo, id: FileId, delta: &Delta) -> Result<(), AskError> {
         let mut state = self.shared.state();
         match delta {
@@ -247,8 +247,6 @@ impl Fetcher<'_> {
                 state.set_chunks(file, self.handle, *revision, Chunks::More(chunks));
             }
         }
-        drop(state);
-        self.shared.wake(false);
         Ok(())
     }
 

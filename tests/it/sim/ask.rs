@@ -5,7 +5,7 @@ use std::time::Duration;
 use gpb::content::{Bitfield, Geometry};
 use gpb::limits::{DIAL_TIMEOUT, WINDOW_MAX};
 use gpb::proto::{ChunkAsk, ChunkRef, Delta, LayerRange, Request, Since, encode_request};
-use gpb::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work};
+use gpb::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work, look_again};
 
 use super::peer::{Answer, Ask, Asked, Conn, Fault, State, Told, What};
 use super::serve::RECORD_LEN;
@@ -146,7 +146,8 @@ impl World {
         if !std::mem::replace(&mut c.is_idle, true) {
             p.idle.push(conn);
         }
-        self.look_after(client, LOOK_AGAIN);
+        let wait = look_again(self.peers[client as usize].idle.len());
+        self.look_after(client, wait);
     }
 
     /// Connections without work look whether there is some by now.
@@ -494,8 +495,6 @@ impl World {
 
 /// How often connections are looked at.
 const DRIVE: Duration = Duration::from_millis(50);
-/// How long a connection without work waits before it looks again by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Requests on a connection below which it is asked for what others do not send.
 const LATE_MAX: usize = 2;
 /// TCP, TLS, `Hello`.
