@@ -16,7 +16,8 @@ build_programs() {
         quiet=
         echo "building the programs; the first time takes a few minutes" >&2
     fi
-    cargo build $quiet --release --locked --bins --manifest-path "$root/Cargo.toml" >&2
+    # There, since Cargo looks for its settings from where it is called.
+    (cd "$root" && cargo build $quiet --release --locked --bins >&2)
 }
 
 # Makes the key file $1 unless there is one.

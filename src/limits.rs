@@ -1,4 +1,4 @@
-//! Every bound, port, group and interval of GPB, in one place.
+//! The bounds, ports, groups and intervals of GPB, in one place.
 //!
 //! A name ends in its unit. Relations that other modules rely on are asserted at the end of the file, at
 //! compile time. Nothing here is configurable at run time; what a user may change lives in
@@ -147,7 +147,7 @@ pub const SOCKET_EVENTS_AT_ONCE: usize = 64;
 /// Most troubles that are remembered as told.
 pub const LINKS_TOLD_MAX: usize = 256;
 /// A peer that the user named and that did not answer is contacted again after so long, then after twice as long each
-/// time.
+/// time, up to [`ANNOUNCE_INTERVAL`].
 pub const CONTACT_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Most characters of a peer's reason that are logged.
 pub const REASON_SHOWN_MAX: usize = 100;
@@ -271,7 +271,8 @@ pub const BUSY_RETRY: Duration = Duration::from_millis(500);
 pub const THROTTLE_BURST: Duration = Duration::from_millis(50);
 /// The same for low rates, up to 64 KiB.
 pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
-/// A rate limit waits until it can grant so many bytes, if so many are wanted.
+/// A rate limit waits until it can grant so many bytes, if so many are to be sent, but not for more than a quarter of what
+/// passes at once: each grant costs a timer and a turn.
 pub const THROTTLE_GRANT_MAX: usize = 128 * KIB;
 /// Sessions that wait for an upload are not looked at more often than this without a reason.
 pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
@@ -369,12 +370,8 @@ pub const VERIFY_LEN_MAX: usize = 512 * KIB;
 pub const LATE_MAX: usize = 2;
 /// Requests of [`LOCATE_FILES_MAX`] files that are made at once.
 pub const LOCATE_AHEAD: usize = 16;
-/// How long a connection of a download that has no work waits before it looks again by itself, while there are few.
+/// How long a connection without work waits before it looks again by itself.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Longest such wait.
-pub const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
-/// Connections without work that look once in [`LOOK_AGAIN`], together.
-pub const LOOKERS: usize = 4;
 /// Time for each of several addresses of a peer at first.
 pub const DIAL_QUICK: Duration = Duration::from_millis(400);
 /// Bytes of an unwanted body that are read at once.
@@ -382,10 +379,12 @@ pub const SKIP_STEP: usize = 64 * KIB;
 /// Bytes of a body that are allocated at once.
 pub const BODY_STEP: usize = MIB;
 /// A connection of a download fails after a third of the timeout without a byte, but not earlier than this.
-pub const SILENCE_MIN: Duration = Duration::from_millis(500);
+pub const SILENCE_MIN: Duration = Duration::from_secs(1);
+/// So long after the last chunk or list, an answer that puts off is no sign any more that a download goes on.
+pub const PUT_OFF_MAX: Duration = Duration::from_secs(300);
 /// Longest time without a byte after which a connection of a download fails.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Files that are looked for on the disk before the download hears of it.
+/// Files that are looked for on the disk before the thread that drives the download is woken.
 pub const CHECK_STRIDE: u32 = 256;
 /// Patterns of a listing whose first pages are asked for together.
 pub const PATTERNS_AT_ONCE: usize = 32;
@@ -489,7 +488,7 @@ pub const SCAN_TURN: Duration = Duration::from_millis(1);
 pub const PRUNE_LATER: Duration = Duration::from_secs(10);
 /// Changed directories that wait to be walked one by one; more of them are walked together.
 pub const TREES_MAX: usize = 256;
-/// Commands to those that keep the catalogue that wait. Who asks for more is told by the log, and may ask again.
+/// Commands that wait for the thread that keeps the catalogue. Who asks for more is told by the log, and may ask again.
 pub const COMMANDS_MAX: usize = 256;
 /// Keys that are looked at between two writes while pruning.
 pub const PRUNE_STEP: usize = 8192;
@@ -549,6 +548,10 @@ const _: () = {
     // An asker may have as many chunks on the way as it can report.
     assert!(WINDOW_MAX as usize <= SERVED_REMEMBERED);
     assert!(TTL_INTERVALS >= 2);
+    // Whoever waits in a server's line hears of it in time.
+    assert!(SILENCE_MIN.as_millis() > ANY_FRESH.as_millis() + SERVER_TICK.as_millis());
+    assert!(SILENCE_MIN.as_millis() <= SILENCE_MAX.as_millis() && WINDOW_LEN_MIN <= WINDOW_LEN_MAX);
+    assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);
     // Even the fullest table's members announce themselves before they expire.
     assert!(PEERS_MAX as u64 / GROUP_ANNOUNCES_PER_S as u64 * (TTL_INTERVALS as u64) <= TTL_MAX.as_secs());
     assert!(GROUP_ANNOUNCES_PER_S * 2 < GROUP_PACKETS_PER_S && GROUP_ANSWERS_PER_S * 2 < GROUP_PACKETS_PER_S);

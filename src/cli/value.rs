@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::cli::text::escape;
-use crate::limits::{NETWORK_LEN_MAX, PORT, SECONDS_MAX};
+use crate::limits::{HOST_LEN_MAX, NETWORK_LEN_MAX, PORT, SECONDS_MAX};
 
 /// A peer to contact, named by `--peer HOST[:PORT]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,8 +181,6 @@ fn is_host(text: &str) -> bool {
     (1..=HOST_LEN_MAX).contains(&text.len()) && text.bytes().all(name) && !text.starts_with(['-', '.'])
 }
 
-/// Longest name of a host in bytes (DNS).
-const HOST_LEN_MAX: usize = 253;
 /// Longest name of an interface in bytes (Linux).
 const INTERFACE_LEN_MAX: usize = 15;
 

@@ -11,12 +11,12 @@ use crate::client::session::{AskError, Session};
 use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
-    CLOSE_DRAIN, LATE_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_AHEAD, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX,
-    RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, VERIFY_FILES_MAX, VERIFY_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LATE_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_AHEAD, LOCATE_FILES_MAX, LOOK_AGAIN,
+    PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, VERIFY_FILES_MAX, VERIFY_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
-use crate::swarm::{FileNo, Work, look_again};
+use crate::swarm::{FileNo, Work};
 use crate::swarm::{PeerHandle, Window};
 
 mod answers;
@@ -171,10 +171,7 @@ impl<'a> Fetcher<'a> {
                     return Ok(if self.lost { End::Lost } else { End::Idle });
                 }
                 // Time alone can bring work too: what others have kept back for too long.
-                let lookers = self.shared.lookers.fetch_add(1, Ordering::Relaxed) + 1;
-                let wait = look_again(lookers);
-                drop(self.shared.work.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner));
-                self.shared.lookers.fetch_sub(1, Ordering::Relaxed);
+                drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
                 self.window.pause(Instant::now());
                 self.rests = false;
                 continue;
@@ -317,7 +314,9 @@ impl<'a> Fetcher<'a> {
             Status::NotModified => kind == Kind::Any,
             _ => false,
         };
-        if is_later || (status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Any | Kind::Layer)) {
+        if is_later {
+            self.shared.tally.put_off();
+        } else if status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Any | Kind::Layer) {
             self.shared.tally.heard();
         }
         if front.alone {

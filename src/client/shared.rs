@@ -14,7 +14,7 @@ use crate::client::storing::{Job, SmallJob};
 use crate::client::{ClientContext, FetchError, FileReport};
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
-use crate::limits::{SILENCE_MAX, SILENCE_MIN};
+use crate::limits::{PUT_OFF_MAX, SILENCE_MAX, SILENCE_MIN};
 use crate::store::{Disk, PartialFile};
 use crate::swarm::Schedule;
 use crate::swarm::{Event, PeerHandle};
@@ -29,8 +29,6 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<Schedule<Arc<PartialFile>>>,
     /// Something came up that a connection without work may do.
     pub(crate) work: Condvar,
-    /// Connections that wait there.
-    pub(crate) lookers: AtomicUsize,
     pub(crate) buffers: Buffers,
     pub(crate) jobs: Sender<Job>,
     pub(crate) small: Sender<SmallJob>,
@@ -77,8 +75,9 @@ pub(crate) struct Tally {
     pub(crate) retries: AtomicU64,
     pub(crate) redirects: AtomicU64,
     pub(crate) rehashed: AtomicU64,
-    /// When the last byte came, in ms since `begun`.
+    /// When something last showed that it goes on, in ms since `begun`; and when it was not an answer that puts off.
     heard_ms: AtomicU64,
+    came_ms: AtomicU64,
     pub(crate) of_peers: Mutex<HashMap<PeerHandle, (PeerId, u64)>>,
     pub(crate) reports: Mutex<Vec<FileReport>>,
 }
@@ -94,6 +93,7 @@ impl Tally {
             redirects: AtomicU64::new(0),
             rehashed: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
+            came_ms: AtomicU64::new(0),
             of_peers: Mutex::default(),
             reports: Mutex::default(),
         }
@@ -101,7 +101,17 @@ impl Tally {
 
     /// Bytes came, or something else shows that it goes on.
     pub(crate) fn heard(&self) {
-        self.heard_ms.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+        let now_ms = self.begun.elapsed().as_millis() as u64;
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+        self.came_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// A peer said that it is not its turn yet: it is there, and its line moves. But not for ever.
+    pub(crate) fn put_off(&self) {
+        let now = self.begun.elapsed();
+        if now.saturating_sub(Duration::from_millis(self.came_ms.load(Ordering::Relaxed))) < PUT_OFF_MAX {
+            self.heard_ms.store(now.as_millis() as u64, Ordering::Relaxed);
+        }
     }
 
     /// How long nothing came.
@@ -134,7 +144,6 @@ impl Shared {
             files,
             state: Mutex::new(Schedule::new(&ids, seed)),
             work: Condvar::new(),
-            lookers: AtomicUsize::new(0),
             buffers: Buffers::default(),
             jobs,
             small,

@@ -332,5 +332,3 @@ fn page(
     all.extend(page);
     Ok(last.filter(|_| head.more))
 }
-
-const _: () = assert!(PATTERNS_AT_ONCE * (crate::limits::PATTERN_LEN_MAX + 64) <= crate::limits::UNANSWERED_LEN_MAX);

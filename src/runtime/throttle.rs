@@ -18,7 +18,7 @@ pub struct Throttle {
 struct Limit {
     bytes_per_s: u64,
     burst_ns: u64,
-    /// Fewer bytes are not worth a record, unless fewer are wanted.
+    /// Fewer bytes are not worth a turn, unless fewer are left to send.
     grant: usize,
     epoch: Instant,
     /// Until when, in ns since `epoch`, everything is given away. The bucket is full when that lies `burst_ns` back.
@@ -35,14 +35,15 @@ impl Throttle {
         Throttle { limit: bytes_per_s.map(|rate| Limit::new(rate.max(1), start)) }
     }
 
-    /// Takes up to `want` bytes, at least 1 (0 only if 0 are wanted). `Err` says how long to wait when there are none
-    /// now, or so few that the overhead of sending them would be out of proportion.
+    /// Takes up to `want` bytes, at least 1 (0 only if 0 are wanted), of `left` that are to be sent in all. `Err` says
+    /// how long to wait when there are none now, or so few that the overhead of sending them would be out of proportion:
+    /// that is judged by `left`, so that whoever takes little at a time does not come before those that take more.
     ///
     /// # Errors
     /// The time after which asking again has a chance.
-    pub fn take(&self, want: usize, now: Instant) -> Result<usize, Duration> {
+    pub fn take(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
         match &self.limit {
-            Some(limit) if want > 0 => limit.take(want, now),
+            Some(limit) if want > 0 => limit.take(want, left.max(want), now),
             _ => Ok(want),
         }
     }
@@ -78,13 +79,13 @@ impl Limit {
         limit
     }
 
-    fn take(&self, want: usize, now: Instant) -> Result<usize, Duration> {
+    fn take(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
         let now_ns = now.saturating_duration_since(self.epoch).as_nanos() as u64 + self.burst_ns;
         let mut spent = self.spent_until_ns.load(Ordering::Relaxed);
         loop {
             let from = spent.max(now_ns - self.burst_ns);
             let here = self.bytes(now_ns.saturating_sub(from));
-            let least = want.min(self.grant);
+            let least = left.min(self.grant);
             if here < least as u64 {
                 return Err(Duration::from_nanos((from + self.ns(least as u64)).saturating_sub(now_ns).max(1)));
             }
@@ -117,7 +118,7 @@ mod tests {
         let throttle = Throttle::since(Some(rate), start);
         let (mut now, mut sum) = (start, 0);
         while now < start + Duration::from_secs(5) {
-            match throttle.take(want, now) {
+            match throttle.take(want, want, now) {
                 Ok(n) => {
                     assert!(n >= 1 && n <= want);
                     sum += n as u64;
@@ -144,19 +145,19 @@ mod tests {
         let start = Instant::now();
         let throttle = Throttle::since(Some(1_000_000), start);
         let later = start + Duration::from_secs(3600);
-        let first = throttle.take(usize::MAX, later).unwrap();
+        let first = throttle.take(usize::MAX, usize::MAX, later).unwrap();
         assert!((50_000..=100_000).contains(&first), "{first}");
-        assert!(throttle.take(100_000, later).is_err());
+        assert!(throttle.take(100_000, 100_000, later).is_err());
     }
 
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let start = Instant::now();
         let throttle = Throttle::since(Some(1_000_000), start);
-        let all = throttle.take(usize::MAX, start).unwrap();
-        assert!(throttle.take(20_000, start).is_err());
+        let all = throttle.take(usize::MAX, usize::MAX, start).unwrap();
+        assert!(throttle.take(20_000, 20_000, start).is_err());
         throttle.put_back(all);
-        assert_eq!(throttle.take(all, start), Ok(all));
+        assert_eq!(throttle.take(all, all, start), Ok(all));
     }
 
     #[test]
@@ -168,9 +169,30 @@ mod tests {
     #[test]
     fn no_limit_gives_everything() {
         let throttle = Throttle::new(None);
-        assert_eq!(throttle.take(usize::MAX, Instant::now()), Ok(usize::MAX));
+        assert_eq!(throttle.take(usize::MAX, usize::MAX, Instant::now()), Ok(usize::MAX));
         throttle.put_back(7);
         assert!(!throttle.is_limited());
+    }
+
+    #[test]
+    fn whoever_takes_little_at_a_time_does_not_starve_the_others() {
+        let start = Instant::now();
+        let throttle = Throttle::since(Some(10_000_000), start);
+        let mut takers = [(16 * 1024, start, 0), (128 * 1024, start, 0)];
+        loop {
+            // Of those that ask at the same time, to a microsecond, whoever got less comes first, as with sessions.
+            let soon = takers.iter().map(|t| t.1).min().unwrap() + Duration::from_micros(1);
+            let (want, at, got) = takers.iter_mut().filter(|t| t.1 <= soon).min_by_key(|t| t.2).unwrap();
+            if *at > start + Duration::from_secs(5) {
+                break;
+            }
+            match throttle.take(*want, usize::MAX, *at) {
+                Ok(n) => *got += n,
+                Err(wait) => *at += wait,
+            }
+        }
+        let [little, much] = takers.map(|t| t.2);
+        assert!(much >= little && little > 0, "{little} and {much} bytes");
     }
 
     #[test]
@@ -182,7 +204,7 @@ mod tests {
             let draw = || {
                 let (mut now, mut sum) = (start, 0);
                 while now < end {
-                    match throttle.take(16 * 1024, now) {
+                    match throttle.take(16 * 1024, 16 * 1024, now) {
                         Ok(n) => sum += n as u64,
                         Err(wait) => now += wait,
                     }

@@ -325,7 +325,7 @@ impl Session {
         while plain.len() < target && refused.is_none() {
             if let Some(body) = &mut self.body {
                 let want = body.left().min(target - plain.len());
-                match context.upload.take(want, Instant::now()) {
+                match context.upload.take(want, body.left(), Instant::now()) {
                     Err(wait) => {
                         throttled = Some(Instant::now() + wait);
                         break;

@@ -28,7 +28,7 @@ pub use pace::{Outgoing, Pace, Way};
 pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
 pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
 pub use reputation::{Meter, Reputation, Window};
-pub use schedule::{Chunks, FileNo, Held, Schedule, Work, look_again};
+pub use schedule::{Chunks, FileNo, Held, Schedule, Work};
 pub use uploads::{Upload, Uploads};
 
 /// A node: one key may have several at once.

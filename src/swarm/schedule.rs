@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::content::{Bitfield, FileId, Geometry};
 use crate::limits::{
     ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, LIST_BUSY_MAX, LOCATE_FILES_MAX,
-    LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOOK_AGAIN, LOOK_AGAIN_MAX, LOOKERS, PEERS_POLL_SOON_MAX,
+    LOCATE_POLL_MAX, LOCATE_POLL_MIN, PEERS_POLL_SOON_MAX,
 };
 use crate::swarm::picker::numbers::NumberMap;
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
@@ -518,12 +518,6 @@ fn is_small(id: &FileId) -> bool {
 /// What a one-chunk file counts for in the memory that such files may take.
 fn small_weight(len: u64) -> u64 {
     len + SMALL_OVERHEAD
-}
-
-/// How long a connection without work waits before it looks again by itself, where so many wait. What time alone brings
-/// is mostly there for any of them, so many together do not look much more often than a few.
-pub fn look_again(lookers: usize) -> Duration {
-    (LOOK_AGAIN * (lookers / LOOKERS) as u32).clamp(LOOK_AGAIN, LOOK_AGAIN_MAX)
 }
 
 /// Memory and work that a file costs beside its bytes.

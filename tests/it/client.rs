@@ -309,15 +309,25 @@ fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
 
 #[test]
 fn whoever_is_put_off_waits_in_a_line_and_not_in_silence() {
-    // The list, and then each of the two chunks, is put off for longer than the timeout, one answer after the other.
+    // Put off every 50 ms for the list, and two at a time every 20 ms for each of the two chunks: longer than the timeout.
     let f = file("x", 300 << 10, 33);
-    let crowded = Fake::start(Manner::Crowded(40), std::slice::from_ref(&f));
-    let c = Client::with(Duration::from_millis(700), None);
+    let crowded = Fake::start(Manner::Crowded(100), std::slice::from_ref(&f));
+    let timeout = Duration::from_millis(700);
+    let c = Client::with(timeout, None);
     c.meet(&[&crowded]);
-    let begin = Instant::now();
-    let report = c.get(&["x"]).unwrap();
-    assert_eq!((c.content("x"), report.retries, crowded.put_off()), (f.bytes.to_vec(), 0, 3 * 41));
-    assert!(begin.elapsed() > Duration::from_millis(1400), "{:?}: nothing was put off for long", begin.elapsed());
+    let download = c.start(vec![target(&f)]);
+    // The time in which no chunk came, once the list was there.
+    let (mut since, mut chunks, mut longest) = (None, 0, Duration::ZERO);
+    while !download.wait_for(Duration::from_millis(5)) {
+        if since.is_none() && crowded.put_off() > 101 || crowded.chunks() > chunks {
+            longest =
+                longest.max(since.replace(Instant::now()).map_or(Duration::ZERO, |since: Instant| since.elapsed()));
+            chunks = crowded.chunks();
+        }
+    }
+    download.wait().unwrap();
+    assert!(longest > timeout, "{longest:?} at most: no chunk was put off for long");
+    assert_eq!((c.content("x"), crowded.put_off()), (f.bytes.to_vec(), 3 * 101));
 }
 
 #[test]

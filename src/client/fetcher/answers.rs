@@ -151,7 +151,7 @@ impl Fetcher<'_> {
             let left = into.len() - at;
             let excess = self.excess() as usize;
             let step = if excess > 0 { excess.max(ASK_STEP).min(left) } else { left };
-            match shared.ctx.throttle.take(step, Instant::now()) {
+            match shared.ctx.throttle.take(step, left, Instant::now()) {
                 Ok(n) => {
                     let n = n.clamp(1, step);
                     let (window, in_flight, lane) = (&mut self.window, &mut self.in_flight, self.lane);
@@ -233,7 +233,8 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// The peer told what it has of a file that it is fetching, too. That is work for this connection, which asks next.
+    /// The peer told what it has of a file that it is fetching, too. That is work for its connections: this one asks
+    /// next, and others, should there be any, look again soon.
     fn take_delta(&mut self, file: FileNo, id: FileId, delta: &Delta) -> Result<(), AskError> {
         let mut state = self.shared.state();
         match delta {

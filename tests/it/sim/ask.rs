@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use gpb::content::{Bitfield, Geometry};
-use gpb::limits::{DIAL_TIMEOUT, WINDOW_MAX};
+use gpb::limits::{DIAL_TIMEOUT, GROWTH_LOOK, LATE_MAX, LOOK_AGAIN, WINDOW_MAX};
 use gpb::proto::{ChunkAsk, ChunkRef, Delta, LayerRange, Request, Since, encode_request};
-use gpb::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work, look_again};
+use gpb::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work};
 
 use super::peer::{Answer, Ask, Asked, Conn, Fault, State, Told, What};
 use super::serve::RECORD_LEN;
@@ -66,7 +66,7 @@ impl World {
             self.conns[conn as usize].surplus = true;
             self.go_on(conn);
         }
-        self.drive_after(peer, DRIVE);
+        self.drive_after(peer, GROWTH_LOOK);
     }
 
     fn drive_after(&mut self, peer: u32, wait: Duration) {
@@ -146,8 +146,7 @@ impl World {
         if !std::mem::replace(&mut c.is_idle, true) {
             p.idle.push(conn);
         }
-        let wait = look_again(self.peers[client as usize].idle.len());
-        self.look_after(client, wait);
+        self.look_after(client, LOOK_AGAIN);
     }
 
     /// Connections without work look whether there is some by now.
@@ -493,10 +492,6 @@ impl World {
     }
 }
 
-/// How often connections are looked at.
-const DRIVE: Duration = Duration::from_millis(50);
-/// Requests on a connection below which it is asked for what others do not send.
-const LATE_MAX: usize = 2;
 /// TCP, TLS, `Hello`.
 const SETUP_ROUND_TRIPS: u32 = 3;
 /// Bytes of a mutual TLS 1.3 handshake with raw public keys, both ways, as measured on a socket.
