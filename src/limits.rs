@@ -256,6 +256,9 @@ pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
 /// An `Any` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
 pub const ANY_FRESH: Duration = Duration::from_millis(500);
+/// A `Chunk` that waited so long is answered with `NotModified`, too: its sender hears that the server is there, and may
+/// ask another for it.
+pub const CHUNK_PATIENCE: Duration = Duration::from_millis(700);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
 /// What is parked of requests, answers and output in all sessions together, in bytes.
@@ -549,7 +552,8 @@ const _: () = {
     assert!(WINDOW_MAX as usize <= SERVED_REMEMBERED);
     assert!(TTL_INTERVALS >= 2);
     // Whoever waits in a server's line hears of it in time.
-    assert!(SILENCE_MIN.as_millis() > ANY_FRESH.as_millis() + SERVER_TICK.as_millis());
+    assert!(ANY_FRESH.as_millis() <= CHUNK_PATIENCE.as_millis());
+    assert!(SILENCE_MIN.as_millis() > CHUNK_PATIENCE.as_millis() + SERVER_TICK.as_millis());
     assert!(SILENCE_MIN.as_millis() <= SILENCE_MAX.as_millis() && WINDOW_LEN_MIN <= WINDOW_LEN_MAX);
     assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);
     // Even the fullest table's members announce themselves before they expire.

@@ -311,7 +311,7 @@ impl<'a> Fetcher<'a> {
         // Whoever is put off is in a line that moves, and may wait there for longer than it would for a silent peer.
         let is_later = match status {
             Status::Busy => matches!(front.what, What::Layer(..)),
-            Status::NotModified => kind == Kind::Any,
+            Status::NotModified => matches!(kind, Kind::Any | Kind::Chunk),
             _ => false,
         };
         if is_later {

@@ -170,9 +170,9 @@ impl Handler {
         }
     }
 
-    /// The answer to an `Any` that waited so long that its sender must lack other chunks by now.
-    pub(crate) fn stale(out: &mut Vec<u8>) {
-        problem(Kind::Any, Status::NotModified, "", out);
+    /// The answer to what asks for a chunk and waited so long that it should be asked anew.
+    pub(crate) fn stale(kind: Kind, out: &mut Vec<u8>) {
+        problem(kind, Status::NotModified, "", out);
     }
 
     /// On whose account the connections of `asker` go.

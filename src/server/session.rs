@@ -4,16 +4,16 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use rustix::event::PollFlags;
 
 use crate::identity::PeerId;
 use crate::limits::{
-    ANY_FRESH, CLOSE_DRAIN, DRAIN_READS_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN,
-    REQUESTS_KEPT_LEN, TURN_LEN_MAX, TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX, UNSENT_LEN_MAX,
-    UPLOAD_LEN_MIN,
+    ANY_FRESH, CHUNK_PATIENCE, CLOSE_DRAIN, DRAIN_READS_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER,
+    REPLY_FIRST_LEN, REPLY_LEN, REQUESTS_KEPT_LEN, TURN_LEN_MAX, TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX,
+    UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
 };
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, MessageError};
@@ -50,8 +50,8 @@ pub(crate) struct Session {
     list: Option<Upload>,
     /// The upload that it was granted for the next turn.
     granted: Option<Upload>,
-    /// Since when the first request waits for its upload to begin, and whether it is an `Any`.
-    waits: Option<(Instant, bool)>,
+    /// Since when the first request waits for its upload to begin, and for how long it may.
+    waits: Option<(Instant, Duration)>,
     out: Outbox,
     /// Plaintext that goes out at once; small after the peer was slow, so that little is parked.
     reply_len: usize,
@@ -370,15 +370,15 @@ impl Session {
                     if is_chunk {
                         self.upload = self.granted.take().or_else(|| context.begin_upload(self.key, now));
                         if self.upload.is_none() {
-                            let (since, _) = self.waits.unwrap_or((now, is_any));
-                            self.waits = Some((since, is_any));
+                            let (since, _) = self.waits.unwrap_or((now, ANY_FRESH));
+                            self.waits = Some((since, if is_any { ANY_FRESH } else { CHUNK_PATIENCE }));
                             if !is_stale(self.waits, now) {
                                 waits = true;
                                 break;
                             }
                             at += len;
                             turn.requests += 1;
-                            Handler::stale(&mut scratch.head);
+                            Handler::stale(if is_any { Kind::Any } else { Kind::Chunk }, &mut scratch.head);
                             plain.push(&scratch.head);
                             continue;
                         }
@@ -561,9 +561,9 @@ impl Turn {
     }
 }
 
-/// Whether something waits since then, and is an `Any` that should be asked anew.
-fn is_stale(waits: Option<(Instant, bool)>, now: Instant) -> bool {
-    waits.is_some_and(|(since, is_any)| is_any && now.saturating_duration_since(since) >= ANY_FRESH)
+/// Whether something waits since then for as long as it may, so that it should be asked anew.
+fn is_stale(waits: Option<(Instant, Duration)>, now: Instant) -> bool {
+    waits.is_some_and(|(since, patience)| now.saturating_duration_since(since) >= patience)
 }
 
 /// Kind, header and body of the request that `bytes` begin with, and its length, if it is whole.

@@ -32,6 +32,12 @@ impl Fetcher<'_> {
         if status != Status::Ok {
             self.in_flight -= len as u64;
             self.drain(body_len)?;
+            if status == Status::NotModified {
+                // It waited long: another may be quicker, or this peer later.
+                self.shared.state().give_back(work, self.handle);
+                self.rests = true;
+                return Ok(None);
+            }
             return self.lost_holder(work, file, status);
         }
         if let Work::Chunk { since: 1.., .. } = work

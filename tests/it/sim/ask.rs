@@ -351,7 +351,10 @@ impl World {
                 self.wake(client);
             }
             (Told::Stale, What::Work(work)) => {
-                c.in_flight -= self.geometry.chunk_len();
+                c.in_flight -= match &work {
+                    Work::Chunk { len, .. } => u64::from(*len),
+                    _ => self.geometry.chunk_len(),
+                };
                 c.rests = true;
                 schedule.give_back(&work, handle);
                 self.wake(client);

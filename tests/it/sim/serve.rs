@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gpb::limits::{ANY_FRESH, FETCHERS_TOLD_MAX, LIST_RETRY, NEWS_MAX, SERVER_TICK, TURN_COST};
+use gpb::limits::{ANY_FRESH, CHUNK_PATIENCE, FETCHERS_TOLD_MAX, LIST_RETRY, NEWS_MAX, SERVER_TICK, TURN_COST};
 use gpb::proto::{ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head};
 
 use super::peer::{Answer, Ask, Fault, Has, State, Told};
@@ -117,8 +117,12 @@ impl World {
     /// Whether what waits first on a connection waited too long.
     fn is_stale(&self, conn: u32) -> bool {
         let c = &self.conns[conn as usize];
-        let waited = c.waits_since.is_some_and(|at| self.now().saturating_duration_since(at) >= ANY_FRESH);
-        c.is_waiting && waited && matches!(c.requests.front(), Some(Ask::Any(_)))
+        let patience = match c.requests.front() {
+            Some(Ask::Any(_)) => ANY_FRESH,
+            Some(Ask::Chunk { .. }) => CHUNK_PATIENCE,
+            _ => return false,
+        };
+        c.is_waiting && c.waits_since.is_some_and(|at| self.now().saturating_duration_since(at) >= patience)
     }
 
     /// Sends back all that waited too long.
@@ -126,12 +130,16 @@ impl World {
         self.leave_waiting(conn);
         self.conns[conn as usize].waits_since = None;
         while self.conns[conn as usize].arrived > 0
-            && matches!(self.conns[conn as usize].requests.front(), Some(Ask::Any(_)))
+            && let Some(kind) = match self.conns[conn as usize].requests.front() {
+                Some(Ask::Any(_)) => Some(Kind::Any),
+                Some(Ask::Chunk { .. }) => Some(Kind::Chunk),
+                _ => None,
+            }
         {
             let c = &mut self.conns[conn as usize];
             c.requests.pop_front();
             c.arrived -= 1;
-            let head = self.problem(Kind::Any, Status::NotModified);
+            let head = self.problem(kind, Status::NotModified);
             self.tell(conn, Told::Stale, head, 0);
         }
     }
