@@ -331,6 +331,18 @@ fn whoever_is_put_off_waits_in_a_line_and_not_in_silence() {
 }
 
 #[test]
+fn what_several_put_off_is_asked_of_each_again() {
+    // Where several have all of it, each chunk is asked of one of them.
+    let f = file("x", MIB, 34);
+    let crowded = [0; 2].map(|_| Fake::start(Manner::Crowded(20), std::slice::from_ref(&f)));
+    let c = Client::with(Duration::from_millis(700), None);
+    c.meet(&[&crowded[0], &crowded[1]]);
+    let report = c.get(&["x"]).unwrap();
+    assert_eq!((c.content("x"), report.retries), (f.bytes.to_vec(), 0));
+    assert!(crowded.iter().all(|peer| peer.put_off() > 20), "both put off more than a list");
+}
+
+#[test]
 fn what_came_before_an_end_is_not_fetched_again() {
     let f = file("x", 24 * MIB, 10);
     let c = Client::with(Duration::from_millis(1500), None);

@@ -41,7 +41,7 @@ pub enum Manner {
     Slow(u64),
     /// Holds only every second chunk.
     Half,
-    /// Sends no list and none of several chunks before it was asked for so many times, and says who else fetches.
+    /// Sends no list and no chunk before it was asked for so many times, and says who else fetches.
     Crowded(u64),
 }
 
@@ -360,7 +360,7 @@ impl Inner {
                 let problem = Problem { retry_after_ms: 10, reason: String::new() };
                 encode_frame(kind, Status::Busy, &problem, &[], out);
             }
-            Request::Any(..) if self.puts_off() => problem(Status::NotModified, out),
+            Request::Any(..) | Request::Chunk(_) if self.puts_off() => problem(Status::NotModified, out),
             Request::Peers(Some(_)) if matches!(self.manner, Manner::Crowded(_)) => {
                 let hint = PeerHint { announce: vec![7; 100], addrs: Vec::new() };
                 encode_frame(kind, Status::Ok, &(), &encode_body(&vec![hint]), out);
