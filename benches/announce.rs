@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use gpb::identity::{Keypair, PeerId};
-use gpb::proto::{Announce, Flags, SignedAnnounce};
-use gpb::swarm::{PeerTable, Via};
+use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::swarm::{PeerTable, Via};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const PEERS: [u32; 3] = [10, 1_000, 10_000];

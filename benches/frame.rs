@@ -3,9 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gpb::content::{Digest, FileId, RelPath, Root};
-use gpb::limits::{LIST_PAGE_LEN, LOCATE_FILES_MAX};
-use gpb::proto::{
+use gpb::internals::content::{Digest, FileId, RelPath, Root};
+use gpb::internals::limits::{LIST_PAGE_LEN, LOCATE_FILES_MAX};
+use gpb::internals::proto::{
     ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Kind, Listed, PageHead, Request, Status, decode_body,
     decode_header, encode_body, encode_frame, encode_head, encode_request,
 };

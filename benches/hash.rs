@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gpb::content::merkle;
-use gpb::limits::BLOCK_LEN;
+use gpb::internals::content::merkle;
+use gpb::internals::limits::BLOCK_LEN;
 use sha2::{Digest, Sha256};
 
 fn chunks(c: &mut Criterion) {

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gpb::identity::{Keypair, PeerId};
-use gpb::limits::PEERS_PER_ANSWER_MAX;
-use gpb::proto::{Announce, Flags, SignedAnnounce};
-use gpb::swarm::{PeerTable, Via};
+use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::limits::PEERS_PER_ANSWER_MAX;
+use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::swarm::{PeerTable, Via};
 
 const SIZES: [u32; 4] = [10, 100, 1_000, 10_000];
 /// Peers in all tables of one size together, so that the small ones can be weighed.

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use gpb::content::Bitfield;
-use gpb::limits::CHUNKS_MAX;
-use gpb::swarm::{ChunkPicker, PeerHandle};
+use gpb::internals::content::Bitfield;
+use gpb::internals::limits::CHUNKS_MAX;
+use gpb::internals::swarm::{ChunkPicker, PeerHandle};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

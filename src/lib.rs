@@ -36,20 +36,21 @@
 #![warn(unreachable_pub, rust_2018_idioms)]
 
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
-pub mod client;
-pub mod content;
-pub mod discovery;
-pub mod identity;
-pub mod limits;
-pub mod net;
-pub mod node;
-pub mod proto;
-pub mod runtime;
-pub mod server;
-pub mod share;
-pub mod store;
-pub mod swarm;
+mod client;
+mod content;
+mod discovery;
+mod identity;
+mod limits;
+mod net;
+mod node;
+mod proto;
+mod runtime;
+mod server;
+mod share;
+mod store;
+mod swarm;
 
 pub use client::{FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
 pub use content::{Digest, FileId, Pattern, RelPath, Root};
@@ -57,3 +58,62 @@ pub use identity::{Keypair, PeerId};
 pub use node::{Config, Fetch, KeySource, Node, NodeBuilder, Share, StartError, Stopper};
 pub use store::StoreError;
 pub use swarm::Event;
+
+/// What the tests, benches, examples and programs of this package use besides the front of the crate.
+///
+/// No part of the public interface: anything in it changes without notice.
+#[doc(hidden)]
+pub mod internals {
+    /// See `src/client`.
+    pub mod client {
+        pub use crate::client::*;
+    }
+    /// See `src/content`.
+    pub mod content {
+        pub use crate::content::*;
+    }
+    /// See `src/discovery`.
+    pub mod discovery {
+        pub use crate::discovery::*;
+    }
+    /// See `src/identity`.
+    pub mod identity {
+        pub use crate::identity::*;
+    }
+    /// See `src/limits`.
+    pub mod limits {
+        pub use crate::limits::*;
+    }
+    /// See `src/net`.
+    pub mod net {
+        pub use crate::net::*;
+    }
+    /// See `src/node`.
+    pub mod node {
+        pub use crate::node::*;
+    }
+    /// See `src/proto`.
+    pub mod proto {
+        pub use crate::proto::*;
+    }
+    /// See `src/runtime`.
+    pub mod runtime {
+        pub use crate::runtime::*;
+    }
+    /// See `src/server`.
+    pub mod server {
+        pub use crate::server::*;
+    }
+    /// See `src/share`.
+    pub mod share {
+        pub use crate::share::*;
+    }
+    /// See `src/store`.
+    pub mod store {
+        pub use crate::store::*;
+    }
+    /// See `src/swarm`.
+    pub mod swarm {
+        pub use crate::swarm::*;
+    }
+}

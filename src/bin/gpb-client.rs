@@ -9,9 +9,9 @@ use gpb::cli::{
     self, Candidate, ClientOptions, Command, Exit, Failure, FileRow, Finding, Options, Output, PeerRow, Progress,
     Screen, Snapshot, StopSignals, Summary, Verbosity,
 };
-use gpb::client::{FetchError, FoundFile, Report};
-use gpb::limits::LIST_WAIT;
-use gpb::node::{Fetch, Node, Share, Stopper};
+use gpb::internals::client::{FetchError, FoundFile, Report};
+use gpb::internals::limits::LIST_WAIT;
+use gpb::internals::node::{Fetch, Node, Share, Stopper};
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -45,7 +45,12 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
 
 fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
     let found = node.peers(wait)?;
-    let row = |p: &gpb::client::FoundPeer| PeerRow { peer: p.peer, addr: p.addr, files: p.files, age_ms: p.age_ms };
+    let row = |p: &gpb::internals::client::FoundPeer| PeerRow {
+        peer: p.peer,
+        addr: p.addr,
+        files: p.files,
+        age_ms: p.age_ms,
+    };
     output.peers(&found.iter().map(row).collect::<Vec<_>>()).map_err(|e| Failure::from_stdout(&e))
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use gpb::cli::{self, Exit, Failure, KeygenOptions, KeygenTask, Output};
-use gpb::identity::Keypair;
-use gpb::runtime::keystore::{KeyError, load_key, write_key};
+use gpb::internals::identity::Keypair;
+use gpb::internals::runtime::keystore::{KeyError, load_key, write_key};
 
 fn main() -> ExitCode {
     cli::keygen(|options, _| run(&options))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gpb::cli::{self, Exit, Failure, Options, Output, StopSignals};
-use gpb::node::{Node, Share};
+use gpb::internals::node::{Node, Share};
 
 fn main() -> ExitCode {
     cli::server(|options, _| run(&options))

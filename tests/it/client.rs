@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use gpb::client::{
+use gpb::internals::client::{
     self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, PeerPool, Report, Target,
 };
-use gpb::content::{FileId, RelPath, Root};
-use gpb::identity::Keypair;
-use gpb::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
-use gpb::net::Tls;
-use gpb::proto::PeerHint;
-use gpb::runtime::keystore::Trust;
-use gpb::runtime::{Events, Shutdown, Throttle, Watched};
-use gpb::store::{Disk, Shelf, Shelved};
-use gpb::swarm::{Event, PeerTable};
+use gpb::internals::content::{FileId, RelPath, Root};
+use gpb::internals::identity::Keypair;
+use gpb::internals::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
+use gpb::internals::net::Tls;
+use gpb::internals::proto::PeerHint;
+use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::{Events, Shutdown, Throttle, Watched};
+use gpb::internals::store::{Disk, Shelf, Shelved};
+use gpb::internals::swarm::{Event, PeerTable};
 
 use fake::{Fake, File, Manner, file, with_bytes};
 
@@ -365,7 +365,8 @@ fn what_came_before_an_end_is_not_fetched_again() {
 #[test]
 fn the_forged_twin_of_a_root_is_never_fetched() {
     let real = file("real", 32 << 10, 11);
-    let halves: Vec<u8> = real.bytes.chunks(16 << 10).flat_map(|b| gpb::content::merkle::root_of_bytes(b).0).collect();
+    let halves: Vec<u8> =
+        real.bytes.chunks(16 << 10).flat_map(|b| gpb::internals::content::merkle::root_of_bytes(b).0).collect();
     let twin = with_bytes("twin", halves);
     let forged = File { id: FileId { root: real.id.root, len: 64 }, ..twin };
     let root: Root = real.id.root;

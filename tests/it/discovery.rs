@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::Receiver;
-use gpb::content::Catalogue;
-use gpb::discovery::{Discovery, DiscoverySetup, Stats};
-use gpb::identity::{Keypair, PeerId};
-use gpb::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, BURST_MS, CLOCK_SKEW_MAX};
-use gpb::net::{Beacon, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
-use gpb::proto::{Announce, Flags, SignedAnnounce};
-use gpb::runtime::keystore::Trust;
-use gpb::runtime::{Events, Latest, Shutdown, Throttle, Watched};
-use gpb::server::{Server, ServerBounds, ServerConfig};
-use gpb::store::Shelf;
-use gpb::swarm::{Dropped, Event, PeerTable};
+use gpb::internals::content::Catalogue;
+use gpb::internals::discovery::{Discovery, DiscoverySetup, Stats};
+use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, BURST_MS, CLOCK_SKEW_MAX};
+use gpb::internals::net::{Beacon, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
+use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::internals::server::{Server, ServerBounds, ServerConfig};
+use gpb::internals::store::Shelf;
+use gpb::internals::swarm::{Dropped, Event, PeerTable};
 
 const WAIT: Duration = Duration::from_secs(20);
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use base64ct::{Base64, Encoding};
-use gpb::identity::{Keypair, PeerId};
-use gpb::runtime::keystore::{Trust, load_key, write_key};
+use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::runtime::keystore::{Trust, load_key, write_key};
 
 /// A place of its own for every run of a program: no variable of the caller's gets in.
 struct Home(tempfile::TempDir);

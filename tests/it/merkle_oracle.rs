@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use gpb::content::{Digest, Geometry, merkle};
+use gpb::internals::content::{Digest, Geometry, merkle};
 
 const SCRIPT: &str = r#"
 import sys, libtorrent as lt

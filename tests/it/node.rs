@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use gpb::identity::Keypair;
-use gpb::limits::STATIC_PEERS_MAX;
+use gpb::internals::identity::Keypair;
+use gpb::internals::limits::STATIC_PEERS_MAX;
 use gpb::{FetchError, Node, NodeBuilder, Share, StartError};
 
 const WAIT: Duration = Duration::from_secs(20);

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gpb::content::{Catalogue, Digest, Entry, FileId, Geometry, RelPath, Root, merkle};
-use gpb::identity::{Keypair, PeerId};
-use gpb::limits::WIRE_VERSION;
-use gpb::net::{Dialed, Tls};
-use gpb::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
-use gpb::runtime::keystore::Trust;
-use gpb::runtime::{Events, Latest, Shutdown, Throttle, Watched};
-use gpb::server::{Server, ServerBounds, ServerConfig, listen};
-use gpb::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
-use gpb::swarm::PeerTable;
+use gpb::internals::content::{Catalogue, Digest, Entry, FileId, Geometry, RelPath, Root, merkle};
+use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::limits::WIRE_VERSION;
+use gpb::internals::net::{Dialed, Tls};
+use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
+use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
+use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
+use gpb::internals::swarm::PeerTable;
 
 const SOON: Duration = Duration::from_secs(10);
 

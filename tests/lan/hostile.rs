@@ -1,7 +1,7 @@
 //! Garbage and forgery on the ports that everybody on the network reaches.
 
-use gpb::identity::Keypair;
-use gpb::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::identity::Keypair;
+use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
 
 use crate::group::{Got, MIB, Server, assert_same, copies, get, peers};
 use crate::net::{Host, secs};

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gpb::content::{Bitfield, FileId, Geometry, Pattern, RelPath, Root, merkle};
-use gpb::identity::{Keypair, PeerId};
-use gpb::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
-use gpb::net::{Channel, Outbox, Tls};
-use gpb::proto::{
+use gpb::internals::content::{Bitfield, FileId, Geometry, Pattern, RelPath, Root, merkle};
+use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
+use gpb::internals::net::{Channel, Outbox, Tls};
+use gpb::internals::proto::{
     Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, PeerHint, Problem,
     Request, SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
 };
-use gpb::runtime::Watched;
-use gpb::swarm::{PeerTable, Via};
+use gpb::internals::runtime::Watched;
+use gpb::internals::swarm::{PeerTable, Via};
 
 /// What a peer does with those who ask it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,9 +224,9 @@ impl Wire {
                     .ok()?;
                 used += n;
                 match opened {
-                    gpb::net::Opened::Data => {}
-                    gpb::net::Opened::Starved => break,
-                    gpb::net::Opened::Ended => return None,
+                    gpb::internals::net::Opened::Data => {}
+                    gpb::internals::net::Opened::Starved => break,
+                    gpb::internals::net::Opened::Ended => return None,
                 }
             }
             self.sealed.drain(..used);

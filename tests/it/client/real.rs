@@ -4,15 +4,15 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use gpb::content::{Catalogue, Digest, Entry};
-use gpb::identity::Keypair;
-use gpb::net::Tls;
-use gpb::proto::{Announce, Flags, SignedAnnounce};
-use gpb::runtime::keystore::Trust;
-use gpb::runtime::{Events, Latest, Shutdown, Throttle, Watched};
-use gpb::server::{Server, ServerBounds, ServerConfig, listen};
-use gpb::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
-use gpb::swarm::{PeerTable, Via};
+use gpb::internals::content::{Catalogue, Digest, Entry};
+use gpb::internals::identity::Keypair;
+use gpb::internals::net::Tls;
+use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
+use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
+use gpb::internals::swarm::{PeerTable, Via};
 
 use super::fake::{File, file};
 use super::{Client, MIB};

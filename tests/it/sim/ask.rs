@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use gpb::content::{Bitfield, Geometry};
-use gpb::limits::{DIAL_TIMEOUT, GROWTH_LOOK, LATE_MAX, LOOK_AGAIN, WINDOW_MAX};
-use gpb::proto::{ChunkAsk, ChunkRef, Delta, LayerRange, Request, Since, encode_request};
-use gpb::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work};
+use gpb::internals::content::{Bitfield, Geometry};
+use gpb::internals::limits::{DIAL_TIMEOUT, GROWTH_LOOK, LATE_MAX, LOOK_AGAIN, WINDOW_MAX};
+use gpb::internals::proto::{ChunkAsk, ChunkRef, Delta, LayerRange, Request, Since, encode_request};
+use gpb::internals::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work};
 
 use super::peer::{Answer, Ask, Asked, Conn, Fault, State, Told, What};
 use super::serve::RECORD_LEN;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use gpb::identity::Keypair;
-use gpb::limits::WIRE_VERSION;
-use gpb::proto::{Announce, Flags, Hello, Request, SignedAnnounce, encode_request};
-use gpb::swarm::{Outgoing, Pace, PeerTable, Via, Way};
+use gpb::internals::identity::Keypair;
+use gpb::internals::limits::WIRE_VERSION;
+use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, encode_request};
+use gpb::internals::swarm::{Outgoing, Pace, PeerTable, Via, Way};
 
 use super::peer::Fault;
 use super::world::{Event, World, key_of};
@@ -98,7 +98,7 @@ impl World {
             return;
         }
         for conn in self.outgoing_of(peer) {
-            self.close(conn, gpb::swarm::Ending::Stopped);
+            self.close(conn, gpb::internals::swarm::Ending::Stopped);
         }
         self.peers[peer as usize].here = false;
         self.group.here -= 1;

@@ -16,16 +16,16 @@
 //!   all judge the size of the group; signatures are of the right length, but not checked.
 //! * A peer downloads over one connection to each other one (with others fetching, [`Growth`] adds none).
 //!
-//! [`Schedule`]: gpb::swarm::Schedule
-//! [`Window`]: gpb::swarm::Window
-//! [`Mesh`]: gpb::swarm::Mesh
-//! [`FairQueue`]: gpb::swarm::FairQueue
-//! [`Uploads`]: gpb::swarm::Uploads
-//! [`Sent`]: gpb::swarm::Sent
-//! [`Arrivals`]: gpb::swarm::Arrivals
-//! [`Pace`]: gpb::swarm::Pace
-//! [`PeerTable`]: gpb::swarm::PeerTable
-//! [`Growth`]: gpb::swarm::Growth
+//! [`Schedule`]: gpb::internals::swarm::Schedule
+//! [`Window`]: gpb::internals::swarm::Window
+//! [`Mesh`]: gpb::internals::swarm::Mesh
+//! [`FairQueue`]: gpb::internals::swarm::FairQueue
+//! [`Uploads`]: gpb::internals::swarm::Uploads
+//! [`Sent`]: gpb::internals::swarm::Sent
+//! [`Arrivals`]: gpb::internals::swarm::Arrivals
+//! [`Pace`]: gpb::internals::swarm::Pace
+//! [`PeerTable`]: gpb::internals::swarm::PeerTable
+//! [`Growth`]: gpb::internals::swarm::Growth
 
 mod ask;
 mod group;
@@ -96,7 +96,7 @@ impl Config {
     /// peer-to-peer file dissemination*): its M chunks leave the first holder one after the other, and the last of them
     /// doubles until all have it: `(1 + floor(log2 N) / M) * F / u`.
     pub fn lower_bound_s(&self) -> f64 {
-        let chunks = f64::from(gpb::content::Geometry::new(self.file_len).chunk_count());
+        let chunks = f64::from(gpb::internals::content::Geometry::new(self.file_len).chunk_count());
         (1.0 + f64::from(self.peers.max(1).ilog2()) / chunks) * self.file_len as f64 / self.up as f64
     }
 }

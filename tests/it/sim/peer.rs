@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use gpb::content::{Bitfield, FileId, Geometry};
-use gpb::proto::Delta;
-use gpb::swarm::{
+use gpb::internals::content::{Bitfield, FileId, Geometry};
+use gpb::internals::proto::Delta;
+use gpb::internals::swarm::{
     Arrivals, Dial, FairQueue, Fetchers, Mesh, PeerHandle, Place, Schedule, Sent, Upload, Uploads, Window, Work,
 };
 

@@ -73,7 +73,7 @@ impl Outcome {
             packets: world.group.packets + sum(|t| t.packets) as u64,
             packets_peak: world.group.by_second.iter().copied().max().unwrap_or(0),
             announce_bytes: announces as f64 / all,
-            nodes: world.group.tables.iter().map(gpb::swarm::PeerTable::nodes).max().unwrap_or(0),
+            nodes: world.group.tables.iter().map(gpb::internals::swarm::PeerTable::nodes).max().unwrap_or(0),
             events: world.events,
         }
     }

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use gpb::content::{Digest, FileId, Geometry, Root};
-use gpb::identity::PeerId;
-use gpb::swarm::PeerKey;
+use gpb::internals::content::{Digest, FileId, Geometry, Root};
+use gpb::internals::identity::PeerId;
+use gpb::internals::swarm::PeerKey;
 
 use super::group::Group;
 use super::peer::{Conn, Fault, Peer, State};
