@@ -17,20 +17,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Floors
+//! # Tiers
 //!
-//! A module imports only from lower floors. Floors 0 to 3 are pure: no I/O, no threads, no clock.
+//! A module imports only from lower tiers. Tiers 0 to 3 are pure: no I/O, no threads, no clock.
 //!
-//! | floor | modules | what for |
+//! | tier | modules | what for |
 //! |---|---|---|
 //! | 0 | [`limits`] | every bound, port and interval |
 //! | 1 | [`content`], [`identity`] | what is shared; who shares it |
 //! | 2 | [`proto`] | bytes to values and back; the wire |
 //! | 3 | [`swarm`] | whom to ask for what next |
 //! | 4 | [`store`], [`net`], [`runtime`] | disks, sockets, threads and key files |
-//! | 5 | [`share`], [`discovery`], [`server`], [`client`] | the services; they meet only through lower floors |
-//! | 6 | [`node`] | the front door |
-//! | 7 | `cli` | the programs' command line (feature `cli`) |
+//! | 6 | [`share`], [`discovery`], [`server`], [`client`] | the services; they meet only through lower tiers |
+//! | 7 | [`node`] | the front door |
+//! | 8 | `cli` | the programs' command line (feature `cli`) |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(unreachable_pub, rust_2018_idioms)]

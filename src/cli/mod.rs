@@ -1,5 +1,5 @@
 //! What the three programs share: reading their command line, logging, telling results and ending. Feature `cli`;
-//! floor 7.
+//! Tier 8.
 //!
 //! A program is a call of [`keygen`], [`server`] or [`client`] with what it does; these read arguments, variables and
 //! the configuration file, answer `--help`, set up the log, and turn a [`Failure`] into a line and an exit code.

@@ -1,4 +1,4 @@
-//! What is shared: content identity, chunk geometry, names, the catalogue. Pure; floor 1.
+//! What is shared: content identity, chunk geometry, names, the catalogue. Pure; tier 1.
 
 mod bitfield;
 mod catalogue;

@@ -1,4 +1,4 @@
-//! Finding peers: signed announces by multicast, peers named by the user, and exchange. Floor 5.
+//! Finding peers: signed announces by multicast, peers named by the user, and exchange. Tier 6.
 //!
 //! Threads: `gpb-listen` owns the beacon, hears, answers and announces; `gpb-announce` waits for the catalogue to
 //! change and tells it; `gpb-static` contacts the peers named by the user, and some that are known where multicast

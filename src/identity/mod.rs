@@ -1,4 +1,4 @@
-//! Who a peer is: an Ed25519 key. Pure; floor 1.
+//! Who a peer is: an Ed25519 key. Pure; tier 1.
 
 mod keypair;
 mod peer_id;

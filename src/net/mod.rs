@@ -1,4 +1,4 @@
-//! Bytes on the wire: datagrams between nodes, TLS sessions. Floor 4.
+//! Bytes on the wire: datagrams between nodes, TLS sessions. Tier 4.
 
 mod beacon;
 mod channel;

@@ -1,4 +1,4 @@
-//! The front door: a node that shares, finds and fetches. Floor 6.
+//! The front door: a node that shares, finds and fetches. Tier 7.
 //!
 //! A node lends its parts to the services (`share`, `discovery`, `server`, `client`), which meet only through them, and
 //! joins all their threads when it is dropped.

@@ -1,4 +1,4 @@
-//! Bytes to values and back: announces, frames, messages. Pure; floor 2.
+//! Bytes to values and back: announces, frames, messages. Pure; tier 2.
 #![doc = include_str!("WIRE.md")]
 
 mod announce;

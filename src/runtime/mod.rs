@@ -1,4 +1,4 @@
-//! Threads and what they share; key files. Floor 4.
+//! Threads and what they share; key files. Tier 4.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Serving what a node has: one thread accepts and waits, a fixed set of workers serves. Floor 5.
+//! Serving what a node has: one thread accepts and waits, a fixed set of workers serves. Tier 6.
 //!
 //! A connection takes this way: `acceptor` (the thread `gpb-accept`, mio) takes it in and waits until it can be read;
 //! `swarm::FairQueue` says when it is its turn; a `worker` (threads `gpb-serve-N`) gives the `session` a bounded turn: TLS,

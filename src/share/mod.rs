@@ -1,4 +1,4 @@
-//! Keeping the catalogue true: what is offered is what lies in the shared directory, hashed. Floor 5.
+//! Keeping the catalogue true: what is offered is what lies in the shared directory, hashed. Tier 6.
 //!
 //! One thread (`keeper`) decides; it is told of changes by the system (`watch`), walks the directory for what that
 //! misses (`scan`), waits until files are quiet (`settle`), lets a pool hash them (`hasher`) and publishes snapshots

@@ -1,4 +1,4 @@
-//! Bytes on disk: partial files, journals, reading what is shared, the index cache. Floor 4.
+//! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
 mod beneath;
 mod disk;

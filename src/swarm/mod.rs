@@ -1,4 +1,4 @@
-//! What to ask next, and of whom. Pure: time is an argument; floor 3.
+//! What to ask next, and of whom. Pure: time is an argument; tier 3.
 
 mod addresses;
 mod admit;

@@ -6,7 +6,7 @@ mod client;
 mod discovery;
 mod documents;
 mod examples;
-mod floors;
+mod house;
 mod keys;
 mod merkle_oracle;
 mod node;
