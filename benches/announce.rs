@@ -1,5 +1,6 @@
 //! What a heard announce costs: signing, checking, and taking it into tables of several sizes.
 
+use gpb::internals::identity::NodeId;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -49,7 +50,7 @@ fn into_the_table(c: &mut Criterion) {
     let now = Instant::now();
     let mut group = c.benchmark_group("peer table");
     for peers in PEERS {
-        let mut table = PeerTable::new((PeerId([0xff; 32]), 1));
+        let mut table = PeerTable::new(NodeId::new(PeerId([0xff; 32]), 1));
         for n in 1..=peers {
             let (id, addr) = peer(n);
             let announce = said(id, NOW_MS);

@@ -3,6 +3,7 @@
 //!
 //! Time is for one peer, but for `list` and `tell`, which are one call: all peers, and one page for another node.
 
+use gpb::internals::identity::NodeId;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -49,7 +50,7 @@ fn measure(size: u32) {
     let again: Vec<_> = (0..size).map(|n| sealed(n, NOW_MS + 1)).collect();
     let sealed_len = first[0][0].0.as_bytes().len();
     let now = Instant::now();
-    let mut tables: Vec<_> = (0..count).map(|_| PeerTable::new((PeerId([0xff; 32]), 1))).collect();
+    let mut tables: Vec<_> = (0..count).map(|_| PeerTable::new(NodeId::new(PeerId([0xff; 32]), 1))).collect();
 
     let before = anonymous_len();
     let join = each(PEERS, || {

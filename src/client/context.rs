@@ -1,5 +1,6 @@
 //! What the node lends a client.
 
+use crate::identity::NodeId;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use crate::proto::PeerHint;
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Shutdown, Throttle, Watched};
 use crate::store::Shelf;
-use crate::swarm::{PeerKey, PeerTable};
+use crate::swarm::PeerTable;
 
 /// Takes in what a peer told of others; see [`ClientContext::introduce`].
-pub(super) type Introduce = Arc<dyn Fn(&[PeerHint], IpAddr) -> Vec<PeerKey> + Send + Sync>;
+pub(super) type Introduce = Arc<dyn Fn(&[PeerHint], IpAddr) -> Vec<NodeId> + Send + Sync>;
 
 /// What the node lends a client: who it is, whom it knows, and what it may use.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! A download: many files from everyone who holds them.
 
+use crate::identity::NodeId;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::content::{FileId, RelPath};
 use crate::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
-use crate::swarm::{Held, PeerKey};
+use crate::swarm::Held;
 
 /// What to fetch.
 pub struct DownloadPlan {
@@ -38,7 +39,7 @@ pub struct Target {
     /// Where it goes, below the directory of the plan's disk.
     pub out: RelPath,
     /// Who is known to hold it; others are found meanwhile.
-    pub holders: Arc<[PeerKey]>,
+    pub holders: Arc<[NodeId]>,
 }
 
 /// A running download.
@@ -196,14 +197,14 @@ pub(crate) fn end_disk(shared: &Shared) {
 }
 
 /// Brings targets of one content together, in the order of their first ones.
-fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Arc<[PeerKey]>>) {
+fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Arc<[NodeId]>>) {
     // For each target, the first one with its content.
     let mut first: Vec<u32> = vec![0; targets.len()];
     for group in by_content(&targets, |t| &t.id).chunk_by(|&a, &b| targets[a].id == targets[b].id) {
         group.iter().for_each(|&at| first[at] = group[0] as u32);
     }
     let mut files: Vec<Wanted> = Vec::new();
-    let mut holders: Vec<Arc<[PeerKey]>> = Vec::new();
+    let mut holders: Vec<Arc<[NodeId]>> = Vec::new();
     for (at, target) in targets.into_iter().enumerate() {
         let leader = first[at] as usize;
         if leader == at {
@@ -215,7 +216,7 @@ fn merge(targets: Vec<Target>) -> (Vec<Wanted>, Vec<Arc<[PeerKey]>>) {
         let file = first[leader] as usize;
         files[file].outs.push(target.out);
         if !Arc::ptr_eq(&holders[file], &target.holders) {
-            let mut all: Vec<PeerKey> = [&*holders[file], &*target.holders].concat();
+            let mut all: Vec<NodeId> = [&*holders[file], &*target.holders].concat();
             all.sort_unstable();
             all.dedup();
             holders[file] = all.into();

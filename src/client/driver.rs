@@ -1,5 +1,6 @@
 //! The thread that watches over a download: whom to dial and when, how many connections each peer gets, when to end.
 
+use crate::identity::NodeId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -151,7 +152,7 @@ impl Driver {
             if !self.shared.ctx.trust.allows(&record.peer) {
                 continue;
             }
-            let Some(handle) = state.peer((record.peer, record.instance)) else { continue };
+            let Some(handle) = state.peer(NodeId::new(record.peer, record.instance)) else { continue };
             here.insert(handle);
             // Those that are known to hold something were asked already.
             self.mesh.meet(handle, record.revision, state.useful(handle) > 0, now);

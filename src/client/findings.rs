@@ -1,5 +1,6 @@
 //! What peers said that they offer, brought together.
 
+use crate::identity::NodeId;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::sync::Arc;
 use crate::content::{FileId, RelPath, Root};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
 use crate::proto::Listed;
-use crate::swarm::PeerKey;
 
 /// A file that somebody offers under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct FoundFile {
     /// Its content.
     pub id: FileId,
     /// Who offers it under that name, sorted. Files with the same holders share this.
-    pub holders: Arc<[PeerKey]>,
+    pub holders: Arc<[NodeId]>,
     /// Whether one of them shares it, rather than having fetched it itself.
     pub shared: bool,
 }
@@ -32,12 +32,12 @@ pub(crate) struct Findings {
 impl Findings {
     /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be is left out, and what is
     /// over the bound of any catalogue.
-    pub(crate) fn add(&mut self, peer: PeerKey, shared: bool, mut listed: Vec<Listed>) {
+    pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) {
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.
         listed.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
         listed.dedup();
-        let alone: Arc<[PeerKey]> = [peer].into();
+        let alone: Arc<[NodeId]> = [peer].into();
         let mut sets = Sets { peer, with: HashMap::new() };
         let (mut fresh, mut at, known) = (Vec::new(), 0, self.files.len());
         for Listed { path, id } in listed {
@@ -99,15 +99,15 @@ impl Findings {
             let count = rest.iter().take_while(|&&at| self.files[at].id == id).count();
             let (group, others) = rest.split_at(count);
             rest = others;
-            let mut all: Vec<&Arc<[PeerKey]>> = group.iter().map(|&at| &self.files[at].holders).collect();
+            let mut all: Vec<&Arc<[NodeId]>> = group.iter().map(|&at| &self.files[at].holders).collect();
             all.dedup_by(|a, b| Arc::ptr_eq(a, b));
             if all.len() == 1 {
                 continue;
             }
-            let mut all: Vec<PeerKey> = all.into_iter().flat_map(|holders| holders.iter().copied()).collect();
+            let mut all: Vec<NodeId> = all.into_iter().flat_map(|holders| holders.iter().copied()).collect();
             all.sort_unstable();
             all.dedup();
-            let all: Arc<[PeerKey]> = all.into();
+            let all: Arc<[NodeId]> = all.into();
             group.iter().for_each(|&at| self.files[at].holders = all.clone());
         }
     }
@@ -123,17 +123,17 @@ impl Findings {
     }
 }
 
-type Holders = Arc<[PeerKey]>;
+type Holders = Arc<[NodeId]>;
 
 /// Sets of holders, each with one peer more, so that files that had the same have the same again.
 struct Sets {
-    peer: PeerKey,
+    peer: NodeId,
     /// By where the set without that peer lies, which stays there as long as it is kept here.
-    with: HashMap<*const PeerKey, (Holders, Holders)>,
+    with: HashMap<*const NodeId, (Holders, Holders)>,
 }
 
 impl Sets {
-    fn join(&mut self, holders: &mut Arc<[PeerKey]>) {
+    fn join(&mut self, holders: &mut Arc<[NodeId]>) {
         let Err(place) = holders.binary_search(&self.peer) else { return };
         let (_, with) = self.with.entry(holders.as_ptr()).or_insert_with(|| {
             let (before, behind) = holders.split_at(place);
@@ -157,18 +157,18 @@ pub(crate) fn by_content<T>(all: &[T], id: impl Fn(&T) -> &FileId) -> Vec<usize>
 mod tests {
     use super::*;
     use crate::content::Digest;
-    use crate::identity::PeerId;
+    use crate::identity::{NodeId, PeerId};
 
     fn listed(path: &str, byte: u8) -> Listed {
         Listed { path: RelPath::new(path).unwrap(), id: FileId { root: Root(Digest([byte; 32])), len: 9 } }
     }
 
-    fn peer(n: u8) -> PeerKey {
-        (PeerId([n; 32]), 1)
+    fn peer(n: u8) -> NodeId {
+        NodeId::new(PeerId([n; 32]), 1)
     }
 
     fn shown(findings: &Findings) -> Vec<(&str, u8, Vec<u8>)> {
-        let holders = |f: &FoundFile| f.holders.iter().map(|h| h.0.0[0]).collect();
+        let holders = |f: &FoundFile| f.holders.iter().map(|h| h.peer.0[0]).collect();
         findings.files().iter().map(|f| (f.path.as_str(), f.id.root.0.0[0], holders(f))).collect()
     }
 

@@ -1,5 +1,6 @@
 //! Open sessions, checked out to whoever asks a peer something and checked in again.
 
+use crate::identity::NodeId;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +12,12 @@ use log::{debug, info, warn};
 use crate::client::ClientContext;
 use crate::client::session::{AskError, Life, Session};
 use crate::limits::{CONNECTIONS_PER_PEER_MAX, IDLE_SESSIONS_MAX};
-use crate::swarm::{PeerKey, PeerRecord, PeerTable, Via};
+use crate::swarm::{PeerRecord, PeerTable, Via};
 
 /// Idle sessions of each peer, so that what was opened to ask for names also carries the chunks.
 pub struct PeerPool {
     ctx: Arc<ClientContext>,
-    idle: Mutex<HashMap<PeerKey, Idle>>,
+    idle: Mutex<HashMap<NodeId, Idle>>,
 }
 
 /// Both ends of the channel in which a peer's sessions wait.
@@ -35,7 +36,7 @@ impl PeerPool {
         if !self.ctx.trust.allows(&record.peer) {
             return Err(AskError::Untrusted);
         }
-        let key = (record.peer, record.instance);
+        let key = NodeId::new(record.peer, record.instance);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get(&key).and_then(|c| c.1.try_recv().ok());
         if let Some(mut session) = idle {
             session.reused = true;
@@ -47,7 +48,7 @@ impl PeerPool {
                 let (peer, addr) = (session.peer, session.addr);
                 debug!("connected peer={peer} addr={addr} ms={}", begin.elapsed().as_millis());
                 self.note_proved(&session);
-                session.life = Some(Life::begin(self.ctx.clone(), (peer, session.instance)));
+                session.life = Some(Life::begin(self.ctx.clone(), NodeId::new(peer, session.instance)));
                 Ok(session)
             }
             // Given up because this node ends: nothing is known of the peer.
@@ -64,7 +65,7 @@ impl PeerPool {
         if !self.ctx.trust.allows(&session.peer) {
             return session.dialed.close();
         }
-        let key = (session.peer, session.instance);
+        let key = NodeId::new(session.peer, session.instance);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = idle.values().map(|c| c.1.len()).sum();
         let channel = idle.entry(key).or_insert_with(|| bounded(CONNECTIONS_PER_PEER_MAX));
@@ -85,7 +86,7 @@ impl PeerPool {
         let mut untrusted = Vec::new();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|key, sessions| {
-            let allowed = self.ctx.trust.allows(&key.0);
+            let allowed = self.ctx.trust.allows(&key.peer);
             if !allowed {
                 untrusted.extend(sessions.1.try_iter());
             }
@@ -98,11 +99,11 @@ impl PeerPool {
 
     /// TLS proved the key there, and the peer itself said who it is.
     fn note_proved(&self, session: &Session) {
-        let (key, addr, now) = ((session.peer, session.instance), session.addr, Instant::now());
+        let (key, addr, now) = (NodeId::new(session.peer, session.instance), session.addr, Instant::now());
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let announce = &session.welcome.announce;
         let admit = |t: &mut PeerTable| {
-            let mut events = t.proved(key.0, key.1, addr, now);
+            let mut events = t.proved(key.peer, key.instance, addr, now);
             let heard = t.admit(announce, &self.ctx.network, key, addr, Via::Session, unix_ms, now).unwrap_or_default();
             events.extend(heard.events);
             (events, heard.news)

@@ -1,5 +1,6 @@
 //! What a person typed, turned into files.
 
+use crate::identity::NodeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ pub fn resolve(
     let begin = Instant::now();
     let tally = survey(ctx, pool, crew, lister(texts, ctx.timeout), |tally, news| {
         if let Some((record, listed)) = news {
-            findings.add((record.peer, record.instance), listed.shared, listed.files);
+            findings.add(NodeId::new(record.peer, record.instance), listed.shared, listed.files);
             certainty = assess(&wanted, &findings);
         }
         end(&certainty, tally, begin, ctx.timeout)
@@ -184,7 +185,7 @@ fn collect(
 fn ambiguous(text: &str, found: &[u32], findings: &Findings) -> FetchError {
     let candidates = found.iter().map(|&at| {
         let FoundFile { path, id, holders, .. } = &findings.files()[at as usize];
-        let holders: BTreeSet<PeerId> = holders.iter().map(|h| h.0).collect();
+        let holders: BTreeSet<PeerId> = holders.iter().map(|h| h.peer).collect();
         Candidate { path: path.clone(), id: *id, holders: holders.into_iter().collect() }
     });
     FetchError::Ambiguous { what: text.into(), candidates: candidates.collect() }
@@ -208,7 +209,11 @@ mod tests {
         let mut f = Findings::default();
         for (all, shared) in [(shared, true), (fetched, false)] {
             for &(peer, path, id) in all {
-                f.add((PeerId([peer; 32]), 1), shared, vec![Listed { path: RelPath::new(path).unwrap(), id }]);
+                f.add(
+                    NodeId::new(PeerId([peer; 32]), 1),
+                    shared,
+                    vec![Listed { path: RelPath::new(path).unwrap(), id }],
+                );
             }
         }
         f

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientContext;
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{
     BODY_STEP, CHUNKS_MAX, DIAL_QUICK, DIAL_TIMEOUT, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, SKIP_STEP,
     WIRE_VERSION,
@@ -18,7 +18,6 @@ use crate::proto::{
     encode_request,
 };
 use crate::runtime::OnBegin;
-use crate::swarm::PeerKey;
 
 /// A dialed session that has said hello and was welcomed.
 pub struct Session {
@@ -45,20 +44,20 @@ pub struct Session {
 /// Tells the peer table that a session is there, and when it is not any more.
 pub struct Life {
     ctx: Arc<ClientContext>,
-    key: PeerKey,
+    key: NodeId,
 }
 
 impl Life {
     /// The session with `key` began.
-    pub fn begin(ctx: Arc<ClientContext>, key: PeerKey) -> Self {
-        ctx.peers.touch(|t| t.session_opened(key.0, key.1));
+    pub fn begin(ctx: Arc<ClientContext>, key: NodeId) -> Self {
+        ctx.peers.touch(|t| t.session_opened(key.peer, key.instance));
         Life { ctx, key }
     }
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
-        let events = self.ctx.peers.touch(|t| t.session_closed(self.key.0, self.key.1, Instant::now()));
+        let events = self.ctx.peers.touch(|t| t.session_closed(self.key.peer, self.key.instance, Instant::now()));
         if !events.is_empty() {
             self.ctx.peers.wake();
         }

@@ -15,12 +15,12 @@ use crate::client::peer_pool::PeerPool;
 use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
 use crate::content::Pattern;
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{
     CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, PATTERNS_AT_ONCE, RESOLVE_MAX, RETRY_MIN,
 };
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
-use crate::swarm::{PeerKey, PeerRecord};
+use crate::swarm::PeerRecord;
 
 /// A peer that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub fn list(
     let begin = Instant::now();
     survey(ctx, pool, crew, lister(patterns, wait), |tally, news| {
         if let Some((record, listed)) = news {
-            findings.add((record.peer, record.instance), listed.shared, listed.files);
+            findings.add(NodeId::new(record.peer, record.instance), listed.shared, listed.files);
         }
         tally.listing_end(begin, wait)
     })?
@@ -159,7 +159,7 @@ pub(crate) fn survey<T: Send + 'static>(
 ) -> Result<Tally, FetchError> {
     let mut tally = Tally::default();
     // How often each peer was tried, and when it may be tried again.
-    let mut contacted: HashMap<PeerKey, (u32, Option<Instant>)> = HashMap::new();
+    let mut contacted: HashMap<NodeId, (u32, Option<Instant>)> = HashMap::new();
     let (tell, answers) = unbounded();
     let mut known_changes = None;
     loop {
@@ -192,7 +192,7 @@ pub(crate) fn survey<T: Send + 'static>(
                 Err(AskError::Untrusted) => {}
                 Err(e) => {
                     debug!("no answer peer={} error={e}", record.peer);
-                    let entry = contacted.entry((record.peer, record.instance)).or_default();
+                    let entry = contacted.entry(NodeId::new(record.peer, record.instance)).or_default();
                     let wait = if let AskError::Busy(wait) = e { wait } else { RETRY_MIN * (1 << entry.0.min(5)) };
                     entry.1 = Some(now + wait);
                 }
@@ -201,7 +201,7 @@ pub(crate) fn survey<T: Send + 'static>(
         if known_changes != Some(changes) || contacted.values().any(|c| c.1.is_some_and(|at| at <= now)) {
             known_changes = Some(changes);
             for record in ctx.peers.read(|t| t.peers()) {
-                let entry = contacted.entry((record.peer, record.instance)).or_default();
+                let entry = contacted.entry(NodeId::new(record.peer, record.instance)).or_default();
                 if entry.0 > 0 && entry.1.is_none_or(|at| at > now) {
                     continue;
                 }

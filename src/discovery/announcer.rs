@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::content::Catalogue;
-use crate::identity::{Keypair, PeerId};
+use crate::identity::{Keypair, NodeId};
 use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS, WAIT_MAX};
 use crate::net::Waker;
 use crate::proto::{Announce, Flags, SignedAnnounce};
@@ -50,8 +50,8 @@ impl Announcer {
     }
 
     /// This node: its key and instance.
-    pub(super) fn own(&self) -> (PeerId, u64) {
-        (self.keypair.peer_id(), self.instance)
+    pub(super) fn own(&self) -> NodeId {
+        NodeId::new(self.keypair.peer_id(), self.instance)
     }
 
     /// The network that it belongs to.

@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom;
 
 use crate::discovery::exchange::contact;
 use crate::discovery::{Shared, StaticPeer};
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{
     ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST,
     EXCHANGE_FROM_NODES, STATIC_PEERS_MAX,
@@ -52,7 +52,7 @@ struct Job {
     named: Option<usize>,
     addrs: Vec<SocketAddr>,
     /// The peer (key and instance) that should answer, if one is known.
-    expect: Option<(PeerId, u64)>,
+    expect: Option<NodeId>,
 }
 
 enum Report {
@@ -187,7 +187,8 @@ impl Contacts {
         }
         let peers = self.shared.table.read(|t| t.peers());
         for peer in peers.sample(&mut rand::rng(), count) {
-            let job = Job { named: None, addrs: peer.addrs.clone(), expect: Some((peer.peer, peer.instance)) };
+            let job =
+                Job { named: None, addrs: peer.addrs.clone(), expect: Some(NodeId::new(peer.peer, peer.instance)) };
             if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
                 return;
             }
@@ -203,11 +204,11 @@ fn work(shared: &Shared, tls: &Tls, queue: &Receiver<Job>, report: &Sender<Repor
         }
         let mut result = Err("no address".to_string());
         for addr in job.addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
-            result = contact(shared, tls, addr, job.expect.map(|(peer, _)| peer)).map_err(|e| e.to_string());
+            result = contact(shared, tls, addr, job.expect.map(|NodeId { peer, .. }| peer)).map_err(|e| e.to_string());
             if result.is_ok() || shared.shutdown.has_begun() {
                 break;
             }
-            if let Some((peer, instance)) = job.expect {
+            if let Some(NodeId { peer, instance }) = job.expect {
                 shared.table.touch(|t| t.failed(peer, instance, addr, Instant::now()));
             }
         }

@@ -1,5 +1,6 @@
 //! One contact with a peer: who are you, and whom do you know.
 
+use crate::identity::NodeId;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -52,7 +53,7 @@ pub(super) fn contact(
         return Err(ContactError::Untrusted(peer));
     }
     let mut frames = Vec::new();
-    let (_, instance) = shared.announcer.own();
+    let NodeId { instance, .. } = shared.announcer.own();
     let hello = Hello {
         version: WIRE_VERSION,
         network: shared.announcer.network().into(),
@@ -67,8 +68,8 @@ pub(super) fn contact(
 
     let (header, _) = answer(&mut session, shared, 0, deadline)?;
     let welcome: Welcome = decode_header(&header, "Hello")?;
-    if (peer, welcome.instance) != shared.announcer.own() {
-        match shared.intake.welcome(&welcome.announce, (peer, welcome.instance), addr, Instant::now()) {
+    if NodeId::new(peer, welcome.instance) != shared.announcer.own() {
+        match shared.intake.welcome(&welcome.announce, NodeId::new(peer, welcome.instance), addr, Instant::now()) {
             // A session brings what multicast has brought already, maybe in another order.
             Ok(()) | Err(Dropped::Replayed) => {}
             Err(reason) => return Err(reason.into()),

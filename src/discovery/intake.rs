@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use crate::discovery::announcer::{Announcer, unix_ms};
 use crate::discovery::sources::Sources;
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_LEN_MAX, PEERS_PER_ANSWER_MAX};
 use crate::net::Datagram;
 use crate::proto::{Announce, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Watched};
-use crate::swarm::{Dropped, Event, Heard, PeerKey, PeerTable, Via, crosses, open_announce, parse_announce};
+use crate::swarm::{Dropped, Event, Heard, PeerTable, Via, crosses, open_announce, parse_announce};
 
 /// Takes announces in, whichever way they came.
 pub(super) struct Intake {
@@ -42,7 +42,7 @@ impl Intake {
     pub(super) fn datagram(&self, bytes: &[u8], datagram: &Datagram, now: Instant) -> Result<Announce, Dropped> {
         debug_assert!(bytes.len() <= ANNOUNCE_LEN_MAX + 1);
         let (signed, announce) = parse_announce(bytes, self.announcer.network())?;
-        if (announce.peer, announce.instance) == self.announcer.own() {
+        if NodeId::new(announce.peer, announce.instance) == self.announcer.own() {
             return Err(Dropped::Own);
         }
         if !self.sources.lock().unwrap_or_else(PoisonError::into_inner).allows(datagram.from.ip(), now) {
@@ -54,7 +54,7 @@ impl Intake {
         if !self.table.read(|t| t.screen(&signed, &announce))? {
             signed.verify()?;
         }
-        if announce.peer == self.announcer.own().0 && !datagram.local && !datagram.from.ip().is_loopback() {
+        if announce.peer == self.announcer.own().peer && !datagram.local && !datagram.from.ip().is_loopback() {
             self.warn_own_twin(datagram.from);
         }
         let mut addr = datagram.from;
@@ -64,27 +64,21 @@ impl Intake {
     }
 
     /// Takes in what `peer` at `addr` said of itself in a session that this node opened; TLS proved the key.
-    pub(super) fn welcome(
-        &self,
-        bytes: &[u8],
-        peer: (PeerId, u64),
-        addr: SocketAddr,
-        now: Instant,
-    ) -> Result<(), Dropped> {
+    pub(super) fn welcome(&self, bytes: &[u8], peer: NodeId, addr: SocketAddr, now: Instant) -> Result<(), Dropped> {
         let (signed, announce) = open_announce(bytes, self.announcer.network(), peer)?;
         self.upsert(&signed, &announce, addr, Via::Session, now)
     }
 
     /// Takes in what the peer at `teller` said of others. Each word is checked by its own signature; returns whom it was
     /// good for.
-    pub(super) fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> Vec<PeerKey> {
+    pub(super) fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> Vec<NodeId> {
         let hints = hints.iter().take(PEERS_PER_ANSWER_MAX);
         // Without an address that can be used a hint makes nobody known.
         let good = hints.filter_map(|hint| self.hint(hint, teller, now).ok());
         good.filter(|node| self.table.read(|t| t.knows(*node))).collect()
     }
 
-    fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<PeerKey, Dropped> {
+    fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<NodeId, Dropped> {
         let (signed, announce) = parse_announce(&hint.announce, self.announcer.network())?;
         if !self.trust.allows(&announce.peer) {
             return Err(Dropped::Untrusted);
@@ -100,7 +94,7 @@ impl Intake {
         for addr in addrs.take(ADDRS_PER_PEER_MAX) {
             self.upsert(&signed, &announce, *addr, Via::Hint, now)?;
         }
-        Ok((announce.peer, announce.instance))
+        Ok(NodeId::new(announce.peer, announce.instance))
     }
 
     /// What must be done about once a second: ends peers that fell silent or are no longer trusted.
@@ -154,7 +148,7 @@ impl Intake {
 
     fn warn_own_twin(&self, from: SocketAddr) {
         if !self.own_twin_told.swap(true, Ordering::Relaxed) {
-            let peer = self.announcer.own().0;
+            let peer = self.announcer.own().peer;
             log::warn!("this node's key is in use on another host, too; make one key a host peer={peer} addr={from}");
         }
     }

@@ -1,5 +1,6 @@
 //! The thread that owns the beacon: hears, answers, announces, and says goodbye.
 
+use crate::identity::NodeId;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ impl Listener {
         let unicast = announce.flags.contains(Flags::UNICAST);
         let (nodes, shared) = (self.nodes(), &self.shared);
         let offering = || (shared.announcer.revision() > 0).then(|| shared.table.read(PeerTable::offering) + 1);
-        if self.pace.asked((announce.peer, announce.instance), announce.seq, unicast, nodes, offering, now) {
+        if self.pace.asked(NodeId::new(announce.peer, announce.instance), announce.seq, unicast, nodes, offering, now) {
             let answer = self.shared.announcer.current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }
@@ -105,7 +106,7 @@ impl Listener {
         let Ok((_, announce)) = parse_announce(bytes, self.shared.announcer.network()) else { return };
         if announce.flags.contains(Flags::QUERY) && self.shared.announcer.port() != 0 {
             let nodes = self.nodes();
-            self.pace.asked((announce.peer, announce.instance), announce.seq, false, nodes, || None, now);
+            self.pace.asked(NodeId::new(announce.peer, announce.instance), announce.seq, false, nodes, || None, now);
         }
     }
 

@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::content::Catalogue;
-use crate::identity::Keypair;
+use crate::identity::{Keypair, NodeId};
 use crate::net::{Beacon, Link, Tls};
 use crate::proto::{PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
-use crate::swarm::{PeerKey, PeerTable};
+use crate::swarm::PeerTable;
 
 pub use drops::Stats;
 pub use static_peer::{ParseStaticPeerError, StaticPeer};
@@ -132,7 +132,7 @@ impl Discovery {
 
     /// Takes in what the peer at `teller` said of others, each word checked by its own signature, and returns whom it was
     /// good for. Costs a check of a signature for each that is not known.
-    pub fn take_hints(&self, hints: &[PeerHint], teller: IpAddr) -> Vec<PeerKey> {
+    pub fn take_hints(&self, hints: &[PeerHint], teller: IpAddr) -> Vec<NodeId> {
         self.shared.intake.hints(hints, teller, Instant::now())
     }
 

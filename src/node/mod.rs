@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod fetch;
 
+use crate::identity::NodeId;
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -136,7 +137,7 @@ impl Node {
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
         let catalogue = Arc::new(Latest::new(Catalogue::default()));
-        let peers = Arc::new(Watched::new(PeerTable::new((id, instance))));
+        let peers = Arc::new(Watched::new(PeerTable::new(NodeId::new(id, instance))));
         // Who waits for peers looks at the signal only when woken.
         shutdown.on_begin({
             let peers = peers.clone();

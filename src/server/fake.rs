@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, Digest, Entry, FileId, Geometry, RelPath, Root, Stamp, merkle};
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::proto::{Delta, Hello, PeerHint};
 use crate::server::content::{Absent, ChunkBody, Content, Held};
 use crate::server::roster::Roster;
@@ -128,25 +128,25 @@ impl ChunkBody for Slice {
 /// Knows nobody and notes who came.
 #[derive(Default)]
 pub(crate) struct Guests {
-    pub(crate) present: Mutex<Vec<(PeerId, u64)>>,
+    pub(crate) present: Mutex<Vec<NodeId>>,
 }
 
 impl Roster for Guests {
     fn admit(&self, peer: PeerId, hello: &Hello, _: SocketAddr) -> bool {
-        self.present.lock().unwrap().push((peer, hello.instance));
+        self.present.lock().unwrap().push(NodeId::new(peer, hello.instance));
         true
     }
 
-    fn leave(&self, peer: (PeerId, u64)) {
+    fn leave(&self, peer: NodeId) {
         let mut present = self.present.lock().unwrap();
         let at = present.iter().position(|p| *p == peer).unwrap();
         present.swap_remove(at);
     }
 
-    fn hints(&self, _: (PeerId, u64), _: SocketAddr, among: Option<&[(PeerId, u64)]>) -> Vec<PeerHint> {
+    fn hints(&self, _: NodeId, _: SocketAddr, among: Option<&[NodeId]>) -> Vec<PeerHint> {
         let all = self.present.lock().unwrap();
         let some = all.iter().filter(|p| among.is_none_or(|a| a.contains(p)));
-        some.map(|p| PeerHint { announce: p.0.0.to_vec(), addrs: vec![] }).collect()
+        some.map(|p| PeerHint { announce: p.peer.0.to_vec(), addrs: vec![] }).collect()
     }
 }
 

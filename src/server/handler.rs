@@ -1,5 +1,6 @@
 //! A request becomes an answer. No sockets and no TLS here.
 
+use crate::identity::NodeId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,7 +158,7 @@ impl Handler {
             Request::Peers(file) => {
                 let some = |file| locked(&self.fetchers).some_of(&file, FETCHERS_TOLD_MAX, rand::random());
                 let among = file.map(some);
-                let hints = self.roster.hints((asker.peer, asker.instance), asker.addr, among.as_deref());
+                let hints = self.roster.hints(NodeId::new(asker.peer, asker.instance), asker.addr, among.as_deref());
                 small(Kind::Peers, &(), &encode_body(&hints), out)
             }
         })
@@ -307,7 +308,7 @@ impl Handler {
                 asker.served(chunk);
                 // Nobody needs to find others for what one answer brings.
                 if Geometry::new(chunk.file.len).needs_layer() {
-                    locked(&self.fetchers).note(&chunk.file, (asker.peer, asker.instance));
+                    locked(&self.fetchers).note(&chunk.file, NodeId::new(asker.peer, asker.instance));
                 }
                 let news =
                     (since.revision > 0).then(|| self.content.news(&since.file, since.revision, NEWS_MAX)).flatten();

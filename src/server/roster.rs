@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::PEERS_PER_ANSWER_MAX;
 use crate::proto::{Hello, PeerHint};
 use crate::runtime::{Events, Watched};
@@ -18,10 +18,10 @@ pub(crate) trait Roster: Send + Sync {
     fn admit(&self, peer: PeerId, hello: &Hello, from: SocketAddr) -> bool;
 
     /// A session of a peer (key and instance) for which `admit` was true is over.
-    fn leave(&self, peer: (PeerId, u64));
+    fn leave(&self, peer: NodeId);
 
     /// Whom to tell `asker` (key and instance) at `to` of; only those `among`, if given.
-    fn hints(&self, asker: (PeerId, u64), to: SocketAddr, among: Option<&[(PeerId, u64)]>) -> Vec<PeerHint>;
+    fn hints(&self, asker: NodeId, to: SocketAddr, among: Option<&[NodeId]>) -> Vec<PeerHint>;
 }
 
 /// The node's table of peers.
@@ -37,7 +37,7 @@ impl Roster for Table {
             return false;
         }
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let (node, now) = ((peer, hello.instance), Instant::now());
+        let (node, now) = (NodeId::new(peer, hello.instance), Instant::now());
         // The signature is checked in there, at about 50 us; sessions come far less often than datagrams.
         let heard = self.peers.touch(|table| {
             let heard = table.admit(&hello.announce, &self.network, node, from, Via::Hello, unix_ms, now)?;
@@ -59,7 +59,7 @@ impl Roster for Table {
         }
     }
 
-    fn leave(&self, (peer, instance): (PeerId, u64)) {
+    fn leave(&self, NodeId { peer, instance }: NodeId) {
         let events = self.peers.touch(|table| table.session_closed(peer, instance, Instant::now()));
         if !events.is_empty() {
             self.peers.wake();
@@ -67,25 +67,27 @@ impl Roster for Table {
         }
     }
 
-    fn hints(&self, asker: (PeerId, u64), to: SocketAddr, among: Option<&[(PeerId, u64)]>) -> Vec<PeerHint> {
+    fn hints(&self, asker: NodeId, to: SocketAddr, among: Option<&[NodeId]>) -> Vec<PeerHint> {
         let Some(some) = among else {
             return self.peers.touch(|table| table.hints(to.ip(), PEERS_PER_ANSWER_MAX));
         };
         let others = some.iter().filter(|node| **node != asker).take(PEERS_PER_ANSWER_MAX);
-        self.peers.read(|table| others.filter_map(|(p, i)| table.hint(*p, *i, to.ip())).collect())
+        self.peers.read(|table| others.filter_map(|n| table.hint(n.peer, n.instance, to.ip())).collect())
     }
 }
 
 /// Keeps a peer known while it has a session.
 pub(crate) struct Presence {
     roster: Arc<dyn Roster>,
-    peer: (PeerId, u64),
+    peer: NodeId,
 }
 
 impl Presence {
     /// Takes in `hello`; `None` if it brings nobody to be known.
     pub(crate) fn admit(roster: &Arc<dyn Roster>, peer: PeerId, hello: &Hello, from: SocketAddr) -> Option<Self> {
-        roster.admit(peer, hello, from).then(|| Presence { roster: roster.clone(), peer: (peer, hello.instance) })
+        roster
+            .admit(peer, hello, from)
+            .then(|| Presence { roster: roster.clone(), peer: NodeId::new(peer, hello.instance) })
     }
 }
 

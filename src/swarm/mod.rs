@@ -1,35 +1,16 @@
-//! What to ask next, and of whom. Pure: time is an argument; tier 3.
+//! Decisions about peers and chunks: which nodes are there, what to ask of which peer, which peer to serve.
+//!
+//! Pure: time is an argument; tier 3. [`membership`] knows the nodes, [`download`] decides what is asked of them, and
+//! [`upload`] decides what they are given.
 
-mod addresses;
-mod admit;
-mod arrivals;
-mod demand;
-mod departed;
 mod event;
-mod fair_queue;
-mod growth;
-mod mesh;
-mod pace;
-mod peer_table;
-mod picker;
-mod reputation;
-mod schedule;
-mod uploads;
+mod random;
 
-pub use addresses::crosses;
-pub use admit::{Dropped, open_announce, parse_announce};
-pub use arrivals::Arrivals;
-pub use demand::{Fetchers, Sent};
+pub mod download;
+pub mod membership;
+pub mod upload;
+
+pub use download::*;
 pub use event::Event;
-pub use fair_queue::{FairQueue, Place};
-pub use growth::{Advice, Growth};
-pub use mesh::{Dial, Ending, Mesh};
-pub use pace::{Outgoing, Pace, Way};
-pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
-pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
-pub use reputation::{Meter, Reputation, Window};
-pub use schedule::{Chunks, FileNo, Held, Schedule, Work};
-pub use uploads::{Upload, Uploads};
-
-/// A node: one key may have several at once.
-pub type PeerKey = (crate::identity::PeerId, u64);
+pub use membership::*;
+pub use upload::*;

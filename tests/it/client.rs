@@ -3,6 +3,7 @@
 mod fake;
 mod real;
 
+use gpb::internals::identity::NodeId;
 use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ impl Client {
                     Vec::new()
                 }
             }),
-            peers: Arc::new(Watched::new(PeerTable::new((keypair.peer_id(), 7)))),
+            peers: Arc::new(Watched::new(PeerTable::new(NodeId::new(keypair.peer_id(), 7)))),
             shelf: Some(Arc::new(Shelf::new())),
             throttle: Arc::new(Throttle::new(limit)),
             events,

@@ -1,6 +1,7 @@
 //! Peers find each other: over an in-memory LAN with hostile neighbours, over real multicast on loopback, and by
 //! contact only.
 
+use gpb::internals::identity::NodeId;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -66,7 +67,7 @@ impl Plan {
         let (id, instance) = (self.keypair.peer_id(), rand::random());
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
-        let table = Arc::new(Watched::new(PeerTable::new((id, instance))));
+        let table = Arc::new(Watched::new(PeerTable::new(NodeId::new(id, instance))));
         let catalogue = Arc::new(Latest::new(Catalogue::new(1, vec![])));
         let tls = Tls::new(&self.keypair).unwrap();
         let trust = Arc::new(self.trust);

@@ -1,5 +1,6 @@
 //! A server over real files, asked through the public session type.
 
+use gpb::internals::identity::NodeId;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -61,7 +62,7 @@ impl Rig {
             reader: Some(Arc::new(Reader::open(dir.path()).unwrap())),
             index: Some(Arc::new(index)),
             shelf: Arc::new(Shelf::new()),
-            peers: Arc::new(Watched::new(PeerTable::new((keypair.peer_id(), 1)))),
+            peers: Arc::new(Watched::new(PeerTable::new(NodeId::new(keypair.peer_id(), 1)))),
             announce: Arc::new(Vec::new),
             report: Arc::new(move |entry: &Entry| report.lock().unwrap().push(entry.path.clone())),
             upload: Arc::new(Throttle::new(None)),

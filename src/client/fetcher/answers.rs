@@ -1,5 +1,6 @@
 //! What a connection does with the answers: here a chunk is verified and written.
 
+use crate::identity::NodeId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -313,7 +314,7 @@ impl Fetcher<'_> {
         let told = &hints[..hints.len().min(FETCHERS_TOLD_MAX)];
         let mut named = (self.shared.ctx.introduce)(told, self.session.addr.ip());
         let liars = self.shared.liars();
-        named.retain(|(peer, _)| !liars.contains(peer));
+        named.retain(|NodeId { peer, .. }| !liars.contains(peer));
         debug!("named peer={} id={} others={}", self.session.peer, self.shared.files[file as usize].id, named.len());
         let mut state = self.shared.state();
         for key in named {

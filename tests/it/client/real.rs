@@ -1,5 +1,6 @@
 //! The client against the real server of this crate.
 
+use gpb::internals::identity::NodeId;
 use std::fs;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -47,7 +48,7 @@ impl Real {
             reader: Some(Arc::new(Reader::open(&shared).unwrap())),
             index: Some(Arc::new(index)),
             shelf: Arc::new(Shelf::new()),
-            peers: Arc::new(Watched::new(PeerTable::new((keypair.peer_id(), 1)))),
+            peers: Arc::new(Watched::new(PeerTable::new(NodeId::new(keypair.peer_id(), 1)))),
             announce: Arc::new(Vec::new),
             report: Arc::new(|_| ()),
             upload: Arc::new(Throttle::new(None)),

@@ -1,5 +1,6 @@
 //! Who comes, who goes, and what the group says by multicast.
 
+use gpb::internals::identity::NodeId;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -235,7 +236,7 @@ impl World {
 }
 
 fn announce_of(peer: u32, seq: u64, ttl_s: u16, flags: Flags) -> Announce {
-    let (key, instance) = key_of(peer);
+    let NodeId { peer: key, instance } = key_of(peer);
     Announce {
         version: Announce::VERSION,
         network: NETWORK.into(),

@@ -5,8 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use gpb::internals::content::{Digest, FileId, Geometry, Root};
-use gpb::internals::identity::PeerId;
-use gpb::internals::swarm::PeerKey;
+use gpb::internals::identity::{NodeId, PeerId};
 
 use super::group::Group;
 use super::peer::{Conn, Fault, Peer, State};
@@ -185,16 +184,16 @@ impl World {
 }
 
 /// The key and instance of a host.
-pub(super) fn key_of(no: u32) -> PeerKey {
+pub(super) fn key_of(no: u32) -> NodeId {
     let mut key = [0; 32];
     key[..4].copy_from_slice(&no.to_le_bytes());
     // A key looks random, and so does an instance.
     key[4..8].copy_from_slice(&no.wrapping_mul(0x9e37_79b9).to_le_bytes());
-    (PeerId(key), u64::from(no).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    NodeId::new(PeerId(key), u64::from(no).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// The host whose key that is.
-pub(super) fn host_of((PeerId(key), _): PeerKey) -> u32 {
+pub(super) fn host_of(NodeId { peer: PeerId(key), .. }: NodeId) -> u32 {
     let [a, b, c, d, ..] = key;
     u32::from_le_bytes([a, b, c, d])
 }

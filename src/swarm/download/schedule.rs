@@ -3,6 +3,7 @@
 //! `F` is whatever goes with an open file (tests use nothing). Files of several chunks each have a picker; the
 //! one-chunk files are together the "chunks" of one further picker.
 
+use crate::identity::NodeId;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use crate::limits::{
     ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, LIST_BUSY_MAX, LOCATE_FILES_MAX,
     LOCATE_POLL_MAX, LOCATE_POLL_MIN, PEERS_POLL_SOON_MAX,
 };
-use crate::swarm::picker::numbers::NumberMap;
-use crate::swarm::{ChunkPicker, ChunkState, PeerHandle, PeerKey};
+use crate::swarm::download::picker::numbers::NumberMap;
+use crate::swarm::{ChunkPicker, ChunkState, PeerHandle};
 
 mod work;
 
@@ -24,7 +25,7 @@ pub type FileNo = u32;
 /// The state of a download.
 pub struct Schedule<F> {
     files: Vec<File<F>>,
-    by_key: HashMap<PeerKey, PeerHandle>,
+    by_key: HashMap<NodeId, PeerHandle>,
     /// Unfinished files that each peer holds something of.
     useful: Vec<u32>,
     /// Peers that come to hold more without a word.
@@ -158,7 +159,7 @@ impl<F: Clone> Schedule<F> {
     }
 
     /// The number of a peer; `None` when there are too many.
-    pub fn peer(&mut self, key: PeerKey) -> Option<PeerHandle> {
+    pub fn peer(&mut self, key: NodeId) -> Option<PeerHandle> {
         if let Some(&handle) = self.by_key.get(&key) {
             return Some(handle);
         }

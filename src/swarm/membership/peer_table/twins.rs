@@ -1,27 +1,29 @@
 //! One key on two hosts: a copied key file, by mistake or by theft.
 
+use crate::identity::NodeId;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Key, PeerTable};
+use super::PeerTable;
 use crate::limits::PEERS_MAX;
 
 impl PeerTable {
     /// Another host that uses the key of `key`. A node has one source address an interface and family, so each
     /// instance must have been heard twice, when all its interfaces are known, before two can be told apart.
-    pub(super) fn find_twins(&mut self, key: Key) -> Option<(SocketAddr, SocketAddr)> {
-        if self.twins_told.contains(&key.0) || self.twins_told.len() >= PEERS_MAX {
+    pub(super) fn find_twins(&mut self, key: NodeId) -> Option<(SocketAddr, SocketAddr)> {
+        if self.twins_told.contains(&key.peer) || self.twins_told.len() >= PEERS_MAX {
             return None;
         }
         let entry = self.entries.get(&key).filter(|e| e.first_hand >= 2)?;
-        let twins = self.instances(key.0).filter(|(k, e)| **k != key && e.first_hand >= 2).find_map(|(_, other)| {
-            let same = |a: SocketAddr| other.addrs.hosts().any(|b| a.ip() == b.ip());
-            if entry.addrs.hosts().any(same) {
-                return None;
-            }
-            let pairs = entry.addrs.hosts().flat_map(|a| other.addrs.hosts().map(move |b| (a, b)));
-            pairs.into_iter().find(|(a, b)| comparable(a.ip(), b.ip()))
-        })?;
-        self.twins_told.insert(key.0);
+        let twins =
+            self.instances(key.peer).filter(|(k, e)| **k != key && e.first_hand >= 2).find_map(|(_, other)| {
+                let same = |a: SocketAddr| other.addrs.hosts().any(|b| a.ip() == b.ip());
+                if entry.addrs.hosts().any(same) {
+                    return None;
+                }
+                let pairs = entry.addrs.hosts().flat_map(|a| other.addrs.hosts().map(move |b| (a, b)));
+                pairs.into_iter().find(|(a, b)| comparable(a.ip(), b.ip()))
+            })?;
+        self.twins_told.insert(key.peer);
         Some(twins)
     }
 }

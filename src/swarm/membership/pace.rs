@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::identity::PeerId;
+use crate::identity::NodeId;
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANSWERERS, ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANNOUNCES_PER_S, GROUP_ANSWER_MIN,
     GROUP_ANSWERS_PER_S, GROUP_PACKETS_PER_S, REVISION_ANNOUNCE_MIN, TTL_INTERVALS, TTL_MAX, UNICAST_ANSWER_MIN,
@@ -45,7 +45,7 @@ pub struct Pace {
     heard_group: Option<Instant>,
     busy: Busy,
     /// Who asked lately.
-    askers: BTreeMap<(PeerId, u64), Asker>,
+    askers: BTreeMap<NodeId, Asker>,
     /// When it last asked as at start because a network came up, and when it is to do so again.
     restarted: Option<Instant>,
     restart: Option<Instant>,
@@ -199,7 +199,7 @@ impl Pace {
     /// answer.
     pub fn asked(
         &mut self,
-        asker: (PeerId, u64),
+        asker: NodeId,
         seq: u64,
         unicast: bool,
         nodes: usize,
@@ -275,7 +275,7 @@ impl Pace {
     }
 
     /// Whether that question was not heard before; too many askers at once are not heard.
-    fn is_new(&mut self, asker: (PeerId, u64), seq: u64, now: Instant) -> bool {
+    fn is_new(&mut self, asker: NodeId, seq: u64, now: Instant) -> bool {
         if let Some(known) = self.askers.get_mut(&asker) {
             let new = seq > known.seq;
             (known.seq, known.heard) = (seq.max(known.seq), now);
@@ -292,7 +292,7 @@ impl Pace {
         room
     }
 
-    fn may_answer(&mut self, asker: (PeerId, u64), now: Instant) -> bool {
+    fn may_answer(&mut self, asker: NodeId, now: Instant) -> bool {
         let Some(asker) = self.askers.get_mut(&asker) else { return false };
         let may = asker.answered.is_none_or(|at| now.saturating_duration_since(at) >= UNICAST_ANSWER_MIN);
         if may {
@@ -347,12 +347,13 @@ mod tests {
     use std::collections::{BinaryHeap, VecDeque};
 
     use super::*;
+    use crate::identity::PeerId;
 
     const S: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
-    fn node(n: u16) -> (PeerId, u64) {
-        (PeerId([1; 32]), n.into())
+    fn node(n: u16) -> NodeId {
+        NodeId::new(PeerId([1; 32]), n.into())
     }
 
     /// What one undisturbed node sends until `end`, with the times in ms.

@@ -10,13 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{CLOCK_SKEW_LOGGED, CLOCK_SKEW_MAX, ECHO_WITHIN, PEERS_MAX, REFUSALS_MAX, TTL_MAX, TTL_MIN};
 use crate::proto::{Announce, Flags, PeerHint, SignedAnnounce};
 use crate::swarm::Event;
-use crate::swarm::addresses::{Addresses, Standing, canonical, is_usable};
-use crate::swarm::admit::{Dropped, open_announce};
-use crate::swarm::departed::Departed;
+use crate::swarm::membership::addresses::{Addresses, Standing, canonical, is_usable};
+use crate::swarm::membership::admit::{Dropped, open_announce};
+use crate::swarm::membership::departed::Departed;
 
 mod room;
 mod twins;
@@ -28,10 +28,10 @@ mod twins;
 /// out the others.
 #[derive(Debug)]
 pub struct PeerTable {
-    own: Key,
-    entries: BTreeMap<Key, Entry>,
+    own: NodeId,
+    entries: BTreeMap<NodeId, Entry>,
     /// Every entry once, by when it expires.
-    deadlines: BTreeSet<(Instant, Key)>,
+    deadlines: BTreeSet<(Instant, NodeId)>,
     /// Entries that `peers` returns.
     serving: usize,
     departed: Departed,
@@ -42,7 +42,7 @@ pub struct PeerTable {
     skew_told: BTreeSet<PeerId>,
     twins_told: BTreeSet<PeerId>,
     /// Where the last `hints` ended.
-    cursor: Key,
+    cursor: NodeId,
     /// How many entries first came from each source.
     origins: BTreeMap<IpAddr, usize>,
     /// Until when no room is sought in a full table for a source that has so many entries or more.
@@ -93,8 +93,6 @@ pub struct Heard {
     pub twins: Option<(SocketAddr, SocketAddr)>,
 }
 
-type Key = (PeerId, u64);
-
 #[derive(Debug)]
 struct Entry {
     seq: u64,
@@ -120,7 +118,7 @@ struct Entry {
 
 impl PeerTable {
     /// An empty table of a node that is `own` (key, instance).
-    pub fn new(own: (PeerId, u64)) -> Self {
+    pub fn new(own: NodeId) -> Self {
         PeerTable {
             own,
             entries: BTreeMap::new(),
@@ -143,7 +141,7 @@ impl PeerTable {
     /// # Errors
     /// [`Dropped::Own`] and [`Dropped::Replayed`].
     pub fn screen(&self, signed: &SignedAnnounce, announce: &Announce) -> Result<bool, Dropped> {
-        let key = (announce.peer, announce.instance);
+        let key = NodeId::new(announce.peer, announce.instance);
         if key == self.own {
             return Err(Dropped::Own);
         }
@@ -170,7 +168,7 @@ impl PeerTable {
         unix_ms: u64,
         now: Instant,
     ) -> Result<Heard, Dropped> {
-        let key = (announce.peer, announce.instance);
+        let key = NodeId::new(announce.peer, announce.instance);
         if key == self.own {
             return Err(Dropped::Own);
         }
@@ -228,7 +226,7 @@ impl PeerTable {
         &mut self,
         bytes: &[u8],
         network: &str,
-        peer: (PeerId, u64),
+        peer: NodeId,
         mut addr: SocketAddr,
         via: Via,
         unix_ms: u64,
@@ -262,7 +260,7 @@ impl PeerTable {
     /// TLS proved `peer` (instance) at `addr`: it is alive, and this address is best. Another instance of that key
     /// is not there any more.
     pub fn proved(&mut self, peer: PeerId, instance: u64, addr: SocketAddr, now: Instant) -> Vec<Event> {
-        let (key, addr, mut heard) = ((peer, instance), canonical(addr), Heard::default());
+        let (key, addr, mut heard) = (NodeId::new(peer, instance), canonical(addr), Heard::default());
         self.refusals.remove(&peer);
         if let Some(entry) = self.entries.get_mut(&key) {
             if entry.port != 0 {
@@ -277,7 +275,7 @@ impl PeerTable {
 
     /// `addr` of `peer` could not be reached or is someone else: other addresses come first now.
     pub fn failed(&mut self, peer: PeerId, instance: u64, addr: SocketAddr, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(&(peer, instance)) {
+        if let Some(entry) = self.entries.get_mut(&NodeId::new(peer, instance)) {
             entry.addrs.failed(canonical(addr), now);
         }
     }
@@ -285,14 +283,14 @@ impl PeerTable {
     /// A session with `peer` (instance) began; while there is one, the peer neither expires nor leaves. Call
     /// [`session_closed`](Self::session_closed) once for each.
     pub fn session_opened(&mut self, peer: PeerId, instance: u64) {
-        if let Some(entry) = self.entries.get_mut(&(peer, instance)) {
+        if let Some(entry) = self.entries.get_mut(&NodeId::new(peer, instance)) {
             entry.sessions = entry.sessions.saturating_add(1);
         }
     }
 
     /// A session with `peer` (instance) ended. It was alive until now.
     pub fn session_closed(&mut self, peer: PeerId, instance: u64, now: Instant) -> Vec<Event> {
-        let (key, mut heard) = ((peer, instance), Heard::default());
+        let (key, mut heard) = (NodeId::new(peer, instance), Heard::default());
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.sessions = entry.sessions.saturating_sub(1);
             let (ended, deadline) = (entry.leaving && entry.sessions == 0, now + entry.ttl);
@@ -303,7 +301,7 @@ impl PeerTable {
 
     /// Forgets every peer whose key is not `allowed` any more.
     pub fn retain(&mut self, allowed: impl Fn(&PeerId) -> bool) -> Vec<Event> {
-        let gone: Vec<Key> = self.entries.keys().filter(|(peer, _)| !allowed(peer)).copied().collect();
+        let gone: Vec<NodeId> = self.entries.keys().filter(|NodeId { peer, .. }| !allowed(peer)).copied().collect();
         let mut heard = Heard::default();
         for key in gone {
             self.remove(key, &mut heard);
@@ -320,7 +318,7 @@ impl PeerTable {
 
     /// One live peer that serves something.
     pub fn peer(&self, peer: PeerId, instance: u64) -> Option<PeerRecord> {
-        let key = (peer, instance);
+        let key = NodeId::new(peer, instance);
         self.entries.get(&key).filter(|e| e.is_serving()).map(|entry| record(&key, entry))
     }
 
@@ -347,7 +345,7 @@ impl PeerTable {
     /// What to tell a peer at `to` of one other, by the rules of [`hints`](Self::hints); `None` if there is nothing that
     /// may be told.
     pub fn hint(&self, peer: PeerId, instance: u64, to: IpAddr) -> Option<PeerHint> {
-        self.entries.get(&(peer, instance))?.hint(to.to_canonical())
+        self.entries.get(&NodeId::new(peer, instance))?.hint(to.to_canonical())
     }
 
     /// A peer at `addr` answered but refused this node's key (or was refused by it).
@@ -393,7 +391,7 @@ impl PeerTable {
     }
 
     /// Whether there is that node.
-    pub fn knows(&self, node: (PeerId, u64)) -> bool {
+    pub fn knows(&self, node: NodeId) -> bool {
         self.entries.contains_key(&node)
     }
 
@@ -405,7 +403,7 @@ impl PeerTable {
     #[allow(clippy::too_many_arguments)]
     fn insert(
         &mut self,
-        key: Key,
+        key: NodeId,
         signed: &SignedAnnounce,
         announce: &Announce,
         addr: SocketAddr,
@@ -439,7 +437,7 @@ impl PeerTable {
     #[allow(clippy::too_many_arguments)]
     fn refresh(
         &mut self,
-        key: Key,
+        key: NodeId,
         signed: &SignedAnnounce,
         announce: &Announce,
         addr: SocketAddr,
@@ -473,14 +471,14 @@ impl PeerTable {
         match (was_serving, serving) {
             (false, true) => {
                 self.serving += 1;
-                heard.events.push(Event::PeerJoined { peer: key.0, addr });
+                heard.events.push(Event::PeerJoined { peer: key.peer, addr });
             }
             (true, false) => {
                 self.serving -= 1;
-                heard.events.push(Event::PeerLeft { peer: key.0 });
+                heard.events.push(Event::PeerLeft { peer: key.peer });
             }
             (true, true) if revision_changed => {
-                heard.events.push(Event::PeerChanged { peer: key.0, revision: announce.revision });
+                heard.events.push(Event::PeerChanged { peer: key.peer, revision: announce.revision });
             }
             _ => {}
         }
@@ -489,20 +487,20 @@ impl PeerTable {
     }
 
     /// `key` said goodbye.
-    fn leave(&mut self, key: Key, heard: &mut Heard) {
+    fn leave(&mut self, key: NodeId, heard: &mut Heard) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if entry.sessions == 0 {
             return self.remove(key, heard);
         }
         if entry.is_serving() {
             self.serving -= 1;
-            heard.events.push(Event::PeerLeft { peer: key.0 });
+            heard.events.push(Event::PeerLeft { peer: key.peer });
             heard.news = true;
         }
         entry.leaving = true;
     }
 
-    fn remove(&mut self, key: Key, heard: &mut Heard) {
+    fn remove(&mut self, key: NodeId, heard: &mut Heard) {
         let Some(entry) = self.entries.remove(&key) else { return };
         self.deadlines.remove(&(entry.deadline, key));
         self.departed.insert(key, entry.seq);
@@ -514,14 +512,14 @@ impl PeerTable {
         }
         if entry.is_serving() {
             self.serving -= 1;
-            heard.events.push(Event::PeerLeft { peer: key.0 });
+            heard.events.push(Event::PeerLeft { peer: key.peer });
             heard.news = true;
         }
     }
 
     /// Takes `addr` from all other instances of the key: it has been proved to be `key`'s.
-    fn displace(&mut self, key: Key, addr: SocketAddr, heard: &mut Heard) {
-        let others: Vec<Key> = self.instances(key.0).map(|(k, _)| *k).filter(|k| *k != key).collect();
+    fn displace(&mut self, key: NodeId, addr: SocketAddr, heard: &mut Heard) {
+        let others: Vec<NodeId> = self.instances(key.peer).map(|(k, _)| *k).filter(|k| *k != key).collect();
         for other in others {
             let Some(entry) = self.entries.get_mut(&other).filter(|e| e.port != 0) else { continue };
             entry.addrs.remove(addr);
@@ -531,7 +529,7 @@ impl PeerTable {
         }
     }
 
-    fn set_deadline(&mut self, key: Key, deadline: Instant) {
+    fn set_deadline(&mut self, key: NodeId, deadline: Instant) {
         if let Some(entry) = self.entries.get_mut(&key) {
             self.deadlines.remove(&(entry.deadline, key));
             entry.deadline = deadline;
@@ -547,8 +545,8 @@ impl PeerTable {
         }
     }
 
-    fn instances(&self, peer: PeerId) -> impl Iterator<Item = (&Key, &Entry)> {
-        self.entries.range((peer, 0)..=(peer, u64::MAX))
+    fn instances(&self, peer: PeerId) -> impl Iterator<Item = (&NodeId, &Entry)> {
+        self.entries.range(NodeId::new(peer, 0)..=NodeId::new(peer, u64::MAX))
     }
 }
 
@@ -565,7 +563,7 @@ impl Entry {
     }
 }
 
-fn record(&(peer, instance): &Key, entry: &Entry) -> PeerRecord {
+fn record(&NodeId { peer, instance }: &NodeId, entry: &Entry) -> PeerRecord {
     PeerRecord {
         peer,
         instance,

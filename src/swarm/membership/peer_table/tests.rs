@@ -5,7 +5,7 @@ use crate::limits::{ADDRS_PER_PEER_MAX, INSTANCES_PER_KEY_MAX};
 const NOW_MS: u64 = 1_800_000_000_000;
 
 fn table() -> PeerTable {
-    PeerTable::new((PeerId([0xee; 32]), 1))
+    PeerTable::new(NodeId::new(PeerId([0xee; 32]), 1))
 }
 
 fn ip(n: u32) -> SocketAddr {
@@ -199,7 +199,7 @@ fn a_key_has_eight_instances_and_the_oldest_without_a_session_gives_way() {
     }
     lab.hear(&said(A, 60, NOW_MS), ip(60), Via::Datagram).unwrap();
     assert!(lab.table.peer(A, 60).is_some() && lab.table.peer(A, 0).is_some());
-    for n in lab.table.entries.keys().map(|k| k.1).collect::<Vec<_>>() {
+    for n in lab.table.entries.keys().map(|k| k.instance).collect::<Vec<_>>() {
         lab.table.session_opened(A, n);
     }
     assert_eq!(lab.hear(&said(A, 61, NOW_MS), ip(61), Via::Datagram), Err(Dropped::Crowded));

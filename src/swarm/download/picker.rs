@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::content::Bitfield;
 use crate::limits::{LATE_AT_ONCE, PROBES_MAX};
-use crate::swarm::picker::bits::Bits;
-use crate::swarm::picker::numbers::NumberMap;
+use crate::swarm::download::picker::bits::Bits;
+use crate::swarm::download::picker::numbers::NumberMap;
+use crate::swarm::random::next_random;
 
 mod bits;
 pub(super) mod numbers;
@@ -588,14 +589,6 @@ impl Excuse {
 
 fn latest(first: Asked, second: Option<Asked>) -> Instant {
     second.map_or(first.since, |s| s.since.max(first.since))
-}
-
-/// SplitMix64: ties only need to differ between peers, not to be unpredictable.
-pub(super) fn next_random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Nothing is asked of a second peer before twice this: delays below it are noise of a busy machine.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::content::{Digest, Root};
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{
     HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, LIST_BUSY_MAX, PEERS_POLL_MAX, PEERS_POLL_MIN,
     SMALL_FILES_LEN_MAX,
@@ -16,8 +16,8 @@ fn ids(lens: &[u64]) -> Vec<FileId> {
     (1..).zip(lens).map(|(i, &len)| FileId { root: Root(Digest([i; 32])), len }).collect()
 }
 
-fn key(n: u8) -> PeerKey {
-    (PeerId([n; 32]), n as u64)
+fn key(n: u8) -> NodeId {
+    NodeId::new(PeerId([n; 32]), n as u64)
 }
 
 /// A state whose files are all wanted and held whole by `peers` peers.

@@ -1,14 +1,15 @@
 //! Who gives way when a key has too many instances, or the table is full.
 
+use crate::identity::NodeId;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::{Heard, Key, PeerTable, Via};
+use super::{Heard, PeerTable, Via};
 use crate::limits::{INSTANCES_PER_KEY_MAX, PEERS_MAX, ROOM_AT_ONCE, ROOM_RETRY};
 use crate::proto::Announce;
-use crate::swarm::admit::Dropped;
+use crate::swarm::membership::admit::Dropped;
 
 impl PeerTable {
     /// Whether another instance of `key`'s peer must give way to the newcomer, and whether there is place for it.
@@ -59,8 +60,8 @@ impl PeerTable {
         if self.full_until.is_some_and(|(until, in_vain)| now < until && rank >= in_vain) {
             return Err(Dropped::Full);
         }
-        let mut crowds: HashMap<IpAddr, Vec<(Reverse<Instant>, Key)>> = HashMap::new();
-        let mut leave: Vec<(usize, Reverse<Instant>, Key)> = Vec::new();
+        let mut crowds: HashMap<IpAddr, Vec<(Reverse<Instant>, NodeId)>> = HashMap::new();
+        let mut leave: Vec<(usize, Reverse<Instant>, NodeId)> = Vec::new();
         for (key, e) in self.entries.iter().filter(|(_, e)| e.sessions == 0 && !e.addrs.any_proved()) {
             if e.first_hand == 0 {
                 leave.push((usize::MAX, Reverse(e.heard), *key));

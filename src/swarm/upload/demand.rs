@@ -1,11 +1,11 @@
 //! What was asked for so far: chunks sent, for the choice that `Any` leaves to the holder, and who fetches what.
 
+use crate::identity::NodeId;
 use std::collections::VecDeque;
 
 use crate::content::FileId;
 use crate::limits::{FETCHED_FILES_MAX, FETCHERS_PER_FILE_MAX, SENT_FILES_MAX};
-use crate::swarm::PeerKey;
-use crate::swarm::picker::next_random;
+use crate::swarm::random::next_random;
 
 /// How often each chunk was sent, of the files asked for last; bounded, and forgotten on restart.
 #[derive(Debug, Default)]
@@ -66,12 +66,12 @@ impl Sent {
 /// Who fetched which file lately; bounded, and forgotten on restart.
 #[derive(Debug, Default)]
 pub struct Fetchers {
-    files: VecDeque<(FileId, VecDeque<PeerKey>)>,
+    files: VecDeque<(FileId, VecDeque<NodeId>)>,
 }
 
 impl Fetchers {
     /// `peer` fetches `file`.
-    pub fn note(&mut self, file: &FileId, peer: PeerKey) {
+    pub fn note(&mut self, file: &FileId, peer: NodeId) {
         let files = &mut self.files;
         let mut entry = match files.iter().position(|(id, _)| id == file) {
             // The usual case: the same peer goes on with the same file.
@@ -87,9 +87,9 @@ impl Fetchers {
     }
 
     /// At most `max` of those who fetched `file`, drawn by `random`: were all told of the same, all would ask those.
-    pub fn some_of(&self, file: &FileId, max: usize, mut random: u64) -> Vec<PeerKey> {
+    pub fn some_of(&self, file: &FileId, max: usize, mut random: u64) -> Vec<NodeId> {
         let Some((_, peers)) = self.files.iter().find(|(id, _)| id == file) else { return Vec::new() };
-        let mut peers: Vec<PeerKey> = peers.iter().copied().collect();
+        let mut peers: Vec<NodeId> = peers.iter().copied().collect();
         for at in 0..max.min(peers.len()) {
             let other = at + (next_random(&mut random) % (peers.len() - at) as u64) as usize;
             peers.swap(at, other);
@@ -103,7 +103,7 @@ impl Fetchers {
 mod tests {
     use super::*;
     use crate::content::{Digest, Root};
-    use crate::identity::PeerId;
+    use crate::identity::{NodeId, PeerId};
 
     fn file(byte: u8) -> FileId {
         FileId { root: Root(Digest([byte; 32])), len: 10 << 20 }
@@ -126,14 +126,17 @@ mod tests {
         let (mut sent, mut fetchers) = (Sent::default(), Fetchers::default());
         for i in 0..=255 {
             sent.count(&file(i), 40, 0);
-            fetchers.note(&file(i), (PeerId([i; 32]), 1));
-            fetchers.note(&file(0), (PeerId([0; 32]), i.into()));
-            fetchers.note(&file(0), (PeerId([1; 32]), i.into()));
+            fetchers.note(&file(i), NodeId::new(PeerId([i; 32]), 1));
+            fetchers.note(&file(0), NodeId::new(PeerId([0; 32]), i.into()));
+            fetchers.note(&file(0), NodeId::new(PeerId([1; 32]), i.into()));
         }
         assert_eq!(sent.files.len(), SENT_FILES_MAX);
         let all = fetchers.some_of(&file(0), 1000, 1);
         assert_eq!(all.len(), FETCHERS_PER_FILE_MAX);
-        assert!(all.contains(&(PeerId([1; 32]), 255)) && !all.contains(&(PeerId([0; 32]), 0)), "the latest");
+        assert!(
+            all.contains(&NodeId::new(PeerId([1; 32]), 255)) && !all.contains(&NodeId::new(PeerId([0; 32]), 0)),
+            "the latest"
+        );
         let (some, others) = (fetchers.some_of(&file(0), 8, 1), fetchers.some_of(&file(0), 8, 2));
         assert!(some.len() == 8 && some != others && some.iter().all(|p| all.contains(p)));
         assert_eq!(fetchers.some_of(&FileId { len: 1, ..file(0) }, 8, 1), []);

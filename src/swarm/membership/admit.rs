@@ -1,6 +1,6 @@
 //! From received bytes to an announce that may be believed: the checks, cheapest first, and the reasons to drop one.
 
-use crate::identity::PeerId;
+use crate::identity::NodeId;
 use crate::proto::{Announce, AnnounceError, SignedAnnounce};
 
 /// Why an announce was not taken in.
@@ -86,9 +86,9 @@ pub fn parse_announce(bytes: &[u8], network: &str) -> Result<(SignedAnnounce, An
 ///
 /// # Errors
 /// [`Dropped`]: as [`parse_announce`], of another peer or instance, or forged.
-pub fn open_announce(bytes: &[u8], network: &str, peer: (PeerId, u64)) -> Result<(SignedAnnounce, Announce), Dropped> {
+pub fn open_announce(bytes: &[u8], network: &str, peer: NodeId) -> Result<(SignedAnnounce, Announce), Dropped> {
     let (signed, announce) = parse_announce(bytes, network)?;
-    if (announce.peer, announce.instance) != peer {
+    if NodeId::new(announce.peer, announce.instance) != peer {
         return Err(Dropped::OtherPeer);
     }
     signed.verify()?;
@@ -99,6 +99,7 @@ pub fn open_announce(bytes: &[u8], network: &str, peer: (PeerId, u64)) -> Result
 mod tests {
     use super::*;
     use crate::identity::Keypair;
+    use crate::identity::PeerId;
     use crate::proto::Flags;
 
     #[test]
@@ -116,11 +117,11 @@ mod tests {
             flags: Flags::default(),
         };
         let bytes = SignedAnnounce::seal(&announce, &keypair).as_bytes().to_vec();
-        let own = (keypair.peer_id(), 7);
+        let own = NodeId::new(keypair.peer_id(), 7);
         assert_eq!(open_announce(&bytes, "gpb", own).unwrap().1, announce);
         assert_eq!(open_announce(&bytes, "lab", own), Err(Dropped::Network));
-        assert_eq!(open_announce(&bytes, "gpb", (keypair.peer_id(), 8)), Err(Dropped::OtherPeer));
-        assert_eq!(open_announce(&bytes, "gpb", (PeerId([0; 32]), 7)), Err(Dropped::OtherPeer));
+        assert_eq!(open_announce(&bytes, "gpb", NodeId::new(keypair.peer_id(), 8)), Err(Dropped::OtherPeer));
+        assert_eq!(open_announce(&bytes, "gpb", NodeId::new(PeerId([0; 32]), 7)), Err(Dropped::OtherPeer));
         let forged = SignedAnnounce::seal(&announce, &Keypair::generate()).as_bytes().to_vec();
         assert_eq!(open_announce(&forged, "gpb", own), Err(Dropped::Forged));
     }

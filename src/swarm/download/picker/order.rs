@@ -1,6 +1,6 @@
 //! The array of missing chunks, grouped by copies: every change is a few swaps.
 
-use crate::swarm::picker::{ChunkPicker, History, IN_FLIGHT, PeerHandle};
+use crate::swarm::download::picker::{ChunkPicker, History, IN_FLIGHT, PeerHandle};
 
 impl ChunkPicker {
     pub(super) fn forget_holdings(&mut self, peer: PeerHandle) -> History {

@@ -7,7 +7,7 @@ use crate::limits::{
     DIAL_EVERY, DIALS_AT_ONCE, DOWNLOAD_CONNECTIONS_MAX, HOLDERS_FIRST, LET_GO_MAX, LET_GO_REST, LOCATE_POLL_MAX,
     LOCATE_POLL_MIN, LOCATES_AT_ONCE, MESH_REVIEW,
 };
-use crate::swarm::picker::next_random;
+use crate::swarm::random::next_random;
 use crate::swarm::{Advice, Growth, PeerHandle, Reputation};
 
 /// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the group.

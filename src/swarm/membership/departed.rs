@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::identity::PeerId;
+use crate::identity::NodeId;
 use crate::limits::DEPARTED_MAX;
 
 /// The last `seq` of at most [`DEPARTED_MAX`] ended (key, instance); the one that ended first is forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct Departed {
-    seqs: BTreeMap<(PeerId, u64), u64>,
-    order: VecDeque<(PeerId, u64)>,
+    seqs: BTreeMap<NodeId, u64>,
+    order: VecDeque<NodeId>,
 }
 
 impl Departed {
     /// `key` ended, `seq` being its last announce.
-    pub(crate) fn insert(&mut self, key: (PeerId, u64), seq: u64) {
+    pub(crate) fn insert(&mut self, key: NodeId, seq: u64) {
         if self.seqs.insert(key, seq).is_none() {
             self.order.push_back(key);
             // Keys that came back stand in the order all the same, so the order is what must be bounded.
@@ -27,7 +27,7 @@ impl Departed {
     }
 
     /// Whether an announce with `seq` is no newer than the last one of the ended `key`.
-    pub(crate) fn covers(&self, key: &(PeerId, u64), seq: u64) -> bool {
+    pub(crate) fn covers(&self, key: &NodeId, seq: u64) -> bool {
         self.seqs.get(key).is_some_and(|&last| seq <= last)
     }
 }
@@ -35,11 +35,12 @@ impl Departed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::PeerId;
 
     #[test]
     fn old_announces_stay_covered_within_the_bound() {
         let mut departed = Departed::default();
-        let key = |n: usize| (PeerId([n as u8; 32]), n as u64);
+        let key = |n: usize| NodeId::new(PeerId([n as u8; 32]), n as u64);
         departed.insert(key(0), 5);
         assert!(departed.covers(&key(0), 5) && departed.covers(&key(0), 4) && !departed.covers(&key(0), 6));
         departed.insert(key(0), 9);

@@ -1,0 +1,11 @@
+//! Which peer is served next, and what it is given.
+
+mod arrivals;
+mod demand;
+mod fair_queue;
+mod uploads;
+
+pub use arrivals::Arrivals;
+pub use demand::{Fetchers, Sent};
+pub use fair_queue::{FairQueue, Place};
+pub use uploads::{Upload, Uploads};
