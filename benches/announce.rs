@@ -1,4 +1,5 @@
 //! What a heard announce costs: signing, checking, and taking it into tables of several sizes.
+#![allow(clippy::unwrap_used)]
 
 use gpb::internals::identity::NodeId;
 use std::hint::black_box;

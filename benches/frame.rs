@@ -1,4 +1,5 @@
 //! What a request and its answer cost beside the bytes of the chunk: from value to frame and back.
+#![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
 

@@ -2,6 +2,7 @@
 //! before would not be seen to be used again.
 //!
 //! Time is for one peer, but for `list` and `tell`, which are one call: all peers, and one page for another node.
+#![allow(clippy::expect_used, clippy::print_stdout)]
 
 use gpb::internals::identity::NodeId;
 use std::hint::black_box;

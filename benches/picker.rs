@@ -1,4 +1,5 @@
 //! What choosing costs a chunk, in a file of usual and of the greatest number of chunks.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Fetches a file, a directory, a pattern or a root from everyone who has it, and shows how it gets on.
 //!
 //!     cargo run --example fetch_file -- WHAT DIR [NETWORK [INTERFACE]]
+#![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //!     cargo run --example share_directory -- DIR [NETWORK [INTERFACE]]
 //!
 //! With the interface `lo` it is seen on this machine only.
+#![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::time::Duration;

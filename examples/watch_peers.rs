@@ -1,6 +1,7 @@
 //! Tells who comes and goes, until nothing happened for the given seconds.
 //!
 //!     cargo run --example watch_peers -- SECONDS [NETWORK [INTERFACE]]
+#![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::time::Duration;

@@ -70,7 +70,7 @@ check_scripts() {
     return $status
 }
 
-# The library and the programs are blocking; nothing below them may bring an executor along.
+# The library and the programs are blocking; nothing below them may bring an executor along. deny.toml has the same names.
 check_no_async_runtime() {
     local tree
     tree=$(cargo tree --locked --all-features --edges normal --prefix none --format '{p}') || return 1
@@ -82,8 +82,20 @@ check_no_async_runtime() {
     echo "$(wc -l <<< "$tree") crates, none is an async runtime"
 }
 
+# What deny.toml says of licences, duplicates and sources. Advisories need the network and change without the project: they
+# are checked before a release (CONTRIBUTING.md) and by a job of their own in CI.
+check_dependencies() {
+    if cargo deny --version > /dev/null 2>&1; then
+        cargo deny --locked check --hide-inclusion-graph bans licenses sources
+    else
+        echo 'cargo-deny is not installed here; run it before a release'
+    fi
+}
+
+# What users read, and what maintainers read.
 check_docs() {
-    RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+    RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps &&
+        RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --all-features --document-private-items
 }
 
 # The demo, where possible on a host that has nothing but loopback.
@@ -101,6 +113,7 @@ step 'cargo fmt' cargo fmt --all --check
 step 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
 step 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
 step 'no async runtime' check_no_async_runtime
+step 'cargo deny' check_dependencies
 step 'cargo build --release' cargo build --locked --release --bins
 step 'cargo test' cargo test --locked --no-fail-fast -- --show-output
 step 'cargo doc' check_docs

@@ -10,7 +10,7 @@ use crate::identity::{Keypair, PeerId};
 use crate::limits::{ANNOUNCE_LEN_MAX, NETWORK_LEN_MAX};
 
 /// A sealed announce: the bytes as sent and received, at most
-/// [`ANNOUNCE_LEN_MAX`](crate::limits::ANNOUNCE_LEN_MAX). Clones share the bytes.
+/// [`ANNOUNCE_LEN_MAX`]. Clones share the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedAnnounce {
     bytes: Arc<[u8]>,
@@ -47,7 +47,7 @@ pub struct Flags(pub u16);
 /// Why bytes are no announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AnnounceError {
-    /// Longer than [`ANNOUNCE_LEN_MAX`](crate::limits::ANNOUNCE_LEN_MAX) bytes.
+    /// Longer than [`ANNOUNCE_LEN_MAX`] bytes.
     #[error("announce of {0} bytes is over the bound")]
     Oversized(usize),
     /// Not the sealed form of an announce.
@@ -66,7 +66,7 @@ impl Announce {
     pub const VERSION: u8 = 1;
 
     /// Whether `name` can be the name of a network: 1 to
-    /// [`NETWORK_LEN_MAX`](crate::limits::NETWORK_LEN_MAX) bytes without control characters.
+    /// [`NETWORK_LEN_MAX`] bytes without control characters.
     pub fn is_network_name(name: &str) -> bool {
         (1..=NETWORK_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
     }

@@ -47,7 +47,7 @@ pub use listen::{ServerError, listen};
 
 /// What a server is made of; most of it is lent by the node.
 pub struct ServerConfig {
-    /// Where it accepts; see [`listen`].
+    /// Where it accepts; see [`listen`](listen::listen).
     pub listeners: Vec<TcpListener>,
     /// This node's identity.
     pub tls: Tls,

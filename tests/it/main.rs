@@ -1,4 +1,12 @@
 //! One binary for all tests of the library and the programs on one host.
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 mod bench;
 mod cli;

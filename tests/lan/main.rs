@@ -7,6 +7,14 @@
 //!
 //! Namespaces have no names and belong to a process that ends with the test, so nothing stays behind even after
 //! `kill -9`.
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 #[macro_use]
 mod net;

@@ -83,7 +83,7 @@ fn check(source: &Source) -> Vec<String> {
         if let Some(target) = target.filter(|t| *t != name) {
             match tier_of(target) {
                 None => {
-                    violations.push(at(used.line, format!("`crate::{target}` is no module; name the tier it is on")))
+                    violations.push(at(used.line, format!("`crate::{target}` is no module; name the tier it is on")));
                 }
                 Some(t) if t == tier => {
                     violations.push(at(used.line, format!("`{name}` uses its sibling `{target}` on tier {t}")));
