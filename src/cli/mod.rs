@@ -7,6 +7,7 @@
 mod args;
 mod exit;
 mod help;
+pub mod limits;
 mod log;
 mod node;
 mod output;

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::args::Typed;
+use crate::cli::limits::INTERFACES_MAX;
 use crate::cli::log::{LogOptions, Verbosity};
 use crate::cli::sources::{Environment, Setting, Settings};
 use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::text::escape;
 use crate::cli::value::{self, Interface, PeerAddr};
 use crate::content::Pattern;
-use crate::limits::{INTERFACES_MAX, LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
+use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 
 /// What a server or a client runs with.
 #[derive(Debug, Clone, PartialEq)]

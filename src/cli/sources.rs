@@ -10,10 +10,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::cli::args::Typed;
+use crate::cli::limits::CONFIG_FILE_LEN_MAX;
 use crate::cli::spec::{Kind, OPTIONS, Spec, nearest};
 use crate::cli::text::escape;
 use crate::cli::value;
-use crate::limits::CONFIG_FILE_LEN_MAX;
 
 /// What a program was started with.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use crate::cli::limits::SECONDS_MAX;
 use crate::cli::text::escape;
-use crate::limits::{HOST_LEN_MAX, NETWORK_LEN_MAX, PORT, SECONDS_MAX};
+use crate::limits::{HOST_LEN_MAX, NETWORK_LEN_MAX, PORT};
 
 /// A peer to contact, named by `--peer HOST[:PORT]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

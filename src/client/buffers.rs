@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::limits::RECEIVE_BUDGET;
+use crate::client::limits::RECEIVE_BUDGET;
 
 /// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. Whoever reads a body has a buffer in hand first.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::{CREW_BLOCK, CREW_MAX};
+use crate::client::limits::{CREW_BLOCK, CREW_MAX};
 use crate::runtime::Workers;
 
 /// Rayon pools of their own for tasks that block on a session: a task holds a thread until it ends, so it must never

@@ -14,10 +14,10 @@ use crate::client::crew::Crew;
 use crate::client::download::end_disk;
 use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
+use crate::client::limits::{GROWTH_LOOK, IDLE_LOOK};
 use crate::client::session::AskError;
 use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
-use crate::limits::{GROWTH_LOOK, IDLE_LOOK};
 use crate::swarm::{Advice, Dial, Ending, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::client::limits::SHOWN_MAX;
 use crate::content::{FileId, PatternError, RelPath, RelPathError};
 use crate::identity::PeerId;
-use crate::limits::SHOWN_MAX;
 use crate::store::StoreError;
 
 /// Why files could not be found or fetched. Whatever it is, what is needed to resume is kept.

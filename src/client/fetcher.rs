@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use log::debug;
 
+use crate::client::limits::{LATE_MAX, LOCATE_AHEAD, LOOK_AGAIN, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
 use crate::client::session::{AskError, Session};
 use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
-    CLOSE_DRAIN, LATE_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_AHEAD, LOCATE_FILES_MAX, LOOK_AGAIN,
-    PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX, UNANSWERED_LEN_MAX, VERIFY_FILES_MAX, VERIFY_LEN_MAX, WINDOW_MAX,
+    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX,
+    UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
 use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;

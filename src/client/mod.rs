@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod fetcher;
 mod findings;
+pub mod limits;
 mod peer_pool;
 mod report;
 mod resolve;

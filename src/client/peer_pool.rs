@@ -10,8 +10,9 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use log::{debug, info, warn};
 
 use crate::client::ClientContext;
+use crate::client::limits::IDLE_SESSIONS_MAX;
 use crate::client::session::{AskError, Life, Session};
-use crate::limits::{CONNECTIONS_PER_PEER_MAX, IDLE_SESSIONS_MAX};
+use crate::limits::CONNECTIONS_PER_PEER_MAX;
 use crate::swarm::{PeerRecord, PeerTable, Via};
 
 /// Idle sessions of each peer, so that what was opened to ask for names also carries the chunks.

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::client::ClientContext;
+use crate::client::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, SKIP_STEP};
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{
-    BODY_STEP, CHUNKS_MAX, DIAL_QUICK, DIAL_TIMEOUT, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, SKIP_STEP,
-    WIRE_VERSION,
-};
+use crate::limits::{CHUNKS_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, RESPONSE_BODY_LEN_MAX, WIRE_VERSION};
 use crate::net::{Dialed, StreamError};
 use crate::proto::{
     FramePrefix, Hello, Kind, MessageError, Problem, Request, Status, Welcome, decode_body, decode_header,

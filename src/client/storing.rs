@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError};
 use crossbeam::channel::Receiver;
 use log::{error, info, warn};
 
+use crate::client::limits::CHECK_STRIDE;
 use crate::client::shared::Shared;
 use crate::client::{FetchError, FileReport};
 use crate::content::{Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
-use crate::limits::{CHECK_STRIDE, SMALL_FILES_LEN_MAX};
+use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::store::{PartialFile, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};

@@ -11,14 +11,13 @@ use log::{debug, warn};
 use crate::client::crew::Crew;
 use crate::client::error::weigh_refusal;
 use crate::client::findings::{Findings, FoundFile};
+use crate::client::limits::{LIST_QUIET, PATTERNS_AT_ONCE, RESOLVE_MAX};
 use crate::client::peer_pool::PeerPool;
 use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
 use crate::content::Pattern;
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{
-    CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, LIST_QUIET, PATTERNS_AT_ONCE, RESOLVE_MAX, RETRY_MIN,
-};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, RETRY_MIN};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
 use crate::swarm::PeerRecord;
 

@@ -4,6 +4,7 @@ mod bitfield;
 mod catalogue;
 mod digest;
 mod geometry;
+pub mod limits;
 mod manifest;
 pub mod merkle;
 mod pattern;

@@ -2,9 +2,10 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
+use crate::content::limits::ROOT_PREFIX_MIN;
 use crate::content::rel_path::is_below;
 use crate::content::{Digest, FileId, Root};
-use crate::limits::{PATTERN_LEN_MAX, ROOT_PREFIX_MIN};
+use crate::limits::PATTERN_LEN_MAX;
 
 /// A name, a directory, a glob, a root or the beginning of one.
 ///

@@ -11,12 +11,12 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::seq::IndexedRandom;
 
 use crate::discovery::exchange::contact;
+use crate::discovery::limits::{
+    CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
+};
 use crate::discovery::{Shared, StaticPeer};
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{
-    ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST,
-    EXCHANGE_FROM_NODES, STATIC_PEERS_MAX,
-};
+use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::Tls;
 use crate::runtime::{Workers, no_thread};
 use crate::swarm::PeerTable;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::limits::DROPS_LOGGED_EVERY;
+use crate::discovery::limits::DROPS_LOGGED_EVERY;
 use crate::swarm::Dropped;
 
 /// Counters that all threads add to.

@@ -5,11 +5,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::discovery::Shared;
+use crate::discovery::limits::{CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN};
 use crate::identity::PeerId;
-use crate::limits::{
-    CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN, EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX,
-    REASON_SHOWN_MAX, WIRE_VERSION,
-};
+use crate::limits::{EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX, REASON_SHOWN_MAX, WIRE_VERSION};
 use crate::net::{Dialed, StreamError, Tls};
 use crate::proto::{
     FrameError, Hello, MessageError, PeerHint, Problem, Request, Status, Welcome, decode_body, decode_header,

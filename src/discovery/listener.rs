@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::discovery::Shared;
-use crate::limits::{ANNOUNCE_LEN_MAX, GOODBYES};
+use crate::discovery::limits::GOODBYES;
+use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
 use crate::swarm::{Dropped, Outgoing, Pace, PeerTable, parse_announce};

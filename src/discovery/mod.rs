@@ -10,6 +10,7 @@ mod contacts;
 mod drops;
 mod exchange;
 mod intake;
+pub mod limits;
 mod listener;
 mod sources;
 mod static_peer;
@@ -67,7 +68,7 @@ pub struct DiscoverySetup {
 }
 
 /// The running discovery of a node. Ends with the node's [`Shutdown`]; dropping it begins that and waits for its
-/// threads, at most about [`CONTACT_TIMEOUT`](crate::limits::CONTACT_TIMEOUT).
+/// threads, at most about [`CONTACT_TIMEOUT`](crate::discovery::limits::CONTACT_TIMEOUT).
 pub struct Discovery {
     shared: Arc<Shared>,
     workers: Workers,

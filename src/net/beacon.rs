@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::limits::HUB_QUEUE_MAX;
+use crate::net::limits::HUB_QUEUE_MAX;
 use crate::swarm::Way;
 
 /// Sends datagrams to a group and hears those of others. Owned by one thread.

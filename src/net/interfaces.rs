@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use if_addrs::{IfAddr, IfOperStatus, Interface, get_if_addrs};
 
-use crate::limits::LINKS_MAX;
+use crate::net::limits::LINKS_MAX;
 
 /// What the user wants of the interfaces.
 #[derive(Debug, Clone, PartialEq, Eq)]

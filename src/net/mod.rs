@@ -3,6 +3,7 @@
 mod beacon;
 mod channel;
 mod interfaces;
+pub mod limits;
 mod multicast;
 mod outbox;
 mod secure;

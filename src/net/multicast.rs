@@ -15,11 +15,10 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 
-use crate::limits::{
-    GROUP_V4, GROUP_V6, INTERFACE_POLL, LINKS_TOLD_MAX, MEMBERSHIP_RENEW, PORT, SOCKET_EVENTS_AT_ONCE,
-};
+use crate::limits::{GROUP_V4, GROUP_V6, PORT};
 use crate::net::beacon::{Beacon, Datagram, Link, LinkId, To, Waker};
 use crate::net::interfaces::{LinkOptions, Place, Survey, survey};
+use crate::net::limits::{INTERFACE_POLL, LINKS_TOLD_MAX, MEMBERSHIP_RENEW, SOCKET_EVENTS_AT_ONCE};
 use crate::swarm::Way;
 
 /// Multicast over the interfaces of this host.

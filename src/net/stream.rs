@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::identity::PeerId;
-use crate::limits::{FRAME_HEADER_LEN_MAX, RECEIVE_BUFFER_LEN};
+use crate::limits::FRAME_HEADER_LEN_MAX;
 use crate::net::channel::{Channel, Opened};
+use crate::net::limits::RECEIVE_BUFFER_LEN;
 use crate::net::outbox::Outbox;
 use crate::net::secure::{SecureError, Tls};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix};

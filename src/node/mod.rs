@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod error;
 mod fetch;
+pub mod limits;
 
 use crate::identity::NodeId;
 use std::fmt;
@@ -23,9 +24,10 @@ use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer,
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
-use crate::limits::{LINKS_FRESH, NETWORK_LEN_MAX, STATIC_PEERS_MAX, TRUST_POLL, WAIT_MAX};
+use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::Asker;
+use crate::node::limits::{LINKS_FRESH, TRUST_POLL};
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
 use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers, no_thread};
@@ -333,7 +335,7 @@ impl Node {
     }
 
     /// What happens in the node from now on, and what happened before it was first asked for: at most
-    /// [`EVENTS_MAX`](crate::limits::EVENTS_MAX) wait, beyond which the newest are dropped. Receivers share the events:
+    /// [`EVENTS_MAX`](crate::runtime::limits::EVENTS_MAX) wait, beyond which the newest are dropped. Receivers share the events:
     /// each goes to one of them.
     pub fn events(&self) -> Receiver<Event> {
         self.watch.clone()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::limits::{EVENTS_MAX, JOINS_LOGGED_PER_S};
+use crate::runtime::limits::{EVENTS_MAX, JOINS_LOGGED_PER_S};
 use crate::swarm::Event;
 
 /// Takes events without ever blocking: when [`EVENTS_MAX`] wait for a reader, the newest are dropped and counted.

@@ -7,6 +7,7 @@ use crate::limits::WAIT_MAX;
 mod events;
 pub mod keystore;
 mod latest;
+pub mod limits;
 mod shutdown;
 mod throttle;
 mod watched;

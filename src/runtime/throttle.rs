@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::limits::{KIB, THROTTLE_BURST, THROTTLE_BURST_SMALL, THROTTLE_GRANT_MAX};
+use crate::limits::KIB;
+use crate::runtime::limits::{THROTTLE_BURST, THROTTLE_BURST_SMALL, THROTTLE_GRANT_MAX};
 
 /// A token bucket that many threads draw from. It never sleeps: who gets nothing is told when to ask again.
 ///

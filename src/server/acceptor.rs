@@ -13,10 +13,9 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{
-    ACCEPTS_AT_ONCE, HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK, TURN_COST, UPLOAD_LOOK_MIN,
-};
+use crate::limits::{HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK};
 use crate::net::Tls;
+use crate::server::limits::{ACCEPTS_AT_ONCE, TURN_COST, UPLOAD_LOOK_MIN};
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, REVOKED, Session};
 use crate::server::worker::{Context, Done, Job};

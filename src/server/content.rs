@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
-use crate::limits::COPIES_TRIED_MAX;
 use crate::proto::Delta;
 use crate::runtime::Latest;
+use crate::server::limits::COPIES_TRIED_MAX;
 use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
 
 /// What the handler serves from.

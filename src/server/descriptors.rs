@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits::{CONNECTIONS_MIN, DESCRIPTORS_RESERVED};
+use crate::server::limits::{CONNECTIONS_MIN, DESCRIPTORS_RESERVED};
 
 /// Raises the limit as far as the system lets a process do that by itself, and returns how many connections fit. The
 /// usual soft limit of 1,024 is for programs that cannot count further; one host could use it up.

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use crate::content::{ChunkIndex, Geometry, Pattern};
 use crate::identity::PeerId;
 use crate::limits::{
-    BAD_REPORTS_PER_MIN, BUSY_RETRY, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LIST_RETRY, LISTS_PER_KEY_MAX,
-    NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
+    BAD_REPORTS_PER_MIN, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
 };
 use crate::proto::{
     ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
@@ -19,6 +18,7 @@ use crate::proto::{
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::content::{Absent, Content, Held};
+use crate::server::limits::{BUSY_RETRY, LIST_RETRY, LISTS_PER_KEY_MAX};
 use crate::server::listing::Listing;
 use crate::server::noise::Noise;
 use crate::server::roster::{Presence, Roster};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::LISTEN_BACKLOG;
+use crate::server::limits::LISTEN_BACKLOG;
 
 /// Why a server cannot start. Each message is one line with the cause and the next step.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::content::{Catalogue, Pattern};
-use crate::limits::{LIST_CHECK_ENTRIES, LIST_PAGE_LEN};
+use crate::limits::LIST_PAGE_LEN;
 use crate::proto::{ListPage, PageHead};
+use crate::server::limits::LIST_CHECK_ENTRIES;
 
 /// A page and where it stands in the catalogue that it is taken from.
 pub(crate) struct Listing {

@@ -12,6 +12,7 @@ mod descriptors;
 #[cfg(test)]
 mod fake;
 mod handler;
+pub mod limits;
 mod listen;
 mod listing;
 mod noise;
@@ -28,7 +29,7 @@ use std::sync::atomic::AtomicUsize;
 use crossbeam::channel::bounded;
 
 use crate::content::{Catalogue, Entry};
-use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX, NOISE_LINES_MAX, SESSION_LINES_MAX};
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
@@ -36,6 +37,7 @@ use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::content::{Content, Sources};
 use crate::server::descriptors::connections_that_fit;
 use crate::server::handler::Handler;
+use crate::server::limits::{NOISE_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::noise::Noise;
 use crate::server::roster::{Roster, Table};
 use crate::server::seats::Seats;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::limits::NOISE_WINDOW;
+use crate::server::limits::NOISE_WINDOW;
 
 /// Lets so many lines pass in [`NOISE_WINDOW`] and counts the rest.
 #[derive(Debug)]

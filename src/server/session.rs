@@ -10,16 +10,16 @@ use mio::net::TcpStream;
 use rustix::event::PollFlags;
 
 use crate::identity::PeerId;
-use crate::limits::{
-    ANY_FRESH, CHUNK_PATIENCE, CLOSE_DRAIN, DRAIN_READS_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, PARK_AFTER,
-    REPLY_FIRST_LEN, REPLY_LEN, REQUESTS_KEPT_LEN, TURN_LEN_MAX, TURN_REQUESTS_MAX, TURN_TIME_MAX, UNANSWERED_LEN_MAX,
-    UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
-};
+use crate::limits::{CHUNK_PATIENCE, CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TURN_LEN_MAX, UNANSWERED_LEN_MAX};
 use crate::net::{Channel, Opened, Outbox, SecureError, Tls, WIRE_RECORD_LEN_MAX, wait_for};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, MessageError};
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::handler::{Asker, Handler, Next, Refusal};
+use crate::server::limits::{
+    ANY_FRESH, DRAIN_READS_MAX, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, REQUESTS_KEPT_LEN, TURN_REQUESTS_MAX,
+    TURN_TIME_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
+};
 use crate::server::listing::Listing;
 use crate::server::seats::Key;
 use crate::server::worker::{Context, Scratch};

@@ -12,13 +12,14 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::content::{FileId, Geometry};
 use crate::identity::{Keypair, PeerId};
-use crate::limits::{ANY_FRESH, CHUNK_PATIENCE, FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
+use crate::limits::{CHUNK_PATIENCE, FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
 use crate::net::{Channel, Dialed, Opened, Outbox, StreamError};
 use crate::proto::{
     ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Since, Status, Welcome,
     decode_body, decode_header, encode_request,
 };
 use crate::server::fake::{Files, Guests, id_of, noise};
+use crate::server::limits::ANY_FRESH;
 use crate::swarm::Event;
 
 const SOON: Duration = Duration::from_secs(10);

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender};
 
-use crate::limits::{INCOMING_LEN, PARKED_OUTPUT_MAX, REPLY_LEN};
+use crate::limits::PARKED_OUTPUT_MAX;
 use crate::net::Outbox;
 use crate::runtime::{Events, Shutdown, Throttle};
 use crate::server::handler::{Asker, Handler, Refusal};
+use crate::server::limits::{INCOMING_LEN, REPLY_LEN};
 use crate::server::noise::Noise;
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, Session};

@@ -15,7 +15,8 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, RelPath, Root, Stamp, merkle};
-use crate::limits::{BLOCK_LEN, HASH_BUFFERS_LEN, HASH_QUEUE_FILES, HASH_TURN_FILES, HASH_TURN_LEN, READ_LEN};
+use crate::limits::{BLOCK_LEN, READ_LEN};
+use crate::share::limits::{HASH_BUFFERS_LEN, HASH_QUEUE_FILES, HASH_TURN_FILES, HASH_TURN_LEN};
 use crate::store::{Beneath, Hashed, Indexed, stamp_of};
 
 /// A file to hash, and the state in which it must be found before and after.

@@ -11,14 +11,14 @@ use std::time::Instant;
 use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, EntryRef, RelPath, RelPathError};
-use crate::limits::{
-    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, PRUNE_LATER, RESCAN, ROOT_POLL, SCAN_TURN,
-    TREES_MAX, WATCH_DEBOUNCE, WATCH_EVENTS_MAX, WITHDRAWN_MAX,
-};
 use crate::runtime::{Shutdown, Watched};
 use crate::share::ShareSetup;
 use crate::share::hasher::{Hasher, Job, Outcome};
 use crate::share::ledger::Ledger;
+use crate::share::limits::{
+    HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, LINKS_FOLLOWED_MAX, PRUNE_LATER, RESCAN, ROOT_POLL, SCAN_TURN,
+    TREES_MAX, WATCH_DEBOUNCE, WATCH_EVENTS_MAX, WITHDRAWN_MAX,
+};
 use crate::share::look::{Look, Looker, State};
 use crate::share::scan::{Scan, Step};
 use crate::share::settle::{Unsettled, Verdict};
@@ -356,7 +356,7 @@ impl Keeper {
             self.unsettled.forget(name);
             self.hash(name, state);
         } else if !self.unsettled.see(name, state, now) {
-            self.rescan_at = self.rescan_at.min(now + 2 * crate::limits::QUIET);
+            self.rescan_at = self.rescan_at.min(now + 2 * crate::share::limits::QUIET);
         }
     }
 

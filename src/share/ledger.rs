@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::content::{Catalogue, Entry, EntryRef, RelPath};
-use crate::limits::{CATALOGUE_ENTRIES_MAX, PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX};
+use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::runtime::{Events, Latest};
+use crate::share::limits::{PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX};
 use crate::swarm::Event;
 
 /// Owns what is published. A snapshot takes time in proportion to the catalogue, so while much is happening they are

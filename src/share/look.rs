@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::content::{RelPath, RelPathError, Stamp};
-use crate::limits::{FILE_LEN_MAX, QUIET};
+use crate::limits::FILE_LEN_MAX;
+use crate::share::limits::QUIET;
 use crate::store::stamp_of;
 
 /// The length and state of a file.

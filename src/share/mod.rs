@@ -7,6 +7,7 @@
 mod hasher;
 mod keeper;
 mod ledger;
+pub mod limits;
 mod look;
 mod scan;
 mod settle;

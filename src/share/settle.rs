@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::content::RelPath;
-use crate::limits::{QUIET, UNSETTLED_MAX};
+use crate::share::limits::{QUIET, UNSETTLED_MAX};
 use crate::share::look::State;
 
 /// Remembers in which state each file was seen and since when. Pure: time is an argument.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded};
 
 use crate::content::{Catalogue, Entry};
-use crate::limits::COMMANDS_MAX;
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
 use crate::share::keeper::Keeper;
+use crate::share::limits::COMMANDS_MAX;
 use crate::store::{Index, Reader};
 
 /// What a [`Sharer`] needs.
@@ -35,7 +35,7 @@ pub struct ShareSetup {
 ///
 /// What the index knows in its present state is offered at once, the rest once it is hashed. A changed, renamed or
 /// removed file is offered no longer as soon as the change is seen; a new one after it was quiet for
-/// [`QUIET`](crate::limits::QUIET) and hashed. Files that cannot be shared are logged once each.
+/// [`QUIET`](crate::share::limits::QUIET) and hashed. Files that cannot be shared are logged once each.
 #[derive(Debug)]
 pub struct Sharer {
     // Declared before the thread, which ends when this is gone.

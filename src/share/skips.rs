@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
-use crate::limits::SKIPS_LOGGED_MAX;
+use crate::share::limits::SKIPS_LOGGED_MAX;
 
 /// What is left out, each logged once.
 #[derive(Default)]

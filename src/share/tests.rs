@@ -10,8 +10,8 @@ use crossbeam::channel::Receiver;
 
 use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
-use crate::limits::QUIET;
 use crate::runtime::{Events, Latest, Shutdown};
+use crate::share::limits::QUIET;
 use crate::store::{Index, Reader};
 use crate::swarm::Event;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::limits::WATCH_EVENTS_MAX;
+use crate::share::limits::WATCH_EVENTS_MAX;
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
-use crate::limits::JOURNAL_BATCH_LEN;
+use crate::store::limits::JOURNAL_BATCH_LEN;
 
 fn id(byte: u8, len: u64) -> FileId {
     FileId { root: Root(Digest([byte; 32])), len }

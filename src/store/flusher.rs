@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
+use crate::store::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
 
 /// Something with chunks that are written and not yet durable.
 pub(crate) trait Flush: Debug + Send + Sync {

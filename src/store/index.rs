@@ -13,7 +13,7 @@ use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, Reada
 use sha2::Digest as _;
 
 use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Root, Stamp};
-use crate::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS, PRUNE_STEP};
+use crate::store::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS, PRUNE_STEP};
 
 /// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb database in the state
 /// directory.

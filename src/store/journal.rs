@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::content::{Bitfield, ChunkIndex, FileId, Geometry};
-use crate::limits::JOURNAL_LEN_MAX;
+use crate::store::limits::JOURNAL_LEN_MAX;
 use crate::store::storage::Storage;
 
 /// An open journal that takes more records.

@@ -7,8 +7,8 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::content::RelPath;
-use crate::limits::DIRS_OPEN_MAX;
 use crate::store::StoreError;
+use crate::store::limits::DIRS_OPEN_MAX;
 use crate::store::storage::Volume;
 use crate::store::volume_dir::{Beneath, DIRECTORY, kind_at};
 

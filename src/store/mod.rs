@@ -7,6 +7,7 @@ mod flusher;
 mod index;
 mod journal;
 mod landing;
+pub mod limits;
 #[cfg(test)]
 mod memory;
 mod part;

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use log::{info, warn};
 
 use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, RelPath};
-use crate::limits::{JOURNAL_SYNC_LEN, PART_OPEN_TRIES};
 use crate::store::StoreError;
 use crate::store::error::again;
 use crate::store::flusher::{Budget, Flush};
 use crate::store::journal::Journal;
+use crate::store::limits::{JOURNAL_SYNC_LEN, PART_OPEN_TRIES};
 use crate::store::storage::{self, Stat, Storage, Volume};
 use crate::swarm::Arrivals;
 

@@ -64,7 +64,7 @@ impl PartialFile {
     }
 
     /// Writes a verified chunk at its offset; any thread, no lock held over I/O. A chunk that is there already is
-    /// not written again. Every half [`JOURNAL_BATCH_LEN`](crate::limits::JOURNAL_BATCH_LEN) a thread of the disk
+    /// not written again. Every half [`JOURNAL_BATCH_LEN`](crate::store::limits::JOURNAL_BATCH_LEN) a thread of the disk
     /// makes what was written durable and appends it to the journal; a whole one ahead of that thread, this waits.
     ///
     /// # Errors

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
-use crate::limits::{OPEN_FILES_MAX, READ_LEN};
+use crate::limits::READ_LEN;
 use crate::store::beneath::{Beneath, stamp_of};
+use crate::store::limits::OPEN_FILES_MAX;
 
 /// Reads files of a shared directory by their catalogue entry. Opens them beneath the directory, never through a
 /// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files of several chunks open between two of these.

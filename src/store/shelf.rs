@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::content::{Catalogue, Entry, FileId, Manifest, RelPath};
-use crate::limits::{CATALOGUE_ENTRIES_MAX, SHELF_FILES_MAX};
+use crate::limits::CATALOGUE_ENTRIES_MAX;
+use crate::store::limits::SHELF_FILES_MAX;
 use crate::store::{PartialFile, Reader};
 
 /// Files of downloads of this node, by identity; what the server may give of them.

@@ -1,9 +1,9 @@
 //! Many small files at once.
 
 use crate::content::{FileId, RelPath};
-use crate::limits::SYNCFS_FILES_MIN;
 use crate::store::StoreError;
 use crate::store::error::again;
+use crate::store::limits::SYNCFS_FILES_MIN;
 use crate::store::storage::{Volume, create_temp};
 
 /// Writes each file under a temporary name, makes all durable, then gives each its final name.

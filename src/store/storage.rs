@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::content::RelPath;
-use crate::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 use crate::store::StoreError;
+use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 
 /// One open file. All methods may be called from any thread.
 pub(crate) trait Storage: Debug + Send + Sync {

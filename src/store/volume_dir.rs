@@ -14,9 +14,9 @@ use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, 
 use rustix::io::Errno;
 
 use crate::content::RelPath;
-use crate::limits::{OWN_TRIES, TEMP_STALE};
 use crate::store::StoreError;
 use crate::store::landing::Landing;
+use crate::store::limits::{OWN_TRIES, TEMP_STALE};
 use crate::store::storage::{Stat, Storage, TEMP_SUFFIX, Volume};
 
 /// An open directory and GPB's own one in it.

@@ -10,7 +10,12 @@ pub mod download;
 pub mod membership;
 pub mod upload;
 
-pub use download::*;
+pub use download::{
+    Advice, Asked, ChunkPicker, ChunkState, Chunks, Completed, Dial, Ending, FileNo, Growth, Held, Mesh, Meter,
+    PeerHandle, Reputation, Schedule, Window, Work,
+};
 pub use event::Event;
-pub use membership::*;
-pub use upload::*;
+pub use membership::{
+    Dropped, Heard, Outgoing, Pace, PeerRecord, PeerTable, Via, Way, crosses, open_announce, parse_announce,
+};
+pub use upload::{Arrivals, FairQueue, Fetchers, Place, Sent, Upload, Uploads};

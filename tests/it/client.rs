@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
+use gpb::internals::client::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{
     self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, PeerPool, Report, Target,
 };
 use gpb::internals::content::{FileId, RelPath, Root};
 use gpb::internals::identity::Keypair;
-use gpb::internals::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::net::Tls;
 use gpb::internals::proto::PeerHint;
 use gpb::internals::runtime::keystore::Trust;

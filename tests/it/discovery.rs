@@ -10,13 +10,14 @@ use crossbeam::channel::Receiver;
 use gpb::internals::content::Catalogue;
 use gpb::internals::discovery::{Discovery, DiscoverySetup, Stats};
 use gpb::internals::identity::{Keypair, PeerId};
-use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, BURST_MS, CLOCK_SKEW_MAX};
+use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX};
 use gpb::internals::net::{Beacon, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
 use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
 use gpb::internals::runtime::keystore::Trust;
 use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig};
 use gpb::internals::store::Shelf;
+use gpb::internals::swarm::membership::limits::BURST_MS;
 use gpb::internals::swarm::{Dropped, Event, PeerTable};
 
 const WAIT: Duration = Duration::from_secs(20);

@@ -8,10 +8,11 @@ use std::time::Instant;
 use log::{debug, error, trace};
 
 use crate::client::fetcher::{End, Fetcher};
+use crate::client::limits::{ASK_STEP, THROTTLE_NAP};
 use crate::client::session::AskError;
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
-use crate::limits::{ASK_STEP, FETCHERS_TOLD_MAX, THROTTLE_NAP};
+use crate::limits::FETCHERS_TOLD_MAX;
 use crate::net::StreamError;
 use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, PeerHint, Request, Status, decode_body};
 use crate::store::PartialFile;

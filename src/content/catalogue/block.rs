@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::content::catalogue::{EntryRef, Stamp};
+use crate::content::limits::CATALOGUE_BLOCK_ENTRIES;
 use crate::content::{Entry, FileId};
-use crate::limits::CATALOGUE_BLOCK_ENTRIES;
 
 /// Some entries, sorted by path; never none. All names lie in one text, so that no entry needs memory of its own.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::identity::KeypairError;
-use crate::limits::TRUSTED_KEYS_MAX;
+use crate::runtime::limits::TRUSTED_KEYS_MAX;
 
 /// Why a key file or a trusted file cannot be used. Each message names the file, the cause and the next step.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::identity::{Keypair, KeypairError};
-use crate::limits::KEY_FILE_LEN_MAX;
 use crate::runtime::keystore::KeyError;
+use crate::runtime::limits::KEY_FILE_LEN_MAX;
 
 /// Reads a key file; refuses one that others can read (`chmod 600 FILE`).
 ///

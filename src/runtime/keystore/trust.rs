@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::identity::PeerId;
-use crate::limits::{TRUSTED_FILE_LEN_MAX, TRUSTED_KEYS_MAX};
 use crate::runtime::keystore::KeyError;
 use crate::runtime::keystore::key_file::read_bounded;
+use crate::runtime::limits::{TRUSTED_FILE_LEN_MAX, TRUSTED_KEYS_MAX};
 
 /// Whom a node talks to. Reading is cheap and never blocks on I/O.
 #[derive(Debug)]

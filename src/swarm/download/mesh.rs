@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::{
-    DIAL_EVERY, DIALS_AT_ONCE, DOWNLOAD_CONNECTIONS_MAX, HOLDERS_FIRST, LET_GO_MAX, LET_GO_REST, LOCATE_POLL_MAX,
-    LOCATE_POLL_MIN, LOCATES_AT_ONCE, MESH_REVIEW,
+use crate::limits::DOWNLOAD_CONNECTIONS_MAX;
+use crate::swarm::download::limits::{
+    DIAL_EVERY, DIALS_AT_ONCE, HOLDERS_FIRST, LET_GO_MAX, LET_GO_REST, LOCATE_POLL_MAX, LOCATE_POLL_MIN,
+    LOCATES_AT_ONCE, MESH_REVIEW,
 };
 use crate::swarm::random::next_random;
 use crate::swarm::{Advice, Growth, PeerHandle, Reputation};

@@ -1,6 +1,7 @@
 //! What a download asks of which peer, and over how many connections.
 
 mod growth;
+pub mod limits;
 mod mesh;
 mod picker;
 mod reputation;

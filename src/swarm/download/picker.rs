@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::content::Bitfield;
-use crate::limits::{LATE_AT_ONCE, PROBES_MAX};
+use crate::swarm::download::limits::{LATE_AT_ONCE, PROBES_MAX};
 use crate::swarm::download::picker::bits::Bits;
 use crate::swarm::download::picker::numbers::NumberMap;
 use crate::swarm::random::next_random;

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::content::Geometry;
-use crate::limits::{RETRY_MAX, RETRY_MIN, WINDOW_LEN_MAX, WINDOW_LEN_MIN};
+use crate::limits::{RETRY_MIN, WINDOW_LEN_MAX, WINDOW_LEN_MIN};
 use crate::swarm::Work;
+use crate::swarm::download::limits::RETRY_MAX;
 
 /// A peer's record in one run: lies and failures.
 #[derive(Debug, Clone, Default)]

@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::content::{Bitfield, FileId, Geometry};
-use crate::limits::{
-    ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, LIST_BUSY_MAX, LOCATE_FILES_MAX,
-    LOCATE_POLL_MAX, LOCATE_POLL_MIN, PEERS_POLL_SOON_MAX,
+use crate::limits::LOCATE_FILES_MAX;
+use crate::swarm::download::limits::{
+    ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, LIST_BUSY_MAX, LOCATE_POLL_MAX, LOCATE_POLL_MIN,
+    PEERS_POLL_SOON_MAX,
 };
 use crate::swarm::download::picker::numbers::NumberMap;
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle};

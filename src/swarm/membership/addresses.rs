@@ -6,7 +6,8 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use crate::limits::{ADDRS_PER_PEER_MAX, FAILED_ADDR_REST};
+use crate::limits::ADDRS_PER_PEER_MAX;
+use crate::swarm::membership::limits::FAILED_ADDR_REST;
 
 /// At most [`ADDRS_PER_PEER_MAX`] addresses, sorted: those that did not fail, then by standing, then the freshest.
 #[derive(Debug, Clone, Default)]

@@ -3,6 +3,7 @@
 mod addresses;
 mod admit;
 mod departed;
+pub mod limits;
 mod pace;
 mod peer_table;
 

@@ -11,12 +11,13 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{CLOCK_SKEW_LOGGED, CLOCK_SKEW_MAX, ECHO_WITHIN, PEERS_MAX, REFUSALS_MAX, TTL_MAX, TTL_MIN};
+use crate::limits::{CLOCK_SKEW_MAX, PEERS_MAX, REFUSALS_MAX, TTL_MAX, TTL_MIN};
 use crate::proto::{Announce, Flags, PeerHint, SignedAnnounce};
 use crate::swarm::Event;
 use crate::swarm::membership::addresses::{Addresses, Standing, canonical, is_usable};
 use crate::swarm::membership::admit::{Dropped, open_announce};
 use crate::swarm::membership::departed::Departed;
+use crate::swarm::membership::limits::{CLOCK_SKEW_LOGGED, ECHO_WITHIN};
 
 mod room;
 mod twins;

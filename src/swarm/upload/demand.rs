@@ -4,8 +4,8 @@ use crate::identity::NodeId;
 use std::collections::VecDeque;
 
 use crate::content::FileId;
-use crate::limits::{FETCHED_FILES_MAX, FETCHERS_PER_FILE_MAX, SENT_FILES_MAX};
 use crate::swarm::random::next_random;
+use crate::swarm::upload::limits::{FETCHED_FILES_MAX, FETCHERS_PER_FILE_MAX, SENT_FILES_MAX};
 
 /// How often each chunk was sent, of the files asked for last; bounded, and forgotten on restart.
 #[derive(Debug, Default)]

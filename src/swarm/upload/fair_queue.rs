@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::limits::{SERVED_LEAD_MAX, TURN_LEN_MAX};
+use crate::limits::TURN_LEN_MAX;
+use crate::swarm::upload::limits::SERVED_LEAD_MAX;
 
 /// Sessions that want a worker, drawn fairly over keys and, within a key, in turn.
 ///

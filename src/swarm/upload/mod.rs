@@ -3,6 +3,7 @@
 mod arrivals;
 mod demand;
 mod fair_queue;
+pub mod limits;
 mod uploads;
 
 pub use arrivals::Arrivals;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::{UPLOADS_MAX, UPLOADS_MIN};
+use crate::limits::UPLOADS_MAX;
+use crate::swarm::upload::limits::UPLOADS_MIN;
 
 /// Keeps the number of chunks that are under way so small that each is soon whole.
 ///

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use gpb::internals::client::limits::{DIAL_TIMEOUT, GROWTH_LOOK, LATE_MAX, LOOK_AGAIN};
 use gpb::internals::content::{Bitfield, Geometry};
-use gpb::internals::limits::{DIAL_TIMEOUT, GROWTH_LOOK, LATE_MAX, LOOK_AGAIN, WINDOW_MAX};
+use gpb::internals::limits::WINDOW_MAX;
 use gpb::internals::proto::{ChunkAsk, ChunkRef, Delta, LayerRange, Request, Since, encode_request};
 use gpb::internals::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work};
 

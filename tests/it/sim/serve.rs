@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use gpb::internals::limits::{
-    ANY_FRESH, CHUNK_PATIENCE, FETCHERS_TOLD_MAX, LIST_RETRY, NEWS_MAX, SERVER_TICK, TURN_COST,
-};
+use gpb::internals::limits::{CHUNK_PATIENCE, FETCHERS_TOLD_MAX, NEWS_MAX, SERVER_TICK};
 use gpb::internals::proto::{
     ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head,
 };
+use gpb::internals::server::limits::{ANY_FRESH, LIST_RETRY, TURN_COST};
 
 use super::peer::{Answer, Ask, Fault, Has, State, Told};
 use super::world::{Event, World, host_of, key_of};

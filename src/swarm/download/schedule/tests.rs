@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::content::{Digest, Root};
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{
+use crate::limits::SMALL_FILES_LEN_MAX;
+use crate::swarm::download::limits::{
     HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, LIST_BUSY_MAX, PEERS_POLL_MAX, PEERS_POLL_MIN,
-    SMALL_FILES_LEN_MAX,
 };
 
 const CHUNK: u64 = 256 << 10;

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use crate::content::{ChunkIndex, FileId, Geometry};
-use crate::limits::{
-    ANY_CHUNKS_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, PEERS_POLL_MAX, PEERS_POLL_MIN,
-    SMALL_FILES_LEN_MAX,
+use crate::limits::{ANY_CHUNKS_MAX, SMALL_FILES_LEN_MAX};
+use crate::swarm::download::limits::{
+    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
 use crate::swarm::download::schedule::{Backoff, File, FileNo, Held, Phase, Schedule, small_weight};
 use crate::swarm::{ChunkPicker, PeerHandle};

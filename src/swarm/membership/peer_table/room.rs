@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::{Heard, PeerTable, Via};
-use crate::limits::{INSTANCES_PER_KEY_MAX, PEERS_MAX, ROOM_AT_ONCE, ROOM_RETRY};
+use crate::limits::{INSTANCES_PER_KEY_MAX, PEERS_MAX};
 use crate::proto::Announce;
 use crate::swarm::membership::admit::Dropped;
+use crate::swarm::membership::limits::{ROOM_AT_ONCE, ROOM_RETRY};
 
 impl PeerTable {
     /// Whether another instance of `key`'s peer must give way to the newcomer, and whether there is place for it.

@@ -1,0 +1,64 @@
+//! Bounds and intervals of the client.
+
+use std::time::Duration;
+
+use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, KIB, MIB, PATTERN_LEN_MAX, UNANSWERED_LEN_MAX};
+
+/// TCP connect is given up after so long.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Received chunk bytes that are held in memory at once.
+pub const RECEIVE_BUDGET: usize = 32 * MIB;
+/// A name is resolved so long after the last new answer.
+pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
+/// A name is resolved at most so long after the first answer.
+pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
+/// What nobody has who answered is sought so long after the first answer while others are still being asked.
+pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
+/// A listing is complete so long after the last new peer.
+pub const LIST_QUIET: Duration = Duration::from_millis(300);
+/// Threads that a client starts together for sessions.
+pub const CREW_BLOCK: usize = 8;
+/// Most threads of a client for sessions: those of a download, and some for peers that are only asked.
+pub const CREW_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CREW_BLOCK;
+/// Most idle sessions that a client keeps open.
+pub const IDLE_SESSIONS_MAX: usize = 64;
+/// Threads of a download that open and finish partial files.
+pub const DISK_THREADS: usize = 2;
+/// Threads of a download that write small files.
+pub const SMALL_THREADS: usize = 2;
+/// How often a download looks at its connections while there are any.
+pub const GROWTH_LOOK: Duration = Duration::from_millis(50);
+/// A download looks around at least so often.
+pub const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// Items of a list that an error message shows.
+pub const SHOWN_MAX: usize = 32;
+/// One-chunk files that a connection verifies together, at most.
+pub const VERIFY_FILES_MAX: usize = 128;
+/// Bytes of one-chunk files that a connection verifies together, at most.
+pub const VERIFY_LEN_MAX: usize = 512 * KIB;
+/// Requests on a connection below which it is asked for what others were asked for and do not send.
+pub const LATE_MAX: usize = 2;
+/// Requests of [`LOCATE_FILES_MAX`](crate::limits::LOCATE_FILES_MAX) files that are made at once.
+pub const LOCATE_AHEAD: usize = 16;
+/// How long a connection without work waits before it looks again by itself.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Time for each of several addresses of a peer at first.
+pub const DIAL_QUICK: Duration = Duration::from_millis(400);
+/// Bytes of an unwanted body that are read at once.
+pub const SKIP_STEP: usize = 64 * KIB;
+/// Bytes of a body that are allocated at once.
+pub const BODY_STEP: usize = MIB;
+/// So long after the last chunk or list, an answer that puts off is no sign any more that a download goes on.
+pub const PUT_OFF_MAX: Duration = Duration::from_secs(300);
+/// Files that are looked for on the disk before the thread that drives the download is woken.
+pub const CHECK_STRIDE: u32 = 256;
+/// Patterns of a listing whose first pages are asked for together.
+pub const PATTERNS_AT_ONCE: usize = 32;
+/// Bytes of a chunk between two looks whether to ask for more, at least.
+pub const ASK_STEP: usize = 16 * KIB;
+/// Longest sleep for the rate limit before a stop is looked for.
+pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
+
+const _: () = {
+    assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);
+};

@@ -1,0 +1,63 @@
+//! Bounds and intervals of the server.
+
+use std::time::Duration;
+
+use crate::limits::{CHUNK_PATIENCE, KIB, TURN_LEN_MAX};
+
+/// Entries that are compared with a pattern before the clock is looked at again.
+pub const LIST_CHECK_ENTRIES: usize = 128;
+/// Connections that are accepted before those that are open get their turn again.
+pub const ACCEPTS_AT_ONCE: usize = 128;
+/// Open files that a server leaves to everything but its connections.
+pub const DESCRIPTORS_RESERVED: usize = 128;
+/// Plaintext that a worker gathers before it encrypts and writes, in bytes.
+pub const REPLY_LEN: usize = 128 * KIB;
+/// Plaintext that a worker sends first after a peer's socket was full, in bytes.
+pub const REPLY_FIRST_LEN: usize = 16 * KIB;
+/// What a turn counts in that comparison besides the bytes that it sends.
+pub const TURN_COST: u64 = 16 * KIB as u64;
+/// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
+pub const NOISE_LINES_MAX: u32 = 20;
+/// The same for lines about connections that come and go, and what they report.
+pub const SESSION_LINES_MAX: u32 = 200;
+/// See [`NOISE_LINES_MAX`].
+pub const NOISE_WINDOW: Duration = Duration::from_secs(10);
+/// Connections that wait in the listener for the accepting thread.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// Requests that a worker answers for a session before it hands back.
+pub const TURN_REQUESTS_MAX: u32 = 64;
+/// Time that a worker spends on a session before it hands back.
+pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
+/// Lists of digests that a server sends at the same time on the account of one key.
+pub const LISTS_PER_KEY_MAX: usize = 4;
+/// Bytes of an answer from which on it counts as the upload of a chunk.
+pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
+/// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
+/// reordered nor shared fairly.
+pub const UNSENT_LEN_MAX: usize = 64 * KIB;
+/// An `Any` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
+pub const ANY_FRESH: Duration = Duration::from_millis(500);
+/// How long a worker waits for a peer's socket before it parks the session.
+pub const PARK_AFTER: Duration = Duration::from_millis(2);
+/// What `Busy` tells a peer to wait that wants a list of digests while many others are being sent it.
+pub const LIST_RETRY: Duration = Duration::from_millis(60);
+/// What `Busy` tells a peer to wait.
+pub const BUSY_RETRY: Duration = Duration::from_millis(500);
+/// Sessions that wait for an upload are not looked at more often than this without a reason.
+pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
+/// Copies of one content that are tried for a chunk.
+pub const COPIES_TRIED_MAX: usize = 4;
+/// Connections of a server where the limit of open files is tiny: it is tried to serve somebody even there.
+pub const CONNECTIONS_MIN: usize = 16;
+/// Reads in one turn while a session closes.
+pub const DRAIN_READS_MAX: usize = 16;
+/// Capacity that the request buffer of a session keeps between turns.
+pub const REQUESTS_KEPT_LEN: usize = 512;
+/// Ciphertext that a worker reads at once: a record that is not whole yet, and more.
+pub const INCOMING_LEN: usize = 64 * KIB;
+
+const _: () = {
+    assert!(REPLY_FIRST_LEN <= REPLY_LEN && REPLY_LEN <= TURN_LEN_MAX);
+    // Whoever waits in a server's line hears of it in time.
+    assert!(ANY_FRESH.as_millis() <= CHUNK_PATIENCE.as_millis());
+};

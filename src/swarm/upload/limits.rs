@@ -1,0 +1,14 @@
+//! Bounds and intervals of uploads.
+
+use crate::limits::TURN_LEN_MAX;
+
+/// Bytes that one key may be served more than another that waits as well.
+pub const SERVED_LEAD_MAX: u64 = 2 * TURN_LEN_MAX as u64;
+/// Files whose sent chunks are counted, for `Any`.
+pub const SENT_FILES_MAX: usize = 16;
+/// Files of which is known who fetched them lately, for `Peers`.
+pub const FETCHED_FILES_MAX: usize = 1024;
+/// Most peers that are remembered as fetchers of one file.
+pub const FETCHERS_PER_FILE_MAX: usize = 256;
+/// Chunks that a server sends at the same time, at least.
+pub const UPLOADS_MIN: usize = 4;
