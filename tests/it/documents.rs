@@ -7,6 +7,19 @@ use std::process::Command;
 
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "README.pt-BR.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "docs/benchmarks.md",
+    "keys/README.md",
+    "src/proto/WIRE.md",
+];
+
+/// Folders at the top level; what a document names below them must be there.
+const FOLDERS: [&str; 7] = [".ci/", "benches/", "docs/", "examples/", "scripts/", "src/", "tests/"];
+
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
@@ -77,14 +90,66 @@ fn both_languages_say_the_same() {
     assert_eq!(first_cells(&en), first_cells(&pt));
 }
 
+/// What stands between backticks, in lines and in blocks.
+fn code(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    for name in DOCUMENTS {
+        for word in read(name).split(|c: char| c.is_whitespace() || "`()[],;|".contains(c)) {
+            let word = word.trim_end_matches(['.', ':']);
+            if FOLDERS.iter().any(|folder| word.starts_with(folder)) {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(word);
+                assert!(path.exists(), "{name} names {word}, which does not exist");
+            }
+        }
+    }
+}
+
+/// The short figures of the front page are those of the tables, and the commands beside the tables can be run.
+#[test]
+fn benchmarks_are_quoted_and_can_be_repeated() {
+    let tables = read("docs/benchmarks.md");
+    let figure = |row: &str, cell: usize| -> String {
+        let line = tables.lines().find(|l| l.starts_with(row)).unwrap_or_else(|| panic!("no row {row}"));
+        line.split('|').nth(cell).unwrap().trim().split(' ').next().unwrap().to_string()
+    };
+    let big = [figure("| **GPB** | 1", 2), figure("| rsync daemon | 1", 2)];
+    let four = figure("| **GPB** | 8", 3).parse::<f64>().unwrap().round().to_string();
+    for (name, point) in READMES.into_iter().zip([".", ","]) {
+        let text = read(name);
+        for seconds in &big {
+            let shown = format!("{} s", seconds.replace('.', point));
+            assert!(text.contains(&shown), "{name} does not say {shown}");
+        }
+        assert!(text.contains(&format!("{four} %")), "{name} does not say {four} %");
+    }
+
+    let scenarios = read("scripts/bench/__main__.py");
+    for command in code(&tables).iter().filter(|c| c.contains("scripts/bench.sh")) {
+        for scenario in command.split(' ').filter(|w| w.starts_with('S') || *w == "scale") {
+            assert!(scenarios.contains(&format!("'{scenario}':")), "`{command}`: there is no scenario {scenario}");
+        }
+    }
+    for command in code(&tables).iter().filter(|c| c.starts_with("cargo ")) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (kind, target) = (words[words.len() - 2], words[words.len() - 1]);
+        let folder = if kind == "--bench" { "benches" } else { "examples" };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(target).with_extension("rs");
+        assert!(file.exists(), "`{command}`: there is no {folder}/{target}.rs");
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
-    for name in ["README.md", "README.pt-BR.md", "SECURITY.md", "CHANGELOG.md", "keys/README.md"] {
+    for name in DOCUMENTS {
         let text = read(name);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name).parent().unwrap().to_path_buf();
         for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            if file.starts_with("http") {
+            if file.starts_with("http") || file.contains("::") {
                 continue;
             }
             assert!(folder.join(file).exists(), "{name} links to {file}, which does not exist");
