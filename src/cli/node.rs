@@ -15,6 +15,7 @@ impl Options {
             state: self.state.clone(),
             key: KeySource::File(self.key.clone()),
             trusted: self.trusted.clone(),
+            never_share: self.report.log.file.iter().chain(&self.config_file).cloned().collect(),
             peers: self.peers.iter().map(PeerAddr::to_string).collect(),
             multicast: self.multicast,
             interfaces: self.interfaces.iter().map(Interface::to_string).collect(),

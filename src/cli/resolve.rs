@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::args::Typed;
@@ -31,6 +31,8 @@ pub struct Options {
     pub key: PathBuf,
     /// The file of trusted keys; none is an open group.
     pub trusted: Option<PathBuf>,
+    /// The configuration file, read or not there. None where it has no place.
+    pub config_file: Option<PathBuf>,
     /// Peers to contact without having heard of them.
     pub peers: Vec<PeerAddr>,
     /// Whether to send and hear multicast.
@@ -211,6 +213,7 @@ impl Common {
             state: PathBuf::new(),
             key: PathBuf::new(),
             trusted: one("trusted").map(path),
+            config_file: settings.config_file().map(Path::to_path_buf),
             peers: many("peer", STATIC_PEERS_MAX)?.iter().map(|s| s.read(value::peer)).collect::<Result<_, _>>()?,
             multicast: !settings.switch("no-multicast")?,
             interfaces: many("interface", INTERFACES_MAX)?

@@ -82,6 +82,7 @@ pub(crate) struct Settings {
     flags: BTreeMap<&'static str, Vec<Setting>>,
     variables: BTreeMap<&'static str, Vec<Setting>>,
     file: BTreeMap<&'static str, Vec<Setting>>,
+    config_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -96,15 +97,23 @@ impl Settings {
             let on = || Setting { value: "true".into(), source: Source::Flag(spec.flag) };
             (spec.name(), if spec.kind == Kind::Switch { vec![on()] } else { values.iter().map(one).collect() })
         });
-        let mut all = Settings { flags: flags.collect(), variables: from_variables(env)?, file: BTreeMap::new() };
+        let (flags, variables) = (flags.collect(), from_variables(env)?);
+        let mut all = Settings { flags, variables, file: BTreeMap::new(), config_file: None };
         let named = all.one("config").map(|s| PathBuf::from(&s.value));
         let default = || env.xdg_dir("XDG_CONFIG_HOME", ".config").map(|d| d.join("config.toml"));
-        if let Some(path) = named.clone().or_else(default)
-            && let Some(content) = read_file(&path, named.is_some())?
+        let is_named = named.is_some();
+        all.config_file = named.or_else(default);
+        if let Some(path) = &all.config_file
+            && let Some(content) = read_file(path, is_named)?
         {
-            all.file = from_file(&path, &content)?;
+            all.file = from_file(path, &content)?;
         }
         Ok(all)
+    }
+
+    /// The configuration file, named or the default one, whether it is there or not.
+    pub(crate) fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
     }
 
     /// The values of an option from the first source that has it: lists are replaced, not joined.

@@ -57,6 +57,12 @@ impl NodeBuilder {
         self
     }
 
+    /// A further file that is never offered and never overwritten by a fetch, such as the program's log.
+    pub fn never_share(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.never_share.push(file.into());
+        self
+    }
+
     /// File of trusted keys: makes a closed group.
     pub fn trusted(mut self, file: impl Into<PathBuf>) -> Self {
         self.config.trusted = Some(file.into());

@@ -26,6 +26,10 @@ pub struct Config {
     /// File of trusted keys, one `ed25519:<base64> comment` a line. Set, it makes a closed group: only these keys and the
     /// own one are talked to. Default: everyone is talked to, authenticated.
     pub trusted: Option<PathBuf>,
+    /// Further files of the program around the node that are never offered and never overwritten by a fetch, such as
+    /// its log and its configuration; a directory stands for all below it. The state directory, the key file and the
+    /// trusted file are such files anyway. Default none.
+    pub never_share: Vec<PathBuf>,
     /// Peers to contact by address, `HOST[:PORT]`, besides those that discovery finds; at most
     /// [`STATIC_PEERS_MAX`](crate::limits::STATIC_PEERS_MAX). Default none.
     pub peers: Vec<String>,
@@ -75,6 +79,7 @@ impl Default for Config {
             state: default_state(),
             key: KeySource::State,
             trusted: None,
+            never_share: Vec::new(),
             peers: Vec::new(),
             multicast: true,
             interfaces: Vec::new(),

@@ -10,7 +10,7 @@ use crate::client::{
 };
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
-use crate::store::Disk;
+use crate::store::{Disk, OwnFiles};
 
 /// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
 pub struct Fetch {
@@ -27,16 +27,13 @@ pub(super) struct Asker {
 }
 
 impl Fetch {
-    /// Starts to fetch `found` into `dir`, or to `out`.
+    /// Starts to fetch `found` to `place`, unless that would overwrite an own file.
     pub(super) fn start(
         asker: &Asker,
         found: Vec<FoundFile>,
-        dir: &Path,
-        create: bool,
-        out: Option<&Path>,
+        place: Place,
+        own_files: &OwnFiles,
     ) -> Result<Self, FetchError> {
-        let place = Place::of(dir, create, out, found.len())?;
-        let disk = Disk::open(&place.dir, place.create)?;
         let target = |f: FoundFile| Target {
             out: place.name.clone().unwrap_or_else(|| f.path.clone()),
             path: f.path,
@@ -44,7 +41,9 @@ impl Fetch {
             holders: f.holders,
         };
         let files = found.len();
-        let targets = found.into_iter().map(target).collect();
+        let targets: Vec<Target> = found.into_iter().map(target).collect();
+        own_files.refuse(&place.dir, targets.iter().map(|t| t.out.as_str()))?;
+        let disk = Disk::open(&place.dir, place.create)?;
         let handle = Download::start(DownloadPlan { targets, disk }, &asker.ctx, &asker.pool, &asker.crew)?;
         Ok(Fetch { handle, dir: place.dir, files })
     }
@@ -91,7 +90,7 @@ impl Fetch {
 
 /// Where files go.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     dir: PathBuf,
     create: bool,
     /// The name of the only file, if it is not its own.
@@ -101,7 +100,7 @@ struct Place {
 impl Place {
     /// `out` names the file if there is exactly one and `out` is no directory; else it is a directory, made if it is
     /// missing.
-    fn of(dir: &Path, create: bool, out: Option<&Path>, files: usize) -> Result<Self, FetchError> {
+    pub(super) fn of(dir: &Path, create: bool, out: Option<&Path>, files: usize) -> Result<Self, FetchError> {
         let Some(out) = out else { return Ok(Place { dir: dir.into(), create, name: None }) };
         let is_dir = files != 1 || out.is_dir() || out.to_string_lossy().ends_with('/');
         let file_name = (!is_dir).then(|| out.file_name()).flatten();

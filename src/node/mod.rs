@@ -26,14 +26,14 @@ use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
 use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
-use crate::node::fetch::Asker;
+use crate::node::fetch::{Asker, Place};
 use crate::node::limits::{LINKS_FRESH, TRUST_POLL};
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
 use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers, no_thread};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
 use crate::share::{ShareSetup, Sharer};
-use crate::store::{Index, Reader, Shelf};
+use crate::store::{Index, OwnFiles, Reader, Shelf};
 use crate::swarm::{Event, PeerRecord, PeerTable};
 
 pub use builder::NodeBuilder;
@@ -59,6 +59,7 @@ pub struct Node {
     addrs: Vec<SocketAddr>,
     discovery: Arc<Discovery>,
     sharer: Option<Arc<Sharer>>,
+    own_files: Arc<OwnFiles>,
     _server: Option<Server>,
     _workers: Workers,
 }
@@ -148,6 +149,7 @@ impl Node {
         let shelf = Arc::new(Shelf::new());
         let agent = concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string();
 
+        let own_files = Arc::new(own_files(&config));
         let reader = open_reader(&config)?;
         let (index, sharer) = if let Some(reader) = reader.clone().filter(|_| shares_dir) {
             let state_error = |source| StartError::State { path: config.state.clone(), source };
@@ -256,6 +258,7 @@ impl Node {
             addrs,
             discovery,
             sharer,
+            own_files,
             _server: server,
             _workers: workers,
         })
@@ -331,7 +334,8 @@ impl Node {
         let Asker { ctx, pool, crew } = &self.asker;
         let found = client::resolve(ctx, pool, crew, &strings(patterns))?;
         let create = self.config.dir == Config::default().dir;
-        Fetch::start(&self.asker, found, &self.config.dir, create, out)
+        let place = Place::of(&self.config.dir, create, out, found.len())?;
+        Fetch::start(&self.asker, found, place, &self.own_files)
     }
 
     /// What happens in the node from now on, and what happened before it was first asked for: at most
@@ -438,6 +442,16 @@ fn read_key(file: &Path) -> Result<crate::identity::Keypair, StartError> {
         log::info!("key made peer={} file={}", keypair.peer_id(), file.display());
     }
     Ok(keypair)
+}
+
+/// What is never offered and never overwritten.
+fn own_files(config: &Config) -> OwnFiles {
+    let key = match &config.key {
+        KeySource::File(file) => Some(file),
+        KeySource::State | KeySource::Key(_) => None,
+    };
+    let others = key.into_iter().chain(&config.trusted).chain(&config.never_share);
+    OwnFiles::new(&config.state, others.cloned(), &config.dir)
 }
 
 /// Reads what is served. A client without a directory yet has nothing to read there.

@@ -65,6 +65,12 @@ pub enum StoreError {
         /// What lies there, such as `a directory`.
         by: &'static str,
     },
+    /// The file belongs to this node itself: its key, trusted keys, index, log or configuration.
+    #[error("{} is a file of this node itself and never overwritten; choose another name or directory", .path.display())]
+    OwnFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file was to be put in place with chunks missing.
     #[error("{} is not whole: {missing} chunks missing; download it again to resume", .path.display())]
     NotWhole {

@@ -355,7 +355,7 @@ impl Tables<'_> {
 
 fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
     DirBuilder::new().recursive(true).mode(0o700).create(state)?;
-    let path = state.join("index.redb");
+    let path = state.join(INDEX_NAME);
     // redb may panic on a file that it did not write; a check of all its pages at the start makes that an error in
     // nearly all cases, and what is left of them is caught.
     let open = || {
@@ -368,7 +368,7 @@ fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
     };
     match guarded() {
         Err(e) if is_damage(&e) => {
-            let aside = state.join("index.redb.damaged");
+            let aside = state.join(DAMAGED_NAME);
             log::warn!("index damaged, made anew path={} kept={} cause={e}", path.display(), aside.display());
             std::fs::rename(&path, &aside)?;
             guarded()
@@ -502,6 +502,10 @@ fn layer_record(value: &[u8]) -> Option<&[[u8; 32]]> {
 }
 
 const CHECK_LEN: usize = 8;
+/// The database's name in the state directory.
+pub(crate) const INDEX_NAME: &str = "index.redb";
+/// The name that a damaged one gets.
+pub(crate) const DAMAGED_NAME: &str = "index.redb.damaged";
 
 const _: () = assert!(INDEX_RECORD_DIGESTS as usize * 32 + CHECK_LEN + 44 + 64 <= 32 * 1024);
 

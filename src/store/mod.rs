@@ -10,6 +10,7 @@ mod landing;
 pub mod limits;
 #[cfg(test)]
 mod memory;
+mod own_files;
 mod part;
 mod partial;
 mod present;
@@ -23,6 +24,7 @@ pub use beneath::{Beneath, stamp_of};
 pub use disk::Disk;
 pub use error::StoreError;
 pub use index::{Hashed, Index, Indexed, Lookup};
+pub use own_files::OwnFiles;
 pub use partial::PartialFile;
 pub use reader::{ChunkReader, Reader};
 pub use shelf::{Shelf, Shelved};

@@ -18,6 +18,7 @@ mod house;
 mod keys;
 mod merkle_oracle;
 mod node;
+mod own_files;
 mod server;
 mod share_back;
 mod sim;
