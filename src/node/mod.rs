@@ -158,6 +158,7 @@ impl Node {
                 dir: config.dir.clone(),
                 index: index.clone(),
                 reader,
+                own_files: own_files.clone(),
                 catalogue: catalogue.clone(),
                 events: events.clone(),
                 shutdown: shutdown.clone(),

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, select};
 
@@ -33,6 +33,9 @@ use crate::swarm::Event;
 pub(super) struct Keeper {
     setup: ShareSetup,
     looker: Looker,
+    /// Opens files for a look at their content.
+    reads: Arc<Beneath>,
+    own_refresh_at: Instant,
     /// Device and inode of the directory, while it is there.
     root: Option<(u64, u64)>,
     watch: Option<Watch>,
@@ -77,10 +80,15 @@ impl Keeper {
         hashed_bytes: Arc<AtomicU64>,
     ) -> io::Result<Self> {
         let dir = std::fs::canonicalize(&setup.dir)?;
-        let hasher = Hasher::start(Arc::new(Beneath::open(&dir)?), hashed_bytes)?;
+        let reads = Arc::new(Beneath::open(&dir)?);
+        let hasher = Hasher::start(reads.clone(), hashed_bytes)?;
+        let looker = Looker::new(dir, setup.own_files.clone());
+        name_own_files(&looker);
         let now = Instant::now();
         Ok(Keeper {
-            looker: Looker::new(dir),
+            looker,
+            reads,
+            own_refresh_at: now,
             root: None,
             watch: None,
             changes: Changes::new(),
@@ -146,6 +154,7 @@ impl Keeper {
 
     /// What is due, in small portions.
     fn work(&mut self, now: Instant) {
+        self.refresh_own_files(now);
         if now >= self.root_poll_at {
             self.check_root(now);
         }
@@ -209,14 +218,14 @@ impl Keeper {
             return;
         }
         if let Ok(dir) = std::fs::canonicalize(&self.setup.dir) {
-            self.looker = Looker::new(dir);
+            self.looker = Looker::new(dir, self.setup.own_files.clone());
         }
         self.begin_watch();
         self.rescan_at = now;
     }
 
     fn begin_watch(&mut self) {
-        match Watch::begin(self.looker.root(), &self.changes) {
+        match Watch::begin(self.looker.root(), &self.changes, self.looker.own_names()) {
             Ok(watch) => self.watch = Some(watch),
             Err(e) => self.end_watch(&e),
         }
@@ -238,6 +247,37 @@ impl Keeper {
                 self.looker.root().display()
             );
         }
+    }
+
+    // ---- own files ----
+
+    /// Looks at what the own files are now, and again at offered files that turned out to be one.
+    fn refresh_own_files(&mut self, now: Instant) {
+        if now < self.own_refresh_at {
+            return;
+        }
+        self.own_refresh_at = now + OWN_REFRESH;
+        let new = self.setup.own_files.refresh();
+        if new.is_empty() {
+            return;
+        }
+        // What is being hashed may be one of them, too.
+        self.disturbed = true;
+        for name in self.ledger.with_inodes(&new) {
+            self.look_at(name.as_str(), false, now);
+        }
+    }
+
+    /// Whether the file holds a private key. The key files of other programs are found so, and copies of the own one.
+    fn is_private_key(&mut self, name: &RelPath) -> bool {
+        let mut first = [0; PEM_FIRST_LEN];
+        let read = self.reads.open_file(name.as_str()).and_then(|(file, _)| file.read_at(&mut first, 0));
+        let is_key = read.is_ok_and(|len| is_private_key(&first[..len]));
+        if is_key {
+            let path = self.looker.root().join(name.as_str());
+            self.skips.once(&path, || "a private key that only its owner may read".into());
+        }
+        is_key
     }
 
     // ---- hints of changes ----
@@ -307,8 +347,10 @@ impl Keeper {
     fn look_at_unsettled(&mut self, name: &RelPath, now: Instant) {
         let path = self.looker.root().join(name.as_str());
         match self.looker.look(&path) {
-            Look::File { state, .. } => {
-                if self.unsettled.judge(name, state, now) == Verdict::Quiet {
+            Look::File { state, owner_only, .. } => {
+                if self.unsettled.judge(name, state, now) == Verdict::Quiet
+                    && !(owner_only && self.is_private_key(name))
+                {
                     self.hash(name, state);
                 }
             }
@@ -323,13 +365,15 @@ impl Keeper {
 
     /// Brings the ledger in line with what a look has shown.
     fn judge(&mut self, name: &RelPath, path: &Path, look: Look, now: Instant) {
-        let Look::File { state, link } = look else {
+        let Look::File { state, link, owner_only } = look else {
             self.unsettled.forget(name);
             self.links.remove(name);
             self.withdrawn.remove(name);
             self.ledger.drop(name);
-            if let Look::Skip(cause) = look {
-                self.skips.once(path, || cause);
+            match look {
+                Look::Own => self.skips.once_quietly(path),
+                Look::Skip(cause) => self.skips.once(path, || cause),
+                _ => {}
             }
             return;
         };
@@ -346,6 +390,10 @@ impl Keeper {
             return;
         }
         self.withdrawn.remove(name);
+        if owner_only && self.is_private_key(name) {
+            self.unsettled.forget(name);
+            return;
+        }
         let known = self.lookup.as_mut().and_then(|l| l.get(name.as_str(), state.len, &state.stamp));
         if !self.ledger.has_room() {
             self.skips.once(self.looker.root(), || "too many files, the rest is left out".into());
@@ -404,6 +452,7 @@ impl Keeper {
         if self.hashed.is_empty() {
             return;
         }
+        self.refresh_own_files(now);
         let hashed = std::mem::take(&mut self.hashed);
         let recorded = self.setup.index.record(&hashed);
         self.sync_at.get_or_insert(now + INDEX_SYNC);
@@ -502,9 +551,20 @@ impl Keeper {
 
     fn may_enter(&mut self, path: &Path) -> bool {
         match self.name(path) {
-            Some(name) => name.is_empty() || self.valid(&name, path).is_some(),
+            Some(name) if name.is_empty() => true,
+            Some(name) => self.valid(&name, path).is_some() && self.is_shared_dir(path),
             None => false,
         }
+    }
+
+    fn is_shared_dir(&mut self, path: &Path) -> bool {
+        match self.looker.look(path) {
+            Look::Own => self.skips.once_quietly(path),
+            Look::Skip(cause) => self.skips.once(path, || cause),
+            Look::Dir => return true,
+            Look::File { .. } | Look::Nothing => {}
+        }
+        false
     }
 
     fn meet(&mut self, scan: &mut Scan, found: &walkdir::DirEntry, now: Instant) {
@@ -516,7 +576,7 @@ impl Keeper {
         };
         // The common case first, without making a name: nothing has changed.
         if let Some(entry) = scan.meet(&name)
-            && matches!(look, Look::File { state, link: false } if is_state_of(entry, state))
+            && matches!(look, Look::File { state, link: false, .. } if is_state_of(entry, state))
             && self.ledger.is_settled()
         {
             return;
@@ -618,6 +678,31 @@ impl Keeper {
         }
     }
 }
+
+/// Says what is left out because it belongs to the node.
+fn name_own_files(looker: &Looker) {
+    let exist = looker.own_names().iter().filter(|name| std::fs::symlink_metadata(looker.root().join(name)).is_ok());
+    let names: Vec<&str> = exist.map(String::as_str).collect();
+    if !names.is_empty() {
+        log::warn!(
+            "shared directory holds files of this node itself, which are never offered dir={} left_out=\"{}\"",
+            looker.root().display(),
+            names.join(", ")
+        );
+    }
+}
+
+/// Whether a file that begins with these bytes is a private key in PEM (RFC 7468), of whatever algorithm.
+fn is_private_key(first: &[u8]) -> bool {
+    let line = first.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii_end();
+    line.starts_with(b"-----BEGIN ") && line.ends_with(b"PRIVATE KEY-----")
+}
+
+/// Bytes in which the first line of a PEM file ends.
+const PEM_FIRST_LEN: usize = 64;
+/// How old the knowledge of the own files may be when a file is judged. Far less than [`QUIET`](crate::share::limits::QUIET),
+/// so that no new name of a new own file is hashed before it is known as one.
+const OWN_REFRESH: Duration = Duration::from_millis(50);
 
 fn is_state_of(entry: EntryRef<'_>, state: State) -> bool {
     entry.id.len == state.len && entry.stamp == state.stamp

@@ -1,6 +1,6 @@
 //! The catalogue between two snapshots: what changed and is not published yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -98,6 +98,13 @@ impl Ledger {
         let fresh = fresh.take_while(|p| p.as_str().starts_with(dir)).filter(|p| dir.is_empty() || p.is_below(dir));
         let fresh = fresh.filter(|p| self.published.get(p.as_str()).is_none()).cloned();
         known.chain(fresh).filter(|p| self.get(p).is_some()).collect()
+    }
+
+    /// The names of what is offered with one of these inode numbers.
+    pub(super) fn with_inodes(&self, inodes: &HashSet<u64>) -> Vec<RelPath> {
+        let fresh = self.changes.values().flatten().filter(|e| inodes.contains(&e.stamp.inode)).map(|e| e.path.clone());
+        let known = self.published.iter().filter(|e| inodes.contains(&e.stamp.inode)).map(|e| e.to_entry().path);
+        known.filter(|path| !self.changes.contains_key(path)).chain(fresh).collect()
     }
 
     /// When the next snapshot is due, if anything is to be told. `busy`: more is about to change.

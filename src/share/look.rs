@@ -2,13 +2,15 @@
 
 use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::content::{RelPath, RelPathError, Stamp};
 use crate::limits::FILE_LEN_MAX;
 use crate::share::limits::QUIET;
-use crate::store::stamp_of;
+use crate::store::{OwnFiles, is_one_of, stamp_of};
 
 /// The length and state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +22,15 @@ pub(super) struct State {
 /// What was found at a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// A file to share; `link`: through a symlink that stays inside the directory.
-    File { state: State, link: bool },
+    /// A file to share. `link`: it is reached through a symlink that stays inside the directory. `owner_only`: no user
+    /// but its owner may do anything with it.
+    File { state: State, link: bool, owner_only: bool },
     /// A directory.
     Dir,
     /// Nothing, or no longer anything.
     Nothing,
+    /// A file or directory of this node itself, at a place that is known to be one.
+    Own,
     /// What is not shared, and why.
     Skip(String),
 }
@@ -34,6 +39,9 @@ pub(super) enum Look {
 #[derive(Debug, Clone)]
 pub(super) struct Looker {
     root: PathBuf,
+    own: Arc<OwnFiles>,
+    /// Where own files lie below the root.
+    own_names: Arc<[String]>,
 }
 
 impl State {
@@ -46,8 +54,13 @@ impl State {
 }
 
 impl Looker {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Looker { root }
+    pub(super) fn new(root: PathBuf, own: Arc<OwnFiles>) -> Self {
+        Looker { own_names: own.names_below(&root).into(), root, own }
+    }
+
+    /// The names of own files and directories below the root, whether they exist or not.
+    pub(super) fn own_names(&self) -> &Arc<[String]> {
+        &self.own_names
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -73,10 +86,13 @@ impl Looker {
 
     /// The same where `meta` of `path` is known already (of a link itself, not of what it leads to).
     pub(super) fn judge(&self, path: &Path, meta: &Metadata) -> Look {
+        if self.is_own_place(path) {
+            return Look::Own;
+        }
         if meta.is_symlink() {
             return self.follow(path);
         }
-        of_file(meta, false)
+        self.of_file(meta, false)
     }
 
     fn follow(&self, path: &Path) -> Look {
@@ -91,24 +107,35 @@ impl Looker {
         if inside.to_str().is_some_and(|p| RelPath::new(p) == Err(RelPathError::Own)) {
             return Look::Skip("link leads into `.gpb`".into());
         }
+        if self.is_own_place(&target) {
+            return Look::Skip("link leads to a file of this node itself".into());
+        }
         match std::fs::symlink_metadata(&target) {
             Ok(meta) if meta.is_dir() => Look::Skip("links to directories are not followed".into()),
             Ok(meta) if meta.is_symlink() => Look::Skip("link changes while it is followed".into()),
-            Ok(meta) => of_file(&meta, true),
+            Ok(meta) => self.of_file(&meta, true),
             Err(e) => failed(&e),
         }
     }
-}
 
-fn of_file(meta: &Metadata, link: bool) -> Look {
-    if meta.is_dir() {
-        Look::Dir
-    } else if !meta.is_file() {
-        Look::Skip("not a regular file".into())
-    } else if meta.len() > FILE_LEN_MAX {
-        Look::Skip(format!("longer than {FILE_LEN_MAX} bytes"))
-    } else {
-        Look::File { state: State { len: meta.len(), stamp: stamp_of(meta) }, link }
+    fn is_own_place(&self, path: &Path) -> bool {
+        let name = || path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+        !self.own_names.is_empty() && name().is_some_and(|name| is_one_of(name, &self.own_names))
+    }
+
+    fn of_file(&self, meta: &Metadata, link: bool) -> Look {
+        if self.own.contains(meta) {
+            Look::Skip("a file of this node itself under another name".into())
+        } else if meta.is_dir() {
+            Look::Dir
+        } else if !meta.is_file() {
+            Look::Skip("not a regular file".into())
+        } else if meta.len() > FILE_LEN_MAX {
+            Look::Skip(format!("longer than {FILE_LEN_MAX} bytes"))
+        } else {
+            let state = State { len: meta.len(), stamp: stamp_of(meta) };
+            Look::File { state, link, owner_only: meta.mode() & 0o077 == 0 }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::content::{Catalogue, Entry};
 use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
 use crate::share::keeper::Keeper;
 use crate::share::limits::COMMANDS_MAX;
-use crate::store::{Index, Reader};
+use crate::store::{Index, OwnFiles, Reader};
 
 /// What a [`Sharer`] needs.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct ShareSetup {
     pub index: Arc<Index>,
     /// What reads the directory for others; told to let go of files that were removed or changed.
     pub reader: Arc<Reader>,
+    /// What is never offered.
+    pub own_files: Arc<OwnFiles>,
     /// Where snapshots are published.
     pub catalogue: Arc<Latest<Catalogue>>,
     /// Who is told.

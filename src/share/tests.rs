@@ -12,7 +12,7 @@ use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
 use crate::runtime::{Events, Latest, Shutdown};
 use crate::share::limits::QUIET;
-use crate::store::{Index, Reader};
+use crate::store::{Index, OwnFiles, Reader};
 use crate::swarm::Event;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -40,7 +40,13 @@ impl Share {
     }
 
     fn start(tmp: Arc<tempfile::TempDir>) -> Self {
+        Self::start_with(tmp, &[])
+    }
+
+    /// With these own files, relative to the temporary directory, beside the state directory.
+    fn start_with(tmp: Arc<tempfile::TempDir>, own: &[&str]) -> Self {
         let dir = tmp.path().join("shared");
+        let own = OwnFiles::new(&tmp.path().join("state"), own.iter().map(|o| tmp.path().join(o)), &dir);
         let index = Arc::new(Index::open(&tmp.path().join("state"), &dir).unwrap());
         let catalogue = Arc::new(Latest::new(Catalogue::default()));
         let (sender, events) = Events::channel();
@@ -50,6 +56,7 @@ impl Share {
             dir: dir.clone(),
             index: index.clone(),
             reader: reader.clone(),
+            own_files: Arc::new(own),
             catalogue: catalogue.clone(),
             events: sender,
             shutdown: shutdown.clone(),
@@ -242,6 +249,89 @@ fn what_cannot_be_shared_is_left_out() {
 }
 
 #[test]
+fn own_files_are_left_out_wherever_they_lie_and_however_they_are_linked() {
+    let tmp = Arc::new(tempfile::tempdir().unwrap());
+    let (root, dir) = (tmp.path().to_path_buf(), tmp.path().join("shared"));
+    for (name, bytes) in [("shared/real", "r"), ("shared/etc/trusted", "t"), ("shared/own/file", "f"), ("key", "k")] {
+        put(&root, name, bytes.as_bytes());
+    }
+    drop(Index::open(&root.join("state"), &dir).unwrap());
+    fs::hard_link(root.join("state/index.redb"), dir.join("index")).unwrap();
+    fs::hard_link(root.join("key"), dir.join("deep-key")).unwrap();
+    fs::hard_link(dir.join("etc/trusted"), dir.join("copy")).unwrap();
+    fs::hard_link(dir.join("real"), dir.join("twin")).unwrap();
+    symlink("etc/trusted", dir.join("link")).unwrap();
+    symlink("own/file", dir.join("link-into")).unwrap();
+    symlink("link", dir.join("link-to-link")).unwrap();
+    let own = ["key", "shared/etc/trusted", "shared/own", "shared/log"];
+    let s = Share::start_with(tmp, &own);
+    assert_eq!(s.names(), ["real", "twin"]);
+
+    put(&dir, "own/new", b"below an own directory");
+    put(&dir, "log", b"made later");
+    fs::hard_link(root.join("key"), dir.join("etc/key")).unwrap();
+    symlink("../log", dir.join("etc/log")).unwrap();
+    put(&dir, "last", b"x");
+    s.until("last file", |c| c.get("last").is_some());
+    assert_eq!(s.names(), ["last", "real", "twin"]);
+    drop(s.sharer);
+    let s = Share::start_with(s.tmp, &own);
+    assert_eq!(s.names(), ["last", "real", "twin"]);
+}
+
+#[test]
+fn own_files_that_are_replaced_are_left_out_before_and_after() {
+    let s = Share::over(&[("a", b"1"), ("b", b"2"), ("log", b"l")]);
+    let root = s.tmp.path().to_path_buf();
+    let dir = s.dir.clone();
+    put(&root, "trusted", b"old");
+    drop(s.sharer);
+    let s = Share::start_with(s.tmp, &["trusted", "shared/log"]);
+    assert_eq!(s.names(), ["a", "b"]);
+
+    // The trusted file becomes a link to what is offered: no write to the directory tells.
+    fs::hard_link(root.join("trusted"), dir.join("old-trusted")).unwrap();
+    fs::hard_link(dir.join("a"), root.join("next")).unwrap();
+    fs::rename(root.join("next"), root.join("trusted")).unwrap();
+    s.until("offered file that became an own one", |c| names(c) == ["b"]);
+
+    // The log is rotated.
+    fs::rename(dir.join("log"), dir.join("log.1")).unwrap();
+    put(&dir, "log", b"new");
+    put(&dir, "last", b"x");
+    s.until("last file", |c| c.get("last").is_some());
+    assert_eq!(s.names(), ["b", "last"]);
+}
+
+#[test]
+fn private_keys_that_only_their_owner_may_read_are_left_out() {
+    use std::os::unix::fs::PermissionsExt;
+    const KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ==\n-----END PRIVATE KEY-----\n";
+    let ssh = [b"-----BEGIN OPENSSH PRIVATE KEY-----\r\n", [7; 500_000].as_slice()].concat();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let s = Share::over(&[("key", KEY), ("open", KEY), ("text", b"-----BEGIN"), ("z", b"")]);
+    assert_eq!(s.names(), ["key", "open", "text", "z"]);
+    let dir = s.dir.clone();
+    put(&dir, "ssh", &ssh);
+    for name in ["key", "text", "z", "ssh"] {
+        mode(&dir.join(name), 0o600);
+    }
+    let expected = ["open", "text", "z"];
+    s.until("closed key", |c| c.get("key").is_none());
+    put(&dir, "zz", b"last");
+    s.until("last file", |c| c.get("zz").is_some());
+    fs::remove_file(dir.join("zz")).unwrap();
+    s.until("what is no closed key", |c| names(c) == expected);
+    let s = s.restart();
+    assert_eq!(s.names(), expected);
+    mode(&dir.join("key"), 0o640);
+    s.until("a key that is opened", |c| holds(c, "key", KEY));
+    mode(&dir.join("key"), 0o400);
+    // The index knows the file in this state as well once it was offered so.
+    s.until("a key that is closed", |c| names(c) == expected);
+}
+
+#[test]
 fn a_withdrawn_file_is_offered_again_only_when_it_is_written_anew() {
     let bytes = content(700_000, 5);
     let s = Share::over(&[("f", &bytes)]);
@@ -296,6 +386,7 @@ fn a_missing_directory_is_an_error() {
         dir: tmp.path().join("none"),
         index: Arc::new(Index::open(tmp.path(), tmp.path()).unwrap()),
         reader: Arc::new(Reader::open(tmp.path()).unwrap()),
+        own_files: Arc::default(),
         catalogue: Arc::new(Latest::new(Catalogue::default())),
         events: Events::channel().0,
         shutdown: Shutdown::new(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::share::limits::WATCH_EVENTS_MAX;
+use crate::store::is_one_of;
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
@@ -50,8 +51,18 @@ impl Changes {
     }
 }
 
-/// What GPB itself writes below the directory, much of it while it downloads.
-fn is_own(root: &Path, path: &Path) -> bool {
-    let first = path.strip_prefix(root).ok().and_then(|rel| rel.components().next());
-    first.is_some_and(|c| c.as_os_str().eq_ignore_ascii_case(".gpb"))
+/// Leaves out what the node itself writes below the directory: unfinished downloads, and its own files. Else a log file
+/// there would wake the node with each of its lines.
+#[derive(Debug)]
+struct OwnWrites {
+    root: PathBuf,
+    names: Arc<[String]>,
+}
+
+impl OwnWrites {
+    fn contains(&self, path: &Path) -> bool {
+        let Ok(rel) = path.strip_prefix(&self.root) else { return false };
+        let is_unfinished = || rel.components().next().is_some_and(|c| c.as_os_str().eq_ignore_ascii_case(".gpb"));
+        is_unfinished() || rel.to_str().is_some_and(|name| is_one_of(name, &self.names))
+    }
 }

@@ -25,6 +25,7 @@ pub use disk::Disk;
 pub use error::StoreError;
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use own_files::OwnFiles;
+pub(crate) use own_files::is_one_of;
 pub use partial::PartialFile;
 pub use reader::{ChunkReader, Reader};
 pub use shelf::{Shelf, Shelved};

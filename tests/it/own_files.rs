@@ -108,6 +108,89 @@ fn keygen(home: &Path, args: &[&str]) -> String {
 }
 
 #[test]
+fn a_home_directory_is_shared_without_the_files_of_the_node() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    put(home.join("data"), "data");
+    put(home.join(".config/gpb/config.toml"), "log-file = \"logs/gpb.log\"\nlog-level = \"debug\"\n");
+    fs::create_dir(home.join("logs")).unwrap();
+    let state = home.join(".local/state/gpb");
+    keygen(home, &["--out", state.join("key.pem").to_str().unwrap()]);
+    fs::hard_link(state.join("key.pem"), home.join("hard")).unwrap();
+    fs::hard_link(home.join(".config/gpb/config.toml"), home.join("config")).unwrap();
+    symlink(".local/state/gpb/key.pem", home.join("soft")).unwrap();
+    symlink(".local/state/gpb", home.join("state")).unwrap();
+    let mut server = Server::start(home, &["--dir", home.to_str().unwrap()]);
+    let named = |line: &String| line.contains("files of this node itself") && line.contains("left_out=");
+    let line = server.seen.iter().find(|line| named(line)).expect("a line names what is left out").clone();
+    for name in [".local/state/gpb", ".config/gpb/config.toml", "logs/gpb.log"] {
+        assert!(line.contains(name), "{line}");
+    }
+    fs::hard_link(state.join("index.redb"), home.join("index")).unwrap();
+    fs::hard_link(home.join("logs/gpb.log"), home.join("log")).unwrap();
+    put(home.join("last"), "x");
+    server.wait_line("files=2 ");
+    assert_eq!(server.listed(), ["data", "last"]);
+
+    let own = [state.join("key.pem"), state.join("index.redb"), home.join(".config/gpb/config.toml")];
+    let mut wanted: Vec<String> = own.iter().map(|path| root_of(path)).collect();
+    wanted
+        .extend(["hard", "soft", "config", "index", "log", "logs", ".local/**", "**/key.pem", "**"].map(String::from));
+    wanted.extend([".local/state/gpb/key.pem", ".config/gpb/config.toml", "logs/gpb.log"].map(String::from));
+    let mut fetched = server.fetched(&wanted);
+    fetched.sort();
+    assert_eq!(fetched, [Path::new("data"), Path::new("last")]);
+
+    // It says no more when nothing happens, although its own log lies in the directory.
+    let len = || fs::metadata(home.join("logs/gpb.log")).unwrap().len();
+    let quiet = Duration::from_secs(2);
+    let (mut before, mut since, deadline) = (len(), Instant::now(), Instant::now() + WAIT);
+    while since.elapsed() < quiet {
+        assert!(Instant::now() < deadline, "the log never stops: {:#?}", server.lines.try_iter().collect::<Vec<_>>());
+        thread::sleep(Duration::from_millis(50));
+        if len() != before {
+            (before, since) = (len(), Instant::now());
+        }
+    }
+}
+
+#[test]
+fn files_named_by_flags_are_not_offered_wherever_they_lie() {
+    let home = tempfile::tempdir().unwrap();
+    let (home, dir) = (home.path(), home.path().join("shared"));
+    put(dir.join("data"), "data");
+    put(home.join("real-config"), "network = \"own\"\n");
+    let id = keygen(home, &["--out", "elsewhere.pem"]);
+    put(dir.join("trusted"), &format!("{}\n", id.lines().find_map(|line| line.strip_prefix("peer=")).unwrap()));
+    fs::hard_link(home.join("elsewhere.pem"), dir.join("innocent")).unwrap();
+    fs::hard_link(dir.join("trusted"), dir.join("friends")).unwrap();
+    symlink("../real-config", dir.join("config")).unwrap();
+    fs::hard_link(home.join("real-config"), dir.join("settings")).unwrap();
+    let args = ["--dir", "shared", "--state", "shared/state", "--key", "elsewhere.pem", "--trusted", "shared/trusted"];
+    let mut all = args.to_vec();
+    all.extend(["--config", "shared/config", "--log-file", "shared/log", "--log-level", "debug"]);
+    let mut server = Server::start(home, &all);
+    assert!(server.seen.iter().any(|line| line.contains("files=1 ")), "{:#?}", server.seen);
+
+    // Each is replaced while it runs, the old one and the new one under other names as well.
+    for (own, old, new) in [("trusted", "trusted.1", "new-trusted"), ("log", "log.1", "new-log")] {
+        fs::rename(dir.join(own), dir.join(old)).unwrap();
+        fs::copy(dir.join(old), dir.join(own)).unwrap();
+        fs::hard_link(dir.join(own), dir.join(new)).unwrap();
+    }
+    put(dir.join("last"), "x");
+    server.wait_line("files=2 ");
+    let keyed =
+        ["list", "--json", "--key", home.join("elsewhere.pem").to_str().unwrap(), "--network", "own"].map(String::from);
+    let keyed: Vec<&str> = keyed.iter().map(String::as_str).collect();
+    let output = String::from_utf8(server.client(home, &keyed).stdout).unwrap();
+    assert!(output.contains("\"data\"") && output.contains("\"last\""), "{output}");
+    for name in ["trusted", "log", "innocent", "friends", "settings", "config", "state", "pem"] {
+        assert!(!output.contains(name), "{name}: {output}");
+    }
+}
+
+#[test]
 fn a_fetch_never_overwrites_the_clients_own_files() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("shared");

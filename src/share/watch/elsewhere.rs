@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::TrySendError;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind};
 use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::share::watch::{Change, Changes, is_own};
+use crate::share::watch::{Change, Changes, OwnWrites};
 
 /// A watch of a directory and all below it, until it is dropped.
 #[derive(Debug)]
@@ -18,8 +19,9 @@ pub(in crate::share) struct Watch {
 
 impl Watch {
     /// Begins to watch `dir`, which is absolute and free of links, and all below it.
-    pub(in crate::share) fn begin(dir: &Path, changes: &Changes) -> io::Result<Self> {
-        let (sender, lost, root) = (changes.sender.clone(), changes.lost.clone(), dir.to_path_buf());
+    pub(in crate::share) fn begin(dir: &Path, changes: &Changes, own_names: &Arc<[String]>) -> io::Result<Self> {
+        let (sender, lost) = (changes.sender.clone(), changes.lost.clone());
+        let own = OwnWrites { root: dir.to_path_buf(), names: own_names.clone() };
         let handler = move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else {
                 lost.store(true, Ordering::Relaxed);
@@ -30,7 +32,7 @@ impl Watch {
             }
             let Some(tree) = concerns(&event.kind) else { return };
             for path in event.paths {
-                if is_own(&root, &path) {
+                if own.contains(&path) {
                     continue;
                 }
                 if let Err(TrySendError::Full(_)) = sender.try_send(Change { path, tree }) {

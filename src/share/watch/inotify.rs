@@ -19,7 +19,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::io::Errno;
 
-use crate::share::watch::{Change, Changes, is_own};
+use crate::share::watch::{Change, Changes, OwnWrites};
 
 /// A watch of those directories that were added, until it is dropped.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Shared {
     inotify: OwnedFd,
     /// Readable when the thread is to end.
     end: OwnedFd,
-    root: PathBuf,
+    own: OwnWrites,
     /// Watched directories by the number that the kernel gave them. It knows a directory that was renamed as the same
     /// one, so its new name takes the place of the old one when it is walked under that.
     dirs: Mutex<HashMap<i32, PathBuf>>,
@@ -44,11 +44,11 @@ struct Shared {
 impl Watch {
     /// Begins to listen for what happens in `dir`, which is absolute and free of links, and below it: in every directory
     /// from when it is added.
-    pub(in crate::share) fn begin(dir: &Path, changes: &Changes) -> io::Result<Self> {
+    pub(in crate::share) fn begin(dir: &Path, changes: &Changes, own_names: &Arc<[String]>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             end: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            root: dir.to_path_buf(),
+            own: OwnWrites { root: dir.to_path_buf(), names: own_names.clone() },
             dirs: Mutex::default(),
             sender: changes.sender.clone(),
             lost: changes.lost.clone(),
@@ -117,7 +117,7 @@ impl Shared {
         }
         let (Some(dir), Some(name)) = (dirs.get(&number), name) else { return };
         let (path, tree) = (dir.join(name), events.contains(ReadFlags::ISDIR));
-        if is_own(&self.root, &path) {
+        if self.own.contains(&path) {
             return;
         }
         if tree && events.contains(ReadFlags::MOVED_FROM) {
@@ -176,7 +176,7 @@ mod tests {
         let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
         fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::write(dir.join("a/b/old"), "x").unwrap();
-        let watch = Watch::begin(&dir, &changes).unwrap();
+        let watch = Watch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b", "none"] {
             watch.add(&dir.join(below)).unwrap();
         }
@@ -196,7 +196,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
         fs::create_dir_all(dir.join("a/b")).unwrap();
-        let watch = Watch::begin(&dir, &changes).unwrap();
+        let watch = Watch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b"] {
             watch.add(&dir.join(below)).unwrap();
         }
@@ -213,10 +213,27 @@ mod tests {
     }
 
     #[test]
+    fn own_files_are_not_heard_of() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
+        fs::create_dir(dir.join("a")).unwrap();
+        let names = ["a/log".to_string(), "state".to_string()].into();
+        let watch = Watch::begin(&dir, &changes, &names).unwrap();
+        watch.add(&dir).unwrap();
+        watch.add(&dir.join("a")).unwrap();
+        fs::write(dir.join("a/log"), "line").unwrap();
+        fs::create_dir(dir.join("state")).unwrap();
+        fs::create_dir(dir.join(".gpb")).unwrap();
+        fs::write(dir.join("a/logs"), "x").unwrap();
+        let others = heard(&changes, &[(dir.join("a/logs"), false)]);
+        assert!(others.iter().all(|(path, _)| path == &dir.join("a/logs")), "{others:?}");
+    }
+
+    #[test]
     fn directories_that_are_gone_are_forgotten() {
         let tmp = tempfile::tempdir().unwrap();
         let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
-        let watch = Watch::begin(&dir, &changes).unwrap();
+        let watch = Watch::begin(&dir, &changes, &Arc::default()).unwrap();
         watch.add(&dir).unwrap();
         for i in 0..100 {
             let below = dir.join(i.to_string());
