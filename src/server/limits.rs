@@ -51,7 +51,7 @@ pub const COPIES_TRIED_MAX: usize = 4;
 pub const CONNECTIONS_MIN: usize = 16;
 /// Reads in one turn while a session closes.
 pub const DRAIN_READS_MAX: usize = 16;
-/// Capacity that the request buffer of a session keeps between turns.
+/// Capacity in bytes that the request buffer of a session keeps between turns.
 pub const REQUESTS_KEPT_LEN: usize = 512;
 /// Ciphertext that a worker reads at once: a record that is not whole yet, and more.
 pub const INCOMING_LEN: usize = 64 * KIB;

@@ -2,6 +2,7 @@
 //!
 //! All of it is read from the source text, so that a violation is named with its file and line.
 
+mod bounds;
 mod circles;
 mod source;
 mod tiers;
