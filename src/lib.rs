@@ -46,6 +46,7 @@ mod identity;
 mod limits;
 mod net;
 mod node;
+mod peers;
 mod proto;
 mod runtime;
 mod server;
@@ -92,6 +93,10 @@ pub mod internals {
     /// See `src/node`.
     pub mod node {
         pub use crate::node::*;
+    }
+    /// See `src/peers`.
+    pub mod peers {
+        pub use crate::peers::*;
     }
     /// See `src/proto`.
     pub mod proto {

@@ -15,9 +15,9 @@ use crate::client::download::end_disk;
 use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::limits::{GROWTH_LOOK, IDLE_LOOK};
-use crate::client::session::AskError;
 use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
+use crate::peers::AskError;
 use crate::swarm::{Advice, Dial, Ending, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;
@@ -268,7 +268,7 @@ impl Driver {
             End::Lied => Ending::Lied,
             End::Failed(AskError::Busy(wait)) => Ending::Busy(*wait),
             // The peer closed it while it lay in the pool.
-            End::Failed(e) if reused && !matches!(e, AskError::Refused(_) | AskError::Untrusted) => Ending::Stale,
+            End::Failed(e) if reused && !matches!(e, AskError::Refused(_) | AskError::Untrusted(_)) => Ending::Stale,
             End::Failed(_) => Ending::Failed,
         };
         let holds = self.shared.state().useful(dial.peer) > 0;
@@ -280,7 +280,7 @@ impl Driver {
                 weigh_refusal(&mut self.refusal, reason.clone());
                 Last::Refused
             }
-            End::Failed(AskError::Untrusted) => Last::Refused,
+            End::Failed(AskError::Untrusted(_)) => Last::Refused,
             End::Failed(AskError::Busy(_)) | End::Idle | End::Lost | End::Lied => Last::Answered,
             End::Failed(e) => {
                 let Some(at) = retry_at else { return };

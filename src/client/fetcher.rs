@@ -8,13 +8,13 @@ use std::time::Instant;
 use log::debug;
 
 use crate::client::limits::{LATE_MAX, LOCATE_AHEAD, LOOK_AGAIN, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
-use crate::client::session::{AskError, Session};
 use crate::client::shared::{Lane, Shared};
 use crate::content::{Digest, FileId, Geometry};
 use crate::limits::{
     CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX,
     UNANSWERED_LEN_MAX, WINDOW_MAX,
 };
+use crate::peers::{AskError, Session};
 use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
 use crate::store::PartialFile;
 use crate::swarm::{FileNo, Work};
@@ -122,7 +122,11 @@ impl<'a> Fetcher<'a> {
                     return (End::Stopped, false);
                 }
                 // Cutting off the revoked finds what is registered; what was revoked before is found here.
-                if self.shared.ctx.trust.allows(&self.session.peer) { Ok(()) } else { Err(AskError::Untrusted) }
+                if self.shared.ctx.trust.allows(&self.session.peer) {
+                    Ok(())
+                } else {
+                    Err(AskError::Untrusted(self.session.peer))
+                }
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, KIB, MIB, PATTERN_LEN_MAX, UNANSWERED_LEN_MAX};
 
-/// TCP connect is given up after so long.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Received chunk bytes that are held in memory at once.
 pub const RECEIVE_BUDGET: usize = 32 * MIB;
 /// A name is resolved so long after the last new answer.
@@ -20,8 +18,6 @@ pub const LIST_QUIET: Duration = Duration::from_millis(300);
 pub const CREW_BLOCK: usize = 8;
 /// Most threads of a client for sessions: those of a download, and some for peers that are only asked.
 pub const CREW_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CREW_BLOCK;
-/// Most idle sessions that a client keeps open.
-pub const IDLE_SESSIONS_MAX: usize = 64;
 /// Threads of a download that open and finish partial files.
 pub const DISK_THREADS: usize = 2;
 /// Threads of a download that write small files.
@@ -42,12 +38,6 @@ pub const LATE_MAX: usize = 2;
 pub const LOCATE_AHEAD: usize = 16;
 /// How long a connection without work waits before it looks again by itself.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Time for each of several addresses of a peer at first.
-pub const DIAL_QUICK: Duration = Duration::from_millis(400);
-/// Bytes of an unwanted body that are read at once.
-pub const SKIP_STEP: usize = 64 * KIB;
-/// Bytes of a body that are allocated at once.
-pub const BODY_STEP: usize = MIB;
 /// So long after the last chunk or list, an answer that puts off is no sign any more that a download goes on.
 pub const PUT_OFF_MAX: Duration = Duration::from_secs(300);
 /// Files that are looked for on the disk before the thread that drives the download is woken.

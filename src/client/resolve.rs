@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::client::crew::Crew;
 use crate::client::findings::{Findings, FoundFile};
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
-use crate::client::peer_pool::PeerPool;
 use crate::client::survey::{Tally, lister, survey};
 use crate::client::{Candidate, ClientContext, FetchError};
 use crate::content::Pattern;
 use crate::identity::PeerId;
+use crate::peers::PeerPool;
 
 /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
 /// everyone who offers that content under whatever name.

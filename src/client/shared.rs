@@ -10,12 +10,12 @@ use crossbeam::channel::Sender;
 
 use crate::client::buffers::Buffers;
 use crate::client::limits::PUT_OFF_MAX;
-use crate::client::peer_pool::PeerPool;
 use crate::client::storing::{Job, SmallJob};
 use crate::client::{ClientContext, FetchError, FileReport};
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 use crate::limits::{SILENCE_MAX, SILENCE_MIN};
+use crate::peers::PeerPool;
 use crate::store::{Disk, PartialFile};
 use crate::swarm::Schedule;
 use crate::swarm::{Event, PeerHandle};

@@ -12,12 +12,12 @@ use crate::client::crew::Crew;
 use crate::client::error::weigh_refusal;
 use crate::client::findings::{Findings, FoundFile};
 use crate::client::limits::{LIST_QUIET, PATTERNS_AT_ONCE, RESOLVE_MAX};
-use crate::client::peer_pool::PeerPool;
-use crate::client::session::{AskError, Session};
 use crate::client::{ClientContext, FetchError};
 use crate::content::Pattern;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, RETRY_MIN};
+use crate::peers::PeerPool;
+use crate::peers::{AskError, Session};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
 use crate::swarm::PeerRecord;
 
@@ -188,7 +188,7 @@ pub(crate) fn survey<T: Send + 'static>(
                     weigh_refusal(&mut tally.refusal, reason);
                     tally.first_refusal.get_or_insert(now);
                 }
-                Err(AskError::Untrusted) => {}
+                Err(AskError::Untrusted(_)) => {}
                 Err(e) => {
                     debug!("no answer peer={} error={e}", record.peer);
                     let entry = contacted.entry(NodeId::new(record.peer, record.instance)).or_default();

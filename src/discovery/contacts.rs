@@ -17,7 +17,6 @@ use crate::discovery::limits::{
 use crate::discovery::{Shared, StaticPeer};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
-use crate::net::Tls;
 use crate::runtime::{Workers, no_thread};
 use crate::swarm::PeerTable;
 
@@ -68,7 +67,6 @@ impl Contacts {
     /// Starts the threads.
     pub(super) fn start(
         shared: &Arc<Shared>,
-        tls: Tls,
         peers: Vec<StaticPeer>,
         alone: bool,
         workers: &mut Workers,
@@ -77,15 +75,15 @@ impl Contacts {
         let peers = peers.into_iter().take(STATIC_PEERS_MAX);
         let start = |peer| Named { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true };
         let named: Vec<Named> = peers.map(start).collect();
-        shared.table.update(|t| t.expect(named.len()));
+        shared.directory().expect(named.len());
         // Each named peer has at most one entry in each queue.
         let (jobs, job_queue) = bounded::<Job>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
         let (names, name_queue) = bounded(STATIC_PEERS_MAX);
         let (report, reports) = bounded(2 * STATIC_PEERS_MAX + 1);
         let threads = if alone { CONTACTS_AT_ONCE } else { named.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
         for n in 0..threads {
-            let (shared, tls, queue, report) = (shared.clone(), tls.clone(), job_queue.clone(), report.clone());
-            workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &tls, &queue, &report))?;
+            let (shared, queue, report) = (shared.clone(), job_queue.clone(), report.clone());
+            workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &queue, &report))?;
         }
         if named.iter().any(|n| n.peer.literal().is_none()) {
             let report = report.clone();
@@ -158,7 +156,7 @@ impl Contacts {
         // One packet may be lost where a link is full: a second failure says more.
         if named.awaited && (result.is_ok() || named.failed) {
             named.awaited = false;
-            self.shared.table.update(PeerTable::expected_came);
+            self.shared.directory().expected_came();
         }
         named.failed = result.is_err();
         self.rest(index, result.is_ok());
@@ -176,7 +174,7 @@ impl Contacts {
     /// Contacts a few of the known peers, whoever the dice choose: so announces reach everyone in a few intervals.
     /// With multicast only in a large group; a small one is looked at again soon.
     fn gossip(&mut self, now: Instant) {
-        if !self.alone && self.shared.table.read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
+        if !self.alone && self.shared.directory().read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
             self.gossip_at = now + HOUSEKEEP;
             return;
         }
@@ -185,7 +183,7 @@ impl Contacts {
         if !self.alone {
             self.gossip_with = 1;
         }
-        let peers = self.shared.table.read(|t| t.peers());
+        let peers = self.shared.directory().read(|t| t.peers());
         for peer in peers.sample(&mut rand::rng(), count) {
             let job =
                 Job { named: None, addrs: peer.addrs.clone(), expect: Some(NodeId::new(peer.peer, peer.instance)) };
@@ -197,19 +195,19 @@ impl Contacts {
 }
 
 /// Contacts peers until the queue ends; the body of a thread.
-fn work(shared: &Shared, tls: &Tls, queue: &Receiver<Job>, report: &Sender<Report>) {
+fn work(shared: &Shared, queue: &Receiver<Job>, report: &Sender<Report>) {
     for job in queue {
         if shared.shutdown.has_begun() {
             return;
         }
         let mut result = Err("no address".to_string());
         for addr in job.addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
-            result = contact(shared, tls, addr, job.expect.map(|NodeId { peer, .. }| peer)).map_err(|e| e.to_string());
+            result = contact(shared, addr, job.expect.map(|node| node.peer)).map_err(|e| e.to_string());
             if result.is_ok() || shared.shutdown.has_begun() {
                 break;
             }
-            if let Some(NodeId { peer, instance }) = job.expect {
-                shared.table.touch(|t| t.failed(peer, instance, addr, Instant::now()));
+            if let Some(node) = job.expect {
+                shared.directory().failed(node, addr, Instant::now());
             }
         }
         match job.named {

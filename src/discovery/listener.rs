@@ -1,11 +1,12 @@
 //! The thread that owns the beacon: hears, answers, announces, and says goodbye.
 
-use crate::identity::NodeId;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::discovery::Shared;
 use crate::discovery::limits::GOODBYES;
+use crate::identity::NodeId;
 use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
@@ -31,7 +32,7 @@ impl Listener {
         let mut buffer = [0; ANNOUNCE_LEN_MAX + 1];
         while !self.shared.shutdown.has_begun() {
             let now = Instant::now();
-            if self.shared.announcer.take_change() {
+            if self.shared.changed.swap(false, Ordering::AcqRel) {
                 self.pace.changed(now);
             }
             if std::mem::replace(&mut self.links_up, self.beacon.links_up()) < self.links_up {
@@ -53,19 +54,19 @@ impl Listener {
     fn send_due(&mut self, now: Instant) {
         let nodes = self.nodes();
         while let Some(what) = self.pace.due(nodes, now) {
-            self.shared.announcer.set_ttl_s(self.pace.ttl_s());
+            self.shared.directory().own().set_ttl_s(self.pace.ttl_s());
             let (flags, to) = match what {
                 Outgoing::QueryUnicast => (Flags::QUERY.with(Flags::UNICAST), To::Group),
                 Outgoing::Query => (Flags::QUERY, To::Group),
                 Outgoing::Broadcast => (Flags::QUERY.with(Flags::UNICAST), To::Broadcast),
                 Outgoing::Announce => (Flags::default(), To::Group),
             };
-            self.beacon.send(self.shared.announcer.seal(flags).as_bytes(), to);
+            self.beacon.send(self.shared.directory().own().seal(flags).as_bytes(), to);
         }
     }
 
     fn hear(&mut self, bytes: &[u8], datagram: &Datagram, now: Instant) {
-        match self.shared.intake.datagram(bytes, datagram, now) {
+        match self.shared.directory().datagram(bytes, datagram, now) {
             Ok(announce) => {
                 self.shared.drops.count_heard();
                 self.shared.drops.count_admitted();
@@ -89,14 +90,15 @@ impl Listener {
     fn answer(&mut self, announce: &Announce, datagram: &Datagram, now: Instant) {
         // Who serves nothing is not what is asked for.
         let asked = announce.flags.contains(Flags::QUERY) && !announce.flags.contains(Flags::GOODBYE);
-        if !asked || self.shared.announcer.port() == 0 {
+        if !asked || self.shared.directory().own().port() == 0 {
             return;
         }
         let unicast = announce.flags.contains(Flags::UNICAST);
         let (nodes, shared) = (self.nodes(), &self.shared);
-        let offering = || (shared.announcer.revision() > 0).then(|| shared.table.read(PeerTable::offering) + 1);
+        let offering =
+            || (shared.directory().own().revision() > 0).then(|| shared.directory().read(PeerTable::offering) + 1);
         if self.pace.asked(NodeId::new(announce.peer, announce.instance), announce.seq, unicast, nodes, offering, now) {
-            let answer = self.shared.announcer.current();
+            let answer = self.shared.directory().own().current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }
     }
@@ -104,8 +106,8 @@ impl Listener {
     /// A stranger gets no answer of its own, but may bring forward the announce that goes to everyone anyway: then it
     /// can dial, is refused, and its user learns why within a second instead of an interval.
     fn hear_stranger(&mut self, bytes: &[u8], now: Instant) {
-        let Ok((_, announce)) = parse_announce(bytes, self.shared.announcer.network()) else { return };
-        if announce.flags.contains(Flags::QUERY) && self.shared.announcer.port() != 0 {
+        let Ok((_, announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
+        if announce.flags.contains(Flags::QUERY) && self.shared.directory().own().port() != 0 {
             let nodes = self.nodes();
             self.pace.asked(NodeId::new(announce.peer, announce.instance), announce.seq, false, nodes, || None, now);
         }
@@ -114,12 +116,12 @@ impl Listener {
     /// Says goodbye, twice, since nobody asks again for what was lost.
     fn leave(&mut self) {
         for _ in 0..GOODBYES {
-            self.beacon.send(self.shared.announcer.seal(Flags::GOODBYE).as_bytes(), To::Group);
+            self.beacon.send(self.shared.directory().own().seal(Flags::GOODBYE).as_bytes(), To::Group);
         }
     }
 
     fn nodes(&self) -> usize {
-        self.shared.table.read(|t| t.nodes())
+        self.shared.directory().read(|t| t.nodes())
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{
-    ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, PeerPool, Progress,
-    Report, Target,
+    ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report,
+    Target,
 };
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
+use crate::peers::PeerPool;
 use crate::store::{Disk, OwnFiles};
 
 /// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.

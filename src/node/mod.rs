@@ -10,7 +10,6 @@ mod error;
 mod fetch;
 pub mod limits;
 
-use crate::identity::NodeId;
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -20,7 +19,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
-use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer, PeerPool};
+use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer};
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
@@ -28,9 +27,10 @@ use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::{Asker, Place};
 use crate::node::limits::{LINKS_FRESH, TRUST_POLL};
+use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity, PeerPool};
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
-use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers, no_thread};
+use crate::runtime::{Events, Latest, Shutdown, Throttle, Workers, no_thread};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{Index, OwnFiles, Reader, Shelf};
@@ -51,13 +51,13 @@ pub struct Node {
     id: PeerId,
     config: Config,
     catalogue: Arc<Latest<Catalogue>>,
-    peers: Arc<Watched<PeerTable>>,
+    peers: Arc<Directory>,
     events: Events,
     watch: Receiver<Event>,
     shutdown: Shutdown,
     asker: Asker,
     addrs: Vec<SocketAddr>,
-    discovery: Arc<Discovery>,
+    discovery: Discovery,
     sharer: Option<Arc<Sharer>>,
     own_files: Arc<OwnFiles>,
     _server: Option<Server>,
@@ -136,18 +136,24 @@ impl Node {
             );
         }
 
-        let instance = rand::random();
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
         let catalogue = Arc::new(Latest::new(Catalogue::default()));
-        let peers = Arc::new(Watched::new(PeerTable::new(NodeId::new(id, instance))));
+        let identity = OwnIdentity {
+            keypair: Arc::new(keypair),
+            instance: rand::random(),
+            network: config.network.clone(),
+            agent: concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string(),
+            port: addrs.first().map_or(0, SocketAddr::port),
+        };
+        let own = OwnAnnounce::new(identity, catalogue.clone());
+        let peers = Directory::new(own, trust.clone(), events.clone());
         // Who waits for peers looks at the signal only when woken.
         shutdown.on_begin({
             let peers = peers.clone();
             move || peers.wake()
         });
         let shelf = Arc::new(Shelf::new());
-        let agent = concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string();
 
         let own_files = Arc::new(own_files(&config));
         let reader = open_reader(&config)?;
@@ -169,26 +175,13 @@ impl Node {
             (None, None)
         };
 
-        let discovery = Arc::new(Discovery::start(DiscoverySetup {
-            keypair: Arc::new(keypair),
-            instance,
-            network: config.network.clone(),
-            agent: agent.clone(),
-            port: addrs.first().map_or(0, SocketAddr::port),
+        let dialer = Dialer::new(peers.clone(), tls.clone(), shutdown.clone());
+        let discovery = Discovery::start(DiscoverySetup {
+            dialer: dialer.clone(),
             beacon,
             peers: peers_named,
-            tls: tls.clone(),
-            trust: trust.clone(),
-            table: peers.clone(),
             catalogue: catalogue.clone(),
-            events: events.clone(),
-            shutdown: shutdown.clone(),
-        })?);
-        let announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync> = {
-            // Weak, since a fetch that outlives the node holds this: the node's end is the end of its discovery.
-            let discovery = Arc::downgrade(&discovery);
-            Arc::new(move || discovery.upgrade().map(|d| d.announce().as_bytes().to_vec()).unwrap_or_default())
-        };
+        })?;
 
         let server = match listener {
             None => None,
@@ -201,17 +194,12 @@ impl Node {
                 };
                 Some(Server::start(ServerConfig {
                     listeners: vec![listener],
-                    tls: tls.clone(),
-                    trust: trust.clone(),
-                    network: config.network.clone(),
-                    instance,
-                    agent: agent.clone(),
+                    tls,
+                    directory: peers.clone(),
                     catalogue: catalogue.clone(),
                     reader,
                     index,
                     shelf: shelf.clone(),
-                    peers: peers.clone(),
-                    announce: announce.clone(),
                     report: Arc::new(report),
                     upload: Arc::new(Throttle::new(config.upload_limit)),
                     events: events.clone(),
@@ -223,30 +211,19 @@ impl Node {
 
         let mut workers = Workers::default();
         if !trust.is_open() {
-            let (trust, peers, events, shutdown) = (trust.clone(), peers.clone(), events.clone(), shutdown.clone());
-            workers.spawn("gpb-trust", move || watch_trust(&trust, &peers, &events, &shutdown))?;
+            let (peers, shutdown) = (peers.clone(), shutdown.clone());
+            workers.spawn("gpb-trust", move || watch_trust(&peers, &shutdown))?;
         }
         let ctx = Arc::new(ClientContext {
-            tls,
-            trust,
-            network: config.network.clone(),
-            instance,
-            announce,
-            introduce: {
-                let discovery = Arc::downgrade(&discovery);
-                Arc::new(move |hints, teller| {
-                    discovery.upgrade().map(|d| d.take_hints(hints, teller)).unwrap_or_default()
-                })
-            },
             peers: peers.clone(),
+            trust,
             shelf: (config.share != Share::Nothing).then_some(shelf),
             throttle: Arc::new(Throttle::new(config.download_limit)),
             events: events.clone(),
             shutdown: shutdown.clone(),
             timeout: config.timeout.min(WAIT_MAX),
-            agent,
         });
-        let asker = Asker { pool: Arc::new(PeerPool::new(ctx.clone())), ctx, crew: Arc::new(Crew::new()) };
+        let asker = Asker { pool: Arc::new(PeerPool::new(dialer)), ctx, crew: Arc::new(Crew::new()) };
         Ok(Node {
             id,
             config,
@@ -465,11 +442,10 @@ fn open_reader(config: &Config) -> Result<Option<Arc<Reader>>, StartError> {
 }
 
 /// Looks at the trusted file again and again; what is trusted no more is forgotten at once.
-fn watch_trust(trust: &Trust, peers: &Watched<PeerTable>, events: &Events, shutdown: &Shutdown) {
+fn watch_trust(peers: &Directory, shutdown: &Shutdown) {
     while !shutdown.wait(TRUST_POLL) {
-        if trust.reload() {
-            let gone = peers.update(|table| table.retain(|peer| trust.allows(peer)));
-            events.emit_all(gone);
+        if peers.trust().reload() {
+            peers.forget_untrusted();
         }
     }
 }

@@ -1,16 +1,13 @@
-//! Content and peers in memory, for tests.
+//! Content in memory, for tests.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, Digest, Entry, FileId, Geometry, RelPath, Root, Stamp, merkle};
-use crate::identity::{NodeId, PeerId};
-use crate::proto::{Delta, Hello, PeerHint};
+use crate::proto::Delta;
 use crate::server::content::{Absent, ChunkBody, Content, Held};
-use crate::server::roster::Roster;
 use crate::swarm::Arrivals;
 
 /// Files in memory, one of them perhaps held only in part, one perhaps gone from the disk.
@@ -122,31 +119,6 @@ impl ChunkBody for Slice {
 
     fn unchanged(&self) -> bool {
         !self.changed
-    }
-}
-
-/// Knows nobody and notes who came.
-#[derive(Default)]
-pub(crate) struct Guests {
-    pub(crate) present: Mutex<Vec<NodeId>>,
-}
-
-impl Roster for Guests {
-    fn admit(&self, peer: PeerId, hello: &Hello, _: SocketAddr) -> bool {
-        self.present.lock().unwrap().push(NodeId::new(peer, hello.instance));
-        true
-    }
-
-    fn leave(&self, peer: NodeId) {
-        let mut present = self.present.lock().unwrap();
-        let at = present.iter().position(|p| *p == peer).unwrap();
-        present.swap_remove(at);
-    }
-
-    fn hints(&self, _: NodeId, _: SocketAddr, among: Option<&[NodeId]>) -> Vec<PeerHint> {
-        let all = self.present.lock().unwrap();
-        let some = all.iter().filter(|p| among.is_none_or(|a| a.contains(p)));
-        some.map(|p| PeerHint { announce: p.peer.0.to_vec(), addrs: vec![] }).collect()
     }
 }
 

@@ -1,16 +1,17 @@
 //! A request becomes an answer. No sockets and no TLS here.
 
-use crate::identity::NodeId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::content::{ChunkIndex, Geometry, Pattern};
+use crate::identity::NodeId;
 use crate::identity::PeerId;
 use crate::limits::{
     BAD_REPORTS_PER_MIN, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
 };
+use crate::peers::{Directory, Presence};
 use crate::proto::{
     ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
     Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
@@ -21,19 +22,14 @@ use crate::server::content::{Absent, Content, Held};
 use crate::server::limits::{BUSY_RETRY, LIST_RETRY, LISTS_PER_KEY_MAX};
 use crate::server::listing::Listing;
 use crate::server::noise::Noise;
-use crate::server::roster::{Presence, Roster};
 use crate::server::seats::{Key, Seat, Seats};
 use crate::swarm::{Fetchers, Sent, Upload, Uploads};
 
 /// What all sessions of a server answer from.
 pub(crate) struct Handler {
     pub(crate) content: Arc<dyn Content>,
-    pub(crate) roster: Arc<dyn Roster>,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) trust: Arc<Trust>,
-    pub(crate) network: String,
-    pub(crate) instance: u64,
-    pub(crate) agent: String,
-    pub(crate) announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) sent: Mutex<Sent>,
     /// Lists of digests that are under way. A thousand peers that begin together all want the same list before anything
@@ -158,7 +154,8 @@ impl Handler {
             Request::Peers(file) => {
                 let some = |file| locked(&self.fetchers).some_of(&file, FETCHERS_TOLD_MAX, rand::random());
                 let among = file.map(some);
-                let hints = self.roster.hints(NodeId::new(asker.peer, asker.instance), asker.addr, among.as_deref());
+                let hints =
+                    self.directory.hints_for(NodeId::new(asker.peer, asker.instance), asker.addr, among.as_deref());
                 small(Kind::Peers, &(), &encode_body(&hints), out)
             }
         })
@@ -185,7 +182,7 @@ impl Handler {
         if !self.trust.allows(&asker.peer) {
             return refuse(Kind::Hello, Refusal::Untrusted, out);
         }
-        if hello.network != self.network {
+        if hello.network != self.directory.own().network() {
             return refuse(Kind::Hello, Refusal::OtherNetwork, out);
         }
         if hello.version == 0 {
@@ -198,17 +195,17 @@ impl Handler {
             asker.seat = Some(seat);
             asker.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
             asker.instance = hello.instance;
-            asker.presence = Presence::admit(&self.roster, asker.peer, hello, asker.addr);
+            asker.presence = self.directory.hello(asker.peer, hello, asker.addr);
         }
-        let catalogue = self.content.catalogue();
+        let (catalogue, own) = (self.content.catalogue(), self.directory.own());
         let welcome = Welcome {
             version: WIRE_VERSION,
-            instance: self.instance,
+            instance: own.node().instance,
             revision: catalogue.revision(),
             files: catalogue.len() as u64,
             bytes: catalogue.bytes(),
-            announce: (self.announce)(),
-            agent: self.agent.clone(),
+            announce: own.current().as_bytes().to_vec(),
+            agent: own.agent().into(),
         };
         small(Kind::Hello, &welcome, &[], out)
     }

@@ -1,8 +1,11 @@
 use super::*;
 use crate::content::FileId;
+use crate::identity::Keypair;
 use crate::limits::{LIST_PAGE_LEN, UPLOADS_MAX};
-use crate::proto::{Delta, Listed, PageHead, PeerHint, decode_body, decode_header, encode_request};
-use crate::server::fake::{Files, Guests, id_of, layer_of, noise};
+use crate::peers::fake::{directory_of, hello as signed_hello};
+use crate::proto::{Delta, Listed, PageHead, PeerHint, SignedAnnounce, decode_body, decode_header, encode_request};
+use crate::server::fake::{Files, id_of, layer_of, noise};
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
 const CHUNK: usize = 256 * 1024;
@@ -25,19 +28,15 @@ impl Desk {
         let files = Arc::new(files);
         let handler = Handler {
             content: files.clone(),
-            roster: Arc::new(Guests::default()),
+            directory: directory_of(Keypair::generate(), 5, Trust::open()),
             trust: Arc::new(Trust::open()),
-            network: "gpb".into(),
-            instance: 5,
-            agent: "test".into(),
-            announce: Arc::new(|| vec![1, 2, 3]),
             seats: Seats::new(10, 2),
             sent: Mutex::default(),
             lists: Default::default(),
             noise: Noise::new(10),
             fetchers: Mutex::default(),
         };
-        let asker = Asker::new(PeerId([9; 32]), "127.0.0.1:5".parse().unwrap());
+        let asker = asker();
         Desk { handler, files, asker }
     }
 
@@ -91,14 +90,21 @@ impl Desk {
     }
 }
 
+/// The key of all askers.
+static KEYPAIR: LazyLock<Keypair> = LazyLock::new(Keypair::generate);
+
+fn asker() -> Asker {
+    Asker::new(KEYPAIR.peer_id(), "127.0.0.1:5".parse().unwrap())
+}
+
 fn hello(network: &str) -> Request {
-    Request::Hello(Hello {
-        version: WIRE_VERSION,
-        network: network.into(),
-        instance: 3,
-        announce: vec![0],
-        agent: "a\nb".into(),
-    })
+    hello_of(network, 3)
+}
+
+fn hello_of(network: &str, instance: u64) -> Request {
+    let unix_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let hello = signed_hello(&KEYPAIR, instance, unix_ms);
+    Request::Hello(Hello { network: network.into(), agent: "a\nb".into(), ..hello })
 }
 
 fn chunk(file: FileId, index: u32) -> Request {
@@ -118,14 +124,15 @@ fn hello_opens_and_nothing_else_does() {
     let reply = desk.ask(&hello("gpb"));
     let welcome: Welcome = decode_header(&reply.header, "Welcome").unwrap();
     assert_eq!((welcome.files, welcome.bytes, welcome.revision, welcome.instance), (1, 10, 7, 5));
-    assert_eq!((welcome.announce, desk.asker.agent.as_str()), (vec![1, 2, 3], "ab"));
+    let (_, announce) = SignedAnnounce::open(&welcome.announce).unwrap();
+    assert_eq!((announce.instance, announce.port, desk.asker.agent.as_str()), (5, 4000, "ab"));
     assert_eq!(desk.status(&list), Status::Ok);
 }
 
 #[test]
 fn the_last_seat_taken_means_busy() {
     let mut desk = Desk::open(Files::default());
-    let mut others: Vec<_> = (0..2).map(|_| Asker::new(PeerId([9; 32]), desk.asker.addr)).collect();
+    let mut others: Vec<_> = (0..2).map(|_| asker()).collect();
     for (asker, status) in others.iter_mut().zip([Status::Ok, Status::Busy]) {
         std::mem::swap(asker, &mut desk.asker);
         let reply = desk.ask(&hello("gpb"));
@@ -142,11 +149,11 @@ fn the_last_seat_taken_means_busy() {
 fn a_closed_group_refuses_strangers() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("trusted");
-    std::fs::write(&file, format!("{}\n", PeerId([9; 32]))).unwrap();
+    std::fs::write(&file, format!("{}\n", KEYPAIR.peer_id())).unwrap();
     let mut desk = Desk::new(Files::default());
     desk.handler.trust = Arc::new(Trust::closed(&file, PeerId([1; 32])).unwrap());
     assert_eq!(desk.status(&hello("gpb")), Status::Ok);
-    assert_eq!(desk.handler.key(&desk.asker), Key::Peer(PeerId([9; 32])));
+    assert_eq!(desk.handler.key(&desk.asker), Key::Peer(KEYPAIR.peer_id()));
     desk.asker = Asker::new(PeerId([8; 32]), desk.asker.addr);
     let reply = desk.ask(&hello("gpb"));
     assert_eq!((reply.status, reply.closed), (Status::Refused, Some(Refusal::Untrusted)));
@@ -366,16 +373,19 @@ fn peers_of_a_file_are_those_that_fetch_it() {
     let (bytes, small) = (noise(2 * CHUNK, 1), noise(5, 1));
     let (id, small_id) = (id_of(&bytes), id_of(&small));
     let mut desk = Desk::open(Files::new(&[("a", bytes), ("b", small)]));
-    let mut count = |file| -> usize {
+    let peers = |desk: &mut Desk, file| -> usize {
         let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(file)).body, "Peers").unwrap();
         hints.len()
     };
-    assert_eq!((count(None), count(Some(id))), (1, 0));
+    assert_eq!((peers(&mut desk, None), peers(&mut desk, Some(id))), (1, 0));
     desk.ask(&chunk(id, 0));
     desk.ask(&chunk(small_id, 0));
     assert_eq!(desk.handler.fetchers.lock().unwrap().some_of(&small_id, 9, 1), [], "one answer is all of it");
-    let hints: Vec<PeerHint> = decode_body(&desk.ask(&Request::Peers(Some(id))).body, "Peers").unwrap();
-    assert_eq!(hints.len(), 1);
+    assert_eq!(peers(&mut desk, Some(id)), 0, "it does not hear of itself");
+    // Another node of the same user asks.
+    desk.asker = asker();
+    assert_eq!(desk.status(&hello_of("gpb", 4)), Status::Ok);
+    assert_eq!((peers(&mut desk, Some(id)), peers(&mut desk, Some(small_id)), peers(&mut desk, None)), (1, 0, 2));
 }
 
 #[test]

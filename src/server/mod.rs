@@ -2,7 +2,7 @@
 //!
 //! A connection takes this way: `acceptor` (the thread `gpb-accept`, mio) takes it in and waits until it can be read;
 //! `swarm::FairQueue` says when it is its turn; a `worker` (threads `gpb-serve-N`) gives the `session` a bounded turn: TLS,
-//! whole requests, answers; `handler` makes an answer of a request from `content` and `roster`. Then the acceptor
+//! whole requests, answers; `handler` makes an answer of a request from `content` and `peers::Directory`. Then the acceptor
 //! waits for it again. So idle, slow and hostile connections cost memory only, and little of it.
 
 mod acceptor;
@@ -16,7 +16,6 @@ pub mod limits;
 mod listen;
 mod listing;
 mod noise;
-mod roster;
 mod seats;
 mod session;
 mod worker;
@@ -31,19 +30,17 @@ use crossbeam::channel::bounded;
 use crate::content::{Catalogue, Entry};
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
-use crate::runtime::keystore::Trust;
-use crate::runtime::{Events, Latest, Shutdown, Throttle, Watched, Workers};
+use crate::peers::Directory;
+use crate::runtime::{Events, Latest, Shutdown, Throttle, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::content::{Content, Sources};
 use crate::server::descriptors::connections_that_fit;
 use crate::server::handler::Handler;
 use crate::server::limits::{NOISE_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::noise::Noise;
-use crate::server::roster::{Roster, Table};
 use crate::server::seats::Seats;
 use crate::server::worker::{Context, work};
 use crate::store::{Index, Reader, Shelf};
-use crate::swarm::PeerTable;
 
 pub use listen::{ServerError, listen};
 
@@ -53,14 +50,8 @@ pub struct ServerConfig {
     pub listeners: Vec<TcpListener>,
     /// This node's identity.
     pub tls: Tls,
-    /// Who may connect.
-    pub trust: Arc<Trust>,
-    /// Askers of another network are refused.
-    pub network: String,
-    /// This node's instance.
-    pub instance: u64,
-    /// Program and version, for the logs of others.
-    pub agent: String,
+    /// What this node says of itself, the keys that may connect, and the peers that are there.
+    pub directory: Arc<Directory>,
     /// What is offered.
     pub catalogue: Arc<Latest<Catalogue>>,
     /// Reads what is offered; without it only downloads that are under way are served.
@@ -69,10 +60,6 @@ pub struct ServerConfig {
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
     pub shelf: Arc<Shelf>,
-    /// Who is there: told to askers, and they are put in. Holds trusted keys only.
-    pub peers: Arc<Watched<PeerTable>>,
-    /// Gives this node's sealed announce, as it is now; empty if it does not announce itself.
-    pub announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// Called when the disk gives other bytes for a file than were hashed; whoever keeps the catalogue takes it out.
     pub report: Arc<dyn Fn(&Entry) + Send + Sync>,
     /// Limits what is sent.
@@ -118,23 +105,17 @@ impl Server {
             shelf: config.shelf,
             report: config.report,
         };
-        let roster = Table { peers: config.peers, network: config.network.clone(), events: config.events.clone() };
         Self::start_with(
             Parts {
                 listeners: config.listeners,
                 tls: config.tls,
-                trust: config.trust,
-                network: config.network,
-                instance: config.instance,
-                agent: config.agent,
-                announce: config.announce,
+                directory: config.directory,
                 upload: config.upload,
                 events: config.events,
                 shutdown: config.shutdown,
                 bounds: config.bounds,
             },
             Arc::new(sources),
-            Arc::new(roster),
         )
     }
 
@@ -143,7 +124,7 @@ impl Server {
         &self.addrs
     }
 
-    fn start_with(parts: Parts, content: Arc<dyn Content>, roster: Arc<dyn Roster>) -> Result<Self, ServerError> {
+    fn start_with(parts: Parts, content: Arc<dyn Content>) -> Result<Self, ServerError> {
         let bounds = parts.bounds.within(connections_that_fit());
         let workers = bounds.workers.max(1);
         let addrs = parts.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
@@ -162,12 +143,8 @@ impl Server {
         let context = Arc::new(Context {
             handler: Handler {
                 content,
-                roster,
-                trust: parts.trust,
-                network: parts.network,
-                instance: parts.instance,
-                agent: parts.agent,
-                announce: parts.announce,
+                trust: parts.directory.trust().clone(),
+                directory: parts.directory,
                 seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
                 sent: Default::default(),
                 lists: Default::default(),
@@ -233,15 +210,11 @@ impl Default for ServerBounds {
     }
 }
 
-/// A configuration without what content and peers come from.
+/// A configuration without what content comes from.
 struct Parts {
     listeners: Vec<TcpListener>,
     tls: Tls,
-    trust: Arc<Trust>,
-    network: String,
-    instance: u64,
-    agent: String,
-    announce: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    directory: Arc<Directory>,
     upload: Arc<Throttle>,
     events: Events,
     shutdown: Shutdown,

@@ -14,11 +14,13 @@ use crate::content::{FileId, Geometry};
 use crate::identity::{Keypair, PeerId};
 use crate::limits::{CHUNK_PATIENCE, FRAME_HEADER_LEN_MAX, HANDSHAKE_TIMEOUT, WIRE_VERSION};
 use crate::net::{Channel, Dialed, Opened, Outbox, StreamError};
+use crate::peers::fake::{directory_of, hello as hello_of};
 use crate::proto::{
     ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Since, Status, Welcome,
     decode_body, decode_header, encode_request,
 };
-use crate::server::fake::{Files, Guests, id_of, noise};
+use crate::runtime::keystore::Trust;
+use crate::server::fake::{Files, id_of, noise};
 use crate::server::limits::ANY_FRESH;
 use crate::swarm::Event;
 
@@ -27,7 +29,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Rig {
     addr: SocketAddr,
     peer: PeerId,
-    guests: Arc<Guests>,
+    directory: Arc<Directory>,
     events: Receiver<Event>,
     server: Option<Server>,
     shutdown: Shutdown,
@@ -48,28 +50,30 @@ impl Setup {
     fn start(self) -> Rig {
         let keypair = Keypair::generate();
         let (events, receiver) = Events::channel();
-        let guests = Arc::new(Guests::default());
+        let (tls, peer) = (Tls::new(&keypair).unwrap(), keypair.peer_id());
+        let directory = directory_of(keypair, 1, self.trust);
         let shutdown = Shutdown::new();
         let parts = Parts {
             listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
-            tls: Tls::new(&keypair).unwrap(),
-            trust: Arc::new(self.trust),
-            network: "gpb".into(),
-            instance: 1,
-            agent: "server".into(),
-            announce: Arc::new(Vec::new),
+            tls,
+            directory: directory.clone(),
             upload: Arc::new(Throttle::new(self.upload)),
             events,
             shutdown: shutdown.clone(),
             bounds: self.bounds,
         };
-        let server = Server::start_with(parts, Arc::new(self.files), guests.clone()).unwrap();
+        let server = Server::start_with(parts, Arc::new(self.files)).unwrap();
         let addr = server.addrs()[0];
-        Rig { addr, peer: keypair.peer_id(), guests, events: receiver, server: Some(server), shutdown }
+        Rig { addr, peer, directory, events: receiver, server: Some(server), shutdown }
     }
 }
 
 impl Rig {
+    /// Sessions whose peers are kept in the table.
+    fn sessions(&self) -> u32 {
+        self.directory.read(|table| table.sessions())
+    }
+
     fn dial(&self, tls: &Tls) -> Asking {
         Asking { session: Dialed::dial(self.addr, Some(self.peer), tls, SOON).unwrap() }
     }
@@ -121,6 +125,7 @@ impl Asking {
 
 /// An asker that holds its own TLS state, so that it can be slow and wrong in every way.
 struct Raw {
+    keypair: Keypair,
     socket: TcpStream,
     channel: Channel,
     held: Vec<u8>,
@@ -130,13 +135,9 @@ struct Raw {
 
 impl Raw {
     fn over(socket: TcpStream) -> Self {
-        let mut raw = Raw {
-            socket,
-            channel: Channel::dial(&tls(), None).unwrap(),
-            held: vec![],
-            plain: vec![],
-            out: Outbox::new(),
-        };
+        let keypair = Keypair::generate();
+        let channel = Channel::dial(&Tls::new(&keypair).unwrap(), None).unwrap();
+        let mut raw = Raw { keypair, socket, channel, held: vec![], plain: vec![], out: Outbox::new() };
         raw.socket.set_read_timeout(Some(SOON)).unwrap();
         raw.channel.open(&mut [], &mut raw.out, &mut |_| ()).unwrap();
         while raw.channel.peer().is_none() {
@@ -186,7 +187,7 @@ impl Raw {
     }
 
     fn hello(&mut self) {
-        self.ask(&hello("gpb"));
+        self.ask(&Request::Hello(hello_of(&self.keypair, 2, unix_ms())));
         while self.plain.len() < 8 {
             assert!(self.read(), "the session ended early");
         }
@@ -203,6 +204,10 @@ impl Raw {
         }
         false
     }
+}
+
+fn unix_ms() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64
 }
 
 fn tls() -> Tls {
@@ -249,12 +254,13 @@ fn a_session_from_hello_to_the_last_chunk() {
     let bytes = noise(3_000_000, 1);
     let id = id_of(&bytes);
     let rig = Setup::new(Files::new(&[("dir/a", bytes.clone()), ("b", noise(10, 2))])).start();
-    let mut asking = rig.dial(&tls());
+    let keypair = Keypair::generate();
+    let mut asking = rig.dial(&Tls::new(&keypair).unwrap());
     assert_eq!(asking.session.peer(), rig.peer);
-    let (status, header, _) = asking.hello("gpb");
+    let (status, header, _) = asking.ask(&Request::Hello(hello_of(&keypair, 2, unix_ms())));
     let welcome: Welcome = decode_header(&header, "Welcome").unwrap();
-    assert_eq!((status, welcome.files, welcome.agent.as_str()), (Status::Ok, 2, "server"));
-    until("the guest is known", || rig.guests.present.lock().unwrap().len() == 1);
+    assert_eq!((status, welcome.files, welcome.agent.as_str()), (Status::Ok, 2, "test"));
+    until("the asker is known", || rig.sessions() == 1);
 
     let list = Request::List(ListFrom { pattern: String::new(), after: String::new(), revision: 0 });
     let (_, header, body) = asking.ask(&list);
@@ -270,7 +276,7 @@ fn a_session_from_hello_to_the_last_chunk() {
     }
     assert!(got == bytes);
     asking.session.close();
-    until("the guest is gone", || rig.guests.present.lock().unwrap().is_empty());
+    until("the session is over", || rig.sessions() == 0);
 }
 
 #[test]
@@ -324,29 +330,26 @@ fn a_key_that_loses_trust_is_cut_off() {
     let (dir, keypair) = (tempfile::tempdir().unwrap(), Keypair::generate());
     let trusted = dir.path().join("trusted");
     std::fs::write(&trusted, format!("{} friend\n", keypair.peer_id())).unwrap();
-    let trust = Arc::new(Trust::closed(&trusted, PeerId([1; 32])).unwrap());
     let own = Keypair::generate();
+    let tls = Tls::new(&own).unwrap();
+    let directory = directory_of(own, 1, Trust::closed(&trusted, PeerId([1; 32])).unwrap());
     let (events, _receiver) = Events::channel();
     let shutdown = Shutdown::new();
     let parts = Parts {
         listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
-        tls: Tls::new(&own).unwrap(),
-        trust: trust.clone(),
-        network: "gpb".into(),
-        instance: 1,
-        agent: "server".into(),
-        announce: Arc::new(Vec::new),
+        tls,
+        directory: directory.clone(),
         upload: Arc::new(Throttle::new(None)),
         events,
         shutdown,
         bounds: ServerBounds::default(),
     };
-    let server = Server::start_with(parts, Arc::new(Files::default()), Arc::new(Guests::default())).unwrap();
+    let server = Server::start_with(parts, Arc::new(Files::default())).unwrap();
     let session = Dialed::dial(server.addrs()[0], None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
     let mut asking = Asking { session };
     assert_eq!(asking.hello("gpb").0, Status::Ok);
     std::fs::write(&trusted, "# nobody is left here\n").unwrap();
-    until("the file is read again", || trust.reload());
+    until("the file is read again", || directory.trust().reload());
     let began = Instant::now();
     assert!(asking.reply().is_err());
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -490,7 +493,7 @@ fn many_idle_connections_cost_no_worker() {
     let rig = Setup::new(Files::new(&[("a", noise(100, 1))])).start();
     let mut idle: Vec<_> = (0..200).map(|i| rig.host(2 + i as u8)).collect();
     idle.iter_mut().for_each(Raw::hello);
-    until("all are known", || rig.guests.present.lock().unwrap().len() == 200);
+    until("all are known", || rig.sessions() == 200);
     let mut asking = rig.asking();
     assert_eq!(asking.ask(&chunk(id_of(&noise(100, 1)), 0)).0, Status::Ok);
     for raw in &mut idle {
@@ -498,7 +501,7 @@ fn many_idle_connections_cost_no_worker() {
         raw.hello();
     }
     drop(idle);
-    until("all are gone", || rig.guests.present.lock().unwrap().len() == 1);
+    until("all are gone", || rig.sessions() == 0);
 }
 
 #[test]
@@ -667,8 +670,8 @@ fn requests_that_are_never_completed_are_not_kept_without_bound() {
         raw.hello();
         raw.send(&half);
     }
-    until("some are closed", || rig.guests.present.lock().unwrap().len() < 370);
-    assert!(rig.guests.present.lock().unwrap().len() > 300);
+    until("some are closed", || rig.sessions() < 370);
+    assert!(rig.sessions() > 300);
     assert!(halves[0].is_closed(), "the oldest one is closed");
 }
 

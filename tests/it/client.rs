@@ -3,24 +3,28 @@
 mod fake;
 mod real;
 
-use gpb::internals::identity::NodeId;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use gpb::internals::client::limits::{DIAL_TIMEOUT, RESOLVE_ALL_MAX, RESOLVE_MAX};
+use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{
-    self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, PeerPool, Report, Target,
+    self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, Report, Target,
 };
-use gpb::internals::content::{FileId, RelPath, Root};
+use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
-use gpb::internals::proto::PeerHint;
+use gpb::internals::peers::limits::DIAL_TIMEOUT;
+use gpb::internals::peers::{Dialer, PeerPool};
+use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Shutdown, Throttle, Watched};
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
 use gpb::internals::store::{Disk, Shelf, Shelved};
-use gpb::internals::swarm::{Event, PeerTable};
+use gpb::internals::swarm::Event;
+use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
+
+use crate::directory::{announce, directory, identity, warnings};
 
 use fake::{Fake, File, Manner, file, with_bytes};
 
@@ -34,8 +38,6 @@ struct Client {
     disk: Arc<Disk>,
     dir: tempfile::TempDir,
     events: Receiver<Event>,
-    /// What it was told of others.
-    hints: Arc<Mutex<Vec<PeerHint>>>,
 }
 
 impl Client {
@@ -51,31 +53,21 @@ impl Client {
         let keypair = Keypair::generate();
         let (events, receiver) = Events::channel();
         let dir = tempfile::tempdir().unwrap();
-        let hints: Arc<Mutex<Vec<PeerHint>>> = Arc::default();
+        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let peers = directory(identity(&keypair, 7), &catalogue, trust, &events);
+        let (tls, shutdown) = (Tls::new(&keypair).unwrap(), Shutdown::new());
+        let pool = Arc::new(PeerPool::new(Dialer::new(peers.clone(), tls, shutdown.clone())));
         let ctx = Arc::new(ClientContext {
-            tls: Tls::new(&keypair).unwrap(),
-            trust: Arc::new(trust),
-            network: "gpb".into(),
-            instance: 7,
-            announce: Arc::new(Vec::new),
-            introduce: Arc::new({
-                let hints = hints.clone();
-                move |told, _| {
-                    hints.lock().unwrap().extend_from_slice(told);
-                    Vec::new()
-                }
-            }),
-            peers: Arc::new(Watched::new(PeerTable::new(NodeId::new(keypair.peer_id(), 7)))),
+            trust: peers.trust().clone(),
+            peers,
             shelf: Some(Arc::new(Shelf::new())),
             throttle: Arc::new(Throttle::new(limit)),
             events,
-            shutdown: Shutdown::new(),
+            shutdown,
             timeout,
-            agent: "test".into(),
         });
         let disk = Disk::open(dir.path(), false).unwrap();
-        let pool = Arc::new(PeerPool::new(ctx.clone()));
-        Client { ctx, pool, crew: Arc::new(Crew::new()), disk, dir, events: receiver, hints }
+        Client { ctx, pool, crew: Arc::new(Crew::new()), disk, dir, events: receiver }
     }
 
     fn meet(&self, peers: &[&Fake]) {
@@ -289,6 +281,8 @@ fn peers_that_appear_join_and_those_that_die_are_replaced() {
 fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
     let (f, g) = (file("x", MIB, 31), file("y", 8 * MIB, 32));
     let crowded = Fake::start(Manner::Crowded(2), &[f.clone(), g.clone()]);
+    let other = Fake::start(Manner::Honest, &[]);
+    crowded.tell_of(&other);
     let c = Client::new();
     c.meet(&[&crowded]);
     let report = c.get(&["x"]).unwrap();
@@ -298,8 +292,7 @@ fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
         3 * (1 + 4),
         "its list and each of the chunks, which it chooses, came at the third time"
     );
-    let hints = std::mem::take(&mut *c.hints.lock().unwrap());
-    assert!(!hints.is_empty() && hints.iter().all(|h| h.announce == [7; 100]));
+    assert!(c.ctx.peers.read(|t| t.peer(other.id(), other.instance).is_some()), "it is known now");
 
     // What it puts off comes from others meanwhile.
     let half = Fake::start(Manner::Half, std::slice::from_ref(&g));
@@ -412,14 +405,14 @@ fn what_nobody_else_has_is_waited_for_while_a_named_peer_is_still_sought() {
     let f = file("n", 100, 15);
     let (without, with) = (Fake::start(Manner::Honest, &[]), Fake::start(Manner::Honest, std::slice::from_ref(&f)));
     let c = Client::new();
-    c.ctx.peers.update(|t| t.expect(1));
+    c.ctx.peers.expect(1);
     c.meet(&[&without]);
     std::thread::scope(|scope| {
         let found = scope.spawn(|| c.resolve(&["n"]));
         // Longer than a name is sought once somebody has answered.
         std::thread::sleep(RESOLVE_MAX + Duration::from_millis(500));
         c.meet(&[&with]);
-        c.ctx.peers.update(|t| t.expected_came());
+        c.ctx.peers.expected_came();
         assert_eq!(found.join().unwrap().unwrap()[0].id, f.id);
     });
     // Once nobody is awaited any more, the answer is soon no.
@@ -498,7 +491,8 @@ fn a_holder_that_is_gone_holds_nothing() {
     let download = c.start(vec![target(&f)]);
     until("it gives something", || download.progress().bytes_fetched > 0);
     leaving.kill();
-    c.ctx.peers.update(|t| t.retain(|peer| *peer == other.id()));
+    leaving.leave(&c.ctx.peers);
+    holder.leave(&c.ctx.peers);
     let e = download.wait().unwrap_err();
     assert_eq!(e.exit_code(), 4, "{e}");
 }
@@ -529,4 +523,17 @@ fn the_end_does_not_wait_for_who_is_still_being_dialed() {
     drop(c);
     assert!(begin.elapsed() < DIAL_TIMEOUT, "{:?}", begin.elapsed());
     deaf.kill();
+}
+
+/// A peer that multicast did not bring is first met when it welcomes this node.
+#[test]
+fn a_wrong_clock_is_reported_of_a_peer_that_a_session_brings() {
+    let peer = Fake::start(Manner::Honest, &[file("x", 10, 22)]);
+    let c = Client::new();
+    assert_eq!(warnings("clocks differ", peer.id()), 0);
+    c.meet(&[&peer]);
+    let good = announce(&peer.keypair, peer.instance, peer.addr);
+    peer.say(&Announce { seq: good.seq + 5 * CLOCK_SKEW_LOGGED.as_millis() as u64, ..good });
+    c.resolve(&["x"]).unwrap();
+    assert_eq!(warnings("clocks differ", peer.id()), 1);
 }

@@ -1,24 +1,26 @@
 //! Peers find each other: over an in-memory LAN with hostile neighbours, over real multicast on loopback, and by
 //! contact only.
 
-use gpb::internals::identity::NodeId;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 use gpb::internals::content::Catalogue;
 use gpb::internals::discovery::{Discovery, DiscoverySetup, Stats};
 use gpb::internals::identity::{Keypair, PeerId};
-use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX};
-use gpb::internals::net::{Beacon, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
-use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX, WIRE_VERSION};
+use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
+use gpb::internals::peers::{Dialer, Directory, OwnIdentity};
+use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, Status, encode_request};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig};
 use gpb::internals::store::Shelf;
-use gpb::internals::swarm::membership::limits::BURST_MS;
+use gpb::internals::swarm::membership::limits::{BURST_MS, CLOCK_SKEW_LOGGED};
 use gpb::internals::swarm::{Dropped, Event, PeerTable};
+
+use crate::directory::{announce, directory, identity, unix_ms, warnings};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -26,12 +28,12 @@ const WAIT: Duration = Duration::from_secs(20);
 struct TestNode {
     id: PeerId,
     instance: u64,
-    table: Arc<Watched<PeerTable>>,
+    table: Arc<Directory>,
     catalogue: Arc<Latest<Catalogue>>,
     watch: Receiver<Event>,
     shutdown: Shutdown,
     server: Option<Server>,
-    discovery: Option<Arc<Discovery>>,
+    discovery: Option<Discovery>,
 }
 
 struct Plan {
@@ -68,43 +70,27 @@ impl Plan {
         let (id, instance) = (self.keypair.peer_id(), rand::random());
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
-        let table = Arc::new(Watched::new(PeerTable::new(NodeId::new(id, instance))));
         let catalogue = Arc::new(Latest::new(Catalogue::new(1, vec![])));
         let tls = Tls::new(&self.keypair).unwrap();
-        let trust = Arc::new(self.trust);
         let listener = self.serve.map(|addr| TcpListener::bind(addr).unwrap());
         let port = listener.as_ref().map_or(self.port, |l| l.local_addr().unwrap().port());
+        let own = OwnIdentity { network: self.network, port, ..identity(&self.keypair, instance) };
+        let table = directory(own, &catalogue, self.trust, &events);
         let discovery = Discovery::start(DiscoverySetup {
-            keypair: Arc::new(self.keypair),
-            instance,
-            network: self.network.clone(),
-            agent: "test".into(),
-            port,
+            dialer: Dialer::new(table.clone(), tls.clone(), shutdown.clone()),
             beacon: self.beacon,
             peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
-            tls: tls.clone(),
-            trust: trust.clone(),
-            table: table.clone(),
             catalogue: catalogue.clone(),
-            events: events.clone(),
-            shutdown: shutdown.clone(),
         });
-        let discovery = Arc::new(discovery.unwrap());
         let server = listener.map(|listener| {
-            let speaker = discovery.clone();
             let config = ServerConfig {
                 listeners: vec![listener],
                 tls,
-                trust,
-                network: self.network,
-                instance,
-                agent: "test".into(),
+                directory: table.clone(),
                 catalogue: catalogue.clone(),
                 reader: None,
                 index: None,
                 shelf: Arc::new(Shelf::new()),
-                peers: table.clone(),
-                announce: Arc::new(move || speaker.announce().as_bytes().to_vec()),
                 report: Arc::new(|_| ()),
                 upload: Arc::new(Throttle::new(None)),
                 events,
@@ -113,7 +99,8 @@ impl Plan {
             };
             Server::start(config).unwrap()
         });
-        TestNode { id, instance, table, catalogue, watch, shutdown, server, discovery: Some(discovery) }
+        let discovery = Some(discovery.unwrap());
+        TestNode { id, instance, table, catalogue, watch, shutdown, server, discovery }
     }
 }
 
@@ -214,10 +201,6 @@ fn ip(n: u8) -> IpAddr {
 /// One of this host's many addresses.
 fn loopback(n: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, n], port))
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 #[test]
@@ -518,4 +501,30 @@ fn a_peer_can_be_named_by_name_and_may_come_later() {
     // Wherever the first contact finds it, it is found in the end.
     let server = Plan { serve: Some(loopback(1, port)), ..Plan::alone() }.start();
     client.until_knows(&server);
+}
+
+/// A peer that comes by contact only is first met by its `Hello`, and another such one by its answer.
+#[test]
+fn a_wrong_clock_is_reported_of_peers_that_contacts_bring() {
+    let server = Plan { serve: Some(loopback(1, 0)), ..Plan::alone() }.start();
+    let keypair = Keypair::generate();
+    assert_eq!(warnings("clocks differ", keypair.peer_id()), 0);
+    let (late, tls) = (unix_ms() - 5 * CLOCK_SKEW_LOGGED.as_millis() as u64, Tls::new(&keypair).unwrap());
+    for n in 0..2 {
+        let mut session = Dialed::dial(server.addr(), Some(server.id), &tls, WAIT).unwrap();
+        let announce = Announce { seq: late + n, network: "test".into(), ..announce(&keypair, 7, loopback(1, 9)) };
+        let hello = Hello {
+            version: WIRE_VERSION,
+            network: "test".into(),
+            instance: 7,
+            announce: SignedAnnounce::seal(&announce, &keypair).as_bytes().to_vec(),
+            agent: "test".into(),
+        };
+        let (mut frame, mut header) = (Vec::new(), Vec::new());
+        encode_request(&Request::Hello(hello), &mut frame);
+        session.send(&frame, Instant::now() + WAIT).unwrap();
+        let answer = session.read_head(&mut header, Instant::now() + WAIT).unwrap();
+        assert_eq!(answer.status, Status::Ok as u8);
+    }
+    assert_eq!(warnings("clocks differ", keypair.peer_id()), 1);
 }

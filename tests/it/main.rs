@@ -11,6 +11,7 @@
 mod bench;
 mod cli;
 mod client;
+mod directory;
 mod discovery;
 mod documents;
 mod examples;

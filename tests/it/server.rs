@@ -1,6 +1,5 @@
 //! A server over real files, asked through the public session type.
 
-use gpb::internals::identity::NodeId;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,10 +12,11 @@ use gpb::internals::limits::WIRE_VERSION;
 use gpb::internals::net::{Dialed, Tls};
 use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
-use gpb::internals::swarm::PeerTable;
+
+use crate::directory::{directory, identity};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -49,29 +49,27 @@ impl Rig {
         let index = Index::open(state.path(), dir.path()).unwrap();
         assert!(index.record(&hashed));
         let keypair = Keypair::generate();
+        let (peer, tls) = (keypair.peer_id(), Tls::new(&keypair).unwrap());
+        let catalogue = Arc::new(Latest::new(Catalogue::new(1, entries)));
+        let events = Events::channel().0;
         let withdrawn = Arc::new(Mutex::new(vec![]));
         let report = withdrawn.clone();
         let config = ServerConfig {
             listeners: vec![listen(Some([127, 0, 0, 1].into()), 0).unwrap()],
-            tls: Tls::new(&keypair).unwrap(),
-            trust: Arc::new(Trust::open()),
-            network: "gpb".into(),
-            instance: 1,
-            agent: "test".into(),
-            catalogue: Arc::new(Latest::new(Catalogue::new(1, entries))),
+            tls,
+            directory: directory(identity(&keypair, 1), &catalogue, Trust::open(), &events),
+            catalogue,
             reader: Some(Arc::new(Reader::open(dir.path()).unwrap())),
             index: Some(Arc::new(index)),
             shelf: Arc::new(Shelf::new()),
-            peers: Arc::new(Watched::new(PeerTable::new(NodeId::new(keypair.peer_id(), 1)))),
-            announce: Arc::new(Vec::new),
             report: Arc::new(move |entry: &Entry| report.lock().unwrap().push(entry.path.clone())),
             upload: Arc::new(Throttle::new(None)),
-            events: Events::channel().0,
+            events,
             shutdown: Shutdown::new(),
             bounds: ServerBounds::default(),
         };
         let server = Server::start(config).unwrap();
-        (Rig { server, peer: keypair.peer_id(), withdrawn, dir, _state: state }, ids)
+        (Rig { server, peer, withdrawn, dir, _state: state }, ids)
     }
 
     fn dial(&self) -> Dialed {

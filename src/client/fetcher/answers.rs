@@ -9,11 +9,11 @@ use log::{debug, error, trace};
 
 use crate::client::fetcher::{End, Fetcher};
 use crate::client::limits::{ASK_STEP, THROTTLE_NAP};
-use crate::client::session::AskError;
 use crate::client::storing::Job;
 use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle};
 use crate::limits::FETCHERS_TOLD_MAX;
 use crate::net::StreamError;
+use crate::peers::AskError;
 use crate::proto::{ChunkRef, Delta, Given, Holding, LayerRange, PeerHint, Request, Status, decode_body};
 use crate::store::PartialFile;
 use crate::swarm::{Chunks, FileNo, Held, Work};
@@ -313,7 +313,7 @@ impl Fetcher<'_> {
         }
         let hints: Vec<PeerHint> = decode_body(&body, "Peers")?;
         let told = &hints[..hints.len().min(FETCHERS_TOLD_MAX)];
-        let mut named = (self.shared.ctx.introduce)(told, self.session.addr.ip());
+        let mut named = self.shared.ctx.peers.hints(told, self.session.addr.ip(), Instant::now());
         let liars = self.shared.liars();
         named.retain(|NodeId { peer, .. }| !liars.contains(peer));
         debug!("named peer={} id={} others={}", self.session.peer, self.shared.files[file as usize].id, named.len());

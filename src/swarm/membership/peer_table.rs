@@ -396,6 +396,12 @@ impl PeerTable {
         self.entries.contains_key(&node)
     }
 
+    /// Number of live sessions.
+    #[cfg(test)]
+    pub(crate) fn sessions(&self) -> u32 {
+        self.entries.values().map(|e| e.sessions).sum()
+    }
+
     /// Nodes other than this one that offer files.
     pub fn offering(&self) -> usize {
         self.entries.values().filter(|e| e.revision > 0).count()

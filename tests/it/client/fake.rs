@@ -5,18 +5,19 @@ use std::io::{Read, Write};
 use std::net::{Shutdown as Close, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use gpb::internals::content::{Bitfield, FileId, Geometry, Pattern, RelPath, Root, merkle};
 use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
 use gpb::internals::net::{Channel, Outbox, Tls};
+use gpb::internals::peers::Directory;
 use gpb::internals::proto::{
     Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, PeerHint, Problem,
     Request, SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
 };
-use gpb::internals::runtime::Watched;
-use gpb::internals::swarm::{PeerTable, Via};
+
+use crate::directory::{announce, hear};
 
 /// What a peer does with those who ask it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,8 @@ pub enum Manner {
     Slow(u64),
     /// Holds only every second chunk.
     Half,
-    /// Sends no list and no chunk before it was asked for so many times, and says who else fetches.
+    /// Sends no list and no chunk before it was asked for so many times, and says who else fetches: the peers told of
+    /// with [`Fake::tell_of`].
     Crowded(u64),
 }
 
@@ -103,6 +105,10 @@ struct Inner {
     put_off: AtomicU64,
     dead: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
+    /// What it tells of others.
+    hints: Mutex<Vec<PeerHint>>,
+    /// What it says of itself in `Welcome`.
+    announce: Mutex<Vec<u8>>,
 }
 
 impl Fake {
@@ -126,6 +132,8 @@ impl Fake {
             put_off: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             sockets: Mutex::default(),
+            hints: Mutex::default(),
+            announce: Mutex::default(),
         });
         let accept = inner.clone();
         let accepting = std::thread::spawn(move || {
@@ -168,23 +176,26 @@ impl Fake {
     }
 
     /// Makes it known.
-    pub fn join(&self, table: &Watched<PeerTable>) {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let announce = Announce {
-            version: 1,
-            network: "gpb".into(),
-            peer: self.id(),
-            instance: self.instance,
-            seq: unix_ms,
-            ttl_s: 120,
-            port: self.addr.port(),
-            revision: 1,
-            flags: Flags::default(),
-        };
-        let signed = SignedAnnounce::seal(&announce, &self.keypair);
-        let joined =
-            |t: &mut PeerTable| t.upsert(&signed, &announce, self.addr, Via::Datagram, unix_ms, Instant::now());
-        table.update(joined).unwrap();
+    pub fn join(&self, peers: &Directory) {
+        hear(peers, &announce(&self.keypair, self.instance, self.addr), &self.keypair, self.addr);
+    }
+
+    /// Has it tell of `other`.
+    pub fn tell_of(&self, other: &Fake) {
+        let announce = announce(&other.keypair, other.instance, other.addr);
+        let announce = SignedAnnounce::seal(&announce, &other.keypair).as_bytes().to_vec();
+        self.inner.hints.lock().unwrap().push(PeerHint { announce, addrs: vec![other.addr] });
+    }
+
+    /// Has it say this of itself in `Welcome`.
+    pub fn say(&self, announce: &Announce) {
+        *self.inner.announce.lock().unwrap() = SignedAnnounce::seal(announce, &self.keypair).as_bytes().to_vec();
+    }
+
+    /// Says goodbye.
+    pub fn leave(&self, peers: &Directory) {
+        let announce = announce(&self.keypair, self.instance, self.addr);
+        hear(peers, &Announce { flags: Flags::GOODBYE, ..announce }, &self.keypair, self.addr);
     }
 
     pub fn kill(&self) {
@@ -319,7 +330,7 @@ impl Inner {
                     revision: 1,
                     files: self.listed.len() as u64,
                     bytes: self.listed.iter().map(|l| l.id.len).sum(),
-                    announce: Vec::new(),
+                    announce: self.announce.lock().unwrap().clone(),
                     agent: "fake".into(),
                 };
                 encode_frame(kind, Status::Ok, &welcome, &[], out);
@@ -362,8 +373,7 @@ impl Inner {
             }
             Request::Any(..) | Request::Chunk(_) if self.puts_off() => problem(Status::NotModified, out),
             Request::Peers(Some(_)) if matches!(self.manner, Manner::Crowded(_)) => {
-                let hint = PeerHint { announce: vec![7; 100], addrs: Vec::new() };
-                encode_frame(kind, Status::Ok, &(), &encode_body(&vec![hint]), out);
+                encode_frame(kind, Status::Ok, &(), &encode_body(&*self.hints.lock().unwrap()), out);
             }
             Request::Layer(range) => {
                 let Some(file) = self.files.get(&range.file) else {

@@ -1,19 +1,19 @@
 //! The client against the real server of this crate.
 
-use gpb::internals::identity::NodeId;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use gpb::internals::content::{Catalogue, Digest, Entry};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
-use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
+use gpb::internals::peers::{Directory, OwnIdentity};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle, Watched};
+use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
-use gpb::internals::swarm::{PeerTable, Via};
+
+use crate::directory::{announce, directory, hear, identity};
 
 use super::fake::{File, file};
 use super::{Client, MIB};
@@ -37,44 +37,30 @@ impl Real {
         let layer = f.layer.chunks_exact(32).map(|d| Digest(d.try_into().unwrap())).collect();
         index.record(&[Hashed { path: f.path.clone(), indexed: Indexed { id: f.id, stamp }, layer }]);
         let entry = Entry { path: f.path.clone(), id: f.id, stamp };
+        let catalogue = Arc::new(Latest::new(Catalogue::new(1, vec![entry])));
+        let events = Events::channel().0;
+        let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();
+        let own = OwnIdentity { port: listener.local_addr().unwrap().port(), ..identity(&keypair, 1) };
         let server = Server::start(ServerConfig {
-            listeners: vec![listen(Some([127, 0, 0, 1].into()), 0).unwrap()],
+            listeners: vec![listener],
             tls: Tls::new(&keypair).unwrap(),
-            trust: Arc::new(Trust::open()),
-            network: "gpb".into(),
-            instance: 1,
-            agent: "test".into(),
-            catalogue: Arc::new(Latest::new(Catalogue::new(1, vec![entry]))),
+            directory: directory(own, &catalogue, Trust::open(), &events),
+            catalogue,
             reader: Some(Arc::new(Reader::open(&shared).unwrap())),
             index: Some(Arc::new(index)),
             shelf: Arc::new(Shelf::new()),
-            peers: Arc::new(Watched::new(PeerTable::new(NodeId::new(keypair.peer_id(), 1)))),
-            announce: Arc::new(Vec::new),
             report: Arc::new(|_| ()),
             upload: Arc::new(Throttle::new(None)),
-            events: Events::channel().0,
+            events,
             shutdown: Shutdown::new(),
             bounds: ServerBounds::default(),
         });
         Real { keypair, server: server.unwrap(), _dir: dir }
     }
 
-    fn join(&self, table: &Watched<PeerTable>) {
+    fn join(&self, peers: &Directory) {
         let addr = self.server.addrs()[0];
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let announce = Announce {
-            version: 1,
-            network: "gpb".into(),
-            peer: self.keypair.peer_id(),
-            instance: 1,
-            seq: unix_ms,
-            ttl_s: 120,
-            port: addr.port(),
-            revision: 1,
-            flags: Flags::default(),
-        };
-        let signed = SignedAnnounce::seal(&announce, &self.keypair);
-        table.update(|t| t.upsert(&signed, &announce, addr, Via::Datagram, unix_ms, Instant::now())).unwrap();
+        hear(peers, &announce(&self.keypair, 1, addr), &self.keypair, addr);
     }
 }
 

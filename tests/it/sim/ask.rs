@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use gpb::internals::client::limits::{DIAL_TIMEOUT, GROWTH_LOOK, LATE_MAX, LOOK_AGAIN};
+use gpb::internals::client::limits::{GROWTH_LOOK, LATE_MAX, LOOK_AGAIN};
 use gpb::internals::content::{Bitfield, Geometry};
 use gpb::internals::limits::WINDOW_MAX;
+use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::proto::{ChunkAsk, ChunkRef, Delta, LayerRange, Request, Since, encode_request};
 use gpb::internals::swarm::{Chunks, Dial, Ending, Held, PeerHandle, Work};
 

@@ -1,4 +1,4 @@
-//! How many datagrams a source address may send.
+//! A rate limit of datagrams for each source address: token buckets.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::limits::{DATAGRAMS_PER_SOURCE_BURST, DATAGRAMS_PER_SOURCE_PER_S, SOURCES_TRACKED_MAX};
 
-/// One bucket a source, at most [`SOURCES_TRACKED_MAX`].
+/// One token bucket per source address, at most [`SOURCES_TRACKED_MAX`].
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(super) struct SourceLimit {
     buckets: HashMap<IpAddr, Bucket>,
 }
 
@@ -18,14 +18,14 @@ struct Bucket {
     at: Instant,
 }
 
-impl Sources {
-    /// Whether another datagram of `source` may be looked at.
+impl SourceLimit {
+    /// Whether another datagram of `source` may be read.
     pub(super) fn allows(&mut self, source: IpAddr, now: Instant) -> bool {
         if self.buckets.len() >= SOURCES_TRACKED_MAX && !self.buckets.contains_key(&source) {
             self.buckets.retain(|_, bucket| bucket.refilled(now) < BURST);
             if self.buckets.len() >= SOURCES_TRACKED_MAX {
-                // More sources than a LAN has: they are made up, and limiting each is in vain. Honest ones start
-                // afresh with the others.
+                // A LAN has fewer sources, so these are forged and no limit per source holds them back.
+                // All buckets start full again.
                 self.buckets.clear();
             }
         }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_held_back_and_its_neighbours_are_not() {
-        let (mut sources, t) = (Sources::default(), Instant::now());
+        let (mut sources, t) = (SourceLimit::default(), Instant::now());
         let allowed = (0..10_000).filter(|ms| sources.allows(ip(1), t + Duration::from_millis(*ms))).count();
         let most = DATAGRAMS_PER_SOURCE_BURST + 10 * DATAGRAMS_PER_SOURCE_PER_S;
         assert!((most as usize - 2..=most as usize).contains(&allowed), "{allowed}");
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn made_up_sources_take_no_memory() {
-        let (mut sources, t) = (Sources::default(), Instant::now());
+        let (mut sources, t) = (SourceLimit::default(), Instant::now());
         for n in 0..3 * SOURCES_TRACKED_MAX as u32 {
             assert!(sources.allows(ip(n), t));
         }

@@ -1,0 +1,298 @@
+//! The only way into the peer table: the checks in their order, and what is reported of their result.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::identity::{NodeId, PeerId};
+use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_LEN_MAX, PEERS_PER_ANSWER_MAX};
+use crate::net::Datagram;
+use crate::peers::own_announce::{OwnAnnounce, unix_ms};
+use crate::peers::source_limit::SourceLimit;
+use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
+use crate::runtime::keystore::Trust;
+use crate::runtime::{Events, Watched};
+use crate::swarm::{Dropped, Event, Heard, PeerTable, Via, crosses, open_announce, parse_announce};
+
+/// Takes in announces, whichever way they come, and answers who is there.
+///
+/// Signatures are verified before the table is locked: a check costs about 50 us, and every service reads the table.
+/// A clock that differs and a key that is used on two hosts are logged here, once per key.
+pub struct Directory {
+    own: OwnAnnounce,
+    trust: Arc<Trust>,
+    /// Generation of the trusted set that the table was last compared with.
+    trust_seen: AtomicU64,
+    table: Watched<PeerTable>,
+    events: Events,
+    source_limit: Mutex<SourceLimit>,
+    own_duplicate_logged: AtomicBool,
+}
+
+/// A live session with a peer: while it exists, the peer neither expires nor leaves.
+pub struct Presence {
+    directory: Arc<Directory>,
+    node: NodeId,
+}
+
+impl Directory {
+    /// An empty directory of the node that `own` announces.
+    pub fn new(own: OwnAnnounce, trust: Arc<Trust>, events: Events) -> Arc<Self> {
+        Arc::new(Directory {
+            trust_seen: AtomicU64::new(trust.generation()),
+            table: Watched::new(PeerTable::new(own.node())),
+            own,
+            trust,
+            events,
+            source_limit: Mutex::default(),
+            own_duplicate_logged: AtomicBool::new(false),
+        })
+    }
+
+    /// What this node says of itself.
+    pub fn own(&self) -> &OwnAnnounce {
+        &self.own
+    }
+
+    /// The keys that this node talks to.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Reads the table. `look` must be short: all other threads wait.
+    pub fn read<R>(&self, look: impl FnOnce(&PeerTable) -> R) -> R {
+        self.table.read(look)
+    }
+
+    /// The number of changes of the table so far.
+    pub fn changes(&self) -> u64 {
+        self.table.changes()
+    }
+
+    /// Waits until there were more than `seen` changes, at most for `timeout`; returns their number now.
+    pub fn wait_beyond(&self, seen: u64, timeout: Duration) -> u64 {
+        self.table.wait_beyond(seen, timeout)
+    }
+
+    /// Wakes all threads that wait for a change, as if there had been one.
+    pub fn wake(&self) {
+        self.table.wake();
+    }
+
+    /// Takes in a datagram: cheap checks first, then the signature, then the table.
+    ///
+    /// # Errors
+    /// [`Dropped`]: the first check that failed.
+    pub fn datagram(&self, bytes: &[u8], datagram: &Datagram, now: Instant) -> Result<Announce, Dropped> {
+        debug_assert!(bytes.len() <= ANNOUNCE_LEN_MAX + 1);
+        let (signed, announce) = parse_announce(bytes, self.own.network())?;
+        if NodeId::new(announce.peer, announce.instance) == self.own.node() {
+            return Err(Dropped::Own);
+        }
+        if !self.source_limit.lock().unwrap_or_else(PoisonError::into_inner).allows(datagram.from.ip(), now) {
+            return Err(Dropped::Flood);
+        }
+        if !self.trust.allows(&announce.peer) {
+            return Err(Dropped::Untrusted);
+        }
+        if !self.table.read(|t| t.screen(&signed, &announce))? {
+            signed.verify()?;
+        }
+        if announce.peer == self.own.node().peer && !datagram.local && !datagram.from.ip().is_loopback() {
+            self.warn_own_duplicate(datagram.from);
+        }
+        let mut addr = datagram.from;
+        addr.set_port(announce.port);
+        self.upsert(&signed, &announce, addr, Via::Datagram, now)?;
+        Ok(announce)
+    }
+
+    /// Takes in what `peer`, whose key TLS proved, said of itself in a session that it opened from `from`. `None` if its
+    /// `Hello` carries no announce or one that is dropped: the session is served all the same.
+    pub fn hello(self: &Arc<Self>, peer: PeerId, hello: &Hello, from: SocketAddr) -> Option<Presence> {
+        if hello.announce.is_empty() {
+            return None;
+        }
+        let (node, now) = (NodeId::new(peer, hello.instance), Instant::now());
+        let admitted = open_announce(&hello.announce, self.own.network(), node).and_then(|(signed, announce)| {
+            let mut addr = from;
+            addr.set_port(announce.port);
+            let heard = self.table.touch(|table| {
+                let heard = table.upsert(&signed, &announce, addr, Via::Hello, unix_ms(), now)?;
+                table.session_opened(node.peer, node.instance);
+                Ok::<_, Dropped>(heard)
+            })?;
+            self.report(peer, addr, heard);
+            Ok(())
+        });
+        match admitted {
+            Ok(()) => Some(Presence { directory: self.clone(), node }),
+            Err(e) => {
+                log::debug!("announce in Hello dropped peer={peer} addr={from} reason=\"{e}\"");
+                None
+            }
+        }
+    }
+
+    /// Takes in what `node` at `addr` said of itself in a session that this node opened. TLS proved the key at that
+    /// address, which counts even if the announce is dropped.
+    ///
+    /// # Errors
+    /// [`Dropped`]: why the announce was not taken in.
+    pub fn welcome(&self, node: NodeId, announce: &[u8], addr: SocketAddr, now: Instant) -> Result<(), Dropped> {
+        let opened = open_announce(announce, self.own.network(), node);
+        let (events, heard) = self.table.touch(|table| {
+            let events = table.proved(node.peer, node.instance, addr, now);
+            let upsert = |(signed, announce)| table.upsert(&signed, &announce, addr, Via::Session, unix_ms(), now);
+            (events, opened.and_then(upsert))
+        });
+        let (heard, result) = match heard {
+            Ok(heard) => (heard, Ok(())),
+            Err(reason) => (Heard::default(), Err(reason)),
+        };
+        let news = heard.news || !events.is_empty();
+        self.report(node.peer, addr, Heard { events: [events, heard.events].concat(), news, ..heard });
+        result
+    }
+
+    /// Takes in what the peer at `teller` said of others (PEX, BEP 11). Each announce is verified by its own signature;
+    /// returns the nodes that are known because of it, or were before.
+    pub fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> Vec<NodeId> {
+        let hints = hints.iter().take(PEERS_PER_ANSWER_MAX);
+        // A hint without a usable address makes no peer known.
+        let good = hints.filter_map(|hint| self.hint(hint, teller, now).ok());
+        good.filter(|node| self.table.read(|t| t.knows(*node))).collect()
+    }
+
+    /// What to tell `asker` at `to` of others (PEX, BEP 11): the next page of the table, or of `among` if given.
+    pub fn hints_for(&self, asker: NodeId, to: SocketAddr, among: Option<&[NodeId]>) -> Vec<PeerHint> {
+        let Some(among) = among else {
+            return self.table.touch(|table| table.hints(to.ip(), PEERS_PER_ANSWER_MAX));
+        };
+        let others = among.iter().filter(|node| **node != asker).take(PEERS_PER_ANSWER_MAX);
+        self.table.read(|table| others.filter_map(|node| table.hint(node.peer, node.instance, to.ip())).collect())
+    }
+
+    /// Notes that `peer` at `addr` refused this node, or is refused by it.
+    pub fn refused(&self, peer: PeerId, addr: SocketAddr, now: Instant) {
+        self.table.update(|t| t.refused(peer, addr, now));
+    }
+
+    /// Notes that `node` could not be reached at `addr`: its other addresses come first from now on.
+    pub fn failed(&self, node: NodeId, addr: SocketAddr, now: Instant) {
+        self.table.touch(|t| t.failed(node.peer, node.instance, addr, now));
+    }
+
+    /// Notes that a session with `node` began.
+    pub fn hold(self: &Arc<Self>, node: NodeId) -> Presence {
+        self.table.touch(|t| t.session_opened(node.peer, node.instance));
+        Presence { directory: self.clone(), node }
+    }
+
+    /// Notes that the user named `count` peers, which are contacted now for the first time.
+    pub fn expect(&self, count: usize) {
+        self.table.update(|t| t.expect(count));
+    }
+
+    /// Notes that one of these peers was contacted, or seems not to be there.
+    pub fn expected_came(&self) {
+        self.table.update(PeerTable::expected_came);
+    }
+
+    /// Ends peers that fell silent or are no longer trusted. To be called about once a second.
+    pub fn housekeep(&self, now: Instant) {
+        let events = self.table.touch(|t| t.expire(now));
+        self.tell(events, false);
+        if self.trust_seen.load(Ordering::Acquire) != self.trust.generation() {
+            self.forget_untrusted();
+        }
+        self.events.log_left_out();
+    }
+
+    /// Ends peers that are no longer trusted. Wakes all waiters: a download must cut off its sessions with them.
+    pub fn forget_untrusted(&self) {
+        self.trust_seen.store(self.trust.generation(), Ordering::Release);
+        let events = self.table.update(|t| t.retain(|peer| self.trust.allows(peer)));
+        self.events.emit_all(events);
+    }
+
+    fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<NodeId, Dropped> {
+        let (signed, announce) = parse_announce(&hint.announce, self.own.network())?;
+        if !self.trust.allows(&announce.peer) {
+            return Err(Dropped::Untrusted);
+        }
+        match self.table.read(|t| t.screen(&signed, &announce)) {
+            Ok(true) => {}
+            // An older announce, as a newer one, may bring an address.
+            Ok(false) | Err(Dropped::Replayed) => signed.verify()?,
+            Err(reason) => return Err(reason),
+        }
+        // A loopback or link-local address of the teller means another host here.
+        let addrs = hint.addrs.iter().filter(|a| a.port() != 0 && crosses(a.ip(), teller));
+        for addr in addrs.take(ADDRS_PER_PEER_MAX) {
+            self.upsert(&signed, &announce, *addr, Via::Hint, now)?;
+        }
+        Ok(NodeId::new(announce.peer, announce.instance))
+    }
+
+    fn upsert(
+        &self,
+        signed: &SignedAnnounce,
+        announce: &Announce,
+        addr: SocketAddr,
+        via: Via,
+        now: Instant,
+    ) -> Result<(), Dropped> {
+        let heard = self.table.touch(|t| t.upsert(signed, announce, addr, via, unix_ms(), now))?;
+        self.report(announce.peer, addr, heard);
+        Ok(())
+    }
+
+    /// Logs and tells what an announce of `peer` at `addr` changed.
+    fn report(&self, peer: PeerId, addr: SocketAddr, heard: Heard) {
+        let Heard { events, news, skew_ms, twins } = heard;
+        if let Some(skew_ms) = skew_ms {
+            log::warn!("clocks differ peer={peer} addr={addr} skew_ms={skew_ms}");
+        }
+        if let Some((one, other)) = twins {
+            log::warn!("one key seems to be in use on two hosts peer={peer} one={one} other={other}");
+        }
+        self.tell(events, news);
+    }
+
+    /// Emits `events`, and wakes the threads that wait for the table if there are any or `news` is true.
+    fn tell(&self, events: Vec<Event>, news: bool) {
+        let news = news || !events.is_empty();
+        self.events.emit_all(events);
+        if news {
+            self.table.wake();
+        }
+    }
+
+    fn warn_own_duplicate(&self, from: SocketAddr) {
+        if !self.own_duplicate_logged.swap(true, Ordering::Relaxed) {
+            let peer = self.own.node().peer;
+            log::warn!("this node's key is in use on another host, too; make one key a host peer={peer} addr={from}");
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let NodeId { peer, instance } = self.node;
+        let events = self.directory.table.touch(|t| t.session_closed(peer, instance, Instant::now()));
+        self.directory.tell(events, false);
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

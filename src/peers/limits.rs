@@ -1,0 +1,16 @@
+//! Bounds and intervals of sessions that this node opens.
+
+use std::time::Duration;
+
+use crate::limits::{KIB, MIB};
+
+/// Longest time for connecting to one address and the TLS handshake there.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for each of several addresses of a peer in the first round.
+pub const DIAL_QUICK: Duration = Duration::from_millis(400);
+/// Most idle sessions in a pool.
+pub const IDLE_SESSIONS_MAX: usize = 64;
+/// Bytes of an unwanted body that are read at once.
+pub const SKIP_STEP: usize = 64 * KIB;
+/// Bytes of a body that are allocated at once.
+pub const BODY_STEP: usize = MIB;

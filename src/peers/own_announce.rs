@@ -1,0 +1,146 @@
+//! What this node says of itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::content::Catalogue;
+use crate::identity::{Keypair, NodeId};
+use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS, WIRE_VERSION};
+use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
+use crate::runtime::Latest;
+
+/// Seals the announces of this node, each newer than the one before. Datagrams, `Hello` and `Welcome` carry them.
+pub struct OwnAnnounce {
+    keypair: Arc<Keypair>,
+    network: String,
+    agent: String,
+    instance: u64,
+    port: u16,
+    catalogue: Arc<Latest<Catalogue>>,
+    last_seq: AtomicU64,
+    ttl_s: AtomicU16,
+}
+
+/// What a node tells of itself that does not change while it runs.
+pub struct OwnIdentity {
+    /// The key that signs the announces.
+    pub keypair: Arc<Keypair>,
+    /// The node's instance: random per start.
+    pub instance: u64,
+    /// The network that the node belongs to, a [network name](crate::proto::Announce::is_network_name).
+    pub network: String,
+    /// Program and version, for the logs of other nodes.
+    pub agent: String,
+    /// The TCP port where the node serves; 0 if it serves nothing.
+    pub port: u16,
+}
+
+impl OwnAnnounce {
+    /// Announces the node `identity`, which offers `catalogue`.
+    pub fn new(identity: OwnIdentity, catalogue: Arc<Latest<Catalogue>>) -> Self {
+        let OwnIdentity { keypair, instance, network, agent, port } = identity;
+        let ttl_s = AtomicU16::new((ANNOUNCE_INTERVAL * TTL_INTERVALS).as_secs() as u16);
+        OwnAnnounce { keypair, network, agent, instance, port, catalogue, last_seq: AtomicU64::new(0), ttl_s }
+    }
+
+    /// This node: its key and instance.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(self.keypair.peer_id(), self.instance)
+    }
+
+    /// The network that the node belongs to.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// Program and version.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    /// The TCP port where the node serves; 0 if it serves nothing.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Revision of the catalogue; 0 while the node offers nothing.
+    pub fn revision(&self) -> u64 {
+        self.catalogue.get().revision()
+    }
+
+    /// The announce as of now, without flags. Costs a signature.
+    pub fn current(&self) -> SignedAnnounce {
+        self.seal(Flags::default())
+    }
+
+    /// The announce as of now, with `flags`. Costs a signature.
+    pub fn seal(&self, flags: Flags) -> SignedAnnounce {
+        let announce = Announce {
+            version: Announce::VERSION,
+            network: self.network.clone(),
+            peer: self.keypair.peer_id(),
+            instance: self.instance,
+            seq: self.next_seq(),
+            ttl_s: self.ttl_s.load(Ordering::Relaxed),
+            port: self.port,
+            revision: self.revision(),
+            flags,
+        };
+        SignedAnnounce::seal(&announce, &self.keypair)
+    }
+
+    /// The first request of a session, with the announce as of now. Costs a signature.
+    pub fn hello(&self) -> Hello {
+        Hello {
+            version: WIRE_VERSION,
+            network: self.network.clone(),
+            instance: self.instance,
+            announce: self.current().as_bytes().to_vec(),
+            agent: self.agent.clone(),
+        }
+    }
+
+    /// Sets the time to live, in seconds, of the announces that follow.
+    pub fn set_ttl_s(&self, ttl_s: u16) {
+        self.ttl_s.store(ttl_s, Ordering::Relaxed);
+    }
+
+    /// The clock in Unix ms, but always greater than the last number: a clock may be set back.
+    fn next_seq(&self) -> u64 {
+        let clock = unix_ms();
+        let next = |last: u64| Some(clock.max(last.saturating_add(1)));
+        match self.last_seq.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(last) | Err(last) => clock.max(last.saturating_add(1)),
+        }
+    }
+}
+
+/// The clock in Unix ms.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_announce_is_newer_than_the_one_before() {
+        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let identity = OwnIdentity {
+            keypair: Arc::new(Keypair::generate()),
+            instance: 7,
+            network: "gpb".into(),
+            agent: "test".into(),
+            port: 5,
+        };
+        let own = OwnAnnounce::new(identity, catalogue.clone());
+        let opened: Vec<Announce> =
+            (0..100).map(|_| SignedAnnounce::open(own.current().as_bytes()).unwrap().1).collect();
+        assert!(opened.windows(2).all(|w| w[0].seq < w[1].seq));
+        assert_eq!((opened[0].port, opened[0].revision, opened[0].ttl_s), (5, 0, 30));
+        catalogue.publish(Catalogue::new(4, vec![]));
+        assert_eq!(SignedAnnounce::open(own.current().as_bytes()).unwrap().1.revision, 4);
+    }
+}

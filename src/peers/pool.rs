@@ -1,0 +1,109 @@
+//! Idle sessions, checked out to ask a peer and checked in again.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use log::{debug, info, warn};
+
+use crate::identity::NodeId;
+use crate::limits::CONNECTIONS_PER_PEER_MAX;
+use crate::peers::limits::IDLE_SESSIONS_MAX;
+use crate::peers::session::{AskError, Dialer, Session};
+use crate::swarm::PeerRecord;
+
+/// Idle sessions of each peer: a session that was opened to ask for names also carries the chunks.
+pub struct PeerPool {
+    dialer: Dialer,
+    idle: Mutex<HashMap<NodeId, Idle>>,
+}
+
+/// Both ends of the channel in which a peer's sessions wait.
+type Idle = (Sender<Session>, Receiver<Session>);
+
+impl PeerPool {
+    /// An empty pool, whose sessions `dialer` opens.
+    pub fn new(dialer: Dialer) -> Self {
+        PeerPool { dialer, idle: Mutex::default() }
+    }
+
+    /// An idle session with the peer of `record`, or a new one. Blocks for a bounded time: a few seconds per address.
+    ///
+    /// # Errors
+    /// [`AskError`]: the peer is not trusted, was not reached, refuses this node, or is busy.
+    pub fn checkout(&self, record: &PeerRecord) -> Result<Session, AskError> {
+        if !self.dialer.directory().trust().allows(&record.peer) {
+            return Err(AskError::Untrusted(record.peer));
+        }
+        let key = NodeId::new(record.peer, record.instance);
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get(&key).and_then(|c| c.1.try_recv().ok());
+        if let Some(mut session) = idle {
+            session.reused = true;
+            return Ok(session);
+        }
+        let begin = Instant::now();
+        match self.dialer.open_any(record.peer, &record.addrs) {
+            Ok(session) => {
+                debug!("connected peer={} addr={} ms={}", session.peer, session.addr, begin.elapsed().as_millis());
+                Ok(session)
+            }
+            // The end of this node cut the dial off, which says nothing of the peer.
+            Err((e, _)) if self.dialer.shutdown().has_begun() => Err(e),
+            Err((e, addr)) => {
+                self.note_failure(record, addr, &e);
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes back a session without unanswered requests. It is closed when enough are kept.
+    pub fn checkin(&self, session: Session) {
+        if !self.dialer.directory().trust().allows(&session.peer) {
+            return session.close();
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: usize = idle.values().map(|c| c.1.len()).sum();
+        let channel = idle.entry(session.node()).or_insert_with(|| bounded(CONNECTIONS_PER_PEER_MAX));
+        let surplus = if kept >= IDLE_SESSIONS_MAX {
+            Some(session)
+        } else {
+            channel.0.try_send(session).err().map(|e| e.into_inner())
+        };
+        idle.retain(|_, c| !c.1.is_empty());
+        drop(idle);
+        if let Some(surplus) = surplus {
+            surplus.close();
+        }
+    }
+
+    /// Closes the idle sessions with peers that are no longer trusted.
+    pub fn drop_untrusted(&self) {
+        let mut untrusted = Vec::new();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|key, sessions| {
+            let allowed = self.dialer.directory().trust().allows(&key.peer);
+            if !allowed {
+                untrusted.extend(sessions.1.try_iter());
+            }
+            allowed
+        });
+        // The end of a session locks the peer table, so this lock is released first.
+        drop(idle);
+        drop(untrusted);
+    }
+
+    fn note_failure(&self, record: &PeerRecord, addr: SocketAddr, e: &AskError) {
+        let peer = record.peer;
+        match e {
+            AskError::Refused(reason) => warn!("refused peer={peer} addr={addr} reason={reason:?}"),
+            AskError::Busy(wait) => info!("busy peer={peer} addr={addr} retry_ms={}", wait.as_millis()),
+            AskError::Untrusted(_) | AskError::NoAddress => {}
+            AskError::Stream(_) | AskError::Protocol(_) => {
+                info!("unreachable peer={peer} addr={addr} error={e}");
+                self.dialer.directory().failed(NodeId::new(peer, record.instance), addr, Instant::now());
+            }
+        }
+    }
+}

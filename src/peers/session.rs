@@ -1,0 +1,297 @@
+//! A dialed session that has said `Hello`: ask, and get the answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use crate::identity::{NodeId, PeerId};
+use crate::limits::{CHUNKS_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, REASON_SHOWN_MAX, RESPONSE_BODY_LEN_MAX};
+use crate::net::{Dialed, StreamError, Tls};
+use crate::peers::directory::{Directory, Presence};
+use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, SKIP_STEP};
+use crate::proto::{FramePrefix, Kind, MessageError, Problem, Request, Status, Welcome, decode_header, encode_request};
+use crate::runtime::{OnBegin, Shutdown};
+use crate::swarm::Dropped;
+
+/// Opens sessions: dials, says `Hello`, and takes the answer into the [`Directory`].
+#[derive(Clone)]
+pub struct Dialer {
+    directory: Arc<Directory>,
+    tls: Tls,
+    shutdown: Shutdown,
+}
+
+/// How to open a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The address to dial.
+    pub addr: SocketAddr,
+    /// The key that must answer there; any trusted key without one.
+    pub expect: Option<PeerId>,
+    /// Longest time for connecting and the TLS handshake.
+    pub dial_timeout: Duration,
+    /// When `Welcome` must be there; [`HANDSHAKE_TIMEOUT`] after the dial without one.
+    pub welcome_by: Option<Instant>,
+    /// Requests that are sent together with `Hello`. Their answers are left for the caller.
+    pub also: &'a [Request],
+}
+
+/// A dialed session that has said `Hello` and was welcomed. Beginning of the shutdown cuts it off.
+pub struct Session {
+    /// The stream.
+    pub dialed: Dialed,
+    /// The key that TLS proved.
+    pub peer: PeerId,
+    /// The peer's instance, as `Welcome` names it.
+    pub instance: u64,
+    /// The address that was dialed.
+    pub addr: SocketAddr,
+    /// What the peer says of itself.
+    pub welcome: Welcome,
+    /// Whether the peer's announce was taken in.
+    pub announced: Result<(), Dropped>,
+    /// Whether the session served an earlier task, so that the peer may have closed it since.
+    pub reused: bool,
+    _presence: Presence,
+    _held: OnBegin,
+    frames: Frames,
+}
+
+/// The buffers of a session.
+#[derive(Default)]
+struct Frames {
+    /// The header of the last answer.
+    header: Vec<u8>,
+    out: Vec<u8>,
+}
+
+/// Why a peer was not reached or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The peer's key is not in the trusted set.
+    #[error("its key is not trusted: {0}")]
+    Untrusted(PeerId),
+    /// The peer refused this node, for the reason that it gives.
+    #[error("it refuses this node: {0:?}")]
+    Refused(String),
+    /// The peer has no place for this node, which may try again after that time.
+    #[error("busy for {0:?}")]
+    Busy(Duration),
+    /// The session failed.
+    #[error("{0}")]
+    Stream(#[from] StreamError),
+    /// The peer broke the protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// No address of the peer is known.
+    #[error("no address")]
+    NoAddress,
+}
+
+impl From<MessageError> for AskError {
+    fn from(e: MessageError) -> Self {
+        AskError::Protocol(e.to_string())
+    }
+}
+
+impl Dialer {
+    /// A dialer for the node of `directory`, with the identity `tls`. Beginning of `shutdown` cuts off its sessions.
+    pub fn new(directory: Arc<Directory>, tls: Tls, shutdown: Shutdown) -> Self {
+        Dialer { directory, tls, shutdown }
+    }
+
+    /// The directory that it takes answers into.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The signal that ends the node.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// Dials, says `Hello` and reads `Welcome`. The directory learns that the key is proved at the address, what the
+    /// peer says of itself, and a refusal by either side.
+    ///
+    /// # Errors
+    /// [`AskError`]: all but [`AskError::NoAddress`].
+    pub fn open(&self, call: &Call<'_>) -> Result<Session, AskError> {
+        let &Call { addr, expect, dial_timeout, welcome_by, also } = call;
+        let hold = |socket| self.shutdown.cuts(socket);
+        let (mut dialed, held) = Dialed::dial_held(addr, expect, &self.tls, dial_timeout, hold)?;
+        let peer = dialed.peer();
+        if !self.directory.trust().allows(&peer) {
+            self.directory.refused(peer, addr, Instant::now());
+            dialed.close();
+            return Err(AskError::Untrusted(peer));
+        }
+        let deadline = welcome_by.unwrap_or_else(|| Instant::now() + HANDSHAKE_TIMEOUT);
+        let mut frames = Frames::default();
+        encode_request(&Request::Hello(self.directory.own().hello()), &mut frames.out);
+        also.iter().for_each(|request| encode_request(request, &mut frames.out));
+        dialed.send(&frames.out, deadline)?;
+        let welcome: Welcome = match frames.welcome(&mut dialed, deadline) {
+            Err(e @ AskError::Refused(_)) => {
+                self.directory.refused(peer, addr, Instant::now());
+                return Err(e);
+            }
+            welcome => welcome?,
+        };
+        let node = NodeId::new(peer, welcome.instance);
+        let announced = self.directory.welcome(node, &welcome.announce, addr, Instant::now());
+        let presence = self.directory.hold(node);
+        let instance = welcome.instance;
+        let (reused, _presence, _held) = (false, presence, held);
+        Ok(Session { dialed, peer, instance, addr, welcome, announced, reused, _presence, _held, frames })
+    }
+
+    /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets a short time first:
+    /// on a local network a peer answers in milliseconds, and a dead address would hold up the others for seconds.
+    ///
+    /// # Errors
+    /// The last error and its address. A peer that refuses or is busy at one address is not asked at the others.
+    pub fn open_any(&self, peer: PeerId, addrs: &[SocketAddr]) -> Result<Session, (AskError, SocketAddr)> {
+        let mut last = None;
+        let quick = (addrs.len() > 1).then_some(DIAL_QUICK);
+        'all: for dial_timeout in quick.into_iter().chain([DIAL_TIMEOUT]) {
+            for &addr in addrs {
+                match self.open(&Call { addr, expect: Some(peer), dial_timeout, welcome_by: None, also: &[] }) {
+                    Ok(session) => return Ok(session),
+                    Err(e @ (AskError::Refused(_) | AskError::Busy(_))) => return Err((e, addr)),
+                    Err(e) => last = Some((e, addr)),
+                }
+                if self.shutdown.has_begun() {
+                    break 'all;
+                }
+            }
+        }
+        Err(last.unwrap_or((AskError::NoAddress, SocketAddr::from(([0, 0, 0, 0], 0)))))
+    }
+}
+
+impl Frames {
+    /// Reads the beginning of the next answer, which must be of `kind`, up to its body.
+    fn head(
+        &mut self,
+        dialed: &mut Dialed,
+        kind: Kind,
+        body_max: usize,
+        deadline: Instant,
+    ) -> Result<(Status, u32), AskError> {
+        let prefix: FramePrefix = dialed.read_head(&mut self.header, deadline)?;
+        let status = prefix.check_response(body_max).map_err(StreamError::from)?;
+        if prefix.kind != kind as u8 {
+            return Err(AskError::Protocol(format!("answer of kind {} to {kind:?}", prefix.kind)));
+        }
+        Ok((status, prefix.body_len))
+    }
+
+    fn welcome(&mut self, dialed: &mut Dialed, deadline: Instant) -> Result<Welcome, AskError> {
+        match self.head(dialed, Kind::Hello, 0, deadline)? {
+            (Status::Ok, _) => Ok(decode_header(&self.header, "Welcome")?),
+            (status, _) => Err(self.problem(status)),
+        }
+    }
+
+    /// What an answer other than `Ok` means.
+    fn problem(&self, status: Status) -> AskError {
+        let problem: Problem = decode_header(&self.header, "Problem").unwrap_or_default();
+        match status {
+            Status::Refused => {
+                let shown = problem.reason.chars().filter(|c| !c.is_control()).take(REASON_SHOWN_MAX);
+                AskError::Refused(shown.collect())
+            }
+            Status::Busy => AskError::Busy(Duration::from_millis(problem.retry_after_ms as u64)),
+            other => AskError::Protocol(format!("unexpected answer {other:?}")),
+        }
+    }
+}
+
+impl Session {
+    /// The peer: its key and instance.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(self.peer, self.instance)
+    }
+
+    /// Sends `requests`; their answers come in the same order.
+    ///
+    /// # Errors
+    /// [`AskError::Stream`]
+    pub fn send(&mut self, requests: &[Request], deadline: Instant) -> Result<(), AskError> {
+        let out = &mut self.frames.out;
+        out.clear();
+        requests.iter().for_each(|request| encode_request(request, out));
+        Ok(self.dialed.send(out, deadline)?)
+    }
+
+    /// Sends whole frames.
+    ///
+    /// # Errors
+    /// [`AskError::Stream`]
+    pub fn send_frames(&mut self, frames: &[u8], deadline: Instant) -> Result<(), AskError> {
+        Ok(self.dialed.send(frames, deadline)?)
+    }
+
+    /// Reads the beginning of the next answer, which must be of `kind`. Returns its status and the length of its body,
+    /// at most `body_max` bytes, which is still to be read.
+    ///
+    /// # Errors
+    /// [`AskError::Stream`], [`AskError::Protocol`]
+    pub fn receive_head(&mut self, kind: Kind, body_max: usize, deadline: Instant) -> Result<(Status, u32), AskError> {
+        self.frames.head(&mut self.dialed, kind, body_max, deadline)
+    }
+
+    /// Reads the next answer, whatever it is, and forgets it. Returns the length of its body in bytes.
+    ///
+    /// # Errors
+    /// [`AskError::Stream`]
+    pub fn skip(&mut self, deadline: Instant) -> Result<u32, AskError> {
+        let prefix = self.dialed.read_head(&mut self.frames.header, deadline)?;
+        prefix.check_response(RESPONSE_BODY_LEN_MAX.max(CHUNK_BODY_LEN_MAX)).map_err(StreamError::from)?;
+        let mut left = prefix.body_len as usize;
+        let mut sink = vec![0; left.min(SKIP_STEP)];
+        while left > 0 {
+            let n = left.min(SKIP_STEP);
+            self.dialed.read_until(&mut sink[..n], deadline)?;
+            left -= n;
+        }
+        Ok(prefix.body_len)
+    }
+
+    /// Reads a body of `len` bytes, which was compared with its bound. Memory grows with what really comes.
+    ///
+    /// # Errors
+    /// [`AskError::Stream`]
+    pub fn body(&mut self, len: u32, deadline: Instant) -> Result<Vec<u8>, AskError> {
+        let mut body = Vec::new();
+        while body.len() < len as usize {
+            let at = body.len();
+            body.resize((at + BODY_STEP).min(len as usize), 0);
+            self.dialed.read_until(&mut body[at..], deadline)?;
+        }
+        Ok(body)
+    }
+
+    /// The header of the last answer; `what` names it in the error.
+    ///
+    /// # Errors
+    /// [`AskError::Protocol`]
+    pub fn header<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, AskError> {
+        Ok(decode_header(&self.frames.header, what)?)
+    }
+
+    /// What an answer other than `Ok` means.
+    pub fn problem(&self, status: Status) -> AskError {
+        self.frames.problem(status)
+    }
+
+    /// Says goodbye and closes. Does not wait.
+    pub fn close(self) {
+        self.dialed.close();
+    }
+}
+
+/// The longest body of a chunk, with its trailer.
+const CHUNK_BODY_LEN_MAX: usize = (FILE_LEN_MAX / CHUNKS_MAX) as usize + 1;
