@@ -20,6 +20,8 @@ pub const CREW_BLOCK: usize = 8;
 pub const CREW_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CREW_BLOCK;
 /// Threads of a download that open and finish partial files.
 pub const DISK_THREADS: usize = 2;
+/// Bytes of an earlier run that a disk thread verifies before it looks for other jobs: some milliseconds.
+pub const RECHECK_TURN_LEN: u64 = 8 * MIB as u64;
 /// Threads of a download that write small files.
 pub const SMALL_THREADS: usize = 2;
 /// How often a download looks at its connections while there are any.

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use crossbeam::channel::Receiver;
 use log::{error, info, warn};
 
-use crate::client::limits::CHECK_STRIDE;
+use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
 use crate::client::shared::Shared;
 use crate::client::{FetchError, FileReport};
-use crate::content::{Digest, Entry, FileId, Manifest, RelPath};
+use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::store::{PartialFile, stamp_of};
@@ -20,6 +20,8 @@ use crate::swarm::{Event, PeerHandle};
 pub(crate) enum Job {
     /// Check a list of digests and open the partial file.
     Open { file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId },
+    /// Verify some chunks of an earlier run.
+    Recheck { file: FileNo, open: Arc<PartialFile> },
     /// All chunks are written: make the file whole.
     Finish { file: FileNo, open: Arc<PartialFile> },
     /// No more jobs for one thread.
@@ -74,6 +76,7 @@ pub(crate) fn store(shared: &Shared, jobs: &Receiver<Job>) {
             Job::End => return,
             _ if shared.is_stopped() => {}
             Job::Open { file, layer, from, peer } => open(shared, file, layer, from, peer),
+            Job::Recheck { file, open } => recheck(shared, file, open),
             Job::Finish { file, open } => finish(shared, file, &open),
         }
         shared.tally.heard();
@@ -93,24 +96,61 @@ fn open(shared: &Shared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, pee
     };
     match shared.disk.partial(manifest) {
         Ok(open) => {
-            let have = open.have();
-            let there: u64 = {
-                let geometry = open.manifest().geometry();
-                have.iter().filter_map(|c| geometry.chunk(c)).map(|c| geometry.span(c).len as u64).sum()
+            let (have, unchecked) = (open.have(), open.unchecked());
+            let geometry = open.manifest().geometry();
+            let bytes_of = |chunks: &Bitfield| -> u64 {
+                chunks.iter().filter_map(|c| geometry.chunk(c)).map(|c| geometry.span(c).len as u64).sum()
             };
+            let (there, to_rehash) = (bytes_of(&have), bytes_of(&unchecked));
             if open.resumed() > 0 {
-                info!("resumed id={id} chunks={} bytes={there} rehashed=0", open.resumed());
+                info!("resumed file={id} chunks={} bytes={} to_rehash={to_rehash}", open.resumed(), there + to_rehash);
             }
             shared.tally.there.fetch_add(there, Ordering::Relaxed);
             if let Some(shelf) = &shared.ctx.shelf {
                 shelf.put_partial(open.clone());
             }
-            if shared.state().opened(file, open.clone(), &have) {
+            if shared.state().opened(file, open.clone(), &have, &unchecked) {
                 finish(shared, file, &open);
+            } else if !unchecked.is_empty() {
+                // Beside what is fetched, by every thread that has nothing else to do.
+                for _ in 0..DISK_THREADS {
+                    let _ = shared.jobs.send(Job::Recheck { file, open: open.clone() });
+                }
             }
             shared.wake(false);
         }
         Err(e) => shared.fail(FetchError::Storage(e)),
+    }
+}
+
+/// Verifies some chunks of an earlier run, and asks for a further turn behind what else is to be done.
+fn recheck(shared: &Shared, file: FileNo, open: Arc<PartialFile>) {
+    let checked = open.recheck(RECHECK_TURN_LEN);
+    if checked.is_empty() {
+        return;
+    }
+    let (mut right, mut wrong, mut wrong_chunks, mut whole) = (0, 0, 0, false);
+    {
+        let geometry = open.manifest().geometry();
+        let mut state = shared.state();
+        for (index, is_right) in checked {
+            whole |= state.rechecked(file, index.get(), is_right);
+            let len = geometry.span(index).len as u64;
+            *(if is_right { &mut right } else { &mut wrong }) += len;
+            wrong_chunks += u32::from(!is_right);
+        }
+    }
+    shared.tally.there.fetch_add(right, Ordering::Relaxed);
+    shared.tally.rehashed.fetch_add(right + wrong, Ordering::Relaxed);
+    if wrong > 0 {
+        let id = open.manifest().id();
+        warn!("changed since it was fetched, fetched again file={id} chunks={wrong_chunks} bytes={wrong}");
+        shared.wake(true);
+    }
+    if whole {
+        finish(shared, file, &open);
+    } else {
+        let _ = shared.jobs.send(Job::Recheck { file, open });
     }
 }
 

@@ -31,12 +31,30 @@ fn whole(len: u64) -> Vec<u8> {
     geometry.chunks().flat_map(|c| chunk(&geometry, c)).collect()
 }
 
-/// A partial file whose chunks nobody checks, so that no list of digests is needed.
+/// What [`whole`] is checked against; nothing for what is too long to have.
+fn manifest(len: u64) -> Manifest {
+    let geometry = Geometry::new(len);
+    if !geometry.needs_layer() || len > 1 << 30 {
+        return Manifest::new(FileId { len: 0, ..id(0, 0) }, Vec::new()).unwrap();
+    }
+    let height = geometry.chunk_height();
+    let layer: Vec<Digest> = geometry.chunks().map(|c| merkle::chunk_digest(&chunk(&geometry, c), height)).collect();
+    Manifest::new(FileId { root: Root(merkle::root_of_layer(&layer, height)), len }, layer).unwrap()
+}
+
+/// A partial file of [`whole`] under any identity.
 fn partial(disk: &Disk, id: FileId) -> Result<PartialFile, StoreError> {
     let flusher = disk.flusher()?;
     let part = Part::open(disk.volume.clone(), flusher.budget().clone(), id)?;
-    let manifest = Manifest::new(FileId { len: 0, ..id }, Vec::new()).unwrap();
-    Ok(PartialFile::new(Arc::new(manifest), part, flusher))
+    Ok(PartialFile::new(Arc::new(manifest(id.len)), part, flusher))
+}
+
+/// Checks what is unchecked; which chunks were right and which were not.
+fn recheck(file: &PartialFile) -> (Vec<u32>, Vec<u32>) {
+    let turns = std::iter::from_fn(|| Some(file.recheck(1)).filter(|turn| !turn.is_empty()));
+    let (right, wrong): (Vec<_>, Vec<_>) = turns.flatten().partition(|(_, right)| *right);
+    let numbers = |chunks: Vec<(ChunkIndex, bool)>| chunks.into_iter().map(|c| c.0.get()).collect();
+    (numbers(right), numbers(wrong))
 }
 
 fn write_all(file: &PartialFile, len: u64) -> Result<(), StoreError> {
@@ -104,7 +122,8 @@ fn a_killed_download_goes_on_from_its_journal() {
     let torn = [std::fs::read(&journal).unwrap(), vec![1, 0, 0, 0, 1, 0, 0]].concat();
     std::fs::write(&journal, torn).unwrap();
     let file = partial(&disk, id).unwrap();
-    assert_eq!((file.resumed(), file.have_count()), (2, 2));
+    assert_eq!((file.resumed(), file.have_count()), (2, 0));
+    assert_eq!(recheck(&file), (vec![0, 2], vec![]));
     assert!(file.has(a) && file.has(b) && !file.has(c));
     drop(file);
 
@@ -113,10 +132,65 @@ fn a_killed_download_goes_on_from_its_journal() {
     file.write(c, &chunk(&geometry, c)).unwrap();
     drop(file);
     let file = partial(&disk, id).unwrap();
-    assert_eq!(file.resumed(), 3);
+    assert_eq!((file.resumed(), file.have_count()), (3, 3));
     write_all(&file, LEN).unwrap();
     file.finish(&[name("f")]).unwrap();
     assert!(std::fs::read(dir.path().join("f")).unwrap() == whole(LEN));
+}
+
+#[test]
+fn a_part_that_was_touched_is_checked_and_one_that_was_not_is_believed() {
+    type Touch = fn(&Path);
+    fn flip(part: &Path) {
+        let file = File::options().read(true).write(true).open(part).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 300_000).unwrap();
+        file.write_all_at(&[!byte[0]], 300_000).unwrap();
+    }
+    let flip_and_keep_mtime: Touch = |part| {
+        let mtime = std::fs::metadata(part).unwrap().modified().unwrap();
+        flip(part);
+        File::options().write(true).open(part).unwrap().set_modified(mtime).unwrap();
+    };
+    let link: Touch = |part| std::fs::hard_link(part, part.with_extension("link")).unwrap();
+    let cases: [(&str, Option<Touch>, &[u32], &[u32]); 4] = [
+        ("untouched", None, &[], &[]),
+        ("flipped", Some(flip), &[0, 2, 3], &[1]),
+        ("flipped, with the old mtime", Some(flip_and_keep_mtime), &[0, 2, 3], &[1]),
+        ("linked", Some(link), &[0, 1, 2, 3], &[]),
+    ];
+    for (what, touch, right, wrong) in cases {
+        let (dir, disk) = tempdir();
+        let id = id(3, LEN);
+        let file = partial(&disk, id).unwrap();
+        write_all(&file, LEN).unwrap();
+        drop(file);
+        if let Some(touch) = touch {
+            touch(&dir.path().join(format!(".gpb/{}-{LEN}.part", id.root)));
+        }
+        let file = partial(&disk, id).unwrap();
+        assert_eq!((file.resumed(), file.have().is_full()), (4, touch.is_none()), "{what}");
+        assert_eq!(file.unchecked().count() as usize, right.len() + wrong.len(), "{what}");
+        assert_eq!(recheck(&file), (right.to_vec(), wrong.to_vec()), "{what}");
+        write_all(&file, LEN).unwrap();
+        file.finish(&[name("f")]).unwrap();
+        assert!(std::fs::read(dir.path().join("f")).unwrap() == whole(LEN), "{what}");
+    }
+}
+
+#[test]
+fn a_chunk_that_cannot_be_read_is_wrong() {
+    let (dir, disk) = tempdir();
+    let id = id(3, LEN);
+    let file = partial(&disk, id).unwrap();
+    write_all(&file, LEN).unwrap();
+    file.checkpoint().unwrap();
+    file.kill();
+    let part = dir.path().join(format!(".gpb/{}-{LEN}.part", id.root));
+    File::options().write(true).open(&part).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let file = partial(&disk, id).unwrap();
+    File::options().write(true).open(&part).unwrap().set_len(300_000).unwrap();
+    assert_eq!(recheck(&file), (vec![0], vec![1, 2, 3]));
 }
 
 #[test]
@@ -222,6 +296,7 @@ fn a_name_that_is_taken_leaves_the_part_for_another_name() {
     file.kill();
     let file = partial(&disk, id(9, LEN)).unwrap();
     assert_eq!(file.resumed(), 4, "all is journaled when only the name failed");
+    assert_eq!(recheck(&file), (vec![0, 1, 2, 3], vec![]));
     file.finish(&[name("ok")]).unwrap();
     assert!(!dir.path().join(".gpb").exists());
 }
@@ -243,7 +318,8 @@ fn many_threads_write_and_a_kill_costs_at_most_a_batch() {
     assert!(file.have().is_full());
     file.kill();
     let file = partial(&disk, id).unwrap();
-    let lost = (CHUNKS - u64::from(file.resumed())) << 18;
+    assert!(recheck(&file).1.is_empty());
+    let lost = (CHUNKS - u64::from(file.have_count())) << 18;
     assert!(lost <= JOURNAL_BATCH_LEN, "{lost} bytes lost");
     let mut bytes = vec![0; 1 << 18];
     for index in chunks.into_iter().filter(|c| file.has(*c)) {

@@ -4,24 +4,43 @@
 //! over itself and the checksum before it, so a torn or foreign tail ends the journal and is never taken for more. The
 //! order of syncs is the caller's: a record is appended only for chunks that are durable already.
 //!
+//! The records are claims. A *seal* behind the last one turns them into a proof: it holds the times of the partial
+//! file after its last write, and exactly the chunks that the file held then. While the file still has these times,
+//! its length and its inode, no byte of it can have changed. The next record overwrites the seal, so a journal that
+//! ends with a seal was written last of all; a killed process or a power loss leaves none, or one that no longer fits.
+//! Without a fitting seal every claimed chunk has to be hashed again.
+//!
 //! All integers are little-endian: header = magic 8, version 4, zero 4, root 32, length 8, inode 8, checksum 16;
-//! record = count 4, chunk numbers 4 each, checksum 16. A checksum is the beginning of a SHA-256.
+//! record = count 4, chunk numbers 4 each, checksum 16; seal = 0xffffffff 4, mtime and ctime in ns since 1970 8 each,
+//! bitfield of the chunks, checksum 16. A checksum is the beginning of a SHA-256.
 
 use std::io;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::content::{Bitfield, ChunkIndex, FileId, Geometry};
+use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, Stamp};
 use crate::store::limits::JOURNAL_LEN_MAX;
-use crate::store::storage::Storage;
+use crate::store::storage::{Stat, Storage};
 
 /// An open journal that takes more records.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: Arc<dyn Storage>,
+    /// End of the records, where the seal lies if there is one.
     end: u64,
     chain: Checksum,
+    /// The state of the partial file that the seal names, if there is one.
+    sealed: Option<Stamp>,
+}
+
+/// What a journal says of its partial file.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    /// The chunks.
+    pub(crate) have: Bitfield,
+    /// Whether the file is in the state of the seal, so that it holds the chunks without a look.
+    pub(crate) proved: bool,
 }
 
 /// Why a journal does not belong to a partial file, which then starts afresh.
@@ -46,28 +65,38 @@ impl Journal {
     pub(crate) fn create(file: Arc<dyn Storage>, id: &FileId, inode: u64) -> io::Result<Self> {
         let (header, chain) = header(id, inode);
         file.write_at(0, &header)?;
-        Ok(Journal { file, end: HEADER_LEN as u64, chain })
+        Ok(Journal { file, end: HEADER_LEN as u64, chain, sealed: None })
     }
 
-    /// Reads a journal and continues it. The inner error says why it is not one for this partial file.
+    /// Reads a journal and continues it, for the partial file that is now in the state `part`. The inner error says why
+    /// it is not one for this partial file.
     pub(crate) fn resume(
         file: Arc<dyn Storage>,
         id: &FileId,
-        inode: u64,
-    ) -> io::Result<Result<(Self, Bitfield), Misfit>> {
+        part: &Stat,
+    ) -> io::Result<Result<(Self, Claims), Misfit>> {
         let len = file.stat()?.len;
         if len > JOURNAL_LEN_MAX {
             return Ok(Err(Misfit::Garbage));
         }
         let mut bytes = vec![0; len as usize];
         file.read_at(0, &mut bytes)?;
-        Ok(match parse(&bytes, id, inode) {
+        Ok(match parse(&bytes, id, part.stamp.inode) {
             Err(misfit) => Err(misfit),
-            Ok(Parsed { have, end, chain }) => {
-                if end < len {
+            Ok(Parsed { claimed, end, chain, seal }) => {
+                let is_sealed = seal.is_some();
+                let fitting = seal.filter(|seal| part.len == id.len && seal.is_of(&part.stamp));
+                let seal_is_stale = is_sealed && fitting.is_none();
+                if fitting.is_none() && end < len {
                     file.set_len(end)?;
                 }
-                Ok((Journal { file, end, chain }, have))
+                if seal_is_stale {
+                    // It must not come back with a power loss, which may give the file old times again.
+                    file.sync()?;
+                }
+                let sealed = fitting.as_ref().map(|_| part.stamp);
+                let claims = Claims { proved: sealed.is_some(), have: fitting.map_or(claimed, |seal| seal.have) };
+                Ok((Journal { file, end, chain, sealed }, claims))
             }
         })
     }
@@ -78,22 +107,49 @@ impl Journal {
             return Ok(());
         }
         let (record, chain) = record(chunks.iter().map(|c| c.get()), &self.chain);
+        self.sealed = None;
         // After an error the next record goes to the same place, so half a record never lies between two whole ones.
         self.file.write_at(self.end, &record)?;
         (self.end, self.chain) = (self.end + record.len() as u64, chain);
         Ok(())
     }
 
-    /// Makes the records durable.
+    /// Says that the partial file, in the state `stamp`, holds exactly the chunks `have`, all of them durable. True if
+    /// that is new.
+    pub(crate) fn seal(&mut self, stamp: Stamp, have: &Bitfield) -> io::Result<bool> {
+        if self.sealed == Some(stamp) {
+            return Ok(false);
+        }
+        self.sealed = None;
+        self.file.write_at(self.end, &seal(&stamp, have, &self.chain))?;
+        self.sealed = Some(stamp);
+        Ok(true)
+    }
+
+    /// Makes the records and the seal durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
 }
 
 struct Parsed {
-    have: Bitfield,
+    claimed: Bitfield,
     end: u64,
     chain: Checksum,
+    seal: Option<Seal>,
+}
+
+/// What the end of a journal proves.
+struct Seal {
+    mtime_ns: i64,
+    ctime_ns: i64,
+    have: Bitfield,
+}
+
+impl Seal {
+    fn is_of(&self, stamp: &Stamp) -> bool {
+        (self.mtime_ns, self.ctime_ns) == (stamp.mtime_ns, stamp.ctime_ns)
+    }
 }
 
 /// What `bytes` say about content `id` in the partial file with number `inode`.
@@ -113,7 +169,7 @@ fn parse(bytes: &[u8], id: &FileId, inode: u64) -> Result<Parsed, Misfit> {
         return Err(Misfit::Inode);
     }
     let geometry = Geometry::new(id.len);
-    let mut have = Bitfield::empty(geometry.chunk_count());
+    let mut claimed = Bitfield::empty(geometry.chunk_count());
     let mut end = HEADER_LEN;
     while let Some((body, checksum)) = split_record(&bytes[end..], geometry.chunk_count()) {
         if checksum != sum(&[&chain, body]) {
@@ -122,12 +178,13 @@ fn parse(bytes: &[u8], id: &FileId, inode: u64) -> Result<Parsed, Misfit> {
         let numbers = body[4..].chunks_exact(4).map(|n| geometry.chunk(u32_at(n)));
         let Some(chunks) = numbers.collect::<Option<Vec<_>>>() else { break };
         for chunk in chunks {
-            have.insert(chunk);
+            claimed.insert(chunk);
         }
         chain.copy_from_slice(checksum);
         end += body.len() + SUM_LEN;
     }
-    Ok(Parsed { have, end: end as u64, chain })
+    let seal = parse_seal(&bytes[end..], geometry.chunk_count(), &chain);
+    Ok(Parsed { claimed, end: end as u64, chain, seal })
 }
 
 /// The first record of `bytes` as (count and numbers, checksum), if it lies there whole.
@@ -135,6 +192,19 @@ fn split_record(bytes: &[u8], count_max: u32) -> Option<(&[u8], &[u8])> {
     let count = bytes.get(..4).map(u32_at).filter(|n| (1..=count_max).contains(n))? as usize;
     let (body, rest) = bytes.split_at_checked(4 + 4 * count)?;
     Some((body, rest.get(..SUM_LEN)?))
+}
+
+/// The seal at the beginning of `bytes`, if one lies there whole.
+fn parse_seal(bytes: &[u8], chunk_count: u32, chain: &Checksum) -> Option<Seal> {
+    let (body, rest) = bytes.split_at_checked(SEAL_HEAD_LEN + chunk_count.div_ceil(8) as usize)?;
+    let (head, bits) = body.split_at_checked(SEAL_HEAD_LEN)?;
+    if head[..4] != SEAL_MARK || *rest.get(..SUM_LEN)? != sum(&[chain, body]) {
+        return None;
+    }
+    let (_, times) = head.split_at(4);
+    let ([mtime, ctime], []) = times.as_chunks::<8>() else { return None };
+    let have = Bitfield::from_bytes(bits, chunk_count)?;
+    Some(Seal { mtime_ns: i64::from_le_bytes(*mtime), ctime_ns: i64::from_le_bytes(*ctime), have })
 }
 
 fn header(id: &FileId, inode: u64) -> ([u8; HEADER_LEN], Checksum) {
@@ -158,6 +228,16 @@ fn record(chunks: impl ExactSizeIterator<Item = u32>, chain: &Checksum) -> (Vec<
     (bytes, checksum)
 }
 
+fn seal(stamp: &Stamp, have: &Bitfield, chain: &Checksum) -> Vec<u8> {
+    let mut bytes = SEAL_MARK.to_vec();
+    bytes.extend_from_slice(&stamp.mtime_ns.to_le_bytes());
+    bytes.extend_from_slice(&stamp.ctime_ns.to_le_bytes());
+    bytes.extend_from_slice(have.as_bytes());
+    let checksum = sum(&[chain, &bytes]);
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
 fn sum(parts: &[&[u8]]) -> Checksum {
     let mut hash = Sha256::new();
     parts.iter().for_each(|p| hash.update(p));
@@ -176,6 +256,9 @@ const MAGIC: [u8; 8] = *b"GPBJRNL\n";
 const VERSION: u32 = 1;
 const SUM_LEN: usize = 16;
 const HEADER_LEN: usize = 64 + SUM_LEN;
+/// Begins a seal; no record has that many chunks, so a reader that knows no seals ends there.
+const SEAL_MARK: [u8; 4] = [0xff; 4];
+const SEAL_HEAD_LEN: usize = 4 + 8 + 8;
 
 #[cfg(test)]
 mod tests {
@@ -185,6 +268,7 @@ mod tests {
     use crate::store::storage::Volume;
 
     const INODE: u64 = 77;
+    const STAMP: Stamp = Stamp { mtime_ns: -3, ctime_ns: 9, inode: INODE };
 
     fn id() -> FileId {
         FileId { root: Root(Digest([5; 32])), len: 300 << 18 }
@@ -192,6 +276,15 @@ mod tests {
 
     fn chunks(numbers: &[u32]) -> Vec<ChunkIndex> {
         numbers.iter().map(|n| Geometry::new(id().len).chunk(*n).unwrap()).collect()
+    }
+
+    fn resume(file: &Arc<dyn Storage>, stamp: Stamp) -> (Journal, Claims) {
+        let part = Stat { len: id().len, allocated: 0, stamp };
+        Journal::resume(file.clone(), &id(), &part).unwrap().unwrap()
+    }
+
+    fn numbers(claims: &Claims) -> Vec<u32> {
+        claims.have.iter().collect()
     }
 
     fn bytes_of(batches: &[&[u32]]) -> Vec<u8> {
@@ -206,7 +299,7 @@ mod tests {
     }
 
     fn chunks_in(bytes: &[u8]) -> Vec<u32> {
-        parse(bytes, &id(), INODE).unwrap().have.iter().collect()
+        parse(bytes, &id(), INODE).unwrap().claimed.iter().collect()
     }
 
     #[test]
@@ -216,11 +309,10 @@ mod tests {
         let mut journal = Journal::create(file.clone(), &id(), INODE).unwrap();
         journal.append(&chunks(&[3, 1])).unwrap();
         journal.append(&[]).unwrap();
-        let (mut journal, have) = Journal::resume(file.clone(), &id(), INODE).unwrap().unwrap();
-        assert_eq!(have.iter().collect::<Vec<_>>(), [1, 3]);
+        let (mut journal, claims) = resume(&file, STAMP);
+        assert_eq!((numbers(&claims), claims.proved), (vec![1, 3], false));
         journal.append(&chunks(&[299])).unwrap();
-        let (_, have) = Journal::resume(file, &id(), INODE).unwrap().unwrap();
-        assert_eq!(have.iter().collect::<Vec<_>>(), [1, 3, 299]);
+        assert_eq!(numbers(&resume(&file, STAMP).1), [1, 3, 299]);
     }
 
     #[test]
@@ -234,11 +326,68 @@ mod tests {
             let volume = Memory::new();
             let file = volume.create_own("j").unwrap().unwrap();
             file.write_at(0, &whole[..cut]).unwrap();
-            let (mut journal, before) = Journal::resume(file.clone(), &id(), INODE).unwrap().unwrap();
+            let (mut journal, before) = resume(&file, STAMP);
             journal.append(&chunks(&[200])).unwrap();
-            let (_, after) = Journal::resume(file, &id(), INODE).unwrap().unwrap();
-            assert_eq!(after.count(), before.count() + 1, "cut at {cut}");
+            let (_, after) = resume(&file, STAMP);
+            assert_eq!(after.have.count(), before.have.count() + 1, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_seal_proves_what_it_names_while_the_file_is_as_it_was() {
+        let volume = Memory::new();
+        let file = volume.create_own("j").unwrap().unwrap();
+        let mut journal = Journal::create(file.clone(), &id(), INODE).unwrap();
+        journal.append(&chunks(&[3, 1, 7])).unwrap();
+        // One of them turned out to be wrong and is not there.
+        let mut have = Bitfield::empty(300);
+        chunks(&[1, 3]).into_iter().for_each(|c| assert!(have.insert(c)));
+        assert!(journal.seal(STAMP, &have).unwrap() && !journal.seal(STAMP, &have).unwrap(), "once is enough");
+        for _ in 0..2 {
+            let (_, claims) = resume(&file, STAMP);
+            assert_eq!((numbers(&claims), claims.proved), (vec![1, 3], true), "as often as it is resumed");
+        }
+        let sealed = volume.content(&crate::store::memory::own_name("j")).unwrap();
+        for other in [
+            Stamp { mtime_ns: -2, ..STAMP },
+            Stamp { ctime_ns: 8, ..STAMP },
+            Stamp { ctime_ns: STAMP.mtime_ns, mtime_ns: STAMP.ctime_ns, ..STAMP },
+        ] {
+            file.write_at(0, &sealed).unwrap();
+            let (_, claims) = resume(&file, other);
+            assert_eq!((numbers(&claims), claims.proved), (vec![1, 3, 7], false), "{other:?}");
+            assert!(!resume(&file, STAMP).1.proved, "the seal is gone for good");
+        }
+        file.write_at(0, &sealed).unwrap();
+        let part = Stat { len: id().len - 1, allocated: 0, stamp: STAMP };
+        assert!(!Journal::resume(file.clone(), &id(), &part).unwrap().unwrap().1.proved, "another length");
+        // What is appended takes the place of the seal.
+        file.write_at(0, &sealed).unwrap();
+        let (mut journal, _) = resume(&file, STAMP);
+        journal.append(&chunks(&[9])).unwrap();
+        let (mut journal, claims) = resume(&file, STAMP);
+        assert_eq!((numbers(&claims), claims.proved), (vec![1, 3, 7, 9], false));
+        assert!(journal.seal(STAMP, &have).unwrap() && resume(&file, STAMP).1.proved);
+    }
+
+    #[test]
+    fn a_damaged_seal_proves_nothing() {
+        let whole = bytes_of(&[&[0, 1, 2], &[7]]);
+        let (_, first) = header(&id(), INODE);
+        let (_, chain) = record([0, 1, 2].into_iter(), &first);
+        let (_, chain) = record([7].into_iter(), &chain);
+        let seal = seal(&STAMP, &Bitfield::full(300), &chain);
+        let sealed = [whole.as_slice(), &seal].concat();
+        assert!(parse(&sealed, &id(), INODE).unwrap().seal.is_some());
+        for at in HEADER_LEN..sealed.len() {
+            let mut bytes = sealed.clone();
+            bytes[at] ^= 1;
+            assert!(parse(&bytes, &id(), INODE).unwrap().seal.is_none(), "byte {at}");
+            assert!(parse(&sealed[..at], &id(), INODE).unwrap().seal.is_none(), "cut at {at}");
+        }
+        // The seal of another journal, behind the same records.
+        let foreign = [whole.as_slice(), &super::seal(&STAMP, &Bitfield::full(300), &first)].concat();
+        assert!(parse(&foreign, &id(), INODE).unwrap().seal.is_none());
     }
 
     #[test]

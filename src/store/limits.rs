@@ -12,6 +12,10 @@ pub const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
 pub const JOURNAL_SYNC_LEN: u64 = 256 * MIB as u64;
 /// Longest journal in bytes; a longer one is not ours.
 pub const JOURNAL_LEN_MAX: u64 = 16 * MIB as u64;
+/// Longer than a tick of the clock by which any kernel stamps files.
+pub const TICK_MAX: Duration = Duration::from_millis(20);
+/// How often the state of a partial file is looked at until it has settled.
+pub const SETTLE_TRIES: u32 = 4;
 /// How often a partial file is opened again when others take it away between open and lock.
 pub const PART_OPEN_TRIES: u32 = 8;
 /// From so many small files on, one sync of the file system is cheaper than a sync of each.
@@ -42,6 +46,7 @@ pub const COPY_BUFFER_LEN: usize = MIB;
 pub const OWN_TRIES: u32 = 8;
 
 const _: () = {
-    // The worst journal has one chunk a record: 4 bytes of count, 4 of number, 16 of checksum.
-    assert!(CHUNKS_MAX * 24 + 1024 <= JOURNAL_LEN_MAX);
+    // The worst journal has one chunk a record (4 bytes of count, 4 of number, 16 of checksum) and a bit of each chunk
+    // in its seal.
+    assert!(CHUNKS_MAX * 24 + CHUNKS_MAX / 8 + 1024 <= JOURNAL_LEN_MAX);
 };

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::content::RelPath;
+use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::storage::{Stat, Storage, Volume};
 
@@ -43,6 +43,9 @@ struct Content {
     bytes: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// How often it was changed, which stands for the time of the last change; as it is, and as the disk knows it.
+    changes: i64,
+    durable_changes: i64,
     locked: bool,
 }
 
@@ -91,9 +94,9 @@ impl Memory {
         self.lock().steps_left = steps;
     }
 
-    /// From now on every sync of a file fails, as on a broken disk.
-    pub(crate) fn break_syncs(&self) {
-        self.lock().fail_syncs = true;
+    /// Whether from now on every sync of a file fails, as on a broken disk.
+    pub(crate) fn break_syncs(&self, broken: bool) {
+        self.lock().fail_syncs = broken;
     }
 
     pub(crate) fn set_free(&self, bytes: u64) {
@@ -108,6 +111,21 @@ impl Memory {
         world.files.insert(inode, content);
         world.names.insert(name.into(), inode);
         world.durable_names.insert(name.into(), inode);
+    }
+
+    /// Changes a byte as another program would.
+    pub(crate) fn flip(&self, name: &str, at: usize) {
+        let inode = self.lock().names[name];
+        let byte = self.lock().files[&inode].bytes[at];
+        let file = MemoryFile { world: self.world.clone(), inode };
+        file.change(Change::Write(at as u64, vec![byte ^ 1]));
+    }
+
+    /// Sets the time of the last change, in ns since 1970.
+    pub(crate) fn set_changed(&self, name: &str, ns: i64) {
+        let mut world = self.lock();
+        let inode = world.names[name];
+        world.files.entry(inode).or_default().changes = ns;
     }
 
     /// What lies under a name, as a process sees it.
@@ -150,7 +168,11 @@ impl Memory {
                     _ => change.apply(&mut bytes),
                 }
             }
-            new.files.insert(*inode, Content { durable: bytes.clone(), bytes, ..Content::default() });
+            // The time of the last change may be lost although the change is not.
+            let changes = if rng.below(2) == 0 { file.changes } else { file.durable_changes };
+            let content =
+                Content { durable: bytes.clone(), bytes, changes, durable_changes: changes, ..Content::default() };
+            new.files.insert(*inode, content);
         }
         (new.names, new.durable_names) = (names.clone(), names);
         drop(new);
@@ -250,6 +272,7 @@ impl MemoryFile {
         self.with(|f| {
             change.apply(&mut f.bytes);
             f.pending.push(change);
+            f.changes += 1;
         });
     }
 }
@@ -279,6 +302,7 @@ impl Storage for MemoryFile {
         }
         self.with(|f| {
             f.durable.clone_from(&f.bytes);
+            f.durable_changes = f.changes;
             f.pending.clear();
         });
         Ok(())
@@ -295,8 +319,9 @@ impl Storage for MemoryFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        let len = self.with(|f| f.bytes.len() as u64);
-        Ok(Stat { len, allocated: len, inode: self.inode })
+        let (len, changes) = self.with(|f| (f.bytes.len() as u64, f.changes));
+        let stamp = Stamp { mtime_ns: changes, ctime_ns: changes, inode: self.inode };
+        Ok(Stat { len, allocated: len, stamp })
     }
 
     fn try_lock(&self) -> io::Result<bool> {
@@ -360,6 +385,7 @@ impl Volume for Memory {
         world.step()?;
         for file in world.files.values_mut() {
             file.durable.clone_from(&file.bytes);
+            file.durable_changes = file.changes;
             file.pending.clear();
         }
         Ok(())

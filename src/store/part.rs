@@ -3,19 +3,26 @@
 //! The order is what makes `kill -9` and power loss harmless: a chunk is journaled only after a sync of the file that
 //! began when it was written, and a name is given only to a file that was synced whole. Everything goes through
 //! [`Volume`], so that tests can cut the power between any two steps.
+//!
+//! A resumed part is believed only if its journal ends with a seal that fits its state: see [`journal`]. Otherwise the
+//! chunks that the journal claims are *unchecked*: they count as written only after each was read and hashed again,
+//! and the journal gets no seal before that.
+//!
+//! [`journal`]: crate::store::journal
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
 
-use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, RelPath};
+use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::error::again;
 use crate::store::flusher::{Budget, Flush};
-use crate::store::journal::Journal;
-use crate::store::limits::{JOURNAL_SYNC_LEN, PART_OPEN_TRIES};
+use crate::store::journal::{Claims, Journal};
+use crate::store::limits::{JOURNAL_SYNC_LEN, PART_OPEN_TRIES, SETTLE_TRIES, TICK_MAX};
 use crate::store::storage::{self, Stat, Storage, Volume};
 use crate::swarm::Arrivals;
 
@@ -39,6 +46,10 @@ pub(crate) struct Part {
 #[derive(Debug)]
 struct State {
     came: Arrivals,
+    /// Chunks that the journal claims and nobody has checked yet, the next one last.
+    unchecked: Vec<ChunkIndex>,
+    /// Chunks that are being checked.
+    checking: u32,
     /// In `came`, but not durable.
     dirty: Vec<ChunkIndex>,
     dirty_len: u64,
@@ -83,7 +94,7 @@ impl Part {
             discard_journal(&*volume, &names.journal)?;
             None
         } else {
-            resume(&*volume, &names.journal, &id, stat.inode)?
+            resume(&*volume, &names.journal, &id, &stat)?
         };
         if let Err(e) = reserve(&*volume, &*file, &path, id.len, stat) {
             if fresh {
@@ -93,15 +104,20 @@ impl Part {
             }
             return Err(e);
         }
-        let (journal, have) = kept.unzip();
-        let have = have.unwrap_or_else(|| Bitfield::empty(geometry.chunk_count()));
-        let resumed = have.count();
-        if resumed > 0 {
-            let bytes: u64 = have.iter().filter_map(|i| geometry.chunk(i)).map(|c| geometry.span(c).len as u64).sum();
-            info!("resume file={id} chunks={resumed} bytes={bytes} rehashed=0");
-        }
+        let (journal, claims) = kept.unzip();
+        let nothing = || Bitfield::empty(geometry.chunk_count());
+        let (have, unchecked) = match claims {
+            Some(Claims { have, proved: true }) => (have, nothing()),
+            Some(Claims { have, proved: false }) => (nothing(), have),
+            None => (nothing(), nothing()),
+        };
+        let resumed = have.count() + unchecked.count();
+        let mut unchecked: Vec<ChunkIndex> = unchecked.iter().filter_map(|i| geometry.chunk(i)).collect();
+        unchecked.reverse();
         let state = State {
             came: Arrivals::new(have),
+            unchecked,
+            checking: 0,
             dirty: Vec::new(),
             dirty_len: 0,
             queued: false,
@@ -111,7 +127,7 @@ impl Part {
         Ok(Arc::new(Part {
             id,
             geometry,
-            inode: stat.inode,
+            inode: stat.stamp.inode,
             volume,
             budget,
             file,
@@ -131,6 +147,33 @@ impl Part {
     /// Chunks that the journal gave back.
     pub(crate) fn resumed(&self) -> u32 {
         self.resumed
+    }
+
+    /// Chunks that the journal claims and that are still to be checked.
+    pub(crate) fn unchecked(&self) -> Bitfield {
+        let mut unchecked = Bitfield::empty(self.geometry.chunk_count());
+        for chunk in &self.state().unchecked {
+            unchecked.insert(*chunk);
+        }
+        unchecked
+    }
+
+    /// The next chunk to check, for one caller alone, which then calls [`checked`](Self::checked).
+    pub(crate) fn next_unchecked(&self) -> Option<ChunkIndex> {
+        let mut state = self.state();
+        let next = state.unchecked.pop()?;
+        state.checking += 1;
+        Some(next)
+    }
+
+    /// What a chunk from [`next_unchecked`](Self::next_unchecked) turned out to be. A right one counts as written and
+    /// durable: the journal claims it.
+    pub(crate) fn checked(&self, index: ChunkIndex, right: bool) {
+        let mut state = self.state();
+        state.checking -= 1;
+        if right {
+            state.came.insert(index);
+        }
     }
 
     /// Writes a chunk.
@@ -161,10 +204,11 @@ impl Part {
         Ok(())
     }
 
-    /// Makes what is written durable, and the journal too.
+    /// Makes what is written durable, and the journal too, which is sealed.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         let mut flushing = self.flushing();
         self.flush_batch(&mut flushing)?;
+        self.seal(&mut flushing).map_err(|e| StoreError::at(self.volume.path_of_own(&self.names.journal), e))?;
         self.sync_journal(&mut flushing)
     }
 
@@ -291,6 +335,42 @@ impl Part {
         Ok(())
     }
 
+    /// Seals the journal, unless a chunk is not durable or not checked: the seal says exactly what the file holds.
+    /// Should a write run meanwhile, the file has other times than the seal, which then proves nothing.
+    fn seal(&self, flushing: &mut Flushing) -> io::Result<()> {
+        let Some(journal) = &mut flushing.journal else { return Ok(()) };
+        let Some(stamp) = self.settled_stamp()? else { return Ok(()) };
+        let have = {
+            let state = self.state();
+            if state.closed || !state.dirty.is_empty() || !state.unchecked.is_empty() || state.checking > 0 {
+                return Ok(());
+            }
+            state.came.have().clone()
+        };
+        if journal.seal(stamp, &have)? {
+            journal.sync()?;
+            flushing.unsynced_len = 0;
+        }
+        Ok(())
+    }
+
+    /// The state of the file, once a later write is sure to change its times. The kernel stamps files by a clock that
+    /// advances in ticks (of 1 to 10 ms), so a write in the tick of the last one leaves no trace. `None` if the last
+    /// write seems to lie ahead of now, or others write all the time: such a file is checked when it is resumed.
+    fn settled_stamp(&self) -> io::Result<Option<Stamp>> {
+        for _ in 0..SETTLE_TRIES {
+            let stat = self.file.stat()?;
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            let changed = Duration::from_nanos(u64::try_from(stat.stamp.ctime_ns).unwrap_or(0));
+            match now.checked_sub(changed) {
+                Some(age) if age >= TICK_MAX => return Ok((stat.len == self.id.len).then_some(stat.stamp)),
+                Some(age) => std::thread::sleep(TICK_MAX - age),
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
     /// Discards what is not journaled and refuses everything from now on.
     fn fail(&self, batch: Batch, e: io::Error) -> StoreError {
         let mut state = self.state();
@@ -391,7 +471,7 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
             break;
         }
         // Whoever had the lock before may have put the file in place meanwhile: then this is no longer a partial one.
-        if volume.inode_of_own(name).map_err(at)? == Some(file.stat().map_err(at)?.inode) {
+        if volume.inode_of_own(name).map_err(at)? == Some(file.stat().map_err(at)?.stamp.inode) {
             return Ok((file, fresh));
         }
     }
@@ -399,10 +479,10 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
 }
 
 /// What the journal knows of the file; `None` if there is no journal, or none that fits.
-fn resume(volume: &dyn Volume, name: &str, id: &FileId, inode: u64) -> Result<Option<(Journal, Bitfield)>, StoreError> {
+fn resume(volume: &dyn Volume, name: &str, id: &FileId, part: &Stat) -> Result<Option<(Journal, Claims)>, StoreError> {
     let at = |e| StoreError::at(volume.path_of_own(name), e);
     let Some(file) = volume.open_own(name).map_err(at)? else { return Ok(None) };
-    match Journal::resume(file, id, inode).map_err(at)? {
+    match Journal::resume(file, id, part).map_err(at)? {
         Ok(kept) => Ok(Some(kept)),
         Err(misfit) => {
             info!("journal discarded file={id} reason=\"{misfit}\"");

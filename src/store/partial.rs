@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use log::warn;
 
-use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath};
+use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, merkle};
+use crate::limits::READ_LEN;
 use crate::proto::Delta;
 use crate::store::StoreError;
 use crate::store::flusher::Flusher;
@@ -58,9 +59,52 @@ impl PartialFile {
         self.part.came(|c| c.delta(since))
     }
 
-    /// How many chunks the journal gave back when the file was opened.
+    /// How many chunks the journal gave back when the file was opened, the unchecked ones included.
     pub fn resumed(&self) -> u32 {
         self.part.resumed()
+    }
+
+    /// The chunks that the journal claims, but of which nothing proves that they are still as they were: the file was
+    /// not left by an orderly end, or was touched since. They count as written only after [`recheck`](Self::recheck).
+    pub fn unchecked(&self) -> Bitfield {
+        self.part.unchecked()
+    }
+
+    /// Reads and hashes the next [`unchecked`](Self::unchecked) chunks, `max_len` bytes of them or a little more, and
+    /// says which are right; none when no one is left. A chunk that cannot be read is wrong: it is to be written
+    /// again. Several threads may do this at the same time. Needs [`READ_LEN`] bytes of memory.
+    pub fn recheck(&self, max_len: u64) -> Vec<(ChunkIndex, bool)> {
+        let (mut done, mut len) = (Vec::new(), 0);
+        let mut hash = (merkle::Blocks::new(), vec![0; READ_LEN]);
+        while len < max_len
+            && let Some(index) = self.part.next_unchecked()
+        {
+            let right = self.is_right(index, &mut hash);
+            self.part.checked(index, right);
+            done.push((index, right));
+            len += self.manifest.geometry().span(index).len as u64;
+        }
+        done
+    }
+
+    fn is_right(&self, index: ChunkIndex, (blocks, buffer): &mut (merkle::Blocks, Vec<u8>)) -> bool {
+        let geometry = self.manifest.geometry();
+        let span = geometry.span(index);
+        let (mut offset, end) = (span.offset, span.offset + span.len as u64);
+        blocks.clear();
+        while offset < end {
+            let run = (end - offset).min(buffer.len() as u64) as usize;
+            if let Err(e) = self.part.read_at(offset, &mut buffer[..run]) {
+                warn!("chunk not readable file={} chunk={} error=\"{e}\"", self.manifest.id(), index.get());
+                return false;
+            }
+            blocks.push(&buffer[..run]);
+            offset += run as u64;
+        }
+        match self.manifest.layer().get(index.as_usize()) {
+            Some(digest) => blocks.finish_chunk(geometry.chunk_height()) == *digest,
+            None => blocks.finish_root() == self.manifest.id().root.0,
+        }
     }
 
     /// Writes a verified chunk at its offset; any thread, no lock held over I/O. A chunk that is there already is

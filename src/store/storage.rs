@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::content::RelPath;
+use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 
@@ -56,8 +56,8 @@ pub(crate) struct Stat {
     pub(crate) len: u64,
     /// Bytes that it takes up on the disk.
     pub(crate) allocated: u64,
-    /// Inode number.
-    pub(crate) inode: u64,
+    /// Identity, and when it was changed last.
+    pub(crate) stamp: Stamp,
 }
 
 /// A directory tree with GPB's own directory in it.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::content::RelPath;
 use crate::store::StoreError;
+use crate::store::beneath::stamp_of;
 use crate::store::landing::Landing;
 use crate::store::limits::{OWN_TRIES, TEMP_STALE};
 use crate::store::storage::{Stat, Storage, TEMP_SUFFIX, Volume};
@@ -281,8 +282,8 @@ impl Storage for DiskFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        let stat = fs::fstat(&self.file)?;
-        Ok(Stat { len: stat.st_size as u64, allocated: stat.st_blocks as u64 * 512, inode: stat.st_ino })
+        let meta = self.file.metadata()?;
+        Ok(Stat { len: meta.len(), allocated: meta.blocks() * 512, stamp: stamp_of(&meta) })
     }
 
     fn try_lock(&self) -> io::Result<bool> {
@@ -383,7 +384,10 @@ mod tests {
         disk.create_own("a").unwrap().unwrap();
         assert!(disk.create_own("a").unwrap().is_none());
         disk.tidy();
-        assert_eq!(disk.inode_of_own("a").unwrap(), Some(disk.open_own("a").unwrap().unwrap().stat().unwrap().inode));
+        assert_eq!(
+            disk.inode_of_own("a").unwrap(),
+            Some(disk.open_own("a").unwrap().unwrap().stat().unwrap().stamp.inode)
+        );
         std::fs::remove_dir_all(dir.path().join(OWN)).unwrap();
         assert!(disk.open_own("a").unwrap().is_none());
         disk.create_own("a").unwrap().unwrap();

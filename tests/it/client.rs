@@ -357,6 +357,28 @@ fn what_came_before_an_end_is_not_fetched_again() {
 }
 
 #[test]
+fn what_was_touched_between_two_runs_is_verified_and_what_is_wrong_fetched_again() {
+    let f = file("x", 24 * MIB, 16);
+    let c = Client::with(Duration::from_millis(1500), None);
+    let dying = Fake::start(Manner::Dies(40), std::slice::from_ref(&f));
+    c.meet(&[&dying]);
+    c.start(vec![target(&f)]).wait().unwrap_err();
+    let own = fs::read_dir(c.dir.path().join(".gpb")).unwrap().map(|e| e.unwrap().path());
+    let part = own.into_iter().find(|p| p.extension().is_some_and(|e| e == "part")).unwrap();
+    let mut bytes = fs::read(&part).unwrap();
+    let there: u64 = bytes.chunks(256 << 10).filter(|c| c.iter().any(|b| *b != 0)).map(|c| c.len() as u64).sum();
+    let at = bytes.iter().position(|b| *b != 0).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&part, &bytes).unwrap();
+    let honest = Fake::start(Manner::Honest, std::slice::from_ref(&f));
+    c.meet(&[&honest]);
+    let report = c.get(&["x"]).unwrap();
+    assert!(c.content("x") == *f.bytes);
+    let missing = f.id.len - there;
+    assert_eq!((report.rehashed, report.bytes), (there, missing + (256 << 10)));
+}
+
+#[test]
 fn the_forged_twin_of_a_root_is_never_fetched() {
     let real = file("real", 32 << 10, 11);
     let halves: Vec<u8> =

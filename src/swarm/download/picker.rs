@@ -27,6 +27,8 @@ pub enum ChunkState {
     Missing,
     /// Asked of one peer since then, perhaps of a second one too.
     InFlight(Asked, Option<Asked>),
+    /// Kept from an earlier run and being verified.
+    Checking,
     /// Verified and kept.
     Have,
 }
@@ -57,7 +59,7 @@ pub struct Completed {
 pub struct ChunkPicker {
     /// The missing chunks, those with the fewest copies first.
     order: Vec<u32>,
-    /// Position of each chunk in `order`, or [`IN_FLIGHT`] or [`HAVE`].
+    /// Position of each chunk in `order`, or [`CHECKING`], [`IN_FLIGHT`] or [`HAVE`].
     place: Vec<u32>,
     /// How many partial peers hold each chunk.
     copies: Vec<u16>,
@@ -72,6 +74,7 @@ pub struct ChunkPicker {
     /// Whether each peer is asked for one chunk after the other where all are equally rare.
     in_runs: bool,
     have: u32,
+    checking: u32,
     random: u64,
 }
 
@@ -111,15 +114,19 @@ impl ChunkPicker {
             offers: Vec::new(),
             in_runs: false,
             have: 0,
+            checking: 0,
             random: seed,
         }
     }
 
-    /// The chunks in `have` are there already.
-    pub fn resuming(have: &Bitfield, seed: u64) -> Self {
+    /// The chunks in `have` are there already, those in `checking` perhaps: each is asked for only if
+    /// [`checked`](Self::checked) says that it is wrong.
+    pub fn resuming(have: &Bitfield, checking: &Bitfield, seed: u64) -> Self {
         let mut picker = Self::new(have.len(), seed);
-        picker.order.retain(|&c| !have.bit(c));
+        picker.order.retain(|&c| !have.bit(c) && !checking.bit(c));
         picker.place.fill(HAVE);
+        checking.iter().for_each(|c| picker.place[c as usize] = CHECKING);
+        picker.checking = checking.count();
         for (at, &chunk) in picker.order.iter().enumerate() {
             picker.place[chunk as usize] = at as u32;
         }
@@ -164,7 +171,7 @@ impl ChunkPicker {
             return;
         }
         let place = self.place[chunk as usize];
-        if place < IN_FLIGHT {
+        if place < CHECKING {
             state.wanted += 1;
             self.move_up(place);
         }
@@ -317,7 +324,7 @@ impl ChunkPicker {
             }
         }
         match self.place.get(chunk as usize) {
-            None | Some(&HAVE) => return done,
+            None | Some(&(HAVE | CHECKING)) => return done,
             Some(&IN_FLIGHT) => {
                 if let Some((first, second)) = self.in_flight.remove(&chunk) {
                     self.by_age.remove(&(latest(first, second), chunk));
@@ -387,6 +394,25 @@ impl ChunkPicker {
         }
     }
 
+    /// A chunk that was being verified is right, or is missing.
+    pub fn checked(&mut self, chunk: u32, right: bool) {
+        if self.place.get(chunk as usize) != Some(&CHECKING) {
+            return;
+        }
+        self.checking -= 1;
+        if right {
+            self.place[chunk as usize] = HAVE;
+            self.have += 1;
+        } else {
+            self.put_in(chunk);
+        }
+    }
+
+    /// Whether chunks of an earlier run are still being verified.
+    pub fn is_checking(&self) -> bool {
+        self.checking > 0
+    }
+
     /// A chunk that counted as had is missing after all.
     pub fn want(&mut self, chunk: u32) {
         if self.place.get(chunk as usize) == Some(&HAVE) {
@@ -399,6 +425,7 @@ impl ChunkPicker {
     pub fn state(&self, chunk: u32) -> Option<ChunkState> {
         Some(match *self.place.get(chunk as usize)? {
             HAVE => ChunkState::Have,
+            CHECKING => ChunkState::Checking,
             IN_FLIGHT => self.in_flight.get(&chunk).map_or(ChunkState::Missing, |&(a, b)| ChunkState::InFlight(a, b)),
             _ => ChunkState::Missing,
         })
@@ -438,7 +465,7 @@ impl ChunkPicker {
     fn following(&self, peer: PeerHandle) -> Option<u32> {
         let state = self.peers.get(&peer).filter(|_| self.in_runs)?;
         let (chunk, rarest) = (state.last? + 1, *self.order.first()?);
-        let missing = self.place.get(chunk as usize).is_some_and(|&place| place < IN_FLIGHT);
+        let missing = self.place.get(chunk as usize).is_some_and(|&place| place < CHECKING);
         let held = state.holds.as_ref().is_none_or(|b| missing && b.get(chunk));
         (missing && held && self.copies[chunk as usize] <= self.copies[rarest as usize]).then_some(chunk)
     }
@@ -487,7 +514,7 @@ impl ChunkPicker {
             && let Some(bits) = &state.holds
         {
             let from = (next_random(&mut random) % self.place.len() as u64) as u32;
-            let missing = bits.iter_from(from).filter(|&c| self.place[c as usize] < IN_FLIGHT);
+            let missing = bits.iter_from(from).filter(|&c| self.place[c as usize] < CHECKING);
             found = missing.take(PROBES_MAX).min_by_key(|&c| self.copies[c as usize]);
         }
         self.random = random;
@@ -598,6 +625,7 @@ const CHUNK_TIME_MIN: Duration = Duration::from_millis(20);
 /// How long a chunk takes while nobody has a history.
 const CHUNK_TIME_UNKNOWN: Duration = Duration::from_millis(250);
 /// Values of `place` that are no positions.
+const CHECKING: u32 = u32::MAX - 2;
 const IN_FLIGHT: u32 = u32::MAX - 1;
 const HAVE: u32 = u32::MAX;
 

@@ -138,7 +138,8 @@ impl<F: Clone> Schedule<F> {
         let files = ids.iter().map(|&id| File { id, holders: Vec::new(), phase: Phase::Unchecked });
         let small_files: Vec<FileNo> = (0..).zip(ids).filter(|(_, id)| is_small(id)).map(|(no, _)| no).collect();
         // Everything counts as had until it is known to be wanted.
-        let small = ChunkPicker::resuming(&Bitfield::full(small_files.len() as u32), seed).in_runs();
+        let slots = small_files.len() as u32;
+        let small = ChunkPicker::resuming(&Bitfield::full(slots), &Bitfield::empty(slots), seed).in_runs();
         Schedule {
             files: files.collect(),
             by_key: HashMap::new(),
@@ -295,7 +296,7 @@ impl<F: Clone> Schedule<F> {
     /// Whether a chunk is still wanted, as others may have been quicker.
     pub fn is_wanted(&self, file: FileNo, chunk: u32) -> bool {
         match &self.files[file as usize].phase {
-            Phase::Chunks(picker, _) => picker.state(chunk) != Some(ChunkState::Have),
+            Phase::Chunks(picker, _) => !matches!(picker.state(chunk), Some(ChunkState::Have | ChunkState::Checking)),
             Phase::Small(slot) => self.small.state(*slot) != Some(ChunkState::Have),
             _ => false,
         }
@@ -316,11 +317,12 @@ impl<F: Clone> Schedule<F> {
         self.files[file as usize].phase = Phase::Layer(Vec::new());
     }
 
-    /// The partial file is open and has these chunks. True when it is whole already and only to be finished.
-    pub fn opened(&mut self, file: FileNo, open: F, have: &Bitfield) -> bool {
+    /// The partial file is open and has the chunks `have`; those in `checking` are being verified, each until
+    /// [`rechecked`](Self::rechecked). True when it is whole already and only to be finished.
+    pub fn opened(&mut self, file: FileNo, open: F, have: &Bitfield, checking: &Bitfield) -> bool {
         let at = &mut self.files[file as usize];
         self.seed = self.seed.wrapping_add(1);
-        let mut picker = ChunkPicker::resuming(have, self.seed);
+        let mut picker = ChunkPicker::resuming(have, checking, self.seed);
         for holder in &mut at.holders {
             match holder.held {
                 Held::Whole => picker.add_complete(holder.peer),
@@ -329,6 +331,19 @@ impl<F: Clone> Schedule<F> {
         }
         let whole = picker.is_done();
         at.phase = if whole { Phase::Finishing } else { Phase::Chunks(Box::new(picker), open) };
+        whole
+    }
+
+    /// A chunk of an earlier run was verified, and is right or is to be fetched. True when the file is now whole and to
+    /// be finished.
+    pub fn rechecked(&mut self, file: FileNo, chunk: u32, right: bool) -> bool {
+        let at = &mut self.files[file as usize];
+        let Phase::Chunks(picker, _) = &mut at.phase else { return false };
+        picker.checked(chunk, right);
+        let whole = picker.is_done();
+        if whole {
+            at.phase = Phase::Finishing;
+        }
         whole
     }
 
@@ -493,12 +508,16 @@ impl<F: Clone> Schedule<F> {
         taken.collect()
     }
 
-    /// Whether the disk still works on something: files to check, to open or to finish.
+    /// Whether the disk still works on something: files to check, to open or to finish, chunks to verify again.
     pub fn disk_is_busy(&self) -> bool {
         self.writing > 0
             || self.next < self.files.len() as FileNo
                 && matches!(self.files[self.next as usize].phase, Phase::Unchecked)
-            || self.active.iter().any(|&f| matches!(self.files[f as usize].phase, Phase::Opening | Phase::Finishing))
+            || self.active.iter().any(|&f| match &self.files[f as usize].phase {
+                Phase::Opening | Phase::Finishing => true,
+                Phase::Chunks(picker, _) => picker.is_checking(),
+                _ => false,
+            })
     }
 }
 

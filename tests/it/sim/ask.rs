@@ -391,7 +391,7 @@ impl World {
             (Told::Layer, _) => {
                 if schedule.layer_came(0) {
                     let count = self.geometry.chunk_count();
-                    schedule.opened(0, (), &Bitfield::empty(count));
+                    schedule.opened(0, (), &Bitfield::empty(count), &Bitfield::empty(count));
                     self.peers[client as usize].opens(count);
                     self.wake(client);
                 }

@@ -1,6 +1,6 @@
 //! The array of missing chunks, grouped by copies: every change is a few swaps.
 
-use crate::swarm::download::picker::{ChunkPicker, History, IN_FLIGHT, PeerHandle};
+use crate::swarm::download::picker::{CHECKING, ChunkPicker, History, PeerHandle};
 
 impl ChunkPicker {
     pub(super) fn forget_holdings(&mut self, peer: PeerHandle) -> History {
@@ -18,14 +18,14 @@ impl ChunkPicker {
         if let Some(bits) = &mut state.holds
             && bits.set(chunk, false)
         {
-            state.wanted -= (self.place[chunk as usize] < IN_FLIGHT) as u32;
+            state.wanted -= (self.place[chunk as usize] < CHECKING) as u32;
             self.one_copy_less(chunk);
         }
     }
 
     fn one_copy_less(&mut self, chunk: u32) {
         let place = self.place[chunk as usize];
-        if place < IN_FLIGHT {
+        if place < CHECKING {
             let first = self.ends[self.copies[chunk as usize] as usize - 1];
             self.swap(place, first);
             self.ends[self.copies[chunk as usize] as usize - 1] += 1;

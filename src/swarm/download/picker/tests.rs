@@ -8,7 +8,8 @@ use crate::content::Geometry;
 use crate::limits::RETRY_MIN;
 
 fn check(p: &ChunkPicker) {
-    assert_eq!(p.missing() + p.in_flight.len() as u32 + p.have, p.len());
+    assert_eq!(p.missing() + p.in_flight.len() as u32 + p.have + p.checking, p.len());
+    assert_eq!(p.place.iter().filter(|&&at| at == CHECKING).count() as u32, p.checking);
     assert_eq!(p.by_age.len(), p.in_flight.len());
     assert_eq!(p.ends.last().copied().unwrap_or(0), p.missing());
     let mut start = 0;
@@ -29,7 +30,7 @@ fn check(p: &ChunkPicker) {
                 assert!(b.is_none_or(|b| b.peer != a.peer));
                 assert!(p.by_age.contains(&(latest(a, b), chunk)));
             }
-            HAVE => assert!(!p.in_flight.contains_key(&chunk)),
+            HAVE | CHECKING => assert!(!p.in_flight.contains_key(&chunk)),
             at => assert_eq!(p.order[at as usize], chunk),
         }
     }
@@ -364,12 +365,35 @@ fn rejected_chunks_are_asked_of_others() {
 
 #[test]
 fn resuming_asks_only_for_the_rest() {
-    let mut p = ChunkPicker::resuming(&bits(50, |c| c % 2 == 0), 9);
+    let mut p = ChunkPicker::resuming(&bits(50, |c| c % 2 == 0), &Bitfield::empty(50), 9);
     p.add_complete(PeerHandle(0));
     check(&p);
     let mut got: Vec<u32> = std::iter::from_fn(|| p.acquire(PeerHandle(0), Instant::now())).collect();
     got.sort_unstable();
     assert_eq!(got, (0..50).filter(|c| c % 2 == 1).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_being_verified_is_neither_asked_for_nor_had() {
+    let (complete, partial, t) = (PeerHandle(0), PeerHandle(1), Instant::now());
+    let mut p = ChunkPicker::resuming(&bits(10, |c| c < 2), &bits(10, |c| (2..8).contains(&c)), 9);
+    p.add_complete(complete);
+    p.add_partial(partial, &bits(10, |c| c == 3 || c == 8));
+    check(&p);
+    assert_eq!((p.missing(), p.have(), p.wanted_of(partial)), (2, 2, 1));
+    let mut got: Vec<u32> = std::iter::from_fn(|| p.acquire(complete, t)).collect();
+    got.sort_unstable();
+    assert_eq!(got, [8, 9]);
+    got.iter().for_each(|&c| assert!(p.complete(c, complete, t).fresh));
+    assert!(!p.complete(3, partial, t).fresh && p.state(3) == Some(ChunkState::Checking));
+    assert!(!p.is_done() && p.is_checking(), "nothing is missing, but it is not known to be whole");
+    (2..8).for_each(|c| p.checked(c, c != 3));
+    p.checked(3, true);
+    p.checked(8, false);
+    check(&p);
+    assert_eq!((p.missing(), p.wanted_of(partial), p.is_checking(), p.is_done()), (1, 1, false, false));
+    assert_eq!(p.acquire(partial, t), Some(3));
+    assert!(p.complete(3, partial, t).fresh && p.is_done());
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn next(s: &mut Schedule<()>, peer: PeerHandle, now: Instant) -> Option<Work<()>
 fn open(s: &mut Schedule<()>, file: FileNo) {
     assert!(s.layer_came(file));
     let count = Geometry::new(s.id(file).len).chunk_count();
-    assert!(!s.opened(file, (), &Bitfield::empty(count)));
+    assert!(!s.opened(file, (), &Bitfield::empty(count), &Bitfield::empty(count)));
 }
 
 #[test]
@@ -62,6 +62,21 @@ fn a_file_goes_from_list_to_chunks_to_done() {
     assert!(s.disk_is_busy() && s.unfinished() == 1);
     s.finished(0);
     assert_eq!((s.unfinished(), s.useful(p[0]), s.useful(p[1])), (0, 0, 0));
+}
+
+#[test]
+fn a_resumed_file_is_whole_when_its_chunks_are_verified() {
+    let (mut s, p) = state(&[3 * CHUNK], 2);
+    let now = Instant::now();
+    assert!(matches!(next(&mut s, p[0], now), Some(Work::Layer { .. })) && s.layer_came(0));
+    assert!(!s.opened(0, (), &Bitfield::empty(3), &Bitfield::full(3)));
+    assert_eq!(next(&mut s, p[0], now), None, "none is missing");
+    assert!(s.disk_is_busy() && !s.is_wanted(0, 1));
+    assert!(!s.rechecked(0, 0, true) && !s.rechecked(0, 1, false));
+    let Some(Work::Chunk { index, .. }) = next(&mut s, p[0], now) else { panic!() };
+    assert_eq!((index.get(), s.chunk_came(0, 1, p[0], now)), (1, (true, false)));
+    assert!(s.rechecked(0, 2, true), "the last one makes it whole");
+    assert!(!s.rechecked(0, 2, true), "once");
 }
 
 #[test]
