@@ -53,6 +53,7 @@ mod server;
 mod share;
 mod store;
 mod swarm;
+mod sync;
 
 pub use client::{FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
 pub use content::{Digest, FileId, Pattern, RelPath, Root};

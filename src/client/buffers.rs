@@ -1,8 +1,9 @@
 //! The memory that received chunks may take.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 use crate::client::limits::RECEIVE_BUDGET;
+use crate::sync::{lock, wait};
 
 /// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. Whoever reads a body has a buffer in hand first.
 #[derive(Default)]
@@ -32,7 +33,7 @@ impl Buffers {
     /// Lends a buffer of at least `len` bytes, whose content is whatever the last user left. Waits while the budget is
     /// used up; one buffer larger than the budget is lent when no other is. `None` once the pool is closed.
     pub(crate) fn take(&self, len: usize) -> Option<Buffer<'_>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         while !state.closed {
             // The smallest one that fits, so that large ones stay for large chunks.
             let fits = state.free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
@@ -51,14 +52,14 @@ impl Buffers {
                 drop(state);
                 return Some(Buffer { pool: self, bytes: vec![0; len] });
             }
-            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.returned, state);
         }
         None
     }
 
     /// Ends every wait for a buffer: the download is over.
     pub(crate) fn close(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        lock(&self.state).closed = true;
         self.returned.notify_all();
     }
 }
@@ -79,7 +80,7 @@ impl std::ops::DerefMut for Buffer<'_> {
 
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        let mut state = self.pool.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.pool.state);
         state.lent -= 1;
         state.free.push(std::mem::take(&mut self.bytes));
         drop(state);

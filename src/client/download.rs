@@ -8,7 +8,6 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use crossbeam::sync::WaitGroup;
 
-use crate::client::crew::Crew;
 use crate::client::driver::Driver;
 use crate::client::findings::by_content;
 use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
@@ -17,6 +16,7 @@ use crate::client::storing;
 use crate::client::{ClientContext, FetchError, FileReport, Progress, Report};
 use crate::content::{FileId, RelPath};
 use crate::peers::PeerPool;
+use crate::runtime::BlockingPool;
 use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
 use crate::swarm::Held;
@@ -65,7 +65,7 @@ impl Download {
         plan: DownloadPlan,
         ctx: &Arc<ClientContext>,
         pool: &Arc<PeerPool>,
-        crew: &Arc<Crew>,
+        crew: &Arc<BlockingPool>,
     ) -> Result<DownloadHandle, FetchError> {
         let (jobs, jobs_rx) = unbounded();
         let (small, small_rx) = unbounded();

@@ -10,7 +10,6 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::sync::WaitGroup;
 use log::{info, warn};
 
-use crate::client::crew::Crew;
 use crate::client::download::end_disk;
 use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
@@ -18,6 +17,7 @@ use crate::client::limits::{GROWTH_LOOK, IDLE_LOOK};
 use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
 use crate::peers::AskError;
+use crate::runtime::BlockingPool;
 use crate::swarm::{Advice, Dial, Ending, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;
@@ -25,7 +25,7 @@ mod outcome;
 /// Watches over the connections that [`Mesh`] decides about; they do the work by themselves.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    crew: Arc<Crew>,
+    crew: Arc<BlockingPool>,
     peers: HashMap<PeerHandle, Known>,
     mesh: Mesh,
     ends: (Sender<Ended>, Receiver<Ended>),
@@ -64,7 +64,7 @@ struct Ended {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, crew: Arc<Crew>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, crew: Arc<BlockingPool>) -> Self {
         let trust_generation = shared.ctx.trust.generation();
         Driver {
             shared,

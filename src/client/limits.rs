@@ -14,10 +14,10 @@ pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
 /// A listing is complete so long after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
-/// Threads that a client starts together for sessions.
-pub const CREW_BLOCK: usize = 8;
-/// Most threads of a client for sessions: those of a download, and some for peers that are only asked.
-pub const CREW_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CREW_BLOCK;
+/// Threads for sessions that a client starts at once.
+pub const CONNECTION_THREADS_STEP: usize = 8;
+/// Most threads for sessions of a client: the connections of a download, and some for peers that are only asked.
+pub const CONNECTION_THREADS_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CONNECTION_THREADS_STEP;
 /// Threads of a download that open and finish partial files.
 pub const DISK_THREADS: usize = 2;
 /// Bytes of an earlier run that a disk thread verifies before it looks for other jobs: some milliseconds.

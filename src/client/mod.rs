@@ -6,7 +6,6 @@
 
 mod buffers;
 mod context;
-mod crew;
 mod download;
 mod driver;
 mod error;
@@ -20,7 +19,6 @@ mod storing;
 mod survey;
 
 pub use context::ClientContext;
-pub use crew::Crew;
 pub use download::{Download, DownloadHandle, DownloadPlan, Target};
 pub use error::{Candidate, FetchError};
 pub use findings::FoundFile;

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::crew::Crew;
 use crate::client::findings::{Findings, FoundFile};
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::client::survey::{Tally, lister, survey};
@@ -13,6 +12,7 @@ use crate::client::{Candidate, ClientContext, FetchError};
 use crate::content::Pattern;
 use crate::identity::PeerId;
 use crate::peers::PeerPool;
+use crate::runtime::BlockingPool;
 
 /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
 /// everyone who offers that content under whatever name.
@@ -26,7 +26,7 @@ use crate::peers::PeerPool;
 pub fn resolve(
     ctx: &Arc<ClientContext>,
     pool: &Arc<PeerPool>,
-    crew: &Crew,
+    crew: &BlockingPool,
     texts: &[String],
 ) -> Result<Vec<FoundFile>, FetchError> {
     let parse = |text: &String| {

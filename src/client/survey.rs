@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::unbounded;
 use log::{debug, warn};
 
-use crate::client::crew::Crew;
 use crate::client::error::weigh_refusal;
 use crate::client::findings::{Findings, FoundFile};
 use crate::client::limits::{LIST_QUIET, PATTERNS_AT_ONCE, RESOLVE_MAX};
@@ -19,6 +18,7 @@ use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, RET
 use crate::peers::PeerPool;
 use crate::peers::{AskError, Session};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_body};
+use crate::runtime::BlockingPool;
 use crate::swarm::PeerRecord;
 
 /// A peer that answered.
@@ -46,7 +46,7 @@ pub struct FoundPeer {
 pub fn peers(
     ctx: &Arc<ClientContext>,
     pool: &Arc<PeerPool>,
-    crew: &Crew,
+    crew: &BlockingPool,
     wait: Duration,
 ) -> Result<Vec<FoundPeer>, FetchError> {
     let mut found = Vec::new();
@@ -74,7 +74,7 @@ pub fn peers(
 pub fn list(
     ctx: &Arc<ClientContext>,
     pool: &Arc<PeerPool>,
-    crew: &Crew,
+    crew: &BlockingPool,
     patterns: &[String],
     wait: Duration,
 ) -> Result<Vec<FoundFile>, FetchError> {
@@ -152,7 +152,7 @@ enum News<T> {
 pub(crate) fn survey<T: Send + 'static>(
     ctx: &Arc<ClientContext>,
     pool: &Arc<PeerPool>,
-    crew: &Crew,
+    crew: &BlockingPool,
     ask: impl Fn(&mut Session) -> Result<T, AskError> + Clone + Send + 'static,
     mut decide: impl FnMut(&Tally, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<Tally, FetchError> {

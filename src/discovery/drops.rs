@@ -1,11 +1,12 @@
 //! Counts of what was heard and dropped.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::discovery::limits::DROPS_LOGGED_EVERY;
 use crate::swarm::Dropped;
+use crate::sync::lock;
 
 /// Counters that all threads add to.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Drops {
 
     /// Logs what was dropped since the last time, at most once a minute.
     pub(super) fn log(&self, now: Instant) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.logged);
         let (at, before) = *logged;
         let Some(at) = at else {
             logged.0 = Some(now);

@@ -1,7 +1,6 @@
 //! The thread that owns the beacon: hears, answers, announces, and says goodbye.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discovery::Shared;
@@ -10,7 +9,9 @@ use crate::identity::NodeId;
 use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
+use crate::runtime::Subscription;
 use crate::swarm::{Dropped, Outgoing, Pace, PeerTable, parse_announce};
+use crate::sync::lock;
 
 pub(super) struct Listener {
     shared: Arc<Shared>,
@@ -18,12 +19,18 @@ pub(super) struct Listener {
     pace: Pace,
     housekeep_at: Instant,
     links_up: u64,
+    /// The revision of the catalogue that was announced last.
+    revision: u64,
+    _on_revision: Subscription,
 }
 
 impl Listener {
     pub(super) fn new(shared: Arc<Shared>, beacon: Box<dyn Beacon>, now: Instant) -> Self {
-        let links_up = beacon.links_up();
-        Listener { shared, beacon, pace: Pace::new(rand::random(), now), housekeep_at: now + HOUSEKEEP, links_up }
+        let (links_up, wake) = (beacon.links_up(), beacon.waker());
+        let own = shared.directory().own();
+        let _on_revision = own.on_revision(move || wake());
+        let (revision, pace, housekeep_at) = (own.revision(), Pace::new(rand::random(), now), now + HOUSEKEEP);
+        Listener { shared, beacon, pace, housekeep_at, links_up, revision, _on_revision }
     }
 
     /// The body of the thread; ends when the shutdown begins.
@@ -32,7 +39,8 @@ impl Listener {
         let mut buffer = [0; ANNOUNCE_LEN_MAX + 1];
         while !self.shared.shutdown.has_begun() {
             let now = Instant::now();
-            if self.shared.changed.swap(false, Ordering::AcqRel) {
+            let revision = self.shared.directory().own().revision();
+            if std::mem::replace(&mut self.revision, revision) != revision {
                 self.pace.changed(now);
             }
             if std::mem::replace(&mut self.links_up, self.beacon.links_up()) < self.links_up {
@@ -42,7 +50,7 @@ impl Listener {
             if now >= self.housekeep_at {
                 self.housekeep_at = now + HOUSEKEEP;
                 self.shared.housekeep(now);
-                *self.shared.links.lock().unwrap_or_else(PoisonError::into_inner) = self.beacon.links();
+                *lock(&self.shared.links) = self.beacon.links();
             }
             if let Some(datagram) = self.beacon.receive(&mut buffer, self.pace.next_due().min(self.housekeep_at)) {
                 self.hear(&buffer[..datagram.len.min(buffer.len())], &datagram, Instant::now());

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{
-    ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report,
-    Target,
+    ClientContext, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target,
 };
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
 use crate::peers::PeerPool;
+use crate::runtime::BlockingPool;
 use crate::store::{Disk, OwnFiles};
 
 /// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
@@ -24,7 +24,7 @@ pub struct Fetch {
 pub(super) struct Asker {
     pub(super) ctx: Arc<ClientContext>,
     pub(super) pool: Arc<PeerPool>,
-    pub(super) crew: Arc<Crew>,
+    pub(super) crew: Arc<BlockingPool>,
 }
 
 impl Fetch {

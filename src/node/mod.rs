@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
-use crate::client::{self, ClientContext, Crew, FetchError, FoundFile, FoundPeer};
+use crate::client::limits::{CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
+use crate::client::{self, ClientContext, FetchError, FoundFile, FoundPeer};
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
@@ -30,7 +31,7 @@ use crate::node::limits::{LINKS_FRESH, TRUST_POLL};
 use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity, PeerPool};
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
-use crate::runtime::{Events, Latest, Shutdown, Throttle, Workers, no_thread};
+use crate::runtime::{BlockingPool, Events, Shutdown, Throttle, Watch, Workers, no_thread};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{Index, OwnFiles, Reader, Shelf};
@@ -50,7 +51,7 @@ pub use fetch::Fetch;
 pub struct Node {
     id: PeerId,
     config: Config,
-    catalogue: Arc<Latest<Catalogue>>,
+    catalogue: Arc<Watch<Arc<Catalogue>>>,
     peers: Arc<Directory>,
     events: Events,
     watch: Receiver<Event>,
@@ -138,7 +139,7 @@ impl Node {
 
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
-        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let identity = OwnIdentity {
             keypair: Arc::new(keypair),
             instance: rand::random(),
@@ -176,12 +177,7 @@ impl Node {
         };
 
         let dialer = Dialer::new(peers.clone(), tls.clone(), shutdown.clone());
-        let discovery = Discovery::start(DiscoverySetup {
-            dialer: dialer.clone(),
-            beacon,
-            peers: peers_named,
-            catalogue: catalogue.clone(),
-        })?;
+        let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, peers: peers_named })?;
 
         let server = match listener {
             None => None,
@@ -223,7 +219,11 @@ impl Node {
             shutdown: shutdown.clone(),
             timeout: config.timeout.min(WAIT_MAX),
         });
-        let asker = Asker { pool: Arc::new(PeerPool::new(dialer)), ctx, crew: Arc::new(Crew::new()) };
+        let asker = Asker {
+            pool: Arc::new(PeerPool::new(dialer)),
+            ctx,
+            crew: Arc::new(BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX)),
+        };
         Ok(Node {
             id,
             config,

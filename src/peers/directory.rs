@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::identity::{NodeId, PeerId};
@@ -13,8 +13,9 @@ use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
-use crate::runtime::{Events, Watched};
+use crate::runtime::{Events, Subscription, Watch};
 use crate::swarm::{Dropped, Event, Heard, PeerTable, Via, crosses, open_announce, parse_announce};
+use crate::sync::lock;
 
 /// Takes in announces, whichever way they come, and answers who is there.
 ///
@@ -25,7 +26,7 @@ pub struct Directory {
     trust: Arc<Trust>,
     /// Generation of the trusted set that the table was last compared with.
     trust_seen: AtomicU64,
-    table: Watched<PeerTable>,
+    table: Watch<PeerTable>,
     events: Events,
     source_limit: Mutex<SourceLimit>,
     own_duplicate_logged: AtomicBool,
@@ -42,7 +43,7 @@ impl Directory {
     pub fn new(own: OwnAnnounce, trust: Arc<Trust>, events: Events) -> Arc<Self> {
         Arc::new(Directory {
             trust_seen: AtomicU64::new(trust.generation()),
-            table: Watched::new(PeerTable::new(own.node())),
+            table: Watch::new(PeerTable::new(own.node())),
             own,
             trust,
             events,
@@ -76,6 +77,11 @@ impl Directory {
         self.table.wait_beyond(seen, timeout)
     }
 
+    /// Calls `wake` at each later change of the table; `wake` must not block.
+    pub fn subscribe(&self, wake: impl Fn() + Send + 'static) -> Subscription {
+        self.table.subscribe(wake)
+    }
+
     /// Wakes all threads that wait for a change, as if there had been one.
     pub fn wake(&self) {
         self.table.wake();
@@ -91,7 +97,7 @@ impl Directory {
         if NodeId::new(announce.peer, announce.instance) == self.own.node() {
             return Err(Dropped::Own);
         }
-        if !self.source_limit.lock().unwrap_or_else(PoisonError::into_inner).allows(datagram.from.ip(), now) {
+        if !lock(&self.source_limit).allows(datagram.from.ip(), now) {
             return Err(Dropped::Flood);
         }
         if !self.trust.allows(&announce.peer) {

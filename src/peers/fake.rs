@@ -8,7 +8,7 @@ use crate::limits::WIRE_VERSION;
 use crate::peers::{Directory, OwnAnnounce, OwnIdentity};
 use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
 use crate::runtime::keystore::Trust;
-use crate::runtime::{Events, Latest};
+use crate::runtime::{Events, Watch};
 
 /// The network of all announces made here.
 const NETWORK: &str = "gpb";
@@ -20,7 +20,7 @@ pub(crate) fn directory() -> Arc<Directory> {
 pub(crate) fn directory_of(keypair: Keypair, instance: u64, trust: Trust) -> Arc<Directory> {
     let (keypair, network) = (Arc::new(keypair), NETWORK.into());
     let identity = OwnIdentity { keypair, instance, network, agent: "test".into(), port: 4000 };
-    let own = OwnAnnounce::new(identity, Arc::new(Latest::new(Catalogue::default())));
+    let own = OwnAnnounce::new(identity, Arc::new(Watch::new(Arc::new(Catalogue::default()))));
     Directory::new(own, Arc::new(trust), Events::channel().0)
 }
 

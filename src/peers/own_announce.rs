@@ -8,7 +8,7 @@ use crate::content::Catalogue;
 use crate::identity::{Keypair, NodeId};
 use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS, WIRE_VERSION};
 use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
-use crate::runtime::Latest;
+use crate::runtime::{Subscription, Watch};
 
 /// Seals the announces of this node, each newer than the one before. Datagrams, `Hello` and `Welcome` carry them.
 pub struct OwnAnnounce {
@@ -17,7 +17,7 @@ pub struct OwnAnnounce {
     agent: String,
     instance: u64,
     port: u16,
-    catalogue: Arc<Latest<Catalogue>>,
+    catalogue: Arc<Watch<Arc<Catalogue>>>,
     last_seq: AtomicU64,
     ttl_s: AtomicU16,
 }
@@ -38,7 +38,7 @@ pub struct OwnIdentity {
 
 impl OwnAnnounce {
     /// Announces the node `identity`, which offers `catalogue`.
-    pub fn new(identity: OwnIdentity, catalogue: Arc<Latest<Catalogue>>) -> Self {
+    pub fn new(identity: OwnIdentity, catalogue: Arc<Watch<Arc<Catalogue>>>) -> Self {
         let OwnIdentity { keypair, instance, network, agent, port } = identity;
         let ttl_s = AtomicU16::new((ANNOUNCE_INTERVAL * TTL_INTERVALS).as_secs() as u16);
         OwnAnnounce { keypair, network, agent, instance, port, catalogue, last_seq: AtomicU64::new(0), ttl_s }
@@ -67,6 +67,11 @@ impl OwnAnnounce {
     /// Revision of the catalogue; 0 while the node offers nothing.
     pub fn revision(&self) -> u64 {
         self.catalogue.get().revision()
+    }
+
+    /// Calls `wake` whenever the catalogue may have a new revision; `wake` must not block.
+    pub fn on_revision(&self, wake: impl Fn() + Send + 'static) -> Subscription {
+        self.catalogue.subscribe(wake)
     }
 
     /// The announce as of now, without flags. Costs a signature.
@@ -127,7 +132,7 @@ mod tests {
 
     #[test]
     fn each_announce_is_newer_than_the_one_before() {
-        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let identity = OwnIdentity {
             keypair: Arc::new(Keypair::generate()),
             instance: 7,

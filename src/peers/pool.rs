@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -13,6 +13,7 @@ use crate::limits::CONNECTIONS_PER_PEER_MAX;
 use crate::peers::limits::IDLE_SESSIONS_MAX;
 use crate::peers::session::{AskError, Dialer, Session};
 use crate::swarm::PeerRecord;
+use crate::sync::lock;
 
 /// Idle sessions of each peer: a session that was opened to ask for names also carries the chunks.
 pub struct PeerPool {
@@ -38,7 +39,7 @@ impl PeerPool {
             return Err(AskError::Untrusted(record.peer));
         }
         let key = NodeId::new(record.peer, record.instance);
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get(&key).and_then(|c| c.1.try_recv().ok());
+        let idle = lock(&self.idle).get(&key).and_then(|c| c.1.try_recv().ok());
         if let Some(mut session) = idle {
             session.reused = true;
             return Ok(session);
@@ -63,7 +64,7 @@ impl PeerPool {
         if !self.dialer.directory().trust().allows(&session.peer) {
             return session.close();
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         let kept: usize = idle.values().map(|c| c.1.len()).sum();
         let channel = idle.entry(session.node()).or_insert_with(|| bounded(CONNECTIONS_PER_PEER_MAX));
         let surplus = if kept >= IDLE_SESSIONS_MAX {
@@ -81,7 +82,7 @@ impl PeerPool {
     /// Closes the idle sessions with peers that are no longer trusted.
     pub fn drop_untrusted(&self) {
         let mut untrusted = Vec::new();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         idle.retain(|key, sessions| {
             let allowed = self.dialer.directory().trust().allows(&key.peer);
             if !allowed {

@@ -1,13 +1,14 @@
 //! The way that facts take from services to whoever watches the node, and to the log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::runtime::limits::{EVENTS_MAX, JOINS_LOGGED_PER_S};
 use crate::swarm::Event;
+use crate::sync::lock;
 
 /// Takes events without ever blocking: when [`EVENTS_MAX`] wait for a reader, the newest are dropped and counted.
 ///
@@ -51,7 +52,7 @@ impl Events {
     /// Logs how many joins and leaves were left out of the log, once their second is over. For whoever does something
     /// every second anyway.
     pub fn log_left_out(&self) {
-        let left_out = self.lines.lock().unwrap_or_else(PoisonError::into_inner).turn(Instant::now());
+        let left_out = lock(&self.lines).turn(Instant::now());
         tell_left_out(left_out);
     }
 
@@ -64,7 +65,7 @@ impl Events {
             }
             _ => return,
         };
-        let (left_out, may) = self.lines.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now());
+        let (left_out, may) = lock(&self.lines).next(Instant::now());
         tell_left_out(left_out);
         match joined {
             _ if !may => {}

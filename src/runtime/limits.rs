@@ -19,5 +19,7 @@ pub const TRUSTED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
 pub const TRUSTED_KEYS_MAX: usize = 16_384;
 /// Joins and leaves of peers that are logged in a second; further ones are counted, and their number is logged.
 pub const JOINS_LOGGED_PER_S: u32 = 20;
+/// The window in which a [`LimitedLog`](crate::runtime::LimitedLog) counts lines.
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Events that wait for a reader; the newest are dropped and counted beyond it.
 pub const EVENTS_MAX: usize = 1024;

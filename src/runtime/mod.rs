@@ -4,20 +4,22 @@ use std::time::{Duration, Instant};
 
 use crate::limits::WAIT_MAX;
 
+mod blocking_pool;
 mod events;
 pub mod keystore;
-mod latest;
+mod limited_log;
 pub mod limits;
 mod shutdown;
 mod throttle;
-mod watched;
+mod watch;
 mod workers;
 
+pub use blocking_pool::BlockingPool;
 pub use events::Events;
-pub use latest::Latest;
+pub use limited_log::LimitedLog;
 pub use shutdown::{OnBegin, Shutdown};
 pub use throttle::Throttle;
-pub use watched::Watched;
+pub use watch::{Subscription, Watch};
 pub use workers::Workers;
 pub(crate) use workers::no_thread;
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use crate::runtime::deadline;
+use crate::sync::{lock, wait_timeout};
 
 /// Set once, seen by all: clones share the signal. Threads that wait in something else register a wake-up.
 #[derive(Clone, Default)]
@@ -80,7 +81,7 @@ impl Shutdown {
         let mut state = self.lock();
         while !state.begun {
             let Some(left) = end.checked_duration_since(Instant::now()) else { return false };
-            state = self.inner.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = wait_timeout(&self.inner.changed, state, left);
         }
         true
     }
@@ -99,14 +100,14 @@ impl Shutdown {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.state)
     }
 }
 
 impl Drop for OnBegin {
     fn drop(&mut self) {
         let (Some(id), Some(inner)) = (self.id, self.inner.upgrade()) else { return };
-        let waker = inner.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&id);
+        let waker = lock(&inner.state).wakers.remove(&id);
         // Dropped without the lock: what it holds may have ends of its own.
         drop(waker);
     }

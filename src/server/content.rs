@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
 use crate::proto::Delta;
-use crate::runtime::Latest;
+use crate::runtime::Watch;
 use crate::server::limits::COPIES_TRIED_MAX;
 use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
 
@@ -65,7 +65,7 @@ pub(crate) enum Absent {
 
 /// The shared directory, what is known of it, and the downloads.
 pub(crate) struct Sources {
-    pub(crate) catalogue: Arc<Latest<Catalogue>>,
+    pub(crate) catalogue: Arc<Watch<Arc<Catalogue>>>,
     /// Of the shared directory; each download brings its own.
     pub(crate) reader: Option<Arc<Reader>>,
     pub(crate) index: Option<Arc<Index>>,

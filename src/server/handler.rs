@@ -16,12 +16,12 @@ use crate::proto::{
     ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
     Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
 };
+use crate::runtime::LimitedLog;
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::content::{Absent, Content, Held};
 use crate::server::limits::{BUSY_RETRY, LIST_RETRY, LISTS_PER_KEY_MAX};
 use crate::server::listing::Listing;
-use crate::server::noise::Noise;
 use crate::server::seats::{Key, Seat, Seats};
 use crate::swarm::{Fetchers, Sent, Upload, Uploads};
 
@@ -37,7 +37,7 @@ pub(crate) struct Handler {
     pub(crate) lists: Mutex<Uploads<Key>>,
     pub(crate) fetchers: Mutex<Fetchers>,
     /// Log lines about sessions, which anybody in an open group can cause.
-    pub(crate) noise: Noise,
+    pub(crate) noise: LimitedLog,
 }
 
 /// What is known of the one who asks on a session.

@@ -33,7 +33,7 @@ impl Desk {
             seats: Seats::new(10, 2),
             sent: Mutex::default(),
             lists: Default::default(),
-            noise: Noise::new(10),
+            noise: LimitedLog::new(10),
             fetchers: Mutex::default(),
         };
         let asker = asker();

@@ -16,12 +16,11 @@ pub const REPLY_LEN: usize = 128 * KIB;
 pub const REPLY_FIRST_LEN: usize = 16 * KIB;
 /// What a turn counts in that comparison besides the bytes that it sends.
 pub const TURN_COST: u64 = 16 * KIB as u64;
-/// Log lines about rejected connections in [`NOISE_WINDOW`]; further ones are counted.
-pub const NOISE_LINES_MAX: u32 = 20;
+/// Log lines about rejected connections in a window of [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further
+/// ones are counted.
+pub const REJECTED_LINES_MAX: u32 = 20;
 /// The same for lines about connections that come and go, and what they report.
 pub const SESSION_LINES_MAX: u32 = 200;
-/// See [`NOISE_LINES_MAX`].
-pub const NOISE_WINDOW: Duration = Duration::from_secs(10);
 /// Connections that wait in the listener for the accepting thread.
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Requests that a worker answers for a session before it hands back.

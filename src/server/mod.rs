@@ -15,7 +15,6 @@ mod handler;
 pub mod limits;
 mod listen;
 mod listing;
-mod noise;
 mod seats;
 mod session;
 mod worker;
@@ -31,13 +30,13 @@ use crate::content::{Catalogue, Entry};
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::peers::Directory;
-use crate::runtime::{Events, Latest, Shutdown, Throttle, Workers};
+use crate::runtime::LimitedLog;
+use crate::runtime::{Events, Shutdown, Throttle, Watch, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::content::{Content, Sources};
 use crate::server::descriptors::connections_that_fit;
 use crate::server::handler::Handler;
-use crate::server::limits::{NOISE_LINES_MAX, SESSION_LINES_MAX};
-use crate::server::noise::Noise;
+use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::seats::Seats;
 use crate::server::worker::{Context, work};
 use crate::store::{Index, Reader, Shelf};
@@ -53,7 +52,7 @@ pub struct ServerConfig {
     /// What this node says of itself, the keys that may connect, and the peers that are there.
     pub directory: Arc<Directory>,
     /// What is offered.
-    pub catalogue: Arc<Latest<Catalogue>>,
+    pub catalogue: Arc<Watch<Arc<Catalogue>>>,
     /// Reads what is offered; without it only downloads that are under way are served.
     pub reader: Option<Arc<Reader>>,
     /// Chunk digests of what is offered.
@@ -149,13 +148,13 @@ impl Server {
                 sent: Default::default(),
                 lists: Default::default(),
                 fetchers: Default::default(),
-                noise: Noise::new(SESSION_LINES_MAX),
+                noise: LimitedLog::new(SESSION_LINES_MAX),
             },
             upload: parts.upload,
             uploads: Default::default(),
             events: parts.events,
             shutdown: parts.shutdown.clone(),
-            noise: Noise::new(NOISE_LINES_MAX),
+            noise: LimitedLog::new(REJECTED_LINES_MAX),
             jobs: jobs_out,
             lingering: AtomicUsize::new(0),
             lingering_max: (workers / 2).max(1),

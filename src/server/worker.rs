@@ -11,10 +11,10 @@ use crossbeam::channel::{Receiver, Sender};
 
 use crate::limits::PARKED_OUTPUT_MAX;
 use crate::net::Outbox;
+use crate::runtime::LimitedLog;
 use crate::runtime::{Events, Shutdown, Throttle};
 use crate::server::handler::{Asker, Handler, Refusal};
 use crate::server::limits::{INCOMING_LEN, REPLY_LEN};
-use crate::server::noise::Noise;
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, Session};
 use crate::swarm::{Event, Upload, Uploads};
@@ -26,7 +26,7 @@ pub(crate) struct Context {
     pub(crate) uploads: Mutex<Uploads<Key>>,
     pub(crate) events: Events,
     pub(crate) shutdown: Shutdown,
-    pub(crate) noise: Noise,
+    pub(crate) noise: LimitedLog,
     pub(crate) jobs: Receiver<Job>,
     /// Workers that wait for a socket of their session.
     pub(crate) lingering: AtomicUsize,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, EntryRef, RelPath, RelPathError};
-use crate::runtime::{Shutdown, Watched};
+use crate::runtime::{self, Shutdown};
 use crate::share::ShareSetup;
 use crate::share::hasher::{Hasher, Job, Outcome};
 use crate::share::ledger::Ledger;
@@ -41,7 +41,7 @@ pub(super) struct Keeper {
     watch: Option<Watch>,
     changes: Changes,
     commands: Receiver<Command>,
-    ready: Arc<Watched<Ready>>,
+    ready: Arc<runtime::Watch<Ready>>,
     ledger: Ledger,
     hasher: Hasher,
     unsettled: Unsettled,
@@ -76,7 +76,7 @@ impl Keeper {
     pub(super) fn new(
         setup: ShareSetup,
         commands: Receiver<Command>,
-        ready: Arc<Watched<Ready>>,
+        ready: Arc<runtime::Watch<Ready>>,
         hashed_bytes: Arc<AtomicU64>,
     ) -> io::Result<Self> {
         let dir = std::fs::canonicalize(&setup.dir)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::content::{Catalogue, Entry, EntryRef, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
-use crate::runtime::{Events, Latest};
+use crate::runtime::{Events, Watch};
 use crate::share::limits::{PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX};
 use crate::swarm::Event;
 
@@ -15,7 +15,7 @@ use crate::swarm::Event;
 /// made so seldom that they take a small part of the time.
 pub(super) struct Ledger {
     published: Arc<Catalogue>,
-    latest: Arc<Latest<Catalogue>>,
+    latest: Arc<Watch<Arc<Catalogue>>>,
     events: Events,
     changes: BTreeMap<RelPath, Option<Entry>>,
     /// Entries there would be if it were published now.
@@ -29,7 +29,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(latest: Arc<Latest<Catalogue>>, events: Events, now: Instant) -> Self {
+    pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>, events: Events, now: Instant) -> Self {
         Ledger {
             published: latest.get(),
             count: latest.get().len(),

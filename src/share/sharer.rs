@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded};
 
 use crate::content::{Catalogue, Entry};
-use crate::runtime::{Events, Latest, Shutdown, Watched, Workers};
+use crate::runtime::{Events, Shutdown, Watch, Workers};
 use crate::share::keeper::Keeper;
 use crate::share::limits::COMMANDS_MAX;
 use crate::store::{Index, OwnFiles, Reader};
@@ -26,7 +26,7 @@ pub struct ShareSetup {
     /// What is never offered.
     pub own_files: Arc<OwnFiles>,
     /// Where snapshots are published.
-    pub catalogue: Arc<Latest<Catalogue>>,
+    pub catalogue: Arc<Watch<Arc<Catalogue>>>,
     /// Who is told.
     pub events: Events,
     /// Ends the service.
@@ -42,7 +42,7 @@ pub struct ShareSetup {
 pub struct Sharer {
     // Declared before the thread, which ends when this is gone.
     commands: Arc<Sender<Command>>,
-    ready: Arc<Watched<Ready>>,
+    ready: Arc<Watch<Ready>>,
     hashed_bytes: Arc<AtomicU64>,
     shutdown: Shutdown,
     _workers: Workers,
@@ -67,7 +67,7 @@ impl Sharer {
     /// The directory cannot be opened, or the system has no thread to give.
     pub fn start(setup: ShareSetup) -> io::Result<Self> {
         let (commands, receiver) = bounded(COMMANDS_MAX);
-        let ready = Arc::new(Watched::new(None));
+        let ready = Arc::new(Watch::new(None));
         let hashed_bytes = Arc::new(AtomicU64::new(0));
         let shutdown = setup.shutdown.clone();
         let keeper = Keeper::new(setup, receiver, ready.clone(), hashed_bytes.clone())?;

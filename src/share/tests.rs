@@ -10,7 +10,7 @@ use crossbeam::channel::Receiver;
 
 use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
-use crate::runtime::{Events, Latest, Shutdown};
+use crate::runtime::{Events, Shutdown, Watch};
 use crate::share::limits::QUIET;
 use crate::store::{Index, OwnFiles, Reader};
 use crate::swarm::Event;
@@ -22,7 +22,7 @@ struct Share {
     dir: PathBuf,
     index: Arc<Index>,
     reader: Arc<Reader>,
-    catalogue: Arc<Latest<Catalogue>>,
+    catalogue: Arc<Watch<Arc<Catalogue>>>,
     events: Receiver<Event>,
     shutdown: Shutdown,
     sharer: Sharer,
@@ -48,7 +48,7 @@ impl Share {
         let dir = tmp.path().join("shared");
         let own = OwnFiles::new(&tmp.path().join("state"), own.iter().map(|o| tmp.path().join(o)), &dir);
         let index = Arc::new(Index::open(&tmp.path().join("state"), &dir).unwrap());
-        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let (sender, events) = Events::channel();
         let shutdown = Shutdown::new();
         let reader = Arc::new(Reader::open(&dir).unwrap());
@@ -78,11 +78,11 @@ impl Share {
     /// Waits until the catalogue is as wanted; how long that took.
     fn until(&self, what: &str, wanted: impl Fn(&Catalogue) -> bool) -> Duration {
         let begun = Instant::now();
-        let (mut seen, mut now) = self.catalogue.numbered();
-        while !wanted(&now) {
+        let mut seen = self.catalogue.changes();
+        while !wanted(&self.catalogue.get()) {
             let left = DEADLINE.saturating_sub(begun.elapsed());
-            let newer = self.catalogue.newer_than(seen, left);
-            (seen, now) = newer.unwrap_or_else(|| panic!("never: {what}; offered: {:?}", names(&self.catalogue.get())));
+            assert!(!left.is_zero(), "never: {what}; offered: {:?}", names(&self.catalogue.get()));
+            seen = self.catalogue.wait_beyond(seen, left);
         }
         begun.elapsed()
     }
@@ -387,7 +387,7 @@ fn a_missing_directory_is_an_error() {
         index: Arc::new(Index::open(tmp.path(), tmp.path()).unwrap()),
         reader: Arc::new(Reader::open(tmp.path()).unwrap()),
         own_files: Arc::default(),
-        catalogue: Arc::new(Latest::new(Catalogue::default())),
+        catalogue: Arc::new(Watch::new(Arc::new(Catalogue::default()))),
         events: Events::channel().0,
         shutdown: Shutdown::new(),
     };

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
-use gpb::internals::client::{
-    self, ClientContext, Crew, Download, DownloadHandle, DownloadPlan, FetchError, Report, Target,
-};
+use gpb::internals::client::{self, ClientContext, Download, DownloadHandle, DownloadPlan, FetchError, Report, Target};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
@@ -19,7 +17,7 @@ use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::peers::{Dialer, PeerPool};
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
+use gpb::internals::runtime::{BlockingPool, Events, Shutdown, Throttle, Watch};
 use gpb::internals::store::{Disk, Shelf, Shelved};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
@@ -34,7 +32,7 @@ const MIB: usize = 1 << 20;
 struct Client {
     ctx: Arc<ClientContext>,
     pool: Arc<PeerPool>,
-    crew: Arc<Crew>,
+    crew: Arc<BlockingPool>,
     disk: Arc<Disk>,
     dir: tempfile::TempDir,
     events: Receiver<Event>,
@@ -53,7 +51,7 @@ impl Client {
         let keypair = Keypair::generate();
         let (events, receiver) = Events::channel();
         let dir = tempfile::tempdir().unwrap();
-        let catalogue = Arc::new(Latest::new(Catalogue::default()));
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let peers = directory(identity(&keypair, 7), &catalogue, trust, &events);
         let (tls, shutdown) = (Tls::new(&keypair).unwrap(), Shutdown::new());
         let pool = Arc::new(PeerPool::new(Dialer::new(peers.clone(), tls, shutdown.clone())));
@@ -67,7 +65,7 @@ impl Client {
             timeout,
         });
         let disk = Disk::open(dir.path(), false).unwrap();
-        Client { ctx, pool, crew: Arc::new(Crew::new()), disk, dir, events: receiver }
+        Client { ctx, pool, crew: Arc::new(BlockingPool::new("gpb-conn", 8, 64)), disk, dir, events: receiver }
     }
 
     fn meet(&self, peers: &[&Fake]) {

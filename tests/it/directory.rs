@@ -10,7 +10,7 @@ use gpb::internals::net::{Datagram, LinkId};
 use gpb::internals::peers::{Directory, OwnAnnounce, OwnIdentity};
 use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest};
+use gpb::internals::runtime::{Events, Watch};
 use gpb::internals::swarm::Way;
 
 /// A node of the network `gpb` that serves nothing.
@@ -20,7 +20,7 @@ pub fn identity(keypair: &Keypair, instance: u64) -> OwnIdentity {
 
 pub fn directory(
     identity: OwnIdentity,
-    catalogue: &Arc<Latest<Catalogue>>,
+    catalogue: &Arc<Watch<Arc<Catalogue>>>,
     trust: Trust,
     events: &Events,
 ) -> Arc<Directory> {

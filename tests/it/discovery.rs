@@ -14,7 +14,7 @@ use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast
 use gpb::internals::peers::{Dialer, Directory, OwnIdentity};
 use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, Status, encode_request};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
+use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig};
 use gpb::internals::store::Shelf;
 use gpb::internals::swarm::membership::limits::{BURST_MS, CLOCK_SKEW_LOGGED};
@@ -29,7 +29,7 @@ struct TestNode {
     id: PeerId,
     instance: u64,
     table: Arc<Directory>,
-    catalogue: Arc<Latest<Catalogue>>,
+    catalogue: Arc<Watch<Arc<Catalogue>>>,
     watch: Receiver<Event>,
     shutdown: Shutdown,
     server: Option<Server>,
@@ -70,7 +70,7 @@ impl Plan {
         let (id, instance) = (self.keypair.peer_id(), rand::random());
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
-        let catalogue = Arc::new(Latest::new(Catalogue::new(1, vec![])));
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, vec![]))));
         let tls = Tls::new(&self.keypair).unwrap();
         let listener = self.serve.map(|addr| TcpListener::bind(addr).unwrap());
         let port = listener.as_ref().map_or(self.port, |l| l.local_addr().unwrap().port());
@@ -80,7 +80,6 @@ impl Plan {
             dialer: Dialer::new(table.clone(), tls.clone(), shutdown.clone()),
             beacon: self.beacon,
             peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
-            catalogue: catalogue.clone(),
         });
         let server = listener.map(|listener| {
             let config = ServerConfig {

@@ -9,7 +9,7 @@ use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
 use gpb::internals::peers::{Directory, OwnIdentity};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Latest, Shutdown, Throttle};
+use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
 
@@ -37,7 +37,7 @@ impl Real {
         let layer = f.layer.chunks_exact(32).map(|d| Digest(d.try_into().unwrap())).collect();
         index.record(&[Hashed { path: f.path.clone(), indexed: Indexed { id: f.id, stamp }, layer }]);
         let entry = Entry { path: f.path.clone(), id: f.id, stamp };
-        let catalogue = Arc::new(Latest::new(Catalogue::new(1, vec![entry])));
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, vec![entry]))));
         let events = Events::channel().0;
         let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();
         let own = OwnIdentity { port: listener.local_addr().unwrap().port(), ..identity(&keypair, 1) };
