@@ -245,7 +245,7 @@ impl Driver {
                             ended.connected = true;
                             ended.reused = session.reused;
                             (ended.end, ended.useful) =
-                                Fetcher::new(&shared, session, (handle, &lane), dial.locate).run(number);
+                                Fetcher::new(&shared, session, (handle, &lane), number, dial.locate).run();
                         }
                         None => pool.checkin(session),
                     },

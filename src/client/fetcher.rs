@@ -1,26 +1,25 @@
-//! One connection of a download: keeps a window of requests in flight, verifies what comes, writes it.
+//! One connection of a download: a loop of socket, buffer, verification and disk.
+//!
+//! The [`Requester`] decides what is asked and what each answer means; this file moves the bytes.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use log::debug;
+use log::{debug, error, trace};
 
-use crate::client::limits::{LATE_MAX, LOCATE_AHEAD, LOOK_AGAIN, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
+use crate::client::limits::{ASK_STEP, LOOK_AGAIN, THROTTLE_NAP, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
 use crate::client::shared::{Lane, Shared};
-use crate::content::{Digest, FileId, Geometry};
-use crate::limits::{
-    CLOSE_DRAIN, LAYER_DIGESTS_PER_ANSWER_MAX, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX,
-    UNANSWERED_LEN_MAX, WINDOW_MAX,
-};
+use crate::client::storing::Job;
+use crate::content::{FileId, merkle};
+use crate::limits::CLOSE_DRAIN;
+use crate::net::StreamError;
 use crate::peers::{AskError, Session};
-use crate::proto::{ChunkAsk, ChunkRef, Kind, LayerRange, Request, Since, Status, encode_request};
+use crate::proto::{ChunkRef, PeerHint, Request, Status};
 use crate::store::PartialFile;
-use crate::swarm::{FileNo, Work};
-use crate::swarm::{PeerHandle, Window};
-
-mod answers;
+use crate::swarm::{
+    Answer, AnswerError, Arrival, ChunkTask, FileNo, Head, PeerHandle, Requester, SmallArrival, SmallTask, Step, Turn,
+};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -43,85 +42,39 @@ pub(crate) struct Fetcher<'a> {
     session: Session,
     handle: PeerHandle,
     lane: &'a Lane,
-    pending: VecDeque<Asked>,
-    /// Bytes of the bodies that were asked for.
-    in_flight: u64,
-    /// Bytes of the requests that are unanswered.
-    unanswered: usize,
-    window: Window,
-    /// One-chunk files that came and are not verified yet: together they are hashed several times as fast.
-    unverified: Vec<(Work<Arc<PartialFile>>, Vec<u8>)>,
-    /// Lists of digests that are coming in.
-    layers: HashMap<FileNo, Vec<Digest>>,
-    /// The next files to ask about, in requests of [`LOCATE_FILES_MAX`].
-    locate: VecDeque<Vec<(FileNo, FileId)>>,
-    /// Where those go on, as long as the peer was not asked about all: there may be millions.
-    locate_from: Option<FileNo>,
-    frames: Vec<u8>,
-    useful: bool,
-    /// The peer sent back what waited too long: it is left alone for a moment.
-    rests: bool,
-    /// Whether it turned out not to have what it said.
-    lost: bool,
+    /// Number of the connection in the download.
+    number: u64,
+    requester: Requester<Arc<PartialFile>>,
+    /// One-chunk files that came and are not verified yet, in the order in which they came.
+    unverified: Vec<Vec<u8>>,
     /// The chunk that showed that the peer lies.
     bad: Option<ChunkRef>,
 }
 
-/// A request without an answer so far.
-struct Asked {
-    what: What,
-    request_len: usize,
-    sent: Instant,
-    /// Whether nothing else was in flight, so that the wait for the answer is the delay of the path.
-    alone: bool,
-}
-
-enum What {
-    Work(Work<Arc<PartialFile>>),
-    /// Part of a list.
-    Layer(FileNo, LayerRange),
-    Locate(Vec<(FileNo, FileId)>),
-}
-
 impl<'a> Fetcher<'a> {
-    /// Takes over a session. With `locate`, asks first which of the pending files the peer holds.
+    /// Takes over a session for connection `number`. With `locate`, the peer is first asked which of the unfinished files
+    /// it holds.
     pub(crate) fn new(
         shared: &'a Shared,
         session: Session,
         (handle, lane): (PeerHandle, &'a Lane),
+        number: u64,
         locate: bool,
     ) -> Self {
-        Fetcher {
-            shared,
-            session,
-            handle,
-            lane,
-            pending: VecDeque::new(),
-            in_flight: 0,
-            unanswered: 0,
-            window: Window::new(Instant::now()),
-            unverified: Vec::new(),
-            layers: HashMap::new(),
-            locate: VecDeque::new(),
-            locate_from: locate.then_some(0),
-            frames: Vec::new(),
-            useful: false,
-            rests: false,
-            lost: false,
-            bad: None,
-        }
+        let requester = Requester::new(handle, locate, Instant::now());
+        Fetcher { shared, session, handle, lane, number, requester, unverified: Vec::new(), bad: None }
     }
 
-    /// Works until nothing is left for this peer, it fails, or the download is over. Whatever it was asked for and did
-    /// not give is free for others afterwards. True if it gave anything useful.
-    pub(crate) fn run(mut self, connection: u64) -> (End, bool) {
+    /// Works until nothing is left for this peer, it fails, or the download is over. What it was asked for and did not
+    /// give is free for others afterwards. True if it gave anything useful.
+    pub(crate) fn run(mut self) -> (End, bool) {
         let begun = match self.session.dialed.closer() {
             Ok(socket) => {
-                if !self.shared.register(connection, self.session.peer, socket) {
+                if !self.shared.register(self.number, self.session.peer, socket) {
                     self.shared.pool.checkin(self.session);
                     return (End::Stopped, false);
                 }
-                // Cutting off the revoked finds what is registered; what was revoked before is found here.
+                // Revoking a key cuts off what is registered; what was revoked before is found here.
                 if self.shared.ctx.trust.allows(&self.session.peer) {
                     Ok(())
                 } else {
@@ -130,245 +83,298 @@ impl<'a> Fetcher<'a> {
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };
-        let end = begun.and_then(|()| self.work(connection));
-        // However it ended, what came whole is good, or shows a lie.
+        let end = begun.and_then(|()| self.work());
+        // However the connection ended, the files that came whole are good, or show a lie.
         let end = self.verify_small().map_or(end, Ok);
         let end = match end {
             _ if self.shared.is_stopped() => End::Stopped,
             Ok(end) => end,
             Err(e) => End::Failed(e),
         };
-        let unanswered = self.pending.len();
-        self.give_back_all();
-        let (shared, useful) = (self.shared, self.useful);
+        let unanswered = self.requester.pending();
+        let redirected = self.requester.end(&mut self.shared.state());
+        if redirected > 0 && !self.shared.is_stopped() {
+            self.shared.tally.redirects.fetch_add(redirected, Ordering::Relaxed);
+            debug!("redirected peer={} requests={redirected}", self.session.peer);
+        }
+        self.shared.wake(false);
+        let (shared, number, useful) = (self.shared, self.number, self.requester.is_useful());
         match end {
             End::Idle | End::Lost => {
-                shared.unregister(connection);
+                shared.unregister(number);
                 shared.pool.checkin(self.session);
             }
             End::Lied => self.tell_bad(unanswered),
             _ => {}
         }
-        shared.unregister(connection);
+        shared.unregister(number);
         (end, useful)
     }
 
-    fn work(&mut self, connection: u64) -> Result<End, AskError> {
+    fn work(&mut self) -> Result<End, AskError> {
         loop {
             if self.shared.is_stopped() {
                 return Ok(End::Stopped);
             }
-            if (self.pending.is_empty() || self.is_verifying_due())
+            if (self.requester.pending() == 0 || self.is_verifying_due())
                 && let Some(end) = self.verify_small()
             {
                 return Ok(end);
             }
-            let surplus = self.lane.surplus.load(Ordering::Relaxed) == connection && !self.is_locating();
-            if surplus && self.pending.is_empty() {
-                return Ok(End::Idle);
-            }
-            if !surplus {
-                self.ask()?;
-            }
-            if self.pending.is_empty() {
-                let state = self.shared.state();
-                if state.useful(self.handle) == 0 {
-                    return Ok(if self.lost { End::Lost } else { End::Idle });
+            let surplus = self.lane.surplus.load(Ordering::Relaxed) == self.number;
+            let mut state = self.shared.state();
+            match self.requester.turn(&mut state, surplus, Instant::now()) {
+                Turn::Receive => drop(state),
+                Turn::Wait => {
+                    // Time alone can bring work, too: what others have kept back for too long.
+                    drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
+                    self.requester.resume(Instant::now());
+                    continue;
                 }
-                // Time alone can bring work too: what others have kept back for too long.
-                drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
-                self.window.pause(Instant::now());
-                self.rests = false;
-                continue;
+                Turn::End { lost: false } => return Ok(End::Idle),
+                Turn::End { lost: true } => return Ok(End::Lost),
             }
+            self.send()?;
             if let Some(end) = self.receive()? {
                 return Ok(end);
             }
         }
     }
 
-    /// Whether to verify before anything more is received: nothing more is here, or it is enough.
-    fn is_verifying_due(&self) -> bool {
-        !self.session.dialed.has_input()
-            || self.unverified.len() >= VERIFY_FILES_MAX
-            || self.unverified.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() >= VERIFY_LEN_MAX
-    }
-
-    /// How many more bytes are on the way than there need to be.
-    fn excess(&self) -> u64 {
-        self.window.excess(self.in_flight)
-    }
-
-    /// Whether there are files that the peer is still to be asked about.
-    fn is_locating(&self) -> bool {
-        self.locate_from.is_some() || !self.locate.is_empty()
-    }
-
-    /// Fills the window.
-    fn ask(&mut self) -> Result<(), AskError> {
-        // Many small requests go out together, not one by one as answers come.
-        if self.rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
-            return Ok(());
-        }
-        let now = Instant::now();
-        let mut works = Vec::new();
-        let alone = self.pending.is_empty() && self.in_flight == 0;
-        let mut request_len = self.unanswered;
-        {
-            let mut state = self.shared.state();
-            match self.locate_from {
-                Some(from) if self.locate.is_empty() => {
-                    let files: Vec<_> = state.pending_from(from).take(LOCATE_AHEAD * LOCATE_FILES_MAX).collect();
-                    self.locate_from = files.last().map(|(last, _)| last + 1);
-                    self.locate.extend(files.chunks(LOCATE_FILES_MAX).map(<[_]>::to_vec));
-                }
-                None if self.locate.is_empty() => self.locate.extend(state.relocate(self.handle, now)),
-                _ => {}
-            }
-            while self.pending.len() + works.len() < WINDOW_MAX as usize
-                && (self.in_flight == 0 || self.excess() == 0)
-                && request_len + REQUEST_LEN < UNANSWERED_LEN_MAX
-            {
-                // Work of others is taken piece by piece, as it may still come from them.
-                let late = self.pending.len() + works.len() < LATE_MAX;
-                let Some(work) = state.next_work(self.handle, now, late) else { break };
-                self.in_flight += self.window.asked(&work);
-                request_len += REQUEST_LEN;
-                works.push(work);
-            }
-        }
-        self.frames.clear();
-        for work in works {
-            self.push_work(work, now, alone);
-        }
-        while let Some(files) = self.locate.front() {
-            if self.unanswered + files.len() * FILE_ID_LEN_MAX + REQUEST_LEN > UNANSWERED_LEN_MAX {
-                break;
-            }
-            let request = Request::Locate(files.iter().map(|f| f.1).collect());
-            if let Some(files) = self.locate.pop_front() {
-                self.push(&request, What::Locate(files), now, false);
-            }
-        }
-        if !self.frames.is_empty() {
-            let deadline = now + self.shared.idle();
-            self.session.send_frames(&self.frames, deadline)?;
-        }
-        Ok(())
-    }
-
-    fn push_work(&mut self, work: Work<Arc<PartialFile>>, now: Instant, alone: bool) {
-        match &work {
-            Work::Chunk { id, index, since, .. } => {
-                let chunk = ChunkRef { file: *id, index: index.get() };
-                self.push(&Request::Chunk(ChunkAsk { chunk, since: *since }), What::Work(work), now, alone);
-            }
-            Work::Small { id, index, .. } => {
-                let chunk = ChunkRef { file: *id, index: index.get() };
-                self.push(&Request::Chunk(ChunkAsk { chunk, since: 0 }), What::Work(work), now, alone);
-            }
-            Work::Any { id, chunks, .. } => {
-                let request = Request::Any(Since { file: *id, revision: 0 }, chunks.clone());
-                self.push(&request, What::Work(work), now, alone);
-            }
-            Work::Peers { id, .. } => self.push(&Request::Peers(Some(*id)), What::Work(work), now, alone),
-            Work::Have { id, revision, .. } => {
-                let request = Request::Have(Since { file: *id, revision: *revision });
-                self.push(&request, What::Work(work), now, alone);
-            }
-            Work::Layer { file, id } => {
-                self.layers.insert(*file, Vec::with_capacity(Geometry::new(id.len).chunk_count() as usize));
-                self.push_layer(*file, *id, 0, now, alone);
-            }
-        }
-    }
-
-    /// Asks for the part of a list of digests that begins with `first`. The next one is asked for when it has come: a peer
-    /// that sends others their lists answers the first one with `Busy`.
-    fn push_layer(&mut self, file: FileNo, id: FileId, first: u32, now: Instant, alone: bool) {
-        let count = LAYER_DIGESTS_PER_ANSWER_MAX.min(Geometry::new(id.len).chunk_count() - first);
-        let range = LayerRange { file: id, first, count };
-        self.push(&Request::Layer(range), What::Layer(file, range), now, alone);
-    }
-
-    fn push(&mut self, request: &Request, what: What, sent: Instant, alone: bool) {
-        let at = self.frames.len();
-        encode_request(request, &mut self.frames);
-        let request_len = self.frames.len() - at;
-        self.unanswered += request_len;
-        self.pending.push_back(Asked { what, request_len, sent, alone: alone && at == 0 });
+    /// Sends what the requester asks for.
+    fn send(&mut self) -> Result<(), AskError> {
+        let (session, idle) = (&mut self.session, self.shared.idle());
+        self.requester.send(|frames| session.send_frames(frames, Instant::now() + idle))
     }
 
     /// Takes the next answer. `Some` when the connection is to end.
     fn receive(&mut self) -> Result<Option<End>, AskError> {
-        let Some(front) = self.pending.front() else { return Ok(None) };
-        let (kind, body_max) = match &front.what {
-            What::Work(Work::Chunk { len, .. } | Work::Small { len, .. }) => (Kind::Chunk, *len as usize + 1),
-            What::Work(Work::Any { id, .. }) => (Kind::Any, Geometry::new(id.len).chunk_len() as usize + 1),
-            What::Work(Work::Have { .. }) => (Kind::Have, RESPONSE_BODY_LEN_MAX),
-            What::Work(Work::Layer { .. }) => (Kind::Layer, 0),
-            What::Work(Work::Peers { .. }) => (Kind::Peers, PEERS_ANSWER_LEN_MAX),
-            What::Layer(_, range) => (Kind::Layer, range.count as usize * 32),
-            What::Locate(_) => (Kind::Locate, LOCATE_FILES_MAX * HOLDING_LEN_MAX + 8),
-        };
-        let idle = self.shared.idle();
-        let (status, body_len) = self.session.receive_head(kind, body_max, Instant::now() + idle)?;
-        // Whoever is put off is in a line that moves, and may wait there for longer than it would for a silent peer.
-        let is_later = match status {
-            Status::Busy => matches!(front.what, What::Layer(..)),
-            Status::NotModified => matches!(kind, Kind::Any | Kind::Chunk),
-            _ => false,
-        };
-        if is_later {
-            self.shared.tally.put_off();
-        } else if status == Status::Ok && matches!(kind, Kind::Chunk | Kind::Any | Kind::Layer) {
-            self.shared.tally.heard();
-        }
-        if front.alone {
-            self.window.delay(front.sent.elapsed());
-        }
-        if matches!(status, Status::Busy | Status::Refused) && !is_later {
-            return Err(self.session.problem(status));
-        }
-        // From here on the request is answered; whatever goes wrong below gives its work back by itself.
-        let Some(asked) = self.pending.pop_front() else { return Ok(None) };
-        self.unanswered -= asked.request_len;
-        match asked.what {
-            What::Work(work @ (Work::Chunk { .. } | Work::Small { .. })) => {
-                let outcome = self.receive_chunk(&work, status, body_len);
-                if !matches!(outcome, Ok(None)) {
-                    self.shared.state().give_back(&work, self.handle);
-                }
-                outcome
+        let Some((kind, body_max)) = self.requester.expects() else { return Ok(None) };
+        let (status, body_len) = self.session.receive_head(kind, body_max, Instant::now() + self.shared.idle())?;
+        let head = Head { status, header: self.session.header_bytes(), body_len };
+        let step = self.requester.on_head(&mut self.shared.state(), head, Instant::now())?;
+        match step {
+            Step::Chunk(task) => {
+                self.shared.tally.heard();
+                return self.receive_chunk(&task);
             }
-            What::Work(work @ Work::Any { .. }) => {
-                let chosen = self.receive_chosen(&work, status, body_len, asked.sent);
-                let Ok(Some(work)) = chosen else {
-                    self.shared.state().give_back(&work, self.handle);
-                    return chosen.map(|_| None);
-                };
-                let outcome = self.receive_chunk(&work, status, body_len);
-                if !matches!(outcome, Ok(None)) {
-                    self.shared.state().give_back(&work, self.handle);
-                }
-                outcome
+            Step::Small(task) => {
+                self.shared.tally.heard();
+                self.receive_small(&task)?;
             }
-            What::Work(Work::Have { file, id, .. }) => self.receive_have(file, id, status, body_len).map(|()| None),
-            What::Work(Work::Layer { .. }) => Ok(None),
-            What::Work(Work::Peers { file, .. }) => self.receive_peers(file, status, body_len).map(|()| None),
-            What::Layer(file, range) => {
-                let outcome = self.receive_layer(file, range, status, body_len);
-                if outcome.is_err() {
-                    self.shared.state().give_back(&Work::Layer { file, id: range.file }, self.handle);
-                }
-                outcome.map(|()| None)
+            Step::Layer(len) => {
+                self.shared.tally.heard();
+                self.receive_layer(len)?;
             }
-            What::Locate(files) => self.receive_holdings(&files, status, body_len).map(|()| None),
+            Step::Body(len) => {
+                let body = self.session.body(len, Instant::now() + self.shared.idle())?;
+                self.take_body(&body)?;
+            }
+            Step::Drain(len) => self.drain(len)?,
+            Step::Deferred(len) => {
+                self.shared.tally.put_off();
+                self.drain(len)?;
+                self.shared.wake(false);
+            }
+            Step::NotHeld(len) => {
+                self.drain(len)?;
+                self.redirect(status);
+            }
+            Step::Refused => return Err(self.session.problem(status)),
         }
+        Ok(None)
+    }
+
+    fn receive_chunk(&mut self, task: &ChunkTask<Arc<PartialFile>>) -> Result<Option<End>, AskError> {
+        let shared = self.shared;
+        let mut buffer = shared.buffers.take(task.len as usize).ok_or(StreamError::Closed)?;
+        let bytes = &mut buffer[..task.len as usize];
+        let trailer = self.read_chunk(bytes)?;
+        let arrival = self.requester.on_trailer(&mut shared.state(), trailer, Instant::now());
+        match arrival {
+            Arrival::Verify => {}
+            Arrival::Surplus => {
+                self.waste(task.len);
+                return Ok(None);
+            }
+            Arrival::NotHeld => {
+                self.redirect(Status::Gone);
+                return Ok(None);
+            }
+        }
+        if !task.open.manifest().verify(task.index, bytes) {
+            drop(buffer);
+            return Ok(Some(self.lied(task.id, task.index.get(), task.len)));
+        }
+        if let Err(e) = shared.while_writing(|| task.open.write(task.index, bytes)) {
+            shared.fail(e.into());
+            return Ok(Some(End::Stopped));
+        }
+        drop(buffer);
+        let came = self.requester.on_chunk(&mut shared.state(), Instant::now());
+        trace!("chunk peer={} file={} chunk={} fresh={}", self.session.peer, task.id, task.index.get(), came.fresh);
+        if came.fresh {
+            self.credit(task.len)
+        } else {
+            self.waste(task.len)
+        }
+        if came.whole {
+            let _ = shared.jobs.send(Job::Finish { file: task.file, open: task.open.clone() });
+            shared.wake(false);
+        }
+        Ok(None)
+    }
+
+    fn receive_small(&mut self, task: &SmallTask) -> Result<(), AskError> {
+        let mut bytes = vec![0; task.len as usize];
+        let trailer = self.read_chunk(&mut bytes)?;
+        let arrival = self.requester.on_trailer(&mut self.shared.state(), trailer, Instant::now());
+        match arrival {
+            Arrival::Verify => self.unverified.push(bytes),
+            Arrival::Surplus => self.waste(task.len),
+            Arrival::NotHeld => self.redirect(Status::Gone),
+        }
+        Ok(())
+    }
+
+    /// Reads the bytes of a chunk as fast as the limit allows, and returns its trailer. More is asked for on the way, once
+    /// that is needed to keep the connection busy: not earlier, since another connection may be quicker by then.
+    fn read_chunk(&mut self, into: &mut [u8]) -> Result<u8, AskError> {
+        let shared = self.shared;
+        let idle = shared.idle();
+        let mut at = 0;
+        while at < into.len() {
+            let left = into.len() - at;
+            let excess = self.requester.excess() as usize;
+            let step = if excess > 0 { excess.max(ASK_STEP).min(left) } else { left };
+            match shared.ctx.throttle.take(step, left, Instant::now()) {
+                Ok(n) => {
+                    let n = n.clamp(1, step);
+                    let (requester, lane) = (&mut self.requester, self.lane);
+                    self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
+                        shared.tally.heard();
+                        lane.read.fetch_add(n as u64, Ordering::Relaxed);
+                        requester.on_bytes(n as u64, Instant::now());
+                    })?;
+                    at += n;
+                    if excess > 0 && at < into.len() {
+                        self.requester.fill(&mut shared.state(), Instant::now());
+                        self.send()?;
+                    }
+                }
+                Err(wait) => {
+                    // Held back by the own limit is not silence of the peer.
+                    shared.tally.heard();
+                    if shared.is_stopped() || shared.ctx.shutdown.wait(wait.min(THROTTLE_NAP)) {
+                        return Err(AskError::Stream(StreamError::Closed));
+                    }
+                }
+            }
+        }
+        let mut trailer = [0];
+        self.session.dialed.read_body(&mut trailer, idle, &mut |_| ())?;
+        Ok(trailer[0])
+    }
+
+    /// Whether to verify before anything more is received: nothing more is here, or it is enough.
+    fn is_verifying_due(&self) -> bool {
+        !self.session.dialed.has_input()
+            || self.unverified.len() >= VERIFY_FILES_MAX
+            || self.unverified.iter().map(Vec::len).sum::<usize>() >= VERIFY_LEN_MAX
+    }
+
+    /// Verifies the one-chunk files that came, and hands the good ones to the threads that write them.
+    fn verify_small(&mut self) -> Option<End> {
+        let came = std::mem::take(&mut self.unverified);
+        if came.is_empty() {
+            return None;
+        }
+        let roots = merkle::roots_of(&came.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let judged = self.requester.on_roots(&mut self.shared.state(), &roots, Instant::now());
+        let mut lie = None;
+        for ((task, arrival), bytes) in judged.into_iter().zip(came) {
+            match arrival {
+                SmallArrival::Fresh => {
+                    self.credit(task.len);
+                    // The channel is as long as all bytes that are allowed: it never blocks while the writer lives.
+                    let _ = self.shared.small.send(Some((task.file, bytes)));
+                }
+                SmallArrival::Surplus => self.waste(task.len),
+                SmallArrival::Bad => lie = Some(task),
+            }
+        }
+        lie.map(|task| self.lied(task.id, task.index.get(), task.len))
+    }
+
+    fn receive_layer(&mut self, len: u32) -> Result<(), AskError> {
+        let shared = self.shared;
+        let mut buffer = shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
+        let bytes = &mut buffer[..len as usize];
+        self.session.dialed.read_body(bytes, shared.idle(), &mut |_| shared.tally.heard())?;
+        self.take_body(bytes)?;
+        drop(buffer);
+        // The next part is asked for even on a surplus connection.
+        self.send()
+    }
+
+    fn take_body(&mut self, body: &[u8]) -> Result<(), AskError> {
+        let answer = self.requester.on_body(&mut self.shared.state(), body, Instant::now())?;
+        match answer {
+            Answer::Done => {}
+            // A peer that holds something no longer counts as only asked, so that the next one can be.
+            Answer::Located => self.shared.wake(true),
+            Answer::Layer { file, digests } => {
+                let job = Job::Open { file, layer: digests, from: self.handle, peer: self.session.peer };
+                let _ = self.shared.jobs.send(job);
+            }
+            Answer::Peers { file, hints } => self.introduce(file, &hints),
+        }
+        Ok(())
+    }
+
+    /// The peer named others that fetch a file, too.
+    fn introduce(&self, file: FileNo, hints: &[PeerHint]) {
+        let mut named = self.shared.ctx.peers.hints(hints, self.session.addr.ip(), Instant::now());
+        let liars = self.shared.liars();
+        named.retain(|node| !liars.contains(&node.peer));
+        debug!("named peer={} id={} others={}", self.session.peer, self.shared.files[file as usize].id, named.len());
+        let mut state = self.shared.state();
+        for node in named {
+            if let Some(handle) = state.peer(node) {
+                state.named(file, handle);
+            }
+        }
+        drop(state);
+        self.shared.wake(true);
+    }
+
+    fn credit(&self, len: u32) {
+        self.shared.tally.credit(self.handle, self.session.peer, len as u64);
+    }
+
+    fn waste(&self, len: u32) {
+        self.shared.tally.wasted.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// The peer does not hold what it had said; others are asked for it.
+    fn redirect(&self, status: Status) {
+        debug!("not held peer={} status={status:?}", self.session.peer);
+        self.shared.tally.redirects.fetch_add(1, Ordering::Relaxed);
+        self.shared.wake(true);
+    }
+
+    /// Bytes with the trailer *good* are not what was asked for.
+    fn lied(&mut self, id: FileId, index: u32, len: u32) -> End {
+        self.waste(len);
+        let (peer, addr) = (self.session.peer, self.session.addr);
+        error!("bad chunk peer={peer} addr={addr} id={id} chunk={index}: digest differs; not asked again");
+        self.shared.strike(self.handle, peer, id);
+        self.bad = Some(ChunkRef { file: id, index });
+        End::Lied
     }
 
     /// Tells a liar which chunk was bad. The answers that are still on their way are read first: closing with them
-    /// unread would reset the connection, and with it lose the word.
+    /// unread would reset the connection, and the message would be lost with it.
     fn tell_bad(mut self, unanswered: usize) {
         let deadline = Instant::now() + CLOSE_DRAIN;
         let Some(bad) = self.bad else { return };
@@ -384,31 +390,13 @@ impl<'a> Fetcher<'a> {
         self.session.dialed.close();
     }
 
-    fn give_back_all(&mut self) {
-        let mut state = self.shared.state();
-        let mut redirected = 0;
-        for asked in self.pending.drain(..) {
-            match asked.what {
-                What::Work(work) => {
-                    redirected += matches!(work, Work::Chunk { .. } | Work::Any { .. } | Work::Small { .. }) as u64;
-                    state.give_back(&work, self.handle);
-                }
-                What::Layer(file, range) => state.give_back(&Work::Layer { file, id: range.file }, self.handle),
-                What::Locate(_) => {}
-            }
-        }
-        drop(state);
-        if redirected > 0 && !self.shared.is_stopped() {
-            self.shared.tally.redirects.fetch_add(redirected, Ordering::Relaxed);
-            debug!("redirected peer={} requests={redirected}", self.session.peer);
-        }
-        self.shared.wake(false);
+    fn drain(&mut self, len: u32) -> Result<(), AskError> {
+        self.session.body(len, Instant::now() + self.shared.idle()).map(drop)
     }
 }
 
-/// No request but `Locate` is longer.
-const REQUEST_LEN: usize = 256;
-/// The longest postcard form of a `FileId`.
-const FILE_ID_LEN_MAX: usize = 44;
-/// The longest postcard form of a `Holding`.
-const HOLDING_LEN_MAX: usize = 6;
+impl From<AnswerError> for AskError {
+    fn from(e: AnswerError) -> Self {
+        AskError::Protocol(e.to_string())
+    }
+}

@@ -34,10 +34,6 @@ pub const SHOWN_MAX: usize = 32;
 pub const VERIFY_FILES_MAX: usize = 128;
 /// Bytes of one-chunk files that a connection verifies together, at most.
 pub const VERIFY_LEN_MAX: usize = 512 * KIB;
-/// Requests on a connection below which it is asked for what others were asked for and do not send.
-pub const LATE_MAX: usize = 2;
-/// Requests of [`LOCATE_FILES_MAX`](crate::limits::LOCATE_FILES_MAX) files that are made at once.
-pub const LOCATE_AHEAD: usize = 16;
 /// How long a connection without work waits before it looks again by itself.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// So long after the last chunk or list, an answer that puts off is no sign any more that a download goes on.

@@ -1,7 +1,7 @@
 //! Finds and fetches files: who is there, what they hold, and all of it at once. Tier 6.
 //!
 //! `survey` asks everyone, `resolve` turns what a person typed into files, `download` fetches them. What a download
-//! decides is pure and lies in [`Schedule`](crate::swarm::Schedule) and [`Mesh`](crate::swarm::Mesh); its I/O lies in
+//! decides is pure and lies in [`DownloadState`](crate::swarm::DownloadState) and [`Mesh`](crate::swarm::Mesh); its I/O lies in
 //! `fetcher` (one connection), `storing` (the disk) and `driver` (connections). A chunk is verified in `fetcher`.
 
 mod buffers;

@@ -17,7 +17,7 @@ use crate::identity::PeerId;
 use crate::limits::{SILENCE_MAX, SILENCE_MIN};
 use crate::peers::PeerPool;
 use crate::store::{Disk, PartialFile};
-use crate::swarm::Schedule;
+use crate::swarm::DownloadState;
 use crate::swarm::{Event, PeerHandle};
 
 /// What the threads of one download share. Locks are held for moments only, never over I/O.
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<Disk>,
     /// The files, each once: where its content comes from in name, and all places where it goes.
     pub(crate) files: Vec<Wanted>,
-    pub(crate) state: Mutex<Schedule<Arc<PartialFile>>>,
+    pub(crate) state: Mutex<DownloadState<Arc<PartialFile>>>,
     /// Something came up that a connection without work may do.
     pub(crate) work: Condvar,
     pub(crate) buffers: Buffers,
@@ -143,7 +143,7 @@ impl Shared {
             pool,
             disk,
             files,
-            state: Mutex::new(Schedule::new(&ids, seed)),
+            state: Mutex::new(DownloadState::new(&ids, seed)),
             work: Condvar::new(),
             buffers: Buffers::default(),
             jobs,
@@ -159,7 +159,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, Schedule<Arc<PartialFile>>> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, DownloadState<Arc<PartialFile>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -274,6 +274,11 @@ impl Session {
         Ok(body)
     }
 
+    /// The header of the last answer, in postcard form.
+    pub fn header_bytes(&self) -> &[u8] {
+        &self.frames.header
+    }
+
     /// The header of the last answer; `what` names it in the error.
     ///
     /// # Errors

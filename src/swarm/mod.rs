@@ -11,8 +11,9 @@ pub mod membership;
 pub mod upload;
 
 pub use download::{
-    Advice, Asked, ChunkPicker, ChunkState, Chunks, Completed, Dial, Ending, FileNo, Growth, Held, Mesh, Meter,
-    PeerHandle, Reputation, Schedule, Window, Work,
+    Advice, Answer, AnswerError, AnyOfTask, Arrival, Asked, ChunkCame, ChunkPicker, ChunkState, ChunkTask, Chunks,
+    Completed, Dial, DownloadState, Ending, FileNo, Growth, Head, Held, LayerTask, Mesh, Meter, PeerHandle, Reputation,
+    Requester, SmallArrival, SmallTask, Step, Task, Turn, Window,
 };
 pub use event::Event;
 pub use membership::{

@@ -51,3 +51,7 @@ pub const PROBES_MAX: usize = 48;
 pub const LATE_AT_ONCE: usize = 4;
 /// Who is too busy for a list is asked whom else it knows as often as for the list, until it would be asked as seldom.
 pub const PEERS_POLL_SOON_MAX: Duration = Duration::from_secs(2);
+/// Requests on a connection below which it is asked for what others were asked for and do not send.
+pub const LATE_MAX: usize = 2;
+/// Requests of [`LOCATE_FILES_MAX`](crate::limits::LOCATE_FILES_MAX) files that are made at once.
+pub const LOCATE_AHEAD: usize = 16;

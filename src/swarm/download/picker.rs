@@ -421,6 +421,15 @@ impl ChunkPicker {
         }
     }
 
+    /// Chunks that `peer` is asked for, alone or besides another, and offers to it.
+    #[cfg(test)]
+    pub(super) fn in_flight_of(&self, peer: PeerHandle) -> usize {
+        let asked = |(first, second): &&(Asked, Option<Asked>)| {
+            first.peer == peer || second.is_some_and(|second| second.peer == peer)
+        };
+        self.in_flight.values().filter(asked).count() + self.offers.iter().filter(|offer| offer.0 == peer).count()
+    }
+
     /// What is known of `chunk`; `None` beyond the last one.
     pub fn state(&self, chunk: u32) -> Option<ChunkState> {
         Some(match *self.place.get(chunk as usize)? {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::content::Geometry;
 use crate::limits::{RETRY_MIN, WINDOW_LEN_MAX, WINDOW_LEN_MIN};
-use crate::swarm::Work;
 use crate::swarm::download::limits::RETRY_MAX;
+use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
 
 /// A peer's record in one run: lies and failures.
 #[derive(Debug, Clone, Default)]
@@ -147,23 +147,14 @@ impl Window {
         Some((flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX))
     }
 
-    /// `work` is asked for: so many bytes more are on the way.
-    pub fn asked<F>(&mut self, work: &Work<F>) -> u64 {
-        let chunks = |len: u64| START_CHUNKS * Geometry::new(len).chunk_len();
-        match work {
-            Work::Chunk { id, len, .. } => {
-                (self.start, self.small) = (chunks(id.len), false);
-                u64::from(*len)
+    /// `task` is asked for.
+    pub fn asked<F>(&mut self, task: &Task<F>) {
+        match task {
+            Task::Chunk(ChunkTask { id, .. }) | Task::AnyOf(AnyOfTask { id, .. }) => {
+                (self.start, self.small) = (START_CHUNKS * Geometry::new(id.len).chunk_len(), false);
             }
-            Work::Any { id, .. } => {
-                (self.start, self.small) = (chunks(id.len), false);
-                Geometry::new(id.len).chunk_len()
-            }
-            Work::Small { len, .. } => {
-                (self.start, self.small) = (START_SMALL, true);
-                u64::from(*len)
-            }
-            Work::Layer { .. } | Work::Peers { .. } | Work::Have { .. } => 0,
+            Task::Small(_) => (self.start, self.small) = (START_SMALL, true),
+            Task::Layer(_) | Task::Peers { .. } | Task::Have { .. } | Task::Locate(_) => {}
         }
     }
 

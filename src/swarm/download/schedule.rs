@@ -14,17 +14,13 @@ use crate::swarm::download::limits::{
     PEERS_POLL_SOON_MAX,
 };
 use crate::swarm::download::picker::numbers::NumberMap;
+use crate::swarm::download::task::FileNo;
 use crate::swarm::{ChunkPicker, ChunkState, PeerHandle};
 
 mod work;
 
-pub use work::Work;
-
-/// Number of a file in a download.
-pub type FileNo = u32;
-
 /// The state of a download.
-pub struct Schedule<F> {
+pub struct DownloadState<F> {
     files: Vec<File<F>>,
     by_key: HashMap<NodeId, PeerHandle>,
     /// Unfinished files that each peer holds something of.
@@ -132,7 +128,7 @@ enum Phase<F> {
     Done,
 }
 
-impl<F: Clone> Schedule<F> {
+impl<F: Clone> DownloadState<F> {
     /// A download of `ids`, which are all different. Nothing is asked before [`checked`](Self::checked).
     pub fn new(ids: &[FileId], seed: u64) -> Self {
         let files = ids.iter().map(|&id| File { id, holders: Vec::new(), phase: Phase::Unchecked });
@@ -140,7 +136,7 @@ impl<F: Clone> Schedule<F> {
         // Everything counts as had until it is known to be wanted.
         let slots = small_files.len() as u32;
         let small = ChunkPicker::resuming(&Bitfield::full(slots), &Bitfield::empty(slots), seed).in_runs();
-        Schedule {
+        DownloadState {
             files: files.collect(),
             by_key: HashMap::new(),
             useful: Vec::new(),
@@ -235,7 +231,7 @@ impl<F: Clone> Schedule<F> {
     }
 
     /// `peer` sends the list of digests to so many that it asks to wait that long; others may have it as well.
-    pub fn list_busy(&mut self, file: FileNo, peer: PeerHandle, wait: Duration, now: Instant) {
+    pub fn layer_busy(&mut self, file: FileNo, peer: PeerHandle, wait: Duration, now: Instant) {
         let at = &mut self.files[file as usize];
         let Phase::Layer(asked) = &mut at.phase else { return };
         asked.retain(|a| a.0 != peer);
@@ -347,11 +343,10 @@ impl<F: Clone> Schedule<F> {
         whole
     }
 
-    /// A verified chunk was written. `(fresh, whole)`: whether it was still wanted; whether the file is now whole and
-    /// to be finished.
-    pub fn chunk_came(&mut self, file: FileNo, chunk: u32, peer: PeerHandle, now: Instant) -> (bool, bool) {
+    /// A verified chunk was written.
+    pub fn chunk_came(&mut self, file: FileNo, chunk: u32, peer: PeerHandle, now: Instant) -> ChunkCame {
         let at = &mut self.files[file as usize];
-        let Phase::Chunks(picker, _) = &mut at.phase else { return (false, false) };
+        let Phase::Chunks(picker, _) = &mut at.phase else { return ChunkCame::default() };
         let fresh = picker.complete(chunk, peer, now).fresh;
         let gap = self.came.replace(now).map_or(self.gap, |at| now.saturating_duration_since(at));
         self.gap = (self.gap * 15 + gap.min(HAVE_POLL_MAX)) / 16;
@@ -359,7 +354,7 @@ impl<F: Clone> Schedule<F> {
         if whole {
             at.phase = Phase::Finishing;
         }
-        (fresh, whole)
+        ChunkCame { fresh, whole }
     }
 
     /// A verified one-chunk file came. True if it was still wanted and is to be written; its bytes are given back by
@@ -508,6 +503,17 @@ impl<F: Clone> Schedule<F> {
         taken.collect()
     }
 
+    /// Chunks and layers that `peer` is asked for.
+    #[cfg(test)]
+    pub(in crate::swarm) fn in_flight_of(&self, peer: PeerHandle) -> usize {
+        let of_file = |file: &File<F>| match &file.phase {
+            Phase::Chunks(picker, _) => picker.in_flight_of(peer),
+            Phase::Layer(asked) => asked.iter().filter(|a| a.0 == peer).count(),
+            _ => 0,
+        };
+        self.files.iter().map(of_file).sum::<usize>() + self.small.in_flight_of(peer)
+    }
+
     /// Whether the disk still works on something: files to check, to open or to finish, chunks to verify again.
     pub fn disk_is_busy(&self) -> bool {
         self.writing > 0
@@ -519,6 +525,15 @@ impl<F: Clone> Schedule<F> {
                 _ => false,
             })
     }
+}
+
+/// What a verified chunk was to the download.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChunkCame {
+    /// It was still wanted.
+    pub fresh: bool,
+    /// The file is whole now and to be finished.
+    pub whole: bool,
 }
 
 /// What a partial holder says it has.

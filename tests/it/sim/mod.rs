@@ -1,7 +1,7 @@
 //! A group of thousands of peers that all fetch one file, under a virtual clock.
 //!
-//! Every decision is made by the code that makes it in production: what to ask whom ([`Schedule`], its picker and
-//! [`Window`]), whom to dial and let go ([`Mesh`]), whom to serve, when and with what ([`FairQueue`], [`Uploads`], [`Sent`],
+//! Every decision is made by the code that makes it in production: what to ask whom ([`DownloadState`], its picker and
+//! [`Requester`]), whom to dial and let go ([`Mesh`]), whom to serve, when and with what ([`FairQueue`], [`Uploads`], [`Sent`],
 //! [`Arrivals`]), when to announce ([`Pace`]) and who is there ([`PeerTable`]). Sizes of messages are those of the real
 //! encoders. What is simulated is the world around: hosts, links, time, and the threads that call those decisions.
 //!
@@ -10,14 +10,14 @@
 //!   in which they come. A sender has at most four blocks of a connection on the way, as TCP on a full link. Requests take
 //!   the delay of the path, but no bandwidth; all answers do. Headers of TCP/IP and TLS records of bodies are not counted.
 //! * A lost block comes late by the time of a retransmission, and holds up what follows on its connection.
-//! * Hashing and disks take no time. TLS and `Hello` take three round trips and the bytes in [`ask`].
+//! * Hashing and disks take no time. TLS and `Hello` take three round trips and the bytes in [`download`].
 //! * Everyone may know everyone, but each peer's download hears of a sample of the group only, drawn when either joins:
 //!   whom it dials of all it knows is left to chance anyway. Only the first few peers have a whole [`PeerTable`], by which
 //!   all judge the size of the group; signatures are of the right length, but not checked.
 //! * A peer downloads over one connection to each other one (with others fetching, [`Growth`] adds none).
 //!
-//! [`Schedule`]: gpb::internals::swarm::Schedule
-//! [`Window`]: gpb::internals::swarm::Window
+//! [`DownloadState`]: gpb::internals::swarm::DownloadState
+//! [`Requester`]: gpb::internals::swarm::Requester
 //! [`Mesh`]: gpb::internals::swarm::Mesh
 //! [`FairQueue`]: gpb::internals::swarm::FairQueue
 //! [`Uploads`]: gpb::internals::swarm::Uploads
@@ -28,6 +28,7 @@
 //! [`Growth`]: gpb::internals::swarm::Growth
 
 mod ask;
+mod download;
 mod group;
 mod link;
 mod peer;

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use gpb::internals::content::{Bitfield, FileId, Geometry};
-use gpb::internals::proto::Delta;
+use gpb::internals::proto::{ChunkRef, Delta, Given, Holding, PeerHint, Problem, Request, Status, encode_body};
 use gpb::internals::swarm::{
-    Arrivals, Dial, FairQueue, Fetchers, Mesh, PeerHandle, Place, Schedule, Sent, Upload, Uploads, Window, Work,
+    Arrivals, Dial, DownloadState, FairQueue, Fetchers, Mesh, PeerHandle, Place, Requester, Sent, Step, Upload, Uploads,
 };
 
 use super::Config;
@@ -46,7 +46,7 @@ pub(super) struct Peer {
     pub(super) incoming: Vec<u32>,
 
     pub(super) has: Has,
-    pub(super) schedule: Option<Schedule<()>>,
+    pub(super) schedule: Option<DownloadState<()>>,
     pub(super) mesh: Mesh,
     /// Hosts by their handle in the schedule.
     pub(super) hosts: Vec<u32>,
@@ -100,14 +100,11 @@ pub(super) struct Conn {
     pub(super) server: u32,
     pub(super) dial: Dial,
 
-    pub(super) pending: VecDeque<Asked>,
-    pub(super) in_flight: u64,
-    pub(super) window: Window,
-    pub(super) useful: bool,
-    pub(super) lost: bool,
+    pub(super) requester: Requester<()>,
+    /// What the answer is that comes first.
+    pub(super) step: Option<Step<()>>,
     pub(super) surplus: bool,
     pub(super) is_idle: bool,
-    pub(super) rests: bool,
     /// When something last came.
     pub(super) heard_ns: u64,
 
@@ -141,18 +138,6 @@ pub(super) enum State {
     Closed,
 }
 
-/// A request without an answer, as the asker sees it.
-pub(super) struct Asked {
-    pub(super) what: What,
-    pub(super) sent: Instant,
-    pub(super) alone: bool,
-}
-
-pub(super) enum What {
-    Work(Work<()>),
-    Locate,
-}
-
 /// A request, as the holder sees it.
 pub(super) enum Ask {
     Chunk { index: u32, since: u64 },
@@ -184,6 +169,53 @@ pub(super) enum Told {
     Located(bool, bool),
 }
 
+impl Ask {
+    pub(super) fn of(request: Request) -> Self {
+        match request {
+            Request::Chunk(ask) => Ask::Chunk { index: ask.chunk.index, since: ask.since },
+            Request::Any(_, chunks) => Ask::Any(chunks),
+            Request::Have(since) => Ask::Have(since.revision),
+            Request::Layer(_) => Ask::Layer,
+            Request::Peers(_) => Ask::Peers,
+            _ => Ask::Locate,
+        }
+    }
+}
+
+impl Answer {
+    /// Status, header and length of the body, which is `len` where that is all that is asked of it.
+    pub(super) fn head(&self, file: FileId, len: usize) -> (Status, Vec<u8>, usize) {
+        match &self.told {
+            Told::Chunk(index, news) => {
+                let chunk = ChunkRef { file, index: *index };
+                (Status::Ok, encode_body(&Given { chunk, news: news.clone() }), len)
+            }
+            Told::Busy(wait) => {
+                let problem = Problem { retry_after_ms: wait.as_millis() as u32, ..Problem::default() };
+                (Status::Busy, encode_body(&problem), 0)
+            }
+            Told::NotHeld => (Status::NotFound, Vec::new(), 0),
+            Told::Stale | Told::Have(None) => (Status::NotModified, Vec::new(), 0),
+            _ => (Status::Ok, Vec::new(), len),
+        }
+    }
+
+    /// The body, if it is a short one.
+    pub(super) fn body(&self) -> Vec<u8> {
+        match &self.told {
+            Told::Have(Some(delta)) => encode_body(delta),
+            // The number of a host stands for its announce.
+            Told::Peers(hosts) => {
+                let hint = |host: &u32| PeerHint { announce: host.to_le_bytes().to_vec(), addrs: Vec::new() };
+                encode_body(&hosts.iter().map(hint).collect::<Vec<_>>())
+            }
+            Told::Located(true, true) => encode_body(&vec![Holding::Whole]),
+            Told::Located(true, false) => encode_body(&vec![Holding::Partial(1)]),
+            _ => encode_body(&vec![Holding::None]),
+        }
+    }
+}
+
 impl Peer {
     pub(super) fn new(no: u32, fault: Fault, config: &Config, id: FileId, seed: u64, base: Instant) -> Self {
         let has = if no == 0 || fault == Fault::Lies { Has::All } else { Has::Nothing };
@@ -208,7 +240,7 @@ impl Peer {
             incoming: Vec::new(),
             has,
             schedule: fetches.then(|| {
-                let mut schedule = Schedule::new(&[id], seed);
+                let mut schedule = DownloadState::new(&[id], seed);
                 schedule.checked(0, false);
                 schedule
             }),
@@ -257,14 +289,10 @@ impl Conn {
             client,
             server,
             dial,
-            pending: VecDeque::new(),
-            in_flight: 0,
-            window: Window::new(now),
-            useful: false,
-            lost: false,
+            requester: Requester::new(dial.peer, dial.locate, now),
+            step: None,
             surplus: false,
             is_idle: false,
-            rests: false,
             heard_ns: now_ns,
             requests: VecDeque::new(),
             arrived: 0,

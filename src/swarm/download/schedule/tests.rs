@@ -9,6 +9,7 @@ use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::swarm::download::limits::{
     HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, LIST_BUSY_MAX, PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
+use crate::swarm::download::task::{AnyOfTask, ChunkTask, LayerTask, SmallTask, Task};
 
 const CHUNK: u64 = 256 << 10;
 
@@ -21,8 +22,8 @@ fn key(n: u8) -> NodeId {
 }
 
 /// A state whose files are all wanted and held whole by `peers` peers.
-fn state(lens: &[u64], peers: u8) -> (Schedule<()>, Vec<PeerHandle>) {
-    let mut s = Schedule::new(&ids(lens), 1);
+fn state(lens: &[u64], peers: u8) -> (DownloadState<()>, Vec<PeerHandle>) {
+    let mut s = DownloadState::new(&ids(lens), 1);
     let handles: Vec<_> = (0..peers).map(|n| s.peer(key(n)).unwrap()).collect();
     for file in 0..lens.len() as FileNo {
         handles.iter().for_each(|&h| s.set_held(file, h, Held::Whole));
@@ -32,11 +33,18 @@ fn state(lens: &[u64], peers: u8) -> (Schedule<()>, Vec<PeerHandle>) {
 }
 
 /// What `peer` is asked for next, other than whom it knows.
-fn next(s: &mut Schedule<()>, peer: PeerHandle, now: Instant) -> Option<Work<()>> {
-    std::iter::from_fn(|| s.next_work(peer, now, true)).find(|work| !matches!(work, Work::Peers { .. }))
+fn next(s: &mut DownloadState<()>, peer: PeerHandle, now: Instant) -> Option<Task<()>> {
+    std::iter::from_fn(|| s.next_task(peer, now, true)).find(|work| !matches!(work, Task::Peers { .. }))
 }
 
-fn open(s: &mut Schedule<()>, file: FileNo) {
+fn any_of(task: &Task<()>) -> &AnyOfTask<()> {
+    match task {
+        Task::AnyOf(task) => task,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn open(s: &mut DownloadState<()>, file: FileNo) {
     assert!(s.layer_came(file));
     let count = Geometry::new(s.id(file).len).chunk_count();
     assert!(!s.opened(file, (), &Bitfield::empty(count), &Bitfield::empty(count)));
@@ -46,17 +54,17 @@ fn open(s: &mut Schedule<()>, file: FileNo) {
 fn a_file_goes_from_list_to_chunks_to_done() {
     let (mut s, p) = state(&[3 * CHUNK], 2);
     let now = Instant::now();
-    let Some(Work::Layer { file: 0, .. }) = next(&mut s, p[0], now) else { panic!() };
+    let Some(Task::Layer(LayerTask { file: 0, .. })) = next(&mut s, p[0], now) else { panic!() };
     assert_eq!(next(&mut s, p[1], now), None, "one list is enough");
     let late = now + LAYER_PATIENCE * 2;
-    assert!(matches!(next(&mut s, p[1], late), Some(Work::Layer { .. })), "unless it does not come");
+    assert!(matches!(next(&mut s, p[1], late), Some(Task::Layer(_))), "unless it does not come");
     open(&mut s, 0);
     assert!(!s.layer_came(0), "the second list is not used");
     let mut left = 3;
-    while let Some(Work::Chunk { file, index, .. }) = next(&mut s, p[left % 2], now) {
+    while let Some(Task::Chunk(ChunkTask { file, index, .. })) = next(&mut s, p[left % 2], now) {
         left -= 1;
-        assert_eq!(s.chunk_came(file, index.get(), p[left % 2], now), (true, left == 0));
-        assert!(!s.chunk_came(file, index.get(), p[0], now).0, "twice is waste");
+        assert_eq!(s.chunk_came(file, index.get(), p[left % 2], now), ChunkCame { fresh: true, whole: left == 0 });
+        assert!(!s.chunk_came(file, index.get(), p[0], now).fresh, "twice is waste");
     }
     assert_eq!(left, 0);
     assert!(s.disk_is_busy() && s.unfinished() == 1);
@@ -68,13 +76,13 @@ fn a_file_goes_from_list_to_chunks_to_done() {
 fn a_resumed_file_is_whole_when_its_chunks_are_verified() {
     let (mut s, p) = state(&[3 * CHUNK], 2);
     let now = Instant::now();
-    assert!(matches!(next(&mut s, p[0], now), Some(Work::Layer { .. })) && s.layer_came(0));
+    assert!(matches!(next(&mut s, p[0], now), Some(Task::Layer(_))) && s.layer_came(0));
     assert!(!s.opened(0, (), &Bitfield::empty(3), &Bitfield::full(3)));
     assert_eq!(next(&mut s, p[0], now), None, "none is missing");
     assert!(s.disk_is_busy() && !s.is_wanted(0, 1));
     assert!(!s.rechecked(0, 0, true) && !s.rechecked(0, 1, false));
-    let Some(Work::Chunk { index, .. }) = next(&mut s, p[0], now) else { panic!() };
-    assert_eq!((index.get(), s.chunk_came(0, 1, p[0], now)), (1, (true, false)));
+    let Some(Task::Chunk(ChunkTask { index, .. })) = next(&mut s, p[0], now) else { panic!() };
+    assert_eq!((index.get(), s.chunk_came(0, 1, p[0], now).fresh), (1, true));
     assert!(s.rechecked(0, 2, true), "the last one makes it whole");
     assert!(!s.rechecked(0, 2, true), "once");
 }
@@ -93,7 +101,7 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
     let mut done = 0;
     while s.unfinished() > 0 {
         for work in works.drain(..) {
-            let Work::Small { file, .. } = work else { panic!() };
+            let Task::Small(SmallTask { file, .. }) = work else { panic!() };
             assert!(s.small_came(file, p[0], now));
             s.small_written(file);
             done += 1;
@@ -106,18 +114,18 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
 
 #[test]
 fn files_wait_for_their_check_and_are_started_in_order() {
-    let mut s: Schedule<()> = Schedule::new(&ids(&[2 * CHUNK, 2 * CHUNK, 10, 0]), 1);
+    let mut s: DownloadState<()> = DownloadState::new(&ids(&[2 * CHUNK, 2 * CHUNK, 10, 0]), 1);
     let p = s.peer(key(1)).unwrap();
     (0..4).for_each(|f| s.set_held(f, p, Held::Whole));
     let now = Instant::now();
     assert_eq!(next(&mut s, p, now), None);
     s.checked(0, true);
     s.checked(1, false);
-    assert!(matches!(next(&mut s, p, now), Some(Work::Layer { file: 1, .. })));
+    assert!(matches!(next(&mut s, p, now), Some(Task::Layer(LayerTask { file: 1, .. }))));
     assert!(s.disk_is_busy(), "two are not checked");
     s.checked(2, false);
     s.checked(3, false);
-    assert!(matches!(next(&mut s, p, now), Some(Work::Small { file: 2, .. })));
+    assert!(matches!(next(&mut s, p, now), Some(Task::Small(SmallTask { file: 2, .. }))));
     s.small_written(3);
     assert_eq!(s.unfinished(), 2);
 }
@@ -136,10 +144,10 @@ fn a_liar_holds_nothing_and_its_chunks_are_asked_of_others() {
     assert!(s.pending().all(|(_, _, holders)| holders == 1));
 }
 
-fn open_by(s: &mut Schedule<()>, peer: PeerHandle, now: Instant) {
+fn open_by(s: &mut DownloadState<()>, peer: PeerHandle, now: Instant) {
     while let Some(work) = next(s, peer, now) {
         match work {
-            Work::Layer { file, .. } => open(s, file),
+            Task::Layer(LayerTask { file, .. }) => open(s, file),
             other => {
                 s.give_back(&other, peer);
                 return;
@@ -155,20 +163,20 @@ fn partial_holders_are_asked_what_they_have_and_grow() {
     open_by(&mut s, p[0], now);
     let part = s.peer(key(9)).unwrap();
     s.set_held(0, part, Held::Partial);
-    assert!(matches!(next(&mut s, part, now), Some(Work::Have { revision: 0, .. })));
+    assert!(matches!(next(&mut s, part, now), Some(Task::Have { revision: 0, .. })));
     assert_eq!(next(&mut s, part, now), None);
     let mut bits = Bitfield::empty(4);
     bits.insert(Geometry::new(4 * CHUNK).chunk(2).unwrap());
     s.set_chunks(0, part, 5, Chunks::These(&bits));
-    let Some(Work::Chunk { index, .. }) = next(&mut s, part, now) else { panic!() };
+    let Some(Task::Chunk(ChunkTask { index, .. })) = next(&mut s, part, now) else { panic!() };
     assert_eq!(index.get(), 2);
     assert_eq!(next(&mut s, part, now), None);
     let later = now + HAVE_POLL_MIN;
-    assert!(matches!(next(&mut s, part, later), Some(Work::Have { revision: 5, .. })));
+    assert!(matches!(next(&mut s, part, later), Some(Task::Have { revision: 5, .. })));
     s.set_chunks(0, part, 6, Chunks::More(&[0, 99]));
-    assert!(matches!(next(&mut s, part, later), Some(Work::Chunk { .. })));
+    assert!(matches!(next(&mut s, part, later), Some(Task::Chunk(_))));
     s.set_chunks(0, part, 7, Chunks::All);
-    assert!(matches!(next(&mut s, part, later), Some(Work::Chunk { .. })));
+    assert!(matches!(next(&mut s, part, later), Some(Task::Chunk(_))));
 }
 
 #[test]
@@ -181,17 +189,17 @@ fn who_has_nothing_new_is_asked_ever_less_often() {
     let end = now + 10 * HAVE_POLL_MAX;
     let mut asked = Vec::new();
     while now < end {
-        if let Some(Work::Have { .. }) = next(&mut s, part, now) {
+        if let Some(Task::Have { .. }) = next(&mut s, part, now) {
             asked.push(now);
         }
         now += Duration::from_millis(5);
     }
     assert!((10..=20).contains(&asked.len()) && asked[1] - asked[0] == HAVE_POLL_MIN, "{}", asked.len());
     s.set_chunks(0, part, 2, Chunks::More(&[1]));
-    let Some(Work::Chunk { since: 2, .. }) = next(&mut s, part, now) else { panic!() };
+    let Some(Task::Chunk(ChunkTask { since: 2, .. })) = next(&mut s, part, now) else { panic!() };
     now += HAVE_POLL_MAX;
-    assert!(matches!(next(&mut s, part, now), Some(Work::Have { .. })));
-    assert!(matches!(next(&mut s, part, now + HAVE_POLL_MIN), Some(Work::Have { .. })), "it is busy again");
+    assert!(matches!(next(&mut s, part, now), Some(Task::Have { .. })));
+    assert!(matches!(next(&mut s, part, now + HAVE_POLL_MIN), Some(Task::Have { .. })), "it is busy again");
     s.set_chunks(0, part, 1, Chunks::More(&[3]));
     assert_eq!(next(&mut s, part, now), None, "an answer that was overtaken tells nothing");
 }
@@ -206,11 +214,11 @@ fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
         s.set_held(0, part, Held::Partial);
         let (mut now, mut came, mut asked) = (begin, begin, 0);
         while now < begin + Duration::from_secs(10) {
-            asked += u32::from(matches!(next(&mut s, part, now), Some(Work::Have { .. })));
+            asked += u32::from(matches!(next(&mut s, part, now), Some(Task::Have { .. })));
             if now >= came + gap {
                 let work = next(&mut s, p[0], now).unwrap();
-                let Work::Any { chunks, .. } = &work else { panic!() };
-                assert!(s.chosen(&work, chunks[0], p[0], now).is_some());
+                let Task::AnyOf(AnyOfTask { chunks, .. }) = &work else { panic!() };
+                assert!(s.chosen(any_of(&work), chunks[0], p[0], now).is_some());
                 s.chunk_came(0, chunks[0], p[0], now);
                 came += gap;
             }
@@ -228,9 +236,9 @@ fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
     }
     let part = s.peer(key(9)).unwrap();
     s.set_held(0, part, Held::Partial);
-    let polls = |s: &mut Schedule<()>, from: Duration| {
+    let polls = |s: &mut DownloadState<()>, from: Duration| {
         let times = (0..200).map(|n| begin + from + n * Duration::from_millis(5));
-        times.filter(|&now| matches!(next(s, part, now), Some(Work::Have { .. }))).count()
+        times.filter(|&now| matches!(next(s, part, now), Some(Task::Have { .. }))).count()
     };
     let (first, later) = (polls(&mut s, Duration::from_secs(1)), polls(&mut s, Duration::from_secs(20)));
     assert!(later <= 2 && first >= later, "nothing comes any more: {first} {later}");
@@ -240,19 +248,19 @@ fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
 fn who_is_too_busy_for_a_list_is_left_alone_while_others_are_asked() {
     let (mut s, p) = state(&[3 * CHUNK], 2);
     let (now, wait) = (Instant::now(), Duration::from_millis(100));
-    assert!(matches!(next(&mut s, p[0], now), Some(Work::Layer { .. })));
+    assert!(matches!(next(&mut s, p[0], now), Some(Task::Layer(_))));
     assert_eq!(next(&mut s, p[1], now), None);
-    s.list_busy(0, p[0], wait, now);
+    s.layer_busy(0, p[0], wait, now);
     assert_eq!(next(&mut s, p[0], now + wait / 2), None);
-    assert!(matches!(next(&mut s, p[1], now), Some(Work::Layer { .. })), "at once");
-    s.list_busy(0, p[1], Duration::ZERO, now);
+    assert!(matches!(next(&mut s, p[1], now), Some(Task::Layer(_))), "at once");
+    s.layer_busy(0, p[1], Duration::ZERO, now);
     assert_eq!(next(&mut s, p[1], now), None, "not as often as it likes");
-    s.list_busy(0, p[1], Duration::MAX, now);
-    assert!(matches!(next(&mut s, p[0], now + wait), Some(Work::Layer { .. })));
-    s.list_busy(0, p[0], wait, now + wait);
-    assert!(matches!(next(&mut s, p[1], now + LIST_BUSY_MAX), Some(Work::Layer { .. })), "nor as seldom");
+    s.layer_busy(0, p[1], Duration::MAX, now);
+    assert!(matches!(next(&mut s, p[0], now + wait), Some(Task::Layer(_))));
+    s.layer_busy(0, p[0], wait, now + wait);
+    assert!(matches!(next(&mut s, p[1], now + LIST_BUSY_MAX), Some(Task::Layer(_))), "nor as seldom");
     open(&mut s, 0);
-    assert!(matches!(next(&mut s, p[0], now + LIST_BUSY_MAX), Some(Work::Chunk { .. })));
+    assert!(matches!(next(&mut s, p[0], now + LIST_BUSY_MAX), Some(Task::Chunk(_))));
 }
 
 #[test]
@@ -268,8 +276,8 @@ fn holders_are_asked_whom_they_know_as_long_as_few_are_known() {
     let begin = now;
     let mut asked = Vec::new();
     while now < begin + 4 * PEERS_POLL_MAX {
-        while let Some(work) = s.next_work(p[0], now, true) {
-            if let Work::Peers { file, .. } = work {
+        while let Some(work) = s.next_task(p[0], now, true) {
+            if let Task::Peers { file, .. } = work {
                 assert_eq!(file, 1, "of the other, enough are known");
                 asked.push(now);
             }
@@ -278,8 +286,8 @@ fn holders_are_asked_whom_they_know_as_long_as_few_are_known() {
     }
     assert!(asked[0] == begin && asked[1] - begin == PEERS_POLL_MIN && (7..=10).contains(&asked.len()), "{asked:?}");
     let (mut small, p) = state(&[CHUNK], 1);
-    assert!(matches!(small.next_work(p[0], now, true), Some(Work::Small { .. })), "one answer brings all of it");
-    assert_eq!(small.next_work(p[0], now, true), None);
+    assert!(matches!(small.next_task(p[0], now, true), Some(Task::Small(_))), "one answer brings all of it");
+    assert_eq!(small.next_task(p[0], now, true), None);
 }
 
 #[test]
@@ -287,22 +295,22 @@ fn a_seeder_chooses_once_there_is_somebody_to_share_with() {
     let (mut s, p) = state(&[64 * CHUNK], 2);
     let now = Instant::now();
     open_by(&mut s, p[0], now);
-    assert!(matches!(next(&mut s, p[0], now), Some(Work::Chunk { since: 0, .. })));
+    assert!(matches!(next(&mut s, p[0], now), Some(Task::Chunk(ChunkTask { since: 0, .. }))));
     let part = s.peer(key(9)).unwrap();
     s.set_held(0, part, Held::Partial);
     s.set_chunks(0, part, 3, Chunks::More(&[7, 8]));
     let first = next(&mut s, p[0], now).unwrap();
     let second = next(&mut s, p[1], now).unwrap();
-    let (Work::Any { chunks: a, .. }, Work::Any { chunks: b, .. }) = (&first, &second) else { panic!() };
+    let (a, b) = (&any_of(&first).chunks, &any_of(&second).chunks);
     assert!(a.len() > 2 && b.len() > 2 && a.iter().all(|c| !b.contains(c)), "{a:?} {b:?}");
     assert!(a.iter().chain(b).all(|c| ![7, 8].contains(c)), "those can be had elsewhere");
-    assert!(s.chosen(&first, 7, p[0], now).is_none(), "it was not asked for that one");
-    let Some(Work::Chunk { index, .. }) = s.chosen(&first, a[1], p[0], now) else { panic!() };
+    assert!(s.chosen(any_of(&first), 7, p[0], now).is_none(), "it was not asked for that one");
+    let Some(ChunkTask { index, .. }) = s.chosen(any_of(&first), a[1], p[0], now) else { panic!() };
     assert_eq!(index.get(), a[1]);
     s.give_back(&second, p[1]);
-    assert_eq!(s.chunk_came(0, a[1], p[0], now), (true, false));
+    assert_eq!(s.chunk_came(0, a[1], p[0], now), ChunkCame { fresh: true, whole: false });
     let others: Vec<u32> = std::iter::from_fn(|| match next(&mut s, p[1], now)? {
-        Work::Any { chunks, .. } => Some(chunks),
+        Task::AnyOf(AnyOfTask { chunks, .. }) => Some(chunks),
         _ => None,
     })
     .flatten()
@@ -316,10 +324,10 @@ fn giants_do_not_share_the_memory_of_lists() {
     let (mut s, p) = state(&[giant, giant + 1, 100], 1);
     let now = Instant::now();
     let works: Vec<_> = std::iter::from_fn(|| next(&mut s, p[0], now)).collect();
-    assert_eq!(works.iter().filter(|w| matches!(w, Work::Layer { .. })).count(), 1);
+    assert_eq!(works.iter().filter(|w| matches!(w, Task::Layer(_))).count(), 1);
     assert_eq!(works.len(), 2);
     s.finished(0);
-    assert!(matches!(next(&mut s, p[0], now), Some(Work::Layer { file: 1, .. })));
+    assert!(matches!(next(&mut s, p[0], now), Some(Task::Layer(LayerTask { file: 1, .. }))));
 }
 
 #[test]
@@ -333,7 +341,7 @@ fn a_hung_peer_does_not_stall_the_end() {
     let begin = now;
     while matches!(s.files[0].phase, Phase::Chunks(..)) {
         now += Duration::from_millis(5);
-        if let Some(Work::Chunk { file, index, .. }) = next(&mut s, p[1], now) {
+        if let Some(Task::Chunk(ChunkTask { file, index, .. })) = next(&mut s, p[1], now) {
             now += Duration::from_millis(5);
             s.chunk_came(file, index.get(), p[1], now);
         }
@@ -345,7 +353,7 @@ fn a_hung_peer_does_not_stall_the_end() {
 fn who_comes_to_hold_more_is_asked_again_in_turn() {
     let n = LOCATE_FILES_MAX + 10;
     let ids: Vec<FileId> = (1..=n as u64).map(|len| FileId { root: Root(Digest([1; 32])), len }).collect();
-    let mut s: Schedule<()> = Schedule::new(&ids, 1);
+    let mut s: DownloadState<()> = DownloadState::new(&ids, 1);
     let p = s.peer(key(9)).unwrap();
     let now = Instant::now();
     assert_eq!(s.relocate(p, now + LOCATE_POLL_MIN), None, "it tells by itself");

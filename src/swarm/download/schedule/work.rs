@@ -2,82 +2,18 @@
 
 use std::time::Instant;
 
-use crate::content::{ChunkIndex, FileId, Geometry};
+use crate::content::{FileId, Geometry};
 use crate::limits::{ANY_CHUNKS_MAX, SMALL_FILES_LEN_MAX};
 use crate::swarm::download::limits::{
     HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
-use crate::swarm::download::schedule::{Backoff, File, FileNo, Held, Phase, Schedule, small_weight};
+use crate::swarm::download::schedule::{Backoff, DownloadState, File, Held, Phase, small_weight};
+use crate::swarm::download::task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
 use crate::swarm::{ChunkPicker, PeerHandle};
 
-/// Something to ask a peer for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Work<F> {
-    /// A chunk of a file of several.
-    Chunk {
-        /// Its number.
-        file: FileNo,
-        /// Its identity.
-        id: FileId,
-        /// The chunk.
-        index: ChunkIndex,
-        /// Bytes of the chunk.
-        len: u32,
-        /// What is known of that peer's partial file; 0: it has all.
-        since: u64,
-        /// What goes with the open file.
-        open: F,
-    },
-    /// One of several chunks of such a file, which the holder chooses.
-    Any {
-        /// Its number.
-        file: FileNo,
-        /// Its identity.
-        id: FileId,
-        /// The chunks.
-        chunks: Vec<u32>,
-        /// What goes with the open file.
-        open: F,
-    },
-    /// A file of one chunk.
-    Small {
-        /// Its number.
-        file: FileNo,
-        /// Its identity.
-        id: FileId,
-        /// The chunk.
-        index: ChunkIndex,
-        /// Bytes of the chunk.
-        len: u32,
-    },
-    /// The whole list of digests.
-    Layer {
-        /// Its number.
-        file: FileNo,
-        /// Its identity.
-        id: FileId,
-    },
-    /// Who else fetches a file.
-    Peers {
-        /// Its number.
-        file: FileNo,
-        /// Its identity.
-        id: FileId,
-    },
-    /// Which chunks it holds by now.
-    Have {
-        /// Its number.
-        file: FileNo,
-        /// Its identity.
-        id: FileId,
-        /// What is known already.
-        revision: u64,
-    },
-}
-
-impl<F: Clone> Schedule<F> {
-    /// What to ask `peer` for next; with `late`, also what others were asked for and do not send.
-    pub fn next_work(&mut self, peer: PeerHandle, now: Instant, late: bool) -> Option<Work<F>> {
+impl<F: Clone> DownloadState<F> {
+    /// What to ask `peer` for next; with `end_game`, also what others were asked for and do not send.
+    pub fn next_task(&mut self, peer: PeerHandle, now: Instant, end_game: bool) -> Option<Task<F>> {
         if self.useful.get(peer.0 as usize).is_none_or(|&n| n == 0) {
             return None;
         }
@@ -86,11 +22,11 @@ impl<F: Clone> Schedule<F> {
             .or_else(|| self.small_work(now, |small, now| small.acquire_new(peer, now)))
             .or_else(|| self.any_work(peer))
             .or_else(|| self.chunk_work(peer, |picker| picker.acquire_new(peer, now)))
-            .or_else(|| if late { self.chunk_work(peer, |picker| picker.acquire_late(peer, now)) } else { None })
-            .or_else(|| if late { self.small_work(now, |small, now| small.acquire_late(peer, now)) } else { None })
+            .or_else(|| if end_game { self.chunk_work(peer, |picker| picker.acquire_late(peer, now)) } else { None })
+            .or_else(|| if end_game { self.small_work(now, |small, now| small.acquire_late(peer, now)) } else { None })
     }
 
-    fn list_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+    fn list_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Task<F>> {
         for &file in &self.active {
             let at = &mut self.files[file as usize];
             // This is looked through for every request: what is cheap to see comes before the search for the holder.
@@ -111,7 +47,7 @@ impl<F: Clone> Schedule<F> {
             match &mut at.phase {
                 Phase::Layer(asked) if holder.poll.is_due(now) => {
                     asked.push((peer, now));
-                    return Some(Work::Layer { file, id: at.id });
+                    return Some(Task::Layer(LayerTask { file, id: at.id, digests: Vec::new() }));
                 }
                 // While it has something that is lacked, the news come with the chunks.
                 Phase::Chunks(picker, _) if picker.wanted_of(peer) == 0 && holder.poll.is_due(now) => {
@@ -120,7 +56,7 @@ impl<F: Clone> Schedule<F> {
                     let since = self.came.map_or(HAVE_POLL_MAX, |at| now.saturating_duration_since(at));
                     let gap = self.gap.max(since).min(HAVE_POLL_MAX);
                     holder.poll.asked(now, gap.mul_f64(cost).clamp(HAVE_POLL_MIN, HAVE_POLL_MAX));
-                    return Some(Work::Have { file, id: at.id, revision: holder.revision });
+                    return Some(Task::Have { file, id: at.id, revision: holder.revision });
                 }
                 _ => {}
             }
@@ -129,7 +65,7 @@ impl<F: Clone> Schedule<F> {
     }
 
     /// As long as few are known to hold a file that takes long, those who hold it are asked for more.
-    fn name_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Work<F>> {
+    fn name_work(&mut self, peer: PeerHandle, now: Instant) -> Option<Task<F>> {
         if self.active.is_empty() || self.naming.get(&peer).is_some_and(|poll| !poll.is_due(now)) {
             return None;
         }
@@ -141,7 +77,7 @@ impl<F: Clone> Schedule<F> {
         match file {
             Some(file) => {
                 poll.asked(now, PEERS_POLL_MAX);
-                Some(Work::Peers { file, id: self.id(file) })
+                Some(Task::Peers { file, id: self.id(file) })
             }
             None => {
                 // That is not looked through for every request.
@@ -155,35 +91,41 @@ impl<F: Clone> Schedule<F> {
         &mut self,
         peer: PeerHandle,
         mut acquire: impl FnMut(&mut ChunkPicker) -> Option<u32>,
-    ) -> Option<Work<F>> {
+    ) -> Option<Task<F>> {
         for &file in &self.active {
             let at = &mut self.files[file as usize];
             let Phase::Chunks(picker, open) = &mut at.phase else { continue };
             if let Some(chunk) = acquire(picker) {
                 let since = at.holders.iter().find(|h| h.peer == peer && h.held == Held::Partial);
                 let since = since.map_or(0, |h| h.revision);
-                return chunk_of(file, at.id, chunk, since, open.clone());
+                return chunk_of(file, at.id, chunk, since, open.clone()).map(Task::Chunk);
             }
         }
         None
     }
 
-    fn any_work(&mut self, peer: PeerHandle) -> Option<Work<F>> {
+    fn any_work(&mut self, peer: PeerHandle) -> Option<Task<F>> {
         for &file in &self.active {
             let at = &mut self.files[file as usize];
             let Phase::Chunks(picker, open) = &mut at.phase else { continue };
             let chunks = picker.offer(peer, ANY_CHUNKS_MAX);
             if !chunks.is_empty() {
-                return Some(Work::Any { file, id: at.id, chunks, open: open.clone() });
+                return Some(Task::AnyOf(AnyOfTask { file, id: at.id, chunks, open: open.clone() }));
             }
         }
         None
     }
 
-    /// `peer` gives `chunk` as the answer to an [`Work::Any`] that it was asked at `asked`: from now on it is work like
-    /// any other chunk. `None` if it was not among those.
-    pub fn chosen(&mut self, work: &Work<F>, chunk: u32, peer: PeerHandle, asked: Instant) -> Option<Work<F>> {
-        let Work::Any { file, id, chunks, open } = work else { return None };
+    /// `peer` gives `chunk` as the answer to a task that it was asked at `asked`: from now on it is a task like any other
+    /// chunk. `None` if it was not offered.
+    pub fn chosen(
+        &mut self,
+        task: &AnyOfTask<F>,
+        chunk: u32,
+        peer: PeerHandle,
+        asked: Instant,
+    ) -> Option<ChunkTask<F>> {
+        let AnyOfTask { file, id, chunks, open } = task;
         if !chunks.contains(&chunk) {
             return None;
         }
@@ -198,7 +140,7 @@ impl<F: Clone> Schedule<F> {
         &mut self,
         now: Instant,
         acquire: impl FnOnce(&mut ChunkPicker, Instant) -> Option<u32>,
-    ) -> Option<Work<F>> {
+    ) -> Option<Task<F>> {
         if self.small_len >= SMALL_FILES_LEN_MAX {
             return None;
         }
@@ -206,34 +148,34 @@ impl<F: Clone> Schedule<F> {
         let id = self.id(file);
         let index = Geometry::new(id.len).chunk(0)?;
         self.small_len += small_weight(id.len);
-        Some(Work::Small { file, id, index, len: id.len as u32 })
+        Some(Task::Small(SmallTask { file, id, index, len: id.len as u32 }))
     }
 
-    /// The work cannot be done by `peer` now; others may.
-    pub fn give_back(&mut self, work: &Work<F>, peer: PeerHandle) {
-        match work {
-            Work::Chunk { file, index, .. } => {
+    /// The task cannot be done by `peer` now; others may.
+    pub fn give_back(&mut self, task: &Task<F>, peer: PeerHandle) {
+        match task {
+            Task::Chunk(ChunkTask { file, index, .. }) => {
                 if let Phase::Chunks(picker, _) = &mut self.files[*file as usize].phase {
                     picker.release(index.get(), peer);
                 }
             }
-            Work::Small { file, len, .. } => {
+            Task::Small(SmallTask { file, len, .. }) => {
                 self.small_len -= small_weight(*len as u64);
                 if let Phase::Small(slot) = self.files[*file as usize].phase {
                     self.small.release(slot, peer);
                 }
             }
-            Work::Layer { file, .. } => {
+            Task::Layer(LayerTask { file, .. }) => {
                 if let Phase::Layer(asked) = &mut self.files[*file as usize].phase {
                     asked.retain(|a| a.0 != peer);
                 }
             }
-            Work::Any { file, chunks, .. } => {
+            Task::AnyOf(AnyOfTask { file, chunks, .. }) => {
                 if let Phase::Chunks(picker, _) = &mut self.files[*file as usize].phase {
                     picker.withdraw(chunks);
                 }
             }
-            Work::Have { .. } | Work::Peers { .. } => {}
+            Task::Have { .. } | Task::Peers { .. } | Task::Locate(_) => {}
         }
     }
 
@@ -250,11 +192,11 @@ impl<F: Clone> Schedule<F> {
     }
 }
 
-fn chunk_of<F>(file: FileNo, id: FileId, chunk: u32, since: u64, open: F) -> Option<Work<F>> {
+fn chunk_of<F>(file: FileNo, id: FileId, chunk: u32, since: u64, open: F) -> Option<ChunkTask<F>> {
     let geometry = Geometry::new(id.len);
     let index = geometry.chunk(chunk)?;
     let len = geometry.span(index).len;
-    Some(Work::Chunk { file, id, index, len, since, open })
+    Some(ChunkTask { file, id, index, len, since, open })
 }
 
 /// Bytes that must come for each question what a peer has by now: a few hundred times as many as it costs.

@@ -1,0 +1,229 @@
+//! The conversation of one connection of a download: which requests go out, and what each answer means.
+//!
+//! The requester owns the rules and no resource. It has no socket, no clock and no lock: the caller holds the lock of the
+//! [`DownloadState`], passes the time, sends the frames, and reads the bytes that each [`Step`] names. A connection in
+//! production and one in a simulation drive the same object.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::content::FileId;
+use crate::limits::{LOCATE_FILES_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX};
+use crate::proto::{Kind, encode_request};
+use crate::swarm::download::limits::{LATE_MAX, LOCATE_AHEAD};
+use crate::swarm::download::picker::PeerHandle;
+use crate::swarm::download::reputation::Window;
+use crate::swarm::download::schedule::DownloadState;
+use crate::swarm::download::task::{FileNo, SmallTask, Task};
+
+mod answers;
+
+pub use answers::{Answer, AnswerError, Arrival, Head, SmallArrival, Step};
+
+/// What a connection asks of its peer, and what is still unanswered. Answers come in the order of the requests.
+pub struct Requester<F> {
+    peer: PeerHandle,
+    pending: VecDeque<Pending<F>>,
+    /// The task whose answer is being read.
+    receiving: Option<Task<F>>,
+    /// One-chunk files that came and are not verified yet: hashing several together is several times as fast.
+    unverified: Vec<SmallTask>,
+    /// Bytes of chunks that were asked for and are still to come.
+    in_flight: u64,
+    /// Bytes of the requests that are unanswered.
+    unanswered: usize,
+    window: Window,
+    locate: LocateQueue,
+    /// Requests that wait to be sent, as whole frames.
+    frames: Vec<u8>,
+    /// The peer deferred a chunk: nothing is asked of it before [`resume`](Self::resume).
+    rests: bool,
+    /// The peer did not have what it had said.
+    lost: bool,
+    /// A chunk came that was wanted.
+    useful: bool,
+}
+
+/// A request without an answer so far.
+struct Pending<F> {
+    task: Task<F>,
+    request_len: usize,
+    sent: Instant,
+    /// Nothing else was in flight, so that the wait for the answer is the delay of the path.
+    alone: bool,
+}
+
+/// The files that the peer is to be asked about, in requests of [`LOCATE_FILES_MAX`].
+struct LocateQueue {
+    next: VecDeque<Vec<(FileNo, FileId)>>,
+    /// The file at which the rest begins. A download may have millions of files, so that few are queued at once.
+    from: Option<FileNo>,
+}
+
+/// What a connection does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Receives the next answer.
+    Receive,
+    /// Waits until the download has work again, or some time has passed.
+    Wait,
+    /// Ends: nothing is left to ask of this peer.
+    End {
+        /// The peer did not have what it had said.
+        lost: bool,
+    },
+}
+
+impl<F: Clone> Requester<F> {
+    /// A connection to `peer` that has just begun. With `locate`, the peer is first asked which of the unfinished files it
+    /// holds.
+    pub fn new(peer: PeerHandle, locate: bool, now: Instant) -> Self {
+        Requester {
+            peer,
+            pending: VecDeque::new(),
+            receiving: None,
+            unverified: Vec::new(),
+            in_flight: 0,
+            unanswered: 0,
+            window: Window::new(now),
+            locate: LocateQueue { next: VecDeque::new(), from: locate.then_some(0) },
+            frames: Vec::new(),
+            rests: false,
+            lost: false,
+            useful: false,
+        }
+    }
+
+    /// Asks for more and says what the connection does next. A `surplus` connection asks nothing and ends with its last
+    /// answer, but finishes what it was opened to locate.
+    pub fn turn(&mut self, state: &mut DownloadState<F>, surplus: bool, now: Instant) -> Turn {
+        if !surplus || self.is_locating() {
+            self.fill(state, now);
+        } else if self.pending.is_empty() {
+            return Turn::End { lost: false };
+        }
+        if !self.pending.is_empty() {
+            Turn::Receive
+        } else if state.useful(self.peer) == 0 {
+            Turn::End { lost: self.lost }
+        } else {
+            Turn::Wait
+        }
+    }
+
+    /// Asks for tasks until the window is full. The frames are sent by [`send`](Self::send).
+    pub fn fill(&mut self, state: &mut DownloadState<F>, now: Instant) {
+        // Small requests go out together, not one by one as answers come.
+        if self.rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
+            return;
+        }
+        self.locate.refill(state, self.peer, now);
+        while self.pending.len() < WINDOW_MAX as usize
+            && (self.in_flight == 0 || self.excess() == 0)
+            && self.unanswered + REQUEST_LEN < UNANSWERED_LEN_MAX
+        {
+            // The tasks of others are taken one by one, as the chunks may still come from them.
+            let end_game = self.pending.len() < LATE_MAX;
+            let Some(task) = state.next_task(self.peer, now, end_game) else { break };
+            let alone = self.pending.is_empty() && self.in_flight == 0;
+            self.push(task, now, alone);
+        }
+        while let Some(files) = self.locate.next.front() {
+            if self.unanswered + files.len() * FILE_ID_LEN_MAX + REQUEST_LEN > UNANSWERED_LEN_MAX {
+                break;
+            }
+            if let Some(files) = self.locate.next.pop_front() {
+                self.push(Task::Locate(files), now, false);
+            }
+        }
+    }
+
+    fn push(&mut self, task: Task<F>, sent: Instant, alone: bool) {
+        let begin = self.frames.len();
+        encode_request(&task.request(), &mut self.frames);
+        let request_len = self.frames.len() - begin;
+        self.unanswered += request_len;
+        self.in_flight += task.chunk_bytes();
+        self.window.asked(&task);
+        self.pending.push_back(Pending { task, request_len, sent, alone });
+    }
+
+    /// Passes the frames of all new requests to `write`, if there are any.
+    ///
+    /// # Errors
+    /// The error of `write`.
+    pub fn send<E>(&mut self, write: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        let result = write(&self.frames);
+        self.frames.clear();
+        result
+    }
+
+    /// The kind of the next answer, and the most bytes that its body may have; `None` when no request is unanswered.
+    pub fn expects(&self) -> Option<(Kind, usize)> {
+        self.pending.front().map(|pending| pending.task.expects())
+    }
+
+    /// Requests without an answer.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// How many more bytes are in flight than the window asks for. At 0, [`fill`](Self::fill) finds room.
+    pub fn excess(&self) -> u64 {
+        self.window.excess(self.in_flight)
+    }
+
+    /// Whether a chunk came that was wanted.
+    pub fn is_useful(&self) -> bool {
+        self.useful
+    }
+
+    /// The connection had nothing to do for a while and looks for work again.
+    pub fn resume(&mut self, now: Instant) {
+        self.window.pause(now);
+        self.rests = false;
+    }
+
+    /// The connection ends: everything that it was asked for and did not bring is free for others. Returns the number of
+    /// chunks among the unanswered requests.
+    pub fn end(&mut self, state: &mut DownloadState<F>) -> u64 {
+        let redirected = self.pending.iter().filter(|pending| pending.task.is_chunk()).count();
+        let unverified = self.unverified.drain(..).map(Task::Small);
+        let open = self.pending.drain(..).map(|pending| pending.task).chain(self.receiving.take()).chain(unverified);
+        open.for_each(|task| state.give_back(&task, self.peer));
+        self.frames.clear();
+        (self.in_flight, self.unanswered) = (0, 0);
+        redirected as u64
+    }
+
+    fn is_locating(&self) -> bool {
+        self.locate.from.is_some() || !self.locate.next.is_empty()
+    }
+}
+
+impl LocateQueue {
+    /// Queues files once none is left: first all unfinished ones in turn, later those that the peer may hold by now.
+    fn refill<F: Clone>(&mut self, state: &mut DownloadState<F>, peer: PeerHandle, now: Instant) {
+        if !self.next.is_empty() {
+            return;
+        }
+        let Some(from) = self.from else {
+            self.next.extend(state.relocate(peer, now));
+            return;
+        };
+        let files: Vec<_> = state.pending_from(from).take(LOCATE_AHEAD * LOCATE_FILES_MAX).collect();
+        self.from = files.last().map(|(last, _)| last + 1);
+        self.next.extend(files.chunks(LOCATE_FILES_MAX).map(<[_]>::to_vec));
+    }
+}
+
+/// Most bytes of a request other than `Locate`.
+const REQUEST_LEN: usize = 256;
+/// Longest postcard form of a `FileId` in bytes.
+const FILE_ID_LEN_MAX: usize = 44;
+
+#[cfg(test)]
+mod tests;

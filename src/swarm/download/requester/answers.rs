@@ -1,0 +1,356 @@
+//! What an answer means for the download.
+
+use std::time::{Duration, Instant};
+
+use crate::content::{Bitfield, Digest, FileId, Geometry};
+use crate::limits::FETCHERS_TOLD_MAX;
+use crate::proto::{
+    self, ChunkRef, Delta, Given, Holding, MessageError, PeerHint, Request, Status, decode_body, decode_header,
+};
+use crate::swarm::download::picker::PeerHandle;
+use crate::swarm::download::requester::Requester;
+use crate::swarm::download::schedule::{ChunkCame, Chunks, DownloadState, Held};
+use crate::swarm::download::task::{ChunkTask, FileNo, SmallTask, Task};
+
+/// The beginning of an answer whose kind and length were checked against [`Requester::expects`].
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Its status.
+    pub status: Status,
+    /// Its header, in postcard form.
+    pub header: &'a [u8],
+    /// Bytes of its body.
+    pub body_len: u32,
+}
+
+/// What the connection reads next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step<F> {
+    /// A chunk and its trailer byte, for [`Requester::on_trailer`].
+    Chunk(ChunkTask<F>),
+    /// A one-chunk file and its trailer byte, for [`Requester::on_trailer`].
+    Small(SmallTask),
+    /// Part of a layer, of that many bytes, for [`Requester::on_body`].
+    Layer(u32),
+    /// A short body of that many bytes, for [`Requester::on_body`].
+    Body(u32),
+    /// A body of that many bytes that says nothing.
+    Drain(u32),
+    /// The same; the peer defers the request, which shows that it is there. Others may be asked for it.
+    Deferred(u32),
+    /// The same; the peer does not have what it had said, and others are asked for it.
+    NotHeld(u32),
+    /// The peer refuses the connection, or is too busy for it: it ends, with that request unanswered.
+    Refused,
+}
+
+/// What became of a chunk that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is to be verified.
+    Verify,
+    /// Another peer was quicker, and its bytes are of no use.
+    Surplus,
+    /// The holder found that its file has changed, and its bytes are of no use.
+    NotHeld,
+}
+
+/// What became of a one-chunk file that was hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmallArrival {
+    /// It is to be written.
+    Fresh,
+    /// Another peer was quicker.
+    Surplus,
+    /// Its digest is wrong although its trailer said *good*: the peer lies.
+    Bad,
+}
+
+/// What a short body was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing is left to do.
+    Done,
+    /// How much the peer holds is known now, so that another one can be asked.
+    Located,
+    /// A whole layer, which is to be checked against the root of the file.
+    Layer {
+        /// The file.
+        file: FileNo,
+        /// The digests of its chunks.
+        digests: Vec<Digest>,
+    },
+    /// Peers that fetch the file, too. They are hints: nothing of them is verified.
+    Peers {
+        /// The file.
+        file: FileNo,
+        /// At most [`FETCHERS_TOLD_MAX`] peers.
+        hints: Vec<PeerHint>,
+    },
+}
+
+/// An answer that breaks the protocol; the connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// A header or body is malformed.
+    #[error("{0}")]
+    Message(#[from] MessageError),
+    /// The body of a chunk or of part of a layer has another length than what was asked for.
+    #[error("body of {got} bytes, expected {want}")]
+    Length {
+        /// Bytes announced.
+        got: u32,
+        /// Bytes asked for.
+        want: u32,
+    },
+    /// The bitfield is for another number of chunks.
+    #[error("bitfield of another length")]
+    Bitfield,
+    /// The holder chose a chunk that was not offered.
+    #[error("chunk {} of {}, not asked for", .0.index, .0.file)]
+    NotOffered(ChunkRef),
+    /// No request is unanswered.
+    #[error("answer without a request")]
+    Unasked,
+}
+
+impl<F: Clone> Requester<F> {
+    /// The head of the next answer came. A failed status is settled here: its task is free for others before its body is
+    /// read.
+    ///
+    /// # Errors
+    /// [`AnswerError`]: the connection ends, and [`end`](Requester::end) gives the task back.
+    pub fn on_head(
+        &mut self,
+        state: &mut DownloadState<F>,
+        head: Head<'_>,
+        now: Instant,
+    ) -> Result<Step<F>, AnswerError> {
+        let Some(front) = self.pending.front() else { return Err(AnswerError::Unasked) };
+        if front.alone {
+            self.window.delay(now.saturating_duration_since(front.sent));
+        }
+        if matches!(head.status, Status::Busy | Status::Refused) && !is_deferral(&front.task, head.status) {
+            return Ok(Step::Refused);
+        }
+        let Some(asked) = self.pending.pop_front() else { return Err(AnswerError::Unasked) };
+        self.unanswered -= asked.request_len;
+        if head.status != Status::Ok {
+            return Ok(self.settle_failure(state, &asked.task, head, now));
+        }
+        let task = self.receiving.insert(asked.task);
+        match task {
+            Task::AnyOf(offered) => {
+                let given: Given = decode_header(head.header, "Given")?;
+                let of_file = given.chunk.file == offered.id;
+                let chosen = of_file.then(|| state.chosen(offered, given.chunk.index, self.peer, asked.sent)).flatten();
+                let chunk = chosen.ok_or(AnswerError::NotOffered(given.chunk))?;
+                self.in_flight = self.in_flight.saturating_sub(task.chunk_bytes()) + u64::from(chunk.len);
+                *task = Task::Chunk(chunk.clone());
+                expect_len(head, chunk.len + 1)?;
+                Ok(Step::Chunk(chunk))
+            }
+            Task::Chunk(chunk) => {
+                let chunk = chunk.clone();
+                if chunk.since > 0
+                    && let Some(haves) = decode_header::<Given>(head.header, "Given")?.news
+                {
+                    take_haves(state, (chunk.file, chunk.id), self.peer, &haves)?;
+                }
+                expect_len(head, chunk.len + 1)?;
+                Ok(Step::Chunk(chunk))
+            }
+            Task::Small(small) => {
+                expect_len(head, small.len + 1)?;
+                Ok(Step::Small(*small))
+            }
+            Task::Layer(layer) => {
+                expect_len(head, layer.range().count * 32)?;
+                Ok(Step::Layer(head.body_len))
+            }
+            Task::Peers { .. } | Task::Have { .. } | Task::Locate(_) => Ok(Step::Body(head.body_len)),
+        }
+    }
+
+    /// A status other than `Ok` answers `task`.
+    fn settle_failure(
+        &mut self,
+        state: &mut DownloadState<F>,
+        task: &Task<F>,
+        Head { status, header, body_len }: Head<'_>,
+        now: Instant,
+    ) -> Step<F> {
+        self.in_flight = self.in_flight.saturating_sub(task.chunk_bytes());
+        match task {
+            Task::Layer(layer) if is_deferral(task, status) => {
+                let problem: proto::Problem = decode_header(header, "Problem").unwrap_or_default();
+                let wait = Duration::from_millis(problem.retry_after_ms.into());
+                state.layer_busy(layer.file, self.peer, wait, now);
+                Step::Deferred(body_len)
+            }
+            // The chunk waited for long: another peer may be quicker, or this one later.
+            _ if is_deferral(task, status) => {
+                state.give_back(task, self.peer);
+                self.rests = true;
+                Step::Deferred(body_len)
+            }
+            Task::Chunk(_) | Task::AnyOf(_) | Task::Small(_) | Task::Layer(_) => {
+                self.lose(state, task);
+                Step::NotHeld(body_len)
+            }
+            Task::Have { file, .. } if status != Status::NotModified => {
+                state.not_held(*file, self.peer);
+                Step::Drain(body_len)
+            }
+            Task::Have { .. } | Task::Peers { .. } | Task::Locate(_) => Step::Drain(body_len),
+        }
+    }
+
+    /// `n` bytes of a chunk came.
+    pub fn on_bytes(&mut self, n: u64, now: Instant) {
+        self.window.add(n, now);
+        self.in_flight = self.in_flight.saturating_sub(n);
+    }
+
+    /// All bytes of the chunk or one-chunk file came, and this trailer.
+    pub fn on_trailer(&mut self, state: &mut DownloadState<F>, trailer: u8, now: Instant) -> Arrival {
+        let Some(task) = self.receiving.take() else { return Arrival::Surplus };
+        if trailer != Request::GOOD {
+            self.lose(state, &task);
+            return Arrival::NotHeld;
+        }
+        match task {
+            Task::Small(small) => self.unverified.push(small),
+            // It still shows how long this peer takes, and that it is there.
+            Task::Chunk(chunk) if !state.is_wanted(chunk.file, chunk.index.get()) => {
+                state.chunk_came(chunk.file, chunk.index.get(), self.peer, now);
+                return Arrival::Surplus;
+            }
+            task => self.receiving = Some(task),
+        }
+        Arrival::Verify
+    }
+
+    /// The chunk is verified and written.
+    pub fn on_chunk(&mut self, state: &mut DownloadState<F>, now: Instant) -> ChunkCame {
+        match self.receiving.take() {
+            Some(Task::Chunk(chunk)) => {
+                let came = state.chunk_came(chunk.file, chunk.index.get(), self.peer, now);
+                self.useful |= came.fresh;
+                came
+            }
+            other => {
+                self.receiving = other;
+                ChunkCame::default()
+            }
+        }
+    }
+
+    /// The one-chunk files that came since the last call were hashed: `roots` are theirs, in the order in which they came.
+    pub fn on_roots(
+        &mut self,
+        state: &mut DownloadState<F>,
+        roots: &[Digest],
+        now: Instant,
+    ) -> Vec<(SmallTask, SmallArrival)> {
+        let count = roots.len().min(self.unverified.len());
+        let hashed: Vec<SmallTask> = self.unverified.drain(..count).collect();
+        let mut judge = |(small, root): (SmallTask, &Digest)| {
+            let arrival = if *root != small.id.root.0 {
+                state.give_back(&Task::Small(small), self.peer);
+                SmallArrival::Bad
+            } else if state.small_came(small.file, self.peer, now) {
+                self.useful = true;
+                SmallArrival::Fresh
+            } else {
+                SmallArrival::Surplus
+            };
+            (small, arrival)
+        };
+        hashed.into_iter().zip(roots).map(&mut judge).collect()
+    }
+
+    /// The short body of an answer is whole. The next part of a layer is asked for at once, and only then: a holder that
+    /// sends the layer to many others answers the first part with `Busy`.
+    ///
+    /// # Errors
+    /// [`AnswerError`]: the connection ends.
+    pub fn on_body(&mut self, state: &mut DownloadState<F>, body: &[u8], now: Instant) -> Result<Answer, AnswerError> {
+        match self.receiving.take() {
+            Some(Task::Layer(mut layer)) => {
+                layer.digests.extend(body.chunks_exact(32).map(|d| Digest(d.try_into().unwrap_or_default())));
+                if !layer.is_whole() {
+                    self.push(Task::Layer(layer), now, false);
+                } else if state.layer_came(layer.file) {
+                    return Ok(Answer::Layer { file: layer.file, digests: layer.digests });
+                }
+                Ok(Answer::Done)
+            }
+            Some(Task::Have { file, id, .. }) => {
+                take_haves(state, (file, id), self.peer, &decode_body(body, "Have")?)?;
+                Ok(Answer::Done)
+            }
+            Some(Task::Peers { file, .. }) => {
+                let mut hints: Vec<PeerHint> = decode_body(body, "Peers")?;
+                hints.truncate(FETCHERS_TOLD_MAX);
+                Ok(Answer::Peers { file, hints })
+            }
+            Some(Task::Locate(files)) => {
+                let holdings: Vec<Holding> = decode_body(body, "Locate")?;
+                for ((file, _), holding) in files.into_iter().zip(holdings) {
+                    match holding {
+                        Holding::None => state.not_held(file, self.peer),
+                        Holding::Whole => state.set_held(file, self.peer, Held::Whole),
+                        Holding::Partial(_) => state.set_held(file, self.peer, Held::Partial),
+                    }
+                }
+                Ok(Answer::Located)
+            }
+            other => {
+                self.receiving = other;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    /// The peer does not hold what it had said: `task` and all else of that file is asked of others.
+    fn lose(&mut self, state: &mut DownloadState<F>, task: &Task<F>) {
+        self.lost = true;
+        state.give_back(task, self.peer);
+        if let Some((file, _)) = task.file() {
+            state.not_held(file, self.peer);
+        }
+    }
+}
+
+/// The peer says which chunks it has of a file that it fetches, too: work for all of its connections.
+fn take_haves<F: Clone>(
+    state: &mut DownloadState<F>,
+    (file, id): (FileNo, FileId),
+    peer: PeerHandle,
+    haves: &Delta,
+) -> Result<(), AnswerError> {
+    match haves {
+        Delta::Whole => state.set_chunks(file, peer, 0, Chunks::All),
+        Delta::Full { revision, bits } => {
+            let bits = Bitfield::from_bytes(bits, Geometry::new(id.len).chunk_count()).ok_or(AnswerError::Bitfield)?;
+            state.set_chunks(file, peer, *revision, Chunks::These(&bits));
+        }
+        Delta::New { revision, chunks } => state.set_chunks(file, peer, *revision, Chunks::More(chunks)),
+    }
+    Ok(())
+}
+
+/// Whether a status puts the answer to `task` off without saying anything against the peer. The holder's queue moves, and
+/// the request may wait in it for longer than a silent peer is waited for.
+fn is_deferral<F>(task: &Task<F>, status: Status) -> bool {
+    match status {
+        Status::Busy => matches!(task, Task::Layer(_)),
+        Status::NotModified => task.is_chunk(),
+        _ => false,
+    }
+}
+
+fn expect_len(head: Head<'_>, want: u32) -> Result<(), AnswerError> {
+    if head.body_len == want { Ok(()) } else { Err(AnswerError::Length { got: head.body_len, want }) }
+}
