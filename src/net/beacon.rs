@@ -1,6 +1,6 @@
 //! Datagrams between nodes: what carries them, and a carrier in memory for tests.
 //!
-//! A beacon moves bytes; what they mean is for discovery.
+//! A beacon moves bytes; discovery gives them meaning.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,37 +14,37 @@ use rand::{RngExt, SeedableRng};
 use crate::net::limits::HUB_QUEUE_MAX;
 use crate::swarm::Way;
 
-/// Sends datagrams to a group and hears those of others. Owned by one thread.
+/// Sends datagrams to a group and receives from it. Owned by one thread.
 pub trait Beacon: Send {
-    /// Sends `bytes` over every link that `to` means. What cannot be sent is lost, as on any network; the state of
-    /// the link tells.
+    /// Sends `bytes` over every link that `to` means. A datagram that cannot be sent is lost, as on any network;
+    /// [`links`](Self::links) shows the trouble.
     fn send(&mut self, bytes: &[u8], to: To);
 
-    /// Waits for a datagram, until `until` at most; takes one that is there even if that is over. `None` when time
-    /// is over or the waker was used. What does not fit `buffer` is cut off.
+    /// Waits for a datagram until `until`; one that is there already is returned even later. `None` when the time is
+    /// over or the waker was used. Bytes that do not fit `buffer` are cut off.
     fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram>;
 
     /// Ends a wait in [`receive`](Self::receive), or the next one, from any thread.
     fn waker(&self) -> Waker;
 
-    /// Over what this beacon sends and hears, for people.
+    /// The links that this beacon uses, to be shown.
     fn links(&self) -> Vec<Link>;
 
-    /// How many links have come up so far: when this grows, there may be new neighbours to ask.
+    /// Number of links that have come up since the start: when it grows, there may be new neighbours to ask.
     fn links_up(&self) -> u64;
 }
 
 /// Wakes the thread that waits in a beacon. Never blocks.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
-/// Whom a datagram is for.
+/// The target of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To {
     /// The group, on every link.
     Group,
-    /// Everyone on the wire, on every link that knows how.
+    /// Every host of the wire, on every link that has broadcast.
     Broadcast,
-    /// One node: the answer to a [`Datagram`] that came over that link from that address.
+    /// One node: answers a [`Datagram`] that came over that link from that address.
     Node(LinkId, SocketAddr),
 }
 
@@ -52,7 +52,7 @@ pub enum To {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u32);
 
-/// A datagram that was heard.
+/// A received datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram {
     /// Its length in bytes.
@@ -61,7 +61,7 @@ pub struct Datagram {
     pub from: SocketAddr,
     /// The link that it came over.
     pub link: LinkId,
-    /// Whom it was for.
+    /// How it was addressed.
     pub way: Way,
     /// Whether the source is an address of this host.
     pub local: bool,
@@ -78,13 +78,13 @@ pub struct Link {
     pub group: SocketAddr,
     /// Datagrams sent.
     pub sent: u64,
-    /// Datagrams heard, this host's own included.
+    /// Datagrams received, this host's own included.
     pub heard: u64,
-    /// Why it does not work, if so.
+    /// Why it does not work, if it does not.
     pub error: Option<String>,
 }
 
-/// A LAN in memory: everyone who joined hears what any of them sends, unless the dice lose it.
+/// A LAN in memory: every node receives what any of them sends, except for losses by chance.
 #[derive(Debug, Clone)]
 pub struct Hub {
     lan: Arc<Mutex<Lan>>,
@@ -99,10 +99,10 @@ struct Lan {
     sent: u64,
 }
 
-/// What a node's queue holds: a datagram, or nothing but a wake-up.
+/// An element of a node's queue: a datagram, or `None` for a wake-up.
 type Parcel = Option<(Vec<u8>, SocketAddr, Way)>;
 
-/// One node's place on a [`Hub`].
+/// The beacon of one node of a [`Hub`].
 #[derive(Debug)]
 pub struct HubBeacon {
     lan: Arc<Mutex<Lan>>,
@@ -119,7 +119,7 @@ impl Hub {
         Self::lossy(0.0, 0)
     }
 
-    /// A LAN that loses each delivery with probability `loss`, by dice that `seed` makes.
+    /// A LAN that loses each delivery with probability `loss`, drawn from a generator seeded with `seed`.
     pub fn lossy(loss: f64, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
         let lan = Lan { nodes: BTreeMap::new(), next_port: 40_000, loss: loss.clamp(0.0, 1.0), rng, sent: 0 };
@@ -136,7 +136,7 @@ impl Hub {
         HubBeacon { lan: self.lan.clone(), addr, queue, wake, sent: 0, heard: 0 }
     }
 
-    /// How many datagrams were sent so far, each counted once.
+    /// Number of datagrams sent, each counted once.
     pub fn sent(&self) -> u64 {
         self.lan.lock().unwrap_or_else(PoisonError::into_inner).sent
     }
@@ -165,7 +165,7 @@ impl Beacon for HubBeacon {
 
     fn waker(&self) -> Waker {
         let wake = self.wake.clone();
-        // A full queue wakes by itself.
+        // With a full queue the receiver does not wait.
         Arc::new(move || drop(wake.try_send(None)))
     }
 
@@ -196,7 +196,7 @@ impl Lan {
         for (addr, node) in &self.nodes {
             let meant = match to {
                 To::Node(_, to) => *addr == to,
-                // A sender hears itself, as with real multicast.
+                // A sender receives its own datagrams, as with real multicast.
                 To::Group | To::Broadcast => true,
             };
             if meant && !(self.loss > 0.0 && self.rng.random_bool(self.loss)) {

@@ -19,14 +19,14 @@ pub struct Channel {
     ended: bool,
 }
 
-/// What [`Channel::open`] came to.
+/// How a call of [`Channel::open`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
     /// Plaintext was handed over; there may be more.
     Data,
     /// Nothing more without further ciphertext.
     Starved,
-    /// The peer said that it sends no more.
+    /// The peer sent close_notify: it sends no more.
     Ended,
 }
 
@@ -36,14 +36,14 @@ enum Side {
 }
 
 /// What to do when the session can send.
-enum Outgoing<'a> {
+enum ToSend<'a> {
     Nothing,
     Data(&'a [u8]),
     Close,
 }
 
 /// What one step of the TLS state machine did.
-enum Step {
+enum TlsStep {
     Again,
     Data,
     Ended,
@@ -73,11 +73,11 @@ impl Channel {
         self.peer
     }
 
-    /// Takes records from the front of `incoming`, in place, until one gave plaintext to `take` or nothing whole is
-    /// left. Returns how many bytes of `incoming` are used up and what it came to; answers that TLS itself must give
-    /// are appended to `out`, also when it fails.
+    /// Decrypts records from the front of `incoming`, in place, until one gave plaintext to `take` or no whole record is
+    /// left. Returns how many bytes of `incoming` are used up. Messages that TLS itself must send are appended to `out`,
+    /// also on failure.
     ///
-    /// Before the handshake is over, call it once with no input at the dialing end to begin.
+    /// The dialing end begins the handshake by a call without input.
     ///
     /// # Errors
     /// [`SecureError`]; the session is over.
@@ -89,7 +89,7 @@ impl Channel {
     ) -> Result<(usize, Opened), SecureError> {
         let mut used = 0;
         loop {
-            let (n, step) = self.step(&mut incoming[used..], out, take, &Outgoing::Nothing);
+            let (n, step) = self.step(&mut incoming[used..], out, take, &ToSend::Nothing);
             used += n;
             let step = match step {
                 Ok(step) => step,
@@ -102,11 +102,11 @@ impl Channel {
                 self.peer = Some(proved_peer(self.common())?);
             }
             match step {
-                Step::Again => (),
-                Step::Data => return Ok((used, Opened::Data)),
-                Step::Ended => self.ended = true,
-                Step::Sent | Step::Blocked => {
-                    // A whole record that stays in the buffer is a handshake message cut in two. Nobody needs those
+                TlsStep::Again => (),
+                TlsStep::Data => return Ok((used, Opened::Data)),
+                TlsStep::Ended => self.ended = true,
+                TlsStep::Sent | TlsStep::Blocked => {
+                    // A whole record that stays in the buffer is a handshake message cut in two. None is legitimate
                     // after the handshake, and sealing relies on there being none.
                     if self.peer.is_some() && !self.ended && holds_record(&incoming[used..]) {
                         return Err(Error::General("fragmented handshake message after the handshake".into()).into());
@@ -122,7 +122,7 @@ impl Channel {
     /// # Errors
     /// [`SecureError::Tls`]
     pub fn seal(&mut self, plain: &[u8], out: &mut Outbox) -> Result<(), SecureError> {
-        self.send(&Outgoing::Data(plain), out)
+        self.send(&ToSend::Data(plain), out)
     }
 
     /// Appends close_notify to `out`: this end sends no more.
@@ -130,19 +130,19 @@ impl Channel {
     /// # Errors
     /// [`SecureError::Tls`]
     pub fn seal_close(&mut self, out: &mut Outbox) -> Result<(), SecureError> {
-        self.send(&Outgoing::Close, out)
+        self.send(&ToSend::Close, out)
     }
 
-    fn send(&mut self, what: &Outgoing<'_>, out: &mut Outbox) -> Result<(), SecureError> {
+    fn send(&mut self, what: &ToSend<'_>, out: &mut Outbox) -> Result<(), SecureError> {
         if self.peer.is_none() {
             return Err(Error::HandshakeNotComplete.into());
         }
         loop {
             match self.step(&mut [], out, &mut |_| (), what).1? {
-                Step::Sent => return Ok(()),
-                Step::Again | Step::Data => (),
-                Step::Ended => self.ended = true,
-                Step::Blocked => return Err(Error::General("session is closed".into()).into()),
+                TlsStep::Sent => return Ok(()),
+                TlsStep::Again | TlsStep::Data => (),
+                TlsStep::Ended => self.ended = true,
+                TlsStep::Blocked => return Err(Error::General("session is closed".into()).into()),
             }
         }
     }
@@ -152,8 +152,8 @@ impl Channel {
         incoming: &mut [u8],
         out: &mut Outbox,
         take: &mut dyn FnMut(&[u8]),
-        what: &Outgoing<'_>,
-    ) -> (usize, Result<Step, Error>) {
+        what: &ToSend<'_>,
+    ) -> (usize, Result<TlsStep, Error>) {
         match &mut self.side {
             Side::Client(c) => advance(c.process_tls_records(incoming), out, take, what),
             Side::Server(s) => advance(s.process_tls_records(incoming), out, take, what),
@@ -164,7 +164,7 @@ impl Channel {
     fn flush_alert(&mut self, incoming: &mut [u8], out: &mut Outbox, take: &mut dyn FnMut(&[u8])) {
         // What is queued is handed out before any input is looked at; the failed input must not be looked at again.
         while self.common().wants_write() {
-            if self.step(incoming, out, take, &Outgoing::Nothing).1.is_err() {
+            if self.step(incoming, out, take, &ToSend::Nothing).1.is_err() {
                 return;
             }
         }
@@ -188,8 +188,8 @@ fn advance<D>(
     status: UnbufferedStatus<'_, '_, D>,
     out: &mut Outbox,
     take: &mut dyn FnMut(&[u8]),
-    what: &Outgoing<'_>,
-) -> (usize, Result<Step, Error>) {
+    what: &ToSend<'_>,
+) -> (usize, Result<TlsStep, Error>) {
     let mut used = status.discard;
     let step = match status.state {
         Err(e) => Err(e),
@@ -204,7 +204,7 @@ fn advance<D>(
                     Err(e) => failed = Some(e),
                 }
             }
-            failed.map_or(Ok(Step::Data), Err)
+            failed.map_or(Ok(TlsStep::Data), Err)
         }
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
             let room = with_room(out, HANDSHAKE_ROOM, |into| match data.encode(into) {
@@ -212,25 +212,24 @@ fn advance<D>(
                 Err(EncodeError::InsufficientSize(e)) => Err(e.required_size),
                 Err(e @ EncodeError::AlreadyEncoded) => Ok(Err(Error::General(e.to_string()))),
             });
-            room.map(|()| Step::Again)
+            room.map(|()| TlsStep::Again)
         }
         Ok(ConnectionState::TransmitTlsData(data)) => {
-            // What was encoded is in `out`, and whoever owns it sends it.
+            // The encoded bytes are in `out`; its owner sends them.
             data.done();
-            Ok(Step::Again)
+            Ok(TlsStep::Again)
         }
         Ok(ConnectionState::WriteTraffic(mut traffic)) => match what {
-            Outgoing::Nothing => Ok(Step::Blocked),
-            Outgoing::Data(plain) => {
+            ToSend::Nothing => Ok(TlsStep::Blocked),
+            ToSend::Data(plain) => {
                 let room = plain.len() + (plain.len() / RECORD_LEN_MAX + 1) * RECORD_OVERHEAD_MAX;
-                with_room(out, room, |into| encrypted(traffic.encrypt(plain, into))).map(|()| Step::Sent)
+                with_room(out, room, |into| encrypted(traffic.encrypt(plain, into))).map(|()| TlsStep::Sent)
             }
-            Outgoing::Close => {
-                with_room(out, HANDSHAKE_ROOM, |into| encrypted(traffic.queue_close_notify(into))).map(|()| Step::Sent)
-            }
+            ToSend::Close => with_room(out, HANDSHAKE_ROOM, |into| encrypted(traffic.queue_close_notify(into)))
+                .map(|()| TlsStep::Sent),
         },
-        Ok(ConnectionState::PeerClosed) => Ok(Step::Ended),
-        Ok(_) => Ok(Step::Blocked),
+        Ok(ConnectionState::PeerClosed) => Ok(TlsStep::Ended),
+        Ok(_) => Ok(TlsStep::Blocked),
     };
     (used, step)
 }

@@ -8,30 +8,30 @@ use if_addrs::{IfAddr, IfOperStatus, Interface, get_if_addrs};
 
 use crate::net::limits::LINKS_MAX;
 
-/// What the user wants of the interfaces.
+/// Which interfaces discovery may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkOptions {
     /// Only these interfaces, each a name or an address of it; all if empty.
     pub interfaces: Vec<String>,
-    /// The address that the node listens on: it announces itself only where others can reach that. `::` means all,
+    /// The address that the node listens on: announces go out only where peers can reach it. `::` means all interfaces,
     /// `0.0.0.0` all of IPv4.
     pub bind: IpAddr,
 }
 
-/// An interface's address to send from; one an interface and family.
+/// The address of an interface to send from; one for each interface and address family.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct InterfaceAddr {
     pub(crate) interface: String,
     pub(crate) index: u32,
     pub(crate) addr: IpAddr,
     pub(crate) prefix_len: u8,
 }
 
-/// What a look at the interfaces found.
+/// The interfaces of this host that the options select.
 #[derive(Debug, Default)]
-pub(crate) struct Survey {
-    /// Where to send and hear, at most [`LINKS_MAX`].
-    pub(crate) places: Vec<Place>,
+pub(crate) struct Interfaces {
+    /// Where to send and receive, at most [`LINKS_MAX`].
+    pub(crate) places: Vec<InterfaceAddr>,
     /// All addresses of this host.
     pub(crate) own: Vec<IpAddr>,
     /// Wanted interfaces that are not there.
@@ -64,7 +64,7 @@ impl LinkOptions {
     }
 }
 
-impl Place {
+impl InterfaceAddr {
     /// Whether `ip` is in the subnet of this address.
     pub(crate) fn is_near(&self, ip: IpAddr) -> bool {
         let (IpAddr::V4(own), IpAddr::V4(other)) = (self.addr, ip.to_canonical()) else { return false };
@@ -74,24 +74,24 @@ impl Place {
 }
 
 /// Looks at the interfaces of this host.
-pub(crate) fn survey(options: &LinkOptions) -> io::Result<Survey> {
+pub(crate) fn survey(options: &LinkOptions) -> io::Result<Interfaces> {
     Ok(choose(get_if_addrs()?, options))
 }
 
-fn choose(all: Vec<Interface>, options: &LinkOptions) -> Survey {
-    let mut best: BTreeMap<(&str, bool), Place> = BTreeMap::new();
+fn choose(all: Vec<Interface>, options: &LinkOptions) -> Interfaces {
+    let mut best: BTreeMap<(&str, bool), InterfaceAddr> = BTreeMap::new();
     for interface in &all {
         let (addr, prefix_len) = match &interface.addr {
             IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
             IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
         };
-        // IPv6 multicast does not reach anyone over loopback.
+        // Linux does not deliver IPv6 multicast over loopback.
         let usable = interface.oper_status == IfOperStatus::Up && (addr.is_ipv4() || !addr.is_loopback());
         let Some(index) = interface.index.filter(|_| usable && options.wants(interface, &all)) else { continue };
         if !options.covers(addr) {
             continue;
         }
-        let place = Place { interface: interface.name.clone(), index, addr, prefix_len };
+        let place = InterfaceAddr { interface: interface.name.clone(), index, addr, prefix_len };
         best.entry((&interface.name, addr.is_ipv4()))
             // Link-local is the IPv6 address that every neighbour can reach.
             .and_modify(|known| {
@@ -101,8 +101,8 @@ fn choose(all: Vec<Interface>, options: &LinkOptions) -> Survey {
             })
             .or_insert(place);
     }
-    let mut places: Vec<Place> = best.into_values().collect();
-    // Beyond the bound IPv4 goes first, as it is what most have.
+    let mut places: Vec<InterfaceAddr> = best.into_values().collect();
+    // IPv4 first where the bound cuts: more hosts have it.
     places.sort_by_key(|p| !p.addr.is_ipv4());
     places.truncate(LINKS_MAX);
     let absent = |wanted: &&String| {
@@ -110,7 +110,7 @@ fn choose(all: Vec<Interface>, options: &LinkOptions) -> Survey {
         !all.iter().any(|i| i.name == **wanted || ip == Some(i.ip()))
     };
     let missing = options.interfaces.iter().filter(absent).cloned().collect();
-    Survey { places, own: all.iter().map(Interface::ip).collect(), missing }
+    Interfaces { places, own: all.iter().map(Interface::ip).collect(), missing }
 }
 
 fn is_link_local(addr: IpAddr) -> bool {
@@ -177,9 +177,13 @@ mod tests {
 
     #[test]
     fn neighbours_are_told_by_the_subnet() {
-        let place =
-            |ip: &str, prefix_len| Place { interface: "x".into(), index: 1, addr: ip.parse().unwrap(), prefix_len };
-        let near = |p: &Place, ip: &str| p.is_near(ip.parse().unwrap());
+        let place = |ip: &str, prefix_len| InterfaceAddr {
+            interface: "x".into(),
+            index: 1,
+            addr: ip.parse().unwrap(),
+            prefix_len,
+        };
+        let near = |p: &InterfaceAddr, ip: &str| p.is_near(ip.parse().unwrap());
         let p = place("192.0.2.2", 24);
         assert!(near(&p, "192.0.2.200") && near(&p, "::ffff:192.0.2.3") && !near(&p, "192.0.3.2"));
         assert!(near(&place("10.0.0.1", 0), "8.8.8.8") && !near(&place("10.0.0.1", 32), "10.0.0.2"));

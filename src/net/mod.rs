@@ -2,19 +2,24 @@
 
 mod beacon;
 mod channel;
+mod error;
+mod incoming;
 mod interfaces;
 pub mod limits;
 mod multicast;
 mod outbox;
+mod pipe;
 mod secure;
+mod sockets;
 mod stream;
 
 pub use beacon::{Beacon, Datagram, Hub, HubBeacon, Link, LinkId, To, Waker};
 pub(crate) use channel::WIRE_RECORD_LEN_MAX;
 pub use channel::{Channel, Opened};
+pub use error::StreamError;
 pub use interfaces::LinkOptions;
 pub use multicast::Multicast;
 pub use outbox::Outbox;
+pub(crate) use pipe::wait_for;
 pub use secure::{SecureError, Tls};
-pub(crate) use stream::wait_for;
-pub use stream::{Dialed, StreamError};
+pub use stream::Dialed;

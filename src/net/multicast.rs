@@ -1,24 +1,25 @@
 //! The beacon on a real network: UDP multicast over every interface, IPv4 and IPv6.
 //!
-//! An interface has two sockets a family: a receiver bound to the group on the common port, and a sender on a port of
-//! its own that sends everything and alone hears what is sent back to this node (several nodes on a host share the
-//! common port, so nothing is ever sent to one of them there). One more receiver hears IPv4 broadcasts.
-//! Interfaces come and go: they are looked at again every few seconds, and one that fails is left out, not fatal.
+//! An interface has two sockets for each address family. The receiver is bound to the group on the common port. The
+//! sender has a port of its own, from which everything is sent and to which answers come: several nodes of a host share
+//! the common port, so a datagram to it cannot be meant for one of them. One more receiver takes IPv4 broadcasts.
+//! The interfaces are compared with the links every [`INTERFACE_POLL`]; one that fails is skipped, never fatal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use socket2::{InterfaceIndexOrAddress, SockRef, Socket};
 
 use crate::limits::{GROUP_V4, GROUP_V6, PORT};
 use crate::net::beacon::{Beacon, Datagram, Link, LinkId, To, Waker};
-use crate::net::interfaces::{LinkOptions, Place, Survey, survey};
-use crate::net::limits::{INTERFACE_POLL, LINKS_TOLD_MAX, MEMBERSHIP_RENEW, SOCKET_EVENTS_AT_ONCE};
+use crate::net::interfaces::{InterfaceAddr, Interfaces, LinkOptions, survey};
+use crate::net::limits::{INTERFACE_POLL, LINK_TROUBLES_MAX, MEMBERSHIP_RENEW, SOCKET_EVENTS_AT_ONCE};
+use crate::net::sockets::{open_v4, open_v6, open_wildcard};
 use crate::swarm::Way;
 
 /// Multicast over the interfaces of this host.
@@ -28,7 +29,7 @@ pub struct Multicast {
     events: Events,
     waker: Arc<mio::Waker>,
     woken: bool,
-    links: BTreeMap<u32, Sockets>,
+    links: BTreeMap<u32, LinkSockets>,
     next_link: u32,
     wildcard: Option<UdpSocket>,
     /// Sockets that may hold datagrams; each is read in turn until it is empty.
@@ -36,24 +37,25 @@ pub struct Multicast {
     own: Vec<IpAddr>,
     survey_at: Instant,
     renew_at: Instant,
-    /// Places and wanted interfaces whose trouble has been logged.
-    told: BTreeSet<String>,
+    /// Links and wanted interfaces whose trouble has been logged.
+    logged: BTreeSet<String>,
 }
 
-struct Sockets {
-    place: Place,
+/// The sockets of one interface and address family, and how they fare.
+struct LinkSockets {
+    place: InterfaceAddr,
     receiver: UdpSocket,
     sender: UdpSocket,
     group: SocketAddr,
     sent: u64,
     heard: u64,
     error: Option<String>,
-    /// The socket itself failed: it is made anew at the next look at the interfaces.
+    /// The socket itself failed: the next look at the interfaces replaces it.
     broken: bool,
 }
 
 impl Multicast {
-    /// Opens sockets on all interfaces that there are. None at all is no error, as they may come later.
+    /// Opens sockets on all interfaces. No interface at all is no error, since one may come later.
     ///
     /// # Errors
     /// The system has no means to wait for sockets to give.
@@ -74,53 +76,53 @@ impl Multicast {
             own: Vec::new(),
             survey_at: now,
             renew_at: now + MEMBERSHIP_RENEW,
-            told: BTreeSet::new(),
+            logged: BTreeSet::new(),
         };
         this.look_again(now);
         Ok(this)
     }
 
-    /// Compares the interfaces with the links and mends the difference.
+    /// Compares the interfaces with the links, closes links without an interface and opens missing ones.
     fn look_again(&mut self, now: Instant) {
         self.survey_at = now + INTERFACE_POLL;
         let found = match survey(&self.options) {
             Ok(found) => found,
-            Err(e) => return self.tell("interfaces", || format!("interfaces cannot be listed error={e:?}")),
+            Err(e) => return self.warn_once("interfaces", || format!("interfaces cannot be listed error={e}")),
         };
-        self.told.remove("interfaces");
-        let Survey { places, own, missing } = found;
+        self.logged.remove("interfaces");
+        let Interfaces { places, own, missing } = found;
         self.own = own;
         for name in missing {
-            self.tell(&format!("missing {name}"), || format!("interface is not there name={name:?}"));
+            self.warn_once(&format!("missing {name}"), || format!("interface is not there name={name:?}"));
         }
         let gone: Vec<u32> =
             self.links.iter().filter(|(_, l)| l.broken || !places.contains(&l.place)).map(|(id, _)| *id).collect();
         for id in gone {
             self.close(id);
         }
-        let known: BTreeSet<Place> = self.links.values().map(|l| l.place.clone()).collect();
+        let known: BTreeSet<InterfaceAddr> = self.links.values().map(|l| l.place.clone()).collect();
         for place in places.into_iter().filter(|p| !known.contains(p)) {
             let name = format!("{} {}", place.interface, place.addr);
             match self.add(place) {
                 Ok(()) => {
-                    self.told.remove(&name);
+                    self.logged.remove(&name);
                 }
-                Err(e) => self.tell(&name, || format!("interface cannot be used link={name:?} error={e:?}")),
+                Err(e) => self.warn_once(&name, || format!("interface cannot be used link={name:?} error={e}")),
             }
         }
         if self.wildcard.is_none() && self.links.values().any(|l| l.place.addr.is_ipv4()) {
             match open_wildcard().and_then(|s| self.register(s, WILDCARD)) {
                 Ok(socket) => self.wildcard = Some(socket),
-                Err(e) => self.tell("broadcast", || format!("broadcasts cannot be heard error={e:?}")),
+                Err(e) => self.warn_once("broadcast", || format!("broadcasts cannot be heard error={e}")),
             }
         }
         if now >= self.renew_at {
             self.renew_at = now + MEMBERSHIP_RENEW;
-            self.links.values_mut().for_each(Sockets::renew);
+            self.links.values_mut().for_each(LinkSockets::renew);
         }
     }
 
-    fn add(&mut self, place: Place) -> io::Result<()> {
+    fn add(&mut self, place: InterfaceAddr) -> io::Result<()> {
         let id = self.next_link;
         let (receiver, sender, group) = match place.addr {
             IpAddr::V4(addr) => open_v4(addr, place.index)?,
@@ -128,10 +130,10 @@ impl Multicast {
         };
         let receiver = self.register(receiver, receiver_token(id))?;
         let sender = self.register(sender, sender_token(id))?;
-        // Datagrams that came before the registration are not told of.
+        // There is no event for datagrams that came before the registration.
         self.ready.extend([receiver_token(id), sender_token(id)]);
         log::info!("link up interface={} addr={} group={group}", place.interface, place.addr);
-        let link = Sockets { place, receiver, sender, group, sent: 0, heard: 0, error: None, broken: false };
+        let link = LinkSockets { place, receiver, sender, group, sent: 0, heard: 0, error: None, broken: false };
         self.links.insert(id, link);
         self.next_link = self.next_link.wrapping_add(1);
         Ok(())
@@ -140,7 +142,7 @@ impl Multicast {
     fn close(&mut self, id: u32) {
         if let Some(mut link) = self.links.remove(&id) {
             log::info!("link down interface={} addr={}", link.place.interface, link.place.addr);
-            // Closing the sockets would do as well; an error says no more than that.
+            // An error here changes nothing: the sockets close next.
             drop(self.poll.registry().deregister(&mut link.receiver));
             drop(self.poll.registry().deregister(&mut link.sender));
         }
@@ -153,14 +155,14 @@ impl Multicast {
         Ok(socket)
     }
 
-    /// Logs trouble once, until it is over.
-    fn tell(&mut self, what: &str, text: impl FnOnce() -> String) {
-        if self.told.len() < LINKS_TOLD_MAX && self.told.insert(what.into()) {
+    /// Logs trouble of one kind once; a later success makes it new again.
+    fn warn_once(&mut self, what: &str, text: impl FnOnce() -> String) {
+        if self.logged.len() < LINK_TROUBLES_MAX && self.logged.insert(what.into()) {
             log::warn!("{}", text());
         }
     }
 
-    /// Reads one datagram from a socket that may hold some; each socket has its turn.
+    /// Reads one datagram from the sockets that may hold some, in turn.
     fn take_ready(&mut self, buffer: &mut [u8]) -> Option<Datagram> {
         while let Some(token) = self.ready.pop_front() {
             let got = match token {
@@ -178,8 +180,8 @@ impl Multicast {
                     }
                 }
                 Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // Somebody's port is closed, or the like: what was sent is lost, the socket is well. Each such
-                // error is taken from the socket by reading it, so this ends.
+                // An error about one datagram, such as a closed port at its target; the socket works. Reading
+                // removes the error from the socket, so the loop ends.
                 Some(Err(e)) if is_passing(&e) => self.ready.push_back(token),
                 Some(Err(e)) => self.fail(token, &e),
                 None => {}
@@ -254,7 +256,7 @@ impl Beacon for Multicast {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
-                    self.tell("poll", || format!("sockets cannot be waited for error={e:?}"));
+                    self.warn_once("poll", || format!("sockets cannot be waited for error={e}"));
                     std::thread::sleep(wait.min(POLL_FAILED_REST));
                 }
             }
@@ -278,7 +280,7 @@ impl Beacon for Multicast {
     }
 
     fn links(&self) -> Vec<Link> {
-        let link = |l: &Sockets| Link {
+        let link = |l: &LinkSockets| Link {
             interface: l.place.interface.clone(),
             addr: l.place.addr,
             group: l.group,
@@ -295,21 +297,21 @@ impl Beacon for Multicast {
     }
 }
 
-impl Sockets {
-    /// Takes note of how sending went; only changes are logged.
+impl LinkSockets {
+    /// Keeps how sending went; only changes are logged.
     fn note(&mut self, result: Result<(), &io::Error>) {
         let error = result.err().map(ToString::to_string);
         if error.is_some() != self.error.is_some() {
             let (name, addr) = (&self.place.interface, self.place.addr);
             match &error {
-                Some(e) => log::warn!("link fails interface={name} addr={addr} error={e:?}"),
+                Some(e) => log::warn!("link fails interface={name} addr={addr} error={e}"),
                 None => log::info!("link works again interface={name} addr={addr}"),
             }
         }
         self.error = error;
     }
 
-    /// Leaves the group and joins it again, so that switches that snoop hear of it.
+    /// Leaves the group and joins it again, so that switches with IGMP snooping keep the membership.
     fn renew(&mut self) {
         let socket = SockRef::from(&self.receiver);
         let result = match self.place.addr {
@@ -330,63 +332,7 @@ impl Sockets {
     }
 }
 
-fn open_v4(addr: Ipv4Addr, index: u32) -> io::Result<(Socket, Socket, SocketAddr)> {
-    let group = SocketAddr::from((GROUP_V4, PORT));
-    let receiver = shared_socket(Domain::IPV4, group)?;
-    receiver.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
-    let sender = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    // Bound to the address, multicast and broadcast leave by its interface, whatever the routes say.
-    sender.bind(&SocketAddr::from((addr, 0)).into())?;
-    sender.set_multicast_if_v4(&addr)?;
-    sender.set_multicast_ttl_v4(1)?;
-    sender.set_multicast_loop_v4(true)?;
-    sender.set_broadcast(true)?;
-    Ok((receiver, sender, group))
-}
-
-fn open_v6(place: &Place) -> io::Result<(Socket, Socket, SocketAddr)> {
-    let IpAddr::V6(addr) = place.addr else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let index = place.index;
-    let group = SocketAddr::V6(SocketAddrV6::new(GROUP_V6, PORT, 0, index));
-    let receiver = shared_socket(Domain::IPV6, group)?;
-    receiver.join_multicast_v6(&GROUP_V6, index)?;
-    let sender = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-    sender.set_only_v6(true)?;
-    let scope = if addr.is_unicast_link_local() { index } else { 0 };
-    sender.bind(&SocketAddr::V6(SocketAddrV6::new(addr, 0, 0, scope)).into())?;
-    sender.set_multicast_if_v6(index)?;
-    sender.set_multicast_hops_v6(1)?;
-    sender.set_multicast_loop_v6(true)?;
-    Ok((receiver, sender, group))
-}
-
-fn open_wildcard() -> io::Result<Socket> {
-    shared_socket(Domain::IPV4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)))
-}
-
-/// A receiver on the common port, which all nodes of a host share. It hears only what its own memberships bring.
-fn shared_socket(domain: Domain, addr: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    // Linux shares the port by that alone. With SO_REUSEPORT, recent kernels (6.18 does) hand a datagram that only one
-    // socket is a member for to any socket of the group, by hash: it is then heard over the wrong link, or lost.
-    #[cfg(all(unix, not(target_os = "linux")))]
-    socket.set_reuse_port(true)?;
-    if domain == Domain::IPV6 {
-        socket.set_only_v6(true)?;
-    }
-    #[cfg(target_os = "linux")]
-    if domain == Domain::IPV6 {
-        // Kernels before 4.20 have no such option; being bound to the interface's scope does it there.
-        drop(socket.set_multicast_all_v6(false));
-    } else {
-        socket.set_multicast_all_v4(false)?;
-    }
-    socket.bind(&addr.into())?;
-    Ok(socket)
-}
-
-/// Whether an error tells of one datagram only, not of the socket.
+/// Whether an error concerns one datagram only, not the socket.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted)

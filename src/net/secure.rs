@@ -1,6 +1,6 @@
 //! TLS 1.3, mutual, raw public keys (RFC 8446, RFC 7250): the certificate of each side is its Ed25519 key.
 //!
-//! Owns the configuration and what it says of identity. Records are moved by [`Channel`](crate::net::Channel). Trust is
+//! Owns the configuration and the checks of keys. Records are moved by [`Channel`](crate::net::Channel). Trust is
 //! not decided here: any valid key passes, unless the dialer expects one.
 
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct Tls {
 /// Why a session is not secure.
 #[derive(Debug, thiserror::Error)]
 pub enum SecureError {
-    /// The library refused; the message says what.
+    /// TLS failed; the message says at what.
     #[error("{0}")]
     Tls(#[source] Error),
     /// The other side does not speak `gpb/1`.
@@ -93,7 +93,7 @@ impl Tls {
             let verifier = RawKey::new(config.crypto_provider(), expect);
             Arc::make_mut(&mut config).dangerous().set_certificate_verifier(Arc::new(verifier));
         }
-        // Never sent, since SNI is off, and never compared with anything: the key is the name.
+        // Neither sent, since SNI is off, nor compared: the key is the name.
         let name = ServerName::try_from("gpb").map_err(|_| Error::General("server name".into()))?;
         Ok(UnbufferedClientConnection::new(config, name)?)
     }
@@ -130,7 +130,7 @@ impl From<Error> for SecureError {
     }
 }
 
-/// Who is at the other end of a session whose handshake is over, and speaks `gpb/1`.
+/// The key of the peer of a session whose handshake is over and agreed on `gpb/1`.
 ///
 /// # Errors
 /// [`SecureError::Alpn`]: no or another protocol was agreed on; [`SecureError::Tls`]: no key was shown.
@@ -267,7 +267,7 @@ impl ClientCertVerifier for RawKey {
     }
 }
 
-/// The cipher that this machine is fastest with comes first; each side offers or accepts all three.
+/// The fastest cipher of this machine comes first; each side offers and accepts all three.
 fn provider() -> CryptoProvider {
     let aes = [cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_AES_256_GCM_SHA384];
     let chacha = [cipher_suite::TLS13_CHACHA20_POLY1305_SHA256];
@@ -291,7 +291,7 @@ fn spki(peer: &PeerId) -> Vec<u8> {
 
 fn peer_of_spki(der: &CertificateDer<'_>) -> Result<PeerId, Error> {
     let key: Option<[u8; 32]> = der.strip_prefix(&SPKI_PREFIX).and_then(|k| k.try_into().ok());
-    // Signatures of a key of small order can be made by anybody.
+    // Anyone can make signatures that a key of small order accepts.
     let key = key.filter(|k| VerifyingKey::from_bytes(k).is_ok_and(|k| !k.is_weak()));
     key.map(PeerId).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
