@@ -38,7 +38,11 @@ pub(crate) fn check(shared: &Shared) {
     for (file, wanted) in (0..).zip(&shared.files) {
         let parent = |out: &RelPath| out.as_str().rsplit_once('/').map(|(parent, _)| parent.to_owned());
         let absent = missing.is_some() && wanted.outs.iter().all(|out| parent(out) == missing);
-        let here = !absent && shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
+        let held = || shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
+        let here = match if absent { Ok(false) } else { held() } {
+            Ok(here) => here,
+            Err(e) => return shared.fail(FetchError::Storage(e)),
+        };
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;

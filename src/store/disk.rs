@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::content::{FileId, Manifest, RelPath};
@@ -54,17 +55,22 @@ impl Disk {
     /// Whether all of `paths` hold exactly `id`, after those that do not were made copies of one that does. Another
     /// length is told by a look at the directory; otherwise the file is read and hashed, on several threads if it is
     /// large, all of which have ended when this returns. False soon after `stop` says true.
-    pub fn holds(&self, paths: &[RelPath], id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> bool {
+    ///
+    /// # Errors
+    /// [`StoreError::NotRegular`]: at one of `paths` lies what must not be replaced, such as a device.
+    pub fn holds(&self, paths: &[RelPath], id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Result<bool, StoreError> {
         let (mut whole, mut missing) = (None, Vec::new());
         for path in paths {
-            let found = self.volume.open_file(path).ok().and_then(|file| Whole::check(file, id, stop));
+            let is_file = self.volume.look(path)? == Some(FileType::RegularFile);
+            let file = if is_file { self.volume.open_file(path).ok() } else { None };
+            let found = file.and_then(|file| Whole::check(file, id, stop));
             if found.is_none() {
                 missing.push(path);
             }
             whole = whole.or(found);
         }
-        let Some(whole) = whole.filter(|_| !stop()) else { return false };
-        missing.into_iter().all(|path| self.copy(&whole, id, path))
+        let Some(whole) = whole.filter(|_| !stop()) else { return Ok(false) };
+        Ok(missing.into_iter().all(|path| self.copy(&whole, id, path)))
     }
 
     /// What cannot be copied is fetched, which says best what is wrong.

@@ -263,7 +263,7 @@ fn symlinks_are_not_followed_out_of_the_directory() {
         );
         assert!(disk.write_small(&[(name(path), id(1, 1), vec![1])])[0].is_err());
     }
-    assert!(!disk.holds(&[name("out/f")], &id(1, 1), &GO));
+    assert!(!disk.holds(&[name("out/f")], &id(1, 1), &GO).unwrap());
     assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none());
     // A symlink under the final name itself is replaced, not written through.
     std::fs::write(outside.path().join("target"), b"mine").unwrap();
@@ -276,6 +276,53 @@ fn symlinks_are_not_followed_out_of_the_directory() {
     let refused = partial(&disk, id(8, LEN)).unwrap_err();
     assert!(matches!(&refused, StoreError::NameTaken { path, by: "a symlink" } if path.ends_with(".gpb")), "{refused}");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn only_a_regular_file_or_a_symlink_is_replaced() {
+    let (dir, disk) = tempdir();
+    let at = |n: &str| dir.path().join(n);
+    let make = |n: &str, kind, device| rustix::fs::mknodat(rustix::fs::CWD, at(n), kind, 0o600.into(), device);
+    make("fifo", FileType::Fifo, 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    symlink("fifo", at("link")).unwrap();
+    symlink("/proc/self/fd/1", at("stdout")).unwrap();
+    let mut cases = vec![
+        ("fifo", "a FIFO"),
+        ("socket", "a socket"),
+        ("link", "a symlink to a FIFO"),
+        ("stdout", "a symlink to an open file"),
+    ];
+    // The null device and the first loop device; a container may not be allowed to make them.
+    if make("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3)).is_ok() {
+        cases.push(("null", "a character device"));
+    }
+    if make("loop", FileType::BlockDevice, rustix::fs::makedev(7, 0)).is_ok() {
+        cases.push(("loop", "a block device"));
+    }
+    assert!(cases.len() == 6 || !rustix::process::geteuid().is_root());
+    std::fs::write(at("whole"), whole(LEN)).unwrap();
+    let id = FileId { root: Root(merkle::root_of_bytes(&whole(LEN))), len: LEN };
+    for (path, what) in cases {
+        let before = std::fs::symlink_metadata(at(path)).unwrap();
+        let is_refused = |result: Result<(), StoreError>| {
+            let e = result.unwrap_err();
+            assert!(matches!(&e, StoreError::NotRegular { path: p, kind } if *p == at(path) && *kind == what), "{e}");
+        };
+        is_refused(disk.holds(&[name(path)], &id, &GO).map(drop));
+        is_refused(disk.holds(&[name("whole"), name(path)], &id, &GO).map(drop));
+        // It came there after the first look.
+        let file = partial(&disk, id).unwrap();
+        write_all(&file, LEN).unwrap();
+        is_refused(file.finish(&[name(path)]));
+        is_refused(file.finish(&[name("other"), name(path)]));
+        is_refused(disk.write_small(&[(name(path), super::tests::id(1, 1), vec![1])]).remove(0));
+        let after = std::fs::symlink_metadata(at(path)).unwrap();
+        assert_eq!((after.file_type(), after.modified().unwrap()), (before.file_type(), before.modified().unwrap()));
+        file.finish(&[name("other")]).unwrap();
+        assert!(std::fs::read(at("other")).unwrap() == whole(LEN), "{path}");
+        std::fs::remove_file(at("other")).unwrap();
+    }
 }
 
 #[test]
@@ -469,9 +516,9 @@ fn the_wrong_length_is_seen_without_reading() {
     std::fs::write(dir.path().join("f"), b"12345").unwrap();
     // Hashing a file of holes of this length would take hours.
     File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
-    assert!(!disk.holds(&[name("huge")], &id(0, 5), &GO));
-    assert!(!disk.holds(&[name("f")], &id(0, 6), &GO));
-    assert!(!disk.holds(&[name("missing")], &id(0, 5), &GO));
+    assert!(!disk.holds(&[name("huge")], &id(0, 5), &GO).unwrap());
+    assert!(!disk.holds(&[name("f")], &id(0, 6), &GO).unwrap());
+    assert!(!disk.holds(&[name("missing")], &id(0, 5), &GO).unwrap());
     assert!(disk.free_bytes().unwrap() > 0);
 }
 
@@ -482,11 +529,11 @@ fn what_is_there_already_is_known_by_its_bytes() {
         let bytes: Vec<u8> = (0..len).map(|i| (i % 251 + i / 70_000) as u8).collect();
         std::fs::write(dir.path().join("f"), &bytes).unwrap();
         let id = FileId { root: Root(merkle::root_of_bytes(&bytes)), len };
-        assert!(disk.holds(&[name("f")], &id, &GO), "{len}");
+        assert!(disk.holds(&[name("f")], &id, &GO).unwrap(), "{len}");
         if len > 0 {
             let file = File::options().write(true).open(dir.path().join("f")).unwrap();
             file.write_all_at(&[!bytes[len as usize - 1]], len - 1).unwrap();
-            assert!(!disk.holds(&[name("f")], &id, &GO), "{len}");
+            assert!(!disk.holds(&[name("f")], &id, &GO).unwrap(), "{len}");
         }
     }
 }
@@ -498,7 +545,11 @@ fn a_check_ends_when_it_is_told_to() {
     File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
     let asked = std::sync::atomic::AtomicU32::new(0);
     let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 20;
-    assert!(!disk.holds(&[name("huge")], &FileId { root: Root(merkle::zero_chunk_digest(26)), len: 1 << 40 }, &stop));
+    assert!(
+        !disk
+            .holds(&[name("huge")], &FileId { root: Root(merkle::zero_chunk_digest(26)), len: 1 << 40 }, &stop)
+            .unwrap()
+    );
 }
 
 #[test]
@@ -509,13 +560,14 @@ fn one_whole_file_is_copied_to_the_other_names() {
     std::fs::write(dir.path().join("b"), &bytes).unwrap();
     std::fs::write(dir.path().join("a"), &bytes[1..]).unwrap();
     std::fs::create_dir(dir.path().join("dir")).unwrap();
-    assert!(!disk.holds(&[name("b"), name("dir")], &id, &GO), "a directory is in the way");
-    assert!(disk.holds(&[name("a"), name("b"), name("new/c")], &id, &GO));
+    assert!(!disk.holds(&[name("b"), name("dir")], &id, &GO).unwrap(), "a directory is in the way");
+    assert!(disk.holds(&[name("a"), name("b"), name("new/c")], &id, &GO).unwrap());
     for path in ["a", "b", "new/c"] {
         assert!(std::fs::read(dir.path().join(path)).unwrap() == bytes, "{path}");
     }
     assert!(!dir.path().join(".gpb").exists());
     assert!(
-        !disk.holds(&[name("a"), name("d")], &FileId { len: LEN - 1, ..id }, &GO) && !dir.path().join("d").exists()
+        !disk.holds(&[name("a"), name("d")], &FileId { len: LEN - 1, ..id }, &GO).unwrap()
+            && !dir.path().join("d").exists()
     );
 }

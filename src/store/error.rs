@@ -71,6 +71,14 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Something that is no regular file has the name of a file: only regular files and symlinks are replaced.
+    #[error("{} is {kind}, not a regular file; choose another target", .path.display())]
+    NotRegular {
+        /// The name.
+        path: PathBuf,
+        /// What lies there, such as `a character device`.
+        kind: &'static str,
+    },
     /// The file was to be put in place with chunks missing.
     #[error("{} is not whole: {missing} chunks missing; download it again to resume", .path.display())]
     NotWhole {

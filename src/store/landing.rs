@@ -1,16 +1,17 @@
 //! Giving finished files their final names: parent directories, renames, and as few syncs of directories as possible.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::content::RelPath;
 use crate::store::StoreError;
 use crate::store::limits::DIRS_OPEN_MAX;
 use crate::store::storage::Volume;
-use crate::store::volume_dir::{Beneath, DIRECTORY, kind_at};
+use crate::store::volume_dir::{Beneath, DIRECTORY, kind_at, replaceable};
 
 /// One batch of files. Directories stay open while it lasts, so each is resolved and synced once; not longer, so that
 /// one which is moved away meanwhile is not written to.
@@ -49,8 +50,16 @@ impl<'a> Landing<'a> {
         }
         let dir = self.dirs.get(parent).and_then(Option::as_ref);
         let at = dir.map_or(self.volume.root(), AsFd::as_fd);
-        let renamed = self.volume.with_own(|o| fs::renameat(o, own, at, name));
-        renamed.map_err(|e| StoreError::at(self.volume.path_of(path), e))
+        let at_path = |e| StoreError::at(self.volume.path_of(path), e);
+        // Most names are new, and need no look at what has them.
+        match self.volume.with_own(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE)) {
+            Err(e) if is_taken_or_unknown(&e) => {
+                replaceable(at, name)
+                    .map_err(|kind| StoreError::NotRegular { path: self.volume.path_of(path), kind })?;
+                self.volume.with_own(|o| fs::renameat(o, own, at, name)).map_err(at_path)
+            }
+            renamed => renamed.map_err(at_path),
+        }
     }
 
     /// Opens the directory `dir`, making what is missing of it.
@@ -91,6 +100,12 @@ impl<'a> Landing<'a> {
             }
         }
     }
+}
+
+/// Whether a rename that replaces nothing failed because the name is taken, or because the system has no such rename.
+fn is_taken_or_unknown(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM))
 }
 
 /// Opens the directory `name`; true if it was made.

@@ -113,6 +113,13 @@ impl Beneath {
         fs::openat(dir.as_ref().map_or(self.root(), AsFd::as_fd), name, flags, Mode::empty())
     }
 
+    /// What lies at `path`, unless nothing does; an error if that is never to be replaced. Nothing is opened: opening a
+    /// device may do something.
+    pub(crate) fn look(&self, path: &RelPath) -> Result<Option<FileType>, StoreError> {
+        replaceable(self.root(), path.as_str())
+            .map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
+    }
+
     /// Runs `act` on the own directory, which is made again if another process removed it meanwhile.
     pub(crate) fn with_own<R>(&self, act: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<R>) -> io::Result<R> {
         for _ in 0..OWN_TRIES {
@@ -308,6 +315,33 @@ impl Storage for DiskFile {
 /// What lies at a name, the symlink itself if it is one.
 pub(crate) fn kind_at(dir: impl AsFd, name: &str) -> Option<FileType> {
     fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode))
+}
+
+/// What lies at a name, the symlink itself if it is one; as an error what must not be replaced by a file, because it
+/// stands for something else than bytes on a disk. Of a symlink only its name is replaced, but one that leads to such
+/// a thing is most likely meant for it, as `/dev/stdout` is.
+pub(crate) fn replaceable(dir: impl AsFd, name: &str) -> Result<Option<FileType>, &'static str> {
+    let Some(kind) = kind_at(&dir, name) else { return Ok(None) };
+    match kind {
+        FileType::CharacterDevice => Err("a character device"),
+        FileType::BlockDevice => Err("a block device"),
+        FileType::Fifo => Err("a FIFO"),
+        FileType::Socket => Err("a socket"),
+        FileType::Symlink => {
+            let text = fs::readlinkat(&dir, name, Vec::new()).unwrap_or_default();
+            if text.as_bytes().starts_with(b"/proc/") {
+                return Err("a symlink to an open file");
+            }
+            match fs::statat(&dir, name, AtFlags::empty()).map(|s| FileType::from_raw_mode(s.st_mode)) {
+                Ok(FileType::CharacterDevice) => Err("a symlink to a character device"),
+                Ok(FileType::BlockDevice) => Err("a symlink to a block device"),
+                Ok(FileType::Fifo) => Err("a symlink to a FIFO"),
+                Ok(FileType::Socket) => Err("a symlink to a socket"),
+                _ => Ok(Some(kind)),
+            }
+        }
+        _ => Ok(Some(kind)),
+    }
 }
 
 /// Whether `openat2` itself is missing or forbidden, so that the names are to be walked one by one.

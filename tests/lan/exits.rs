@@ -3,6 +3,7 @@
 use crate::group::{CLIENT, Got, KEYGEN, MIB, SERVER, Server, copies, get};
 use crate::net::{Host, secs};
 use crate::process::Ended;
+use rustix::fs::FileType;
 
 fn run(host: &Host, program: &str, args: &[&str]) -> Ended {
     host.spawn(program, args).wait(secs(15))
@@ -46,6 +47,45 @@ fn what_is_typed_wrong_is_named() {
     std::fs::set_permissions(&good, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let ended = run(&h, SERVER, &["--dir", dir, "--key", good.to_str().unwrap()]).expect(2);
     assert!(ended.text().contains("chmod 600"), "the mend is named:\n{}", ended.text());
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    let lan = lan_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 62);
+    std::fs::write(dir.join("small"), "small").unwrap();
+    let (s, c, out) = (lan.host("s", None), lan.host("c", None), lan.new_dir("out"));
+    let _server = Server::start(&s, &dir, &[]);
+    let make = |name: &str, kind, device| {
+        rustix::fs::mknodat(rustix::fs::CWD, out.join(name), kind, 0o666.into(), device).unwrap();
+    };
+    make("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    make("a.bin", FileType::Fifo, 0);
+    make("small", FileType::BlockDevice, rustix::fs::makedev(7, 0));
+    // As `/dev/stdout` is, which here is a pipe.
+    std::os::unix::fs::symlink("/proc/self/fd/1", out.join("stdout")).unwrap();
+    for (what, target, kind) in [
+        ("a.bin", Some("null"), "a character device"),
+        ("small", Some("null"), "a character device"),
+        ("a.bin", Some("stdout"), "a symlink to an open file"),
+        ("a.bin", None, "a FIFO"),
+        ("small", None, "a block device"),
+        ("**", None, "a FIFO"),
+    ] {
+        let lies = |name: &str| std::fs::symlink_metadata(out.join(name)).unwrap().file_type();
+        let before: Vec<_> = ["null", "a.bin", "small", "stdout"].map(lies).into();
+        let path = out.join(target.unwrap_or("a.bin"));
+        let args: &[&str] = if target.is_some() { &["--out", path.to_str().unwrap()] } else { &[] };
+        let process = match target {
+            Some(_) => crate::group::client(&c, &[&["get", what, "--no-share"], args].concat()),
+            None => get(&c, what, &out, &[]),
+        };
+        let got = Got::wait(process, secs(15)).expect(7);
+        let message = got.event("error")["message"].as_str().unwrap();
+        assert!(message.contains(kind) && message.contains("not a regular file"), "{message}");
+        assert_eq!(before, ["null", "a.bin", "small", "stdout"].map(lies), "{what} {target:?}");
+        assert!(!out.join(".gpb").exists(), "nothing was fetched");
+    }
 }
 
 #[test]
