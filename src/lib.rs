@@ -36,6 +36,7 @@
     allow(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
 )]
 
+mod chain;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -55,12 +56,34 @@ mod store;
 mod swarm;
 mod sync;
 
-pub use client::{FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
+pub use client::{Candidate, FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
 pub use content::{Digest, FileId, Pattern, RelPath, Root};
 pub use identity::{Keypair, PeerId};
 pub use node::{Config, Fetch, KeySource, Node, NodeBuilder, Share, StartError, Stopper};
 pub use store::StoreError;
 pub use swarm::Event;
+
+/// The errors of the crate: one enum an operation, and the errors that they hold.
+///
+/// A message names the thing and the cause on one line. It leaves out the
+/// [`source`](std::error::Error::source), which holds what another library or the system said, so
+/// that a printer of chains repeats nothing. Next steps are for the program that uses the library.
+///
+/// | operation | error |
+/// |---|---|
+/// | [`Node::start`] | [`StartError`], which holds [`ConfigError`], [`KeyError`], [`ServerError`] |
+/// | [`Node::peers`], [`Node::list`], [`Node::fetch`], [`Fetch::wait`] | [`FetchError`], which holds [`StoreError`], [`PatternError`] |
+/// | reading a [`Pattern`], [`RelPath`], [`Digest`], [`PeerId`] | [`PatternError`], [`RelPathError`], [`DigestError`], [`PeerIdError`] |
+/// | making or reading a [`Keypair`] | [`KeypairError`] |
+pub mod error {
+    pub use crate::client::FetchError;
+    pub use crate::content::{PatternError, RelPathError};
+    pub use crate::identity::KeypairError;
+    pub use crate::node::{ConfigError, StartError};
+    pub use crate::runtime::keystore::KeyError;
+    pub use crate::server::ServerError;
+    pub use crate::store::StoreError;
+}
 
 /// What the tests, benches, examples and programs of this package use besides the front of the crate.
 ///

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use gpb::cli::{self, Exit, Failure, KeygenOptions, KeygenTask, Output};
-use gpb::internals::identity::Keypair;
-use gpb::internals::runtime::keystore::{KeyError, load_key, write_key};
+use gpb::Keypair;
+use gpb::cli::{self, Failure, KeygenOptions, KeygenTask, Output};
+use gpb::internals::runtime::keystore::{load_key, write_key};
 
 fn main() -> ExitCode {
     cli::keygen(|options, _| run(&options))
@@ -14,24 +14,19 @@ fn main() -> ExitCode {
 
 fn run(options: &KeygenOptions) -> Result<(), Failure> {
     let mut output = Output::new(io::stdout().lock(), options.report.json);
-    let told = match &options.task {
+    let written = match &options.task {
         KeygenTask::Make { out, force } => {
-            let key = Keypair::try_generate().map_err(|e| Failure::from_error(Exit::Other, &e))?;
-            write_key(out, &key, *force).map_err(failed)?;
+            let key = Keypair::try_generate()?;
+            write_key(out, &key, *force)?;
             log::info!("key made peer={} file={}", key.peer_id(), out.display());
             output.key_made(&absolute(out), &key.peer_id())
         }
         KeygenTask::Show { file } => {
-            let key = load_key(file).map_err(failed)?;
+            let key = load_key(file)?;
             output.key_shown(file, &key.peer_id(), &comment())
         }
     };
-    told.map_err(|e| Failure::from_stdout(&e))
-}
-
-fn failed(error: KeyError) -> Failure {
-    let exit = if error.is_storage() { Exit::Storage } else { Exit::Usage };
-    Failure::from_error(exit, &error)
+    written.map_err(|e| Failure::from_stdout(&e))
 }
 
 /// The path as it can be used from anywhere.
@@ -39,7 +34,7 @@ fn absolute(path: &Path) -> std::path::PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
-/// `user@host`, as far as they are known: it helps people to tell lines of a trusted file apart.
+/// `user@host`, as far as they are known: a line of a trusted file then says whose key it is.
 fn comment() -> String {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     let host = ["/proc/sys/kernel/hostname", "/etc/hostname"].iter().find_map(|file| {

@@ -4,8 +4,8 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gpb::cli::{self, Exit, Failure, Options, Output, StopSignals};
-use gpb::internals::node::{Node, Share};
+use gpb::cli::{self, Failure, Options, Output, StopSignals};
+use gpb::{Node, Share};
 
 fn main() -> ExitCode {
     cli::server(|options, _| run(&options))
@@ -13,8 +13,14 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Failure> {
     let node = Node::start(options.config(Share::Directory))?;
+    if options.trusted.is_none() {
+        let (network, dir) = (&options.network, options.dir.display());
+        log::warn!(
+            "open group network={network:?} dir={dir}: every node that reaches this host may fetch; --trusted FILE closes it"
+        );
+    }
     let (stop, stopper) = (node.stopper(), node.stopper());
-    let _signals = StopSignals::on_first(move || stop.stop()).map_err(|e| Failure::from_error(Exit::Other, &e))?;
+    let _signals = StopSignals::on_first(move || stop.stop()).map_err(Failure::from_signals)?;
     let mut output = Output::new(io::stdout(), options.report.json);
     for &addr in node.addrs() {
         output.listening(&node.id(), addr).map_err(|e| Failure::from_stdout(&e))?;
@@ -29,5 +35,5 @@ fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One wait for something that may take any time.
+/// Length of one wait for what may take any time.
 const PATIENCE: Duration = Duration::from_secs(3600);

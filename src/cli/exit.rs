@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::chain::Chain;
 use crate::cli::text::escape;
 
 /// The exit codes. Whatever the code, what is needed to resume is kept.
@@ -54,31 +55,29 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// Cause and next step, to be printed on one line. Nothing is printed if it is empty.
+    /// Cause and next step, printed on one line; nothing is printed if it is empty.
     pub message: String,
 }
 
 impl Failure {
-    /// An end with a message.
+    /// An end with this message.
     pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Failure { exit, message: message.to_string() }
     }
 
-    /// The end that follows from `error`, which is told with all of its causes that it does not tell itself.
-    pub fn from_error(exit: Exit, error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Failure { exit, message }
+    /// An end with `error`, its causes and the next step. An empty step is not shown.
+    pub(crate) fn from_error(exit: Exit, error: &dyn std::error::Error, step: &str) -> Self {
+        let separator = if step.is_empty() { "" } else { "; " };
+        Failure { exit, message: format!("{}{separator}{step}", Chain(error)) }
     }
 
-    /// Standard output took no more. That the reader went away is no failure: it has seen enough.
+    /// The handlers of signals cannot be set up.
+    pub fn from_signals(error: io::Error) -> Self {
+        Failure::from_error(Exit::Other, &error, "")
+    }
+
+    /// Standard output took no more. A reader that went away is no failure: it has
+    /// seen enough.
     pub fn from_stdout(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure { exit: Exit::Done, message: String::new() },
@@ -86,11 +85,12 @@ impl Failure {
         }
     }
 
-    /// Tells the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. What cannot be told is left unsaid.
-    pub(crate) fn tell(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
+    /// Prints the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. An error of that is
+    /// ignored, since there is no place left to report it.
+    pub(crate) fn print(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
         if !self.message.is_empty() {
             let _ = if json {
-                let line = Line { event: "error", code: self.exit.code(), message: &self.message };
+                let line = ErrorLine { event: "error", code: self.exit.code(), message: &self.message };
                 serde_json::to_string(&line).map_err(io::Error::from).and_then(|line| writeln!(stdout, "{line}"))
             } else {
                 writeln!(stderr, "error: {}", escape(&self.message))
@@ -102,7 +102,7 @@ impl Failure {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct ErrorLine<'a> {
     event: &'static str,
     code: u8,
     message: &'a str,
@@ -112,36 +112,24 @@ struct Line<'a> {
 mod tests {
     use super::*;
 
-    fn told(failure: &Failure, json: bool) -> (String, String) {
+    fn printed(failure: &Failure, json: bool) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        failure.tell(json, &mut out, &mut err);
+        failure.print(json, &mut out, &mut err);
         (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     #[test]
     fn a_failure_is_one_line() {
         let failure = Failure::new(Exit::Storage, "cannot write \"a\nb\"");
-        assert_eq!(told(&failure, false), (String::new(), "error: cannot write \"a\\nb\"\n".into()));
+        assert_eq!(printed(&failure, false), (String::new(), "error: cannot write \"a\\nb\"\n".into()));
         let json = "{\"event\":\"error\",\"code\":7,\"message\":\"cannot write \\\"a\\nb\\\"\"}\n";
-        assert_eq!(told(&failure, true), (json.into(), String::new()));
+        assert_eq!(printed(&failure, true), (json.into(), String::new()));
     }
 
     #[test]
     fn a_closed_pipe_is_success() {
         let gone = Failure::from_stdout(&io::ErrorKind::BrokenPipe.into());
-        assert_eq!((gone.exit, told(&gone, false)), (Exit::Done, (String::new(), String::new())));
+        assert_eq!((gone.exit, printed(&gone, false)), (Exit::Done, (String::new(), String::new())));
         assert_eq!(Failure::from_stdout(&io::ErrorKind::StorageFull.into()).exit, Exit::Other);
-    }
-
-    #[test]
-    fn causes_are_told_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot start")]
-        struct Outer(#[source] Inner);
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot listen: {0}")]
-        struct Inner(#[source] io::Error);
-        let failure = Failure::from_error(Exit::Other, &Outer(Inner(io::Error::other("port in use"))));
-        assert_eq!(failure.message, "cannot start: cannot listen: port in use");
     }
 }

@@ -4,6 +4,7 @@
 //! A program is a call of [`keygen`], [`server`] or [`client`] with what it does; these read arguments, variables and
 //! the configuration file, answer `--help`, set up the log, and turn a [`Failure`] into a line and an exit code.
 
+mod advice;
 mod args;
 mod exit;
 mod help;
@@ -12,6 +13,7 @@ mod log;
 mod node;
 mod output;
 mod progress;
+mod report;
 mod resolve;
 mod signal;
 mod sources;
@@ -25,10 +27,10 @@ use std::process::ExitCode;
 use args::Typed;
 
 pub use exit::{Exit, Failure};
-pub use log::{LogOptions, Verbosity};
-pub use output::{Candidate, FileRow, Finding, Output, PeerRow, Summary};
-pub use progress::{Progress, Screen, Snapshot};
-pub use resolve::{ClientOptions, Command, KeygenOptions, KeygenTask, Options, ReportOptions};
+pub use output::Output;
+pub use progress::ProgressDisplay;
+pub use report::{LogOptions, ReportOptions, Screen, Verbosity};
+pub use resolve::{ClientOptions, Command, KeygenOptions, KeygenTask, Options};
 pub use signal::StopSignals;
 pub use sources::Environment;
 pub use spec::Program;
@@ -103,7 +105,7 @@ fn run<O>(
     });
     let exit = match result {
         Ok(()) => Exit::Done,
-        Err(failure) => failure.tell(json, &mut io::stdout(), &mut io::stderr()),
+        Err(failure) => failure.print(json, &mut io::stdout(), &mut io::stderr()),
     };
     ::log::logger().flush();
     exit.into()

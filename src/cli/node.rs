@@ -1,8 +1,7 @@
-//! From options to a node, and from its errors to exit codes.
+//! From options to the configuration of a node.
 
-use crate::cli::{Exit, Failure, Interface, Options, PeerAddr};
-use crate::client::FetchError;
-use crate::node::{Config, KeySource, Share, StartError};
+use crate::cli::{Interface, Options, PeerAddr};
+use crate::node::{Config, KeySource, Share};
 
 impl Options {
     /// The configuration of a node that runs with these options.
@@ -24,36 +23,5 @@ impl Options {
             upload_limit: self.upload_limit.map(u64::from),
             download_limit: self.download_limit.map(u64::from),
         }
-    }
-}
-
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        let exit = match &error {
-            StartError::Config(_) => Exit::Usage,
-            StartError::Key(e) if e.is_storage() => Exit::Storage,
-            StartError::Key(_) => Exit::Usage,
-            StartError::Dir { .. } | StartError::State { .. } => Exit::Storage,
-            StartError::Tls(_) | StartError::Listen(_) | StartError::System(_) => Exit::Other,
-        };
-        Failure::from_error(exit, &error)
-    }
-}
-
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        let exit = match &error {
-            FetchError::Pattern { .. } | FetchError::Out { .. } => Exit::Usage,
-            FetchError::NoPeer(_) => Exit::NoPeer,
-            FetchError::NotFound { .. } => Exit::NotFound,
-            FetchError::Ambiguous { .. } => Exit::Ambiguous,
-            FetchError::OnlyLiars { .. } => Exit::Liars,
-            FetchError::Storage(_) => Exit::Storage,
-            FetchError::Silent { .. } => Exit::Silent,
-            FetchError::Refused { .. } => Exit::Refused,
-            FetchError::Interrupted => Exit::Interrupted,
-            FetchError::Threads(_) => Exit::Other,
-        };
-        Failure::from_error(exit, &error)
     }
 }

@@ -111,7 +111,7 @@ impl Download {
         if let Err(e) = spawned {
             shared.stop();
             end_disk(&shared);
-            return Err(FetchError::Threads(e.to_string()));
+            return Err(FetchError::Threads(e));
         }
         let weak = Arc::downgrade(&shared);
         let stop = ctx.shutdown.while_held(move || {

@@ -256,7 +256,7 @@ impl Driver {
             peers.wake();
         });
         if let Err(e) = spawned {
-            self.shared.fail(FetchError::Threads(e.to_string()));
+            self.shared.fail(FetchError::Threads(e));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why files could not be found or fetched.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,107 +10,119 @@ use crate::content::{FileId, PatternError, RelPath, RelPathError};
 use crate::identity::PeerId;
 use crate::store::StoreError;
 
-/// Why files could not be found or fetched. Whatever it is, what is needed to resume is kept.
+/// Why files could not be found or fetched.
+///
+/// Each message names the thing and the cause on one line; the cause that another library or the
+/// system gave is the [`source`](std::error::Error::source). Chunks that arrived stay on disk
+/// whatever the error is, and the next fetch of the same files continues from them.
+///
+/// ```no_run
+/// use gpb::{FetchError, Node};
+///
+/// # fn main() -> Result<(), gpb::StartError> {
+/// let node = Node::builder().dir("/data").start()?;
+/// match node.fetch(&["models/weights.bin"]).and_then(|fetch| fetch.wait()) {
+///     Ok(report) => println!("{} bytes", report.bytes),
+///     Err(FetchError::NotFound { what, answered }) => println!("none of {answered} peers has {what}"),
+///     Err(FetchError::Ambiguous { candidates, .. }) => {
+///         candidates.iter().for_each(|c| println!("{} is {}", c.path, c.id));
+///     }
+///     Err(FetchError::NoPeer(_) | FetchError::Silent { .. }) => println!("try again later"),
+///     Err(error) => println!("{error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// What was asked for is no pattern.
-    #[error("`{text}`: {source}; give a name, a directory, a pattern or a root")]
+    /// A text is no [`Pattern`](crate::Pattern).
+    #[error("`{text}` is no pattern")]
     Pattern {
-        /// As typed.
+        /// The text.
         text: String,
         /// What is wrong with it.
         source: PatternError,
     },
-    /// No peer could be reached.
-    #[error("no peer reachable within {0:?}; check that a server runs in this network, or name one with --peer")]
+    /// No peer could be reached in this time.
+    #[error("no peer reachable within {0:?}")]
     NoPeer(Duration),
     /// Peers answered, and none has it.
-    #[error("{what}: no peer has it ({answered} answered); see what there is with `gpb-client list`")]
+    #[error("{what}: no peer has it ({answered} answered)")]
     NotFound {
         /// What was asked for.
         what: String,
-        /// Peers that answered.
+        /// Number of peers that answered.
         answered: usize,
     },
-    /// One name, several contents.
-    #[error("{what}: several contents, ask for one by its root: {}", Listed(.candidates))]
+    /// One name has several contents; a [`FileId`] in place of the name says which one is meant.
+    #[error("{what}: several contents: {}", Listed(.candidates))]
     Ambiguous {
         /// What was asked for.
         what: String,
-        /// All that it could be.
+        /// The contents that it has.
         candidates: Vec<Candidate>,
     },
-    /// Everyone who holds it sent wrong bytes.
-    #[error("{what}: every holder sent wrong bytes ({}); find another source", Listed(.peers))]
+    /// Every holder sent wrong bytes.
+    #[error("{what}: every holder sent wrong bytes ({})", Listed(.peers))]
     OnlyLiars {
         /// The file.
         what: String,
-        /// Who lied.
+        /// The holders.
         peers: Vec<PeerId>,
     },
-    /// What was given as the place of the file cannot be its name.
-    #[error("cannot write to {}: {source}; choose another name with --out", .path.display())]
+    /// The place of the file cannot be its name.
+    #[error("cannot write to {}", .path.display())]
     Out {
-        /// As given.
+        /// The place.
         path: PathBuf,
         /// What is wrong with it.
         source: RelPathError,
     },
-    /// The own disk failed.
+    /// Local storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
-    /// Connected, but nothing comes.
-    #[error("{what}: connected, but no byte received for {wait:?}; try again, or raise --timeout")]
+    /// A holder is connected, and no byte came for the node's timeout.
+    #[error("{what}: connected, but no byte received for {wait:?}")]
     Silent {
         /// The file.
         what: String,
-        /// How long nothing came.
+        /// The timeout.
         wait: Duration,
     },
-    /// Every holder refused this node.
-    #[error("every peer refused this node ({refused} of them{}); {}", Because(.reason), refusal_advice(.reason))]
+    /// Every peer refused this node's key, network or version.
+    #[error("every peer refused this node ({refused} of them{})", Because(.reason))]
     Refused {
-        /// Peers that refused.
+        /// Number of peers that refused.
         refused: usize,
-        /// What one of them said; empty if that is not known.
+        /// The reason that one of them gave; empty if none did.
         reason: String,
     },
-    /// Cancelled, or the node ends.
-    #[error("interrupted; run it again to continue")]
+    /// The fetch was cancelled, or the node ends.
+    #[error("interrupted")]
     Interrupted,
     /// The system gave no thread.
-    #[error("cannot start threads: {0}; raise the limit of processes")]
-    Threads(String),
+    #[error("cannot start threads")]
+    Threads(#[source] io::Error),
 }
 
-/// One of several contents that a name could mean.
+/// One of the contents that an ambiguous name has; part of [`FetchError::Ambiguous`].
+///
+/// ```
+/// # fn choose(error: gpb::FetchError) -> Option<gpb::FileId> {
+/// if let gpb::FetchError::Ambiguous { candidates, .. } = error {
+///     return candidates.iter().max_by_key(|c| c.holders.len()).map(|c| c.id);
+/// }
+/// # None }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Its name.
     pub path: RelPath,
     /// Its content.
     pub id: FileId,
-    /// Who holds it.
+    /// The peers that hold it.
     pub holders: Vec<PeerId>,
-}
-
-impl FetchError {
-    /// The exit code of the programs.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            FetchError::Pattern { .. } | FetchError::Out { .. } => 2,
-            FetchError::NoPeer(_) => 3,
-            FetchError::NotFound { .. } => 4,
-            FetchError::Ambiguous { .. } => 5,
-            FetchError::OnlyLiars { .. } => 6,
-            FetchError::Storage(_) => 7,
-            FetchError::Silent { .. } => 8,
-            FetchError::Refused { .. } => 9,
-            FetchError::Interrupted => 130,
-            FetchError::Threads(_) => 1,
-        }
-    }
 }
 
 impl fmt::Display for Candidate {
@@ -118,23 +131,15 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Keeps the reason that tells more: a peer of another network is no peer to begin with.
+/// Replaces `kept` by a reason that says more. Another network says least: such a peer was never
+/// meant.
 pub(crate) fn weigh_refusal(kept: &mut String, reason: String) {
     if kept.is_empty() || kept == OTHER_NETWORK {
         *kept = reason;
     }
 }
 
-/// The next step after a refusal.
-fn refusal_advice(reason: &str) -> &'static str {
-    match reason {
-        OTHER_NETWORK => "name the network that they are in with --network",
-        UNKNOWN_VERSION => "use the same version as they do",
-        _ => "have this node's key added to their trusted file",
-    }
-}
-
-/// Shows a reason that is known.
+/// Displays a reason behind a colon, unless it is empty.
 struct Because<'a>(&'a str);
 
 impl fmt::Display for Because<'_> {
@@ -143,7 +148,7 @@ impl fmt::Display for Because<'_> {
     }
 }
 
-/// Shows a list on one line.
+/// Displays at most [`SHOWN_MAX`] items of a list on one line.
 struct Listed<'a, T>(&'a Vec<T>);
 
 impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
@@ -158,26 +163,32 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
     }
 }
 
-/// What a server says to those whose network has another name.
-const OTHER_NETWORK: &str = "another network";
-/// What a server says to those whose protocol it does not speak.
-const UNKNOWN_VERSION: &str = "unknown version";
+/// The reason of a server whose network has another name.
+pub(crate) const OTHER_NETWORK: &str = "another network";
+/// The reason of a server that does not speak this node's version of the protocol.
+pub(crate) const UNKNOWN_VERSION: &str = "unknown version";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_advice_fits_the_refusal() {
+    fn the_reason_that_says_most_is_kept() {
         let said = |reasons: &[&str]| {
             let mut reason = String::new();
             reasons.iter().for_each(|r| weigh_refusal(&mut reason, r.to_string()));
             FetchError::Refused { refused: reasons.len(), reason }.to_string()
         };
-        assert!(said(&["another network"]).contains("--network"));
-        for reasons in [&["key is not trusted"][..], &["another network", "key is not trusted"], &[""]] {
-            let said = said(reasons);
-            assert!(said.contains("trusted file") && !said.contains("--network"), "{said}");
-        }
+        assert_eq!(said(&["another network"]), "every peer refused this node (1 of them: another network)");
+        let both = said(&["another network", "key is not trusted"]);
+        assert_eq!(both, "every peer refused this node (2 of them: key is not trusted)");
+        assert_eq!(said(&[""]), "every peer refused this node (1 of them)");
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let what = "x".to_string();
+        let text = FetchError::OnlyLiars { what, peers: vec![PeerId([0; 32]); SHOWN_MAX + 2] }.to_string();
+        assert!(text.ends_with(" and 2 more)"), "{text}");
     }
 }

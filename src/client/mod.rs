@@ -21,6 +21,7 @@ mod survey;
 pub use context::ClientContext;
 pub use download::{Download, DownloadHandle, DownloadPlan, Target};
 pub use error::{Candidate, FetchError};
+pub(crate) use error::{OTHER_NETWORK, UNKNOWN_VERSION};
 pub use findings::FoundFile;
 pub use report::{FileReport, Progress, Report};
 pub use resolve::resolve;

@@ -219,7 +219,7 @@ pub(crate) fn survey<T: Send + 'static>(
                     let _ = tell.send(News::Answer(record, answer));
                     ctx.peers.wake();
                 };
-                crew.spawn(task).map_err(|e| FetchError::Threads(e.to_string()))?;
+                crew.spawn(task).map_err(FetchError::Threads)?;
             }
         }
         let refusals;

@@ -89,7 +89,7 @@ impl Contacts {
             let report = report.clone();
             // Not joined: looking up a name has no bound. It ends with its queue.
             let thread = std::thread::Builder::new().name("gpb-resolve".into());
-            thread.spawn(move || resolve(&name_queue, &report)).map_err(|e| no_thread("gpb-resolve", &e))?;
+            thread.spawn(move || resolve(&name_queue, &report)).map_err(|e| no_thread("gpb-resolve", e))?;
         }
         shared.shutdown.on_begin(move || drop(report.try_send(Report::Wake)));
         let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };

@@ -1,26 +1,72 @@
-//! What discovery can and cannot do here, and what to change. Pure: made of what was seen.
+//! What discovery can and cannot do here. Pure: made of what was seen.
 
+use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer};
 use crate::discovery::Stats;
-use crate::limits::{CLOCK_SKEW_MAX, PORT};
+use crate::limits::CLOCK_SKEW_MAX;
 use crate::net::Link;
 use crate::node::Config;
 use crate::swarm::Dropped;
 
-/// One thing that was looked at.
+/// One result of [`Node::diagnose`](crate::Node::diagnose).
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// # let node = gpb::Node::builder().start()?;
+/// for finding in node.diagnose(Duration::from_secs(2))? {
+///     let mark = if finding.problem.is_none() { "ok " } else { "BAD" };
+///     println!("{mark} {}: {}", finding.check, finding.detail);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at, such as `interface eth0`.
+    /// What was looked at, such as `interface eth0 10.0.0.1`.
     pub check: String,
-    /// Whether it is as it should be.
-    pub ok: bool,
     /// What was seen.
     pub detail: String,
-    /// What to change; empty if all is well.
-    pub advice: String,
+    /// What is wrong with it; nothing if all is well.
+    pub problem: Option<Problem>,
 }
 
-/// Everything worth telling, the ways first, then who came over them.
+/// What is wrong with discovery; part of a [`Finding`].
+///
+/// ```
+/// use gpb::Problem;
+///
+/// fn advice(problem: Problem) -> &'static str {
+///     match problem {
+///         Problem::LinkSilent => "look at the firewall of this host",
+///         Problem::Clock => "set the clock",
+///         _ => "see the log",
+///     }
+/// }
+/// # assert_eq!(advice(Problem::Clock), "set the clock");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// There is no interface to announce on: none is up, or
+    /// [`Config::interfaces`] and [`Config::bind`] leave none.
+    NoInterface,
+    /// An interface cannot send or receive; its address or routes are wrong.
+    LinkFails,
+    /// An interface sends, and not even this host's own packets come back: a firewall drops them.
+    LinkSilent,
+    /// Nodes of another [`Config::network`] are on the same wire.
+    OtherNetwork,
+    /// Nodes are here whose keys are not in [`Config::trusted`].
+    Untrusted,
+    /// Nodes are here that speak another version of the protocol.
+    OtherVersion,
+    /// This node's clock or that of another node is wrong.
+    Clock,
+    /// No peer answers. Both ways need UDP and TCP on port 27420.
+    NoAnswer,
+}
+
+/// All findings: the links first, then the peers that came over them.
 pub(super) fn findings(
     config: &Config,
     links: &[Link],
@@ -29,10 +75,9 @@ pub(super) fn findings(
 ) -> Vec<Finding> {
     let mut all: Vec<Finding> = links.iter().map(link).collect();
     if !config.multicast {
-        all.push(good("multicast", "switched off; only peers named with --peer, and whom they know, are found"));
+        all.push(good("multicast", "switched off; only named peers, and the peers that they know, are found"));
     } else if links.is_empty() {
-        let advice = "bring an interface up, or look at --interface and --bind";
-        all.push(bad("multicast", "no interface to announce on", advice));
+        all.push(bad("multicast", "no interface to announce on", Problem::NoInterface));
     }
     all.extend(drops(stats));
     match answers {
@@ -40,7 +85,7 @@ pub(super) fn findings(
             let detail = format!("answers at {} with {} files", p.addr, p.files);
             good(&format!("peer {}", p.peer), &detail)
         })),
-        Err(e) => all.push(bad("peers", &e.to_string(), &format!("let UDP and TCP port {PORT} through the firewalls"))),
+        Err(e) => all.push(bad("peers", &Chain(&e).to_string(), Problem::NoAnswer)),
     }
     all
 }
@@ -49,41 +94,39 @@ fn link(link: &Link) -> Finding {
     let check = format!("interface {} {}", link.interface, link.addr);
     let detail = format!("group {}: {} sent, {} heard", link.group, link.sent, link.heard);
     match &link.error {
-        Some(error) => bad(&check, &format!("{detail}; {error}"), "look at the interface's address and routes"),
-        None if link.sent > 0 && link.heard == 0 => {
-            bad(&check, &detail, "nothing comes back, not even the own packets: look at the firewall of this host")
-        }
+        Some(error) => bad(&check, &format!("{detail}; {error}"), Problem::LinkFails),
+        None if link.sent > 0 && link.heard == 0 => bad(&check, &detail, Problem::LinkSilent),
         None => good(&check, &detail),
     }
 }
 
-/// Announces that came and were not taken in, where that means something to a person.
+/// Announces that were dropped for a reason that a person can change.
 fn drops(stats: &Stats) -> Vec<Finding> {
-    let advice = [
-        (Dropped::Network, "other networks are here; --network chooses one"),
-        (Dropped::Untrusted, "keys that are not in the trusted file"),
-        (Dropped::Version, "other versions of gpb are here; update them"),
-        (Dropped::Stale, "a clock is wrong; set it"),
-        (Dropped::Future, "a clock is wrong; set it"),
+    let problems = [
+        (Dropped::Network, Problem::OtherNetwork),
+        (Dropped::Untrusted, Problem::Untrusted),
+        (Dropped::Version, Problem::OtherVersion),
+        (Dropped::Stale, Problem::Clock),
+        (Dropped::Future, Problem::Clock),
     ];
-    let seen = |&(reason, advice): &(Dropped, &str)| {
+    let seen = |&(reason, problem): &(Dropped, Problem)| {
         let count = stats.dropped(reason);
         let hours = CLOCK_SKEW_MAX.as_secs() / 3600;
-        let detail = match reason {
-            Dropped::Stale | Dropped::Future => format!("{count} dropped, over {hours} h off ({reason})"),
+        let detail = match problem {
+            Problem::Clock => format!("{count} dropped, over {hours} h off ({reason})"),
             _ => format!("{count} dropped ({reason})"),
         };
-        (count > 0).then(|| bad("announces", &detail, advice))
+        (count > 0).then(|| bad("announces", &detail, problem))
     };
-    advice.iter().filter_map(seen).collect()
+    problems.iter().filter_map(seen).collect()
 }
 
 fn good(check: &str, detail: &str) -> Finding {
-    Finding { check: check.into(), ok: true, detail: detail.into(), advice: String::new() }
+    Finding { check: check.into(), detail: detail.into(), problem: None }
 }
 
-fn bad(check: &str, detail: &str, advice: &str) -> Finding {
-    Finding { check: check.into(), ok: false, detail: detail.into(), advice: advice.into() }
+fn bad(check: &str, detail: &str, problem: Problem) -> Finding {
+    Finding { check: check.into(), detail: detail.into(), problem: Some(problem) }
 }
 
 #[cfg(test)]
@@ -101,26 +144,26 @@ mod tests {
         }
     }
 
-    fn told(links: &[Link], config: &Config) -> Vec<(String, bool)> {
+    fn found(links: &[Link], config: &Config) -> Vec<(String, Option<Problem>)> {
         let all = findings(config, links, &Stats::default(), Ok(Vec::new()));
-        all.into_iter().map(|f| (f.check, f.ok)).collect()
+        all.into_iter().map(|f| (f.check, f.problem)).collect()
     }
 
     #[test]
     fn an_interface_that_hears_nothing_is_bad() {
         let (on, check) = (Config::default(), "interface eth0 10.0.0.1".to_string());
-        assert_eq!(told(&[eth(3, 3, None)], &on), [(check.clone(), true)]);
-        assert_eq!(told(&[eth(3, 0, None)], &on), [(check.clone(), false)]);
-        assert_eq!(told(&[eth(0, 0, None)], &on), [(check.clone(), true)]);
-        assert_eq!(told(&[eth(3, 3, Some("network is unreachable"))], &on), [(check, false)]);
+        assert_eq!(found(&[eth(3, 3, None)], &on), [(check.clone(), None)]);
+        assert_eq!(found(&[eth(3, 0, None)], &on), [(check.clone(), Some(Problem::LinkSilent))]);
+        assert_eq!(found(&[eth(0, 0, None)], &on), [(check.clone(), None)]);
+        assert_eq!(found(&[eth(3, 3, Some("network is unreachable"))], &on), [(check, Some(Problem::LinkFails))]);
     }
 
     #[test]
-    fn without_interfaces_or_answers_something_is_to_be_changed() {
+    fn missing_interfaces_and_answers_are_problems() {
         let off = Config { multicast: false, ..Config::default() };
-        assert_eq!(told(&[], &Config::default()), [("multicast".into(), false)]);
-        assert_eq!(told(&[], &off), [("multicast".into(), true)]);
+        assert_eq!(found(&[], &Config::default()), [("multicast".into(), Some(Problem::NoInterface))]);
+        assert_eq!(found(&[], &off), [("multicast".into(), None)]);
         let all = findings(&off, &[], &Stats::default(), Err(FetchError::NoPeer(off.timeout)));
-        assert!(all.iter().any(|f| f.check == "peers" && !f.ok && f.advice.contains("27420")));
+        assert!(all.iter().any(|f| f.check == "peers" && f.problem == Some(Problem::NoAnswer)));
     }
 }

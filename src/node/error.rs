@@ -1,45 +1,87 @@
 //! Why a node does not start.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::net::SecureError;
+use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX};
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 
-/// Why a node does not start. Each message is one line with the thing, the cause and the next step.
+/// Why a node does not start.
+///
+/// Each message names the thing and the cause on one line; the cause that another library or the
+/// system gave is the [`source`](std::error::Error::source).
+///
+/// ```
+/// use gpb::{Node, StartError, error::ConfigError};
+///
+/// let error = Node::builder().network("").start().unwrap_err();
+/// assert!(matches!(error, StartError::Config(ConfigError::Network(_))));
+/// assert_eq!(error.to_string(), "`` is no name of a network: it has 1 to 64 bytes");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A setting that cannot be used.
-    #[error("{0}")]
-    Config(String),
-    /// The key file or the trusted file.
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The key file or the trusted file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The key cannot be used for TLS.
-    #[error("cannot use the key for TLS: {0}")]
-    Tls(#[from] SecureError),
-    /// The shared directory.
-    #[error("cannot use directory {path}: {source}; create it, or name another one with --dir")]
+    #[error("cannot use the key for TLS")]
+    Tls(#[source] Box<dyn Error + Send + Sync>),
+    /// The shared directory cannot be used.
+    #[error("cannot use directory {}", .path.display())]
     Dir {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
-    /// The state directory.
-    #[error("cannot use state directory {path}: {source}; name another one with --state")]
+    /// The state directory cannot be used.
+    #[error("cannot use state directory {}", .path.display())]
     State {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
-    /// The TCP port.
+    /// The TCP port cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ServerError),
-    /// No thread, no socket.
-    #[error("cannot start: {0}")]
+    /// The system does not give what multicast needs. An interface that cannot be used is no error.
+    #[error("multicast cannot be used")]
+    Multicast(#[source] io::Error),
+    /// The system gave no thread or no socket.
+    #[error("cannot start")]
     System(#[from] io::Error),
+}
+
+/// A setting of [`Config`](crate::Config) that cannot be used.
+///
+/// ```
+/// use gpb::{Node, StartError, error::ConfigError};
+/// use std::time::Duration;
+///
+/// let error = Node::builder().timeout(Duration::ZERO).start().unwrap_err();
+/// assert!(matches!(error, StartError::Config(ConfigError::Timeout(_))));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No name of a network.
+    #[error("`{}` is no name of a network: it has 1 to {NETWORK_LEN_MAX} bytes", .0.escape_debug())]
+    Network(String),
+    /// A timeout that would end every fetch at once.
+    #[error("a timeout of {0:?} would end every fetch")]
+    Timeout(Duration),
+    /// No address of a peer.
+    #[error("{0}")]
+    Peer(String),
+    /// More named peers than a node contacts.
+    #[error("{0} peers are named, more than {STATIC_PEERS_MAX}")]
+    TooManyPeers(usize),
 }

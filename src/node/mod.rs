@@ -24,7 +24,7 @@ use crate::client::{self, ClientContext, FetchError, FoundFile, FoundPeer};
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
-use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX, WAIT_MAX};
+use crate::limits::{STATIC_PEERS_MAX, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::fetch::{Asker, Place};
 use crate::node::limits::{LINKS_FRESH, TRUST_POLL};
@@ -39,8 +39,8 @@ use crate::swarm::{Event, PeerRecord, PeerTable};
 
 pub use builder::NodeBuilder;
 pub use config::{Config, KeySource, Share};
-pub use doctor::Finding;
-pub use error::StartError;
+pub use doctor::{Finding, Problem};
+pub use error::{ConfigError, StartError};
 pub use fetch::Fetch;
 
 /// A member of the group: shares a directory, finds others, and fetches from them.
@@ -99,7 +99,7 @@ impl Node {
     fn start_with(config: Config, beacon: Option<Box<dyn Beacon>>) -> Result<Self, StartError> {
         check(&config)?;
         let peers_named = config.peers.iter().map(|p| p.parse::<StaticPeer>());
-        let peers_named = peers_named.collect::<Result<_, _>>().map_err(|e| StartError::Config(e.to_string()))?;
+        let peers_named = peers_named.collect::<Result<_, _>>().map_err(|e| ConfigError::Peer(e.to_string()))?;
         let shares_dir = config.share == Share::Directory;
         if shares_dir || config.dir.exists() {
             check_dir(&config)?;
@@ -114,7 +114,7 @@ impl Node {
             Some(file) => Trust::closed(file, id)?,
             None => Trust::open(),
         });
-        let tls = Tls::new(&keypair)?;
+        let tls = Tls::new(&keypair).map_err(|e| StartError::Tls(e.into()))?;
         let listener = match config.share {
             Share::Nothing => None,
             _ => Some(listen(config.bind, config.port)?),
@@ -125,17 +125,10 @@ impl Node {
                 // What cannot be reached there is not announced: the listener may have IPv4 only.
                 let bind = addrs.first().map(SocketAddr::ip).or(config.bind).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
                 let options = LinkOptions { interfaces: config.interfaces.clone(), bind };
-                Some(Box::new(Multicast::open(options).map_err(no_multicast)?))
+                Some(Box::new(Multicast::open(options).map_err(StartError::Multicast)?))
             }
             beacon => beacon,
         };
-        if shares_dir && trust.is_open() {
-            log::warn!(
-                "open group network={:?} dir={}: everyone who reaches this host may fetch; --trusted FILE closes it",
-                config.network,
-                config.dir.display()
-            );
-        }
 
         let (events, watch) = Events::channel();
         let shutdown = Shutdown::new();
@@ -369,22 +362,16 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Settings that no part of the node would refuse by itself.
-fn check(config: &Config) -> Result<(), StartError> {
+/// Refuses settings that no part of the node would refuse.
+fn check(config: &Config) -> Result<(), ConfigError> {
     if !Announce::is_network_name(&config.network) {
-        let text =
-            format!("`{}` is no name of a network; use 1 to {NETWORK_LEN_MAX} bytes", config.network.escape_debug());
-        return Err(StartError::Config(text));
+        return Err(ConfigError::Network(config.network.clone()));
     }
     if config.timeout.is_zero() {
-        return Err(StartError::Config("a timeout of 0 would end every fetch; use at least 1 ms".into()));
+        return Err(ConfigError::Timeout(config.timeout));
     }
     if config.peers.len() > STATIC_PEERS_MAX {
-        let text = format!(
-            "{} peers are named; name at most {STATIC_PEERS_MAX}, of which each tells of those that it knows",
-            config.peers.len()
-        );
-        return Err(StartError::Config(text));
+        return Err(ConfigError::TooManyPeers(config.peers.len()));
     }
     Ok(())
 }
@@ -392,16 +379,10 @@ fn check(config: &Config) -> Result<(), StartError> {
 /// Why the directory is not shared: itself, or that there is no thread for it.
 fn no_share(config: &Config, source: io::Error) -> StartError {
     match (source.kind(), source.raw_os_error()) {
-        (io::ErrorKind::WouldBlock, Some(_)) => StartError::System(no_thread("gpb-hash", &source)),
+        (io::ErrorKind::WouldBlock, Some(_)) => StartError::System(no_thread("gpb-hash", source)),
         (io::ErrorKind::WouldBlock, None) => StartError::System(source),
         _ => StartError::Dir { path: config.dir.clone(), source },
     }
-}
-
-/// The system does not give what multicast needs at all; an interface that cannot be used is no error.
-fn no_multicast(source: io::Error) -> StartError {
-    let text = format!("multicast cannot be used: {source}; end other programs, or go without it (--no-multicast)");
-    StartError::System(io::Error::new(source.kind(), text))
 }
 
 /// A directory that is there, or a clear error.
@@ -461,9 +442,9 @@ mod tests {
     #[test]
     fn a_missing_thread_is_not_the_directorys_fault() {
         let config = Config::default();
-        let again = no_share(&config, no_thread("gpb-share", &io::ErrorKind::WouldBlock.into()));
-        assert!(matches!(again, StartError::System(_)) && !again.to_string().contains("--dir"), "{again}");
+        let again = no_share(&config, no_thread("gpb-share", io::ErrorKind::WouldBlock.into()));
+        assert!(matches!(again, StartError::System(_)), "{again}");
         let denied = no_share(&config, io::ErrorKind::PermissionDenied.into());
-        assert!(matches!(denied, StartError::Dir { .. }) && denied.to_string().contains("--dir"), "{denied}");
+        assert!(matches!(denied, StartError::Dir { .. }), "{denied}");
     }
 }

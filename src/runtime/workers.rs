@@ -13,19 +13,25 @@ impl Workers {
     /// Starts a thread called `name`: at most 15 bytes, which is all that Linux shows.
     ///
     /// # Errors
-    /// The system has no thread to give; the message says what to do.
+    /// The system has no thread to give; the message names the thread.
     pub fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         debug_assert!(name.len() <= 15, "thread name {name:?} is cut off in tools");
-        let thread = Builder::new().name(name.into()).spawn(run).map_err(|e| no_thread(name, &e))?;
+        let thread = Builder::new().name(name.into()).spawn(run).map_err(|e| no_thread(name, e))?;
         self.threads.push(thread);
         Ok(())
     }
 }
 
-/// The system did not give thread `name`: what that means and what helps.
-pub(crate) fn no_thread(name: &str, source: &io::Error) -> io::Error {
-    let text = format!("thread {name} cannot be started: {source}; end other programs, or raise the limit (ulimit -u)");
-    io::Error::new(source.kind(), text)
+/// The error for a thread that the system did not give.
+pub(crate) fn no_thread(name: &str, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), NoThread { name: name.into(), source })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("thread {name} cannot be started")]
+struct NoThread {
+    name: String,
+    source: io::Error,
 }
 
 impl Drop for Workers {
@@ -42,13 +48,14 @@ impl Drop for Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::Chain;
 
     #[test]
-    fn a_thread_that_is_not_given_says_what_helps() {
-        let source = io::Error::from(io::ErrorKind::WouldBlock);
-        let error = no_thread("gpb-listen", &source);
-        assert_eq!(error.kind(), source.kind());
-        let text = error.to_string();
-        assert!(text.contains("gpb-listen") && text.contains(&source.to_string()) && text.contains("ulimit"), "{text}");
+    fn a_thread_that_is_not_given_is_named_with_the_cause() {
+        let source = io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error());
+        let cause = source.to_string();
+        let error = no_thread("gpb-listen", source);
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(Chain(&error).to_string(), format!("thread gpb-listen cannot be started: {cause}"));
     }
 }

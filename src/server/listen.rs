@@ -7,11 +7,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::server::limits::LISTEN_BACKLOG;
 
-/// Why a server cannot start. Each message is one line with the cause and the next step.
+/// Why a server cannot start. Each message is one line with the thing and the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// Another program listens there.
-    #[error("port {port} is in use on {addr}: stop the program that listens there, or choose another one with --port")]
+    #[error("port {port} is in use on {addr}")]
     PortInUse {
         /// The address.
         addr: IpAddr,
@@ -19,16 +19,16 @@ pub enum ServerError {
         port: u16,
     },
     /// A port below 1024 without the right to it, or a security policy.
-    #[error("not allowed to listen on port {port}: choose one above 1023 with --port")]
+    #[error("not allowed to listen on port {port}")]
     Forbidden {
         /// The port.
         port: u16,
     },
     /// The address is none of this host.
-    #[error("{0} is no address of this host: choose one of its addresses with --bind")]
+    #[error("{0} is no address of this host")]
     NoSuchAddress(IpAddr),
     /// Something else.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}")]
     Listen {
         /// Where.
         addr: SocketAddr,
@@ -36,7 +36,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// No thread, or nothing to wait with.
-    #[error("cannot start the server: {0}")]
+    #[error("cannot start the server")]
     Start(#[source] io::Error),
 }
 
@@ -90,7 +90,7 @@ mod tests {
         let first = listen(None, 0).unwrap();
         let port = first.local_addr().unwrap().port();
         let error = listen(None, port).unwrap_err().to_string();
-        assert!(error.contains(&port.to_string()) && error.contains("--port"), "{error}");
+        assert!(error.contains(&port.to_string()), "{error}");
         let v4 = listen(Some(Ipv4Addr::LOCALHOST.into()), port);
         assert!(matches!(v4, Err(ServerError::PortInUse { .. })), "{v4:?}");
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::chain::Chain;
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
@@ -80,7 +81,9 @@ impl Disk {
             place_copy(&*self.volume, &*self.volume.storage(file.into()), id.len, path, || whole.check_unchanged())
         });
         self.volume.tidy();
-        copied.inspect_err(|e| log::info!("not copied from a file that is there path={path} error=\"{e}\"")).is_ok()
+        copied
+            .inspect_err(|e| log::info!("not copied from a file that is there path={path} error=\"{}\"", Chain(e)))
+            .is_ok()
     }
 
     /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// Why local storage failed. Each message names the path, the cause and the next step on one line. All of them leave
-/// a state that a later download continues from.
+/// Why local storage failed. Each message names the path and the cause on one line.
+///
+/// Whatever failed, the chunks that were verified and written stay, and a later fetch continues from them.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system has not enough room.
-    #[error("no space for {}: {}", .path.display(), Room(*.needed, *.free))]
+    #[error("no space for {}: {}", .path.display(), MissingSpace(*.needed, *.free))]
     NoSpace {
         /// What was to be written.
         path: PathBuf,
@@ -21,44 +22,44 @@ pub enum StoreError {
         free: u64,
     },
     /// The user's or project's quota is used up.
-    #[error("disk quota used up at {}; free some space or choose another directory (--dir)", .path.display())]
+    #[error("disk quota used up at {}", .path.display())]
     Quota {
         /// What was to be written.
         path: PathBuf,
     },
     /// The file system is mounted read-only.
-    #[error("{} is on a read-only file system; remount it or choose another directory (--dir)", .path.display())]
+    #[error("{} is on a read-only file system", .path.display())]
     ReadOnly {
         /// What was to be written.
         path: PathBuf,
     },
     /// The user may not write, or read, there.
-    #[error("no permission for {}; change its owner or mode, or choose another directory (--dir)", .path.display())]
+    #[error("no permission for {}", .path.display())]
     Permission {
         /// What was refused.
         path: PathBuf,
     },
     /// The directory does not exist.
-    #[error("directory {} does not exist; create it or choose another one (--dir)", .path.display())]
+    #[error("directory {} does not exist", .path.display())]
     MissingDirectory {
         /// The directory.
         path: PathBuf,
     },
     /// Something that is no directory has its name.
-    #[error("{} is not a directory; choose another one (--dir)", .path.display())]
+    #[error("{} is not a directory", .path.display())]
     NotADirectory {
         /// What lies there.
         path: PathBuf,
     },
     /// Another download, in this process or another, writes the same partial file.
-    #[error("another download writes {}; wait for it or choose another directory (--dir)", .path.display())]
+    #[error("another download writes {}", .path.display())]
     Busy {
         /// The partial file.
         path: PathBuf,
     },
     /// Something of another kind has the name: a directory where a file goes, or a file or symlink where a directory
     /// is needed.
-    #[error("{by} is in the way at {}; move it away or choose another directory (--dir)", .path.display())]
+    #[error("{by} is in the way at {}", .path.display())]
     NameTaken {
         /// The name.
         path: PathBuf,
@@ -80,7 +81,7 @@ pub enum StoreError {
         kind: &'static str,
     },
     /// The file was to be put in place with chunks missing.
-    #[error("{} is not whole: {missing} chunks missing; download it again to resume", .path.display())]
+    #[error("{} is not whole: {missing} chunks missing", .path.display())]
     NotWhole {
         /// The partial file.
         path: PathBuf,
@@ -88,7 +89,7 @@ pub enum StoreError {
         missing: u32,
     },
     /// Anything else that the system says.
-    #[error("cannot use {}: {source}; check the disk and run again, what arrived is kept", .path.display())]
+    #[error("cannot use {}", .path.display())]
     Io {
         /// What was used.
         path: PathBuf,
@@ -127,19 +128,16 @@ pub(crate) fn again(e: &io::Error) -> io::Error {
     e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
 }
 
-/// How much space is needed, free and missing.
-struct Room(u64, u64);
+/// Bytes that are needed and that are free; shows what is missing.
+struct MissingSpace(u64, u64);
 
-impl fmt::Display for Room {
+impl fmt::Display for MissingSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Room(needed, free) = *self;
-        let missing = needed.saturating_sub(free);
-        if missing > 0 {
-            write!(f, "{needed} bytes needed, {free} free, {missing} missing ({}); ", Human(missing))?;
-        } else {
-            f.write_str("the disk is full; ")?;
+        let MissingSpace(needed, free) = *self;
+        match needed.saturating_sub(free) {
+            0 => f.write_str("the disk is full"),
+            missing => write!(f, "{needed} bytes needed, {free} free, {missing} missing ({})", Human(missing)),
         }
-        f.write_str("free some space or choose another directory (--dir)")
     }
 }
 
@@ -180,16 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_one_line_with_thing_cause_and_next_step() {
+    fn messages_are_one_line_with_thing_and_cause() {
         let full = of(Errno::NOSPC).with_room(3 << 30, 1 << 30).to_string();
-        assert_eq!(
-            full,
-            "no space for /d/x: 3221225472 bytes needed, 1073741824 free, 2147483648 missing (2.0 GiB); free some \
-             space or choose another directory (--dir)"
-        );
+        assert_eq!(full, "no space for /d/x: 3221225472 bytes needed, 1073741824 free, 2147483648 missing (2.0 GiB)");
         for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::ACCESS, Errno::IO, Errno::ISDIR] {
             let text = of(errno).to_string();
-            assert!(text.contains("/d/x") && text.contains("; ") && !text.contains('\n'), "{text}");
+            assert!(text.contains("/d/x") && !text.contains('\n'), "{text}");
         }
     }
 

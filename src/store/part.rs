@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
 
+use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::error::again;
@@ -231,7 +232,7 @@ impl Part {
             // Nothing but the name is missing, so the journal is brought up to date only if that fails.
             if let Err(e) = self.place(&self.names.part, first) {
                 if let Err(e) = self.journal(&mut flushing, batch) {
-                    warn!("journal not written file={} error=\"{e}\"", self.id);
+                    warn!("journal not written file={} error=\"{}\"", self.id, Chain(&e));
                 }
                 return Err(e);
             }
@@ -248,7 +249,7 @@ impl Part {
         flushing.journal = None;
         // A journal that stays behind does not fit any later file: a fresh one removes it first.
         if let Err(e) = self.volume.remove_own(&self.names.journal) {
-            warn!("journal not removed file={} error=\"{e}\"", self.id);
+            warn!("journal not removed file={} error=\"{}\"", self.id, Chain(&e));
         }
         self.file.unlock();
         self.volume.tidy();
@@ -381,7 +382,7 @@ impl Part {
         drop(state);
         self.budget.put_back(len);
         let e = self.error(e);
-        warn!("batch discarded file={} chunks={} error=\"{e}\"", self.id, batch.chunks.len());
+        warn!("batch discarded file={} chunks={} error=\"{}\"", self.id, batch.chunks.len(), Chain(&e));
         e
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use log::warn;
 
+use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, merkle};
 use crate::limits::READ_LEN;
 use crate::proto::Delta;
@@ -155,7 +156,7 @@ impl PartialFile {
 impl Drop for PartialFile {
     fn drop(&mut self) {
         if let Err(e) = self.part.checkpoint() {
-            warn!("partial file not journaled: error=\"{e}\"");
+            warn!("partial file not journaled: error=\"{}\"", Chain(&e));
         }
         self.part.close();
     }

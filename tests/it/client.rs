@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
+use gpb::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{self, ClientContext, Download, DownloadHandle, DownloadPlan, FetchError, Report, Target};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
@@ -27,6 +28,11 @@ use crate::directory::{announce, directory, identity, warnings};
 use fake::{Fake, File, Manner, file, with_bytes};
 
 const MIB: usize = 1 << 20;
+
+/// The exit code of a program that ends with this error.
+fn code(error: &FetchError) -> u8 {
+    Exit::from(error).code()
+}
 
 /// A client with a directory of its own.
 struct Client {
@@ -160,7 +166,7 @@ fn only_liars_left_is_an_error_of_its_own() {
         let c = Client::with(Duration::from_secs(1), None);
         c.meet(&[&liars[0], &liars[1]]);
         let e = c.get(&["x"]).unwrap_err();
-        assert_eq!(e.exit_code(), 6, "{e}");
+        assert_eq!(code(&e), 6, "{e}");
         assert!(liars.iter().all(|l| e.to_string().contains(&l.id().to_string())), "{e}");
         assert!(!c.dir.path().join("x").exists());
     }
@@ -182,18 +188,18 @@ fn a_silent_peer_does_not_hold_up_the_others() {
 #[test]
 fn what_went_wrong_has_its_exit_code() {
     let f = file("x", MIB, 6);
-    for (manner, code) in [(Manner::Stalls, 8), (Manner::Changes, 4), (Manner::Refuses, 9)] {
+    for (manner, exit) in [(Manner::Stalls, 8), (Manner::Changes, 4), (Manner::Refuses, 9)] {
         let peer = Fake::start(manner, std::slice::from_ref(&f));
         let c = Client::with(Duration::from_millis(1500), None);
         c.meet(&[&peer]);
         let begin = Instant::now();
         let e = c.start(vec![target(&f)]).wait().unwrap_err();
-        assert_eq!(e.exit_code(), code, "{manner:?}: {e}");
+        assert_eq!(code(&e), exit, "{manner:?}: {e}");
         assert!(begin.elapsed() < Duration::from_secs(3));
     }
     let c = Client::with(Duration::from_millis(300), None);
-    assert_eq!(c.resolve(&["x"]).unwrap_err().exit_code(), 3);
-    assert_eq!(c.start(vec![target(&f)]).wait().unwrap_err().exit_code(), 3);
+    assert_eq!(code(&c.resolve(&["x"]).unwrap_err()), 3);
+    assert_eq!(code(&c.start(vec![target(&f)]).wait().unwrap_err()), 3);
 }
 
 #[test]
@@ -202,7 +208,7 @@ fn a_refusal_is_known_soon_and_shows_no_name() {
     let c = Client::new();
     c.meet(&[&peer]);
     let begin = Instant::now();
-    assert_eq!(c.resolve(&["x"]).unwrap_err().exit_code(), 9);
+    assert_eq!(code(&c.resolve(&["x"]).unwrap_err()), 9);
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
 
@@ -341,14 +347,14 @@ fn what_came_before_an_end_is_not_fetched_again() {
     let dying = Fake::start(Manner::Dies(40), std::slice::from_ref(&f));
     c.meet(&[&dying]);
     let found = c.start(vec![target(&f)]).wait().unwrap_err();
-    assert!(matches!(found.exit_code(), 3 | 4 | 8), "{found}");
+    assert!(matches!(code(&found), 3 | 4 | 8), "{found}");
     let slow = Fake::start(Manner::Slow(5), std::slice::from_ref(&f));
     c.meet(&[&slow]);
     let download = c.start(vec![target(&f)]);
     until("some more came", || download.progress().bytes_fetched > 2 * MIB as u64);
     assert!(download.progress().bytes_done > 10 * MIB as u64, "{:?}", download.progress());
     download.cancel();
-    assert_eq!(download.wait().unwrap_err().exit_code(), 130);
+    assert_eq!(code(&download.wait().unwrap_err()), 130);
     let report = c.get(&["x"]).unwrap();
     assert!(report.bytes < f.id.len - 11 * MIB as u64, "{report:?}");
     assert_eq!((c.content("x"), report.rehashed), (f.bytes.to_vec(), 0));
@@ -412,7 +418,7 @@ fn one_name_with_two_contents_is_for_the_user_to_decide() {
     let c = Client::new();
     c.meet(&[&a, &b]);
     let e = c.resolve(&["n"]).unwrap_err();
-    assert_eq!(e.exit_code(), 5);
+    assert_eq!(code(&e), 5);
     for part in [one.id.to_string(), two.id.to_string(), a.id().to_string(), b.id().to_string()] {
         assert!(e.to_string().contains(&part), "{e}");
     }
@@ -437,7 +443,7 @@ fn what_nobody_else_has_is_waited_for_while_a_named_peer_is_still_sought() {
     });
     // Once nobody is awaited any more, the answer is soon no.
     let begin = Instant::now();
-    assert_eq!(c.resolve(&["other"]).unwrap_err().exit_code(), 4);
+    assert_eq!(code(&c.resolve(&["other"]).unwrap_err()), 4);
     assert!(begin.elapsed() < RESOLVE_ALL_MAX, "{:?}", begin.elapsed());
 }
 
@@ -493,7 +499,7 @@ fn whoever_is_not_trusted_any_more_gives_nothing_more() {
     let begin = Instant::now();
     let (before, e) = (download.progress().bytes_fetched, download.wait().unwrap_err());
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
-    assert_eq!(e.exit_code(), 4, "the other has it not: {e}");
+    assert_eq!(code(&e), 4, "the other has it not: {e}");
     assert!(before < f.id.len && revoked.chunks() < 80, "{before} {}", revoked.chunks());
 }
 
@@ -505,7 +511,7 @@ fn a_holder_that_is_gone_holds_nothing() {
     let c = Client::with(Duration::from_millis(1500), None);
     c.meet(&[&holder, &other]);
     let e = c.start(vec![target(&f)]).wait().unwrap_err();
-    assert_eq!(e.exit_code(), 4, "{e}");
+    assert_eq!(code(&e), 4, "{e}");
     let leaving = Fake::start(Manner::Slow(100), std::slice::from_ref(&f));
     c.meet(&[&leaving]);
     let download = c.start(vec![target(&f)]);
@@ -514,7 +520,7 @@ fn a_holder_that_is_gone_holds_nothing() {
     leaving.leave(&c.ctx.peers);
     holder.leave(&c.ctx.peers);
     let e = download.wait().unwrap_err();
-    assert_eq!(e.exit_code(), 4, "{e}");
+    assert_eq!(code(&e), 4, "{e}");
 }
 
 #[test]
@@ -524,7 +530,7 @@ fn a_peer_that_says_hello_and_then_nothing_is_silent() {
     c.meet(&[&peer]);
     let begin = Instant::now();
     let e = c.resolve(&["x"]).unwrap_err();
-    assert_eq!(e.exit_code(), 8, "{e}");
+    assert_eq!(code(&e), 8, "{e}");
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 

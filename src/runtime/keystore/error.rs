@@ -6,27 +6,24 @@ use std::path::PathBuf;
 use crate::identity::KeypairError;
 use crate::runtime::limits::TRUSTED_KEYS_MAX;
 
-/// Why a key file or a trusted file cannot be used. Each message names the file, the cause and the next step.
+/// Why a key file or a trusted file cannot be used. Each message names the file and the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// No key file there.
-    #[error("key file {} not found; make one with `gpb-keygen --out {}`", .file.display(), .file.display())]
+    #[error("key file {} not found", .file.display())]
     KeyNotFound {
         /// The file asked for.
         file: PathBuf,
     },
     /// No trusted file there.
-    #[error(
-        "trusted file {} not found; make it with one `ed25519:<base64> comment` a line (`gpb-keygen --show KEY` prints it)",
-        .file.display()
-    )]
+    #[error("trusted file {} not found", .file.display())]
     TrustedNotFound {
         /// The file asked for.
         file: PathBuf,
     },
     /// The key file can be read or written by others than its owner.
-    #[error("key file {} is open to others (mode {mode:03o}); run `chmod 600 {}`", .file.display(), .file.display())]
+    #[error("key file {} is open to others (mode {mode:03o})", .file.display())]
     Exposed {
         /// The key file.
         file: PathBuf,
@@ -34,7 +31,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// A directory or a special file.
-    #[error("{} is {what}, not a file; name the file itself", .file.display())]
+    #[error("{} is {what}, not a file", .file.display())]
     NotAFile {
         /// The path.
         file: PathBuf,
@@ -42,7 +39,7 @@ pub enum KeyError {
         what: &'static str,
     },
     /// Longer than any such file is.
-    #[error("{} is longer than {max} bytes, so it is no such file; name another", .file.display())]
+    #[error("{} is longer than {max} bytes, so it is no such file", .file.display())]
     TooLong {
         /// The file.
         file: PathBuf,
@@ -50,7 +47,7 @@ pub enum KeyError {
         max: u64,
     },
     /// The content of a key file is no Ed25519 private key.
-    #[error("key file {} is no usable key: {source}; make one with `gpb-keygen`", .file.display())]
+    #[error("key file {} is no usable key", .file.display())]
     Malformed {
         /// The key file.
         file: PathBuf,
@@ -58,19 +55,19 @@ pub enum KeyError {
         source: KeypairError,
     },
     /// The operating system gave no random numbers for a new key.
-    #[error("cannot make a key: {source}")]
+    #[error("cannot make a key")]
     Generate {
         /// What the operating system said.
         source: KeypairError,
     },
     /// There is a file already, and it is not to be overwritten.
-    #[error("{} exists and is not overwritten; choose another file, or `--force` to lose that key", .file.display())]
+    #[error("{} exists and is not overwritten", .file.display())]
     Exists {
         /// The file.
         file: PathBuf,
     },
     /// A line of a trusted file is no peer id.
-    #[error("{}:{line}: `{found}` is no peer id of the form ed25519:<base64>; mend or remove the line", .file.display())]
+    #[error("{}:{line}: `{found}` is no peer id of the form ed25519:<base64>", .file.display())]
     TrustedLine {
         /// The trusted file.
         file: PathBuf,
@@ -80,13 +77,13 @@ pub enum KeyError {
         found: String,
     },
     /// More keys than a node can hold.
-    #[error("{} has more than {TRUSTED_KEYS_MAX} keys; remove some", .file.display())]
+    #[error("{} has more than {TRUSTED_KEYS_MAX} keys", .file.display())]
     TooManyKeys {
         /// The trusted file.
         file: PathBuf,
     },
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", .file.display())]
+    #[error("cannot read {}", .file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -94,18 +91,11 @@ pub enum KeyError {
         source: io::Error,
     },
     /// A file or its directory cannot be written: a trouble of storage rather than of keys.
-    #[error("cannot write {}: {source}", .file.display())]
+    #[error("cannot write {}", .file.display())]
     Write {
         /// The file or directory.
         file: PathBuf,
         /// The cause.
         source: io::Error,
     },
-}
-
-impl KeyError {
-    /// Whether the disk is the trouble (full, read-only, no permission to write) rather than the key.
-    pub fn is_storage(&self) -> bool {
-        matches!(self, KeyError::Write { .. })
-    }
 }

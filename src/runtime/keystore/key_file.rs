@@ -145,6 +145,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::chain::Chain;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o777
@@ -206,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_open_to_others_is_refused_with_the_mend() {
+    fn a_key_open_to_others_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         write_key(&path, &Keypair::generate(), false).unwrap();
         for bad in [0o640, 0o620, 0o604, 0o602, 0o644, 0o666] {
             fs::set_permissions(&path, fs::Permissions::from_mode(bad)).unwrap();
             let text = load_key(&path).unwrap_err().to_string();
-            assert!(text.ends_with(&format!("run `chmod 600 {}`", path.display())), "{text}");
+            assert!(text.contains(path.to_str().unwrap()), "{text}");
             assert!(text.contains(&format!("{bad:o}")), "{text}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
@@ -229,8 +230,8 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             path
         };
-        let said = |path: &Path| load_key(path).unwrap_err().to_string();
-        assert!(said(&dir.path().join("none")).contains("gpb-keygen --out"));
+        let said = |path: &Path| Chain(&load_key(path).unwrap_err()).to_string();
+        assert!(said(&dir.path().join("none")).contains("not found"));
         assert!(said(dir.path()).contains("a directory"));
         assert!(said(Path::new("/dev/null")).contains("a special file"));
         assert!(said(&put("long", &vec![b'x'; KEY_FILE_LEN_MAX as usize + 1])).contains("longer than 16384 bytes"));
@@ -246,7 +247,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), b"").unwrap();
         let e = write_key(&dir.path().join("file/key.pem"), &Keypair::generate(), false).unwrap_err();
-        assert!(e.is_storage(), "{e}");
+        assert!(matches!(e, KeyError::Write { .. }), "{e}");
         let e = write_key(dir.path(), &Keypair::generate(), true).unwrap_err();
         assert!(matches!(e, KeyError::NotAFile { .. }), "{e}");
     }

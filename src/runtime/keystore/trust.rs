@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::chain::Chain;
 use crate::identity::PeerId;
 use crate::runtime::keystore::KeyError;
 use crate::runtime::keystore::key_file::read_bounded;
@@ -123,7 +124,7 @@ impl Closed {
             }
             Err(e) => {
                 seen.stamp = None;
-                let text = e.to_string();
+                let text = Chain(&e).to_string();
                 if seen.trouble.as_ref() != Some(&text) {
                     log::warn!("trust file unusable, keeping the last good keys error=\"{text}\"");
                     seen.trouble = Some(text);

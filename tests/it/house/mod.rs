@@ -5,6 +5,7 @@
 mod bounds;
 mod circles;
 mod source;
+mod texts;
 mod tiers;
 
 /// Fails with one line for each violation.

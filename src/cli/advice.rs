@@ -1,0 +1,249 @@
+//! The one table of what the programs make of an error: its exit code and the next step.
+//!
+//! The library says what is wrong and why; flags, programs and commands are named here alone.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use crate::cli::{Exit, Failure};
+use crate::client::{FetchError, OTHER_NETWORK, UNKNOWN_VERSION};
+use crate::identity::KeypairError;
+use crate::limits::PORT;
+use crate::node::{ConfigError, Problem, StartError};
+use crate::runtime::keystore::KeyError;
+use crate::server::ServerError;
+use crate::store::StoreError;
+
+/// An exit code and the next step; an empty step is not shown.
+type Advice = (Exit, Cow<'static, str>);
+
+/// An error that the table has a line for.
+trait Advised: Error + Sized + 'static {
+    fn advice(&self) -> Advice;
+}
+
+impl<E: Advised> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let (exit, step) = error.advice();
+        Failure::from_error(exit, &error, &step)
+    }
+}
+
+impl From<&FetchError> for Exit {
+    fn from(error: &FetchError) -> Self {
+        error.advice().0
+    }
+}
+
+impl Advised for StartError {
+    fn advice(&self) -> Advice {
+        match self {
+            StartError::Config(e) => e.advice(),
+            StartError::Key(e) => e.advice(),
+            StartError::Listen(e) => e.advice(),
+            StartError::Dir { .. } => (Exit::Storage, "create it, or name another one with --dir".into()),
+            StartError::State { .. } => (Exit::Storage, "name another one with --state".into()),
+            StartError::Tls(_) => (Exit::Other, "make another key with `gpb-keygen`".into()),
+            StartError::Multicast(_) => (Exit::Other, "end other programs, or go without it (--no-multicast)".into()),
+            StartError::System(_) => (Exit::Other, THREADS.into()),
+        }
+    }
+}
+
+impl Advised for ConfigError {
+    fn advice(&self) -> Advice {
+        let step = match self {
+            ConfigError::Network(_) => "choose another one with --network",
+            ConfigError::Timeout(_) => "raise --timeout",
+            ConfigError::Peer(_) => "mend --peer",
+            ConfigError::TooManyPeers(_) => "name fewer with --peer: each tells of the peers that it knows",
+        };
+        (Exit::Usage, step.into())
+    }
+}
+
+impl Advised for ServerError {
+    fn advice(&self) -> Advice {
+        let step = match self {
+            ServerError::PortInUse { .. } => "stop the program that listens there, or choose another port with --port",
+            ServerError::Forbidden { .. } => "choose one above 1023 with --port",
+            ServerError::NoSuchAddress(_) => "choose one of its addresses with --bind",
+            ServerError::Listen { .. } => "choose another address with --bind, or another port with --port",
+            ServerError::Start(_) => THREADS,
+        };
+        (Exit::Other, step.into())
+    }
+}
+
+impl Advised for KeyError {
+    fn advice(&self) -> Advice {
+        let step: Cow<'static, str> = match self {
+            KeyError::KeyNotFound { file } => format!("make one with `gpb-keygen --out {}`", file.display()).into(),
+            KeyError::TrustedNotFound { .. } => {
+                "make it with one `ed25519:<base64> comment` a line (`gpb-keygen --show KEY` prints it)".into()
+            }
+            KeyError::Exposed { file, .. } => format!("run `chmod 600 {}`", file.display()).into(),
+            KeyError::NotAFile { .. } => "name the file itself".into(),
+            KeyError::TooLong { .. } => "name another".into(),
+            KeyError::Malformed { .. } => "make one with `gpb-keygen`".into(),
+            KeyError::Generate { .. } => "".into(),
+            KeyError::Exists { .. } => "choose another file, or `--force` to lose that key".into(),
+            KeyError::TrustedLine { .. } => "mend or remove the line".into(),
+            KeyError::TooManyKeys { .. } => "remove some".into(),
+            KeyError::Read { .. } => "make it readable, or name another file".into(),
+            KeyError::Write { .. } => "make room or give the right to write there, or name another file".into(),
+        };
+        // A key that cannot be written is a trouble of the disk, not of the key.
+        let exit = if matches!(self, KeyError::Write { .. }) { Exit::Storage } else { Exit::Usage };
+        (exit, step)
+    }
+}
+
+impl Advised for KeypairError {
+    fn advice(&self) -> Advice {
+        (Exit::Other, "".into())
+    }
+}
+
+impl Advised for FetchError {
+    fn advice(&self) -> Advice {
+        let (exit, step) = match self {
+            FetchError::Pattern { .. } => (Exit::Usage, "give a name, a directory, a pattern or a root"),
+            FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
+            FetchError::NoPeer(_) => {
+                (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
+            }
+            FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
+            FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
+            FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
+            FetchError::Storage(e) => return e.advice(),
+            FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout"),
+            FetchError::Refused { reason, .. } => (Exit::Refused, refusal_step(reason)),
+            FetchError::Interrupted => (Exit::Interrupted, RESUME),
+            FetchError::Threads(_) => (Exit::Other, THREADS),
+        };
+        (exit, step.into())
+    }
+}
+
+/// The next step for the reason that peers gave for refusing this node.
+fn refusal_step(reason: &str) -> &'static str {
+    match reason {
+        OTHER_NETWORK => "name the network that they are in with --network",
+        UNKNOWN_VERSION => "use the same version as they do",
+        _ => "have this node's key added to their trusted file",
+    }
+}
+
+impl Advised for StoreError {
+    fn advice(&self) -> Advice {
+        let step = match self {
+            StoreError::NoSpace { .. } | StoreError::Quota { .. } => {
+                "free some space or choose another directory (--dir)"
+            }
+            StoreError::ReadOnly { .. } => "remount it or choose another directory (--dir)",
+            StoreError::Permission { .. } => "change its owner or mode, or choose another directory (--dir)",
+            StoreError::MissingDirectory { .. } => "create it or choose another one (--dir)",
+            StoreError::NotADirectory { .. } => "choose another one (--dir)",
+            StoreError::Busy { .. } => "wait for it or choose another directory (--dir)",
+            StoreError::NameTaken { .. } => "move it away or choose another directory (--dir)",
+            StoreError::NotWhole { .. } => "download it again to resume",
+            StoreError::Io { .. } => "check the disk and run again, what arrived is kept",
+        };
+        (Exit::Storage, step.into())
+    }
+}
+
+/// The next step for what `doctor` found.
+pub(crate) fn remedy(problem: Problem) -> String {
+    match problem {
+        Problem::NoInterface => "bring an interface up, or look at --interface and --bind".into(),
+        Problem::LinkFails => "look at the interface's address and routes".into(),
+        Problem::LinkSilent => "nothing comes back, not even the own packets: look at the firewall of this host".into(),
+        Problem::OtherNetwork => "other networks are here; --network chooses one".into(),
+        Problem::Untrusted => "keys that are not in the trusted file".into(),
+        Problem::OtherVersion => "other versions of gpb are here; update them".into(),
+        Problem::Clock => "a clock is wrong; set it".into(),
+        Problem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
+    }
+}
+
+/// The next step after an interruption.
+pub(crate) const RESUME: &str = "run it again to continue";
+const THREADS: &str = "end other programs, or raise the limit of processes (ulimit -u)";
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::content::{PatternError, RelPathError};
+
+    fn io_error() -> io::Error {
+        io::Error::other("the cause")
+    }
+
+    /// An error of each kind with what the programs make of it.
+    fn all() -> Vec<(Failure, Exit, &'static str)> {
+        let (path, what) = (PathBuf::from("/d/x"), || "x".to_string());
+        let (one, file) = (Duration::from_secs(1), path.clone());
+        let refused = |reason: &str| FetchError::Refused { refused: 1, reason: reason.into() };
+        let full = StoreError::NoSpace { path: path.clone(), needed: 2, free: 1 };
+        vec![
+            (ConfigError::Network(what()).into(), Exit::Usage, "--network"),
+            (ConfigError::Timeout(one).into(), Exit::Usage, "--timeout"),
+            (StartError::from(ConfigError::TooManyPeers(9)).into(), Exit::Usage, "--peer"),
+            (KeyError::KeyNotFound { file: file.clone() }.into(), Exit::Usage, "gpb-keygen --out /d/x"),
+            (KeyError::TrustedNotFound { file: file.clone() }.into(), Exit::Usage, "gpb-keygen --show"),
+            (KeyError::Exposed { file: file.clone(), mode: 0o644 }.into(), Exit::Usage, "chmod 600 /d/x"),
+            (KeyError::Exists { file: file.clone() }.into(), Exit::Usage, "--force"),
+            (KeyError::Write { file: file.clone(), source: io_error() }.into(), Exit::Storage, "the cause; "),
+            (KeyError::Read { file, source: io_error() }.into(), Exit::Usage, "the cause; "),
+            (StartError::Dir { path: path.clone(), source: io_error() }.into(), Exit::Storage, "--dir"),
+            (StartError::State { path: path.clone(), source: io_error() }.into(), Exit::Storage, "--state"),
+            (StartError::Multicast(io_error()).into(), Exit::Other, "the cause; end other programs"),
+            (StartError::from(io_error()).into(), Exit::Other, "ulimit"),
+            (ServerError::Forbidden { port: 80 }.into(), Exit::Other, "--port"),
+            (ServerError::NoSuchAddress([10, 0, 0, 1].into()).into(), Exit::Other, "--bind"),
+            (ServerError::PortInUse { addr: [0, 0, 0, 0].into(), port: 9 }.into(), Exit::Other, "--port"),
+            (FetchError::Pattern { text: what(), source: PatternError::Length }.into(), Exit::Usage, "; give"),
+            (FetchError::NoPeer(one).into(), Exit::NoPeer, "--peer"),
+            (FetchError::NotFound { what: what(), answered: 1 }.into(), Exit::NotFound, "`gpb-client list`"),
+            (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
+            (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),
+            (FetchError::Out { path: path.clone(), source: RelPathError::Empty }.into(), Exit::Usage, "--out"),
+            (FetchError::Storage(full).into(), Exit::Storage, "; free some space or choose another directory (--dir)"),
+            (FetchError::from(StoreError::Io { path, source: io_error() }).into(), Exit::Storage, "x: the cause; "),
+            (FetchError::Silent { what: what(), wait: one }.into(), Exit::Silent, "--timeout"),
+            (refused("another network").into(), Exit::Refused, "--network"),
+            (refused("unknown version").into(), Exit::Refused, "version as they"),
+            (refused("key is not trusted").into(), Exit::Refused, "trusted file"),
+            (refused("").into(), Exit::Refused, "trusted file"),
+            (FetchError::Interrupted.into(), Exit::Interrupted, "interrupted; run it again to continue"),
+            (FetchError::Threads(io_error()).into(), Exit::Other, "the cause; end other programs"),
+        ]
+    }
+
+    #[test]
+    fn each_error_has_its_exit_code_and_next_step_on_one_line() {
+        for (failure, exit, part) in all() {
+            assert_eq!(failure.exit, exit, "{failure:?}");
+            assert!(failure.message.contains(part) && !failure.message.contains('\n'), "{part}: {failure:?}");
+            assert!(failure.message.contains("; "), "no next step: {failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        for (failure, ..) in all() {
+            assert!(failure.message.matches("the cause").count() <= 1, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_problem_has_a_remedy_on_one_line() {
+        assert!(remedy(Problem::NoAnswer).contains("27420") && remedy(Problem::OtherNetwork).contains("--network"));
+    }
+}
