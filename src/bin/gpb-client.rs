@@ -6,12 +6,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use gpb::cli::{
-    self, Candidate, ClientOptions, Command, Exit, Failure, FileRow, Finding, Options, Output, PeerRow, Progress,
-    Screen, Snapshot, StopSignals, Summary, Verbosity,
+    self, ClientOptions, Command, Exit, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
-use gpb::internals::client::{FetchError, FoundFile, Report};
 use gpb::internals::limits::LIST_WAIT;
-use gpb::internals::node::{Fetch, Node, Share, Stopper};
+use gpb::{Fetch, FetchError, Node, Report, Share, Stopper};
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -24,7 +22,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     };
     let node = Node::start(options.node.config(share))?;
     let (stop, stopper) = (node.stopper(), node.stopper());
-    let signals = StopSignals::on_first(move || stop.stop()).map_err(|e| Failure::from_error(Exit::Other, &e))?;
+    let signals = StopSignals::on_first(move || stop.stop()).map_err(Failure::from_signals)?;
     let mut output = Output::new(io::stdout(), options.node.report.json);
     let result = match &options.command {
         Command::Peers { wait } => peers(&node, *wait, &mut output),
@@ -36,37 +34,21 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::Doctor => doctor(&node, &mut output),
     };
     match result {
-        Err(failure) if signals.asked() && failure.exit != Exit::Done => {
-            Err(Failure::new(Exit::Interrupted, "interrupted; run it again to continue"))
-        }
+        Err(failure) if signals.asked() && failure.exit != Exit::Done => Err(FetchError::Interrupted.into()),
         result => result,
     }
 }
 
 fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    let found = node.peers(wait)?;
-    let row = |p: &gpb::internals::client::FoundPeer| PeerRow {
-        peer: p.peer,
-        addr: p.addr,
-        files: p.files,
-        age_ms: p.age_ms,
-    };
-    output.peers(&found.iter().map(row).collect::<Vec<_>>()).map_err(|e| Failure::from_stdout(&e))
+    output.peers(&node.peers(wait)?).map_err(stdout_failed)
 }
 
 fn list(node: &Node, patterns: &[String], wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    let found = node.list(patterns, wait)?;
-    output.list(found.iter().map(row)).map_err(|e| Failure::from_stdout(&e))
-}
-
-fn row(file: &FoundFile) -> FileRow<'_> {
-    FileRow { path: &file.path, id: &file.id, holders: file.holders.len() }
+    output.list(&node.list(patterns, wait)?).map_err(stdout_failed)
 }
 
 fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    let findings = node.diagnose(LIST_WAIT)?;
-    let rows = findings.iter().map(|f| Finding { check: &f.check, ok: f.ok, detail: &f.detail, advice: &f.advice });
-    output.findings(&rows.collect::<Vec<_>>()).map_err(|e| Failure::from_stdout(&e))
+    output.findings(&node.diagnose(LIST_WAIT)?).map_err(stdout_failed)
 }
 
 /// The command `get`.
@@ -87,53 +69,34 @@ impl Get<'_> {
     ) -> Result<(), Failure> {
         let fetch = self.node.fetch_to(patterns, out).map_err(|e| ambiguous(e, output))?;
         let report = self.watch(fetch, output)?;
-        let summary = Summary {
-            files: report.files as u64,
-            bytes: report.bytes,
-            seconds: report.seconds,
-            retries: report.retries,
-            wasted: report.wasted,
-            peers: &report.peers,
-        };
-        output.done(&summary).map_err(|e| Failure::from_stdout(&e))?;
+        output.done(&report).map_err(stdout_failed)?;
         if let Some(seed) = seed {
             self.stopper.wait(seed);
         }
         Ok(())
     }
 
-    /// Shows how a fetch goes on until it has ended.
+    /// Shows the progress of a fetch until it has ended.
     fn watch(&self, fetch: Fetch, output: &mut Output<Stdout>) -> Result<Report, Failure> {
         let report = &self.options.report;
-        let tells_files = report.json || report.log.verbosity != Verbosity::Quiet;
-        let stdout = |e: io::Error| Failure::from_stdout(&e);
-        let mut bar = Progress::new(report, self.screen);
-        output.start(fetch.files() as u64, fetch.progress().bytes).map_err(stdout)?;
+        let shows_files = report.json || report.log.verbosity != Verbosity::Quiet;
+        let mut display = ProgressDisplay::new(report, self.screen);
+        output.start(fetch.files() as u64, fetch.progress().bytes).map_err(stdout_failed)?;
         let (mut seen, mut last) = (0, (0, Instant::now()));
         loop {
             let ended = fetch.wait_for(TICK);
-            let at = fetch.progress();
-            let now = Instant::now();
+            let (at, now) = (fetch.progress(), Instant::now());
             if at.bytes_done != last.0 {
                 last = (at.bytes_done, now);
             }
-            let waiting = (now - last.1 > SILENCE).then(|| "waiting for a source".to_string());
-            let snapshot = Snapshot {
-                bytes: at.bytes_done,
-                total: at.bytes,
-                files_done: at.files_done as u64,
-                files_total: at.files as u64,
-                peers: at.peers,
-                waiting,
-            };
-            bar.show(&snapshot, now).map_err(stdout)?;
-            if tells_files {
-                for f in fetch.fetched(&mut seen) {
-                    output.file(&f.path, &f.id, &fetch.dir().join(f.out.as_str()), f.seconds).map_err(stdout)?;
+            display.show(&at, now - last.1 > SILENCE, now).map_err(stdout_failed)?;
+            if shows_files {
+                for file in fetch.fetched(&mut seen) {
+                    output.file(&file, fetch.dir()).map_err(stdout_failed)?;
                 }
             }
             if ended {
-                bar.finish();
+                display.finish();
                 return Ok(fetch.wait()?);
             }
         }
@@ -142,17 +105,19 @@ impl Get<'_> {
 
 /// Lists what a name could mean before the error says that it means several things.
 fn ambiguous(error: FetchError, output: &mut Output<Stdout>) -> Failure {
-    if let FetchError::Ambiguous { candidates, .. } = &error {
-        let rows = candidates.iter().map(|c| Candidate { path: &c.path, id: &c.id, holders: &c.holders });
-        let rows: Vec<_> = rows.collect();
-        if let Err(e) = output.candidates(&rows) {
-            return Failure::from_stdout(&e);
-        }
+    if let FetchError::Ambiguous { candidates, .. } = &error
+        && let Err(e) = output.candidates(candidates)
+    {
+        return stdout_failed(e);
     }
     error.into()
 }
 
-/// How often a fetch is looked at.
+fn stdout_failed(error: io::Error) -> Failure {
+    Failure::from_stdout(&error)
+}
+
+/// Time between two looks at a fetch.
 const TICK: Duration = Duration::from_millis(100);
-/// A fetch without a byte for so long waits for a source.
+/// A fetch without a byte for this long waits for a source.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -1,57 +1,16 @@
 //! The log of a program: standard error and a file, one fact a line.
 
 use std::fs::OpenOptions;
-use std::io::{self, LineWriter, Write};
-use std::path::PathBuf;
+use std::io::{LineWriter, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
 
-use crate::cli::progress::Screen;
+use crate::cli::report::{LogOptions, Screen};
 use crate::cli::text::escape;
 
-/// What is logged, and where.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogOptions {
-    /// How much goes to standard error.
-    pub verbosity: Verbosity,
-    /// Overrides `verbosity`, and sets the level of the file.
-    pub level: Option<LevelFilter>,
-    /// A file to append to, at info unless `level` says otherwise.
-    pub file: Option<PathBuf>,
-}
-
-/// How much goes to standard error.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Verbosity {
-    /// Errors only, and no progress (`-q`).
-    Quiet,
-    /// Errors and warnings: the client's default.
-    #[default]
-    Warn,
-    /// What happens: the server's default.
-    Info,
-    /// What happens and why (`-v`).
-    Verbose,
-}
-
 impl LogOptions {
-    /// The level of standard error.
-    pub fn stderr_level(&self) -> LevelFilter {
-        self.level.unwrap_or(match self.verbosity {
-            Verbosity::Quiet => LevelFilter::Error,
-            Verbosity::Warn => LevelFilter::Warn,
-            Verbosity::Info => LevelFilter::Info,
-            Verbosity::Verbose => LevelFilter::Debug,
-        })
-    }
-
-    /// The level of the file.
-    pub fn file_level(&self) -> LevelFilter {
-        self.level.unwrap_or(LevelFilter::Info)
-    }
-
-    /// Makes this the log of the process. Lines are written above the progress that `screen` shows.
+    /// Makes this the log of the process. Lines are written above the progress on `screen`.
     ///
     /// # Errors
     /// One line: the file cannot be opened, or the process has a log already.
@@ -64,7 +23,7 @@ impl LogOptions {
         }
         let all = CombinedLogger::new(sinks);
         log::set_max_level(all.level());
-        log::set_boxed_logger(Box::new(Lines(all))).map_err(|e| e.to_string())
+        log::set_boxed_logger(Box::new(OneLine(all))).map_err(|e| e.to_string())
     }
 }
 
@@ -82,10 +41,11 @@ fn config() -> Config {
         .build()
 }
 
-/// Keeps a record on its line: names that a peer chose cannot forge another. Also drops the chatter of libraries.
-struct Lines<L>(L);
+/// Keeps each record on one line, so that a name that a peer chose cannot forge a record, and drops
+/// what other libraries log below warnings.
+struct OneLine<L>(L);
 
-impl<L: Log> Log for Lines<L> {
+impl<L: Log> Log for OneLine<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let own = OWN_TARGETS.contains(&metadata.target().split("::").next().unwrap_or_default());
         (own || metadata.level() <= LevelFilter::Warn) && self.0.enabled(metadata)
@@ -106,21 +66,12 @@ impl<L: Log> Log for Lines<L> {
     }
 }
 
-impl Write for Screen {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.above(|| io::stderr().write(text))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
 /// The library and the programs.
 const OWN_TARGETS: [&str; 4] = ["gpb", "gpb_keygen", "gpb_server", "gpb_client"];
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::{Arc, Mutex};
 
     use log::Level;
@@ -143,7 +94,7 @@ mod tests {
 
     fn logged(level: LevelFilter, records: &[(Level, &str, &str)]) -> String {
         let buffer = Buffer::default();
-        let logger = Lines(CombinedLogger::new(vec![sink(level, buffer.clone())]));
+        let logger = OneLine(CombinedLogger::new(vec![sink(level, buffer.clone())]));
         for (level, target, text) in records {
             logger.log(&Record::builder().level(*level).target(target).args(format_args!("{text}")).build());
         }
@@ -168,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_from_warnings_up() {
+    fn libraries_log_from_warnings_up() {
         let records = [
             (Level::Debug, "gpb::server", "own"),
             (Level::Debug, "gpb_server", "program"),
@@ -179,18 +130,5 @@ mod tests {
         let text = logged(LevelFilter::Debug, &records);
         assert!(text.contains("own") && text.contains("program") && text.contains("trouble"), "{text}");
         assert!(!text.contains("stranger") && !text.contains("chatter"), "{text}");
-    }
-
-    #[test]
-    fn levels_follow_from_the_options() {
-        let levels = |verbosity, level| {
-            let options = LogOptions { verbosity, level, file: None };
-            (options.stderr_level(), options.file_level())
-        };
-        assert_eq!(levels(Verbosity::Quiet, None), (LevelFilter::Error, LevelFilter::Info));
-        assert_eq!(levels(Verbosity::Warn, None), (LevelFilter::Warn, LevelFilter::Info));
-        assert_eq!(levels(Verbosity::Info, None), (LevelFilter::Info, LevelFilter::Info));
-        assert_eq!(levels(Verbosity::Verbose, None), (LevelFilter::Debug, LevelFilter::Info));
-        assert_eq!(levels(Verbosity::Quiet, Some(LevelFilter::Trace)), (LevelFilter::Trace, LevelFilter::Trace));
     }
 }

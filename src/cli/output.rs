@@ -8,9 +8,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::advice::remedy;
 use crate::cli::text::{bytes, escape, rate};
-use crate::content::{FileId, RelPath};
+use crate::client::{Candidate, FileReport, FoundFile, FoundPeer, Report};
 use crate::identity::PeerId;
+use crate::node::Finding;
 
 /// Writes results to `W`, which is flushed after each call, so that a reader at a pipe sees them at once.
 #[derive(Debug)]
@@ -19,114 +21,49 @@ pub struct Output<W: Write> {
     json: bool,
 }
 
-/// A peer that was found.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerRow {
-    /// Its key.
-    pub peer: PeerId,
-    /// Where it serves.
-    pub addr: SocketAddr,
-    /// How many files it offers.
-    pub files: u64,
-    /// Milliseconds since it was last heard.
-    pub age_ms: u64,
-}
-
-/// A file that is offered.
-#[derive(Debug, Clone, Copy)]
-pub struct FileRow<'a> {
-    /// Its name.
-    pub path: &'a RelPath,
-    /// Its content.
-    pub id: &'a FileId,
-    /// How many peers hold it.
-    pub holders: usize,
-}
-
-/// One of several contents that a name has.
-#[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
-    /// The name.
-    pub path: &'a RelPath,
-    /// One of its contents.
-    pub id: &'a FileId,
-    /// Who holds this one.
-    pub holders: &'a [PeerId],
-}
-
-/// What a download came to.
-#[derive(Debug, Clone, Copy)]
-pub struct Summary<'a> {
-    /// Files that are whole now.
-    pub files: u64,
-    /// Bytes that were fetched.
-    pub bytes: u64,
-    /// Time that it took.
-    pub seconds: f64,
-    /// Requests that were asked again.
-    pub retries: u64,
-    /// Bytes that came twice or were wrong.
-    pub wasted: u64,
-    /// Bytes by peer.
-    pub peers: &'a [(PeerId, u64)],
-}
-
-/// One thing that `doctor` looked at.
-#[derive(Debug, Clone, Copy)]
-pub struct Finding<'a> {
-    /// What was looked at, such as `interface eth0`.
-    pub check: &'a str,
-    /// Whether it is as it should be.
-    pub ok: bool,
-    /// What was seen.
-    pub detail: &'a str,
-    /// What to change; nothing if all is well.
-    pub advice: &'a str,
-}
-
 impl<W: Write> Output<W> {
-    /// Results on `to`, as JSON or for people. Where a [`Progress`](crate::cli::Progress) writes from another thread,
-    /// give `io::stdout()` and not its lock, which would make that thread wait.
+    /// Results on `to`, as JSON or for people. Where [`ProgressDisplay`](crate::cli::ProgressDisplay)
+    /// writes too, `to` is `io::stdout()` and not its lock, which the display would wait for.
     pub fn new(to: W, json: bool) -> Self {
         Output { to: BufWriter::new(to), json }
     }
 
     /// A server listens.
     pub fn listening(&mut self, peer: &PeerId, addr: SocketAddr) -> io::Result<()> {
-        self.line(&Event { event: "listening", of: Listening { peer: peer.to_string(), addr } }, || {
+        self.line(&EventLine { event: "listening", of: ListeningLine { peer: peer.to_string(), addr } }, || {
             format!("listening peer={peer} addr={addr}")
         })
     }
 
     /// A server has hashed all that it found at start.
     pub fn ready(&mut self, files: u64, bytes: u64) -> io::Result<()> {
-        self.line(&Event { event: "ready", of: Ready { files, bytes } }, || {
+        self.line(&EventLine { event: "ready", of: TotalsLine { files, bytes } }, || {
             format!("ready files={files} bytes={bytes}")
         })
     }
 
     /// The peers that were found.
-    pub fn peers(&mut self, rows: &[PeerRow]) -> io::Result<()> {
-        let width = rows.iter().map(|r| r.addr.to_string().len()).max().unwrap_or(0);
-        for r in rows {
-            let json = PeerLine { peer: r.peer.to_string(), addr: r.addr, files: r.files, age_ms: r.age_ms };
+    pub fn peers(&mut self, found: &[FoundPeer]) -> io::Result<()> {
+        let width = found.iter().map(|p| p.addr.to_string().len()).max().unwrap_or(0);
+        for p in found {
+            let json = PeerLine { peer: p.peer.to_string(), addr: p.addr, files: p.files, age_ms: p.age_ms };
             self.row(&json, || {
-                let age = r.age_ms as f64 / 1000.0;
-                format!("{}  {:width$}  {:>9}  {age:.1} s", r.peer, r.addr.to_string(), count(r.files, "file"))
+                let age = p.age_ms as f64 / 1000.0;
+                format!("{}  {:width$}  {:>9}  {age:.1} s", p.peer, p.addr.to_string(), count(p.files, "file"))
             })?;
         }
         self.to.flush()
     }
 
     /// The files that are offered.
-    pub fn list<'a>(&mut self, rows: impl Iterator<Item = FileRow<'a>> + Clone) -> io::Result<()> {
-        let width = rows.clone().map(|r| r.path.as_str().chars().count().min(PATH_WIDTH_MAX)).max().unwrap_or(0);
-        for r in rows {
-            let (root, len) = (r.id.root.to_string(), r.id.len);
-            let json = FileLine { path: r.path.as_str(), len, root: &root, holders: r.holders };
+    pub fn list(&mut self, found: &[FoundFile]) -> io::Result<()> {
+        let width = found.iter().map(|f| f.path.as_str().chars().count().min(PATH_WIDTH_MAX)).max().unwrap_or(0);
+        for f in found {
+            let (root, len, holders) = (f.id.root.to_string(), f.id.len, f.holders.len());
+            let json = FoundLine { path: f.path.as_str(), len, root: &root, holders };
             self.row(&json, || {
-                let path = escape(r.path.as_str());
-                format!("{path:width$}  {:>10}  {root}  {}", bytes(len), count(r.holders as u64, "holder"))
+                let path = escape(f.path.as_str());
+                format!("{path:width$}  {:>10}  {root}  {}", bytes(len), count(holders as u64, "holder"))
             })?;
         }
         self.to.flush()
@@ -137,44 +74,45 @@ impl<W: Write> Output<W> {
         if !self.json {
             return Ok(());
         }
-        self.line(&Event { event: "start", of: Ready { files, bytes } }, String::new)
+        self.line(&EventLine { event: "start", of: TotalsLine { files, bytes } }, String::new)
     }
 
-    /// A file is whole, verified and in place.
-    pub fn file(&mut self, path: &RelPath, id: &FileId, out: &Path, seconds: f64) -> io::Result<()> {
-        let (root, shown) = (id.root.to_string(), out.to_string_lossy());
-        let of = Fetched { path: path.as_str(), root: &root, len: id.len, out: &shown, seconds: thousandths(seconds) };
-        self.line(&Event { event: "file", of }, || format!("{}  {}", escape(&shown), bytes(id.len)))
+    /// A file is whole, verified and in place below `dir`.
+    pub fn file(&mut self, file: &FileReport, dir: &Path) -> io::Result<()> {
+        let (root, out) = (file.id.root.to_string(), dir.join(file.out.as_str()));
+        let (len, shown, seconds) = (file.id.len, out.to_string_lossy(), thousandths(file.seconds));
+        let of = FileLine { path: file.path.as_str(), root: &root, len, out: &shown, seconds };
+        self.line(&EventLine { event: "file", of }, || format!("{}  {}", escape(&shown), bytes(len)))
     }
 
     /// A download is over.
-    pub fn done(&mut self, s: &Summary<'_>) -> io::Result<()> {
-        let peers = s.peers.iter().map(|(peer, bytes)| PeerBytes { peer: peer.to_string(), bytes: *bytes }).collect();
-        let seconds = thousandths(s.seconds);
-        let of = Done { files: s.files, bytes: s.bytes, seconds, retries: s.retries, wasted: s.wasted, peers };
-        self.line(&Event { event: "done", of }, || summary(s))
+    pub fn done(&mut self, r: &Report) -> io::Result<()> {
+        let peers = r.peers.iter().map(|(peer, bytes)| PeerBytes { peer: peer.to_string(), bytes: *bytes }).collect();
+        let seconds = thousandths(r.seconds);
+        let of = DoneLine { files: r.files, bytes: r.bytes, seconds, retries: r.retries, wasted: r.wasted, peers };
+        self.line(&EventLine { event: "done", of }, || summary(r))
     }
 
     /// The contents that one name has, of which one must be chosen by its root.
-    pub fn candidates(&mut self, all: &[Candidate<'_>]) -> io::Result<()> {
+    pub fn candidates(&mut self, all: &[Candidate]) -> io::Result<()> {
         for c in all {
             let root = c.id.root.to_string();
             let holders: Vec<String> = c.holders.iter().map(PeerId::to_string).collect();
             let text = format!("{}  {}  {root}  {}", escape(c.path.as_str()), bytes(c.id.len), holders.join(" "));
-            let of = Choice { path: c.path.as_str(), root: &root, len: c.id.len, holders };
-            self.row(&Event { event: "candidate", of }, || text)?;
+            let of = CandidateLine { path: c.path.as_str(), root: &root, len: c.id.len, holders };
+            self.row(&EventLine { event: "candidate", of }, || text)?;
         }
         self.to.flush()
     }
 
     /// What `doctor` found.
-    pub fn findings(&mut self, all: &[Finding<'_>]) -> io::Result<()> {
+    pub fn findings(&mut self, all: &[Finding]) -> io::Result<()> {
         for f in all {
-            let of = Check { check: f.check, ok: f.ok, detail: f.detail, advice: f.advice };
-            self.row(&Event { event: "check", of }, || {
-                let advice = if f.advice.is_empty() { String::new() } else { format!("; {}", escape(f.advice)) };
-                let mark = if f.ok { "ok  " } else { "BAD " };
-                format!("{mark} {}: {}{advice}", escape(f.check), escape(f.detail))
+            let (ok, advice) = (f.problem.is_none(), f.problem.map(remedy).unwrap_or_default());
+            let of = CheckLine { check: &f.check, ok, detail: &f.detail, advice: &advice };
+            self.row(&EventLine { event: "check", of }, || {
+                let (mark, separator) = if ok { ("ok  ", "") } else { ("BAD ", "; ") };
+                format!("{mark} {}: {}{separator}{advice}", escape(&f.check), escape(&f.detail))
             })?;
         }
         self.to.flush()
@@ -183,7 +121,7 @@ impl<W: Write> Output<W> {
     /// A key was made.
     pub fn key_made(&mut self, file: &Path, peer: &PeerId) -> io::Result<()> {
         let key = file.to_string_lossy();
-        self.line(&Event { event: "key", of: Key { key: &key, peer: peer.to_string(), trusted: None } }, || {
+        self.line(&EventLine { event: "key", of: KeyLine { key: &key, peer: peer.to_string(), trusted: None } }, || {
             format!("key={}\npeer={peer}", escape(&key))
         })
     }
@@ -191,8 +129,8 @@ impl<W: Write> Output<W> {
     /// The public half of a key, and its line for a trusted file.
     pub fn key_shown(&mut self, file: &Path, peer: &PeerId, comment: &str) -> io::Result<()> {
         let (key, trusted) = (file.to_string_lossy(), format!("{peer} {}", escape(comment)));
-        let of = Key { key: &key, peer: peer.to_string(), trusted: Some(&trusted) };
-        self.line(&Event { event: "key", of }, || format!("peer={peer}\n{trusted}"))
+        let of = KeyLine { key: &key, peer: peer.to_string(), trusted: Some(&trusted) };
+        self.line(&EventLine { event: "key", of }, || format!("peer={peer}\n{trusted}"))
     }
 
     /// One line that stands for itself.
@@ -212,20 +150,20 @@ impl<W: Write> Output<W> {
     }
 }
 
-fn summary(s: &Summary<'_>) -> String {
+fn summary(r: &Report) -> String {
     let mut text = format!(
         "done {} {} in {:.2} s, {}, {}",
-        count(s.files, "file"),
-        bytes(s.bytes),
-        s.seconds,
-        rate(s.bytes, s.seconds),
-        if s.retries == 1 { "1 retry".into() } else { format!("{} retries", s.retries) },
+        count(r.files as u64, "file"),
+        bytes(r.bytes),
+        r.seconds,
+        rate(r.bytes, r.seconds),
+        if r.retries == 1 { "1 retry".into() } else { format!("{} retries", r.retries) },
     );
-    if s.wasted > 0 {
-        text = format!("{text}, {} wasted", bytes(s.wasted));
+    if r.wasted > 0 {
+        text = format!("{text}, {} wasted", bytes(r.wasted));
     }
-    let total: u128 = s.peers.iter().map(|(_, n)| u128::from(*n)).sum();
-    for (peer, n) in s.peers {
+    let total: u128 = r.peers.iter().map(|(_, n)| u128::from(*n)).sum();
+    for (peer, n) in &r.peers {
         let percent = if total > 0 { *n as f64 * 100.0 / total as f64 } else { 0.0 };
         text = format!("{text}\n  {peer}  {:>10}  {percent:.1}%", bytes(*n));
     }
@@ -245,20 +183,20 @@ fn thousandths(seconds: f64) -> f64 {
 const PATH_WIDTH_MAX: usize = 60;
 
 #[derive(Serialize)]
-struct Event<T> {
+struct EventLine<T> {
     event: &'static str,
     #[serde(flatten)]
     of: T,
 }
 
 #[derive(Serialize)]
-struct Listening {
+struct ListeningLine {
     peer: String,
     addr: SocketAddr,
 }
 
 #[derive(Serialize)]
-struct Ready {
+struct TotalsLine {
     files: u64,
     bytes: u64,
 }
@@ -272,7 +210,7 @@ struct PeerLine {
 }
 
 #[derive(Serialize)]
-struct FileLine<'a> {
+struct FoundLine<'a> {
     path: &'a str,
     len: u64,
     root: &'a str,
@@ -280,7 +218,7 @@ struct FileLine<'a> {
 }
 
 #[derive(Serialize)]
-struct Fetched<'a> {
+struct FileLine<'a> {
     path: &'a str,
     root: &'a str,
     len: u64,
@@ -289,8 +227,8 @@ struct Fetched<'a> {
 }
 
 #[derive(Serialize)]
-struct Done {
-    files: u64,
+struct DoneLine {
+    files: usize,
     bytes: u64,
     seconds: f64,
     retries: u64,
@@ -305,7 +243,7 @@ struct PeerBytes {
 }
 
 #[derive(Serialize)]
-struct Choice<'a> {
+struct CandidateLine<'a> {
     path: &'a str,
     root: &'a str,
     len: u64,
@@ -313,7 +251,7 @@ struct Choice<'a> {
 }
 
 #[derive(Serialize)]
-struct Check<'a> {
+struct CheckLine<'a> {
     check: &'a str,
     ok: bool,
     detail: &'a str,
@@ -321,7 +259,7 @@ struct Check<'a> {
 }
 
 #[derive(Serialize)]
-struct Key<'a> {
+struct KeyLine<'a> {
     key: &'a str,
     peer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -331,7 +269,8 @@ struct Key<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Root};
+    use crate::content::{Digest, FileId, RelPath, Root};
+    use crate::identity::NodeId;
 
     fn written(json: bool, write: impl FnOnce(&mut Output<&mut Vec<u8>>) -> io::Result<()>) -> String {
         let mut text = Vec::new();
@@ -347,17 +286,23 @@ mod tests {
         RelPath::new(text).unwrap()
     }
 
+    fn found(name: &str, id: FileId, holders: u8) -> FoundFile {
+        let holders = (0..holders).map(|n| NodeId { peer: PeerId([n; 32]), instance: 1 }).collect();
+        FoundFile { path: path(name), id, holders, shared: true }
+    }
+
     #[test]
     fn the_json_of_peers_and_list_is_as_agreed() {
         let peer = PeerId([0; 32]);
-        let row = PeerRow { peer, addr: "10.0.0.1:27420".parse().unwrap(), files: 3, age_ms: 40 };
+        let addr = "10.0.0.1:27420".parse().unwrap();
+        let peers = [FoundPeer { peer, instance: 1, addr, files: 3, bytes: 9, age_ms: 40 }];
         assert_eq!(
-            written(true, |o| o.peers(&[row])),
+            written(true, |o| o.peers(&peers)),
             format!("{{\"peer\":\"{peer}\",\"addr\":\"10.0.0.1:27420\",\"files\":3,\"age_ms\":40}}\n")
         );
-        let row = FileRow { path: &path("a \"b\""), id: &id(0xab, 5), holders: 2 };
+        let files = [found("a \"b\"", id(0xab, 5), 2)];
         assert_eq!(
-            written(true, |o| o.list([row].into_iter())),
+            written(true, |o| o.list(&files)),
             format!("{{\"path\":\"a \\\"b\\\"\",\"len\":5,\"root\":\"{}\",\"holders\":2}}\n", "ab".repeat(32))
         );
     }
@@ -365,15 +310,18 @@ mod tests {
     #[test]
     fn the_json_of_get_is_as_agreed() {
         let (peer, root) = (PeerId([0; 32]), "ab".repeat(32));
+        let file =
+            FileReport { path: path("d/f"), id: id(0xab, 5), out: path("d/f"), seconds: 1.23456, skipped: false };
         assert_eq!(
-            written(true, |o| o.file(&path("d/f"), &id(0xab, 5), Path::new("/x/d/f"), 1.23456)),
+            written(true, |o| o.file(&file, Path::new("/x"))),
             format!(
                 "{{\"event\":\"file\",\"path\":\"d/f\",\"root\":\"{root}\",\"len\":5,\"out\":\"/x/d/f\",\"seconds\":1.235}}\n"
             )
         );
-        let s = Summary { files: 1, bytes: 5, seconds: 2.0, retries: 3, wasted: 4, peers: &[(peer, 5)] };
+        let peers = vec![(peer, 5)];
+        let done = Report { files: 1, bytes: 5, seconds: 2.0, retries: 3, wasted: 4, peers, ..Report::default() };
         assert_eq!(
-            written(true, |o| o.done(&s)),
+            written(true, |o| o.done(&done)),
             format!(
                 "{{\"event\":\"done\",\"files\":1,\"bytes\":5,\"seconds\":2.0,\"retries\":3,\"wasted\":4,\
                  \"peers\":[{{\"peer\":\"{peer}\",\"bytes\":5}}]}}\n"
@@ -385,10 +333,8 @@ mod tests {
 
     #[test]
     fn people_read_tables() {
-        let (a, b) = (path("a"), path("long/name"));
-        let rows =
-            [FileRow { path: &a, id: &id(1, 5), holders: 1 }, FileRow { path: &b, id: &id(2, 1 << 20), holders: 2 }];
-        let text = written(false, |o| o.list(rows.iter().copied()));
+        let files = [found("a", id(1, 5), 1), found("long/name", id(2, 1 << 20), 2)];
+        let text = written(false, |o| o.list(&files));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], format!("a                 5 B  {}  1 holder", "01".repeat(32)));
         assert_eq!(lines[1], format!("long/name     1.0 MiB  {}  2 holders", "02".repeat(32)));
@@ -397,21 +343,15 @@ mod tests {
     #[test]
     fn the_end_tells_who_gave_how_much() {
         let (p, q) = (PeerId([1; 32]), PeerId([2; 32]));
-        let s = Summary {
-            files: 2,
-            bytes: 4 << 20,
-            seconds: 2.0,
-            retries: 1,
-            wasted: 0,
-            peers: &[(p, 3 << 20), (q, 1 << 20)],
-        };
+        let peers = vec![(p, 3 << 20), (q, 1 << 20)];
+        let done = Report { files: 2, bytes: 4 << 20, seconds: 2.0, retries: 1, peers, ..Report::default() };
         assert_eq!(
-            written(false, |o| o.done(&s)),
+            written(false, |o| o.done(&done)),
             format!(
                 "done 2 files 4.0 MiB in 2.00 s, 2.0 MiB/s, 1 retry\n  {p}     3.0 MiB  75.0%\n  {q}     1.0 MiB  25.0%\n"
             )
         );
-        let none = Summary { files: 0, bytes: 0, seconds: 0.0, retries: 0, wasted: 7, peers: &[(p, 0)] };
+        let none = Report { wasted: 7, peers: vec![(p, 0)], ..Report::default() };
         let text = written(false, |o| o.done(&none));
         assert!(
             text.starts_with("done 0 files 0 B in 0.00 s, 0 B/s, 0 retries, 7 B wasted\n") && text.contains(" 0.0%")

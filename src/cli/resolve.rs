@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::args::Typed;
 use crate::cli::limits::INTERFACES_MAX;
-use crate::cli::log::{LogOptions, Verbosity};
+use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
 use crate::cli::sources::{Environment, Setting, Settings};
 use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::text::escape;
@@ -49,15 +49,6 @@ pub struct Options {
     pub download_limit: Option<NonZeroU64>,
     /// How results and logs are written.
     pub report: ReportOptions,
-}
-
-/// How a program tells what it does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReportOptions {
-    /// One JSON object a line on standard output.
-    pub json: bool,
-    /// What is logged, and where.
-    pub log: LogOptions,
 }
 
 /// What `gpb-client` is to do.

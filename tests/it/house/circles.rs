@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::source::{Source, sources};
 
 /// Circles that are known, and that may only get fewer: the files of each, as `module: a b c`.
-const KNOWN: [&str; 6] = [
-    "cli: log progress resolve",
+const KNOWN: [&str; 5] = [
     "client: download driver",
     "client: shared storing",
     "server: session worker",
