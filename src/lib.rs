@@ -57,28 +57,30 @@ mod swarm;
 mod sync;
 
 pub use client::{Candidate, FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
-pub use content::{Digest, FileId, Pattern, RelPath, Root};
-pub use identity::{Keypair, PeerId};
-pub use node::{Config, Fetch, KeySource, Node, NodeBuilder, Share, StartError, Stopper};
-pub use store::StoreError;
+pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};
+pub use identity::{Keypair, NodeId, PeerId};
+pub use node::{Config, Fetch, Finding, KeySource, Node, NodeBuilder, Problem, Share, StartError, Stopper};
 pub use swarm::Event;
 
-/// The errors of the crate: one enum an operation, and the errors that they hold.
-///
-/// A message names the thing and the cause on one line. It leaves out the
-/// [`source`](std::error::Error::source), which holds what another library or the system said, so
-/// that a printer of chains repeats nothing. Next steps are for the program that uses the library.
-///
-/// | operation | error |
-/// |---|---|
-/// | [`Node::start`] | [`StartError`], which holds [`ConfigError`], [`KeyError`], [`ServerError`] |
-/// | [`Node::peers`], [`Node::list`], [`Node::fetch`], [`Fetch::wait`] | [`FetchError`], which holds [`StoreError`], [`PatternError`] |
-/// | reading a [`Pattern`], [`RelPath`], [`Digest`], [`PeerId`] | [`PatternError`], [`RelPathError`], [`DigestError`], [`PeerIdError`] |
-/// | making or reading a [`Keypair`] | [`KeypairError`] |
 pub mod error {
+    //! The errors of the crate: one enum an operation.
+    //!
+    //! A message names the thing and the cause on one line. It leaves out the
+    //! [`source`](std::error::Error::source), which is what another library or the system said, so that
+    //! a printer of chains repeats nothing. Next steps are left to the program that uses the library.
+    //!
+    //! | operation | error |
+    //! |---|---|
+    //! | [`Node::start`](crate::Node::start) | [`StartError`]: a [`ConfigError`], [`KeyError`] or [`ServerError`], or its own |
+    //! | peers, list, fetch of a [`Node`](crate::Node) | [`FetchError`]: a [`StoreError`], or its own |
+    //! | reading a [`Pattern`](crate::Pattern) | [`PatternError`] |
+    //! | reading a [`RelPath`](crate::RelPath) | [`RelPathError`] |
+    //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParsePeerIdError`] |
+    //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
+
     pub use crate::client::FetchError;
-    pub use crate::content::{PatternError, RelPathError};
-    pub use crate::identity::KeypairError;
+    pub use crate::content::{ParseDigestError, PatternError, RelPathError};
+    pub use crate::identity::{KeypairError, ParsePeerIdError};
     pub use crate::node::{ConfigError, StartError};
     pub use crate::runtime::keystore::KeyError;
     pub use crate::server::ServerError;
