@@ -147,6 +147,7 @@ impl Advised for StoreError {
             StoreError::NotADirectory { .. } => "choose another one (--dir)",
             StoreError::Busy { .. } => "wait for it or choose another directory (--dir)",
             StoreError::NameTaken { .. } => "move it away or choose another directory (--dir)",
+            StoreError::OwnFile { .. } => "choose another name (--out) or another directory (--dir)",
             StoreError::NotWhole { .. } => "download it again to resume",
             StoreError::Io { .. } => "check the disk and run again, what arrived is kept",
         };

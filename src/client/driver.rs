@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::sync::WaitGroup;
 use log::{info, warn};
 
+use crate::chain::Chain;
 use crate::client::download::end_disk;
 use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{End, Fetcher};
@@ -90,7 +91,7 @@ impl Driver {
         for file in open {
             let id = file.manifest().id();
             if let Err(e) = file.checkpoint() {
-                warn!("not journaled id={id} error=\"{e}\"");
+                warn!("not journaled id={id} error=\"{}\"", Chain(&e));
             }
             // Nobody else may hold it open, or the next download of it would find it in use.
             if let Some(shelf) = &self.shared.ctx.shelf {

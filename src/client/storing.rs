@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use crossbeam::channel::Receiver;
 use log::{error, info, warn};
 
+use crate::chain::Chain;
 use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
 use crate::client::shared::Shared;
 use crate::client::{FetchError, FileReport};
@@ -189,7 +190,7 @@ fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
             shelf.put_whole(names, entry, manifest, reader);
         }
         Err(e) => {
-            warn!("cannot serve what was fetched path={path} error=\"{e}\"");
+            warn!("cannot serve what was fetched path={path} error=\"{}\"", Chain(&e));
             shelf.remove(&wanted.id);
         }
     }

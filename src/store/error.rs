@@ -67,7 +67,7 @@ pub enum StoreError {
         by: &'static str,
     },
     /// The file belongs to this node itself: its key, trusted keys, index, log or configuration.
-    #[error("{} is a file of this node itself and never overwritten; choose another name or directory", .path.display())]
+    #[error("{} is a file of this node itself and never overwritten", .path.display())]
     OwnFile {
         /// The file.
         path: PathBuf,

@@ -96,7 +96,7 @@ impl PartialFile {
         while offset < end {
             let run = (end - offset).min(buffer.len() as u64) as usize;
             if let Err(e) = self.part.read_at(offset, &mut buffer[..run]) {
-                warn!("chunk not readable file={} chunk={} error=\"{e}\"", self.manifest.id(), index.get());
+                warn!("chunk not readable file={} chunk={} error=\"{}\"", self.manifest.id(), index.get(), Chain(&e));
                 return false;
             }
             blocks.push(&buffer[..run]);
