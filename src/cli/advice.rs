@@ -148,6 +148,7 @@ impl Advised for StoreError {
             StoreError::Busy { .. } => "wait for it or choose another directory (--dir)",
             StoreError::NameTaken { .. } => "move it away or choose another directory (--dir)",
             StoreError::OwnFile { .. } => "choose another name (--out) or another directory (--dir)",
+            StoreError::NotRegular { .. } => "choose another target (--out)",
             StoreError::NotWhole { .. } => "download it again to resume",
             StoreError::Io { .. } => "check the disk and run again, what arrived is kept",
         };

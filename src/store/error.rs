@@ -73,7 +73,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Something that is no regular file has the name of a file: only regular files and symlinks are replaced.
-    #[error("{} is {kind}, not a regular file; choose another target", .path.display())]
+    #[error("{} is {kind}, not a regular file", .path.display())]
     NotRegular {
         /// The name.
         path: PathBuf,
