@@ -51,7 +51,10 @@ pub(crate) fn check(shared: &Shared) {
         if !here && !absent {
             let dir = wanted.outs.first().and_then(parent);
             if dir != looked {
-                missing = dir.clone().filter(|_| wanted.outs.first().is_some_and(|out| shared.disk.lacks_parent(out)));
+                match wanted.outs.first().map_or(Ok(false), |out| shared.disk.lacks_parent(out)) {
+                    Ok(lacks) => missing = dir.clone().filter(|_| lacks),
+                    Err(e) => return shared.fail(FetchError::Storage(e)),
+                }
                 looked = dir;
             }
         }

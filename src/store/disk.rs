@@ -94,9 +94,16 @@ impl Disk {
     }
 
     /// Whether the directory in which `path` is to lie does not exist, so that nothing of what is to lie there does.
-    pub fn lacks_parent(&self, path: &RelPath) -> bool {
-        let parent = path.as_str().rsplit_once('/').map(|(parent, _)| parent);
-        parent.is_some_and(|p| matches!(self.volume.open_dir(p), Err(Errno::NOENT)))
+    ///
+    /// # Errors
+    /// [`StoreError::OtherMount`]: nothing can be put there.
+    pub fn lacks_parent(&self, path: &RelPath) -> Result<bool, StoreError> {
+        let Some((parent, _)) = path.as_str().rsplit_once('/') else { return Ok(false) };
+        match self.volume.is_same_mount(parent) {
+            Ok(false) => Err(StoreError::OtherMount { path: self.path().join(parent) }),
+            // What else is wrong with it is told when a file is put there.
+            result => Ok(result == Err(Errno::NOENT)),
+        }
     }
 
     /// Whether what is written can be made durable, which takes time; false where files live in memory.

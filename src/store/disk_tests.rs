@@ -400,10 +400,19 @@ fn a_directory_is_missing_only_when_it_is() {
     let (dir, disk) = tempdir();
     std::fs::create_dir(dir.path().join("here")).unwrap();
     std::fs::write(dir.path().join("file"), b"").unwrap();
-    assert!(disk.lacks_parent(&name("gone/x")) && disk.lacks_parent(&name("here/gone/x")));
-    assert!(
-        !disk.lacks_parent(&name("x")) && !disk.lacks_parent(&name("here/x")) && !disk.lacks_parent(&name("file/x"))
-    );
+    for (path, lacks) in [("gone/x", true), ("here/gone/x", true), ("x", false), ("here/x", false), ("file/x", false)] {
+        assert_eq!(disk.lacks_parent(&name(path)).unwrap(), lacks, "{path}");
+    }
+    let Some(mount) = Mount::new("4m") else { return };
+    let outside = Disk::open(mount.path().parent().unwrap(), false).unwrap();
+    let below = format!("{}/x", mount.path().file_name().unwrap().to_str().unwrap());
+    for path in [name(&below), name(&format!("{below}/y/z"))] {
+        let refused = outside.lacks_parent(&path).unwrap_err();
+        assert!(matches!(refused, StoreError::OtherMount { .. }), "{refused}");
+    }
+    let refused = outside.write_small(&[(name(&below), id(0, 1), vec![1])]).remove(0).unwrap_err();
+    outside.tidy();
+    assert!(matches!(refused, StoreError::OtherMount { .. }), "{refused}");
 }
 
 #[test]

@@ -80,6 +80,12 @@ pub enum StoreError {
         /// What lies there, such as `a character device`.
         kind: &'static str,
     },
+    /// The place of a file lies on another mount than the directory, so that no finished file can be renamed into it.
+    #[error("{} is another mount than the directory of the download; choose it as the directory", .path.display())]
+    OtherMount {
+        /// The place.
+        path: PathBuf,
+    },
     /// The file was to be put in place with chunks missing.
     #[error("{} is not whole: {missing} chunks missing", .path.display())]
     NotWhole {
@@ -110,6 +116,7 @@ impl StoreError {
             Some(Errno::ISDIR) => StoreError::NameTaken { path, by: "a directory" },
             Some(Errno::NOTDIR) => StoreError::NameTaken { path, by: "a file" },
             Some(Errno::LOOP) => StoreError::NameTaken { path, by: "a symlink" },
+            Some(Errno::XDEV) => StoreError::OtherMount { path },
             _ => StoreError::Io { path, source },
         }
     }
@@ -174,6 +181,7 @@ mod tests {
         assert!(matches!(of(Errno::ACCESS), StoreError::Permission { .. }));
         assert!(matches!(of(Errno::ISDIR), StoreError::NameTaken { by: "a directory", .. }));
         assert!(matches!(of(Errno::LOOP), StoreError::NameTaken { by: "a symlink", .. }));
+        assert!(matches!(of(Errno::XDEV), StoreError::OtherMount { .. }));
         assert!(matches!(of(Errno::IO), StoreError::Io { .. }));
     }
 

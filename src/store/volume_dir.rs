@@ -79,6 +79,19 @@ impl Beneath {
         fs::openat2(&self.root, dir, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
     }
 
+    /// Whether files can be renamed from the own directory into `dir`, which exists: not into another mount, and not
+    /// into another file system (a subvolume is one without being a mount).
+    pub(crate) fn is_same_mount(&self, dir: &str) -> rustix::io::Result<bool> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let dir = match fs::openat2(&self.root, dir, DIRECTORY, Mode::empty(), resolve) {
+            Err(Errno::XDEV) => return Ok(false),
+            // Without the call only the file systems are compared.
+            Err(e) if no_openat2(e) => fs::openat(&self.root, dir, DIRECTORY, Mode::empty())?,
+            other => other?,
+        };
+        Ok(fs::fstat(&dir)?.st_dev == fs::fstat(&self.root)?.st_dev)
+    }
+
     /// Whether files live in memory, so that there is nothing to make durable.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.in_memory

@@ -147,6 +147,34 @@ fn storage_that_fails_is_7() {
 }
 
 #[test]
+fn a_place_on_another_mount_is_refused_before_anything_is_fetched() {
+    let lan = lan_or_skip!();
+    let dir = lan.new_dir("d");
+    for path in ["sub/big", "sub/new/big", "sub/small"] {
+        crate::group::sample(&dir.join(path), if path.ends_with("big") { 2 * MIB } else { 5 }, 66);
+    }
+    let (s, c) = (lan.host("s", None), lan.host("c", None));
+    let _server = Server::start(&s, &dir, &[]);
+    let state = c.home().join("state");
+    let (state, out) = (state.to_str().unwrap(), lan.new_dir("out"));
+    std::fs::create_dir_all(out.join("sub")).unwrap();
+    let (out, sub, other) = (out.to_str().unwrap(), out.join("sub"), lan.new_dir("other"));
+    let (sub, other) = (sub.to_str().unwrap(), other.to_str().unwrap());
+    // Another file system; and another mount of the same one.
+    for mount in [format!("mount -t tmpfs none {sub}"), format!("mount --bind {other} {sub}")] {
+        for what in ["sub/big", "sub/new/big", "sub/small", "**"] {
+            let script = format!("{mount} && \"$@\"; code=$?; ls -A {sub}; exit $code");
+            let args = ["-m", "bash", "-c", &script, "-", CLIENT, "get", what, "--dir", out, "--state", state];
+            let ended = c.spawn("unshare", &args).wait(secs(15)).expect(7);
+            let last = ended.err.last().cloned().unwrap_or_default();
+            assert!(last.contains(&format!("{sub} ")) || last.contains(&format!("{sub}/new ")), "{last}");
+            assert!(last.contains("another mount"), "{last}");
+            assert!(!std::path::Path::new(out).join(".gpb").exists(), "{what}: nothing was fetched");
+        }
+    }
+}
+
+#[test]
 fn a_port_in_use_is_1() {
     let lan = lan_or_skip!();
     let [d1, d2] = copies(&lan, ["d1", "d2"], "a.bin", MIB, 64);
