@@ -149,6 +149,7 @@ impl Advised for StoreError {
             StoreError::NameTaken { .. } => "move it away or choose another directory (--dir)",
             StoreError::OwnFile { .. } => "choose another name (--out) or another directory (--dir)",
             StoreError::NotRegular { .. } => "choose another target (--out)",
+            StoreError::OtherMount { .. } => "fetch into it with --dir or --out",
             StoreError::NotWhole { .. } => "download it again to resume",
             StoreError::Io { .. } => "check the disk and run again, what arrived is kept",
         };

@@ -81,7 +81,7 @@ pub enum StoreError {
         kind: &'static str,
     },
     /// The place of a file lies on another mount than the directory, so that no finished file can be renamed into it.
-    #[error("{} is another mount than the directory of the download; choose it as the directory", .path.display())]
+    #[error("{} is another mount than the directory of the download", .path.display())]
     OtherMount {
         /// The place.
         path: PathBuf,
