@@ -2,7 +2,7 @@
 //!
 //! A name ends in its unit. Relations between bounds are asserted at compile time at the end of the file. None is
 //! configurable at run time; what a user may change lives in `Config` and takes its default from here. A bound that
-//! tunes one module lives in the file `limits.rs` of that module.
+//! tunes one module lives in the file `limits.rs` of that module. The test `house::bounds` prints all of them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub const MIB: usize = 1024 * KIB;
 pub const BLOCK_LEN: usize = 16 * KIB;
 /// Smallest chunk length in bytes.
 pub const CHUNK_LEN_MIN: u64 = 256 * KIB as u64;
-/// Chunk length in bytes that is not exceeded before the chunk count reaches [`CHUNKS_MAX`].
+/// Longest chunk in bytes of a file with fewer than [`CHUNKS_MAX`] chunks.
 pub const CHUNK_LEN_SOFT_MAX: u64 = 2 * MIB as u64;
-/// Chunk count that the chunk length aims at while it lies between its soft bounds.
+/// Chunk count that decides the chunk length while that lies between its soft bounds.
 pub const CHUNKS_TARGET: u64 = 4096;
 /// Most chunks that a file has, whatever its length.
 pub const CHUNKS_MAX: u64 = 1 << 19;
@@ -49,11 +49,11 @@ pub const ANNOUNCE_LEN_MAX: usize = 512;
 pub const NETWORK_LEN_MAX: usize = 64;
 /// Usual interval between announces.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(10);
-/// A peer expires after so many of its intervals without a sign of life.
+/// Announce intervals without a sign of life after which a peer expires.
 pub const TTL_INTERVALS: u32 = 3;
-/// A query is answered with probability `min(1, ANSWERERS / peers known)`; by less while many start at the same time.
+/// Nodes that answer one query: each does with probability `min(1, ANSWERERS / peers known)`, or less during a flood.
 pub const ANSWERERS: u32 = 32;
-/// An announce whose clock differs by more is dropped.
+/// Largest difference of clocks; an announce beyond it is dropped.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most peers (key, instance) in the table.
 pub const PEERS_MAX: usize = 16_384;
@@ -61,7 +61,7 @@ pub const PEERS_MAX: usize = 16_384;
 pub const INSTANCES_PER_KEY_MAX: usize = 8;
 /// Most addresses kept for one instance.
 pub const ADDRS_PER_PEER_MAX: usize = 8;
-/// Datagrams a second taken from one source address; the rest is dropped before any parsing.
+/// Datagrams a second that are read from one source address; the rest is dropped before parsing.
 pub const DATAGRAMS_PER_SOURCE_PER_S: u32 = 20;
 /// Most source addresses whose rate is tracked.
 pub const SOURCES_TRACKED_MAX: usize = 4096;
@@ -69,17 +69,17 @@ pub const SOURCES_TRACKED_MAX: usize = 4096;
 pub const PEERS_PER_ANSWER_MAX: usize = 256;
 /// Most `--peer` entries.
 pub const STATIC_PEERS_MAX: usize = 256;
-/// Datagrams that a source may send at once before [`DATAGRAMS_PER_SOURCE_PER_S`] holds it back.
+/// Datagrams that one source may send at once, beyond [`DATAGRAMS_PER_SOURCE_PER_S`].
 pub const DATAGRAMS_PER_SOURCE_BURST: u32 = 80;
-/// Sources of queries whose last unicast answer is remembered.
+/// Most sources of queries whose last unicast answer is remembered.
 pub const UNICAST_ANSWERS_TRACKED_MAX: usize = 1024;
-/// Shortest time to live that is taken from an announce.
+/// Shortest time to live of an announce; a shorter one counts as this.
 pub const TTL_MIN: Duration = Duration::from_secs(1);
-/// Longest time to live that is taken from an announce.
+/// Longest time to live of an announce; a longer one counts as this.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
 /// Most ended (key, instance) whose last announce is remembered, so that replays do not bring them back.
 pub const DEPARTED_MAX: usize = 16_384;
-/// Most peers that are remembered to have refused this node.
+/// Most peers whose refusal of this node is remembered.
 pub const REFUSALS_MAX: usize = 1024;
 /// Longest body of a `Peers` answer in bytes.
 pub const PEERS_ANSWER_LEN_MAX: usize = PEERS_PER_ANSWER_MAX * KIB;
@@ -102,7 +102,7 @@ pub const FRAME_HEADER_LEN_MAX: usize = 16 * KIB;
 pub const REQUEST_BODY_LEN_MAX: usize = 32 * KIB;
 /// Longest body of a response that is not a chunk, in bytes.
 pub const RESPONSE_BODY_LEN_MAX: usize = 16 * MIB;
-/// Request bytes that may be unanswered on a connection.
+/// Most bytes of unanswered requests on a connection.
 pub const UNANSWERED_LEN_MAX: usize = 64 * KIB;
 /// Most chunk digests in one `Layer` answer.
 pub const LAYER_DIGESTS_PER_ANSWER_MAX: u32 = 8192;
@@ -110,15 +110,15 @@ pub const LAYER_DIGESTS_PER_ANSWER_MAX: u32 = 8192;
 pub const LOCATE_FILES_MAX: usize = 512;
 /// Bytes after which a `List` page ends.
 pub const LIST_PAGE_LEN: usize = 256 * KIB;
-/// Most chunks that an `Any` names.
+/// Most chunks that an `AnyOf` offers for choice.
 pub const ANY_CHUNKS_MAX: usize = 64;
-/// Most new chunks that the head of a chunk tells of; further ones come with the next.
+/// Most new haves in the header of a chunk; further ones come with the next chunk.
 pub const NEWS_MAX: usize = 256;
 /// Longest free text in a frame (a reason, an agent name), in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
-/// TLS handshake and `Hello` are given up after so long.
+/// Longest time for the TLS handshake and `Hello`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a closing side drains what the other still sends.
+/// Longest time that a closing side reads and drops what the peer still sends.
 pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
 /// Most `Bad` reports a minute that a connection may send.
 pub const BAD_REPORTS_PER_MIN: u32 = 30;
@@ -129,26 +129,26 @@ pub const BAD_REPORTS_PER_MIN: u32 = 30;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Most connections of one key (open group: of one source address).
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
-/// Connections without `Hello` so far; for a newcomer, the oldest of the address that has the most gives way.
+/// Most connections before their `Hello`. Beyond it, a new one replaces the oldest of the address that has the most.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Connections without `Hello` so far from one source address; for a newcomer, its oldest one gives way.
+/// Most connections before their `Hello` from one source address. Beyond it, a new one replaces the oldest.
 pub const HANDSHAKES_PER_ADDR_MAX: usize = 64;
-/// Chunks that a connection may report as bad: the last ones that it was sent.
+/// Chunks that a connection may report with `Bad`: the last ones that were sent on it.
 pub const SERVED_REMEMBERED: usize = 128;
-/// Fetchers of a file that one answer to `Peers` tells of.
+/// Most peers in the answer to a `Peers` request that names a file.
 pub const FETCHERS_TOLD_MAX: usize = 16;
-/// How often deadlines, trust and parked output are looked at.
+/// Time between two checks of deadlines, trust and parked output.
 pub const SERVER_TICK: Duration = Duration::from_millis(250);
-/// Bytes that a worker sends for a session before it hands back.
+/// Most bytes that a worker sends in one turn of a session.
 pub const TURN_LEN_MAX: usize = 4 * MIB;
-/// Chunks that a server sends at the same time, at most; those of slow peers are not counted.
+/// Most upload slots of a server; chunks to slow peers are not counted.
 pub const UPLOADS_MAX: usize = 64;
-/// A `Chunk` that waited so long is answered with `NotModified`, too: its sender hears that the server is there, and may
-/// ask another for it.
+/// Longest wait of a `Chunk` request for its turn. Then `NotModified` answers it: that shows that the server is alive, and
+/// lets the asker take the chunk from another peer.
 pub const CHUNK_PATIENCE: Duration = Duration::from_millis(700);
-/// What is parked of requests, answers and output in all sessions together, in bytes.
+/// Most bytes of requests, answers and output that are parked in all sessions together.
 pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
-/// A connection without a whole request for so long is closed.
+/// A connection without a whole request for this long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 // ---- client ----
@@ -157,39 +157,39 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const DOWNLOAD_CONNECTIONS_MAX: usize = 64;
 /// Most connections to one peer in a download.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
-/// Requests in flight on one connection.
+/// Most requests in flight on one connection.
 pub const WINDOW_MAX: u32 = 64;
 /// First delay before a failed connection is tried again.
 pub const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Default time that `peers` and `list` wait for answers.
 pub const LIST_WAIT: Duration = Duration::from_secs(2);
-/// Bytes of one-chunk files that are asked for or wait to be written.
+/// Most bytes of one-chunk files in flight or waiting to be written.
 pub const SMALL_FILES_LEN_MAX: u64 = 8 * MIB as u64;
-/// A download fails after so long without a byte.
+/// Default time without a byte after which a download fails.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection of a download fails after a third of the timeout without a byte, but not earlier than this.
 pub const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// Longest time without a byte after which a connection of a download fails.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Least bytes in flight on a connection that is to be kept busy.
+/// Fewest bytes that a window allows in flight on one connection.
 pub const WINDOW_LEN_MIN: u64 = 32 * KIB as u64;
-/// Most bytes in flight on one connection, but for the unit that goes beyond it.
+/// Most bytes that a window allows in flight on one connection; the last request may exceed it.
 pub const WINDOW_LEN_MAX: u64 = 16 * MIB as u64;
 
 // ---- storage ----
 
-/// Bytes that are read and hashed at once: 32 blocks, a full pass of the widest SIMD lanes.
+/// Bytes that are read and hashed in one step: 32 blocks, a full pass of the widest SIMD lanes.
 pub const READ_LEN: usize = 32 * BLOCK_LEN;
 
 // ---- node ----
 
-/// Longest wait; whoever asks for a longer one waits so long (about 31 years): sums with an `Instant` stay in range.
+/// Longest wait (about 31 years), so that sums with an `Instant` stay in range; a longer one counts as this.
 pub const WAIT_MAX: Duration = Duration::from_secs(1_000_000_000);
 
 const _: () = {
     assert!(CHUNK_LEN_MIN.is_multiple_of(BLOCK_LEN as u64));
     assert!(CHUNK_LEN_MIN.is_power_of_two() && CHUNK_LEN_SOFT_MAX.is_power_of_two());
-    // The whole list of chunk digests fits one budgeted answer body.
+    // A whole layer fits one answer body.
     assert!(CHUNKS_MAX * 32 <= RESPONSE_BODY_LEN_MAX as u64);
     assert!(LAYER_DIGESTS_PER_ANSWER_MAX as usize * 32 <= RESPONSE_BODY_LEN_MAX);
     // Numbers take five bytes at most.
@@ -199,7 +199,7 @@ const _: () = {
     // 44 bytes are the longest postcard form of a `FileId`.
     assert!(LOCATE_FILES_MAX * 44 + 16 <= REQUEST_BODY_LEN_MAX);
     assert!(PATH_LEN_MAX + 64 < LIST_PAGE_LEN);
-    // An asker may have as many chunks on the way as it can report.
+    // Every chunk in flight can still be reported as bad.
     assert!(WINDOW_MAX as usize <= SERVED_REMEMBERED);
     assert!(TTL_INTERVALS >= 2);
     assert!(SILENCE_MIN.as_millis() > CHUNK_PATIENCE.as_millis() + SERVER_TICK.as_millis());

@@ -2,7 +2,7 @@
 
 use crate::content::ChunkIndex;
 
-/// Which chunks of a file somebody has: one bit a chunk, most significant bit first, like BEP 3's.
+/// The set of chunks of a file that a node has: one bit a chunk, most significant bit first (as in BEP 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
     bytes: Vec<u8>,

@@ -1,16 +1,16 @@
-//! Everything that a peer offers: names, identities, and the state of the disk that they were read in.
+//! Everything that a node offers: names, identities, and the state on disk in which each file was hashed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::content::catalogue::block::{Block, Blocks};
+use crate::content::catalogue::block::{BlockBuilder, EntryBlock};
 use crate::content::rel_path::is_below;
 use crate::content::{FileId, RelPath};
 
 mod block;
 
-/// The state in which a file was hashed; any difference means that the file may hold other bytes now.
+/// The state of a file when it was hashed; any difference means that it may hold other bytes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
     /// Modification time, ns since the Unix epoch.
@@ -50,14 +50,14 @@ impl EntryRef<'_> {
     }
 }
 
-/// An immutable snapshot of what a peer offers, sorted by path, with an index by identity.
+/// An immutable snapshot of what a node offers, sorted by path, with an index by identity.
 ///
-/// Whoever keeps it true makes a new one and publishes it; readers hold on to the one that they began with. Snapshots
-/// that follow each other share what did not change. An entry takes some 72 bytes and its name.
+/// A change makes a new snapshot; a reader keeps the one that it began with. Consecutive snapshots share the blocks that
+/// did not change. An entry takes about 72 bytes and its name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     revision: u64,
-    blocks: Vec<Arc<Block>>,
+    blocks: Vec<Arc<EntryBlock>>,
     /// The position of the first entry of each block.
     starts: Vec<u32>,
     len: usize,
@@ -67,17 +67,17 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Makes a snapshot. Entries come in any order; of several with one path the last stays.
+    /// Makes a snapshot of entries in any order. The last of several with one path wins.
     ///
-    /// `revision` grows with every snapshot of a directory that differs from the one before; 0 is for the empty
-    /// catalogue before the first scan, and for what was only fetched.
+    /// `revision` grows with every snapshot of a directory that differs from the one before. 0 stands for the empty
+    /// catalogue before the first scan, and for fetched files without a shared directory.
     pub fn new(revision: u64, entries: Vec<Entry>) -> Self {
         let changes = entries.into_iter().map(|entry| (entry.path.clone(), Some(entry))).collect();
         Catalogue::default().changed(revision, &changes)
     }
 
-    /// The snapshot after `changes`: the new entry of a path, or `None` where it is no longer offered. Takes a little
-    /// time for every entry and much more for the changed ones.
+    /// The snapshot after `changes`: the new entry of each path, or `None` if the path is no longer offered. BlockBuilder
+    /// without a change are shared, so the cost for each of their entries is one copied number.
     pub fn changed(&self, revision: u64, changes: &BTreeMap<RelPath, Option<Entry>>) -> Self {
         let mut next = Draft { moved_to: Vec::with_capacity(self.len), ..Draft::default() };
         let mut changes = changes.iter().peekable();
@@ -156,7 +156,7 @@ impl Catalogue {
         (at < self.len && self.entry(at).path == path).then_some(at)
     }
 
-    /// The position of the first entry behind all whose names come `before`, which holds for the first ones only.
+    /// The position of the first entry whose name is not `before`. `before` must hold for a prefix of the entries.
     pub fn partition_point(&self, before: impl Fn(&str) -> bool) -> usize {
         let behind = self.blocks.partition_point(|block| before(block.name(0)));
         let Some(block) = behind.checked_sub(1) else { return 0 };
@@ -189,19 +189,19 @@ impl Catalogue {
     }
 }
 
-/// A snapshot in the making, from one that was before.
+/// A snapshot in the making, from the one before it.
 #[derive(Default)]
 struct Draft {
-    blocks: Blocks,
+    blocks: BlockBuilder,
     len: u32,
-    /// The positions that the entries of the snapshot before have now.
+    /// The new position of each entry of the snapshot before.
     moved_to: Vec<u32>,
-    /// Positions of entries that were not in it.
+    /// Positions of the entries that are new.
     fresh: Vec<u32>,
 }
 
 impl Draft {
-    fn keep_all(&mut self, block: &Arc<Block>) {
+    fn keep_all(&mut self, block: &Arc<EntryBlock>) {
         let end = self.len + block.len() as u32;
         self.moved_to.extend(self.len..end);
         self.blocks.share(block);
@@ -236,7 +236,7 @@ impl Draft {
         let mut next = Catalogue { revision, blocks, starts, len: self.len as usize, ..Catalogue::default() };
         next.bytes = next.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.bytes()));
         self.fresh.sort_by_cached_key(|&at| (next.entry(at as usize).id, at));
-        // What stays keeps its order, so the fresh ones are put in between.
+        // Both lists are sorted by identity, so one merge makes the new index.
         let mut by_id = Vec::with_capacity(next.len);
         let mut old = before.by_id.as_slice();
         let stay = |old: &[u32], by_id: &mut Vec<u32>| {
@@ -258,7 +258,7 @@ impl Draft {
     }
 }
 
-/// How many of the first ones are `before`, which holds for no others. Few looks where they are few.
+/// The length of the prefix of `all` for which `before` holds, by galloping: cheap where the prefix is short.
 fn leading(all: &[u32], before: impl Fn(u32) -> bool) -> usize {
     let mut reach = 1;
     while all.get(reach - 1).is_some_and(|&at| before(at)) {
@@ -269,7 +269,7 @@ fn leading(all: &[u32], before: impl Fn(u32) -> bool) -> usize {
     from + all[from..to].partition_point(|&at| before(at))
 }
 
-/// The position of what is not there any more.
+/// Marks an entry that is not part of the new snapshot.
 const REMOVED: u32 = u32::MAX;
 
 #[cfg(test)]

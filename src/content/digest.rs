@@ -96,7 +96,7 @@ impl FromStr for Root {
     }
 }
 
-/// `ROOT:LEN`, the form in which a file of a given length is asked for.
+/// `ROOT:LEN`, which names one content exactly.
 impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.root, self.len)

@@ -15,8 +15,8 @@ pub struct Geometry {
     chunk_count: u32,
 }
 
-/// The number of a chunk that exists: only a [`Geometry`] makes one, so an index that came over the network is
-/// checked once and cannot be out of range later (for that geometry).
+/// The number of a chunk that exists. Only a [`Geometry`] makes one, so a number from the network is checked once and
+/// cannot be out of range later (for that geometry).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ChunkIndex(u32);
 
@@ -42,8 +42,8 @@ impl ChunkIndex {
 }
 
 impl Geometry {
-    /// The geometry of a file of `len` bytes. Lengths over [`FILE_LEN_MAX`](crate::limits::FILE_LEN_MAX) get chunks
-    /// of more than 64 MiB; whoever takes lengths from outside checks that bound first.
+    /// The geometry of a file of `len` bytes. A length from outside must be checked first: beyond
+    /// [`FILE_LEN_MAX`](crate::limits::FILE_LEN_MAX) chunks are longer than 64 MiB.
     pub fn new(len: u64) -> Self {
         let usual = len.div_ceil(CHUNKS_TARGET).max(1).next_power_of_two().clamp(CHUNK_LEN_MIN, CHUNK_LEN_SOFT_MAX);
         let huge = len.div_ceil(CHUNKS_MAX).max(1).checked_next_power_of_two().unwrap_or(1 << 63);
@@ -76,8 +76,8 @@ impl Geometry {
         (self.chunk_len / BLOCK_LEN as u64).trailing_zeros()
     }
 
-    /// Whether chunks are checked against a list of digests. A file of at most one chunk needs none: its root is
-    /// the digest of that chunk.
+    /// Whether chunks are checked against a layer. A file of at most one chunk needs none: its root is the digest of that
+    /// chunk.
     pub fn needs_layer(&self) -> bool {
         self.chunk_count > 1
     }

@@ -1,8 +1,9 @@
-//! What chunks are checked against: a file's identity with its list of chunk digests.
+//! What chunks are verified against: a file's identity and its layer.
 
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, merkle};
 
-/// A file's list of chunk digests, proved to belong to its root: every chunk can be checked by itself.
+/// A file's layer (the digests of its chunks, BEP 52 piece layers), proved to belong to its root. With it each chunk is
+/// verified alone, in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     id: FileId,
@@ -11,27 +12,27 @@ pub struct Manifest {
     layer: Vec<Digest>,
 }
 
-/// Why a list of digests does not belong to a file.
+/// Why a layer does not belong to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// The list has another length than the file's chunk count.
-    #[error("list of {got} digests, expected {expected}")]
+    /// The layer has another length than the file's chunk count.
+    #[error("layer of {got} digests, expected {expected}")]
     Count {
-        /// Digests in the list.
+        /// Digests in the layer.
         got: usize,
         /// Digests that the geometry asks for.
         expected: usize,
     },
-    /// The tree above the list has another root.
-    #[error("list does not match the root")]
+    /// The tree above the layer has another root.
+    #[error("layer does not match the root")]
     Mismatch,
 }
 
 impl Manifest {
-    /// Checks `layer` against the root. For a file of at most one chunk the list is empty.
+    /// Checks `layer` against the root. For a file of at most one chunk the layer is empty.
     ///
     /// # Errors
-    /// [`ManifestError`] says whether the count or the root differs; whoever sent the list lied or is broken.
+    /// [`ManifestError`] says whether the count or the root differs; the sender of the layer lies or is broken.
     pub fn new(id: FileId, layer: Vec<Digest>) -> Result<Self, ManifestError> {
         let geometry = Geometry::new(id.len);
         let expected = if geometry.needs_layer() { geometry.chunk_count() as usize } else { 0 };

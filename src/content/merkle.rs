@@ -1,8 +1,8 @@
 //! The merkle tree of BitTorrent v2 (BEP 52): SHA-256 over 16 KiB blocks, a binary tree above them.
 //!
-//! Blocks are independent messages, so they are hashed side by side in SIMD lanes by `tape-sha256` (or its SHA
-//! instructions, where those are faster); `sha2` stands in should the known-answer check of the first use fail.
-//! Everything here runs on the calling thread; whoever has more threads hashes several chunks at once.
+//! Blocks are independent messages, so `tape-sha256` hashes them side by side in SIMD lanes (or with SHA instructions,
+//! where they are faster). Its first use is checked against known answers; `sha2` replaces it if that fails.
+//! Everything here runs on the calling thread. Callers with several threads hash one chunk on each.
 
 use std::sync::OnceLock;
 
@@ -16,18 +16,18 @@ use crate::limits::BLOCK_LEN;
 /// One value can be used for many trees, one after the other; it keeps its memory (32 bytes a block).
 #[derive(Debug, Default)]
 pub struct Blocks {
-    leaves: Vec<Node>,
+    leaves: Vec<NodeDigest>,
     closed: bool,
 }
 
 impl Blocks {
-    /// No bytes so far.
+    /// A hasher that has seen no bytes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Hashes the next bytes. Only the last call before the end may bring another length than a multiple of
-    /// [`BLOCK_LEN`]; bytes after such a call would start a new block, which no tree has.
+    /// Hashes the next bytes. Their number must be a multiple of [`BLOCK_LEN`] in every call but the last: only the last
+    /// block of a tree may be short.
     pub fn push(&mut self, bytes: &[u8]) {
         debug_assert!(!self.closed || bytes.is_empty(), "bytes after a short block");
         self.closed |= !bytes.len().is_multiple_of(BLOCK_LEN);
@@ -118,7 +118,7 @@ pub fn root_of_layer(layer: &[Digest], height: u32) -> Digest {
         return Digest::ZERO;
     }
     let top = height + height_over(layer.len());
-    // The first level is read from the layer itself, so that a list of 16 MiB is not copied but halved.
+    // The first level is read from the layer itself, so that a layer of 16 MiB is not copied but halved.
     if layer.len() == 1 {
         return layer[0];
     }
@@ -141,19 +141,19 @@ pub fn root_of_layer(layer: &[Digest], height: u32) -> Digest {
 /// The digest of a full chunk of a tree of `height` whose bytes are all zero: what a hole in a sparse file has.
 /// `height` is at most 31.
 pub fn zero_chunk_digest(height: u32) -> Digest {
-    static TABLE: OnceLock<[Node; 32]> = OnceLock::new();
+    static TABLE: OnceLock<[NodeDigest; 32]> = OnceLock::new();
     let table = TABLE.get_or_init(|| doubled(Sha256::digest([0; BLOCK_LEN]).into()));
     Digest(table[height.min(31) as usize])
 }
 
-type Node = [u8; 32];
+type NodeDigest = [u8; 32];
 
 /// Messages that are hashed together: a whole number of passes for every lane count (4, 8, 16 and 32).
 const LANES: usize = 32;
 
 /// Replaces `level`, the nodes of height `from`, by the levels above it up to height `to`; returns the only node
 /// there. What is missing on the right is the root of a subtree of zero leaves.
-fn fold(level: &mut Vec<Node>, from: u32, to: u32) -> Digest {
+fn fold(level: &mut Vec<NodeDigest>, from: u32, to: u32) -> Digest {
     let mut digests = [[0; 32]; LANES];
     for height in from..to {
         if level.is_empty() {
@@ -177,12 +177,12 @@ fn fold(level: &mut Vec<Node>, from: u32, to: u32) -> Digest {
 
 /// The root of a subtree of `height` without any leaf.
 fn zero_leaves(height: u32) -> Digest {
-    static TABLE: OnceLock<[Node; 64]> = OnceLock::new();
+    static TABLE: OnceLock<[NodeDigest; 64]> = OnceLock::new();
     Digest(TABLE.get_or_init(|| doubled([0; 32]))[height.min(63) as usize])
 }
 
 /// `leaf`, and the roots of ever higher trees that have it everywhere.
-fn doubled<const N: usize>(leaf: Node) -> [Node; N] {
+fn doubled<const N: usize>(leaf: NodeDigest) -> [NodeDigest; N] {
     let mut table = [leaf; N];
     for height in 1..N {
         table[height] = Sha256::new().chain_update(table[height - 1]).chain_update(table[height - 1]).finalize().into();
@@ -196,7 +196,7 @@ fn height_over(leaves: usize) -> u32 {
 }
 
 /// Hashes at most [`LANES`] messages into the front of `digests`; returns their number.
-fn hash_group<'a>(messages: impl Iterator<Item = &'a [u8]>, digests: &mut [Node; LANES]) -> usize {
+fn hash_group<'a>(messages: impl Iterator<Item = &'a [u8]>, digests: &mut [NodeDigest; LANES]) -> usize {
     let mut lanes: [&[u8]; LANES] = [&[]; LANES];
     let mut count = 0;
     for (lane, message) in lanes.iter_mut().zip(messages) {
@@ -216,7 +216,7 @@ fn hash_group<'a>(messages: impl Iterator<Item = &'a [u8]>, digests: &mut [Node;
 
 /// With no prefix, but one that has an address: it is compared for each message with a masked load, and where nothing is
 /// mapped that load takes a hundred times as long on some processors.
-fn hash_in_lanes(messages: &[&[u8]], digests: &mut [Node]) {
+fn hash_in_lanes(messages: &[&[u8]], digests: &mut [NodeDigest]) {
     #[repr(align(64))]
     struct Line([u8; 64]);
     static NOWHERE: Line = Line([0; 64]);
@@ -255,8 +255,8 @@ mod tests {
     use crate::limits::MIB;
 
     /// BEP 52 in its plainest form: all leaves padded to a power of two, then pair by pair.
-    fn naive(bytes: &[u8], leaves: usize) -> Node {
-        let mut level: Vec<Node> = bytes.chunks(BLOCK_LEN).map(|b| Sha256::digest(b).into()).collect();
+    fn naive(bytes: &[u8], leaves: usize) -> NodeDigest {
+        let mut level: Vec<NodeDigest> = bytes.chunks(BLOCK_LEN).map(|b| Sha256::digest(b).into()).collect();
         level.resize(leaves, [0; 32]);
         while level.len() > 1 {
             level = level.chunks(2).map(|p| Sha256::digest(p.concat()).into()).collect();
@@ -264,7 +264,7 @@ mod tests {
         level[0]
     }
 
-    fn naive_root(bytes: &[u8]) -> Node {
+    fn naive_root(bytes: &[u8]) -> NodeDigest {
         naive(bytes, bytes.len().div_ceil(BLOCK_LEN).max(1).next_power_of_two())
     }
 

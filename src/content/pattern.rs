@@ -1,4 +1,4 @@
-//! What a person types to say which files are meant.
+//! The text that selects files: a name, a directory, a glob or a root.
 
 use globset::{GlobBuilder, GlobMatcher};
 

@@ -76,7 +76,7 @@ impl RelPath {
         is_below(&self.0, dir)
     }
 
-    /// The path of this text, which was that of a path before.
+    /// The path with this text, which must come from a [`RelPath`].
     pub(super) fn checked_before(path: &str) -> Self {
         RelPath(path.into())
     }
@@ -129,7 +129,7 @@ impl<'de> Deserialize<'de> for RelPath {
     }
 }
 
-/// Takes a text as it lies there: a list has a million of them.
+/// Reads a borrowed text: a listing has up to a million of them.
 struct Text;
 
 impl Visitor<'_> for Text {

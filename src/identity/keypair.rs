@@ -157,12 +157,12 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// All of a version 1 document that stands before the 32 secret bytes (RFC 8410, section 7): a sequence of 46 bytes,
+/// The part of a version 1 document before the 32 secret bytes (RFC 8410, section 7): a sequence of 46 bytes,
 /// version 0, the object identifier 1.3.101.112, and an octet string in an octet string.
 const PKCS8_V1_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-/// Names of the algorithms that people have keys of.
+/// Names of the other algorithms that key files commonly hold.
 const ALGORITHMS: [(&str, &str); 7] = [
     ("1.2.840.113549.1.1.1", "RSA"),
     ("1.2.840.113549.1.1.10", "RSA-PSS"),

@@ -1,4 +1,4 @@
-//! Who a peer is: an Ed25519 key. Pure; tier 1.
+//! The identity of a peer: an Ed25519 key. Pure; tier 1.
 
 mod keypair;
 mod node_id;

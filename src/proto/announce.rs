@@ -1,8 +1,8 @@
-//! The announce: what a peer says of itself by multicast, signed.
+//! The announce: the signed datagram by which a node makes itself known.
 //!
 //! Sealed form: [`MAGIC`] (4 bytes), an Ed25519 signature (64 bytes), the postcard form of [`Announce`]. The signature
 //! covers a domain string and the postcard bytes *as received*, so a later version may append fields that this one
-//! hands on unread. Nothing here decides whom to trust or what is new; that is the table's.
+//! forwards unread. Trust and novelty are decided elsewhere: by the trusted keys and by the peer table.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ pub struct SignedAnnounce {
     peer: PeerId,
 }
 
-/// What a peer says of itself.
+/// The content of an announce.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Announce {
     /// Version of the announce, [`Announce::VERSION`].
     pub version: u8,
-    /// Name of the network; others are ignored.
+    /// Name of the network; announces of other networks are ignored.
     pub network: String,
     /// The key that signs.
     pub peer: PeerId,
-    /// Random per start: a node is (peer, instance).
+    /// Random per start: a node is the pair of key and instance.
     pub instance: u64,
     /// Unix ms at sending, forced to grow.
     pub seq: u64,
-    /// The peer expires so many seconds after the last announce.
+    /// Seconds after its last announce at which the node expires.
     pub ttl_s: u16,
-    /// TCP port where it serves; 0 when it serves nothing.
+    /// TCP port on which the node serves; 0 if it serves nothing.
     pub port: u16,
     /// Revision of its catalogue.
     pub revision: u64,
@@ -73,7 +73,7 @@ impl Announce {
 }
 
 impl Flags {
-    /// Asks everyone to announce itself.
+    /// Asks every node to announce itself.
     pub const QUERY: Flags = Flags(1);
     /// With `QUERY`: answer to the sender's address instead of the group.
     pub const UNICAST: Flags = Flags(2);
@@ -92,7 +92,7 @@ impl Flags {
 }
 
 impl SignedAnnounce {
-    /// Signs `announce`. Its network must be a [network name](Announce::is_network_name), or nobody will read it.
+    /// Signs `announce`. Its network must be a [network name](Announce::is_network_name); no node reads another.
     pub fn seal(announce: &Announce, keypair: &Keypair) -> Self {
         debug_assert!(Announce::is_network_name(&announce.network));
         // Serializing plain data into a Vec cannot fail.
@@ -131,8 +131,8 @@ impl SignedAnnounce {
         Ok((SignedAnnounce { bytes: bytes.into(), peer: announce.peer }, announce))
     }
 
-    /// Whether the signature is that of the key that the announce names. Strict: no small-order keys, no second
-    /// form of one signature.
+    /// Checks the signature with the key that the announce names. Strict: keys of small order and a second form of one
+    /// signature are refused.
     ///
     /// # Errors
     /// [`AnnounceError::Forged`]
@@ -154,14 +154,14 @@ impl SignedAnnounce {
     }
 }
 
-/// What the signature covers: the domain keeps a signature made for something else from counting here.
+/// The bytes that the signature covers. The domain keeps a signature made for another purpose from being valid here.
 fn signed_part(payload: &[u8]) -> Vec<u8> {
     [DOMAIN, payload].concat()
 }
 
 /// First bytes of a sealed announce.
 const MAGIC: [u8; 4] = *b"GPBa";
-/// Stands before the payload in what is signed.
+/// Domain separation: precedes the payload in the signed bytes.
 const DOMAIN: &[u8] = b"gpb announce v1\0";
 const SIGNATURE_AT: usize = MAGIC.len();
 const PAYLOAD_AT: usize = SIGNATURE_AT + 64;

@@ -1,4 +1,4 @@
-//! The frame: what every message on a session is wrapped in.
+//! The frame: the envelope of every message on a session.
 
 use crate::limits::{FRAME_HEADER_LEN_MAX, REQUEST_BODY_LEN_MAX};
 
@@ -20,23 +20,23 @@ pub struct FramePrefix {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// First request of a session: who asks, in which network.
+    /// First request of a session: identifies the asker and its network.
     Hello = 1,
-    /// What is offered.
+    /// The listing: which files are offered.
     List = 2,
-    /// Which of these files are held.
+    /// Which of the given files are held.
     Locate = 3,
-    /// Chunk digests of a file.
+    /// A range of the layer of a file (BEP 52).
     Layer = 4,
     /// One chunk.
     Chunk = 5,
-    /// One chunk of the holder's choice.
+    /// One chunk of the holder's choice (super-seeding, BEP 16).
     Any = 6,
-    /// Which chunks of a file are held.
+    /// Which chunks of a file are held (HAVE and bitfield, BEP 3).
     Have = 7,
-    /// A chunk served on this connection was bad.
+    /// A chunk that was served on this connection is bad.
     Bad = 8,
-    /// Other peers.
+    /// Peer exchange (PEX, BEP 11).
     Peers = 9,
 }
 
@@ -46,7 +46,7 @@ pub enum Kind {
 pub enum Status {
     /// Answered; the header is that of the kind. Every other status has a [`Problem`](crate::proto::Problem) header.
     Ok = 0,
-    /// Nothing new since the revision that the request named; to `Any`: it waited too long, and is to be asked anew.
+    /// Nothing new since the revision that the request named. To `Chunk` and `AnyOf`: the request waited too long; ask again.
     NotModified = 1,
     /// Not held under that root and length, or not that chunk.
     NotFound = 2,

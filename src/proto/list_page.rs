@@ -1,4 +1,4 @@
-//! The body of an answer to `List`, written entry by entry.
+//! The body of a page of the listing, written entry by entry.
 
 use crate::content::FileId;
 
@@ -13,12 +13,12 @@ impl ListPage {
     /// Adds the file `id` under the name `path`.
     pub fn push(&mut self, path: &str, id: &FileId) {
         let whole = std::mem::take(&mut self.entries);
-        // Writing into a growing memory does not fail.
+        // Writing to a `Vec` does not fail.
         self.entries = postcard::to_extend(&(path, id), whole).unwrap_or_default();
         self.count += 1;
     }
 
-    /// Bytes of the entries.
+    /// Bytes of the entries that were added.
     pub fn entries_len(&self) -> usize {
         self.entries.len()
     }

@@ -1,5 +1,5 @@
-//! What is asked and answered on a session. Headers are postcard; fields are only ever appended, and bytes behind the
-//! known ones are ignored.
+//! Requests and answers of a session. Headers are postcard; fields are only ever appended, and bytes behind the known
+//! ones are ignored.
 
 use std::net::SocketAddr;
 
@@ -15,11 +15,11 @@ use crate::proto::frame::{FRAME_PREFIX_LEN, FramePrefix, Kind, Status};
 pub enum Request {
     /// Opens the session; anything else before it is refused.
     Hello(Hello),
-    /// What is offered, in pages.
+    /// The listing, in pages.
     List(ListFrom),
-    /// Which of these files are held; answered by one [`Holding`] each, in a postcard body.
+    /// Asks which of these files are held; the postcard body of the answer has one [`Holding`] each.
     Locate(Vec<FileId>),
-    /// Chunk digests; the body of the answer is 32 bytes each.
+    /// A range of a layer; the body of the answer is 32 bytes for each digest.
     Layer(LayerRange),
     /// One chunk; the header of the answer is [`Given`], the body the bytes of the chunk and one trailer byte,
     /// [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
@@ -27,11 +27,12 @@ pub enum Request {
     /// One of these chunks, the one that the holder has sent least; answered as `Chunk`. The chunks are a postcard
     /// body.
     Any(Since, Vec<u32>),
-    /// Which chunks are held; answered by [`Delta`] in a postcard body.
+    /// Asks which chunks are held (BEP 3); the postcard body of the answer is a [`Delta`].
     Have(Since),
-    /// This chunk, served on this connection, did not match its digest. The answer has no content.
+    /// Reports that this chunk, served on this connection, does not match its digest. The answer has no content.
     Bad(ChunkRef),
-    /// Peers that the holder knows (of a file, if named); the body of the answer is a postcard list of [`PeerHint`].
+    /// Peer exchange (PEX, BEP 11): asks for peers; with a file, for its fetchers, as a tracker returns them. The postcard
+    /// body of the answer is a list of [`PeerHint`].
     Peers(Option<FileId>),
 }
 
@@ -44,7 +45,7 @@ pub struct Hello {
     pub network: String,
     /// The asker's instance: random per start.
     pub instance: u64,
-    /// The asker's sealed announce, so that it is known without multicast; empty if it does not announce itself.
+    /// The asker's sealed announce, which makes it known without multicast; empty if it does not announce itself.
     pub announce: Vec<u8>,
     /// Program and version, for logs.
     pub agent: String,
@@ -105,7 +106,7 @@ pub enum Holding {
     None,
     /// All of it.
     Whole,
-    /// So many chunks, while it is being downloaded.
+    /// This number of chunks, while it is being downloaded.
     Partial(u32),
 }
 
@@ -134,7 +135,7 @@ pub struct ChunkRef {
 pub struct ChunkAsk {
     /// The chunk.
     pub chunk: ChunkRef,
-    /// The revision of the last [`Delta`] of that file; 0 for none, and then no news are wanted.
+    /// The revision of the last [`Delta`] of that file; 0 for none, and then no new haves are wanted.
     pub since: u64,
 }
 
@@ -143,7 +144,7 @@ pub struct ChunkAsk {
 pub struct Given {
     /// Which chunk the body is.
     pub chunk: ChunkRef,
-    /// What else came since the revision that the request named; so no further messages are needed while chunks flow.
+    /// The new haves since the revision that the request named: no `Have` is needed while chunks flow.
     pub news: Option<Delta>,
 }
 
@@ -152,7 +153,7 @@ pub struct Given {
 pub struct Since {
     /// The file.
     pub file: FileId,
-    /// The revision of the last [`Delta`]; 0 for none (`Any`: and then no news are wanted).
+    /// The revision of the last [`Delta`]; 0 for none (in `AnyOf`: no new haves are wanted).
     pub revision: u64,
 }
 
@@ -161,14 +162,14 @@ pub struct Since {
 pub enum Delta {
     /// All chunks.
     Whole,
-    /// All that is held, as the bytes of a [`Bitfield`](crate::content::Bitfield).
+    /// All held chunks, as the bytes of a [`Bitfield`](crate::content::Bitfield).
     Full {
         /// Names this state in the next request.
         revision: u64,
         /// One bit a chunk.
         bits: Vec<u8>,
     },
-    /// What came since the revision asked about.
+    /// The chunks that came since the revision of the request.
     New {
         /// Names this state in the next request.
         revision: u64,
@@ -177,7 +178,7 @@ pub enum Delta {
     },
 }
 
-/// A peer that somebody else knows. The addresses are hints until TLS proves the key there.
+/// A peer that another one knows. The addresses are hints until TLS proves the key there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerHint {
     /// Its sealed announce.
@@ -210,7 +211,7 @@ pub enum MessageError {
 }
 
 impl Request {
-    /// Trailer of a chunk body: the bytes are those that were hashed.
+    /// Trailer of a chunk body: the file is in the state that was hashed.
     pub const GOOD: u8 = 0;
     /// Trailer of a chunk body: the file changed while it was read; the bytes are worthless.
     pub const GONE: u8 = 1;

@@ -1,4 +1,4 @@
-//! The way that facts take from services to whoever watches the node, and to the log.
+//! Events of the services, on their way to the program that watches the node and to the log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,20 +10,20 @@ use crate::runtime::limits::{EVENTS_MAX, JOINS_LOGGED_PER_S};
 use crate::swarm::Event;
 use crate::sync::lock;
 
-/// Takes events without ever blocking: when [`EVENTS_MAX`] wait for a reader, the newest are dropped and counted.
+/// Takes events without blocking: while [`EVENTS_MAX`] wait for a reader, new ones are dropped and counted.
 ///
-/// Joins and leaves of peers are logged here, whoever noticed them: at most [`JOINS_LOGGED_PER_S`], so that a stranger
-/// with many keys does not fill the log.
+/// Joins and leaves of peers are logged here, at most [`JOINS_LOGGED_PER_S`], so that a stranger with many keys cannot
+/// fill the log.
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: Sender<Event>,
     dropped: Arc<AtomicU64>,
-    lines: Arc<Mutex<Lines>>,
+    lines: Arc<Mutex<JoinLines>>,
 }
 
 /// Log lines of the running second.
 #[derive(Debug, Default)]
-struct Lines {
+struct JoinLines {
     begun: Option<Instant>,
     logged: u32,
     left_out: u64,
@@ -36,7 +36,7 @@ impl Events {
         (Events { sender, dropped: Arc::default(), lines: Arc::default() }, receiver)
     }
 
-    /// Tells `event`.
+    /// Sends `event`.
     pub fn emit(&self, event: Event) {
         self.log(&event);
         if self.sender.try_send(event).is_err() {
@@ -44,16 +44,16 @@ impl Events {
         }
     }
 
-    /// Tells several events in order.
+    /// Sends several events in order.
     pub fn emit_all(&self, events: impl IntoIterator<Item = Event>) {
         events.into_iter().for_each(|e| self.emit(e));
     }
 
-    /// Logs how many joins and leaves were left out of the log, once their second is over. For whoever does something
-    /// every second anyway.
+    /// Logs the number of joins and leaves that were left out, once their second is over. To be called about once a
+    /// second.
     pub fn log_left_out(&self) {
         let left_out = lock(&self.lines).turn(Instant::now());
-        tell_left_out(left_out);
+        log_count(left_out);
     }
 
     fn log(&self, event: &Event) {
@@ -66,7 +66,7 @@ impl Events {
             _ => return,
         };
         let (left_out, may) = lock(&self.lines).next(Instant::now());
-        tell_left_out(left_out);
+        log_count(left_out);
         match joined {
             _ if !may => {}
             Some(addr) => log::info!("peer joined peer={peer} addr={addr}"),
@@ -74,14 +74,14 @@ impl Events {
         }
     }
 
-    /// How many events were dropped because nobody took them.
+    /// Number of events that were dropped because the reader was too slow.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-impl Lines {
-    /// How many lines the last second left out, if it is over, and whether one more may be logged now.
+impl JoinLines {
+    /// The number of lines that the last second left out, if it is over, and whether one more may be logged now.
     fn next(&mut self, now: Instant) -> (u64, bool) {
         let left_out = self.turn(now);
         let may = self.logged < JOINS_LOGGED_PER_S;
@@ -93,7 +93,7 @@ impl Lines {
         (left_out, may)
     }
 
-    /// Begins a new second if the last one is over; how many lines that one left out.
+    /// Begins a new second if the last one is over, and returns the number of lines that that one left out.
     fn turn(&mut self, now: Instant) -> u64 {
         if self.begun.is_some_and(|at| now.saturating_duration_since(at) < SECOND) {
             return 0;
@@ -103,7 +103,7 @@ impl Lines {
     }
 }
 
-fn tell_left_out(count: u64) {
+fn log_count(count: u64) {
     if count > 0 {
         log::info!("joins and leaves of peers not logged count={count}");
     }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_crowd_of_strangers_does_not_fill_the_log() {
-        let (mut lines, t) = (Lines::default(), Instant::now());
+        let (mut lines, t) = (JoinLines::default(), Instant::now());
         let logged = (0..10_000).filter(|_| lines.next(t) == (0, true)).count();
         assert_eq!(logged, JOINS_LOGGED_PER_S as usize);
         assert_eq!(lines.turn(t + SECOND / 2), 0);

@@ -1,4 +1,4 @@
-//! Rate limits.
+//! Rate limits: a token bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::limits::KIB;
 use crate::runtime::limits::{THROTTLE_BURST, THROTTLE_BURST_SMALL, THROTTLE_GRANT_MAX};
 
-/// A token bucket that many threads draw from. It never sleeps: who gets nothing is told when to ask again.
+/// A token bucket that many threads draw from. It never sleeps: a caller that gets nothing gets the time to wait.
 ///
-/// The bucket holds what flows in 50 ms, and more for rates so low that this would be tiny records, but never more
-/// than flows in 100 ms; so any stretch of 5 s is off by 2 % at most.
+/// The bucket holds the bytes of 50 ms ([`THROTTLE_BURST`]), or up to 64 KiB for low rates, but never more than the bytes
+/// of 100 ms ([`THROTTLE_BURST_SMALL`]). So the bytes of any 5 s exceed the limit by 2 % at most.
 #[derive(Debug)]
 pub struct Throttle {
     limit: Option<Limit>,
@@ -19,10 +19,10 @@ pub struct Throttle {
 struct Limit {
     bytes_per_s: u64,
     burst_ns: u64,
-    /// Fewer bytes are not worth a turn, unless fewer are left to send.
+    /// Fewest bytes of a grant, unless fewer are left to send.
     grant: usize,
     epoch: Instant,
-    /// Until when, in ns since `epoch`, everything is given away. The bucket is full when that lies `burst_ns` back.
+    /// The time in ns since `epoch` up to which all tokens are spent. The bucket is full when it lies `burst_ns` back.
     spent_until_ns: AtomicU64,
 }
 
@@ -36,12 +36,14 @@ impl Throttle {
         Throttle { limit: bytes_per_s.map(|rate| Limit::new(rate.max(1), start)) }
     }
 
-    /// Takes up to `want` bytes, at least 1 (0 only if 0 are wanted), of `left` that are to be sent in all. `Err` says
-    /// how long to wait when there are none now, or so few that the overhead of sending them would be out of proportion:
-    /// that is judged by `left`, so that whoever takes little at a time does not come before those that take more.
+    /// Takes up to `want` bytes, at least 1 (0 only if `want` is 0), of `left` bytes that are to be sent in all.
+    ///
+    /// A grant costs the caller a timer and a turn, so a small rest in the bucket is not given out: the call waits for
+    /// `min(left, grant)` bytes. It compares with `left`, not `want`, so that a caller that takes small amounts gets no
+    /// advantage over one that takes large ones.
     ///
     /// # Errors
-    /// The time after which asking again has a chance.
+    /// The time after which a call can succeed.
     pub fn take(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
         match &self.limit {
             Some(limit) if want > 0 => limit.take(want, left.max(want), now),
@@ -72,7 +74,7 @@ impl Limit {
             bytes_per_s,
             burst_ns: 0,
             grant: THROTTLE_GRANT_MAX.min((burst / 4).max(1) as usize),
-            // A bucket that is full at `start` without times before it.
+            // Times are shifted by `burst_ns`, so that a bucket that is full at `start` needs no negative time.
             epoch: start,
             spent_until_ns: AtomicU64::new(0),
         };

@@ -1,4 +1,4 @@
-//! A run of neighbouring entries, packed: a catalogue may have millions of them.
+//! A run of neighbouring entries, packed: a catalogue may have millions of entries.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use crate::content::catalogue::{EntryRef, Stamp};
 use crate::content::limits::CATALOGUE_BLOCK_ENTRIES;
 use crate::content::{Entry, FileId};
 
-/// Some entries, sorted by path; never none. All names lie in one text, so that no entry needs memory of its own.
+/// At least one entry, sorted by path. All names lie in one text, so that no entry needs an allocation.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct EntryBlock {
     names: Box<str>,
     /// Where each name ends in `names`.
     ends: Box<[u32]>,
@@ -17,7 +17,7 @@ pub(super) struct Block {
     bytes: u64,
 }
 
-impl Block {
+impl EntryBlock {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -40,7 +40,7 @@ impl Block {
         (0..self.len()).map(|at| self.entry(at))
     }
 
-    /// How many names come `before`, which holds for the first ones only.
+    /// Number of names that are `before`. `before` must hold for a prefix of the names.
     pub(super) fn partition_point(&self, before: impl Fn(&str) -> bool) -> usize {
         let (mut from, mut to) = (0, self.len());
         while from < to {
@@ -51,16 +51,16 @@ impl Block {
     }
 }
 
-/// Makes blocks of entries that come in order.
+/// Makes blocks of entries that are pushed in order.
 #[derive(Default)]
-pub(super) struct Blocks {
-    made: Vec<Arc<Block>>,
+pub(super) struct BlockBuilder {
+    made: Vec<Arc<EntryBlock>>,
     names: String,
     ends: Vec<u32>,
     rest: Vec<(FileId, Stamp)>,
 }
 
-impl Blocks {
+impl BlockBuilder {
     pub(super) fn push(&mut self, entry: EntryRef<'_>) {
         self.names.push_str(entry.path);
         self.ends.push(self.names.len() as u32);
@@ -70,8 +70,9 @@ impl Blocks {
         }
     }
 
-    /// Takes a whole block as it is. What came before it becomes blocks of its own, if it is enough for that.
-    pub(super) fn share(&mut self, block: &Arc<Block>) {
+    /// Takes over a whole block. Entries before it become blocks of their own unless they are few: then the block is
+    /// copied behind them, or a catalogue would break into ever smaller blocks.
+    pub(super) fn share(&mut self, block: &Arc<EntryBlock>) {
         if (1..CATALOGUE_BLOCK_ENTRIES / 4).contains(&self.ends.len()) {
             block.entries().for_each(|entry| self.push(entry));
         } else {
@@ -80,12 +81,12 @@ impl Blocks {
         }
     }
 
-    pub(super) fn finish(mut self) -> Vec<Arc<Block>> {
+    pub(super) fn finish(mut self) -> Vec<Arc<EntryBlock>> {
         self.flush();
         self.made
     }
 
-    /// In halves where it is too much for one: so a block that is full does not pass what is over on to the next.
+    /// Too many entries for one block become two halves, so that neither is nearly empty.
     fn flush(&mut self) {
         if self.ends.len() > CATALOGUE_BLOCK_ENTRIES {
             self.cut(self.ends.len() / 2);
@@ -104,12 +105,12 @@ impl Blocks {
         self.ends.iter_mut().for_each(|end| *end -= len);
         let rest: Box<[_]> = self.rest.drain(..count).collect();
         let bytes = rest.iter().fold(0, |sum: u64, (id, _)| sum.saturating_add(id.len));
-        self.made.push(Arc::new(Block { names, ends, rest, bytes }));
+        self.made.push(Arc::new(EntryBlock { names, ends, rest, bytes }));
     }
 }
 
 impl Entry {
-    /// Itself, as it is found in a catalogue.
+    /// This entry as a catalogue returns it.
     pub fn view(&self) -> EntryRef<'_> {
         EntryRef { path: self.path.as_str(), id: self.id, stamp: self.stamp }
     }

@@ -1,6 +1,6 @@
 //! Reading and writing the file of a secret key.
 //!
-//! A key file is only ever whole, readable by its owner alone, and never replaced unless that is asked for.
+//! A key file is written whole or not at all, readable by its owner alone, and replaced only on request.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -31,7 +31,7 @@ pub fn load_key(path: &Path) -> Result<Keypair, KeyError> {
 
 /// Reads a key file, or makes it (0600, atomic, directories 0700) when there is none. True if it was made.
 ///
-/// Several processes may do so at once: all end up with the same key.
+/// Several processes may call it at once: all get the same key.
 ///
 /// # Errors
 /// [`KeyError`], as [`load_key`] and [`write_key`].
@@ -53,8 +53,8 @@ pub fn load_or_create_key(path: &Path) -> Result<(Keypair, bool), KeyError> {
 /// `force` replaces a file that is there; without it, it is left as it is.
 ///
 /// # Errors
-/// [`KeyError::Exists`]; [`KeyError::NotAFile`] where a directory stands; [`KeyError::Write`] when the disk is full,
-/// read-only, or lets nobody write there.
+/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory; [`KeyError::Write`] when the disk is full or read-only, or
+/// writing there is not permitted.
 pub fn write_key(path: &Path, key: &Keypair, force: bool) -> Result<(), KeyError> {
     match fs::symlink_metadata(path) {
         Ok(m) if m.is_dir() => return Err(KeyError::NotAFile { file: path.into(), what: "a directory" }),
@@ -96,20 +96,20 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // After a rename it is gone already, and after a failure there is nothing better to do.
+        // After a rename there is nothing to remove, and a failure here has no remedy.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Reads a regular file of at most `max` bytes that `check` agrees with. What it returns belongs to the very file that
-/// was checked, whatever happens to the name meanwhile.
+/// Reads a regular file of at most `max` bytes if `check` accepts its metadata. Check and content are of the same open
+/// file, whatever happens to the name meanwhile.
 pub(super) fn read_bounded(
     path: &Path,
     max: u64,
     check: impl FnOnce(&fs::Metadata) -> Result<(), KeyError>,
 ) -> Result<(Secret, fs::Metadata), KeyError> {
     let unreadable = |source| KeyError::Read { file: path.into(), source };
-    // Non-blocking, or opening a pipe would wait for its writer.
+    // O_NONBLOCK, or opening a pipe would wait for a writer.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -121,7 +121,7 @@ pub(super) fn read_bounded(
     if metadata.len() > max {
         return Err(KeyError::TooLong { file: path.into(), max });
     }
-    // One byte more than there should be, so that a secret never moves to a larger buffer, leaving a copy behind.
+    // Capacity for one byte more than expected, so that the secret never moves to a larger buffer and leaves a copy.
     let mut content = Secret::new(Vec::with_capacity(metadata.len() as usize + 1));
     (&mut file).take(max + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > max {

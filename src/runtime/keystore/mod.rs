@@ -1,4 +1,4 @@
-//! Key files on disk, and whom a node trusts.
+//! Key files on disk, and the keys that a node trusts.
 
 mod error;
 mod key_file;

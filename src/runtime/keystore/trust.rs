@@ -1,4 +1,4 @@
-//! Whom a node talks to: everyone, or the keys in a file that is looked at again and again.
+//! The keys that a node talks to: all, or the keys in a file that is read again when it changes.
 
 use std::collections::HashSet;
 use std::fs::Metadata;
@@ -14,7 +14,7 @@ use crate::runtime::keystore::KeyError;
 use crate::runtime::keystore::key_file::read_bounded;
 use crate::runtime::limits::{TRUSTED_FILE_LEN_MAX, TRUSTED_KEYS_MAX};
 
-/// Whom a node talks to. Reading is cheap and never blocks on I/O.
+/// The set of trusted keys. Reading it is cheap and never blocks on I/O.
 #[derive(Debug)]
 pub struct Trust {
     closed: Option<Closed>,
@@ -26,21 +26,21 @@ struct Closed {
     file: PathBuf,
     own: PeerId,
     keys: RwLock<HashSet<PeerId>>,
-    seen: Mutex<Seen>,
+    seen: Mutex<LastRead>,
 }
 
-/// What the last look at the file showed.
+/// What the last read of the file found.
 #[derive(Debug, Default)]
-struct Seen {
-    /// Of the content that `keys` or `trouble` came from; none if a later change might leave the stamp as it is.
-    stamp: Option<Stamp>,
-    /// Why the file cannot be taken over, as logged.
+struct LastRead {
+    /// The stamp of the content that was read; `None` if a later write might leave the stamp unchanged.
+    stamp: Option<FileStamp>,
+    /// Why the file is not usable, as logged.
     trouble: Option<String>,
 }
 
-/// What changes when a file is written or replaced.
+/// Metadata that changes when a file is written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     inode: (u64, u64),
     len: u64,
     modified: (i64, i64),
@@ -48,12 +48,12 @@ struct Stamp {
 }
 
 impl Trust {
-    /// Everyone, authenticated.
+    /// An open group: every key, authenticated.
     pub fn open() -> Self {
         Trust { closed: None, generation: AtomicU64::new(0) }
     }
 
-    /// The keys in `file` and `own`. An empty file means nobody else.
+    /// A closed group: the keys in `file` and `own`. With an empty file only `own`.
     ///
     /// # Errors
     /// [`KeyError`]: the file is missing or a line is malformed; the message names file and line.
@@ -64,7 +64,7 @@ impl Trust {
             }
             other => other?,
         };
-        let seen = Mutex::new(Seen { stamp, trouble: None });
+        let seen = Mutex::new(LastRead { stamp, trouble: None });
         let closed = Closed { file: file.into(), own, keys: RwLock::new(keys), seen };
         Ok(Trust { closed: Some(closed), generation: AtomicU64::new(0) })
     }
@@ -75,29 +75,29 @@ impl Trust {
         closed.keys.read().unwrap_or_else(PoisonError::into_inner).contains(peer)
     }
 
-    /// Whether everyone is allowed.
+    /// Whether every key is trusted.
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
     }
 
-    /// How many keys are allowed, the own one among them; none if everyone is.
+    /// Number of trusted keys, the own one included; `None` for an open group.
     pub fn len(&self) -> Option<usize> {
         let closed = self.closed.as_ref()?;
         Some(closed.keys.read().unwrap_or_else(PoisonError::into_inner).len())
     }
 
-    /// Whether nobody but the own key is allowed.
+    /// Whether the own key is the only trusted one.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(1)
     }
 
-    /// Grows whenever the set changes, so that long sessions know when to ask `allows` again.
+    /// Grows whenever the set changes, so that a long session knows when to check its peer again.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Looks at the file again and takes it over if it changed; a vanished or broken one leaves the last good set and
-    /// is logged once. True if the set changed. Called about once a second by the node.
+    /// Reads the file if its stamp changed, and replaces the set; true if that changed it. A vanished or broken file leaves
+    /// the last good set and is logged once. The node calls this every 500 ms.
     pub fn reload(&self) -> bool {
         let Some(closed) = &self.closed else { return false };
         let changed = closed.reload();
@@ -111,7 +111,7 @@ impl Trust {
 impl Closed {
     fn reload(&self) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.stamp.is_some() && seen.stamp == std::fs::metadata(&self.file).ok().as_ref().map(Stamp::of) {
+        if seen.stamp.is_some() && seen.stamp == std::fs::metadata(&self.file).ok().as_ref().map(FileStamp::of) {
             return false;
         }
         match read(&self.file, self.own) {
@@ -126,7 +126,7 @@ impl Closed {
                 seen.stamp = None;
                 let text = Chain(&e).to_string();
                 if seen.trouble.as_ref() != Some(&text) {
-                    log::warn!("trust file unusable, keeping the last good keys error=\"{text}\"");
+                    log::warn!("trust file unusable, keeping the last good keys error={text}");
                     seen.trouble = Some(text);
                 }
                 false
@@ -147,9 +147,9 @@ impl Closed {
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(m: &Metadata) -> Self {
-        Stamp {
+        FileStamp {
             inode: (m.dev(), m.ino()),
             len: m.len(),
             modified: (m.mtime(), m.mtime_nsec()),
@@ -157,22 +157,22 @@ impl Stamp {
         }
     }
 
-    /// Whether any further write is sure to show: file systems keep time in steps of up to 2 s.
+    /// Whether every later write changes the stamp: file systems keep times in steps of up to 2 s.
     fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
         self.changed.0 + 2 < now && self.modified.0 + 2 < now
     }
 }
 
-fn read(file: &Path, own: PeerId) -> Result<(HashSet<PeerId>, Option<Stamp>), KeyError> {
+fn read(file: &Path, own: PeerId) -> Result<(HashSet<PeerId>, Option<FileStamp>), KeyError> {
     let (content, metadata) = read_bounded(file, TRUSTED_FILE_LEN_MAX, |_| Ok(()))?;
-    let stamp = Some(Stamp::of(&metadata)).filter(Stamp::is_settled);
+    let stamp = Some(FileStamp::of(&metadata)).filter(FileStamp::is_settled);
     let mut keys = parse(file, &content)?;
     keys.insert(own);
     Ok((keys, stamp))
 }
 
-/// One `ed25519:<base64> comment` a line; blank lines and those that begin with `#` mean nothing.
+/// Reads one `ed25519:<base64> comment` a line; blank lines and lines that begin with `#` are skipped.
 fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut keys = HashSet::new();
@@ -195,7 +195,7 @@ fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
     Ok(keys)
 }
 
-/// The beginning of what was found, fit for one line of a message.
+/// The first [`SHOWN_CHARS`] characters of what was found, without control characters.
 fn printable(word: &[u8]) -> String {
     let text = String::from_utf8_lossy(word);
     let mut short: String = text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -310,10 +310,10 @@ mod tests {
     fn a_fresh_stamp_is_not_relied_on() {
         let (_dir, file, trust) = closed("");
         assert_eq!(trust.closed.as_ref().unwrap().seen.lock().unwrap().stamp, None);
-        let fresh = Stamp::of(&fs::metadata(&file).unwrap());
-        let old = Stamp { modified: (fresh.modified.0 - 10, 0), changed: (fresh.changed.0 - 10, 0), ..fresh };
+        let fresh = FileStamp::of(&fs::metadata(&file).unwrap());
+        let old = FileStamp { modified: (fresh.modified.0 - 10, 0), changed: (fresh.changed.0 - 10, 0), ..fresh };
         assert!(!fresh.is_settled() && old.is_settled());
-        assert!(!Stamp { modified: fresh.modified, ..old }.is_settled());
+        assert!(!FileStamp { modified: fresh.modified, ..old }.is_settled());
     }
 
     #[test]
