@@ -1,8 +1,9 @@
 //! The bounds that the wire fixes, that hostile input meets, or that several modules share.
 //!
-//! A name ends in its unit. Relations between bounds are asserted at compile time at the end of the file. None is
-//! configurable at run time; what a user may change lives in `Config` and takes its default from here. A bound that
-//! tunes one module lives in the file `limits.rs` of that module. The test `house::bounds` prints all of them.
+//! A name ends in its unit. Relations between bounds are asserted at compile time at the end of the
+//! file. None is configurable at run time; what a user may change lives in `Config` and takes its
+//! default from here. A bound that tunes one module lives in the file `limits.rs` of that module.
+//! The test `house::bounds` prints all of them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -51,7 +52,8 @@ pub const NETWORK_LEN_MAX: usize = 64;
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(10);
 /// Announce intervals without a sign of life after which a peer expires.
 pub const TTL_INTERVALS: u32 = 3;
-/// Nodes that answer one query: each does with probability `min(1, ANSWERERS / peers known)`, or less during a flood.
+/// Nodes that answer one query: each does with probability `min(1, ANSWERERS / peers known)`, or
+/// less during a flood.
 pub const ANSWERERS: u32 = 32;
 /// Largest difference of clocks; an announce beyond it is dropped.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -77,7 +79,8 @@ pub const UNICAST_ANSWERS_TRACKED_MAX: usize = 1024;
 pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest time to live of an announce; a longer one counts as this.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
-/// Most ended (key, instance) whose last announce is remembered, so that replays do not bring them back.
+/// Most ended (key, instance) whose last announce is remembered, so that replays do not bring them
+/// back.
 pub const DEPARTED_MAX: usize = 16_384;
 /// Most peers whose refusal of this node is remembered.
 pub const REFUSALS_MAX: usize = 1024;
@@ -129,9 +132,11 @@ pub const BAD_REPORTS_PER_MIN: u32 = 30;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Most connections of one key (open group: of one source address).
 pub const CONNECTIONS_PER_KEY_MAX: usize = 64;
-/// Most connections before their `Hello`. Beyond it, a new one replaces the oldest of the address that has the most.
+/// Most connections before their `Hello`. Beyond it, a new one replaces the oldest of the address
+/// that has the most.
 pub const HANDSHAKES_MAX: usize = 1024;
-/// Most connections before their `Hello` from one source address. Beyond it, a new one replaces the oldest.
+/// Most connections before their `Hello` from one source address. Beyond it, a new one replaces the
+/// oldest.
 pub const HANDSHAKES_PER_ADDR_MAX: usize = 64;
 /// Chunks that a connection may report with `Bad`: the last ones that were sent on it.
 pub const SERVED_REMEMBERED: usize = 128;
@@ -143,8 +148,8 @@ pub const SERVER_TICK: Duration = Duration::from_millis(250);
 pub const TURN_LEN_MAX: usize = 4 * MIB;
 /// Most upload slots of a server; chunks to slow peers are not counted.
 pub const UPLOADS_MAX: usize = 64;
-/// Longest wait of a `Chunk` request for its turn. Then `NotModified` answers it: that shows that the server is alive, and
-/// lets the asker take the chunk from another peer.
+/// Longest wait of a `Chunk` request for its turn. Then `NotModified` answers it: that shows that
+/// the server is alive, and lets the asker take the chunk from another peer.
 pub const CHUNK_PATIENCE: Duration = Duration::from_millis(700);
 /// Most bytes of requests, answers and output that are parked in all sessions together.
 pub const PARKED_OUTPUT_MAX: usize = 16 * MIB;
@@ -167,7 +172,8 @@ pub const LIST_WAIT: Duration = Duration::from_secs(2);
 pub const SMALL_FILES_LEN_MAX: u64 = 8 * MIB as u64;
 /// Default time without a byte after which a download fails.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection of a download fails after a third of the timeout without a byte, but not earlier than this.
+/// A connection of a download fails after a third of the timeout without a byte, but not earlier
+/// than this.
 pub const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// Longest time without a byte after which a connection of a download fails.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -183,7 +189,8 @@ pub const READ_LEN: usize = 32 * BLOCK_LEN;
 
 // ---- node ----
 
-/// Longest wait (about 31 years), so that sums with an `Instant` stay in range; a longer one counts as this.
+/// Longest wait (about 31 years), so that sums with an `Instant` stay in range; a longer one counts
+/// as this.
 pub const WAIT_MAX: Duration = Duration::from_secs(1_000_000_000);
 
 const _: () = {

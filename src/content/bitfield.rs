@@ -2,7 +2,8 @@
 
 use crate::content::ChunkIndex;
 
-/// The set of chunks of a file that a node has: one bit a chunk, most significant bit first (as in BEP 3).
+/// The set of chunks of a file that a node has: one bit a chunk, most significant bit first (as in
+/// BEP 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
     bytes: Vec<u8>,

@@ -1,4 +1,5 @@
-//! Everything that a node offers: names, identities, and the state on disk in which each file was hashed.
+//! Everything that a node offers: names, identities, and the state on disk in which each file was
+//! hashed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -52,8 +53,8 @@ impl EntryRef<'_> {
 
 /// An immutable snapshot of what a node offers, sorted by path, with an index by identity.
 ///
-/// A change makes a new snapshot; a reader keeps the one that it began with. Consecutive snapshots share the blocks that
-/// did not change. An entry takes about 72 bytes and its name.
+/// A change makes a new snapshot; a reader keeps the one that it began with. Consecutive snapshots
+/// share the blocks that did not change. An entry takes about 72 bytes and its name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     revision: u64,
@@ -69,15 +70,17 @@ pub struct Catalogue {
 impl Catalogue {
     /// Makes a snapshot of entries in any order. The last of several with one path wins.
     ///
-    /// `revision` grows with every snapshot of a directory that differs from the one before. 0 stands for the empty
-    /// catalogue before the first scan, and for fetched files without a shared directory.
+    /// `revision` grows with every snapshot of a directory that differs from the one before. 0
+    /// stands for the empty catalogue before the first scan, and for fetched files without a
+    /// shared directory.
     pub fn new(revision: u64, entries: Vec<Entry>) -> Self {
         let changes = entries.into_iter().map(|entry| (entry.path.clone(), Some(entry))).collect();
         Catalogue::default().changed(revision, &changes)
     }
 
-    /// The snapshot after `changes`: the new entry of each path, or `None` if the path is no longer offered. BlockBuilder
-    /// without a change are shared, so the cost for each of their entries is one copied number.
+    /// The snapshot after `changes`: the new entry of each path, or `None` if the path is no longer
+    /// offered. BlockBuilder without a change are shared, so the cost for each of their entries
+    /// is one copied number.
     pub fn changed(&self, revision: u64, changes: &BTreeMap<RelPath, Option<Entry>>) -> Self {
         let mut next = Draft { moved_to: Vec::with_capacity(self.len), ..Draft::default() };
         let mut changes = changes.iter().peekable();
@@ -156,7 +159,8 @@ impl Catalogue {
         (at < self.len && self.entry(at).path == path).then_some(at)
     }
 
-    /// The position of the first entry whose name is not `before`. `before` must hold for a prefix of the entries.
+    /// The position of the first entry whose name is not `before`. `before` must hold for a prefix
+    /// of the entries.
     pub fn partition_point(&self, before: impl Fn(&str) -> bool) -> usize {
         let behind = self.blocks.partition_point(|block| before(block.name(0)));
         let Some(block) = behind.checked_sub(1) else { return 0 };
@@ -258,7 +262,8 @@ impl Draft {
     }
 }
 
-/// The length of the prefix of `all` for which `before` holds, by galloping: cheap where the prefix is short.
+/// The length of the prefix of `all` for which `before` holds, by galloping: cheap where the prefix
+/// is short.
 fn leading(all: &[u32], before: impl Fn(u32) -> bool) -> usize {
     let mut reach = 1;
     while all.get(reach - 1).is_some_and(|&at| before(at)) {

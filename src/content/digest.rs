@@ -27,8 +27,8 @@ impl Root {
 
 /// The identity of a file: its root and its length in bytes.
 ///
-/// The length belongs to the identity because BEP 52 does not separate leaves from inner nodes: a 64-byte file
-/// made of the two topmost digests of a larger file has that file's root.
+/// The length belongs to the identity because BEP 52 does not separate leaves from inner nodes: a
+/// 64-byte file made of the two topmost digests of a larger file has that file's root.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileId {
     /// Pieces root of the content.

@@ -1,4 +1,5 @@
-//! How a file of a given length is cut into chunks and blocks. Both sides compute it; it is never sent.
+//! How a file of a given length is cut into chunks and blocks. Both sides compute it; it is never
+//! sent.
 
 use serde::Serialize;
 
@@ -6,8 +7,8 @@ use crate::limits::{BLOCK_LEN, CHUNK_LEN_MIN, CHUNK_LEN_SOFT_MAX, CHUNKS_MAX, CH
 
 /// The chunks of a file of one length.
 ///
-/// The chunk length is `max(clamp(npo2(ceil(len / 4096)), 256 KiB, 2 MiB), npo2(ceil(len / 2^19)))` where `npo2`
-/// is the next power of two: a file has at most 2^19 chunks, and a small file few.
+/// The chunk length is `max(clamp(npo2(ceil(len / 4096)), 256 KiB, 2 MiB), npo2(ceil(len / 2^19)))`
+/// where `npo2` is the next power of two: a file has at most 2^19 chunks, and a small file few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     len: u64,
@@ -15,8 +16,8 @@ pub struct Geometry {
     chunk_count: u32,
 }
 
-/// The number of a chunk that exists. Only a [`Geometry`] makes one, so a number from the network is checked once and
-/// cannot be out of range later (for that geometry).
+/// The number of a chunk that exists. Only a [`Geometry`] makes one, so a number from the network
+/// is checked once and cannot be out of range later (for that geometry).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ChunkIndex(u32);
 
@@ -76,8 +77,8 @@ impl Geometry {
         (self.chunk_len / BLOCK_LEN as u64).trailing_zeros()
     }
 
-    /// Whether chunks are checked against a layer. A file of at most one chunk needs none: its root is the digest of that
-    /// chunk.
+    /// Whether chunks are checked against a layer. A file of at most one chunk needs none: its root
+    /// is the digest of that chunk.
     pub fn needs_layer(&self) -> bool {
         self.chunk_count > 1
     }

@@ -2,8 +2,8 @@
 
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, merkle};
 
-/// A file's layer (the digests of its chunks, BEP 52 piece layers), proved to belong to its root. With it each chunk is
-/// verified alone, in any order.
+/// A file's layer (the digests of its chunks, BEP 52 piece layers), proved to belong to its root.
+/// With it each chunk is verified alone, in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     id: FileId,
@@ -32,7 +32,8 @@ impl Manifest {
     /// Checks `layer` against the root. For a file of at most one chunk the layer is empty.
     ///
     /// # Errors
-    /// [`ManifestError`] says whether the count or the root differs; the sender of the layer lies or is broken.
+    /// [`ManifestError`] says whether the count or the root differs; the sender of the layer lies
+    /// or is broken.
     pub fn new(id: FileId, layer: Vec<Digest>) -> Result<Self, ManifestError> {
         let geometry = Geometry::new(id.len);
         let expected = if geometry.needs_layer() { geometry.chunk_count() as usize } else { 0 };

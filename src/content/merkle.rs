@@ -1,8 +1,9 @@
 //! The merkle tree of BitTorrent v2 (BEP 52): SHA-256 over 16 KiB blocks, a binary tree above them.
 //!
-//! Blocks are independent messages, so `tape-sha256` hashes them side by side in SIMD lanes (or with SHA instructions,
-//! where they are faster). Its first use is checked against known answers; `sha2` replaces it if that fails.
-//! Everything here runs on the calling thread. Callers with several threads hash one chunk on each.
+//! Blocks are independent messages, so `tape-sha256` hashes them side by side in SIMD lanes (or
+//! with SHA instructions, where they are faster). Its first use is checked against known answers;
+//! `sha2` replaces it if that fails. Everything here runs on the calling thread. Callers with
+//! several threads hash one chunk on each.
 
 use std::sync::OnceLock;
 
@@ -13,7 +14,8 @@ use crate::limits::BLOCK_LEN;
 
 /// Hashes consecutive bytes as they arrive, for a tree that is read only once.
 ///
-/// One value can be used for many trees, one after the other; it keeps its memory (32 bytes a block).
+/// One value can be used for many trees, one after the other; it keeps its memory (32 bytes a
+/// block).
 #[derive(Debug, Default)]
 pub struct Blocks {
     leaves: Vec<NodeDigest>,
@@ -26,8 +28,8 @@ impl Blocks {
         Self::default()
     }
 
-    /// Hashes the next bytes. Their number must be a multiple of [`BLOCK_LEN`] in every call but the last: only the last
-    /// block of a tree may be short.
+    /// Hashes the next bytes. Their number must be a multiple of [`BLOCK_LEN`] in every call but
+    /// the last: only the last block of a tree may be short.
     pub fn push(&mut self, bytes: &[u8]) {
         debug_assert!(!self.closed || bytes.is_empty(), "bytes after a short block");
         self.closed |= !bytes.len().is_multiple_of(BLOCK_LEN);
@@ -38,14 +40,16 @@ impl Blocks {
         }
     }
 
-    /// Ends a chunk: the root of a subtree of `height` whose missing leaves are zero. Ready for the next tree.
+    /// Ends a chunk: the root of a subtree of `height` whose missing leaves are zero. Ready for the
+    /// next tree.
     pub fn finish_chunk(&mut self, height: u32) -> Digest {
         let root = fold(&mut self.leaves, 0, height);
         self.clear();
         root
     }
 
-    /// Ends a whole content: the root of the tree padded to its own power of two. Ready for the next tree.
+    /// Ends a whole content: the root of the tree padded to its own power of two. Ready for the
+    /// next tree.
     pub fn finish_root(&mut self) -> Digest {
         if self.leaves.is_empty() {
             return Digest::ZERO;
@@ -60,8 +64,8 @@ impl Blocks {
     }
 }
 
-/// The root of a file whose whole content is `bytes`: the tree is padded with zero leaves to its own power of two.
-/// 32 zero bytes for no content.
+/// The root of a file whose whole content is `bytes`: the tree is padded with zero leaves to its
+/// own power of two. 32 zero bytes for no content.
 pub fn root_of_bytes(bytes: &[u8]) -> Digest {
     let mut blocks = Blocks::new();
     blocks.leaves.reserve_exact(bytes.len().div_ceil(BLOCK_LEN) + 1);
@@ -69,8 +73,8 @@ pub fn root_of_bytes(bytes: &[u8]) -> Digest {
     blocks.finish_root()
 }
 
-/// The roots of several contents, hashed side by side: far quicker than one after the other where they are small.
-/// Best when they have some dozens of blocks in all.
+/// The roots of several contents, hashed side by side: far quicker than one after the other where
+/// they are small. Best when they have some dozens of blocks in all.
 pub fn roots_of(contents: &[&[u8]]) -> Vec<Digest> {
     let blocks: Vec<&[u8]> = contents.iter().flat_map(|c| c.chunks(BLOCK_LEN)).collect();
     // All lanes of a pass take as long as the longest one, so like lengths go together.
@@ -102,8 +106,8 @@ pub fn roots_of(contents: &[&[u8]]) -> Vec<Digest> {
     contents.iter().map(root).collect()
 }
 
-/// The digest of a chunk of a file of several chunks: the root of a subtree of `height`, whose missing leaves are
-/// zero. `bytes` is at most `2^height` blocks.
+/// The digest of a chunk of a file of several chunks: the root of a subtree of `height`, whose
+/// missing leaves are zero. `bytes` is at most `2^height` blocks.
 pub fn chunk_digest(bytes: &[u8], height: u32) -> Digest {
     let mut blocks = Blocks::new();
     blocks.leaves.reserve_exact(bytes.len().div_ceil(BLOCK_LEN) + 1);
@@ -111,14 +115,15 @@ pub fn chunk_digest(bytes: &[u8], height: u32) -> Digest {
     blocks.finish_chunk(height)
 }
 
-/// The root above a layer of chunk digests, each the root of a subtree of `height`; missing digests are the roots
-/// of zero-leaf subtrees.
+/// The root above a layer of chunk digests, each the root of a subtree of `height`; missing digests
+/// are the roots of zero-leaf subtrees.
 pub fn root_of_layer(layer: &[Digest], height: u32) -> Digest {
     if layer.is_empty() {
         return Digest::ZERO;
     }
     let top = height + height_over(layer.len());
-    // The first level is read from the layer itself, so that a layer of 16 MiB is not copied but halved.
+    // The first level is read from the layer itself, so that a layer of 16 MiB is not copied but
+    // halved.
     if layer.len() == 1 {
         return layer[0];
     }
@@ -138,8 +143,8 @@ pub fn root_of_layer(layer: &[Digest], height: u32) -> Digest {
     fold(&mut above, height + 1, top)
 }
 
-/// The digest of a full chunk of a tree of `height` whose bytes are all zero: what a hole in a sparse file has.
-/// `height` is at most 31.
+/// The digest of a full chunk of a tree of `height` whose bytes are all zero: what a hole in a
+/// sparse file has. `height` is at most 31.
 pub fn zero_chunk_digest(height: u32) -> Digest {
     static TABLE: OnceLock<[NodeDigest; 32]> = OnceLock::new();
     let table = TABLE.get_or_init(|| doubled(Sha256::digest([0; BLOCK_LEN]).into()));
@@ -148,11 +153,12 @@ pub fn zero_chunk_digest(height: u32) -> Digest {
 
 type NodeDigest = [u8; 32];
 
-/// Messages that are hashed together: a whole number of passes for every lane count (4, 8, 16 and 32).
+/// Messages that are hashed together: a whole number of passes for every lane count (4, 8, 16 and
+/// 32).
 const LANES: usize = 32;
 
-/// Replaces `level`, the nodes of height `from`, by the levels above it up to height `to`; returns the only node
-/// there. What is missing on the right is the root of a subtree of zero leaves.
+/// Replaces `level`, the nodes of height `from`, by the levels above it up to height `to`; returns
+/// the only node there. What is missing on the right is the root of a subtree of zero leaves.
 fn fold(level: &mut Vec<NodeDigest>, from: u32, to: u32) -> Digest {
     let mut digests = [[0; 32]; LANES];
     for height in from..to {
@@ -214,8 +220,8 @@ fn hash_group<'a>(messages: impl Iterator<Item = &'a [u8]>, digests: &mut [NodeD
     count
 }
 
-/// With no prefix, but one that has an address: it is compared for each message with a masked load, and where nothing is
-/// mapped that load takes a hundred times as long on some processors.
+/// With no prefix, but one that has an address: it is compared for each message with a masked load,
+/// and where nothing is mapped that load takes a hundred times as long on some processors.
 fn hash_in_lanes(messages: &[&[u8]], digests: &mut [NodeDigest]) {
     #[repr(align(64))]
     struct Line([u8; 64]);
@@ -223,7 +229,8 @@ fn hash_in_lanes(messages: &[&[u8]], digests: &mut [NodeDigest]) {
     tape_sha256::hash_many_prefixed(&NOWHERE.0[..0], messages, digests);
 }
 
-/// The known-answer check: every lane, the two lengths that trees are made of, and the ends of a padded message.
+/// The known-answer check: every lane, the two lengths that trees are made of, and the ends of a
+/// padded message.
 fn lanes_agree_with_sha2() -> bool {
     let mut bytes = [0; BLOCK_LEN];
     for (i, byte) in bytes.iter_mut().enumerate() {

@@ -9,10 +9,10 @@ use crate::limits::PATTERN_LEN_MAX;
 
 /// A name, a directory, a glob, a root or the beginning of one.
 ///
-/// 64 hex digits are always a root, never a name; `ROOT:LEN` is a root of a given length. Everything else is a
-/// path: it means the file of that name, every file below that directory, every file that it matches as a glob
-/// (`*` stays within a component, `**` does not), and, with at least eight hex digits, every file whose root begins
-/// so.
+/// 64 hex digits are always a root, never a name; `ROOT:LEN` is a root of a given length.
+/// Everything else is a path: it means the file of that name, every file below that directory,
+/// every file that it matches as a glob (`*` stays within a component, `**` does not), and, with at
+/// least eight hex digits, every file whose root begins so.
 #[derive(Debug, Clone)]
 pub enum Pattern {
     /// A whole root, with the length if it was given.
@@ -75,8 +75,9 @@ impl Pattern {
         Ok(Pattern::Path { text, glob, prefix })
     }
 
-    /// Whether the file of this name and identity is meant. A bare root never means a file of length 64: that
-    /// length can be forged to any root, so it must be spelled out as `ROOT:64`.
+    /// Whether the file of this name and identity is meant. A bare root never means a file of
+    /// length 64: that length can be forged to any root, so it must be spelled out as
+    /// `ROOT:64`.
     pub fn matches(&self, path: &str, id: &FileId) -> bool {
         self.matches_path(path) || self.matches_id(id)
     }
@@ -101,7 +102,8 @@ impl Pattern {
         }
     }
 
-    /// Whether exactly one file of exactly this name is meant, if there is one: no glob character and no root.
+    /// Whether exactly one file of exactly this name is meant, if there is one: no glob character
+    /// and no root.
     pub fn literal(&self) -> Option<&str> {
         match self {
             Pattern::Path { text, glob: None, .. } => Some(text),
@@ -118,7 +120,8 @@ fn has_prefix(digest: &Digest, prefix: &str) -> bool {
     })
 }
 
-/// Two digests side by side: the one length at which a file can be made to have another file's root.
+/// Two digests side by side: the one length at which a file can be made to have another file's
+/// root.
 const FORGEABLE_LEN: u64 = 64;
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use crate::limits::{PATH_COMPONENT_LEN_MAX, PATH_LEN_MAX};
 
 /// A relative path in UTF-8 with `/` between its components.
 ///
-/// It cannot leave the directory that it is joined to: no `..`, `.`, empty or absolute part, no backslash, NUL or
-/// control character, no drive, and no name that Windows reserves. Deserializing checks all of that.
+/// It cannot leave the directory that it is joined to: no `..`, `.`, empty or absolute part, no
+/// backslash, NUL or control character, no drive, and no name that Windows reserves. Deserializing
+/// checks all of that.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RelPath(Arc<str>);
 
@@ -71,7 +72,8 @@ impl RelPath {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether the file lies somewhere below the directory `dir` (`a/b` is below `a`, not below `a/b` or ``).
+    /// Whether the file lies somewhere below the directory `dir` (`a/b` is below `a`, not below
+    /// `a/b` or ``).
     pub fn is_below(&self, dir: &str) -> bool {
         is_below(&self.0, dir)
     }

@@ -15,7 +15,8 @@ use rand::rngs::SysRng;
 
 use crate::identity::PeerId;
 
-/// An Ed25519 key pair (RFC 8032). Its secret half is wiped from memory on drop and never shown, not even by `Debug`.
+/// An Ed25519 key pair (RFC 8032). Its secret half is wiped from memory on drop and never shown,
+/// not even by `Debug`.
 #[derive(Clone)]
 pub struct Keypair {
     signing: SigningKey,
@@ -36,7 +37,8 @@ impl Keypair {
     /// A new key from the operating system's random numbers.
     ///
     /// # Panics
-    /// Where the operating system has no random numbers; [`Keypair::try_generate`] reports that instead.
+    /// Where the operating system has no random numbers; [`Keypair::try_generate`] reports that
+    /// instead.
     pub fn generate() -> Self {
         let secret: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
         Keypair { signing: SigningKey::from_bytes(&secret) }
@@ -62,8 +64,8 @@ impl Keypair {
         self.signing.sign(message).to_bytes()
     }
 
-    /// PKCS#8 version 1 in PEM, without the public key: OpenSSL 3.0 cannot read version 2 (RFC 5958, RFC 8410).
-    /// The text is wiped from memory on drop.
+    /// PKCS#8 version 1 in PEM, without the public key: OpenSSL 3.0 cannot read version 2 (RFC
+    /// 5958, RFC 8410). The text is wiped from memory on drop.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let der = Zeroizing::new(self.to_pkcs8_der());
         // 48 bytes are 64 digits, which is one line of PEM.
@@ -71,7 +73,8 @@ impl Keypair {
         Zeroizing::new(format!("{BEGIN}{PRIVATE_KEY}{DASHES}\n{}\n{END}{PRIVATE_KEY}{DASHES}\n", body.as_str()))
     }
 
-    /// PKCS#8 version 1 in DER, as TLS libraries take it. The caller owns the secret bytes from here on.
+    /// PKCS#8 version 1 in DER, as TLS libraries take it. The caller owns the secret bytes from
+    /// here on.
     pub fn to_pkcs8_der(&self) -> Vec<u8> {
         let mut der = Vec::with_capacity(PKCS8_V1_HEAD.len() + 32);
         der.extend_from_slice(&PKCS8_V1_HEAD);
@@ -82,7 +85,8 @@ impl Keypair {
     /// Reads PKCS#8 PEM, version 1 or 2. Text around the PEM block is passed over.
     ///
     /// # Errors
-    /// [`KeypairError::Malformed`] says what the text is instead (a public key, an RSA key, no PEM at all).
+    /// [`KeypairError::Malformed`] says what the text is instead (a public key, an RSA key, no PEM
+    /// at all).
     pub fn from_pem(text: &str) -> Result<Self, KeypairError> {
         let malformed = |what: &str| KeypairError::Malformed(what.into());
         let block = pem_block(text)?;
@@ -110,7 +114,8 @@ impl fmt::Debug for Keypair {
 }
 
 impl PeerId {
-    /// Whether `signature` is this peer's over `message`. Strict: rejects small-order keys and malleable signatures.
+    /// Whether `signature` is this peer's over `message`. Strict: rejects small-order keys and
+    /// malleable signatures.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(&self.0)
             .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
@@ -157,8 +162,8 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// The part of a version 1 document before the 32 secret bytes (RFC 8410, section 7): a sequence of 46 bytes,
-/// version 0, the object identifier 1.3.101.112, and an octet string in an octet string.
+/// The part of a version 1 document before the 32 secret bytes (RFC 8410, section 7): a sequence of
+/// 46 bytes, version 0, the object identifier 1.3.101.112, and an octet string in an octet string.
 const PKCS8_V1_HEAD: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
@@ -179,7 +184,8 @@ mod tests {
 
     use super::*;
 
-    /// The private key of RFC 8410, section 10.3, version 1, and its public key as in the same place.
+    /// The private key of RFC 8410, section 10.3, version 1, and its public key as in the same
+    /// place.
     const RFC_8410_V1: &str = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
         -----END PRIVATE KEY-----\n";

@@ -6,8 +6,8 @@ use crate::identity::PeerId;
 
 /// One running node: its key, and the instance of it.
 ///
-/// A user's server and client have one key in common, so the key alone does not tell them apart. Each start of a node
-/// draws an instance at random.
+/// A user's server and client have one key in common, so the key alone does not tell them apart.
+/// Each start of a node draws an instance at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId {
     /// The node's key.

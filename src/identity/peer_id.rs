@@ -6,9 +6,11 @@ use std::str::FromStr;
 use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 
-/// A peer's Ed25519 public key. Written everywhere as `ed25519:` and the padded standard base64 of its 32 bytes.
+/// A peer's Ed25519 public key. Written everywhere as `ed25519:` and the padded standard base64 of
+/// its 32 bytes.
 ///
-/// Any 32 bytes can be a `PeerId`; whether they are a usable key shows when a signature is checked against them.
+/// Any 32 bytes can be a `PeerId`; whether they are a usable key shows when a signature is checked
+/// against them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub [u8; 32]);
 

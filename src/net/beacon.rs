@@ -16,12 +16,12 @@ use crate::swarm::Way;
 
 /// Sends datagrams to a group and receives from it. Owned by one thread.
 pub trait Beacon: Send {
-    /// Sends `bytes` over every link that `to` means. A datagram that cannot be sent is lost, as on any network;
-    /// [`links`](Self::links) shows the trouble.
+    /// Sends `bytes` over every link that `to` means. A datagram that cannot be sent is lost, as on
+    /// any network; [`links`](Self::links) shows the trouble.
     fn send(&mut self, bytes: &[u8], to: To);
 
-    /// Waits for a datagram until `until`; one that is there already is returned even later. `None` when the time is
-    /// over or the waker was used. Bytes that do not fit `buffer` are cut off.
+    /// Waits for a datagram until `until`; one that is there already is returned even later. `None`
+    /// when the time is over or the waker was used. Bytes that do not fit `buffer` are cut off.
     fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram>;
 
     /// Ends a wait in [`receive`](Self::receive), or the next one, from any thread.
@@ -30,7 +30,8 @@ pub trait Beacon: Send {
     /// The links that this beacon uses, to be shown.
     fn links(&self) -> Vec<Link>;
 
-    /// Number of links that have come up since the start: when it grows, there may be new neighbours to ask.
+    /// Number of links that have come up since the start: when it grows, there may be new
+    /// neighbours to ask.
     fn links_up(&self) -> u64;
 }
 
@@ -119,7 +120,8 @@ impl Hub {
         Self::lossy(0.0, 0)
     }
 
-    /// A LAN that loses each delivery with probability `loss`, drawn from a generator seeded with `seed`.
+    /// A LAN that loses each delivery with probability `loss`, drawn from a generator seeded with
+    /// `seed`.
     pub fn lossy(loss: f64, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
         let lan = Lan { nodes: BTreeMap::new(), next_port: 40_000, loss: loss.clamp(0.0, 1.0), rng, sent: 0 };

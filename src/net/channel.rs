@@ -1,6 +1,7 @@
 //! TLS records without I/O: ciphertext in, plaintext out, and back. Both ends of a session use it.
 //!
-//! Buffers belong to the caller, so that an idle session holds none and a busy one moves many records a system call.
+//! Buffers belong to the caller, so that an idle session holds none and a busy one moves many
+//! records a system call.
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -73,9 +74,9 @@ impl Channel {
         self.peer
     }
 
-    /// Decrypts records from the front of `incoming`, in place, until one gave plaintext to `take` or no whole record is
-    /// left. Returns how many bytes of `incoming` are used up. Messages that TLS itself must send are appended to `out`,
-    /// also on failure.
+    /// Decrypts records from the front of `incoming`, in place, until one gave plaintext to `take`
+    /// or no whole record is left. Returns how many bytes of `incoming` are used up. Messages
+    /// that TLS itself must send are appended to `out`, also on failure.
     ///
     /// The dialing end begins the handshake by a call without input.
     ///
@@ -162,7 +163,8 @@ impl Channel {
 
     /// After an error: what is queued, at the end of it the alert that tells the peer why.
     fn flush_alert(&mut self, incoming: &mut [u8], out: &mut Outbox, take: &mut dyn FnMut(&[u8])) {
-        // What is queued is handed out before any input is looked at; the failed input must not be looked at again.
+        // What is queued is handed out before any input is looked at; the failed input must not be looked
+        // at again.
         while self.common().wants_write() {
             if self.step(incoming, out, take, &ToSend::Nothing).1.is_err() {
                 return;
@@ -234,7 +236,8 @@ fn advance<D>(
     (used, step)
 }
 
-/// Lets `write` append to `out`, with `room` bytes at first and with as many as it asks for if that was too little.
+/// Lets `write` append to `out`, with `room` bytes at first and with as many as it asks for if that
+/// was too little.
 fn with_room(
     out: &mut Outbox,
     room: usize,

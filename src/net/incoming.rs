@@ -33,8 +33,8 @@ impl Incoming {
         }
     }
 
-    /// Where to read to. Reading happens only when no whole record is left, so what moves to the front is at most the
-    /// beginning of one.
+    /// Where to read to. Reading happens only when no whole record is left, so what moves to the
+    /// front is at most the beginning of one.
     pub(super) fn room(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);

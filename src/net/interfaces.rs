@@ -13,8 +13,8 @@ use crate::net::limits::LINKS_MAX;
 pub struct LinkOptions {
     /// Only these interfaces, each a name or an address of it; all if empty.
     pub interfaces: Vec<String>,
-    /// The address that the node listens on: announces go out only where peers can reach it. `::` means all interfaces,
-    /// `0.0.0.0` all of IPv4.
+    /// The address that the node listens on: announces go out only where peers can reach it. `::`
+    /// means all interfaces, `0.0.0.0` all of IPv4.
     pub bind: IpAddr,
 }
 

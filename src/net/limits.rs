@@ -6,7 +6,8 @@ use crate::limits::KIB;
 
 /// Time between two looks at the network interfaces.
 pub const INTERFACE_POLL: Duration = Duration::from_secs(3);
-/// Time between two renewals of the multicast memberships (IGMP snooping forgets after about 260 s).
+/// Time between two renewals of the multicast memberships (IGMP snooping forgets after about 260
+/// s).
 pub const MEMBERSHIP_RENEW: Duration = Duration::from_secs(120);
 /// Most datagrams that wait for one node of the in-memory LAN.
 pub const HUB_QUEUE_MAX: usize = 16_384;

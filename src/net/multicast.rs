@@ -1,9 +1,10 @@
 //! The beacon on a real network: UDP multicast over every interface, IPv4 and IPv6.
 //!
-//! An interface has two sockets for each address family. The receiver is bound to the group on the common port. The
-//! sender has a port of its own, from which everything is sent and to which answers come: several nodes of a host share
-//! the common port, so a datagram to it cannot be meant for one of them. One more receiver takes IPv4 broadcasts.
-//! The interfaces are compared with the links every [`INTERFACE_POLL`]; one that fails is skipped, never fatal.
+//! An interface has two sockets for each address family. The receiver is bound to the group on the
+//! common port. The sender has a port of its own, from which everything is sent and to which
+//! answers come: several nodes of a host share the common port, so a datagram to it cannot be meant
+//! for one of them. One more receiver takes IPv4 broadcasts. The interfaces are compared with the
+//! links every [`INTERFACE_POLL`]; one that fails is skipped, never fatal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -82,7 +83,8 @@ impl Multicast {
         Ok(this)
     }
 
-    /// Compares the interfaces with the links, closes links without an interface and opens missing ones.
+    /// Compares the interfaces with the links, closes links without an interface and opens missing
+    /// ones.
     fn look_again(&mut self, now: Instant) {
         self.survey_at = now + INTERFACE_POLL;
         let found = match survey(&self.options) {
@@ -230,7 +232,8 @@ impl Beacon for Multicast {
             };
             let result = link.sender.send_to(bytes, dest);
             link.sent += u64::from(result.is_ok());
-            // Whether the link works shows with the group; broadcasts and answers fail for reasons of their own.
+            // Whether the link works shows with the group; broadcasts and answers fail for reasons of their
+            // own.
             match result {
                 Err(e) if is_passing(&e) || e.kind() == io::ErrorKind::WouldBlock => {}
                 result if to == To::Group => link.note(result.as_ref().map(|_| ())),
@@ -311,7 +314,8 @@ impl LinkSockets {
         self.error = error;
     }
 
-    /// Leaves the group and joins it again, so that switches with IGMP snooping keep the membership.
+    /// Leaves the group and joins it again, so that switches with IGMP snooping keep the
+    /// membership.
     fn renew(&mut self) {
         let socket = SockRef::from(&self.receiver);
         let result = match self.place.addr {

@@ -1,7 +1,7 @@
 //! Bytes on their way to a socket.
 
-/// Sealed bytes that wait to be written: appended at the end, taken from the front. The memory is zeroed once, not for
-/// every record, and stays.
+/// Sealed bytes that wait to be written: appended at the end, taken from the front. The memory is
+/// zeroed once, not for every record, and stays.
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
@@ -43,7 +43,8 @@ impl Outbox {
         (self.start, self.end) = (0, 0);
     }
 
-    /// Room for `n` bytes behind the data; [`added`](Outbox::added) says how many were written there.
+    /// Room for `n` bytes behind the data; [`added`](Outbox::added) says how many were written
+    /// there.
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         if self.bytes.len() < self.end + n && self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);

@@ -73,7 +73,8 @@ impl TlsPipe {
         }
     }
 
-    /// Reads exactly `into.len()` bytes of plaintext; `progress` gets the number of bytes of each step.
+    /// Reads exactly `into.len()` bytes of plaintext; `progress` gets the number of bytes of each
+    /// step.
     pub(super) fn read_exact(
         &mut self,
         into: &mut [u8],
@@ -195,7 +196,8 @@ impl Wait {
     }
 }
 
-/// Waits until `socket` can do `what`, or fails at it in the next call. False when the deadline comes first.
+/// Waits until `socket` can do `what`, or fails at it in the next call. False when the deadline
+/// comes first.
 pub(crate) fn wait_for(socket: &impl std::os::fd::AsFd, what: PollFlags, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,7 +1,9 @@
-//! TLS 1.3, mutual, raw public keys (RFC 8446, RFC 7250): the certificate of each side is its Ed25519 key.
+//! TLS 1.3, mutual, raw public keys (RFC 8446, RFC 7250): the certificate of each side is its
+//! Ed25519 key.
 //!
-//! Owns the configuration and the checks of keys. Records are moved by [`Channel`](crate::net::Channel). Trust is
-//! not decided here: any valid key passes, unless the dialer expects one.
+//! Owns the configuration and the checks of keys. Records are moved by
+//! [`Channel`](crate::net::Channel). Trust is not decided here: any valid key passes, unless the
+//! dialer expects one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,8 +47,8 @@ pub enum SecureError {
 }
 
 impl Tls {
-    /// Configurations for both sides: TLS 1.3 only, AES-128-GCM first where there is AES hardware, no resumption,
-    /// no tickets, no 0-RTT, ALPN `gpb/1`.
+    /// Configurations for both sides: TLS 1.3 only, AES-128-GCM first where there is AES hardware,
+    /// no resumption, no tickets, no 0-RTT, ALPN `gpb/1`.
     ///
     /// # Errors
     /// [`SecureError::Tls`]: the key cannot be used.
@@ -83,7 +85,8 @@ impl Tls {
         self
     }
 
-    /// The state of a session that this node dials; with `expect`, the handshake fails for any other key.
+    /// The state of a session that this node dials; with `expect`, the handshake fails for any
+    /// other key.
     ///
     /// # Errors
     /// [`SecureError::Tls`]
@@ -296,7 +299,8 @@ fn peer_of_spki(der: &CertificateDer<'_>) -> Result<PeerId, Error> {
     key.map(PeerId).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
-/// SEQUENCE(42) { SEQUENCE(5) { OID 1.3.101.112 } BIT STRING(33) { 0 unused bits, the key follows } }
+/// SEQUENCE(42) { SEQUENCE(5) { OID 1.3.101.112 } BIT STRING(33) { 0 unused bits, the key follows }
+/// }
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use crate::limits::{GROUP_V4, GROUP_V6, PORT};
 use crate::net::interfaces::InterfaceAddr;
 
-/// Opens the receiver and the sender of an IPv4 interface; the last value is the group with its port.
+/// Opens the receiver and the sender of an IPv4 interface; the last value is the group with its
+/// port.
 pub(super) fn open_v4(addr: Ipv4Addr, index: u32) -> io::Result<(Socket, Socket, SocketAddr)> {
     let group = SocketAddr::from((GROUP_V4, PORT));
     let receiver = shared_socket(Domain::IPV4, group)?;
@@ -45,13 +46,14 @@ pub(super) fn open_wildcard() -> io::Result<Socket> {
     shared_socket(Domain::IPV4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)))
 }
 
-/// Opens a receiver on the common port, which all nodes of a host share. It receives only what its own memberships
-/// bring.
+/// Opens a receiver on the common port, which all nodes of a host share. It receives only what its
+/// own memberships bring.
 fn shared_socket(domain: Domain, addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
-    // SO_REUSEADDR is enough on Linux. With SO_REUSEPORT, recent kernels (6.18 does) give a datagram to any socket of
-    // the port, chosen by hash, even if another one is the only member: it then counts for the wrong link, or is lost.
+    // SO_REUSEADDR is enough on Linux. With SO_REUSEPORT, recent kernels (6.18 does) give a datagram to
+    // any socket of the port, chosen by hash, even if another one is the only member: it then
+    // counts for the wrong link, or is lost.
     #[cfg(all(unix, not(target_os = "linux")))]
     socket.set_reuse_port(true)?;
     if domain == Domain::IPV6 {

@@ -1,7 +1,7 @@
 //! A dialed session: blocking, with a deadline for every wait.
 //!
-//! One system call reads many records, and a body is decrypted in the receive buffer and copied once, to where the
-//! caller wants it.
+//! One system call reads many records, and a body is decrypted in the receive buffer and copied
+//! once, to where the caller wants it.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -32,14 +32,15 @@ impl Dialed {
     /// Connects and shakes hands, in at most `timeout` in all.
     ///
     /// # Errors
-    /// [`StreamError`]; with `expect`, [`SecureError::OtherKey`](crate::net::SecureError::OtherKey) when the peer proves
-    /// another key.
+    /// [`StreamError`]; with `expect`, [`SecureError::OtherKey`](crate::net::SecureError::OtherKey)
+    /// when the peer proves another key.
     pub fn dial(addr: SocketAddr, expect: Option<PeerId>, tls: &Tls, timeout: Duration) -> Result<Self, StreamError> {
         Self::dial_held(addr, expect, tls, timeout, drop).map(|(session, ())| session)
     }
 
-    /// As [`dial`](Self::dial), for a caller that must be able to end the dial from another thread: `hold` gets a
-    /// [`closer`](Self::closer) before the first wait, and its result is returned with the session.
+    /// As [`dial`](Self::dial), for a caller that must be able to end the dial from another thread:
+    /// `hold` gets a [`closer`](Self::closer) before the first wait, and its result is returned
+    /// with the session.
     ///
     /// # Errors
     /// As [`dial`](Self::dial).
@@ -82,8 +83,9 @@ impl Dialed {
         self.pipe.socket.local_addr()
     }
 
-    /// Sends whole frames, as `encode_request` writes them, and flushes. The caller keeps its unanswered frames under
-    /// `UNANSWERED_LEN_MAX` bytes in all: a server that cannot send reads no further.
+    /// Sends whole frames, as `encode_request` writes them, and flushes. The caller keeps its
+    /// unanswered frames under `UNANSWERED_LEN_MAX` bytes in all: a server that cannot send
+    /// reads no further.
     ///
     /// # Errors
     /// [`StreamError`]
@@ -93,8 +95,8 @@ impl Dialed {
     }
 
     /// Reads a frame's prefix and its postcard header into `header` (cleared first; bounded by
-    /// `FRAME_HEADER_LEN_MAX`). The body must be read with `read_body` before the next call; its length is not
-    /// bounded here, see [`FramePrefix::check_response`].
+    /// `FRAME_HEADER_LEN_MAX`). The body must be read with `read_body` before the next call; its
+    /// length is not bounded here, see [`FramePrefix::check_response`].
     ///
     /// # Errors
     /// [`StreamError`]
@@ -111,8 +113,8 @@ impl Dialed {
         Ok(prefix)
     }
 
-    /// Reads exactly `into.len()` bytes of the body. `idle` is the longest wait without a single byte; `progress` gets
-    /// the number of bytes of each step.
+    /// Reads exactly `into.len()` bytes of the body. `idle` is the longest wait without a single
+    /// byte; `progress` gets the number of bytes of each step.
     ///
     /// # Errors
     /// [`StreamError`]
@@ -126,8 +128,8 @@ impl Dialed {
         self.pipe.read_exact(into, Wait::Idle(idle), progress)
     }
 
-    /// Reads exactly `into.len()` bytes of the body before `deadline`, however slowly they arrive. Bytes that have
-    /// arrived already count as in time.
+    /// Reads exactly `into.len()` bytes of the body before `deadline`, however slowly they arrive.
+    /// Bytes that have arrived already count as in time.
     ///
     /// # Errors
     /// [`StreamError`]
@@ -136,13 +138,14 @@ impl Dialed {
         self.pipe.read_exact(into, Wait::Until(deadline), &mut |_| ())
     }
 
-    /// Whether bytes of an answer have arrived, so that reading a head hardly waits for the network.
+    /// Whether bytes of an answer have arrived, so that reading a head hardly waits for the
+    /// network.
     pub fn has_input(&self) -> bool {
         self.pipe.has_input()
     }
 
-    /// A handle to the same socket: `shutdown(Both)` on it makes reads and writes of this session fail at once, from
-    /// any thread.
+    /// A handle to the same socket: `shutdown(Both)` on it makes reads and writes of this session
+    /// fail at once, from any thread.
     ///
     /// # Errors
     /// What the system reports.

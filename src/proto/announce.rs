@@ -1,8 +1,9 @@
 //! The announce: the signed datagram by which a node makes itself known.
 //!
-//! Sealed form: [`MAGIC`] (4 bytes), an Ed25519 signature (64 bytes), the postcard form of [`Announce`]. The signature
-//! covers a domain string and the postcard bytes *as received*, so a later version may append fields that this one
-//! forwards unread. Trust and novelty are decided elsewhere: by the trusted keys and by the peer table.
+//! Sealed form: [`MAGIC`] (4 bytes), an Ed25519 signature (64 bytes), the postcard form of
+//! [`Announce`]. The signature covers a domain string and the postcard bytes *as received*, so a
+//! later version may append fields that this one forwards unread. Trust and novelty are decided
+//! elsewhere: by the trusted keys and by the peer table.
 
 use std::sync::Arc;
 
@@ -92,7 +93,8 @@ impl Flags {
 }
 
 impl SignedAnnounce {
-    /// Signs `announce`. Its network must be a [network name](Announce::is_network_name); no node reads another.
+    /// Signs `announce`. Its network must be a [network name](Announce::is_network_name); no node
+    /// reads another.
     pub fn seal(announce: &Announce, keypair: &Keypair) -> Self {
         debug_assert!(Announce::is_network_name(&announce.network));
         // Serializing plain data into a Vec cannot fail.
@@ -131,8 +133,8 @@ impl SignedAnnounce {
         Ok((SignedAnnounce { bytes: bytes.into(), peer: announce.peer }, announce))
     }
 
-    /// Checks the signature with the key that the announce names. Strict: keys of small order and a second form of one
-    /// signature are refused.
+    /// Checks the signature with the key that the announce names. Strict: keys of small order and a
+    /// second form of one signature are refused.
     ///
     /// # Errors
     /// [`AnnounceError::Forged`]
@@ -154,7 +156,8 @@ impl SignedAnnounce {
     }
 }
 
-/// The bytes that the signature covers. The domain keeps a signature made for another purpose from being valid here.
+/// The bytes that the signature covers. The domain keeps a signature made for another purpose from
+/// being valid here.
 fn signed_part(payload: &[u8]) -> Vec<u8> {
     [DOMAIN, payload].concat()
 }
@@ -262,7 +265,8 @@ mod tests {
         }
     }
 
-    /// With the all-zero key, which is of small order, a signature of zeros satisfies lax verifiers.
+    /// With the all-zero key, which is of small order, a signature of zeros satisfies lax
+    /// verifiers.
     #[test]
     fn small_order_keys_speak_for_nobody() {
         let keypair = Keypair::generate();

@@ -2,8 +2,8 @@
 
 use crate::limits::{FRAME_HEADER_LEN_MAX, REQUEST_BODY_LEN_MAX};
 
-/// The fixed beginning of a frame: `{kind u8, status u8, header_len u16, body_len u32}`, little endian. A postcard
-/// header of `header_len` bytes and a raw body of `body_len` bytes follow.
+/// The fixed beginning of a frame: `{kind u8, status u8, header_len u16, body_len u32}`, little
+/// endian. A postcard header of `header_len` bytes and a raw body of `body_len` bytes follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FramePrefix {
     /// What the message is; see [`Kind`]. Kept raw, since unknown kinds are answered, not errors.
@@ -44,9 +44,11 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Status {
-    /// Answered; the header is that of the kind. Every other status has a [`Problem`](crate::proto::Problem) header.
+    /// Answered; the header is that of the kind. Every other status has a
+    /// [`Problem`](crate::proto::Problem) header.
     Ok = 0,
-    /// Nothing new since the revision that the request named. To `Chunk` and `AnyOf`: the request waited too long; ask again.
+    /// Nothing new since the revision that the request named. To `Chunk` and `AnyOf`: the request
+    /// waited too long; ask again.
     NotModified = 1,
     /// Not held under that root and length, or not that chunk.
     NotFound = 2,
@@ -87,8 +89,8 @@ impl FramePrefix {
         [self.kind, self.status, h0, h1, b0, b1, b2, b3]
     }
 
-    /// Reads the bytes on the wire; bounds are checked by [`check_request`](Self::check_request) and
-    /// [`check_response`](Self::check_response).
+    /// Reads the bytes on the wire; bounds are checked by [`check_request`](Self::check_request)
+    /// and [`check_response`](Self::check_response).
     pub fn from_bytes(b: [u8; FRAME_PREFIX_LEN]) -> Self {
         FramePrefix {
             kind: b[0],

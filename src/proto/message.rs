@@ -1,5 +1,5 @@
-//! Requests and answers of a session. Headers are postcard; fields are only ever appended, and bytes behind the known
-//! ones are ignored.
+//! Requests and answers of a session. Headers are postcard; fields are only ever appended, and
+//! bytes behind the known ones are ignored.
 
 use std::net::SocketAddr;
 
@@ -17,22 +17,24 @@ pub enum Request {
     Hello(Hello),
     /// The listing, in pages.
     List(ListFrom),
-    /// Asks which of these files are held; the postcard body of the answer has one [`Holding`] each.
+    /// Asks which of these files are held; the postcard body of the answer has one [`Holding`]
+    /// each.
     Locate(Vec<FileId>),
     /// A range of a layer; the body of the answer is 32 bytes for each digest.
     Layer(LayerRange),
-    /// One chunk; the header of the answer is [`Given`], the body the bytes of the chunk and one trailer byte,
-    /// [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
+    /// One chunk; the header of the answer is [`Given`], the body the bytes of the chunk and one
+    /// trailer byte, [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
     Chunk(ChunkAsk),
-    /// One of these chunks, the one that the holder has sent least; answered as `Chunk`. The chunks are a postcard
-    /// body.
+    /// One of these chunks, the one that the holder has sent least; answered as `Chunk`. The chunks
+    /// are a postcard body.
     Any(Since, Vec<u32>),
     /// Asks which chunks are held (BEP 3); the postcard body of the answer is a [`Delta`].
     Have(Since),
-    /// Reports that this chunk, served on this connection, does not match its digest. The answer has no content.
+    /// Reports that this chunk, served on this connection, does not match its digest. The answer
+    /// has no content.
     Bad(ChunkRef),
-    /// Peer exchange (PEX, BEP 11): asks for peers; with a file, for its fetchers, as a tracker returns them. The postcard
-    /// body of the answer is a list of [`PeerHint`].
+    /// Peer exchange (PEX, BEP 11): asks for peers; with a file, for its fetchers, as a tracker
+    /// returns them. The postcard body of the answer is a list of [`PeerHint`].
     Peers(Option<FileId>),
 }
 
@@ -45,7 +47,8 @@ pub struct Hello {
     pub network: String,
     /// The asker's instance: random per start.
     pub instance: u64,
-    /// The asker's sealed announce, which makes it known without multicast; empty if it does not announce itself.
+    /// The asker's sealed announce, which makes it known without multicast; empty if it does not
+    /// announce itself.
     pub announce: Vec<u8>,
     /// Program and version, for logs.
     pub agent: String,
@@ -77,7 +80,8 @@ pub struct ListFrom {
     pub pattern: String,
     /// The last path of the page before; empty for the first page.
     pub after: String,
-    /// The revision that the asker has seen whole, answered by `NotModified` if it is still current; 0 for none.
+    /// The revision that the asker has seen whole, answered by `NotModified` if it is still
+    /// current; 0 for none.
     pub revision: u64,
 }
 
@@ -117,7 +121,8 @@ pub struct LayerRange {
     pub file: FileId,
     /// First chunk.
     pub first: u32,
-    /// Number of digests, at most [`LAYER_DIGESTS_PER_ANSWER_MAX`](crate::limits::LAYER_DIGESTS_PER_ANSWER_MAX).
+    /// Number of digests, at most
+    /// [`LAYER_DIGESTS_PER_ANSWER_MAX`](crate::limits::LAYER_DIGESTS_PER_ANSWER_MAX).
     pub count: u32,
 }
 
@@ -135,7 +140,8 @@ pub struct ChunkRef {
 pub struct ChunkAsk {
     /// The chunk.
     pub chunk: ChunkRef,
-    /// The revision of the last [`Delta`] of that file; 0 for none, and then no new haves are wanted.
+    /// The revision of the last [`Delta`] of that file; 0 for none, and then no new haves are
+    /// wanted.
     pub since: u64,
 }
 
@@ -144,7 +150,8 @@ pub struct ChunkAsk {
 pub struct Given {
     /// Which chunk the body is.
     pub chunk: ChunkRef,
-    /// The new haves since the revision that the request named: no `Have` is needed while chunks flow.
+    /// The new haves since the revision that the request named: no `Have` is needed while chunks
+    /// flow.
     pub news: Option<Delta>,
 }
 
@@ -231,7 +238,8 @@ impl Request {
         }
     }
 
-    /// Reads a request. Bounds of lists and texts are checked here; whether the values make sense is for the handler.
+    /// Reads a request. Bounds of lists and texts are checked here; whether the values make sense
+    /// is for the handler.
     ///
     /// # Errors
     /// [`MessageError::Unknown`] is answered `Unsupported`; the others close the connection.
@@ -290,7 +298,8 @@ pub fn encode_frame<H: Serialize>(kind: Kind, status: Status, header: &H, body: 
     out.extend_from_slice(body);
 }
 
-/// Appends the prefix and the postcard header of a frame whose body of `body_len` bytes the caller sends itself.
+/// Appends the prefix and the postcard header of a frame whose body of `body_len` bytes the caller
+/// sends itself.
 pub fn encode_head<H: Serialize>(kind: Kind, status: Status, header: &H, body_len: u32, out: &mut Vec<u8>) {
     let at = out.len();
     out.resize(at + FRAME_PREFIX_LEN, 0);

@@ -10,10 +10,11 @@ use crate::runtime::limits::{EVENTS_MAX, JOINS_LOGGED_PER_S};
 use crate::swarm::Event;
 use crate::sync::lock;
 
-/// Takes events without blocking: while [`EVENTS_MAX`] wait for a reader, new ones are dropped and counted.
+/// Takes events without blocking: while [`EVENTS_MAX`] wait for a reader, new ones are dropped and
+/// counted.
 ///
-/// Joins and leaves of peers are logged here, at most [`JOINS_LOGGED_PER_S`], so that a stranger with many keys cannot
-/// fill the log.
+/// Joins and leaves of peers are logged here, at most [`JOINS_LOGGED_PER_S`], so that a stranger
+/// with many keys cannot fill the log.
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: Sender<Event>,
@@ -49,8 +50,8 @@ impl Events {
         events.into_iter().for_each(|e| self.emit(e));
     }
 
-    /// Logs the number of joins and leaves that were left out, once their second is over. To be called about once a
-    /// second.
+    /// Logs the number of joins and leaves that were left out, once their second is over. To be
+    /// called about once a second.
     pub fn log_left_out(&self) {
         let left_out = lock(&self.lines).turn(Instant::now());
         log_count(left_out);
@@ -81,7 +82,8 @@ impl Events {
 }
 
 impl JoinLines {
-    /// The number of lines that the last second left out, if it is over, and whether one more may be logged now.
+    /// The number of lines that the last second left out, if it is over, and whether one more may
+    /// be logged now.
     fn next(&mut self, now: Instant) -> (u64, bool) {
         let left_out = self.turn(now);
         let may = self.logged < JOINS_LOGGED_PER_S;
@@ -93,7 +95,8 @@ impl JoinLines {
         (left_out, may)
     }
 
-    /// Begins a new second if the last one is over, and returns the number of lines that that one left out.
+    /// Begins a new second if the last one is over, and returns the number of lines that that one
+    /// left out.
     fn turn(&mut self, now: Instant) -> u64 {
         if self.begun.is_some_and(|at| now.saturating_duration_since(at) < SECOND) {
             return 0;

@@ -8,8 +8,8 @@ use crate::limits::{KIB, MIB};
 pub const THROTTLE_BURST: Duration = Duration::from_millis(50);
 /// The same for low rates, up to 64 KiB.
 pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
-/// Fewest bytes that a rate limit grants while more are to be sent, but at most a quarter of the burst: each grant costs a
-/// timer and a turn.
+/// Fewest bytes that a rate limit grants while more are to be sent, but at most a quarter of the
+/// burst: each grant costs a timer and a turn.
 pub const THROTTLE_GRANT_MAX: usize = 128 * KIB;
 /// Longest key file in bytes; the usual one has 119.
 pub const KEY_FILE_LEN_MAX: u64 = 16 * KIB as u64;
@@ -17,7 +17,8 @@ pub const KEY_FILE_LEN_MAX: u64 = 16 * KIB as u64;
 pub const TRUSTED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
 /// Most keys in a trusted file.
 pub const TRUSTED_KEYS_MAX: usize = 16_384;
-/// Most joins and leaves of peers that are logged in a second; of further ones only the number is logged.
+/// Most joins and leaves of peers that are logged in a second; of further ones only the number is
+/// logged.
 pub const JOINS_LOGGED_PER_S: u32 = 20;
 /// The window in which a [`LimitedLog`](crate::runtime::LimitedLog) counts lines.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use crate::limits::KIB;
 use crate::runtime::limits::{THROTTLE_BURST, THROTTLE_BURST_SMALL, THROTTLE_GRANT_MAX};
 
-/// A token bucket that many threads draw from. It never sleeps: a caller that gets nothing gets the time to wait.
+/// A token bucket that many threads draw from. It never sleeps: a caller that gets nothing gets the
+/// time to wait.
 ///
-/// The bucket holds the bytes of 50 ms ([`THROTTLE_BURST`]), or up to 64 KiB for low rates, but never more than the bytes
-/// of 100 ms ([`THROTTLE_BURST_SMALL`]). So the bytes of any 5 s exceed the limit by 2 % at most.
+/// The bucket holds the bytes of 50 ms ([`THROTTLE_BURST`]), or up to 64 KiB for low rates, but
+/// never more than the bytes of 100 ms ([`THROTTLE_BURST_SMALL`]). So the bytes of any 5 s exceed
+/// the limit by 2 % at most.
 #[derive(Debug)]
 pub struct Throttle {
     limit: Option<Limit>,
@@ -22,7 +24,8 @@ struct Limit {
     /// Fewest bytes of a grant, unless fewer are left to send.
     grant: usize,
     epoch: Instant,
-    /// The time in ns since `epoch` up to which all tokens are spent. The bucket is full when it lies `burst_ns` back.
+    /// The time in ns since `epoch` up to which all tokens are spent. The bucket is full when it
+    /// lies `burst_ns` back.
     spent_until_ns: AtomicU64,
 }
 
@@ -36,11 +39,12 @@ impl Throttle {
         Throttle { limit: bytes_per_s.map(|rate| Limit::new(rate.max(1), start)) }
     }
 
-    /// Takes up to `want` bytes, at least 1 (0 only if `want` is 0), of `left` bytes that are to be sent in all.
+    /// Takes up to `want` bytes, at least 1 (0 only if `want` is 0), of `left` bytes that are to be
+    /// sent in all.
     ///
-    /// A grant costs the caller a timer and a turn, so a small rest in the bucket is not given out: the call waits for
-    /// `min(left, grant)` bytes. It compares with `left`, not `want`, so that a caller that takes small amounts gets no
-    /// advantage over one that takes large ones.
+    /// A grant costs the caller a timer and a turn, so a small rest in the bucket is not given out:
+    /// the call waits for `min(left, grant)` bytes. It compares with `left`, not `want`, so
+    /// that a caller that takes small amounts gets no advantage over one that takes large ones.
     ///
     /// # Errors
     /// The time after which a call can succeed.
@@ -183,7 +187,8 @@ mod tests {
         let throttle = Throttle::since(Some(10_000_000), start);
         let mut takers = [(16 * 1024, start, 0), (128 * 1024, start, 0)];
         loop {
-            // Of those that ask at the same time, to a microsecond, whoever got less comes first, as with sessions.
+            // Of those that ask at the same time, to a microsecond, whoever got less comes first, as with
+            // sessions.
             let soon = takers.iter().map(|t| t.1).min().unwrap() + Duration::from_micros(1);
             let (want, at, got) = takers.iter_mut().filter(|t| t.1 <= soon).min_by_key(|t| t.2).unwrap();
             if *at > start + Duration::from_secs(5) {

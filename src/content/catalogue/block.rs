@@ -6,7 +6,8 @@ use crate::content::catalogue::{EntryRef, Stamp};
 use crate::content::limits::CATALOGUE_BLOCK_ENTRIES;
 use crate::content::{Entry, FileId};
 
-/// At least one entry, sorted by path. All names lie in one text, so that no entry needs an allocation.
+/// At least one entry, sorted by path. All names lie in one text, so that no entry needs an
+/// allocation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EntryBlock {
     names: Box<str>,
@@ -70,8 +71,9 @@ impl BlockBuilder {
         }
     }
 
-    /// Takes over a whole block. Entries before it become blocks of their own unless they are few: then the block is
-    /// copied behind them, or a catalogue would break into ever smaller blocks.
+    /// Takes over a whole block. Entries before it become blocks of their own unless they are few:
+    /// then the block is copied behind them, or a catalogue would break into ever smaller
+    /// blocks.
     pub(super) fn share(&mut self, block: &Arc<EntryBlock>) {
         if (1..CATALOGUE_BLOCK_ENTRIES / 4).contains(&self.ends.len()) {
             block.entries().for_each(|entry| self.push(entry));

@@ -1,6 +1,7 @@
 //! Reading and writing the file of a secret key.
 //!
-//! A key file is written whole or not at all, readable by its owner alone, and replaced only on request.
+//! A key file is written whole or not at all, readable by its owner alone, and replaced only on
+//! request.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -29,7 +30,8 @@ pub fn load_key(path: &Path) -> Result<Keypair, KeyError> {
     key.map_err(|source| KeyError::Malformed { file: path.into(), source })
 }
 
-/// Reads a key file, or makes it (0600, atomic, directories 0700) when there is none. True if it was made.
+/// Reads a key file, or makes it (0600, atomic, directories 0700) when there is none. True if it
+/// was made.
 ///
 /// Several processes may call it at once: all get the same key.
 ///
@@ -48,13 +50,14 @@ pub fn load_or_create_key(path: &Path) -> Result<(Keypair, bool), KeyError> {
     }
 }
 
-/// Writes a key file with mode 0600, whole or not at all, and makes missing directories with mode 0700.
+/// Writes a key file with mode 0600, whole or not at all, and makes missing directories with mode
+/// 0700.
 ///
 /// `force` replaces a file that is there; without it, it is left as it is.
 ///
 /// # Errors
-/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory; [`KeyError::Write`] when the disk is full or read-only, or
-/// writing there is not permitted.
+/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory; [`KeyError::Write`] when the disk
+/// is full or read-only, or writing there is not permitted.
 pub fn write_key(path: &Path, key: &Keypair, force: bool) -> Result<(), KeyError> {
     match fs::symlink_metadata(path) {
         Ok(m) if m.is_dir() => return Err(KeyError::NotAFile { file: path.into(), what: "a directory" }),
@@ -101,8 +104,8 @@ impl Drop for TempFile {
     }
 }
 
-/// Reads a regular file of at most `max` bytes if `check` accepts its metadata. Check and content are of the same open
-/// file, whatever happens to the name meanwhile.
+/// Reads a regular file of at most `max` bytes if `check` accepts its metadata. Check and content
+/// are of the same open file, whatever happens to the name meanwhile.
 pub(super) fn read_bounded(
     path: &Path,
     max: u64,
@@ -121,7 +124,8 @@ pub(super) fn read_bounded(
     if metadata.len() > max {
         return Err(KeyError::TooLong { file: path.into(), max });
     }
-    // Capacity for one byte more than expected, so that the secret never moves to a larger buffer and leaves a copy.
+    // Capacity for one byte more than expected, so that the secret never moves to a larger buffer and
+    // leaves a copy.
     let mut content = Secret::new(Vec::with_capacity(metadata.len() as usize + 1));
     (&mut file).take(max + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > max {

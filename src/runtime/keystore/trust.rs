@@ -32,7 +32,8 @@ struct Closed {
 /// What the last read of the file found.
 #[derive(Debug, Default)]
 struct LastRead {
-    /// The stamp of the content that was read; `None` if a later write might leave the stamp unchanged.
+    /// The stamp of the content that was read; `None` if a later write might leave the stamp
+    /// unchanged.
     stamp: Option<FileStamp>,
     /// Why the file is not usable, as logged.
     trouble: Option<String>,
@@ -96,8 +97,9 @@ impl Trust {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the file if its stamp changed, and replaces the set; true if that changed it. A vanished or broken file leaves
-    /// the last good set and is logged once. The node calls this every 500 ms.
+    /// Reads the file if its stamp changed, and replaces the set; true if that changed it. A
+    /// vanished or broken file leaves the last good set and is logged once. The node calls this
+    /// every 500 ms.
     pub fn reload(&self) -> bool {
         let Some(closed) = &self.closed else { return false };
         let changed = closed.reload();
@@ -172,7 +174,8 @@ fn read(file: &Path, own: PeerId) -> Result<(HashSet<PeerId>, Option<FileStamp>)
     Ok((keys, stamp))
 }
 
-/// Reads one `ed25519:<base64> comment` a line; blank lines and lines that begin with `#` are skipped.
+/// Reads one `ed25519:<base64> comment` a line; blank lines and lines that begin with `#` are
+/// skipped.
 fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut keys = HashSet::new();
