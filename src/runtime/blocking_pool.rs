@@ -9,9 +9,9 @@ use crate::sync::lock;
 
 /// Named threads for tasks that block on a socket or a disk, joined when the pool is dropped.
 ///
-/// It is made of rayon pools of a fixed size, called blocks, which start as the need grows: few tasks cost a few
-/// threads and not the whole limit. A task holds its thread until it ends, so it must never call rayon's `join`,
-/// `scope` or a parallel iterator.
+/// It is made of rayon pools of a fixed size, called blocks, which start as the need grows: few
+/// tasks cost a few threads and not the whole limit. A task holds its thread until it ends, so it
+/// must never call rayon's `join`, `scope` or a parallel iterator.
 pub struct BlockingPool {
     name: &'static str,
     block_len: usize,
@@ -27,8 +27,8 @@ struct Block {
 }
 
 impl BlockingPool {
-    /// A pool without threads so far. It grows by `block_len` threads at once up to `threads_max`; they are called `name`
-    /// with a number.
+    /// A pool without threads so far. It grows by `block_len` threads at once up to `threads_max`;
+    /// they are called `name` with a number.
     pub fn new(name: &'static str, block_len: usize, threads_max: usize) -> Self {
         BlockingPool { name, block_len, threads_max, blocks: Mutex::default() }
     }
@@ -43,7 +43,8 @@ impl BlockingPool {
         Ok(pool)
     }
 
-    /// Runs `task` on a free thread, or after others once there are as many threads as there may be.
+    /// Runs `task` on a free thread, or after others once there are as many threads as there may
+    /// be.
     ///
     /// # Errors
     /// The system has no thread to give.

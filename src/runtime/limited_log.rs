@@ -27,8 +27,8 @@ impl LimitedLog {
         LimitedLog { lines_max, state: Mutex::default() }
     }
 
-    /// Writes `line` with `level`, unless the window has had its lines. The first line of the next window tells how many
-    /// were left out.
+    /// Writes `line` with `level`, unless the window has had its lines. The first line of the next
+    /// window tells how many were left out.
     pub fn log(&self, level: log::Level, now: Instant, line: fmt::Arguments<'_>) {
         match self.admit(now) {
             Some(0) => log::log!(level, "{line}"),

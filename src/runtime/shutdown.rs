@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::runtime::deadline;
 use crate::sync::{lock, wait_timeout};
 
-/// Set once, seen by all: clones share the signal. Threads that wait in something else register a wake-up.
+/// Set once, seen by all: clones share the signal. Threads that wait in something else register a
+/// wake-up.
 #[derive(Clone, Default)]
 pub struct Shutdown {
     inner: Arc<Inner>,
@@ -57,19 +58,21 @@ impl Shutdown {
         self.lock().begun
     }
 
-    /// Calls `wake` once when the signal is set; at once if it is set already. `wake` must not block. It is kept as
-    /// long as the signal, so this is for what lives as long.
+    /// Calls `wake` once when the signal is set; at once if it is set already. `wake` must not
+    /// block. It is kept as long as the signal, so this is for what lives as long.
     pub fn on_begin(&self, wake: impl Fn() + Send + 'static) {
         self.register(Box::new(wake));
     }
 
-    /// As [`on_begin`](Self::on_begin), for what may end before: `wake` is forgotten when the guard is dropped.
+    /// As [`on_begin`](Self::on_begin), for what may end before: `wake` is forgotten when the guard
+    /// is dropped.
     #[must_use = "the wake-up is forgotten when this is dropped"]
     pub fn while_held(&self, wake: impl Fn() + Send + 'static) -> OnBegin {
         OnBegin { id: self.register(Box::new(wake)), inner: Arc::downgrade(&self.inner) }
     }
 
-    /// Shuts `socket` down when the signal is set, unless the guard is dropped before: what waits for it fails at once.
+    /// Shuts `socket` down when the signal is set, unless the guard is dropped before: what waits
+    /// for it fails at once.
     #[must_use = "the socket is forgotten when this is dropped"]
     pub fn cuts(&self, socket: TcpStream) -> OnBegin {
         self.while_held(move || drop(socket.shutdown(std::net::Shutdown::Both)))

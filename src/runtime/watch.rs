@@ -9,8 +9,9 @@ use crate::sync::{lock, wait_timeout};
 
 /// A value behind a mutex with a count of its changes, like tokio's `watch`.
 ///
-/// A thread that waits for nothing else blocks in [`wait_beyond`](Self::wait_beyond). One that waits in a socket or a
-/// channel [subscribes](Self::subscribe) with a function that ends that wait.
+/// A thread that waits for nothing else blocks in [`wait_beyond`](Self::wait_beyond). One that
+/// waits in a socket or a channel [subscribes](Self::subscribe) with a function that ends that
+/// wait.
 pub struct Watch<T> {
     state: Mutex<(u64, T)>,
     changed: Condvar,
@@ -25,7 +26,8 @@ struct Subscribers {
 
 type Wake = Box<dyn Fn() + Send>;
 
-/// Calls a function at each change of a [`Watch`]. Dropping it ends that: once the drop returns, no call runs.
+/// Calls a function at each change of a [`Watch`]. Dropping it ends that: once the drop returns, no
+/// call runs.
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription {
     subscribers: Weak<Subscribers>,
@@ -64,7 +66,8 @@ impl<T> Watch<T> {
         lock(&self.state).0
     }
 
-    /// Waits until there were more than `seen` changes, at most for `timeout`; returns their number now.
+    /// Waits until there were more than `seen` changes, at most for `timeout`; returns their number
+    /// now.
     pub fn wait_beyond(&self, seen: u64, timeout: Duration) -> u64 {
         let end = deadline(timeout);
         let mut state = lock(&self.state);
@@ -80,8 +83,8 @@ impl<T> Watch<T> {
         self.update(|_| ());
     }
 
-    /// Calls `wake` at each later change, on the thread that makes it. `wake` must not block, and neither subscribe nor
-    /// end a subscription.
+    /// Calls `wake` at each later change, on the thread that makes it. `wake` must not block, and
+    /// neither subscribe nor end a subscription.
     pub fn subscribe(&self, wake: impl Fn() + Send + 'static) -> Subscription {
         let mut wakes = lock(&self.subscribers.wakes);
         let id = wakes.0;
