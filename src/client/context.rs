@@ -1,12 +1,24 @@
-//! What the node lends a client.
+//! What a client works with.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::peers::Directory;
+use crate::client::limits::{CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
+use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::Trust;
-use crate::runtime::{Events, Shutdown, Throttle};
+use crate::runtime::{BlockingPool, Events, Shutdown, Throttle};
 use crate::store::Shelf;
+
+/// Asks peers, and downloads from them. Clones share all of it.
+#[derive(Clone)]
+pub struct Client {
+    /// What the node lends.
+    pub ctx: Arc<ClientContext>,
+    /// Idle sessions.
+    pub pool: Arc<PeerPool>,
+    /// The threads that block on sessions, `gpb-conn-N`.
+    pub threads: Arc<BlockingPool>,
+}
 
 /// What the node lends a client: the peers that it knows, and what it may use.
 #[derive(Clone)]
@@ -25,4 +37,12 @@ pub struct ClientContext {
     pub shutdown: Shutdown,
     /// A download fails after this time without a byte.
     pub timeout: Duration,
+}
+
+impl Client {
+    /// A client that opens its sessions with `dialer`. No thread runs yet.
+    pub fn new(ctx: ClientContext, dialer: Dialer) -> Self {
+        let threads = BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX);
+        Client { ctx: Arc::new(ctx), pool: Arc::new(PeerPool::new(dialer)), threads: Arc::new(threads) }
+    }
 }

@@ -9,14 +9,12 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use crossbeam::sync::WaitGroup;
 
 use crate::client::driver::Driver;
-use crate::client::findings::by_content;
 use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
+use crate::client::search_results::by_content;
 use crate::client::shared::{Shared, Wanted};
 use crate::client::storing;
-use crate::client::{ClientContext, FetchError, FileReport, Progress, Report};
+use crate::client::{Client, FetchError, FileReport, Progress, Report};
 use crate::content::{FileId, RelPath};
-use crate::peers::PeerPool;
-use crate::runtime::BlockingPool;
 use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
 use crate::swarm::Held;
@@ -61,12 +59,8 @@ impl Download {
     ///
     /// # Errors
     /// [`FetchError::Threads`]: the system has no thread to give.
-    pub fn start(
-        plan: DownloadPlan,
-        ctx: &Arc<ClientContext>,
-        pool: &Arc<PeerPool>,
-        crew: &Arc<BlockingPool>,
-    ) -> Result<DownloadHandle, FetchError> {
+    pub fn start(plan: DownloadPlan, client: &Client) -> Result<DownloadHandle, FetchError> {
+        let Client { ctx, pool, threads: crew } = client;
         let (jobs, jobs_rx) = unbounded();
         let (small, small_rx) = unbounded();
         let (files, holders) = merge(plan.targets);

@@ -1,55 +1,49 @@
-//! What a person typed, turned into files.
+//! From what a person typed to files.
 
-use crate::identity::NodeId;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::findings::{Findings, FoundFile};
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
-use crate::client::survey::{Tally, lister, survey};
-use crate::client::{Candidate, ClientContext, FetchError};
+use crate::client::listing::lister;
+use crate::client::search_results::{FoundFile, SearchResults};
+use crate::client::survey::{SurveyProgress, survey};
+use crate::client::{Candidate, Client, FetchError};
 use crate::content::Pattern;
 use crate::identity::PeerId;
-use crate::peers::PeerPool;
-use crate::runtime::BlockingPool;
 
-/// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with
-/// everyone who offers that content under whatever name.
-///
-/// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the last new answer, and at
-/// most [`RESOLVE_MAX`] after the first one. What nobody has who answered is waited for up to [`RESOLVE_ALL_MAX`] while
-/// others are still being asked. Nobody answering takes the context's timeout.
-///
-/// # Errors
-/// [`FetchError`]: a malformed pattern, nobody there, all refused, not found, several contents under one name.
-pub fn resolve(
-    ctx: &Arc<ClientContext>,
-    pool: &Arc<PeerPool>,
-    crew: &BlockingPool,
-    texts: &[String],
-) -> Result<Vec<FoundFile>, FetchError> {
-    let parse = |text: &String| {
-        let pattern = Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
-        Ok((text.clone(), pattern))
-    };
-    let wanted: Vec<(String, Pattern)> = texts.iter().map(parse).collect::<Result<_, FetchError>>()?;
-    let mut findings = Findings::default();
-    // What was found changes only with an answer, so it is looked through only then.
-    let mut certainty = Certainty::Nothing;
-    let begin = Instant::now();
-    let tally = survey(ctx, pool, crew, lister(texts, ctx.timeout), |tally, news| {
-        if let Some((record, listed)) = news {
-            findings.add(NodeId::new(record.peer, record.instance), listed.shared, listed.files);
-            certainty = assess(&wanted, &findings);
-        }
-        end(&certainty, tally, begin, ctx.timeout)
-    })?;
-    tally.check(texts.first().map_or("", |t| t), ctx.timeout)?;
-    collect(&wanted, findings, tally.answered)
+impl Client {
+    /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with all
+    /// peers that offer that content under any name.
+    ///
+    /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the last new answer, and at
+    /// most [`RESOLVE_MAX`] after the first one. A name that no answer holds is waited for up to [`RESOLVE_ALL_MAX`]
+    /// while other peers are still being asked. Without any answer this takes the timeout of the context.
+    ///
+    /// # Errors
+    /// [`FetchError`]: a malformed pattern, no peer, all refused, not found, several contents under one name.
+    pub fn resolve(&self, texts: &[String]) -> Result<Vec<FoundFile>, FetchError> {
+        let parse = |text: &String| {
+            let pattern = Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
+            Ok((text.clone(), pattern))
+        };
+        let wanted: Vec<(String, Pattern)> = texts.iter().map(parse).collect::<Result<_, FetchError>>()?;
+        let mut results = SearchResults::default();
+        // The results change only with an answer, so they are judged only then.
+        let mut certainty = Certainty::Nothing;
+        let (begin, timeout) = (Instant::now(), self.ctx.timeout);
+        let progress = survey(self, lister(texts, timeout), |progress, answer| {
+            if let Some((record, listing)) = answer {
+                results.add(record.node(), listing.shared, listing.files);
+                certainty = assess(&wanted, &results);
+            }
+            end(&certainty, progress, begin, timeout)
+        })?;
+        progress.check(texts.first().map_or("", |t| t), timeout)?;
+        collect(&wanted, results, progress.answered)
+    }
 }
 
-/// How sure the findings make it what is meant.
+/// How sure the results make it what is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Certainty {
     /// Something is not found at all.
@@ -61,11 +55,11 @@ enum Certainty {
 }
 
 /// When to stop asking.
-fn end(certainty: &Certainty, tally: &Tally, begin: Instant, timeout: Duration) -> Instant {
-    let (Some(first), Some(last)) = (tally.first_answer, tally.last_answer) else {
+fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout: Duration) -> Instant {
+    let (Some(first), Some(last)) = (progress.first_answer, progress.last_answer) else {
         // Those that refuse may not be all: others have a moment to appear.
-        return match tally.first_refusal {
-            Some(at) if tally.pending == 0 => (at + RESOLVE_MAX).min(begin + timeout),
+        return match progress.first_refusal {
+            Some(at) if progress.pending == 0 => (at + RESOLVE_MAX).min(begin + timeout),
             _ => begin + timeout,
         };
     };
@@ -73,13 +67,13 @@ fn end(certainty: &Certainty, tally: &Tally, begin: Instant, timeout: Duration) 
         Certainty::Certain => first,
         Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
         // Who has not answered yet may have it: the link of the only one that has may be full.
-        Certainty::Nothing if tally.pending + tally.awaited > 0 => (first + RESOLVE_ALL_MAX).min(begin + timeout),
+        Certainty::Nothing if progress.pending + progress.awaited > 0 => (first + RESOLVE_ALL_MAX).min(begin + timeout),
         Certainty::Nothing => first + RESOLVE_MAX,
     }
 }
 
-fn assess(wanted: &[(String, Pattern)], findings: &Findings) -> Certainty {
-    let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| choose(pattern, findings)).collect();
+fn assess(wanted: &[(String, Pattern)], results: &SearchResults) -> Certainty {
+    let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| choose(pattern, results)).collect();
     if choices.contains(&Choice::Nothing) {
         return Certainty::Nothing;
     }
@@ -99,15 +93,15 @@ enum Choice {
 }
 
 /// An exact name beats a directory, which beats a glob, which beats the beginning of a root.
-fn choose(pattern: &Pattern, findings: &Findings) -> Choice {
-    let files = findings.files();
+fn choose(pattern: &Pattern, results: &SearchResults) -> Choice {
+    let files = results.files();
     let by = |test: &dyn Fn(&FoundFile) -> bool| -> Vec<u32> {
         (0..).zip(files).filter(|(_, file)| test(file)).map(|(at, _)| at).collect()
     };
     match pattern {
         Pattern::Root(..) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
         Pattern::Path { text, glob, prefix } => {
-            for found in [findings.named(text), findings.below(text)] {
+            for found in [results.named(text), results.below(text)] {
                 if !found.is_empty() {
                     return one_content_a_path(files, (found.start as u32..found.end as u32).collect());
                 }
@@ -152,7 +146,7 @@ fn one_content_a_path(files: &[FoundFile], mut found: Vec<u32>) -> Choice {
 
 fn collect(
     wanted: &[(String, Pattern)],
-    mut findings: Findings,
+    mut results: SearchResults,
     answered: usize,
 ) -> Result<Vec<FoundFile>, FetchError> {
     // The files, and which of `wanted` means each.
@@ -160,31 +154,31 @@ fn collect(
     // Several contents weigh more than none: they stay whoever else appears.
     let mut nothing = None;
     for (number, (text, pattern)) in wanted.iter().enumerate() {
-        match choose(pattern, &findings) {
+        match choose(pattern, &results) {
             Choice::Nothing => {
                 nothing.get_or_insert(FetchError::NotFound { what: text.clone(), answered });
             }
-            Choice::Ambiguous(found) => return Err(ambiguous(text, &found, &findings)),
+            Choice::Ambiguous(found) => return Err(ambiguous(text, &found, &results)),
             Choice::Files(files) => chosen.extend(files.into_iter().map(|at| (at, number))),
         }
     }
     chosen.sort_unstable();
     chosen.dedup_by_key(|(at, _)| *at);
-    let path = |at: u32| &findings.files()[at as usize].path;
+    let path = |at: u32| &results.files()[at as usize].path;
     if let Some(pair) = chosen.windows(2).find(|pair| path(pair[0].0) == path(pair[1].0)) {
-        return Err(ambiguous(&wanted[pair[0].1.max(pair[1].1)].0, &[pair[0].0, pair[1].0], &findings));
+        return Err(ambiguous(&wanted[pair[0].1.max(pair[1].1)].0, &[pair[0].0, pair[1].0], &results));
     }
     if let Some(nothing) = nothing {
         return Err(nothing);
     }
-    findings.share_holders();
-    findings.keep(chosen.into_iter().map(|(at, _)| at as usize));
-    Ok(findings.into_files())
+    results.share_holders();
+    results.keep(chosen.into_iter().map(|(at, _)| at as usize));
+    Ok(results.into_files())
 }
 
-fn ambiguous(text: &str, found: &[u32], findings: &Findings) -> FetchError {
+fn ambiguous(text: &str, found: &[u32], results: &SearchResults) -> FetchError {
     let candidates = found.iter().map(|&at| {
-        let FoundFile { path, id, holders, .. } = &findings.files()[at as usize];
+        let FoundFile { path, id, holders, .. } = &results.files()[at as usize];
         let holders: BTreeSet<PeerId> = holders.iter().map(|h| h.peer).collect();
         Candidate { path: path.clone(), id: *id, holders: holders.into_iter().collect() }
     });
@@ -195,18 +189,19 @@ fn ambiguous(text: &str, found: &[u32], findings: &Findings) -> FetchError {
 mod tests {
     use super::*;
     use crate::content::{Digest, FileId, RelPath, Root};
+    use crate::identity::NodeId;
     use crate::proto::Listed;
 
     fn id(byte: u8, len: u64) -> FileId {
         FileId { root: Root(Digest([byte; 32])), len }
     }
 
-    fn found(all: &[(u8, &str, FileId)]) -> Findings {
+    fn found(all: &[(u8, &str, FileId)]) -> SearchResults {
         found_with(all, &[])
     }
 
-    fn found_with(shared: &[(u8, &str, FileId)], fetched: &[(u8, &str, FileId)]) -> Findings {
-        let mut f = Findings::default();
+    fn found_with(shared: &[(u8, &str, FileId)], fetched: &[(u8, &str, FileId)]) -> SearchResults {
+        let mut f = SearchResults::default();
         for (all, shared) in [(shared, true), (fetched, false)] {
             for &(peer, path, id) in all {
                 f.add(
@@ -219,7 +214,7 @@ mod tests {
         f
     }
 
-    fn get(texts: &[&str], f: &Findings) -> Result<Vec<(String, FileId, usize)>, FetchError> {
+    fn get(texts: &[&str], f: &SearchResults) -> Result<Vec<(String, FileId, usize)>, FetchError> {
         let wanted: Vec<_> = texts.iter().map(|t| (t.to_string(), Pattern::parse(t).unwrap())).collect();
         let files = collect(&wanted, f.clone(), 1)?;
         Ok(files.into_iter().map(|f| (f.path.to_string(), f.id, f.holders.len())).collect())
@@ -299,21 +294,25 @@ mod tests {
         let t = Instant::now();
         let ms = Duration::from_millis;
         let timeout = Duration::from_secs(10);
-        let nobody = Tally::default();
+        let nobody = SurveyProgress::default();
         assert_eq!(end(&Certainty::Nothing, &nobody, t, timeout), t + timeout);
-        let refused = Tally { refused: 1, first_refusal: Some(t + ms(10)), ..Tally::default() };
+        let refused = SurveyProgress { refused: 1, first_refusal: Some(t + ms(10)), ..SurveyProgress::default() };
         assert!(end(&Certainty::Nothing, &refused, t, timeout) < t + ms(1500));
-        let two =
-            Tally { first_answer: Some(t + ms(5)), last_answer: Some(t + ms(30)), answered: 2, ..Tally::default() };
+        let two = SurveyProgress {
+            first_answer: Some(t + ms(5)),
+            last_answer: Some(t + ms(30)),
+            answered: 2,
+            ..SurveyProgress::default()
+        };
         assert_eq!(end(&Certainty::Certain, &two, t, timeout), t + ms(5));
         assert_eq!(end(&Certainty::Likely, &two, t, timeout), t + ms(80));
         assert_eq!(end(&Certainty::Nothing, &two, t, timeout), t + ms(1005));
-        let more = Tally { awaited: 1, ..two };
+        let more = SurveyProgress { awaited: 1, ..two };
         assert_eq!(end(&Certainty::Nothing, &more, t, timeout), t + ms(5005), "it may have it");
         assert_eq!(end(&Certainty::Nothing, &more, t, ms(2000)), t + ms(2000));
         assert_eq!(end(&Certainty::Likely, &more, t, timeout), t + ms(80));
-        let two = Tally { awaited: 0, ..more };
-        let late = Tally { last_answer: Some(t + ms(1000)), ..two };
+        let two = SurveyProgress { awaited: 0, ..more };
+        let late = SurveyProgress { last_answer: Some(t + ms(1000)), ..two };
         assert_eq!(end(&Certainty::Likely, &late, t, timeout), t + ms(1005));
     }
 }

@@ -1,16 +1,13 @@
 //! Fetching: from what was asked for to files in place.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{
-    ClientContext, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target,
+    Client, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target,
 };
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
-use crate::peers::PeerPool;
-use crate::runtime::BlockingPool;
 use crate::store::{Disk, OwnFiles};
 
 /// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
@@ -20,17 +17,10 @@ pub struct Fetch {
     files: usize,
 }
 
-/// What a client needs for every question.
-pub(super) struct Asker {
-    pub(super) ctx: Arc<ClientContext>,
-    pub(super) pool: Arc<PeerPool>,
-    pub(super) crew: Arc<BlockingPool>,
-}
-
 impl Fetch {
     /// Starts to fetch `found` to `place`, unless that would overwrite an own file.
     pub(super) fn start(
-        asker: &Asker,
+        client: &Client,
         found: Vec<FoundFile>,
         place: Place,
         own_files: &OwnFiles,
@@ -45,7 +35,7 @@ impl Fetch {
         let targets: Vec<Target> = found.into_iter().map(target).collect();
         own_files.refuse(&place.dir, targets.iter().map(|t| t.out.as_str()))?;
         let disk = Disk::open(&place.dir, place.create)?;
-        let handle = Download::start(DownloadPlan { targets, disk }, &asker.ctx, &asker.pool, &asker.crew)?;
+        let handle = Download::start(DownloadPlan { targets, disk }, client)?;
         Ok(Fetch { handle, dir: place.dir, files })
     }
 

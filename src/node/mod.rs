@@ -19,19 +19,18 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
-use crate::client::limits::{CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
-use crate::client::{self, ClientContext, FetchError, FoundFile, FoundPeer};
+use crate::client::{Client, ClientContext, FetchError, FoundFile, FoundPeer};
 use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup, StaticPeer};
 use crate::identity::PeerId;
 use crate::limits::{STATIC_PEERS_MAX, WAIT_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
-use crate::node::fetch::{Asker, Place};
+use crate::node::fetch::Place;
 use crate::node::limits::{LINKS_FRESH, TRUST_POLL};
-use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity, PeerPool};
+use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity};
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
-use crate::runtime::{BlockingPool, Events, Shutdown, Throttle, Watch, Workers, no_thread};
+use crate::runtime::{Events, Shutdown, Throttle, Watch, Workers, no_thread};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{Index, OwnFiles, Reader, Shelf};
@@ -56,7 +55,7 @@ pub struct Node {
     events: Events,
     watch: Receiver<Event>,
     shutdown: Shutdown,
-    asker: Asker,
+    client: Client,
     addrs: Vec<SocketAddr>,
     discovery: Discovery,
     sharer: Option<Arc<Sharer>>,
@@ -203,7 +202,7 @@ impl Node {
             let (peers, shutdown) = (peers.clone(), shutdown.clone());
             workers.spawn("gpb-trust", move || watch_trust(&peers, &shutdown))?;
         }
-        let ctx = Arc::new(ClientContext {
+        let ctx = ClientContext {
             peers: peers.clone(),
             trust,
             shelf: (config.share != Share::Nothing).then_some(shelf),
@@ -211,12 +210,8 @@ impl Node {
             events: events.clone(),
             shutdown: shutdown.clone(),
             timeout: config.timeout.min(WAIT_MAX),
-        });
-        let asker = Asker {
-            pool: Arc::new(PeerPool::new(dialer)),
-            ctx,
-            crew: Arc::new(BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX)),
         };
+        let client = Client::new(ctx, dialer);
         Ok(Node {
             id,
             config,
@@ -225,7 +220,7 @@ impl Node {
             events,
             watch,
             shutdown,
-            asker,
+            client,
             addrs,
             discovery,
             sharer,
@@ -253,7 +248,7 @@ impl Node {
     /// What it offers now: its directory with [`Share::Directory`], with [`Share::Fetched`] what it has fetched. Does not
     /// block.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        match (&self.sharer, &self.asker.ctx.shelf) {
+        match (&self.sharer, &self.client.ctx.shelf) {
             (None, Some(shelf)) => shelf.catalogue(),
             _ => self.catalogue.get(),
         }
@@ -275,7 +270,7 @@ impl Node {
     /// # Errors
     /// [`FetchError::NoPeer`], [`FetchError::Refused`] or [`FetchError::Interrupted`].
     pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
-        client::peers(&self.asker.ctx, &self.asker.pool, &self.asker.crew, wait.min(WAIT_MAX))
+        self.client.peers(wait.min(WAIT_MAX))
     }
 
     /// Asks everyone what there is that one of `patterns` means (everything without any). Complete as
@@ -284,7 +279,7 @@ impl Node {
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
     pub fn list<P: AsRef<str>>(&self, patterns: &[P], wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
-        client::list(&self.asker.ctx, &self.asker.pool, &self.asker.crew, &strings(patterns), wait.min(WAIT_MAX))
+        self.client.list(&strings(patterns), wait.min(WAIT_MAX))
     }
 
     /// Finds what `patterns` mean (a name, a directory, a glob, a root) and starts to fetch it into the directory of the
@@ -302,11 +297,10 @@ impl Node {
     /// # Errors
     /// As [`fetch`](Self::fetch).
     pub fn fetch_to<P: AsRef<str>>(&self, patterns: &[P], out: Option<&Path>) -> Result<Fetch, FetchError> {
-        let Asker { ctx, pool, crew } = &self.asker;
-        let found = client::resolve(ctx, pool, crew, &strings(patterns))?;
+        let found = self.client.resolve(&strings(patterns))?;
         let create = self.config.dir == Config::default().dir;
         let place = Place::of(&self.config.dir, create, out, found.len())?;
-        Fetch::start(&self.asker, found, place, &self.own_files)
+        Fetch::start(&self.client, found, place, &self.own_files)
     }
 
     /// What happens in the node from now on, and what happened before it was first asked for: at most

@@ -14,11 +14,11 @@ use gpb::internals::client::{self, ClientContext, Download, DownloadHandle, Down
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
+use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
-use gpb::internals::peers::{Dialer, PeerPool};
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{BlockingPool, Events, Shutdown, Throttle, Watch};
+use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
 use gpb::internals::store::{Disk, Shelf, Shelved};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
@@ -36,9 +36,8 @@ fn code(error: &FetchError) -> u8 {
 
 /// A client with a directory of its own.
 struct Client {
+    client: client::Client,
     ctx: Arc<ClientContext>,
-    pool: Arc<PeerPool>,
-    crew: Arc<BlockingPool>,
     disk: Arc<Disk>,
     dir: tempfile::TempDir,
     events: Receiver<Event>,
@@ -60,8 +59,8 @@ impl Client {
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let peers = directory(identity(&keypair, 7), &catalogue, trust, &events);
         let (tls, shutdown) = (Tls::new(&keypair).unwrap(), Shutdown::new());
-        let pool = Arc::new(PeerPool::new(Dialer::new(peers.clone(), tls, shutdown.clone())));
-        let ctx = Arc::new(ClientContext {
+        let dialer = Dialer::new(peers.clone(), tls, shutdown.clone());
+        let ctx = ClientContext {
             trust: peers.trust().clone(),
             peers,
             shelf: Some(Arc::new(Shelf::new())),
@@ -69,9 +68,10 @@ impl Client {
             events,
             shutdown,
             timeout,
-        });
+        };
+        let client = client::Client::new(ctx, dialer);
         let disk = Disk::open(dir.path(), false).unwrap();
-        Client { ctx, pool, crew: Arc::new(BlockingPool::new("gpb-conn", 8, 64)), disk, dir, events: receiver }
+        Client { ctx: client.ctx.clone(), client, disk, dir, events: receiver }
     }
 
     fn meet(&self, peers: &[&Fake]) {
@@ -80,12 +80,12 @@ impl Client {
 
     fn resolve(&self, texts: &[&str]) -> Result<Vec<client::FoundFile>, FetchError> {
         let texts: Vec<String> = texts.iter().map(|t| t.to_string()).collect();
-        client::resolve(&self.ctx, &self.pool, &self.crew, &texts)
+        self.client.resolve(&texts)
     }
 
     fn start(&self, targets: Vec<Target>) -> DownloadHandle {
         let plan = DownloadPlan { targets, disk: self.disk.clone() };
-        Download::start(plan, &self.ctx, &self.pool, &self.crew).unwrap()
+        Download::start(plan, &self.client).unwrap()
     }
 
     /// Resolves and fetches, as `get` does.
@@ -472,11 +472,11 @@ fn twenty_thousand_names_are_listed_in_a_second() {
     let c = Client::new();
     c.meet(&[&peers[0], &peers[1]]);
     let begin = Instant::now();
-    let found = client::list(&c.ctx, &c.pool, &c.crew, &[], Duration::from_secs(2)).unwrap();
+    let found = c.client.list(&[], Duration::from_secs(2)).unwrap();
     assert_eq!(found.len(), 20_000);
     assert!(found.iter().all(|f| f.holders.len() == 2));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    let all = client::peers(&c.ctx, &c.pool, &c.crew, Duration::from_secs(2)).unwrap();
+    let all = c.client.peers(Duration::from_secs(2)).unwrap();
     assert!(all.len() == 2 && all.iter().all(|p| p.files == 20_000));
     assert_eq!(peers[0].connections(), 1, "the session is used again");
 }
@@ -562,4 +562,16 @@ fn a_wrong_clock_is_reported_of_a_peer_that_a_session_brings() {
     peer.say(&Announce { seq: good.seq + 5 * CLOCK_SKEW_LOGGED.as_millis() as u64, ..good });
     c.resolve(&["x"]).unwrap();
     assert_eq!(warnings("clocks differ", peer.id()), 1);
+}
+
+/// Each survey would else read the whole table once for each of its answers.
+#[test]
+fn an_answer_to_a_survey_is_no_change_of_the_peer_table() {
+    let peers: Vec<_> = (0..5).map(|n| Fake::start(Manner::Honest, &[file("x", 10, 40 + n)])).collect();
+    let c = Client::new();
+    c.meet(&peers.iter().collect::<Vec<_>>());
+    let before = c.ctx.peers.changes();
+    assert_eq!(c.client.peers(Duration::from_secs(2)).unwrap().len(), peers.len());
+    assert_eq!(c.client.list(&[], Duration::from_secs(2)).unwrap().len(), peers.len());
+    assert_eq!(c.ctx.peers.changes(), before);
 }

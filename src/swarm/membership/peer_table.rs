@@ -67,6 +67,13 @@ pub struct PeerRecord {
     pub announce: SignedAnnounce,
 }
 
+impl PeerRecord {
+    /// The node: its key and instance.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(self.peer, self.instance)
+    }
+}
+
 /// How an announce, and with it an address, became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {

@@ -24,12 +24,12 @@ pub struct FoundFile {
 
 /// What was found so far: by name and content, who offers it. There may be millions, so nothing is kept twice.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Findings {
+pub(crate) struct SearchResults {
     /// Sorted by path, then content; no two with the same of both.
     files: Vec<FoundFile>,
 }
 
-impl Findings {
+impl SearchResults {
     /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be is left out, and what is
     /// over the bound of any catalogue.
     pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) {
@@ -167,14 +167,14 @@ mod tests {
         NodeId::new(PeerId([n; 32]), 1)
     }
 
-    fn shown(findings: &Findings) -> Vec<(&str, u8, Vec<u8>)> {
+    fn shown(results: &SearchResults) -> Vec<(&str, u8, Vec<u8>)> {
         let holders = |f: &FoundFile| f.holders.iter().map(|h| h.peer.0[0]).collect();
-        findings.files().iter().map(|f| (f.path.as_str(), f.id.root.0.0[0], holders(f))).collect()
+        results.files().iter().map(|f| (f.path.as_str(), f.id.root.0.0[0], holders(f))).collect()
     }
 
     #[test]
     fn what_several_list_is_brought_together() {
-        let mut f = Findings::default();
+        let mut f = SearchResults::default();
         f.add(peer(2), true, vec![listed("b", 1), listed("d", 1), listed("b", 1), listed("a", 1)]);
         f.add(peer(1), true, vec![listed("a", 1), listed("b", 0x80), listed("c", 1), listed("d", 1)]);
         f.add(peer(1), true, vec![listed("a", 1)]);
