@@ -7,8 +7,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use gpb::internals::content::{Digest, FileId, RelPath, Root};
 use gpb::internals::limits::{LIST_PAGE_LEN, LOCATE_FILES_MAX};
 use gpb::internals::proto::{
-    ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Kind, Listed, PageHead, Request, Status, decode_body,
-    decode_header, encode_body, encode_frame, encode_head, encode_request,
+    ChunkAsk, ChunkHeader, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Kind, Listed, PageHead, Request, Status,
+    decode_body, decode_header, encode_body, encode_frame, encode_head, encode_request,
 };
 
 fn file(n: usize) -> FileId {
@@ -51,7 +51,7 @@ fn requests(c: &mut Criterion) {
 /// The head of an answer with a chunk; its body goes from the disk to the socket without being framed.
 fn chunk_answers(c: &mut Criterion) {
     let chunk = ChunkRef { file: file(1), index: 4095 };
-    let (given, body_len) = (Given { chunk, news: None }, (256 << 10) + 1);
+    let (given, body_len) = (ChunkHeader { chunk, new_haves: None }, (256 << 10) + 1);
     let mut frame = Vec::new();
     encode_head(Kind::Chunk, Status::Ok, &given, body_len, &mut frame);
     let mut group = c.benchmark_group("answer with a chunk");
@@ -66,7 +66,7 @@ fn chunk_answers(c: &mut Criterion) {
         b.iter(|| {
             let (prefix, header, _) = split(black_box(&frame));
             prefix.check_response(body_len as usize).unwrap();
-            decode_header::<Given>(header, "Chunk").unwrap()
+            decode_header::<ChunkHeader>(header, "Chunk").unwrap()
         });
     });
     group.finish();

@@ -81,7 +81,7 @@ pub const TTL_MIN: Duration = Duration::from_secs(1);
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
 /// Most ended (key, instance) whose last announce is remembered, so that replays do not bring them
 /// back.
-pub const DEPARTED_MAX: usize = 16_384;
+pub const TOMBSTONES_MAX: usize = 16_384;
 /// Most peers whose refusal of this node is remembered.
 pub const REFUSALS_MAX: usize = 1024;
 /// Longest body of a `Peers` answer in bytes.
@@ -114,9 +114,9 @@ pub const LOCATE_FILES_MAX: usize = 512;
 /// Bytes after which a `List` page ends.
 pub const LIST_PAGE_LEN: usize = 256 * KIB;
 /// Most chunks that an `AnyOf` offers for choice.
-pub const ANY_CHUNKS_MAX: usize = 64;
+pub const ANY_OF_CHUNKS_MAX: usize = 64;
 /// Most new haves in the header of a chunk; further ones come with the next chunk.
-pub const NEWS_MAX: usize = 256;
+pub const NEW_HAVES_MAX: usize = 256;
 /// Longest free text in a frame (a reason, an agent name), in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
 /// Longest time for the TLS handshake and `Hello`.
@@ -141,7 +141,7 @@ pub const HANDSHAKES_PER_ADDR_MAX: usize = 64;
 /// Chunks that a connection may report with `Bad`: the last ones that were sent on it.
 pub const SERVED_REMEMBERED: usize = 128;
 /// Most peers in the answer to a `Peers` request that names a file.
-pub const FETCHERS_TOLD_MAX: usize = 16;
+pub const FETCHERS_PER_ANSWER_MAX: usize = 16;
 /// Time between two checks of deadlines, trust and parked output.
 pub const SERVER_TICK: Duration = Duration::from_millis(250);
 /// Most bytes that a worker sends in one turn of a session.
@@ -200,7 +200,7 @@ const _: () = {
     assert!(CHUNKS_MAX * 32 <= RESPONSE_BODY_LEN_MAX as u64);
     assert!(LAYER_DIGESTS_PER_ANSWER_MAX as usize * 32 <= RESPONSE_BODY_LEN_MAX);
     // Numbers take five bytes at most.
-    assert!(NEWS_MAX * 5 + 256 <= FRAME_HEADER_LEN_MAX);
+    assert!(NEW_HAVES_MAX * 5 + 256 <= FRAME_HEADER_LEN_MAX);
     // A request always fits the unanswered budget, so a dialer can always make progress.
     assert!(8 + FRAME_HEADER_LEN_MAX + REQUEST_BODY_LEN_MAX <= UNANSWERED_LEN_MAX);
     // 44 bytes are the longest postcard form of a `FileId`.

@@ -31,7 +31,7 @@ pub enum Kind {
     /// One chunk.
     Chunk = 5,
     /// One chunk of the holder's choice (super-seeding, BEP 16).
-    Any = 6,
+    AnyOf = 6,
     /// Which chunks of a file are held (HAVE and bitfield, BEP 3).
     Have = 7,
     /// A chunk that was served on this connection is bad.
@@ -132,7 +132,7 @@ impl Kind {
     /// The kind of that number.
     pub fn from_u8(kind: u8) -> Option<Self> {
         use Kind::*;
-        [Hello, List, Locate, Layer, Chunk, Any, Have, Bad, Peers].into_iter().find(|k| *k as u8 == kind)
+        [Hello, List, Locate, Layer, Chunk, AnyOf, Have, Bad, Peers].into_iter().find(|k| *k as u8 == kind)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{FileId, RelPath};
-use crate::limits::{ANY_CHUNKS_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, TEXT_LEN_MAX};
+use crate::limits::{ANY_OF_CHUNKS_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, TEXT_LEN_MAX};
 use crate::proto::frame::{FRAME_PREFIX_LEN, FramePrefix, Kind, Status};
 
 /// A request with its body decoded.
@@ -22,12 +22,12 @@ pub enum Request {
     Locate(Vec<FileId>),
     /// A range of a layer; the body of the answer is 32 bytes for each digest.
     Layer(LayerRange),
-    /// One chunk; the header of the answer is [`Given`], the body the bytes of the chunk and one
-    /// trailer byte, [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
+    /// One chunk; the header of the answer is [`ChunkHeader`], the body the bytes of the chunk and
+    /// one trailer byte, [`GOOD`](Request::GOOD) or [`GONE`](Request::GONE).
     Chunk(ChunkAsk),
-    /// One of these chunks, the one that the holder has sent least; answered as `Chunk`. The chunks
-    /// are a postcard body.
-    Any(Since, Vec<u32>),
+    /// One of these chunks, the one that the holder has sent least (super-seeding, BEP 16);
+    /// answered as `Chunk`. The chunks are a postcard body.
+    AnyOf(Since, Vec<u32>),
     /// Asks which chunks are held (BEP 3); the postcard body of the answer is a [`Delta`].
     Have(Since),
     /// Reports that this chunk, served on this connection, does not match its digest. The answer
@@ -145,17 +145,17 @@ pub struct ChunkAsk {
     pub since: u64,
 }
 
-/// Header of the answer to `Chunk` and `Any`.
+/// Header of the answer to `Chunk` and `AnyOf`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
+pub struct ChunkHeader {
     /// Which chunk the body is.
     pub chunk: ChunkRef,
     /// The new haves since the revision that the request named: no `Have` is needed while chunks
     /// flow.
-    pub news: Option<Delta>,
+    pub new_haves: Option<Delta>,
 }
 
-/// Header of `Have` and `Any`.
+/// Header of `Have` and `AnyOf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Since {
     /// The file.
@@ -231,7 +231,7 @@ impl Request {
             Request::Locate(_) => Kind::Locate,
             Request::Layer(_) => Kind::Layer,
             Request::Chunk(_) => Kind::Chunk,
-            Request::Any(..) => Kind::Any,
+            Request::AnyOf(..) => Kind::AnyOf,
             Request::Have(_) => Kind::Have,
             Request::Bad(_) => Kind::Bad,
             Request::Peers(_) => Kind::Peers,
@@ -262,12 +262,12 @@ impl Request {
             }
             Kind::Layer => Request::Layer(decode_header(header, "Layer")?),
             Kind::Chunk => Request::Chunk(decode_header(header, "Chunk")?),
-            Kind::Any => {
-                let chunks: Vec<u32> = decode_body(body, "Any")?;
-                if chunks.len() > ANY_CHUNKS_MAX {
-                    return Err(MessageError::TooLarge("Any"));
+            Kind::AnyOf => {
+                let chunks: Vec<u32> = decode_body(body, "AnyOf")?;
+                if chunks.len() > ANY_OF_CHUNKS_MAX {
+                    return Err(MessageError::TooLarge("AnyOf"));
                 }
-                Request::Any(decode_header(header, "Any")?, chunks)
+                Request::AnyOf(decode_header(header, "AnyOf")?, chunks)
             }
             Kind::Have => Request::Have(decode_header(header, "Have")?),
             Kind::Bad => Request::Bad(decode_header(header, "Bad")?),
@@ -286,7 +286,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Request::Layer(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Chunk(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Bad(h) => encode_frame(kind, Status::Ok, h, &[], out),
-        Request::Any(h, chunks) => encode_frame(kind, Status::Ok, h, &encode_body(chunks), out),
+        Request::AnyOf(h, chunks) => encode_frame(kind, Status::Ok, h, &encode_body(chunks), out),
         Request::Have(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Peers(h) => encode_frame(kind, Status::Ok, h, &[], out),
     }
@@ -356,7 +356,7 @@ mod tests {
             Request::Locate(vec![file(2); LOCATE_FILES_MAX]),
             Request::Layer(LayerRange { file: file(3), first: 1, count: 2 }),
             Request::Chunk(ChunkAsk { chunk, since: u64::MAX }),
-            Request::Any(Since { file: file(4), revision: 8 }, vec![u32::MAX; ANY_CHUNKS_MAX]),
+            Request::AnyOf(Since { file: file(4), revision: 8 }, vec![u32::MAX; ANY_OF_CHUNKS_MAX]),
             Request::Have(Since { file: file(5), revision: 7 }),
             Request::Bad(chunk),
             Request::Peers(Some(file(6))),

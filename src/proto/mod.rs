@@ -10,7 +10,7 @@ pub use announce::{Announce, AnnounceError, Flags, SignedAnnounce};
 pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
 pub use list_page::ListPage;
 pub use message::{
-    ChunkAsk, ChunkRef, Delta, Given, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead, PeerHint,
-    Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,
+    ChunkAsk, ChunkHeader, ChunkRef, Delta, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead,
+    PeerHint, Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,
     encode_request,
 };

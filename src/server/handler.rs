@@ -9,12 +9,13 @@ use crate::content::{ChunkIndex, Geometry, Pattern};
 use crate::identity::NodeId;
 use crate::identity::PeerId;
 use crate::limits::{
-    BAD_REPORTS_PER_MIN, FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEWS_MAX, SERVED_REMEMBERED, WIRE_VERSION,
+    BAD_REPORTS_PER_MIN, FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEW_HAVES_MAX, SERVED_REMEMBERED,
+    WIRE_VERSION,
 };
 use crate::peers::{Directory, Presence};
 use crate::proto::{
-    ChunkAsk, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Given, Hello, Holding, Kind, LayerRange, ListFrom, MessageError,
-    Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
+    ChunkAsk, ChunkHeader, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, LayerRange, ListFrom,
+    MessageError, Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
 };
 use crate::runtime::LimitedLog;
 use crate::runtime::keystore::Trust;
@@ -148,11 +149,11 @@ impl Handler {
             }
             Request::Layer(range) => self.layer(asker, range, now, out),
             Request::Chunk(chunk) => self.chunk(asker, chunk, out),
-            Request::Any(since, chunks) => self.any(asker, since, &chunks, out),
+            Request::AnyOf(since, chunks) => self.any(asker, since, &chunks, out),
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(asker, chunk, now, out),
             Request::Peers(file) => {
-                let some = |file| locked(&self.fetchers).some_of(&file, FETCHERS_TOLD_MAX, rand::random());
+                let some = |file| locked(&self.fetchers).some_of(&file, FETCHERS_PER_ANSWER_MAX, rand::random());
                 let among = file.map(some);
                 let hints =
                     self.directory.hints_for(NodeId::new(asker.peer, asker.instance), asker.addr, among.as_deref());
@@ -284,7 +285,7 @@ impl Handler {
     fn any(&self, asker: &mut Asker, since: Since, chunks: &[u32], out: &mut Vec<u8>) -> Next {
         let geometry = Geometry::new(since.file.len);
         let have = match self.content.held(&since.file) {
-            Held::Nothing => return problem(Kind::Any, Status::NotFound, "", out),
+            Held::Nothing => return problem(Kind::AnyOf, Status::NotFound, "", out),
             Held::Whole => None,
             Held::Partly(have) => Some(have),
         };
@@ -292,8 +293,8 @@ impl Handler {
         let candidates = chunks.iter().copied().filter(held);
         let chosen = locked(&self.sent).choose(&since.file, geometry.chunk_count(), candidates, rand::random());
         match chosen.and_then(|i| geometry.chunk(i)) {
-            Some(index) => self.send(Kind::Any, asker, since, index, out),
-            None => problem(Kind::Any, Status::NotFound, "", out),
+            Some(index) => self.send(Kind::AnyOf, asker, since, index, out),
+            None => problem(Kind::AnyOf, Status::NotFound, "", out),
         }
     }
 
@@ -307,9 +308,10 @@ impl Handler {
                 if Geometry::new(chunk.file.len).needs_layer() {
                     locked(&self.fetchers).note(&chunk.file, NodeId::new(asker.peer, asker.instance));
                 }
-                let news =
-                    (since.revision > 0).then(|| self.content.news(&since.file, since.revision, NEWS_MAX)).flatten();
-                encode_head(kind, Status::Ok, &Given { chunk, news }, len + 1, out);
+                let news = (since.revision > 0)
+                    .then(|| self.content.news(&since.file, since.revision, NEW_HAVES_MAX))
+                    .flatten();
+                encode_head(kind, Status::Ok, &ChunkHeader { chunk, new_haves: news }, len + 1, out);
                 Next::Body(Body::chunk(source, len as usize))
             }
             Err(Absent::NotFound) => problem(kind, Status::NotFound, "", out),

@@ -296,20 +296,20 @@ fn any_gives_what_is_lacked_and_was_sent_least() {
     let id = id_of(&bytes);
     let mut desk = Desk::open(Files::new(&[("a", bytes)]));
     (0..10).for_each(|i| assert_eq!(desk.status(&chunk(id, i)), Status::Ok));
-    let any = |chunks: &[u32]| Request::Any(Since { file: id, revision: 0 }, chunks.to_vec());
+    let any = |chunks: &[u32]| Request::AnyOf(Since { file: id, revision: 0 }, chunks.to_vec());
     for _ in 0..2 {
         // 8 and 9 were sent.
         let reply = desk.ask(&any(&[8, 9, 11, 14, 77]));
-        let given: Given = decode_header(&reply.header, "Given").unwrap();
+        let given: ChunkHeader = decode_header(&reply.header, "ChunkHeader").unwrap();
         assert!([11, 14].contains(&given.chunk.index) && reply.body.len() == CHUNK + 1, "{given:?}");
     }
     assert_eq!(desk.status(&any(&[])), Status::NotFound);
     assert_eq!(desk.status(&any(&[20, u32::MAX])), Status::NotFound, "they do not exist");
     let part = noise(2 * CHUNK, 3);
     let mut desk = Desk::open(Files::default().with_part(part.clone(), &[1]));
-    let any = Request::Any(Since { file: id_of(&part), revision: 0 }, vec![0, 1]);
-    let given: Given = decode_header(&desk.ask(&any).header, "Given").unwrap();
-    assert_eq!((given.chunk.index, given.news), (1, None));
+    let any = Request::AnyOf(Since { file: id_of(&part), revision: 0 }, vec![0, 1]);
+    let given: ChunkHeader = decode_header(&desk.ask(&any).header, "ChunkHeader").unwrap();
+    assert_eq!((given.chunk.index, given.new_haves), (1, None));
 }
 
 #[test]
@@ -319,16 +319,16 @@ fn a_chunk_of_a_download_comes_with_the_news_that_were_asked_for() {
     let mut desk = Desk::open(Files::new(&[("w", whole)]).with_part(part, &[1, 8]));
     let mut news = |file, since| {
         let ask = ChunkAsk { chunk: ChunkRef { file, index: 1 }, since };
-        decode_header::<Given>(&desk.ask(&Request::Chunk(ask)).header, "Given").unwrap().news
+        decode_header::<ChunkHeader>(&desk.ask(&Request::Chunk(ask)).header, "ChunkHeader").unwrap().new_haves
     };
     assert_eq!(news(id, 0), None, "not asked for");
     assert_eq!(news(id, 3), None, "nothing came since");
     assert_eq!(news(id, 2), Some(Delta::New { revision: 3, chunks: vec![8] }));
     assert_eq!(news(id, 99), None, "another life of that node: `Have` tells");
     assert_eq!(news(whole_id, 1), Some(Delta::Whole), "it has become whole");
-    let any = Request::Any(Since { file: id, revision: 2 }, vec![1]);
-    let given: Given = decode_header(&desk.ask(&any).header, "Given").unwrap();
-    assert_eq!(given.news, Some(Delta::New { revision: 3, chunks: vec![8] }));
+    let any = Request::AnyOf(Since { file: id, revision: 2 }, vec![1]);
+    let given: ChunkHeader = decode_header(&desk.ask(&any).header, "ChunkHeader").unwrap();
+    assert_eq!(given.new_haves, Some(Delta::New { revision: 3, chunks: vec![8] }));
 }
 
 #[test]

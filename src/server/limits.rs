@@ -34,7 +34,7 @@ pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 /// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
 /// reordered nor shared fairly.
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
-/// An `Any` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
+/// An `AnyOf` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
 pub const ANY_FRESH: Duration = Duration::from_millis(500);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);

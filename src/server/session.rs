@@ -360,7 +360,7 @@ impl Session {
                         break;
                     };
                     // Before `Hello` nothing waits: everything else is refused.
-                    let is_any = kind == Kind::Any as u8 && asker.seat.is_some();
+                    let is_any = kind == Kind::AnyOf as u8 && asker.seat.is_some();
                     let is_chunk = is_any || (kind == Kind::Chunk as u8 && asker.seat.is_some());
                     if self.upload.is_some() || self.list.is_some() {
                         // What comes before it is to be sent first.
@@ -378,7 +378,7 @@ impl Session {
                             }
                             at += len;
                             turn.requests += 1;
-                            Handler::stale(if is_any { Kind::Any } else { Kind::Chunk }, &mut scratch.head);
+                            Handler::stale(if is_any { Kind::AnyOf } else { Kind::Chunk }, &mut scratch.head);
                             plain.push(&scratch.head);
                             continue;
                         }

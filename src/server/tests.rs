@@ -616,7 +616,7 @@ fn what_waits_long_is_sent_back_so_that_it_can_be_asked_anew() {
         }
         let mut asking = rig.asking();
         asking.hello("gpb");
-        let any = Request::Any(Since { file: id, revision: 0 }, (0..8).collect());
+        let any = Request::AnyOf(Since { file: id, revision: 0 }, (0..8).collect());
         let begin = Instant::now();
         let mut sent_back = [false; 2];
         for (i, request, patience) in [(0, any, ANY_FRESH), (1, chunk(id, 0), CHUNK_PATIENCE)] {
@@ -661,7 +661,8 @@ fn a_slow_listing_leaves_the_worker_to_others() {
 #[test]
 fn requests_that_are_never_completed_are_not_kept_without_bound() {
     let rig = Setup::new(Files::default()).start();
-    let prefix = FramePrefix { kind: Kind::Any as u8, status: 0, header_len: 16 << 10, body_len: 32 << 10 }.to_bytes();
+    let prefix =
+        FramePrefix { kind: Kind::AnyOf as u8, status: 0, header_len: 16 << 10, body_len: 32 << 10 }.to_bytes();
     let mut half = prefix.to_vec();
     half.resize(47 << 10, 0);
     // 17 MiB of them.

@@ -120,7 +120,7 @@ impl<F> Task<F> {
             Task::Small(SmallTask { id, index, .. }) => {
                 Request::Chunk(ChunkAsk { chunk: ChunkRef { file: *id, index: index.get() }, since: 0 })
             }
-            Task::AnyOf(task) => Request::Any(Since { file: task.id, revision: 0 }, task.chunks.clone()),
+            Task::AnyOf(task) => Request::AnyOf(Since { file: task.id, revision: 0 }, task.chunks.clone()),
             Task::Layer(task) => Request::Layer(task.range()),
             Task::Peers { id, .. } => Request::Peers(Some(*id)),
             Task::Have { id, revision, .. } => Request::Have(Since { file: *id, revision: *revision }),
@@ -132,7 +132,7 @@ impl<F> Task<F> {
     pub fn expects(&self) -> (Kind, usize) {
         match self {
             Task::Chunk(ChunkTask { len, .. }) | Task::Small(SmallTask { len, .. }) => (Kind::Chunk, *len as usize + 1),
-            Task::AnyOf(task) => (Kind::Any, Geometry::new(task.id.len).chunk_len() as usize + 1),
+            Task::AnyOf(task) => (Kind::AnyOf, Geometry::new(task.id.len).chunk_len() as usize + 1),
             Task::Layer(task) => (Kind::Layer, task.range().count as usize * 32),
             Task::Peers { .. } => (Kind::Peers, PEERS_ANSWER_LEN_MAX),
             Task::Have { .. } => (Kind::Have, RESPONSE_BODY_LEN_MAX),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::identity::NodeId;
-use crate::limits::DEPARTED_MAX;
+use crate::limits::TOMBSTONES_MAX;
 
-/// The last `seq` of at most [`DEPARTED_MAX`] ended (key, instance); the one that ended first is forgotten first.
+/// The last `seq` of at most [`TOMBSTONES_MAX`] ended (key, instance); the one that ended first is forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct Departed {
     seqs: BTreeMap<NodeId, u64>,
@@ -18,7 +18,7 @@ impl Departed {
         if self.seqs.insert(key, seq).is_none() {
             self.order.push_back(key);
             // Keys that came back stand in the order all the same, so the order is what must be bounded.
-            while self.order.len() > DEPARTED_MAX {
+            while self.order.len() > TOMBSTONES_MAX {
                 if let Some(first) = self.order.pop_front() {
                     self.seqs.remove(&first);
                 }
@@ -45,8 +45,8 @@ mod tests {
         assert!(departed.covers(&key(0), 5) && departed.covers(&key(0), 4) && !departed.covers(&key(0), 6));
         departed.insert(key(0), 9);
         assert!(departed.covers(&key(0), 9));
-        (1..=DEPARTED_MAX).for_each(|n| departed.insert(key(n), 1));
+        (1..=TOMBSTONES_MAX).for_each(|n| departed.insert(key(n), 1));
         assert!(!departed.covers(&key(0), 9), "forgotten");
-        assert!(departed.covers(&key(1), 1) && departed.seqs.len() == DEPARTED_MAX);
+        assert!(departed.covers(&key(1), 1) && departed.seqs.len() == TOMBSTONES_MAX);
     }
 }

@@ -13,8 +13,8 @@ use gpb::internals::limits::{FRAME_HEADER_LEN_MAX, WIRE_VERSION};
 use gpb::internals::net::{Channel, Outbox, Tls};
 use gpb::internals::peers::Directory;
 use gpb::internals::proto::{
-    Announce, ChunkAsk, ChunkRef, Delta, Flags, FramePrefix, Given, Holding, Kind, Listed, PageHead, PeerHint, Problem,
-    Request, SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
+    Announce, ChunkAsk, ChunkHeader, ChunkRef, Delta, Flags, FramePrefix, Holding, Kind, Listed, PageHead, PeerHint,
+    Problem, Request, SignedAnnounce, Since, Status, Welcome, encode_body, encode_frame,
 };
 
 use crate::directory::{announce, hear};
@@ -314,7 +314,7 @@ impl Inner {
             body[0] ^= 1;
         }
         body.push(if self.manner == Manner::Changes { Request::GONE } else { Request::GOOD });
-        encode_frame(kind, Status::Ok, &Given { chunk, news: None }, &body, out);
+        encode_frame(kind, Status::Ok, &ChunkHeader { chunk, new_haves: None }, &body, out);
         Some(())
     }
 
@@ -371,7 +371,7 @@ impl Inner {
                 let problem = Problem { retry_after_ms: 10, reason: String::new() };
                 encode_frame(kind, Status::Busy, &problem, &[], out);
             }
-            Request::Any(..) | Request::Chunk(_) if self.puts_off() => problem(Status::NotModified, out),
+            Request::AnyOf(..) | Request::Chunk(_) if self.puts_off() => problem(Status::NotModified, out),
             Request::Peers(Some(_)) if matches!(self.manner, Manner::Crowded(_)) => {
                 encode_frame(kind, Status::Ok, &(), &encode_body(&*self.hints.lock().unwrap()), out);
             }
@@ -387,9 +387,9 @@ impl Inner {
                 }
                 encode_frame(kind, Status::Ok, &(), &digests, out);
             }
-            Request::Any(Since { file, .. }, chunks) => {
+            Request::AnyOf(Since { file, .. }, chunks) => {
                 let chunk = ChunkRef { file, index: *chunks.first()? };
-                return self.answer_chunk(Kind::Any, chunk, out);
+                return self.answer_chunk(Kind::AnyOf, chunk, out);
             }
             Request::Chunk(ChunkAsk { chunk, .. }) => return self.answer_chunk(Kind::Chunk, chunk, out),
             Request::Peers(_) => problem(Status::Unsupported, out),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use gpb::internals::content::{Bitfield, FileId, Geometry};
-use gpb::internals::proto::{ChunkRef, Delta, Given, Holding, PeerHint, Problem, Request, Status, encode_body};
+use gpb::internals::proto::{ChunkHeader, ChunkRef, Delta, Holding, PeerHint, Problem, Request, Status, encode_body};
 use gpb::internals::swarm::{
     Arrivals, Dial, DownloadState, FairQueue, Fetchers, Mesh, PeerHandle, Place, Requester, Sent, Step, Upload, Uploads,
 };
@@ -173,7 +173,7 @@ impl Ask {
     pub(super) fn of(request: Request) -> Self {
         match request {
             Request::Chunk(ask) => Ask::Chunk { index: ask.chunk.index, since: ask.since },
-            Request::Any(_, chunks) => Ask::Any(chunks),
+            Request::AnyOf(_, chunks) => Ask::Any(chunks),
             Request::Have(since) => Ask::Have(since.revision),
             Request::Layer(_) => Ask::Layer,
             Request::Peers(_) => Ask::Peers,
@@ -188,7 +188,7 @@ impl Answer {
         match &self.told {
             Told::Chunk(index, news) => {
                 let chunk = ChunkRef { file, index: *index };
-                (Status::Ok, encode_body(&Given { chunk, news: news.clone() }), len)
+                (Status::Ok, encode_body(&ChunkHeader { chunk, new_haves: news.clone() }), len)
             }
             Told::Busy(wait) => {
                 let problem = Problem { retry_after_ms: wait.as_millis() as u32, ..Problem::default() };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use gpb::internals::limits::{CHUNK_PATIENCE, FETCHERS_TOLD_MAX, NEWS_MAX, SERVER_TICK};
+use gpb::internals::limits::{CHUNK_PATIENCE, FETCHERS_PER_ANSWER_MAX, NEW_HAVES_MAX, SERVER_TICK};
 use gpb::internals::proto::{
-    ChunkRef, Delta, Given, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head,
+    ChunkHeader, ChunkRef, Delta, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head,
 };
 use gpb::internals::server::limits::{ANY_FRESH, LIST_RETRY, TURN_COST};
 
@@ -134,7 +134,7 @@ impl World {
         self.conns[conn as usize].waits_since = None;
         while self.conns[conn as usize].arrived > 0
             && let Some(kind) = match self.conns[conn as usize].requests.front() {
-                Some(Ask::Any(_)) => Some(Kind::Any),
+                Some(Ask::Any(_)) => Some(Kind::AnyOf),
                 Some(Ask::Chunk { .. }) => Some(Kind::Chunk),
                 _ => None,
             }
@@ -188,8 +188,8 @@ impl World {
             Ask::Any(chunks) => {
                 let candidates = chunks.iter().copied().filter(|&i| is_held(&host.has, i));
                 match host.sent.choose(&id, count, candidates, random) {
-                    Some(index) => self.give(conn, Kind::Any, index, 0),
-                    None => self.tell_not_held(conn, Kind::Any),
+                    Some(index) => self.give(conn, Kind::AnyOf, index, 0),
+                    None => self.tell_not_held(conn, Kind::AnyOf),
                 }
             }
             Ask::Chunk { .. } => self.tell_not_held(conn, Kind::Chunk),
@@ -228,7 +228,7 @@ impl World {
                 let client = self.conns[conn as usize].client;
                 let named = host
                     .fetchers
-                    .some_of(&id, FETCHERS_TOLD_MAX, random)
+                    .some_of(&id, FETCHERS_PER_ANSWER_MAX, random)
                     .into_iter()
                     .map(host_of)
                     .filter(|&host| host != client);
@@ -256,17 +256,17 @@ impl World {
         let host = &mut self.peers[server];
         host.fetchers.note(&id, key_of(client));
         let news = match &host.has {
-            Has::Some(arrivals) if since > 0 => arrivals.news(since, NEWS_MAX),
+            Has::Some(arrivals) if since > 0 => arrivals.news(since, NEW_HAVES_MAX),
             Has::All if since > 0 => Some(Delta::Whole),
             _ => None,
         };
         let len = self.geometry.chunk(index).map_or(0, |i| self.geometry.span(i).len);
         let host = &mut self.peers[server];
         host.tally.given += u64::from(len);
-        let given = Given { chunk: ChunkRef { file: id, index }, news };
+        let given = ChunkHeader { chunk: ChunkRef { file: id, index }, new_haves: news };
         let head = self.measure(|out| encode_head(kind, Status::Ok, &given, len + 1, out));
         // The trailer is one more.
-        self.tell(conn, Told::Chunk(index, given.news), head + 1, len.into());
+        self.tell(conn, Told::Chunk(index, given.new_haves), head + 1, len.into());
     }
 
     fn tell_not_held(&mut self, conn: u32, kind: Kind) {

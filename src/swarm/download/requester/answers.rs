@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::content::{Bitfield, Digest, FileId, Geometry};
-use crate::limits::FETCHERS_TOLD_MAX;
+use crate::limits::FETCHERS_PER_ANSWER_MAX;
 use crate::proto::{
-    self, ChunkRef, Delta, Given, Holding, MessageError, PeerHint, Request, Status, decode_body, decode_header,
+    self, ChunkHeader, ChunkRef, Delta, Holding, MessageError, PeerHint, Request, Status, decode_body, decode_header,
 };
 use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::requester::Requester;
@@ -84,7 +84,7 @@ pub enum Answer {
     Peers {
         /// The file.
         file: FileNo,
-        /// At most [`FETCHERS_TOLD_MAX`] peers.
+        /// At most [`FETCHERS_PER_ANSWER_MAX`] peers.
         hints: Vec<PeerHint>,
     },
 }
@@ -141,7 +141,7 @@ impl<F: Clone> Requester<F> {
         let task = self.receiving.insert(asked.task);
         match task {
             Task::AnyOf(offered) => {
-                let given: Given = decode_header(head.header, "Given")?;
+                let given: ChunkHeader = decode_header(head.header, "ChunkHeader")?;
                 let of_file = given.chunk.file == offered.id;
                 let chosen = of_file.then(|| state.chosen(offered, given.chunk.index, self.peer, asked.sent)).flatten();
                 let chunk = chosen.ok_or(AnswerError::NotOffered(given.chunk))?;
@@ -153,7 +153,7 @@ impl<F: Clone> Requester<F> {
             Task::Chunk(chunk) => {
                 let chunk = chunk.clone();
                 if chunk.since > 0
-                    && let Some(haves) = decode_header::<Given>(head.header, "Given")?.news
+                    && let Some(haves) = decode_header::<ChunkHeader>(head.header, "ChunkHeader")?.new_haves
                 {
                     take_haves(state, (chunk.file, chunk.id), self.peer, &haves)?;
                 }
@@ -292,7 +292,7 @@ impl<F: Clone> Requester<F> {
             }
             Some(Task::Peers { file, .. }) => {
                 let mut hints: Vec<PeerHint> = decode_body(body, "Peers")?;
-                hints.truncate(FETCHERS_TOLD_MAX);
+                hints.truncate(FETCHERS_PER_ANSWER_MAX);
                 Ok(Answer::Peers { file, hints })
             }
             Some(Task::Locate(files)) => {

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::content::{Bitfield, Digest, Geometry, Root};
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{FETCHERS_TOLD_MAX, LAYER_DIGESTS_PER_ANSWER_MAX};
+use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX};
 use crate::proto::{
-    ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Given, Holding, PeerHint, Request, Status, encode_body,
+    ChunkHeader, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Holding, PeerHint, Request, Status, encode_body,
 };
 use crate::swarm::download::limits::LIST_BUSY_MAX;
 use crate::swarm::download::schedule::{ChunkCame, Held};
@@ -126,7 +126,7 @@ fn decode(mut frames: &[u8]) -> Vec<Request> {
 }
 
 fn given(file: FileId, index: u32, news: Option<Delta>) -> Vec<u8> {
-    encode_body(&Given { chunk: ChunkRef { file, index }, news })
+    encode_body(&ChunkHeader { chunk: ChunkRef { file, index }, new_haves: news })
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn the_holder_chooses_among_what_was_offered_and_nothing_else() {
         let part = lab.state.peer(node(9)).unwrap();
         lab.state.set_held(0, part, Held::Partial);
         let asked = lab.asks();
-        let Some(Request::Any(since, chunks)) = asked.first() else { panic!("{asked:?}") };
+        let Some(Request::AnyOf(since, chunks)) = asked.first() else { panic!("{asked:?}") };
         let before = lab.requester.in_flight;
         let (mut file, index) = (since.file, chunks[1]);
         file.len -= u64::from(wrong);
@@ -403,12 +403,12 @@ fn peers_of_a_file_are_passed_on_and_a_refusal_ends_the_connection() {
     let mut lab = Lab::new(&[4 * CHUNK], 1);
     lab.turn();
     let hint = PeerHint { announce: vec![1], addrs: Vec::new() };
-    let hints = vec![hint; FETCHERS_TOLD_MAX + 1];
+    let hints = vec![hint; FETCHERS_PER_ANSWER_MAX + 1];
     while lab.requester.expects().unwrap().0 != Kind::Peers {
         lab.head(Status::NotFound, &[], 0).unwrap();
     }
     let Ok(Answer::Peers { file: 0, hints }) = lab.body(&encode_body(&hints)) else { panic!() };
-    assert_eq!(hints.len(), FETCHERS_TOLD_MAX);
+    assert_eq!(hints.len(), FETCHERS_PER_ANSWER_MAX);
     let mut lab = Lab::opened(&[4 * CHUNK], 2);
     let asked = lab.asks().len() as u64;
     assert_eq!(lab.head(Status::Busy, &[], 0), Ok(Step::Refused));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::content::{FileId, Geometry};
-use crate::limits::{ANY_CHUNKS_MAX, SMALL_FILES_LEN_MAX};
+use crate::limits::{ANY_OF_CHUNKS_MAX, SMALL_FILES_LEN_MAX};
 use crate::swarm::download::limits::{
     HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
@@ -108,7 +108,7 @@ impl<F: Clone> DownloadState<F> {
         for &file in &self.active {
             let at = &mut self.files[file as usize];
             let Phase::Chunks(picker, open) = &mut at.phase else { continue };
-            let chunks = picker.offer(peer, ANY_CHUNKS_MAX);
+            let chunks = picker.offer(peer, ANY_OF_CHUNKS_MAX);
             if !chunks.is_empty() {
                 return Some(Task::AnyOf(AnyOfTask { file, id: at.id, chunks, open: open.clone() }));
             }
