@@ -1,21 +1,30 @@
-//! Keeping the catalogue true: what is offered is what lies in the shared directory, hashed. Tier 6.
+//! Indexing: keeps the catalogue equal to the content of the shared directory. Tier 6.
 //!
-//! One thread (`keeper`) decides; it is told of changes by the system (`watch`), walks the directory for what that
-//! misses (`scan`), waits until files are quiet (`settle`), lets a pool hash them (`hasher`) and publishes snapshots
-//! (`ledger`).
+//! One thread, the [`indexer`], decides what is offered. It takes hints of changes from the system
+//! ([`watch`], [`change_hints`]), walks the directory for what these miss ([`scanner`]), inspects
+//! each path ([`inspector`]), waits until a file is no longer written to ([`write_debounce`]), has
+//! it hashed by a pool ([`hasher`]), records the digests ([`recorder`]) and publishes snapshots
+//! ([`catalogue_draft`]).
 
+mod catalogue_draft;
+mod change_hints;
+mod hash_job;
 mod hasher;
-mod keeper;
-mod ledger;
+mod indexer;
+mod inspector;
 pub mod limits;
-mod look;
-mod scan;
-mod settle;
+mod recorder;
+mod scanner;
+mod setup;
+mod shared_dir;
 mod sharer;
-mod skips;
+mod skip_log;
 mod watch;
+mod withdrawn;
+mod write_debounce;
 
-pub use sharer::{ShareSetup, Sharer};
+pub use setup::ShareSetup;
+pub use sharer::Sharer;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! The whole service over real directories and the real watch. Every wait is for a condition, with a deadline.
+//! The whole service over real directories and the real watch. Every wait is for a condition, with
+//! a deadline.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -186,7 +187,8 @@ fn a_file_that_is_being_written_is_offered_when_it_is_quiet() {
     let file = fs::File::create(s.dir.join("growing")).unwrap();
     let mut written = 0;
     let begun = Instant::now();
-    // Writing at short intervals for several times the quiet time is the condition under test, not a wait for state.
+    // Writing at short intervals for several times the quiet time is the condition under test, not
+    // a wait for state.
     let mut wrote_at = Instant::now();
     while begun.elapsed() < QUIET * 4 {
         file.write_all_at(&[7; 1000], written).unwrap();
@@ -336,7 +338,8 @@ fn a_withdrawn_file_is_offered_again_only_when_it_is_written_anew() {
     let bytes = content(700_000, 5);
     let s = Share::over(&[("f", &bytes)]);
     let entry = s.entry("f");
-    // What no test can do to the disk itself: the index is made to say something else than the bytes.
+    // What no test can do to the disk itself: the index is made to say something else than the
+    // bytes.
     let mut lied = entry.clone();
     lied.id.root.0.0[0] ^= 1;
     s.sharer.withdraw(&lied);

@@ -1,68 +1,89 @@
-//! Hearing of changes in the directory as they happen.
+//! Hints of changes in the directory, from the system.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::share::limits::WATCH_EVENTS_MAX;
 use crate::store::is_one_of;
 
-#[cfg(not(target_os = "linux"))]
-mod elsewhere;
 #[cfg(target_os = "linux")]
 mod inotify;
-
 #[cfg(not(target_os = "linux"))]
-pub(super) use elsewhere::Watch;
+mod portable;
+
 #[cfg(target_os = "linux")]
-pub(super) use inotify::Watch;
+pub(super) use inotify::DirWatch;
+#[cfg(not(target_os = "linux"))]
+pub(super) use portable::DirWatch;
 
 /// Something happened to `path`.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct PathChange {
     pub(super) path: PathBuf,
     /// Whether it may be a directory with other contents: made, renamed or of unknown kind.
     pub(super) tree: bool,
 }
 
-/// Where changes arrive, and whether some were lost.
+/// The queue of changes between the watch and the indexing thread.
 #[derive(Debug)]
-pub(super) struct Changes {
-    sender: Sender<Change>,
-    receiver: Receiver<Change>,
-    lost: Arc<AtomicBool>,
+pub(super) struct PathChanges {
+    sender: Sender<PathChange>,
+    receiver: Receiver<PathChange>,
+    is_lost: Arc<AtomicBool>,
 }
 
-impl Changes {
+impl PathChanges {
     pub(super) fn new() -> Self {
         let (sender, receiver) = bounded(WATCH_EVENTS_MAX);
-        Changes { sender, receiver, lost: Arc::default() }
+        PathChanges { sender, receiver, is_lost: Arc::default() }
     }
 
-    pub(super) fn receiver(&self) -> Receiver<Change> {
+    pub(super) fn receiver(&self) -> Receiver<PathChange> {
         self.receiver.clone()
     }
 
-    /// Whether changes were lost since the last call: the directory must be scanned whole.
+    /// Whether changes were lost since the last call, so that the whole directory must be scanned.
     pub(super) fn take_lost(&self) -> bool {
-        self.lost.swap(false, Ordering::Relaxed)
+        self.is_lost.swap(false, Ordering::Relaxed)
+    }
+
+    /// The end of the queue for a watch of `root` that ignores the names `own` below it.
+    fn sink(&self, root: &Path, own: &Arc<[String]>) -> ChangeSink {
+        let (sender, is_lost) = (self.sender.clone(), self.is_lost.clone());
+        ChangeSink { root: root.to_path_buf(), own: own.clone(), sender, is_lost }
     }
 }
 
-/// Leaves out what the node itself writes below the directory: unfinished downloads, and its own files. Else a log file
-/// there would wake the node with each of its lines.
+/// Takes the changes that a watch reports.
 #[derive(Debug)]
-struct OwnWrites {
+struct ChangeSink {
     root: PathBuf,
-    names: Arc<[String]>,
+    own: Arc<[String]>,
+    sender: Sender<PathChange>,
+    is_lost: Arc<AtomicBool>,
 }
 
-impl OwnWrites {
-    fn contains(&self, path: &Path) -> bool {
+impl ChangeSink {
+    /// Whether the node itself writes there: unfinished downloads and its own files. If these were
+    /// reported, each line of a log file in the directory would wake the indexing thread.
+    fn ignores(&self, path: &Path) -> bool {
         let Ok(rel) = path.strip_prefix(&self.root) else { return false };
         let is_unfinished = || rel.components().next().is_some_and(|c| c.as_os_str().eq_ignore_ascii_case(".gpb"));
-        is_unfinished() || rel.to_str().is_some_and(|name| is_one_of(name, &self.names))
+        is_unfinished() || rel.to_str().is_some_and(|name| is_one_of(name, &self.own))
+    }
+
+    /// Queues a change, or notes that it was lost because the queue is full.
+    fn send(&self, path: PathBuf, tree: bool) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(PathChange { path, tree }) {
+            self.lose();
+        }
+    }
+
+    /// Notes that changes were lost.
+    fn lose(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
     }
 }

@@ -1,7 +1,8 @@
-//! The files that belong to this process itself: its key, trusted file, index, log, configuration and state directory.
+//! The files that belong to this process itself: its key, trusted file, index, log, configuration
+//! and state directory.
 //!
-//! They are never offered and never written by a fetch. A file is recognized by where it lies and by device and inode,
-//! so hard links, symlinks and bind mounts do not hide it.
+//! They are never offered and never written by a fetch. A file is recognized by where it lies and
+//! by device and inode, so hard links, symlinks and bind mounts do not hide it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
@@ -13,11 +14,13 @@ use std::time::SystemTime;
 use crate::store::StoreError;
 use crate::store::index::{DAMAGED_NAME, INDEX_NAME};
 
-/// Knows the own files of a process. Its paths are fixed at the start; what lies there is looked up again by
-/// [`refresh`](OwnFiles::refresh), since each of these files may be created or replaced while the process runs.
+/// Knows the own files of a process. Its paths are fixed at the start; what lies there is looked up
+/// again by [`refresh`](OwnFiles::refresh), since each of these files may be created or replaced
+/// while the process runs.
 #[derive(Debug, Default)]
 pub struct OwnFiles {
-    /// Absolute paths, each as it was given and with its links resolved. A directory stands for all below it.
+    /// Absolute paths, each as it was given and with its links resolved. A directory stands for all
+    /// below it.
     paths: Vec<PathBuf>,
     known: RwLock<KnownInodes>,
 }
@@ -29,15 +32,15 @@ type DevIno = (u64, u64);
 struct KnownInodes {
     /// What lies at the paths now.
     current: HashSet<DevIno>,
-    /// What lay there before, such as a log file that was rotated away, and when it was created: an inode number is
-    /// used again once its file is gone, the time of creation is not.
+    /// What lay there before, such as a log file that was rotated away, and when it was created: an
+    /// inode number is used again once its file is gone, the time of creation is not.
     former: HashMap<DevIno, SystemTime>,
 }
 
 impl OwnFiles {
-    /// The own files of a process: the state directory `state` and `others`, all of which may be missing. `shared` is
-    /// the directory that it offers: a state directory that holds that one is not left out as a whole, only what the
-    /// process itself keeps there.
+    /// The own files of a process: the state directory `state` and `others`, all of which may be
+    /// missing. `shared` is the directory that it offers: a state directory that holds that one is
+    /// not left out as a whole, only what the process itself keeps there.
     pub fn new(state: &Path, others: impl IntoIterator<Item = PathBuf>, shared: &Path) -> Self {
         let named = [KEY_NAME, INDEX_NAME, DAMAGED_NAME].map(|name| state.join(name));
         let holds_shared = resolved(shared).starts_with(resolved(state));
@@ -85,8 +88,8 @@ impl OwnFiles {
             || known.former.get(&id).is_some_and(|born| meta.created().is_ok_and(|created| created == *born))
     }
 
-    /// Their names relative to the directory `root`, which is absolute and free of links: what has one of these names,
-    /// or lies below one, is an own file. An empty name if all of `root` is.
+    /// Their names relative to the directory `root`, which is absolute and free of links: what has
+    /// one of these names, or lies below one, is an own file. An empty name if all of `root` is.
     pub fn names_below(&self, root: &Path) -> Vec<String> {
         if self.paths.iter().any(|own| root.starts_with(own)) {
             return vec![String::new()];
@@ -101,7 +104,8 @@ impl OwnFiles {
         names
     }
 
-    /// Refuses to write any of `names` below `dir` if it is an own file. Looks at the directory only if it has entries.
+    /// Refuses to write any of `names` below `dir` if it is an own file. Looks at the directory
+    /// only if it has entries.
     ///
     /// # Errors
     /// [`StoreError::OwnFile`] for the first of them.
@@ -136,7 +140,8 @@ impl KnownInodes {
     }
 }
 
-/// Whether `name` is one of `names` or lies below one of them. The empty name stands for everything.
+/// Whether `name` is one of `names` or lies below one of them. The empty name stands for
+/// everything.
 pub(crate) fn is_one_of(name: &str, names: &[String]) -> bool {
     names.iter().any(|own| match name.strip_prefix(own.as_str()) {
         Some(rest) => rest.is_empty() || rest.starts_with('/') || own.is_empty(),

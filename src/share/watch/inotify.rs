@@ -1,7 +1,7 @@
-//! The watch on Linux: inotify, directory by directory as they are walked.
+//! The watch on Linux: inotify(7), directory by directory as they are walked.
 //!
-//! Not through `notify`, which walks the whole tree by itself first, and always asks to hear of files that are opened, as
-//! hashing and serving do all the time.
+//! The crate `notify` does not serve here: it walks the whole tree before it reports anything, and
+//! always asks for events of opened files, which hashing and serving cause all the time.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -10,60 +10,56 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
-use crossbeam::channel::{Sender, TrySendError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::io::Errno;
 
-use crate::share::watch::{Change, Changes, OwnWrites};
+use crate::share::watch::{ChangeSink, PathChanges};
+use crate::sync::lock;
 
-/// A watch of those directories that were added, until it is dropped.
+/// A watch of the directories that were added, until it is dropped.
 #[derive(Debug)]
-pub(in crate::share) struct Watch {
-    shared: Arc<Shared>,
+pub(in crate::share) struct DirWatch {
+    queue: Arc<InotifyQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct InotifyQueue {
     inotify: OwnedFd,
     /// Readable when the thread is to end.
     end: OwnedFd,
-    own: OwnWrites,
-    /// Watched directories by the number that the kernel gave them. It knows a directory that was renamed as the same
-    /// one, so its new name takes the place of the old one when it is walked under that.
+    /// Watched directories by the number that the kernel gave them. A directory that was renamed
+    /// keeps its number, so its new name replaces the old one when the new one is walked.
     dirs: Mutex<HashMap<i32, PathBuf>>,
-    sender: Sender<Change>,
-    lost: Arc<AtomicBool>,
+    sink: ChangeSink,
 }
 
-impl Watch {
-    /// Begins to listen for what happens in `dir`, which is absolute and free of links, and below it: in every directory
-    /// from when it is added.
-    pub(in crate::share) fn begin(dir: &Path, changes: &Changes, own_names: &Arc<[String]>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+impl DirWatch {
+    /// Begins to watch what is added below `dir`, which is absolute and free of links, but for the
+    /// names `own` there.
+    pub(in crate::share) fn begin(dir: &Path, changes: &PathChanges, own: &Arc<[String]>) -> io::Result<Self> {
+        let queue = Arc::new(InotifyQueue {
             inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             end: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            own: OwnWrites { root: dir.to_path_buf(), names: own_names.clone() },
             dirs: Mutex::default(),
-            sender: changes.sender.clone(),
-            lost: changes.lost.clone(),
+            sink: changes.sink(dir, own),
         });
-        let listening = shared.clone();
-        let thread = Builder::new().name("gpb-watch".into()).spawn(move || listening.listen())?;
-        Ok(Watch { shared, thread: Some(thread) })
+        let reading = queue.clone();
+        let thread = Builder::new().name("gpb-watch".into()).spawn(move || reading.run())?;
+        Ok(DirWatch { queue, thread: Some(thread) })
     }
 
-    /// Watches the directory `dir` as well; to be called before its entries are read, so that none is missed. Does no
-    /// harm to one that is watched already. One that is not there any more is no error.
+    /// Watches the directory `dir` as well. Called before its entries are read, so that no change
+    /// is missed. Does no harm to a directory that is watched already; a directory that is gone is
+    /// no error.
     pub(in crate::share) fn add(&self, dir: &Path) -> io::Result<()> {
-        // The thread waits for the lock with what it hears, so it finds the name.
-        let mut dirs = self.shared.dirs.lock().unwrap_or_else(PoisonError::into_inner);
-        match add_watch(&self.shared.inotify, dir, EVENTS | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW) {
+        // An event waits for the lock until its directory has a name here.
+        let mut dirs = lock(&self.queue.dirs);
+        match add_watch(&self.queue.inotify, dir, EVENTS | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW) {
             Ok(number) => {
                 if dirs.get(&number).is_none_or(|known| known != dir) {
                     dirs.insert(number, dir.to_path_buf());
@@ -77,18 +73,18 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for DirWatch {
     fn drop(&mut self) {
-        let _ = rustix::io::write(&self.shared.end, &1u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.queue.end, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-impl Shared {
-    /// Tells of what happens until the end.
-    fn listen(&self) {
+impl InotifyQueue {
+    /// Reports events until the end.
+    fn run(&self) {
         let mut buffer = [MaybeUninit::uninit(); BUFFER_LEN];
         loop {
             let (end, inotify) = (PollFd::new(&self.end, PollFlags::IN), PollFd::new(&self.inotify, PollFlags::IN));
@@ -100,28 +96,29 @@ impl Shared {
             let mut reader = Reader::new(&self.inotify, &mut buffer);
             while let Ok(event) = reader.next() {
                 let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-                self.hear(event.wd(), event.events(), name);
+                self.report(event.wd(), event.events(), name);
             }
         }
     }
 
-    fn hear(&self, number: i32, events: ReadFlags, name: Option<&OsStr>) {
+    fn report(&self, number: i32, events: ReadFlags, name: Option<&OsStr>) {
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-            self.lost.store(true, Ordering::Relaxed);
+            self.sink.lose();
             return;
         }
-        let mut dirs = self.dirs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dirs = lock(&self.dirs);
         if events.contains(ReadFlags::IGNORED) {
             dirs.remove(&number);
             return;
         }
         let (Some(dir), Some(name)) = (dirs.get(&number), name) else { return };
         let (path, tree) = (dir.join(name), events.contains(ReadFlags::ISDIR));
-        if self.own.contains(&path) {
+        if self.sink.ignores(&path) {
             return;
         }
         if tree && events.contains(ReadFlags::MOVED_FROM) {
-            // Where it is now, it is found and added again, if that is below the root.
+            // If its new place is below the root, a walk finds the directory there and adds it
+            // again.
             dirs.retain(|&number, dir| {
                 let stays = !dir.starts_with(&path);
                 if !stays {
@@ -131,13 +128,12 @@ impl Shared {
             });
         }
         drop(dirs);
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(Change { path, tree }) {
-            self.lost.store(true, Ordering::Relaxed);
-        }
+        self.sink.send(path, tree);
     }
 }
 
-/// What may change what is shared. Not that a file is opened or read: GPB does that all the time.
+/// Events that may change what is shared. Opening and reading a file do not; the node does both all
+/// the time.
 const EVENTS: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)
@@ -157,7 +153,7 @@ mod tests {
     use super::*;
 
     /// Waits until all of `expected` was heard of; returns what was beside it.
-    fn heard(changes: &Changes, expected: &[(PathBuf, bool)]) -> Vec<(PathBuf, bool)> {
+    fn heard(changes: &PathChanges, expected: &[(PathBuf, bool)]) -> Vec<(PathBuf, bool)> {
         let mut left: BTreeSet<_> = expected.iter().cloned().collect();
         let (mut others, end) = (Vec::new(), Instant::now() + Duration::from_secs(30));
         while !left.is_empty() {
@@ -173,10 +169,10 @@ mod tests {
     #[test]
     fn what_changes_is_heard_and_what_is_read_is_not() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
         fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::write(dir.join("a/b/old"), "x").unwrap();
-        let watch = Watch::begin(&dir, &changes, &Arc::default()).unwrap();
+        let watch = DirWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b", "none"] {
             watch.add(&dir.join(below)).unwrap();
         }
@@ -187,16 +183,17 @@ mod tests {
         fs::remove_file(dir.join("a/b/old")).unwrap();
         let expected = [("a/b/new", false), ("a/c", true), ("a/b/old", false)].map(|(p, tree)| (dir.join(p), tree));
         let others = heard(&changes, &expected);
-        // What is read comes before what is removed: two changes of that file would be one too many.
+        // What is read comes before what is removed: two changes of that file would be one too
+        // many.
         assert!(others.iter().all(|(path, tree)| path == &dir.join("a/b/new") && !tree), "{others:?}");
     }
 
     #[test]
     fn a_renamed_directory_is_known_by_its_new_name() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
         fs::create_dir_all(dir.join("a/b")).unwrap();
-        let watch = Watch::begin(&dir, &changes, &Arc::default()).unwrap();
+        let watch = DirWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b"] {
             watch.add(&dir.join(below)).unwrap();
         }
@@ -209,16 +206,16 @@ mod tests {
         fs::write(dir.join("c/b/f"), "x").unwrap();
         let others = heard(&changes, &[(dir.join("c/b/f"), false)]);
         assert!(others.iter().all(|(path, _)| path == &dir.join("c/b/f")), "{others:?}");
-        assert_eq!(watch.shared.dirs.lock().unwrap().len(), 3);
+        assert_eq!(watch.queue.dirs.lock().unwrap().len(), 3);
     }
 
     #[test]
     fn own_files_are_not_heard_of() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
         fs::create_dir(dir.join("a")).unwrap();
         let names = ["a/log".to_string(), "state".to_string()].into();
-        let watch = Watch::begin(&dir, &changes, &names).unwrap();
+        let watch = DirWatch::begin(&dir, &changes, &names).unwrap();
         watch.add(&dir).unwrap();
         watch.add(&dir.join("a")).unwrap();
         fs::write(dir.join("a/log"), "line").unwrap();
@@ -232,8 +229,8 @@ mod tests {
     #[test]
     fn directories_that_are_gone_are_forgotten() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), Changes::new());
-        let watch = Watch::begin(&dir, &changes, &Arc::default()).unwrap();
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
+        let watch = DirWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         watch.add(&dir).unwrap();
         for i in 0..100 {
             let below = dir.join(i.to_string());
@@ -243,6 +240,6 @@ mod tests {
         }
         fs::write(dir.join("end"), "x").unwrap();
         heard(&changes, &[(dir.join("end"), false)]);
-        assert_eq!(watch.shared.dirs.lock().unwrap().len(), 1);
+        assert_eq!(watch.queue.dirs.lock().unwrap().len(), 1);
     }
 }

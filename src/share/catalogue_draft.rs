@@ -1,4 +1,4 @@
-//! The catalogue between two snapshots: what changed and is not published yet.
+//! The catalogue between two snapshots: changes that are not published yet.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
@@ -8,36 +8,45 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::content::{Catalogue, Entry, EntryRef, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::runtime::{Events, Watch};
-use crate::share::limits::{PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX};
+use crate::share::limits::{
+    PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX, PUBLISH_TIME_SHARE, PUBLISH_TIME_SHARE_BUSY,
+};
+use crate::store::Reader;
 use crate::swarm::Event;
 
-/// Owns what is published. A snapshot takes time in proportion to the catalogue, so while much is happening they are
-/// made so seldom that they take a small part of the time.
-pub(super) struct Ledger {
+/// Owns what is published. A snapshot takes time in proportion to the catalogue, so the time
+/// between two of them grows with it.
+pub(super) struct CatalogueDraft {
     published: Arc<Catalogue>,
     latest: Arc<Watch<Arc<Catalogue>>>,
+    reader: Arc<Reader>,
     events: Events,
+    /// Entries to put, and paths to drop, at the next snapshot.
     changes: BTreeMap<RelPath, Option<Entry>>,
-    /// Entries there would be if it were published now.
+    /// Number of entries after the next snapshot.
     count: usize,
-    /// Whether something that was offered is not true any more.
-    urgent: bool,
-    /// Whether the last snapshot was said to be complete.
-    complete: bool,
+    /// Whether an entry of the last snapshot is no longer true.
+    is_urgent: bool,
+    /// Whether the last snapshot was reported as complete.
+    is_complete: bool,
     published_at: Instant,
+    /// How long the last snapshot took.
     cost: Duration,
 }
 
-impl Ledger {
-    pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>, events: Events, now: Instant) -> Self {
-        Ledger {
-            published: latest.get(),
-            count: latest.get().len(),
+impl CatalogueDraft {
+    /// Begins with what `latest` has.
+    pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>, reader: Arc<Reader>, events: Events, now: Instant) -> Self {
+        let published = latest.get();
+        CatalogueDraft {
+            count: published.len(),
+            published,
             latest,
+            reader,
             events,
             changes: BTreeMap::new(),
-            urgent: false,
-            complete: false,
+            is_urgent: false,
+            is_complete: false,
             published_at: now,
             cost: Duration::ZERO,
         }
@@ -48,7 +57,7 @@ impl Ledger {
         &self.published
     }
 
-    /// What is offered at `path`, changes that are not published included.
+    /// What the next snapshot offers at `path`.
     pub(super) fn get(&self, path: &RelPath) -> Option<EntryRef<'_>> {
         match self.changes.get(path) {
             Some(changed) => changed.as_ref().map(Entry::view),
@@ -57,7 +66,7 @@ impl Ledger {
     }
 
     /// Whether nothing has changed since the last snapshot.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_published(&self) -> bool {
         self.changes.is_empty()
     }
 
@@ -74,13 +83,13 @@ impl Ledger {
         self.changes.insert(entry.path.clone(), Some(entry));
     }
 
-    /// Offers nothing at `path` any more.
+    /// Offers nothing at `path`.
     pub(super) fn drop(&mut self, path: &RelPath) {
         if self.get(path).is_none() {
             return;
         }
         self.count -= 1;
-        self.urgent = true;
+        self.is_urgent = true;
         if self.published.get(path.as_str()).is_some() {
             self.changes.insert(path.clone(), None);
         } else {
@@ -88,7 +97,7 @@ impl Ledger {
         }
     }
 
-    /// The names of what is offered below the directory `dir`, of everything when it is empty.
+    /// The names that are offered below the directory `dir`; all names when it is empty.
     pub(super) fn below(&self, dir: &str) -> Vec<RelPath> {
         let range = self.published.positions_below(dir);
         let known = self.published.entries(range).map(|e| e.to_entry().path);
@@ -100,45 +109,56 @@ impl Ledger {
         known.chain(fresh).filter(|p| self.get(p).is_some()).collect()
     }
 
-    /// The names of what is offered with one of these inode numbers.
+    /// The names that are offered with one of these inode numbers.
     pub(super) fn with_inodes(&self, inodes: &HashSet<u64>) -> Vec<RelPath> {
         let fresh = self.changes.values().flatten().filter(|e| inodes.contains(&e.stamp.inode)).map(|e| e.path.clone());
         let known = self.published.iter().filter(|e| inodes.contains(&e.stamp.inode)).map(|e| e.to_entry().path);
         known.filter(|path| !self.changes.contains_key(path)).chain(fresh).collect()
     }
 
-    /// When the next snapshot is due, if anything is to be told. `busy`: more is about to change.
-    pub(super) fn due(&self, busy: bool, complete: bool) -> Option<Instant> {
-        let news = !self.changes.is_empty() || complete != self.complete;
+    /// When the next snapshot is due, if there is something to publish. `is_busy`: more is about to
+    /// change.
+    ///
+    /// A snapshot that removes what is no longer true comes as soon as its cost allows. One that
+    /// only adds files waits longer while more are being hashed.
+    pub(super) fn due(&self, is_busy: bool, is_complete: bool) -> Option<Instant> {
         // Changes take more memory than entries.
         if self.changes.len() >= PUBLISH_CHANGES_MAX.max(self.published.len() / PUBLISH_SHARE_MAX) {
             return Some(self.published_at);
         }
-        news.then(|| match (busy, self.urgent) {
-            (true, false) => self.published_at + PUBLISH_MIN.max(self.cost * 20),
-            (true, true) => self.published_at + self.cost * 4,
-            (false, _) => self.published_at + self.cost * 4,
-        })
+        if self.changes.is_empty() && is_complete == self.is_complete {
+            return None;
+        }
+        let only_adds = is_busy && !self.is_urgent;
+        let pause = if only_adds {
+            PUBLISH_MIN.max(self.cost * PUBLISH_TIME_SHARE_BUSY)
+        } else {
+            self.cost * PUBLISH_TIME_SHARE
+        };
+        Some(self.published_at + pause)
     }
 
-    /// Makes a snapshot and tells it.
-    pub(super) fn publish(&mut self, complete: bool) {
+    /// Makes a snapshot, publishes and reports it.
+    pub(super) fn publish(&mut self, is_complete: bool) {
         let begun = Instant::now();
         if !self.changes.is_empty() || self.published.revision() == 0 {
             let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-            // Beginning at the clock, no revision is used twice even if nothing is remembered of an earlier run.
+            // Revisions begin at the clock, so none is used twice although none is remembered from
+            // run to run.
             let revision = unix_ms.max(self.published.revision() + 1);
             let next = self.published.changed(revision, &self.changes);
             self.latest.publish(next);
             self.published = self.latest.get();
             self.changes = BTreeMap::new();
         }
-        self.urgent = false;
-        self.complete = complete;
+        self.is_urgent = false;
+        self.is_complete = is_complete;
         self.published_at = Instant::now();
         self.cost = self.published_at - begun;
         let (revision, files, bytes) = (self.published.revision(), self.published.len() as u64, self.published.bytes());
-        log::debug!("catalogue revision={revision} files={files} bytes={bytes} complete={complete}");
-        self.events.emit(Event::CatalogueChanged { revision, files, bytes, complete });
+        log::debug!("catalogue published revision={revision} files={files} bytes={bytes} complete={is_complete}");
+        self.events.emit(Event::CatalogueChanged { revision, files, bytes, complete: is_complete });
+        // An open file keeps its space on disk although it was removed.
+        self.reader.close_stale();
     }
 }

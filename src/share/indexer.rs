@@ -1,0 +1,386 @@
+//! The indexing thread, which decides what is offered.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, select};
+
+use crate::content::{Entry, RelPath};
+use crate::runtime::{Shutdown, Watch};
+use crate::share::catalogue_draft::CatalogueDraft;
+use crate::share::change_hints::ChangeHints;
+use crate::share::hash_job::{HashJob, HashOutcome};
+use crate::share::hasher::Hasher;
+use crate::share::inspector::{FileState, Inspection, Inspector};
+use crate::share::limits::QUIET;
+use crate::share::recorder::Recorder;
+use crate::share::scanner::Scanner;
+use crate::share::setup::{FirstComplete, IndexerCommand, ShareSetup};
+use crate::share::shared_dir::{DirSwap, SharedDir};
+use crate::share::watch::PathChange;
+use crate::share::withdrawn::Withdrawn;
+use crate::share::write_debounce::WriteDebounce;
+use crate::store::Beneath;
+
+mod walking;
+
+/// Turns hints of changes into a catalogue: take hints, inspect paths, hash files, record digests,
+/// publish.
+///
+/// A path that may have changed is inspected, and only what is found there decides. Each walk
+/// inspects all paths in the same way, so a change that no hint reported is found by the next walk.
+pub(super) struct Indexer {
+    dir: SharedDir,
+    inspector: Inspector,
+    hints: ChangeHints,
+    debounce: WriteDebounce,
+    scanner: Scanner,
+    hasher: Hasher,
+    recorder: Recorder,
+    draft: CatalogueDraft,
+    withdrawn: Withdrawn,
+    commands: Receiver<IndexerCommand>,
+    ready: Arc<Watch<FirstComplete>>,
+    shutdown: Shutdown,
+}
+
+impl Indexer {
+    pub(super) fn new(
+        setup: ShareSetup,
+        commands: Receiver<IndexerCommand>,
+        ready: Arc<Watch<FirstComplete>>,
+        hashed_bytes: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
+        let now = Instant::now();
+        let root = std::fs::canonicalize(&setup.dir)?;
+        let reads = Arc::new(Beneath::open(&root)?);
+        Ok(Indexer {
+            dir: SharedDir::new(setup.dir, now),
+            hasher: Hasher::start(reads.clone(), hashed_bytes)?,
+            inspector: Inspector::new(root, reads, setup.own_files, now),
+            hints: ChangeHints::default(),
+            debounce: WriteDebounce::default(),
+            scanner: Scanner::new(now),
+            recorder: Recorder::new(setup.index, now),
+            draft: CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now),
+            withdrawn: Withdrawn::new(setup.events),
+            commands,
+            ready,
+            shutdown: setup.shutdown,
+        })
+    }
+
+    /// Runs until the shutdown begins or the [`Sharer`](crate::share::Sharer) is dropped.
+    pub(super) fn run(mut self) {
+        let (changes, done, commands) = (self.dir.changes(), self.hasher.done(), self.commands.clone());
+        while !self.shutdown.has_begun() {
+            self.inspect_due(Instant::now());
+            self.hasher.pump();
+            self.record_and_publish(Instant::now());
+            let wait = self.wake_at().saturating_duration_since(Instant::now());
+            select! {
+                recv(changes) -> change => self.take_hints(change.ok().into_iter().chain(changes.try_iter())),
+                recv(done) -> outcomes => {
+                    for outcomes in outcomes.ok().into_iter().chain(done.try_iter()) {
+                        self.hasher.took();
+                        outcomes.into_iter().for_each(|o| self.take_outcome(o));
+                        self.hasher.pump();
+                    }
+                }
+                recv(commands) -> command => match command {
+                    Ok(IndexerCommand::Withdraw(entry)) => self.withdraw(&entry),
+                    Ok(IndexerCommand::Wake) => {}
+                    Err(_) => break,
+                },
+                default(wait) => {}
+            }
+        }
+        self.record(Instant::now());
+        self.recorder.finish();
+    }
+
+    /// When there is something to do if nothing arrives before.
+    fn wake_at(&self) -> Instant {
+        let has_walk = self.scanner.is_walking() || self.scanner.has_next_tree();
+        if has_walk && self.dir.is_there() && !self.hasher.is_full() || self.recorder.is_pruning() {
+            return Instant::now();
+        }
+        let can_rescan = self.dir.is_there() && self.hasher.pending() == 0;
+        let rescan = can_rescan.then(|| self.scanner.rescan_at());
+        let publish = self.draft.due(self.is_busy(), self.is_complete());
+        let all = [self.hints.due_at(), self.debounce.wake_at(), rescan, self.recorder.wake_at(), publish];
+        all.into_iter().flatten().fold(self.dir.poll_at(), Instant::min)
+    }
+
+    // ---- hints ----
+
+    fn take_hints(&mut self, changes: impl Iterator<Item = PathChange>) {
+        let now = Instant::now();
+        if !self.hints.add(changes, now) {
+            self.scanner.rescan_by(now);
+        }
+    }
+
+    /// Inspects what is due, in small portions.
+    fn inspect_due(&mut self, now: Instant) {
+        self.refresh_own_files(now);
+        if let Some(swap) = self.dir.poll(now) {
+            self.change_dir(swap, now);
+        }
+        if self.recorder.was_replaced() {
+            // Without its layer a file cannot be fetched.
+            self.drop_all();
+            self.scanner.rescan_by(now);
+        }
+        if self.dir.take_lost() {
+            log::info!("hints of changes lost, scanning again path={}", self.inspector.root().display());
+            self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
+            self.scanner.rescan_by(now);
+        }
+        if let Some((changed, links)) = self.hints.take_due(now) {
+            self.inspect_hints(changed, links, now);
+        }
+        while let Some(path) = self.debounce.next_due(now) {
+            self.inspect_debounced(&path, now);
+        }
+        self.continue_walk(now);
+    }
+
+    /// The directory was removed, replaced, mounted over, or is back.
+    fn change_dir(&mut self, swap: DirSwap, now: Instant) {
+        if swap.was_there {
+            // What is being hashed lies in the former directory: it counts only after an inspection
+            // of the new one.
+            self.recorder.disturb();
+            self.recorder.drop_hashed();
+        }
+        self.scanner.clear(!swap.was_there || swap.found.is_none());
+        self.hasher.clear();
+        self.debounce.clear();
+        self.hints.clear_links();
+        let Some(root) = swap.found else {
+            self.drop_all();
+            return;
+        };
+        self.inspector.set_root(root);
+        self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
+        self.scanner.rescan_by(now);
+    }
+
+    fn drop_all(&mut self) {
+        self.draft.below("").iter().for_each(|path| self.draft.drop(path));
+    }
+
+    /// Looks at what the own files are now, and inspects offered files that turned out to be one.
+    fn refresh_own_files(&mut self, now: Instant) {
+        let new = self.inspector.refresh_own_files(now);
+        if new.is_empty() {
+            return;
+        }
+        // A file that is being hashed may be one of them, too.
+        self.recorder.disturb();
+        for name in self.draft.with_inodes(&new) {
+            self.inspect_name(name.as_str(), false, now);
+        }
+    }
+
+    // ---- inspecting ----
+
+    fn inspect_hints(&mut self, changed: HashMap<PathBuf, bool>, links: Vec<RelPath>, now: Instant) {
+        self.recorder.disturb();
+        self.recorder.begin_lookup();
+        for (path, tree) in changed {
+            match self.inspector.name(&path) {
+                Some(name) if name.is_empty() => {
+                    self.dir.poll_soon(now);
+                    if tree {
+                        self.scanner.rescan_by(now);
+                    }
+                }
+                Some(name) => self.inspect_name(&name, tree, now),
+                None => {}
+            }
+        }
+        for link in links {
+            self.inspect_name(link.as_str(), false, now);
+        }
+        self.recorder.end_lookup();
+    }
+
+    /// Inspects a name that may be a file, a directory, or nothing where either was. `tree`: what
+    /// lies below it may have changed as well.
+    fn inspect_name(&mut self, name: &str, tree: bool, now: Instant) {
+        let path = self.inspector.path_of(name);
+        let found = self.inspector.inspect(&path);
+        if found == Inspection::Dir {
+            // A file was there before, perhaps. No walk finds it.
+            if let Ok(name) = RelPath::new(name) {
+                self.draft.drop(&name);
+            }
+            if tree {
+                self.scanner.add_tree(name, now);
+            }
+            return;
+        }
+        for below in self.draft.below(name) {
+            self.draft.drop(&below);
+        }
+        if let Some(name) = self.inspector.valid(name, &path) {
+            self.apply(&name, &path, found, now);
+        }
+    }
+
+    fn inspect_debounced(&mut self, name: &RelPath, now: Instant) {
+        let path = self.inspector.path_of(name.as_str());
+        match self.inspector.inspect(&path) {
+            Inspection::File { state, owner_only, .. } => {
+                if self.debounce.is_quiet(name, state, now) && !(owner_only && self.inspector.is_private_key(name)) {
+                    self.hash(name, state);
+                }
+            }
+            found => self.apply(name, &path, found, now),
+        }
+    }
+
+    /// Brings the draft in line with what was found at `path`.
+    fn apply(&mut self, name: &RelPath, path: &Path, found: Inspection, now: Instant) {
+        let Inspection::File { state, link, owner_only } = found else {
+            self.debounce.forget(name);
+            self.hints.unfollow(name);
+            self.withdrawn.forget(name);
+            self.draft.drop(name);
+            self.inspector.log_if_skipped(path, &found);
+            return;
+        };
+        if link {
+            self.hints.follow(name);
+        }
+        if self.draft.get(name).is_some_and(|e| state.is_of(e)) {
+            self.debounce.forget(name);
+            return;
+        }
+        self.draft.drop(name);
+        if self.withdrawn.contains(name, state) || owner_only && self.inspector.is_private_key(name) {
+            self.debounce.forget(name);
+            return;
+        }
+        self.withdrawn.forget(name);
+        let known = self.recorder.known(name, state);
+        if !self.draft.has_room() {
+            self.inspector.skip_rest();
+        } else if let Some(id) = known {
+            self.debounce.forget(name);
+            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp });
+        } else if state.is_quiet() {
+            self.debounce.forget(name);
+            self.hash(name, state);
+        } else if !self.debounce.see(name, state, now) {
+            self.scanner.rescan_by(now + 2 * QUIET);
+        }
+    }
+
+    // ---- hashing ----
+
+    fn hash(&mut self, name: &RelPath, state: FileState) {
+        if !self.withdrawn.contains(name, state) {
+            self.hasher.queue(HashJob { path: name.clone(), len: state.len, stamp: state.stamp });
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: HashOutcome) {
+        let now = Instant::now();
+        match outcome {
+            HashOutcome::Hashed(file) => {
+                if self.recorder.add(file, now) {
+                    self.record(now);
+                }
+            }
+            HashOutcome::Changed(name) => self.postpone(&name, now),
+            HashOutcome::Unreadable(name, e) => {
+                let path = self.inspector.path_of(name.as_str());
+                self.inspector.skip(&path, &e.to_string());
+            }
+        }
+    }
+
+    /// Waits until a file is quiet that changed while it was hashed.
+    fn postpone(&mut self, name: &RelPath, now: Instant) {
+        let path = self.inspector.path_of(name.as_str());
+        match self.inspector.inspect(&path) {
+            Inspection::File { state, .. } if self.draft.get(name).is_some_and(|e| state.is_of(e)) => {}
+            Inspection::File { state, .. } => {
+                self.draft.drop(name);
+                self.debounce.see(name, state, now);
+            }
+            found => self.apply(name, &path, found, now),
+        }
+    }
+
+    // ---- recording ----
+
+    /// Records what was hashed and offers what is still there.
+    fn record(&mut self, now: Instant) {
+        if !self.recorder.has_hashed() {
+            return;
+        }
+        self.refresh_own_files(now);
+        let recorded = self.recorder.record(now);
+        // Where every change is reported and none was, a file is as it was when it had been hashed.
+        let is_untouched = self.dir.is_watched() && !self.recorder.is_disturbed();
+        for entry in recorded {
+            let path = self.inspector.path_of(entry.path.as_str());
+            if self.withdrawn.contains(&entry.path, FileState { len: entry.id.len, stamp: entry.stamp }) {
+                self.recorder.forget(&entry.path);
+            } else if is_untouched
+                || matches!(self.inspector.inspect(&path), Inspection::File { state, .. } if state.is_of(entry.view()))
+            {
+                self.draft.put(entry);
+            } else {
+                self.postpone(&entry.path, now);
+            }
+        }
+    }
+
+    fn withdraw(&mut self, entry: &Entry) {
+        if self.draft.get(&entry.path) == Some(entry.view()) {
+            self.withdrawn.add(entry);
+            self.draft.drop(&entry.path);
+            self.recorder.forget(&entry.path);
+        }
+    }
+
+    // ---- publishing ----
+
+    /// Whether more is about to change.
+    fn is_busy(&self) -> bool {
+        self.scanner.is_walking() || self.hasher.pending() > 0 || self.recorder.has_hashed()
+    }
+
+    /// Whether the draft has all files but the ones that are being written.
+    fn is_complete(&self) -> bool {
+        self.scanner.is_complete() && !self.is_busy() && self.debounce.only_changing()
+    }
+
+    fn record_and_publish(&mut self, now: Instant) {
+        if self.recorder.is_due(self.hasher.pending() == 0, now) {
+            self.record(now);
+        }
+        self.recorder.sync_if_due(now);
+        let is_complete = self.is_complete();
+        if self.draft.due(self.is_busy(), is_complete).is_some_and(|at| now >= at) {
+            self.draft.publish(is_complete);
+        }
+        if is_complete && self.draft.is_published() {
+            self.recorder.calm();
+            if self.ready.read(Option::is_none) {
+                let all = self.draft.published();
+                self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
+            }
+            self.recorder.prune(self.draft.published(), now);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The walks of the indexing thread: each inspects all that lies in a directory.
+
+use std::time::Instant;
+
+use super::Indexer;
+use crate::content::EntryRef;
+use crate::share::inspector::Inspection;
+use crate::share::limits::SCAN_TURN;
+use crate::share::scanner::{TreeWalk, WalkStep};
+
+impl Indexer {
+    /// Walks for at most [`SCAN_TURN`], or until enough files wait to be hashed.
+    pub(super) fn continue_walk(&mut self, now: Instant) {
+        if !self.dir.is_there() || self.hasher.is_full() {
+            return;
+        }
+        let may_rescan = self.hasher.pending() == 0 && !self.recorder.has_hashed();
+        let (root, published) = (self.inspector.root(), self.draft.published());
+        let begin = |below: &str| TreeWalk::new(root, below, published.clone());
+        let Some(mut walk) = self.scanner.take(may_rescan, now, begin) else { return };
+        self.recorder.begin_lookup();
+        for step in 1u32.. {
+            match walk.step() {
+                WalkStep::Entry(entry) => self.inspect_entry(&mut walk, &entry, now),
+                WalkStep::Dir(path) if self.inspector.may_enter(&path) => {
+                    self.dir.watch(self.inspector.root(), &path);
+                }
+                WalkStep::Dir(_) => walk.leave(),
+                WalkStep::Unreadable(path, cause) => {
+                    let path = path.unwrap_or_else(|| self.inspector.root().to_path_buf());
+                    self.inspector.skip(&path, &cause);
+                }
+                WalkStep::End => {
+                    self.inspect_missed(&walk, now);
+                    self.scanner.end(&walk, now);
+                    break;
+                }
+            }
+            // Reading the clock costs about as much as a step.
+            if step.is_multiple_of(64) && (now.elapsed() >= SCAN_TURN || self.hasher.is_full()) {
+                self.scanner.put_back(walk);
+                break;
+            }
+        }
+        self.recorder.end_lookup();
+    }
+
+    fn inspect_entry(&mut self, walk: &mut TreeWalk, entry: &walkdir::DirEntry, now: Instant) {
+        let path = entry.path();
+        let Some(name) = self.inspector.name(path) else { return };
+        let found = match entry.metadata() {
+            Ok(meta) => self.inspector.inspect_known(path, &meta),
+            Err(_) => self.inspector.inspect(path),
+        };
+        // The common case first, without a copy of the name: nothing has changed.
+        if let Some(entry) = walk.mark(&name)
+            && matches!(found, Inspection::File { state, link: false, .. } if state.is_of(entry))
+            && self.draft.is_published()
+        {
+            return;
+        }
+        if let Some(name) = self.inspector.valid(&name, path) {
+            self.apply(&name, path, found, now);
+        }
+    }
+
+    fn inspect_missed(&mut self, walk: &TreeWalk, now: Instant) {
+        for entry in walk.missed().map(EntryRef::to_entry) {
+            let path = self.inspector.path_of(entry.path.as_str());
+            // The walk has logged what hides the file, such as a directory that cannot be read.
+            let found = match self.inspector.inspect(&path) {
+                Inspection::Skip(_) => Inspection::Nothing,
+                found => found,
+            };
+            self.apply(&entry.path, &path, found, now);
+        }
+    }
+}

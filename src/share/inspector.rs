@@ -1,0 +1,274 @@
+//! What is at a path now, and whether it can be shared.
+
+use std::collections::HashSet;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::content::{EntryRef, RelPath, RelPathError, Stamp};
+use crate::limits::FILE_LEN_MAX;
+use crate::share::limits::{OWN_REFRESH, QUIET};
+use crate::share::skip_log::SkipLog;
+use crate::store::{Beneath, OwnFiles, is_one_of, stamp_of};
+
+/// Inspects paths of the shared directory and logs once for each why it is not shared.
+///
+/// The state of a path is always read from the file system, never derived from what was reported of
+/// it.
+pub(super) struct Inspector {
+    /// The directory, absolute and free of links.
+    root: PathBuf,
+    /// Opens files for a look at their content.
+    reads: Arc<Beneath>,
+    own_files: Arc<OwnFiles>,
+    /// Where own files lie below the root.
+    own_names: Arc<[String]>,
+    own_refresh_at: Instant,
+    skips: SkipLog,
+}
+
+/// What was found at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inspection {
+    /// A file to share.
+    File {
+        state: FileState,
+        /// Whether it is reached through a symlink that stays inside the directory.
+        link: bool,
+        /// Whether only its owner has any permission.
+        owner_only: bool,
+    },
+    /// A directory.
+    Dir,
+    /// Nothing.
+    Nothing,
+    /// A file or directory of this node itself, at a place that is known to be one.
+    Own,
+    /// What is not shared, and why.
+    Skip(String),
+}
+
+/// The length and state of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileState {
+    pub(super) len: u64,
+    pub(super) stamp: Stamp,
+}
+
+impl Inspector {
+    /// Inspects below `root`, which is absolute and free of links. Names in the log, once, the own
+    /// files that lie there.
+    pub(super) fn new(root: PathBuf, reads: Arc<Beneath>, own_files: Arc<OwnFiles>, now: Instant) -> Self {
+        let own_names = own_files.names_below(&root).into();
+        let skips = SkipLog::default();
+        let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at: now, skips };
+        inspector.name_own_files();
+        inspector
+    }
+
+    /// Another directory has taken the place of the root.
+    pub(super) fn set_root(&mut self, root: PathBuf) {
+        self.own_names = self.own_files.names_below(&root).into();
+        self.root = root;
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of the file `name`.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where own files lie below the root, whether they exist or not.
+    pub(super) fn own_names(&self) -> &Arc<[String]> {
+        &self.own_names
+    }
+
+    /// Inspects `path`, which lies below the root.
+    pub(super) fn inspect(&self, path: &Path) -> Inspection {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) => self.inspect_known(path, &meta),
+            Err(e) => not_found_or_skip(&e),
+        }
+    }
+
+    /// As [`inspect`](Inspector::inspect), where the metadata of `path` is known. For a symlink it
+    /// is that of the link.
+    pub(super) fn inspect_known(&self, path: &Path, meta: &Metadata) -> Inspection {
+        if self.is_own_place(path) {
+            Inspection::Own
+        } else if meta.is_symlink() {
+            self.follow(path)
+        } else {
+            self.of(meta, false)
+        }
+    }
+
+    /// The name of `path` below the root, empty for the root itself. `None` for what lies elsewhere
+    /// or has a name that is not UTF-8.
+    pub(super) fn name(&mut self, path: &Path) -> Option<String> {
+        let name = path.strip_prefix(&self.root).ok()?.to_str().map(ToOwned::to_owned);
+        if name.is_none() {
+            self.skips.warn_once(path, "name is not UTF-8");
+        }
+        name
+    }
+
+    /// `name`, which is that of `path`, if files can be offered under it.
+    pub(super) fn valid(&mut self, name: &str, path: &Path) -> Option<RelPath> {
+        match RelPath::new(name) {
+            Ok(name) => return Some(name),
+            Err(RelPathError::Own) => self.skips.debug_once(path),
+            Err(e) => self.skips.warn_once(path, &e.to_string()),
+        }
+        None
+    }
+
+    /// Whether a walk enters the directory `path`.
+    pub(super) fn may_enter(&mut self, path: &Path) -> bool {
+        let Some(name) = self.name(path) else { return false };
+        if name.is_empty() {
+            return true;
+        }
+        if self.valid(&name, path).is_none() {
+            return false;
+        }
+        let found = self.inspect(path);
+        self.log_if_skipped(path, &found);
+        found == Inspection::Dir
+    }
+
+    /// Logs that `path` is left out if `found` there is not shared.
+    pub(super) fn log_if_skipped(&mut self, path: &Path, found: &Inspection) {
+        match found {
+            Inspection::Own => self.skips.debug_once(path),
+            Inspection::Skip(cause) => self.skips.warn_once(path, cause),
+            Inspection::File { .. } | Inspection::Dir | Inspection::Nothing => {}
+        }
+    }
+
+    /// Logs that `path` is left out, and why.
+    pub(super) fn skip(&mut self, path: &Path, cause: &str) {
+        self.skips.warn_once(path, cause);
+    }
+
+    /// Logs that the catalogue has no room for further files.
+    pub(super) fn skip_rest(&mut self) {
+        self.skips.warn_once(&self.root, "too many files, the rest is left out");
+    }
+
+    /// Whether the file begins as a private key in PEM. This finds key files of other programs and
+    /// copies of the own one; logs them.
+    pub(super) fn is_private_key(&mut self, name: &RelPath) -> bool {
+        let mut first = [0; PEM_FIRST_LEN];
+        let read = self.reads.open_file(name.as_str()).and_then(|(file, _)| file.read_at(&mut first, 0));
+        let is_key = read.is_ok_and(|len| begins_private_key(&first[..len]));
+        if is_key {
+            let path = self.path_of(name.as_str());
+            self.skips.warn_once(&path, "a private key that only its owner may read");
+        }
+        is_key
+    }
+
+    /// Looks at what the own files are now, at most once in [`OWN_REFRESH`]. Returns inode numbers
+    /// of new ones.
+    pub(super) fn refresh_own_files(&mut self, now: Instant) -> HashSet<u64> {
+        if now < self.own_refresh_at {
+            return HashSet::new();
+        }
+        self.own_refresh_at = now + OWN_REFRESH;
+        self.own_files.refresh()
+    }
+
+    /// Warns of own files below the root.
+    fn name_own_files(&self) {
+        let exist = self.own_names.iter().filter(|name| std::fs::symlink_metadata(self.path_of(name)).is_ok());
+        let names: Vec<&str> = exist.map(String::as_str).collect();
+        if !names.is_empty() {
+            log::warn!(
+                "shared directory holds files of this node itself, which are never offered path={} left_out=\"{}\"",
+                self.root.display(),
+                names.join(", ")
+            );
+        }
+    }
+
+    fn is_own_place(&self, path: &Path) -> bool {
+        let name = || path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+        !self.own_names.is_empty() && name().is_some_and(|name| is_one_of(name, &self.own_names))
+    }
+
+    fn follow(&self, path: &Path) -> Inspection {
+        let target = match std::fs::canonicalize(path) {
+            Ok(target) => target,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Inspection::Skip("link leads nowhere".into()),
+            Err(e) => return Inspection::Skip(format!("link cannot be followed: {e}")),
+        };
+        let Ok(inside) = target.strip_prefix(&self.root) else {
+            return Inspection::Skip("link leads out of the directory".into());
+        };
+        if inside.to_str().is_some_and(|p| RelPath::new(p) == Err(RelPathError::Own)) {
+            return Inspection::Skip("link leads into `.gpb`".into());
+        }
+        if self.is_own_place(&target) {
+            return Inspection::Skip("link leads to a file of this node itself".into());
+        }
+        match std::fs::symlink_metadata(&target) {
+            Ok(meta) if meta.is_dir() => Inspection::Skip("links to directories are not followed".into()),
+            Ok(meta) if meta.is_symlink() => Inspection::Skip("link changes while it is followed".into()),
+            Ok(meta) => self.of(&meta, true),
+            Err(e) => not_found_or_skip(&e),
+        }
+    }
+
+    fn of(&self, meta: &Metadata, link: bool) -> Inspection {
+        if self.own_files.contains(meta) {
+            Inspection::Skip("a file of this node itself under another name".into())
+        } else if meta.is_dir() {
+            Inspection::Dir
+        } else if !meta.is_file() {
+            Inspection::Skip("not a regular file".into())
+        } else if meta.len() > FILE_LEN_MAX {
+            Inspection::Skip(format!("longer than {FILE_LEN_MAX} bytes"))
+        } else {
+            let state = FileState { len: meta.len(), stamp: stamp_of(meta) };
+            Inspection::File { state, link, owner_only: meta.mode() & 0o077 == 0 }
+        }
+    }
+}
+
+impl FileState {
+    /// Whether the file has not changed for [`QUIET`], by the clock of the file system. It is the
+    /// time of the last change of the inode, which no program can set back. False for a time in the
+    /// future.
+    pub(super) fn is_quiet(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
+        now - i128::from(self.stamp.ctime_ns) >= QUIET.as_nanos() as i128
+    }
+
+    /// Whether `entry` was hashed in this state.
+    pub(super) fn is_of(&self, entry: EntryRef<'_>) -> bool {
+        entry.id.len == self.len && entry.stamp == self.stamp
+    }
+}
+
+fn not_found_or_skip(e: &io::Error) -> Inspection {
+    match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Inspection::Nothing,
+        _ => Inspection::Skip(e.to_string()),
+    }
+}
+
+/// Whether these first bytes of a file begin a private key in PEM (RFC 7468), of any algorithm.
+fn begins_private_key(first: &[u8]) -> bool {
+    let line = first.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii_end();
+    line.starts_with(b"-----BEGIN ") && line.ends_with(b"PRIVATE KEY-----")
+}
+
+/// Bytes in which the first line of a PEM file ends.
+const PEM_FIRST_LEN: usize = 64;

@@ -1,0 +1,173 @@
+//! Walks of the directory, or of a part of it, in small steps.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use walkdir::WalkDir;
+
+use crate::content::{Catalogue, EntryRef};
+use crate::share::limits::{RESCAN, TREES_MAX, WALK_TIME_SHARE};
+
+/// Decides what is walked next: the whole directory when a rescan is due, else one of the changed
+/// trees.
+pub(super) struct Scanner {
+    /// The walk that is not finished.
+    walk: Option<TreeWalk>,
+    /// Directories to walk after the current walk.
+    trees: VecDeque<String>,
+    rescan_at: Instant,
+    begun_at: Instant,
+    has_walked_whole: bool,
+}
+
+impl Scanner {
+    /// The first walk is one of the whole directory, due at once.
+    pub(super) fn new(now: Instant) -> Self {
+        Scanner { walk: None, trees: VecDeque::new(), rescan_at: now, begun_at: now, has_walked_whole: false }
+    }
+
+    /// Makes the next walk of the whole directory due at `at` at the latest.
+    pub(super) fn rescan_by(&mut self, at: Instant) {
+        self.rescan_at = self.rescan_at.min(at);
+    }
+
+    /// Walks the directory `name` soon; more than [`TREES_MAX`] of them make one walk of the whole
+    /// directory.
+    pub(super) fn add_tree(&mut self, name: &str, now: Instant) {
+        if !self.trees.iter().any(|t| t == name) {
+            self.trees.push_back(name.into());
+        }
+        if self.trees.len() > TREES_MAX {
+            self.trees.clear();
+            self.rescan_by(now);
+        }
+    }
+
+    /// Ends all walks, because the directory is gone or another one. `is_known_whole`: what was
+    /// walked last still counts as a walk of the whole directory.
+    pub(super) fn clear(&mut self, is_known_whole: bool) {
+        self.walk = None;
+        self.trees.clear();
+        self.has_walked_whole &= is_known_whole;
+    }
+
+    /// The walk to continue or to begin. `may_rescan`: no file waits to be hashed or recorded,
+    /// which a walk of the whole directory would find once more. `below` makes a walk below a name.
+    pub(super) fn take(
+        &mut self,
+        may_rescan: bool,
+        now: Instant,
+        below: impl FnOnce(&str) -> TreeWalk,
+    ) -> Option<TreeWalk> {
+        if let Some(walk) = self.walk.take() {
+            return Some(walk);
+        }
+        let name = if may_rescan && now >= self.rescan_at { String::new() } else { self.trees.pop_front()? };
+        self.begun_at = now;
+        Some(below(&name))
+    }
+
+    /// The walk is to be continued later.
+    pub(super) fn put_back(&mut self, walk: TreeWalk) {
+        self.walk = Some(walk);
+    }
+
+    /// The walk came to its end. A directory that takes long to walk is walked less often.
+    pub(super) fn end(&mut self, walk: &TreeWalk, now: Instant) {
+        if walk.is_whole {
+            self.rescan_at = now + RESCAN.max(self.begun_at.elapsed() * WALK_TIME_SHARE);
+            self.has_walked_whole = true;
+        }
+    }
+
+    /// Whether a walk is not finished.
+    pub(super) fn is_walking(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// Whether a tree waits and could be walked at once.
+    pub(super) fn has_next_tree(&self) -> bool {
+        self.walk.is_none() && !self.trees.is_empty()
+    }
+
+    /// Whether the whole directory was walked and nothing waits to be walked.
+    pub(super) fn is_complete(&self) -> bool {
+        self.has_walked_whole && self.walk.is_none() && self.trees.is_empty()
+    }
+
+    /// When the whole directory is walked again.
+    pub(super) fn rescan_at(&self) -> Instant {
+        self.rescan_at
+    }
+}
+
+/// A walk that its owner drives entry by entry, so that other work gets its turns. It marks which
+/// entries of the catalogue it found: the files of the others are gone.
+pub(super) struct TreeWalk {
+    walk: walkdir::IntoIter,
+    base: Arc<Catalogue>,
+    range: Range<usize>,
+    /// One bit for each entry of that range, which is what the catalogue has below the walked
+    /// directory.
+    found: Vec<u64>,
+    is_whole: bool,
+}
+
+/// One step of a walk.
+pub(super) enum WalkStep {
+    /// A file, link or special file.
+    Entry(walkdir::DirEntry),
+    /// A directory that is entered next unless [`TreeWalk::leave`] is called.
+    Dir(PathBuf),
+    /// What cannot be read, and why.
+    Unreadable(Option<PathBuf>, String),
+    /// There is no further entry.
+    End,
+}
+
+impl TreeWalk {
+    /// A walk of the directory `root`, compared with `base`: of all of it when `below` is empty,
+    /// else of what lies below that name.
+    pub(super) fn new(root: &Path, below: &str, base: Arc<Catalogue>) -> Self {
+        let start = if below.is_empty() { root.to_path_buf() } else { root.join(below) };
+        let range = base.positions_below(below);
+        // A start that a link has replaced is no directory to walk.
+        let walk = WalkDir::new(start).follow_links(false).follow_root_links(false).into_iter();
+        TreeWalk { walk, base, found: vec![0; range.len().div_ceil(64)], range, is_whole: below.is_empty() }
+    }
+
+    /// The next entry.
+    pub(super) fn step(&mut self) -> WalkStep {
+        match self.walk.next() {
+            None => WalkStep::End,
+            Some(Ok(entry)) if entry.file_type().is_dir() => WalkStep::Dir(entry.into_path()),
+            Some(Ok(entry)) => WalkStep::Entry(entry),
+            Some(Err(e)) => {
+                let cause = e.io_error().map_or_else(|| "cannot be walked".into(), ToString::to_string);
+                WalkStep::Unreadable(e.path().map(Path::to_path_buf), cause)
+            }
+        }
+    }
+
+    /// Does not enter the directory of the last step.
+    pub(super) fn leave(&mut self) {
+        self.walk.skip_current_dir();
+    }
+
+    /// Marks the entry of that name as found. Returns it as the base has it.
+    pub(super) fn mark(&mut self, path: &str) -> Option<EntryRef<'_>> {
+        let at = self.base.position(path)?;
+        let bit = at.checked_sub(self.range.start)?;
+        *self.found.get_mut(bit / 64)? |= 1 << (bit % 64);
+        self.base.entries(at..at + 1).next()
+    }
+
+    /// The entries that the walk did not find.
+    pub(super) fn missed(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        let below = self.base.entries(self.range.clone()).enumerate();
+        below.filter(|(bit, _)| self.found[bit / 64] & (1 << (bit % 64)) == 0).map(|(_, e)| e)
+    }
+}

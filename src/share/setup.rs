@@ -1,0 +1,40 @@
+//! What the service and its thread hand to each other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::content::{Catalogue, Entry};
+use crate::runtime::{Events, Shutdown, Watch};
+use crate::store::{Index, OwnFiles, Reader};
+
+/// What a [`Sharer`](crate::share::Sharer) needs.
+#[derive(Debug, Clone)]
+pub struct ShareSetup {
+    /// The shared directory, which must exist.
+    pub dir: PathBuf,
+    /// What was hashed in earlier runs, and where the chunk layers go.
+    pub index: Arc<Index>,
+    /// The reader that serves the directory. It closes removed and changed files when a snapshot is
+    /// published.
+    pub reader: Arc<Reader>,
+    /// What is never offered.
+    pub own_files: Arc<OwnFiles>,
+    /// Where snapshots are published.
+    pub catalogue: Arc<Watch<Arc<Catalogue>>>,
+    /// Where changes of the catalogue and withdrawn files are reported.
+    pub events: Events,
+    /// Ends the service.
+    pub shutdown: Shutdown,
+}
+
+/// The number of files of the first complete catalogue and their bytes, once there is one.
+pub(super) type FirstComplete = Option<(u64, u64)>;
+
+/// A request to the indexing thread.
+#[derive(Debug)]
+pub(super) enum IndexerCommand {
+    /// Withdraw this entry: the disk holds other bytes than the hashed ones.
+    Withdraw(Entry),
+    /// Look at the shutdown signal.
+    Wake,
+}

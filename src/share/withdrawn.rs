@@ -1,0 +1,46 @@
+//! Files whose bytes are not the hashed ones although their size and times did not change.
+
+use std::collections::HashMap;
+
+use crate::content::{Entry, RelPath};
+use crate::runtime::Events;
+use crate::share::inspector::FileState;
+use crate::share::limits::WITHDRAWN_MAX;
+use crate::swarm::Event;
+
+/// Remembers withdrawn files, each in the state in which it must not be offered again: the same
+/// name and times with other bytes would give one name two contents.
+pub(super) struct Withdrawn {
+    files: HashMap<RelPath, FileState>,
+    events: Events,
+}
+
+impl Withdrawn {
+    pub(super) fn new(events: Events) -> Self {
+        Withdrawn { files: HashMap::new(), events }
+    }
+
+    /// Remembers and reports the withdrawal of `entry`. Beyond [`WITHDRAWN_MAX`] files it is only
+    /// reported.
+    pub(super) fn add(&mut self, entry: &Entry) {
+        log::warn!(
+            "file withdrawn, its bytes are not the hashed ones; a write to it offers it again path={} file={}",
+            entry.path,
+            entry.id
+        );
+        if self.files.len() < WITHDRAWN_MAX {
+            self.files.insert(entry.path.clone(), FileState { len: entry.id.len, stamp: entry.stamp });
+        }
+        self.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });
+    }
+
+    /// Whether the file was withdrawn in this state.
+    pub(super) fn contains(&self, path: &RelPath, state: FileState) -> bool {
+        self.files.get(path) == Some(&state)
+    }
+
+    /// Forgets a file that is gone or was changed.
+    pub(super) fn forget(&mut self, path: &RelPath) {
+        self.files.remove(path);
+    }
+}
