@@ -116,6 +116,7 @@ step 'no async runtime' check_no_async_runtime
 step 'cargo deny' check_dependencies
 step 'cargo build --release' cargo build --locked --release --bins
 step 'cargo test' cargo test --locked --no-fail-fast -- --show-output
+step 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::
 step 'cargo doc' check_docs
 step 'scripts/demo.sh' run_demo
 

@@ -10,13 +10,14 @@ use crate::share::limits::WATCH_EVENTS_MAX;
 use crate::store::is_one_of;
 
 #[cfg(target_os = "linux")]
+#[cfg_attr(feature = "portable-watch", allow(dead_code, reason = "the portable watch takes its place"))]
 mod inotify;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), feature = "portable-watch"))]
 mod portable;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable-watch")))]
 pub(super) use inotify::DirWatch;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), feature = "portable-watch"))]
 pub(super) use portable::DirWatch;
 
 /// Something happened to `path`.

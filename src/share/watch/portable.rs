@@ -1,4 +1,6 @@
 //! The watch on systems other than Linux: what the crate `notify` has for each of them.
+//!
+//! The feature `portable-watch` selects it on Linux, too, so that it is compiled and tested there.
 
 use std::io;
 use std::path::Path;
