@@ -17,7 +17,7 @@ use crate::client::{Client, FetchError, FileReport, Progress, Report};
 use crate::content::{FileId, RelPath};
 use crate::runtime::{OnBegin, Workers};
 use crate::store::Disk;
-use crate::swarm::Held;
+use crate::swarm::Extent;
 
 /// What to fetch.
 pub struct DownloadPlan {
@@ -73,7 +73,7 @@ impl Download {
             for (file, holders) in (0..).zip(holders) {
                 for &key in &*holders {
                     if let Some(handle) = state.peer(key) {
-                        state.set_held(file, handle, Held::Whole);
+                        state.set_held(file, handle, Extent::Whole);
                     }
                 }
             }

@@ -19,7 +19,7 @@ use crate::client::shared::{Lane, Shared};
 use crate::client::{FetchError, Report};
 use crate::peers::AskError;
 use crate::runtime::BlockingPool;
-use crate::swarm::{Advice, Dial, Ending, Mesh, PeerHandle, PeerRecord};
+use crate::swarm::{Advice, ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;
 
@@ -205,13 +205,13 @@ impl Driver {
                 true => self.mesh.grow(read, |h| state.backlog(h), now),
                 false => Vec::new(),
             };
-            (grown, self.mesh.review(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
+            (grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
         };
         for (dial, advice) in grown {
             match advice {
                 Advice::Keep => {}
                 Advice::Add => self.open(dial),
-                Advice::LetGo => self.let_go(dial.peer),
+                Advice::Drop => self.let_go(dial.peer),
             }
         }
         poor.into_iter().for_each(|peer| self.let_go(peer));
@@ -263,14 +263,16 @@ impl Driver {
 
     fn ended(&mut self, Ended { dial, end, useful, connected, reused }: Ended, now: Instant) {
         let ending = match &end {
-            End::Idle => Ending::Idle { lost: false },
-            End::Lost => Ending::Idle { lost: true },
-            End::Stopped => Ending::Stopped,
-            End::Lied => Ending::Lied,
-            End::Failed(AskError::Busy(wait)) => Ending::Busy(*wait),
+            End::Idle => ConnectionEnd::Idle { lost: false },
+            End::Lost => ConnectionEnd::Idle { lost: true },
+            End::Stopped => ConnectionEnd::Stopped,
+            End::Lied => ConnectionEnd::Lied,
+            End::Failed(AskError::Busy(wait)) => ConnectionEnd::Busy(*wait),
             // The peer closed it while it lay in the pool.
-            End::Failed(e) if reused && !matches!(e, AskError::Refused(_) | AskError::Untrusted(_)) => Ending::Stale,
-            End::Failed(_) => Ending::Failed,
+            End::Failed(e) if reused && !matches!(e, AskError::Refused(_) | AskError::Untrusted(_)) => {
+                ConnectionEnd::Stale
+            }
+            End::Failed(_) => ConnectionEnd::Failed,
         };
         let holds = self.shared.state().useful(dial.peer) > 0;
         let retry_at = self.mesh.ended(dial, ending, (useful, holds), now, rand::random());

@@ -18,7 +18,8 @@ use crate::peers::{AskError, Session};
 use crate::proto::{ChunkRef, PeerHint, Request, Status};
 use crate::store::PartialFile;
 use crate::swarm::{
-    Answer, AnswerError, Arrival, ChunkTask, FileNo, Head, PeerHandle, Requester, SmallArrival, SmallTask, Step, Turn,
+    Answer, AnswerError, AnswerStep, Arrival, ChunkTask, ConnectionTurn, FileNo, Head, PeerHandle, Requester,
+    SmallArrival, SmallTask,
 };
 
 /// How a connection ended.
@@ -124,15 +125,15 @@ impl<'a> Fetcher<'a> {
             let surplus = self.lane.surplus.load(Ordering::Relaxed) == self.number;
             let mut state = self.shared.state();
             match self.requester.turn(&mut state, surplus, Instant::now()) {
-                Turn::Receive => drop(state),
-                Turn::Wait => {
+                ConnectionTurn::Receive => drop(state),
+                ConnectionTurn::Wait => {
                     // Time alone can bring work, too: what others have kept back for too long.
                     drop(self.shared.work.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
                     self.requester.resume(Instant::now());
                     continue;
                 }
-                Turn::End { lost: false } => return Ok(End::Idle),
-                Turn::End { lost: true } => return Ok(End::Lost),
+                ConnectionTurn::End { lost: false } => return Ok(End::Idle),
+                ConnectionTurn::End { lost: true } => return Ok(End::Lost),
             }
             self.send()?;
             if let Some(end) = self.receive()? {
@@ -154,33 +155,33 @@ impl<'a> Fetcher<'a> {
         let head = Head { status, header: self.session.header_bytes(), body_len };
         let step = self.requester.on_head(&mut self.shared.state(), head, Instant::now())?;
         match step {
-            Step::Chunk(task) => {
+            AnswerStep::Chunk(task) => {
                 self.shared.tally.heard();
                 return self.receive_chunk(&task);
             }
-            Step::Small(task) => {
+            AnswerStep::Small(task) => {
                 self.shared.tally.heard();
                 self.receive_small(&task)?;
             }
-            Step::Layer(len) => {
+            AnswerStep::Layer(len) => {
                 self.shared.tally.heard();
                 self.receive_layer(len)?;
             }
-            Step::Body(len) => {
+            AnswerStep::Body(len) => {
                 let body = self.session.body(len, Instant::now() + self.shared.idle())?;
                 self.take_body(&body)?;
             }
-            Step::Drain(len) => self.drain(len)?,
-            Step::Deferred(len) => {
+            AnswerStep::Drain(len) => self.drain(len)?,
+            AnswerStep::Deferred(len) => {
                 self.shared.tally.put_off();
                 self.drain(len)?;
                 self.shared.wake(false);
             }
-            Step::NotHeld(len) => {
+            AnswerStep::NotHeld(len) => {
                 self.drain(len)?;
                 self.redirect(status);
             }
-            Step::Refused => return Err(self.session.problem(status)),
+            AnswerStep::Refused => return Err(self.session.problem(status)),
         }
         Ok(None)
     }

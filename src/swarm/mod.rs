@@ -11,9 +11,9 @@ pub mod membership;
 pub mod upload;
 
 pub use download::{
-    Advice, Answer, AnswerError, AnyOfTask, Arrival, Asked, ChunkCame, ChunkPicker, ChunkState, ChunkTask, Chunks,
-    Completed, Dial, DownloadState, Ending, FileNo, Growth, Head, Held, LayerTask, Mesh, Meter, PeerHandle, Reputation,
-    Requester, SmallArrival, SmallTask, Step, Task, Turn, Window,
+    Advice, Answer, AnswerError, AnswerStep, AnyOfTask, Arrival, ChunkCame, ChunkPicker, ChunkRequest, ChunkState,
+    ChunkTask, Chunks, Completed, ConnectionEnd, ConnectionScaler, ConnectionTurn, Dial, DownloadState, Extent, FileNo,
+    Head, LayerTask, Mesh, Meter, PeerHandle, Reputation, Requester, SmallArrival, SmallTask, Task, Window,
 };
 pub use event::Event;
 pub use membership::{

@@ -1,41 +1,44 @@
-//! With whom a download has connections, out of all who are known.
+//! Which of the known peers a download is connected to.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::limits::DOWNLOAD_CONNECTIONS_MAX;
 use crate::swarm::download::limits::{
-    DIAL_EVERY, DIALS_AT_ONCE, HOLDERS_FIRST, LET_GO_MAX, LET_GO_REST, LOCATE_POLL_MAX, LOCATE_POLL_MIN,
-    LOCATES_AT_ONCE, MESH_REVIEW,
+    DIAL_EVERY, DIALS_AT_ONCE, DROPPED_REST, HOLDERS_FIRST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE,
+    MESH_ROTATE, ROTATE_MAX,
 };
+use crate::swarm::download::picker::PeerHandle;
+use crate::swarm::download::reputation::Reputation;
+use crate::swarm::download::scaler::{Advice, ConnectionScaler};
 use crate::swarm::random::next_random;
-use crate::swarm::{Advice, Growth, PeerHandle, Reputation};
 
 /// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the group.
 ///
-/// In a large group each peer talks to a few that it chose by chance, so that all of them together are one mesh, through
-/// which a chunk reaches everyone in a few steps. Every [`MESH_REVIEW`] a full set lets go of who gave little, for somebody
-/// who was not tried: so it finds those that are worth more to it, and nobody is stuck among peers that have nothing.
+/// In a large group each peer has connections to a few random others. Together they form one mesh, through which a chunk
+/// reaches every peer in a few steps (as in GossipSub, Vyzovitis et al., 2020). Every [`MESH_ROTATE`] a full set drops the
+/// connections that gave little, for peers that were not tried, like the optimistic unchoke of BEP 3: so a download finds
+/// better peers, and does not stay among peers that have nothing.
 #[derive(Debug)]
 pub struct Mesh {
-    peers: BTreeMap<PeerHandle, Peer>,
+    peers: BTreeMap<PeerHandle, MeshPeer>,
     connections: usize,
     /// Connections that were opened to ask what a peer holds.
     locating: usize,
-    reviewed: Instant,
-    /// When all dials so far would be over, had there been one every [`DIAL_EVERY`]; at most [`DIALS_AT_ONCE`] ahead.
-    spread: Instant,
-    /// Whether somebody is to be dialed who was not at the last [`dial`](Self::dial), because of that.
+    rotated: Instant,
+    /// The bucket of dials, see [`dial`](Self::dial): its debt is paid off by this time.
+    paid_at: Instant,
+    /// Whether the last [`dial`](Self::dial) left out a peer because the bucket was empty.
     others_wait: bool,
     random: u64,
 }
 
-/// Somebody to dial.
+/// A peer to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dial {
-    /// Whom.
+    /// The peer.
     pub peer: PeerHandle,
-    /// Whether to ask first which files it holds.
+    /// Whether to ask it first which files it holds.
     pub locate: bool,
     /// Attempts that failed since the last success.
     pub failures: u32,
@@ -43,45 +46,49 @@ pub struct Dial {
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Nothing was left to ask on it; with `lost`, as the peer did not have what it had said.
+pub enum ConnectionEnd {
+    /// Nothing was left to ask on it.
     Idle {
-        /// Whether it did not have what it had said.
+        /// The peer did not have what it had said.
         lost: bool,
     },
     /// The download is over.
     Stopped,
     /// The peer sent wrong bytes.
     Lied,
-    /// The peer is full and asks to be left alone for so long.
+    /// The peer is full and asks for a pause of that length.
     Busy(Duration),
-    /// The peer closed it while it lay unused: that says nothing about the peer.
+    /// The peer closed it while it lay unused, which says nothing about the peer.
     Stale,
-    /// It failed.
+    /// The peer refused this node, or is not trusted.
+    Refused,
+    /// No connection was made.
+    Unreachable,
+    /// It broke.
     Failed,
 }
 
 #[derive(Debug)]
-struct Peer {
+struct MeshPeer {
     reputation: Reputation,
     connections: usize,
-    growth: Growth,
-    /// When it is to be asked which files it holds; `None`: that is known, for its present revision.
+    scaler: ConnectionScaler,
+    /// When to ask which files it holds; `None`: that is known for its present revision.
     locate_at: Option<Instant>,
-    /// How long it is left alone when it held nothing.
+    /// How long to wait before that if it held nothing.
     locate_wait: Duration,
-    /// Whether its only connection was opened to ask that.
+    /// Whether its only connection was opened to ask which files it holds.
     locating: bool,
     revision: u64,
     /// Since when it has a connection.
     since: Instant,
-    /// Bytes that had come from it at the last review.
+    /// Bytes that had come from it at the last rotation.
     read: u64,
-    /// It was let go, and others come before it until then.
+    /// It was dropped, and other peers come before it until then.
     rests_until: Option<Instant>,
 }
 
-impl Peer {
+impl MeshPeer {
     fn rests(&self, now: Instant) -> bool {
         self.rests_until.is_some_and(|until| now < until)
     }
@@ -96,26 +103,26 @@ impl Peer {
 }
 
 impl Mesh {
-    /// Nobody is known yet. `seed` makes the random choices.
+    /// No peer is known yet. `seed` makes the random choices.
     pub fn new(seed: u64, now: Instant) -> Self {
         Mesh {
             peers: BTreeMap::new(),
             connections: 0,
             locating: 0,
-            reviewed: now,
-            spread: now,
+            rotated: now,
+            paid_at: now,
             others_wait: false,
             random: seed,
         }
     }
 
-    /// `peer` is there, with this revision of its catalogue. Somebody new is asked which files it holds, unless that it
-    /// `holds` some is known; somebody known is asked again when the revision has changed.
+    /// `peer` is there, with this revision of its catalogue. A new peer is asked which files it holds, unless it is known
+    /// that it `holds` some; a known one is asked again when the revision has changed.
     pub fn meet(&mut self, peer: PeerHandle, revision: u64, holds: bool, now: Instant) {
-        let known = self.peers.entry(peer).or_insert_with(|| Peer {
+        let known = self.peers.entry(peer).or_insert_with(|| MeshPeer {
             reputation: Reputation::default(),
             connections: 0,
-            growth: Growth::new(now),
+            scaler: ConnectionScaler::new(now),
             locate_at: (!holds).then_some(now),
             locate_wait: LOCATE_POLL_MIN,
             locating: false,
@@ -130,7 +137,7 @@ impl Mesh {
         }
     }
 
-    /// Forgets those who are not `here` and have no connection, and those who have one and may not keep it.
+    /// Forgets peers that are not `here` and have no connection, and peers that may not keep theirs.
     pub fn retain(&mut self, here: impl Fn(PeerHandle) -> bool, may_stay: impl Fn(PeerHandle) -> bool) {
         let locating = &mut self.locating;
         self.peers.retain(|&peer, known| {
@@ -145,25 +152,32 @@ impl Mesh {
         self.peers.contains_key(&peer)
     }
 
-    /// `peer` lied: it is never dialed again. False if that was known.
+    /// `peer` lied and is never dialed again. False if that was known.
     pub fn ban(&mut self, peer: PeerHandle) -> bool {
         let Some(known) = self.peers.get_mut(&peer).filter(|p| !p.reputation.is_banned()) else { return false };
         known.reputation.strike();
         true
     }
 
-    /// Whom to dial now, each with a first connection; they count as connected until [`ended`](Self::ended). Those that
-    /// hold something (`holds`) come before those that are to be asked; who of them is left to chance.
+    /// The peers to dial now, each for its first connection; they count as connected until [`ended`](Self::ended).
+    ///
+    /// Peers that hold something (`holds`) come before peers that are to be asked; among equals chance decides. Once the
+    /// download has a peer to fetch from, two bounds spread the dials out, so that a large group does not rush at the few
+    /// peers that hold something at first, and connections are left for peers that come later:
+    /// * at most [`LOCATES_AT_ONCE`] connections only ask what a peer holds;
+    /// * a token bucket lets [`DIALS_AT_ONCE`] dials pass at once, then one every [`DIAL_EVERY`]. It is kept as the time
+    ///   `paid_at` at which its debt is paid off: each dial adds [`DIAL_EVERY`] to it. Dials without the bound, while there
+    ///   is no peer to fetch from, never take it further into debt than an empty bucket.
     pub fn dial(&mut self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> Vec<Dial> {
         if self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.locating == 0 {
             return Vec::new();
         }
         self.others_wait = false;
-        // Those that were let go come after all who were not tried.
+        // Peers that were dropped come after all that were not tried.
         let (mut first, mut asked, mut resting) = (Vec::new(), Vec::new(), Vec::new());
         for (&peer, known) in &mut self.peers {
             if !known.is_free(now) {
-                // Whoever turned out to hold something is no longer only asked.
+                // A peer that turned out to hold something is no longer only asked.
                 if known.locating && holds(peer) {
                     known.locating = false;
                     self.locating -= 1;
@@ -181,34 +195,32 @@ impl Mesh {
         let fetching = self.connections - self.locating;
         let mut room = DOWNLOAD_CONNECTIONS_MAX.saturating_sub(self.connections);
         if !first.is_empty() || !resting.is_empty() || fetching > 0 {
-            // Somebody to fetch from is there: the others can wait, and in a large group most will never be asked.
+            // In a large group most peers are never asked.
             asked.truncate(LOCATES_AT_ONCE.saturating_sub(self.locating));
-            // A few hold something at first. Were all connections to them, nobody would fetch from those who come later.
-            let bucket = (now + DIAL_EVERY * DIALS_AT_ONCE).saturating_duration_since(self.spread.max(now));
+            let bucket = (now + DIAL_EVERY * DIALS_AT_ONCE).saturating_duration_since(self.paid_at.max(now));
             let due = (bucket.as_nanos() / DIAL_EVERY.as_nanos()) as usize;
             self.others_wait = due < room && due < first.len() + asked.len() + resting.len();
             room = room.min(due);
         }
-        // Beyond a few it makes no difference who is known to hold something already: soon all will.
+        // Known holders come first for the first few connections only: soon all peers hold something.
         let mut rest = first.split_off(first.len().min(HOLDERS_FIRST.saturating_sub(fetching)));
         rest.append(&mut asked);
         rest.sort_unstable();
         let chosen = first.into_iter().chain(rest).chain(resting).take(room);
         let dials: Vec<Dial> = chosen.filter_map(|(_, peer)| self.open(peer, !holds(peer), now)).collect();
-        // While there is nobody to fetch from, those who are asked in vain leave no more than an empty bucket.
-        let spread = self.spread.max(now) + DIAL_EVERY * dials.len() as u32;
-        self.spread = spread.min(now + DIAL_EVERY * DIALS_AT_ONCE);
+        let paid_at = self.paid_at.max(now) + DIAL_EVERY * dials.len() as u32;
+        self.paid_at = paid_at.min(now + DIAL_EVERY * DIALS_AT_ONCE);
         dials
     }
 
-    /// Whether everyone that could be dialed has a connection.
+    /// Whether each peer that could be dialed has a connection.
     pub fn all_have_one(&self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> bool {
         self.connections < DOWNLOAD_CONNECTIONS_MAX
             && !self.peers.iter().any(|(&peer, p)| p.is_free(now) && (holds(peer) || p.locate_is_due(now)))
     }
 
-    /// What to do about the number of connections to each peer, which have `read` so many bytes by now; `backlog` is what
-    /// the peer could still be asked for. Those that are [`Added`](Advice::Add) count as open until
+    /// What to do about the number of connections to each peer. `read` is the number of bytes that came from a peer,
+    /// `backlog` what it could still be asked for. Connections to [`Add`](Advice::Add) count as open until
     /// [`ended`](Self::ended).
     pub fn grow(
         &mut self,
@@ -216,9 +228,9 @@ impl Mesh {
         backlog: impl Fn(PeerHandle) -> u64,
         now: Instant,
     ) -> Vec<(Dial, Advice)> {
-        let enough = GROWTH_BACKLOG * self.connections as u64;
-        let look = |(&peer, known): (&PeerHandle, &mut Peer)| {
-            let advice = known.growth.look(known.connections, read(peer), || backlog(peer) >= enough, now);
+        let enough = ADD_BACKLOG * self.connections as u64;
+        let look = |(&peer, known): (&PeerHandle, &mut MeshPeer)| {
+            let advice = known.scaler.advise(known.connections, read(peer), || backlog(peer) >= enough, now);
             (peer, advice)
         };
         let advice: Vec<_> = self.peers.iter_mut().map(look).filter(|(_, a)| *a != Advice::Keep).collect();
@@ -233,34 +245,36 @@ impl Mesh {
         taken
     }
 
-    /// Of a full set, whose connections are to be let go for somebody else's, every [`MESH_REVIEW`]: the one that gave
-    /// least since then, as else nobody would ever fetch from those who came when all sets were full, and a few more that
-    /// gave much less than others. Whoever has more than others of what is lacked is kept, however little it gives: a
-    /// thousand may share the first holder. `read` is how many bytes came from a peer in all, `backlog` what it could still
-    /// be asked for.
-    pub fn review(
+    /// The peers of a full set whose connections are dropped for other peers, every [`MESH_ROTATE`].
+    ///
+    /// These are the peer that gave least since the last rotation, since otherwise no peer would fetch from the ones that
+    /// came when all sets were full, and up to [`ROTATE_MAX`] that gave less than a quarter of the mean. A peer that has
+    /// more of the wanted chunks than the others is kept, however little it gives: a thousand peers may share the first
+    /// holder. `read` is the number of bytes that came from a peer, `backlog` what it could still be asked for.
+    pub fn rotate(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
         backlog: impl Fn(PeerHandle) -> u64,
         holds: impl Fn(PeerHandle) -> bool,
         now: Instant,
     ) -> Vec<PeerHandle> {
-        if now.saturating_duration_since(self.reviewed) < MESH_REVIEW {
+        if now.saturating_duration_since(self.rotated) < MESH_ROTATE {
             return Vec::new();
         }
-        self.reviewed = now;
-        let is_next =
-            |(&peer, p): (&PeerHandle, &Peer)| p.is_free(now) && !p.rests(now) && (holds(peer) || p.locate_is_due(now));
+        self.rotated = now;
+        let is_next = |(&peer, p): (&PeerHandle, &MeshPeer)| {
+            p.is_free(now) && !p.rests(now) && (holds(peer) || p.locate_is_due(now))
+        };
         let is_full = self.connections >= DOWNLOAD_CONNECTIONS_MAX;
-        let others = if is_full { self.peers.iter().filter(|p| is_next(*p)).take(LET_GO_MAX).count() } else { 0 };
+        let others = if is_full { self.peers.iter().filter(|p| is_next(*p)).take(ROTATE_MAX).count() } else { 0 };
         let (mut gains, mut sum, mut lacked) = (Vec::new(), 0, 0);
         for (&peer, known) in self.peers.iter_mut().filter(|(_, p)| p.connections > 0) {
             let came = read(peer);
             let gain = came - std::mem::replace(&mut known.read, came);
             let has = backlog(peer);
             (sum, lacked) = (sum + gain, lacked + has);
-            // Whoever has just come had no time to give anything.
-            if now.saturating_duration_since(known.since) >= MESH_REVIEW && !known.rests(now) {
+            // A peer that has just come had no time to give anything.
+            if now.saturating_duration_since(known.since) >= MESH_ROTATE && !known.rests(now) {
                 gains.push((gain, next_random(&mut self.random), peer, has));
             }
         }
@@ -268,14 +282,14 @@ impl Mesh {
         gains.retain(|&(.., has)| has * all <= lacked);
         gains.sort_unstable();
         let poor = gains.iter().take_while(|(gain, ..)| gain * POOR < sum / all.max(1)).count();
-        let let_go: Vec<PeerHandle> =
+        let dropped: Vec<PeerHandle> =
             gains.into_iter().take(poor.max(1).min(others)).map(|(_, _, peer, _)| peer).collect();
-        for peer in &let_go {
+        for peer in &dropped {
             if let Some(known) = self.peers.get_mut(peer) {
-                known.rests_until = Some(now + LET_GO_REST);
+                known.rests_until = Some(now + DROPPED_REST);
             }
         }
-        let_go
+        dropped
     }
 
     fn open(&mut self, peer: PeerHandle, to_ask: bool, now: Instant) -> Option<Dial> {
@@ -291,12 +305,12 @@ impl Mesh {
     }
 
     /// A connection that [`dial`](Self::dial) or [`grow`](Self::grow) opened has ended. `useful`: it brought something;
-    /// `located`: the dial was to ask which files the peer holds; `holds`: it holds something that is lacked. `jitter` in
-    /// `0..1`. Returns when a peer that failed is dialed again.
+    /// `holds`: the peer holds something that is wanted; `jitter` in `0..1`. Returns when a peer that failed is dialed
+    /// again.
     pub fn ended(
         &mut self,
         dial: Dial,
-        ending: Ending,
+        end: ConnectionEnd,
         (useful, holds): (bool, bool),
         now: Instant,
         jitter: f64,
@@ -311,14 +325,14 @@ impl Mesh {
         if useful {
             known.reputation.succeeded();
         }
-        match ending {
-            Ending::Idle { lost } => {
+        match end {
+            ConnectionEnd::Idle { lost } => {
                 known.reputation.succeeded();
                 if holds {
                     known.locate_wait = LOCATE_POLL_MIN;
                     return None;
                 }
-                // What it says to hold after that may be as short-lived.
+                // What it says after that may be as short-lived.
                 if lost {
                     known.locate_wait = LOCATE_POLL_MAX;
                 }
@@ -326,19 +340,19 @@ impl Mesh {
                 known.locate_wait = (known.locate_wait * 2).min(LOCATE_POLL_MAX);
                 None
             }
-            Ending::Stopped => None,
-            Ending::Lied => {
+            ConnectionEnd::Stopped => None,
+            ConnectionEnd::Lied => {
                 known.reputation.strike();
                 None
             }
-            Ending::Busy(wait) => Some(known.reputation.busy(now, wait)),
-            Ending::Stale if !useful && dial.failures == 0 => {
+            ConnectionEnd::Busy(wait) => Some(known.reputation.busy(now, wait)),
+            ConnectionEnd::Stale if !useful && dial.failures == 0 => {
                 // It may be dialed at once.
                 known.reputation.failed(now - STALE_GRACE, 0.0);
                 known.locate_at = known.locate_at.or(dial.locate.then_some(now));
                 None
             }
-            Ending::Stale | Ending::Failed => {
+            ConnectionEnd::Stale | ConnectionEnd::Refused | ConnectionEnd::Unreachable | ConnectionEnd::Failed => {
                 let at = known.reputation.failed(now, jitter);
                 // What was not located yet is to be asked again.
                 if dial.locate {
@@ -349,26 +363,26 @@ impl Mesh {
         }
     }
 
-    /// Connections in all.
+    /// Number of connections.
     pub fn connections(&self) -> usize {
         self.connections
     }
 
-    /// When something is due that no event will bring up: a peer may be dialed, or asked, again.
+    /// When a peer may be dialed or asked again: no event says so.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let waiting = self.peers.values().filter(|p| p.connections == 0 && !p.reputation.is_banned());
         let times = waiting.flat_map(|p| p.reputation.retry_at().into_iter().chain(p.locate_at));
-        // What was due already and found no room is looked at again when there is some.
-        let spread = self.others_wait.then_some(now + DIAL_EVERY);
-        times.filter(|at| *at > now).chain(spread).min()
+        // A peer that was due and found the bucket empty is looked at again when there is a dial left.
+        let refilled = self.others_wait.then_some(now + DIAL_EVERY);
+        times.filter(|at| *at > now).chain(refilled).min()
     }
 }
 
-/// With less than this left for each connection, a further one is not worth its handshake.
-const GROWTH_BACKLOG: u64 = 16 << 20;
-/// Who gives so many times less than the mean gives little.
+/// Bytes that must be left for each connection, so that a further one is worth its handshake.
+const ADD_BACKLOG: u64 = 16 << 20;
+/// A peer that gives less than the mean divided by this gives little.
 const POOR: u64 = 4;
-/// How far back a stale connection is dated.
+/// A stale connection counts as failed that long ago, so that its peer may be dialed at once.
 const STALE_GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

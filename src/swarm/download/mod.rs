@@ -1,18 +1,25 @@
 //! What a download asks of which peer, and over how many connections.
+//!
+//! [`DownloadState`] knows the files and their holders and hands out [`Task`]s; [`ChunkPicker`] chooses chunks. A
+//! [`Requester`] is the conversation of one connection. [`Mesh`] decides which peers are connected, [`ConnectionScaler`]
+//! over how many connections, and [`Window`] how much each connection asks for at once.
 
-mod growth;
 pub mod limits;
 mod mesh;
+mod number_map;
 mod picker;
 mod reputation;
 mod requester;
-mod schedule;
+mod scaler;
+mod state;
 mod task;
+mod window;
 
-pub use growth::{Advice, Growth};
-pub use mesh::{Dial, Ending, Mesh};
-pub use picker::{Asked, ChunkPicker, ChunkState, Completed, PeerHandle};
-pub use reputation::{Meter, Reputation, Window};
-pub use requester::{Answer, AnswerError, Arrival, Head, Requester, SmallArrival, Step, Turn};
-pub use schedule::{ChunkCame, Chunks, DownloadState, Held};
+pub use mesh::{ConnectionEnd, Dial, Mesh};
+pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle};
+pub use reputation::Reputation;
+pub use requester::{Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Head, Requester, SmallArrival};
+pub use scaler::{Advice, ConnectionScaler};
+pub use state::{ChunkCame, Chunks, DownloadState, Extent};
 pub use task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
+pub use window::{Meter, Window};

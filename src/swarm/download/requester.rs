@@ -1,7 +1,7 @@
 //! The conversation of one connection of a download: which requests go out, and what each answer means.
 //!
 //! The requester owns the rules and no resource. It has no socket, no clock and no lock: the caller holds the lock of the
-//! [`DownloadState`], passes the time, sends the frames, and reads the bytes that each [`Step`] names. A connection in
+//! [`DownloadState`], passes the time, sends the frames, and reads the bytes that each [`AnswerStep`] names. A connection in
 //! production and one in a simulation drive the same object.
 
 use std::collections::VecDeque;
@@ -10,15 +10,15 @@ use std::time::Instant;
 use crate::content::FileId;
 use crate::limits::{LOCATE_FILES_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX};
 use crate::proto::{Kind, encode_request};
-use crate::swarm::download::limits::{LATE_MAX, LOCATE_AHEAD};
+use crate::swarm::download::limits::{END_GAME_PENDING_MAX, LOCATE_AHEAD};
 use crate::swarm::download::picker::PeerHandle;
-use crate::swarm::download::reputation::Window;
-use crate::swarm::download::schedule::DownloadState;
+use crate::swarm::download::state::DownloadState;
 use crate::swarm::download::task::{FileNo, SmallTask, Task};
+use crate::swarm::download::window::Window;
 
 mod answers;
 
-pub use answers::{Answer, AnswerError, Arrival, Head, SmallArrival, Step};
+pub use answers::{Answer, AnswerError, AnswerStep, Arrival, Head, SmallArrival};
 
 /// What a connection asks of its peer, and what is still unanswered. Answers come in the order of the requests.
 pub struct Requester<F> {
@@ -62,7 +62,7 @@ struct LocateQueue {
 
 /// What a connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum ConnectionTurn {
     /// Receives the next answer.
     Receive,
     /// Waits until the download has work again, or some time has passed.
@@ -96,18 +96,18 @@ impl<F: Clone> Requester<F> {
 
     /// Asks for more and says what the connection does next. A `surplus` connection asks nothing and ends with its last
     /// answer, but finishes what it was opened to locate.
-    pub fn turn(&mut self, state: &mut DownloadState<F>, surplus: bool, now: Instant) -> Turn {
+    pub fn turn(&mut self, state: &mut DownloadState<F>, surplus: bool, now: Instant) -> ConnectionTurn {
         if !surplus || self.is_locating() {
             self.fill(state, now);
         } else if self.pending.is_empty() {
-            return Turn::End { lost: false };
+            return ConnectionTurn::End { lost: false };
         }
         if !self.pending.is_empty() {
-            Turn::Receive
+            ConnectionTurn::Receive
         } else if state.useful(self.peer) == 0 {
-            Turn::End { lost: self.lost }
+            ConnectionTurn::End { lost: self.lost }
         } else {
-            Turn::Wait
+            ConnectionTurn::Wait
         }
     }
 
@@ -123,7 +123,7 @@ impl<F: Clone> Requester<F> {
             && self.unanswered + REQUEST_LEN < UNANSWERED_LEN_MAX
         {
             // The tasks of others are taken one by one, as the chunks may still come from them.
-            let end_game = self.pending.len() < LATE_MAX;
+            let end_game = self.pending.len() < END_GAME_PENDING_MAX;
             let Some(task) = state.next_task(self.peer, now, end_game) else { break };
             let alone = self.pending.is_empty() && self.in_flight == 0;
             self.push(task, now, alone);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gpb::internals::content::Bitfield;
 use gpb::internals::proto::{FramePrefix, PeerHint, Request};
-use gpb::internals::swarm::{Answer as Short, Arrival, ChunkTask, Ending, Head, Step, Turn};
+use gpb::internals::swarm::{Answer as Short, AnswerStep, Arrival, ChunkTask, ConnectionEnd, ConnectionTurn, Head};
 
 use super::peer::{Ask, Fault, State};
 use super::serve::RECORD_LEN;
@@ -25,9 +25,9 @@ impl World {
         let turn = c.requester.turn(schedule, c.surplus, now);
         self.send_requests(conn);
         match turn {
-            Turn::Receive => {}
-            Turn::Wait => self.rest(conn),
-            Turn::End { lost } => self.close(conn, Ending::Idle { lost }),
+            ConnectionTurn::Receive => {}
+            ConnectionTurn::Wait => self.rest(conn),
+            ConnectionTurn::End { lost } => self.close(conn, ConnectionEnd::Idle { lost }),
         }
     }
 
@@ -115,13 +115,13 @@ impl World {
         let (Some(answer), Some(step)) = (c.answers.pop_front(), c.step.take()) else { return };
         let Some(schedule) = &mut self.peers[client as usize].schedule else { return };
         match step {
-            Step::Chunk(task) => {
+            AnswerStep::Chunk(task) => {
                 let arrival = c.requester.on_trailer(schedule, Request::GOOD, now);
                 if !self.chunk_came(conn, &task, arrival) {
                     return;
                 }
             }
-            Step::Layer(len) => {
+            AnswerStep::Layer(len) => {
                 let whole = c.requester.on_body(schedule, &vec![0; len as usize], now).unwrap();
                 if let Short::Layer { digests, .. } = whole {
                     let count = digests.len() as u32;
@@ -131,7 +131,7 @@ impl World {
                 }
                 self.send_requests(conn);
             }
-            Step::Body(_) => {
+            AnswerStep::Body(_) => {
                 let body = answer.body();
                 let short = c.requester.on_body(schedule, &body, now).unwrap();
                 if let Short::Peers { hints, .. } = &short {
@@ -142,8 +142,8 @@ impl World {
                     self.drive_now(client);
                 }
             }
-            Step::Deferred(_) | Step::NotHeld(_) => self.wake(client),
-            Step::Small(_) | Step::Drain(_) | Step::Refused => {}
+            AnswerStep::Deferred(_) | AnswerStep::NotHeld(_) => self.wake(client),
+            AnswerStep::Small(_) | AnswerStep::Drain(_) | AnswerStep::Refused => {}
         }
         self.go_on(conn);
     }
@@ -162,7 +162,7 @@ impl World {
         if arrival == Arrival::Verify && lies {
             schedule.forget(c.dial.peer);
             self.wake(client);
-            self.close(conn, Ending::Lied);
+            self.close(conn, ConnectionEnd::Lied);
             return false;
         }
         if arrival == Arrival::Verify {

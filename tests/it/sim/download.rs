@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gpb::internals::client::limits::{GROWTH_LOOK, LOOK_AGAIN};
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
-use gpb::internals::swarm::{Dial, Ending, Held, PeerHandle};
+use gpb::internals::swarm::{ConnectionEnd, Dial, Extent, PeerHandle};
 
 use super::peer::{Conn, State};
 use super::world::{Event, World, key_of};
@@ -24,7 +24,7 @@ impl World {
         p.read.push(0);
         p.outgoing.push(None);
         if is_known_to_hold {
-            schedule.set_held(0, handle, Held::Whole);
+            schedule.set_held(0, handle, Extent::Whole);
         }
         p.mesh.meet(handle, 0, is_known_to_hold, now);
         schedule.grows(handle, now);
@@ -54,7 +54,7 @@ impl World {
         let holds = |handle: PeerHandle| schedule.useful(handle) > 0;
         let dials = p.mesh.dial(holds, now);
         let read = &p.read;
-        let poor = p.mesh.review(|h| read[h.0 as usize], |h| schedule.backlog(h), holds, now);
+        let poor = p.mesh.rotate(|h| read[h.0 as usize], |h| schedule.backlog(h), holds, now);
         for dial in dials {
             self.dial(peer, dial);
         }
@@ -166,7 +166,7 @@ impl World {
     pub(super) fn finish(&mut self, peer: u32) {
         self.peers[peer as usize].done_ns = Some(self.now_ns());
         for conn in self.outgoing_of(peer) {
-            self.close(conn, Ending::Stopped);
+            self.close(conn, ConnectionEnd::Stopped);
         }
         let p = &mut self.peers[peer as usize];
         if let Some(schedule) = &mut p.schedule {
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// A connection ends; what was asked on it is free for others.
-    pub(super) fn close(&mut self, conn: u32, ending: Ending) {
+    pub(super) fn close(&mut self, conn: u32, ending: ConnectionEnd) {
         let now = self.now();
         let c = &mut self.conns[conn as usize];
         if c.state == State::Closed {
@@ -224,7 +224,7 @@ impl World {
         if upload.is_some() {
             self.after(Duration::ZERO, Event::Retry(server));
         }
-        if ending != Ending::Stopped {
+        if ending != ConnectionEnd::Stopped {
             self.drive_now(client);
         }
     }
@@ -236,7 +236,7 @@ impl World {
 
     /// The dialer notices that nothing comes.
     pub(super) fn broken(&mut self, conn: u32) {
-        self.close(conn, Ending::Failed);
+        self.close(conn, ConnectionEnd::Failed);
     }
 }
 

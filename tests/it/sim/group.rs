@@ -99,7 +99,7 @@ impl World {
             return;
         }
         for conn in self.outgoing_of(peer) {
-            self.close(conn, gpb::internals::swarm::Ending::Stopped);
+            self.close(conn, gpb::internals::swarm::ConnectionEnd::Stopped);
         }
         self.peers[peer as usize].here = false;
         self.group.here -= 1;

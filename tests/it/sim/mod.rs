@@ -14,7 +14,7 @@
 //! * Everyone may know everyone, but each peer's download hears of a sample of the group only, drawn when either joins:
 //!   whom it dials of all it knows is left to chance anyway. Only the first few peers have a whole [`PeerTable`], by which
 //!   all judge the size of the group; signatures are of the right length, but not checked.
-//! * A peer downloads over one connection to each other one (with others fetching, [`Growth`] adds none).
+//! * A peer downloads over one connection to each other one (with others fetching, [`ConnectionScaler`] adds none).
 //!
 //! [`DownloadState`]: gpb::internals::swarm::DownloadState
 //! [`Requester`]: gpb::internals::swarm::Requester
@@ -25,7 +25,7 @@
 //! [`Arrivals`]: gpb::internals::swarm::Arrivals
 //! [`Pace`]: gpb::internals::swarm::Pace
 //! [`PeerTable`]: gpb::internals::swarm::PeerTable
-//! [`Growth`]: gpb::internals::swarm::Growth
+//! [`ConnectionScaler`]: gpb::internals::swarm::ConnectionScaler
 
 mod ask;
 mod download;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use gpb::internals::content::{Bitfield, FileId, Geometry};
 use gpb::internals::proto::{ChunkHeader, ChunkRef, Delta, Holding, PeerHint, Problem, Request, Status, encode_body};
 use gpb::internals::swarm::{
-    Arrivals, Dial, DownloadState, FairQueue, Fetchers, Mesh, PeerHandle, Place, Requester, Sent, Step, Upload, Uploads,
+    AnswerStep, Arrivals, Dial, DownloadState, FairQueue, Fetchers, Mesh, PeerHandle, Place, Requester, Sent, Upload,
+    Uploads,
 };
 
 use super::Config;
@@ -102,7 +103,7 @@ pub(super) struct Conn {
 
     pub(super) requester: Requester<()>,
     /// What the answer is that comes first.
-    pub(super) step: Option<Step<()>>,
+    pub(super) step: Option<AnswerStep<()>>,
     pub(super) surplus: bool,
     pub(super) is_idle: bool,
     /// When something last came.

@@ -55,7 +55,7 @@ fn holders_come_before_those_that_are_only_asked() {
     assert_eq!(dials.len(), 5 + LOCATES_AT_ONCE, "the rest can wait");
     assert!(dials[5..].iter().all(|d| d.peer.0 >= 5 && d.locate));
     for dial in &dials[5..] {
-        mesh.ended(*dial, Ending::Idle { lost: false }, (false, false), now, 0.0);
+        mesh.ended(*dial, ConnectionEnd::Idle { lost: false }, (false, false), now, 0.0);
     }
     assert_eq!(mesh.dial(|p| p.0 < 5, now).len(), LOCATES_AT_ONCE, "then the next");
 }
@@ -93,7 +93,7 @@ fn without_any_holder_all_are_asked_at_once() {
     (40..60).for_each(|n| mesh.meet(PeerHandle(n), 1, false, now));
     assert!(mesh.dial(|p| p.0 == 3, now).is_empty(), "one is found, so no more than a few at once");
     for dial in &dials[..36] {
-        mesh.ended(*dial, Ending::Idle { lost: false }, (false, false), now, 0.0);
+        mesh.ended(*dial, ConnectionEnd::Idle { lost: false }, (false, false), now, 0.0);
     }
     let left = dials[36..].iter().filter(|d| d.peer.0 != 3).count();
     assert_eq!(mesh.dial(|p| p.0 == 3, now).iter().filter(|d| d.locate).count(), LOCATES_AT_ONCE - left);
@@ -106,7 +106,7 @@ fn who_was_asked_in_vain_keeps_holders_waiting_for_a_moment_only() {
     (0..1000).for_each(|n| mesh.meet(PeerHandle(n), 1, false, now));
     for _ in 0..100 {
         for dial in mesh.dial(NONE, now) {
-            mesh.ended(dial, Ending::Idle { lost: false }, (false, false), now, 0.0);
+            mesh.ended(dial, ConnectionEnd::Idle { lost: false }, (false, false), now, 0.0);
         }
         now += Duration::from_millis(5);
     }
@@ -128,7 +128,7 @@ fn who_held_nothing_is_asked_ever_less_often() {
     while now < begin + Duration::from_secs(20) {
         for dial in mesh.dial(NONE, now) {
             times.push(now);
-            mesh.ended(dial, Ending::Idle { lost: false }, (false, false), now, 0.0);
+            mesh.ended(dial, ConnectionEnd::Idle { lost: false }, (false, false), now, 0.0);
         }
         now += Duration::from_millis(10);
     }
@@ -144,18 +144,18 @@ fn a_full_set_lets_go_of_who_gives_little_for_who_was_not_tried() {
     let chosen = fill(&mut mesh, ALL, &mut now);
     let poor = [chosen[5], chosen[9]];
     let given = |p: PeerHandle| if poor.iter().any(|d| d.peer == p) { 1_000 } else { 1_000_000 + u64::from(p.0) };
-    assert!(mesh.review(|_| 0, EQUAL, ALL, now).is_empty(), "they had no time to give anything");
-    assert!(mesh.review(given, EQUAL, ALL, now).is_empty(), "not so soon");
-    now += MESH_REVIEW;
-    let mut let_go = mesh.review(given, EQUAL, ALL, now);
+    assert!(mesh.rotate(|_| 0, EQUAL, ALL, now).is_empty(), "they had no time to give anything");
+    assert!(mesh.rotate(given, EQUAL, ALL, now).is_empty(), "not so soon");
+    now += MESH_ROTATE;
+    let mut let_go = mesh.rotate(given, EQUAL, ALL, now);
     let_go.sort_unstable();
     assert_eq!(let_go, handles(&poor).into_iter().map(PeerHandle).collect::<Vec<_>>());
     for dial in poor {
-        mesh.ended(dial, Ending::Idle { lost: false }, (true, true), now, 0.0);
+        mesh.ended(dial, ConnectionEnd::Idle { lost: false }, (true, true), now, 0.0);
     }
     let next = mesh.dial(ALL, now);
     assert!(next.len() == 2 && next.iter().all(|d| !chosen.iter().any(|c| c.peer == d.peer)));
-    mesh.ended(next[0], Ending::Failed, (false, true), now, 0.0);
+    mesh.ended(next[0], ConnectionEnd::Failed, (false, true), now, 0.0);
     let back = handles(&mesh.dial(ALL, now));
     assert!(back.len() == 1 && poor.iter().any(|d| d.peer.0 == back[0]), "better than nobody");
 }
@@ -167,11 +167,17 @@ fn among_equals_one_after_the_other_gives_way_to_who_was_not_tried() {
     fill(&mut mesh, ALL, &mut now);
     let mut gone = std::collections::BTreeSet::new();
     for round in 1..=5 {
-        now += MESH_REVIEW;
-        let let_go = mesh.review(|_| round * 1_000_000, EQUAL, ALL, now);
+        now += MESH_ROTATE;
+        let let_go = mesh.rotate(|_| round * 1_000_000, EQUAL, ALL, now);
         let [peer] = let_go[..] else { panic!("{let_go:?}") };
         assert!(gone.insert(peer), "it came back before others were tried");
-        mesh.ended(Dial { peer, locate: false, failures: 0 }, Ending::Idle { lost: false }, (true, true), now, 0.0);
+        mesh.ended(
+            Dial { peer, locate: false, failures: 0 },
+            ConnectionEnd::Idle { lost: false },
+            (true, true),
+            now,
+            0.0,
+        );
         assert_eq!(mesh.dial(ALL, now).len(), 1);
     }
 }
@@ -182,10 +188,10 @@ fn who_has_what_nobody_else_has_is_kept_however_little_it_gives() {
     let mut mesh = mesh(DOWNLOAD_CONNECTIONS_MAX as u16 + 1, now);
     let chosen = fill(&mut mesh, ALL, &mut now);
     let first = chosen[5].peer;
-    now += MESH_REVIEW;
+    now += MESH_ROTATE;
     let given = |p: PeerHandle| if p == first { 0 } else { 1_000_000 };
     let backlog = |p: PeerHandle| if p == first { 1 << 30 } else { 1 << 20 };
-    let let_go = mesh.review(given, backlog, ALL, now);
+    let let_go = mesh.rotate(given, backlog, ALL, now);
     assert!(let_go.len() == 1 && let_go[0] != first);
 }
 
@@ -194,12 +200,12 @@ fn who_just_came_and_sets_that_are_not_full_are_left_alone() {
     let mut now = Instant::now();
     let mut few = mesh(3, now);
     few.dial(ALL, now);
-    now += MESH_REVIEW;
-    assert!(few.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now).is_empty());
+    now += MESH_ROTATE;
+    assert!(few.rotate(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now).is_empty());
     let mut all = mesh(DOWNLOAD_CONNECTIONS_MAX as u16, now);
     fill(&mut all, ALL, &mut now);
-    now += MESH_REVIEW;
-    assert!(all.review(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now).is_empty(), "nobody waits for a place");
+    now += MESH_ROTATE;
+    assert!(all.rotate(|p| 1_000_000 * u64::from(p.0), EQUAL, ALL, now).is_empty(), "nobody waits for a place");
 }
 
 #[test]
@@ -207,15 +213,15 @@ fn failures_back_off_liars_are_out_and_the_forgotten_free_no_place_twice() {
     let now = Instant::now();
     let mut mesh = mesh(3, now);
     let dials = mesh.dial(ALL, now);
-    let at = mesh.ended(dials[0], Ending::Failed, (false, true), now, 0.0).unwrap();
-    mesh.ended(dials[1], Ending::Lied, (false, true), now, 0.0);
+    let at = mesh.ended(dials[0], ConnectionEnd::Failed, (false, true), now, 0.0).unwrap();
+    mesh.ended(dials[1], ConnectionEnd::Lied, (false, true), now, 0.0);
     assert!(mesh.dial(ALL, now).is_empty() && mesh.next_due(now) == Some(at));
     assert_eq!(mesh.dial(ALL, at), [Dial { failures: 1, ..dials[0] }]);
     assert!(!mesh.ban(dials[1].peer) && mesh.ban(dials[2].peer));
     mesh.retain(NONE, NONE);
     assert!(!mesh.knows(dials[0].peer) && mesh.connections() == 2);
-    mesh.ended(dials[0], Ending::Failed, (false, true), at, 0.0);
-    mesh.ended(dials[2], Ending::Stopped, (false, true), at, 0.0);
+    mesh.ended(dials[0], ConnectionEnd::Failed, (false, true), at, 0.0);
+    mesh.ended(dials[2], ConnectionEnd::Stopped, (false, true), at, 0.0);
     assert_eq!((mesh.connections(), mesh.next_due(at)), (0, None));
 }
 
@@ -224,10 +230,10 @@ fn a_stale_connection_is_not_held_against_the_peer_once() {
     let now = Instant::now();
     let mut mesh = mesh(1, now);
     let dial = mesh.dial(ALL, now)[0];
-    assert_eq!(mesh.ended(dial, Ending::Stale, (false, true), now, 0.0), None);
+    assert_eq!(mesh.ended(dial, ConnectionEnd::Stale, (false, true), now, 0.0), None);
     let dial = mesh.dial(ALL, now)[0];
-    assert!(mesh.ended(dial, Ending::Stale, (false, true), now, 0.0).is_some());
+    assert!(mesh.ended(dial, ConnectionEnd::Stale, (false, true), now, 0.0).is_some());
     assert!(mesh.dial(ALL, now).is_empty());
     let dial = mesh.dial(ALL, now + RETRY_MAX)[0];
-    assert!(mesh.ended(dial, Ending::Busy(Duration::ZERO), (true, true), now + RETRY_MAX, 0.0).is_some());
+    assert!(mesh.ended(dial, ConnectionEnd::Busy(Duration::ZERO), (true, true), now + RETRY_MAX, 0.0).is_some());
 }

@@ -1,10 +1,10 @@
-//! The array of missing chunks, grouped by copies: every change is a few swaps.
+//! The array of missing chunks, grouped by copies. Each change is a few swaps.
 
-use crate::swarm::download::picker::{CHECKING, ChunkPicker, History, PeerHandle};
+use crate::swarm::download::picker::{CHECKING, ChunkPicker, PeerHandle, PeerHistory};
 
 impl ChunkPicker {
-    pub(super) fn forget_holdings(&mut self, peer: PeerHandle) -> History {
-        let Some(old) = self.peers.remove(&peer) else { return History::default() };
+    pub(super) fn forget_holdings(&mut self, peer: PeerHandle) -> PeerHistory {
+        let Some(old) = self.peers.remove(&peer) else { return PeerHistory::default() };
         if let Some(bits) = old.holds {
             for chunk in bits.iter_from(0) {
                 self.one_copy_less(chunk);

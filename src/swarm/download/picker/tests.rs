@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::content::Geometry;
 use crate::limits::RETRY_MIN;
+use crate::swarm::download::limits::END_GAME_AT_ONCE;
+use crate::swarm::random::next_random;
 
 fn check(p: &ChunkPicker) {
     assert_eq!(p.missing() + p.in_flight.len() as u32 + p.have + p.checking, p.len());
@@ -51,7 +53,7 @@ fn bits(len: u32, on: impl Fn(u32) -> bool) -> Bitfield {
 const MS: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone)]
-enum Step {
+enum PickerStep {
     Complete(u16),
     Partial(u16, u64),
     Have(u16, u32),
@@ -64,19 +66,19 @@ enum Step {
     Wait(u64),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<PickerStep>> {
     let peer = || 0u16..5;
     let step = prop_oneof![
-        1 => peer().prop_map(Step::Complete),
-        1 => (peer(), any::<u64>()).prop_map(|(p, m)| Step::Partial(p, m)),
-        1 => (peer(), 0u32..70).prop_map(|(p, c)| Step::Have(p, c)),
-        1 => peer().prop_map(Step::Remove),
-        6 => peer().prop_map(Step::Acquire),
-        4 => peer().prop_map(Step::Done),
-        1 => peer().prop_map(Step::Fail),
-        1 => peer().prop_map(Step::Bad),
-        1 => (0u32..70).prop_map(Step::Want),
-        2 => (0u64..400).prop_map(Step::Wait),
+        1 => peer().prop_map(PickerStep::Complete),
+        1 => (peer(), any::<u64>()).prop_map(|(p, m)| PickerStep::Partial(p, m)),
+        1 => (peer(), 0u32..70).prop_map(|(p, c)| PickerStep::Have(p, c)),
+        1 => peer().prop_map(PickerStep::Remove),
+        6 => peer().prop_map(PickerStep::Acquire),
+        4 => peer().prop_map(PickerStep::Done),
+        1 => peer().prop_map(PickerStep::Fail),
+        1 => peer().prop_map(PickerStep::Bad),
+        1 => (0u32..70).prop_map(PickerStep::Want),
+        2 => (0u64..400).prop_map(PickerStep::Wait),
     ];
     prop::collection::vec(step, 0..200)
 }
@@ -89,31 +91,31 @@ proptest! {
         let mut asked: HashMap<u16, Vec<u32>> = HashMap::new();
         for step in steps {
             match step {
-                Step::Complete(h) => p.add_complete(PeerHandle(h)),
-                Step::Partial(h, m) => p.add_partial(PeerHandle(h), &bits(len, |c| m.rotate_left(c) & 1 == 1)),
-                Step::Have(h, c) => p.add_have(PeerHandle(h), c),
-                Step::Remove(h) => p.remove_peer(PeerHandle(h)),
-                Step::Acquire(h) => {
+                PickerStep::Complete(h) => p.add_complete(PeerHandle(h)),
+                PickerStep::Partial(h, m) => p.add_partial(PeerHandle(h), &bits(len, |c| m.rotate_left(c) & 1 == 1)),
+                PickerStep::Have(h, c) => p.add_have(PeerHandle(h), c),
+                PickerStep::Remove(h) => p.remove_peer(PeerHandle(h)),
+                PickerStep::Acquire(h) => {
                     if let Some(c) = p.acquire(PeerHandle(h), now) {
                         let holds = &p.peers[&PeerHandle(h)].holds;
                         prop_assert!(holds.as_ref().is_none_or(|b| b.get(c)));
                         asked.entry(h).or_default().push(c);
                     }
                 }
-                Step::Done(h) => {
+                PickerStep::Done(h) => {
                     if let Some(c) = asked.get_mut(&h).and_then(Vec::pop) {
                         p.complete(c, PeerHandle(h), now);
                         prop_assert_eq!(p.state(c), Some(ChunkState::Have));
                     }
                 }
-                Step::Fail(h) => p.release_peer(PeerHandle(h)),
-                Step::Bad(h) => {
+                PickerStep::Fail(h) => p.release_peer(PeerHandle(h)),
+                PickerStep::Bad(h) => {
                     if let Some(c) = asked.get_mut(&h).and_then(Vec::pop) {
                         p.reject(c, PeerHandle(h));
                     }
                 }
-                Step::Want(c) => p.want(c),
-                Step::Wait(ms) => now += MS * ms as u32,
+                PickerStep::Want(c) => p.want(c),
+                PickerStep::Wait(ms) => now += MS * ms as u32,
             }
             check(&p);
         }
@@ -329,11 +331,15 @@ fn a_peer_holds_few_chunks_of_others_at_a_time() {
     let hung = std::iter::from_fn(|| p.acquire(PeerHandle(0), t)).count();
     assert_eq!(hung, 100);
     let later = t + Duration::from_secs(60);
-    let mut taken: Vec<u32> = std::iter::from_fn(|| p.acquire_late(PeerHandle(1), later)).collect();
-    assert_eq!(taken.len(), LATE_AT_ONCE);
+    let mut taken: Vec<u32> = std::iter::from_fn(|| p.acquire_end_game(PeerHandle(1), later)).collect();
+    assert_eq!(taken.len(), END_GAME_AT_ONCE);
     p.complete(taken.remove(0), PeerHandle(1), later);
     p.release(taken.remove(0), PeerHandle(1));
-    assert_eq!(std::iter::from_fn(|| p.acquire_late(PeerHandle(1), later)).count(), 2, "one for each that is settled");
+    assert_eq!(
+        std::iter::from_fn(|| p.acquire_end_game(PeerHandle(1), later)).count(),
+        2,
+        "one for each that is settled"
+    );
 }
 
 #[test]

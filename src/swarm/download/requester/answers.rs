@@ -9,7 +9,7 @@ use crate::proto::{
 };
 use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::requester::Requester;
-use crate::swarm::download::schedule::{ChunkCame, Chunks, DownloadState, Held};
+use crate::swarm::download::state::{ChunkCame, Chunks, DownloadState, Extent};
 use crate::swarm::download::task::{ChunkTask, FileNo, SmallTask, Task};
 
 /// The beginning of an answer whose kind and length were checked against [`Requester::expects`].
@@ -25,7 +25,7 @@ pub struct Head<'a> {
 
 /// What the connection reads next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<F> {
+pub enum AnswerStep<F> {
     /// A chunk and its trailer byte, for [`Requester::on_trailer`].
     Chunk(ChunkTask<F>),
     /// A one-chunk file and its trailer byte, for [`Requester::on_trailer`].
@@ -125,13 +125,13 @@ impl<F: Clone> Requester<F> {
         state: &mut DownloadState<F>,
         head: Head<'_>,
         now: Instant,
-    ) -> Result<Step<F>, AnswerError> {
+    ) -> Result<AnswerStep<F>, AnswerError> {
         let Some(front) = self.pending.front() else { return Err(AnswerError::Unasked) };
         if front.alone {
             self.window.delay(now.saturating_duration_since(front.sent));
         }
         if matches!(head.status, Status::Busy | Status::Refused) && !is_deferral(&front.task, head.status) {
-            return Ok(Step::Refused);
+            return Ok(AnswerStep::Refused);
         }
         let Some(asked) = self.pending.pop_front() else { return Err(AnswerError::Unasked) };
         self.unanswered -= asked.request_len;
@@ -148,7 +148,7 @@ impl<F: Clone> Requester<F> {
                 self.in_flight = self.in_flight.saturating_sub(task.chunk_bytes()) + u64::from(chunk.len);
                 *task = Task::Chunk(chunk.clone());
                 expect_len(head, chunk.len + 1)?;
-                Ok(Step::Chunk(chunk))
+                Ok(AnswerStep::Chunk(chunk))
             }
             Task::Chunk(chunk) => {
                 let chunk = chunk.clone();
@@ -158,17 +158,17 @@ impl<F: Clone> Requester<F> {
                     take_haves(state, (chunk.file, chunk.id), self.peer, &haves)?;
                 }
                 expect_len(head, chunk.len + 1)?;
-                Ok(Step::Chunk(chunk))
+                Ok(AnswerStep::Chunk(chunk))
             }
             Task::Small(small) => {
                 expect_len(head, small.len + 1)?;
-                Ok(Step::Small(*small))
+                Ok(AnswerStep::Small(*small))
             }
             Task::Layer(layer) => {
                 expect_len(head, layer.range().count * 32)?;
-                Ok(Step::Layer(head.body_len))
+                Ok(AnswerStep::Layer(head.body_len))
             }
-            Task::Peers { .. } | Task::Have { .. } | Task::Locate(_) => Ok(Step::Body(head.body_len)),
+            Task::Peers { .. } | Task::Have { .. } | Task::Locate(_) => Ok(AnswerStep::Body(head.body_len)),
         }
     }
 
@@ -179,30 +179,30 @@ impl<F: Clone> Requester<F> {
         task: &Task<F>,
         Head { status, header, body_len }: Head<'_>,
         now: Instant,
-    ) -> Step<F> {
+    ) -> AnswerStep<F> {
         self.in_flight = self.in_flight.saturating_sub(task.chunk_bytes());
         match task {
             Task::Layer(layer) if is_deferral(task, status) => {
                 let problem: proto::Problem = decode_header(header, "Problem").unwrap_or_default();
                 let wait = Duration::from_millis(problem.retry_after_ms.into());
                 state.layer_busy(layer.file, self.peer, wait, now);
-                Step::Deferred(body_len)
+                AnswerStep::Deferred(body_len)
             }
             // The chunk waited for long: another peer may be quicker, or this one later.
             _ if is_deferral(task, status) => {
                 state.give_back(task, self.peer);
                 self.rests = true;
-                Step::Deferred(body_len)
+                AnswerStep::Deferred(body_len)
             }
             Task::Chunk(_) | Task::AnyOf(_) | Task::Small(_) | Task::Layer(_) => {
                 self.lose(state, task);
-                Step::NotHeld(body_len)
+                AnswerStep::NotHeld(body_len)
             }
             Task::Have { file, .. } if status != Status::NotModified => {
                 state.not_held(*file, self.peer);
-                Step::Drain(body_len)
+                AnswerStep::Drain(body_len)
             }
-            Task::Have { .. } | Task::Peers { .. } | Task::Locate(_) => Step::Drain(body_len),
+            Task::Have { .. } | Task::Peers { .. } | Task::Locate(_) => AnswerStep::Drain(body_len),
         }
     }
 
@@ -300,8 +300,8 @@ impl<F: Clone> Requester<F> {
                 for ((file, _), holding) in files.into_iter().zip(holdings) {
                     match holding {
                         Holding::None => state.not_held(file, self.peer),
-                        Holding::Whole => state.set_held(file, self.peer, Held::Whole),
-                        Holding::Partial(_) => state.set_held(file, self.peer, Held::Partial),
+                        Holding::Whole => state.set_held(file, self.peer, Extent::Whole),
+                        Holding::Partial(_) => state.set_held(file, self.peer, Extent::Partial),
                     }
                 }
                 Ok(Answer::Located)

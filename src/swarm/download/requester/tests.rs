@@ -11,8 +11,8 @@ use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX};
 use crate::proto::{
     ChunkHeader, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Holding, PeerHint, Request, Status, encode_body,
 };
-use crate::swarm::download::limits::LIST_BUSY_MAX;
-use crate::swarm::download::schedule::{ChunkCame, Held};
+use crate::swarm::download::limits::LAYER_BUSY_MAX;
+use crate::swarm::download::state::{ChunkCame, Extent};
 use crate::swarm::download::task::ChunkTask;
 
 const CHUNK: u64 = 256 << 10;
@@ -32,14 +32,14 @@ impl Lab {
         let mut state = DownloadState::new(&ids, 1);
         let peers: Vec<_> = (0..peers).map(|n| state.peer(node(n)).unwrap()).collect();
         for file in 0..lens.len() as FileNo {
-            peers.iter().for_each(|&peer| state.set_held(file, peer, Held::Whole));
+            peers.iter().for_each(|&peer| state.set_held(file, peer, Extent::Whole));
             state.checked(file, false);
         }
         let now = Instant::now();
         Lab { state, requester: Requester::new(peers[0], false, now), peers, now }
     }
 
-    fn turn(&mut self) -> (Turn, Vec<Request>) {
+    fn turn(&mut self) -> (ConnectionTurn, Vec<Request>) {
         let turn = self.requester.turn(&mut self.state, false, self.now);
         (turn, self.sent())
     }
@@ -67,14 +67,14 @@ impl Lab {
         decode(&frames)
     }
 
-    fn head(&mut self, status: Status, header: &[u8], body_len: u32) -> Result<Step<()>, AnswerError> {
+    fn head(&mut self, status: Status, header: &[u8], body_len: u32) -> Result<AnswerStep<()>, AnswerError> {
         self.requester.on_head(&mut self.state, Head { status, header, body_len }, self.now)
     }
 
     /// The next answer is `Ok` and has that body, which is read.
     fn body(&mut self, body: &[u8]) -> Result<Answer, AnswerError> {
         match self.head(Status::Ok, &[], body.len() as u32)? {
-            Step::Body(_) | Step::Layer(_) => self.requester.on_body(&mut self.state, body, self.now),
+            AnswerStep::Body(_) | AnswerStep::Layer(_) => self.requester.on_body(&mut self.state, body, self.now),
             step => panic!("{step:?}"),
         }
     }
@@ -82,7 +82,7 @@ impl Lab {
     /// The next answer is the chunk that was asked for; another peer that fetches tells nothing of itself.
     fn chunk(&mut self, header: &[u8]) -> (ChunkTask<()>, ChunkCame) {
         let len = self.requester.expects().unwrap().1 as u32;
-        let Step::Chunk(task) = self.head(Status::Ok, header, len).unwrap() else { panic!() };
+        let AnswerStep::Chunk(task) = self.head(Status::Ok, header, len).unwrap() else { panic!() };
         self.requester.on_bytes(task.len.into(), self.now);
         assert_eq!(self.requester.on_trailer(&mut self.state, GOOD, self.now), Arrival::Verify);
         (task, self.requester.on_chunk(&mut self.state, self.now))
@@ -102,7 +102,7 @@ impl Lab {
                         lab.state.opened(0, (), &Bitfield::empty(count), &Bitfield::empty(count));
                     }
                 }
-                _ => assert!(matches!(lab.head(Status::NotFound, &[], 0), Ok(Step::Drain(0)))),
+                _ => assert!(matches!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::Drain(0)))),
             }
         }
         lab
@@ -141,7 +141,7 @@ fn a_file_is_fetched_from_its_layer_to_its_last_chunk() {
     }
     assert!(came == 3 * CHUNK - 1 && lab.requester.is_useful());
     lab.state.finished(0);
-    assert_eq!(lab.turn(), (Turn::End { lost: false }, Vec::new()));
+    assert_eq!(lab.turn(), (ConnectionTurn::End { lost: false }, Vec::new()));
 }
 
 #[test]
@@ -150,11 +150,11 @@ fn a_deferred_chunk_is_free_for_others_and_its_holder_left_alone_for_a_moment() 
     let asked = lab.asks().len();
     assert!(asked > 1);
     for left in (0..asked).rev() {
-        assert_eq!(lab.head(Status::NotModified, &[], 7), Ok(Step::Deferred(7)));
+        assert_eq!(lab.head(Status::NotModified, &[], 7), Ok(AnswerStep::Deferred(7)));
         assert_eq!(lab.requester.pending(), left);
-        assert!(left == 0 || lab.turn() == (Turn::Receive, Vec::new()));
+        assert!(left == 0 || lab.turn() == (ConnectionTurn::Receive, Vec::new()));
     }
-    assert_eq!(lab.turn(), (Turn::Wait, Vec::new()), "it rests");
+    assert_eq!(lab.turn(), (ConnectionTurn::Wait, Vec::new()), "it rests");
     assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
     lab.requester.resume(lab.now);
     assert_eq!(lab.asks().len(), asked);
@@ -181,9 +181,9 @@ fn a_layer_comes_in_parts_and_a_busy_holder_is_asked_again_from_the_first() {
     let busy = encode_body(&crate::proto::Problem { retry_after_ms: 200, reason: String::new() });
     for waits in 0..2 {
         lab.skip_peers();
-        assert_eq!(lab.head(Status::Busy, &busy, 0), Ok(Step::Deferred(0)));
+        assert_eq!(lab.head(Status::Busy, &busy, 0), Ok(AnswerStep::Deferred(0)));
         lab.skip_peers();
-        assert_eq!(lab.turn().0, Turn::Wait);
+        assert_eq!(lab.turn().0, ConnectionTurn::Wait);
         lab.now += Duration::from_millis(if waits == 0 { 200 } else { 300 });
         assert_eq!(ask(&mut lab), [(0, part)], "all of it");
         lab.skip_peers();
@@ -205,7 +205,7 @@ fn a_layer_comes_in_parts_and_a_busy_holder_is_asked_again_from_the_first() {
         }
         assert_eq!(lab.sent().len(), 1);
     }
-    assert!(LIST_BUSY_MAX > Duration::from_millis(300));
+    assert!(LAYER_BUSY_MAX > Duration::from_millis(300));
 }
 
 #[test]
@@ -241,11 +241,11 @@ fn files_are_located_in_requests_that_fit_what_may_be_unanswered() {
             located.extend(files.into_iter().map(|id| id.len));
         }
         assert!(lab.requester.unanswered <= UNANSWERED_LEN_MAX);
-        if turn != Turn::Receive {
-            assert_eq!(turn, Turn::End { lost: false });
+        if turn != ConnectionTurn::Receive {
+            assert_eq!(turn, ConnectionTurn::End { lost: false });
             break;
         }
-        assert_eq!(lab.requester.turn(&mut lab.state, true, now), Turn::Receive, "surplus or not");
+        assert_eq!(lab.requester.turn(&mut lab.state, true, now), ConnectionTurn::Receive, "surplus or not");
         lab.requester.frames.clear();
         let body = encode_body(&vec![Holding::None; LOCATE_FILES_MAX]);
         assert_eq!(lab.body(&body), Ok(Answer::Located));
@@ -271,7 +271,7 @@ fn a_surplus_connection_asks_nothing_and_ends_with_its_last_answer() {
     let mut lab = Lab::opened(&[64 * CHUNK], 1);
     assert!(!lab.asks().is_empty());
     while lab.requester.pending() > 0 {
-        assert_eq!(lab.requester.turn(&mut lab.state, true, lab.now), Turn::Receive);
+        assert_eq!(lab.requester.turn(&mut lab.state, true, lab.now), ConnectionTurn::Receive);
         lab.skip_peers();
         let id = lab.state.id(0);
         let header = given(
@@ -284,7 +284,7 @@ fn a_surplus_connection_asks_nothing_and_ends_with_its_last_answer() {
         );
         lab.chunk(&header);
     }
-    assert_eq!(lab.requester.turn(&mut lab.state, true, lab.now), Turn::End { lost: false });
+    assert_eq!(lab.requester.turn(&mut lab.state, true, lab.now), ConnectionTurn::End { lost: false });
     assert_eq!(lab.sent(), []);
 }
 
@@ -303,7 +303,7 @@ fn the_last_chunk_is_asked_of_a_second_peer_and_comes_once() {
         let (kind, len) = second.expects().unwrap();
         let ok = if kind == Kind::Chunk { Status::Ok } else { Status::NotFound };
         let head = Head { status: ok, header: &[], body_len: len as u32 };
-        if let Step::Chunk(_) = second.on_head(&mut lab.state, head, lab.now).unwrap() {
+        if let AnswerStep::Chunk(_) = second.on_head(&mut lab.state, head, lab.now).unwrap() {
             assert_eq!(second.on_trailer(&mut lab.state, GOOD, lab.now), Arrival::Surplus);
         }
     }
@@ -314,7 +314,7 @@ fn the_last_chunk_is_asked_of_a_second_peer_and_comes_once() {
 fn a_partial_holder_tells_its_new_haves_with_each_chunk() {
     let mut lab = Lab::opened(&[8 * CHUNK], 1);
     let part = lab.state.peer(node(9)).unwrap();
-    lab.state.set_held(0, part, Held::Partial);
+    lab.state.set_held(0, part, Extent::Partial);
     lab.requester = Requester::new(part, false, lab.now);
     assert!(matches!(lab.asks()[..], [Request::Have(since)] if since.revision == 0));
     lab.skip_peers();
@@ -339,7 +339,7 @@ fn the_holder_chooses_among_what_was_offered_and_nothing_else() {
     for wrong in [false, true] {
         let mut lab = Lab::opened(&[64 * CHUNK], 1);
         let part = lab.state.peer(node(9)).unwrap();
-        lab.state.set_held(0, part, Held::Partial);
+        lab.state.set_held(0, part, Extent::Partial);
         let asked = lab.asks();
         let Some(Request::AnyOf(since, chunks)) = asked.first() else { panic!("{asked:?}") };
         let before = lab.requester.in_flight;
@@ -365,13 +365,13 @@ fn who_does_not_hold_a_file_any_more_is_lost_for_it() {
         let len = if trailer.is_some() { CHUNK as u32 + 1 } else { 0 };
         let step = lab.head(status, &[], len).unwrap();
         match trailer {
-            None => assert_eq!(step, Step::NotHeld(0)),
+            None => assert_eq!(step, AnswerStep::NotHeld(0)),
             Some(trailer) => assert_eq!(lab.requester.on_trailer(&mut lab.state, trailer, lab.now), Arrival::NotHeld),
         }
         for _ in 1..asked {
-            assert_eq!(lab.head(Status::NotFound, &[], 0), Ok(Step::NotHeld(0)));
+            assert_eq!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::NotHeld(0)));
         }
-        assert_eq!(lab.turn(), (Turn::End { lost: true }, Vec::new()));
+        assert_eq!(lab.turn(), (ConnectionTurn::End { lost: true }, Vec::new()));
         assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
     }
 }
@@ -382,7 +382,7 @@ fn small_files_are_verified_together() {
     assert_eq!(lab.asks().len(), 3);
     for _ in 0..3 {
         let len = lab.requester.expects().unwrap().1 as u32;
-        let Step::Small(task) = lab.head(Status::Ok, &[], len).unwrap() else { panic!() };
+        let AnswerStep::Small(task) = lab.head(Status::Ok, &[], len).unwrap() else { panic!() };
         assert_eq!(task.len + 1, len);
         assert_eq!(lab.requester.on_trailer(&mut lab.state, GOOD, lab.now), Arrival::Verify);
     }
@@ -411,7 +411,7 @@ fn peers_of_a_file_are_passed_on_and_a_refusal_ends_the_connection() {
     assert_eq!(hints.len(), FETCHERS_PER_ANSWER_MAX);
     let mut lab = Lab::opened(&[4 * CHUNK], 2);
     let asked = lab.asks().len() as u64;
-    assert_eq!(lab.head(Status::Busy, &[], 0), Ok(Step::Refused));
+    assert_eq!(lab.head(Status::Busy, &[], 0), Ok(AnswerStep::Refused));
     assert_eq!(lab.requester.end(&mut lab.state), asked, "all of it is asked of others");
     assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
     assert_eq!(lab.head(Status::Ok, &[], 0), Err(AnswerError::Unasked));
@@ -462,7 +462,7 @@ proptest! {
     ) {
         let mut lab = Lab::new(&[64 * CHUNK, 100, 200, 3 * CHUNK], 2);
         let part = lab.state.peer(node(9)).unwrap();
-        lab.state.set_held(3, part, Held::Partial);
+        lab.state.set_held(3, part, Extent::Partial);
         for peer in [lab.peers[0], part] {
             lab.requester = Requester::new(peer, locate, lab.now);
             for ((status, header, wrong_len, trailer, body), ms, surplus) in &answers {
@@ -470,19 +470,19 @@ proptest! {
                 let turn = lab.requester.turn(&mut lab.state, *surplus, lab.now);
                 lab.requester.frames.clear();
                 match turn {
-                    Turn::Receive => {}
-                    Turn::Wait => {
+                    ConnectionTurn::Receive => {}
+                    ConnectionTurn::Wait => {
                         lab.requester.resume(lab.now);
                         continue;
                     }
-                    Turn::End { .. } => break,
+                    ConnectionTurn::End { .. } => break,
                 }
                 let (kind, max) = lab.requester.expects().unwrap();
                 let fits = if matches!(kind, Kind::Have | Kind::Peers | Kind::Locate) { body.len().min(max) } else { max };
                 let body_len = wrong_len.unwrap_or(fits as u32);
                 let Ok(step) = lab.head(*status, header, body_len) else { break };
                 match step {
-                    Step::Chunk(task) => {
+                    AnswerStep::Chunk(task) => {
                         lab.requester.on_bytes(task.len.into(), lab.now);
                         let arrival = lab.requester.on_trailer(&mut lab.state, *trailer, lab.now);
                         if arrival == Arrival::Verify && header.len() % 2 == 0 {
@@ -491,7 +491,7 @@ proptest! {
                             lab.requester.on_chunk(&mut lab.state, lab.now);
                         }
                     }
-                    Step::Small(task) => {
+                    AnswerStep::Small(task) => {
                         lab.requester.on_bytes(task.len.into(), lab.now);
                         lab.requester.on_trailer(&mut lab.state, *trailer, lab.now);
                         if *surplus {
@@ -501,19 +501,19 @@ proptest! {
                             }
                         }
                     }
-                    Step::Layer(len) => {
+                    AnswerStep::Layer(len) => {
                         let answer = lab.requester.on_body(&mut lab.state, &vec![0; len as usize], lab.now);
                         if let Ok(Answer::Layer { file, digests }) = answer {
                             lab.state.opened(file, (), &Bitfield::empty(digests.len() as u32), &Bitfield::empty(digests.len() as u32));
                         }
                     }
-                    Step::Body(_) => {
+                    AnswerStep::Body(_) => {
                         if lab.requester.on_body(&mut lab.state, body, lab.now).is_err() {
                             break;
                         }
                     }
-                    Step::Drain(_) | Step::Deferred(_) | Step::NotHeld(_) => {}
-                    Step::Refused => break,
+                    AnswerStep::Drain(_) | AnswerStep::Deferred(_) | AnswerStep::NotHeld(_) => {}
+                    AnswerStep::Refused => break,
                 }
             }
             lab.requester.end(&mut lab.state);

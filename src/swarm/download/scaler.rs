@@ -1,16 +1,18 @@
-//! How many connections to a peer help, found by trying.
+//! How many connections to a peer help.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::CONNECTIONS_PER_PEER_MAX;
 
-/// Watches how fast a peer gives, adds a connection, and lets it go again if the peer does not give more.
+/// Finds the number of connections to one peer by hill climbing.
 ///
-/// Connections that bring nothing do harm: they share the peer's link unfairly, so that a chunk on one of them may take
-/// a hundred times as long as on another.
+/// It measures the rate of the peer, adds a connection, and drops it again if the rate did not grow by [`GAIN`]. A
+/// connection that brings nothing does harm: several connections share the link of a peer unfairly, and a chunk on one of
+/// them may take a hundred times as long as on another.
 #[derive(Debug, Clone)]
-pub struct Growth {
-    looked: Instant,
+pub struct ConnectionScaler {
+    /// Begin of the present measurement.
+    since: Instant,
     /// Bytes that had come by then.
     read: u64,
     connections: usize,
@@ -29,26 +31,26 @@ pub enum Advice {
     /// Open another one.
     Add,
     /// End the one that was opened last.
-    LetGo,
+    Drop,
 }
 
-impl Growth {
+impl ConnectionScaler {
     /// A peer without a connection.
     pub fn new(now: Instant) -> Self {
-        Growth { looked: now, read: 0, connections: 0, before: None, settled_until: None, steady: false }
+        ConnectionScaler { since: now, read: 0, connections: 0, before: None, settled_until: None, steady: false }
     }
 
-    /// The peer has so many connections, which have read so many bytes by now. `worthwhile` is asked whether enough is
-    /// left to fetch for one more.
-    pub fn look(&mut self, connections: usize, read: u64, worthwhile: impl FnOnce() -> bool, now: Instant) -> Advice {
+    /// The peer has that number of `connections`, which have `read` that number of bytes by now. `worthwhile` says whether
+    /// enough is left to fetch for a further one.
+    pub fn advise(&mut self, connections: usize, read: u64, worthwhile: impl FnOnce() -> bool, now: Instant) -> Advice {
         if connections != self.connections {
-            // One has failed, or could not be opened: what was being tried is not any more.
+            // One has failed, or could not be opened: the trial is over.
             self.before = None;
             self.connections = connections;
             self.steady = connections > 1;
             self.restart(read, now);
         }
-        let (elapsed, came) = (now.saturating_duration_since(self.looked), read - self.read);
+        let (elapsed, came) = (now.saturating_duration_since(self.since), read - self.read);
         if connections == 0 || elapsed < if connections == 1 { FIRST } else { SPAN } {
             return Advice::Keep;
         }
@@ -66,7 +68,7 @@ impl Growth {
         let rate = came as f64 / elapsed.as_secs_f64();
         if self.before.take().is_some_and(|before| rate < before * GAIN) {
             self.settled_until = Some(now + PAUSE);
-            return Advice::LetGo;
+            return Advice::Drop;
         }
         let settled = self.settled_until.is_some_and(|until| now < until);
         if settled || connections >= CONNECTIONS_PER_PEER_MAX || !worthwhile() {
@@ -78,21 +80,21 @@ impl Growth {
     }
 
     fn restart(&mut self, read: u64, now: Instant) {
-        (self.looked, self.read) = (now, read);
+        (self.since, self.read) = (now, read);
     }
 }
 
-/// A second connection is tried after so long.
+/// A second connection is tried after this time.
 const FIRST: Duration = Duration::from_millis(50);
-/// Time over which a peer's rate is measured before a further one is.
+/// Time over which the rate of a peer is measured before a further one is tried.
 const SPAN: Duration = Duration::from_millis(250);
-/// Bytes that make a rate: less is noise, as a link gives them in bursts.
+/// Bytes that make a rate: less is noise, as a link delivers in bursts.
 const SAMPLE: u64 = 8 << 20;
-/// What came in so long makes a rate however little it is.
+/// After this time any number of bytes makes a rate.
 const SPAN_MAX: Duration = Duration::from_secs(2);
-/// What a connection must bring to stay.
+/// Factor by which a further connection must raise the rate to stay.
 const GAIN: f64 = 1.1;
-/// No more is tried for so long once a connection did not help.
+/// Pause after a connection that did not help.
 const PAUSE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
 
     /// A peer that gives as many bytes a second as `rate` says of its connections, looked at every 50 ms.
     struct Lab {
-        growth: Growth,
+        scaler: ConnectionScaler,
         now: Instant,
         connections: usize,
         read: u64,
@@ -111,18 +113,18 @@ mod tests {
     impl Lab {
         fn new() -> Self {
             let now = Instant::now();
-            Lab { growth: Growth::new(now), now, connections: 1, read: 0, tried: 0 }
+            Lab { scaler: ConnectionScaler::new(now), now, connections: 1, read: 0, tried: 0 }
         }
 
         fn run(&mut self, time: Duration, rate: impl Fn(usize) -> u64) {
             for _ in 0..time.as_millis() / 50 {
-                match self.growth.look(self.connections, self.read, || true, self.now) {
+                match self.scaler.advise(self.connections, self.read, || true, self.now) {
                     Advice::Keep => {}
                     Advice::Add => {
                         self.connections += 1;
                         self.tried += 1;
                     }
-                    Advice::LetGo => self.connections -= 1,
+                    Advice::Drop => self.connections -= 1,
                 }
                 self.read += rate(self.connections) / 20;
                 self.now += Duration::from_millis(50);
@@ -169,7 +171,7 @@ mod tests {
     #[test]
     fn none_is_added_when_little_is_left_and_none_is_let_go_for_one_that_failed() {
         let mut lab = Lab::new();
-        let mut look = |n, read, ms, more| lab.growth.look(n, read, || more, lab.now + Duration::from_millis(ms));
+        let mut look = |n, read, ms, more| lab.scaler.advise(n, read, || more, lab.now + Duration::from_millis(ms));
         assert_eq!(look(1, 0, 0, true), Advice::Keep);
         assert_eq!(look(1, 100 << 20, 50, false), Advice::Keep);
         assert_eq!(look(1, 200 << 20, 100, true), Advice::Add);

@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::*;
 use crate::content::{Digest, Root};
 use crate::identity::{NodeId, PeerId};
+use crate::limits::LOCATE_FILES_MAX;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::swarm::download::limits::{
-    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_PATIENCE, LIST_BUSY_MAX, PEERS_POLL_MAX, PEERS_POLL_MIN,
+    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_BUSY_MAX, LAYER_PATIENCE, LOCATE_POLL_MIN, PEERS_POLL_MAX,
+    PEERS_POLL_MIN,
 };
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, LayerTask, SmallTask, Task};
 
@@ -26,7 +28,7 @@ fn state(lens: &[u64], peers: u8) -> (DownloadState<()>, Vec<PeerHandle>) {
     let mut s = DownloadState::new(&ids(lens), 1);
     let handles: Vec<_> = (0..peers).map(|n| s.peer(key(n)).unwrap()).collect();
     for file in 0..lens.len() as FileNo {
-        handles.iter().for_each(|&h| s.set_held(file, h, Held::Whole));
+        handles.iter().for_each(|&h| s.set_held(file, h, Extent::Whole));
         s.checked(file, false);
     }
     (s, handles)
@@ -109,14 +111,14 @@ fn small_files_need_no_list_and_stay_within_their_memory() {
         works.extend(std::iter::from_fn(|| next(&mut s, p[0], now)));
     }
     assert_eq!(done, n);
-    assert_eq!((s.small_len, s.writing), (0, 0));
+    assert_eq!((s.small.len, s.small.writing), (0, 0));
 }
 
 #[test]
 fn files_wait_for_their_check_and_are_started_in_order() {
     let mut s: DownloadState<()> = DownloadState::new(&ids(&[2 * CHUNK, 2 * CHUNK, 10, 0]), 1);
     let p = s.peer(key(1)).unwrap();
-    (0..4).for_each(|f| s.set_held(f, p, Held::Whole));
+    (0..4).for_each(|f| s.set_held(f, p, Extent::Whole));
     let now = Instant::now();
     assert_eq!(next(&mut s, p, now), None);
     s.checked(0, true);
@@ -162,7 +164,7 @@ fn partial_holders_are_asked_what_they_have_and_grow() {
     let now = Instant::now();
     open_by(&mut s, p[0], now);
     let part = s.peer(key(9)).unwrap();
-    s.set_held(0, part, Held::Partial);
+    s.set_held(0, part, Extent::Partial);
     assert!(matches!(next(&mut s, part, now), Some(Task::Have { revision: 0, .. })));
     assert_eq!(next(&mut s, part, now), None);
     let mut bits = Bitfield::empty(4);
@@ -185,7 +187,7 @@ fn who_has_nothing_new_is_asked_ever_less_often() {
     let mut now = Instant::now();
     open_by(&mut s, p[0], now);
     let part = s.peer(key(9)).unwrap();
-    s.set_held(0, part, Held::Partial);
+    s.set_held(0, part, Extent::Partial);
     let end = now + 10 * HAVE_POLL_MAX;
     let mut asked = Vec::new();
     while now < end {
@@ -211,7 +213,7 @@ fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
         let begin = Instant::now();
         open_by(&mut s, p[0], begin);
         let part = s.peer(key(9)).unwrap();
-        s.set_held(0, part, Held::Partial);
+        s.set_held(0, part, Extent::Partial);
         let (mut now, mut came, mut asked) = (begin, begin, 0);
         while now < begin + Duration::from_secs(10) {
             asked += u32::from(matches!(next(&mut s, part, now), Some(Task::Have { .. })));
@@ -235,7 +237,7 @@ fn the_faster_chunks_come_the_more_often_others_are_asked_what_they_have() {
         s.chunk_came(0, chunk, p[0], begin + chunk * Duration::from_millis(1));
     }
     let part = s.peer(key(9)).unwrap();
-    s.set_held(0, part, Held::Partial);
+    s.set_held(0, part, Extent::Partial);
     let polls = |s: &mut DownloadState<()>, from: Duration| {
         let times = (0..200).map(|n| begin + from + n * Duration::from_millis(5));
         times.filter(|&now| matches!(next(s, part, now), Some(Task::Have { .. }))).count()
@@ -258,9 +260,9 @@ fn who_is_too_busy_for_a_list_is_left_alone_while_others_are_asked() {
     s.layer_busy(0, p[1], Duration::MAX, now);
     assert!(matches!(next(&mut s, p[0], now + wait), Some(Task::Layer(_))));
     s.layer_busy(0, p[0], wait, now + wait);
-    assert!(matches!(next(&mut s, p[1], now + LIST_BUSY_MAX), Some(Task::Layer(_))), "nor as seldom");
+    assert!(matches!(next(&mut s, p[1], now + LAYER_BUSY_MAX), Some(Task::Layer(_))), "nor as seldom");
     open(&mut s, 0);
-    assert!(matches!(next(&mut s, p[0], now + LIST_BUSY_MAX), Some(Task::Chunk(_))));
+    assert!(matches!(next(&mut s, p[0], now + LAYER_BUSY_MAX), Some(Task::Chunk(_))));
 }
 
 #[test]
@@ -272,7 +274,7 @@ fn holders_are_asked_whom_they_know_as_long_as_few_are_known() {
         s.named(0, other);
     }
     s.named(0, p[0]);
-    assert!(s.files[0].holders.iter().any(|h| h.peer == p[0] && h.held == Held::Whole), "it said more itself");
+    assert!(s.files[0].holders.iter().any(|h| h.peer == p[0] && h.extent == Extent::Whole), "it said more itself");
     let begin = now;
     let mut asked = Vec::new();
     while now < begin + 4 * PEERS_POLL_MAX {
@@ -297,7 +299,7 @@ fn a_seeder_chooses_once_there_is_somebody_to_share_with() {
     open_by(&mut s, p[0], now);
     assert!(matches!(next(&mut s, p[0], now), Some(Task::Chunk(ChunkTask { since: 0, .. }))));
     let part = s.peer(key(9)).unwrap();
-    s.set_held(0, part, Held::Partial);
+    s.set_held(0, part, Extent::Partial);
     s.set_chunks(0, part, 3, Chunks::More(&[7, 8]));
     let first = next(&mut s, p[0], now).unwrap();
     let second = next(&mut s, p[1], now).unwrap();
@@ -339,7 +341,7 @@ fn a_hung_peer_does_not_stall_the_end() {
         assert!(next(&mut s, p[0], now).is_some(), "asked, and never answers");
     }
     let begin = now;
-    while matches!(s.files[0].phase, Phase::Chunks(..)) {
+    while matches!(s.files[0].phase, FilePhase::Chunks(..)) {
         now += Duration::from_millis(5);
         if let Some(Task::Chunk(ChunkTask { file, index, .. })) = next(&mut s, p[1], now) {
             now += Duration::from_millis(5);
@@ -359,7 +361,7 @@ fn who_comes_to_hold_more_is_asked_again_in_turn() {
     assert_eq!(s.relocate(p, now + LOCATE_POLL_MIN), None, "it tells by itself");
     s.grows(p, now);
     assert_eq!(s.relocate(p, now), None, "it was just asked");
-    s.set_held(3, p, Held::Whole);
+    s.set_held(3, p, Extent::Whole);
     let first = s.relocate(p, now + LOCATE_POLL_MIN).unwrap();
     assert!(first.len() == LOCATE_FILES_MAX && first.iter().all(|f| f.0 != 3));
     assert_eq!(s.relocate(p, now + LOCATE_POLL_MIN), None);
