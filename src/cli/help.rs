@@ -115,6 +115,7 @@ gpb-client list lists the files that peers offer: path, size, root, number of ho
 Usage: gpb-client list [PATTERN...] [--wait SECS]
 
 A pattern is a name, a directory, a glob (`*` stays within a directory, `**` does not) or a root or its first 8 digits.
+'./NAME' means that name whatever characters it has.
 ";
 
 const GET: &str = "\
@@ -122,8 +123,8 @@ gpb-client get fetches files from all holders at once and verifies every chunk.
 
 Usage: gpb-client get NAME|DIRECTORY|PATTERN|ROOT... [--out PATH] [--no-share] [--seed SECS]
 
-A pattern is a glob: `*` stays within a directory, `**` does not, and '**' alone means everything there is. Relative
-paths are kept under --dir. --out names the file for exactly one file, else a directory. What was fetched before an
+A pattern is a glob: `*` stays within a directory, `**` does not, and '**' alone means everything there is. A name with
+such characters is meant by './NAME', or by a backslash before each of them. Relative paths are kept under --dir. --out names the file for exactly one file, else a directory. What was fetched before an
 interruption is not fetched again. Meanwhile the client serves what it has verified, unless --no-share.
 ";
 

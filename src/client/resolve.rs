@@ -1,6 +1,7 @@
 //! From what a person typed to files.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
@@ -92,7 +93,9 @@ enum Choice {
     Ambiguous(Vec<u32>),
 }
 
-/// An exact name beats a directory, which beats a glob, which beats the beginning of a root.
+/// A glob means what it matches and what lies under its own text, whatever names others offer: a file called `**`
+/// takes no pattern over. A name beats the beginning of a root. A name that is a file here and a directory there is
+/// ambiguous, as is one with several contents.
 fn choose(pattern: &Pattern, results: &SearchResults) -> Choice {
     let files = results.files();
     let by = |test: &dyn Fn(&FoundFile) -> bool| -> Vec<u32> {
@@ -101,13 +104,13 @@ fn choose(pattern: &Pattern, results: &SearchResults) -> Choice {
     match pattern {
         Pattern::Root(..) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
         Pattern::Path { text, glob, prefix } => {
-            for found in [results.named(text), results.below(text)] {
-                if !found.is_empty() {
-                    return one_content_a_path(files, (found.start as u32..found.end as u32).collect());
-                }
+            if glob.is_some() {
+                return one_content_a_path(files, by(&|file| pattern.matches_path(file.path.as_str())));
             }
-            if let Some(glob) = glob {
-                return one_content_a_path(files, by(&|file| glob.is_match(file.path.as_str())));
+            let positions = |found: Range<usize>| (found.start as u32..found.end as u32).collect::<Vec<u32>>();
+            let (named, below) = (positions(results.named(text)), positions(results.below(text)));
+            if !named.is_empty() || !below.is_empty() {
+                return file_or_directory(files, named, below);
             }
             match prefix {
                 Some(_) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
@@ -122,6 +125,18 @@ fn one_content(files: &[FoundFile], found: Vec<u32>) -> Choice {
     let Some(&first) = found.first() else { return Choice::Nothing };
     let id = |at: u32| files[at as usize].id;
     if found.iter().all(|&at| id(at) == id(first)) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
+}
+
+/// The files of one name and those below it. Only one of the two can be meant; what is shared under either beats what was
+/// only fetched.
+fn file_or_directory(files: &[FoundFile], named: Vec<u32>, below: Vec<u32>) -> Choice {
+    let any_shared = |found: &[u32]| found.iter().any(|&at| files[at as usize].shared);
+    match (named.is_empty(), below.is_empty()) {
+        (false, false) if any_shared(&named) == any_shared(&below) => Choice::Ambiguous([named, below].concat()),
+        (false, false) if any_shared(&named) => one_content_a_path(files, named),
+        (false, true) => one_content_a_path(files, named),
+        _ => one_content_a_path(files, below),
+    }
 }
 
 /// Any number of files, but each name has one content. `found` is sorted by path. What is shared under a name beats
@@ -168,12 +183,36 @@ fn collect(
     if let Some(pair) = chosen.windows(2).find(|pair| path(pair[0].0) == path(pair[1].0)) {
         return Err(ambiguous(&wanted[pair[0].1.max(pair[1].1)].0, &[pair[0].0, pair[1].0], &results));
     }
+    if let Some((file, below, number)) = file_in_the_way(&chosen, &results) {
+        return Err(ambiguous(&wanted[number].0, &[file, below], &results));
+    }
     if let Some(nothing) = nothing {
         return Err(nothing);
     }
     results.share_holders();
     results.keep(chosen.into_iter().map(|(at, _)| at as usize));
     Ok(results.into_files())
+}
+
+/// A chosen file in whose place another chosen one needs a directory, that other one, and the number of its pattern.
+/// `chosen` is sorted.
+fn file_in_the_way(chosen: &[(u32, usize)], results: &SearchResults) -> Option<(u32, u32, usize)> {
+    let is_chosen = |at: &u32| chosen.binary_search_by_key(at, |c| c.0).is_ok();
+    let mut last = "";
+    for &(at, number) in chosen {
+        let path = results.files()[at as usize].path.as_str();
+        let Some((parent, _)) = path.rsplit_once('/') else { continue };
+        // Files of one directory follow each other, and have the same directories above them.
+        if std::mem::replace(&mut last, parent) == parent {
+            continue;
+        }
+        let ancestors = std::iter::successors(Some(parent), |dir| dir.rsplit_once('/').map(|(above, _)| above));
+        let mut files = ancestors.flat_map(|dir| results.named(dir)).map(|at| at as u32);
+        if let Some(file) = files.find(is_chosen) {
+            return Some((file, at, number));
+        }
+    }
+    None
 }
 
 fn ambiguous(text: &str, found: &[u32], results: &SearchResults) -> FetchError {
@@ -230,6 +269,36 @@ mod tests {
         let f = found(&[(1, "z", b), (1, "x", a), (2, "w", a)]);
         assert_eq!(get(&["abababab"], &f).unwrap(), [("w".into(), a, 2)]);
         assert_eq!(get(&["z", "z"], &f).unwrap(), [("z".into(), b, 1)]);
+    }
+
+    #[test]
+    fn what_others_share_takes_no_pattern_over() {
+        let (a, b, evil) = (id(1, 1), id(2, 2), id(6, 6));
+        let f = found(&[(1, "a.iso", a), (1, "d/b.iso", b), (2, "**", evil), (2, "*.iso/x", evil), (2, "*.iso", evil)]);
+        let paths = |texts: &[&str]| get(texts, &f).map(|all| all.into_iter().map(|f| f.0).collect::<Vec<_>>());
+        assert!(matches!(paths(&["**"]), Err(FetchError::Ambiguous { .. })), "*.iso is a file and a directory");
+        let f = found(&[(1, "a.iso", a), (1, "d/b.iso", b), (2, "**", evil), (2, "*.iso/x", evil)]);
+        let paths = |texts: &[&str]| get(texts, &f).map(|all| all.into_iter().map(|f| f.0).collect::<Vec<_>>());
+        assert_eq!(paths(&["**"]).unwrap(), ["**", "*.iso/x", "a.iso", "d/b.iso"]);
+        assert_eq!(paths(&["*.iso"]).unwrap(), ["*.iso/x", "a.iso"]);
+        assert_eq!(paths(&["./**"]).unwrap(), ["**"]);
+        assert_eq!(paths(&["\\*.iso"]).unwrap(), ["*.iso/x"]);
+    }
+
+    #[test]
+    fn a_file_that_others_offer_as_a_directory_is_ambiguous() {
+        let (a, b) = (id(1, 1), id(2, 2));
+        let f = found(&[(1, "images/x", a), (1, "images/y", a), (2, "images", b), (2, "images!", b)]);
+        for texts in [&["images"][..], &["**"], &["images*", "images/x"]] {
+            let Err(FetchError::Ambiguous { candidates, .. }) = get(texts, &f) else { panic!("{texts:?}") };
+            let mut holders: Vec<u8> = candidates.iter().flat_map(|c| &c.holders).map(|p| p.0[0]).collect();
+            holders.sort_unstable();
+            holders.dedup();
+            assert_eq!(holders, [1, 2], "{texts:?}");
+        }
+        assert_eq!(get(&["images/*"], &f).unwrap().len(), 2);
+        let f = found_with(&[(1, "images/x", a)], &[(2, "images", b)]);
+        assert_eq!(get(&["images"], &f).unwrap(), [("images/x".into(), a, 1)], "shared beats fetched");
     }
 
     #[test]

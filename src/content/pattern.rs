@@ -1,6 +1,6 @@
 //! The text that selects files: a name, a directory, a glob or a root.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobSet};
 
 use crate::content::limits::ROOT_PREFIX_MIN;
 use crate::content::rel_path::is_below;
@@ -13,16 +13,21 @@ use crate::limits::PATTERN_LEN_MAX;
 /// Everything else is a path: it means the file of that name, every file below that directory,
 /// every file that it matches as a glob (`*` stays within a component, `**` does not), and, with at
 /// least eight hex digits, every file whose root begins so.
+///
+/// Two forms mean a name and nothing else, whatever characters it has: `./NAME`, and a text whose
+/// glob characters all stand behind a backslash. A text that is no well-formed glob, such as
+/// `draft[x`, is a name as well. So every name can be asked for, and a glob means the same whatever
+/// names others offer.
 #[derive(Debug, Clone)]
 pub enum Pattern {
     /// A whole root, with the length if it was given.
     Root(Root, Option<u64>),
     /// A path, a directory or a glob, perhaps also the prefix of a root.
     Path {
-        /// As typed, without a trailing `/`.
+        /// The name, without a trailing `/`.
         text: String,
-        /// Set when `text` has a character that globs use.
-        glob: Option<GlobMatcher>,
+        /// Set when `text` is also a well-formed glob.
+        glob: Option<GlobSet>,
         /// Set when `text` may be the beginning of a root, in lower case.
         prefix: Option<String>,
     },
@@ -34,8 +39,8 @@ pub enum PatternError {
     /// Nothing, or longer than [`PATTERN_LEN_MAX`] bytes.
     #[error("pattern is empty or longer than {PATTERN_LEN_MAX} bytes")]
     Length,
-    /// A glob that is not well formed.
-    #[error("malformed pattern: {0}")]
+    /// A glob that would take too much to match.
+    #[error("pattern is too complex: {0}")]
     Glob(String),
     /// The part behind `ROOT:` is no length.
     #[error("`{0}` is no length in bytes")]
@@ -46,10 +51,13 @@ impl Pattern {
     /// Reads `text`.
     ///
     /// # Errors
-    /// [`PatternError`]: empty, too long, or a malformed glob.
+    /// [`PatternError`]: empty, too long, or a glob that is too complex.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text.is_empty() || text.len() > PATTERN_LEN_MAX {
             return Err(PatternError::Length);
+        }
+        if let Some(name) = text.strip_prefix("./") {
+            return Self::name(name.trim_end_matches('/').to_string(), None);
         }
         if let Ok(root) = text.parse::<Root>() {
             return Ok(Pattern::Root(root, None));
@@ -60,19 +68,15 @@ impl Pattern {
             let len = len.parse().map_err(|_| PatternError::FileLen(len.into()))?;
             return Ok(Pattern::Root(root, Some(len)));
         }
-        let text = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/').to_string();
-        if text.is_empty() {
-            return Err(PatternError::Length);
+        let text = text.trim_end_matches('/');
+        match glob(text)? {
+            None => Self::name(unescape(text), root_prefix(text)),
+            Some(glob) => Ok(Pattern::Path { text: text.into(), glob: Some(glob), prefix: None }),
         }
-        let glob = text
-            .contains(['*', '?', '[', '{'])
-            .then(|| GlobBuilder::new(&text).literal_separator(true).backslash_escape(true).build())
-            .transpose()
-            .map_err(|e| PatternError::Glob(e.kind().to_string()))?
-            .map(|g| g.compile_matcher());
-        let hex = text.len() >= ROOT_PREFIX_MIN && text.len() < 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let prefix = hex.then(|| text.to_ascii_lowercase());
-        Ok(Pattern::Path { text, glob, prefix })
+    }
+
+    fn name(text: String, prefix: Option<String>) -> Result<Self, PatternError> {
+        if text.is_empty() { Err(PatternError::Length) } else { Ok(Pattern::Path { text, glob: None, prefix }) }
     }
 
     /// Whether the file of this name and identity is meant. A bare root never means a file of
@@ -101,15 +105,58 @@ impl Pattern {
             }
         }
     }
+}
 
-    /// Whether exactly one file of exactly this name is meant, if there is one: no glob character
-    /// and no root.
-    pub fn literal(&self) -> Option<&str> {
-        match self {
-            Pattern::Path { text, glob: None, .. } => Some(text),
-            _ => None,
+/// `text` as a glob; `None` if it has no glob character without a backslash before it, or is not
+/// well formed.
+fn glob(text: &str) -> Result<Option<GlobSet>, PatternError> {
+    let (mut is_glob, mut depth, mut depth_max) = (false, 0_usize, 0);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.peek().is_some_and(|next| is_special(*next)) => drop(chars.next()),
+            '{' => (is_glob, depth) = (true, depth + 1),
+            '}' => depth = depth.saturating_sub(1),
+            '*' | '?' | '[' => is_glob = true,
+            _ => (),
         }
+        depth_max = depth_max.max(depth);
     }
+    if !is_glob {
+        return Ok(None);
+    }
+    // The parser of the regular expression that a glob becomes gives up at some depth.
+    if depth_max > BRACES_MAX {
+        return Err(PatternError::Glob(format!("it nests more than {BRACES_MAX} braces")));
+    }
+    let Ok(glob) = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build() else {
+        return Ok(None);
+    };
+    // A set of one: unlike a matcher alone, it reports what cannot be compiled.
+    let set = GlobSet::builder().add(glob).build().map_err(|e| PatternError::Glob(e.kind().to_string()))?;
+    Ok(Some(set))
+}
+
+/// Takes the backslashes before glob characters away.
+fn unescape(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let escaped = if c == '\\' { chars.next_if(|next| is_special(*next)) } else { None };
+        name.push(escaped.unwrap_or(c));
+    }
+    name
+}
+
+/// Whether a backslash before `c` makes it a plain character.
+fn is_special(c: char) -> bool {
+    matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\')
+}
+
+/// `text` in lower case if it may be the beginning of a root.
+fn root_prefix(text: &str) -> Option<String> {
+    let hex = (ROOT_PREFIX_MIN..64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| text.to_ascii_lowercase())
 }
 
 fn has_prefix(digest: &Digest, prefix: &str) -> bool {
@@ -123,6 +170,8 @@ fn has_prefix(digest: &Digest, prefix: &str) -> bool {
 /// Two digests side by side: the one length at which a file can be made to have another file's
 /// root.
 const FORGEABLE_LEN: u64 = 64;
+/// Braces of a glob within one another, at most.
+const BRACES_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -146,6 +195,44 @@ mod tests {
     }
 
     #[test]
+    fn every_name_can_be_asked_for() {
+        let f = id(1, 5);
+        for name in ["draft[x", "{b", "a}", "[", "a{b", "x[!", "set [2024", "a\\b", "end\\", "a[z-a]", "a}*", "1/[x"] {
+            assert!(hit(name, name, f) && hit(name, &format!("{name}/y"), f), "{name}");
+            assert!(hit(&format!("./{name}"), name, f), "./{name}");
+        }
+        for name in ["*", "**", "a[1].txt", "set [2024]", "{a,b}", "?", "a\\b*", "abababab", &"ab".repeat(32)] {
+            let exact = format!("./{name}");
+            assert!(hit(&exact, name, f) && hit(&exact, &format!("{name}/y"), f), "{exact}");
+            assert!(!hit(&exact, "x", id(0xab, 7)) && !hit(&exact, "a1.txt", f), "{exact}");
+        }
+        for (escaped, name) in
+            [("draft\\[x", "draft[x"), ("set \\[2024\\]", "set [2024]"), ("\\*\\*", "**"), ("\\{a,b\\}", "{a,b}")]
+        {
+            assert!(hit(escaped, name, f) && hit(escaped, &format!("{name}/y"), f), "{escaped}");
+            assert!(!hit(escaped, "x", f) && !hit(escaped, "a", f), "{escaped}");
+        }
+        assert!(hit("a\\[*", "a[b", f) && !hit("a\\[*", "ab", f), "part of a glob");
+        assert!(hit("set \\[*/y", "set [2024]/y", f));
+    }
+
+    #[test]
+    fn a_pattern_of_any_depth_is_compiled_or_refused() {
+        for depth in [1, 8, 9, 250, 256] {
+            let text = "{a,".repeat(depth) + &"}".repeat(depth);
+            match Pattern::parse(&text) {
+                Ok(_) => assert!(depth <= BRACES_MAX),
+                Err(PatternError::Glob(_)) => assert!(depth > BRACES_MAX),
+                Err(e) => panic!("{e}"),
+            }
+        }
+        for part in ["[!a-z]", "?", "{a,b}", "**/", "*a", "[a-zA-Z0-9]", "\\"] {
+            let text = part.repeat(PATTERN_LEN_MAX / part.len());
+            assert!(!matches!(Pattern::parse(&text), Err(PatternError::Length)), "{part}");
+        }
+    }
+
+    #[test]
     fn roots_and_prefixes() {
         let root = "ab".repeat(32);
         assert!(hit(&root, "x", id(0xab, 7)) && !hit(&root, &root, id(1, 7)));
@@ -165,7 +252,7 @@ mod tests {
     fn what_is_no_pattern() {
         assert_eq!(Pattern::parse("").unwrap_err(), PatternError::Length);
         assert_eq!(Pattern::parse("/").unwrap_err(), PatternError::Length);
-        assert!(matches!(Pattern::parse("a[").unwrap_err(), PatternError::Glob(_)));
+        assert_eq!(Pattern::parse("./").unwrap_err(), PatternError::Length);
         assert!(matches!(Pattern::parse(&format!("{}:x", "ab".repeat(32))).unwrap_err(), PatternError::FileLen(_)));
     }
 }

@@ -294,7 +294,8 @@ fn commands_and_what_belongs_to_them() {
     assert!(said(&["doctor", "x"]).contains("takes no argument"));
     assert_eq!(said(&["peers", "--seed", "1"]), "--seed belongs to `gpb-client get`");
     assert_eq!(said(&["get", "x", "--wait=1"]), "--wait belongs to `gpb-client peers` and `gpb-client list`");
-    assert!(said(&["get", "a["]).starts_with("`a[`: malformed pattern"));
+    assert!(Start::new(&["get", "a["]).client().is_ok(), "a name");
+    assert!(said(&["get", &"{a,".repeat(250)]).contains("pattern is too complex"));
     assert!(said(&["list", ""]).contains("empty"));
     assert!(Start::new(&["x"]).server().unwrap_err().contains("takes no argument"));
     let get = Start::new(&["get", "a", "--", "--b"]).client().unwrap().command;
