@@ -7,10 +7,12 @@ use std::process::Command;
 
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 9] = [
+    "ARCHITECTURE.md",
     "README.md",
     "README.pt-BR.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/benchmarks.md",
     "keys/README.md",
