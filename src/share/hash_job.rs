@@ -14,7 +14,7 @@ use crossbeam::channel::Sender;
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, RelPath, Root, Stamp, merkle};
 use crate::limits::{BLOCK_LEN, READ_LEN};
 use crate::share::limits::{HASH_BUFFERS_LEN, HASH_TURN_LEN};
-use crate::store::{Beneath, Hashed, Indexed, stamp_of};
+use crate::store::{Hashed, Indexed, ReadRoot, stamp_of};
 use crate::sync::lock;
 
 /// A file to hash, and the state in which it must be found before and after.
@@ -43,7 +43,7 @@ enum HashFailure {
 
 /// What the hashing threads share.
 pub(super) struct FileHasher {
-    dir: Arc<Beneath>,
+    dir: Arc<ReadRoot>,
     bytes: Arc<AtomicU64>,
     is_stopped: AtomicBool,
     buffer_len: usize,
@@ -64,7 +64,7 @@ impl FileHasher {
     /// Hashes files of `dir` on `threads` threads, which share the memory for reading. Outcomes go
     /// to `done`.
     pub(super) fn new(
-        dir: Arc<Beneath>,
+        dir: Arc<ReadRoot>,
         bytes: Arc<AtomicU64>,
         threads: usize,
         done: Sender<Vec<HashOutcome>>,

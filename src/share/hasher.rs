@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, bounded};
 use crate::runtime::BlockingPool;
 use crate::share::hash_job::{FileHasher, HashJob, HashOutcome, SplitFile};
 use crate::share::limits::{HASH_QUEUE_FILES, HASH_TURN_FILES, HASH_TURN_LEN};
-use crate::store::Beneath;
+use crate::store::ReadRoot;
 
 /// Hashes on all processors: many small files side by side, and the chunks of a large file side by
 /// side.
@@ -34,7 +34,7 @@ pub(super) struct Hasher {
 
 impl Hasher {
     /// Starts one thread a processor. `bytes` counts what is hashed.
-    pub(super) fn start(dir: Arc<Beneath>, bytes: Arc<AtomicU64>) -> io::Result<Self> {
+    pub(super) fn start(dir: Arc<ReadRoot>, bytes: Arc<AtomicU64>) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
         let in_flight_max = 2 * count;
         // As many places as turns, so that no thread waits until its outcomes are taken.
@@ -160,7 +160,7 @@ mod tests {
 
     fn hash_all(dir: &std::path::Path, jobs: Vec<HashJob>) -> (Vec<HashOutcome>, u64) {
         let bytes = Arc::new(AtomicU64::new(0));
-        let mut hasher = Hasher::start(Arc::new(Beneath::open(dir).unwrap()), bytes.clone()).unwrap();
+        let mut hasher = Hasher::start(Arc::new(ReadRoot::open(dir).unwrap()), bytes.clone()).unwrap();
         jobs.into_iter().for_each(|j| hasher.queue(j));
         let mut outcomes = Vec::new();
         while hasher.pending() > 0 {

@@ -24,7 +24,7 @@ use crate::share::shared_dir::{DirSwap, SharedDir};
 use crate::share::watch::PathChange;
 use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
-use crate::store::Beneath;
+use crate::store::ReadRoot;
 
 mod walking;
 
@@ -57,7 +57,7 @@ impl Indexer {
     ) -> io::Result<Self> {
         let now = Instant::now();
         let root = std::fs::canonicalize(&setup.dir)?;
-        let reads = Arc::new(Beneath::open(&root)?);
+        let reads = Arc::new(ReadRoot::open(&root)?);
         Ok(Indexer {
             dir: SharedDir::new(setup.dir, now),
             hasher: Hasher::start(reads.clone(), hashed_bytes)?,

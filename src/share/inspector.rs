@@ -12,7 +12,7 @@ use crate::content::{EntryRef, RelPath, RelPathError, Stamp};
 use crate::limits::FILE_LEN_MAX;
 use crate::share::limits::{OWN_REFRESH, QUIET};
 use crate::share::skip_log::SkipLog;
-use crate::store::{Beneath, OwnFiles, is_one_of, stamp_of};
+use crate::store::{OwnFiles, ReadRoot, is_one_of, stamp_of};
 
 /// Inspects paths of the shared directory and logs once for each why it is not shared.
 ///
@@ -22,7 +22,7 @@ pub(super) struct Inspector {
     /// The directory, absolute and free of links.
     root: PathBuf,
     /// Opens files for a look at their content.
-    reads: Arc<Beneath>,
+    reads: Arc<ReadRoot>,
     own_files: Arc<OwnFiles>,
     /// Where own files lie below the root.
     own_names: Arc<[String]>,
@@ -61,7 +61,7 @@ pub(super) struct FileState {
 impl Inspector {
     /// Inspects below `root`, which is absolute and free of links. Names in the log, once, the own
     /// files that lie there.
-    pub(super) fn new(root: PathBuf, reads: Arc<Beneath>, own_files: Arc<OwnFiles>, now: Instant) -> Self {
+    pub(super) fn new(root: PathBuf, reads: Arc<ReadRoot>, own_files: Arc<OwnFiles>, now: Instant) -> Self {
         let own_names = own_files.names_below(&root).into();
         let skips = SkipLog::default();
         let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at: now, skips };

@@ -8,12 +8,12 @@ use rustix::io::Errno;
 
 use crate::chain::Chain;
 use crate::content::{FileId, Manifest, RelPath};
+use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
 use crate::store::present::Whole;
 use crate::store::small::write_small;
 use crate::store::storage::{Volume, place_copy};
-use crate::store::volume_dir::Beneath;
 use crate::store::{PartialFile, StoreError};
 
 /// An open directory; nothing outside of it is ever touched.
@@ -21,7 +21,7 @@ use crate::store::{PartialFile, StoreError};
 /// What is unfinished lies in `.gpb` below it, which exists only while there is something in it.
 #[derive(Debug)]
 pub struct Disk {
-    volume: Arc<Beneath>,
+    volume: Arc<DiskVolume>,
     /// The thread that journals, from the first partial file on.
     flusher: Mutex<Option<Arc<Flusher>>>,
 }
@@ -32,7 +32,7 @@ impl Disk {
     /// # Errors
     /// [`StoreError::MissingDirectory`], [`StoreError::NotADirectory`], [`StoreError::Permission`] ...
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
-        let volume = Arc::new(Beneath::open(dir, create)?);
+        let volume = Arc::new(DiskVolume::open(dir, create)?);
         Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
     }
 

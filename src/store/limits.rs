@@ -42,6 +42,8 @@ pub const PRUNE_STEP: usize = 8192;
 pub const COPY_LEN_MAX: usize = 1 << 30;
 /// Bytes that are copied at once where the system does not copy by itself.
 pub const COPY_BUFFER_LEN: usize = MIB;
+/// Times that a path is resolved again because the tree changed meanwhile, before it is walked step by step.
+pub const OPENAT2_TRIES: u32 = 64;
 /// Tries to have the own directory `.gpb` while others remove and make it.
 pub const OWN_TRIES: u32 = 8;
 

@@ -1,31 +1,36 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
-mod beneath;
 mod disk;
+mod disk_file;
+mod disk_volume;
 mod error;
 mod flusher;
 mod index;
+mod inspect;
 mod journal;
-mod landing;
 pub mod limits;
 #[cfg(test)]
 mod memory;
+mod open_beneath;
+mod own_dir;
 mod own_files;
 mod part;
 mod partial;
 mod present;
+mod publish;
+mod read_root;
 mod reader;
 mod shelf;
 mod small;
 mod storage;
-mod volume_dir;
 
-pub use beneath::{Beneath, stamp_of};
 pub use disk::Disk;
 pub use error::StoreError;
 pub use index::{Hashed, Index, Indexed, Lookup};
+pub use inspect::stamp_of;
 pub use own_files::OwnFiles;
 pub(crate) use own_files::is_one_of;
 pub use partial::PartialFile;
+pub use read_root::ReadRoot;
 pub use reader::{ChunkReader, Reader};
 pub use shelf::{Shelf, Shelved};

@@ -8,7 +8,7 @@ use std::thread::Builder;
 
 use crate::content::{ChunkSpan, Digest, FileId, Geometry, Stamp, merkle};
 use crate::limits::READ_LEN;
-use crate::store::beneath::stamp_of;
+use crate::store::inspect::stamp_of;
 use crate::store::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX};
 
 /// An open file that was found to hold what is wanted.

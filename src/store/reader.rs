@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
 use crate::limits::READ_LEN;
-use crate::store::beneath::{Beneath, stamp_of};
+use crate::store::inspect::stamp_of;
 use crate::store::limits::OPEN_FILES_MAX;
+use crate::store::read_root::ReadRoot;
 
 /// Reads files of a shared directory by their catalogue entry. Opens them beneath the directory, never through a
 /// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files of several chunks open between two of these.
 #[derive(Debug)]
 pub struct Reader {
-    dir: Beneath,
+    dir: ReadRoot,
     /// The files that were read last, the newest at the front.
     open: Mutex<VecDeque<(Entry, Arc<File>)>>,
 }
@@ -36,7 +37,7 @@ impl Reader {
     /// # Errors
     /// What the system says.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Reader { dir: Beneath::open(dir)?, open: Mutex::default() })
+        Ok(Reader { dir: ReadRoot::open(dir)?, open: Mutex::default() })
     }
 
     /// Begins to read `span` of `entry`. `Ok(None)`: the file is gone or no longer in the state of `entry.stamp`.

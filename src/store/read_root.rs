@@ -3,29 +3,26 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::content::Stamp;
+use crate::store::open_beneath::{BeneathOpener, READ};
 
 /// An open directory below which files are opened for reading.
 ///
 /// A name never leads out of it, not even through symlinks that change meanwhile; symlinks that stay inside are
 /// followed. When the directory was removed or replaced, the one that has its path now is opened.
 #[derive(Debug)]
-pub struct Beneath {
+pub struct ReadRoot {
     path: PathBuf,
     root: Mutex<Arc<OwnedFd>>,
-    /// Whether the system has `openat2`; without it names are walked component by component.
-    openat2: AtomicBool,
+    opener: BeneathOpener,
 }
 
-impl Beneath {
+impl ReadRoot {
     /// Opens `dir`.
     ///
     /// # Errors
@@ -33,7 +30,7 @@ impl Beneath {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = std::path::absolute(dir)?;
         let root = Mutex::new(Arc::new(open_dir(&path)?));
-        Ok(Beneath { path, root, openat2: AtomicBool::new(true) })
+        Ok(ReadRoot { path, root, opener: BeneathOpener::new() })
     }
 
     /// The directory.
@@ -81,7 +78,7 @@ impl Beneath {
     }
 
     fn open_at(&self, root: &OwnedFd, rel: &str) -> io::Result<OwnedFd> {
-        match self.open_strictly(root, rel, true) {
+        match self.opener.open(root, rel, READ, ResolveFlags::empty()) {
             // A link was met that the system does not follow beneath the directory: one that leaves it, or an
             // absolute one, which may still lead inside. What it resolves to is opened without any link.
             Err(Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => {
@@ -89,64 +86,16 @@ impl Beneath {
                 let resolved = std::fs::canonicalize(self.path.join(rel))?;
                 let base = std::fs::canonicalize(&self.path)?;
                 let inside = resolved.strip_prefix(&base).ok().and_then(Path::to_str).ok_or_else(outside)?;
-                Ok(self.open_strictly(root, inside, false)?)
+                Ok(self.opener.open(root, inside, READ, ResolveFlags::NO_SYMLINKS)?)
             }
             opened => Ok(opened?),
         }
     }
-
-    fn open_strictly(&self, root: &OwnedFd, rel: &str, links: bool) -> Result<OwnedFd, Errno> {
-        if self.openat2.load(Ordering::Relaxed) {
-            let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            if !links {
-                resolve |= ResolveFlags::NO_SYMLINKS;
-            }
-            loop {
-                match rustix::fs::openat2(root, rel, READ, Mode::empty(), resolve) {
-                    // The tree was changed by somebody at that moment.
-                    Err(Errno::AGAIN | Errno::INTR) => continue,
-                    // A sandbox that does not know the call answers with `PERM`.
-                    Err(Errno::NOSYS | Errno::PERM) => {
-                        self.openat2.store(false, Ordering::Relaxed);
-                        break;
-                    }
-                    opened => return opened,
-                }
-            }
-        }
-        open_by_component(root, rel)
-    }
-}
-
-/// The state that a file is in, by what the system says of it.
-pub fn stamp_of(meta: &Metadata) -> Stamp {
-    let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
-    Stamp {
-        mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
-        ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
-        inode: meta.ino(),
-    }
-}
-
-/// Opens `rel` without following any link.
-fn open_by_component(root: &OwnedFd, rel: &str) -> Result<OwnedFd, Errno> {
-    let mut parts = rel.split('/').peekable();
-    let mut dir: Option<OwnedFd> = None;
-    while let Some(part) = parts.next() {
-        if matches!(part, "" | "." | "..") {
-            return Err(Errno::INVAL);
-        }
-        let flags = if parts.peek().is_some() { OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC } else { READ };
-        dir = Some(rustix::fs::openat(dir.as_ref().unwrap_or(root), part, flags | OFlags::NOFOLLOW, Mode::empty())?);
-    }
-    dir.ok_or(Errno::NOENT)
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
-
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    fn read(b: &Beneath, rel: &str) -> io::Result<String> {
+    fn read(b: &ReadRoot, rel: &str) -> io::Result<String> {
         let mut text = String::new();
         b.open_file(rel)?.0.read_to_string(&mut text)?;
         Ok(text)
@@ -182,8 +131,10 @@ mod tests {
     fn links_lead_inside_but_never_out() {
         for openat2 in [true, false] {
             let (_tmp, dir) = tree();
-            let b = Beneath::open(&dir).unwrap();
-            b.openat2.store(openat2, Ordering::Relaxed);
+            let b = ReadRoot::open(&dir).unwrap();
+            if !openat2 {
+                b.opener.forget_openat2();
+            }
             for inside in ["a/b/f", "a/rel", "abs"] {
                 assert_eq!(read(&b, inside).unwrap(), "inside", "{inside}");
             }
@@ -196,7 +147,7 @@ mod tests {
     #[test]
     fn a_directory_made_anew_is_found() {
         let (_tmp, dir) = tree();
-        let b = Beneath::open(&dir).unwrap();
+        let b = ReadRoot::open(&dir).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(read(&b, "new").unwrap_err().kind(), io::ErrorKind::NotFound);
         fs::create_dir(&dir).unwrap();

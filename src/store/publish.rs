@@ -1,35 +1,50 @@
-//! Giving finished files their final names: parent directories, renames, and as few syncs of directories as possible.
+//! Giving finished files their final names: parent directories, renames, and few syncs of directories.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::content::RelPath;
 use crate::store::StoreError;
+use crate::store::inspect::{kind_at, replaceable};
 use crate::store::limits::DIRS_OPEN_MAX;
-use crate::store::storage::Volume;
-use crate::store::volume_dir::{Beneath, DIRECTORY, kind_at, replaceable};
+use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
+use crate::store::own_dir::OwnDir;
 
-/// One batch of files. Directories stay open while it lasts, so each is resolved and synced once; not longer, so that
-/// one which is moved away meanwhile is not written to.
+/// The directory in which files get their final names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PublishTarget<'a> {
+    /// Where the files lie before, and the directory above.
+    pub(crate) own: &'a OwnDir,
+    /// Opens what exists.
+    pub(crate) opener: &'a BeneathOpener,
+    /// The directory's name, for messages.
+    pub(crate) path: &'a Path,
+    /// Whether names are to be made durable.
+    pub(crate) durable: bool,
+}
+
+/// One batch of files. Directories stay open while it lasts, so each is resolved and synced once. They are closed at
+/// its end, so that a directory which is moved away later is not written to.
 #[derive(Debug)]
-pub(crate) struct Landing<'a> {
-    volume: &'a Beneath,
-    /// Directories in which names are new, by name. `None` is the root, which is called ``.
+pub(crate) struct Publish<'a> {
+    target: PublishTarget<'a>,
+    /// Directories in which names are new, by name. `None` is the root, whose name is empty.
     dirs: HashMap<String, Option<OwnedFd>>,
-    /// Files from here on are not known to be durable.
+    /// Index of the first file whose name is not known to be durable.
     unsynced_from: usize,
 }
 
-impl<'a> Landing<'a> {
-    pub(crate) fn new(volume: &'a Beneath) -> Self {
-        Landing { volume, dirs: HashMap::new(), unsynced_from: 0 }
+impl<'a> Publish<'a> {
+    pub(crate) fn new(target: PublishTarget<'a>) -> Self {
+        Publish { target, dirs: HashMap::new(), unsynced_from: 0 }
     }
 
-    /// See [`Volume::place`].
+    /// Gives own files their final names, see [`Volume::place`](crate::store::storage::Volume::place).
     pub(crate) fn place(mut self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
         let mut results = Vec::with_capacity(moves.len());
         for (own, path) in moves {
@@ -49,14 +64,13 @@ impl<'a> Landing<'a> {
             self.dirs.insert(parent.to_owned(), dir);
         }
         let dir = self.dirs.get(parent).and_then(Option::as_ref);
-        let at = dir.map_or(self.volume.root(), AsFd::as_fd);
-        let at_path = |e| StoreError::at(self.volume.path_of(path), e);
+        let at = dir.map_or(self.target.own.root(), AsFd::as_fd);
+        let at_path = |e| StoreError::at(self.path_of(path), e);
         // Most names are new, and need no look at what has them.
-        match self.volume.with_own(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE)) {
+        match self.target.own.with(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE)) {
             Err(e) if is_taken_or_unknown(&e) => {
-                replaceable(at, name)
-                    .map_err(|kind| StoreError::NotRegular { path: self.volume.path_of(path), kind })?;
-                self.volume.with_own(|o| fs::renameat(o, own, at, name)).map_err(at_path)
+                replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
+                self.target.own.with(|o| fs::renameat(o, own, at, name)).map_err(at_path)
             }
             renamed => renamed.map_err(at_path),
         }
@@ -64,8 +78,8 @@ impl<'a> Landing<'a> {
 
     /// Opens the directory `dir`, making what is missing of it.
     fn open(&mut self, dir: &str) -> Result<OwnedFd, StoreError> {
-        // Whatever stands against the short way is told best by walking.
-        if let Ok(fd) = self.volume.open_dir(dir) {
+        // Walking gives the best error for what stands against the short way.
+        if let Ok(fd) = self.target.opener.open(self.target.own.root(), dir, DIRECTORY, ResolveFlags::NO_SYMLINKS) {
             return Ok(fd);
         }
         let mut here: Option<OwnedFd> = None;
@@ -73,32 +87,36 @@ impl<'a> Landing<'a> {
         for name in dir.split('/') {
             let parent = &dir[..end];
             end += name.len() + usize::from(end > 0);
-            let at = here.as_ref().map_or(self.volume.root(), AsFd::as_fd);
+            let at = here.as_ref().map_or(self.target.own.root(), AsFd::as_fd);
             let (child, made) = open_or_make(at, name).map_err(|e| {
                 let e = if kind_at(at, name) == Some(FileType::Symlink) { Errno::LOOP } else { e };
-                StoreError::at(self.volume.path().join(&dir[..end]), e)
+                StoreError::at(self.target.path.join(&dir[..end]), e)
             })?;
             let above = here.replace(child);
             if made && !self.dirs.contains_key(parent) {
                 self.dirs.insert(parent.to_owned(), above);
             }
         }
-        here.ok_or_else(|| StoreError::at(self.volume.path().join(dir), Errno::NOENT))
+        here.ok_or_else(|| StoreError::at(self.target.path.join(dir), Errno::NOENT))
     }
 
     /// Makes the names given so far durable and closes the directories. The first sync commits them all on most file
     /// systems, so the further ones cost little.
     fn sync(&mut self, moves: &[(String, &RelPath)], results: &mut [Result<(), StoreError>]) {
-        let root = self.volume.root();
-        let synced =
-            self.dirs.values().try_for_each(|dir| self.volume.sync_dir(dir.as_ref().map_or(root, AsFd::as_fd)));
+        let root = self.target.own.root();
+        let mut dirs = self.dirs.values().filter(|_| self.target.durable);
+        let synced = dirs.try_for_each(|dir| fs::fsync(dir.as_ref().map_or(root, AsFd::as_fd)));
         self.dirs.clear();
         let from = std::mem::replace(&mut self.unsynced_from, results.len());
         if let Err(e) = synced {
             for (result, (_, path)) in results.iter_mut().zip(moves).skip(from).filter(|(r, _)| r.is_ok()) {
-                *result = Err(StoreError::at(self.volume.path_of(path), e));
+                *result = Err(StoreError::at(self.path_of(path), e));
             }
         }
+    }
+
+    fn path_of(&self, path: &RelPath) -> PathBuf {
+        self.target.path.join(path.as_str())
     }
 }
 

@@ -1,0 +1,283 @@
+//! The directory that a node writes to, on a real disk. Names are resolved from its descriptor, and a symlink below it
+//! is never followed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::content::RelPath;
+use crate::store::StoreError;
+use crate::store::disk_file::DiskFile;
+use crate::store::inspect::replaceable;
+use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
+use crate::store::own_dir::{OWN, OwnDir};
+use crate::store::publish::{Publish, PublishTarget};
+use crate::store::storage::{Storage, Volume};
+
+/// An open directory and the node's own one in it.
+#[derive(Debug)]
+pub(crate) struct DiskVolume {
+    own: OwnDir,
+    opener: BeneathOpener,
+    path: PathBuf,
+    /// Whether the files live in memory: there is nothing to make durable, and reserving costs as much as writing.
+    in_memory: bool,
+}
+
+impl DiskVolume {
+    /// Opens the directory `path`, which is made with its parents if `create`.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+        let open = || fs::open(path, DIRECTORY, Mode::empty());
+        let root = match open() {
+            Err(Errno::NOENT) if create => {
+                std::fs::create_dir_all(path).map_err(|e| StoreError::at(path, e))?;
+                // The new name should outlive a power loss like the files below it. Where the parent cannot be synced,
+                // only that is lost.
+                let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let _ = fs::open(parent, DIRECTORY, Mode::empty()).and_then(fs::fsync);
+                open()
+            }
+            other => other,
+        };
+        let path = path.to_path_buf();
+        match root {
+            Ok(root) => {
+                let in_memory = fs::fstatfs(&root).is_ok_and(|s| IN_MEMORY.contains(&(s.f_type as u64)));
+                Ok(DiskVolume { own: OwnDir::new(root), opener: BeneathOpener::new(), path, in_memory })
+            }
+            Err(Errno::NOENT) => Err(StoreError::MissingDirectory { path }),
+            Err(Errno::NOTDIR) => Err(StoreError::NotADirectory { path }),
+            Err(e) => Err(StoreError::at(path, e)),
+        }
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether files live in memory, so that there is nothing to make durable.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
+    /// Whether files can be renamed from the own directory into `dir`, which exists: not into another mount, and not
+    /// into another file system (a subvolume is one without being a mount).
+    pub(crate) fn is_same_mount(&self, dir: &str) -> rustix::io::Result<bool> {
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        match self.opener.open(self.root(), dir, DIRECTORY, resolve) {
+            Err(Errno::XDEV) => Ok(false),
+            dir => Ok(fs::fstat(dir?)?.st_dev == fs::fstat(self.root())?.st_dev),
+        }
+    }
+
+    /// Opens a file for reading, if it is a regular one that is reached without symlinks.
+    pub(crate) fn open_file(&self, path: &RelPath) -> io::Result<File> {
+        let file = File::from(self.opener.open(self.root(), path.as_str(), READ, ResolveFlags::NO_SYMLINKS)?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::ISDIR.into()) }
+    }
+
+    /// The kind of what lies at `path`, unless nothing does; an error if a file must not replace it. Nothing is
+    /// opened: opening a device may have an effect.
+    pub(crate) fn look(&self, path: &RelPath) -> Result<Option<FileType>, StoreError> {
+        replaceable(self.root(), path.as_str())
+            .map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
+    }
+
+    /// An open file as one of this volume.
+    pub(crate) fn storage(&self, file: OwnedFd) -> Arc<dyn Storage> {
+        Arc::new(DiskFile::new(file, self.in_memory))
+    }
+
+    fn root(&self) -> BorrowedFd<'_> {
+        self.own.root()
+    }
+}
+
+impl Volume for DiskVolume {
+    fn make_own(&self) -> Result<(), StoreError> {
+        self.own.open().map(drop).map_err(|e| StoreError::at(self.path.join(OWN), e))
+    }
+
+    fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match self.own.with(|own| match fs::openat(own, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(None),
+            other => other.map(Some),
+        })? {
+            None => return Ok(None),
+            Some(file) => file,
+        };
+        if FileType::from_raw_mode(fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(Some(self.storage(file)))
+    }
+
+    fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.own.with(|own| fs::openat(own, name, flags, FILE_MODE)) {
+            Ok(file) => Ok(Some(self.storage(file))),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>> {
+        self.own.with(|own| match fs::statat(own, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_ino)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e),
+        })
+    }
+
+    fn remove_own(&self, name: &str) -> io::Result<bool> {
+        self.own.with(|own| match fs::unlinkat(own, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e),
+        })
+    }
+
+    fn sync_own(&self) -> io::Result<()> {
+        self.own.with(|own| fs::fsync(own))?;
+        // The own directory's name as well: it may be new.
+        Ok(fs::fsync(self.root())?)
+    }
+
+    fn sync_files(&self) -> io::Result<()> {
+        if self.in_memory {
+            return Ok(());
+        }
+        Ok(fs::syncfs(self.root())?)
+    }
+
+    fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
+        let target = PublishTarget { own: &self.own, opener: &self.opener, path: &self.path, durable: !self.in_memory };
+        Publish::new(target).place(moves)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = fs::fstatvfs(self.root())?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn tidy(&self) {
+        self.own.tidy();
+    }
+
+    fn path_of_own(&self, name: &str) -> PathBuf {
+        self.path.join(OWN).join(name)
+    }
+
+    fn path_of(&self, path: &RelPath) -> PathBuf {
+        self.path.join(path.as_str())
+    }
+}
+
+/// 0644, of which the umask may take more.
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
+/// File system types of tmpfs and ramfs.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::store::limits::TEMP_STALE;
+
+    fn name(path: &str) -> RelPath {
+        RelPath::new(path).unwrap()
+    }
+
+    #[test]
+    fn with_and_without_openat2_only_regular_files_below_are_opened() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/b/f"), b"x").unwrap();
+        std::fs::write(outside.path().join("f"), b"x").unwrap();
+        symlink(outside.path(), dir.path().join("out")).unwrap();
+        symlink("a", dir.path().join("in")).unwrap();
+        symlink("a/b/f", dir.path().join("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("fifo"), Mode::RWXU).unwrap();
+        for walking in [false, true] {
+            let disk = DiskVolume::open(dir.path(), false).unwrap();
+            if walking {
+                disk.opener.forget_openat2();
+            }
+            for (path, opens) in [
+                ("a/b/f", true),
+                ("out/f", false),
+                ("in/b/f", false),
+                ("link", false),
+                ("a/b/g", false),
+                ("a/b/f/g", false),
+                ("a", false),
+            ] {
+                assert_eq!(disk.open_file(&name(path)).is_ok(), opens, "{path}, walking: {walking}");
+            }
+            assert!(disk.open_file(&name("fifo")).is_err(), "and it does not wait for a writer");
+            assert!(disk.is_same_mount("a/b").unwrap() && disk.is_same_mount("out").is_err());
+            assert_eq!(disk.is_same_mount("a/none").unwrap_err(), Errno::NOENT);
+        }
+    }
+
+    #[test]
+    fn the_own_directory_is_made_again_when_somebody_removes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DiskVolume::open(dir.path(), false).unwrap();
+        disk.create_own("a").unwrap().unwrap();
+        assert!(disk.create_own("a").unwrap().is_none());
+        disk.tidy();
+        assert_eq!(
+            disk.inode_of_own("a").unwrap(),
+            Some(disk.open_own("a").unwrap().unwrap().stat().unwrap().stamp.inode)
+        );
+        std::fs::remove_dir_all(dir.path().join(OWN)).unwrap();
+        assert!(disk.open_own("a").unwrap().is_none());
+        disk.create_own("a").unwrap().unwrap();
+        assert!(dir.path().join(OWN).join("a").exists());
+        assert!(disk.remove_own("a").unwrap() && !disk.remove_own("a").unwrap());
+        disk.tidy();
+        assert!(!dir.path().join(OWN).exists());
+    }
+
+    #[test]
+    fn old_temporary_files_are_swept_and_new_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join(OWN);
+        std::fs::create_dir(&own).unwrap();
+        for file in ["old.tmp", "new.tmp", "old.part"] {
+            std::fs::write(own.join(file), b"x").unwrap();
+        }
+        for file in ["old.tmp", "old.part"] {
+            let when = SystemTime::now() - 2 * TEMP_STALE;
+            File::options().write(true).open(own.join(file)).unwrap().set_modified(when).unwrap();
+        }
+        let disk = DiskVolume::open(dir.path(), false).unwrap();
+        disk.make_own().unwrap();
+        let left = |file: &str| own.join(file).exists();
+        assert!(!left("old.tmp") && left("new.tmp") && left("old.part"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_directory_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (missing, file) = (dir.path().join("x/y"), dir.path().join("file"));
+        std::fs::write(&file, b"").unwrap();
+        assert!(
+            matches!(DiskVolume::open(&missing, false), Err(StoreError::MissingDirectory { path }) if path == missing)
+        );
+        assert!(matches!(DiskVolume::open(&file, true), Err(StoreError::NotADirectory { .. })));
+        DiskVolume::open(&missing, true).unwrap();
+        assert!(missing.is_dir());
+    }
+}

@@ -1,0 +1,53 @@
+//! What lies at a name, without opening it, and the state that a file is in.
+
+use std::fs::Metadata;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{self, AtFlags, FileType};
+
+use crate::content::Stamp;
+
+/// The state of a file, as the system describes it.
+pub fn stamp_of(meta: &Metadata) -> Stamp {
+    let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+    Stamp {
+        mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
+        ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
+        inode: meta.ino(),
+    }
+}
+
+/// The kind of what lies at `name`, of a symlink itself; `None` if nothing does.
+pub(crate) fn kind_at(dir: impl AsFd, name: &str) -> Option<FileType> {
+    fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode))
+}
+
+/// The kind of what lies at `name`, as [`kind_at`]. An error names what a file must not replace: it stands for
+/// something else than bytes on a disk.
+///
+/// A fetch replaces a symlink itself and leaves its target alone. A symlink that leads to a device, FIFO or socket is
+/// refused nevertheless: like `/dev/stdout`, it is most likely meant to be written through.
+pub(crate) fn replaceable(dir: impl AsFd, name: &str) -> Result<Option<FileType>, &'static str> {
+    let Some(kind) = kind_at(&dir, name) else { return Ok(None) };
+    match kind {
+        FileType::CharacterDevice => Err("a character device"),
+        FileType::BlockDevice => Err("a block device"),
+        FileType::Fifo => Err("a FIFO"),
+        FileType::Socket => Err("a socket"),
+        FileType::Symlink => {
+            let target = fs::readlinkat(&dir, name, Vec::new()).unwrap_or_default();
+            if target.as_bytes().starts_with(b"/proc/") {
+                return Err("a symlink to an open file");
+            }
+            match fs::statat(&dir, name, AtFlags::empty()).map(|s| FileType::from_raw_mode(s.st_mode)) {
+                Ok(FileType::CharacterDevice) => Err("a symlink to a character device"),
+                Ok(FileType::BlockDevice) => Err("a symlink to a block device"),
+                Ok(FileType::Fifo) => Err("a symlink to a FIFO"),
+                Ok(FileType::Socket) => Err("a symlink to a socket"),
+                _ => Ok(Some(kind)),
+            }
+        }
+        _ => Ok(Some(kind)),
+    }
+}

@@ -1,0 +1,112 @@
+//! The node's own directory below the one that it writes to: `.gpb`, which holds what is unfinished.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use log::debug;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::store::inspect::kind_at;
+use crate::store::limits::{OWN_TRIES, TEMP_STALE};
+use crate::store::open_beneath::DIRECTORY;
+use crate::store::storage::TEMP_SUFFIX;
+
+/// The own directory, which exists only while there is something in it. Several processes may use one.
+#[derive(Debug)]
+pub(crate) struct OwnDir {
+    root: OwnedFd,
+    open: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl OwnDir {
+    /// The own directory below `root`. Nothing is made before the first use.
+    pub(crate) fn new(root: OwnedFd) -> Self {
+        OwnDir { root, open: Mutex::new(None) }
+    }
+
+    /// The directory above.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Runs `act` on the own directory, which is made again if another process removed it meanwhile.
+    pub(crate) fn with<R>(&self, act: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<R>) -> io::Result<R> {
+        for _ in 0..OWN_TRIES {
+            let own = self.open()?;
+            match act(own.as_fd()) {
+                // A directory that was removed takes no new names.
+                Err(Errno::NOENT) if fs::fstat(&*own).is_ok_and(|s| s.st_nlink == 0) => self.forget(&own),
+                other => return other.map_err(Into::into),
+            }
+        }
+        Err(Errno::NOENT.into())
+    }
+
+    /// Opens the directory, which is made where there is none.
+    pub(crate) fn open(&self) -> rustix::io::Result<Arc<OwnedFd>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = &*open {
+            return Ok(dir.clone());
+        }
+        for _ in 0..OWN_TRIES {
+            let found = match fs::mkdirat(&self.root, OWN, Mode::RWXU) {
+                Ok(()) => false,
+                Err(Errno::EXIST) => true,
+                Err(e) => return Err(e),
+            };
+            match fs::openat(&self.root, OWN, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+                Ok(dir) => {
+                    let dir = Arc::new(dir);
+                    if found {
+                        sweep(&dir);
+                    }
+                    *open = Some(dir.clone());
+                    return Ok(dir);
+                }
+                Err(Errno::NOENT) => (),
+                Err(e) => {
+                    return Err(if kind_at(&self.root, OWN) == Some(FileType::Symlink) { Errno::LOOP } else { e });
+                }
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    /// Removes the directory if it is empty.
+    pub(crate) fn tidy(&self) {
+        // The call fails while any process has a file there. The descriptor that is still held is found dead by its
+        // next user.
+        if fs::unlinkat(&self.root, OWN, AtFlags::REMOVEDIR).is_ok() {
+            *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    fn forget(&self, dead: &Arc<OwnedFd>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.as_ref().is_some_and(|dir| Arc::ptr_eq(dir, dead)) {
+            *open = None;
+        }
+    }
+}
+
+/// Removes temporary files that a killed process left behind.
+fn sweep(own: &OwnedFd) {
+    let Ok(dir) = fs::Dir::read_from(own) else { return };
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    for entry in dir.flatten() {
+        let name = entry.file_name();
+        let is_temp = name.to_bytes().ends_with(TEMP_SUFFIX.as_bytes());
+        if is_temp && let Ok(stat) = fs::statat(own, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let written = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+            if now.saturating_sub(written) > TEMP_STALE && fs::unlinkat(own, name, AtFlags::empty()).is_ok() {
+                debug!("left-over temporary file removed name={name:?}");
+            }
+        }
+    }
+}
+
+/// The directory's name.
+pub(crate) const OWN: &str = ".gpb";
