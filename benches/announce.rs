@@ -9,7 +9,7 @@ use std::time::Instant;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
-use gpb::internals::swarm::{PeerTable, Via};
+use gpb::internals::swarm::{PeerTable, Received, Via};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const PEERS: [u32; 3] = [10, 1_000, 10_000];
@@ -46,6 +46,16 @@ fn peer(n: u32) -> (PeerId, SocketAddr) {
     (PeerId(id), SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)), 27420))
 }
 
+fn received<'a>(
+    signed: &'a SignedAnnounce,
+    announce: &'a Announce,
+    addr: SocketAddr,
+    unix_ms: u64,
+    now: Instant,
+) -> Received<'a> {
+    Received { signed, announce, addr, via: Via::Datagram, unix_ms, now }
+}
+
 fn into_the_table(c: &mut Criterion) {
     let keypair = Keypair::generate();
     let now = Instant::now();
@@ -56,7 +66,7 @@ fn into_the_table(c: &mut Criterion) {
             let (id, addr) = peer(n);
             let announce = said(id, NOW_MS);
             let signed = SignedAnnounce::seal(&announce, &keypair);
-            table.upsert(&signed, &announce, addr, Via::Datagram, NOW_MS, now).unwrap();
+            table.upsert(&received(&signed, &announce, addr, NOW_MS, now)).unwrap();
         }
         assert_eq!(table.len(), peers as usize);
 
@@ -77,7 +87,7 @@ fn into_the_table(c: &mut Criterion) {
             b.iter_batched(
                 &mut next,
                 |(signed, announce, addr)| {
-                    table.upsert(&signed, &announce, addr, Via::Datagram, announce.seq, now).unwrap()
+                    table.upsert(&received(&signed, &announce, addr, announce.seq, now)).unwrap()
                 },
                 BatchSize::SmallInput,
             );
@@ -95,8 +105,8 @@ fn into_the_table(c: &mut Criterion) {
                     (sealed, hello, bye, addr)
                 },
                 |(sealed, hello, bye, addr)| {
-                    table.upsert(&sealed[0], &hello, addr, Via::Datagram, NOW_MS, now).unwrap();
-                    table.upsert(&sealed[1], &bye, addr, Via::Datagram, NOW_MS, now).unwrap()
+                    table.upsert(&received(&sealed[0], &hello, addr, NOW_MS, now)).unwrap();
+                    table.upsert(&received(&sealed[1], &bye, addr, NOW_MS, now)).unwrap()
                 },
                 BatchSize::SmallInput,
             );

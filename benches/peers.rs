@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::limits::PEERS_PER_ANSWER_MAX;
 use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
-use gpb::internals::swarm::{PeerTable, Via};
+use gpb::internals::swarm::{PeerTable, Received, Via};
 
 const SIZES: [u32; 4] = [10, 100, 1_000, 10_000];
 /// Peers in all tables of one size together, so that the small ones can be weighed.
@@ -75,7 +75,8 @@ fn measure(size: u32) {
 
 fn hear(table: &mut PeerTable, announces: &[(SignedAnnounce, Announce)], now: Instant) {
     for (n, (signed, announce)) in (0..).zip(announces) {
-        table.upsert(signed, announce, address(n), Via::Datagram, NOW_MS, now).expect("a new announce");
+        let (addr, via) = (address(n), Via::Datagram);
+        table.upsert(&Received { signed, announce, addr, via, unix_ms: NOW_MS, now }).expect("a new announce");
     }
 }
 

@@ -47,7 +47,7 @@ impl Client {
         let ask = |session: &mut Session| Ok((session.addr, session.instance, session.welcome.clone()));
         let progress = survey(self, ask, |progress, answer| {
             if let Some((record, (addr, instance, welcome))) = answer {
-                let age_ms = record.heard.elapsed().as_millis() as u64;
+                let age_ms = record.last_seen.elapsed().as_millis() as u64;
                 let (files, bytes) = (welcome.files, welcome.bytes);
                 found.push(FoundPeer { peer: record.peer, instance, addr, files, bytes, age_ms });
             }

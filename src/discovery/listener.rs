@@ -10,13 +10,13 @@ use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
 use crate::runtime::Subscription;
-use crate::swarm::{Dropped, Outgoing, Pace, PeerTable, parse_announce};
+use crate::swarm::{AnnounceSchedule, Dropped, Outgoing, PeerTable, Question, parse_announce};
 use crate::sync::lock;
 
 pub(super) struct Listener {
     shared: Arc<Shared>,
     beacon: Box<dyn Beacon>,
-    pace: Pace,
+    schedule: AnnounceSchedule,
     housekeep_at: Instant,
     links_up: u64,
     /// The revision of the catalogue that was announced last.
@@ -29,8 +29,9 @@ impl Listener {
         let (links_up, wake) = (beacon.links_up(), beacon.waker());
         let own = shared.directory().own();
         let _on_revision = own.on_revision(move || wake());
-        let (revision, pace, housekeep_at) = (own.revision(), Pace::new(rand::random(), now), now + HOUSEKEEP);
-        Listener { shared, beacon, pace, housekeep_at, links_up, revision, _on_revision }
+        let (revision, schedule, housekeep_at) =
+            (own.revision(), AnnounceSchedule::new(rand::random(), now), now + HOUSEKEEP);
+        Listener { shared, beacon, schedule, housekeep_at, links_up, revision, _on_revision }
     }
 
     /// The body of the thread; ends when the shutdown begins.
@@ -41,10 +42,10 @@ impl Listener {
             let now = Instant::now();
             let revision = self.shared.directory().own().revision();
             if std::mem::replace(&mut self.revision, revision) != revision {
-                self.pace.changed(now);
+                self.schedule.changed(now);
             }
             if std::mem::replace(&mut self.links_up, self.beacon.links_up()) < self.links_up {
-                self.pace.restart(now);
+                self.schedule.restart(now);
             }
             self.send_due(now);
             if now >= self.housekeep_at {
@@ -52,7 +53,7 @@ impl Listener {
                 self.shared.housekeep(now);
                 *lock(&self.shared.links) = self.beacon.links();
             }
-            if let Some(datagram) = self.beacon.receive(&mut buffer, self.pace.next_due().min(self.housekeep_at)) {
+            if let Some(datagram) = self.beacon.receive(&mut buffer, self.schedule.next_due().min(self.housekeep_at)) {
                 self.hear(&buffer[..datagram.len.min(buffer.len())], &datagram, Instant::now());
             }
         }
@@ -61,8 +62,8 @@ impl Listener {
 
     fn send_due(&mut self, now: Instant) {
         let nodes = self.nodes();
-        while let Some(what) = self.pace.due(nodes, now) {
-            self.shared.directory().own().set_ttl_s(self.pace.ttl_s());
+        while let Some(what) = self.schedule.due(nodes, now) {
+            self.shared.directory().own().set_ttl_s(self.schedule.ttl_s());
             let (flags, to) = match what {
                 Outgoing::QueryUnicast => (Flags::QUERY.with(Flags::UNICAST), To::Group),
                 Outgoing::Query => (Flags::QUERY, To::Group),
@@ -79,7 +80,7 @@ impl Listener {
                 self.shared.drops.count_heard();
                 self.shared.drops.count_admitted();
                 if !datagram.local {
-                    self.pace.heard(datagram.way, now);
+                    self.schedule.received(datagram.way, now);
                 }
                 self.answer(&announce, datagram, now);
             }
@@ -105,7 +106,7 @@ impl Listener {
         let (nodes, shared) = (self.nodes(), &self.shared);
         let offering =
             || (shared.directory().own().revision() > 0).then(|| shared.directory().read(PeerTable::offering) + 1);
-        if self.pace.asked(NodeId::new(announce.peer, announce.instance), announce.seq, unicast, nodes, offering, now) {
+        if self.schedule.asked(&question(&announce, unicast), nodes, offering, now) {
             let answer = self.shared.directory().own().current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }
@@ -117,7 +118,7 @@ impl Listener {
         let Ok((_, announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
         if announce.flags.contains(Flags::QUERY) && self.shared.directory().own().port() != 0 {
             let nodes = self.nodes();
-            self.pace.asked(NodeId::new(announce.peer, announce.instance), announce.seq, false, nodes, || None, now);
+            self.schedule.asked(&question(&announce, false), nodes, || None, now);
         }
     }
 
@@ -131,6 +132,10 @@ impl Listener {
     fn nodes(&self) -> usize {
         self.shared.directory().read(|t| t.nodes())
     }
+}
+
+fn question(announce: &Announce, unicast: bool) -> Question {
+    Question { asker: NodeId::new(announce.peer, announce.instance), seq: announce.seq, unicast }
 }
 
 const HOUSEKEEP: Duration = Duration::from_secs(1);

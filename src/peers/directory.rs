@@ -14,7 +14,7 @@ use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{Events, Subscription, Watch};
-use crate::swarm::{Dropped, Event, Heard, PeerTable, Via, crosses, open_announce, parse_announce};
+use crate::swarm::{Dropped, Event, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
 use crate::sync::lock;
 
 /// Takes in announces, whichever way they come, and answers who is there.
@@ -111,7 +111,7 @@ impl Directory {
         }
         let mut addr = datagram.from;
         addr.set_port(announce.port);
-        self.upsert(&signed, &announce, addr, Via::Datagram, now)?;
+        self.upsert(received(&signed, &announce, addr, Via::Datagram, now))?;
         Ok(announce)
     }
 
@@ -125,12 +125,12 @@ impl Directory {
         let admitted = open_announce(&hello.announce, self.own.network(), node).and_then(|(signed, announce)| {
             let mut addr = from;
             addr.set_port(announce.port);
-            let heard = self.table.touch(|table| {
-                let heard = table.upsert(&signed, &announce, addr, Via::Hello, unix_ms(), now)?;
-                table.session_opened(node.peer, node.instance);
-                Ok::<_, Dropped>(heard)
+            let change = self.table.touch(|table| {
+                let change = table.upsert(&received(&signed, &announce, addr, Via::Hello, now))?;
+                table.session_opened(node);
+                Ok::<_, Dropped>(change)
             })?;
-            self.report(peer, addr, heard);
+            self.report(peer, addr, change);
             Ok(())
         });
         match admitted {
@@ -149,17 +149,17 @@ impl Directory {
     /// [`Dropped`]: why the announce was not taken in.
     pub fn welcome(&self, node: NodeId, announce: &[u8], addr: SocketAddr, now: Instant) -> Result<(), Dropped> {
         let opened = open_announce(announce, self.own.network(), node);
-        let (events, heard) = self.table.touch(|table| {
-            let events = table.proved(node.peer, node.instance, addr, now);
-            let upsert = |(signed, announce)| table.upsert(&signed, &announce, addr, Via::Session, unix_ms(), now);
+        let (mut events, change) = self.table.touch(|table| {
+            let events = table.proved(node, addr, now);
+            let upsert = |(signed, announce)| table.upsert(&received(&signed, &announce, addr, Via::Session, now));
             (events, opened.and_then(upsert))
         });
-        let (heard, result) = match heard {
-            Ok(heard) => (heard, Ok(())),
-            Err(reason) => (Heard::default(), Err(reason)),
+        let (mut change, result) = match change {
+            Ok(change) => (change, Ok(())),
+            Err(reason) => (TableChange::default(), Err(reason)),
         };
-        let news = heard.news || !events.is_empty();
-        self.report(node.peer, addr, Heard { events: [events, heard.events].concat(), news, ..heard });
+        events.append(&mut change.events);
+        self.report(node.peer, addr, TableChange { events, ..change });
         result
     }
 
@@ -178,7 +178,7 @@ impl Directory {
             return self.table.touch(|table| table.hints(to.ip(), PEERS_PER_ANSWER_MAX));
         };
         let others = among.iter().filter(|node| **node != asker).take(PEERS_PER_ANSWER_MAX);
-        self.table.read(|table| others.filter_map(|node| table.hint(node.peer, node.instance, to.ip())).collect())
+        self.table.read(|table| others.filter_map(|node| table.hint(*node, to.ip())).collect())
     }
 
     /// Notes that `peer` at `addr` refused this node, or is refused by it.
@@ -188,12 +188,12 @@ impl Directory {
 
     /// Notes that `node` could not be reached at `addr`: its other addresses come first from now on.
     pub fn failed(&self, node: NodeId, addr: SocketAddr, now: Instant) {
-        self.table.touch(|t| t.failed(node.peer, node.instance, addr, now));
+        self.table.touch(|t| t.failed(node, addr, now));
     }
 
     /// Notes that a session with `node` began.
     pub fn hold(self: &Arc<Self>, node: NodeId) -> Presence {
-        self.table.touch(|t| t.session_opened(node.peer, node.instance));
+        self.table.touch(|t| t.session_opened(node));
         Presence { directory: self.clone(), node }
     }
 
@@ -238,41 +238,34 @@ impl Directory {
         // A loopback or link-local address of the teller means another host here.
         let addrs = hint.addrs.iter().filter(|a| a.port() != 0 && crosses(a.ip(), teller));
         for addr in addrs.take(ADDRS_PER_PEER_MAX) {
-            self.upsert(&signed, &announce, *addr, Via::Hint, now)?;
+            self.upsert(received(&signed, &announce, *addr, Via::Hint, now))?;
         }
         Ok(NodeId::new(announce.peer, announce.instance))
     }
 
-    fn upsert(
-        &self,
-        signed: &SignedAnnounce,
-        announce: &Announce,
-        addr: SocketAddr,
-        via: Via,
-        now: Instant,
-    ) -> Result<(), Dropped> {
-        let heard = self.table.touch(|t| t.upsert(signed, announce, addr, via, unix_ms(), now))?;
-        self.report(announce.peer, addr, heard);
+    fn upsert(&self, received: Received<'_>) -> Result<(), Dropped> {
+        let change = self.table.touch(|t| t.upsert(&received))?;
+        self.report(received.announce.peer, received.addr, change);
         Ok(())
     }
 
     /// Logs and tells what an announce of `peer` at `addr` changed.
-    fn report(&self, peer: PeerId, addr: SocketAddr, heard: Heard) {
-        let Heard { events, news, skew_ms, twins } = heard;
+    fn report(&self, peer: PeerId, addr: SocketAddr, change: TableChange) {
+        let TableChange { events, notable, skew_ms, duplicate_key } = change;
         if let Some(skew_ms) = skew_ms {
             log::warn!("clocks differ peer={peer} addr={addr} skew_ms={skew_ms}");
         }
-        if let Some((one, other)) = twins {
+        if let Some((one, other)) = duplicate_key {
             log::warn!("one key seems to be in use on two hosts peer={peer} one={one} other={other}");
         }
-        self.tell(events, news);
+        self.tell(events, notable);
     }
 
-    /// Emits `events`, and wakes the threads that wait for the table if there are any or `news` is true.
-    fn tell(&self, events: Vec<Event>, news: bool) {
-        let news = news || !events.is_empty();
+    /// Emits `events`, and wakes the threads that wait for the table if there are any or the change is `notable`.
+    fn tell(&self, events: Vec<Event>, notable: bool) {
+        let notable = notable || !events.is_empty();
         self.events.emit_all(events);
-        if news {
+        if notable {
             self.table.wake();
         }
     }
@@ -285,10 +278,20 @@ impl Directory {
     }
 }
 
+/// An announce that came now.
+fn received<'a>(
+    signed: &'a SignedAnnounce,
+    announce: &'a Announce,
+    addr: SocketAddr,
+    via: Via,
+    now: Instant,
+) -> Received<'a> {
+    Received { signed, announce, addr, via, unix_ms: unix_ms(), now }
+}
+
 impl Drop for Presence {
     fn drop(&mut self) {
-        let NodeId { peer, instance } = self.node;
-        let events = self.directory.table.touch(|t| t.session_closed(peer, instance, Instant::now()));
+        let events = self.directory.table.touch(|t| t.session_closed(self.node, Instant::now()));
         self.directory.tell(events, false);
     }
 }

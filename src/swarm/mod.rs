@@ -17,6 +17,7 @@ pub use download::{
 };
 pub use event::Event;
 pub use membership::{
-    Dropped, Heard, Outgoing, Pace, PeerRecord, PeerTable, Via, Way, crosses, open_announce, parse_announce,
+    AnnounceSchedule, Dropped, Outgoing, PeerRecord, PeerTable, Question, Received, TableChange, Via, Way, crosses,
+    open_announce, parse_announce,
 };
 pub use upload::{Arrivals, FairQueue, Fetchers, Place, Sent, Upload, Uploads};

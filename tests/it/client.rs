@@ -12,7 +12,7 @@ use gpb::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{self, ClientContext, Download, DownloadHandle, DownloadPlan, FetchError, Report, Target};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
-use gpb::internals::identity::Keypair;
+use gpb::internals::identity::{Keypair, NodeId};
 use gpb::internals::net::Tls;
 use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
@@ -296,7 +296,7 @@ fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
         3 * (1 + 4),
         "its list and each of the chunks, which it chooses, came at the third time"
     );
-    assert!(c.ctx.peers.read(|t| t.peer(other.id(), other.instance).is_some()), "it is known now");
+    assert!(c.ctx.peers.read(|t| t.peer(NodeId::new(other.id(), other.instance)).is_some()), "it is known now");
 
     // What it puts off comes from others meanwhile.
     let half = Fake::start(Manner::Half, std::slice::from_ref(&g));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use gpb::internals::content::Catalogue;
 use gpb::internals::discovery::{Discovery, DiscoverySetup, Stats};
-use gpb::internals::identity::{Keypair, PeerId};
+use gpb::internals::identity::{Keypair, NodeId, PeerId};
 use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX, WIRE_VERSION};
 use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
 use gpb::internals::peers::{Dialer, Directory, OwnIdentity};
@@ -123,11 +123,11 @@ impl TestNode {
 
     #[track_caller]
     fn until_knows(&self, other: &TestNode) {
-        self.until("the other node", |t| t.peer(other.id, other.instance).is_some());
+        self.until("the other node", |t| t.peer(NodeId::new(other.id, other.instance)).is_some());
     }
 
     fn knows(&self, other: &TestNode) -> bool {
-        self.table.read(|t| t.peer(other.id, other.instance).is_some())
+        self.table.read(|t| t.peer(NodeId::new(other.id, other.instance)).is_some())
     }
 
     fn stats(&self) -> Stats {
@@ -189,7 +189,7 @@ impl Stranger {
     }
 
     fn knows(&self, node: &TestNode) -> bool {
-        node.table.read(|t| t.peer(self.keypair.peer_id(), 7).is_some())
+        node.table.read(|t| t.peer(NodeId::new(self.keypair.peer_id(), 7)).is_some())
     }
 }
 
@@ -219,7 +219,7 @@ fn nodes_find_each_other_at_once() {
         server.until("the client as a node", |t| t.nodes() == servers.len() + 1);
         assert_eq!(server.table.read(|t| t.len()), servers.len() - 1, "a client that serves nothing is no peer");
     }
-    let addr = client.table.read(|t| t.peer(servers[0].id, servers[0].instance).unwrap().addrs[0]);
+    let addr = client.table.read(|t| t.peer(NodeId::new(servers[0].id, servers[0].instance)).unwrap().addrs[0]);
     assert_eq!(addr, SocketAddr::new(ip(1), 4000), "the source of the datagram and the announced port");
 }
 
@@ -239,7 +239,7 @@ fn a_stranger_soon_hears_of_a_closed_group_but_is_not_let_in() {
     }
     let stranger = Plan::on(hub.join(ip(2))).start();
     stranger.until_within("the closed group", Duration::from_millis(1500), |t| {
-        t.peer(closed.id, closed.instance).is_some()
+        t.peer(NodeId::new(closed.id, closed.instance)).is_some()
     });
     assert!(!closed.knows(&stranger));
 }
@@ -286,7 +286,9 @@ fn what_is_false_is_counted_and_never_in_the_table() {
         let announce = Announce { seq: said, ..marker.announce() };
         marker.say(&announce);
         let sealed = SignedAnnounce::seal(&announce, &marker.keypair);
-        node.until("the marker", |t| t.peer(announce.peer, announce.instance).is_some_and(|p| p.announce == sealed));
+        node.until("the marker", |t| {
+            t.peer(NodeId::new(announce.peer, announce.instance)).is_some_and(|p| p.announce == sealed)
+        });
     };
     settle();
     let day = CLOCK_SKEW_MAX.as_millis() as u64;
@@ -347,7 +349,7 @@ fn what_is_false_is_counted_and_never_in_the_table() {
     thief.say_bytes(SignedAnnounce::seal(&first, &honest.keypair).as_bytes());
     settle();
     assert_eq!(node.stats().dropped(Dropped::Replayed), 1);
-    let addrs = node.table.read(|t| t.peer(honest.keypair.peer_id(), 7).unwrap().addrs);
+    let addrs = node.table.read(|t| t.peer(NodeId::new(honest.keypair.peer_id(), 7)).unwrap().addrs);
     assert_eq!(addrs, [SocketAddr::new(ip(3), 5000)]);
 }
 
@@ -360,7 +362,7 @@ fn a_flood_is_held_back() {
         flooder.say(&Announce { instance: n, ..flooder.announce() });
     }
     honest.say(&honest.announce());
-    node.until("the honest neighbour", |t| t.peer(honest.keypair.peer_id(), 7).is_some());
+    node.until("the honest neighbour", |t| t.peer(NodeId::new(honest.keypair.peer_id(), 7)).is_some());
     assert!(node.stats().dropped(Dropped::Flood) > 700, "{:?}", node.stats());
     assert!(node.table.read(|t| t.len()) <= 9, "eight instances of one key and the honest one");
 }
@@ -426,7 +428,9 @@ fn a_new_revision_is_told_at_once() {
     let start = Instant::now();
     for revision in 2..=4 {
         other.catalogue.publish(Catalogue::new(revision, vec![]));
-        node.until("the revision", |t| t.peer(other.id, other.instance).is_some_and(|p| p.revision == revision));
+        node.until("the revision", |t| {
+            t.peer(NodeId::new(other.id, other.instance)).is_some_and(|p| p.revision == revision)
+        });
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     node.event(|e| *e == Event::PeerChanged { peer: other.id, revision: 4 });
@@ -474,7 +478,7 @@ fn without_multicast_one_peer_leads_to_all() {
     let client = Plan { port: 0, ..named() }.start();
     client.until("everyone", |t| t.len() == others.len() + 1);
     for other in &others {
-        let addrs = client.table.read(|t| t.peer(other.id, other.instance).unwrap().addrs);
+        let addrs = client.table.read(|t| t.peer(NodeId::new(other.id, other.instance)).unwrap().addrs);
         assert_eq!(addrs, [other.addr()]);
         other.until("everyone", |t| t.len() == others.len());
     }

@@ -2,12 +2,14 @@
 
 mod addresses;
 mod admit;
-mod departed;
+mod announce_schedule;
 pub mod limits;
-mod pace;
 mod peer_table;
+mod received;
+mod tombstones;
 
 pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
-pub use pace::{Outgoing, Pace, Way};
-pub use peer_table::{Heard, PeerRecord, PeerTable, Via};
+pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
+pub use peer_table::{PeerRecord, PeerTable};
+pub use received::{Received, TableChange, Via};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use gpb::internals::identity::Keypair;
 use gpb::internals::limits::WIRE_VERSION;
 use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, encode_request};
-use gpb::internals::swarm::{Outgoing, Pace, PeerTable, Via, Way};
+use gpb::internals::swarm::{AnnounceSchedule, Outgoing, PeerTable, Question, Received, Via, Way};
 
 use super::peer::Fault;
 use super::world::{Event, World, key_of};
@@ -19,7 +19,7 @@ pub(super) struct Group {
     pub(super) joined: Vec<u32>,
     pub(super) here: u32,
     /// By host.
-    paces: Vec<Option<Pace>>,
+    paces: Vec<Option<AnnounceSchedule>>,
     /// Whole tables, of the first hosts.
     pub(super) tables: Vec<PeerTable>,
     /// Packets and bytes to the group so far: everyone receives them.
@@ -72,7 +72,7 @@ impl World {
         if self.group.paces.len() <= peer as usize {
             self.group.paces.resize_with(peer as usize + 1, || None);
         }
-        self.group.paces[peer as usize] = Some(Pace::new(seed, now));
+        self.group.paces[peer as usize] = Some(AnnounceSchedule::new(seed, now));
         if (peer as usize) < TABLES {
             self.group.tables.push(PeerTable::new(key_of(peer)));
         }
@@ -165,14 +165,15 @@ impl World {
         for (at, table) in self.group.tables.iter_mut().enumerate() {
             let lost = self.config.loss > 0.0 && self.rng.unit() < self.config.loss;
             if at != peer as usize && !lost {
-                let _ = table.upsert(&signed, &announce, addr, Via::Datagram, unix_ms, now);
+                let (signed, announce, via) = (&signed, &announce, Via::Datagram);
+                let _ = table.upsert(&Received { signed, announce, addr, via, unix_ms, now });
             }
         }
         for (at, pace) in self.group.paces.iter_mut().enumerate().filter(|(at, _)| *at != peer as usize) {
             let lost = self.config.loss > 0.0 && self.rng.unit() < self.config.loss;
             if let Some(pace) = pace.as_mut().filter(|_| !lost) {
                 let _ = at;
-                pace.heard(way, now);
+                pace.received(way, now);
             }
         }
         if flags.contains(Flags::QUERY) {
@@ -182,7 +183,7 @@ impl World {
 
     /// A question is heard. The first holder, which alone offers something, always looks at it. In a large group each of
     /// the others answers with a small probability; of that, a first coin is thrown here, for all at once, and the rest by
-    /// [`Pace`], which is told of a group so much smaller.
+    /// [`AnnounceSchedule`], which is told of a group so much smaller.
     fn ask_group(&mut self, asker: u32, seq: u64, unicast: bool, len: u64, now: Instant) {
         let here = self.group.joined.len() as u64;
         let few = here <= ASKED;
@@ -210,10 +211,10 @@ impl World {
             return;
         }
         let Some(pace) = self.group.paces.get_mut(peer as usize).and_then(Option::as_mut) else { return };
-        if pace.asked(key_of(asker), seq, unicast, nodes, || (peer == 0).then_some(1), now) {
+        if pace.asked(&Question { asker: key_of(asker), seq, unicast }, nodes, || (peer == 0).then_some(1), now) {
             self.count(1, len);
             if let Some(pace) = self.group.paces[asker as usize].as_mut() {
-                pace.heard(Way::Unicast, now);
+                pace.received(Way::Unicast, now);
             }
             // Only the asker receives it.
             self.group.packets -= 1;

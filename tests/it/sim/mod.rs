@@ -2,7 +2,7 @@
 //!
 //! Every decision is made by the code that makes it in production: what to ask whom ([`DownloadState`], its picker and
 //! [`Requester`]), whom to dial and let go ([`Mesh`]), whom to serve, when and with what ([`FairQueue`], [`Uploads`], [`Sent`],
-//! [`Arrivals`]), when to announce ([`Pace`]) and who is there ([`PeerTable`]). Sizes of messages are those of the real
+//! [`Arrivals`]), when to announce ([`AnnounceSchedule`]) and who is there ([`PeerTable`]). Sizes of messages are those of the real
 //! encoders. What is simulated is the world around: hosts, links, time, and the threads that call those decisions.
 //!
 //! What is left out, and why it does not change the picture:
@@ -23,7 +23,7 @@
 //! [`Uploads`]: gpb::internals::swarm::Uploads
 //! [`Sent`]: gpb::internals::swarm::Sent
 //! [`Arrivals`]: gpb::internals::swarm::Arrivals
-//! [`Pace`]: gpb::internals::swarm::Pace
+//! [`AnnounceSchedule`]: gpb::internals::swarm::AnnounceSchedule
 //! [`PeerTable`]: gpb::internals::swarm::PeerTable
 //! [`ConnectionScaler`]: gpb::internals::swarm::ConnectionScaler
 

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use super::*;
 use crate::identity::Keypair;
-use crate::limits::{ADDRS_PER_PEER_MAX, INSTANCES_PER_KEY_MAX};
+use crate::limits::{ADDRS_PER_PEER_MAX, CLOCK_SKEW_MAX, INSTANCES_PER_KEY_MAX, PEERS_MAX, TTL_MAX, TTL_MIN};
+use crate::proto::Flags;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -38,9 +41,9 @@ impl Lab {
         Lab { table: table(), sealer: Keypair::generate(), now: Instant::now() }
     }
 
-    fn hear(&mut self, announce: &Announce, addr: SocketAddr, via: Via) -> Result<Heard, Dropped> {
+    fn hear(&mut self, announce: &Announce, addr: SocketAddr, via: Via) -> Result<TableChange, Dropped> {
         let signed = SignedAnnounce::seal(announce, &self.sealer);
-        self.table.upsert(&signed, announce, addr, via, NOW_MS, self.now)
+        self.table.upsert(&Received { signed: &signed, announce, addr, via, unix_ms: NOW_MS, now: self.now })
     }
 
     fn wait(&mut self, s: u64) -> Vec<Event> {
@@ -49,7 +52,7 @@ impl Lab {
     }
 
     fn addrs(&self, peer: PeerId, instance: u64) -> Vec<SocketAddr> {
-        self.table.peer(peer, instance).map(|p| p.addrs).unwrap_or_default()
+        self.table.peer(NodeId::new(peer, instance)).map(|p| p.addrs).unwrap_or_default()
     }
 }
 
@@ -61,9 +64,9 @@ fn a_peer_joins_changes_and_expires() {
     let mut lab = Lab::new();
     let heard = lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
     assert_eq!(heard.events, [Event::PeerJoined { peer: A, addr: ip(1) }]);
-    assert!(heard.news);
+    assert!(heard.notable);
     let heard = lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard, Heard::default(), "nothing new");
+    assert_eq!(heard, TableChange::default(), "nothing new");
     let heard = lab.hear(&Announce { revision: 2, ..said(A, 7, NOW_MS + 2) }, ip(1), Via::Datagram).unwrap();
     assert_eq!(heard.events, [Event::PeerChanged { peer: A, revision: 2 }]);
     assert_eq!(lab.wait(29), []);
@@ -85,7 +88,7 @@ fn replays_are_dropped_and_echoes_are_not() {
     let mut lab = Lab::new();
     let first = said(A, 7, NOW_MS);
     lab.hear(&first, ip(1), Via::Datagram).unwrap();
-    assert!(lab.hear(&first, ip(2), Via::Datagram).unwrap().news, "the same at another interface");
+    assert!(lab.hear(&first, ip(2), Via::Datagram).unwrap().notable, "the same at another interface");
     assert_eq!(lab.addrs(A, 7), [ip(1), ip(2)]);
     assert_eq!(lab.hear(&Announce { revision: 9, ..first.clone() }, ip(1), Via::Datagram), Err(Dropped::Replayed));
     assert_eq!(lab.hear(&said(A, 7, NOW_MS - 1), ip(3), Via::Datagram), Err(Dropped::Replayed));
@@ -138,7 +141,7 @@ fn goodbye_counts_for_its_instance_only() {
     let mut lab = Lab::new();
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
     let goodbye = |instance, seq| Announce { flags: Flags::GOODBYE, ..said(A, instance, seq) };
-    assert_eq!(lab.hear(&goodbye(6, NOW_MS + 9), ip(1), Via::Datagram), Ok(Heard::default()));
+    assert_eq!(lab.hear(&goodbye(6, NOW_MS + 9), ip(1), Via::Datagram), Ok(TableChange::default()));
     assert_eq!(lab.hear(&goodbye(7, NOW_MS), ip(1), Via::Datagram), Err(Dropped::Replayed));
     assert_eq!(lab.table.len(), 1);
     let heard = lab.hear(&goodbye(7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
@@ -150,18 +153,18 @@ fn goodbye_counts_for_its_instance_only() {
 fn a_live_session_outlasts_silence_and_goodbye() {
     let mut lab = Lab::new();
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
-    lab.table.session_opened(A, 7);
-    lab.table.session_opened(A, 7);
+    lab.table.session_opened(NodeId::new(A, 7));
+    lab.table.session_opened(NodeId::new(A, 7));
     assert_eq!(lab.wait(500), []);
-    assert_eq!(lab.table.session_closed(A, 7, lab.now), []);
+    assert_eq!(lab.table.session_closed(NodeId::new(A, 7), lab.now), []);
     let goodbye = Announce { flags: Flags::GOODBYE, ..said(A, 7, NOW_MS + 1) };
     let heard = lab.hear(&goodbye, ip(1), Via::Datagram).unwrap();
     assert_eq!(heard.events, [Event::PeerLeft { peer: A }], "nobody dials it any more");
     assert_eq!((lab.table.len(), lab.table.nodes()), (0, 2), "but it is there");
     assert_eq!(lab.wait(500), []);
-    assert_eq!(lab.table.session_closed(A, 7, lab.now), []);
+    assert_eq!(lab.table.session_closed(NodeId::new(A, 7), lab.now), []);
     assert_eq!(lab.table.nodes(), 1);
-    assert_eq!(lab.table.session_closed(A, 7, lab.now), [], "once too often harms nobody");
+    assert_eq!(lab.table.session_closed(NodeId::new(A, 7), lab.now), [], "once too often harms nobody");
 }
 
 #[test]
@@ -172,11 +175,11 @@ fn a_new_start_at_the_same_place_replaces_the_old_one() {
     assert_eq!(lab.table.len(), 2, "another host");
     let heard = lab.hear(&said(A, 9, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
     assert_eq!(heard.events, [Event::PeerLeft { peer: A }, Event::PeerJoined { peer: A, addr: ip(1) }]);
-    assert!(lab.table.peer(A, 7).is_none() && lab.table.peer(A, 8).is_some());
+    assert!(lab.table.peer(NodeId::new(A, 7)).is_none() && lab.table.peer(NodeId::new(A, 8)).is_some());
     lab.hear(&said(A, 5, NOW_MS - 5), ip(1), Via::Datagram).unwrap();
-    assert!(lab.table.peer(A, 9).is_some(), "the replay of an earlier start ends nobody");
+    assert!(lab.table.peer(NodeId::new(A, 9)).is_some(), "the replay of an earlier start ends nobody");
     lab.hear(&said(A, 4, NOW_MS + 5), ip(1), Via::Hint).unwrap();
-    assert!(lab.table.peer(A, 9).is_some(), "and hints end nobody");
+    assert!(lab.table.peer(NodeId::new(A, 9)).is_some(), "and hints end nobody");
 }
 
 #[test]
@@ -186,21 +189,21 @@ fn a_key_has_eight_instances_and_the_oldest_without_a_session_gives_way() {
     for n in 0..INSTANCES_PER_KEY_MAX as u64 {
         lab.hear(&said(A, n, NOW_MS - 1000 + n), place(n), Via::Datagram).unwrap();
     }
-    lab.table.session_opened(A, 0);
-    lab.table.proved(A, 1, place(1), lab.now);
+    lab.table.session_opened(NodeId::new(A, 0));
+    lab.table.proved(NodeId::new(A, 1), place(1), lab.now);
     assert_eq!(lab.hear(&said(A, 50, NOW_MS - 5000), ip(50), Via::Datagram), Err(Dropped::Crowded), "a replay");
     lab.hear(&said(A, 51, NOW_MS), ip(51), Via::Datagram).unwrap();
-    assert!(lab.table.peer(A, 2).is_none());
-    assert!(lab.table.peer(A, 0).is_some() && lab.table.peer(A, 1).is_some());
+    assert!(lab.table.peer(NodeId::new(A, 2)).is_none());
+    assert!(lab.table.peer(NodeId::new(A, 0)).is_some() && lab.table.peer(NodeId::new(A, 1)).is_some());
     assert_eq!(lab.table.len(), INSTANCES_PER_KEY_MAX);
     // Announces dated ahead do not hold their places against honest ones.
     for n in 100..108 {
         lab.hear(&said(A, n, NOW_MS + 3_600_000), place(n), Via::Datagram).unwrap();
     }
     lab.hear(&said(A, 60, NOW_MS), ip(60), Via::Datagram).unwrap();
-    assert!(lab.table.peer(A, 60).is_some() && lab.table.peer(A, 0).is_some());
+    assert!(lab.table.peer(NodeId::new(A, 60)).is_some() && lab.table.peer(NodeId::new(A, 0)).is_some());
     for n in lab.table.entries.keys().map(|k| k.instance).collect::<Vec<_>>() {
-        lab.table.session_opened(A, n);
+        lab.table.session_opened(NodeId::new(A, n));
     }
     assert_eq!(lab.hear(&said(A, 61, NOW_MS), ip(61), Via::Datagram), Err(Dropped::Crowded));
     assert!(lab.hear(&said(B, 61, NOW_MS), ip(61), Via::Datagram).is_ok(), "other keys do not suffer");
@@ -211,7 +214,7 @@ fn what_tls_proved_comes_first_and_stays() {
     let mut lab = Lab::new();
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
     lab.hear(&said(B, 7, NOW_MS), ip(2), Via::Datagram).unwrap();
-    lab.table.proved(A, 7, ip(9), lab.now);
+    lab.table.proved(NodeId::new(A, 7), ip(9), lab.now);
     for n in 10..60 {
         lab.hear(&said(A, 7, NOW_MS), ip(n), Via::Hint).unwrap();
     }
@@ -220,7 +223,7 @@ fn what_tls_proved_comes_first_and_stays() {
     lab.now += Duration::from_secs(1);
     lab.hear(&said(B, 7, NOW_MS + 1), ip(2), Via::Datagram).unwrap();
     assert_eq!(lab.table.peers().iter().map(|p| p.peer).collect::<Vec<_>>(), [A, B], "B is fresher, A is proved");
-    lab.table.failed(A, 7, ip(9), lab.now);
+    lab.table.failed(NodeId::new(A, 7), ip(9), lab.now);
     assert_eq!(lab.addrs(A, 7)[0], ip(1));
     assert_eq!(lab.table.peers().iter().map(|p| p.peer).collect::<Vec<_>>(), [B, A]);
 }
@@ -230,8 +233,8 @@ fn a_proved_address_is_taken_from_the_key_s_other_instances() {
     let mut lab = Lab::new();
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Hint).unwrap();
     lab.hear(&said(A, 8, NOW_MS), ip(2), Via::Datagram).unwrap();
-    assert_eq!(lab.table.proved(A, 8, ip(1), lab.now), [Event::PeerLeft { peer: A }]);
-    assert!(lab.table.peer(A, 7).is_none());
+    assert_eq!(lab.table.proved(NodeId::new(A, 8), ip(1), lab.now), [Event::PeerLeft { peer: A }]);
+    assert!(lab.table.peer(NodeId::new(A, 7)).is_none());
     assert_eq!(lab.addrs(A, 8), [ip(1), ip(2)]);
 }
 
@@ -239,7 +242,7 @@ fn a_proved_address_is_taken_from_the_key_s_other_instances() {
 fn a_node_that_serves_nothing_counts_as_a_node_only() {
     let mut lab = Lab::new();
     let quiet = Announce { port: 0, ..said(A, 7, NOW_MS) };
-    assert_eq!(lab.hear(&quiet, SocketAddr::from(([10, 0, 0, 1], 0)), Via::Datagram), Ok(Heard::default()));
+    assert_eq!(lab.hear(&quiet, SocketAddr::from(([10, 0, 0, 1], 0)), Via::Datagram), Ok(TableChange::default()));
     assert_eq!((lab.table.len(), lab.table.nodes()), (0, 2));
     assert!(lab.table.peers().is_empty() && lab.table.hints(ip(9).ip(), 10).is_empty());
     let heard = lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
@@ -258,13 +261,13 @@ fn one_key_on_two_hosts_is_reported_once() {
         for (instance, addrs) in [(7, ["10.0.0.1:1", "127.0.0.1:1"]), (8, ["127.0.0.1:2", "10.0.0.1:2"])] {
             for addr in addrs {
                 let announce = Announce { port: at(addr).port(), ..said(A, instance, NOW_MS + round) };
-                assert_eq!(lab.hear(&announce, at(addr), Via::Datagram).unwrap().twins, None);
+                assert_eq!(lab.hear(&announce, at(addr), Via::Datagram).unwrap().duplicate_key, None);
             }
         }
     }
     lab.hear(&said(A, 9, NOW_MS), ip(77), Via::Datagram).unwrap();
-    assert!(lab.hear(&said(A, 9, NOW_MS + 1), ip(77), Via::Datagram).unwrap().twins.is_some());
-    assert!(lab.hear(&said(A, 9, NOW_MS + 2), ip(77), Via::Datagram).unwrap().twins.is_none());
+    assert!(lab.hear(&said(A, 9, NOW_MS + 1), ip(77), Via::Datagram).unwrap().duplicate_key.is_some());
+    assert!(lab.hear(&said(A, 9, NOW_MS + 2), ip(77), Via::Datagram).unwrap().duplicate_key.is_none());
 }
 
 #[test]
@@ -278,14 +281,14 @@ fn hints_hand_on_what_is_known_at_first_hand_and_take_turns() {
     assert_eq!(lab.table.hints("::ffff:127.0.0.1".parse().unwrap(), 10)[0].addrs, [local]);
     lab.hear(&said(A, 7, NOW_MS), ip(66), Via::Datagram).unwrap();
     assert!(lab.table.hints(far, 10).is_empty(), "whoever repeats an announce is not told of as its peer");
-    assert_eq!(lab.table.hint(A, 7, far), None);
+    assert_eq!(lab.table.hint(NodeId::new(A, 7), far), None);
     lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
     let hints = lab.table.hints(far, 10);
     assert_eq!(hints.len(), 1);
     assert_eq!(hints[0].addrs, [ip(1)]);
     assert_eq!(SignedAnnounce::parse(&hints[0].announce).unwrap().1, said(A, 7, NOW_MS + 1));
-    assert_eq!(lab.table.hint(A, 7, far).as_ref(), hints.first());
-    assert_eq!((lab.table.hint(B, 7, far), lab.table.hint(A, 8, far)), (None, None));
+    assert_eq!(lab.table.hint(NodeId::new(A, 7), far).as_ref(), hints.first());
+    assert_eq!((lab.table.hint(NodeId::new(B, 7), far), lab.table.hint(NodeId::new(A, 8), far)), (None, None));
     for n in 10..30u8 {
         lab.hear(&said(PeerId([n; 32]), 1, NOW_MS), ip(n.into()), Via::Datagram).unwrap();
     }
@@ -300,7 +303,7 @@ fn refusals_are_counted_by_peer_until_it_lets_us_in() {
     lab.table.refused(A, ip(2), lab.now);
     lab.table.refused(B, ip(1), lab.now);
     assert_eq!(lab.table.refusals(), 2);
-    lab.table.proved(A, 7, ip(1), lab.now);
+    lab.table.proved(NodeId::new(A, 7), ip(1), lab.now);
     assert_eq!(lab.table.refusals(), 1);
     for n in 0..2 * REFUSALS_MAX as u64 {
         let mut key = [9; 32];
@@ -315,7 +318,7 @@ fn keys_that_lose_trust_are_gone_at_once() {
     let mut lab = Lab::new();
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
     lab.hear(&said(B, 7, NOW_MS), ip(2), Via::Datagram).unwrap();
-    lab.table.session_opened(A, 7);
+    lab.table.session_opened(NodeId::new(A, 7));
     assert_eq!(lab.table.retain(|peer| *peer == B), [Event::PeerLeft { peer: A }]);
     assert_eq!(lab.table.len(), 1);
 }
@@ -333,7 +336,7 @@ fn a_full_table_makes_room_at_the_cost_of_the_crowd() {
     for n in 0..1000 {
         lab.hear(&said(key(n), 1, NOW_MS), ip(n), Via::Datagram).unwrap();
     }
-    lab.table.proved(key(5), 1, ip(5), lab.now);
+    lab.table.proved(NodeId::new(key(5), 1), ip(5), lab.now);
     let flooder = ip(0xff_ffff);
     for n in 1000..PEERS_MAX as u32 + 5000 {
         lab.now += Duration::from_millis(1);
@@ -341,13 +344,13 @@ fn a_full_table_makes_room_at_the_cost_of_the_crowd() {
     }
     assert_eq!(lab.table.len(), PEERS_MAX);
     for n in 0..1000 {
-        assert!(lab.table.peer(key(n), 1).is_some(), "honest {n} was pushed out");
+        assert!(lab.table.peer(NodeId::new(key(n), 1)).is_some(), "honest {n} was pushed out");
     }
     for n in 1_000_000..1_001_000 {
         lab.hear(&said(key(n), 1, NOW_MS), ip(n), Via::Datagram).unwrap();
     }
     for n in (0..1000).chain(1_000_000..1_001_000) {
-        assert!(lab.table.peer(key(n), 1).is_some(), "honest {n} found no room");
+        assert!(lab.table.peer(NodeId::new(key(n), 1)).is_some(), "honest {n} found no room");
     }
     assert!(lab.table.len() <= PEERS_MAX);
     // Hearsay finds none.

@@ -1,0 +1,42 @@
+//! How busy the group is.
+
+use std::time::Instant;
+
+use crate::swarm::membership::limits::GROUP_PACKETS_PER_S;
+
+/// A bucket that each announce to the group fills and time drains.
+#[derive(Debug)]
+pub(super) struct GroupLoad {
+    level: f64,
+    at: Instant,
+}
+
+impl GroupLoad {
+    /// Announces per second that the bucket lets through: half of the packets, since each is two, and one less to stay
+    /// below the bound.
+    const DRAIN_PER_S: f64 = (GROUP_PACKETS_PER_S / 2 - 1) as f64;
+    /// The level from which the group is busy. Usual coincidences stay below it.
+    const FULL: f64 = Self::DRAIN_PER_S / 2.0;
+    /// The level that shows a node that has just started that many started with it.
+    pub(super) const COMPANY: f64 = 4.0;
+    /// The level that only many nodes reach that start at the same time.
+    pub(super) const FLOOD: f64 = Self::DRAIN_PER_S * 1.5;
+
+    pub(super) fn new(now: Instant) -> Self {
+        GroupLoad { level: 0.0, at: now }
+    }
+
+    /// Counts one announce. The level is bounded, so that a flood is forgotten two seconds after its end.
+    pub(super) fn add(&mut self, now: Instant) {
+        self.level = (self.level(now) + 1.0).min(2.0 * Self::DRAIN_PER_S);
+        self.at = now;
+    }
+
+    pub(super) fn is_busy(&self, now: Instant) -> bool {
+        self.level(now) >= Self::FULL
+    }
+
+    pub(super) fn level(&self, now: Instant) -> f64 {
+        (self.level - now.saturating_duration_since(self.at).as_secs_f64() * Self::DRAIN_PER_S).max(0.0)
+    }
+}

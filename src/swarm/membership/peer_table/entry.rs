@@ -1,0 +1,142 @@
+//! One node of the table.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::identity::{NodeId, PeerId};
+use crate::limits::{TTL_MAX, TTL_MIN};
+use crate::proto::{PeerHint, SignedAnnounce};
+use crate::swarm::membership::addresses::{Addresses, Standing, is_usable};
+use crate::swarm::membership::admit::Dropped;
+use crate::swarm::membership::limits::ECHO_WITHIN;
+use crate::swarm::membership::received::{Received, Via};
+
+/// A live node that serves something, for users of the table.
+#[derive(Debug, Clone)]
+pub struct PeerRecord {
+    /// Its key.
+    pub peer: PeerId,
+    /// Its instance.
+    pub instance: u64,
+    /// Revision of its catalogue, as last announced.
+    pub revision: u64,
+    /// Where it serves, best first: addresses that TLS proved, then the freshest hints.
+    pub addrs: Vec<SocketAddr>,
+    /// When its last new announce came.
+    pub last_seen: Instant,
+    /// The announce as received, to hand on.
+    pub announce: SignedAnnounce,
+}
+
+impl PeerRecord {
+    /// The node: its key and instance.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(self.peer, self.instance)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct PeerEntry {
+    pub(super) dated: Dated,
+    pub(super) ttl: Duration,
+    /// 0 if the node serves nothing.
+    pub(super) port: u16,
+    pub(super) revision: u64,
+    pub(super) last_seen: Instant,
+    /// When it expires: its place in the table's deadlines.
+    pub(super) deadline: Instant,
+    pub(super) addrs: Addresses,
+    pub(super) announce: SignedAnnounce,
+    pub(super) sessions: Sessions,
+    /// Number of new announces that came from the node itself, not as hints.
+    pub(super) first_hand: u32,
+    /// The source address of its first announce.
+    pub(super) origin: IpAddr,
+}
+
+/// When the last announce was made.
+#[derive(Debug)]
+pub(super) struct Dated {
+    pub(super) seq: u64,
+    /// `seq`, but not later than this node's clock at that time.
+    pub(super) unix_ms: u64,
+}
+
+/// Live sessions with a node, which stays in the table as long as there are any.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pub(super) live: u32,
+    /// Whether the node said goodbye. It ends with its last session.
+    pub(super) leaving: bool,
+}
+
+impl PeerEntry {
+    /// A node that serves nothing so far; [`renew`](Self::renew) fills in the rest.
+    pub(super) fn new(received: &Received<'_>) -> Self {
+        PeerEntry {
+            dated: Dated { seq: received.announce.seq, unix_ms: received.dated_unix_ms() },
+            ttl: TTL_MIN,
+            port: 0,
+            revision: received.announce.revision,
+            last_seen: received.now,
+            deadline: received.now,
+            addrs: Addresses::default(),
+            announce: received.signed.clone(),
+            sessions: Sessions::default(),
+            first_hand: 0,
+            origin: received.addr.ip(),
+        }
+    }
+
+    /// Takes over what a newer announce says. True if it brings a new address.
+    pub(super) fn renew(&mut self, received: &Received<'_>) -> bool {
+        let announce = received.announce;
+        if self.port != announce.port {
+            self.addrs.clear();
+        }
+        self.sessions.leaving = false;
+        self.port = announce.port;
+        self.revision = announce.revision;
+        self.ttl = Duration::from_secs(announce.ttl_s.into()).clamp(TTL_MIN, TTL_MAX);
+        self.last_seen = received.now;
+        self.announce = received.signed.clone();
+        if received.via != Via::Hint {
+            self.first_hand = self.first_hand.saturating_add(1);
+        }
+        self.port != 0 && is_usable(received.addr) && self.addrs.note(received.addr, received.standing(), received.now)
+    }
+
+    /// Takes note of the address of an announce that is no newer than the last one. True if the address is new.
+    pub(super) fn note_again(&mut self, received: &Received<'_>) -> Result<bool, Dropped> {
+        let age = received.now.saturating_duration_since(self.last_seen);
+        let is_echo = *received.signed == self.announce && age <= ECHO_WITHIN;
+        let standing = match received.via {
+            Via::Datagram if !is_echo => return Err(Dropped::Replayed),
+            Via::Datagram => Standing::Echo,
+            _ => received.standing(),
+        };
+        Ok(self.port != 0 && is_usable(received.addr) && self.addrs.note(received.addr, standing, received.now))
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.port != 0 && !self.sessions.leaving
+    }
+
+    /// What to tell a peer at `to` of this one.
+    pub(super) fn hint(&self, to: IpAddr) -> Option<PeerHint> {
+        let addrs: Vec<_> = self.addrs.for_others(to).collect();
+        let is_useful = self.is_serving() && !addrs.is_empty();
+        is_useful.then(|| PeerHint { announce: self.announce.as_bytes().to_vec(), addrs })
+    }
+
+    pub(super) fn record(&self, node: NodeId) -> PeerRecord {
+        PeerRecord {
+            peer: node.peer,
+            instance: node.instance,
+            revision: self.revision,
+            addrs: self.addrs.best_first().collect(),
+            last_seen: self.last_seen,
+            announce: self.announce.clone(),
+        }
+    }
+}

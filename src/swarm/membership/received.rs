@@ -1,0 +1,78 @@
+//! An announce on its way into the table, and what it changed there.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::identity::NodeId;
+use crate::proto::{Announce, Flags, SignedAnnounce};
+use crate::swarm::Event;
+use crate::swarm::membership::addresses::Standing;
+
+/// A *verified* announce and the way it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// The announce as received.
+    pub signed: &'a SignedAnnounce,
+    /// The same, parsed.
+    pub announce: &'a Announce,
+    /// Where the peer serves. The port does not matter if the announced one is 0.
+    pub addr: SocketAddr,
+    /// The way it came.
+    pub via: Via,
+    /// This node's clock in Unix ms.
+    pub unix_ms: u64,
+    /// The time.
+    pub now: Instant,
+}
+
+/// How an announce, and with it an address, became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// A datagram from the peer: the source is the address, with the announced port.
+    Datagram,
+    /// Another peer named it (PEX).
+    Hint,
+    /// A session that the peer opened: TLS proved the key at the source, the peer names the port.
+    Hello,
+    /// A session that this node opened to that address: TLS proved the key there.
+    Session,
+}
+
+/// What an announce changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct TableChange {
+    /// What to tell users.
+    pub events: Vec<Event>,
+    /// Whether a peer joined, left or changed, or can be reached at a new address: threads that wait for the table look
+    /// again.
+    pub notable: bool,
+    /// The peer's clock minus this one's in ms, if that is much and was not reported for this key before.
+    pub skew_ms: Option<i64>,
+    /// Two hosts that use this key at the same time, if that was not reported before.
+    pub duplicate_key: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Received<'_> {
+    pub(crate) fn node(&self) -> NodeId {
+        NodeId::new(self.announce.peer, self.announce.instance)
+    }
+
+    pub(crate) fn is_goodbye(&self) -> bool {
+        self.announce.flags.contains(Flags::GOODBYE)
+    }
+
+    /// When the announce was made, in Unix ms, but not later than this node's clock: a peer gains nothing by dating
+    /// ahead.
+    pub(crate) fn dated_unix_ms(&self) -> u64 {
+        self.announce.seq.min(self.unix_ms)
+    }
+
+    /// How well a fresh announce makes its address known.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.via {
+            Via::Hint => Standing::Hint,
+            Via::Datagram | Via::Hello => Standing::Own,
+            Via::Session => Standing::Proved,
+        }
+    }
+}
