@@ -16,9 +16,9 @@ mod inotify;
 mod portable;
 
 #[cfg(all(target_os = "linux", not(feature = "portable-watch")))]
-pub(super) use inotify::DirWatch;
+pub(super) use inotify::InotifyWatch as DirWatch;
 #[cfg(any(not(target_os = "linux"), feature = "portable-watch"))]
-pub(super) use portable::DirWatch;
+pub(super) use portable::NotifyWatch as DirWatch;
 
 /// Something happened to `path`.
 #[derive(Debug)]

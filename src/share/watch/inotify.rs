@@ -22,7 +22,7 @@ use crate::sync::lock;
 
 /// A watch of the directories that were added, until it is dropped.
 #[derive(Debug)]
-pub(in crate::share) struct DirWatch {
+pub(in crate::share) struct InotifyWatch {
     queue: Arc<InotifyQueue>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,7 +38,7 @@ struct InotifyQueue {
     sink: ChangeSink,
 }
 
-impl DirWatch {
+impl InotifyWatch {
     /// Begins to watch what is added below `dir`, which is absolute and free of links, but for the
     /// names `own` there.
     pub(in crate::share) fn begin(dir: &Path, changes: &PathChanges, own: &Arc<[String]>) -> io::Result<Self> {
@@ -50,7 +50,7 @@ impl DirWatch {
         });
         let reading = queue.clone();
         let thread = Builder::new().name("gpb-watch".into()).spawn(move || reading.run())?;
-        Ok(DirWatch { queue, thread: Some(thread) })
+        Ok(InotifyWatch { queue, thread: Some(thread) })
     }
 
     /// Watches the directory `dir` as well. Called before its entries are read, so that no change
@@ -73,7 +73,7 @@ impl DirWatch {
     }
 }
 
-impl Drop for DirWatch {
+impl Drop for InotifyWatch {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.queue.end, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
@@ -172,7 +172,7 @@ mod tests {
         let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
         fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::write(dir.join("a/b/old"), "x").unwrap();
-        let watch = DirWatch::begin(&dir, &changes, &Arc::default()).unwrap();
+        let watch = InotifyWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b", "none"] {
             watch.add(&dir.join(below)).unwrap();
         }
@@ -193,7 +193,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
         fs::create_dir_all(dir.join("a/b")).unwrap();
-        let watch = DirWatch::begin(&dir, &changes, &Arc::default()).unwrap();
+        let watch = InotifyWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b"] {
             watch.add(&dir.join(below)).unwrap();
         }
@@ -215,7 +215,7 @@ mod tests {
         let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
         fs::create_dir(dir.join("a")).unwrap();
         let names = ["a/log".to_string(), "state".to_string()].into();
-        let watch = DirWatch::begin(&dir, &changes, &names).unwrap();
+        let watch = InotifyWatch::begin(&dir, &changes, &names).unwrap();
         watch.add(&dir).unwrap();
         watch.add(&dir.join("a")).unwrap();
         fs::write(dir.join("a/log"), "line").unwrap();
@@ -230,7 +230,7 @@ mod tests {
     fn directories_that_are_gone_are_forgotten() {
         let tmp = tempfile::tempdir().unwrap();
         let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
-        let watch = DirWatch::begin(&dir, &changes, &Arc::default()).unwrap();
+        let watch = InotifyWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         watch.add(&dir).unwrap();
         for i in 0..100 {
             let below = dir.join(i.to_string());

@@ -13,11 +13,11 @@ use crate::share::watch::PathChanges;
 
 /// A watch of a directory and all below it, until it is dropped.
 #[derive(Debug)]
-pub(in crate::share) struct DirWatch {
+pub(in crate::share) struct NotifyWatch {
     _watcher: RecommendedWatcher,
 }
 
-impl DirWatch {
+impl NotifyWatch {
     /// Begins to watch `dir`, which is absolute and free of links, and all below it but for the
     /// names `own`.
     pub(in crate::share) fn begin(dir: &Path, changes: &PathChanges, own: &Arc<[String]>) -> io::Result<Self> {
@@ -46,7 +46,7 @@ impl DirWatch {
             return Err(io::Error::other("its thread cannot be started; end other programs, or raise ulimit -u"));
         }
         watcher.watch(dir, RecursiveMode::Recursive).map_err(io::Error::other)?;
-        Ok(DirWatch { _watcher: watcher })
+        Ok(NotifyWatch { _watcher: watcher })
     }
 
     /// Does nothing: all directories are watched.
