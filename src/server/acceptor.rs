@@ -15,11 +15,11 @@ use mio::{Interest, Poll, Token};
 
 use crate::limits::{HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK};
 use crate::net::Tls;
-use crate::server::limits::{ACCEPTS_AT_ONCE, TURN_COST, UPLOAD_LOOK_MIN};
+use crate::server::limits::{ACCEPTS_AT_ONCE, HELD_BACK_LOOK, UPLOAD_LOOK_MIN};
 use crate::server::seats::Key;
 use crate::server::session::{Outcome, REVOKED, Session};
 use crate::server::worker::{Context, Done, Job};
-use crate::swarm::{FairQueue, Place};
+use crate::swarm::{FairQueue, Place, TurnCost, TurnPrice};
 
 /// All sessions that no worker has, and the order in which they get one.
 pub(crate) struct Acceptor {
@@ -31,6 +31,8 @@ pub(crate) struct Acceptor {
     done: Receiver<Done>,
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// What turns cost.
+    price: TurnPrice,
     /// Sessions with something to read or write.
     ready: FairQueue<Key>,
     /// Sessions that wait for the rate limit, which has nothing to give before `paced_until`.
@@ -63,6 +65,8 @@ struct Slot {
     line: Line,
     /// What it waits with in its queue, or waited with if it got nothing since.
     ticket: Option<u64>,
+    /// When it was drawn last.
+    drawn: Instant,
     /// Where it waited for an upload when what it waited with was sent back.
     place: Option<Place>,
     sent: u64,
@@ -122,6 +126,7 @@ impl Acceptor {
             done,
             slots: Vec::new(),
             free: Vec::new(),
+            price: TurnPrice::new(Instant::now()),
             ready: FairQueue::new(),
             paced: FairQueue::new(),
             paced_until: Instant::now(),
@@ -177,10 +182,15 @@ impl Acceptor {
 
     fn wait_at_most(&self) -> Option<Duration> {
         let tick = (self.sessions > 0).then_some(self.next_tick);
-        let paced = (self.paced.has_next() && !self.jobs.is_full()).then_some(self.paced_until);
-        let waiting = (self.waiting.has_next() && !self.jobs.is_full()).then_some(self.waiting_until);
-        let next = [tick, paced, waiting, self.accept_at].into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        let (now, is_full) = (Instant::now(), self.jobs.is_full());
+        let due = |queue: &FairQueue<Key>, at: Instant| {
+            // One that has to let others catch up may be drawn as time passes.
+            let at = if queue.has_next(&self.price, now) { at } else { at.max(now + HELD_BACK_LOOK) };
+            (queue.is_waiting() && !is_full).then_some(at)
+        };
+        let lines = [due(&self.ready, now), due(&self.paced, self.paced_until), due(&self.waiting, self.waiting_until)];
+        let next = lines.into_iter().chain([tick, self.accept_at]).flatten().min()?;
+        Some(next.saturating_duration_since(now))
     }
 
     fn accept(&mut self, now: Instant) {
@@ -300,12 +310,11 @@ impl Acceptor {
 
     fn dispatch(&mut self, now: Instant) {
         while !self.jobs.is_full() {
-            let drawn = self.ready.pop().or_else(|| self.draw_waiting(now));
-            let Some((key, at)) = drawn.or_else(|| (now >= self.paced_until).then(|| self.paced.pop()).flatten())
-            else {
-                return;
-            };
+            let drawn = self.ready.pop(&self.price, now).or_else(|| self.draw_waiting(now));
+            let paced = || (now >= self.paced_until).then(|| self.paced.pop(&self.price, now)).flatten();
+            let Some((key, at)) = drawn.or_else(paced) else { break };
             let slot = &mut self.slots[at];
+            slot.drawn = now;
             match slot.session.take() {
                 Some(session) if slot.state == State::Queued => {
                     slot.state = State::Active;
@@ -318,16 +327,17 @@ impl Acceptor {
                 }
                 _ => {
                     let line = slot.line;
-                    self.queue(line).done(key, 0);
+                    self.queue(line).done(key, at, TurnCost::NOTHING);
                     self.release(at);
                 }
             }
         }
+        self.context.wanted.store(self.ready.is_waiting(), Ordering::Relaxed);
     }
 
     /// One of the sessions that wait for an upload, with it.
     fn draw_waiting(&mut self, now: Instant) -> Option<(Key, usize)> {
-        if !self.waiting.has_next() {
+        if !self.waiting.has_next(&self.price, now) {
             return None;
         }
         let context = self.context.clone();
@@ -338,7 +348,7 @@ impl Acceptor {
             if uploads.free(now) == 0 {
                 break None;
             }
-            let Some((key, at)) = self.waiting.pop() else { break None };
+            let Some((key, at)) = self.waiting.pop(&self.price, now) else { break None };
             let Some(session) = &mut self.slots[at].session else { break Some((key, at)) };
             match uploads.grant(key, now) {
                 Some(upload) => {
@@ -352,23 +362,23 @@ impl Acceptor {
             if let Some(ticket) = self.slots[at].ticket {
                 self.waiting.push_again(key, at, ticket);
             }
-            self.waiting.done(key, 0);
+            self.waiting.done(key, at, TurnCost::NOTHING);
         }
         drawn
     }
 
     fn take_back(&mut self, Done { slot: at, mut session, outcome }: Done) {
+        let now = Instant::now();
         let token = self.token(at);
         let slot = &mut self.slots[at];
         let sent = session.sent() - slot.sent;
         // A turn in which neither the rate limit nor others left it anything is no service.
-        let cost = if sent == 0 && matches!(outcome, Outcome::Delay(_) | Outcome::Wait) {
-            0
-        } else {
-            TURN_COST + sent + session.take_effort()
+        let cost = match outcome {
+            Outcome::Delay(_) | Outcome::Wait if sent == 0 => TurnCost::NOTHING,
+            _ => self.price.of_turn(sent, now.saturating_duration_since(slot.drawn), now),
         };
         let (key, line) = (slot.key, slot.line);
-        if cost > 0 {
+        if cost != TurnCost::NOTHING {
             slot.ticket = None;
         }
         if session.is_uploading() {
@@ -397,7 +407,7 @@ impl Acceptor {
             (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
         };
         if let Some(why) = why {
-            self.queue(line).done(key, cost);
+            self.queue(line).done(key, at, cost);
             return self.end(at, &session, why);
         }
         let slot = &mut self.slots[at];
@@ -416,7 +426,7 @@ impl Acceptor {
             _ => (),
         }
         // After it is in a queue again, so that what its key was served is not forgotten.
-        self.queue(line).done(key, cost);
+        self.queue(line).done(key, at, cost);
         self.evict();
     }
 
@@ -531,6 +541,7 @@ impl Slot {
             greeting: None,
             line: Line::Ready,
             ticket: None,
+            drawn: Instant::now(),
             place: None,
             sent: 0,
             parked: 0,

@@ -14,8 +14,6 @@ pub const DESCRIPTORS_RESERVED: usize = 128;
 pub const REPLY_LEN: usize = 128 * KIB;
 /// Plaintext that a worker sends first after a peer's socket was full, in bytes.
 pub const REPLY_FIRST_LEN: usize = 16 * KIB;
-/// What a turn counts in that comparison besides the bytes that it sends.
-pub const TURN_COST: u64 = 16 * KIB as u64;
 /// Log lines about rejected connections in a window of [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further
 /// ones are counted.
 pub const REJECTED_LINES_MAX: u32 = 20;
@@ -25,8 +23,6 @@ pub const SESSION_LINES_MAX: u32 = 200;
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Requests that a worker answers for a session before it hands back.
 pub const TURN_REQUESTS_MAX: u32 = 64;
-/// Time that a worker spends on a session before it hands back.
-pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
 /// Lists of digests that a server sends at the same time on the account of one key.
 pub const LISTS_PER_KEY_MAX: usize = 4;
 /// Bytes of an answer from which on it counts as the upload of a chunk.
@@ -38,6 +34,10 @@ pub const UNSENT_LEN_MAX: usize = 64 * KIB;
 pub const ANY_FRESH: Duration = Duration::from_millis(500);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
+/// How often a worker that waits for a peer's socket looks whether another session needs it.
+pub const LINGER_STEP: Duration = Duration::from_micros(500);
+/// How often the server looks whether a session that lets others catch up has let them.
+pub const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
 /// What `Busy` tells a peer to wait that wants a list of digests while many others are being sent it.
 pub const LIST_RETRY: Duration = Duration::from_millis(60);
 /// What `Busy` tells a peer to wait.

@@ -22,9 +22,9 @@ mod worker;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, bounded};
 
 use crate::content::{Catalogue, Entry};
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
@@ -38,7 +38,7 @@ use crate::server::descriptors::connections_that_fit;
 use crate::server::handler::Handler;
 use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::seats::Seats;
-use crate::server::worker::{Context, work};
+use crate::server::worker::{Context, Job, work};
 use crate::store::{Index, Reader, Shelf};
 
 pub use listen::{ServerError, listen};
@@ -139,27 +139,7 @@ impl Server {
         let (jobs, jobs_out) = bounded(workers);
         // Room for whatever workers can have at once, so that they never wait for the accepting thread.
         let (done_in, done) = bounded(3 * workers);
-        let context = Arc::new(Context {
-            handler: Handler {
-                content,
-                trust: parts.directory.trust().clone(),
-                directory: parts.directory,
-                seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
-                sent: Default::default(),
-                lists: Default::default(),
-                fetchers: Default::default(),
-                noise: LimitedLog::new(SESSION_LINES_MAX),
-            },
-            upload: parts.upload,
-            uploads: Default::default(),
-            events: parts.events,
-            shutdown: parts.shutdown.clone(),
-            noise: LimitedLog::new(REJECTED_LINES_MAX),
-            jobs: jobs_out,
-            lingering: AtomicUsize::new(0),
-            lingering_max: (workers / 2).max(1),
-            parked: AtomicUsize::new(0),
-        });
+        let context = Arc::new(context(&parts, content, (bounds, jobs_out)));
         let acceptor =
             Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.handshakes_max)
                 .map_err(ServerError::Start)?;
@@ -172,6 +152,32 @@ impl Server {
         }
         server.threads.spawn("gpb-accept", move || acceptor.run()).map_err(ServerError::Start)?;
         Ok(server)
+    }
+}
+
+/// What the workers of a server share, which take what they serve from `jobs`.
+fn context(parts: &Parts, content: Arc<dyn Content>, (bounds, jobs): (ServerBounds, Receiver<Job>)) -> Context {
+    Context {
+        handler: Handler {
+            content,
+            trust: parts.directory.trust().clone(),
+            directory: parts.directory.clone(),
+            seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
+            sent: Default::default(),
+            lists: Default::default(),
+            fetchers: Default::default(),
+            noise: LimitedLog::new(SESSION_LINES_MAX),
+        },
+        upload: parts.upload.clone(),
+        uploads: Default::default(),
+        events: parts.events.clone(),
+        shutdown: parts.shutdown.clone(),
+        noise: LimitedLog::new(REJECTED_LINES_MAX),
+        jobs,
+        wanted: AtomicBool::new(false),
+        lingering: AtomicUsize::new(0),
+        lingering_max: (bounds.workers / 2).max(1),
+        parked: AtomicUsize::new(0),
     }
 }
 

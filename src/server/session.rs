@@ -17,13 +17,14 @@ use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
 use crate::server::handler::{Asker, Handler, Next, Refusal};
 use crate::server::limits::{
-    ANY_FRESH, DRAIN_READS_MAX, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, REQUESTS_KEPT_LEN, TURN_REQUESTS_MAX,
-    TURN_TIME_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
+    ANY_FRESH, DRAIN_READS_MAX, LINGER_STEP, PARK_AFTER, REPLY_FIRST_LEN, REPLY_LEN, REQUESTS_KEPT_LEN,
+    TURN_REQUESTS_MAX, UNSENT_LEN_MAX, UPLOAD_LEN_MIN,
 };
 use crate::server::listing::Listing;
 use crate::server::seats::Key;
 use crate::server::worker::{Context, Scratch};
 use crate::swarm::Upload;
+use crate::swarm::upload::limits::TURN_TIME_MAX;
 
 /// An accepted connection.
 pub(crate) struct Session {
@@ -58,7 +59,6 @@ pub(crate) struct Session {
     trust_generation: u64,
     began: Instant,
     sent: u64,
-    effort: u64,
 }
 
 enum Phase {
@@ -108,6 +108,8 @@ struct Turn {
     began: Instant,
     sent: usize,
     requests: u32,
+    /// Requests and bytes sent when the session last waited for a request.
+    lingered: (u32, usize),
 }
 
 impl Session {
@@ -136,7 +138,6 @@ impl Session {
             trust_generation: 0,
             began: now,
             sent: 0,
-            effort: 0,
         })
     }
 
@@ -159,11 +160,6 @@ impl Session {
     pub(crate) fn parked(&self) -> usize {
         let body = self.body.as_ref().map_or(0, Body::memory) + self.listing.as_ref().map_or(0, |l| l.len());
         self.out.len() + self.requests.len() + self.held.len() + body
-    }
-
-    /// Work done since the last call, in bytes that could have been sent meanwhile.
-    pub(crate) fn take_effort(&mut self) -> u64 {
-        std::mem::take(&mut self.effort)
     }
 
     /// Bytes sent so far.
@@ -194,7 +190,7 @@ impl Session {
         out.push(self.out.data());
         self.out = out;
 
-        let mut turn = Turn { began: Instant::now(), sent: 0, requests: 0 };
+        let mut turn = Turn { began: Instant::now(), sent: 0, requests: 0, lingered: (0, 0) };
         let outcome = match self.serve(scratch, context, &mut turn) {
             Ok(outcome) => outcome,
             Err(e) => self.fail(&e, context),
@@ -278,7 +274,7 @@ impl Session {
                 Produced::Waits => return Ok(Outcome::Wait),
                 Produced::Nothing => (),
             }
-            if !self.receive(scratch, context)? && !self.linger(PollFlags::IN, context)? {
+            if !self.receive(scratch, context)? && !(self.may_linger(turn) && self.linger(PollFlags::IN, context)?) {
                 return Ok(Outcome::Read);
             }
         }
@@ -345,10 +341,7 @@ impl Session {
             let mut is_begun = false;
             let next = match self.listing.take() {
                 Some(mut listing) => {
-                    let begun = Instant::now();
-                    let whole = listing.go_on(turn.end());
-                    self.effort += (begun.elapsed().as_nanos() / TURN_NS_PER_BYTE) as u64;
-                    if !whole {
+                    if !listing.go_on(turn.end()) {
                         self.listing = Some(listing);
                         break;
                     }
@@ -481,10 +474,27 @@ impl Session {
         Ok(if Instant::now() < until { Outcome::Again } else { Outcome::Close(CLOSED) })
     }
 
-    /// Waits a moment for the socket, if no other session needs this worker.
+    /// Whether the next request is worth waiting for: the peer was admitted, and since the last wait it sent a whole
+    /// request or took something. A peer that trickles, or has not said `Hello`, must not keep a worker with a few bytes.
+    fn may_linger(&self, turn: &mut Turn) -> bool {
+        let done = (turn.requests, turn.sent);
+        let progress = std::mem::replace(&mut turn.lingered, done) != done;
+        progress && self.is_admitted() && self.parked_input() == 0
+    }
+
+    /// Waits a moment for the socket, until another session needs this worker.
     fn linger(&self, what: PollFlags, context: &Context) -> Result<bool, SessionError> {
         let Some(_place) = context.linger() else { return Ok(false) };
-        Ok(wait_for(&self.socket, what, Instant::now() + PARK_AFTER)?)
+        let end = Instant::now() + PARK_AFTER;
+        loop {
+            let now = Instant::now();
+            if wait_for(&self.socket, what, end.min(now + LINGER_STEP))? {
+                return Ok(true);
+            }
+            if now + LINGER_STEP >= end || context.is_wanted() {
+                return Ok(false);
+            }
+        }
     }
 
     /// Whether it was let in by a trust that has ended since.
@@ -582,8 +592,6 @@ fn whole_frame(bytes: &[u8]) -> Result<Option<WholeFrame<'_>>, FrameError> {
 
 /// Ciphertext that is kept of a record that is not whole.
 const HELD_LEN_MAX: usize = WIRE_RECORD_LEN_MAX;
-/// Time in which a turn may send a byte.
-const TURN_NS_PER_BYTE: u128 = TURN_TIME_MAX.as_nanos().div_ceil(TURN_LEN_MAX as u128);
 /// Why a session ended whose peer had enough.
 const CLOSED: &str = "closed";
 /// Why a session ended that was let in and would not be any more.

@@ -21,7 +21,9 @@ use crate::proto::{
 };
 use crate::runtime::keystore::Trust;
 use crate::server::fake::{Files, id_of, noise};
-use crate::server::limits::ANY_FRESH;
+use crate::server::limits::{ANY_FRESH, PARK_AFTER};
+use crate::server::session::{Outcome, Session};
+use crate::server::worker::Scratch;
 use crate::swarm::Event;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -49,22 +51,27 @@ impl Setup {
 
     fn start(self) -> Rig {
         let keypair = Keypair::generate();
+        let peer = keypair.peer_id();
+        let (parts, files, events) = self.parts(keypair);
+        let (directory, shutdown) = (parts.directory.clone(), parts.shutdown.clone());
+        let server = Server::start_with(parts, Arc::new(files)).unwrap();
+        let addr = server.addrs()[0];
+        Rig { addr, peer, directory, events, server: Some(server), shutdown }
+    }
+
+    fn parts(self, keypair: Keypair) -> (Parts, Files, Receiver<Event>) {
         let (events, receiver) = Events::channel();
-        let (tls, peer) = (Tls::new(&keypair).unwrap(), keypair.peer_id());
-        let directory = directory_of(keypair, 1, self.trust);
-        let shutdown = Shutdown::new();
+        let (tls, directory) = (Tls::new(&keypair).unwrap(), directory_of(keypair, 1, self.trust));
         let parts = Parts {
             listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
             tls,
-            directory: directory.clone(),
+            directory,
             upload: Arc::new(Throttle::new(self.upload)),
             events,
-            shutdown: shutdown.clone(),
+            shutdown: Shutdown::new(),
             bounds: self.bounds,
         };
-        let server = Server::start_with(parts, Arc::new(self.files)).unwrap();
-        let addr = server.addrs()[0];
-        Rig { addr, peer, directory, events: receiver, server: Some(server), shutdown }
+        (parts, self.files, receiver)
     }
 }
 
@@ -86,10 +93,16 @@ impl Rig {
 
     /// An asker whose packets come from 127.0.0.`last`.
     fn host(&self, last: u8) -> Raw {
+        Raw::over(self.socket(last))
+    }
+
+    /// A connection from there that has not said anything.
+    fn socket(&self, last: u8) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
         socket.connect(&self.addr.into()).unwrap();
-        Raw::over(socket.into())
+        socket.set_tcp_nodelay(true).unwrap();
+        socket.into()
     }
 }
 
@@ -139,6 +152,7 @@ impl Raw {
         let channel = Channel::dial(&Tls::new(&keypair).unwrap(), None).unwrap();
         let mut raw = Raw { keypair, socket, channel, held: vec![], plain: vec![], out: Outbox::new() };
         raw.socket.set_read_timeout(Some(SOON)).unwrap();
+        raw.socket.set_nodelay(true).unwrap();
         raw.channel.open(&mut [], &mut raw.out, &mut |_| ()).unwrap();
         while raw.channel.peer().is_none() {
             raw.flush();
@@ -540,6 +554,57 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
     let of = |host| totals.iter().filter(|t| t.0 == host).map(|t| t.1).sum::<u64>() as f64;
     let ratio = of(3) / of(2);
     assert!((0.5..=2.0).contains(&ratio), "ten connections got {ratio} times as much");
+}
+
+#[test]
+fn a_worker_waits_for_the_next_request_of_those_only_that_said_hello_and_ask_whole_things() {
+    let (parts, files, _events) = Setup::new(Files::default()).parts(Keypair::generate());
+    let (_jobs, jobs_out) = bounded(1);
+    let context = context(&parts, Arc::new(files), (parts.bounds, jobs_out));
+    let addr = parts.listeners[0].local_addr().unwrap();
+    parts.listeners[0].set_nonblocking(false).unwrap();
+    let mut scratch = Scratch::new();
+    let accept = || {
+        let (socket, from) = parts.listeners[0].accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Session::new(mio::net::TcpStream::from_std(socket), from, &parts.tls, Instant::now()).unwrap()
+    };
+    // The shortest turn of several in which the peer has sent something: a worker that waits makes all of them long.
+    let mut shortest = |session: &mut Session, send: &mut dyn FnMut()| {
+        let turns = (0..20).map(|_| {
+            send();
+            let began = Instant::now();
+            assert_eq!(session.turn(&mut scratch, &context), Outcome::Read);
+            began.elapsed()
+        });
+        turns.min().unwrap_or_default()
+    };
+
+    let mut socket = TcpStream::connect(addr).unwrap();
+    socket.set_nodelay(true).unwrap();
+    let mut session = accept();
+    socket.write_all(&[0x16, 3, 1, 0x3f, 0xff, 1, 0, 0x3f, 0xf0]).unwrap();
+    assert!(shortest(&mut session, &mut || socket.write_all(&[0]).unwrap()) < PARK_AFTER, "before `Hello`");
+
+    let greeting = std::thread::spawn(move || {
+        let mut raw = Raw::over(TcpStream::connect(addr).unwrap());
+        raw.hello();
+        raw
+    });
+    let mut session = accept();
+    while !session.is_admitted() {
+        shortest(&mut session, &mut || std::thread::sleep(Duration::from_millis(1)));
+    }
+    let mut raw = greeting.join().unwrap();
+    let request = FramePrefix { kind: 200, status: 0, header_len: 64, body_len: 0 }.to_bytes();
+    raw.send(&request);
+    let mut part = || raw.send(&[0]);
+    assert!(shortest(&mut session, &mut part) < PARK_AFTER, "a request that comes byte by byte");
+    raw.send(&[0; 44]);
+    let mut whole = || raw.send(&[&request[..], &[0; 64]].concat());
+    assert!(shortest(&mut session, &mut whole) >= PARK_AFTER, "one that asks whole things");
+    context.wanted.store(true, Ordering::Relaxed);
+    assert!(shortest(&mut session, &mut whole) < PARK_AFTER, "others wait for the worker");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -28,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) shutdown: Shutdown,
     pub(crate) noise: LimitedLog,
     pub(crate) jobs: Receiver<Job>,
+    /// Whether sessions wait for a worker; kept by the accepting thread.
+    pub(crate) wanted: AtomicBool,
     /// Workers that wait for a socket of their session.
     pub(crate) lingering: AtomicUsize,
     pub(crate) lingering_max: usize,
@@ -88,12 +90,17 @@ pub(crate) fn work(context: &Context, done: &Sender<Done>, wake: impl Fn()) {
 impl Context {
     /// A place to wait for a socket, if no other session needs a worker and others are left for those that come.
     pub(crate) fn linger(&self) -> Option<Lingering<'_>> {
-        if !self.jobs.is_empty() {
+        if self.is_wanted() {
             return None;
         }
         let before = self.lingering.fetch_add(1, Ordering::Relaxed);
         let place = Lingering { context: self };
         (before < self.lingering_max).then_some(place)
+    }
+
+    /// Whether sessions wait for a worker, even if they have to let others catch up.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) || !self.jobs.is_empty()
     }
 
     /// Begins to send a chunk, unless enough are under way; see [`Uploads::begin`].

@@ -20,4 +20,4 @@ pub use membership::{
     AnnounceSchedule, Dropped, Outgoing, PeerRecord, PeerTable, Question, Received, TableChange, Via, Way, crosses,
     open_announce, parse_announce,
 };
-pub use upload::{Arrivals, FairQueue, Fetchers, Place, Sent, Upload, Uploads};
+pub use upload::{Arrivals, FairQueue, Fetchers, Place, Sent, TurnCost, TurnPrice, Upload, Uploads};

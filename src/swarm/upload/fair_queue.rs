@@ -1,16 +1,22 @@
-//! Who is served next.
+//! Which session a free worker takes next.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
 
 use crate::limits::TURN_LEN_MAX;
 use crate::swarm::upload::limits::SERVED_LEAD_MAX;
+use crate::swarm::upload::{TurnCost, TurnPrice};
 
 /// Sessions that want a worker, drawn fairly over keys and, within a key, in turn.
 ///
-/// The key that was served least comes first, and none that runs more than [`SERVED_LEAD_MAX`] ahead of another live
-/// one is drawn, even if a worker is free: so ten connections of one key get no more than the one of another. A key is
-/// live while a session of it waits here or is being served; one that comes back starts level with the least served,
-/// without credit or debt.
+/// This is start-time fair queueing (Goyal, Vin, Cheng 1996) over keys, with [`TurnPrice`] as the length of a turn. The
+/// key that was served least comes first. A key is live while a session of it waits here or is being served; a key that
+/// comes back starts level with the least served, without credit or debt.
+///
+/// A key that runs more than [`SERVED_LEAD_MAX`] ahead of one that is being sent to is not drawn even if a worker is free:
+/// so ten connections of one key get no more than the one of another. A key whose turns cost time rather than bytes
+/// (it trickles, or lets the server compute) holds no other back, as a worker that is left idle would not help it; and
+/// a turn under way counts by the time that it has taken.
 #[derive(Debug)]
 pub struct FairQueue<K> {
     keys: HashMap<K, Live>,
@@ -42,7 +48,10 @@ impl Place {
 struct Live {
     /// Sessions by the tickets that they wait with.
     waiting: BTreeSet<(u64, usize)>,
-    active: u32,
+    /// Sessions that a worker has, and since when.
+    active: Vec<(usize, Instant)>,
+    /// Whether its last turn cost what it sent.
+    sends: bool,
     served: u64,
     drawn: u64,
 }
@@ -109,7 +118,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     fn live_mut(&mut self, key: K) -> &mut Live {
         // Turns under way are charged beforehand; who begins at such a level would owe what nobody was served.
         let least = self.live.first().and_then(|l| self.keys.get(&l.1));
-        let level = least.map_or(self.floor, |k| k.served.saturating_sub(u64::from(k.active) * PROVISION));
+        let level = least.map_or(self.floor, |k| k.served.saturating_sub(k.active.len() as u64 * PROVISION));
         self.keys.entry(key).or_insert_with(|| {
             self.live.insert((level, key));
             // Among equals those that wait longer come first, or one that comes and goes would always be first.
@@ -119,9 +128,9 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     }
 
     /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also when all that wait
-    /// have to let others catch up.
-    pub fn pop(&mut self) -> Option<(K, usize)> {
-        if !self.has_next() {
+    /// have to let others catch up, which they do as time passes.
+    pub fn pop(&mut self, price: &TurnPrice, now: Instant) -> Option<(K, usize)> {
+        if !self.has_next(price, now) {
             return None;
         }
         let &(served, _, key) = self.ready.first()?;
@@ -129,7 +138,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         self.floor = served;
         let state = self.keys.get_mut(&key)?;
         let (_, session) = state.waiting.pop_first()?;
-        state.active += 1;
+        state.active.push((session, now));
         self.draws += 1;
         state.drawn = self.draws;
         self.charge(key, |served| served + PROVISION);
@@ -137,18 +146,46 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     }
 
     /// Whether there is a session that a worker should take now.
-    pub fn has_next(&self) -> bool {
-        let least = self.live.first().map_or(0, |l| l.0);
-        self.ready.first().is_some_and(|r| r.0 <= least + SERVED_LEAD_MAX)
+    pub fn has_next(&self, price: &TurnPrice, now: Instant) -> bool {
+        let Some(&(served, ..)) = self.ready.first() else { return false };
+        served <= self.least(price, now).saturating_add(SERVED_LEAD_MAX)
     }
 
-    /// A turn of a session of `key` is over and cost so much. If the session waits again at once, push it before.
-    pub fn done(&mut self, key: K, cost: u64) {
+    /// Whether any session waits, even if it has to let others catch up.
+    pub fn is_waiting(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// What the live key was served that was served least, turns under way included as far as they have come.
+    fn least(&self, price: &TurnPrice, now: Instant) -> u64 {
+        let mut least = u64::MAX;
+        for (served, key) in &self.live {
+            if *served >= least {
+                break;
+            }
+            let Some(state) = self.keys.get(key).filter(|state| state.sends || !state.waiting.is_empty()) else {
+                continue;
+            };
+            let beyond = |(_, began): &(usize, Instant)| {
+                price.of_time(now.saturating_duration_since(*began)).saturating_sub(PROVISION)
+            };
+            least = least.min(served.saturating_add(state.active.iter().map(beyond).sum()));
+        }
+        least
+    }
+
+    /// A turn of `session` of `key` is over. If the session waits again at once, push it before.
+    pub fn done(&mut self, key: K, session: usize, cost: TurnCost) {
         if let Some(state) = self.keys.get_mut(&key) {
             self.ready.remove(&(state.served, state.drawn, key));
-            state.active = state.active.saturating_sub(1);
+            if let Some(at) = state.active.iter().position(|(active, _)| *active == session) {
+                state.active.swap_remove(at);
+            }
+            if cost != TurnCost::NOTHING {
+                state.sends = cost.sends;
+            }
         }
-        self.charge(key, |served| (served + cost).saturating_sub(PROVISION));
+        self.charge(key, |served| (served + cost.bytes).saturating_sub(PROVISION));
     }
 
     /// Changes what `key` was served, and its places in the orders; takes it out if it is no longer live.
@@ -159,7 +196,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         if !state.waiting.is_empty() {
             self.ready.insert((state.served, state.drawn, key));
         }
-        if state.waiting.is_empty() && state.active == 0 {
+        if state.waiting.is_empty() && state.active.is_empty() {
             self.keys.remove(&key);
         } else {
             self.live.insert((state.served, key));
@@ -179,8 +216,22 @@ const PROVISION: u64 = TURN_LEN_MAX as u64;
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::LazyLock;
+    use std::time::Duration;
 
     use super::*;
+    use crate::swarm::upload::limits::{TURN_COST, TURN_TIME_MAX};
+
+    static NOW: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    fn sent(bytes: u64) -> TurnCost {
+        TurnCost { bytes, sends: bytes > 0 }
+    }
+
+    /// Draws a session while no time passes.
+    fn pop<K: Copy + Ord + std::hash::Hash>(queue: &mut FairQueue<K>) -> Option<(K, usize)> {
+        queue.pop(&TurnPrice::new(*NOW), *NOW)
+    }
 
     /// Serves with `workers` until 1 GiB is given; sessions always want more, at once or after they were parked for a
     /// moment. Returns bytes by key.
@@ -196,17 +247,17 @@ mod tests {
         let (mut active, mut bytes) = (VecDeque::new(), HashMap::new());
         while bytes.values().sum::<u64>() < 1 << 30 {
             while active.len() < workers {
-                let Some(drawn) = queue.pop() else { break };
+                let Some(drawn) = pop(&mut queue) else { break };
                 active.push_back(drawn);
             }
             let (key, session) = active.pop_front().expect("somebody is always served");
             *bytes.entry(key).or_default() += turn;
             if comes_and_goes {
-                queue.done(key, turn);
+                queue.done(key, session, sent(turn));
                 queue.push(key, session);
             } else {
                 queue.push(key, session);
-                queue.done(key, turn);
+                queue.done(key, session, sent(turn));
             }
         }
         bytes
@@ -241,12 +292,12 @@ mod tests {
         queue.remove(4, 4, tickets[4]);
         assert_eq!(queue.live(), 4);
         for next in [0, 1] {
-            assert_eq!(queue.pop(), Some((next, next)));
-            queue.done(next, 0);
+            assert_eq!(pop(&mut queue), Some((next, next)));
+            queue.done(next, next, sent(0));
         }
         queue.push(4, 4);
         queue.push_to(place, 2, 2);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(key, _)| key).collect();
+        let order: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).map(|(key, _)| key).collect();
         assert_eq!(order, [2, 3, 5, 4], "the other one starts anew");
     }
 
@@ -258,9 +309,9 @@ mod tests {
         });
         let mut order = vec![];
         for _ in 0..6 {
-            let (key, session) = queue.pop().unwrap();
+            let (key, session) = pop(&mut queue).unwrap();
             order.push(session);
-            queue.done(key, 1);
+            queue.done(key, session, sent(1));
             queue.push(key, session);
         }
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
@@ -271,17 +322,17 @@ mod tests {
         let mut queue = FairQueue::new();
         queue.push('a', 0);
         for _ in 0..1000 {
-            let (key, session) = queue.pop().unwrap();
+            let (key, session) = pop(&mut queue).unwrap();
             queue.push(key, session);
-            queue.done(key, 1 << 20);
+            queue.done(key, session, sent(1 << 20));
         }
         queue.push('b', 1);
         let mut drawn = HashMap::<char, u32>::new();
         for _ in 0..100 {
-            let (key, session) = queue.pop().unwrap();
+            let (key, session) = pop(&mut queue).unwrap();
             *drawn.entry(key).or_default() += 1;
             queue.push(key, session);
-            queue.done(key, 1 << 20);
+            queue.done(key, session, sent(1 << 20));
         }
         assert!(drawn[&'a'] >= 49 && drawn[&'b'] >= 49, "{drawn:?}");
     }
@@ -292,14 +343,14 @@ mod tests {
         (0..8).for_each(|s| {
             let _ = queue.push('a', s);
         });
-        let mut active: VecDeque<_> = (0..4).map(|_| queue.pop().unwrap()).collect();
+        let mut active: VecDeque<_> = (0..4).map(|_| pop(&mut queue).unwrap()).collect();
         queue.push('b', 8);
         let mut drawn = HashMap::<char, u32>::new();
         for _ in 0..100 {
             let (key, session) = active.pop_front().unwrap();
             queue.push(key, session);
-            queue.done(key, 64 << 10);
-            let next = queue.pop().unwrap();
+            queue.done(key, session, sent(64 << 10));
+            let next = pop(&mut queue).unwrap();
             *drawn.entry(next.0).or_default() += 1;
             active.push_back(next);
         }
@@ -315,11 +366,11 @@ mod tests {
         let mut bytes = HashMap::<char, u64>::new();
         for _ in 0..1000 {
             // The first one takes all that a rate limit lets pass, and everyone waits again.
-            let drawn: Vec<_> = (0..4).map_while(|_| queue.pop()).collect();
+            let drawn: Vec<_> = (0..4).map_while(|_| pop(&mut queue)).collect();
             *bytes.entry(drawn[0].0).or_default() += 1;
             for (i, (key, session)) in drawn.into_iter().enumerate() {
                 queue.push(key, session);
-                queue.done(key, if i == 0 { 100_000 } else { 0 });
+                queue.done(key, session, sent(if i == 0 { 100_000 } else { 0 }));
             }
         }
         assert!((490..=510).contains(&bytes[&'a']), "{bytes:?}");
@@ -331,7 +382,7 @@ mod tests {
         let mut tickets: Vec<u64> = (0..5).map(|s| queue.push('a', s)).collect();
         let mut times = [0; 5];
         for _ in 0..1000 {
-            let drawn: Vec<_> = (0..4).map_while(|_| queue.pop()).collect();
+            let drawn: Vec<_> = (0..4).map_while(|_| pop(&mut queue)).collect();
             for (i, (key, session)) in drawn.into_iter().enumerate() {
                 if i == 0 {
                     times[session] += 1;
@@ -339,7 +390,7 @@ mod tests {
                 } else {
                     queue.push_again(key, session, tickets[session]);
                 }
-                queue.done(key, 0);
+                queue.done(key, session, sent(0));
             }
         }
         assert_eq!(times, [200; 5]);
@@ -351,9 +402,98 @@ mod tests {
         (0..50).for_each(|s| {
             let _ = queue.push('a', s);
         });
-        let drawn: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let drawn: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).collect();
         assert_eq!(drawn.len(), 50);
-        drawn.into_iter().for_each(|(key, _)| queue.done(key, 5));
+        drawn.into_iter().for_each(|(key, session)| queue.done(key, session, sent(5)));
         assert_eq!((queue.live(), queue.ready.len()), (0, 0));
+    }
+
+    /// Serves for two virtual seconds with `workers`: the sessions of `good` send a full turn in `FULL`, those of `bad`
+    /// keep their worker for `turn` and send nothing. All are back `pause` after a turn. Returns turns of `good`.
+    fn beside(good: usize, bad: usize, turn: Duration, pause: Duration, workers: usize) -> u32 {
+        let (start, mut served) = (*NOW, 0);
+        let mut now = start;
+        let (mut queue, mut price) = (FairQueue::new(), TurnPrice::new(now));
+        (0..good + bad).for_each(|s| {
+            let _ = queue.push(s < good, s);
+        });
+        let mut active: Vec<(Instant, Instant, bool, usize)> = Vec::new();
+        let mut parked: Vec<(Instant, bool, usize)> = Vec::new();
+        while now < start + Duration::from_secs(2) {
+            for at in (0..active.len()).rev() {
+                if active[at].0 <= now {
+                    let (_, began, key, session) = active.swap_remove(at);
+                    served += u32::from(key);
+                    let sent = if key { TURN_LEN_MAX as u64 } else { 0 };
+                    let cost = price.of_turn(sent, now - began, now);
+                    match key || pause.is_zero() {
+                        true => _ = queue.push(key, session),
+                        false => parked.push((now + pause, key, session)),
+                    }
+                    queue.done(key, session, cost);
+                }
+            }
+            parked.retain(|(until, key, session)| {
+                let back = *until <= now;
+                if back {
+                    queue.push(*key, *session);
+                }
+                !back
+            });
+            while active.len() < workers
+                && let Some((key, session)) = queue.pop(&price, now)
+            {
+                active.push((now + if key { FULL } else { turn }, now, key, session));
+            }
+            now += Duration::from_micros(100);
+        }
+        served
+    }
+
+    const FULL: Duration = Duration::from_millis(5);
+
+    #[test]
+    fn a_key_that_keeps_a_worker_and_sends_nothing_holds_no_other_back() {
+        let ms = Duration::from_millis;
+        for good in [1, 2, 4] {
+            let alone = beside(good, 0, ms(0), ms(0), 4);
+            for (bad, turn, pause) in [
+                (1, TURN_TIME_MAX, ms(0)),
+                (2, TURN_TIME_MAX, ms(0)),
+                (1, ms(2), ms(1)),
+                (2, ms(1), ms(1)),
+                (2, Duration::from_micros(300), Duration::from_micros(200)),
+                (8, ms(40), ms(0)),
+                (8, ms(1), ms(0)),
+            ] {
+                let share = f64::from(beside(good, bad, turn, pause, 4)) / f64::from(alone);
+                assert!(share > 0.45, "{good} beside {bad} with {turn:?} and {pause:?}: {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn turns_under_way_count_as_far_as_they_have_come() {
+        let (mut now, mut queue) = (*NOW, FairQueue::new());
+        let price = TurnPrice::new(now);
+        queue.push('a', 0);
+        queue.push('b', 1);
+        assert_eq!(queue.pop(&price, now), Some(('a', 0)));
+        queue.push('a', 0);
+        queue.done('a', 0, sent(1));
+        assert_eq!(queue.pop(&price, now), Some(('b', 1)));
+        queue.push('b', 1);
+        queue.done('b', 1, sent(1));
+        assert_eq!(queue.pop(&price, now), Some(('a', 0)));
+        for _ in 0..3 {
+            assert_eq!(queue.pop(&price, now), Some(('b', 1)));
+            queue.push('b', 1);
+            queue.done('b', 1, sent(TURN_COST + TURN_LEN_MAX as u64));
+        }
+        assert!(!queue.has_next(&price, now) && queue.is_waiting(), "it is ahead of the other");
+        now += TURN_TIME_MAX;
+        assert!(!queue.has_next(&price, now), "the other has had what was provided for");
+        now += TURN_TIME_MAX;
+        assert_eq!(queue.pop(&price, now), Some(('b', 1)));
     }
 }

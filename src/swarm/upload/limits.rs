@@ -1,7 +1,13 @@
 //! Bounds and intervals of uploads.
 
-use crate::limits::TURN_LEN_MAX;
+use std::time::Duration;
 
+use crate::limits::{KIB, TURN_LEN_MAX};
+
+/// Time that a worker spends on a session before it hands back.
+pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
+/// Bytes that a turn costs besides those that it sends.
+pub const TURN_COST: u64 = 16 * KIB as u64;
 /// Bytes that one key may be served more than another that waits as well.
 pub const SERVED_LEAD_MAX: u64 = 2 * TURN_LEN_MAX as u64;
 /// Files whose sent chunks are counted, for `Any`.

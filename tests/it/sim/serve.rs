@@ -6,7 +6,8 @@ use gpb::internals::limits::{CHUNK_PATIENCE, FETCHERS_PER_ANSWER_MAX, NEW_HAVES_
 use gpb::internals::proto::{
     ChunkHeader, ChunkRef, Delta, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head,
 };
-use gpb::internals::server::limits::{ANY_FRESH, LIST_RETRY, TURN_COST};
+use gpb::internals::server::limits::{ANY_FRESH, LIST_RETRY};
+use gpb::internals::swarm::{TurnCost, TurnPrice};
 
 use super::peer::{Answer, Ask, Fault, Has, State, Told};
 use super::world::{Event, World, host_of, key_of};
@@ -80,6 +81,7 @@ impl World {
     /// Lets those who wait for an upload begin, as many as may.
     fn serve_waiting(&mut self, peer: u32) {
         let now = self.now();
+        let price = TurnPrice::new(now);
         // One whose turn it is not does not keep the others from theirs.
         let mut refused = Vec::new();
         loop {
@@ -87,13 +89,13 @@ impl World {
             if host.uploads.free(now) == 0 || host.frozen || !host.here {
                 break;
             }
-            let Some((key, conn)) = host.queue.pop() else { break };
+            let Some((key, conn)) = host.queue.pop(&price, now) else { break };
             let Some(upload) = host.uploads.grant(key, now) else {
                 refused.push((key, conn));
                 continue;
             };
             host.waiting -= 1;
-            host.queue.done(key, TURN_COST + self.geometry.chunk_len());
+            host.queue.done(key, conn, TurnCost::of_bytes(self.geometry.chunk_len()));
             let c = &mut self.conns[conn];
             (c.is_waiting, c.place) = (false, None);
             c.upload = Some(upload);
@@ -102,7 +104,7 @@ impl World {
         for (key, conn) in refused {
             let queue = &mut self.peers[peer as usize].queue;
             queue.push_again(key, conn, self.conns[conn].ticket);
-            queue.done(key, 0);
+            queue.done(key, conn, TurnCost::NOTHING);
         }
     }
 
