@@ -7,7 +7,7 @@ use crate::client::limits::{CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
 use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{BlockingPool, Events, Shutdown, Throttle};
-use crate::store::Shelf;
+use crate::store::FetchedFiles;
 
 /// Asks peers, and downloads from them. Clones share all of it.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct ClientContext {
     /// The keys that may be dialed.
     pub trust: Arc<Trust>,
     /// Where chunks are put for the own server to give; `None` shares nothing.
-    pub shelf: Option<Arc<Shelf>>,
+    pub fetched: Option<Arc<FetchedFiles>>,
     /// Limit of the received bytes.
     pub throttle: Arc<Throttle>,
     /// Where facts are told.

@@ -94,8 +94,8 @@ impl Driver {
                 warn!("not journaled id={id} error=\"{}\"", Chain(&e));
             }
             // Nobody else may hold it open, or the next download of it would find it in use.
-            if let Some(shelf) = &self.shared.ctx.shelf {
-                shelf.remove(&id);
+            if let Some(fetched) = &self.shared.ctx.fetched {
+                fetched.remove(&id);
             }
         }
         let failure = self.shared.take_failure();

@@ -114,8 +114,8 @@ fn open(shared: &Shared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, pee
                 info!("resumed file={id} chunks={} bytes={} to_rehash={to_rehash}", open.resumed(), there + to_rehash);
             }
             shared.tally.there.fetch_add(there, Ordering::Relaxed);
-            if let Some(shelf) = &shared.ctx.shelf {
-                shelf.put_partial(open.clone());
+            if let Some(fetched) = &shared.ctx.fetched {
+                fetched.put_partial(open.clone());
             }
             if shared.state().opened(file, open.clone(), &have, &unchecked) {
                 finish(shared, file, &open);
@@ -165,36 +165,36 @@ fn recheck(shared: &Shared, file: FileNo, open: Arc<PartialFile>) {
 fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
     let wanted = &shared.files[file as usize];
     if let Err(e) = open.finish(&wanted.outs) {
-        if let Some(shelf) = &shared.ctx.shelf {
-            shelf.remove(&wanted.id);
+        if let Some(fetched) = &shared.ctx.fetched {
+            fetched.remove(&wanted.id);
         }
         shared.fail(FetchError::Storage(e));
         return;
     }
     report(shared, file, false);
-    shelve(shared, file, open.manifest().clone());
+    offer_fetched(shared, file, open.manifest().clone());
     shared.state().finished(file);
     shared.wake(true);
 }
 
 /// Gives the finished file to others, in the state in which it now lies on disk: should anybody change it, the server
 /// sees that.
-fn shelve(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
-    let (Some(shelf), wanted) = (&shared.ctx.shelf, &shared.files[file as usize]) else { return };
+fn offer_fetched(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
+    let (Some(fetched), wanted) = (&shared.ctx.fetched, &shared.files[file as usize]) else { return };
     let Some(path) = wanted.outs.first().cloned() else { return };
     let dir = shared.disk.path();
-    let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), shelf.reader(dir)?)));
+    let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), fetched.reader(dir)?)));
     match found {
         Ok((stamp, reader)) => {
             // Others ask by the names that they know: where it was put aside is this node's own affair.
             let own_name = wanted.outs.contains(&wanted.path);
             let names = if own_name { &wanted.outs[..] } else { std::slice::from_ref(&wanted.path) };
             let entry = Entry { path, id: wanted.id, stamp };
-            shelf.put_whole(names, entry, manifest, reader);
+            fetched.put_whole(names, entry, manifest, reader);
         }
         Err(e) => {
             warn!("cannot serve what was fetched path={path} error=\"{}\"", Chain(&e));
-            shelf.remove(&wanted.id);
+            fetched.remove(&wanted.id);
         }
     }
 }
@@ -231,7 +231,7 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
             .iter()
             .flat_map(|(wanted, _, bytes)| wanted.outs.iter().map(|out| (out.clone(), wanted.id, bytes.as_slice())));
         let batch: Vec<(RelPath, FileId, &[u8])> = places.collect();
-        let mut results = shared.disk.write_small(&batch).into_iter();
+        let mut results = shared.disk.batch_write(&batch).into_iter();
         drop(batch);
         drop(turn);
         for (wanted, file, _) in members {
@@ -239,7 +239,7 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
                 Ok(_) => {
                     report(shared, file, false);
                     if let Ok(manifest) = Manifest::new(wanted.id, Vec::new()) {
-                        shelve(shared, file, Arc::new(manifest));
+                        offer_fetched(shared, file, Arc::new(manifest));
                     }
                     shared.state().small_written(file);
                 }

@@ -33,7 +33,7 @@ use crate::runtime::keystore::{Trust, load_or_create_key};
 use crate::runtime::{Events, Shutdown, Throttle, Watch, Workers, no_thread};
 use crate::server::{Server, ServerBounds, ServerConfig, listen};
 use crate::share::{ShareSetup, Sharer};
-use crate::store::{Index, OwnFiles, Reader, Shelf};
+use crate::store::{FetchedFiles, Index, OwnFiles, Reader};
 use crate::swarm::{Event, PeerRecord, PeerTable};
 
 pub use builder::NodeBuilder;
@@ -146,7 +146,7 @@ impl Node {
             let peers = peers.clone();
             move || peers.wake()
         });
-        let shelf = Arc::new(Shelf::new());
+        let fetched = Arc::new(FetchedFiles::new());
 
         let own_files = Arc::new(own_files(&config));
         let reader = open_reader(&config)?;
@@ -187,7 +187,7 @@ impl Node {
                     catalogue: catalogue.clone(),
                     reader,
                     index,
-                    shelf: shelf.clone(),
+                    fetched: fetched.clone(),
                     report: Arc::new(report),
                     upload: Arc::new(Throttle::new(config.upload_limit)),
                     events: events.clone(),
@@ -205,7 +205,7 @@ impl Node {
         let ctx = ClientContext {
             peers: peers.clone(),
             trust,
-            shelf: (config.share != Share::Nothing).then_some(shelf),
+            fetched: (config.share != Share::Nothing).then_some(fetched),
             throttle: Arc::new(Throttle::new(config.download_limit)),
             events: events.clone(),
             shutdown: shutdown.clone(),
@@ -248,8 +248,8 @@ impl Node {
     /// What it offers now: its directory with [`Share::Directory`], with [`Share::Fetched`] what it has fetched. Does not
     /// block.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        match (&self.sharer, &self.client.ctx.shelf) {
-            (None, Some(shelf)) => shelf.catalogue(),
+        match (&self.sharer, &self.client.ctx.fetched) {
+            (None, Some(fetched)) => fetched.catalogue(),
             _ => self.catalogue.get(),
         }
     }

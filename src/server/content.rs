@@ -9,7 +9,7 @@ use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, 
 use crate::proto::Delta;
 use crate::runtime::Watch;
 use crate::server::limits::COPIES_TRIED_MAX;
-use crate::store::{ChunkReader, Index, PartialFile, Reader, Shelf, Shelved};
+use crate::store::{ChunkReader, FetchedFile, FetchedFiles, Index, PartialFile, Reader};
 
 /// What the handler serves from.
 pub(crate) trait Content: Send + Sync {
@@ -69,23 +69,23 @@ pub(crate) struct Sources {
     /// Of the shared directory; each download brings its own.
     pub(crate) reader: Option<Arc<Reader>>,
     pub(crate) index: Option<Arc<Index>>,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) fetched: Arc<FetchedFiles>,
     pub(crate) report: Arc<dyn Fn(&Entry) + Send + Sync>,
 }
 
 impl Content for Sources {
     fn catalogue(&self) -> Arc<Catalogue> {
         // Without a directory to share, what was fetched is all that there is to offer.
-        if self.index.is_some() { self.catalogue.get() } else { self.shelf.catalogue() }
+        if self.index.is_some() { self.catalogue.get() } else { self.fetched.catalogue() }
     }
 
     fn held(&self, id: &FileId) -> Held {
         if self.catalogue.get().find(id).next().is_some() {
             return Held::Whole;
         }
-        match self.shelf.get(id) {
-            Some(Shelved::Whole(..)) => Held::Whole,
-            Some(Shelved::Partial(file)) => Held::Partly(file.have()),
+        match self.fetched.get(id) {
+            Some(FetchedFile::Whole(..)) => Held::Whole,
+            Some(FetchedFile::Partial(file)) => Held::Partly(file.have()),
             None => Held::Nothing,
         }
     }
@@ -105,9 +105,9 @@ impl Content for Sources {
         };
         let offered = self.catalogue.get().find(id).next().is_some();
         let known = offered.then(|| self.index.as_ref()?.layer(id, first, count)).flatten();
-        known.or_else(|| match self.shelf.get(id)? {
-            Shelved::Whole(_, manifest, _) => from_manifest(&manifest),
-            Shelved::Partial(file) => from_manifest(file.manifest()),
+        known.or_else(|| match self.fetched.get(id)? {
+            FetchedFile::Whole(_, manifest, _) => from_manifest(&manifest),
+            FetchedFile::Partial(file) => from_manifest(file.manifest()),
         })
     }
 
@@ -123,13 +123,13 @@ impl Content for Sources {
                 Err(_) => (),
             }
         }
-        match self.shelf.get(id) {
-            Some(Shelved::Whole(entry, _, reader)) => open_entry(&reader, &entry, span).inspect_err(|why| {
+        match self.fetched.get(id) {
+            Some(FetchedFile::Whole(entry, _, reader)) => open_entry(&reader, &entry, span).inspect_err(|why| {
                 if *why == Absent::Gone {
-                    self.shelf.remove(id);
+                    self.fetched.remove(id);
                 }
             }),
-            Some(Shelved::Partial(file)) if file.has(index) => {
+            Some(FetchedFile::Partial(file)) if file.has(index) => {
                 Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
             }
             _ => Err(absent),
@@ -146,16 +146,16 @@ impl Content for Sources {
                 withdrawn = true;
             }
         }
-        match self.shelf.get(id) {
-            Some(Shelved::Whole(entry, manifest, reader))
+        match self.fetched.get(id) {
+            Some(FetchedFile::Whole(entry, manifest, reader))
                 if is_falsified(&reader, &entry, index, manifest.layer().get(index.as_usize())) =>
             {
-                self.shelf.remove(id);
+                self.fetched.remove(id);
                 (self.report)(&entry);
                 true
             }
-            Some(Shelved::Partial(file)) if is_partial_falsified(&file, index) => {
-                self.shelf.remove(id);
+            Some(FetchedFile::Partial(file)) if is_partial_falsified(&file, index) => {
+                self.fetched.remove(id);
                 log::warn!("not serving a download whose bytes on disk changed file={id} chunk={}", index.get());
                 true
             }
@@ -170,9 +170,9 @@ impl Sources {
         if self.catalogue.get().find(id).next().is_some() {
             return Some(Delta::Whole);
         }
-        match self.shelf.get(id)? {
-            Shelved::Whole(..) => Some(Delta::Whole),
-            Shelved::Partial(file) => of_partial(&file),
+        match self.fetched.get(id)? {
+            FetchedFile::Whole(..) => Some(Delta::Whole),
+            FetchedFile::Partial(file) => of_partial(&file),
         }
     }
 }

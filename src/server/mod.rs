@@ -39,7 +39,7 @@ use crate::server::handler::Handler;
 use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::seats::Seats;
 use crate::server::worker::{Context, Job, work};
-use crate::store::{Index, Reader, Shelf};
+use crate::store::{FetchedFiles, Index, Reader};
 
 pub use listen::{ServerError, listen};
 
@@ -58,7 +58,7 @@ pub struct ServerConfig {
     /// Chunk digests of what is offered.
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
-    pub shelf: Arc<Shelf>,
+    pub fetched: Arc<FetchedFiles>,
     /// Called when the disk gives other bytes for a file than were hashed; whoever keeps the catalogue takes it out.
     pub report: Arc<dyn Fn(&Entry) + Send + Sync>,
     /// Limits what is sent.
@@ -101,7 +101,7 @@ impl Server {
             catalogue: config.catalogue,
             reader: config.reader,
             index: config.index,
-            shelf: config.shelf,
+            fetched: config.fetched,
             report: config.report,
         };
         Self::start_with(

@@ -8,12 +8,12 @@ use rustix::io::Errno;
 
 use crate::chain::Chain;
 use crate::content::{FileId, Manifest, RelPath};
+use crate::store::batch_write::batch_write;
 use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
 use crate::store::part::Part;
-use crate::store::present::Whole;
-use crate::store::small::write_small;
 use crate::store::storage::{Volume, place_copy};
+use crate::store::verify_existing::VerifiedFile;
 use crate::store::{PartialFile, StoreError};
 
 /// An open directory; nothing outside of it is ever touched.
@@ -64,7 +64,7 @@ impl Disk {
         for path in paths {
             let is_file = self.volume.look(path)? == Some(FileType::RegularFile);
             let file = if is_file { self.volume.open_file(path).ok() } else { None };
-            let found = file.and_then(|file| Whole::check(file, id, stop));
+            let found = file.and_then(|file| VerifiedFile::check(file, id, stop));
             if found.is_none() {
                 missing.push(path);
             }
@@ -75,7 +75,7 @@ impl Disk {
     }
 
     /// What cannot be copied is fetched, which says best what is wrong.
-    fn copy(&self, whole: &Whole, id: &FileId, path: &RelPath) -> bool {
+    fn copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> bool {
         let copied = whole.file().map_err(|e| StoreError::at(self.volume.path_of(path), e)).and_then(|file| {
             self.volume.make_own()?;
             place_copy(&*self.volume, &*self.volume.storage(file.into()), id.len, path, || whole.check_unchanged())
@@ -89,8 +89,8 @@ impl Disk {
     /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as
     /// few syncs as possible, then renames each to its final name. One result per file; a file either has its whole
     /// new content under its name, or what was there before. Works best on batches of hundreds.
-    pub fn write_small<B: AsRef<[u8]>>(&self, files: &[(RelPath, FileId, B)]) -> Vec<Result<(), StoreError>> {
-        write_small(&*self.volume, files)
+    pub fn batch_write<B: AsRef<[u8]>>(&self, files: &[(RelPath, FileId, B)]) -> Vec<Result<(), StoreError>> {
+        batch_write(&*self.volume, files)
     }
 
     /// Whether the directory in which `path` is to lie does not exist, so that nothing of what is to lie there does.

@@ -261,7 +261,7 @@ fn symlinks_are_not_followed_out_of_the_directory() {
             matches!(&refused, StoreError::NameTaken { path, by: "a symlink" } if path.ends_with("out")),
             "{refused}"
         );
-        assert!(disk.write_small(&[(name(path), id(1, 1), vec![1])])[0].is_err());
+        assert!(disk.batch_write(&[(name(path), id(1, 1), vec![1])])[0].is_err());
     }
     assert!(!disk.holds(&[name("out/f")], &id(1, 1), &GO).unwrap());
     assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none());
@@ -316,7 +316,7 @@ fn only_a_regular_file_or_a_symlink_is_replaced() {
         write_all(&file, LEN).unwrap();
         is_refused(file.finish(&[name(path)]));
         is_refused(file.finish(&[name("other"), name(path)]));
-        is_refused(disk.write_small(&[(name(path), super::tests::id(1, 1), vec![1])]).remove(0));
+        is_refused(disk.batch_write(&[(name(path), super::tests::id(1, 1), vec![1])]).remove(0));
         let after = std::fs::symlink_metadata(at(path)).unwrap();
         assert_eq!((after.file_type(), after.modified().unwrap()), (before.file_type(), before.modified().unwrap()));
         file.finish(&[name("other")]).unwrap();
@@ -337,7 +337,7 @@ fn a_name_that_is_taken_leaves_the_part_for_another_name() {
             let refused = file.finish(&paths).unwrap_err();
             assert!(matches!(&refused, StoreError::NameTaken { by, .. } if *by == kind), "{refused}");
         }
-        let refused = disk.write_small(&[(name(path), id(1, 1), vec![1])]).remove(0).unwrap_err();
+        let refused = disk.batch_write(&[(name(path), id(1, 1), vec![1])]).remove(0).unwrap_err();
         assert!(matches!(&refused, StoreError::NameTaken { by, .. } if *by == kind), "{refused}");
     }
     file.kill();
@@ -384,7 +384,7 @@ fn many_small_files_arrive_whole_and_replace_older_ones() {
         .map(|i| (name(&format!("d{}/e{}/f{i}", i % 7, i % 300)), id(0, i), vec![i as u8; i as usize]))
         .chain([(name("d0/f0"), id(0, 3), b"new".to_vec())])
         .collect();
-    for result in disk.write_small(&files) {
+    for result in disk.batch_write(&files) {
         result.unwrap();
     }
     for (path, _, bytes) in &files {
@@ -410,7 +410,7 @@ fn a_directory_is_missing_only_when_it_is() {
         let refused = outside.lacks_parent(&path).unwrap_err();
         assert!(matches!(refused, StoreError::OtherMount { .. }), "{refused}");
     }
-    let refused = outside.write_small(&[(name(&below), id(0, 1), vec![1])]).remove(0).unwrap_err();
+    let refused = outside.batch_write(&[(name(&below), id(0, 1), vec![1])]).remove(0).unwrap_err();
     outside.tidy();
     assert!(matches!(refused, StoreError::OtherMount { .. }), "{refused}");
 }
@@ -420,7 +420,7 @@ fn one_bad_name_does_not_spoil_a_batch() {
     let (dir, disk) = tempdir();
     std::fs::write(dir.path().join("file"), b"").unwrap();
     let files: Vec<_> = ["a", "file/x", "b", "c/d", "e"].iter().map(|p| (name(p), id(0, 1), vec![7])).collect();
-    let results = disk.write_small(&files);
+    let results = disk.batch_write(&files);
     assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, true, true]);
     disk.tidy();
     assert!(!dir.path().join(".gpb").exists(), "what could not be placed is removed");
@@ -487,7 +487,7 @@ fn a_disk_that_fills_up_is_told_and_the_download_resumes() {
     let refused = write_all(&file, LEN).unwrap_err();
     assert!(matches!(refused, StoreError::NoSpace { needed, .. } if needed > 0), "{refused}");
     let small: Vec<_> = (0..5).map(|i| (name(&format!("f{i}")), id(0, 9000), vec![1; 9000])).collect();
-    for result in disk.write_small(&small) {
+    for result in disk.batch_write(&small) {
         assert!(matches!(result, Err(StoreError::NoSpace { .. })), "{result:?}");
     }
     assert!(!mount.path().join("f0").exists());
@@ -510,7 +510,7 @@ fn a_read_only_file_system_is_told() {
     for refused in [
         partial(&disk, id(13, LEN)).map(drop).unwrap_err(),
         partial(&disk, id(14, LEN)).map(drop).unwrap_err(),
-        disk.write_small(&[(name("f"), id(0, 1), vec![1])]).remove(0).unwrap_err(),
+        disk.batch_write(&[(name("f"), id(0, 1), vec![1])]).remove(0).unwrap_err(),
         Disk::open(&mount.path().join("new"), true).map(drop).unwrap_err(),
     ] {
         assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");

@@ -1,9 +1,11 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
+mod batch_write;
 mod disk;
 mod disk_file;
 mod disk_volume;
 mod error;
+mod fetched_files;
 mod flusher;
 mod index;
 mod inspect;
@@ -16,16 +18,15 @@ mod own_dir;
 mod own_files;
 mod part;
 mod partial;
-mod present;
 mod publish;
 mod read_root;
 mod reader;
-mod shelf;
-mod small;
 mod storage;
+mod verify_existing;
 
 pub use disk::Disk;
 pub use error::StoreError;
+pub use fetched_files::{FetchedFile, FetchedFiles};
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use inspect::stamp_of;
 pub use own_files::OwnFiles;
@@ -33,4 +34,3 @@ pub(crate) use own_files::is_one_of;
 pub use partial::PartialFile;
 pub use read_root::ReadRoot;
 pub use reader::{ChunkReader, Reader};
-pub use shelf::{Shelf, Shelved};

@@ -19,7 +19,7 @@ use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::Trust;
 use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
-use gpb::internals::store::{Disk, Shelf, Shelved};
+use gpb::internals::store::{Disk, FetchedFile, FetchedFiles};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
 
@@ -63,7 +63,7 @@ impl Client {
         let ctx = ClientContext {
             trust: peers.trust().clone(),
             peers,
-            shelf: Some(Arc::new(Shelf::new())),
+            fetched: Some(Arc::new(FetchedFiles::new())),
             throttle: Arc::new(Throttle::new(limit)),
             events,
             shutdown,
@@ -123,7 +123,7 @@ fn one_file_comes_from_all_holders() {
     assert_eq!(c.content("a/big.bin"), *f.bytes);
     assert_eq!((report.files, report.bytes, report.peers.len()), (1, f.id.len, 3), "{report:?}");
     assert!(report.peers.iter().all(|p| p.1 > f.id.len / 6), "{:?}", report.peers);
-    assert!(matches!(c.ctx.shelf.as_ref().unwrap().get(&f.id), Some(Shelved::Whole(..))));
+    assert!(matches!(c.ctx.fetched.as_ref().unwrap().get(&f.id), Some(FetchedFile::Whole(..))));
     let again = c.get(&["a/big.bin"]).unwrap();
     assert_eq!((again.bytes, again.skipped), (0, 1));
 }

@@ -16,7 +16,7 @@ use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, Sta
 use gpb::internals::runtime::keystore::Trust;
 use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig};
-use gpb::internals::store::Shelf;
+use gpb::internals::store::FetchedFiles;
 use gpb::internals::swarm::membership::limits::{BURST_MS, CLOCK_SKEW_LOGGED};
 use gpb::internals::swarm::{Dropped, Event, PeerTable};
 
@@ -89,7 +89,7 @@ impl Plan {
                 catalogue: catalogue.clone(),
                 reader: None,
                 index: None,
-                shelf: Arc::new(Shelf::new()),
+                fetched: Arc::new(FetchedFiles::new()),
                 report: Arc::new(|_| ()),
                 upload: Arc::new(Throttle::new(None)),
                 events,

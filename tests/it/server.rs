@@ -14,7 +14,7 @@ use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Stat
 use gpb::internals::runtime::keystore::Trust;
 use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
-use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
+use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
 
 use crate::directory::{directory, identity};
 
@@ -61,7 +61,7 @@ impl Rig {
             catalogue,
             reader: Some(Arc::new(Reader::open(dir.path()).unwrap())),
             index: Some(Arc::new(index)),
-            shelf: Arc::new(Shelf::new()),
+            fetched: Arc::new(FetchedFiles::new()),
             report: Arc::new(move |entry: &Entry| report.lock().unwrap().push(entry.path.clone())),
             upload: Arc::new(Throttle::new(None)),
             events,

@@ -11,7 +11,7 @@ use gpb::internals::peers::{Directory, OwnIdentity};
 use gpb::internals::runtime::keystore::Trust;
 use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
-use gpb::internals::store::{Hashed, Index, Indexed, Reader, Shelf, stamp_of};
+use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
 
 use crate::directory::{announce, directory, hear, identity};
 
@@ -48,7 +48,7 @@ impl Real {
             catalogue,
             reader: Some(Arc::new(Reader::open(&shared).unwrap())),
             index: Some(Arc::new(index)),
-            shelf: Arc::new(Shelf::new()),
+            fetched: Arc::new(FetchedFiles::new()),
             report: Arc::new(|_| ()),
             upload: Arc::new(Throttle::new(None)),
             events,

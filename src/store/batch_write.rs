@@ -12,7 +12,7 @@ use crate::store::storage::{Volume, create_temp};
 /// (measured), needs no open file a name as `O_TMPFILE` would until the batch is synced, and whatever a killed process
 /// leaves behind lies in one place, where nobody takes it for content. The directory itself stays for the next batch:
 /// removing one in which thousands of names were costs as much as writing dozens of files.
-pub(crate) fn write_small<B: AsRef<[u8]>>(
+pub(crate) fn batch_write<B: AsRef<[u8]>>(
     volume: &dyn Volume,
     files: &[(RelPath, FileId, B)],
 ) -> Vec<Result<(), StoreError>> {
@@ -79,7 +79,7 @@ mod tests {
                 volume.put(path.as_str(), b"old");
             }
             volume.cut_after(1 + rng.below(6 * batch.len() as u64));
-            let results = write_small(&volume, &batch);
+            let results = batch_write(&volume, &batch);
             let after = volume.after_power_loss(&mut rng);
             for ((path, _, bytes), result) in batch.iter().zip(results) {
                 let found = after.content(path.as_str()).unwrap();
@@ -93,11 +93,11 @@ mod tests {
     fn nothing_stays_behind() {
         let volume = Memory::new();
         let batch = files(9, &mut Rng(1));
-        assert!(write_small(&volume, &batch).iter().all(Result::is_ok));
+        assert!(batch_write(&volume, &batch).iter().all(Result::is_ok));
         assert!(volume.own_names().is_empty());
         for (path, _, bytes) in &batch {
             assert_eq!(volume.content(path.as_str()).as_ref(), Some(bytes));
         }
-        assert!(write_small::<Vec<u8>>(&volume, &[]).is_empty());
+        assert!(batch_write::<Vec<u8>>(&volume, &[]).is_empty());
     }
 }

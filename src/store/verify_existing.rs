@@ -13,18 +13,18 @@ use crate::store::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX};
 
 /// An open file that was found to hold what is wanted.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct VerifiedFile {
     file: File,
     state: (u64, Stamp),
 }
 
-impl Whole {
+impl VerifiedFile {
     /// Takes `file` if it is exactly `id` and did not change meanwhile. `None` once `stop` says true, which is asked
     /// before every [`READ_LEN`] bytes. Large files are hashed by several threads, all of which have ended when this
     /// returns.
     pub(super) fn check(file: File, id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Option<Self> {
         let state = state_of(&file).ok().filter(|s| s.0 == id.len)?;
-        let whole = Whole { file, state };
+        let whole = VerifiedFile { file, state };
         (root_of(&whole.file, id.len, stop)? == id.root.0 && whole.check_unchanged().is_ok()).then_some(whole)
     }
 

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::content::{Catalogue, Entry, FileId, Manifest, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
-use crate::store::limits::SHELF_FILES_MAX;
+use crate::store::limits::FETCHED_FILES_MAX;
 use crate::store::{PartialFile, Reader};
 
 /// Files of downloads of this node, by identity; what the server may give of them.
 #[derive(Debug, Default)]
-pub struct Shelf {
-    files: RwLock<HashMap<FileId, Shelved>>,
+pub struct FetchedFiles {
+    files: RwLock<HashMap<FileId, FetchedFile>>,
     /// Written only by who has `files` locked, so that both tell the same.
     listed: Mutex<ListedFiles>,
     /// One for each directory that whole files lie in, while there are any: it keeps files open.
@@ -22,7 +22,7 @@ pub struct Shelf {
 
 /// One of them.
 #[derive(Debug, Clone)]
-pub enum Shelved {
+pub enum FetchedFile {
     /// Still being downloaded: only chunks in [`PartialFile::have`].
     Partial(Arc<PartialFile>),
     /// Whole, under its final name in the directory of the reader.
@@ -37,8 +37,8 @@ struct ListedFiles {
     changes: BTreeMap<RelPath, Option<Entry>>,
 }
 
-impl Shelf {
-    /// An empty shelf.
+impl FetchedFiles {
+    /// No files.
     pub fn new() -> Self {
         Self::default()
     }
@@ -46,14 +46,14 @@ impl Shelf {
     /// Puts a file there that is being downloaded.
     pub fn put_partial(&self, file: Arc<PartialFile>) {
         let id = file.manifest().id();
-        self.replace(id, Some(Shelved::Partial(file)), &[]);
+        self.replace(id, Some(FetchedFile::Partial(file)), &[]);
     }
 
-    /// Puts a whole file there, or replaces what was there of it, and lists it under `names`. A shelf of
-    /// [`SHELF_FILES_MAX`] takes no further one: it holds many already, and those that matter most, the large ones, came
+    /// Puts a whole file there, or replaces what was there of it, and lists it under `names`. A set of
+    /// [`FETCHED_FILES_MAX`] takes no further one: it holds many already, and those that matter most, the large ones, came
     /// as partial ones.
     pub fn put_whole(&self, names: &[RelPath], entry: Entry, manifest: Arc<Manifest>, reader: Arc<Reader>) {
-        self.replace(entry.id, Some(Shelved::Whole(entry, manifest, reader)), names);
+        self.replace(entry.id, Some(FetchedFile::Whole(entry, manifest, reader)), names);
     }
 
     /// What is whole here, by the names under which others know it; its revision is always 0. A partial file is in it
@@ -83,7 +83,7 @@ impl Shelf {
     }
 
     /// The file of that identity.
-    pub fn get(&self, id: &FileId) -> Option<Shelved> {
+    pub fn get(&self, id: &FileId) -> Option<FetchedFile> {
         self.files.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
@@ -97,17 +97,17 @@ impl Shelf {
         self.len() == 0
     }
 
-    fn replace(&self, id: FileId, what: Option<Shelved>, names: &[RelPath]) {
+    fn replace(&self, id: FileId, what: Option<FetchedFile>, names: &[RelPath]) {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let full = files.len() >= SHELF_FILES_MAX && matches!(what, Some(Shelved::Whole(..)));
+        let full = files.len() >= FETCHED_FILES_MAX && matches!(what, Some(FetchedFile::Whole(..)));
         if full && !files.contains_key(&id) {
             return;
         }
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Shelved::Whole(..)) = files.get(&id) {
+        if let Some(FetchedFile::Whole(..)) = files.get(&id) {
             listed.remove(&id);
         }
-        if let Some(Shelved::Whole(entry, ..)) = &what {
+        if let Some(FetchedFile::Whole(entry, ..)) = &what {
             listed.add(names, entry);
         }
         drop(listed);
@@ -161,14 +161,14 @@ mod tests {
     }
 
     /// Puts file `n` there, which lies in `f<n>`.
-    fn put(shelf: &Shelf, n: usize, names: &[&str], reader: &Arc<Reader>) {
+    fn put(fetched: &FetchedFiles, n: usize, names: &[&str], reader: &Arc<Reader>) {
         let entry = Entry { path: name(&format!("f{n}")), id: id(n), stamp: Stamp::default() };
         let names: Vec<RelPath> = names.iter().map(|n| name(n)).collect();
-        shelf.put_whole(&names, entry, Arc::new(Manifest::new(id(n), Vec::new()).unwrap()), reader.clone());
+        fetched.put_whole(&names, entry, Arc::new(Manifest::new(id(n), Vec::new()).unwrap()), reader.clone());
     }
 
-    fn listed(shelf: &Shelf) -> Vec<(String, FileId)> {
-        shelf.catalogue().iter().map(|e| (e.path.to_string(), e.id)).collect()
+    fn listed(fetched: &FetchedFiles) -> Vec<(String, FileId)> {
+        fetched.catalogue().iter().map(|e| (e.path.to_string(), e.id)).collect()
     }
 
     fn reader() -> Arc<Reader> {
@@ -177,66 +177,68 @@ mod tests {
 
     #[test]
     fn a_directory_has_one_reader_while_it_is_in_use() {
-        let (tmp, shelf) = (tempfile::tempdir().unwrap(), Shelf::new());
-        let first = shelf.reader(tmp.path()).unwrap();
-        assert!(Arc::ptr_eq(&first, &shelf.reader(tmp.path()).unwrap()));
-        assert!(shelf.reader(&tmp.path().join("none")).is_err());
+        let (tmp, fetched) = (tempfile::tempdir().unwrap(), FetchedFiles::new());
+        let first = fetched.reader(tmp.path()).unwrap();
+        assert!(Arc::ptr_eq(&first, &fetched.reader(tmp.path()).unwrap()));
+        assert!(fetched.reader(&tmp.path().join("none")).is_err());
         drop(first);
-        shelf.reader(&std::env::temp_dir()).unwrap();
-        assert_eq!(shelf.readers.lock().unwrap().len(), 1, "the one that nobody uses is forgotten");
+        fetched.reader(&std::env::temp_dir()).unwrap();
+        assert_eq!(fetched.readers.lock().unwrap().len(), 1, "the one that nobody uses is forgotten");
     }
 
     #[test]
     fn what_is_put_is_found_until_it_is_removed() {
-        let (shelf, reader) = (Shelf::new(), reader());
-        assert!(shelf.get(&id(1)).is_none() && shelf.is_empty());
-        put(&shelf, 1, &["x"], &reader);
-        assert!(matches!(shelf.get(&id(1)), Some(Shelved::Whole(e, ..)) if e.path == name("f1")));
-        assert!(shelf.get(&FileId { len: 10, ..id(1) }).is_none(), "the length belongs to the identity");
-        shelf.remove(&id(1));
-        assert!(shelf.get(&id(1)).is_none());
+        let (fetched, reader) = (FetchedFiles::new(), reader());
+        assert!(fetched.get(&id(1)).is_none() && fetched.is_empty());
+        put(&fetched, 1, &["x"], &reader);
+        assert!(matches!(fetched.get(&id(1)), Some(FetchedFile::Whole(e, ..)) if e.path == name("f1")));
+        assert!(fetched.get(&FileId { len: 10, ..id(1) }).is_none(), "the length belongs to the identity");
+        fetched.remove(&id(1));
+        assert!(fetched.get(&id(1)).is_none());
     }
 
     #[test]
     fn whole_files_are_listed_by_their_names() {
-        let (shelf, reader) = (Shelf::new(), reader());
-        put(&shelf, 1, &["d/b", "a"], &reader);
-        put(&shelf, 2, &["c"], &reader);
+        let (fetched, reader) = (FetchedFiles::new(), reader());
+        put(&fetched, 1, &["d/b", "a"], &reader);
+        put(&fetched, 2, &["c"], &reader);
         let all = [("a".into(), id(1)), ("c".into(), id(2)), ("d/b".into(), id(1))];
-        assert_eq!((listed(&shelf), shelf.catalogue().revision()), (all.to_vec(), 0));
-        shelf.remove(&id(1));
-        assert_eq!(listed(&shelf), [("c".into(), id(2))]);
+        assert_eq!((listed(&fetched), fetched.catalogue().revision()), (all.to_vec(), 0));
+        fetched.remove(&id(1));
+        assert_eq!(listed(&fetched), [("c".into(), id(2))]);
         // Fetched once more under another name, and a name with another content.
-        put(&shelf, 2, &["e"], &reader);
-        put(&shelf, 3, &["e"], &reader);
-        assert_eq!(listed(&shelf), [("e".into(), id(3))]);
-        shelf.remove(&id(2));
-        assert_eq!(listed(&shelf), [("e".into(), id(3))], "the name is not that of the removed file any more");
+        put(&fetched, 2, &["e"], &reader);
+        put(&fetched, 3, &["e"], &reader);
+        assert_eq!(listed(&fetched), [("e".into(), id(3))]);
+        fetched.remove(&id(2));
+        assert_eq!(listed(&fetched), [("e".into(), id(3))], "the name is not that of the removed file any more");
     }
 
     #[test]
     fn a_partial_file_is_held_but_not_listed() {
-        let (tmp, shelf) = (tempfile::tempdir().unwrap(), Shelf::new());
+        let (tmp, fetched) = (tempfile::tempdir().unwrap(), FetchedFiles::new());
         let manifest = Arc::new(Manifest::new(id(1), Vec::new()).unwrap());
         let file = Disk::open(tmp.path(), false).unwrap().partial(manifest).unwrap();
-        shelf.put_partial(file.clone());
-        assert!(matches!(shelf.get(&file.manifest().id()), Some(Shelved::Partial(_))) && listed(&shelf).is_empty());
+        fetched.put_partial(file.clone());
+        assert!(
+            matches!(fetched.get(&file.manifest().id()), Some(FetchedFile::Partial(_))) && listed(&fetched).is_empty()
+        );
         let entry = Entry { path: name("f"), id: file.manifest().id(), stamp: Stamp::default() };
-        shelf.put_whole(&[name("x")], entry, file.manifest().clone(), reader());
-        assert_eq!(listed(&shelf).len(), 1);
-        shelf.put_partial(file);
-        assert!(listed(&shelf).is_empty(), "it is fetched once more");
+        fetched.put_whole(&[name("x")], entry, file.manifest().clone(), reader());
+        assert_eq!(listed(&fetched).len(), 1);
+        fetched.put_partial(file);
+        assert!(listed(&fetched).is_empty(), "it is fetched once more");
     }
 
     #[test]
     fn it_is_bounded() {
-        let (shelf, reader) = (Shelf::new(), reader());
-        for n in 0..SHELF_FILES_MAX + 3 {
-            put(&shelf, n, &[&format!("f{n}")], &reader);
+        let (fetched, reader) = (FetchedFiles::new(), reader());
+        for n in 0..FETCHED_FILES_MAX + 3 {
+            put(&fetched, n, &[&format!("f{n}")], &reader);
         }
-        assert_eq!((shelf.len(), shelf.catalogue().len()), (SHELF_FILES_MAX, SHELF_FILES_MAX));
-        put(&shelf, 0, &["f0"], &reader);
-        assert!(shelf.get(&id(0)).is_some());
-        assert!(shelf.get(&id(SHELF_FILES_MAX + 1)).is_none());
+        assert_eq!((fetched.len(), fetched.catalogue().len()), (FETCHED_FILES_MAX, FETCHED_FILES_MAX));
+        put(&fetched, 0, &["f0"], &reader);
+        assert!(fetched.get(&id(0)).is_some());
+        assert!(fetched.get(&id(FETCHED_FILES_MAX + 1)).is_none());
     }
 }
