@@ -1,7 +1,7 @@
 //! Locks without poison. Tier 0.
 //!
-//! A thread that panics while it holds a lock poisons it. Every value behind a lock of this crate is whole between two
-//! statements, so the other threads may keep using it.
+//! A thread that panics while it holds a lock poisons it. Every value behind a lock of this crate
+//! is whole between two statements, so the other threads may keep using it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

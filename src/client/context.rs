@@ -23,7 +23,8 @@ pub struct Client {
 /// What the node lends a client: the peers that it knows, and what it may use.
 #[derive(Clone)]
 pub struct ClientContext {
-    /// The peers that are there. Its waiters are woken when a download has something to tell itself.
+    /// The peers that are there. Its waiters are woken when a download has something to tell
+    /// itself.
     pub peers: Arc<Directory>,
     /// The keys that may be dialed.
     pub trust: Arc<Trust>,
@@ -31,7 +32,7 @@ pub struct ClientContext {
     pub fetched: Option<Arc<FetchedFiles>>,
     /// Limit of the received bytes.
     pub throttle: Arc<Throttle>,
-    /// Where facts are told.
+    /// Where events go.
     pub events: Events,
     /// Ends everything.
     pub shutdown: Shutdown,

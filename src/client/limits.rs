@@ -6,21 +6,24 @@ use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, KIB, MIB, PATTERN_LEN_MAX, UNANSWE
 
 /// Received chunk bytes that are held in memory at once.
 pub const RECEIVE_BUDGET: usize = 32 * MIB;
-/// A name is resolved so long after the last new answer.
+/// A name is resolved this time after the last new answer.
 pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
-/// A name is resolved at most so long after the first answer.
+/// A name is resolved at most this time after the first answer.
 pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
-/// What nobody has who answered is sought so long after the first answer while others are still being asked.
+/// A name that no answer holds is sought for this time after the first answer while other peers are
+/// still being asked.
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
-/// A listing is complete so long after the last new peer.
+/// A listing is complete this time after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
 /// Threads for sessions that a client starts at once.
 pub const CONNECTION_THREADS_STEP: usize = 8;
-/// Most threads for sessions of a client: the connections of a download, and some for peers that are only asked.
+/// Most threads for sessions of a client: the connections of a download, and some for peers that
+/// are only asked.
 pub const CONNECTION_THREADS_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CONNECTION_THREADS_STEP;
 /// Threads of a download that open and finish partial files.
 pub const DISK_THREADS: usize = 2;
-/// Bytes of an earlier run that a disk thread verifies before it looks for other jobs: some milliseconds.
+/// Bytes of an earlier run that a disk thread verifies before it looks for other jobs: some
+/// milliseconds.
 pub const RECHECK_TURN_LEN: u64 = 8 * MIB as u64;
 /// Threads of a download that write small files.
 pub const SMALL_THREADS: usize = 2;
@@ -36,7 +39,8 @@ pub const VERIFY_FILES_MAX: usize = 128;
 pub const VERIFY_LEN_MAX: usize = 512 * KIB;
 /// How long a connection without work waits before it looks again by itself.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// So long after the last chunk or list, an answer that puts off is no sign any more that a download goes on.
+/// So long after the last chunk or list, an answer that puts off is no sign any more that a
+/// download goes on.
 pub const PUT_OFF_MAX: Duration = Duration::from_secs(300);
 /// Files that are looked for on the disk before the thread that drives the download is woken.
 pub const CHECK_STRIDE: u32 = 256;

@@ -18,8 +18,8 @@ pub(crate) struct PeerListing {
     pub(crate) files: Vec<Listed>,
 }
 
-/// A question for everything that one of `patterns` means. A peer that sends nothing for `timeout`, or
-/// [`HANDSHAKE_TIMEOUT`] if that is less, counts as silent.
+/// A question for everything that one of `patterns` means. A peer that sends nothing for `timeout`,
+/// or [`HANDSHAKE_TIMEOUT`] if that is less, counts as silent.
 pub(crate) fn lister(
     patterns: &[String],
     timeout: Duration,
@@ -35,7 +35,8 @@ pub(crate) fn lister(
             let first = |pattern: &String| ListFrom { pattern: pattern.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|p| Request::List(first(p))).collect();
             session.send(&requests, Instant::now() + patience)?;
-            // The next pages are asked for when all first ones have come, since answers keep the order.
+            // The next pages are asked for when all first ones have come, since answers keep the
+            // order.
             let mut more: Vec<(String, String)> = Vec::new();
             for pattern in batch {
                 if let Some(after) = page(session, &mut all, "", patience)? {

@@ -13,15 +13,17 @@ use crate::content::Pattern;
 use crate::identity::PeerId;
 
 impl Client {
-    /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each file once, with all
-    /// peers that offer that content under any name.
+    /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each
+    /// file once, with all peers that offer that content under any name.
     ///
-    /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the last new answer, and at
-    /// most [`RESOLVE_MAX`] after the first one. A name that no answer holds is waited for up to [`RESOLVE_ALL_MAX`]
-    /// while other peers are still being asked. Without any answer this takes the timeout of the context.
+    /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the
+    /// last new answer, and at most [`RESOLVE_MAX`] after the first one. A name that no answer
+    /// holds is waited for up to [`RESOLVE_ALL_MAX`] while other peers are still being asked.
+    /// Without any answer this takes the timeout of the context.
     ///
     /// # Errors
-    /// [`FetchError`]: a malformed pattern, no peer, all refused, not found, several contents under one name.
+    /// [`FetchError`]: a malformed pattern, no peer, all refused, not found, several contents under
+    /// one name.
     pub fn resolve(&self, texts: &[String]) -> Result<Vec<FoundFile>, FetchError> {
         let parse = |text: &String| {
             let pattern = Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
@@ -58,7 +60,7 @@ enum Certainty {
 /// When to stop asking.
 fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout: Duration) -> Instant {
     let (Some(first), Some(last)) = (progress.first_answer, progress.last_answer) else {
-        // Those that refuse may not be all: others have a moment to appear.
+        // The peers that refuse may not be all: others get a moment to appear.
         return match progress.first_refusal {
             Some(at) if progress.pending == 0 => (at + RESOLVE_MAX).min(begin + timeout),
             _ => begin + timeout,
@@ -67,7 +69,7 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
     match certainty {
         Certainty::Certain => first,
         Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
-        // Who has not answered yet may have it: the link of the only one that has may be full.
+        // A peer that has not answered yet may hold it: the link of the only holder may be full.
         Certainty::Nothing if progress.pending + progress.awaited > 0 => (first + RESOLVE_ALL_MAX).min(begin + timeout),
         Certainty::Nothing => first + RESOLVE_MAX,
     }
@@ -93,9 +95,9 @@ enum Choice {
     Ambiguous(Vec<u32>),
 }
 
-/// A glob means what it matches and what lies under its own text, whatever names others offer: a file called `**`
-/// takes no pattern over. A name beats the beginning of a root. A name that is a file here and a directory there is
-/// ambiguous, as is one with several contents.
+/// A glob means what it matches and what lies under its own text, whatever names others offer: a
+/// file called `**` takes no pattern over. A name beats the beginning of a root. A name that is a
+/// file here and a directory there is ambiguous, as is one with several contents.
 fn choose(pattern: &Pattern, results: &SearchResults) -> Choice {
     let files = results.files();
     let by = |test: &dyn Fn(&FoundFile) -> bool| -> Vec<u32> {
@@ -127,8 +129,8 @@ fn one_content(files: &[FoundFile], found: Vec<u32>) -> Choice {
     if found.iter().all(|&at| id(at) == id(first)) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
 }
 
-/// The files of one name and those below it. Only one of the two can be meant; what is shared under either beats what was
-/// only fetched.
+/// The files of one name, and the files below it as a directory. Only one of the two can be meant.
+/// What is shared under one beats what was only fetched under the other.
 fn file_or_directory(files: &[FoundFile], named: Vec<u32>, below: Vec<u32>) -> Choice {
     let any_shared = |found: &[u32]| found.iter().any(|&at| files[at as usize].shared);
     match (named.is_empty(), below.is_empty()) {
@@ -139,8 +141,8 @@ fn file_or_directory(files: &[FoundFile], named: Vec<u32>, below: Vec<u32>) -> C
     }
 }
 
-/// Any number of files, but each name has one content. `found` is sorted by path. What is shared under a name beats
-/// what was only fetched under it: that may be what was shared before.
+/// Any number of files, but each name has one content. `found` is sorted by path. What is shared
+/// under a name beats what was only fetched under it: that may be what was shared before.
 fn one_content_a_path(files: &[FoundFile], mut found: Vec<u32>) -> Choice {
     let same_path = |&a: &u32, &b: &u32| files[a as usize].path == files[b as usize].path;
     if found.windows(2).any(|pair| same_path(&pair[0], &pair[1])) {
@@ -166,7 +168,7 @@ fn collect(
 ) -> Result<Vec<FoundFile>, FetchError> {
     // The files, and which of `wanted` means each.
     let mut chosen: Vec<(u32, usize)> = Vec::new();
-    // Several contents weigh more than none: they stay whoever else appears.
+    // Several contents weigh more than none: no other peer can change that.
     let mut nothing = None;
     for (number, (text, pattern)) in wanted.iter().enumerate() {
         match choose(pattern, &results) {
@@ -194,8 +196,8 @@ fn collect(
     Ok(results.into_files())
 }
 
-/// A chosen file in whose place another chosen one needs a directory, that other one, and the number of its pattern.
-/// `chosen` is sorted.
+/// A chosen file in whose place another chosen one needs a directory, that other one, and the
+/// number of its pattern. `chosen` is sorted.
 fn file_in_the_way(chosen: &[(u32, usize)], results: &SearchResults) -> Option<(u32, u32, usize)> {
     let is_chosen = |at: &u32| chosen.binary_search_by_key(at, |c| c.0).is_ok();
     let mut last = "";

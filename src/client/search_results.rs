@@ -1,4 +1,4 @@
-//! What peers said that they offer, brought together.
+//! The listings of all peers, merged.
 
 use crate::identity::NodeId;
 use std::collections::HashMap;
@@ -9,20 +9,21 @@ use crate::content::{FileId, RelPath, Root};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
 use crate::proto::Listed;
 
-/// A file that somebody offers under one name.
+/// A file that at least one peer offers under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
     /// Its name.
     pub path: RelPath,
     /// Its content.
     pub id: FileId,
-    /// Who offers it under that name, sorted. Files with the same holders share this.
+    /// The nodes that offer it under that name, sorted. Files with the same holders share this.
     pub holders: Arc<[NodeId]>,
     /// Whether one of them shares it, rather than having fetched it itself.
     pub shared: bool,
 }
 
-/// What was found so far: by name and content, who offers it. There may be millions, so nothing is kept twice.
+/// The files found in the listings, each with its holders. There may be millions, so nothing is
+/// kept twice.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SearchResults {
     /// Sorted by path, then content; no two with the same of both.
@@ -30,8 +31,8 @@ pub(crate) struct SearchResults {
 }
 
 impl SearchResults {
-    /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be is left out, and what is
-    /// over the bound of any catalogue.
+    /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be
+    /// is left out, and what is over the bound of any catalogue.
     pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) {
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.
@@ -73,13 +74,13 @@ impl SearchResults {
         self.files
     }
 
-    /// Where in [`files`](Self::files) those of this name are.
+    /// The positions in [`files`](Self::files) of the files of this name.
     pub(crate) fn named(&self, name: &str) -> Range<usize> {
         let from = self.files.partition_point(|f| f.path.as_str() < name);
         from..from + self.files[from..].partition_point(|f| f.path.as_str() == name)
     }
 
-    /// Where those below the directory `dir` are.
+    /// The positions of the files below the directory `dir`.
     pub(crate) fn below(&self, dir: &str) -> Range<usize> {
         let before = |f: &FoundFile| f.path.as_str().as_bytes().iter().cmp(dir.as_bytes().iter().chain(b"/")).is_lt();
         let from = self.files.partition_point(before);
@@ -112,7 +113,7 @@ impl SearchResults {
         }
     }
 
-    /// Leaves those out that are not at one of `positions`, which are sorted.
+    /// Removes the files that are not at one of `positions`, which are sorted.
     pub(crate) fn keep(&mut self, positions: impl IntoIterator<Item = usize>) {
         let mut positions = positions.into_iter().peekable();
         let mut at = 0..;
@@ -143,7 +144,7 @@ impl Sets {
     }
 }
 
-/// The positions of `all`, those of equal contents side by side in their order.
+/// The positions of `all`, sorted by content and then by position.
 pub(crate) fn by_content<T>(all: &[T], id: impl Fn(&T) -> &FileId) -> Vec<usize> {
     let begin = |at: usize| id(&all[at]).root.0.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
     // The beginnings of most are different, and lie side by side while they are compared.

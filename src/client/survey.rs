@@ -36,12 +36,12 @@ pub struct FoundPeer {
 }
 
 impl Client {
-    /// Asks which peers are there. Complete [`LIST_QUIET`] after the last new peer, or when `wait` is over; sorted by
-    /// key.
+    /// Asks which peers are there. Complete [`LIST_QUIET`] after the last new peer, or when `wait`
+    /// is over; sorted by key.
     ///
     /// # Errors
-    /// [`FetchError::Refused`] and [`FetchError::NoPeer`] when no peer answered; [`FetchError::Interrupted`] when the
-    /// node ends.
+    /// [`FetchError::Refused`] and [`FetchError::NoPeer`] when no peer answered;
+    /// [`FetchError::Interrupted`] when the node ends.
     pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
         let (mut found, begin) = (Vec::new(), Instant::now());
         let ask = |session: &mut Session| Ok((session.addr, session.instance, session.welcome.clone()));
@@ -59,8 +59,9 @@ impl Client {
         Ok(found)
     }
 
-    /// Asks what there is that one of `patterns` means; everything without any. Complete [`LIST_QUIET`] after the last
-    /// new peer when all have answered, or when `wait` is over; sorted by path.
+    /// Asks what there is that one of `patterns` means; everything without any. Complete
+    /// [`LIST_QUIET`] after the last new peer when all have answered, or when `wait` is over;
+    /// sorted by path.
     ///
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
@@ -128,11 +129,13 @@ impl SurveyProgress {
     }
 }
 
-/// Asks every known peer and every one that appears, each with `ask` on a session of its own, on threads of `client`.
-/// `decide` takes each answer; it is called after every change, too, and returns when the survey ends.
+/// Asks every known peer and every one that appears, each with `ask` on a session of its own, on
+/// threads of `client`. `decide` takes each answer; it is called after every change, too, and
+/// returns when the survey ends.
 ///
-/// The answers come through a channel of the survey. So an answer wakes this survey alone, and only a change of the
-/// peer table makes it read the table again: a survey of `n` peers copies few tables, not `n`.
+/// The answers come through a channel of the survey. So an answer wakes this survey alone, and only
+/// a change of the peer table makes it read the table again: a survey of `n` peers copies few
+/// tables, not `n`.
 pub(crate) fn survey<T: Send + 'static>(
     client: &Client,
     ask: impl Fn(&mut Session) -> Result<T, AskError> + Clone + Send + 'static,
@@ -181,7 +184,7 @@ struct Survey<'a, T, A> {
     messages: Receiver<SurveyMessage<T>>,
 }
 
-/// What became of one peer so far.
+/// The attempts to ask one peer.
 #[derive(Default)]
 struct Attempts {
     made: u32,
@@ -236,7 +239,8 @@ where
         None
     }
 
-    /// Asks the peers that are new or may be asked again. Reads the table only if it has changed or a retry is due.
+    /// Asks the peers that are new or may be asked again. Reads the table only if it has changed or
+    /// a retry is due.
     fn contact(&mut self, now: Instant) -> Result<(), FetchError> {
         let is_due = |attempts: &Attempts| attempts.retry_at.is_some_and(|at| at <= now);
         let changes = self.client.ctx.peers.changes();
@@ -275,7 +279,8 @@ where
         self.client.threads.spawn(task).map_err(FetchError::Threads)
     }
 
-    /// Takes over what the table counts: refusals, which exchange meets too, and named peers that are still sought.
+    /// Takes over what the table counts: refusals, which exchange meets too, and named peers that
+    /// are still sought.
     fn read_table_counts(&mut self, now: Instant) {
         let (refusals, awaited) = self.client.ctx.peers.read(|t| (t.refusals(), t.awaited()));
         self.progress.awaited = awaited;

@@ -1,6 +1,8 @@
-//! Keeps in contact with the peers that the user named and, where there is no multicast, with some that are known,
-//! so that everybody's announces stay fresh. With multicast some are asked whom they know once the group is so large
-//! that not everyone answers a query.
+//! Contacts for peer exchange: with the peers that the user named, and with some of the known ones.
+//!
+//! Without multicast, known peers are contacted at every interval, so that announces reach the
+//! whole group. With multicast, they are contacted only in a group that is too large for every node
+//! to answer a query.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,47 +16,48 @@ use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
     CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
 };
-use crate::discovery::{Shared, StaticPeer};
+use crate::discovery::{DiscoveryContext, StaticPeer};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::runtime::{Workers, no_thread};
 use crate::swarm::PeerTable;
 
-/// The thread that decides whom to contact when.
+/// The thread that decides which peers are contacted when.
 pub(super) struct Contacts {
-    shared: Arc<Shared>,
-    named: Vec<Named>,
-    /// Whether there is no multicast: known peers are contacted, too, and the housekeeping is this thread's.
+    shared: Arc<DiscoveryContext>,
+    named: Vec<NamedPeer>,
+    /// Whether there is no multicast. Then this thread also does the housekeeping.
     alone: bool,
-    /// When known peers are contacted, and how many then, with multicast.
+    /// When known peers are contacted next, and their number.
     gossip_at: Instant,
     gossip_with: usize,
-    jobs: Sender<Job>,
+    jobs: Sender<ContactJob>,
     names: Sender<(usize, StaticPeer)>,
-    reports: Receiver<Report>,
+    reports: Receiver<ContactReport>,
 }
 
 /// A peer that the user named.
-struct Named {
+struct NamedPeer {
     peer: StaticPeer,
     /// When to contact it again; `None` while it is being contacted.
     next: Option<Instant>,
     retry: Duration,
     /// Whether the last contact failed, which is logged once.
     failed: bool,
-    /// Whether somebody may wait for what it says, since it was neither reached nor given up.
+    /// Whether it was neither reached nor given up, so that a search may wait for it.
     awaited: bool,
 }
 
-/// Somebody to contact: at the first of the addresses where it answers.
-struct Job {
+/// A peer to contact, at the first of the addresses where it answers.
+struct ContactJob {
     named: Option<usize>,
     addrs: Vec<SocketAddr>,
-    /// The peer (key and instance) that should answer, if one is known.
+    /// The node that must answer, if it is known.
     expect: Option<NodeId>,
 }
 
-enum Report {
+/// What other threads report to this one.
+enum ContactReport {
     /// The addresses of a name.
     Resolved(usize, io::Result<Vec<SocketAddr>>),
     /// How a contact ended.
@@ -66,18 +69,19 @@ enum Report {
 impl Contacts {
     /// Starts the threads.
     pub(super) fn start(
-        shared: &Arc<Shared>,
+        shared: &Arc<DiscoveryContext>,
         peers: Vec<StaticPeer>,
         alone: bool,
         workers: &mut Workers,
     ) -> io::Result<()> {
         let now = Instant::now();
         let peers = peers.into_iter().take(STATIC_PEERS_MAX);
-        let start = |peer| Named { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true };
-        let named: Vec<Named> = peers.map(start).collect();
+        let start =
+            |peer| NamedPeer { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true };
+        let named: Vec<NamedPeer> = peers.map(start).collect();
         shared.directory().expect(named.len());
         // Each named peer has at most one entry in each queue.
-        let (jobs, job_queue) = bounded::<Job>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
+        let (jobs, job_queue) = bounded::<ContactJob>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
         let (names, name_queue) = bounded(STATIC_PEERS_MAX);
         let (report, reports) = bounded(2 * STATIC_PEERS_MAX + 1);
         let threads = if alone { CONTACTS_AT_ONCE } else { named.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
@@ -91,7 +95,7 @@ impl Contacts {
             let thread = std::thread::Builder::new().name("gpb-resolve".into());
             thread.spawn(move || resolve(&name_queue, &report)).map_err(|e| no_thread("gpb-resolve", e))?;
         }
-        shared.shutdown.on_begin(move || drop(report.try_send(Report::Wake)));
+        shared.shutdown.on_begin(move || drop(report.try_send(ContactReport::Wake)));
         let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };
         let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
         let contacts = Contacts { shared: shared.clone(), named, alone, gossip_at, gossip_with, jobs, names, reports };
@@ -125,7 +129,9 @@ impl Contacts {
         let named = &mut self.named[index];
         named.next = None;
         let begun = match named.peer.literal() {
-            Some(addr) => self.jobs.try_send(Job { named: Some(index), addrs: vec![addr], expect: None }).is_ok(),
+            Some(addr) => {
+                self.jobs.try_send(ContactJob { named: Some(index), addrs: vec![addr], expect: None }).is_ok()
+            }
             None => self.names.try_send((index, named.peer.clone())).is_ok(),
         };
         if !begun {
@@ -133,18 +139,18 @@ impl Contacts {
         }
     }
 
-    fn take(&mut self, report: Report, now: Instant) {
+    fn take(&mut self, report: ContactReport, now: Instant) {
         let (index, result) = match report {
-            Report::Wake => return,
-            Report::Resolved(index, Ok(addrs)) if !addrs.is_empty() => {
-                if self.jobs.try_send(Job { named: Some(index), addrs, expect: None }).is_err() {
+            ContactReport::Wake => return,
+            ContactReport::Resolved(index, Ok(addrs)) if !addrs.is_empty() => {
+                if self.jobs.try_send(ContactJob { named: Some(index), addrs, expect: None }).is_err() {
                     self.rest(index, false);
                 }
                 return;
             }
-            Report::Resolved(index, Ok(_)) => (index, Err("the name has no address".to_string())),
-            Report::Resolved(index, Err(e)) => (index, Err(e.to_string())),
-            Report::Contacted(index, result) => (index, result),
+            ContactReport::Resolved(index, Ok(_)) => (index, Err("the name has no address".to_string())),
+            ContactReport::Resolved(index, Err(e)) => (index, Err(e.to_string())),
+            ContactReport::Contacted(index, result) => (index, result),
         };
         let Some(named) = self.named.get_mut(index) else { return };
         match &result {
@@ -153,7 +159,7 @@ impl Contacts {
             Err(e) if !named.failed => log::warn!("named peer cannot be contacted host={} error={e:?}", named.peer),
             Err(e) => log::debug!("named peer cannot be contacted host={} error={e:?}", named.peer),
         }
-        // One packet may be lost where a link is full: a second failure says more.
+        // A full link may lose one packet, so only the second failure counts.
         if named.awaited && (result.is_ok() || named.failed) {
             named.awaited = false;
             self.shared.directory().expected_came();
@@ -163,7 +169,8 @@ impl Contacts {
         log::trace!("named peer rests index={index} until={:?}", self.named[index].next.map(|at| at - now));
     }
 
-    /// Sets when a named peer is contacted again: an interval after success, sooner after the first failures.
+    /// Sets when a named peer is contacted again: an interval after success, a back-off after
+    /// failure.
     fn rest(&mut self, index: usize, succeeded: bool) {
         let named = &mut self.named[index];
         let wait = if succeeded { ANNOUNCE_INTERVAL } else { named.retry };
@@ -171,8 +178,8 @@ impl Contacts {
         named.next = Some(Instant::now() + wait);
     }
 
-    /// Contacts a few of the known peers, whoever the dice choose: so announces reach everyone in a few intervals.
-    /// With multicast only in a large group; a small one is looked at again soon.
+    /// Contacts a few known peers, chosen at random: so announces spread through the group in a few
+    /// intervals, as in any gossip. With multicast this happens only in a large group.
     fn gossip(&mut self, now: Instant) {
         if !self.alone && self.shared.directory().read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
             self.gossip_at = now + HOUSEKEEP;
@@ -185,8 +192,11 @@ impl Contacts {
         }
         let peers = self.shared.directory().read(|t| t.peers());
         for peer in peers.sample(&mut rand::rng(), count) {
-            let job =
-                Job { named: None, addrs: peer.addrs.clone(), expect: Some(NodeId::new(peer.peer, peer.instance)) };
+            let job = ContactJob {
+                named: None,
+                addrs: peer.addrs.clone(),
+                expect: Some(NodeId::new(peer.peer, peer.instance)),
+            };
             if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
                 return;
             }
@@ -195,7 +205,7 @@ impl Contacts {
 }
 
 /// Contacts peers until the queue ends; the body of a thread.
-fn work(shared: &Shared, queue: &Receiver<Job>, report: &Sender<Report>) {
+fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender<ContactReport>) {
     for job in queue {
         if shared.shutdown.has_begun() {
             return;
@@ -211,7 +221,7 @@ fn work(shared: &Shared, queue: &Receiver<Job>, report: &Sender<Report>) {
             }
         }
         match job.named {
-            Some(index) => drop(report.send(Report::Contacted(index, result))),
+            Some(index) => drop(report.send(ContactReport::Contacted(index, result))),
             None => {
                 if let Err(e) = result {
                     log::debug!("known peer cannot be contacted error={e:?}");
@@ -222,10 +232,10 @@ fn work(shared: &Shared, queue: &Receiver<Job>, report: &Sender<Report>) {
 }
 
 /// Looks up names until the queue ends; the body of a thread that may outlive the node.
-fn resolve(queue: &Receiver<(usize, StaticPeer)>, report: &Sender<Report>) {
+fn resolve(queue: &Receiver<(usize, StaticPeer)>, report: &Sender<ContactReport>) {
     for (index, peer) in queue {
         let found = (peer.host(), peer.port()).to_socket_addrs().map(|a| a.take(ADDRS_PER_PEER_MAX).collect());
-        if report.send(Report::Resolved(index, found)).is_err() {
+        if report.send(ContactReport::Resolved(index, found)).is_err() {
             return;
         }
     }

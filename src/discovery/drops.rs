@@ -1,4 +1,4 @@
-//! Counts of what was heard and dropped.
+//! Counts of the announces that arrived and were dropped.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ pub(super) struct Drops {
     heard: AtomicU64,
     admitted: AtomicU64,
     by_reason: [AtomicU64; Dropped::ALL.len()],
-    /// When the drops were last logged, and what they were.
-    logged: Mutex<(Option<Instant>, Stats)>,
+    /// When the drops were last logged, and the numbers at that time.
+    logged: Mutex<(Option<Instant>, DiscoveryStats)>,
 }
 
-/// What was heard, and what became of it.
+/// Numbers of announces that arrived, were taken in, and were dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Datagrams that came, the node's own not counted.
+pub struct DiscoveryStats {
+    /// Datagrams that arrived, without the node's own.
     pub heard: u64,
-    /// Those that were taken in.
+    /// Datagrams that were taken in.
     pub admitted: u64,
     by_reason: [u64; Dropped::ALL.len()],
 }
@@ -41,15 +41,15 @@ impl Drops {
         self.by_reason[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        Stats {
+    pub(super) fn stats(&self) -> DiscoveryStats {
+        DiscoveryStats {
             heard: self.heard.load(Ordering::Relaxed),
             admitted: self.admitted.load(Ordering::Relaxed),
             by_reason: std::array::from_fn(|i| self.by_reason[i].load(Ordering::Relaxed)),
         }
     }
 
-    /// Logs what was dropped since the last time, at most once a minute.
+    /// Logs what was dropped since the last time, at most once per [`DROPS_LOGGED_EVERY`].
     pub(super) fn log(&self, now: Instant) {
         let mut logged = lock(&self.logged);
         let (at, before) = *logged;
@@ -63,7 +63,7 @@ impl Drops {
         let stats = self.stats();
         *logged = (Some(now), stats);
         for reason in Dropped::ALL {
-            // Another network on the same wire is nobody's fault.
+            // Another network on the same link is no fault.
             let new = stats.dropped(reason) - before.dropped(reason);
             let level = if reason == Dropped::Network { log::Level::Debug } else { log::Level::Warn };
             if new > 0 {
@@ -73,7 +73,7 @@ impl Drops {
     }
 }
 
-impl Stats {
+impl DiscoveryStats {
     /// Announces that were dropped for that reason.
     pub fn dropped(&self, reason: Dropped) -> u64 {
         self.by_reason[reason as usize]

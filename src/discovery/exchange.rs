@@ -1,9 +1,10 @@
-//! Peer exchange (PEX, BEP 11): one contact with a peer asks for its announce and for the peers that it knows.
+//! Peer exchange (PEX, BEP 11): one contact with a peer asks for its announce and for the peers
+//! that it knows.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::discovery::Shared;
+use crate::discovery::DiscoveryContext;
 use crate::discovery::limits::{CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN};
 use crate::identity::PeerId;
 use crate::limits::{EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX};
@@ -20,8 +21,13 @@ pub(super) enum ContactError {
     Dropped(#[from] Dropped),
 }
 
-/// Contacts the peer at `addr`, which must be `expect` if given, and takes in its announce and its hints.
-pub(super) fn contact(shared: &Shared, addr: SocketAddr, expect: Option<PeerId>) -> Result<PeerId, ContactError> {
+/// Contacts the peer at `addr`, which must be `expect` if given, and takes in its announce and its
+/// hints.
+pub(super) fn contact(
+    shared: &DiscoveryContext,
+    addr: SocketAddr,
+    expect: Option<PeerId>,
+) -> Result<PeerId, ContactError> {
     let deadline = Instant::now() + CONTACT_TIMEOUT;
     // Both requests go out at once: answers keep the order, and a refusal comes first.
     let also = &[Request::Peers(None)];
@@ -39,9 +45,10 @@ pub(super) fn contact(shared: &Shared, addr: SocketAddr, expect: Option<PeerId>)
     Ok(peer)
 }
 
-/// Takes in the hints of the peer, page by page, of which the first has been asked for; returns their number. A peer
-/// pages through its table for all that ask it together, so a page may repeat hints.
-fn read_pages(session: &mut Session, shared: &Shared, deadline: Instant) -> Result<usize, AskError> {
+/// Takes in the hints of the peer, page by page, of which the first has been asked for; returns
+/// their number. A peer pages through its table for all that ask it together, so a page may repeat
+/// hints.
+fn read_pages(session: &mut Session, shared: &DiscoveryContext, deadline: Instant) -> Result<usize, AskError> {
     let directory = shared.dialer.directory();
     let nodes = || directory.read(PeerTable::nodes);
     let (mut total, mut in_vain) = (0, 0);

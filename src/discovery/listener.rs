@@ -1,9 +1,9 @@
-//! The thread that owns the beacon: hears, answers, announces, and says goodbye.
+//! The thread that owns the beacon: it receives, answers, announces, and says goodbye.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::discovery::Shared;
+use crate::discovery::DiscoveryContext;
 use crate::discovery::limits::GOODBYES;
 use crate::identity::NodeId;
 use crate::limits::ANNOUNCE_LEN_MAX;
@@ -14,7 +14,7 @@ use crate::swarm::{AnnounceSchedule, Dropped, Outgoing, PeerTable, Question, par
 use crate::sync::lock;
 
 pub(super) struct Listener {
-    shared: Arc<Shared>,
+    shared: Arc<DiscoveryContext>,
     beacon: Box<dyn Beacon>,
     schedule: AnnounceSchedule,
     housekeep_at: Instant,
@@ -25,7 +25,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(shared: Arc<Shared>, beacon: Box<dyn Beacon>, now: Instant) -> Self {
+    pub(super) fn new(shared: Arc<DiscoveryContext>, beacon: Box<dyn Beacon>, now: Instant) -> Self {
         let (links_up, wake) = (beacon.links_up(), beacon.waker());
         let own = shared.directory().own();
         let _on_revision = own.on_revision(move || wake());
@@ -97,7 +97,7 @@ impl Listener {
     }
 
     fn answer(&mut self, announce: &Announce, datagram: &Datagram, now: Instant) {
-        // Who serves nothing is not what is asked for.
+        // A node that serves nothing is not what a query looks for.
         let asked = announce.flags.contains(Flags::QUERY) && !announce.flags.contains(Flags::GOODBYE);
         if !asked || self.shared.directory().own().port() == 0 {
             return;
@@ -112,8 +112,9 @@ impl Listener {
         }
     }
 
-    /// A stranger gets no answer of its own, but may bring forward the announce that goes to everyone anyway: then it
-    /// can dial, is refused, and its user learns why within a second instead of an interval.
+    /// A query of a node that is not trusted. It gets no answer of its own, but may bring forward
+    /// the announce that goes to the group anyway: then that node can dial, is refused, and its
+    /// user learns the reason within a second.
     fn hear_stranger(&mut self, bytes: &[u8], now: Instant) {
         let Ok((_, announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
         if announce.flags.contains(Flags::QUERY) && self.shared.directory().own().port() != 0 {
@@ -122,7 +123,7 @@ impl Listener {
         }
     }
 
-    /// Says goodbye, twice, since nobody asks again for what was lost.
+    /// Says goodbye, more than once, as no node asks again for a lost one.
     fn leave(&mut self) {
         for _ in 0..GOODBYES {
             self.beacon.send(self.shared.directory().own().seal(Flags::GOODBYE).as_bytes(), To::Group);

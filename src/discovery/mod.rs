@@ -1,9 +1,11 @@
-//! Finding peers: signed announces by multicast, peers that the user names, and peer exchange. Tier 6.
+//! Finding peers: signed announces by multicast, peers that the user names, and peer exchange. Tier
+//! 6.
 //!
-//! Threads: `gpb-listen` owns the beacon: it receives, answers and announces. `gpb-static` decides which peers are
-//! contacted when: those that the user names and, where multicast does not reach all, some of the known ones. A few
-//! `gpb-contact` threads make these contacts, and `gpb-resolve` looks up names. What they find goes into the
-//! [`Directory`]; other services learn of it there and by its events.
+//! Threads: `gpb-listen` owns the beacon: it receives, answers and announces. `gpb-static` decides
+//! which peers are contacted when: the ones that the user names and, where multicast does not reach
+//! all, some of the known ones. A few `gpb-contact` threads make these contacts, and `gpb-resolve`
+//! looks up names. What they find goes into the [`Directory`]; other services learn of it there and
+//! by its events.
 
 mod contacts;
 mod drops;
@@ -21,7 +23,7 @@ use crate::peers::{Dialer, Directory};
 use crate::runtime::{Shutdown, Workers};
 use crate::sync::lock;
 
-pub use drops::Stats;
+pub use drops::DiscoveryStats;
 pub use static_peer::{ParseStaticPeerError, StaticPeer};
 
 use contacts::Contacts;
@@ -38,15 +40,16 @@ pub struct DiscoverySetup {
     pub peers: Vec<StaticPeer>,
 }
 
-/// The running discovery of a node. Ends with the node's [`Shutdown`]; dropping it begins that and waits for its
-/// threads, at most about [`CONTACT_TIMEOUT`](crate::discovery::limits::CONTACT_TIMEOUT).
+/// The running discovery of a node. Ends with the node's [`Shutdown`]; dropping it begins that and
+/// waits for its threads, at most about
+/// [`CONTACT_TIMEOUT`](crate::discovery::limits::CONTACT_TIMEOUT).
 pub struct Discovery {
-    shared: Arc<Shared>,
+    shared: Arc<DiscoveryContext>,
     workers: Workers,
 }
 
 /// What the threads of discovery share.
-struct Shared {
+struct DiscoveryContext {
     dialer: Dialer,
     drops: Drops,
     links: Mutex<Vec<Link>>,
@@ -61,7 +64,7 @@ impl Discovery {
     pub fn start(setup: DiscoverySetup) -> io::Result<Self> {
         let DiscoverySetup { dialer, beacon, peers } = setup;
         let shutdown = dialer.shutdown().clone();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(DiscoveryContext {
             dialer,
             drops: Drops::default(),
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
@@ -80,12 +83,12 @@ impl Discovery {
         Ok(this)
     }
 
-    /// What was heard and dropped so far.
-    pub fn stats(&self) -> Stats {
+    /// Numbers of announces that arrived and were dropped.
+    pub fn stats(&self) -> DiscoveryStats {
         self.shared.drops.stats()
     }
 
-    /// Over what the node sends and hears; up to a second old, empty without multicast.
+    /// The links that the node announces on; up to a second old, empty without multicast.
     pub fn links(&self) -> Vec<Link> {
         lock(&self.shared.links).clone()
     }
@@ -98,7 +101,7 @@ impl Drop for Discovery {
     }
 }
 
-impl Shared {
+impl DiscoveryContext {
     fn directory(&self) -> &Directory {
         self.dialer.directory()
     }

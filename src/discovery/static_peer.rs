@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::limits::{HOST_LEN_MAX, PORT};
 
-/// Where a peer is, as typed: a name or an address, and a port, [`PORT`] if none is typed.
+/// The place of a peer, as typed: a name or an address, and a port, [`PORT`] if none is typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticPeer {
     host: String,

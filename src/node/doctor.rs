@@ -2,7 +2,7 @@
 
 use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer};
-use crate::discovery::Stats;
+use crate::discovery::DiscoveryStats;
 use crate::limits::CLOCK_SKEW_MAX;
 use crate::net::Link;
 use crate::node::Config;
@@ -70,7 +70,7 @@ pub enum Problem {
 pub(super) fn findings(
     config: &Config,
     links: &[Link],
-    stats: &Stats,
+    stats: &DiscoveryStats,
     answers: Result<Vec<FoundPeer>, FetchError>,
 ) -> Vec<Finding> {
     let mut all: Vec<Finding> = links.iter().map(link).collect();
@@ -101,7 +101,7 @@ fn link(link: &Link) -> Finding {
 }
 
 /// Announces that were dropped for a reason that a person can change.
-fn drops(stats: &Stats) -> Vec<Finding> {
+fn drops(stats: &DiscoveryStats) -> Vec<Finding> {
     let problems = [
         (Dropped::Network, Problem::OtherNetwork),
         (Dropped::Untrusted, Problem::Untrusted),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn found(links: &[Link], config: &Config) -> Vec<(String, Option<Problem>)> {
-        let all = findings(config, links, &Stats::default(), Ok(Vec::new()));
+        let all = findings(config, links, &DiscoveryStats::default(), Ok(Vec::new()));
         all.into_iter().map(|f| (f.check, f.problem)).collect()
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let off = Config { multicast: false, ..Config::default() };
         assert_eq!(found(&[], &Config::default()), [("multicast".into(), Some(Problem::NoInterface))]);
         assert_eq!(found(&[], &off), [("multicast".into(), None)]);
-        let all = findings(&off, &[], &Stats::default(), Err(FetchError::NoPeer(off.timeout)));
+        let all = findings(&off, &[], &DiscoveryStats::default(), Err(FetchError::NoPeer(off.timeout)));
         assert!(all.iter().any(|f| f.check == "peers" && f.problem == Some(Problem::NoAnswer)));
     }
 }

@@ -1,4 +1,5 @@
-//! The only way into the peer table: the checks in their order, and what is reported of their result.
+//! The only way into the peer table: the checks in their order, and what is reported of their
+//! result.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +18,11 @@ use crate::runtime::{Events, Subscription, Watch};
 use crate::swarm::{Dropped, Event, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
 use crate::sync::lock;
 
-/// Takes in announces, whichever way they come, and answers who is there.
+/// Takes in announces, whichever way they come, and knows the nodes that are there.
 ///
-/// Signatures are verified before the table is locked: a check costs about 50 us, and every service reads the table.
-/// A clock that differs and a key that is used on two hosts are logged here, once per key.
+/// Signatures are verified before the table is locked: a check costs about 50 us, and every service
+/// reads the table. A clock that differs and a key that is used on two hosts are logged here, once
+/// per key.
 pub struct Directory {
     own: OwnAnnounce,
     trust: Arc<Trust>,
@@ -67,12 +69,13 @@ impl Directory {
         self.table.read(look)
     }
 
-    /// The number of changes of the table so far.
+    /// The number of changes of the table.
     pub fn changes(&self) -> u64 {
         self.table.changes()
     }
 
-    /// Waits until there were more than `seen` changes, at most for `timeout`; returns their number now.
+    /// Waits until there were more than `seen` changes, at most for `timeout`; returns their number
+    /// now.
     pub fn wait_beyond(&self, seen: u64, timeout: Duration) -> u64 {
         self.table.wait_beyond(seen, timeout)
     }
@@ -115,8 +118,9 @@ impl Directory {
         Ok(announce)
     }
 
-    /// Takes in what `peer`, whose key TLS proved, said of itself in a session that it opened from `from`. `None` if its
-    /// `Hello` carries no announce or one that is dropped: the session is served all the same.
+    /// Takes in what `peer`, whose key TLS proved, said of itself in a session that it opened from
+    /// `from`. `None` if its `Hello` carries no announce or one that is dropped: the session is
+    /// served all the same.
     pub fn hello(self: &Arc<Self>, peer: PeerId, hello: &Hello, from: SocketAddr) -> Option<Presence> {
         if hello.announce.is_empty() {
             return None;
@@ -142,8 +146,8 @@ impl Directory {
         }
     }
 
-    /// Takes in what `node` at `addr` said of itself in a session that this node opened. TLS proved the key at that
-    /// address, which counts even if the announce is dropped.
+    /// Takes in what `node` at `addr` said of itself in a session that this node opened. TLS proved
+    /// the key at that address, which counts even if the announce is dropped.
     ///
     /// # Errors
     /// [`Dropped`]: why the announce was not taken in.
@@ -163,8 +167,8 @@ impl Directory {
         result
     }
 
-    /// Takes in what the peer at `teller` said of others (PEX, BEP 11). Each announce is verified by its own signature;
-    /// returns the nodes that are known because of it, or were before.
+    /// Takes in what the peer at `teller` said of others (PEX, BEP 11). Each announce is verified
+    /// by its own signature; returns the nodes that are known because of it, or were before.
     pub fn hints(&self, hints: &[PeerHint], teller: IpAddr, now: Instant) -> Vec<NodeId> {
         let hints = hints.iter().take(PEERS_PER_ANSWER_MAX);
         // A hint without a usable address makes no peer known.
@@ -172,7 +176,8 @@ impl Directory {
         good.filter(|node| self.table.read(|t| t.knows(*node))).collect()
     }
 
-    /// What to tell `asker` at `to` of others (PEX, BEP 11): the next page of the table, or of `among` if given.
+    /// What to tell `asker` at `to` of others (PEX, BEP 11): the next page of the table, or of
+    /// `among` if given.
     pub fn hints_for(&self, asker: NodeId, to: SocketAddr, among: Option<&[NodeId]>) -> Vec<PeerHint> {
         let Some(among) = among else {
             return self.table.touch(|table| table.hints(to.ip(), PEERS_PER_ANSWER_MAX));
@@ -186,7 +191,8 @@ impl Directory {
         self.table.update(|t| t.refused(peer, addr, now));
     }
 
-    /// Notes that `node` could not be reached at `addr`: its other addresses come first from now on.
+    /// Notes that `node` could not be reached at `addr`: its other addresses come first from now
+    /// on.
     pub fn failed(&self, node: NodeId, addr: SocketAddr, now: Instant) {
         self.table.touch(|t| t.failed(node, addr, now));
     }
@@ -217,7 +223,8 @@ impl Directory {
         self.events.log_left_out();
     }
 
-    /// Ends peers that are no longer trusted. Wakes all waiters: a download must cut off its sessions with them.
+    /// Ends peers that are no longer trusted. Wakes all waiters: a download must cut off its
+    /// sessions with them.
     pub fn forget_untrusted(&self) {
         self.trust_seen.store(self.trust.generation(), Ordering::Release);
         let events = self.table.update(|t| t.retain(|peer| self.trust.allows(peer)));
@@ -261,7 +268,8 @@ impl Directory {
         self.tell(events, notable);
     }
 
-    /// Emits `events`, and wakes the threads that wait for the table if there are any or the change is `notable`.
+    /// Emits `events`, and wakes the threads that wait for the table if there are any or the change
+    /// is `notable`.
     fn tell(&self, events: Vec<Event>, notable: bool) {
         let notable = notable || !events.is_empty();
         self.events.emit_all(events);

@@ -81,7 +81,8 @@ fn a_key_on_two_hosts_is_logged_once_when_the_second_comes_by_hello() {
     let (directory, (keypair, peer)) = (directory(), keypair_and_id());
     let _ = logged(DUPLICATE, peer);
     let seq = unix_ms();
-    // A node has several addresses, so each instance must have been met twice before two can be told apart.
+    // A node has several addresses, so each instance must have been met twice before two can be
+    // told apart.
     for n in 0..3 {
         directory.datagram(said(&keypair, 7, seq + n).as_bytes(), &datagram(host(1)), Instant::now()).unwrap();
         assert!(directory.hello(peer, &hello(&keypair, 8, seq + n), host(2)).is_some());

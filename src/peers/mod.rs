@@ -1,8 +1,8 @@
 //! The node's view of its peers, and sessions with them: shared by all services. Tier 5.
 //!
-//! [`Directory`] is the only way into the peer table: announces from datagrams, from `Hello`, from `Welcome` and from
-//! the hints of other peers take the same checks there. [`Dialer`] opens sessions, and [`PeerPool`] keeps idle ones.
-//! No thread of its own runs here.
+//! [`Directory`] is the only way into the peer table: announces from datagrams, from `Hello`, from
+//! `Welcome` and from the hints of other peers take the same checks there. [`Dialer`] opens
+//! sessions, and [`PeerPool`] keeps idle ones. No thread of its own runs here.
 
 mod directory;
 #[cfg(test)]

@@ -10,7 +10,8 @@ use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS, WIRE_VERSION};
 use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
 use crate::runtime::{Subscription, Watch};
 
-/// Seals the announces of this node, each newer than the one before. Datagrams, `Hello` and `Welcome` carry them.
+/// Seals the announces of this node, each newer than the one before. Datagrams, `Hello` and
+/// `Welcome` carry them.
 pub struct OwnAnnounce {
     keypair: Arc<Keypair>,
     network: String,
@@ -28,7 +29,8 @@ pub struct OwnIdentity {
     pub keypair: Arc<Keypair>,
     /// The node's instance: random per start.
     pub instance: u64,
-    /// The network that the node belongs to, a [network name](crate::proto::Announce::is_network_name).
+    /// The network that the node belongs to, a [network
+    /// name](crate::proto::Announce::is_network_name).
     pub network: String,
     /// Program and version, for the logs of other nodes.
     pub agent: String,

@@ -30,7 +30,8 @@ impl PeerPool {
         PeerPool { dialer, idle: Mutex::default() }
     }
 
-    /// An idle session with the peer of `record`, or a new one. Blocks for a bounded time: a few seconds per address.
+    /// An idle session with the peer of `record`, or a new one. Blocks for a bounded time: a few
+    /// seconds per address.
     ///
     /// # Errors
     /// [`AskError`]: the peer is not trusted, was not reached, refuses this node, or is busy.

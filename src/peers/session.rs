@@ -97,7 +97,8 @@ impl From<MessageError> for AskError {
 }
 
 impl Dialer {
-    /// A dialer for the node of `directory`, with the identity `tls`. Beginning of `shutdown` cuts off its sessions.
+    /// A dialer for the node of `directory`, with the identity `tls`. Beginning of `shutdown` cuts
+    /// off its sessions.
     pub fn new(directory: Arc<Directory>, tls: Tls, shutdown: Shutdown) -> Self {
         Dialer { directory, tls, shutdown }
     }
@@ -112,8 +113,8 @@ impl Dialer {
         &self.shutdown
     }
 
-    /// Dials, says `Hello` and reads `Welcome`. The directory learns that the key is proved at the address, what the
-    /// peer says of itself, and a refusal by either side.
+    /// Dials, says `Hello` and reads `Welcome`. The directory learns that the key is proved at the
+    /// address, what the peer says of itself, and a refusal by either side.
     ///
     /// # Errors
     /// [`AskError`]: all but [`AskError::NoAddress`].
@@ -147,11 +148,13 @@ impl Dialer {
         Ok(Session { dialed, peer, instance, addr, welcome, announced, reused, _presence, _held, frames })
     }
 
-    /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets a short time first:
-    /// on a local network a peer answers in milliseconds, and a dead address would hold up the others for seconds.
+    /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets
+    /// a short time first: on a local network a peer answers in milliseconds, and a dead address
+    /// would hold up the others for seconds.
     ///
     /// # Errors
-    /// The last error and its address. A peer that refuses or is busy at one address is not asked at the others.
+    /// The last error and its address. A peer that refuses or is busy at one address is not asked
+    /// at the others.
     pub fn open_any(&self, peer: PeerId, addrs: &[SocketAddr]) -> Result<Session, (AskError, SocketAddr)> {
         let mut last = None;
         let quick = (addrs.len() > 1).then_some(DIAL_QUICK);
@@ -234,8 +237,8 @@ impl Session {
         Ok(self.dialed.send(frames, deadline)?)
     }
 
-    /// Reads the beginning of the next answer, which must be of `kind`. Returns its status and the length of its body,
-    /// at most `body_max` bytes, which is still to be read.
+    /// Reads the beginning of the next answer, which must be of `kind`. Returns its status and the
+    /// length of its body, at most `body_max` bytes, which is still to be read.
     ///
     /// # Errors
     /// [`AskError::Stream`], [`AskError::Protocol`]
@@ -243,7 +246,8 @@ impl Session {
         self.frames.head(&mut self.dialed, kind, body_max, deadline)
     }
 
-    /// Reads the next answer, whatever it is, and forgets it. Returns the length of its body in bytes.
+    /// Reads the next answer, whatever it is, and forgets it. Returns the length of its body in
+    /// bytes.
     ///
     /// # Errors
     /// [`AskError::Stream`]
@@ -260,7 +264,8 @@ impl Session {
         Ok(prefix.body_len)
     }
 
-    /// Reads a body of `len` bytes, which was compared with its bound. Memory grows with what really comes.
+    /// Reads a body of `len` bytes, which was compared with its bound. Memory grows with what
+    /// really comes.
     ///
     /// # Errors
     /// [`AskError::Stream`]

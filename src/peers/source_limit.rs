@@ -24,8 +24,8 @@ impl SourceLimit {
         if self.buckets.len() >= SOURCES_TRACKED_MAX && !self.buckets.contains_key(&source) {
             self.buckets.retain(|_, bucket| bucket.refilled(now) < BURST);
             if self.buckets.len() >= SOURCES_TRACKED_MAX {
-                // A LAN has fewer sources, so these are forged and no limit per source holds them back.
-                // All buckets start full again.
+                // A LAN has fewer sources, so these are forged and no limit per source holds them
+                // back. All buckets start full again.
                 self.buckets.clear();
             }
         }

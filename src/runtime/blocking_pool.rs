@@ -27,7 +27,7 @@ struct Block {
 }
 
 impl BlockingPool {
-    /// A pool without threads so far. It grows by `block_len` threads at once up to `threads_max`;
+    /// A pool without threads. It grows by `block_len` threads at once up to `threads_max`;
     /// they are called `name` with a number.
     pub fn new(name: &'static str, block_len: usize, threads_max: usize) -> Self {
         BlockingPool { name, block_len, threads_max, blocks: Mutex::default() }

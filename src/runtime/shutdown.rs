@@ -17,18 +17,18 @@ pub struct Shutdown {
 
 #[derive(Default)]
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<ShutdownState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ShutdownState {
     begun: bool,
-    wakers: BTreeMap<u64, Waker>,
+    wakers: BTreeMap<u64, WakeUp>,
     next: u64,
 }
 
-type Waker = Box<dyn Fn() + Send>;
+type WakeUp = Box<dyn Fn() + Send>;
 
 /// A wake-up that is forgotten when this is dropped; see [`Shutdown::while_held`].
 pub struct OnBegin {
@@ -42,14 +42,14 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Sets the signal and wakes everyone. Later calls change nothing.
+    /// Sets the signal and wakes all threads that wait. Later calls change nothing.
     pub fn begin(&self) {
         let mut state = self.lock();
         state.begun = true;
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.inner.changed.notify_all();
-        // Without the lock: who is woken looks at the signal.
+        // Without the lock: a woken thread reads the signal.
         wakers.into_values().for_each(|wake| wake());
     }
 
@@ -89,7 +89,7 @@ impl Shutdown {
         true
     }
 
-    fn register(&self, wake: Waker) -> Option<u64> {
+    fn register(&self, wake: WakeUp) -> Option<u64> {
         let mut state = self.lock();
         if state.begun {
             drop(state);
@@ -102,7 +102,7 @@ impl Shutdown {
         Some(id)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ShutdownState> {
         lock(&self.inner.state)
     }
 }

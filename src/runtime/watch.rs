@@ -61,7 +61,7 @@ impl<T> Watch<T> {
         result
     }
 
-    /// The number of changes so far.
+    /// The number of changes.
     pub fn changes(&self) -> u64 {
         lock(&self.state).0
     }

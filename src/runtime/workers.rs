@@ -3,7 +3,7 @@
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// A set of named threads, joined on drop. Whoever drops it has told them to end before.
+/// A set of named threads, joined on drop. They must have been signalled to end before.
 #[derive(Debug, Default)]
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
@@ -37,7 +37,8 @@ struct NoThread {
 impl Drop for Workers {
     fn drop(&mut self) {
         for thread in self.threads.drain(..) {
-            // A panic in a thread is logged by its own guard; the others must be joined all the same.
+            // A panic in a thread is logged by its own guard; the others must be joined all the
+            // same.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }

@@ -16,7 +16,7 @@ pub enum Event {
         /// Where it serves.
         addr: SocketAddr,
     },
-    /// A peer said goodbye or was not heard for its time to live.
+    /// A peer said goodbye, or its time to live is over.
     PeerLeft {
         /// Its key.
         peer: PeerId,
@@ -36,7 +36,7 @@ pub enum Event {
         files: u64,
         /// Bytes in it.
         bytes: u64,
-        /// Whether everything found so far is hashed.
+        /// Whether every file that was found is hashed.
         complete: bool,
     },
     /// A file was withdrawn because its bytes no longer match what was hashed.

@@ -1,7 +1,8 @@
-//! Decisions about peers and chunks: which nodes are there, what to ask of which peer, which peer to serve.
+//! Decisions about peers and chunks: which nodes are there, what to ask of which peer, which peer
+//! to serve.
 //!
-//! Pure: time is an argument; tier 3. [`membership`] knows the nodes, [`download`] decides what is asked of them, and
-//! [`upload`] decides what they are given.
+//! Pure: time is an argument; tier 3. [`membership`] knows the nodes, [`download`] decides what is
+//! asked of them, and [`upload`] decides what they are given.
 
 mod event;
 mod random;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 use gpb::internals::content::Catalogue;
-use gpb::internals::discovery::{Discovery, DiscoverySetup, Stats};
+use gpb::internals::discovery::{Discovery, DiscoverySetup, DiscoveryStats};
 use gpb::internals::identity::{Keypair, NodeId, PeerId};
 use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX, WIRE_VERSION};
 use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
@@ -130,7 +130,7 @@ impl TestNode {
         self.table.read(|t| t.peer(NodeId::new(other.id, other.instance)).is_some())
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> DiscoveryStats {
         self.discovery.as_ref().unwrap().stats()
     }
 

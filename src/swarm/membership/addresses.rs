@@ -1,6 +1,7 @@
-//! Where one peer may be reached: a short list, the best first.
+//! The addresses of one peer: a short list, the best first.
 //!
-//! An address is only a hint until TLS proved the key there, so what others say never pushes out what proved itself.
+//! An address is a hint until TLS proved the key there. So what other peers say never pushes out a
+//! proved address.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
@@ -9,19 +10,20 @@ use std::time::Instant;
 use crate::limits::ADDRS_PER_PEER_MAX;
 use crate::swarm::membership::limits::FAILED_ADDR_REST;
 
-/// At most [`ADDRS_PER_PEER_MAX`] addresses, sorted: those that did not fail, then by standing, then the freshest.
+/// At most [`ADDRS_PER_PEER_MAX`] addresses, sorted: failed ones last, then by standing, then the
+/// freshest first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Addresses {
-    list: Vec<Known>,
+    list: Vec<KnownAddr>,
 }
 
 /// How well an address is known, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
-    /// Somebody else's word.
+    /// Another peer named it.
     Hint,
-    /// Source of an announce that had been heard from another address just before: another interface of the peer,
-    /// or somebody who repeats what he heard.
+    /// Source of an announce that came from another address just before: another interface of the
+    /// peer, or a host that repeats announces.
     Echo,
     /// Source of a fresh announce.
     Own,
@@ -30,7 +32,7 @@ pub(crate) enum Standing {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct KnownAddr {
     addr: SocketAddr,
     standing: Standing,
     heard: Instant,
@@ -57,13 +59,13 @@ impl Addresses {
                     _ => return false,
                 };
             }
-            self.list.push(Known { addr, standing, heard: now, failed: None });
+            self.list.push(KnownAddr { addr, standing, heard: now, failed: None });
         }
         self.sort();
         new
     }
 
-    /// `addr` could not be reached, or was somebody else.
+    /// `addr` could not be reached, or another node is there.
     pub(crate) fn failed(&mut self, addr: SocketAddr, now: Instant) {
         if let Some(known) = self.list.iter_mut().find(|k| k.addr == addr) {
             known.failed = Some(now);
@@ -72,17 +74,17 @@ impl Addresses {
         self.sort();
     }
 
-    /// Forgets `addr`, which is another's.
+    /// Forgets `addr`, which belongs to another node.
     pub(crate) fn remove(&mut self, addr: SocketAddr) {
         self.list.retain(|k| k.addr != addr);
     }
 
-    /// Forgets all, since the peer serves elsewhere now.
+    /// Forgets all, as the peer serves at another port now.
     pub(crate) fn clear(&mut self) {
         self.list.clear();
     }
 
-    /// Whether `addr` is known at first hand, not by others' word.
+    /// Whether `addr` is known from the peer itself, not as a hint.
     pub(crate) fn holds_own(&self, addr: SocketAddr) -> bool {
         self.list.iter().any(|k| k.addr == addr && k.standing >= Standing::Own)
     }
@@ -97,14 +99,16 @@ impl Addresses {
         self.list.iter().map(|k| k.addr)
     }
 
-    /// Those that may be told to a peer at `to`: seen by this node itself, and of use there. The source of an echo is
-    /// not: whoever repeats what he heard would have himself spread as the peer.
+    /// The addresses that hints for a peer at `to` may name: seen by this node itself, and of use
+    /// there. The source of an echo is not among them: a host that repeats announces would be
+    /// spread as the peer.
     pub(crate) fn for_others(&self, to: IpAddr) -> impl Iterator<Item = SocketAddr> {
-        let usable = move |k: &&Known| k.standing >= Standing::Own && k.failed.is_none() && crosses(k.addr.ip(), to);
+        let usable =
+            move |k: &&KnownAddr| k.standing >= Standing::Own && k.failed.is_none() && crosses(k.addr.ip(), to);
         self.list.iter().filter(usable).map(|k| k.addr)
     }
 
-    /// Hosts that this peer was itself heard from: no hints, no loopback.
+    /// The addresses from which the peer itself announced: no hints, no loopback.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = SocketAddr> {
         self.list.iter().filter(|k| k.standing > Standing::Hint && !k.addr.ip().is_loopback()).map(|k| k.addr)
     }
@@ -114,8 +118,8 @@ impl Addresses {
     }
 }
 
-impl Known {
-    /// What a newcomer's standing must reach to take this one's place.
+impl KnownAddr {
+    /// The standing that a new address needs to take the place of this one.
     fn worth(&self) -> Standing {
         if self.failed.is_some() { Standing::Hint } else { self.standing }
     }
@@ -136,9 +140,9 @@ pub(crate) fn is_usable(addr: SocketAddr) -> bool {
     addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast() && !broadcast
 }
 
-/// Whether address `ip`, told in a message, means the same on the host of `other` as it does here. Loopback and IPv4
-/// link-local addresses do only on this host, which a loopback `other` is sure to be; IPv6 link-local ones never do,
-/// since messages do not carry their scope.
+/// Whether the address `ip` in a message means the same on the host of `other` as here. A loopback
+/// or IPv4 link-local address does so only on this host, which `other` is if it is loopback, too.
+/// An IPv6 link-local one never does, as messages carry no scope.
 pub fn crosses(ip: IpAddr, other: IpAddr) -> bool {
     let local_only = match ip.to_canonical() {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),

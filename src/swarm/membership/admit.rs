@@ -1,4 +1,4 @@
-//! From received bytes to an announce that may be believed: the checks, cheapest first, and the reasons to drop one.
+//! From received bytes to a verified announce: the checks, and the reasons to drop one.
 
 use crate::identity::NodeId;
 use crate::proto::{Announce, AnnounceError, SignedAnnounce};
@@ -18,10 +18,10 @@ pub enum Dropped {
     /// Of another network.
     #[error("foreign network")]
     Network,
-    /// This very node's.
+    /// Of this node itself.
     #[error("own")]
     Own,
-    /// Its source sends too many.
+    /// Its source sends too many datagrams.
     #[error("flood")]
     Flood,
     /// This node does not talk to that key.
@@ -33,7 +33,7 @@ pub enum Dropped {
     /// Not the announce of the peer that sent it over a session.
     #[error("of another peer")]
     OtherPeer,
-    /// Not newer than what was heard of that instance before.
+    /// Not newer than the last announce of that node.
     #[error("replayed")]
     Replayed,
     /// Over [`CLOCK_SKEW_MAX`](crate::limits::CLOCK_SKEW_MAX) in the past.
@@ -45,7 +45,7 @@ pub enum Dropped {
     /// The key has too many live instances, all of them in a session.
     #[error("crowded key")]
     Crowded,
-    /// The table is full, and nobody in it has less right to be there.
+    /// The table is full, and no entry may be evicted for the newcomer.
     #[error("table full")]
     Full,
 }
@@ -81,8 +81,8 @@ pub fn parse_announce(bytes: &[u8], network: &str) -> Result<(SignedAnnounce, An
     if announce.network == network { Ok((signed, announce)) } else { Err(Dropped::Network) }
 }
 
-/// Reads the announce that `peer` (key and instance, the key proved by TLS) sent over a session, and checks it.
-/// Costs a signature check, so call it without holding the table.
+/// Reads the announce that `peer` (key and instance, the key proved by TLS) sent over a session,
+/// and checks it. Costs a signature check, so call it without holding the table.
 ///
 /// # Errors
 /// [`Dropped`]: as [`parse_announce`], of another peer or instance, or forged.

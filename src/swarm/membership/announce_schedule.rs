@@ -1,8 +1,10 @@
-//! When to announce, query and answer, so that newcomers are found at once and a group of any size stays quiet.
+//! When to announce, query and answer, so that newcomers are found at once and a group of any size
+//! stays quiet.
 //!
-//! The ideas are those of multicast DNS (RFC 6762: a burst of queries, unicast answers, random delays) and of Trickle
-//! (RFC 6206: what others have sent already need not be sent). Pure: the caller says what arrived and when, and asks
-//! what is due. Packets to the group count twice, as each is sent over IPv4 and IPv6.
+//! The ideas are those of multicast DNS (RFC 6762: a burst of queries, unicast answers, random
+//! delays) and of Trickle (RFC 6206: what others have sent already need not be sent). Pure: the
+//! caller says what arrived and when, and asks what is due. Packets to the group count twice, as
+//! each is sent over IPv4 and IPv6.
 
 use std::time::{Duration, Instant};
 
@@ -24,9 +26,9 @@ use load::GroupLoad;
 
 /// When one node sends what.
 ///
-/// At start it sends a burst of queries, then one announce per interval, and the interval grows with the group. In
-/// between it answers queries and announces new revisions. While the group is busy, what can wait is postponed, and
-/// answers are left out.
+/// At start it sends a burst of queries, then one announce per interval, and the interval grows
+/// with the group. In between it answers queries and announces new revisions. While the group is
+/// busy, what can wait is postponed, and answers are left out.
 #[derive(Debug)]
 pub struct AnnounceSchedule {
     rng: StdRng,
@@ -37,7 +39,7 @@ pub struct AnnounceSchedule {
     interval: Duration,
     /// Whether `next` was postponed once because the group was busy.
     postponed: bool,
-    pending: Pending,
+    pending: PendingAnnounces,
     last_to_group: Option<Instant>,
     arrived: Arrived,
     load: GroupLoad,
@@ -57,12 +59,13 @@ struct Burst {
 
 /// What is to be sent besides regular announces.
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingAnnounces {
     /// When a new revision is to be announced.
     revision_at: Option<Instant>,
     /// When the group is to be answered.
     answer_at: Option<Instant>,
-    /// Whether the next query goes out even if the group is busy, because it stands for answers that were left out.
+    /// Whether the next query goes out even if the group is busy, because it stands for answers
+    /// that were left out.
     owes_answer: bool,
     /// Whether the query that was just returned is to be broadcast, too.
     broadcast: bool,
@@ -95,7 +98,8 @@ pub enum Outgoing {
     QueryUnicast,
     /// To the group: a query whose answers go to the group.
     Query,
-    /// To all hosts of the link, since none seems to receive the group: a query whose answers go to this node's address.
+    /// To all hosts of the link, since none seems to receive the group: a query whose answers go to
+    /// this node's address.
     Broadcast,
     /// To the group: the announce alone.
     Announce,
@@ -113,7 +117,8 @@ pub enum Way {
 }
 
 impl AnnounceSchedule {
-    /// The schedule of a node that starts now: its first query is due at once. `seed` makes its random choices.
+    /// The schedule of a node that starts now: its first query is due at once. `seed` makes its
+    /// random choices.
     pub fn new(seed: u64, now: Instant) -> Self {
         AnnounceSchedule {
             rng: StdRng::seed_from_u64(seed),
@@ -121,7 +126,7 @@ impl AnnounceSchedule {
             next: now,
             interval: ANNOUNCE_INTERVAL,
             postponed: false,
-            pending: Pending::default(),
+            pending: PendingAnnounces::default(),
             last_to_group: None,
             arrived: Arrived::default(),
             load: GroupLoad::new(now),
@@ -131,7 +136,7 @@ impl AnnounceSchedule {
 
     /// When the next packet is due, unless more happens before.
     pub fn next_due(&self) -> Instant {
-        let Pending { revision_at, answer_at, broadcast, .. } = self.pending;
+        let PendingAnnounces { revision_at, answer_at, broadcast, .. } = self.pending;
         let all = [Some(self.next), revision_at, answer_at, self.burst.repeat_at];
         let soonest = all.into_iter().flatten().min().unwrap_or(self.next);
         if broadcast { soonest.min(self.burst.begun) } else { soonest }
@@ -143,8 +148,8 @@ impl AnnounceSchedule {
         u16::try_from(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).unwrap_or(u16::MAX)
     }
 
-    /// The next packet that is due now, in a group of `nodes` with this one; call it until it returns `None`.
-    /// [`ttl_s`](Self::ttl_s) is up to date when it returns.
+    /// The next packet that is due now, in a group of `nodes` with this one; call it until it
+    /// returns `None`. [`ttl_s`](Self::ttl_s) is up to date when it returns.
     pub fn due(&mut self, nodes: usize, now: Instant) -> Option<Outgoing> {
         if std::mem::take(&mut self.pending.broadcast) {
             return Some(Outgoing::Broadcast);
@@ -187,14 +192,15 @@ impl AnnounceSchedule {
         None
     }
 
-    /// The catalogue has a new revision, which is announced at once, but at most once per [`REVISION_ANNOUNCE_MIN`].
+    /// The catalogue has a new revision, which is announced at once, but at most once per
+    /// [`REVISION_ANNOUNCE_MIN`].
     pub fn changed(&mut self, now: Instant) {
         let soonest = self.last_to_group.map_or(now, |last| now.max(last + REVISION_ANNOUNCE_MIN));
         self.pending.revision_at = Some(self.pending.revision_at.map_or(soonest, |at| at.min(soonest)));
     }
 
-    /// A network came up, so there may be new neighbours: repeats the burst, at most once per [`ANNOUNCE_INTERVAL`] as a
-    /// bad cable goes up and down all the time.
+    /// A network came up, so there may be new neighbours: repeats the burst, at most once per
+    /// [`ANNOUNCE_INTERVAL`] as a bad cable goes up and down all the time.
     pub fn restart(&mut self, now: Instant) {
         let soonest = self.burst.repeated.map_or(now, |last| now.max(last + ANNOUNCE_INTERVAL));
         self.burst.repeat_at = Some(soonest);
@@ -209,14 +215,15 @@ impl AnnounceSchedule {
         }
     }
 
-    /// A query arrived, in a group of `nodes` with this one. True if an answer to the asker's own address is to be sent
-    /// now; an answer to the group becomes due later. `offering` returns the number of nodes that offer files, or `None`
-    /// if this one does not.
+    /// A query arrived, in a group of `nodes` with this one. True if an answer to the asker's own
+    /// address is to be sent now; an answer to the group becomes due later. `offering` returns the
+    /// number of nodes that offer files, or `None` if this one does not.
     ///
-    /// A query is answered with a probability that lets about [`ANSWERERS`] nodes answer. When many nodes start together,
-    /// as in a classroom that is switched on, their queries show them to each other. So a node that has just started with
-    /// others and offers nothing leaves the answer to its own next query, unless the group is large enough for exchange.
-    /// While queries flood the group, only about [`ANSWERERS_BUSY`] of the nodes that offer something answer.
+    /// A query is answered with a probability that lets about [`ANSWERERS`] nodes answer. When many
+    /// nodes start together, as in a classroom that is switched on, their queries show them to each
+    /// other. So a node that has just started with others and offers nothing leaves the answer to
+    /// its own next query, unless the group is large enough for exchange. While queries flood the
+    /// group, only about [`ANSWERERS_BUSY`] of the nodes that offer something answer.
     pub fn asked(
         &mut self,
         question: &Question,
@@ -244,7 +251,8 @@ impl AnnounceSchedule {
             return self.askers.may_answer(asker, now);
         }
         if self.pending.answer_at.is_none() {
-            // The answers of all nodes that may answer spread over a time in which the group stays quiet.
+            // The answers of all nodes that may answer spread over a time in which the group stays
+            // quiet.
             let spread_s = others.min(f64::from(ANSWERERS)) / f64::from(GROUP_ANSWERS_PER_S);
             let at = now + Duration::from_secs_f64(self.rng.random_range(0.0..spread_s));
             self.pending.answer_at = Some(self.last_to_group.map_or(at, |last| at.max(last + GROUP_ANSWER_MIN)));
@@ -252,8 +260,8 @@ impl AnnounceSchedule {
         false
     }
 
-    /// The query of the burst that is due. The burst ends early once enough nodes answered, as exchange finds the rest,
-    /// or when the group is busy.
+    /// The query of the burst that is due. The burst ends early once enough nodes answered, as
+    /// exchange finds the rest, or when the group is busy.
     fn burst_query(&mut self, nodes: usize, now: Instant) -> Option<Outgoing> {
         let first = self.burst.done == 0;
         let elapsed = now.saturating_duration_since(self.burst.begun);
@@ -276,14 +284,14 @@ impl AnnounceSchedule {
     fn send(&mut self, what: Outgoing, nodes: usize, now: Instant) -> Outgoing {
         self.last_to_group = Some(now);
         self.load.add(now);
-        self.pending = Pending { broadcast: self.pending.broadcast, ..Pending::default() };
+        self.pending = PendingAnnounces { broadcast: self.pending.broadcast, ..PendingAnnounces::default() };
         self.postponed = false;
         self.begin_interval(nodes, now);
         what
     }
 
-    /// Sets the interval for a group of that size, and its end: somewhat early and never late, so that two lost announces
-    /// do not end this node.
+    /// Sets the interval for a group of that size, and its end: somewhat early and never late, so
+    /// that two lost announces do not end this node.
     fn begin_interval(&mut self, nodes: usize, now: Instant) {
         self.interval = interval(nodes);
         if self.burst.done >= BURST_MS.len() {

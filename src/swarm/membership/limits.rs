@@ -19,8 +19,8 @@ pub const ANSWERERS_BUSY: u32 = 8;
 pub const BROADCAST_AFTER: Duration = Duration::from_millis(500);
 /// A clock that differs by more is logged once.
 pub const CLOCK_SKEW_LOGGED: Duration = Duration::from_secs(60);
-/// Regular announces per second of the whole group. Each is up to two packets (IPv4 and IPv6); the rest
-/// of [`GROUP_PACKETS_PER_S`] is for queries, answers and new revisions.
+/// Regular announces per second of the whole group. Each is up to two packets (IPv4 and IPv6); the
+/// rest of [`GROUP_PACKETS_PER_S`] is for queries, answers and new revisions.
 pub const GROUP_ANNOUNCES_PER_S: u32 = 14;
 /// Answers per second to the group that one query may cause.
 pub const GROUP_ANSWERS_PER_S: u32 = 20;

@@ -1,7 +1,8 @@
 //! All live nodes, what they last announced, and where they may be reached.
 //!
-//! The table takes verified announces only (its callers verify), and takes no peer's word for the address of another:
-//! see `addresses`. Trust is decided before; [`PeerTable::retain`] follows when it changes.
+//! The table takes verified announces only (its callers verify), and takes no peer's word for the
+//! address of another: see `addresses`. Trust is decided before; [`PeerTable::retain`] follows when
+//! it changes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,8 @@ pub use entry::PeerRecord;
 use entry::{Dated, PeerEntry};
 use reported::{Reported, skew};
 
-/// All live nodes, at most [`PEERS_MAX`](crate::limits::PEERS_MAX). A full table evicts entries for newcomers: see `eviction`.
+/// All live nodes, at most [`PEERS_MAX`](crate::limits::PEERS_MAX). A full table evicts entries for
+/// newcomers: see `eviction`.
 #[derive(Debug)]
 pub struct PeerTable {
     own: NodeId,
@@ -46,7 +48,8 @@ pub struct PeerTable {
     cursor: NodeId,
     /// Number of entries whose first announce came from each source address.
     origins: BTreeMap<IpAddr, usize>,
-    /// Until when a full table evicts none for a source address that has this number of entries or more.
+    /// Until when a full table evicts none for a source address that has this number of entries or
+    /// more.
     full_until: Option<(Instant, usize)>,
 }
 
@@ -68,8 +71,8 @@ impl PeerTable {
         }
     }
 
-    /// A cheap check before the signature is verified: `Ok(true)` if these very bytes have been verified before,
-    /// `Ok(false)` if the announce is new.
+    /// A cheap check before the signature is verified: `Ok(true)` if these very bytes have been
+    /// verified before, `Ok(false)` if the announce is new.
     ///
     /// # Errors
     /// [`Dropped::Own`] and [`Dropped::Replayed`].
@@ -89,8 +92,8 @@ impl PeerTable {
     /// Takes in a *verified* announce.
     ///
     /// # Errors
-    /// [`Dropped`]: own, replayed, stale, future, crowded, full. A hint that is older than what is known is no error, as
-    /// the peer that gave it may know less.
+    /// [`Dropped`]: own, replayed, stale, future, crowded, full. A hint that is older than what is
+    /// known is no error, as the peer that gave it may know less.
     pub fn upsert(&mut self, received: &Received<'_>) -> Result<TableChange, Dropped> {
         let received = &Received { addr: canonical(received.addr), ..*received };
         let (node, announce) = (received.node(), received.announce);
@@ -146,8 +149,8 @@ impl PeerTable {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// TLS proved the key of `node` at `addr`: it is alive, and this is its best address. Other instances of the key
-    /// lose that address.
+    /// TLS proved the key of `node` at `addr`: it is alive, and this is its best address. Other
+    /// instances of the key lose that address.
     pub fn proved(&mut self, node: NodeId, addr: SocketAddr, now: Instant) -> Vec<Event> {
         let (addr, mut change) = (canonical(addr), TableChange::default());
         self.refusals.remove(&node.peer);
@@ -162,15 +165,16 @@ impl PeerTable {
         change.events
     }
 
-    /// `node` could not be reached at `addr`, or another one is there: its other addresses come first now.
+    /// `node` could not be reached at `addr`, or another one is there: its other addresses come
+    /// first now.
     pub fn failed(&mut self, node: NodeId, addr: SocketAddr, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.addrs.failed(canonical(addr), now);
         }
     }
 
-    /// A session with `node` began; while there is one, the node neither expires nor leaves. Needs one call of
-    /// [`session_closed`](Self::session_closed).
+    /// A session with `node` began; while there is one, the node neither expires nor leaves. Needs
+    /// one call of [`session_closed`](Self::session_closed).
     pub fn session_opened(&mut self, node: NodeId) {
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.sessions.live = entry.sessions.live.saturating_add(1);
@@ -196,7 +200,8 @@ impl PeerTable {
         change.events
     }
 
-    /// All live nodes that serve something (port other than 0): first those that TLS proved, then the last seen.
+    /// All live nodes that serve something (port other than 0): first those that TLS proved, then
+    /// the last seen.
     pub fn peers(&self) -> Vec<PeerRecord> {
         let mut serving: Vec<_> = self.entries.iter().filter(|(_, e)| e.is_serving()).collect();
         serving.sort_by_key(|(_, e)| (Reverse(e.addrs.any_proved()), Reverse(e.last_seen)));
@@ -208,9 +213,10 @@ impl PeerTable {
         self.entries.get(&node).filter(|e| e.is_serving()).map(|entry| entry.record(node))
     }
 
-    /// What to tell a peer at `to` of the others: at most `max` hints. Each names addresses that TLS proved or that
-    /// announces came from, and none that is valid on this host alone unless `to` is on it. Each call continues where
-    /// the last one ended, so that a peer that asks again learns of all.
+    /// What to tell a peer at `to` of the others: at most `max` hints. Each names addresses that
+    /// TLS proved or that announces came from, and none that is valid on this host alone unless
+    /// `to` is on it. Each call continues where the last one ended, so that a peer that asks again
+    /// learns of all.
     pub fn hints(&mut self, to: IpAddr, max: usize) -> Vec<PeerHint> {
         let to = to.to_canonical();
         let after = (Bound::Excluded(self.cursor), Bound::Unbounded);
@@ -240,7 +246,8 @@ impl PeerTable {
         }
     }
 
-    /// Number of peers that have refused this node and not let it in since, counted up to [`REFUSALS_MAX`].
+    /// Number of peers that have refused this node and not let it in since, counted up to
+    /// [`REFUSALS_MAX`].
     pub fn refusals(&self) -> usize {
         self.refusals.len()
     }
@@ -270,7 +277,8 @@ impl PeerTable {
         self.serving == 0
     }
 
-    /// Number of live nodes, with this one and with those that serve nothing: the size of the group as known here.
+    /// Number of live nodes, with this one and with those that serve nothing: the size of the group
+    /// as known here.
     pub fn nodes(&self) -> usize {
         self.entries.len() + 1
     }

@@ -43,10 +43,11 @@ pub enum Via {
 pub struct TableChange {
     /// What to tell users.
     pub events: Vec<Event>,
-    /// Whether a peer joined, left or changed, or can be reached at a new address: threads that wait for the table look
-    /// again.
+    /// Whether a peer joined, left or changed, or can be reached at a new address: threads that
+    /// wait for the table look again.
     pub notable: bool,
-    /// The peer's clock minus this one's in ms, if that is much and was not reported for this key before.
+    /// The peer's clock minus this one's in ms, if that is much and was not reported for this key
+    /// before.
     pub skew_ms: Option<i64>,
     /// Two hosts that use this key at the same time, if that was not reported before.
     pub duplicate_key: Option<(SocketAddr, SocketAddr)>,
@@ -61,8 +62,8 @@ impl Received<'_> {
         self.announce.flags.contains(Flags::GOODBYE)
     }
 
-    /// When the announce was made, in Unix ms, but not later than this node's clock: a peer gains nothing by dating
-    /// ahead.
+    /// When the announce was made, in Unix ms, but not later than this node's clock: a peer gains
+    /// nothing by dating ahead.
     pub(crate) fn dated_unix_ms(&self) -> u64 {
         self.announce.seq.min(self.unix_ms)
     }

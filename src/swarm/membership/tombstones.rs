@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::identity::NodeId;
 use crate::limits::TOMBSTONES_MAX;
 
-/// The last `seq` of at most [`TOMBSTONES_MAX`] ended nodes. The one that ended first is forgotten first.
+/// The last `seq` of at most [`TOMBSTONES_MAX`] ended nodes. The one that ended first is forgotten
+/// first.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
     seqs: BTreeMap<NodeId, u64>,

@@ -15,7 +15,8 @@ pub(super) struct RecentAskers {
 
 #[derive(Debug)]
 struct RecentAsker {
-    /// The announce of its last query. A query arrives once per link and address family and counts once.
+    /// The announce of its last query. A query arrives once per link and address family and counts
+    /// once.
     seq: u64,
     last_seen: Instant,
     /// When it was last answered at its own address.
@@ -23,7 +24,8 @@ struct RecentAsker {
 }
 
 impl RecentAskers {
-    /// Whether this query did not arrive before. While too many nodes ask at once, the others count as known.
+    /// Whether this query did not arrive before. While too many nodes ask at once, the others count
+    /// as known.
     pub(super) fn is_new(&mut self, asker: NodeId, seq: u64, now: Instant) -> bool {
         if let Some(known) = self.askers.get_mut(&asker) {
             let new = seq > known.seq;

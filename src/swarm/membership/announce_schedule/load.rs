@@ -12,8 +12,8 @@ pub(super) struct GroupLoad {
 }
 
 impl GroupLoad {
-    /// Announces per second that the bucket lets through: half of the packets, since each is two, and one less to stay
-    /// below the bound.
+    /// Announces per second that the bucket lets through: half of the packets, since each is two,
+    /// and one less to stay below the bound.
     const DRAIN_PER_S: f64 = (GROUP_PACKETS_PER_S / 2 - 1) as f64;
     /// The level from which the group is busy. Usual coincidences stay below it.
     const FULL: f64 = Self::DRAIN_PER_S / 2.0;
@@ -26,7 +26,8 @@ impl GroupLoad {
         GroupLoad { level: 0.0, at: now }
     }
 
-    /// Counts one announce. The level is bounded, so that a flood is forgotten two seconds after its end.
+    /// Counts one announce. The level is bounded, so that a flood is forgotten two seconds after
+    /// its end.
     pub(super) fn add(&mut self, now: Instant) {
         self.level = (self.level(now) + 1.0).min(2.0 * Self::DRAIN_PER_S);
         self.at = now;

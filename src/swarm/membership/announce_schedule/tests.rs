@@ -287,7 +287,8 @@ impl Group {
         (g.rates(t, length), late)
     }
 
-    /// Tells node `n` what it heard. What is older than three seconds only counts as the last that it heard.
+    /// Tells node `n` what it heard. What is older than three seconds only counts as the last that
+    /// it heard.
     fn catch_up(&mut self, n: usize, now: Instant) {
         let recent = self.sent.partition_point(|(at, _)| *at + 3 * S < now);
         let from = self.heard_to[n].max(recent.saturating_sub(1));

@@ -9,8 +9,8 @@ use crate::limits::PEERS_MAX;
 impl PeerTable {
     /// An address of `node` and one of another instance of its key that belong to different hosts.
     ///
-    /// A host announces from one address per interface and family. So two instances are compared once each has announced
-    /// twice, when the addresses of all its interfaces are known.
+    /// A host announces from one address per interface and family. So two instances are compared
+    /// once each has announced twice, when the addresses of all its interfaces are known.
     pub(super) fn find_duplicate_key(&mut self, node: NodeId) -> Option<(SocketAddr, SocketAddr)> {
         if self.reported.duplicate_keys.contains(&node.peer) || self.reported.duplicate_keys.len() >= PEERS_MAX {
             return None;
@@ -30,8 +30,8 @@ impl PeerTable {
     }
 }
 
-/// Whether two addresses of one host would be equal: an interface announces from one IPv4 address and one IPv6
-/// link-local one, but may have several global IPv6 ones.
+/// Whether two addresses of one host would be equal: an interface announces from one IPv4 address
+/// and one IPv6 link-local one, but may have several global IPv6 ones.
 fn comparable(a: IpAddr, b: IpAddr) -> bool {
     match (a, b) {
         (IpAddr::V4(_), IpAddr::V4(_)) => true,

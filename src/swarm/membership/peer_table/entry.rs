@@ -106,7 +106,8 @@ impl PeerEntry {
         self.port != 0 && is_usable(received.addr) && self.addrs.note(received.addr, received.standing(), received.now)
     }
 
-    /// Takes note of the address of an announce that is no newer than the last one. True if the address is new.
+    /// Takes note of the address of an announce that is no newer than the last one. True if the
+    /// address is new.
     pub(super) fn note_again(&mut self, received: &Received<'_>) -> Result<bool, Dropped> {
         let age = received.now.saturating_duration_since(self.last_seen);
         let is_echo = *received.signed == self.announce && age <= ECHO_WITHIN;

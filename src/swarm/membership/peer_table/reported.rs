@@ -16,8 +16,8 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// `skew_ms`, if it is over [`CLOCK_SKEW_LOGGED`] and has not been reported for that key. A hint does not count: the
-    /// time that it took to come here looks like a skew.
+    /// `skew_ms`, if it is over [`CLOCK_SKEW_LOGGED`] and has not been reported for that key. A
+    /// hint does not count: the time that it took to come here looks like a skew.
     pub(super) fn skew(&mut self, received: &Received<'_>, skew_ms: i64) -> Option<i64> {
         let is_much = skew_ms.unsigned_abs() > CLOCK_SKEW_LOGGED.as_millis() as u64 && received.via != Via::Hint;
         let may_be_new = is_much && self.skews.len() < PEERS_MAX;
