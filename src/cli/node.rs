@@ -1,5 +1,7 @@
 //! From options to the configuration of a node.
 
+use std::path::PathBuf;
+
 use crate::cli::{Interface, Options, PeerAddr};
 use crate::node::{Config, KeySource, Share};
 
@@ -14,7 +16,7 @@ impl Options {
             state: self.state.clone(),
             key: KeySource::File(self.key.clone()),
             trusted: self.trusted.clone(),
-            never_share: self.report.log.file.iter().chain(&self.config_file).cloned().collect(),
+            never_share: self.own_files(),
             peers: self.peers.iter().map(PeerAddr::to_string).collect(),
             multicast: self.multicast,
             interfaces: self.interfaces.iter().map(Interface::to_string).collect(),
@@ -23,5 +25,12 @@ impl Options {
             upload_limit: self.upload_limit.map(u64::from),
             download_limit: self.download_limit.map(u64::from),
         }
+    }
+
+    /// The files of the program itself beside the node's. The shell may keep the output in a file of
+    /// the shared directory, as `nohup` does.
+    fn own_files(&self) -> Vec<PathBuf> {
+        let outputs = ["/dev/stdout", "/dev/stderr"].map(PathBuf::from);
+        self.report.log.file.iter().chain(&self.config_file).cloned().chain(outputs).collect()
     }
 }

@@ -27,12 +27,18 @@ struct Server {
 impl Server {
     /// `gpb-server ARGS` with this home, once all files are hashed.
     fn start(home: &Path, args: &[&str]) -> Self {
+        Self::start_to(home, args, None)
+    }
+
+    /// With its standard error in a file, if one is given.
+    fn start_to(home: &Path, args: &[&str], errors: Option<&Path>) -> Self {
         let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-server"), home, args);
         command.args(["--bind", "127.0.0.1", "--port", "0", "--no-multicast"]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = errors.map_or_else(Stdio::piped, |path| fs::File::create(path).unwrap().into());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
-        let outputs: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let mut outputs: Vec<Box<dyn Read + Send>> = vec![Box::new(child.stdout.take().unwrap())];
+        outputs.extend(child.stderr.take().map(|e| Box::new(e) as Box<dyn Read + Send>));
         for output in outputs {
             let (lines, sender) = (BufReader::new(output).lines(), sender.clone());
             thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -141,17 +147,38 @@ fn a_home_directory_is_shared_without_the_files_of_the_node() {
     fetched.sort();
     assert_eq!(fetched, [Path::new("data"), Path::new("last")]);
 
-    // It says no more when nothing happens, although its own log lies in the directory.
-    let len = || fs::metadata(home.join("logs/gpb.log")).unwrap().len();
-    let quiet = Duration::from_secs(2);
-    let (mut before, mut since, deadline) = (len(), Instant::now(), Instant::now() + WAIT);
-    while since.elapsed() < quiet {
-        assert!(Instant::now() < deadline, "the log never stops: {:#?}", server.lines.try_iter().collect::<Vec<_>>());
+    falls_silent(&home.join("logs/gpb.log"));
+}
+
+/// A log that lies in the shared directory stops when nothing else happens.
+fn falls_silent(log: &Path) {
+    let (mut before, mut since, deadline) = (0, Instant::now(), Instant::now() + WAIT);
+    while since.elapsed() < Duration::from_secs(2) {
+        assert!(Instant::now() < deadline, "the log never stops: {}", fs::read_to_string(log).unwrap());
         thread::sleep(Duration::from_millis(50));
-        if len() != before {
-            (before, since) = (len(), Instant::now());
+        let len = fs::metadata(log).unwrap().len();
+        if len != before {
+            (before, since) = (len, Instant::now());
         }
     }
+}
+
+#[test]
+fn what_the_shell_keeps_of_the_output_is_not_offered() {
+    let home = tempfile::tempdir().unwrap();
+    let (home, dir) = (home.path(), home.path().join("shared"));
+    put(dir.join("data"), "data");
+    let errors = dir.join("nohup.err");
+    let server = Server::start_to(home, &["--dir", "shared", "--log-level", "debug"], Some(&errors));
+    fs::hard_link(&errors, dir.join("linked")).unwrap();
+    put(dir.join("last"), "x");
+    let deadline = Instant::now() + WAIT;
+    while server.listed().len() < 2 {
+        assert!(Instant::now() < deadline, "{}", fs::read_to_string(&errors).unwrap());
+    }
+    assert_eq!(server.listed(), ["data", "last"]);
+    falls_silent(&errors);
+    assert_eq!(server.listed(), ["data", "last"]);
 }
 
 #[test]
