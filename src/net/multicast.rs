@@ -36,10 +36,15 @@ pub struct Multicast {
     /// Sockets that may hold datagrams; each is read in turn until it is empty.
     ready: VecDeque<Token>,
     own: Vec<IpAddr>,
-    survey_at: Instant,
-    renew_at: Instant,
+    due: Due,
     /// Links and wanted interfaces whose trouble has been logged.
     logged: BTreeSet<String>,
+}
+
+/// When to look at the interfaces, and when to renew the memberships.
+struct Due {
+    survey: Instant,
+    renewal: Instant,
 }
 
 /// The sockets of one interface and address family, and how they fare.
@@ -75,8 +80,7 @@ impl Multicast {
             wildcard: None,
             ready: VecDeque::new(),
             own: Vec::new(),
-            survey_at: now,
-            renew_at: now + MEMBERSHIP_RENEW,
+            due: Due { survey: now, renewal: now + MEMBERSHIP_RENEW },
             logged: BTreeSet::new(),
         };
         this.look_again(now);
@@ -86,7 +90,7 @@ impl Multicast {
     /// Compares the interfaces with the links, closes links without an interface and opens missing
     /// ones.
     fn look_again(&mut self, now: Instant) {
-        self.survey_at = now + INTERFACE_POLL;
+        self.due.survey = now + INTERFACE_POLL;
         let found = match survey(&self.options) {
             Ok(found) => found,
             Err(e) => return self.warn_once("interfaces", || format!("interfaces cannot be listed error={e}")),
@@ -118,8 +122,8 @@ impl Multicast {
                 Err(e) => self.warn_once("broadcast", || format!("broadcasts cannot be heard error={e}")),
             }
         }
-        if now >= self.renew_at {
-            self.renew_at = now + MEMBERSHIP_RENEW;
+        if now >= self.due.renewal {
+            self.due.renewal = now + MEMBERSHIP_RENEW;
             self.links.values_mut().for_each(LinkSockets::renew);
         }
     }
@@ -245,7 +249,7 @@ impl Beacon for Multicast {
     fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram> {
         loop {
             let now = Instant::now();
-            if now >= self.survey_at {
+            if now >= self.due.survey {
                 self.look_again(now);
             }
             if std::mem::take(&mut self.woken) {
@@ -254,7 +258,7 @@ impl Beacon for Multicast {
             if let Some(datagram) = self.take_ready(buffer) {
                 return Some(datagram);
             }
-            let wait = until.min(self.survey_at).saturating_duration_since(now);
+            let wait = until.min(self.due.survey).saturating_duration_since(now);
             match self.poll.poll(&mut self.events, Some(wait)) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
