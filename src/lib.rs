@@ -58,9 +58,12 @@ mod sync;
 
 pub use client::{Candidate, FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
 pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};
+pub use discovery::DiscoveryStats;
 pub use identity::{Keypair, NodeId, PeerId};
-pub use node::{Config, Fetch, Finding, KeySource, Node, NodeBuilder, Problem, Share, StartError, Stopper};
-pub use swarm::Event;
+pub use net::{Interface, PeerAddr};
+pub use node::{Config, Events, Fetch, Finding, KeySource, KnownPeer, Node, NodeBuilder, Problem, Share};
+pub use node::{StartError, Stopper};
+pub use swarm::{Dropped, Event};
 
 pub mod error {
     //! The errors of the crate: one enum an operation.
@@ -81,7 +84,8 @@ pub mod error {
     pub use crate::client::FetchError;
     pub use crate::content::{ParseDigestError, PatternError, RelPathError};
     pub use crate::identity::{KeypairError, ParsePeerIdError};
-    pub use crate::node::{ConfigError, StartError};
+    pub use crate::net::{ParseInterfaceError, ParsePeerAddrError};
+    pub use crate::node::{ConfigError, EventsError, StartError};
     pub use crate::runtime::keystore::KeyError;
     pub use crate::server::ServerError;
     pub use crate::store::StoreError;

@@ -56,6 +56,7 @@ impl Advised for ConfigError {
             ConfigError::Network(_) => "choose another one with --network",
             ConfigError::Timeout(_) => "raise --timeout",
             ConfigError::Peer(_) => "mend --peer",
+            ConfigError::Interface(_) => "mend --interface",
             ConfigError::TooManyPeers(_) => "name fewer with --peer: each tells of the peers that it knows",
         };
         (Exit::Usage, step.into())

@@ -34,7 +34,6 @@ pub use resolve::{ClientOptions, Command, KeygenOptions, KeygenTask, Options};
 pub use signal::StopSignals;
 pub use sources::Environment;
 pub use spec::Program;
-pub use value::{Interface, PeerAddr};
 
 /// Runs `gpb-keygen`.
 pub fn keygen(body: impl FnOnce(KeygenOptions, &Screen) -> Result<(), Failure>) -> ExitCode {

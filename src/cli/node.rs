@@ -1,8 +1,9 @@
 //! From options to the configuration of a node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::cli::{Interface, Options, PeerAddr};
+use crate::cli::Options;
+use crate::cli::resolve::DEFAULT_DIR;
 use crate::node::{Config, KeySource, Share};
 
 impl Options {
@@ -10,6 +11,8 @@ impl Options {
     pub fn config(&self, share: Share) -> Config {
         Config {
             dir: self.dir.clone(),
+            // Another directory that is missing may be a file system that is not mounted.
+            create_dir: self.dir == Path::new(DEFAULT_DIR),
             share,
             bind: self.bind,
             port: self.port,
@@ -17,9 +20,9 @@ impl Options {
             key: KeySource::File(self.key.clone()),
             trusted: self.trusted.clone(),
             never_share: self.own_files(),
-            peers: self.peers.iter().map(PeerAddr::to_string).collect(),
+            peers: self.peers.clone(),
             multicast: self.multicast,
-            interfaces: self.interfaces.iter().map(Interface::to_string).collect(),
+            interfaces: self.interfaces.clone(),
             network: self.network.clone(),
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),

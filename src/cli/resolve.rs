@@ -12,9 +12,10 @@ use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
 use crate::cli::sources::{Environment, Setting, Settings};
 use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::text::escape;
-use crate::cli::value::{self, Interface, PeerAddr};
+use crate::cli::value;
 use crate::content::Pattern;
 use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
+use crate::net::{Interface, PeerAddr};
 
 /// What a server or a client runs with.
 #[derive(Debug, Clone, PartialEq)]
@@ -310,7 +311,7 @@ fn path(setting: &Setting) -> PathBuf {
     PathBuf::from(&setting.value)
 }
 
-const DEFAULT_DIR: &str = "/tmp/dataset";
+pub(crate) const DEFAULT_DIR: &str = "/tmp/dataset";
 const DEFAULT_NETWORK: &str = "gpb";
 const KEY_NAME: &str = "key.pem";
 

@@ -1,47 +1,13 @@
 //! The values that options take, and their one-line errors.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::cli::limits::SECONDS_MAX;
 use crate::cli::text::escape;
-use crate::limits::{HOST_LEN_MAX, NETWORK_LEN_MAX, PORT};
-
-/// A peer to contact, named by `--peer HOST[:PORT]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerAddr {
-    /// A name or an IP address, without brackets; an IPv6 address may end in `%ZONE`.
-    pub host: String,
-    /// TCP port, not 0.
-    pub port: u16,
-}
-
-/// An interface to discover peers on, named by `--interface`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Interface {
-    /// By its name in the system, such as `eth0`.
-    Name(String),
-    /// By an address that it has.
-    Ip(IpAddr),
-}
-
-impl fmt::Display for PeerAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{open}{}{close}:{}", self.host, self.port)
-    }
-}
-
-impl fmt::Display for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Interface::Name(name) => f.write_str(name),
-            Interface::Ip(ip) => ip.fmt(f),
-        }
-    }
-}
+use crate::limits::NETWORK_LEN_MAX;
+use crate::net::{Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 
 /// A port; 0 stands for any.
 pub(crate) fn port(text: &str) -> Result<u16, String> {
@@ -61,46 +27,14 @@ pub(crate) fn bind(text: &str) -> Result<IpAddr, String> {
     })
 }
 
-/// `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`.
+/// A peer to contact: `HOST[:PORT]`.
 pub(crate) fn peer(text: &str) -> Result<PeerAddr, String> {
-    let bad = || format!("`{}` is no HOST[:PORT] (such as lab3, 10.0.0.7:27420 or [fe80::1%eth0]:27420)", escape(text));
-    let (host, port_text) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, tail) = rest.split_once(']').ok_or_else(bad)?;
-        if !is_ipv6(host) || !(tail.is_empty() || tail.starts_with(':')) {
-            return Err(bad());
-        }
-        (host, tail.strip_prefix(':'))
-    } else if is_ipv6(text) {
-        (text, None)
-    } else {
-        match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        }
-    };
-    if !is_ipv6(host) && !is_host(host) {
-        return Err(bad());
-    }
-    let port = match port_text {
-        None => PORT,
-        Some(p) => match port(p) {
-            Ok(0) | Err(_) => return Err(format!("`{}` has no usable port (1 to 65535)", escape(text))),
-            Ok(port) => port,
-        },
-    };
-    Ok(PeerAddr { host: host.into(), port })
+    text.parse().map_err(|e: ParsePeerAddrError| escape(&e.to_string()).into())
 }
 
 /// The name or an address of an interface.
 pub(crate) fn interface(text: &str) -> Result<Interface, String> {
-    if let Ok(ip) = text.parse() {
-        return Ok(Interface::Ip(ip));
-    }
-    let fits = (1..=INTERFACE_LEN_MAX).contains(&text.len());
-    if !fits || text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
-        return Err(format!("`{}` is neither an IP address nor the name of an interface", escape(text)));
-    }
-    Ok(Interface::Name(text.into()))
+    text.parse().map_err(|e: ParseInterfaceError| escape(&e.to_string()).into())
 }
 
 /// The name of a network.
@@ -172,19 +106,6 @@ fn digits(text: &str) -> Option<&str> {
     Some(text).filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn is_ipv6(text: &str) -> bool {
-    let (ip, zone) = text.split_once('%').unwrap_or((text, "0"));
-    ip.parse::<Ipv6Addr>().is_ok() && matches!(interface(zone), Ok(Interface::Name(_)))
-}
-
-fn is_host(text: &str) -> bool {
-    let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
-    (1..=HOST_LEN_MAX).contains(&text.len()) && text.bytes().all(name) && !text.starts_with(['-', '.'])
-}
-
-/// Longest name of an interface in bytes (Linux).
-const INTERFACE_LEN_MAX: usize = 15;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -242,31 +163,6 @@ mod tests {
     }
 
     #[test]
-    fn peers() {
-        let ok = |text: &str| peer(text).map(|p| (p.host, p.port));
-        for (text, host, port) in [
-            ("lab3", "lab3", PORT),
-            ("lab3:99", "lab3", 99),
-            ("a_b.example.org.:1", "a_b.example.org.", 1),
-            ("10.0.0.7", "10.0.0.7", PORT),
-            ("10.0.0.7:65535", "10.0.0.7", 65535),
-            ("::1", "::1", PORT),
-            ("fe80::1%eth0", "fe80::1%eth0", PORT),
-            ("[::1]", "::1", PORT),
-            ("[fe80::1%eth0]:5", "fe80::1%eth0", 5),
-        ] {
-            assert_eq!(ok(text), Ok((host.into(), port)), "{text}");
-        }
-        for text in ["", ":", ":5", "a b", "a,b", "[::1", "::1]", "[::1]5", "[lab3]:5", "-x", "a/b", "h\nx", "[]", "ü"]
-        {
-            assert!(ok(text).unwrap_err().contains("no HOST[:PORT]"), "{text}");
-        }
-        for text in ["h:0", "h:", "h:65536", "h:+1", "[::1]:", "h: 1", "a:b:c"] {
-            assert!(ok(text).unwrap_err().contains("no usable port"), "{text}");
-        }
-    }
-
-    #[test]
     fn addresses_and_interfaces() {
         assert_eq!(bind("[::]"), Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
         assert_eq!((bind("::1").is_ok(), bind("0.0.0.0").is_ok()), (true, true));
@@ -274,11 +170,8 @@ mod tests {
         for text in ["", "localhost", "[127.0.0.1]", "[::", "1.2.3"] {
             assert!(bind(text).unwrap_err().contains("no IP address"), "{text}");
         }
-        assert_eq!(interface("eth0"), Ok(Interface::Name("eth0".into())));
-        assert_eq!(interface("10.0.0.1"), Ok(Interface::Ip("10.0.0.1".parse().unwrap())));
-        for text in ["", "a b", "a/b", "0123456789abcdef", "a\n"] {
-            assert!(interface(text).is_err(), "{text}");
-        }
+        assert!(interface("a/b").unwrap_err().contains("name of an interface"));
+        assert!(peer("h\u{202e}x").unwrap_err().contains("`h\\u{202e}x` is no HOST[:PORT]"));
     }
 
     #[test]

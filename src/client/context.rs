@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::client::limits::{CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
 use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::Trust;
-use crate::runtime::{BlockingPool, Events, Shutdown, Throttle};
+use crate::runtime::{BlockingPool, EventSender, Shutdown, Throttle};
 use crate::store::FetchedFiles;
 
 /// Asks peers, and downloads from them. Clones share all of it.
@@ -33,7 +33,7 @@ pub struct ClientContext {
     /// Limit of the received bytes.
     pub throttle: Arc<Throttle>,
     /// Where events go.
-    pub events: Events,
+    pub events: EventSender,
     /// Ends everything.
     pub shutdown: Shutdown,
     /// A download fails after this time without a byte.

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::seq::IndexedRandom;
 
+use crate::discovery::Shared;
 use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
     CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
 };
-use crate::discovery::{DiscoveryContext, StaticPeer};
+use crate::discovery::DiscoveryContext;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
+use crate::net::PeerAddr;
 use crate::runtime::{Workers, no_thread};
 use crate::swarm::PeerTable;
 
@@ -32,13 +34,13 @@ pub(super) struct Contacts {
     gossip_at: Instant,
     gossip_with: usize,
     jobs: Sender<ContactJob>,
-    names: Sender<(usize, StaticPeer)>,
+    names: Sender<(usize, PeerAddr)>,
     reports: Receiver<ContactReport>,
 }
 
 /// A peer that the user named.
 struct NamedPeer {
-    peer: StaticPeer,
+    peer: PeerAddr,
     /// When to contact it again; `None` while it is being contacted.
     next: Option<Instant>,
     retry: Duration,
@@ -70,7 +72,7 @@ impl Contacts {
     /// Starts the threads.
     pub(super) fn start(
         shared: &Arc<DiscoveryContext>,
-        peers: Vec<StaticPeer>,
+        peers: Vec<PeerAddr>,
         alone: bool,
         workers: &mut Workers,
     ) -> io::Result<()> {
@@ -232,7 +234,7 @@ fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender
 }
 
 /// Looks up names until the queue ends; the body of a thread that may outlive the node.
-fn resolve(queue: &Receiver<(usize, StaticPeer)>, report: &Sender<ContactReport>) {
+fn resolve(queue: &Receiver<(usize, PeerAddr)>, report: &Sender<ContactReport>) {
     for (index, peer) in queue {
         let found = (peer.host(), peer.port()).to_socket_addrs().map(|a| a.take(ADDRS_PER_PEER_MAX).collect());
         if report.send(ContactReport::Resolved(index, found)).is_err() {

@@ -12,19 +12,17 @@ mod drops;
 mod exchange;
 pub mod limits;
 mod listener;
-mod static_peer;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::net::{Beacon, Link};
+use crate::net::{Beacon, Link, PeerAddr};
 use crate::peers::{Dialer, Directory};
 use crate::runtime::{Shutdown, Workers};
 use crate::sync::lock;
 
 pub use drops::DiscoveryStats;
-pub use static_peer::{ParseStaticPeerError, StaticPeer};
 
 use contacts::Contacts;
 use drops::Drops;
@@ -37,7 +35,7 @@ pub struct DiscoverySetup {
     /// Carries announces; without one, peers are found by contact only.
     pub beacon: Option<Box<dyn Beacon>>,
     /// Peers named by the user; contacted at once and every interval again.
-    pub peers: Vec<StaticPeer>,
+    pub peers: Vec<PeerAddr>,
 }
 
 /// The running discovery of a node. Ends with the node's [`Shutdown`]; dropping it begins that and

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
-use if_addrs::{IfAddr, IfOperStatus, Interface, get_if_addrs};
+use if_addrs::{IfAddr, IfOperStatus, get_if_addrs};
 
+use crate::net::Interface;
 use crate::net::limits::LINKS_MAX;
 
 /// Which interfaces discovery may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkOptions {
-    /// Only these interfaces, each a name or an address of it; all if empty.
-    pub interfaces: Vec<String>,
+    /// Only these interfaces; all if empty.
+    pub interfaces: Vec<Interface>,
     /// The address that the node listens on: announces go out only where peers can reach it. `::`
     /// means all interfaces, `0.0.0.0` all of IPv4.
     pub bind: IpAddr,
@@ -35,7 +36,7 @@ pub(crate) struct Interfaces {
     /// All addresses of this host.
     pub(crate) own: Vec<IpAddr>,
     /// Wanted interfaces that are not there.
-    pub(crate) missing: Vec<String>,
+    pub(crate) missing: Vec<Interface>,
 }
 
 impl Default for LinkOptions {
@@ -45,12 +46,12 @@ impl Default for LinkOptions {
 }
 
 impl LinkOptions {
-    fn wants(&self, interface: &Interface, all: &[Interface]) -> bool {
-        let named = |wanted: &String| {
-            *wanted == interface.name
-                || wanted.parse::<IpAddr>().is_ok_and(|ip| {
-                    all.iter().any(|other| other.name == interface.name && other.ip() == ip.to_canonical())
-                })
+    fn wants(&self, interface: &if_addrs::Interface, all: &[if_addrs::Interface]) -> bool {
+        let named = |wanted: &Interface| match wanted {
+            Interface::Name(name) => *name == interface.name,
+            Interface::Ip(ip) => {
+                all.iter().any(|other| other.name == interface.name && other.ip() == ip.to_canonical())
+            }
         };
         self.interfaces.is_empty() || self.interfaces.iter().any(named)
     }
@@ -78,7 +79,7 @@ pub(crate) fn survey(options: &LinkOptions) -> io::Result<Interfaces> {
     Ok(choose(get_if_addrs()?, options))
 }
 
-fn choose(all: Vec<Interface>, options: &LinkOptions) -> Interfaces {
+fn choose(all: Vec<if_addrs::Interface>, options: &LinkOptions) -> Interfaces {
     let mut best: BTreeMap<(&str, bool), InterfaceAddr> = BTreeMap::new();
     for interface in &all {
         let (addr, prefix_len) = match &interface.addr {
@@ -105,12 +106,12 @@ fn choose(all: Vec<Interface>, options: &LinkOptions) -> Interfaces {
     // IPv4 first where the bound cuts: more hosts have it.
     places.sort_by_key(|p| !p.addr.is_ipv4());
     places.truncate(LINKS_MAX);
-    let absent = |wanted: &&String| {
-        let ip = wanted.parse::<IpAddr>().ok();
-        !all.iter().any(|i| i.name == **wanted || ip == Some(i.ip()))
+    let absent = |wanted: &&Interface| match wanted {
+        Interface::Name(name) => !all.iter().any(|i| i.name == *name),
+        Interface::Ip(ip) => !all.iter().any(|i| i.ip() == ip.to_canonical()),
     };
     let missing = options.interfaces.iter().filter(absent).cloned().collect();
-    Interfaces { places, own: all.iter().map(Interface::ip).collect(), missing }
+    Interfaces { places, own: all.iter().map(if_addrs::Interface::ip).collect(), missing }
 }
 
 fn is_link_local(addr: IpAddr) -> bool {
@@ -123,15 +124,21 @@ mod tests {
 
     use super::*;
 
-    fn interface(name: &str, index: u32, ip: &str, prefixlen: u8) -> Interface {
+    fn interface(name: &str, index: u32, ip: &str, prefixlen: u8) -> if_addrs::Interface {
         let addr = match ip.parse().unwrap() {
             IpAddr::V4(ip) => IfAddr::V4(Ifv4Addr { ip, netmask: [0; 4].into(), prefixlen, broadcast: None }),
             IpAddr::V6(ip) => IfAddr::V6(Ifv6Addr { ip, netmask: [0; 16].into(), prefixlen, broadcast: None }),
         };
-        Interface { name: name.into(), addr, index: Some(index), oper_status: IfOperStatus::Up, is_p2p: false }
+        if_addrs::Interface {
+            name: name.into(),
+            addr,
+            index: Some(index),
+            oper_status: IfOperStatus::Up,
+            is_p2p: false,
+        }
     }
 
-    fn host() -> Vec<Interface> {
+    fn host() -> Vec<if_addrs::Interface> {
         vec![
             interface("lo", 1, "127.0.0.1", 8),
             interface("lo", 1, "::1", 128),
@@ -141,13 +148,15 @@ mod tests {
             interface("eth0", 2, "fe80::2", 64),
             interface("eth1", 3, "fe80::3", 64),
             // What an interface without a carrier shows.
-            Interface { oper_status: IfOperStatus::Unknown, ..interface("eth2", 4, "10.0.0.1", 8) },
+            if_addrs::Interface { oper_status: IfOperStatus::Unknown, ..interface("eth2", 4, "10.0.0.1", 8) },
         ]
     }
 
     fn chosen(interfaces: &[&str], bind: &str) -> Vec<String> {
-        let options =
-            LinkOptions { interfaces: interfaces.iter().map(|s| s.to_string()).collect(), bind: bind.parse().unwrap() };
+        let options = LinkOptions {
+            interfaces: interfaces.iter().map(|s| s.parse().unwrap()).collect(),
+            bind: bind.parse().unwrap(),
+        };
         let places = choose(host(), &options).places;
         places.into_iter().map(|p| format!("{} {}", p.interface, p.addr)).collect()
     }
@@ -162,8 +171,11 @@ mod tests {
         assert_eq!(chosen(&["eth1"], "::"), ["eth1 fe80::3"]);
         assert_eq!(chosen(&["fd00::2"], "::"), ["eth0 192.0.2.2", "eth0 fe80::2"]);
         assert_eq!(chosen(&["127.0.0.1", "nope"], "::"), ["lo 127.0.0.1"]);
-        let options = LinkOptions { interfaces: vec!["nope".into(), "192.0.2.9".into()], ..LinkOptions::default() };
-        assert_eq!(choose(host(), &options).missing, ["nope"]);
+        let options = LinkOptions {
+            interfaces: vec!["nope".parse().unwrap(), "192.0.2.9".parse().unwrap()],
+            ..LinkOptions::default()
+        };
+        assert_eq!(choose(host(), &options).missing, [Interface::Name("nope".into())]);
     }
 
     #[test]

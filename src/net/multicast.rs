@@ -99,7 +99,7 @@ impl Multicast {
         let Interfaces { places, own, missing } = found;
         self.own = own;
         for name in missing {
-            self.warn_once(&format!("missing {name}"), || format!("interface is not there name={name:?}"));
+            self.warn_once(&format!("missing {name}"), || format!("interface is not there name={name}"));
         }
         let gone: Vec<u32> =
             self.links.iter().filter(|(_, l)| l.broken || !places.contains(&l.place)).map(|(id, _)| *id).collect();
@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     fn loopback_only() -> Multicast {
-        let options = LinkOptions { interfaces: vec!["127.0.0.1".into()], ..LinkOptions::default() };
+        let options = LinkOptions { interfaces: vec!["127.0.0.1".parse().unwrap()], ..LinkOptions::default() };
         Multicast::open(options).unwrap()
     }
 
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_not_there_is_waited_for() {
-        let options = LinkOptions { interfaces: vec!["nope0".into()], ..LinkOptions::default() };
+        let options = LinkOptions { interfaces: vec!["nope0".parse().unwrap()], ..LinkOptions::default() };
         let mut a = Multicast::open(options).unwrap();
         assert!(a.links().is_empty());
         a.send(b"lost", To::Group);

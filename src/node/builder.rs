@@ -1,130 +1,180 @@
-//! Setting up a node step by step.
+//! The settings of a node, step by step.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::identity::Keypair;
-use crate::net::Beacon;
-use crate::node::{Config, KeySource, Node, Share, StartError};
+use crate::net::{Beacon, Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
+use crate::node::parts::Parts;
+use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError};
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
+///
+/// A text that is no peer or no interface is an error of [`start`](Self::start).
+///
+/// ```no_run
+/// use gpb::{Node, Share};
+///
+/// let node = Node::builder()
+///     .dir("/data")
+///     .share(Share::Directory)
+///     .trusted("/etc/gpb/trusted")
+///     .peer("lab3")
+///     .upload_limit(10_000_000)
+///     .start()?;
+/// # Ok::<(), gpb::StartError>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct NodeBuilder {
     config: Config,
+    /// The first text that could not be read.
+    error: Option<ConfigError>,
 }
 
 impl NodeBuilder {
-    /// Directory that is shared, and where fetched files go.
+    /// [`Config::dir`]: the directory that is shared, and where fetched files go.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.dir = dir.into();
         self
     }
 
-    /// What other peers may have of this node.
+    /// [`Config::create_dir`]: whether a fetch makes the directory if it is missing.
+    pub fn create_dir(mut self, create: bool) -> Self {
+        self.config.create_dir = create;
+        self
+    }
+
+    /// [`Config::share`]: what other nodes may have of this one.
     pub fn share(mut self, share: Share) -> Self {
         self.config.share = share;
         self
     }
 
-    /// Address to listen on.
+    /// [`Config::bind`]: the address to listen on.
     pub fn bind(mut self, addr: IpAddr) -> Self {
         self.config.bind = Some(addr);
         self
     }
 
-    /// TCP port to listen on, 0 for any free one.
+    /// [`Config::port`]: the TCP port to listen on, 0 for any free one.
     pub fn port(mut self, port: u16) -> Self {
         self.config.port = port;
         self
     }
 
-    /// Directory of the index cache and, by default, of the key.
+    /// [`Config::state`]: the directory of the index and, by default, of the key.
     pub fn state(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.state = dir.into();
         self
     }
 
-    /// PKCS#8 PEM file of the key, made on first use.
+    /// [`KeySource::File`]: the PKCS#8 PEM file of the key, made on first use.
     pub fn key_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.config.key = KeySource::File(file.into());
         self
     }
 
-    /// The key itself.
+    /// [`KeySource::Key`]: the key.
     pub fn key(mut self, keypair: Keypair) -> Self {
         self.config.key = KeySource::Key(keypair);
         self
     }
 
-    /// A further file that is never offered and never overwritten by a fetch, such as the program's log.
-    pub fn never_share(mut self, file: impl Into<PathBuf>) -> Self {
-        self.config.never_share.push(file.into());
-        self
-    }
-
-    /// File of trusted keys: makes a closed group.
+    /// [`Config::trusted`]: the file of trusted keys that makes a closed group.
     pub fn trusted(mut self, file: impl Into<PathBuf>) -> Self {
         self.config.trusted = Some(file.into());
         self
     }
 
-    /// One more peer to contact by address, `HOST[:PORT]`.
-    pub fn peer(mut self, peer: impl Into<String>) -> Self {
-        self.config.peers.push(peer.into());
+    /// Adds to [`Config::never_share`]: a file that is never offered and never overwritten.
+    pub fn never_share(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.never_share.push(file.into());
         self
     }
 
-    /// Whether peers are sought by multicast.
+    /// Adds to [`Config::peers`]: a peer to contact by address, such as `"lab3"`, `"10.0.0.7:27420"` or a
+    /// [`SocketAddr`](std::net::SocketAddr).
+    pub fn peer<P>(mut self, peer: P) -> Self
+    where
+        P: TryInto<PeerAddr>,
+        ParsePeerAddrError: From<P::Error>,
+    {
+        match peer.try_into() {
+            Ok(peer) => self.config.peers.push(peer),
+            Err(e) => self.note(ConfigError::Peer(e.into())),
+        }
+        self
+    }
+
+    /// [`Config::multicast`]: whether peers are sought by multicast.
     pub fn multicast(mut self, multicast: bool) -> Self {
         self.config.multicast = multicast;
         self
     }
 
-    /// One more interface, by name or address; without any, all are used.
-    pub fn interface(mut self, interface: impl Into<String>) -> Self {
-        self.config.interfaces.push(interface.into());
+    /// Adds to [`Config::interfaces`]: an interface for multicast, such as `"eth0"` or `"10.0.0.1"`.
+    pub fn interface<I>(mut self, interface: I) -> Self
+    where
+        I: TryInto<Interface>,
+        ParseInterfaceError: From<I::Error>,
+    {
+        match interface.try_into() {
+            Ok(interface) => self.config.interfaces.push(interface),
+            Err(e) => self.note(ConfigError::Interface(e.into())),
+        }
         self
     }
 
-    /// Name of the network.
+    /// [`Config::network`]: the name of the network.
     pub fn network(mut self, network: impl Into<String>) -> Self {
         self.config.network = network.into();
         self
     }
 
-    /// A fetch ends when no byte came for so long.
+    /// [`Config::timeout`]: a fetch fails when no byte came for this time.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self
     }
 
-    /// Most bytes a second that are sent to others.
+    /// [`Config::upload_limit`]: most bytes a second that are sent.
     pub fn upload_limit(mut self, bytes_per_s: u64) -> Self {
         self.config.upload_limit = Some(bytes_per_s);
         self
     }
 
-    /// Most bytes a second that are fetched.
+    /// [`Config::download_limit`]: most bytes a second that are fetched.
     pub fn download_limit(mut self, bytes_per_s: u64) -> Self {
         self.config.download_limit = Some(bytes_per_s);
         self
     }
 
-    /// Carries announces instead of multicast, such as one of a [`Hub`](crate::net::Hub) in tests, and starts the node;
-    /// see [`Node::start`].
-    ///
-    /// # Errors
-    /// [`StartError`]
-    pub fn start_on(self, beacon: impl Beacon + 'static) -> Result<Node, StartError> {
-        Node::start_with(self.config, Some(Box::new(beacon)))
-    }
-
     /// Starts the node; see [`Node::start`].
     ///
     /// # Errors
-    /// [`StartError`]
+    /// [`StartError`]: the setting, file or port that cannot be used, and why.
     pub fn start(self) -> Result<Node, StartError> {
-        Node::start(self.config)
+        self.run(None)
+    }
+
+    /// Starts the node over `beacon`, which carries the announces in place of multicast.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[doc(hidden)]
+    pub fn start_on(self, beacon: impl Beacon + 'static) -> Result<Node, StartError> {
+        self.run(Some(Box::new(beacon)))
+    }
+
+    fn run(self, beacon: Option<Box<dyn Beacon>>) -> Result<Node, StartError> {
+        match self.error {
+            Some(error) => Err(error.into()),
+            None => Node::run(Parts::open(self.config, beacon)?),
+        }
+    }
+
+    fn note(&mut self, error: ConfigError) {
+        self.error.get_or_insert(error);
     }
 }

@@ -1,4 +1,4 @@
-//! What a node is told before it starts.
+//! The settings of a node.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,64 +6,101 @@ use std::time::Duration;
 
 use crate::identity::Keypair;
 use crate::limits::PROGRESS_TIMEOUT;
+use crate::net::{Interface, PeerAddr};
 
-/// The settings of a [`Node`](crate::Node). Every field has a default; the [builder](crate::NodeBuilder) sets them one by one.
+/// The settings of a [`Node`](crate::Node). Every field has a default; [`NodeBuilder`](crate::NodeBuilder)
+/// sets them one by one.
+///
+/// ```no_run
+/// use gpb::{Config, Node, Share};
+///
+/// let config = Config {
+///     dir: "/data".into(),
+///     share: Share::Directory,
+///     peers: vec!["lab3".parse()?, "10.0.0.7:27420".parse()?],
+///     ..Config::default()
+/// };
+/// let node = Node::start(config)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Directory that is shared, and where fetched files go. Default `/tmp/dataset`.
+    /// The directory that is shared, and where fetched files go. Default `/tmp/dataset`.
+    ///
+    /// Unfinished files lie in its subdirectory `.gpb`, which is never shared.
     pub dir: PathBuf,
-    /// What other peers may have of this node. Default: what it fetches.
+    /// Whether a fetch makes `dir` if it is missing. Default false, since a missing directory may be
+    /// a file system that is not mounted.
+    pub create_dir: bool,
+    /// What other nodes may have of this one. Default: what it fetches.
     pub share: Share,
-    /// Address to listen on; announces go out only on interfaces that it covers. Default: all, IPv6 and IPv4.
+    /// The address to listen on; announces go out only on interfaces that it covers. Default: all,
+    /// IPv6 and IPv4.
     pub bind: Option<IpAddr>,
-    /// TCP port to listen on, 0 for any free one. Default 0.
+    /// The TCP port to listen on, 0 for any free one. Default 0.
     pub port: u16,
-    /// Directory of the index cache and, by default, of the key. Default `$XDG_STATE_HOME/gpb`, or
+    /// The directory of the index and, by default, of the key. Default `$XDG_STATE_HOME/gpb`, else
     /// `~/.local/state/gpb`.
     pub state: PathBuf,
-    /// Where the key comes from. Default: `key.pem` in the state directory, made on first use.
+    /// Where the key comes from. Default: `key.pem` in `state`, made on first use.
     pub key: KeySource,
-    /// File of trusted keys, one `ed25519:<base64> comment` a line. Set, it makes a closed group: only these keys and the
-    /// own one are talked to. Default: everyone is talked to, authenticated.
+    /// A file of trusted keys, one `ed25519:<base64> comment` a line. It makes a closed group: the
+    /// node talks only to these keys and its own. The file is read again within half a second of a
+    /// change. Default none: the node talks, authenticated, to every node of its network.
     pub trusted: Option<PathBuf>,
-    /// Further files of the program around the node that are never offered and never overwritten by a fetch, such as
-    /// its log and its configuration; a directory stands for all below it. The state directory, the key file and the
-    /// trusted file are such files anyway. Default none.
+    /// Further files that are never offered and never overwritten by a fetch, such as the program's
+    /// log; a directory stands for all below it. The state directory, the key file and the trusted
+    /// file are such files anyway. Default none.
     pub never_share: Vec<PathBuf>,
-    /// Peers to contact by address, `HOST[:PORT]`, besides those that discovery finds; at most
-    /// [`STATIC_PEERS_MAX`](crate::limits::STATIC_PEERS_MAX). Default none.
-    pub peers: Vec<String>,
+    /// Peers to contact by address, besides the peers that multicast finds; at most 256. Each tells
+    /// of the peers that it knows. Default none.
+    pub peers: Vec<PeerAddr>,
     /// Whether peers are sought by multicast. Default true.
     pub multicast: bool,
-    /// Names or addresses of the interfaces to announce on. Default: all.
-    pub interfaces: Vec<String>,
-    /// Only nodes of the same network see each other. Not a secret. Default `gpb`.
+    /// The interfaces for multicast. One that is missing is logged and waited for. Default: all.
+    pub interfaces: Vec<Interface>,
+    /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
+    /// Default `gpb`.
     pub network: String,
-    /// A fetch ends when no byte came for so long, at most [`WAIT_MAX`](crate::limits::WAIT_MAX). Default 10 s.
+    /// A fetch fails when no byte came for this time, more than 0. Default 10 s.
     pub timeout: Duration,
-    /// Most bytes a second that are sent to others, all together. Default: no limit.
+    /// Most bytes a second that are sent to all peers together; 0 sends none. Default: no limit.
     pub upload_limit: Option<u64>,
-    /// Most bytes a second that are fetched, all together. Default: no limit.
+    /// Most bytes a second that are fetched from all peers together; 0 fetches none. Default: no limit.
     pub download_limit: Option<u64>,
 }
 
-/// What other peers may have of a node.
+/// What other nodes may have of a [`Node`](crate::Node).
+///
+/// ```
+/// use gpb::{Config, Share};
+///
+/// assert_eq!(Config::default().share, Share::Fetched);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     /// Nothing: the node does not listen.
     Nothing,
-    /// What it fetches, while it fetches it and afterwards; nothing else of the directory. What is whole is listed.
+    /// What it fetches, from the first chunk until the node ends, and nothing else of the directory.
+    /// Only whole files are listed.
     Fetched,
-    /// The whole directory, kept true as files come, change and go.
+    /// The whole directory. The catalogue follows as files appear, change and vanish.
     Directory,
 }
 
-/// Where a node's key comes from.
+/// Where the key of a [`Node`](crate::Node) comes from.
+///
+/// ```
+/// use gpb::{Config, KeySource, Keypair};
+///
+/// let key = Keypair::generate();
+/// let config = Config { key: KeySource::Key(key), ..Config::default() };
+/// ```
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// `key.pem` in the state directory, made on first use (mode 0600).
+    /// `key.pem` in the state directory, made on first use with mode 0600.
     State,
-    /// This PKCS#8 PEM file, made on first use (mode 0600).
+    /// This PKCS#8 PEM file, made on first use with mode 0600.
     File(PathBuf),
     /// This key.
     Key(Keypair),
@@ -73,6 +110,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             dir: PathBuf::from("/tmp/dataset"),
+            create_dir: false,
             share: Share::Fetched,
             bind: None,
             port: 0,
@@ -91,7 +129,7 @@ impl Default for Config {
     }
 }
 
-/// `$XDG_STATE_HOME/gpb`, `~/.local/state/gpb`, or a directory of the temporary one when there is no home.
+/// `$XDG_STATE_HOME/gpb`, else `~/.local/state/gpb`, else a temporary directory.
 fn default_state() -> PathBuf {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     match (absolute("XDG_STATE_HOME"), absolute("HOME")) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX};
+use crate::net::{ParseInterfaceError, ParsePeerAddrError};
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 
@@ -79,8 +80,11 @@ pub enum ConfigError {
     #[error("a timeout of {0:?} would end every fetch")]
     Timeout(Duration),
     /// No address of a peer.
-    #[error("{0}")]
-    Peer(String),
+    #[error(transparent)]
+    Peer(#[from] ParsePeerAddrError),
+    /// No interface.
+    #[error(transparent)]
+    Interface(#[from] ParseInterfaceError),
     /// More named peers than a node contacts.
     #[error("{0} peers are named, more than {STATIC_PEERS_MAX}")]
     TooManyPeers(usize),

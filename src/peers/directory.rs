@@ -14,7 +14,7 @@ use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::Trust;
-use crate::runtime::{Events, Subscription, Watch};
+use crate::runtime::{EventSender, Subscription, Watch};
 use crate::swarm::{Dropped, Event, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
 use crate::sync::lock;
 
@@ -29,7 +29,7 @@ pub struct Directory {
     /// Generation of the trusted set that the table was last compared with.
     trust_seen: AtomicU64,
     table: Watch<PeerTable>,
-    events: Events,
+    events: EventSender,
     source_limit: Mutex<SourceLimit>,
     own_duplicate_logged: AtomicBool,
 }
@@ -42,7 +42,7 @@ pub struct Presence {
 
 impl Directory {
     /// An empty directory of the node that `own` announces.
-    pub fn new(own: OwnAnnounce, trust: Arc<Trust>, events: Events) -> Arc<Self> {
+    pub fn new(own: OwnAnnounce, trust: Arc<Trust>, events: EventSender) -> Arc<Self> {
         Arc::new(Directory {
             trust_seen: AtomicU64::new(trust.generation()),
             table: Watch::new(PeerTable::new(own.node())),

@@ -8,7 +8,7 @@ use crate::limits::WIRE_VERSION;
 use crate::peers::{Directory, OwnAnnounce, OwnIdentity};
 use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
 use crate::runtime::keystore::Trust;
-use crate::runtime::{Events, Watch};
+use crate::runtime::{EventSender, Watch};
 
 /// The network of all announces made here.
 const NETWORK: &str = "gpb";
@@ -21,7 +21,7 @@ pub(crate) fn directory_of(keypair: Keypair, instance: u64, trust: Trust) -> Arc
     let (keypair, network) = (Arc::new(keypair), NETWORK.into());
     let identity = OwnIdentity { keypair, instance, network, agent: "test".into(), port: 4000 };
     let own = OwnAnnounce::new(identity, Arc::new(Watch::new(Arc::new(Catalogue::default()))));
-    Directory::new(own, Arc::new(trust), Events::channel().0)
+    Directory::new(own, Arc::new(trust), EventSender::channel().0)
 }
 
 pub(crate) fn keypair_and_id() -> (Keypair, PeerId) {

@@ -16,7 +16,7 @@ use crate::sync::lock;
 /// Joins and leaves of peers are logged here, at most [`JOINS_LOGGED_PER_S`], so that a stranger
 /// with many keys cannot fill the log.
 #[derive(Debug, Clone)]
-pub struct Events {
+pub struct EventSender {
     sender: Sender<Event>,
     dropped: Arc<AtomicU64>,
     lines: Arc<Mutex<JoinLines>>,
@@ -30,11 +30,11 @@ struct JoinLines {
     left_out: u64,
 }
 
-impl Events {
+impl EventSender {
     /// A sender of events and the receiver to watch.
     pub fn channel() -> (Self, Receiver<Event>) {
         let (sender, receiver) = bounded(EVENTS_MAX);
-        (Events { sender, dropped: Arc::default(), lines: Arc::default() }, receiver)
+        (EventSender { sender, dropped: Arc::default(), lines: Arc::default() }, receiver)
     }
 
     /// Sends `event`.
@@ -75,9 +75,9 @@ impl Events {
         }
     }
 
-    /// Number of events that were dropped because the reader was too slow.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// The number of events that were dropped because the queue was full, which grows.
+    pub fn drop_count(&self) -> Arc<AtomicU64> {
+        self.dropped.clone()
     }
 }
 

@@ -31,7 +31,7 @@ use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::peers::Directory;
 use crate::runtime::LimitedLog;
-use crate::runtime::{Events, Shutdown, Throttle, Watch, Workers};
+use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::content::{Content, Sources};
 use crate::server::descriptors::connections_that_fit;
@@ -64,7 +64,7 @@ pub struct ServerConfig {
     /// Limits what is sent.
     pub upload: Arc<Throttle>,
     /// Hears of refusals and new peers.
-    pub events: Events,
+    pub events: EventSender,
     /// Ends the server.
     pub shutdown: Shutdown,
     /// Bounds of what it takes on.
@@ -221,7 +221,7 @@ struct Parts {
     tls: Tls,
     directory: Arc<Directory>,
     upload: Arc<Throttle>,
-    events: Events,
+    events: EventSender,
     shutdown: Shutdown,
     bounds: ServerBounds,
 }

@@ -60,7 +60,7 @@ impl Setup {
     }
 
     fn parts(self, keypair: Keypair) -> (Parts, Files, Receiver<Event>) {
-        let (events, receiver) = Events::channel();
+        let (events, receiver) = EventSender::channel();
         let (tls, directory) = (Tls::new(&keypair).unwrap(), directory_of(keypair, 1, self.trust));
         let parts = Parts {
             listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
@@ -347,7 +347,7 @@ fn a_key_that_loses_trust_is_cut_off() {
     let own = Keypair::generate();
     let tls = Tls::new(&own).unwrap();
     let directory = directory_of(own, 1, Trust::closed(&trusted, PeerId([1; 32])).unwrap());
-    let (events, _receiver) = Events::channel();
+    let (events, _receiver) = EventSender::channel();
     let shutdown = Shutdown::new();
     let parts = Parts {
         listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],

@@ -12,7 +12,7 @@ use crossbeam::channel::{Receiver, Sender};
 use crate::limits::PARKED_OUTPUT_MAX;
 use crate::net::Outbox;
 use crate::runtime::LimitedLog;
-use crate::runtime::{Events, Shutdown, Throttle};
+use crate::runtime::{EventSender, Shutdown, Throttle};
 use crate::server::handler::{Asker, Handler, Refusal};
 use crate::server::limits::{INCOMING_LEN, REPLY_LEN};
 use crate::server::seats::Key;
@@ -24,7 +24,7 @@ pub(crate) struct Context {
     pub(crate) handler: Handler,
     pub(crate) upload: Arc<Throttle>,
     pub(crate) uploads: Mutex<Uploads<Key>>,
-    pub(crate) events: Events,
+    pub(crate) events: EventSender,
     pub(crate) shutdown: Shutdown,
     pub(crate) noise: LimitedLog,
     pub(crate) jobs: Receiver<Job>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::content::{Catalogue, Entry, EntryRef, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
-use crate::runtime::{Events, Watch};
+use crate::runtime::{EventSender, Watch};
 use crate::share::limits::{
     PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX, PUBLISH_TIME_SHARE, PUBLISH_TIME_SHARE_BUSY,
 };
@@ -20,7 +20,7 @@ pub(super) struct CatalogueDraft {
     published: Arc<Catalogue>,
     latest: Arc<Watch<Arc<Catalogue>>>,
     reader: Arc<Reader>,
-    events: Events,
+    events: EventSender,
     /// Entries to put, and paths to drop, at the next snapshot.
     changes: BTreeMap<RelPath, Option<Entry>>,
     /// Number of entries after the next snapshot.
@@ -36,7 +36,7 @@ pub(super) struct CatalogueDraft {
 
 impl CatalogueDraft {
     /// Begins with what `latest` has.
-    pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>, reader: Arc<Reader>, events: Events, now: Instant) -> Self {
+    pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>, reader: Arc<Reader>, events: EventSender, now: Instant) -> Self {
         let published = latest.get();
         CatalogueDraft {
             count: published.len(),

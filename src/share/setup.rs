@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::content::{Catalogue, Entry};
-use crate::runtime::{Events, Shutdown, Watch};
+use crate::runtime::{EventSender, Shutdown, Watch};
 use crate::store::{Index, OwnFiles, Reader};
 
 /// What a [`Sharer`](crate::share::Sharer) needs.
@@ -22,7 +22,7 @@ pub struct ShareSetup {
     /// Where snapshots are published.
     pub catalogue: Arc<Watch<Arc<Catalogue>>>,
     /// Where changes of the catalogue and withdrawn files are reported.
-    pub events: Events,
+    pub events: EventSender,
     /// Ends the service.
     pub shutdown: Shutdown,
 }

@@ -11,7 +11,7 @@ use crossbeam::channel::Receiver;
 
 use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
-use crate::runtime::{Events, Shutdown, Watch};
+use crate::runtime::{EventSender, Shutdown, Watch};
 use crate::share::limits::QUIET;
 use crate::store::{Index, OwnFiles, Reader};
 use crate::swarm::Event;
@@ -50,7 +50,7 @@ impl Share {
         let own = OwnFiles::new(&tmp.path().join("state"), own.iter().map(|o| tmp.path().join(o)), &dir);
         let index = Arc::new(Index::open(&tmp.path().join("state"), &dir).unwrap());
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
-        let (sender, events) = Events::channel();
+        let (sender, events) = EventSender::channel();
         let shutdown = Shutdown::new();
         let reader = Arc::new(Reader::open(&dir).unwrap());
         let setup = ShareSetup {
@@ -391,7 +391,7 @@ fn a_missing_directory_is_an_error() {
         reader: Arc::new(Reader::open(tmp.path()).unwrap()),
         own_files: Arc::default(),
         catalogue: Arc::new(Watch::new(Arc::new(Catalogue::default()))),
-        events: Events::channel().0,
+        events: EventSender::channel().0,
         shutdown: Shutdown::new(),
     };
     assert_eq!(Sharer::start(setup).unwrap_err().kind(), std::io::ErrorKind::NotFound);

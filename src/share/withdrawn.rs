@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::content::{Entry, RelPath};
-use crate::runtime::Events;
+use crate::runtime::EventSender;
 use crate::share::inspector::FileState;
 use crate::share::limits::WITHDRAWN_MAX;
 use crate::swarm::Event;
@@ -12,11 +12,11 @@ use crate::swarm::Event;
 /// name and times with other bytes would give one name two contents.
 pub(super) struct Withdrawn {
     files: HashMap<RelPath, FileState>,
-    events: Events,
+    events: EventSender,
 }
 
 impl Withdrawn {
-    pub(super) fn new(events: Events) -> Self {
+    pub(super) fn new(events: EventSender) -> Self {
         Withdrawn { files: HashMap::new(), events }
     }
 

@@ -18,7 +18,7 @@ use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
+use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::store::{Disk, FetchedFile, FetchedFiles};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
@@ -54,7 +54,7 @@ impl Client {
 
     fn trusting(trust: Trust, timeout: Duration, limit: Option<u64>) -> Self {
         let keypair = Keypair::generate();
-        let (events, receiver) = Events::channel();
+        let (events, receiver) = EventSender::channel();
         let dir = tempfile::tempdir().unwrap();
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let peers = directory(identity(&keypair, 7), &catalogue, trust, &events);

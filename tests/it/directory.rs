@@ -10,7 +10,7 @@ use gpb::internals::net::{Datagram, LinkId};
 use gpb::internals::peers::{Directory, OwnAnnounce, OwnIdentity};
 use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Watch};
+use gpb::internals::runtime::{EventSender, Watch};
 use gpb::internals::swarm::Way;
 
 /// A node of the network `gpb` that serves nothing.
@@ -22,7 +22,7 @@ pub fn directory(
     identity: OwnIdentity,
     catalogue: &Arc<Watch<Arc<Catalogue>>>,
     trust: Trust,
-    events: &Events,
+    events: &EventSender,
 ) -> Arc<Directory> {
     Directory::new(OwnAnnounce::new(identity, catalogue.clone()), Arc::new(trust), events.clone())
 }

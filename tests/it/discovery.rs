@@ -14,7 +14,7 @@ use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast
 use gpb::internals::peers::{Dialer, Directory, OwnIdentity};
 use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, Status, encode_request};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
+use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig};
 use gpb::internals::store::FetchedFiles;
 use gpb::internals::swarm::membership::limits::{BURST_MS, CLOCK_SKEW_LOGGED};
@@ -68,7 +68,7 @@ impl Plan {
 
     fn start(self) -> TestNode {
         let (id, instance) = (self.keypair.peer_id(), rand::random());
-        let (events, watch) = Events::channel();
+        let (events, watch) = EventSender::channel();
         let shutdown = Shutdown::new();
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, vec![]))));
         let tls = Tls::new(&self.keypair).unwrap();
@@ -452,7 +452,8 @@ fn a_quiet_group_stays_quiet() {
 fn nodes_of_one_host_find_each_other_by_real_multicast() {
     let network = format!("test-{:016x}", rand::random::<u64>());
     let on_loopback = || {
-        let options = LinkOptions { interfaces: vec!["127.0.0.1".into()], bind: Ipv6Addr::UNSPECIFIED.into() };
+        let options =
+            LinkOptions { interfaces: vec!["127.0.0.1".parse().unwrap()], bind: Ipv6Addr::UNSPECIFIED.into() };
         Plan { network: network.clone(), ..Plan::on(Multicast::open(options).unwrap()) }
     };
     let (a, b) = (on_loopback().start(), on_loopback().start());

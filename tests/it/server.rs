@@ -12,7 +12,7 @@ use gpb::internals::limits::WIRE_VERSION;
 use gpb::internals::net::{Dialed, Tls};
 use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
+use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
 
@@ -51,7 +51,7 @@ impl Rig {
         let keypair = Keypair::generate();
         let (peer, tls) = (keypair.peer_id(), Tls::new(&keypair).unwrap());
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, entries))));
-        let events = Events::channel().0;
+        let events = EventSender::channel().0;
         let withdrawn = Arc::new(Mutex::new(vec![]));
         let report = withdrawn.clone();
         let config = ServerConfig {

@@ -61,7 +61,7 @@ fn outcome(name: &str, start: &Start) -> String {
         "state" => format!("{:?}", o.state.strip_prefix(start.home.path()).unwrap_or(&o.state)),
         "key" => format!("{:?}", o.key.strip_prefix(start.home.path()).unwrap_or(&o.key)),
         "trusted" => format!("{:?}", o.trusted),
-        "peer" => format!("{:?}", o.peers.iter().map(|p| format!("{}:{}", p.host, p.port)).collect::<Vec<_>>()),
+        "peer" => format!("{:?}", o.peers.iter().map(|p| format!("{}:{}", p.host(), p.port())).collect::<Vec<_>>()),
         "no-multicast" => (!o.multicast).to_string(),
         "interface" => format!("{:?}", o.interfaces),
         "network" => o.network,

@@ -9,7 +9,7 @@ use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
 use gpb::internals::peers::{Directory, OwnIdentity};
 use gpb::internals::runtime::keystore::Trust;
-use gpb::internals::runtime::{Events, Shutdown, Throttle, Watch};
+use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
 
@@ -38,7 +38,7 @@ impl Real {
         index.record(&[Hashed { path: f.path.clone(), indexed: Indexed { id: f.id, stamp }, layer }]);
         let entry = Entry { path: f.path.clone(), id: f.id, stamp };
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, vec![entry]))));
-        let events = Events::channel().0;
+        let events = EventSender::channel().0;
         let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();
         let own = OwnIdentity { port: listener.local_addr().unwrap().port(), ..identity(&keypair, 1) };
         let server = Server::start(ServerConfig {

@@ -1,0 +1,35 @@
+//! A peer that the node knows, asked or not.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::identity::NodeId;
+use crate::swarm::PeerRecord;
+
+/// A peer that a [`Node`](crate::Node) knows from its announces.
+///
+/// ```no_run
+/// # let node = gpb::Node::builder().start()?;
+/// for known in node.known_peers() {
+///     println!("{} at {:?}, {:?} ago", known.node.peer, known.addrs, known.heard.elapsed());
+/// }
+/// # Ok::<(), gpb::StartError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPeer {
+    /// Its key and instance: one key may run several nodes.
+    pub node: NodeId,
+    /// Revision of its catalogue, as last announced.
+    pub revision: u64,
+    /// Where it serves, best first: addresses that TLS proved, then the freshest hints.
+    pub addrs: Vec<SocketAddr>,
+    /// Time of its last announce.
+    pub heard: Instant,
+}
+
+impl From<PeerRecord> for KnownPeer {
+    fn from(record: PeerRecord) -> Self {
+        let PeerRecord { peer, instance, revision, addrs, heard, .. } = record;
+        KnownPeer { node: NodeId { peer, instance }, revision, addrs, heard }
+    }
+}

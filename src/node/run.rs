@@ -1,0 +1,177 @@
+//! From the parts of a node to its running services.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::client::{Client, ClientContext};
+use crate::content::{Catalogue, Entry};
+use crate::discovery::{Discovery, DiscoverySetup};
+use crate::limits::WAIT_MAX;
+use crate::net::Tls;
+use crate::node::events::Events;
+use crate::node::limits::TRUST_POLL;
+use crate::node::parts::Parts;
+use crate::node::{Config, Node, Services, Share, StartError};
+use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity};
+use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers, no_thread};
+use crate::server::{Server, ServerBounds, ServerConfig};
+use crate::share::{ShareSetup, Sharer};
+use crate::store::{FetchedFiles, Index, OwnFiles, Reader};
+
+/// What the services of a node have in common.
+struct Common {
+    config: Config,
+    catalogue: Arc<Watch<Arc<Catalogue>>>,
+    peers: Arc<Directory>,
+    fetched: Arc<FetchedFiles>,
+    events: EventSender,
+    shutdown: Shutdown,
+}
+
+impl Node {
+    /// Starts the services over `parts`, each after the services that it uses.
+    pub(super) fn run(parts: Parts) -> Result<Self, StartError> {
+        let Parts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files } = parts;
+        let id = keypair.peer_id();
+        let (events, queue) = EventSender::channel();
+        let dropped = events.drop_count();
+        let shutdown = Shutdown::new();
+        let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
+        let identity = OwnIdentity {
+            keypair: Arc::new(keypair),
+            instance: rand::random(),
+            network: config.network.clone(),
+            agent: concat!("gpb/", env!("CARGO_PKG_VERSION")).to_string(),
+            port: addrs.first().map_or(0, |addr| addr.port()),
+        };
+        let peers = Directory::new(OwnAnnounce::new(identity, catalogue.clone()), trust, events.clone());
+        // A wait for peers looks at the signal only when woken.
+        shutdown.on_begin({
+            let peers = peers.clone();
+            move || peers.wake()
+        });
+        let common = Common { config, catalogue, peers, fetched: Arc::new(FetchedFiles::new()), events, shutdown };
+        let sharer = common.start_sharer(index.clone(), reader.clone(), &own_files)?;
+        let dialer = Dialer::new(common.peers.clone(), tls.clone(), common.shutdown.clone());
+        let named = common.config.peers.clone();
+        let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, peers: named })?;
+        let server = match listener {
+            Some(listener) => Some(common.start_server(listener, tls, sharer.clone(), index, reader)?),
+            None => None,
+        };
+        let workers = common.start_workers()?;
+        let client = common.client(dialer);
+        let Common { config, catalogue, peers, shutdown, .. } = common;
+        let services = Services { discovery, sharer, _server: server, _workers: workers };
+        let events = Events::new(queue, dropped);
+        Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, own_files, services })
+    }
+}
+
+impl Common {
+    /// Keeps the catalogue true to the directory, if that is shared.
+    fn start_sharer(
+        &self,
+        index: Option<Arc<Index>>,
+        reader: Option<Arc<Reader>>,
+        own_files: &Arc<OwnFiles>,
+    ) -> Result<Option<Arc<Sharer>>, StartError> {
+        let (Some(index), Some(reader)) = (index, reader) else { return Ok(None) };
+        let dir = self.config.dir.clone();
+        let setup = ShareSetup {
+            dir: dir.clone(),
+            index,
+            reader,
+            own_files: own_files.clone(),
+            catalogue: self.catalogue.clone(),
+            events: self.events.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        Ok(Some(Arc::new(Sharer::start(setup).map_err(|e| share_failed(&dir, e))?)))
+    }
+
+    fn start_server(
+        &self,
+        listener: TcpListener,
+        tls: Tls,
+        sharer: Option<Arc<Sharer>>,
+        index: Option<Arc<Index>>,
+        reader: Option<Arc<Reader>>,
+    ) -> Result<Server, StartError> {
+        let withdraw = move |entry: &Entry| {
+            if let Some(sharer) = &sharer {
+                sharer.withdraw(entry);
+            }
+        };
+        Ok(Server::start(ServerConfig {
+            listeners: vec![listener],
+            tls,
+            directory: self.peers.clone(),
+            catalogue: self.catalogue.clone(),
+            reader,
+            index,
+            fetched: self.fetched.clone(),
+            report: Arc::new(withdraw),
+            upload: Arc::new(Throttle::new(self.config.upload_limit)),
+            events: self.events.clone(),
+            shutdown: self.shutdown.clone(),
+            bounds: ServerBounds::default(),
+        })?)
+    }
+
+    fn start_workers(&self) -> io::Result<Workers> {
+        let mut workers = Workers::default();
+        if !self.peers.trust().is_open() {
+            let (peers, shutdown) = (self.peers.clone(), self.shutdown.clone());
+            workers.spawn("gpb-trust", move || watch_trust(&peers, &shutdown))?;
+        }
+        Ok(workers)
+    }
+
+    fn client(&self, dialer: Dialer) -> Client {
+        let context = ClientContext {
+            peers: self.peers.clone(),
+            trust: self.peers.trust().clone(),
+            fetched: (self.config.share != Share::Nothing).then(|| self.fetched.clone()),
+            throttle: Arc::new(Throttle::new(self.config.download_limit)),
+            events: self.events.clone(),
+            shutdown: self.shutdown.clone(),
+            timeout: self.config.timeout.min(WAIT_MAX),
+        };
+        Client::new(context, dialer)
+    }
+}
+
+/// Reads the trusted file when it changes; a peer that it no longer names is forgotten at once.
+fn watch_trust(peers: &Directory, shutdown: &Shutdown) {
+    while !shutdown.wait(TRUST_POLL) {
+        if peers.trust().reload() {
+            peers.forget_untrusted();
+        }
+    }
+}
+
+/// The error of a directory that is not shared: its own, or that of a missing thread.
+fn share_failed(dir: &Path, source: io::Error) -> StartError {
+    match (source.kind(), source.raw_os_error()) {
+        (io::ErrorKind::WouldBlock, Some(_)) => StartError::System(no_thread("gpb-hash", source)),
+        (io::ErrorKind::WouldBlock, None) => StartError::System(source),
+        _ => StartError::Dir { path: dir.into(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_thread_is_not_the_directorys_fault() {
+        let (dir, busy) = (Path::new("/d"), io::ErrorKind::WouldBlock);
+        let again = share_failed(dir, no_thread("gpb-share", busy.into()));
+        assert!(matches!(again, StartError::System(_)), "{again}");
+        let denied = share_failed(dir, io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(denied, StartError::Dir { .. }), "{denied}");
+    }
+}
