@@ -199,7 +199,7 @@ mod tests {
             "h\nx",
             "[]",
             "ü",
-            "http://a b",
+            "h{x",
         ] {
             let error = text.parse::<PeerAddr>().unwrap_err();
             assert!(matches!(error, ParsePeerAddrError::Form(_)), "{text}: {error}");
