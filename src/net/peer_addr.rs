@@ -184,23 +184,9 @@ mod tests {
 
     #[test]
     fn what_is_no_peer_is_an_error() {
-        for text in [
-            "",
-            ":",
-            ":5",
-            "a b",
-            "a,b",
-            "[::1",
-            "::1]",
-            "[::1]5",
-            "[lab3]:5",
-            "-x",
-            "a/b",
-            "h\nx",
-            "[]",
-            "ü",
-            "h{x",
-        ] {
+        for text in
+            ["", ":", ":5", "a b", "a,b", "[::1", "::1]", "[::1]5", "[lab3]:5", "-x", "a/b", "h\nx", "[]", "ü", "h{x"]
+        {
             let error = text.parse::<PeerAddr>().unwrap_err();
             assert!(matches!(error, ParsePeerAddrError::Form(_)), "{text}: {error}");
             assert!(!error.to_string().contains('\n'), "{error:?}");

@@ -36,7 +36,12 @@ pub(super) struct CatalogueDraft {
 
 impl CatalogueDraft {
     /// Begins with what `latest` has.
-    pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>, reader: Arc<Reader>, events: EventSender, now: Instant) -> Self {
+    pub(super) fn new(
+        latest: Arc<Watch<Arc<Catalogue>>>,
+        reader: Arc<Reader>,
+        events: EventSender,
+        now: Instant,
+    ) -> Self {
         let published = latest.get();
         CatalogueDraft {
             count: published.len(),
