@@ -11,7 +11,7 @@ use crate::swarm::PeerRecord;
 /// ```no_run
 /// # let node = gpb::Node::builder().start()?;
 /// for known in node.known_peers() {
-///     println!("{} at {:?}, {:?} ago", known.node.peer, known.addrs, known.heard.elapsed());
+///     println!("{} at {:?}, {:?} ago", known.node.peer, known.addrs, known.last_seen.elapsed());
 /// }
 /// # Ok::<(), gpb::StartError>(())
 /// ```
@@ -24,12 +24,12 @@ pub struct KnownPeer {
     /// Where it serves, best first: addresses that TLS proved, then the freshest hints.
     pub addrs: Vec<SocketAddr>,
     /// Time of its last announce.
-    pub heard: Instant,
+    pub last_seen: Instant,
 }
 
 impl From<PeerRecord> for KnownPeer {
     fn from(record: PeerRecord) -> Self {
-        let PeerRecord { peer, instance, revision, addrs, heard, .. } = record;
-        KnownPeer { node: NodeId { peer, instance }, revision, addrs, heard }
+        let PeerRecord { peer, instance, revision, addrs, last_seen, .. } = record;
+        KnownPeer { node: NodeId { peer, instance }, revision, addrs, last_seen }
     }
 }
