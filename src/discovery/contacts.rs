@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::seq::IndexedRandom;
 
+use crate::discovery::DiscoveryContext;
 use crate::discovery::Shared;
 use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
     CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
 };
-use crate::discovery::DiscoveryContext;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
