@@ -13,7 +13,6 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::seq::IndexedRandom;
 
 use crate::discovery::DiscoveryContext;
-use crate::discovery::DiscoveryContext;
 use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
     CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
