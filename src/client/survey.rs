@@ -230,7 +230,7 @@ where
             }
             Err(AskError::Untrusted(_)) => {}
             Err(e) => {
-                debug!("no answer peer={} error={e}", record.peer);
+                debug!("no answer peer={} error=\"{e}\"", record.peer);
                 let attempts = self.attempts.entry(record.node()).or_default();
                 let wait = if let AskError::Busy(wait) = e { wait } else { RETRY_MIN * (1 << attempts.made.min(5)) };
                 attempts.retry_at = Some(now + wait);

@@ -67,7 +67,7 @@ impl Drops {
             let new = stats.dropped(reason) - before.dropped(reason);
             let level = if reason == Dropped::Network { log::Level::Debug } else { log::Level::Warn };
             if new > 0 {
-                log::log!(level, "announces dropped reason={:?} count={new}", reason.to_string());
+                log::log!(level, "announces dropped error=\"{reason}\" count={new}");
             }
         }
     }

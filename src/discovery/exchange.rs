@@ -15,10 +15,10 @@ use crate::swarm::{Dropped, PeerTable};
 /// Why a contact brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ContactError {
-    #[error("{0}")]
+    #[error(transparent)]
     Ask(#[from] AskError),
     #[error("its announce is dropped: {0}")]
-    Dropped(#[from] Dropped),
+    Dropped(Dropped),
 }
 
 /// Contacts the peer at `addr`, which must be `expect` if given, and takes in its announce and its
@@ -37,7 +37,7 @@ pub(super) fn contact(
     match session.announced {
         // The address may be this node's own. Multicast may have brought a newer announce already.
         Ok(()) | Err(Dropped::Own | Dropped::Replayed) => {}
-        Err(reason) => return Err(reason.into()),
+        Err(reason) => return Err(ContactError::Dropped(reason)),
     }
     let hints = read_pages(&mut session, shared, deadline);
     session.close();

@@ -7,7 +7,7 @@ use crate::limits::ANSWERERS;
 /// Peers that are contacted at the same time for exchange.
 pub const CONTACTS_AT_ONCE: usize = 8;
 /// From this number of nodes on, known peers are asked for exchange, as not every node answers a
-/// query. Half of [`ANSWERERS`](crate::limits::ANSWERERS), so that chance does not make a large
+/// query. Half of [`ANSWERERS`], so that chance does not make a large
 /// group look small.
 pub const EXCHANGE_FROM_NODES: usize = ANSWERERS as usize / 2;
 /// When known peers are first asked for exchange: the answers to the first query have arrived by

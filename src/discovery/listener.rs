@@ -91,7 +91,7 @@ impl Listener {
                 if reason == Dropped::Untrusted {
                     self.hear_stranger(bytes, now);
                 }
-                log::trace!("announce dropped from={} reason={:?}", datagram.from, reason.to_string());
+                log::trace!("announce dropped addr={} error=\"{reason}\"", datagram.from);
             }
         }
     }

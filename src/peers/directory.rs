@@ -140,7 +140,7 @@ impl Directory {
         match admitted {
             Ok(()) => Some(Presence { directory: self.clone(), node }),
             Err(e) => {
-                log::debug!("announce in Hello dropped peer={peer} addr={from} reason=\"{e}\"");
+                log::debug!("announce in Hello dropped peer={peer} addr={from} error=\"{e}\"");
                 None
             }
         }

@@ -103,7 +103,7 @@ impl PeerPool {
             AskError::Busy(wait) => info!("busy peer={peer} addr={addr} retry_ms={}", wait.as_millis()),
             AskError::Untrusted(_) | AskError::NoAddress => {}
             AskError::Stream(_) | AskError::Protocol(_) => {
-                info!("unreachable peer={peer} addr={addr} error={e}");
+                info!("unreachable peer={peer} addr={addr} error=\"{e}\"");
                 self.dialer.directory().failed(NodeId::new(peer, record.instance), addr, Instant::now());
             }
         }

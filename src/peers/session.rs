@@ -80,7 +80,7 @@ pub enum AskError {
     #[error("busy for {0:?}")]
     Busy(Duration),
     /// The session failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Stream(#[from] StreamError),
     /// The peer broke the protocol.
     #[error("{0}")]
