@@ -68,20 +68,21 @@ impl Get<'_> {
         output: &mut Output<Stdout>,
     ) -> Result<(), Failure> {
         let fetch = self.node.fetch_to(patterns, out).map_err(|e| ambiguous(e, output))?;
-        let report = self.watch(fetch, output)?;
-        output.done(&report).map_err(stdout_failed)?;
+        let mut told = Told { output, failed: None };
+        let report = self.watch(fetch, &mut told)?;
+        told.tell(|output| output.done(&report));
         if let Some(seed) = seed {
             self.stopper.wait(seed);
         }
-        Ok(())
+        told.failed.map_or(Ok(()), |error| Err(stdout_failed(error)))
     }
 
     /// Shows the progress of a fetch until it has ended.
-    fn watch(&self, fetch: Fetch, output: &mut Output<Stdout>) -> Result<Report, Failure> {
+    fn watch(&self, fetch: Fetch, told: &mut Told<'_>) -> Result<Report, Failure> {
         let report = &self.options.report;
         let shows_files = report.json || report.log.verbosity != Verbosity::Quiet;
         let mut display = ProgressDisplay::new(report, self.screen);
-        output.start(fetch.files() as u64, fetch.progress().bytes).map_err(stdout_failed)?;
+        told.tell(|output| output.start(fetch.files() as u64, fetch.progress().bytes));
         let (mut seen, mut last) = (0, (0, Instant::now()));
         loop {
             let ended = fetch.wait_for(TICK);
@@ -89,16 +90,32 @@ impl Get<'_> {
             if at.bytes_done != last.0 {
                 last = (at.bytes_done, now);
             }
-            display.show(&at, now - last.1 > SILENCE, now).map_err(stdout_failed)?;
+            told.tell(|_| display.show(&at, now - last.1 > SILENCE, now));
             if shows_files {
                 for file in fetch.fetched(&mut seen) {
-                    output.file(&file, fetch.dir()).map_err(stdout_failed)?;
+                    told.tell(|output| output.file(&file, fetch.dir()));
                 }
             }
             if ended {
                 display.finish();
                 return Ok(fetch.wait()?);
             }
+        }
+    }
+}
+
+/// What a fetch writes. When the reader of it goes away, the fetch goes to its end all the same, so that the exit code
+/// says whether everything is there.
+struct Told<'a> {
+    output: &'a mut Output<Stdout>,
+    /// Why nothing more is written.
+    failed: Option<io::Error>,
+}
+
+impl Told<'_> {
+    fn tell(&mut self, write: impl FnOnce(&mut Output<Stdout>) -> io::Result<()>) {
+        if self.failed.is_none() {
+            self.failed = write(self.output).err();
         }
     }
 }

@@ -23,16 +23,23 @@ fn run(options: &Options) -> Result<(), Failure> {
     let _signals = StopSignals::on_first(move || stop.stop()).map_err(Failure::from_signals)?;
     let mut output = Output::new(io::stdout(), options.report.json);
     for &addr in node.addrs() {
-        output.listening(&node.id(), addr).map_err(|e| Failure::from_stdout(&e))?;
+        told(output.listening(&node.id(), addr));
     }
     while !stopper.wait(Duration::ZERO) {
         if let Some((files, bytes)) = node.wait_ready(PATIENCE) {
-            output.ready(files, bytes).map_err(|e| Failure::from_stdout(&e))?;
+            told(output.ready(files, bytes));
             break;
         }
     }
     while !stopper.wait(PATIENCE) {}
     Ok(())
+}
+
+/// A server outlives the reader of its output.
+fn told(written: io::Result<()>) {
+    if let Err(e) = written {
+        log::warn!("cannot write to standard output error=\"{e}\"");
+    }
 }
 
 /// Length of one wait for what may take any time.

@@ -142,6 +142,9 @@ impl Advised for StoreError {
             StoreError::NoSpace { .. } | StoreError::Quota { .. } => {
                 "free some space or choose another directory (--dir)"
             }
+            StoreError::FileTooLarge { .. } => {
+                "raise the limit of file size (ulimit -f) or choose another directory (--dir)"
+            }
             StoreError::ReadOnly { .. } => "remount it or choose another directory (--dir)",
             StoreError::Permission { .. } => "change its owner or mode, or choose another directory (--dir)",
             StoreError::MissingDirectory { .. } => "create it or choose another one (--dir)",

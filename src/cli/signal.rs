@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::Exit;
 
 /// Waits for SIGINT, SIGTERM and SIGHUP. The first asks to stop; the second ends the process at once with code 130.
-/// A SIGHUP that was ignored at start (`nohup`) stays ignored.
+/// A SIGHUP that was ignored at start (`nohup`) stays ignored. SIGXFSZ, which by default ends a process at its limit of
+/// file size, is caught, so that the write fails and says why.
 #[derive(Debug)]
 pub struct StopSignals {
     asked: Arc<AtomicBool>,
@@ -27,6 +28,7 @@ impl StopSignals {
     /// # Errors
     /// When the handlers or the thread cannot be set up.
     pub fn on_first(stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         if !is_ignored(SIGHUP) {
             signals.add_signal(SIGHUP)?;

@@ -27,6 +27,12 @@ pub enum StoreError {
         /// What was to be written.
         path: PathBuf,
     },
+    /// The file would be larger than the process, or the file system, may make one.
+    #[error("{} would be larger than a file may be here", .path.display())]
+    FileTooLarge {
+        /// What was to be written.
+        path: PathBuf,
+    },
     /// The file system is mounted read-only.
     #[error("{} is on a read-only file system", .path.display())]
     ReadOnly {
@@ -111,6 +117,7 @@ impl StoreError {
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC) => StoreError::NoSpace { path, needed: 0, free: 0 },
             Some(Errno::DQUOT) => StoreError::Quota { path },
+            Some(Errno::FBIG) => StoreError::FileTooLarge { path },
             Some(Errno::ROFS) => StoreError::ReadOnly { path },
             Some(Errno::ACCESS | Errno::PERM) => StoreError::Permission { path },
             Some(Errno::ISDIR) => StoreError::NameTaken { path, by: "a directory" },

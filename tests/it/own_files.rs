@@ -1,100 +1,21 @@
 //! What belongs to the node itself is neither offered nor overwritten, by the real programs over loopback.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 use std::time::{Duration, Instant};
 
-const WAIT: Duration = Duration::from_secs(30);
+use crate::programs::{Server, WAIT, program};
 
-fn program(bin: &Path, home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(bin);
-    command.env_clear().env("HOME", home).current_dir(home).args(args);
-    command
-}
-
-struct Server {
-    child: Child,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-    addr: String,
-}
-
-impl Server {
-    /// `gpb-server ARGS` with this home, once all files are hashed.
-    fn start(home: &Path, args: &[&str]) -> Self {
-        Self::start_to(home, args, None)
+/// What a client can fetch of all that it can ask for by these names and roots.
+fn fetched(server: &Server, wanted: &[String]) -> Vec<PathBuf> {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    for what in wanted {
+        server.client(home.path(), &["get", what, "--out", &format!("{}/", out.display()), "--timeout", "2"]);
     }
-
-    /// With its standard error in a file, if one is given.
-    fn start_to(home: &Path, args: &[&str], errors: Option<&Path>) -> Self {
-        let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-server"), home, args);
-        command.args(["--bind", "127.0.0.1", "--port", "0", "--no-multicast"]);
-        let stderr = errors.map_or_else(Stdio::piped, |path| fs::File::create(path).unwrap().into());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
-        let (sender, lines) = mpsc::channel();
-        let mut outputs: Vec<Box<dyn Read + Send>> = vec![Box::new(child.stdout.take().unwrap())];
-        outputs.extend(child.stderr.take().map(|e| Box::new(e) as Box<dyn Read + Send>));
-        for output in outputs {
-            let (lines, sender) = (BufReader::new(output).lines(), sender.clone());
-            thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        }
-        let mut server = Server { child, lines, seen: Vec::new(), addr: String::new() };
-        let line = server.wait_line("127.0.0.1:");
-        let from = line.find("127.0.0.1:").unwrap();
-        server.addr = line[from..].split(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).next().unwrap().into();
-        server.wait_line("ready");
-        server
-    }
-
-    fn wait_line(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + WAIT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else { panic!("no line with `{part}`: {:#?}", self.seen) };
-            self.seen.push(line.clone());
-            if line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    /// A client with a home of its own that knows this server.
-    fn client(&self, home: &Path, args: &[&str]) -> Output {
-        let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), home, args);
-        command.args(["--no-multicast", "--bind", "127.0.0.1", "--peer", &self.addr]);
-        command.output().unwrap()
-    }
-
-    fn listed(&self) -> Vec<String> {
-        let home = tempfile::tempdir().unwrap();
-        let output = self.client(home.path(), &["list", "--json"]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let rows = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        rows.filter_map(|row| Some(row.get("path")?.as_str()?.to_owned())).collect()
-    }
-
-    /// What a client can fetch of all that it can ask for by these names and roots.
-    fn fetched(&self, wanted: &[String]) -> Vec<PathBuf> {
-        let home = tempfile::tempdir().unwrap();
-        let out = home.path().join("out");
-        for what in wanted {
-            self.client(home.path(), &["get", what, "--out", &format!("{}/", out.display()), "--timeout", "2"]);
-        }
-        let files = walkdir::WalkDir::new(&out).into_iter().flatten().filter(|e| e.file_type().is_file());
-        files.map(|e| e.into_path().strip_prefix(&out).unwrap().to_path_buf()).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let files = walkdir::WalkDir::new(&out).into_iter().flatten().filter(|e| e.file_type().is_file());
+    files.map(|e| e.into_path().strip_prefix(&out).unwrap().to_path_buf()).collect()
 }
 
 fn put(path: impl AsRef<Path>, text: &str) {
@@ -143,7 +64,7 @@ fn a_home_directory_is_shared_without_the_files_of_the_node() {
     wanted
         .extend(["hard", "soft", "config", "index", "log", "logs", ".local/**", "**/key.pem", "**"].map(String::from));
     wanted.extend([".local/state/gpb/key.pem", ".config/gpb/config.toml", "logs/gpb.log"].map(String::from));
-    let mut fetched = server.fetched(&wanted);
+    let mut fetched = fetched(&server, &wanted);
     fetched.sort();
     assert_eq!(fetched, [Path::new("data"), Path::new("last")]);
 
@@ -155,7 +76,7 @@ fn falls_silent(log: &Path) {
     let (mut before, mut since, deadline) = (0, Instant::now(), Instant::now() + WAIT);
     while since.elapsed() < Duration::from_secs(2) {
         assert!(Instant::now() < deadline, "the log never stops: {}", fs::read_to_string(log).unwrap());
-        thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         let len = fs::metadata(log).unwrap().len();
         if len != before {
             (before, since) = (len, Instant::now());

@@ -1,0 +1,72 @@
+//! What people type after `get` and `list`, by the real programs over loopback: every name can be asked for, and a
+//! pattern means the same whatever names others offer.
+
+use std::fs;
+use std::path::Path;
+
+use crate::programs::Server;
+
+fn put(dir: &Path, name: &str) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, name).unwrap();
+}
+
+/// The names that `gpb-client get WHAT` brings.
+fn got(server: &Server, what: &str) -> Vec<String> {
+    let home = tempfile::tempdir().unwrap();
+    let into = home.path().join("into");
+    fs::create_dir(&into).unwrap();
+    let output = server.client(home.path(), &["get", "--dir", into.to_str().unwrap(), "--timeout", "5", "--", what]);
+    assert!(output.status.success(), "{what}: {output:?}");
+    let files = walkdir::WalkDir::new(&into).sort_by_file_name().into_iter().flatten();
+    let files = files.filter(|e| e.file_type().is_file() && !e.path().starts_with(into.join(".gpb")));
+    files
+        .map(|e| {
+            let name = e.path().strip_prefix(&into).unwrap().to_str().unwrap().to_owned();
+            assert_eq!(fs::read_to_string(e.path()).unwrap(), name);
+            name
+        })
+        .collect()
+}
+
+/// A name with glob characters could not be asked for, and a file called `**` was all that `get '**'` brought.
+#[test]
+fn every_name_can_be_asked_for_and_takes_no_pattern_over() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("data");
+    let names =
+        ["a[1].txt", "a1.txt", "draft[x", "{b", "*", "**", "-rf", "set [2024/y", "set [25]/z", "disc.iso", "sub/d.iso"];
+    names.iter().for_each(|name| put(&dir, name));
+    let server = Server::start(home.path(), &["--dir", dir.to_str().unwrap()]);
+    for name in ["draft[x", "{b", "-rf", "set [2024/y"] {
+        assert_eq!(got(&server, name), [name]);
+    }
+    for name in names {
+        assert_eq!(got(&server, &format!("./{name}")), [name]);
+    }
+    assert_eq!(got(&server, "set [2024"), ["set [2024/y"]);
+    assert_eq!(got(&server, r"set \[25\]"), ["set [25]/z"]);
+    assert_eq!(got(&server, r"\*\*"), ["**"]);
+    assert_eq!(got(&server, "a[1].txt"), ["a1.txt", "a[1].txt"]);
+    assert_eq!(got(&server, "*.iso"), ["disc.iso"]);
+    let mut all = names.to_vec();
+    all.sort_unstable();
+    let mut everything = got(&server, "**");
+    everything.sort_unstable();
+    assert_eq!(everything, all);
+}
+
+/// A glob nested 250 deep ended the program with a panic, and that of a peer in its worker.
+#[test]
+fn a_pattern_that_is_too_complex_is_one_line() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("data");
+    put(&dir, "x");
+    let server = Server::start(home.path(), &["--dir", dir.to_str().unwrap()]);
+    let output = server.client(home.path(), &["list", &("{a,".repeat(250) + &"}".repeat(250))]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
+    assert!(text.contains("pattern is too complex"), "{text}");
+    assert_eq!(got(&server, "x"), ["x"]);
+}
