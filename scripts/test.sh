@@ -111,6 +111,7 @@ step 'tools' install_tools
 step 'scripts are well formed' check_scripts
 step 'cargo fmt' cargo fmt --all --check
 step 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
+step 'cargo clippy, default features' cargo clippy --locked --lib --bins -- -D warnings
 step 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
 step 'no async runtime' check_no_async_runtime
 step 'cargo deny' check_dependencies
