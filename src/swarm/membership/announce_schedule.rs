@@ -1,8 +1,8 @@
 //! When to announce, query and answer, so that newcomers are found at once and a group of any size
 //! stays quiet.
 //!
-//! The ideas are those of multicast DNS (RFC 6762: a burst of queries, unicast answers, random
-//! delays) and of Trickle (RFC 6206: what others have sent already need not be sent). Pure: the
+//! The ideas come from multicast DNS (RFC 6762: a burst of queries, unicast answers, random
+//! delays) and Trickle (RFC 6206: what others have sent already need not be sent). Pure: the
 //! caller says what arrived and when, and asks what is due. Packets to the group count twice, as
 //! each is sent over IPv4 and IPv6.
 

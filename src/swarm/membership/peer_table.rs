@@ -200,8 +200,8 @@ impl PeerTable {
         change.events
     }
 
-    /// All live nodes that serve something (port other than 0): first those that TLS proved, then
-    /// the last seen.
+    /// All live nodes that serve something (port other than 0): first the ones that TLS proved,
+    /// then the last seen.
     pub fn peers(&self) -> Vec<PeerRecord> {
         let mut serving: Vec<_> = self.entries.iter().filter(|(_, e)| e.is_serving()).collect();
         serving.sort_by_key(|(_, e)| (Reverse(e.addrs.any_proved()), Reverse(e.last_seen)));
@@ -277,8 +277,8 @@ impl PeerTable {
         self.serving == 0
     }
 
-    /// Number of live nodes, with this one and with those that serve nothing: the size of the group
-    /// as known here.
+    /// Number of live nodes, this one and the ones that serve nothing included: the size of the
+    /// group as known here.
     pub fn nodes(&self) -> usize {
         self.entries.len() + 1
     }

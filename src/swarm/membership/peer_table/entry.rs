@@ -71,7 +71,7 @@ pub(super) struct Sessions {
 }
 
 impl PeerEntry {
-    /// A node that serves nothing so far; [`renew`](Self::renew) fills in the rest.
+    /// A node that serves nothing yet; [`renew`](Self::renew) fills in the rest.
     pub(super) fn new(received: &Received<'_>) -> Self {
         PeerEntry {
             dated: Dated { seq: received.announce.seq, unix_ms: received.dated_unix_ms() },

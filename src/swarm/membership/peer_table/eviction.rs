@@ -17,7 +17,7 @@ impl PeerTable {
     ///
     /// An older instance that served at the same address and port, without a session, is the same
     /// program before its restart. With [`INSTANCES_PER_KEY_MAX`] instances alive, the one without
-    /// a session whose announce is oldest ends, those that TLS never proved first. So a program
+    /// a session whose announce is oldest ends, unproved ones first. So a program
     /// that restarts again and again is always found, replays of earlier starts end no live
     /// instance, and the owner of a key can neither occupy all its places nor end an instance that
     /// this node works with.
@@ -45,7 +45,7 @@ impl PeerTable {
     /// Makes sure that a full table has a place for one more node, whose announce came from
     /// `origin`.
     ///
-    /// The table is levelled. Entries known by hints alone end first; then those of the source
+    /// The table is levelled. Entries known by hints alone end first; then entries of the source
     /// addresses that have most, down to the number that `origin` has itself. Entries with a
     /// session or an address that TLS proved stay. So one host with many keys cannot push out the
     /// others. A search that finds none is not repeated for [`EVICTION_RETRY`], as it costs a look
@@ -78,8 +78,8 @@ impl PeerTable {
         Ok(())
     }
 
-    /// The entries that may end for a newcomer: the rank of each among those of its source address,
-    /// and when its last announce came.
+    /// The entries that may end for a newcomer: the rank of each among the entries of its source
+    /// address, and when its last announce came.
     fn candidates(&self, rank: usize, via: Via) -> Vec<(usize, Reverse<Instant>, NodeId)> {
         let mut by_origin: HashMap<IpAddr, Vec<(Reverse<Instant>, NodeId)>> = HashMap::new();
         let mut candidates = Vec::new();
