@@ -167,3 +167,56 @@ impl CatalogueDraft {
         self.reader.close_stale();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{FileId, Root, Stamp};
+
+    fn draft(tmp: &tempfile::TempDir, now: Instant) -> CatalogueDraft {
+        let latest = Arc::new(Watch::new(Arc::new(Catalogue::default())));
+        CatalogueDraft::new(latest, Arc::new(Reader::open(tmp.path()).unwrap()), EventSender::channel().0, now)
+    }
+
+    fn entry(path: &str) -> Entry {
+        let id = FileId { root: Root(crate::content::Digest([path.len() as u8; 32])), len: 1 };
+        Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp { inode: path.len() as u64, ..Stamp::default() } }
+    }
+
+    #[test]
+    fn what_is_no_longer_true_is_published_sooner_than_what_is_new() {
+        let (tmp, start) = (tempfile::tempdir().unwrap(), Instant::now());
+        let mut draft = draft(&tmp, start);
+        assert!(draft.due(true, false).is_none());
+        assert!(draft.due(false, true).is_some(), "that it is complete is news");
+        draft.put(entry("a"));
+        assert_eq!(draft.due(true, false), Some(start + PUBLISH_MIN));
+        assert_eq!(draft.due(false, false), Some(start));
+        draft.publish(false);
+        let cost = Duration::from_millis(100);
+        draft.cost = cost;
+        draft.put(entry("b"));
+        assert_eq!(draft.due(true, false), Some(draft.published_at + cost * PUBLISH_TIME_SHARE_BUSY));
+        draft.drop(&entry("a").path);
+        assert_eq!(draft.due(true, false), Some(draft.published_at + cost * PUBLISH_TIME_SHARE));
+    }
+
+    #[test]
+    fn entries_are_found_by_inode_published_or_not() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut draft = draft(&tmp, Instant::now());
+        ["a", "bb", "ccc"].iter().for_each(|path| draft.put(entry(path)));
+        draft.publish(true);
+        draft.put(entry("dd"));
+        draft.drop(&entry("ccc").path);
+        let found = |inodes: &[u64]| {
+            let mut names: Vec<_> =
+                draft.with_inodes(&inodes.iter().copied().collect()).iter().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(found(&[2, 3]), ["bb", "dd"]);
+        assert_eq!(found(&[1]), ["a"]);
+        assert!(found(&[7]).is_empty());
+    }
+}

@@ -171,3 +171,60 @@ impl TreeWalk {
         below.filter(|(bit, _)| self.found[bit / 64] & (1 << (bit % 64)) == 0).map(|(_, e)| e)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The name below which the next walk goes, if there is one.
+    fn next(scanner: &mut Scanner, may_rescan: bool, now: Instant) -> Option<String> {
+        let mut name = None;
+        let walk = scanner.take(may_rescan, now, |below| {
+            name = Some(below.to_string());
+            TreeWalk::new(Path::new("/none"), below, Arc::default())
+        })?;
+        scanner.end(&walk, now);
+        name
+    }
+
+    #[test]
+    fn a_due_rescan_comes_first_and_changed_trees_meanwhile() {
+        let start = Instant::now();
+        let mut scanner = Scanner::new(start);
+        ["a", "b", "a"].iter().for_each(|tree| scanner.add_tree(tree, start));
+        assert_eq!(next(&mut scanner, false, start).as_deref(), Some("a"), "while files wait to be hashed");
+        assert!(!scanner.is_complete());
+        assert_eq!(next(&mut scanner, true, start).as_deref(), Some(""));
+        assert_eq!(next(&mut scanner, true, start).as_deref(), Some("b"));
+        assert!(scanner.is_complete() && next(&mut scanner, true, start).is_none());
+        assert_eq!(scanner.rescan_at(), start + RESCAN);
+        scanner.rescan_by(start + RESCAN / 2);
+        scanner.rescan_by(start + RESCAN * 2);
+        assert_eq!(next(&mut scanner, true, start + RESCAN / 2).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn too_many_changed_trees_are_walked_together() {
+        let start = Instant::now();
+        let mut scanner = Scanner::new(start);
+        assert_eq!(next(&mut scanner, true, start).as_deref(), Some(""));
+        (0..=TREES_MAX).for_each(|i| scanner.add_tree(&i.to_string(), start));
+        assert_eq!(next(&mut scanner, true, start).as_deref(), Some(""));
+        assert!(next(&mut scanner, true, start).is_none());
+    }
+
+    #[test]
+    fn a_walk_is_continued_before_another_begins() {
+        let start = Instant::now();
+        let mut scanner = Scanner::new(start);
+        let below = |below: &str| TreeWalk::new(Path::new("/none"), below, Arc::default());
+        let walk = scanner.take(true, start, below).unwrap();
+        scanner.put_back(walk);
+        scanner.add_tree("a", start);
+        assert!(scanner.is_walking() && !scanner.has_next_tree());
+        assert!(scanner.take(true, start, below).unwrap().is_whole);
+        assert!(scanner.has_next_tree());
+        scanner.clear(true);
+        assert!(!scanner.has_next_tree());
+    }
+}
