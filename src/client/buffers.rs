@@ -5,21 +5,22 @@ use std::sync::{Condvar, Mutex};
 use crate::client::limits::RECEIVE_BUDGET;
 use crate::sync::{lock, wait};
 
-/// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. Whoever reads a body has a buffer in hand first.
+/// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. A connection takes one before it reads a body, so that a
+/// slow disk slows down the peers and does not fill the memory.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    state: Mutex<State>,
+    state: Mutex<BufferState>,
     returned: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct BufferState {
     /// Bytes of buffers lent and free.
     total: usize,
     /// Buffers lent.
     lent: usize,
     free: Vec<Vec<u8>>,
-    /// Nothing is lent any more.
+    /// Nothing is lent from now on.
     closed: bool,
 }
 
@@ -30,8 +31,8 @@ pub(crate) struct Buffer<'a> {
 }
 
 impl Buffers {
-    /// Lends a buffer of at least `len` bytes, whose content is whatever the last user left. Waits while the budget is
-    /// used up; one buffer larger than the budget is lent when no other is. `None` once the pool is closed.
+    /// Lends a buffer of at least `len` bytes with arbitrary content. Waits while the budget is used up; a buffer larger
+    /// than the budget is lent when no other is. `None` once the pool is closed.
     pub(crate) fn take(&self, len: usize) -> Option<Buffer<'_>> {
         let mut state = lock(&self.state);
         while !state.closed {

@@ -23,8 +23,7 @@ pub struct Client {
 /// What the node lends a client: the peers that it knows, and what it may use.
 #[derive(Clone)]
 pub struct ClientContext {
-    /// The peers that are there. Its waiters are woken when a download has something to tell
-    /// itself.
+    /// The peers that are there.
     pub peers: Arc<Directory>,
     /// The keys that may be dialed.
     pub trust: Arc<Trust>,

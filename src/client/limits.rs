@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, KIB, MIB, PATTERN_LEN_MAX, UNANSWERED_LEN_MAX};
 
-/// Received chunk bytes that are held in memory at once.
+/// Most bytes of received chunks in memory.
 pub const RECEIVE_BUDGET: usize = 32 * MIB;
 /// A name is resolved this time after the last new answer.
 pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
@@ -27,9 +27,9 @@ pub const DISK_THREADS: usize = 2;
 pub const RECHECK_TURN_LEN: u64 = 8 * MIB as u64;
 /// Threads of a download that write small files.
 pub const SMALL_THREADS: usize = 2;
-/// How often a download looks at its connections while there are any.
-pub const GROWTH_LOOK: Duration = Duration::from_millis(50);
-/// A download looks around at least so often.
+/// Longest time between two decisions about the connections of a download, while there are any.
+pub const COORDINATE_EVERY: Duration = Duration::from_millis(50);
+/// The same while there is no connection.
 pub const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Items of a list that an error message shows.
 pub const SHOWN_MAX: usize = 32;
@@ -37,18 +37,18 @@ pub const SHOWN_MAX: usize = 32;
 pub const VERIFY_FILES_MAX: usize = 128;
 /// Bytes of one-chunk files that a connection verifies together, at most.
 pub const VERIFY_LEN_MAX: usize = 512 * KIB;
-/// How long a connection without work waits before it looks again by itself.
+/// Longest wait of a connection without work before it looks for work again.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// So long after the last chunk or list, an answer that puts off is no sign any more that a
-/// download goes on.
-pub const PUT_OFF_MAX: Duration = Duration::from_secs(300);
-/// Files that are looked for on the disk before the thread that drives the download is woken.
+/// Longest time for which deferred requests alone keep a download from timing out; each chunk or
+/// layer starts it again.
+pub const DEFERRED_MAX: Duration = Duration::from_secs(300);
+/// Files that are looked for on the disk between two rings of the coordinator's bell.
 pub const CHECK_STRIDE: u32 = 256;
 /// Patterns of a listing whose first pages are asked for together.
 pub const PATTERNS_AT_ONCE: usize = 32;
-/// Bytes of a chunk between two looks whether to ask for more, at least.
+/// Least bytes of a chunk that are read between two looks whether to ask for more.
 pub const ASK_STEP: usize = 16 * KIB;
-/// Longest sleep for the rate limit before a stop is looked for.
+/// Longest sleep for the rate limit between two checks for a stop.
 pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
 
 const _: () = {

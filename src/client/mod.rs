@@ -1,13 +1,19 @@
 //! Finds and fetches files: who is there, what they hold, and all of it at once. Tier 6.
 //!
-//! `survey` asks everyone, `resolve` turns what a person typed into files, `download` fetches them. What a download
-//! decides is pure and lies in [`DownloadState`](crate::swarm::DownloadState) and [`Mesh`](crate::swarm::Mesh); its I/O lies in
-//! `fetcher` (one connection), `storing` (the disk) and `driver` (connections). A chunk is verified in `fetcher`.
+//! `survey` asks all peers, `resolve` turns what a person typed into files, `download` fetches them. The decisions of a
+//! download are pure: [`DownloadState`](crate::swarm::DownloadState) knows the files, [`Mesh`](crate::swarm::Mesh) the
+//! connections, and each connection is the conversation of a [`Requester`](crate::swarm::Requester). Their I/O lies in
+//! `coordinator` (one thread), `fetcher` (one connection each) and `disk_workers` (the threads that wait for the disk). A
+//! chunk is verified in `fetcher/chunks`.
 
+mod active_sessions;
 mod buffers;
 mod context;
+mod coordinator;
+mod disk_queues;
+mod disk_workers;
+mod doorbell;
 mod download;
-mod driver;
 mod error;
 mod fetcher;
 pub mod limits;
@@ -16,13 +22,15 @@ mod report;
 mod resolve;
 mod search_results;
 mod shared;
-mod storing;
+mod stats;
 mod survey;
+mod targets;
 
 pub use context::{Client, ClientContext};
-pub use download::{Download, DownloadHandle, DownloadPlan, Target};
+pub use download::{Download, DownloadPlan};
 pub use error::{Candidate, FetchError};
 pub(crate) use error::{OTHER_NETWORK, UNKNOWN_VERSION};
 pub use report::{FileReport, Progress, Report};
 pub use search_results::FoundFile;
 pub use survey::FoundPeer;
+pub use targets::Target;

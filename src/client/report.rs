@@ -1,4 +1,4 @@
-//! What a download tells: how far it is, and what it was.
+//! How far a download is, and what came of it.
 
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
@@ -12,20 +12,20 @@ pub struct Progress {
     pub files_done: usize,
     /// Bytes of all different files.
     pub bytes: u64,
-    /// Bytes that are there, those from earlier runs included.
+    /// Bytes that are there, bytes from earlier runs included.
     pub bytes_done: u64,
     /// Bytes that came from peers in this run.
     pub bytes_fetched: u64,
     /// Seconds since the start.
     pub seconds: f64,
-    /// Peers that gave something so far.
+    /// Peers that sent something useful.
     pub peers: usize,
 }
 
-/// What a finished download was.
+/// What came of a finished download.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
-    /// Paths that are in place, those that were there before included.
+    /// Paths that are in place, paths that were there before included.
     pub files: usize,
     /// Paths that were there before.
     pub skipped: usize,
@@ -33,9 +33,9 @@ pub struct Report {
     pub bytes: u64,
     /// From start to end.
     pub seconds: f64,
-    /// Connections that were tried again.
+    /// Dials after a failure.
     pub retries: u64,
-    /// Bytes that came and were of no use: wrong, or had already.
+    /// Bytes that came and were of no use: wrong, or there already.
     pub wasted: u64,
     /// Requests that another peer had to answer.
     pub redirects: u64,

@@ -3,16 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::client::{
-    Client, Download, DownloadHandle, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target,
-};
+use crate::client::{Client, Download, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target};
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
 use crate::store::{Disk, OwnFiles};
 
 /// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
 pub struct Fetch {
-    handle: DownloadHandle,
+    handle: Download,
     dir: PathBuf,
     files: usize,
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use gpb::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
-use gpb::internals::client::{self, ClientContext, Download, DownloadHandle, DownloadPlan, FetchError, Report, Target};
+use gpb::internals::client::{self, ClientContext, Download, DownloadPlan, FetchError, Report, Target};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::{Keypair, NodeId};
 use gpb::internals::net::Tls;
@@ -83,7 +83,7 @@ impl Client {
         self.client.resolve(&texts)
     }
 
-    fn start(&self, targets: Vec<Target>) -> DownloadHandle {
+    fn start(&self, targets: Vec<Target>) -> Download {
         let plan = DownloadPlan { targets, disk: self.disk.clone() };
         Download::start(plan, &self.client).unwrap()
     }
@@ -574,4 +574,17 @@ fn an_answer_to_a_survey_is_no_change_of_the_peer_table() {
     assert_eq!(c.client.peers(Duration::from_secs(2)).unwrap().len(), peers.len());
     assert_eq!(c.client.list(&[], Duration::from_secs(2)).unwrap().len(), peers.len());
     assert_eq!(c.ctx.peers.changes(), before);
+}
+
+/// Each download and survey would else read the whole table for every file that another download finishes.
+#[test]
+fn what_a_download_does_is_no_change_of_the_peer_table() {
+    let files: Vec<File> = (0..50).map(|n| file(&format!("d/{n}"), 1000 + n, n as u64)).collect();
+    let peer = Fake::start(Manner::Honest, &files);
+    let c = Client::new();
+    c.meet(&[&peer]);
+    let before = c.ctx.peers.changes();
+    let report = c.get(&["d/**"]).unwrap();
+    assert_eq!(report.files, files.len());
+    assert_eq!(c.ctx.peers.changes(), before, "the session is no change: the peer was known");
 }

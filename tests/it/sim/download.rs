@@ -1,8 +1,8 @@
-//! The download around the connections, as `client::driver`: whom to dial, when to look, when to end.
+//! The download around the connections, as `client::coordinator`: whom to dial, when to look, when to end.
 
 use std::time::Duration;
 
-use gpb::internals::client::limits::{GROWTH_LOOK, LOOK_AGAIN};
+use gpb::internals::client::limits::{COORDINATE_EVERY, LOOK_AGAIN};
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::swarm::{ConnectionEnd, Dial, Extent, PeerHandle};
 
@@ -64,7 +64,7 @@ impl World {
             self.conns[conn as usize].surplus = true;
             self.go_on(conn);
         }
-        self.drive_after(peer, GROWTH_LOOK);
+        self.drive_after(peer, COORDINATE_EVERY);
     }
 
     fn drive_after(&mut self, peer: u32, wait: Duration) {

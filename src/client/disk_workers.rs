@@ -1,14 +1,15 @@
-//! The threads of a download that wait for the disk, so that none that receives has to.
+//! The threads of a download that wait for the disk, so that no connection has to.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use crossbeam::channel::Receiver;
 use log::{error, info, warn};
 
 use crate::chain::Chain;
+use crate::client::disk_queues::{DiskJob, SmallJob};
 use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
-use crate::client::shared::Shared;
+use crate::client::shared::DownloadShared;
 use crate::client::{FetchError, FileReport};
 use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
@@ -16,25 +17,11 @@ use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::store::{PartialFile, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
+use crate::sync::lock;
 
-/// What the disk threads do.
-pub(crate) enum Job {
-    /// Check a list of digests and open the partial file.
-    Open { file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId },
-    /// Verify some chunks of an earlier run.
-    Recheck { file: FileNo, open: Arc<PartialFile> },
-    /// All chunks are written: make the file whole.
-    Finish { file: FileNo, open: Arc<PartialFile> },
-    /// No more jobs for one thread.
-    End,
-}
-
-/// A verified one-chunk file to write; `None` ends the writer.
-pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
-
-/// Looks which files are there already.
-pub(crate) fn check(shared: &Shared) {
-    // The directory that was looked for last, and the one that was missing: nothing needs to be looked for there.
+/// Finds the files that are on the disk already.
+pub(crate) fn check(shared: &DownloadShared) {
+    // The directory of the last file, and one that is missing: no file is looked for in it.
     let (mut looked, mut missing) = (None, None);
     for (file, wanted) in (0..).zip(&shared.files) {
         let parent = |out: &RelPath| out.as_str().rsplit_once('/').map(|(parent, _)| parent.to_owned());
@@ -59,8 +46,8 @@ pub(crate) fn check(shared: &Shared) {
             }
         }
         if here {
-            info!("already there path={} id={}", wanted.path, wanted.id);
-            shared.tally.there.fetch_add(wanted.id.len, Ordering::Relaxed);
+            info!("already there path={} file={}", wanted.path, wanted.id);
+            shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
             report(shared, file, true);
         }
         let unfinished = {
@@ -69,34 +56,38 @@ pub(crate) fn check(shared: &Shared) {
             state.unfinished()
         };
         if !here && wanted.id.len == 0 {
-            let _ = shared.small.send(Some((file, Vec::new())));
+            let _ = shared.queues.small.send(Some((file, Vec::new())));
         }
-        shared.tally.heard();
-        shared.wake(unfinished == 0 || file % CHECK_STRIDE == 0);
+        shared.stats.progressed();
+        if unfinished == 0 || file % CHECK_STRIDE == 0 {
+            shared.wake_all();
+        } else {
+            shared.wake_connections();
+        }
     }
-    shared.wake(true);
+    shared.wake_all();
 }
 
 /// Opens and finishes partial files until told to end.
-pub(crate) fn store(shared: &Shared, jobs: &Receiver<Job>) {
+pub(crate) fn run_jobs(shared: &DownloadShared, jobs: &Receiver<DiskJob>) {
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::End => return,
+            DiskJob::End => return,
             _ if shared.is_stopped() => {}
-            Job::Open { file, layer, from, peer } => open(shared, file, layer, from, peer),
-            Job::Recheck { file, open } => recheck(shared, file, open),
-            Job::Finish { file, open } => finish(shared, file, &open),
+            DiskJob::Open { file, layer, from, peer } => open(shared, file, layer, from, peer),
+            DiskJob::Recheck { file, open } => recheck(shared, file, open),
+            DiskJob::Finish { file, open } => finish(shared, file, &open),
         }
-        shared.tally.heard();
+        shared.stats.progressed();
     }
 }
 
-fn open(shared: &Shared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId) {
+fn open(shared: &DownloadShared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId) {
     let id = shared.files[file as usize].id;
     let manifest = match Manifest::new(id, layer) {
         Ok(manifest) => Arc::new(manifest),
         Err(e) => {
-            error!("bad list of digests peer={peer} id={id} error={e:?}; not asked again");
+            error!("bad layer, not asked again peer={peer} file={id} error=\"{e}\"");
             shared.state().layer_was_wrong(file);
             shared.strike(from, peer, id);
             return;
@@ -113,26 +104,26 @@ fn open(shared: &Shared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, pee
             if open.resumed() > 0 {
                 info!("resumed file={id} chunks={} bytes={} to_rehash={to_rehash}", open.resumed(), there + to_rehash);
             }
-            shared.tally.there.fetch_add(there, Ordering::Relaxed);
+            shared.stats.there.fetch_add(there, Ordering::Relaxed);
             if let Some(fetched) = &shared.ctx.fetched {
                 fetched.put_partial(open.clone());
             }
             if shared.state().opened(file, open.clone(), &have, &unchecked) {
                 finish(shared, file, &open);
             } else if !unchecked.is_empty() {
-                // Beside what is fetched, by every thread that has nothing else to do.
+                // By each thread that has nothing else to do, while other chunks are fetched.
                 for _ in 0..DISK_THREADS {
-                    let _ = shared.jobs.send(Job::Recheck { file, open: open.clone() });
+                    let _ = shared.queues.jobs.send(DiskJob::Recheck { file, open: open.clone() });
                 }
             }
-            shared.wake(false);
+            shared.wake_connections();
         }
         Err(e) => shared.fail(FetchError::Storage(e)),
     }
 }
 
-/// Verifies some chunks of an earlier run, and asks for a further turn behind what else is to be done.
-fn recheck(shared: &Shared, file: FileNo, open: Arc<PartialFile>) {
+/// Verifies some chunks of an earlier run. The next turn queues behind the other jobs.
+fn recheck(shared: &DownloadShared, file: FileNo, open: Arc<PartialFile>) {
     let checked = open.recheck(RECHECK_TURN_LEN);
     if checked.is_empty() {
         return;
@@ -148,21 +139,21 @@ fn recheck(shared: &Shared, file: FileNo, open: Arc<PartialFile>) {
             wrong_chunks += u32::from(!is_right);
         }
     }
-    shared.tally.there.fetch_add(right, Ordering::Relaxed);
-    shared.tally.rehashed.fetch_add(right + wrong, Ordering::Relaxed);
+    shared.stats.there.fetch_add(right, Ordering::Relaxed);
+    shared.stats.rehashed.fetch_add(right + wrong, Ordering::Relaxed);
     if wrong > 0 {
         let id = open.manifest().id();
         warn!("changed since it was fetched, fetched again file={id} chunks={wrong_chunks} bytes={wrong}");
-        shared.wake(true);
+        shared.wake_all();
     }
     if whole {
         finish(shared, file, &open);
     } else {
-        let _ = shared.jobs.send(Job::Recheck { file, open });
+        let _ = shared.queues.jobs.send(DiskJob::Recheck { file, open });
     }
 }
 
-fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
+fn finish(shared: &DownloadShared, file: FileNo, open: &Arc<PartialFile>) {
     let wanted = &shared.files[file as usize];
     if let Err(e) = open.finish(&wanted.outs) {
         if let Some(fetched) = &shared.ctx.fetched {
@@ -174,19 +165,18 @@ fn finish(shared: &Shared, file: FileNo, open: &Arc<PartialFile>) {
     report(shared, file, false);
     offer_fetched(shared, file, open.manifest().clone());
     shared.state().finished(file);
-    shared.wake(true);
+    shared.wake_all();
 }
 
-/// Gives the finished file to others, in the state in which it now lies on disk: should anybody change it, the server
-/// sees that.
-fn offer_fetched(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
+/// Offers the finished file to other nodes, with the state in which it now lies on disk: the server sees if it changes.
+fn offer_fetched(shared: &DownloadShared, file: FileNo, manifest: Arc<Manifest>) {
     let (Some(fetched), wanted) = (&shared.ctx.fetched, &shared.files[file as usize]) else { return };
     let Some(path) = wanted.outs.first().cloned() else { return };
     let dir = shared.disk.path();
     let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), fetched.reader(dir)?)));
     match found {
         Ok((stamp, reader)) => {
-            // Others ask by the names that they know: where it was put aside is this node's own affair.
+            // Other nodes ask by the names that they know, not by the place that it was fetched to.
             let own_name = wanted.outs.contains(&wanted.path);
             let names = if own_name { &wanted.outs[..] } else { std::slice::from_ref(&wanted.path) };
             let entry = Entry { path, id: wanted.id, stamp };
@@ -199,12 +189,12 @@ fn offer_fetched(shared: &Shared, file: FileNo, manifest: Arc<Manifest>) {
     }
 }
 
-/// Writes one-chunk files, as many at once as have come.
-pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
+/// Writes one-chunk files, each time all that have come.
+pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
     loop {
-        // Where a batch ends with a wait for the disk, one thread waits while all that comes makes the next batch: two
-        // would wait twice as often, for half as much.
-        let turn = shared.disk.is_durable().then(|| shared.small_turn.lock().unwrap_or_else(PoisonError::into_inner));
+        // Where each batch ends with a wait for the disk, one thread waits while the next batch gathers: two threads would
+        // wait twice as often, for half as much.
+        let turn = shared.disk.is_durable().then(|| lock(&shared.queues.small_turn));
         let Ok(Some(first)) = files.recv() else { break };
         let mut members = Vec::new();
         let mut len = 0;
@@ -213,7 +203,7 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
         while let Some((file, bytes)) = next {
             len += bytes.len() as u64;
             members.push((&shared.files[file as usize], file, bytes));
-            // What is taken out must be written: the bound is looked at first.
+            // A file that is taken out must be written, so the bound comes first.
             if len >= SMALL_FILES_LEN_MAX / 2 {
                 break;
             }
@@ -226,7 +216,7 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
                 Err(_) => None,
             };
         }
-        // A content may have very many names: it is in memory once.
+        // A content may have many names; it is in memory once.
         let places = members
             .iter()
             .flat_map(|(wanted, _, bytes)| wanted.outs.iter().map(|out| (out.clone(), wanted.id, bytes.as_slice())));
@@ -246,9 +236,11 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
                 Err(e) => shared.fail(FetchError::Storage(e)),
             }
         }
-        shared.tally.heard();
-        let all = shared.state().unfinished() == 0;
-        shared.wake(all);
+        shared.stats.progressed();
+        match shared.state().unfinished() {
+            0 => shared.wake_all(),
+            _ => shared.wake_connections(),
+        }
         if ended {
             break;
         }
@@ -256,11 +248,11 @@ pub(crate) fn write_small(shared: &Shared, files: &Receiver<SmallJob>) {
     shared.disk.tidy();
 }
 
-fn report(shared: &Shared, file: FileNo, skipped: bool) {
+fn report(shared: &DownloadShared, file: FileNo, skipped: bool) {
     let wanted = &shared.files[file as usize];
-    let seconds = shared.tally.begun.elapsed().as_secs_f64();
+    let seconds = shared.stats.begun.elapsed().as_secs_f64();
     if !skipped {
-        info!("fetched path={} id={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
+        info!("fetched path={} file={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
         shared.ctx.events.emit(Event::FileFetched { path: wanted.path.clone(), id: wanted.id });
     }
     let reports = wanted.outs.iter().map(|out| FileReport {
@@ -270,5 +262,5 @@ fn report(shared: &Shared, file: FileNo, skipped: bool) {
         seconds,
         skipped,
     });
-    shared.tally.reports.lock().unwrap_or_else(PoisonError::into_inner).extend(reports);
+    lock(&shared.stats.reports).extend(reports);
 }

@@ -1,18 +1,18 @@
-//! What a download came to.
+//! What came of a download.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use log::info;
 
-use crate::client::driver::{Driver, Known, Last};
+use crate::client::coordinator::{Coordinator, DownloadPeer};
 use crate::client::{FetchError, Report};
 use crate::identity::PeerId;
-use crate::swarm::PeerHandle;
+use crate::swarm::{ConnectionEnd, PeerHandle};
+use crate::sync::lock;
 
-impl Driver {
-    /// Why nothing comes any more.
+impl Coordinator {
+    /// Why nothing comes.
     pub(super) fn verdict(&self) -> FetchError {
         let state = self.shared.state();
         let pending: Vec<_> = state.pending().collect();
@@ -21,15 +21,16 @@ impl Driver {
             format!("{} ({id}){more}", self.shared.files[*no as usize].path)
         });
         let liars = self.shared.liars();
-        let holders: Vec<&Known> = self.peers.iter().filter(|(h, _)| state.useful(**h) > 0).map(|(_, k)| k).collect();
-        let connected = self.shared.connected();
-        let answers = |k: &Known| k.last == Last::Answered || connected.contains(&k.record.peer);
+        let holders: Vec<&DownloadPeer> =
+            self.peers.iter().filter(|(h, _)| state.useful(**h) > 0).map(|(_, k)| k).collect();
+        let connected = self.shared.sessions.peers();
+        let answers = |k: &DownloadPeer| k.has_answered() || connected.contains(&k.record.peer);
         let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
-        let refused = self.peers.values().filter(|k| k.last == Last::Refused).count();
+        let refused = self.peers.values().filter(|k| k.last == Some(ConnectionEnd::Refused)).count();
         let answered = reachable.len();
         if !liars.is_empty() && holders.is_empty() {
             FetchError::OnlyLiars { what, peers: liars }
-        } else if refused > 0 && holders.iter().all(|k| k.last == Last::Refused) && answered == 0 {
+        } else if refused > 0 && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0 {
             FetchError::Refused { refused, reason: self.refusal.clone() }
         } else if answered > 0 && pending.iter().any(|p| !state.is_held_by(p.0, &reachable)) {
             FetchError::NotFound { what, answered }
@@ -41,23 +42,23 @@ impl Driver {
     }
 
     pub(super) fn report(&self) -> Report {
-        let tally = &self.shared.tally;
+        let stats = &self.shared.stats;
         let mut by_key: HashMap<PeerId, u64> = HashMap::new();
-        for (peer, bytes) in tally.of_peers.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for (peer, bytes) in lock(&stats.by_peer).values() {
             *by_key.entry(*peer).or_default() += bytes;
         }
         let mut peers: Vec<_> = by_key.into_iter().collect();
         peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
-        let fetched = tally.reports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fetched = lock(&stats.reports).clone();
         let report = Report {
             files: fetched.len(),
             skipped: fetched.iter().filter(|f| f.skipped).count(),
-            bytes: tally.bytes.load(Ordering::Relaxed),
-            seconds: tally.begun.elapsed().as_secs_f64(),
-            retries: tally.retries.load(Ordering::Relaxed),
-            wasted: tally.wasted.load(Ordering::Relaxed),
-            redirects: tally.redirects.load(Ordering::Relaxed),
-            rehashed: tally.rehashed.load(Ordering::Relaxed),
+            bytes: stats.bytes.load(Ordering::Relaxed),
+            seconds: stats.begun.elapsed().as_secs_f64(),
+            retries: stats.retries.load(Ordering::Relaxed),
+            wasted: stats.wasted.load(Ordering::Relaxed),
+            redirects: stats.redirects.load(Ordering::Relaxed),
+            rehashed: stats.rehashed.load(Ordering::Relaxed),
             peers,
             fetched,
         };
@@ -75,5 +76,13 @@ impl Driver {
             info!("download source peer={peer} bytes={bytes}");
         }
         report
+    }
+}
+
+impl DownloadPeer {
+    /// Whether its last connection was one that it answered on.
+    fn has_answered(&self) -> bool {
+        use ConnectionEnd::{Busy, Failed, Idle, Lied, Stale};
+        matches!(self.last, Some(Idle { .. } | Lied | Busy(_) | Stale | Failed))
     }
 }

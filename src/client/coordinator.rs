@@ -1,0 +1,313 @@
+//! The thread of a download that decides about its connections: which peers to dial and when, how many connections each
+//! gets, and when the download ends.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::sync::WaitGroup;
+use log::{info, warn};
+
+use crate::chain::Chain;
+use crate::client::error::weigh_refusal;
+use crate::client::fetcher::{Fetcher, PeerConnections};
+use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK};
+use crate::client::shared::DownloadShared;
+use crate::client::{FetchError, Report};
+use crate::identity::NodeId;
+use crate::peers::AskError;
+use crate::runtime::BlockingPool;
+use crate::swarm::{Advice, ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord};
+
+mod outcome;
+
+/// Opens and ends the connections that [`Mesh`] decides about; each connection works on a thread of its own.
+///
+/// The coordinator waits on the bell of its download. The bell is rung by a connection that ends or has news for the
+/// mesh, by the disk threads, and by changes of the peer table.
+pub(crate) struct Coordinator {
+    shared: Arc<DownloadShared>,
+    threads: Arc<BlockingPool>,
+    peers: HashMap<PeerHandle, DownloadPeer>,
+    mesh: Mesh,
+    ends: (Sender<EndedConnection>, Receiver<EndedConnection>),
+    /// Connections opened so far: their numbers.
+    opened: u64,
+    /// The generation of the trusted set that all sessions were checked against.
+    trust_generation: u64,
+    /// Why a peer refused this node.
+    refusal: String,
+}
+
+/// A peer of the download.
+struct DownloadPeer {
+    record: PeerRecord,
+    /// How its last connection ended; `None` before the first one.
+    last: Option<ConnectionEnd>,
+    connections: Arc<PeerConnections>,
+    /// The connection that was opened last.
+    newest: u64,
+}
+
+/// A connection that has ended.
+struct EndedConnection {
+    dial: Dial,
+    result: Result<ConnectionEnd, AskError>,
+    useful: bool,
+    /// There was a session.
+    connected: bool,
+    /// The session came from the pool.
+    reused: bool,
+}
+
+impl EndedConnection {
+    fn end(&self) -> ConnectionEnd {
+        match &self.result {
+            Ok(end) => *end,
+            Err(AskError::Busy(wait)) => ConnectionEnd::Busy(*wait),
+            Err(AskError::Refused(_) | AskError::Untrusted(_)) => ConnectionEnd::Refused,
+            // The peer closed it while it lay in the pool.
+            Err(_) if self.reused => ConnectionEnd::Stale,
+            Err(_) if self.connected => ConnectionEnd::Failed,
+            Err(_) => ConnectionEnd::Unreachable,
+        }
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn new(shared: Arc<DownloadShared>, threads: Arc<BlockingPool>) -> Self {
+        let trust_generation = shared.ctx.trust.generation();
+        Coordinator {
+            shared,
+            threads,
+            peers: HashMap::new(),
+            mesh: Mesh::new(rand::random(), Instant::now()),
+            ends: unbounded(),
+            opened: 0,
+            trust_generation,
+            refusal: String::new(),
+        }
+    }
+
+    /// Runs until the download has ended, and cleans up. `disk` ends when the disk threads have.
+    pub(crate) fn run(&mut self, disk: WaitGroup) -> Result<Report, FetchError> {
+        let result = self.drive();
+        self.shared.stop();
+        // Connections that are still being dialed are not waited for: they begin no session after the stop.
+        self.shared.sessions.wait();
+        self.shared.queues.end();
+        disk.wait();
+        let open = self.shared.state().close_all();
+        for file in open {
+            let id = file.manifest().id();
+            if let Err(e) = file.checkpoint() {
+                warn!("not journaled file={id} error=\"{}\"", Chain(&e));
+            }
+            // `FetchedFiles` must not hold the file open, or the next download of it finds it in use.
+            if let Some(fetched) = &self.shared.ctx.fetched {
+                fetched.remove(&id);
+            }
+        }
+        let failure = self.shared.take_failure();
+        match (result, failure) {
+            (Ok(()), None) => Ok(self.report()),
+            (_, Some(failure)) => Err(failure),
+            (Err(e), None) => Err(e),
+        }
+    }
+
+    fn drive(&mut self) -> Result<(), FetchError> {
+        let shared = self.shared.clone();
+        let bell = shared.bell.clone();
+        let _subscription = shared.ctx.peers.subscribe(move || bell.ring());
+        let mut seen = None;
+        loop {
+            let changes = shared.ctx.peers.changes();
+            let now = Instant::now();
+            if shared.state().unfinished() == 0 {
+                return Ok(());
+            }
+            if shared.is_stopped() || shared.ctx.shutdown.has_begun() {
+                return Err(FetchError::Interrupted);
+            }
+            while let Ok(ended) = self.ends.1.try_recv() {
+                self.take_end(ended, now);
+            }
+            let trust_generation = shared.ctx.trust.generation();
+            let revoked = trust_generation != std::mem::replace(&mut self.trust_generation, trust_generation);
+            if revoked {
+                shared.sessions.cut(|peer| !shared.ctx.trust.allows(peer));
+                shared.pool.drop_untrusted();
+            }
+            if revoked || seen.replace(changes) != Some(changes) {
+                self.read_peers(now);
+            }
+            self.shun_liars();
+            self.connect(now);
+            if shared.disk_is_busy() {
+                shared.stats.progressed();
+            }
+            let silence = shared.stats.silence();
+            if silence >= shared.ctx.timeout {
+                return Err(self.verdict());
+            }
+            let wait = self.next_look(now).min(shared.ctx.timeout - silence);
+            shared.bell.wait(wait.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// Takes in the peers that are there.
+    fn read_peers(&mut self, now: Instant) {
+        let records = self.shared.ctx.peers.read(|t| t.peers());
+        let mut state = self.shared.state();
+        let mut here = HashSet::with_capacity(records.len());
+        for record in records {
+            if !self.shared.ctx.trust.allows(&record.peer) {
+                continue;
+            }
+            let Some(handle) = state.peer(NodeId::new(record.peer, record.instance)) else { continue };
+            here.insert(handle);
+            // Peers that are known to hold something were asked already.
+            self.mesh.meet(handle, record.revision, state.useful(handle) > 0, now);
+            if record.revision == 0 {
+                state.grows(handle, now);
+            }
+            match self.peers.get_mut(&handle) {
+                Some(known) => known.record = record,
+                None => {
+                    let peer = DownloadPeer { record, last: None, connections: Arc::default(), newest: 0 };
+                    self.peers.insert(handle, peer);
+                }
+            }
+        }
+        let trust = &self.shared.ctx.trust;
+        let peers = &self.peers;
+        let is_trusted = |h| peers.get(&h).is_some_and(|known| trust.allows(&known.record.peer));
+        self.mesh.retain(|h| here.contains(&h), is_trusted);
+        self.peers.retain(|handle, _| self.mesh.knows(*handle));
+        // What only peers that left hold cannot be asked for.
+        for handle in state.holders() {
+            if !here.contains(&handle) && !self.peers.contains_key(&handle) {
+                state.forget(handle);
+            }
+        }
+    }
+
+    /// Keeps peers that lied from being dialed or asked, on all instances, and even if others name them as holders again.
+    fn shun_liars(&mut self) {
+        let liars = self.shared.liars();
+        if liars.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state();
+        for (&handle, _) in self.peers.iter().filter(|(_, known)| liars.contains(&known.record.peer)) {
+            if self.mesh.ban(handle) || state.useful(handle) > 0 {
+                state.forget(handle);
+            }
+        }
+    }
+
+    /// Opens the connections that are wanted, and ends the surplus ones.
+    fn connect(&mut self, now: Instant) {
+        let (dials, all_have_one) = {
+            let state = self.shared.state();
+            let holds = |handle| state.useful(handle) > 0;
+            (self.mesh.dial(holds, now), self.mesh.all_have_one(holds, now))
+        };
+        for dial in dials {
+            self.open(dial);
+        }
+        let peers = &self.peers;
+        let read = |h| peers.get(&h).map_or(0, |known| known.connections.read.load(Ordering::Relaxed));
+        let (grown, dropped) = {
+            let state = self.shared.state();
+            // Where other nodes fetch, too, a further connection would only take bandwidth from them.
+            let grown = match all_have_one && !state.is_shared() {
+                true => self.mesh.grow(read, |h| state.backlog(h), now),
+                false => Vec::new(),
+            };
+            (grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
+        };
+        for (dial, advice) in grown {
+            match advice {
+                Advice::Keep => {}
+                Advice::Add => self.open(dial),
+                Advice::Drop => self.drop_newest(dial.peer),
+            }
+        }
+        dropped.into_iter().for_each(|peer| self.drop_newest(peer));
+    }
+
+    /// Ends the connection to a peer that was opened last.
+    fn drop_newest(&self, handle: PeerHandle) {
+        if let Some(known) = self.peers.get(&handle) {
+            known.connections.surplus.store(known.newest, Ordering::Relaxed);
+        }
+    }
+
+    /// Opens a connection on a thread of its own.
+    fn open(&mut self, dial: Dial) {
+        let Some(known) = self.peers.get_mut(&dial.peer) else { return };
+        if dial.failures > 0 {
+            self.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
+            info!("retry peer={} failures={}", known.record.peer, dial.failures);
+        }
+        self.opened += 1;
+        known.newest = self.opened;
+        let (record, connections, number) = (known.record.clone(), known.connections.clone(), self.opened);
+        let (tell, bell) = (self.ends.0.clone(), self.shared.bell.clone());
+        // A download that ends while this thread is dialing must not live on because of it.
+        let (shared, pool) = (Arc::downgrade(&self.shared), self.shared.pool.clone());
+        let spawned = self.threads.spawn(move || {
+            let result = Ok(ConnectionEnd::Stopped);
+            let mut ended = EndedConnection { dial, result, useful: false, connected: false, reused: false };
+            if shared.upgrade().is_some_and(|shared| !shared.is_stopped()) {
+                match pool.checkout(&record) {
+                    Ok(session) => match shared.upgrade() {
+                        Some(shared) => {
+                            ended.connected = true;
+                            ended.reused = session.reused;
+                            (ended.result, ended.useful) =
+                                Fetcher::new(&shared, session, &connections, number, dial).run();
+                        }
+                        None => pool.checkin(session),
+                    },
+                    Err(e) => ended.result = Err(e),
+                }
+            }
+            let _ = tell.send(ended);
+            bell.ring();
+        });
+        if let Err(e) = spawned {
+            self.shared.fail(FetchError::Threads(e));
+        }
+    }
+
+    fn take_end(&mut self, ended: EndedConnection, now: Instant) {
+        let (dial, end) = (ended.dial, ended.end());
+        let holds = self.shared.state().useful(dial.peer) > 0;
+        let retry_at = self.mesh.ended(dial, end, (ended.useful, holds), now, rand::random());
+        let Some(known) = self.peers.get_mut(&dial.peer) else { return };
+        match (end, &ended.result) {
+            (ConnectionEnd::Stopped, _) => return,
+            (ConnectionEnd::Refused, Err(AskError::Refused(reason))) => {
+                weigh_refusal(&mut self.refusal, reason.clone());
+            }
+            (ConnectionEnd::Stale | ConnectionEnd::Failed | ConnectionEnd::Unreachable, Err(e)) => {
+                let Some(at) = retry_at else { return };
+                let (peer, retry_ms) = (known.record.peer, (at - now).as_millis());
+                info!("connection failed peer={peer} retry_ms={retry_ms} error=\"{}\"", Chain(e));
+            }
+            _ => {}
+        }
+        known.last = Some(end);
+    }
+
+    /// Time after which connections are looked at again, unless the bell rings before.
+    fn next_look(&self, now: Instant) -> Duration {
+        let often = if self.mesh.connections() > 0 { COORDINATE_EVERY } else { IDLE_LOOK };
+        self.mesh.next_due(now).map_or(often, |at| often.min(at - now))
+    }
+}
