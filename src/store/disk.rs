@@ -11,7 +11,6 @@ use crate::content::{FileId, Manifest, RelPath};
 use crate::store::batch_write::batch_write;
 use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
-use crate::store::part::Part;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
 use crate::store::{PartialFile, StoreError};
@@ -48,9 +47,7 @@ impl Disk {
     /// [`StoreError`]: no space (says how much is missing, and nothing was written), in use by another download, not
     /// writable ...
     pub fn partial(self: &Arc<Self>, manifest: Arc<Manifest>) -> Result<Arc<PartialFile>, StoreError> {
-        let flusher = self.flusher()?;
-        let part = Part::open(self.volume.clone(), flusher.budget().clone(), manifest.id())?;
-        Ok(Arc::new(PartialFile::new(manifest, part, flusher)))
+        Ok(Arc::new(PartialFile::open(self.volume.clone(), self.flusher()?, manifest)?))
     }
 
     /// Whether all of `paths` hold exactly `id`, after those that do not were made copies of one that does. Another

@@ -31,22 +31,29 @@ fn whole(len: u64) -> Vec<u8> {
     geometry.chunks().flat_map(|c| chunk(&geometry, c)).collect()
 }
 
-/// What [`whole`] is checked against; nothing for what is too long to have.
-fn manifest(len: u64) -> Manifest {
+/// What [`whole`] is checked against.
+fn real(len: u64) -> Arc<Manifest> {
     let geometry = Geometry::new(len);
-    if !geometry.needs_layer() || len > 1 << 30 {
-        return Manifest::new(FileId { len: 0, ..id(0, 0) }, Vec::new()).unwrap();
+    if !geometry.needs_layer() {
+        let root = Root(merkle::root_of_bytes(&whole(len)));
+        return Arc::new(Manifest::new(FileId { root, len }, Vec::new()).unwrap());
     }
-    let height = geometry.chunk_height();
-    let layer: Vec<Digest> = geometry.chunks().map(|c| merkle::chunk_digest(&chunk(&geometry, c), height)).collect();
-    Manifest::new(FileId { root: Root(merkle::root_of_layer(&layer, height)), len }, layer).unwrap()
+    of_layer(len, geometry.chunks().map(|c| merkle::chunk_digest(&chunk(&geometry, c), geometry.chunk_height())))
 }
 
-/// A partial file of [`whole`] under any identity.
-fn partial(disk: &Disk, id: FileId) -> Result<PartialFile, StoreError> {
-    let flusher = disk.flusher()?;
-    let part = Part::open(disk.volume.clone(), flusher.budget().clone(), id)?;
-    Ok(PartialFile::new(Arc::new(manifest(id.len)), part, flusher))
+/// Another file of the same length, which nothing is checked against.
+fn fake(byte: u8, len: u64) -> Arc<Manifest> {
+    of_layer(len, Geometry::new(len).chunks().map(|_| Digest([byte; 32])))
+}
+
+fn of_layer(len: u64, layer: impl Iterator<Item = Digest>) -> Arc<Manifest> {
+    let layer: Vec<Digest> = layer.collect();
+    let root = Root(merkle::root_of_layer(&layer, Geometry::new(len).chunk_height()));
+    Arc::new(Manifest::new(FileId { root, len }, layer).unwrap())
+}
+
+fn partial(disk: &Disk, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreError> {
+    PartialFile::open(disk.volume.clone(), disk.flusher()?, manifest.clone())
 }
 
 /// Checks what is unchecked; which chunks were right and which were not.
@@ -74,7 +81,7 @@ const LEN: u64 = 3 * (256 << 10) + 5;
 fn a_download_ends_under_its_names_and_leaves_nothing_else() {
     let (dir, disk) = tempdir();
     std::fs::write(dir.path().join("old"), b"old").unwrap();
-    let file = partial(&disk, id(1, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     write_all(&file, LEN).unwrap();
     assert!(file.have().is_full());
     assert_eq!(std::fs::read(dir.path().join("old")).unwrap(), b"old", "it stays until the new one is whole");
@@ -107,10 +114,10 @@ fn the_empty_file_and_one_of_one_chunk_need_no_journal() {
 #[test]
 fn a_killed_download_goes_on_from_its_journal() {
     let (dir, disk) = tempdir();
-    let id = id(3, LEN);
+    let (manifest, id) = (real(LEN), real(LEN).id());
     let geometry = Geometry::new(LEN);
     let [a, b, c] = [0, 2, 3].map(|i| geometry.chunk(i).unwrap());
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     file.write(a, &chunk(&geometry, a)).unwrap();
     file.write(b, &chunk(&geometry, b)).unwrap();
     file.checkpoint().unwrap();
@@ -121,17 +128,17 @@ fn a_killed_download_goes_on_from_its_journal() {
     let journal = dir.path().join(format!(".gpb/{}-{LEN}.journal", id.root));
     let torn = [std::fs::read(&journal).unwrap(), vec![1, 0, 0, 0, 1, 0, 0]].concat();
     std::fs::write(&journal, torn).unwrap();
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     assert_eq!((file.resumed(), file.have_count()), (2, 0));
     assert_eq!(recheck(&file), (vec![0, 2], vec![]));
     assert!(file.has(a) && file.has(b) && !file.has(c));
     drop(file);
 
     // Dropping, unlike killing, keeps what was written.
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     file.write(c, &chunk(&geometry, c)).unwrap();
     drop(file);
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     assert_eq!((file.resumed(), file.have_count()), (3, 3));
     write_all(&file, LEN).unwrap();
     file.finish(&[name("f")]).unwrap();
@@ -161,14 +168,14 @@ fn a_part_that_was_touched_is_checked_and_one_that_was_not_is_believed() {
     ];
     for (what, touch, right, wrong) in cases {
         let (dir, disk) = tempdir();
-        let id = id(3, LEN);
-        let file = partial(&disk, id).unwrap();
+        let (manifest, id) = (real(LEN), real(LEN).id());
+        let file = partial(&disk, &manifest).unwrap();
         write_all(&file, LEN).unwrap();
         drop(file);
         if let Some(touch) = touch {
             touch(&dir.path().join(format!(".gpb/{}-{LEN}.part", id.root)));
         }
-        let file = partial(&disk, id).unwrap();
+        let file = partial(&disk, &manifest).unwrap();
         assert_eq!((file.resumed(), file.have().is_full()), (4, touch.is_none()), "{what}");
         assert_eq!(file.unchecked().count() as usize, right.len() + wrong.len(), "{what}");
         assert_eq!(recheck(&file), (right.to_vec(), wrong.to_vec()), "{what}");
@@ -181,14 +188,14 @@ fn a_part_that_was_touched_is_checked_and_one_that_was_not_is_believed() {
 #[test]
 fn a_chunk_that_cannot_be_read_is_wrong() {
     let (dir, disk) = tempdir();
-    let id = id(3, LEN);
-    let file = partial(&disk, id).unwrap();
+    let (manifest, id) = (real(LEN), real(LEN).id());
+    let file = partial(&disk, &manifest).unwrap();
     write_all(&file, LEN).unwrap();
     file.checkpoint().unwrap();
     file.kill();
     let part = dir.path().join(format!(".gpb/{}-{LEN}.part", id.root));
     File::options().write(true).open(&part).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     File::options().write(true).open(&part).unwrap().set_len(300_000).unwrap();
     assert_eq!(recheck(&file), (vec![0], vec![1, 2, 3]));
 }
@@ -196,11 +203,11 @@ fn a_chunk_that_cannot_be_read_is_wrong() {
 #[test]
 fn a_journal_of_another_inode_or_garbage_is_discarded() {
     let (dir, disk) = tempdir();
-    let id = id(4, LEN);
+    let (manifest, id) = (real(LEN), real(LEN).id());
     let own = dir.path().join(".gpb");
     let (part, journal) = (own.join(format!("{}-{LEN}.part", id.root)), own.join(format!("{}-{LEN}.journal", id.root)));
     let start = || {
-        let file = partial(&disk, id).unwrap();
+        let file = partial(&disk, &manifest).unwrap();
         write_all(&file, LEN).unwrap();
         drop(file);
         assert!(journal.exists());
@@ -208,25 +215,25 @@ fn a_journal_of_another_inode_or_garbage_is_discarded() {
     start();
     std::fs::copy(&part, own.join("copy")).unwrap();
     std::fs::rename(own.join("copy"), &part).unwrap();
-    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "another inode");
+    assert_eq!(partial(&disk, &manifest).unwrap().resumed(), 0, "another inode");
     start();
     std::fs::write(&journal, b"garbage").unwrap();
-    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "garbage");
+    assert_eq!(partial(&disk, &manifest).unwrap().resumed(), 0, "garbage");
     assert!(!journal.exists());
     start();
     File::options().write(true).open(&part).unwrap().set_len(LEN - 1).unwrap();
-    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "cut");
+    assert_eq!(partial(&disk, &manifest).unwrap().resumed(), 0, "cut");
     start();
     std::fs::remove_file(&part).unwrap();
-    assert_eq!(partial(&disk, id).unwrap().resumed(), 0, "removed");
+    assert_eq!(partial(&disk, &manifest).unwrap().resumed(), 0, "removed");
 }
 
 #[test]
 fn a_part_that_vanishes_or_is_cut_is_an_error() {
     let (dir, disk) = tempdir();
-    let id = id(5, LEN);
+    let (manifest, id) = (real(LEN), real(LEN).id());
     let part = dir.path().join(format!(".gpb/{}-{LEN}.part", id.root));
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     write_all(&file, LEN).unwrap();
     File::options().write(true).open(&part).unwrap().set_len(10).unwrap();
     assert!(matches!(file.read_at(100, &mut [0; 8]), Err(StoreError::Io { .. })));
@@ -239,13 +246,13 @@ fn a_part_that_vanishes_or_is_cut_is_an_error() {
 #[test]
 fn two_downloads_of_one_file_do_not_share_its_part() {
     let (dir, disk) = tempdir();
-    let file = partial(&disk, id(6, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     let again = Disk::open(dir.path(), false).unwrap();
-    let refused = partial(&again, id(6, LEN)).unwrap_err();
+    let refused = partial(&again, &real(LEN)).unwrap_err();
     assert!(matches!(&refused, StoreError::Busy { path } if path.to_string_lossy().ends_with(".part")), "{refused}");
-    partial(&again, id(7, LEN)).unwrap();
+    partial(&again, &fake(7, LEN)).unwrap();
     drop(file);
-    partial(&again, id(6, LEN)).unwrap();
+    partial(&again, &real(LEN)).unwrap();
 }
 
 #[test]
@@ -253,7 +260,7 @@ fn symlinks_are_not_followed_out_of_the_directory() {
     let outside = tempfile::tempdir().unwrap();
     let (dir, disk) = tempdir();
     symlink(outside.path(), dir.path().join("out")).unwrap();
-    let file = partial(&disk, id(8, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     write_all(&file, LEN).unwrap();
     for path in ["out/f", "out/new/f"] {
         let refused = file.finish(&[name(path)]).unwrap_err();
@@ -273,7 +280,7 @@ fn symlinks_are_not_followed_out_of_the_directory() {
     assert!(std::fs::read(dir.path().join("link")).unwrap() == whole(LEN));
 
     symlink(outside.path(), dir.path().join(".gpb")).unwrap();
-    let refused = partial(&disk, id(8, LEN)).unwrap_err();
+    let refused = partial(&disk, &real(LEN)).unwrap_err();
     assert!(matches!(&refused, StoreError::NameTaken { path, by: "a symlink" } if path.ends_with(".gpb")), "{refused}");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
 }
@@ -302,7 +309,7 @@ fn only_a_regular_file_or_a_symlink_is_replaced() {
     }
     assert!(cases.len() == 6 || !rustix::process::geteuid().is_root());
     std::fs::write(at("whole"), whole(LEN)).unwrap();
-    let id = FileId { root: Root(merkle::root_of_bytes(&whole(LEN))), len: LEN };
+    let (manifest, id) = (real(LEN), real(LEN).id());
     for (path, what) in cases {
         let before = std::fs::symlink_metadata(at(path)).unwrap();
         let is_refused = |result: Result<(), StoreError>| {
@@ -312,7 +319,7 @@ fn only_a_regular_file_or_a_symlink_is_replaced() {
         is_refused(disk.holds(&[name(path)], &id, &GO).map(drop));
         is_refused(disk.holds(&[name("whole"), name(path)], &id, &GO).map(drop));
         // It came there after the first look.
-        let file = partial(&disk, id).unwrap();
+        let file = partial(&disk, &manifest).unwrap();
         write_all(&file, LEN).unwrap();
         is_refused(file.finish(&[name(path)]));
         is_refused(file.finish(&[name("other"), name(path)]));
@@ -330,7 +337,7 @@ fn a_name_that_is_taken_leaves_the_part_for_another_name() {
     let (dir, disk) = tempdir();
     std::fs::create_dir_all(dir.path().join("dir/x")).unwrap();
     std::fs::write(dir.path().join("file"), b"").unwrap();
-    let file = partial(&disk, id(9, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     write_all(&file, LEN).unwrap();
     for (path, kind) in [("dir", "a directory"), ("file/below", "a file")] {
         for paths in [vec![name(path)], vec![name("ok"), name(path)]] {
@@ -341,7 +348,7 @@ fn a_name_that_is_taken_leaves_the_part_for_another_name() {
         assert!(matches!(&refused, StoreError::NameTaken { by, .. } if *by == kind), "{refused}");
     }
     file.kill();
-    let file = partial(&disk, id(9, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     assert_eq!(file.resumed(), 4, "all is journaled when only the name failed");
     assert_eq!(recheck(&file), (vec![0, 1, 2, 3], vec![]));
     file.finish(&[name("ok")]).unwrap();
@@ -352,9 +359,9 @@ fn a_name_that_is_taken_leaves_the_part_for_another_name() {
 fn many_threads_write_and_a_kill_costs_at_most_a_batch() {
     const CHUNKS: u64 = 400;
     let (_dir, disk) = tempdir();
-    let id = id(10, CHUNKS << 18);
-    let geometry = Geometry::new(id.len);
-    let file = partial(&disk, id).unwrap();
+    let manifest = real(CHUNKS << 18);
+    let geometry = manifest.geometry();
+    let file = partial(&disk, &manifest).unwrap();
     let chunks: Vec<ChunkIndex> = geometry.chunks().collect();
     std::thread::scope(|scope| {
         for mine in chunks.chunks(100) {
@@ -364,7 +371,7 @@ fn many_threads_write_and_a_kill_costs_at_most_a_batch() {
     });
     assert!(file.have().is_full());
     file.kill();
-    let file = partial(&disk, id).unwrap();
+    let file = partial(&disk, &manifest).unwrap();
     assert!(recheck(&file).1.is_empty());
     let lost = (CHUNKS - u64::from(file.have_count())) << 18;
     assert!(lost <= JOURNAL_BATCH_LEN, "{lost} bytes lost");
@@ -466,7 +473,7 @@ fn a_file_that_cannot_fit_is_refused_with_the_missing_bytes() {
     let Some(mount) = Mount::new("4m") else { return };
     let disk = Disk::open(&mount.path(), false).unwrap();
     let len = 1 << 40;
-    match partial(&disk, id(11, len)).unwrap_err() {
+    match partial(&disk, &fake(11, len)).unwrap_err() {
         StoreError::NoSpace { needed, free, .. } => assert!(needed == len && free <= 4 << 20, "{needed} {free}"),
         other => panic!("{other}"),
     }
@@ -477,7 +484,7 @@ fn a_file_that_cannot_fit_is_refused_with_the_missing_bytes() {
 fn a_disk_that_fills_up_is_told_and_the_download_resumes() {
     let Some(mount) = Mount::new("4m") else { return };
     let disk = Disk::open(&mount.path(), false).unwrap();
-    let file = partial(&disk, id(12, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     let geometry = Geometry::new(LEN);
     let first = geometry.chunk(0).unwrap();
     file.write(first, &chunk(&geometry, first)).unwrap();
@@ -493,7 +500,7 @@ fn a_disk_that_fills_up_is_told_and_the_download_resumes() {
     assert!(!mount.path().join("f0").exists());
     drop(file);
     std::fs::remove_file(mount.path().join("filler")).unwrap();
-    let file = partial(&disk, id(12, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     assert_eq!(file.resumed(), 1);
     write_all(&file, LEN).unwrap();
     file.finish(&[name("f")]).unwrap();
@@ -503,20 +510,20 @@ fn a_disk_that_fills_up_is_told_and_the_download_resumes() {
 fn a_read_only_file_system_is_told() {
     let Some(mount) = Mount::new("4m") else { return };
     let disk = Disk::open(&mount.path(), false).unwrap();
-    let file = partial(&disk, id(13, LEN)).unwrap();
+    let file = partial(&disk, &real(LEN)).unwrap();
     write_all(&file, LEN).unwrap();
     file.kill();
     mount.remount("ro");
     for refused in [
-        partial(&disk, id(13, LEN)).map(drop).unwrap_err(),
-        partial(&disk, id(14, LEN)).map(drop).unwrap_err(),
+        partial(&disk, &real(LEN)).map(drop).unwrap_err(),
+        partial(&disk, &fake(14, LEN)).map(drop).unwrap_err(),
         disk.batch_write(&[(name("f"), id(0, 1), vec![1])]).remove(0).unwrap_err(),
         Disk::open(&mount.path().join("new"), true).map(drop).unwrap_err(),
     ] {
         assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
     }
     mount.remount("rw");
-    partial(&disk, id(13, LEN)).unwrap();
+    partial(&disk, &real(LEN)).unwrap();
 }
 
 #[test]

@@ -148,6 +148,12 @@ impl Flusher {
         Ok(Flusher { budget, thread: Some(thread) })
     }
 
+    /// A budget that no thread flushes.
+    #[cfg(test)]
+    pub(crate) fn without_thread() -> Self {
+        Flusher { budget: Arc::default(), thread: None }
+    }
+
     /// What writers take from.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget

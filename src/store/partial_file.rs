@@ -1,0 +1,270 @@
+//! A file that is being downloaded: chunks into the file, then durable, then into the journal, at the end under a final
+//! name.
+//!
+//! The order makes `kill -9` and power loss harmless: a chunk is journaled only after a sync of the file that began
+//! when it was written, and a name is given only to a file that was synced whole. Everything goes through
+//! [`Volume`], so that tests can cut the power between any two steps.
+//!
+//! A resumed file is believed only if its journal ends with a seal that fits its state: see [`journal`]. Otherwise the
+//! chunks that the journal claims are *unchecked*: each counts as written only after it was read and hashed again, and
+//! the journal gets no seal before that.
+//!
+//! [`journal`]: crate::store::journal
+
+use std::io;
+use std::sync::Arc;
+
+use log::warn;
+
+use crate::chain::Chain;
+use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, merkle};
+use crate::limits::READ_LEN;
+use crate::proto::Delta;
+use crate::store::StoreError;
+use crate::store::flusher::Flusher;
+use crate::store::storage::{self, Volume};
+use crate::swarm::Arrivals;
+
+mod open;
+mod part;
+
+use part::Part;
+
+/// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, with a journal beside it and a lock on it.
+///
+/// Dropping it before [`finish`](PartialFile::finish) makes what was written durable, as
+/// [`checkpoint`](PartialFile::checkpoint) does, and leaves both files for a later download.
+#[derive(Debug)]
+pub struct PartialFile {
+    manifest: Arc<Manifest>,
+    part: Arc<Part>,
+    resumed: u32,
+    /// Keeps the thread that flushes alive.
+    _flusher: Arc<Flusher>,
+}
+
+impl PartialFile {
+    /// Opens or resumes the file of `manifest` and reserves its space.
+    pub(crate) fn open(
+        volume: Arc<dyn Volume>,
+        flusher: Arc<Flusher>,
+        manifest: Arc<Manifest>,
+    ) -> Result<Self, StoreError> {
+        let part = Arc::new(open::open(volume, flusher.budget().clone(), manifest.id())?);
+        let resumed = {
+            let state = part.state();
+            state.came.have().count() + state.unchecked.len() as u32
+        };
+        Ok(PartialFile { manifest, part, resumed, _flusher: flusher })
+    }
+
+    /// What the chunks are checked against.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// The chunks that are verified and written, journaled or not. Copies the set; see also
+    /// [`has`](PartialFile::has) and [`have_count`](PartialFile::have_count).
+    pub fn have(&self) -> Bitfield {
+        self.came(|c| c.have().clone())
+    }
+
+    /// Whether chunk `index` is verified and written.
+    pub fn has(&self, index: ChunkIndex) -> bool {
+        self.came(|c| c.have().contains(index))
+    }
+
+    /// Number of chunks that are verified and written.
+    pub fn have_count(&self) -> u32 {
+        self.came(|c| c.have().count())
+    }
+
+    /// At most `max` of the chunks that came after revision `since`, as [`Arrivals::news`].
+    pub fn news(&self, since: u64, max: usize) -> Option<Delta> {
+        self.came(|c| c.news(since, max))
+    }
+
+    /// All that changed after revision `since`, as [`Arrivals::delta`].
+    pub fn delta(&self, since: u64) -> Option<Delta> {
+        self.came(|c| c.delta(since))
+    }
+
+    /// Number of chunks that the journal claimed when the file was opened, the unchecked ones included.
+    pub fn resumed(&self) -> u32 {
+        self.resumed
+    }
+
+    /// The chunks that the journal claims without a proof that they are still as they were: the file was not left by
+    /// an orderly end, or was touched since. They count as written only after [`recheck`](Self::recheck).
+    pub fn unchecked(&self) -> Bitfield {
+        let mut unchecked = Bitfield::empty(self.manifest.geometry().chunk_count());
+        for chunk in &self.part.state().unchecked {
+            unchecked.insert(*chunk);
+        }
+        unchecked
+    }
+
+    /// Reads and hashes the next [`unchecked`](Self::unchecked) chunks until at least `max_len` bytes are done, and
+    /// says of each whether it is right. The result is empty when no chunk is left. A chunk that cannot be read is
+    /// wrong: it has to be written again. Several threads may call this at the same time. Needs [`READ_LEN`] bytes of
+    /// memory.
+    pub fn recheck(&self, max_len: u64) -> Vec<(ChunkIndex, bool)> {
+        let (mut done, mut len) = (Vec::new(), 0);
+        let mut hash = (merkle::Blocks::new(), vec![0; READ_LEN]);
+        while len < max_len
+            && let Some(index) = self.next_unchecked()
+        {
+            let right = self.is_right(index, &mut hash);
+            self.part.state().checked(index, right);
+            done.push((index, right));
+            len += self.manifest.geometry().span(index).len as u64;
+        }
+        done
+    }
+
+    fn next_unchecked(&self) -> Option<ChunkIndex> {
+        self.part.state().next_unchecked()
+    }
+
+    fn is_right(&self, index: ChunkIndex, (blocks, buffer): &mut (merkle::Blocks, Vec<u8>)) -> bool {
+        let geometry = self.manifest.geometry();
+        let span = geometry.span(index);
+        let (mut offset, end) = (span.offset, span.offset + span.len as u64);
+        blocks.clear();
+        while offset < end {
+            let run = (end - offset).min(buffer.len() as u64) as usize;
+            if let Err(e) = self.read_at(offset, &mut buffer[..run]) {
+                warn!("chunk not readable file={} chunk={} error=\"{}\"", self.manifest.id(), index.get(), Chain(&e));
+                return false;
+            }
+            blocks.push(&buffer[..run]);
+            offset += run as u64;
+        }
+        match self.manifest.layer().get(index.as_usize()) {
+            Some(digest) => blocks.finish_chunk(geometry.chunk_height()) == *digest,
+            None => blocks.finish_root() == self.manifest.id().root.0,
+        }
+    }
+
+    /// Writes a verified chunk at its offset. Any thread may call this; no lock is held over I/O. A chunk that is
+    /// there already is not written again.
+    ///
+    /// Every half [`JOURNAL_BATCH_LEN`](crate::store::limits::JOURNAL_BATCH_LEN) a thread of the disk makes what was
+    /// written durable and appends it to the journal. This call waits while a whole batch is ahead of that thread.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also what went wrong in that thread. After one, this file takes nothing more: what the journal
+    /// holds is there when it is opened again.
+    pub fn write(&self, index: ChunkIndex, bytes: &[u8]) -> Result<(), StoreError> {
+        let part = &*self.part;
+        let span = self.manifest.geometry().span(index);
+        if bytes.len() != span.len as usize || bytes.is_empty() {
+            return Err(part.error(io::Error::new(io::ErrorKind::InvalidInput, "chunk of another length")));
+        }
+        if part.usable()?.came.have().contains(index) {
+            return Ok(());
+        }
+        let len = span.len as u64;
+        part.budget.take(len);
+        let written = part.file.write_at(span.offset, bytes);
+        let mut state = part.state();
+        let done = written.map_err(|e| part.error(e)).and_then(|()| part.refuse_failed(&state));
+        if done.is_err() || state.closed || !state.came.insert(index) {
+            drop(state);
+            part.budget.put_back(len);
+            return done;
+        }
+        state.dirty.push(index);
+        state.dirty_len += len;
+        if !std::mem::replace(&mut state.queued, true) {
+            // Under the lock, so that the end of the file, which takes it out again, cannot come in between.
+            part.budget.enqueue(part.inode, self.part.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable, and the journal too, which is sealed: for an orderly end. Waits up to
+    /// [`TICK_MAX`](crate::store::limits::TICK_MAX) after the last write.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        self.part.checkpoint()
+    }
+
+    /// Reads bytes of a chunk that is in `have`, during the download and after it.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when the file ends early.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        self.part.file.read_at(offset, into).map_err(|e| self.part.error(e))
+    }
+
+    /// Puts the whole file in place: makes the further ones of `paths` as copies, syncs and renames the file to the
+    /// first of `paths`, syncs the directories, and removes the journal. Older files of these names are replaced only
+    /// now.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing. The partial file stays as it is, and this may
+    /// be called again.
+    pub fn finish(&self, paths: &[RelPath]) -> Result<(), StoreError> {
+        let part = &*self.part;
+        let mut flushing = part.flushing();
+        let missing = part.usable().map(|s| s.came.have().len() - s.came.have().count())?;
+        let Some((first, further)) = paths.split_first() else { return Ok(()) };
+        if missing > 0 {
+            return Err(StoreError::NotWhole { path: part.path.clone(), missing });
+        }
+        part.check_same_file()?;
+        if further.is_empty() {
+            let batch = part.sync_file()?;
+            // Nothing but the name is missing, so the journal is brought up to date only if that fails.
+            if let Err(e) = self.place(first) {
+                if let Err(e) = part.journal(&mut flushing, batch) {
+                    warn!("journal not written file={} error=\"{}\"", part.id, Chain(&e));
+                }
+                return Err(e);
+            }
+            part.budget.put_back(batch.len);
+        } else {
+            // Copies take time and space, so the chunks are journaled before: a failed copy costs no bytes. The file
+            // itself moves last, so that until then all can be repeated.
+            part.flush_batch(&mut flushing)?;
+            further.iter().try_for_each(|path| self.copy_to(path))?;
+            self.place(first)?;
+        }
+        part.end(&mut flushing);
+        Ok(())
+    }
+
+    fn place(&self, path: &RelPath) -> Result<(), StoreError> {
+        self.part.volume.place(&[(self.part.names.part.clone(), path)]).pop().unwrap_or(Ok(()))
+    }
+
+    fn copy_to(&self, path: &RelPath) -> Result<(), StoreError> {
+        let part = &*self.part;
+        storage::place_copy(&*part.volume, &*part.file, part.id.len, path, || Ok(())).map_err(|e| part.with_room(e))
+    }
+
+    fn came<R>(&self, look: impl FnOnce(&Arrivals) -> R) -> R {
+        look(&self.part.state().came)
+    }
+
+    /// Ends the use of the file as a killed process would.
+    #[cfg(test)]
+    pub(crate) fn kill(self) {
+        self.part.close();
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if let Err(e) = self.checkpoint() {
+            warn!("partial file not journaled file={} error=\"{}\"", self.part.id, Chain(&e));
+        }
+        self.part.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

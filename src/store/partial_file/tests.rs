@@ -1,0 +1,346 @@
+//! Partial files on a volume that forgets what was not synced.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use super::part::PartNames;
+use super::*;
+use crate::content::{Digest, FileId, Geometry, Root};
+use crate::limits::CHUNK_LEN_MIN;
+use crate::store::flusher::Flush;
+use crate::store::limits::TICK_MAX;
+use crate::store::memory::{Memory, Rng, own_name};
+
+const LAST_LEN: u64 = 77;
+
+/// A file of that many chunks, the last of which is short.
+fn manifest(chunks: u64) -> Arc<Manifest> {
+    static KNOWN: Mutex<Option<HashMap<u64, Arc<Manifest>>>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap();
+    let known = known.get_or_insert_default();
+    let len = (chunks - 1) * CHUNK_LEN_MIN + LAST_LEN;
+    let made = || {
+        let geometry = Geometry::new(len);
+        let height = geometry.chunk_height();
+        let layer: Vec<Digest> = geometry.chunks().map(|c| merkle::chunk_digest(&chunk(len, c), height)).collect();
+        let root = Root(merkle::root_of_layer(&layer, height));
+        Arc::new(Manifest::new(FileId { root, len }, layer).unwrap())
+    };
+    known.entry(chunks).or_insert_with(made).clone()
+}
+
+/// What chunk `index` holds; never the zeros of a hole.
+fn chunk(len: u64, index: ChunkIndex) -> Vec<u8> {
+    vec![index.get() as u8 + 1; Geometry::new(len).span(index).len as usize]
+}
+
+fn whole(manifest: &Manifest) -> Vec<u8> {
+    manifest.geometry().chunks().flat_map(|c| chunk(manifest.id().len, c)).collect()
+}
+
+fn open(volume: &Memory, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreError> {
+    PartialFile::open(Arc::new(volume.clone()), Arc::new(Flusher::without_thread()), manifest.clone())
+}
+
+fn write(file: &PartialFile, index: ChunkIndex) -> Result<(), StoreError> {
+    file.write(index, &chunk(file.manifest().id().len, index))
+}
+
+fn write_all(file: &PartialFile) -> Result<(), StoreError> {
+    file.manifest().geometry().chunks().try_for_each(|c| write(file, c))
+}
+
+fn chunks_of(manifest: &Manifest) -> Vec<ChunkIndex> {
+    manifest.geometry().chunks().collect()
+}
+
+fn name_of(path: &str) -> RelPath {
+    RelPath::new(path).unwrap()
+}
+
+/// Checks what is unchecked; how many chunks were wrong.
+fn recheck(file: &PartialFile) -> usize {
+    file.recheck(u64::MAX).iter().filter(|(_, right)| !right).count()
+}
+
+fn have(file: &PartialFile) -> Vec<u32> {
+    file.have().iter().collect()
+}
+
+/// Opens the file again and checks that every chunk which is believed without a look is there.
+fn check_claims(volume: &Memory, manifest: &Arc<Manifest>, seed: u64) -> PartialFile {
+    let file = open(volume, manifest).unwrap();
+    for index in chunks_of(manifest).into_iter().filter(|c| file.has(*c)) {
+        let span = manifest.geometry().span(index);
+        let mut bytes = vec![0; span.len as usize];
+        file.read_at(span.offset, &mut bytes).unwrap();
+        let right = bytes == chunk(manifest.id().len, index);
+        assert!(right, "seed {seed}: chunk {} is believed and not there", index.get());
+    }
+    file
+}
+
+/// Downloads in random order with random flushes, until it is done or the power fails.
+fn download(file: &PartialFile, rng: &mut Rng, paths: &[RelPath]) -> Result<(), StoreError> {
+    recheck(file);
+    let mut missing: Vec<ChunkIndex> = chunks_of(file.manifest()).into_iter().filter(|c| !file.has(*c)).collect();
+    while !missing.is_empty() {
+        let index = missing.swap_remove(rng.below(missing.len() as u64) as usize);
+        write(file, index)?;
+        match rng.below(4) {
+            0 => file.part.flush(),
+            1 => file.checkpoint()?,
+            _ => (),
+        }
+    }
+    file.finish(paths)
+}
+
+#[test]
+fn wherever_the_power_fails_claims_are_true_and_final_names_whole() {
+    let (mut resumed, mut believed, mut wrong, mut finished) = (0, 0, 0, 0);
+    for seed in 0..250 {
+        let mut rng = Rng(seed);
+        let manifest = manifest(2 + rng.below(4));
+        let len = manifest.id().len;
+        let paths = [name_of("d/final"), name_of("twin")];
+        let paths = &paths[..1 + rng.below(2) as usize];
+        let mut volume = Memory::new();
+        paths.iter().for_each(|p| volume.put(p.as_str(), b"old"));
+        // Several failures one after the other, by power or by kill; then one run to the end.
+        for _ in 0..1 + rng.below(3) {
+            volume.cut_after(1 + rng.below(30));
+            let done = open(&volume, &manifest).and_then(|file| {
+                let done = download(&file, &mut rng, paths);
+                if rng.below(2) == 0 {
+                    file.kill();
+                }
+                done
+            });
+            let killed = rng.below(2) == 0;
+            volume = if killed { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
+            for path in paths {
+                let found = volume.content(path.as_str()).unwrap();
+                assert!(found == b"old" || found == whole(&manifest), "seed {seed}: {path} is neither old nor whole");
+                assert!(done.is_err() || found == whole(&manifest), "seed {seed}: {path} was said to be durable");
+            }
+            let own = own_name(&PartNames::new(&manifest.id()).part);
+            if rng.below(2) == 0 && volume.content(&own).is_some_and(|bytes| bytes.len() as u64 == len) {
+                volume.flip(&own, rng.below(len) as usize);
+            }
+            let file = check_claims(&volume, &manifest, seed);
+            (resumed, believed) = (resumed + file.resumed() as usize, believed + have(&file).len());
+            wrong += recheck(&file);
+            finished += usize::from(done.is_ok());
+            if rng.below(2) == 0 {
+                file.kill();
+            }
+        }
+        let file = check_claims(&volume, &manifest, seed);
+        download(&file, &mut rng, paths).unwrap();
+        paths.iter().for_each(|p| assert!(volume.content(p.as_str()) == Some(whole(&manifest)), "seed {seed}: {p}"));
+    }
+    let all = [resumed, believed, wrong, finished];
+    assert!(all.iter().all(|n| *n > 25), "the runs end too early or too late: {all:?}");
+}
+
+#[test]
+fn a_journal_left_behind_never_speaks_for_a_new_file_with_the_same_inode() {
+    for seed in 0..200 {
+        let mut rng = Rng(seed);
+        let manifest = manifest(3);
+        let volume = Memory::new();
+        let part = open(&volume, &manifest).unwrap();
+        write_all(&part).unwrap();
+        let inode = part.part.inode;
+        drop(part);
+        let names = PartNames::new(&manifest.id());
+        volume.remove_own(&names.part).unwrap();
+        volume.sync_own().unwrap();
+        assert!(volume.content(&own_name(&names.journal)).is_some());
+
+        volume.cut_after(1 + rng.below(8));
+        if let Ok(part) = open(&volume, &manifest) {
+            assert_eq!((part.part.inode, part.resumed()), (inode, 0), "seed {seed}: the number is not given out again");
+            part.kill();
+        }
+        let volume = volume.after_power_loss(&mut rng);
+        check_claims(&volume, &manifest, seed);
+    }
+}
+
+#[test]
+fn a_killed_download_resumes_with_what_was_journaled() {
+    let volume = Memory::new();
+    let manifest = manifest(5);
+    let part = open(&volume, &manifest).unwrap();
+    let chunks = chunks_of(&manifest);
+    write(&part, chunks[4]).unwrap();
+    write(&part, chunks[1]).unwrap();
+    part.checkpoint().unwrap();
+    write(&part, chunks[0]).unwrap();
+    assert_eq!(have(&part), [0, 1, 4]);
+    part.kill();
+
+    let part = check_claims(&volume.after_kill(), &manifest, 0);
+    assert_eq!((part.resumed(), have(&part).len()), (2, 0), "nothing is believed before it is checked");
+    assert_eq!((recheck(&part), have(&part)), (0, vec![1, 4]));
+}
+
+/// A part with two chunks of four, left in order.
+fn left_in_order(volume: &Memory, manifest: &Arc<Manifest>) -> String {
+    let part = open(volume, manifest).unwrap();
+    let chunks = chunks_of(manifest);
+    write(&part, chunks[3]).unwrap();
+    write(&part, chunks[1]).unwrap();
+    own_name(&part.part.names.part)
+}
+
+#[test]
+fn a_part_left_in_order_is_believed_until_it_is_touched() {
+    let (volume, manifest) = (Memory::new(), manifest(4));
+    let name = left_in_order(&volume, &manifest);
+    for _ in 0..2 {
+        let part = open(&volume, &manifest).unwrap();
+        assert_eq!((have(&part), recheck(&part), part.resumed()), (vec![1, 3], 0, 2), "nothing was written meanwhile");
+        part.kill();
+    }
+    volume.flip(&name, (CHUNK_LEN_MIN + 5) as usize);
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&part).len(), part.unchecked().iter().collect::<Vec<_>>()), (0, vec![1, 3]));
+    assert!(matches!(part.finish(&[name_of("x")]), Err(StoreError::NotWhole { missing: 4, .. })));
+    // A check that was interrupted proves nothing: the next run begins again.
+    assert_eq!(part.recheck(1).len(), 1);
+    drop(part);
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((recheck(&part), have(&part)), (1, vec![3]));
+    drop(part);
+    // What was found wrong is not claimed again, although the records still name it.
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&part), part.unchecked().count()), (vec![3], 0));
+    write_all(&part).unwrap();
+    part.finish(&[name_of("x")]).unwrap();
+    assert_eq!(volume.content("x"), Some(whole(&manifest)));
+}
+
+#[test]
+fn a_seal_is_not_put_on_what_could_change_without_a_trace() {
+    let now = || i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+    let (volume, manifest) = (Memory::new(), manifest(4));
+    let name = left_in_order(&volume, &manifest);
+    let believed = |changed: i64| {
+        let part = open(&volume, &manifest).unwrap();
+        recheck(&part);
+        volume.set_changed(&name, changed);
+        let begun = now();
+        part.checkpoint().unwrap();
+        let sealed_at = now();
+        part.kill();
+        let proved = open(&volume, &manifest).unwrap().have_count() == 2;
+        (proved, Duration::from_nanos((sealed_at - begun) as u64))
+    };
+    let (sealed, waited) = believed(now());
+    assert!(sealed && waited >= TICK_MAX / 2, "a write of this tick would leave the time as it is: {waited:?}");
+    assert!(!believed(now() + 1_000_000_000_000).0, "the clock that stamps runs ahead of ours");
+    assert!(believed(now() - 1_000_000_000).0);
+}
+
+#[test]
+fn a_failed_sync_discards_its_batch_and_ends_the_download() {
+    let volume = Memory::new();
+    let manifest = manifest(4);
+    let part = open(&volume, &manifest).unwrap();
+    let chunks = chunks_of(&manifest);
+    write(&part, chunks[0]).unwrap();
+    part.checkpoint().unwrap();
+    write(&part, chunks[1]).unwrap();
+    volume.break_syncs(true);
+    part.part.flush();
+    assert_eq!(have(&part), [0]);
+    for result in [write(&part, chunks[2]), part.checkpoint(), part.finish(&[name_of("x")])] {
+        assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}");
+    }
+    part.kill();
+    volume.break_syncs(false);
+    assert_eq!(check_claims(&volume, &manifest, 0).resumed(), 1);
+    assert!(volume.content("x").is_none());
+}
+
+#[test]
+fn what_is_not_whole_gets_no_name() {
+    let volume = Memory::new();
+    let manifest = manifest(3);
+    let part = open(&volume, &manifest).unwrap();
+    let first = manifest.geometry().chunk(0).unwrap();
+    write(&part, first).unwrap();
+    let refused = part.finish(&[name_of("x")]);
+    assert!(matches!(refused, Err(StoreError::NotWhole { missing: 2, .. })), "{refused:?}");
+    let wrong = part.write(manifest.geometry().chunk(1).unwrap(), &[1; 10]);
+    assert!(matches!(wrong, Err(StoreError::Io { .. })), "{wrong:?}");
+    write_all(&part).unwrap();
+    part.finish(&[name_of("x")]).unwrap();
+    assert_eq!(volume.content("x"), Some(whole(&manifest)));
+    assert!(volume.own_names().is_empty());
+}
+
+#[test]
+fn a_file_that_somebody_cut_or_replaced_gets_no_name() {
+    for replaced in [false, true] {
+        let volume = Memory::new();
+        let manifest = manifest(2);
+        let part = open(&volume, &manifest).unwrap();
+        write_all(&part).unwrap();
+        if replaced {
+            volume.remove_own(&part.part.names.part).unwrap();
+            volume.create_own("other").unwrap();
+            volume.create_own(&part.part.names.part).unwrap();
+        } else {
+            part.part.file.set_len(5).unwrap();
+        }
+        let refused = part.finish(&[name_of("x")]);
+        assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+        assert!(volume.content("x").is_none());
+        let read = part.read_at(100, &mut [0; 10]);
+        assert!(replaced || matches!(read, Err(StoreError::Io { .. })), "{read:?}");
+    }
+}
+
+#[test]
+fn too_little_space_is_told_before_anything_is_written() {
+    let volume = Memory::new();
+    volume.set_free(1 << 20);
+    let layer = vec![Digest::ZERO; Geometry::new(1 << 40).chunk_count() as usize];
+    let root = Root(merkle::root_of_layer(&layer, Geometry::new(1 << 40).chunk_height()));
+    let manifest = Arc::new(Manifest::new(FileId { root, len: 1 << 40 }, layer).unwrap());
+    match open(&volume, &manifest).unwrap_err() {
+        StoreError::NoSpace { needed, free, .. } => assert_eq!((needed, free), (1 << 40, 1 << 20)),
+        other => panic!("{other}"),
+    }
+    assert!(volume.own_names().is_empty());
+}
+
+#[test]
+fn a_second_opener_is_told_so_until_the_first_lets_go() {
+    let volume = Memory::new();
+    let manifest = manifest(2);
+    let part = open(&volume, &manifest).unwrap();
+    assert!(matches!(open(&volume, &manifest), Err(StoreError::Busy { .. })));
+    part.kill();
+    open(&volume, &manifest).unwrap();
+}
+
+#[test]
+fn a_finished_or_closed_file_is_not_kept_open_by_the_queue() {
+    let volume = Memory::new();
+    for finish in [true, false] {
+        let file = open(&volume, &manifest(2)).unwrap();
+        write_all(&file).unwrap();
+        let part = file.part.clone();
+        if finish {
+            file.finish(&[name_of("x")]).unwrap();
+        }
+        drop(file);
+        assert_eq!(Arc::strong_count(&part), 1);
+    }
+}
