@@ -114,6 +114,7 @@ impl Advised for FetchError {
             FetchError::NoPeer(_) => {
                 (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
             }
+            FetchError::ClocksDiffer(_) => (Exit::NoPeer, "set the clock, or name the peer with --peer"),
             FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
@@ -217,6 +218,7 @@ mod tests {
             (ServerError::PortInUse { addr: [0, 0, 0, 0].into(), port: 9 }.into(), Exit::Other, "--port"),
             (FetchError::Pattern { text: what(), source: PatternError::Length }.into(), Exit::Usage, "; give"),
             (FetchError::NoPeer(one).into(), Exit::NoPeer, "--peer"),
+            (FetchError::ClocksDiffer(one).into(), Exit::NoPeer, "set the clock"),
             (FetchError::NotFound { what: what(), answered: 1 }.into(), Exit::NotFound, "`gpb-client list`"),
             (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
             (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),

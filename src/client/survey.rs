@@ -92,6 +92,8 @@ pub(crate) struct SurveyProgress {
     pub(crate) refusal: String,
     /// Sessions that said hello, whether an answer came on them or not.
     pub(crate) connected: usize,
+    /// Whether announces were dropped because clocks differ too much.
+    pub(crate) clocks_differ: bool,
     /// Peers that are being asked.
     pub(crate) pending: usize,
     /// Peers that the user named and that could not be asked yet.
@@ -122,6 +124,7 @@ impl SurveyProgress {
     pub(crate) fn check(&self, what: &str, wait: Duration) -> Result<(), FetchError> {
         match (self.answered, self.refused) {
             (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
+            (0, 0) if self.clocks_differ => Err(FetchError::ClocksDiffer(wait)),
             (0, 0) => Err(FetchError::NoPeer(wait)),
             (0, refused) => Err(FetchError::Refused { refused, reason: self.refusal.clone() }),
             _ => Ok(()),
@@ -162,6 +165,7 @@ pub(crate) fn survey<T: Send + 'static>(
         survey.read_table_counts(now);
         let end = decide(&survey.progress, None);
         if end <= now {
+            survey.progress.clocks_differ = client.ctx.peers.clocks_differ();
             return Ok(survey.progress);
         }
         let soonest = survey.next_retry().map_or(end, |at| end.min(at));

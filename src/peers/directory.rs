@@ -32,6 +32,8 @@ pub struct Directory {
     events: EventSender,
     source_limit: Mutex<SourceLimit>,
     own_duplicate_logged: AtomicBool,
+    /// An announce was dropped because its clock differs too much.
+    clocks_differ: AtomicBool,
 }
 
 /// A live session with a peer: while it exists, the peer neither expires nor leaves.
@@ -51,6 +53,7 @@ impl Directory {
             events,
             source_limit: Mutex::default(),
             own_duplicate_logged: AtomicBool::new(false),
+            clocks_differ: AtomicBool::new(false),
         })
     }
 
@@ -114,8 +117,17 @@ impl Directory {
         }
         let mut addr = datagram.from;
         addr.set_port(announce.port);
-        self.upsert(received(&signed, &announce, addr, Via::Datagram, now))?;
-        Ok(announce)
+        let taken = self.upsert(received(&signed, &announce, addr, Via::Datagram, now));
+        if matches!(taken, Err(Dropped::Stale | Dropped::Future)) && !self.clocks_differ.swap(true, Ordering::Relaxed) {
+            log::warn!("clocks differ by more than a day, announces are dropped peer={} addr={addr}", announce.peer);
+        }
+        taken.map(|()| announce)
+    }
+
+    /// Whether an announce was dropped because the clock of its sender and that of this host
+    /// differ too much.
+    pub fn clocks_differ(&self) -> bool {
+        self.clocks_differ.load(Ordering::Relaxed)
     }
 
     /// Takes in what `peer`, whose key TLS proved, said of itself in a session that it opened from

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::content::Catalogue;
 use crate::identity::{Keypair, NodeId};
-use crate::limits::{ANNOUNCE_INTERVAL, TTL_INTERVALS, WIRE_VERSION};
+use crate::limits::{ANNOUNCE_INTERVAL, CLOCK_SKEW_MAX, TTL_INTERVALS, WIRE_VERSION};
 use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
 use crate::runtime::{Subscription, Watch};
 
@@ -113,14 +113,25 @@ impl OwnAnnounce {
         self.ttl_s.store(ttl_s, Ordering::Relaxed);
     }
 
-    /// The clock in Unix ms, but always greater than the last number: a clock may be set back.
     fn next_seq(&self) -> u64 {
         let clock = unix_ms();
-        let next = |last: u64| Some(clock.max(last.saturating_add(1)));
-        match self.last_seq.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
-            Ok(last) | Err(last) => clock.max(last.saturating_add(1)),
+        match self.last_seq.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(seq_after(last, clock))) {
+            Ok(last) | Err(last) => seq_after(last, clock),
         }
     }
+}
+
+/// The sequence number that follows `last`: the clock in Unix ms, but always greater than `last`,
+/// since a clock may be set back.
+///
+/// Where `last` is more than [`CLOCK_SKEW_MAX`] ahead, the clock was wrong and has been set right.
+/// Then the numbers begin anew: nodes with the right time dropped the earlier ones as too far in the
+/// future, so none of them takes the new ones for replays.
+fn seq_after(last: u64, clock: u64) -> u64 {
+    if last.saturating_sub(clock) > CLOCK_SKEW_MAX.as_millis() as u64 {
+        return clock;
+    }
+    clock.max(last.saturating_add(1))
 }
 
 /// The clock in Unix ms.
@@ -131,6 +142,17 @@ pub(super) fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_right_counts_at_once() {
+        let hour = 3_600_000;
+        let (right, wrong) = (1000 * hour, 1030 * hour);
+        assert_eq!(seq_after(wrong, wrong + 5), wrong + 5);
+        assert_eq!(seq_after(wrong, right), right, "30 h ahead: every other node dropped these");
+        assert_eq!(seq_after(right + 23 * hour, right), right + 23 * hour + 1, "others may have taken these in");
+        assert_eq!(seq_after(0, right), right);
+        assert_eq!(seq_after(u64::MAX, right), right);
+    }
 
     #[test]
     fn each_announce_is_newer_than_the_one_before() {

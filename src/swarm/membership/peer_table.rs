@@ -27,7 +27,7 @@ mod reported;
 pub use entry::PeerRecord;
 
 use entry::{Dated, PeerEntry};
-use reported::{Reported, skew};
+use reported::{FAR_MS, Reported, skew};
 
 /// All live nodes, at most [`PEERS_MAX`](crate::limits::PEERS_MAX). A full table evicts entries for
 /// newcomers: see `eviction`.
@@ -100,10 +100,11 @@ impl PeerTable {
         if node == self.own {
             return Err(Dropped::Own);
         }
-        let skew_ms = skew(announce.seq, received.unix_ms)?;
+        let skew_ms = skew(received)?;
         let mut change = TableChange::default();
         if !self.entries.contains_key(&node) {
-            if self.tombstones.covers(&node, announce.seq) {
+            let set_back = received.is_fresh() && self.tombstones.covers(&node, announce.seq.saturating_add(FAR_MS));
+            if self.tombstones.covers(&node, announce.seq) && !set_back {
                 return Err(Dropped::Replayed);
             }
             if !received.is_goodbye() {
@@ -116,7 +117,9 @@ impl PeerTable {
             change.events = self.proved(node, received.addr, received.now);
         }
         let Some(entry) = self.entries.get_mut(&node) else { return Ok(change) };
-        if announce.seq <= entry.dated.seq {
+        // A clock that was far ahead may have been set right since.
+        let set_back = received.is_fresh() && announce.seq.saturating_add(FAR_MS) < entry.dated.seq;
+        if announce.seq <= entry.dated.seq && !set_back {
             change.notable |= entry.note_again(received)?;
             return Ok(change);
         }

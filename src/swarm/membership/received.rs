@@ -62,6 +62,11 @@ impl Received<'_> {
         self.announce.flags.contains(Flags::GOODBYE)
     }
 
+    /// Whether the announce came in a session of the peer, where nothing is replayed.
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.via, Via::Hello | Via::Session)
+    }
+
     /// When the announce was made, in Unix ms, but not later than this node's clock: a peer gains
     /// nothing by dating ahead.
     pub(crate) fn dated_unix_ms(&self) -> u64 {

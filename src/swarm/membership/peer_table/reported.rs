@@ -25,18 +25,20 @@ impl Reported {
     }
 }
 
-/// The peer's clock minus this one's in ms; an error beyond [`CLOCK_SKEW_MAX`].
-pub(super) fn skew(seq: u64, unix_ms: u64) -> Result<i64, Dropped> {
-    let bound = CLOCK_SKEW_MAX.as_millis() as u64;
-    match seq.abs_diff(unix_ms) {
-        ahead if seq > unix_ms => {
-            if ahead > bound {
-                Err(Dropped::Future)
-            } else {
-                Ok(ahead as i64)
-            }
-        }
-        behind if behind > bound => Err(Dropped::Stale),
-        behind => Ok(-(behind as i64)),
+/// The peer's clock minus this one's in ms.
+///
+/// # Errors
+/// Beyond [`CLOCK_SKEW_MAX`] if the announce can be a replay. In a session it cannot: TLS proved
+/// that the peer sent it now, so a wrong clock on either side costs a warning and no peer.
+pub(super) fn skew(received: &Received<'_>) -> Result<i64, Dropped> {
+    let (seq, unix_ms) = (received.announce.seq, received.unix_ms);
+    let differs = seq.abs_diff(unix_ms);
+    if differs > FAR_MS && !received.is_fresh() {
+        return Err(if seq > unix_ms { Dropped::Future } else { Dropped::Stale });
     }
+    let differs = i64::try_from(differs).unwrap_or(i64::MAX);
+    Ok(if seq > unix_ms { differs } else { -differs })
 }
+
+/// [`CLOCK_SKEW_MAX`] in ms.
+pub(super) const FAR_MS: u64 = CLOCK_SKEW_MAX.as_millis() as u64;

@@ -126,6 +126,30 @@ fn clocks_far_off_drop_and_others_are_reported_once() {
     assert_eq!(lab.hear(&said(B, 7, NOW_MS + 60_000), ip(1), Via::Datagram).unwrap().skew_ms, None, "little");
 }
 
+/// A session was as good as refused when the clocks of its ends differed by more than a day: the peer stayed unknown
+/// even to who named it.
+#[test]
+fn in_a_session_a_clock_far_off_is_reported_and_no_more() {
+    let day = CLOCK_SKEW_MAX.as_millis() as u64;
+    for via in [Via::Session, Via::Hello] {
+        for seq in [0, NOW_MS - day - 1, NOW_MS + day + 1, u64::MAX] {
+            let mut lab = Lab::new();
+            let change = lab.hear(&said(A, 7, seq), ip(1), via).unwrap();
+            assert!(change.skew_ms.unwrap().unsigned_abs() > day, "{seq}");
+            assert!(lab.hear(&said(A, 7, seq), ip(1), Via::Hint).is_err(), "not from others: {seq}");
+        }
+        let (mut lab, far) = (Lab::new(), NOW_MS + 30 * 3_600_000);
+        lab.hear(&said(A, 7, far), ip(1), via).unwrap();
+        lab.hear(&said(A, 7, NOW_MS), ip(1), via).unwrap();
+        assert!(lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).is_ok(), "set right, and known again");
+        lab.hear(&said(B, 7, far), ip(2), via).unwrap();
+        lab.wait(60);
+        assert!(lab.hear(&said(B, 7, NOW_MS), ip(2), via).is_ok(), "set right after it had left");
+        lab.wait(60);
+        assert_eq!(lab.hear(&said(B, 7, NOW_MS), ip(2), via), Err(Dropped::Replayed), "a step of an hour is none");
+    }
+}
+
 #[test]
 fn silly_times_to_live_are_bounded() {
     let mut lab = Lab::new();
