@@ -124,8 +124,9 @@ gpb-client get fetches files from all holders at once and verifies every chunk.
 Usage: gpb-client get NAME|DIRECTORY|PATTERN|ROOT... [--out PATH] [--no-share] [--seed SECS]
 
 A pattern is a glob: `*` stays within a directory, `**` does not, and '**' alone means everything there is. A name with
-such characters is meant by './NAME', or by a backslash before each of them. Relative paths are kept under --dir. --out names the file for exactly one file, else a directory. What was fetched before an
-interruption is not fetched again. Meanwhile the client serves what it has verified, unless --no-share.
+such characters is meant by './NAME', or by a backslash before each of them. Relative paths are kept under --dir. --out
+names the file for exactly one file, else a directory. What was fetched before an interruption is not fetched again.
+Meanwhile the client serves what it has verified, unless --no-share.
 ";
 
 const DOCTOR: &str = "\
