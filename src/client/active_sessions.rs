@@ -17,7 +17,8 @@ pub(crate) struct ActiveSessions {
 }
 
 impl ActiveSessions {
-    /// Adds the session of `connection`, unless `is_stopped` says that the download has ended: then it must not begin.
+    /// Adds the session of `connection`, unless `is_stopped` says that the download has ended: then
+    /// it must not begin.
     pub(crate) fn begin(
         &self,
         connection: u64,
@@ -26,7 +27,8 @@ impl ActiveSessions {
         is_stopped: impl FnOnce() -> bool,
     ) -> bool {
         let mut sockets = lock(&self.sockets);
-        // Under the lock: a stop cuts off the sessions that it finds here, and no session begins after it.
+        // Under the lock: a stop cuts off the sessions that it finds here, and no session begins
+        // after it.
         let begins = !is_stopped();
         if begins {
             sockets.insert(connection, (peer, socket));
@@ -39,7 +41,8 @@ impl ActiveSessions {
         self.ended.notify_all();
     }
 
-    /// Cuts off the sessions with peers that `which` names. Their threads notice at their next read or write.
+    /// Cuts off the sessions with peers that `which` names. Their threads notice at their next read
+    /// or write.
     pub(crate) fn cut(&self, which: impl Fn(&PeerId) -> bool) {
         for (_, socket) in lock(&self.sockets).values().filter(|(peer, _)| which(peer)) {
             let _ = socket.shutdown(Close::Both);

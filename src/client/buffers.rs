@@ -5,8 +5,8 @@ use std::sync::{Condvar, Mutex};
 use crate::client::limits::RECEIVE_BUDGET;
 use crate::sync::{lock, wait};
 
-/// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. A connection takes one before it reads a body, so that a
-/// slow disk slows down the peers and does not fill the memory.
+/// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. A connection takes one before it
+/// reads a body, so that a slow disk slows down the peers and does not fill the memory.
 #[derive(Default)]
 pub(crate) struct Buffers {
     state: Mutex<BufferState>,
@@ -31,8 +31,9 @@ pub(crate) struct Buffer<'a> {
 }
 
 impl Buffers {
-    /// Lends a buffer of at least `len` bytes with arbitrary content. Waits while the budget is used up; a buffer larger
-    /// than the budget is lent when no other is. `None` once the pool is closed.
+    /// Lends a buffer of at least `len` bytes with arbitrary content. Waits while the budget is
+    /// used up; a buffer larger than the budget is lent when no other is. `None` once the pool is
+    /// closed.
     pub(crate) fn take(&self, len: usize) -> Option<Buffer<'_>> {
         let mut state = lock(&self.state);
         while !state.closed {

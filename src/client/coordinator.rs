@@ -1,5 +1,5 @@
-//! The thread of a download that decides about its connections: which peers to dial and when, how many connections each
-//! gets, and when the download ends.
+//! The thread of a download that decides about its connections: which peers to dial and when, how
+//! many connections each gets, and when the download ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,17 +23,18 @@ use crate::swarm::{Advice, ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord};
 
 mod outcome;
 
-/// Opens and ends the connections that [`Mesh`] decides about; each connection works on a thread of its own.
+/// Opens and ends the connections that [`Mesh`] decides about; each connection works on a thread of
+/// its own.
 ///
-/// The coordinator waits on the bell of its download. The bell is rung by a connection that ends or has news for the
-/// mesh, by the disk threads, and by changes of the peer table.
+/// The coordinator waits on the bell of its download. The bell is rung by a connection that ends or
+/// has news for the mesh, by the disk threads, and by changes of the peer table.
 pub(crate) struct Coordinator {
     shared: Arc<DownloadShared>,
     threads: Arc<BlockingPool>,
     peers: HashMap<PeerHandle, DownloadPeer>,
     mesh: Mesh,
     ends: (Sender<EndedConnection>, Receiver<EndedConnection>),
-    /// Connections opened so far: their numbers.
+    /// Number of the connection that was opened last.
     opened: u64,
     /// The generation of the trusted set that all sessions were checked against.
     trust_generation: u64,
@@ -95,7 +96,8 @@ impl Coordinator {
     pub(crate) fn run(&mut self, disk: WaitGroup) -> Result<Report, FetchError> {
         let result = self.drive();
         self.shared.stop();
-        // Connections that are still being dialed are not waited for: they begin no session after the stop.
+        // Connections that are still being dialed are not waited for: they begin no session after
+        // the stop.
         self.shared.sessions.wait();
         self.shared.queues.end();
         disk.wait();
@@ -105,7 +107,8 @@ impl Coordinator {
             if let Err(e) = file.checkpoint() {
                 warn!("not journaled file={id} error=\"{}\"", Chain(&e));
             }
-            // `FetchedFiles` must not hold the file open, or the next download of it finds it in use.
+            // `FetchedFiles` must not hold the file open, or the next download of it finds it in
+            // use.
             if let Some(fetched) = &self.shared.ctx.fetched {
                 fetched.remove(&id);
             }
@@ -195,7 +198,8 @@ impl Coordinator {
         }
     }
 
-    /// Keeps peers that lied from being dialed or asked, on all instances, and even if others name them as holders again.
+    /// Keeps peers that lied from being dialed or asked, on all instances, and even if others name
+    /// them as holders again.
     fn shun_liars(&mut self) {
         let liars = self.shared.liars();
         if liars.is_empty() {
@@ -223,7 +227,8 @@ impl Coordinator {
         let read = |h| peers.get(&h).map_or(0, |known| known.connections.read.load(Ordering::Relaxed));
         let (grown, dropped) = {
             let state = self.shared.state();
-            // Where other nodes fetch, too, a further connection would only take bandwidth from them.
+            // Where other nodes fetch, too, a further connection would only take bandwidth from
+            // them.
             let grown = match all_have_one && !state.is_shared() {
                 true => self.mesh.grow(read, |h| state.backlog(h), now),
                 false => Vec::new(),

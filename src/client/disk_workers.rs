@@ -68,7 +68,7 @@ pub(crate) fn check(shared: &DownloadShared) {
     shared.wake_all();
 }
 
-/// Opens and finishes partial files until told to end.
+/// Opens, verifies and finishes partial files, until a job ends the thread.
 pub(crate) fn run_jobs(shared: &DownloadShared, jobs: &Receiver<DiskJob>) {
     while let Ok(job) = jobs.recv() {
         match job {
@@ -168,7 +168,8 @@ fn finish(shared: &DownloadShared, file: FileNo, open: &Arc<PartialFile>) {
     shared.wake_all();
 }
 
-/// Offers the finished file to other nodes, with the state in which it now lies on disk: the server sees if it changes.
+/// Offers the finished file to other nodes, with the state in which it now lies on disk: the server
+/// sees if it changes.
 fn offer_fetched(shared: &DownloadShared, file: FileNo, manifest: Arc<Manifest>) {
     let (Some(fetched), wanted) = (&shared.ctx.fetched, &shared.files[file as usize]) else { return };
     let Some(path) = wanted.outs.first().cloned() else { return };
@@ -192,8 +193,8 @@ fn offer_fetched(shared: &DownloadShared, file: FileNo, manifest: Arc<Manifest>)
 /// Writes one-chunk files, each time all that have come.
 pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
     loop {
-        // Where each batch ends with a wait for the disk, one thread waits while the next batch gathers: two threads would
-        // wait twice as often, for half as much.
+        // Where each batch ends with a wait for the disk, one thread waits while the next batch
+        // gathers: two threads would wait twice as often, for half as much.
         let turn = shared.disk.is_durable().then(|| lock(&shared.queues.small_turn));
         let Ok(Some(first)) = files.recv() else { break };
         let mut members = Vec::new();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-/// A bell that any thread rings and one thread waits for. Rings before a wait count, however many, as one.
+/// A bell that any thread rings and one thread waits for. Rings before a wait count, however many,
+/// as one.
 #[derive(Clone)]
 pub(crate) struct Doorbell {
     ring: Sender<()>,

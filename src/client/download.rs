@@ -39,8 +39,8 @@ pub struct Download {
 }
 
 impl Download {
-    /// Starts to fetch the files of `plan` with the sessions of `client`. Files that are on the disk already are only
-    /// counted; equal contents are fetched once.
+    /// Starts to fetch the files of `plan` with the sessions of `client`. Files that are on the
+    /// disk already are only counted; equal contents are fetched once.
     ///
     /// # Errors
     /// [`FetchError::Threads`]: the system has no thread to give.
@@ -75,8 +75,8 @@ impl Download {
         Ok(Download { shared, total, result, early: Mutex::default(), threads: Some(threads), _stop: stop })
     }
 
-    /// Waits until the download has ended. Blocks at most the context's timeout without a byte, however long the
-    /// files.
+    /// Waits until the download has ended. Blocks at most the context's timeout without a byte,
+    /// however long the files.
     ///
     /// # Errors
     /// [`FetchError`]; what came is kept for the next run.
@@ -87,7 +87,8 @@ impl Download {
         self.result.recv().unwrap_or(Err(FetchError::Interrupted))
     }
 
-    /// Waits for at most `time`; true when the download has ended, so that [`wait`](Self::wait) returns at once.
+    /// Waits for at most `time`; true when the download has ended, so that [`wait`](Self::wait)
+    /// returns at once.
     pub fn wait_for(&self, time: Duration) -> bool {
         let mut early = lock(&self.early);
         if early.is_none() {
@@ -123,8 +124,8 @@ impl Download {
         new
     }
 
-    /// Ends the download soon, with everything kept for the next run; [`wait`](Self::wait) then returns
-    /// [`FetchError::Interrupted`].
+    /// Ends the download soon, with everything kept for the next run; [`wait`](Self::wait) then
+    /// returns [`FetchError::Interrupted`].
     pub fn cancel(&self) {
         self.shared.stop();
     }

@@ -1,7 +1,7 @@
 //! One connection of a download: a loop of socket, buffer, verification and disk.
 //!
-//! The [`Requester`] decides what is asked and what each answer means; this file moves the bytes, and `chunks` verifies and
-//! writes the chunks.
+//! The [`Requester`] decides what is asked and what each answer means; this file moves the bytes,
+//! and `chunks` verifies and writes the chunks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +62,9 @@ impl<'a> Fetcher<'a> {
         Fetcher { shared, session, handle: dial.peer, connections, number, requester, unverified, bad }
     }
 
-    /// Works until nothing is left for this peer, the connection fails, or the download is over. Afterwards, everything
-    /// that the peer was asked for and did not send is free for others. Also returns whether anything useful came.
+    /// Works until nothing is left for this peer, the connection fails, or the download is over.
+    /// Afterwards, everything that the peer was asked for and did not send is free for others. Also
+    /// returns whether anything useful came.
     pub(crate) fn run(mut self) -> (Result<ConnectionEnd, AskError>, bool) {
         let begun = match self.session.dialed.closer() {
             Ok(socket) => {
@@ -72,7 +73,8 @@ impl<'a> Fetcher<'a> {
                     self.shared.pool.checkin(self.session);
                     return (Ok(ConnectionEnd::Stopped), false);
                 }
-                // Revoking a key cuts off the sessions at work; a key that was revoked before is found here.
+                // Revoking a key cuts off the sessions at work; a key that was revoked before is
+                // found here.
                 match self.shared.ctx.trust.allows(&self.session.peer) {
                     true => Ok(()),
                     false => Err(AskError::Untrusted(self.session.peer)),
@@ -119,7 +121,8 @@ impl<'a> Fetcher<'a> {
             match self.requester.turn(&mut state, surplus, Instant::now()) {
                 ConnectionTurn::Receive => drop(state),
                 ConnectionTurn::Wait => {
-                    // Time alone can bring work, too: chunks that another peer has kept back for too long.
+                    // Time alone can bring work, too: chunks that another peer has kept back for
+                    // too long.
                     drop(wait_timeout(&self.shared.work, state, LOOK_AGAIN));
                     self.requester.resume(Instant::now());
                     continue;
@@ -192,7 +195,8 @@ impl<'a> Fetcher<'a> {
         let answer = self.requester.on_body(&mut self.shared.state(), body, Instant::now())?;
         match answer {
             Answer::Done => {}
-            // A peer that holds something no longer counts as only asked, so that the next one can be.
+            // A peer that holds something no longer counts as only asked, so that the next one can
+            // be.
             Answer::Located => self.shared.wake_all(),
             Answer::Layer { file, digests } => {
                 let job = DiskJob::Open { file, layer: digests, from: self.handle, peer: self.session.peer };
@@ -226,8 +230,8 @@ impl<'a> Fetcher<'a> {
         self.shared.wake_all();
     }
 
-    /// Tells a liar which chunk was bad. The answers that are still on their way are read first: closing with them
-    /// unread would reset the connection, and the message would be lost with it.
+    /// Tells a liar which chunk was bad. The answers that are still on their way are read first:
+    /// closing with them unread would reset the connection, and the message would be lost with it.
     fn tell_bad(mut self, unanswered: usize) {
         let deadline = Instant::now() + CLOSE_DRAIN;
         let Some(bad) = self.bad else { return };

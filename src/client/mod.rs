@@ -1,10 +1,11 @@
-//! Finds and fetches files: who is there, what they hold, and all of it at once. Tier 6.
+//! Finds peers and files, and fetches files from many peers at once. Tier 6.
 //!
-//! `survey` asks all peers, `resolve` turns what a person typed into files, `download` fetches them. The decisions of a
-//! download are pure: [`DownloadState`](crate::swarm::DownloadState) knows the files, [`Mesh`](crate::swarm::Mesh) the
-//! connections, and each connection is the conversation of a [`Requester`](crate::swarm::Requester). Their I/O lies in
-//! `coordinator` (one thread), `fetcher` (one connection each) and `disk_workers` (the threads that wait for the disk). A
-//! chunk is verified in `fetcher/chunks`.
+//! `survey` asks all peers, `resolve` turns what a person typed into files, `download` fetches
+//! them. The decisions of a download are pure: [`DownloadState`](crate::swarm::DownloadState) knows
+//! the files, [`Mesh`](crate::swarm::Mesh) the connections, and each connection is the conversation
+//! of a [`Requester`](crate::swarm::Requester). Their I/O lies in `coordinator` (one thread),
+//! `fetcher` (one connection each) and `disk_workers` (the threads that wait for the disk). A chunk
+//! is verified in `fetcher/chunks`.
 
 mod active_sessions;
 mod buffers;

@@ -120,7 +120,8 @@ impl DownloadShared {
         self.verdict.stopped.load(Ordering::Acquire)
     }
 
-    /// Runs a write to the disk. Meanwhile the download counts as busy, however long the write takes.
+    /// Runs a write to the disk. Meanwhile the download counts as busy, however long the write
+    /// takes.
     pub(crate) fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
         self.queues.writing.fetch_add(1, Ordering::Relaxed);
         let result = write();
@@ -134,7 +135,8 @@ impl DownloadShared {
         self.queues.is_writing() || self.state().disk_is_busy()
     }
 
-    /// Longest wait for a byte on one connection: well below the timeout of the whole, so that other peers take over.
+    /// Longest wait for a byte on one connection: well below the timeout of the whole, so that
+    /// other peers take over.
     pub(crate) fn idle(&self) -> Duration {
         (self.ctx.timeout / 3).clamp(SILENCE_MIN, SILENCE_MAX)
     }

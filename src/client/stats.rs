@@ -60,8 +60,8 @@ impl Stats {
         self.arrival_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// A peer deferred a request: it is there and its queue moves. That counts as progress, but not longer than
-    /// [`DEFERRED_MAX`] after the last arrival.
+    /// A peer deferred a request: it is there and its queue moves. That counts as progress, but not
+    /// longer than [`DEFERRED_MAX`] after the last arrival.
     pub(crate) fn deferred(&self) {
         let now = self.begun.elapsed();
         let arrival = Duration::from_millis(self.arrival_ms.load(Ordering::Relaxed));

@@ -28,7 +28,8 @@ pub(crate) struct FileTarget {
     pub(crate) outs: Vec<RelPath>,
 }
 
-/// Brings targets of one content together, in the order of their first ones, each with its known holders.
+/// Brings targets of one content together, in the order of their first ones, each with its known
+/// holders.
 pub(crate) fn merge(targets: Vec<Target>) -> (Vec<FileTarget>, Vec<Arc<[NodeId]>>) {
     // For each target, the first one with its content.
     let mut first: Vec<u32> = vec![0; targets.len()];

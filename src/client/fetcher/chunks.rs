@@ -74,8 +74,9 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// Reads the bytes of a chunk as fast as the limit allows, and returns its trailer. More is asked for on the way, once
-    /// that is needed to keep the connection busy: not earlier, since another connection may be quicker by then.
+    /// Reads the bytes of a chunk as fast as the limit allows, and returns its trailer. More is
+    /// asked for on the way, once that is needed to keep the connection busy: not earlier, since
+    /// another connection may be quicker by then.
     fn read_chunk(&mut self, into: &mut [u8]) -> Result<u8, AskError> {
         let shared = self.shared;
         let idle = shared.idle();
@@ -120,7 +121,8 @@ impl Fetcher<'_> {
             || self.unverified.iter().map(Vec::len).sum::<usize>() >= VERIFY_LEN_MAX
     }
 
-    /// Verifies the one-chunk files that came, and hands the good ones to the threads that write them.
+    /// Verifies the one-chunk files that came, and hands the good ones to the threads that write
+    /// them.
     pub(super) fn verify_small(&mut self) -> Option<ConnectionEnd> {
         let came = std::mem::take(&mut self.unverified);
         if came.is_empty() {

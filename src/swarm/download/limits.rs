@@ -7,7 +7,8 @@ use crate::limits::CHUNKS_MAX;
 /// Connections that only ask a peer what it holds, at most, once there is a peer to fetch from.
 pub const LOCATES_AT_ONCE: usize = 4;
 /// How often a full set of connections
-/// ([`DOWNLOAD_CONNECTIONS_MAX`](crate::limits::DOWNLOAD_CONNECTIONS_MAX)) drops at least one for a peer that was not tried.
+/// ([`DOWNLOAD_CONNECTIONS_MAX`](crate::limits::DOWNLOAD_CONNECTIONS_MAX)) drops at least one for a
+/// peer that was not tried.
 pub const MESH_ROTATE: Duration = Duration::from_secs(2);
 /// Most connections that one rotation drops; see [`MESH_ROTATE`].
 pub const ROTATE_MAX: usize = 4;
@@ -24,20 +25,21 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Most files of several chunks that are fetched at once.
 pub const ACTIVE_FILES_MAX: usize = 256;
-/// Most chunks of all files that are fetched at once; a single file may have more. Bounds the memory of layers and pickers.
+/// Most chunks of all files that are fetched at once; a single file may have more. Bounds the
+/// memory of layers and pickers.
 pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
 
 /// A second peer is asked for a layer that did not come for this time.
 pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest time until a peer that is too busy for a layer is asked again.
 pub const LAYER_BUSY_MAX: Duration = Duration::from_secs(5);
-/// First interval at which a holder is asked for the other peers that fetch a file; it doubles each time. Holders are asked
-/// while fewer than [`HOLDERS_ENOUGH`] are known.
+/// First interval at which a holder is asked for the other peers that fetch a file; it doubles each
+/// time. Holders are asked while fewer than [`HOLDERS_ENOUGH`] are known.
 pub const PEERS_POLL_MIN: Duration = Duration::from_millis(250);
 /// Longest interval between two such questions.
 pub const PEERS_POLL_MAX: Duration = Duration::from_secs(8);
-/// While a holder is too busy for a layer, it is asked for other peers as often as for the layer, until the interval between
-/// two such questions would exceed this.
+/// While a holder is too busy for a layer, it is asked for other peers as often as for the layer,
+/// until the interval between two such questions would exceed this.
 pub const PEERS_POLL_SOON_MAX: Duration = Duration::from_secs(2);
 /// Holders of a file that are enough: see [`PEERS_POLL_MIN`].
 pub const HOLDERS_ENOUGH: usize = 64;
@@ -49,7 +51,8 @@ pub const HAVE_POLL_MAX: Duration = Duration::from_secs(1);
 pub const LOCATE_POLL_MIN: Duration = Duration::from_millis(100);
 /// Longest interval between two such questions.
 pub const LOCATE_POLL_MAX: Duration = Duration::from_secs(3);
-/// Requests of [`LOCATE_FILES_MAX`](crate::limits::LOCATE_FILES_MAX) files that a connection queues at once.
+/// Requests of [`LOCATE_FILES_MAX`](crate::limits::LOCATE_FILES_MAX) files that a connection queues
+/// at once.
 pub const LOCATE_AHEAD: usize = 16;
 
 /// Chunks that the picker looks at before it tries another way to find one.

@@ -13,12 +13,14 @@ use crate::swarm::download::reputation::Reputation;
 use crate::swarm::download::scaler::{Advice, ConnectionScaler};
 use crate::swarm::random::next_random;
 
-/// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the group.
+/// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the
+/// group.
 ///
-/// In a large group each peer has connections to a few random others. Together they form one mesh, through which a chunk
-/// reaches every peer in a few steps (as in GossipSub, Vyzovitis et al., 2020). Every [`MESH_ROTATE`] a full set drops the
-/// connections that gave little, for peers that were not tried, like the optimistic unchoke of BEP 3: so a download finds
-/// better peers, and does not stay among peers that have nothing.
+/// In a large group each peer has connections to a few random others. Together they form one mesh,
+/// through which a chunk reaches every peer in a few steps (as in GossipSub, Vyzovitis et al.,
+/// 2020). Every [`MESH_ROTATE`] a full set drops the connections that gave little, for peers that
+/// were not tried, like the optimistic unchoke of BEP 3: so a download finds better peers, and does
+/// not stay among peers that have nothing.
 #[derive(Debug)]
 pub struct Mesh {
     peers: BTreeMap<PeerHandle, MeshPeer>,
@@ -116,8 +118,9 @@ impl Mesh {
         }
     }
 
-    /// `peer` is there, with this revision of its catalogue. A new peer is asked which files it holds, unless it is known
-    /// that it `holds` some; a known one is asked again when the revision has changed.
+    /// `peer` is there, with this revision of its catalogue. A new peer is asked which files it
+    /// holds, unless it is known that it `holds` some; a known one is asked again when the revision
+    /// has changed.
     pub fn meet(&mut self, peer: PeerHandle, revision: u64, holds: bool, now: Instant) {
         let known = self.peers.entry(peer).or_insert_with(|| MeshPeer {
             reputation: Reputation::default(),
@@ -137,7 +140,8 @@ impl Mesh {
         }
     }
 
-    /// Forgets peers that are not `here` and have no connection, and peers that may not keep theirs.
+    /// Forgets peers that are not `here` and have no connection, and peers that may not keep
+    /// theirs.
     pub fn retain(&mut self, here: impl Fn(PeerHandle) -> bool, may_stay: impl Fn(PeerHandle) -> bool) {
         let locating = &mut self.locating;
         self.peers.retain(|&peer, known| {
@@ -159,15 +163,18 @@ impl Mesh {
         true
     }
 
-    /// The peers to dial now, each for its first connection; they count as connected until [`ended`](Self::ended).
+    /// The peers to dial now, each for its first connection; they count as connected until
+    /// [`ended`](Self::ended).
     ///
-    /// Peers that hold something (`holds`) come before peers that are to be asked; among equals chance decides. Once the
-    /// download has a peer to fetch from, two bounds spread the dials out, so that a large group does not rush at the few
-    /// peers that hold something at first, and connections are left for peers that come later:
+    /// Peers that hold something (`holds`) come before peers that are to be asked; among equals
+    /// chance decides. Once the download has a peer to fetch from, two bounds spread the dials out,
+    /// so that a large group does not rush at the few peers that hold something at first, and
+    /// connections are left for peers that come later:
     /// * at most [`LOCATES_AT_ONCE`] connections only ask what a peer holds;
-    /// * a token bucket lets [`DIALS_AT_ONCE`] dials pass at once, then one every [`DIAL_EVERY`]. It is kept as the time
-    ///   `paid_at` at which its debt is paid off: each dial adds [`DIAL_EVERY`] to it. Dials without the bound, while there
-    ///   is no peer to fetch from, never take it further into debt than an empty bucket.
+    /// * a token bucket lets [`DIALS_AT_ONCE`] dials pass at once, then one every [`DIAL_EVERY`].
+    ///   It is kept as the time `paid_at` at which its debt is paid off: each dial adds
+    ///   [`DIAL_EVERY`] to it. Dials without the bound, while there is no peer to fetch from, never
+    ///   take it further into debt than an empty bucket.
     pub fn dial(&mut self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> Vec<Dial> {
         if self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.locating == 0 {
             return Vec::new();
@@ -202,7 +209,8 @@ impl Mesh {
             self.others_wait = due < room && due < first.len() + asked.len() + resting.len();
             room = room.min(due);
         }
-        // Known holders come first for the first few connections only: soon all peers hold something.
+        // Known holders come first for the first few connections only: soon all peers hold
+        // something.
         let mut rest = first.split_off(first.len().min(HOLDERS_FIRST.saturating_sub(fetching)));
         rest.append(&mut asked);
         rest.sort_unstable();
@@ -219,9 +227,9 @@ impl Mesh {
             && !self.peers.iter().any(|(&peer, p)| p.is_free(now) && (holds(peer) || p.locate_is_due(now)))
     }
 
-    /// What to do about the number of connections to each peer. `read` is the number of bytes that came from a peer,
-    /// `backlog` what it could still be asked for. Connections to [`Add`](Advice::Add) count as open until
-    /// [`ended`](Self::ended).
+    /// What to do about the number of connections to each peer. `read` is the number of bytes that
+    /// came from a peer, `backlog` what it could still be asked for. Connections to
+    /// [`Add`](Advice::Add) count as open until [`ended`](Self::ended).
     pub fn grow(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
@@ -245,12 +253,14 @@ impl Mesh {
         taken
     }
 
-    /// The peers of a full set whose connections are dropped for other peers, every [`MESH_ROTATE`].
+    /// The peers of a full set whose connections are dropped for other peers, every
+    /// [`MESH_ROTATE`].
     ///
-    /// These are the peer that gave least since the last rotation, since otherwise no peer would fetch from the ones that
-    /// came when all sets were full, and up to [`ROTATE_MAX`] that gave less than a quarter of the mean. A peer that has
-    /// more of the wanted chunks than the others is kept, however little it gives: a thousand peers may share the first
-    /// holder. `read` is the number of bytes that came from a peer, `backlog` what it could still be asked for.
+    /// These are the peer that gave least since the last rotation, since otherwise no peer would
+    /// fetch from the ones that came when all sets were full, and up to [`ROTATE_MAX`] that gave
+    /// less than a quarter of the mean. A peer that has more of the wanted chunks than the others
+    /// is kept, however little it gives: a thousand peers may share the first holder. `read` is the
+    /// number of bytes that came from a peer, `backlog` what it could still be asked for.
     pub fn rotate(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
@@ -304,9 +314,9 @@ impl Mesh {
         Some(Dial { peer, locate, failures: known.reputation.failures() })
     }
 
-    /// A connection that [`dial`](Self::dial) or [`grow`](Self::grow) opened has ended. `useful`: it brought something;
-    /// `holds`: the peer holds something that is wanted; `jitter` in `0..1`. Returns when a peer that failed is dialed
-    /// again.
+    /// A connection that [`dial`](Self::dial) or [`grow`](Self::grow) opened has ended. `useful`:
+    /// it brought something; `holds`: the peer holds something that is wanted; `jitter` in `0..1`.
+    /// Returns when a peer that failed is dialed again.
     pub fn ended(
         &mut self,
         dial: Dial,
@@ -372,7 +382,8 @@ impl Mesh {
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let waiting = self.peers.values().filter(|p| p.connections == 0 && !p.reputation.is_banned());
         let times = waiting.flat_map(|p| p.reputation.retry_at().into_iter().chain(p.locate_at));
-        // A peer that was due and found the bucket empty is looked at again when there is a dial left.
+        // A peer that was due and found the bucket empty is looked at again when there is a dial
+        // left.
         let refilled = self.others_wait.then_some(now + DIAL_EVERY);
         times.filter(|at| *at > now).chain(refilled).min()
     }

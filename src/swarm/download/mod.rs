@@ -1,8 +1,9 @@
 //! What a download asks of which peer, and over how many connections.
 //!
-//! [`DownloadState`] knows the files and their holders and hands out [`Task`]s; [`ChunkPicker`] chooses chunks. A
-//! [`Requester`] is the conversation of one connection. [`Mesh`] decides which peers are connected, [`ConnectionScaler`]
-//! over how many connections, and [`Window`] how much each connection asks for at once.
+//! [`DownloadState`] knows the files and their holders and hands out [`Task`]s; [`ChunkPicker`]
+//! chooses chunks. A [`Requester`] is the conversation of one connection. [`Mesh`] decides which
+//! peers are connected, [`ConnectionScaler`] over how many connections, and [`Window`] how much
+//! each connection asks for at once.
 
 pub mod limits;
 mod mesh;

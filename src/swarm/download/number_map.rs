@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map by numbers that this node gives out itself, so that no peer can make them collide. It is read several times for
-/// each chunk and peer, and needs a hash of a few instructions.
+/// A map by numbers that this node gives out itself, so that no peer can make them collide. It is
+/// read several times for each chunk and peer, and needs a hash of a few instructions.
 pub(in crate::swarm) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 /// Spreads a number over all bits.

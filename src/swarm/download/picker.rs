@@ -1,7 +1,7 @@
 //! Chooses the chunk to ask a peer for.
 //!
-//! Pure: time and the seed of the random ties are arguments. A picker knows chunks by number only, so that it serves the
-//! chunks of one large file as well as a batch of one-chunk files.
+//! Pure: time and the seed of the random ties are arguments. A picker knows chunks by number only,
+//! so that it serves the chunks of one large file as well as a batch of one-chunk files.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -52,12 +52,14 @@ pub struct Completed {
     pub others: [Option<PeerHandle>; 2],
 }
 
-/// Chooses chunks: rarest first with random ties, at most two requests for each, stealing from slow peers.
+/// Chooses chunks: rarest first with random ties, at most two requests for each, stealing from slow
+/// peers.
 ///
-/// Rarest first spreads the pieces that few peers hold before their holders leave (Cohen, "Incentives build robustness in
-/// BitTorrent", 2003; BEP 3). The missing chunks lie in one array, grouped by the number of partial peers that hold them,
-/// so that each change is a few swaps. Peers that hold everything make no chunk rarer than another and are not counted.
-/// The picker takes about 10 bytes a chunk.
+/// Rarest first spreads the pieces that few peers hold before their holders leave (Cohen,
+/// "Incentives build robustness in BitTorrent", 2003; BEP 3). The missing chunks lie in one array,
+/// grouped by the number of partial peers that hold them, so that each change is a few swaps. Peers
+/// that hold everything make no chunk rarer than another and are not counted. The picker takes
+/// about 10 bytes a chunk.
 #[derive(Debug)]
 pub struct ChunkPicker {
     /// The missing chunks; the ones with the fewest copies come first.
@@ -122,8 +124,8 @@ impl ChunkPicker {
         }
     }
 
-    /// The chunks in `have` are there already, those in `checking` perhaps: each is asked for only if
-    /// [`checked`](Self::checked) says that it is wrong.
+    /// The chunks in `have` are there already, the ones in `checking` perhaps: each is asked for
+    /// only if [`checked`](Self::checked) says that it is wrong.
     pub fn resuming(have: &Bitfield, checking: &Bitfield, seed: u64) -> Self {
         let mut picker = Self::new(have.len(), seed);
         picker.order.retain(|&c| !have.bit(c) && !checking.bit(c));
@@ -138,8 +140,9 @@ impl ChunkPicker {
         picker
     }
 
-    /// Where all chunks are equally rare, a peer is asked for the one after its last one; its first one is random. This is
-    /// for chunks that are files of their own, in order of their names: both ends then work in few directories at a time.
+    /// Where all chunks are equally rare, a peer is asked for the one after its last one; its first
+    /// one is random. This is for chunks that are files of their own, in order of their names: both
+    /// ends then work in few directories at a time.
     pub fn in_runs(self) -> Self {
         ChunkPicker { in_runs: true, ..self }
     }
@@ -198,8 +201,8 @@ impl ChunkPicker {
         self.peers.values().any(|p| p.holds.is_some())
     }
 
-    /// The chunk to ask `peer` for next: one that a silent peer was asked for, else the rarest missing one, else what
-    /// [`acquire_end_game`](Self::acquire_end_game) finds.
+    /// The chunk to ask `peer` for next: one that a silent peer was asked for, else the rarest
+    /// missing one, else what [`acquire_end_game`](Self::acquire_end_game) finds.
     pub fn acquire(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
         self.acquire_new(peer, now).or_else(|| self.acquire_end_game(peer, now))
     }
@@ -224,7 +227,8 @@ impl ChunkPicker {
         let mut done = Completed { fresh: false, others: [None; 2] };
         if let Some(p) = self.peers.get_mut(&peer) {
             p.history.last_came = Some(now);
-            // The chunk came too late, but shows how long this peer takes: its next chunks are left to it for that long.
+            // The chunk came too late, but shows how long this peer takes: its next chunks are left
+            // to it for that long.
             if let Some((_, since)) = p.history.stolen.take_if(|r| r.0 == chunk && self.place[chunk as usize] == HAVE) {
                 self.learn(peer, now.saturating_duration_since(since));
             }

@@ -14,7 +14,8 @@ pub struct Reputation {
 }
 
 impl Reputation {
-    /// The peer sent bytes that it said are right and are not. It is not asked again in this download.
+    /// The peer sent bytes that it said are right and are not. It is not asked again in this
+    /// download.
     pub fn strike(&mut self) {
         self.strikes += 1;
     }
@@ -24,8 +25,9 @@ impl Reputation {
         self.strikes > 0
     }
 
-    /// A connection failed: returns when to dial again. The back-off doubles from [`RETRY_MIN`] to [`RETRY_MAX`] (RFC 8961);
-    /// `jitter` in `0..1` takes off up to a quarter, so that peers do not dial again together.
+    /// A connection failed: returns when to dial again. The back-off doubles from [`RETRY_MIN`] to
+    /// [`RETRY_MAX`] (RFC 8961); `jitter` in `0..1` takes off up to a quarter, so that peers do not
+    /// dial again together.
     pub fn failed(&mut self, now: Instant, jitter: f64) -> Instant {
         let full = RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
         self.failures += 1;

@@ -1,8 +1,10 @@
-//! The conversation of one connection of a download: which requests go out, and what each answer means.
+//! The conversation of one connection of a download: which requests go out, and what each answer
+//! means.
 //!
-//! The requester owns the rules and no resource. It has no socket, no clock and no lock: the caller holds the lock of the
-//! [`DownloadState`], passes the time, sends the frames, and reads the bytes that each [`AnswerStep`] names. A connection in
-//! production and one in a simulation drive the same object.
+//! The requester owns the rules and no resource. It has no socket, no clock and no lock: the caller
+//! holds the lock of the [`DownloadState`], passes the time, sends the frames, and reads the bytes
+//! that each [`AnswerStep`] names. A connection in production and one in a simulation drive the
+//! same object.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -20,13 +22,15 @@ mod answers;
 
 pub use answers::{Answer, AnswerError, AnswerStep, Arrival, Head, SmallArrival};
 
-/// What a connection asks of its peer, and what is still unanswered. Answers come in the order of the requests.
+/// What a connection asks of its peer, and what is still unanswered. Answers come in the order of
+/// the requests.
 pub struct Requester<F> {
     peer: PeerHandle,
     pending: VecDeque<Pending<F>>,
     /// The task whose answer is being read.
     receiving: Option<Task<F>>,
-    /// One-chunk files that came and are not verified yet: hashing several together is several times as fast.
+    /// One-chunk files that came and are not verified yet: hashing several together is several
+    /// times as fast.
     unverified: Vec<SmallTask>,
     /// Bytes of chunks that were asked for and are still to come.
     in_flight: u64,
@@ -44,7 +48,7 @@ pub struct Requester<F> {
     useful: bool,
 }
 
-/// A request without an answer so far.
+/// An unanswered request.
 struct Pending<F> {
     task: Task<F>,
     request_len: usize,
@@ -56,7 +60,8 @@ struct Pending<F> {
 /// The files that the peer is to be asked about, in requests of [`LOCATE_FILES_MAX`].
 struct LocateQueue {
     next: VecDeque<Vec<(FileNo, FileId)>>,
-    /// The file at which the rest begins. A download may have millions of files, so that few are queued at once.
+    /// The file at which the rest begins. A download may have millions of files, so that few are
+    /// queued at once.
     from: Option<FileNo>,
 }
 
@@ -75,8 +80,8 @@ pub enum ConnectionTurn {
 }
 
 impl<F: Clone> Requester<F> {
-    /// A connection to `peer` that has just begun. With `locate`, the peer is first asked which of the unfinished files it
-    /// holds.
+    /// A connection to `peer` that has just begun. With `locate`, the peer is first asked which of
+    /// the unfinished files it holds.
     pub fn new(peer: PeerHandle, locate: bool, now: Instant) -> Self {
         Requester {
             peer,
@@ -94,8 +99,8 @@ impl<F: Clone> Requester<F> {
         }
     }
 
-    /// Asks for more and says what the connection does next. A `surplus` connection asks nothing and ends with its last
-    /// answer, but finishes what it was opened to locate.
+    /// Asks for more and says what the connection does next. A `surplus` connection asks nothing
+    /// and ends with its last answer, but finishes what it was opened to locate.
     pub fn turn(&mut self, state: &mut DownloadState<F>, surplus: bool, now: Instant) -> ConnectionTurn {
         if !surplus || self.is_locating() {
             self.fill(state, now);
@@ -161,7 +166,8 @@ impl<F: Clone> Requester<F> {
         result
     }
 
-    /// The kind of the next answer, and the most bytes that its body may have; `None` when no request is unanswered.
+    /// The kind of the next answer, and the most bytes that its body may have; `None` when no
+    /// request is unanswered.
     pub fn expects(&self) -> Option<(Kind, usize)> {
         self.pending.front().map(|pending| pending.task.expects())
     }
@@ -171,7 +177,8 @@ impl<F: Clone> Requester<F> {
         self.pending.len()
     }
 
-    /// How many more bytes are in flight than the window asks for. At 0, [`fill`](Self::fill) finds room.
+    /// How many more bytes are in flight than the window asks for. At 0, [`fill`](Self::fill) finds
+    /// room.
     pub fn excess(&self) -> u64 {
         self.window.excess(self.in_flight)
     }
@@ -187,8 +194,8 @@ impl<F: Clone> Requester<F> {
         self.rests = false;
     }
 
-    /// The connection ends: everything that it was asked for and did not bring is free for others. Returns the number of
-    /// chunks among the unanswered requests.
+    /// The connection ends: everything that it was asked for and did not bring is free for others.
+    /// Returns the number of chunks among the unanswered requests.
     pub fn end(&mut self, state: &mut DownloadState<F>) -> u64 {
         let redirected = self.pending.iter().filter(|pending| pending.task.is_chunk()).count();
         let unverified = self.unverified.drain(..).map(Task::Small);
@@ -205,7 +212,8 @@ impl<F: Clone> Requester<F> {
 }
 
 impl LocateQueue {
-    /// Queues files once none is left: first all unfinished ones in turn, later those that the peer may hold by now.
+    /// Queues files once none is left: first all unfinished ones in turn, later the ones that the
+    /// peer may hold by then.
     fn refill<F: Clone>(&mut self, state: &mut DownloadState<F>, peer: PeerHandle, now: Instant) {
         if !self.next.is_empty() {
             return;

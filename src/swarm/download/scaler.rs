@@ -6,9 +6,9 @@ use crate::limits::CONNECTIONS_PER_PEER_MAX;
 
 /// Finds the number of connections to one peer by hill climbing.
 ///
-/// It measures the rate of the peer, adds a connection, and drops it again if the rate did not grow by [`GAIN`]. A
-/// connection that brings nothing does harm: several connections share the link of a peer unfairly, and a chunk on one of
-/// them may take a hundred times as long as on another.
+/// It measures the rate of the peer, adds a connection, and drops it again if the rate did not grow
+/// by `GAIN`. A connection that brings nothing does harm: several connections share the link of a
+/// peer unfairly, and a chunk on one of them may take a hundred times as long as on another.
 #[derive(Debug, Clone)]
 pub struct ConnectionScaler {
     /// Begin of the present measurement.
@@ -40,8 +40,8 @@ impl ConnectionScaler {
         ConnectionScaler { since: now, read: 0, connections: 0, before: None, settled_until: None, steady: false }
     }
 
-    /// The peer has that number of `connections`, which have `read` that number of bytes by now. `worthwhile` says whether
-    /// enough is left to fetch for a further one.
+    /// The peer has that number of `connections`, which have `read` that number of bytes by now.
+    /// `worthwhile` says whether enough is left to fetch for a further one.
     pub fn advise(&mut self, connections: usize, read: u64, worthwhile: impl FnOnce() -> bool, now: Instant) -> Advice {
         if connections != self.connections {
             // One has failed, or could not be opened: the trial is over.
@@ -101,7 +101,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
-    /// A peer that gives as many bytes a second as `rate` says of its connections, looked at every 50 ms.
+    /// A peer that gives as many bytes a second as `rate` says of its connections, looked at every
+    /// 50 ms.
     struct Lab {
         scaler: ConnectionScaler,
         now: Instant,
@@ -151,7 +152,8 @@ mod tests {
     #[test]
     fn the_beginning_of_a_slow_connection_is_not_its_rate() {
         let mut lab = Lab::new();
-        // Nothing for a while, then the full rate: a second connection must not look like the cause.
+        // Nothing for a while, then the full rate: a second connection must not look like the
+        // cause.
         lab.run(Duration::from_millis(50), |_| 0);
         lab.run(Duration::from_millis(50), |_| 1_000_000);
         lab.run(Duration::from_secs(3), |_| 60_000_000);

@@ -1,7 +1,7 @@
 //! What a download knows and decides: its files, their holders, and the next task of each peer.
 //!
-//! `F` is the handle of an open file; tests and simulations use `()`. Each file of several chunks has a picker of its own;
-//! all one-chunk files share another one.
+//! `F` is the handle of an open file; tests and simulations use `()`. Each file of several chunks
+//! has a picker of its own; all one-chunk files share another one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -79,7 +79,8 @@ pub struct ChunkCame {
 }
 
 impl<F: Clone> DownloadState<F> {
-    /// A download of `ids`, which are all different. No file is asked for before [`checked`](Self::checked).
+    /// A download of `ids`, which are all different. No file is asked for before
+    /// [`checked`](Self::checked).
     pub fn new(ids: &[FileId], seed: u64) -> Self {
         let files = ids.iter().map(|&id| DownloadFile { id, holders: Vec::new(), phase: FilePhase::Unchecked });
         DownloadState {
@@ -112,7 +113,8 @@ impl<F: Clone> DownloadState<F> {
         self.files[file as usize].id
     }
 
-    /// The file is on the disk already (`here`), or is to be fetched. An empty one is only to be written.
+    /// The file is on the disk already (`here`), or is to be fetched. An empty one is only to be
+    /// written.
     pub fn checked(&mut self, file: FileNo, here: bool) {
         let at = &mut self.files[file as usize];
         if !matches!(at.phase, FilePhase::Unchecked) {
@@ -160,8 +162,9 @@ impl<F: Clone> DownloadState<F> {
         self.files[file as usize].phase = FilePhase::Layer(Vec::new());
     }
 
-    /// The partial file is open and has the chunks `have`; the ones in `checking` are being verified, each until
-    /// [`rechecked`](Self::rechecked). True when the file is whole already and only to be finished.
+    /// The partial file is open and has the chunks `have`; the ones in `checking` are being
+    /// verified, each until [`rechecked`](Self::rechecked). True when the file is whole already and
+    /// only to be finished.
     pub fn opened(&mut self, file: FileNo, open: F, have: &Bitfield, checking: &Bitfield) -> bool {
         let at = &mut self.files[file as usize];
         self.seed = self.seed.wrapping_add(1);
@@ -177,8 +180,8 @@ impl<F: Clone> DownloadState<F> {
         whole
     }
 
-    /// A chunk of an earlier run was verified, and is right or is to be fetched. True when the file is now whole and to
-    /// be finished.
+    /// A chunk of an earlier run was verified, and is right or is to be fetched. True when the file
+    /// is now whole and to be finished.
     pub fn rechecked(&mut self, file: FileNo, chunk: u32, right: bool) -> bool {
         let at = &mut self.files[file as usize];
         let FilePhase::Chunks(picker, _) = &mut at.phase else { return false };
@@ -203,8 +206,8 @@ impl<F: Clone> DownloadState<F> {
         ChunkCame { fresh, whole }
     }
 
-    /// A verified one-chunk file came. True if it was still wanted and is to be written: its bytes count as held until
-    /// [`small_written`](Self::small_written).
+    /// A verified one-chunk file came. True if it was still wanted and is to be written: its bytes
+    /// count as held until [`small_written`](Self::small_written).
     pub fn small_came(&mut self, file: FileNo, peer: PeerHandle, now: Instant) -> bool {
         let at = &mut self.files[file as usize];
         let fresh = match at.phase {
@@ -247,7 +250,8 @@ impl<F: Clone> DownloadState<F> {
         self.activate();
     }
 
-    /// Starts files in their order while the bounds allow. A single file is started whatever its size.
+    /// Starts files in their order while the bounds allow. A single file is started whatever its
+    /// size.
     fn activate(&mut self) {
         let active = &mut self.active;
         while let Some(at) = self.files.get_mut(self.next as usize) {
@@ -307,7 +311,8 @@ impl<F: Clone> DownloadState<F> {
         taken.collect()
     }
 
-    /// Whether the disk still works on something: files to check, to open or to finish, chunks to verify again.
+    /// Whether the disk still works on something: files to check, to open or to finish, chunks to
+    /// verify again.
     pub fn disk_is_busy(&self) -> bool {
         self.small.writing > 0
             || self.files.get(self.next as usize).is_some_and(|at| matches!(at.phase, FilePhase::Unchecked))

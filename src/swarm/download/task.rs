@@ -49,7 +49,8 @@ pub struct ChunkTask<F> {
     pub index: ChunkIndex,
     /// Bytes of the chunk.
     pub len: u32,
-    /// The last state of a partial holder that is known; 0 for a complete one, whose answer carries no new haves.
+    /// The last state of a partial holder that is known; 0 for a complete one, whose answer carries
+    /// no new haves.
     pub since: u64,
     /// The open file.
     pub open: F,
@@ -140,7 +141,8 @@ impl<F> Task<F> {
         }
     }
 
-    /// Bytes of chunks that the answer brings; of a chunk that the holder chooses, the most that it can have.
+    /// Bytes of chunks that the answer brings; of a chunk that the holder chooses, the most that it
+    /// can have.
     pub fn chunk_bytes(&self) -> u64 {
         match self {
             Task::Chunk(ChunkTask { len, .. }) | Task::Small(SmallTask { len, .. }) => u64::from(*len),

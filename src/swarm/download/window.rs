@@ -45,12 +45,13 @@ impl Meter {
     }
 }
 
-/// How many bytes to keep in flight on a connection: the bandwidth-delay product, and a little more.
+/// How many bytes to keep in flight on a connection: the bandwidth-delay product, and a little
+/// more.
 ///
-/// A window that is too small leaves the link idle for a round trip. One that is too large queues chunks behind a slow
-/// peer that a quick one could have delivered. The delay is the shortest time from a request on an idle connection to its
-/// answer, the bandwidth a mean rate of arrival; [`QUEUE_TIME`] is added to twice the delay, so that the peer always has a
-/// request at hand.
+/// A window that is too small leaves the link idle for a round trip. One that is too large queues
+/// chunks behind a slow peer that a quick one could have delivered. The delay is the shortest time
+/// from a request on an idle connection to its answer, the bandwidth a mean rate of arrival;
+/// `QUEUE_TIME` is added to twice the delay, so that the peer always has a request at hand.
 #[derive(Debug, Clone)]
 pub struct Window {
     meter: Meter,
@@ -83,7 +84,8 @@ impl Window {
         self.meter.pause(now);
     }
 
-    /// The window in bytes: less in flight is a reason to ask for more. `None` before the first measurement.
+    /// The window in bytes: less in flight is a reason to ask for more. `None` before the first
+    /// measurement.
     pub fn target(&self) -> Option<u64> {
         let flying = self.meter.rate()? * (self.delay * 2 + QUEUE_TIME).as_secs_f64();
         Some((flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX))
@@ -118,7 +120,8 @@ const METER_SPAN: Duration = Duration::from_millis(100);
 const METER_MEMORY_S: f64 = 0.5;
 /// Chunks that are asked for before a rate is known.
 const START_CHUNKS: u64 = 2;
-/// The same for one-chunk files, in bytes; later it is the least, since each of them comes within moments.
+/// The same for one-chunk files, in bytes; later it is the least, since each of them comes within
+/// moments.
 const START_SMALL: u64 = 512 << 10;
 /// Delay that is assumed before the first measurement.
 const DELAY_UNKNOWN: Duration = Duration::from_millis(10);

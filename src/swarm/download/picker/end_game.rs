@@ -1,13 +1,17 @@
-//! Chunks that are asked of a second peer: the end game, and stealing from peers that are slow or silent.
+//! Chunks that are asked of a second peer: the end game, and stealing from peers that are slow or
+//! silent.
 //!
-//! A chunk may be asked of two peers at once. The second request costs its bytes if the first peer delivers after all, so
-//! each reason for it has its own patience, counted in the usual time of a chunk:
+//! A chunk may be asked of two peers at once. The second request costs its bytes if the first peer
+//! delivers after all, so each reason for it has its own patience, counted in the usual time of a
+//! chunk:
 //!
-//! * *Silent*, 10 times: none of the peers that were asked delivers anything. There is other work, so nothing is lost by
-//!   waiting.
-//! * *Slow*, 3 times, when nothing is missing: the first peer takes much longer than the thief would.
-//! * *Late*, 2 times, when nothing is missing: the chunk should have come long ago. Most chunks in flight have nearly come,
-//!   and asking for all of them again, as a plain end game does (BEP 3), would be waste.
+//! * *Silent*, 10 times: none of the peers that were asked delivers anything. There is other work,
+//!   so nothing is lost by waiting.
+//! * *Slow*, 3 times, when nothing is missing: the first peer takes much longer than the thief
+//!   would.
+//! * *Late*, 2 times, when nothing is missing: the chunk should have come long ago. Most chunks in
+//!   flight have nearly come, and asking for all of them again, as a plain end game does (BEP 3),
+//!   would be waste.
 
 use std::time::{Duration, Instant};
 
@@ -37,10 +41,12 @@ impl StealReason {
 }
 
 impl ChunkPicker {
-    /// The end game, once nothing is missing: a chunk that a much slower peer holds up, or one that is late.
+    /// The end game, once nothing is missing: a chunk that a much slower peer holds up, or one that
+    /// is late.
     ///
-    /// Before that, a peer without anything new waits: a second request for what comes anyway only takes bandwidth from
-    /// other peers. Each peer has at most [`END_GAME_AT_ONCE`] such chunks, as they may still come from the first peer.
+    /// Before that, a peer without anything new waits: a second request for what comes anyway only
+    /// takes bandwidth from other peers. Each peer has at most [`END_GAME_AT_ONCE`] such chunks, as
+    /// they may still come from the first peer.
     pub fn acquire_end_game(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
         if !self.order.is_empty() {
             return None;
@@ -52,10 +58,12 @@ impl ChunkPicker {
         self.steal(peer, now, StealReason::Slow).or_else(|| self.steal(peer, now, StealReason::Late))
     }
 
-    /// A chunk in flight that `thief` has a reason to ask for, too. Of two earlier requests, the older one is dropped.
+    /// A chunk in flight that `thief` has a reason to ask for, too. Of two earlier requests, the
+    /// older one is dropped.
     ///
-    /// The oldest [`PROBES_MAX`] chunks are looked at. A queue in front of a chunk is no fault of the peer that was asked:
-    /// the chunk must be late by the usual time of that peer, not only by that of the thief.
+    /// The oldest [`PROBES_MAX`] chunks are looked at. A queue in front of a chunk is no fault of
+    /// the peer that was asked: the chunk must be late by the usual time of that peer, not only by
+    /// that of the thief.
     pub(super) fn steal(&mut self, thief: PeerHandle, now: Instant, reason: StealReason) -> Option<u32> {
         let state = self.peers.get(&thief)?;
         self.by_age.first()?;
@@ -105,8 +113,9 @@ impl ChunkPicker {
         Some(chunk)
     }
 
-    /// Whether a peer that was asked delivers nothing, on any of its connections: a chunk that is held up on one of them
-    /// while others bring chunks will still come. `time` is the usual one of a chunk if the peer has no history.
+    /// Whether a peer that was asked delivers nothing, on any of its connections: a chunk that is
+    /// held up on one of them while others bring chunks will still come. `time` is the usual one of
+    /// a chunk if the peer has no history.
     fn is_silent(&self, asked: ChunkRequest, now: Instant, time: Duration) -> bool {
         let PeerHistory { chunk_time, last_came, .. } = self.history(asked);
         let since = last_came.map_or(asked.since, |at| at.max(asked.since));

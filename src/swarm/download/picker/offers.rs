@@ -1,9 +1,9 @@
 //! Chunks that a complete holder chooses from (super-seeding, BEP 16).
 //!
-//! When many peers ask one seed at the same time, each on its own finds the same chunks rarest. The seed sees all of these
-//! requests: it gives each peer the chunk that it has sent least, and the peers then fetch the rest from each other. When
-//! the turn of a request comes, which may take seconds, the holder also knows better than the peer did which chunks are
-//! rare.
+//! When many peers ask one seed at the same time, each on its own finds the same chunks rarest. The
+//! seed sees all of these requests: it gives each peer the chunk that it has sent least, and the
+//! peers then fetch the rest from each other. When the turn of a request comes, which may take
+//! seconds, the holder also knows better than the peer did which chunks are rare.
 
 use std::time::Instant;
 
@@ -14,10 +14,10 @@ use crate::swarm::random::next_random;
 impl ChunkPicker {
     /// Lets a complete holder choose: at most `max` missing chunks, rarest first.
     ///
-    /// The only complete holder always chooses, as peers that begin at the same time may not know of each other yet. With
-    /// several complete holders, each is offered other chunks, and none while no partial peer is known: there is nobody to
-    /// share with then. The chunks stay missing until [`begin`](Self::begin), and [`withdraw`](Self::withdraw) ends the
-    /// offer.
+    /// The only complete holder always chooses, as peers that begin at the same time may not know
+    /// of each other yet. With several complete holders, each is offered other chunks, and none
+    /// while no partial peer is known: then there is no peer to share with. The chunks stay missing
+    /// until [`begin`](Self::begin), and [`withdraw`](Self::withdraw) ends the offer.
     pub fn offer(&mut self, peer: PeerHandle, max: usize) -> Vec<u32> {
         if self.order.len() <= self.offers.len() || !self.is_complete(peer) {
             return Vec::new();

@@ -16,9 +16,10 @@ impl ChunkPicker {
 
     /// The rarest missing chunk that `peer` holds.
     ///
-    /// Groups of equally rare chunks are tried from the rarest on, each from a random place. At most [`PROBES_MAX`] chunks
-    /// of a group are looked at, so that the cost does not grow with the file: for a peer that holds few of many chunks,
-    /// the result is then the rarest of a sample of what it holds.
+    /// Groups of equally rare chunks are tried from the rarest on, each from a random place. At
+    /// most [`PROBES_MAX`] chunks of a group are looked at, so that the cost does not grow with the
+    /// file: for a peer that holds few of many chunks, the result is then the rarest of a sample of
+    /// what it holds.
     pub(super) fn rarest(&mut self, peer: PeerHandle) -> Option<u32> {
         let state = self.peers.get(&peer)?;
         let wanted = if state.holds.is_none() { self.order.len() as u32 } else { state.wanted };

@@ -36,11 +36,13 @@ pub enum AnswerStep<F> {
     Body(u32),
     /// A body of that many bytes that says nothing.
     Drain(u32),
-    /// The same; the peer defers the request, which shows that it is there. Others may be asked for it.
+    /// The same; the peer defers the request, which shows that it is there. Others may be asked for
+    /// it.
     Deferred(u32),
     /// The same; the peer does not have what it had said, and others are asked for it.
     NotHeld(u32),
-    /// The peer refuses the connection, or is too busy for it: it ends, with that request unanswered.
+    /// The peer refuses the connection, or is too busy for it: it ends, with that request
+    /// unanswered.
     Refused,
 }
 
@@ -115,8 +117,8 @@ pub enum AnswerError {
 }
 
 impl<F: Clone> Requester<F> {
-    /// The head of the next answer came. A failed status is settled here: its task is free for others before its body is
-    /// read.
+    /// The head of the next answer came. A failed status is settled here: its task is free for
+    /// others before its body is read.
     ///
     /// # Errors
     /// [`AnswerError`]: the connection ends, and [`end`](Requester::end) gives the task back.
@@ -246,7 +248,8 @@ impl<F: Clone> Requester<F> {
         }
     }
 
-    /// The one-chunk files that came since the last call were hashed: `roots` are theirs, in the order in which they came.
+    /// The one-chunk files that came since the last call were hashed: `roots` are theirs, in the
+    /// order in which they came.
     pub fn on_roots(
         &mut self,
         state: &mut DownloadState<F>,
@@ -270,8 +273,8 @@ impl<F: Clone> Requester<F> {
         hashed.into_iter().zip(roots).map(&mut judge).collect()
     }
 
-    /// The short body of an answer is whole. The next part of a layer is asked for at once, and only then: a holder that
-    /// sends the layer to many others answers the first part with `Busy`.
+    /// The short body of an answer is whole. The next part of a layer is asked for at once, and
+    /// only then: a holder that sends the layer to many others answers the first part with `Busy`.
     ///
     /// # Errors
     /// [`AnswerError`]: the connection ends.
@@ -313,7 +316,8 @@ impl<F: Clone> Requester<F> {
         }
     }
 
-    /// The peer does not hold what it had said: `task` and all else of that file is asked of others.
+    /// The peer does not hold what it had said: `task` and all else of that file is asked of
+    /// others.
     fn lose(&mut self, state: &mut DownloadState<F>, task: &Task<F>) {
         self.lost = true;
         state.give_back(task, self.peer);
@@ -323,7 +327,8 @@ impl<F: Clone> Requester<F> {
     }
 }
 
-/// The peer says which chunks it has of a file that it fetches, too: work for all of its connections.
+/// The peer says which chunks it has of a file that it fetches, too: work for all of its
+/// connections.
 fn take_haves<F: Clone>(
     state: &mut DownloadState<F>,
     (file, id): (FileNo, FileId),
@@ -341,8 +346,9 @@ fn take_haves<F: Clone>(
     Ok(())
 }
 
-/// Whether a status puts the answer to `task` off without saying anything against the peer. The holder's queue moves, and
-/// the request may wait in it for longer than a silent peer is waited for.
+/// Whether a status puts the answer to `task` off without saying anything against the peer. The
+/// holder's queue moves, and the request may wait in it for longer than a silent peer is waited
+/// for.
 fn is_deferral<F>(task: &Task<F>, status: Status) -> bool {
     match status {
         Status::Busy => matches!(task, Task::Layer(_)),

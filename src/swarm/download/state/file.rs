@@ -12,7 +12,8 @@ pub(super) struct DownloadFile<F> {
     pub(super) phase: FilePhase<F>,
 }
 
-/// How far a file is. It goes through the phases in this order, and skips those that it does not need.
+/// How far a file is. It goes through the phases in this order, and skips the ones that it does not
+/// need.
 pub(super) enum FilePhase<F> {
     /// It may be on the disk already.
     Unchecked,
@@ -51,7 +52,8 @@ pub enum Extent {
     Partial,
 }
 
-/// When to ask again for something that changes without notice: after twice as long each time that nothing changed.
+/// When to ask again for something that changes without notice: after twice as long each time that
+/// nothing changed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
     /// `None`: at once.

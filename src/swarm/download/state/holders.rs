@@ -1,4 +1,5 @@
-//! Which peer holds what: what peers say of themselves and of each other, and when they are asked again.
+//! Which peer holds what: what peers say of themselves and of each other, and when they are asked
+//! again.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -59,7 +60,8 @@ impl<F: Clone> DownloadState<F> {
         }
     }
 
-    /// `peer` sends the layer of a file to many others and asks to wait. Other holders are asked for it meanwhile.
+    /// `peer` sends the layer of a file to many others and asks to wait. Other holders are asked
+    /// for it meanwhile.
     pub fn layer_busy(&mut self, file: FileNo, peer: PeerHandle, wait: Duration, now: Instant) {
         let at = &mut self.files[file as usize];
         let FilePhase::Layer(asked) = &mut at.phase else { return };
@@ -119,7 +121,8 @@ impl<F: Clone> DownloadState<F> {
         self.small.picker.remove_peer(peer);
     }
 
-    /// `peer` fetches files itself and does not announce the ones that it comes to hold: it is asked from time to time.
+    /// `peer` fetches files itself and does not announce the ones that it comes to hold: it is
+    /// asked from time to time.
     pub fn grows(&mut self, peer: PeerHandle, now: Instant) {
         self.growing.entry(peer).or_insert_with(|| {
             // It has just been asked for all files.
@@ -129,7 +132,8 @@ impl<F: Clone> DownloadState<F> {
         });
     }
 
-    /// The files to ask `peer` for again, once that is due: one request of files that it did not hold, in turn.
+    /// The files to ask `peer` for again, once that is due: one request of files that it did not
+    /// hold, in turn.
     pub fn relocate(&mut self, peer: PeerHandle, now: Instant) -> Option<Vec<(FileNo, FileId)>> {
         let from = self.growing.get(&peer).filter(|g| g.poll.is_due(now))?.from;
         let len = self.files.len() as FileNo;

@@ -8,8 +8,8 @@ use crate::swarm::download::picker::{ChunkPicker, PeerHandle};
 use crate::swarm::download::state::file::is_small;
 use crate::swarm::download::task::FileNo;
 
-/// The one-chunk files of a download, each in a slot. At most [`SMALL_FILES_LEN_MAX`] bytes of them, and one file beyond
-/// that, are asked for or wait to be written.
+/// The one-chunk files of a download, each in a slot. At most [`SMALL_FILES_LEN_MAX`] bytes of
+/// them, and one file beyond that, are asked for or wait to be written.
 pub(super) struct SmallFiles {
     /// Slots of finished files, and of files that are not checked, count as there.
     pub(super) picker: ChunkPicker,

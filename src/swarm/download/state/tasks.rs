@@ -13,9 +13,11 @@ use crate::swarm::download::state::file::{Backoff, DownloadFile, Extent, FilePha
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
 
 impl<F: Clone> DownloadState<F> {
-    /// What to ask `peer` for next; with `end_game`, also chunks that other peers were asked for and do not send.
+    /// What to ask `peer` for next; with `end_game`, also chunks that other peers were asked for
+    /// and do not send.
     ///
-    /// Layers come first, since their files have nothing else to do; then one-chunk files and chunks; the end game last.
+    /// Layers come first, since their files have nothing else to do; then one-chunk files and
+    /// chunks; the end game last.
     pub fn next_task(&mut self, peer: PeerHandle, now: Instant, end_game: bool) -> Option<Task<F>> {
         if self.useful(peer) == 0 {
             return None;
@@ -37,7 +39,8 @@ impl<F: Clone> DownloadState<F> {
     fn layer_or_have_task(&mut self, peer: PeerHandle, now: Instant) -> Option<Task<F>> {
         for &file in &self.active.files {
             let at = &mut self.files[file as usize];
-            // This loop runs for each request: cheap conditions come before the search for the holder.
+            // This loop runs for each request: cheap conditions come before the search for the
+            // holder.
             let possible = match &at.phase {
                 FilePhase::Layer(asked) => match asked[..] {
                     [] => true,
@@ -71,7 +74,8 @@ impl<F: Clone> DownloadState<F> {
         None
     }
 
-    /// Asks a holder for the other peers that fetch a file, while few holders of it are known (as of a tracker, BEP 3).
+    /// Asks a holder for the other peers that fetch a file, while few holders of it are known (as
+    /// of a tracker, BEP 3).
     fn peers_task(&mut self, peer: PeerHandle, now: Instant) -> Option<Task<F>> {
         if self.active.files.is_empty() || self.peer_polls.get(&peer).is_some_and(|poll| !poll.is_due(now)) {
             return None;
@@ -137,8 +141,8 @@ impl<F: Clone> DownloadState<F> {
         Some(Task::Small(SmallTask { file, id, index, len: id.len as u32 }))
     }
 
-    /// `peer` gives `chunk` as the answer to `task`, which it was asked at `asked`: now this is a task like any other chunk.
-    /// `None` if the chunk was not offered.
+    /// `peer` gives `chunk` as the answer to `task`, which it was asked at `asked`: now this is a
+    /// task like any other chunk. `None` if the chunk was not offered.
     pub fn chosen(
         &mut self,
         task: &AnyOfTask<F>,
@@ -185,7 +189,8 @@ impl<F: Clone> DownloadState<F> {
         }
     }
 
-    /// Roughly the bytes that `peer` could be asked for at once: whether a further connection could help.
+    /// Roughly the bytes that `peer` could be asked for at once: whether a further connection could
+    /// help.
     pub fn backlog(&self, peer: PeerHandle) -> u64 {
         let chunks = self.active.files.iter().map(|&file| match &self.files[file as usize] {
             DownloadFile { phase: FilePhase::Chunks(picker, _), id, .. } => {
@@ -204,7 +209,9 @@ fn chunk_of<F>(file: FileNo, id: FileId, chunk: u32, since: u64, open: F) -> Opt
     Some(ChunkTask { file, id, index, len, since, open })
 }
 
-/// Bytes of chunks that must come for each question for new haves: a few hundred times what the question costs.
+/// Bytes of chunks that must come for each question for new haves: a few hundred times what the
+/// question costs.
 const HAVE_POLL_COST: f64 = 80e3;
-/// What a one-chunk file counts for in [`DownloadState::backlog`], in bytes: however short, it takes a round trip.
+/// What a one-chunk file counts for in [`DownloadState::backlog`], in bytes: however short, it
+/// takes a round trip.
 const SMALL_COST: u64 = 64 << 10;
