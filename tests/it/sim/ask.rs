@@ -2,10 +2,8 @@
 //!
 //! [`Requester`]: gpb::internals::swarm::Requester
 
-use std::time::Duration;
-
 use gpb::internals::content::Bitfield;
-use gpb::internals::proto::{FramePrefix, PeerHint, Request};
+use gpb::internals::proto::{PeerHint, Request};
 use gpb::internals::swarm::{Answer as Short, AnswerStep, Arrival, ChunkTask, ConnectionEnd, ConnectionTurn, Head};
 
 use super::peer::{Ask, Fault, State};
@@ -39,20 +37,14 @@ impl World {
             frames.extend_from_slice(bytes);
             Ok::<(), ()>(())
         });
-        let mut left = &frames[..];
-        while let Some((prefix, rest)) = left.split_first_chunk() {
-            let prefix = FramePrefix::from_bytes(*prefix);
-            let (header, rest) = rest.split_at(prefix.header_len.into());
-            let (body, rest) = rest.split_at(prefix.body_len as usize);
-            let request = Request::decode(prefix.kind, header, body).unwrap();
+        for (ask, len) in Ask::all_in(&frames) {
             let c = &mut self.conns[conn as usize];
-            c.requests.push_back(Ask::of(request));
+            c.requests.push_back(ask);
             let generation = c.generation;
             let tally = &mut self.peers[c.client as usize].tally;
-            tally.control += (left.len() - rest.len()) as u64 + RECORD_LEN;
+            tally.control += len + RECORD_LEN;
             tally.messages += 1;
             self.after(self.config.delay, Event::Requested(conn, generation));
-            left = rest;
         }
     }
 
@@ -132,8 +124,7 @@ impl World {
                 self.send_requests(conn);
             }
             AnswerStep::Body(_) => {
-                let body = answer.body();
-                let short = c.requester.on_body(schedule, &body, now).unwrap();
+                let short = c.requester.on_body(schedule, &answer.body(), now).unwrap();
                 if let Short::Peers { hints, .. } = &short {
                     let host = |hint: &PeerHint| hint.announce[..].try_into().map(u32::from_le_bytes).unwrap();
                     hints.iter().map(host).for_each(|host| self.named(client, host));
@@ -165,18 +156,16 @@ impl World {
             self.close(conn, ConnectionEnd::Lied);
             return false;
         }
-        if arrival == Arrival::Verify {
-            let came = c.requester.on_chunk(schedule, now);
-            let half = p.takes(&self.geometry, task.index.get());
-            if came.whole {
-                self.finish(client);
-                return false;
-            }
-            if half && matches!(p.fault, Fault::Leaves | Fault::Freezes) {
-                self.after(Duration::ZERO, Event::Leave(client));
-                return false;
-            }
+        if arrival != Arrival::Verify {
+            return true;
         }
-        true
+        let came = c.requester.on_chunk(schedule, now);
+        let leaves = p.takes(&self.geometry, task.index.get()) && matches!(p.fault, Fault::Leaves | Fault::Freezes);
+        if came.whole {
+            self.finish(client);
+        } else if leaves {
+            self.at(self.now_ns(), Event::Leave(client));
+        }
+        !came.whole && !leaves
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use gpb::internals::content::{Bitfield, FileId, Geometry};
-use gpb::internals::proto::{ChunkHeader, ChunkRef, Delta, Holding, PeerHint, Problem, Request, Status, encode_body};
+use gpb::internals::proto::{
+    ChunkHeader, ChunkRef, Delta, FramePrefix, Holding, PeerHint, Problem, Request, Status, encode_body,
+};
 use gpb::internals::swarm::{
     AnswerStep, Arrivals, Dial, DownloadState, FairQueue, Fetchers, Mesh, PeerHandle, Place, Requester, Sent, Upload,
     Uploads,
@@ -171,7 +173,21 @@ pub(super) enum Told {
 }
 
 impl Ask {
-    pub(super) fn of(request: Request) -> Self {
+    /// The requests in whole frames, each with its length.
+    pub(super) fn all_in(mut frames: &[u8]) -> Vec<(Self, u64)> {
+        let mut asks = Vec::new();
+        while let Some((prefix, rest)) = frames.split_first_chunk() {
+            let prefix = FramePrefix::from_bytes(*prefix);
+            let (header, rest) = rest.split_at(prefix.header_len.into());
+            let (body, rest) = rest.split_at(prefix.body_len as usize);
+            let request = Request::decode(prefix.kind, header, body).unwrap();
+            asks.push((Self::of(request), (frames.len() - rest.len()) as u64));
+            frames = rest;
+        }
+        asks
+    }
+
+    fn of(request: Request) -> Self {
         match request {
             Request::Chunk(ask) => Ask::Chunk { index: ask.chunk.index, since: ask.since },
             Request::AnyOf(_, chunks) => Ask::Any(chunks),
