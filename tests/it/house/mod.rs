@@ -4,6 +4,7 @@
 
 mod bounds;
 mod circles;
+mod map;
 mod source;
 mod texts;
 mod tiers;

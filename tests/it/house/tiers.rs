@@ -110,7 +110,7 @@ fn check(source: &Source) -> Vec<String> {
     violations
 }
 
-fn tier_of(module: &str) -> Option<u8> {
+pub(super) fn tier_of(module: &str) -> Option<u8> {
     TIERS.iter().find(|(name, _)| *name == module).map(|(_, tier)| *tier)
 }
 
