@@ -92,8 +92,10 @@ impl Get<'_> {
             }
             told.tell(|_| display.show(&at, now - last.1 > SILENCE, now));
             if shows_files {
-                for file in fetch.fetched(&mut seen) {
-                    told.tell(|output| output.file(&file, fetch.dir()));
+                let files = fetch.fetched(&mut seen);
+                if !files.is_empty() {
+                    let tell = |file| told.tell(|output| output.file(file, fetch.dir()));
+                    self.screen.above(|| files.iter().for_each(tell));
                 }
             }
             if ended {

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use console::measure_text_width;
 use serde::Serialize;
 
 use crate::cli::advice::remedy;
@@ -57,13 +58,15 @@ impl<W: Write> Output<W> {
 
     /// The files that are offered.
     pub fn list(&mut self, found: &[FoundFile]) -> io::Result<()> {
-        let width = found.iter().map(|f| f.path.as_str().chars().count().min(PATH_WIDTH_MAX)).max().unwrap_or(0);
-        for f in found {
+        let shown: Vec<_> = found.iter().map(|f| escape(f.path.as_str())).collect();
+        let width = shown.iter().map(|path| measure_text_width(path).min(PATH_WIDTH_MAX)).max().unwrap_or(0);
+        for (f, path) in found.iter().zip(&shown) {
             let (root, len, holders) = (f.id.root.to_string(), f.id.len, f.holders.len());
             let json = FoundLine { path: f.path.as_str(), len, root: &root, holders };
             self.row(&json, || {
-                let path = escape(f.path.as_str());
-                format!("{path:width$}  {:>10}  {root}  {}", bytes(len), count(holders as u64, "holder"))
+                // Columns, of which a wide character takes two.
+                let pad = width.saturating_sub(measure_text_width(path));
+                format!("{path}{:pad$}  {:>10}  {root}  {}", "", bytes(len), count(holders as u64, "holder"))
             })?;
         }
         self.to.flush()

@@ -1,8 +1,9 @@
 //! The progress of a fetch: a bar on a terminal, plain lines elsewhere, or JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -35,21 +36,22 @@ struct Shown {
 #[derive(Debug)]
 enum Form {
     None,
-    Bar(ProgressBar),
+    /// A bar in the style for a terminal of that many columns.
+    Bar(ProgressBar, u16),
     Lines(Screen),
     Json,
 }
 
 impl ProgressDisplay {
-    /// What `report` asks for. A bar needs a terminal as standard error; `-q` leaves JSON only.
+    /// What `report` asks for. A bar needs a terminal that can move its cursor as standard error; `-q` leaves JSON only.
     pub fn new(report: &ReportOptions, screen: &Screen) -> Self {
         let form = if report.json {
             Form::Json
         } else if report.log.verbosity == Verbosity::Quiet {
             Form::None
-        } else if io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            Form::Bar(screen.add(ProgressBar::no_length().with_style(style)))
+        } else if Term::stderr().is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") {
+            let columns = columns();
+            Form::Bar(screen.add(ProgressBar::no_length().with_style(style(columns))), columns)
         } else {
             Form::Lines(screen.clone())
         };
@@ -71,9 +73,13 @@ impl ProgressDisplay {
             stalled,
         };
         let (first_bytes, first_at) = *self.first.get_or_insert((at.bytes, now));
-        let interval = match &self.form {
+        let interval = match &mut self.form {
             Form::None => return Ok(()),
-            Form::Bar(bar) => {
+            Form::Bar(bar, fitted) => {
+                let columns = columns();
+                if std::mem::replace(fitted, columns) != columns {
+                    bar.set_style(style(columns));
+                }
                 show_bar(bar, &at, self.last.is_none());
                 self.last = Some((at, now));
                 return Ok(());
@@ -91,7 +97,7 @@ impl ProgressDisplay {
                 let line = plain_line(&at, at.bytes.saturating_sub(first_bytes), seconds);
                 screen.above(|| writeln!(io::stderr(), "{line}"))
             }
-            Form::None | Form::Bar(_) => Ok(()),
+            Form::None | Form::Bar(..) => Ok(()),
         }
     }
 
@@ -108,10 +114,21 @@ impl ProgressDisplay {
 
     /// Takes the bar away: what stays on the terminal is the end of the program.
     pub fn finish(self) {
-        if let Form::Bar(bar) = self.form {
+        if let Form::Bar(bar, _) = self.form {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The width of the terminal; 80 where it does not tell.
+fn columns() -> u16 {
+    Term::stderr().size().1
+}
+
+/// The style for a terminal of `columns`: a line that is wider would wrap, and its upper part stay behind.
+fn style(columns: u16) -> ProgressStyle {
+    let fits = TEMPLATES.iter().find(|(least, _)| columns >= *least).map_or("", |(_, template)| template);
+    ProgressStyle::with_template(fits).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn show_bar(bar: &ProgressBar, at: &Shown, is_first: bool) {
@@ -169,7 +186,14 @@ struct ProgressLine {
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two JSON lines.
 const JSON_INTERVAL: Duration = Duration::from_millis(500);
-const TEMPLATE: &str = "{bar:24} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}";
+/// What a line shows from a number of columns on. The message takes what the rest leaves; without it, the first takes up
+/// to 75 columns, the second 50, the third 20.
+const TEMPLATES: [(u16, &str); 4] = [
+    (90, "{bar:24} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {wide_msg}"),
+    (60, "{percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {wide_msg}"),
+    (25, "{percent:>3}% {binary_bytes_per_sec} {wide_msg}"),
+    (5, "{percent:>3}%"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -205,7 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_valid() {
-        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+    fn the_templates_are_valid() {
+        for (_, template) in TEMPLATES {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
     }
 }

@@ -74,8 +74,8 @@ impl Screen {
         self.bars.add(bar)
     }
 
-    /// Runs `write` while no bar is drawn.
-    pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
+    /// Runs `write` while no bar is drawn, so that its lines stay above the bar.
+    pub fn above<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bars.suspend(write)
     }
 }

@@ -26,3 +26,4 @@ mod programs;
 mod server;
 mod share_back;
 mod sim;
+mod terminal;
