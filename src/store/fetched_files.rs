@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::content::{Catalogue, Entry, FileId, Manifest, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
-use crate::store::limits::FETCHED_FILES_MAX;
+use crate::store::limits::FETCHED_SERVED_MAX;
 use crate::store::{PartialFile, Reader};
 
 /// Files of downloads of this node, by identity; what the server may give of them.
@@ -50,7 +50,7 @@ impl FetchedFiles {
     }
 
     /// Puts a whole file there, or replaces what was there of it, and lists it under `names`. A set of
-    /// [`FETCHED_FILES_MAX`] takes no further one: it holds many already, and those that matter most, the large ones, came
+    /// [`FETCHED_SERVED_MAX`] takes no further one: it holds many already, and those that matter most, the large ones, came
     /// as partial ones.
     pub fn put_whole(&self, names: &[RelPath], entry: Entry, manifest: Arc<Manifest>, reader: Arc<Reader>) {
         self.replace(entry.id, Some(FetchedFile::Whole(entry, manifest, reader)), names);
@@ -99,7 +99,7 @@ impl FetchedFiles {
 
     fn replace(&self, id: FileId, what: Option<FetchedFile>, names: &[RelPath]) {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let full = files.len() >= FETCHED_FILES_MAX && matches!(what, Some(FetchedFile::Whole(..)));
+        let full = files.len() >= FETCHED_SERVED_MAX && matches!(what, Some(FetchedFile::Whole(..)));
         if full && !files.contains_key(&id) {
             return;
         }
@@ -233,12 +233,12 @@ mod tests {
     #[test]
     fn it_is_bounded() {
         let (fetched, reader) = (FetchedFiles::new(), reader());
-        for n in 0..FETCHED_FILES_MAX + 3 {
+        for n in 0..FETCHED_SERVED_MAX + 3 {
             put(&fetched, n, &[&format!("f{n}")], &reader);
         }
-        assert_eq!((fetched.len(), fetched.catalogue().len()), (FETCHED_FILES_MAX, FETCHED_FILES_MAX));
+        assert_eq!((fetched.len(), fetched.catalogue().len()), (FETCHED_SERVED_MAX, FETCHED_SERVED_MAX));
         put(&fetched, 0, &["f0"], &reader);
         assert!(fetched.get(&id(0)).is_some());
-        assert!(fetched.get(&id(FETCHED_FILES_MAX + 1)).is_none());
+        assert!(fetched.get(&id(FETCHED_SERVED_MAX + 1)).is_none());
     }
 }

@@ -1,39 +1,42 @@
-//! The index cache: what was hashed once is not hashed again.
+//! The index: a cache of digests, so that no file is hashed twice.
 
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::backends::{FileBackend, InMemoryBackend};
-use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, Table};
-use sha2::Digest as _;
+use redb::{Database, Durability, ReadableDatabase};
 
-use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Root, Stamp};
-use crate::store::limits::{INDEX_CACHE_LEN, INDEX_RECORD_DIGESTS, PRUNE_STEP};
+use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Stamp};
+use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP};
+
+mod database;
+mod tables;
+
+pub(crate) use database::{DAMAGED_NAME, INDEX_NAME};
+use database::{open_lasting, open_temporary, prepare};
+use tables::{FILES, IndexResult, LAYERS, OWNERS, Tables, decode, file_key, layer_key, layer_record, owner_key};
 
 /// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb database in the state
 /// directory.
 ///
-/// It is a cache: what cannot be read or written is hashed again, so nothing here fails but the lookup. Several
-/// directories share one database. Each call blocks for disk I/O, and writers wait for each other.
+/// The index is a cache: a file whose record cannot be read or written is hashed again, so only a lookup can fail.
+/// Several directories share one database. Each call blocks for disk I/O, and writers wait for each other.
 #[derive(Debug)]
 pub struct Index {
-    open: RwLock<Open>,
+    open: RwLock<OpenIndex>,
     /// Where a temporary database would lie, and the directory that it would be for.
     state: PathBuf,
     name: Vec<u8>,
     /// Whether a temporary database took the place of one that was damaged while it was used.
     replaced: AtomicBool,
-    /// Whether a failing write was logged: later ones would only say the same.
+    /// Whether a failed write was logged: later ones would only repeat it.
     complained: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
-struct Open {
+struct OpenIndex {
     database: Arc<Database>,
     /// Number of the shared directory, the first half of its keys in `FILES`.
     dir: u32,
@@ -65,19 +68,19 @@ pub struct Lookup {
     owners: redb::ReadOnlyTable<&'static [u8], u64>,
     dir: u32,
     key: Vec<u8>,
-    /// The database turned out to be damaged: nothing is known any more.
+    /// The database turned out to be damaged, so nothing more is found.
     broken: bool,
 }
 
 impl Index {
-    /// Opens `<state>/index.redb` for the directory `dir`; where that is locked or damaged, a temporary one that is
-    /// removed at the end, with a log line. Never fails for that reason.
+    /// Opens `<state>/index.redb` for the directory `dir`. Where that one is locked or cannot be used, a temporary one
+    /// takes its place until the end, and a log line says why.
     ///
-    /// The state directory is created (0700) if it is missing. A damaged database is kept beside as
+    /// The state directory is created (mode 0700) if it is missing. A damaged database is renamed to
     /// `index.redb.damaged` and replaced.
     ///
     /// # Errors
-    /// What the system says when not even memory for a temporary database can be had.
+    /// The system's error when not even a temporary database can be made.
     pub fn open(state: &Path, dir: &Path) -> io::Result<Self> {
         let name = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
         let name = name.as_os_str().as_encoded_bytes();
@@ -90,15 +93,15 @@ impl Index {
         };
         match open_lasting(state) {
             Ok(database) => match prepare(&database, name) {
-                Ok(dir) => return Ok(index(Open { database: Arc::new(database), dir })),
-                Err(e) => log::warn!("index not usable, files are hashed anew state={} cause={e}", state.display()),
+                Ok(dir) => return Ok(index(OpenIndex { database: Arc::new(database), dir })),
+                Err(e) => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", state.display()),
             },
-            Err(e) => log::warn!("index not usable, files are hashed anew state={} cause={e}", state.display()),
+            Err(e) => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", state.display()),
         }
-        temporary(state, name).map(index).map_err(io::Error::other)
+        OpenIndex::temporary(state, name).map(index).map_err(io::Error::other)
     }
 
-    /// Begins to look files up; `None` when the database cannot be read. What is recorded later is not seen.
+    /// A view for looking files up; `None` when the database cannot be read. Later records are not in it.
     pub fn lookup(&self) -> Option<Lookup> {
         self.guarded(|open| {
             let read = open.database.begin_read()?;
@@ -108,39 +111,39 @@ impl Index {
         .ok()
     }
 
-    /// Whether, since the last call, all was forgotten because the database turned out to be damaged: a temporary one
-    /// is used from then on, which has no layers of what was hashed before.
+    /// Whether, since the last call, a temporary database took the place of a damaged one: the layers of all files
+    /// that were hashed before are lost.
     pub fn was_replaced(&self) -> bool {
         self.replaced.swap(false, Ordering::Relaxed)
     }
 
-    /// Remembers files, all at once. They are readable at once and durable after the next [`Index::sync`].
-    /// False when that failed, which is logged once: the layers of these files are not there then.
+    /// Records files in one transaction. They are readable at once and durable after the next [`Index::sync`]. False
+    /// when that failed, so that the layers of these files are missing; the first failure is logged.
     pub fn record(&self, files: &[Hashed]) -> bool {
-        self.settle("write", || {
+        self.logged("write", || {
             self.write(Durability::None, |tables, dir| files.iter().try_for_each(|file| tables.put(dir, file)))
         })
     }
 
     /// Forgets one file, and its layer unless another file has it.
     pub fn forget(&self, path: &RelPath) {
-        self.settle("write", || {
+        self.logged("write", || {
             self.write(Durability::None, |tables, dir| tables.remove(&file_key(dir, path.as_str())))
         });
     }
 
-    /// Makes what was recorded durable. Blocks for as long as the disk takes.
+    /// Makes the records durable. Blocks until the disk has done it.
     pub fn sync(&self) {
-        self.settle("sync", || self.write(Durability::Immediate, |_, _| Ok(())));
+        self.logged("sync", || self.write(Durability::Immediate, |_, _| Ok(())));
     }
 
-    /// Looks through some thousand files of this directory, in order from the path `from` on, and forgets those that
-    /// `keep` does not list. Returns the path to go on from, `None` at the end.
+    /// Looks at up to [`PRUNE_STEP`] files of this directory, in order from the path `from` on, and forgets each that
+    /// `keep` does not list. Returns the path to continue from, `None` at the end.
     ///
-    /// `keep` must be complete: what it does not have is hashed again when it comes back.
+    /// `keep` must be complete: a file that it lacks is hashed again when it comes back.
     pub fn prune_from(&self, keep: &Catalogue, from: &str) -> Option<String> {
         let mut next = None;
-        self.settle("prune", || {
+        self.logged("prune", || {
             let (gone, rest) = self.guarded(|open| Self::unlisted(open, keep, from))?;
             next = rest;
             if gone.is_empty() {
@@ -151,8 +154,8 @@ impl Index {
         next
     }
 
-    /// Digests `first .. first + count` of a file's chunk layer, if it is known whole. `None` also for what lies
-    /// beyond its end, and for a damaged record: the file must be hashed again then.
+    /// Digests `first .. first + count` of a file's layer. `None` if the layer is not known whole, the range ends
+    /// beyond it, or a record is damaged, so that the file must be hashed again.
     pub fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>> {
         let end = first.checked_add(count)?;
         let geometry = Geometry::new(id.len);
@@ -162,7 +165,7 @@ impl Index {
         self.guarded(|open| Self::digests(open, id, first, end)).ok().flatten()
     }
 
-    fn digests(open: &Open, id: &FileId, first: u32, end: u32) -> Outcome<Option<Vec<Digest>>> {
+    fn digests(open: &OpenIndex, id: &FileId, first: u32, end: u32) -> IndexResult<Option<Vec<Digest>>> {
         let chunks = Geometry::new(id.len).chunk_count();
         let read = open.database.begin_read()?;
         let table = read.open_table(LAYERS)?;
@@ -182,9 +185,9 @@ impl Index {
         Ok(Some(digests))
     }
 
-    /// Runs `run` on the database. It may panic on a file that somebody else wrote to; that, as anything else that
-    /// shows damage, costs the index and not the thread.
-    fn guarded<R>(&self, run: impl FnOnce(&Open) -> Outcome<R>) -> Outcome<R> {
+    /// Runs `run` on the database. redb may panic when another program wrote to its file: a panic, like any other sign
+    /// of damage, costs the index and not the thread.
+    fn guarded<R>(&self, run: impl FnOnce(&OpenIndex) -> IndexResult<R>) -> IndexResult<R> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&open)))
             .unwrap_or_else(|_| Err(redb::Error::Corrupted("panic while in use".into())));
@@ -194,23 +197,27 @@ impl Index {
         outcome
     }
 
-    fn replace(&self, damaged: &Open, cause: &redb::Error) {
+    fn replace(&self, damaged: &OpenIndex, cause: &redb::Error) {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&open.database, &damaged.database) {
             return;
         }
-        match temporary(&self.state, &self.name) {
+        match OpenIndex::temporary(&self.state, &self.name) {
             Ok(fresh) => {
-                log::warn!("index damaged, files are hashed anew state={} cause={cause}", self.state.display());
-                // Never dropped: its end would write to the damaged file, and might panic as well.
+                log::warn!("index damaged, files are hashed again path={} error=\"{cause}\"", self.state.display());
+                // Never dropped: redb would write to the damaged file then, and might panic too.
                 std::mem::forget(std::mem::replace(&mut *open, fresh));
                 self.replaced.store(true, Ordering::Relaxed);
             }
-            Err(e) => log::error!("index damaged, and no temporary one can be had cause={e}"),
+            Err(e) => log::error!("index damaged, and no temporary one can be made error=\"{e}\""),
         }
     }
 
-    fn write(&self, durability: Durability, run: impl FnOnce(&mut Tables<'_>, u32) -> Outcome<()>) -> Outcome<()> {
+    fn write(
+        &self,
+        durability: Durability,
+        run: impl FnOnce(&mut Tables<'_>, u32) -> IndexResult<()>,
+    ) -> IndexResult<()> {
         self.guarded(|open| {
             let mut transaction = open.database.begin_write()?;
             transaction.set_durability(durability)?;
@@ -227,18 +234,19 @@ impl Index {
         })
     }
 
-    fn settle(&self, what: &str, run: impl FnOnce() -> Outcome<()>) -> bool {
+    /// Runs a step that may fail, and logs the first failure.
+    fn logged(&self, what: &str, run: impl FnOnce() -> IndexResult<()>) -> bool {
         let outcome = run();
         if let Err(e) = &outcome
             && !self.complained.swap(true, Ordering::Relaxed)
         {
-            log::warn!("index {what} failed, files are hashed anew next time cause={e}");
+            log::warn!("index {what} failed, files are hashed again next time error=\"{e}\"");
         }
         outcome.is_ok()
     }
 
-    /// Keys from `from` on that `keep` does not have, and where to go on.
-    fn unlisted(open: &Open, keep: &Catalogue, from: &str) -> Outcome<(Vec<Vec<u8>>, Option<String>)> {
+    /// Keys from `from` on that `keep` lacks, and the path to continue from.
+    fn unlisted(open: &OpenIndex, keep: &Catalogue, from: &str) -> IndexResult<(Vec<Vec<u8>>, Option<String>)> {
         let read = open.database.begin_read()?;
         let table = read.open_table(FILES)?;
         let mut gone = Vec::new();
@@ -256,9 +264,17 @@ impl Index {
     }
 }
 
+impl OpenIndex {
+    fn temporary(state: &Path, name: &[u8]) -> IndexResult<Self> {
+        let database = open_temporary(state)?;
+        let dir = prepare(&database, name)?;
+        Ok(OpenIndex { database: Arc::new(database), dir })
+    }
+}
+
 impl Lookup {
-    /// What is known of `path`, if it was in the state `stamp` with `len` bytes when it was hashed. A file of
-    /// several chunks is known only with its layer.
+    /// The identity of `path`, if the file had `len` bytes and the state `stamp` when it was hashed. A file of several
+    /// chunks is known only with its layer.
     pub fn get(&mut self, path: &str, len: u64, stamp: &Stamp) -> Option<FileId> {
         if self.broken {
             return None;
@@ -289,233 +305,13 @@ impl std::fmt::Debug for Lookup {
     }
 }
 
-type Outcome<T> = Result<T, redb::Error>;
-type Definition<V> = redb::TableDefinition<'static, &'static [u8], V>;
-
-// The number in a table's name is the version of its records: another format takes another table.
-/// Directory number, path -> state and identity.
-const FILES: Definition<&[u8]> = Definition::new("files.1");
-/// Identity, record number -> check and digests.
-const LAYERS: Definition<&[u8]> = Definition::new("layers.1");
-/// Identity of a file of several chunks -> number of paths that have it. Its layer lives as long as one does.
-const OWNERS: Definition<u64> = Definition::new("owners.1");
-/// Path of a shared directory -> its number.
-const DIRS: Definition<u32> = Definition::new("dirs.1");
-
-struct Tables<'t> {
-    files: Table<'t, &'static [u8], &'static [u8]>,
-    layers: Table<'t, &'static [u8], &'static [u8]>,
-    owners: Table<'t, &'static [u8], u64>,
-}
-
-impl Tables<'_> {
-    fn put(&mut self, dir: u32, file: &Hashed) -> Outcome<()> {
-        let key = file_key(dir, file.path.as_str());
-        let old = self.files.insert(key.as_slice(), encode(&file.indexed).as_slice())?.and_then(|v| decode(v.value()));
-        // The new owner comes first, so that a layer that stays is not removed and written again.
-        if !file.layer.is_empty() {
-            let owner = owner_key(&file.indexed.id);
-            let owners = self.owners.get(owner.as_slice())?.map_or(0, |v| v.value());
-            self.owners.insert(owner.as_slice(), owners + 1)?;
-            // Written even when it is there: a record that was damaged is mended by hashing the file again.
-            for (record, digests) in file.layer.chunks(INDEX_RECORD_DIGESTS as usize).enumerate() {
-                let key = layer_key(&file.indexed.id, record as u32);
-                self.layers.insert(key.as_slice(), layer_value(digests).as_slice())?;
-            }
-        }
-        old.map_or(Ok(()), |old| self.disown(&old.id))
-    }
-
-    fn remove(&mut self, key: &[u8]) -> Outcome<()> {
-        let old = self.files.remove(key)?.and_then(|v| decode(v.value()));
-        old.map_or(Ok(()), |old| self.disown(&old.id))
-    }
-
-    fn disown(&mut self, id: &FileId) -> Outcome<()> {
-        let geometry = Geometry::new(id.len);
-        if !geometry.needs_layer() {
-            return Ok(());
-        }
-        let owner = owner_key(id);
-        let owners = self.owners.get(owner.as_slice())?.map(|v| v.value());
-        match owners {
-            Some(owners @ 2..) => {
-                self.owners.insert(owner.as_slice(), owners - 1)?;
-            }
-            _ => {
-                self.owners.remove(owner.as_slice())?;
-                for record in 0..geometry.chunk_count().div_ceil(INDEX_RECORD_DIGESTS) {
-                    self.layers.remove(layer_key(id, record).as_slice())?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
-    let path = state.join(INDEX_NAME);
-    // redb may panic on a file that it did not write; a check of all its pages at the start makes that an error in
-    // nearly all cases, and what is left of them is caught.
-    let open = || {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        builder().set_check_integrity_on_open(true).create_with_backend(FileBackend::new(file)?)
-    };
-    let guarded = || {
-        catch_unwind(AssertUnwindSafe(open))
-            .unwrap_or_else(|_| Err(StorageError::Corrupted("panic while opening".into()).into()))
-    };
-    match guarded() {
-        Err(e) if is_damage(&e) => {
-            let aside = state.join(DAMAGED_NAME);
-            log::warn!("index damaged, made anew path={} kept={} cause={e}", path.display(), aside.display());
-            std::fs::rename(&path, &aside)?;
-            guarded()
-        }
-        opened => opened,
-    }
-}
-
-fn temporary(state: &Path, name: &[u8]) -> Outcome<Open> {
-    let database = open_temporary(state)?;
-    let dir = prepare(&database, name)?;
-    Ok(Open { database: Arc::new(database), dir })
-}
-
-/// A database in a file that has no name, so that nothing is left of it however the process ends.
-fn open_temporary(state: &Path) -> Result<Database, DatabaseError> {
-    for dir in [state, &std::env::temp_dir()] {
-        match unnamed_file(dir).map_err(DatabaseError::from).and_then(FileBackend::new) {
-            Ok(backend) => return builder().create_with_backend(backend),
-            Err(e) => log::debug!("no temporary index dir={} cause={e}", dir.display()),
-        }
-    }
-    builder().create_with_backend(InMemoryBackend::new())
-}
-
-fn unnamed_file(dir: &Path) -> io::Result<File> {
-    let path = dir.join(format!("index-{}-{:016x}.tmp", std::process::id(), rand::random::<u64>()));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
-}
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(INDEX_CACHE_LEN);
-    builder
-}
-
-/// Whether the file is no database of ours, as against one that cannot be had now.
-fn is_damage(e: &DatabaseError) -> bool {
-    match e {
-        DatabaseError::UpgradeRequired(_) => true,
-        DatabaseError::Storage(StorageError::Io(e)) => {
-            matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-        }
-        DatabaseError::Storage(StorageError::Corrupted(_)) => true,
-        _ => false,
-    }
-}
-
-/// Makes the tables and finds the number of the directory `name`.
-fn prepare(database: &Database, name: &[u8]) -> Outcome<u32> {
-    let transaction = database.begin_write()?;
-    let number = {
-        let mut dirs = transaction.open_table(DIRS)?;
-        let known = dirs.get(name)?.map(|v| v.value());
-        match known {
-            Some(number) => number,
-            None => {
-                let mut next = 0;
-                for row in dirs.iter()? {
-                    next = next.max(row?.1.value() + 1);
-                }
-                dirs.insert(name, next)?;
-                next
-            }
-        }
-    };
-    transaction.open_table(FILES)?;
-    transaction.open_table(LAYERS)?;
-    transaction.open_table(OWNERS)?;
-    transaction.commit()?;
-    Ok(number)
-}
-
-fn file_key(dir: u32, path: &str) -> Vec<u8> {
-    [dir.to_be_bytes().as_slice(), path.as_bytes()].concat()
-}
-
-fn owner_key(id: &FileId) -> [u8; 40] {
-    let mut key = [0; 40];
-    key[..32].copy_from_slice(&id.root.0.0);
-    key[32..].copy_from_slice(&id.len.to_be_bytes());
-    key
-}
-
-fn layer_key(id: &FileId, record: u32) -> [u8; 44] {
-    let mut key = [0; 44];
-    key[..40].copy_from_slice(&owner_key(id));
-    key[40..].copy_from_slice(&record.to_be_bytes());
-    key
-}
-
-fn encode(indexed: &Indexed) -> [u8; 64] {
-    let mut out = [0; 64];
-    out[..32].copy_from_slice(&indexed.id.root.0.0);
-    out[32..40].copy_from_slice(&indexed.id.len.to_le_bytes());
-    out[40..48].copy_from_slice(&indexed.stamp.mtime_ns.to_le_bytes());
-    out[48..56].copy_from_slice(&indexed.stamp.ctime_ns.to_le_bytes());
-    out[56..].copy_from_slice(&indexed.stamp.inode.to_le_bytes());
-    out
-}
-
-fn decode(bytes: &[u8]) -> Option<Indexed> {
-    let (root, rest) = bytes.split_first_chunk::<32>()?;
-    let (numbers, []) = rest.as_chunks::<8>() else { return None };
-    let [len, mtime, ctime, inode] = numbers else { return None };
-    Some(Indexed {
-        id: FileId { root: Root(Digest(*root)), len: u64::from_le_bytes(*len) },
-        stamp: Stamp {
-            mtime_ns: i64::from_le_bytes(*mtime),
-            ctime_ns: i64::from_le_bytes(*ctime),
-            inode: u64::from_le_bytes(*inode),
-        },
-    })
-}
-
-/// A record begins with a check of its digests: a wrong list would make this peer a liar in the eyes of others.
-fn layer_value(digests: &[Digest]) -> Vec<u8> {
-    let mut out = vec![0; CHECK_LEN];
-    digests.iter().for_each(|d| out.extend_from_slice(&d.0));
-    let check = sha2::Sha256::digest(&out[CHECK_LEN..]);
-    out[..CHECK_LEN].copy_from_slice(&check[..CHECK_LEN]);
-    out
-}
-
-fn layer_record(value: &[u8]) -> Option<&[[u8; 32]]> {
-    let (check, bytes) = value.split_at_checked(CHECK_LEN)?;
-    let (digests, []) = bytes.as_chunks::<32>() else { return None };
-    (sha2::Sha256::digest(bytes)[..CHECK_LEN] == *check).then_some(digests)
-}
-
-const CHECK_LEN: usize = 8;
-/// The database's name in the state directory.
-pub(crate) const INDEX_NAME: &str = "index.redb";
-/// The name that a damaged one gets.
-pub(crate) const DAMAGED_NAME: &str = "index.redb.damaged";
-
-const _: () = assert!(INDEX_RECORD_DIGESTS as usize * 32 + CHECK_LEN + 44 + 64 <= 32 * 1024);
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::content::Entry;
+    use crate::content::{Entry, Root};
 
     fn hashed(path: &str, chunks: u32, byte: u8) -> Hashed {
         let len = if chunks == 1 { 7 } else { chunks as u64 * 262_144 };
@@ -666,7 +462,7 @@ mod tests {
         let index = Index::open(tmp.path(), tmp.path()).unwrap();
         let file = hashed("f", 40, 1);
         assert!(index.record(std::slice::from_ref(&file)) && known(&index, &file) && !index.was_replaced());
-        let failed: Outcome<()> = index.guarded(|open| {
+        let failed: IndexResult<()> = index.guarded(|open| {
             let _transaction = open.database.begin_write()?;
             panic!("as on a damaged page")
         });

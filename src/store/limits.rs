@@ -25,7 +25,7 @@ pub const DIRS_OPEN_MAX: usize = 128;
 /// A temporary file that nobody has written to for so long was left behind by a process that died.
 pub const TEMP_STALE: Duration = Duration::from_secs(3600);
 /// Most fetched files that a node serves; a whole file beyond it is not taken.
-pub const FETCHED_FILES_MAX: usize = 65_536;
+pub const FETCHED_SERVED_MAX: usize = 65_536;
 /// Cache of the index database in bytes.
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 /// Files that a reader keeps open between two chunks.

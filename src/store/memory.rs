@@ -1,8 +1,8 @@
 //! A volume in memory that forgets what was not synced when the power fails. For tests only.
 //!
 //! It is as unkind as a disk may be: of the unsynced writes of a file any subset survives, each perhaps only in part;
-//! of the unsynced changes of names a prefix survives, independently of the content; the numbers of removed files are
-//! given out again at once.
+//! of the unsynced changes of names a prefix survives, independently of the content; the time of the last change may
+//! be lost; the numbers of removed files are given out again at once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,46 +13,14 @@ use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::storage::{Stat, Storage, Volume};
 
+mod world;
+
+use world::{FileChange, FileContent, NameChange, World};
+
 /// The volume. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     world: Arc<Mutex<World>>,
-}
-
-#[derive(Debug)]
-struct World {
-    names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
-    pending_names: Vec<NameChange>,
-    files: BTreeMap<u64, Content>,
-    /// Changes that still succeed; after that the power is gone and everything fails.
-    steps_left: u64,
-    fail_syncs: bool,
-    free: u64,
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Link(String, u64),
-    Unlink(String),
-    Rename(String, String),
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-    /// How often it was changed, which stands for the time of the last change; as it is, and as the disk knows it.
-    changes: i64,
-    durable_changes: i64,
-    locked: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
 }
 
 #[derive(Debug)]
@@ -89,7 +57,7 @@ impl Memory {
         Memory { world: Arc::new(Mutex::new(world)) }
     }
 
-    /// The power fails after so many more changes.
+    /// Lets the power fail after `steps` more changes.
     pub(crate) fn cut_after(&self, steps: u64) {
         self.lock().steps_left = steps;
     }
@@ -107,7 +75,7 @@ impl Memory {
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         let mut world = self.lock();
         let inode = world.new_inode();
-        let content = Content { bytes: bytes.to_vec(), durable: bytes.to_vec(), ..Content::default() };
+        let content = FileContent { bytes: bytes.to_vec(), durable: bytes.to_vec(), ..FileContent::default() };
         world.files.insert(inode, content);
         world.names.insert(name.into(), inode);
         world.durable_names.insert(name.into(), inode);
@@ -118,7 +86,7 @@ impl Memory {
         let inode = self.lock().names[name];
         let byte = self.lock().files[&inode].bytes[at];
         let file = MemoryFile { world: self.world.clone(), inode };
-        file.change(Change::Write(at as u64, vec![byte ^ 1]));
+        file.change(FileChange::Write(at as u64, vec![byte ^ 1]));
     }
 
     /// Sets the time of the last change, in ns since 1970.
@@ -161,17 +129,22 @@ impl Memory {
             for change in &file.pending {
                 match (rng.below(3), change) {
                     (0, _) => (),
-                    (1, Change::Write(at, data)) => {
+                    (1, FileChange::Write(at, data)) => {
                         let half = rng.below(data.len() as u64 + 1) as usize;
-                        Change::Write(*at, data[..half].to_vec()).apply(&mut bytes);
+                        FileChange::Write(*at, data[..half].to_vec()).apply(&mut bytes);
                     }
                     _ => change.apply(&mut bytes),
                 }
             }
             // The time of the last change may be lost although the change is not.
             let changes = if rng.below(2) == 0 { file.changes } else { file.durable_changes };
-            let content =
-                Content { durable: bytes.clone(), bytes, changes, durable_changes: changes, ..Content::default() };
+            let content = FileContent {
+                durable: bytes.clone(),
+                bytes,
+                changes,
+                durable_changes: changes,
+                ..FileContent::default()
+            };
             new.files.insert(*inode, content);
         }
         (new.names, new.durable_names) = (names.clone(), names);
@@ -194,72 +167,8 @@ impl Memory {
     }
 }
 
-impl World {
-    fn step(&mut self) -> io::Result<()> {
-        self.steps_left = self.steps_left.saturating_sub(1);
-        if self.steps_left == 0 { Err(io::Error::other("power is gone")) } else { Ok(()) }
-    }
-
-    fn new_inode(&self) -> u64 {
-        // A number is free once no name, durable or not, means it; open files keep it in `files` meanwhile, which is
-        // unkind to nobody but the test itself.
-        let used = |n: &u64| self.names.values().chain(self.durable_names.values()).any(|i| i == n);
-        (1..).find(|n| !used(n)).unwrap_or_default()
-    }
-
-    fn change(&mut self, change: NameChange) -> io::Result<()> {
-        if let NameChange::Unlink(from) | NameChange::Rename(from, _) = &change
-            && !self.names.contains_key(from)
-        {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        change.apply(&mut self.names);
-        self.pending_names.push(change);
-        Ok(())
-    }
-
-    /// A sync of one directory makes durable all changes up to its last one, as file systems with a journal do.
-    fn sync_names(&mut self, mut concerns: impl FnMut(&NameChange) -> bool) {
-        let upto = self.pending_names.iter().rposition(&mut concerns).map_or(0, |i| i + 1);
-        for change in self.pending_names.drain(..upto) {
-            change.apply(&mut self.durable_names);
-        }
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            NameChange::Link(name, inode) => {
-                names.insert(name.clone(), *inode);
-            }
-            NameChange::Unlink(name) => {
-                names.remove(name);
-            }
-            NameChange::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
-                }
-            }
-        }
-    }
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Change::Write(at, data) => {
-                let end = *at as usize + data.len();
-                bytes.resize(bytes.len().max(end), 0);
-                bytes[*at as usize..end].copy_from_slice(data);
-            }
-            Change::SetLen(len) => bytes.resize(*len as usize, 0),
-        }
-    }
-}
-
 impl MemoryFile {
-    fn with<R>(&self, act: impl FnOnce(&mut Content) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut FileContent) -> R) -> R {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         act(world.files.entry(self.inode).or_default())
     }
@@ -268,7 +177,7 @@ impl MemoryFile {
         self.world.lock().unwrap_or_else(PoisonError::into_inner).step()
     }
 
-    fn change(&self, change: Change) {
+    fn change(&self, change: FileChange) {
         self.with(|f| {
             change.apply(&mut f.bytes);
             f.pending.push(change);
@@ -282,7 +191,7 @@ impl Storage for MemoryFile {
         let step = self.step();
         // The power fails in the middle of a write.
         let upto = if step.is_ok() { bytes.len() } else { bytes.len() / 2 };
-        self.change(Change::Write(offset, bytes[..upto].to_vec()));
+        self.change(FileChange::Write(offset, bytes[..upto].to_vec()));
         step
     }
 
@@ -310,7 +219,7 @@ impl Storage for MemoryFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.step()?;
-        self.change(Change::SetLen(len));
+        self.change(FileChange::SetLen(len));
         Ok(())
     }
 
@@ -351,7 +260,7 @@ impl Volume for Memory {
         }
         let inode = world.new_inode();
         let done = world.step().and_then(|()| {
-            world.files.insert(inode, Content::default());
+            world.files.insert(inode, FileContent::default());
             world.change(NameChange::Link(name, inode))
         });
         drop(world);
