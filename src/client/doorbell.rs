@@ -1,4 +1,4 @@
-//! What the thread of a download waits on.
+//! What the thread of a download, or of a survey, waits on.
 
 use std::time::Duration;
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Select, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::debug;
 
+use crate::client::doorbell::Doorbell;
 use crate::client::error::weigh_refusal;
 use crate::client::limits::{LIST_QUIET, RESOLVE_MAX};
 use crate::client::listing::lister;
@@ -145,13 +146,9 @@ pub(crate) fn survey<T: Send + 'static>(
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
     let mut survey = Survey::new(client, ask);
-    // One place: a bell that has rung needs no second stroke.
-    let (ring, bell) = bounded(1);
-    let _subscription = client.ctx.peers.subscribe(move || {
-        let _ = ring.try_send(());
-    });
+    let bell = survey.bell.clone();
+    let _subscription = client.ctx.peers.subscribe(move || bell.ring());
     loop {
-        let _ = bell.try_recv();
         let now = Instant::now();
         if client.ctx.shutdown.has_begun() {
             return Err(FetchError::Interrupted);
@@ -169,10 +166,7 @@ pub(crate) fn survey<T: Send + 'static>(
             return Ok(survey.progress);
         }
         let soonest = survey.next_retry().map_or(end, |at| end.min(at));
-        let mut select = Select::new();
-        select.recv(&survey.messages);
-        select.recv(&bell);
-        let _ = select.ready_timeout(soonest.saturating_duration_since(now).max(Duration::from_millis(1)));
+        survey.bell.wait(soonest.saturating_duration_since(now).max(Duration::from_millis(1)));
     }
 }
 
@@ -186,6 +180,8 @@ struct Survey<'a, T, A> {
     seen: Option<u64>,
     tell: Sender<SurveyMessage<T>>,
     messages: Receiver<SurveyMessage<T>>,
+    /// Rings for each message and each change of the peer table.
+    bell: Doorbell,
 }
 
 /// The attempts to ask one peer.
@@ -210,7 +206,7 @@ where
     fn new(client: &'a Client, ask: A) -> Self {
         let (tell, messages) = unbounded();
         let (progress, attempts) = (SurveyProgress::default(), HashMap::new());
-        Survey { client, ask, progress, attempts, seen: None, tell, messages }
+        Survey { client, ask, progress, attempts, seen: None, tell, messages, bell: Doorbell::new() }
     }
 
     /// Takes note of `message`; returns the answer if it brings one.
@@ -270,15 +266,18 @@ where
 
     /// Asks one peer on a thread of the client.
     fn start(&mut self, record: PeerRecord) -> Result<(), FetchError> {
-        let (pool, ask, tell) = (self.client.pool.clone(), self.ask.clone(), self.tell.clone());
+        let (pool, ask, tell, bell) =
+            (self.client.pool.clone(), self.ask.clone(), self.tell.clone(), self.bell.clone());
         self.progress.pending += 1;
         let task = move || {
             let answer = pool.checkout(&record).and_then(|session| {
                 // Reported at once: the survey may end before an answer comes.
                 let _ = tell.send(SurveyMessage::Connected);
+                bell.ring();
                 ask_once(&pool, session, &record, &ask)
             });
             let _ = tell.send(SurveyMessage::Answer(record, answer));
+            bell.ring();
         };
         self.client.threads.spawn(task).map_err(FetchError::Threads)
     }
