@@ -52,11 +52,15 @@ fn exists(defined: &Defined, item: &str) -> bool {
     rest.iter().all(|name| here.contains(name))
 }
 
-/// The names of all items and of the variants of enums.
+/// The names of all items and of the variants of enums, and of the types that are implemented.
 fn names(tokens: &[TokenTree]) -> BTreeSet<String> {
     const KEYWORDS: [&str; 8] = ["fn", "struct", "enum", "trait", "type", "const", "static", "mod"];
     let mut found = BTreeSet::new();
     for (i, token) in tokens.iter().enumerate() {
+        if is_ident(token, "impl") {
+            let header = tokens[i..].iter().take_while(|t| inside(t).is_none());
+            found.extend(header.filter(|t| matches!(t, TokenTree::Ident(_))).map(|t| t.to_string()));
+        }
         let Some(TokenTree::Ident(name)) = tokens.get(i + 1).filter(|_| KEYWORDS.iter().any(|k| is_ident(token, k)))
         else {
             if let Some((_, inner)) = inside(token) {
