@@ -48,6 +48,10 @@ fn exists(defined: &Defined, item: &str) -> bool {
     let names: Vec<String> = item.split("::").map(str::to_string).collect();
     let Some(depth) = (1..=names.len()).rev().find(|n| defined.contains_key(&names[..*n])) else { return false };
     let (module, rest) = names.split_at(depth);
+    if rest.iter().rev().skip(1).any(|name| name.starts_with(|c: char| c.is_ascii_lowercase())) {
+        // A module that is not there.
+        return false;
+    }
     let here: BTreeSet<&String> = defined.iter().filter(|(m, _)| m.starts_with(module)).flat_map(|(_, n)| n).collect();
     rest.iter().all(|name| here.contains(name))
 }
