@@ -113,6 +113,7 @@ step 'cargo fmt' cargo fmt --all --check
 step 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
 step 'cargo clippy, default features' cargo clippy --locked --lib --bins -- -D warnings
 step 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
+step 'cargo clippy, library with testing' cargo clippy --locked --lib --no-default-features --features testing -- -D warnings
 step 'no async runtime' check_no_async_runtime
 step 'cargo deny' check_dependencies
 step 'cargo build --release' cargo build --locked --release --bins

@@ -55,6 +55,8 @@ mod share;
 mod store;
 mod swarm;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::{Candidate, FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
 pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};

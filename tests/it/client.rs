@@ -12,7 +12,7 @@ use gpb::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{self, ClientContext, Download, DownloadPlan, FetchError, Report, Target};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
-use gpb::internals::identity::{Keypair, NodeId};
+use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
 use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
@@ -22,10 +22,11 @@ use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::store::{Disk, FetchedFile, FetchedFiles};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
+use gpb::testing::{Fault, FaultyPeer, TestFile};
 
-use crate::directory::{announce, directory, identity, warnings};
+use crate::directory::{directory, identity, warnings};
 
-use fake::{Fake, File, Manner, file, with_bytes};
+use fake::{ByHand, fake, file, with_bytes};
 
 const MIB: usize = 1 << 20;
 
@@ -74,7 +75,7 @@ impl Client {
         Client { ctx: client.ctx.clone(), client, disk, dir, events: receiver }
     }
 
-    fn meet(&self, peers: &[&Fake]) {
+    fn meet(&self, peers: &[&FaultyPeer]) {
         peers.iter().for_each(|p| p.join(&self.ctx.peers));
     }
 
@@ -100,7 +101,7 @@ impl Client {
     }
 }
 
-fn target(f: &File) -> Target {
+fn target(f: &TestFile) -> Target {
     Target { path: f.path.clone(), id: f.id, out: f.path.clone(), holders: [].into() }
 }
 
@@ -116,7 +117,8 @@ fn until(what: &str, mut test: impl FnMut() -> bool) {
 #[test]
 fn one_file_comes_from_all_holders() {
     let f = file("a/big.bin", 48 * MIB + 7, 1);
-    let peers: Vec<_> = (0..3).map(|_| Fake::start(Manner::Slow(2), std::slice::from_ref(&f))).collect();
+    let peers: Vec<_> =
+        (0..3).map(|_| fake(Fault::Delay(Duration::from_millis(2)), std::slice::from_ref(&f))).collect();
     let c = Client::new();
     c.meet(&peers.iter().collect::<Vec<_>>());
     let report = c.get(&["a/big.bin"]).unwrap();
@@ -131,25 +133,24 @@ fn one_file_comes_from_all_holders() {
 #[test]
 fn a_liar_is_named_told_and_dropped() {
     let f = file("x", 20 * MIB, 2);
-    let (good, liar) =
-        (Fake::start(Manner::Slow(3), std::slice::from_ref(&f)), Fake::start(Manner::Lies, std::slice::from_ref(&f)));
+    let (good, liar) = (
+        fake(Fault::Delay(Duration::from_millis(3)), std::slice::from_ref(&f)),
+        fake(Fault::WrongChunks, std::slice::from_ref(&f)),
+    );
     let c = Client::new();
     c.meet(&[&good, &liar]);
     let report = c.get(&[&f.id.root.to_string()]).unwrap();
     assert_eq!(c.content("x"), *f.bytes);
     assert!(report.wasted > 0 && report.peers == [(good.id(), f.id.len)], "{report:?}");
     assert!(c.events.try_iter().any(|e| e == Event::PeerLied { peer: liar.id(), id: f.id }));
-    until("the liar is told", || liar.told_bad() > 0);
+    until("the liar is told", || liar.reported_bad() > 0);
     assert!(liar.chunks() <= 64, "asked again: {}", liar.chunks());
 }
 
 #[test]
 fn a_wrong_list_is_a_lie_too() {
     let f = file("x", 3 * MIB, 3);
-    let (good, liar) = (
-        Fake::start(Manner::Honest, std::slice::from_ref(&f)),
-        Fake::start(Manner::LiesInLists, std::slice::from_ref(&f)),
-    );
+    let (good, liar) = (fake(None, std::slice::from_ref(&f)), fake(Fault::WrongLayers, std::slice::from_ref(&f)));
     let c = Client::new();
     c.meet(&[&liar]);
     let download = c.start(vec![target(&f)]);
@@ -160,9 +161,9 @@ fn a_wrong_list_is_a_lie_too() {
 
 #[test]
 fn only_liars_left_is_an_error_of_its_own() {
-    for (len, manner) in [(MIB, Manner::Lies), (1000, Manner::Lies), (MIB, Manner::LiesInLists)] {
+    for (len, fault) in [(MIB, Fault::WrongChunks), (1000, Fault::WrongChunks), (MIB, Fault::WrongLayers)] {
         let f = file("x", len, 4);
-        let liars = [Fake::start(manner, std::slice::from_ref(&f)), Fake::start(manner, std::slice::from_ref(&f))];
+        let liars = [fake(fault, std::slice::from_ref(&f)), fake(fault, std::slice::from_ref(&f))];
         let c = Client::with(Duration::from_secs(1), None);
         c.meet(&[&liars[0], &liars[1]]);
         let e = c.get(&["x"]).unwrap_err();
@@ -175,8 +176,7 @@ fn only_liars_left_is_an_error_of_its_own() {
 #[test]
 fn a_silent_peer_does_not_hold_up_the_others() {
     let f = file("x", 16 * MIB, 5);
-    let (good, mute) =
-        (Fake::start(Manner::Honest, std::slice::from_ref(&f)), Fake::start(Manner::Stalls, std::slice::from_ref(&f)));
+    let (good, mute) = (fake(None, std::slice::from_ref(&f)), fake(Fault::Stall, std::slice::from_ref(&f)));
     let c = Client::new();
     c.meet(&[&mute, &good]);
     let begin = Instant::now();
@@ -188,13 +188,13 @@ fn a_silent_peer_does_not_hold_up_the_others() {
 #[test]
 fn what_went_wrong_has_its_exit_code() {
     let f = file("x", MIB, 6);
-    for (manner, exit) in [(Manner::Stalls, 8), (Manner::Changes, 4), (Manner::Refuses, 9)] {
-        let peer = Fake::start(manner, std::slice::from_ref(&f));
+    for (fault, exit) in [(Fault::Stall, 8), (Fault::ChangingChunks, 4), (Fault::Refuse, 9)] {
+        let peer = fake(fault, std::slice::from_ref(&f));
         let c = Client::with(Duration::from_millis(1500), None);
         c.meet(&[&peer]);
         let begin = Instant::now();
         let e = c.start(vec![target(&f)]).wait().unwrap_err();
-        assert_eq!(code(&e), exit, "{manner:?}: {e}");
+        assert_eq!(code(&e), exit, "{fault:?}: {e}");
         assert!(begin.elapsed() < Duration::from_secs(3));
     }
     let c = Client::with(Duration::from_millis(300), None);
@@ -204,7 +204,7 @@ fn what_went_wrong_has_its_exit_code() {
 
 #[test]
 fn a_refusal_is_known_soon_and_shows_no_name() {
-    let peer = Fake::start(Manner::Refuses, &[file("x", 10, 7)]);
+    let peer = fake(Fault::Refuse, &[file("x", 10, 7)]);
     let c = Client::new();
     c.meet(&[&peer]);
     let begin = Instant::now();
@@ -214,12 +214,12 @@ fn a_refusal_is_known_soon_and_shows_no_name() {
 
 #[test]
 fn small_equal_and_empty_files_arrive_in_bulk() {
-    let mut files: Vec<File> =
+    let mut files: Vec<TestFile> =
         (0..600).map(|i| file(&format!("t/{}/{i}", i % 7), 1 + i * 37 % 9000, i as u64)).collect();
     files.push(with_bytes("t/empty", Vec::new()));
-    files.push(File { path: RelPath::new("t/twin").unwrap(), ..files[5].clone() });
+    files.push(TestFile { path: RelPath::new("t/twin").unwrap(), ..files[5].clone() });
     files.push(file("t/large", 700_000, 8));
-    let peers = [Fake::start(Manner::Honest, &files), Fake::start(Manner::Honest, &files)];
+    let peers = [fake(None, &files), fake(None, &files)];
     let c = Client::new();
     c.meet(&[&peers[0], &peers[1]]);
     let report = c.get(&["t"]).unwrap();
@@ -236,8 +236,8 @@ fn small_equal_and_empty_files_arrive_in_bulk() {
 /// download waited for that file for ever.
 #[test]
 fn no_small_file_is_lost_when_more_come_than_are_written_at_once() {
-    let files: Vec<File> = (0..600).map(|i| file(&format!("t/{i}"), 64 << 10, i as u64)).collect();
-    let peer = Fake::start(Manner::Honest, &files);
+    let files: Vec<TestFile> = (0..600).map(|i| file(&format!("t/{i}"), 64 << 10, i as u64)).collect();
+    let peer = fake(None, &files);
     let c = Client::new();
     c.meet(&[&peer]);
     assert_eq!(c.get(&["t"]).unwrap().files, files.len());
@@ -245,8 +245,8 @@ fn no_small_file_is_lost_when_more_come_than_are_written_at_once() {
 
 #[test]
 fn a_peer_is_asked_about_all_files_however_many() {
-    let files: Vec<File> = (0..5000).map(|i| file(&format!("t/{i}"), 8, i)).collect();
-    let peer = Fake::start(Manner::Honest, &files);
+    let files: Vec<TestFile> = (0..5000).map(|i| file(&format!("t/{i}"), 8, i)).collect();
+    let peer = fake(None, &files);
     let c = Client::new();
     c.meet(&[&peer]);
     assert_eq!(c.start(files.iter().map(target).collect()).wait().unwrap().files, files.len());
@@ -254,8 +254,8 @@ fn a_peer_is_asked_about_all_files_however_many() {
 
 #[test]
 fn a_content_of_many_names_is_fetched_once() {
-    let files: Vec<File> = (0..300).map(|i| file(&format!("t/{i}"), 64 << 10, i % 2)).collect();
-    let peer = Fake::start(Manner::Honest, &files);
+    let files: Vec<TestFile> = (0..300).map(|i| file(&format!("t/{i}"), 64 << 10, i % 2)).collect();
+    let peer = fake(None, &files);
     let c = Client::new();
     c.meet(&[&peer]);
     let report = c.get(&["t"]).unwrap();
@@ -266,17 +266,19 @@ fn a_content_of_many_names_is_fetched_once() {
 #[test]
 fn peers_that_appear_join_and_those_that_die_are_replaced() {
     let f = file("x", 24 * MIB, 9);
-    let dying = Fake::start(Manner::Dies(20), std::slice::from_ref(&f));
+    let dying = fake(Fault::CutAfter(20), std::slice::from_ref(&f));
     let c = Client::new();
     c.meet(&[&dying]);
     let download = c.start(vec![target(&f)]);
     until("it died", || dying.chunks() > 20);
-    let (a, b) =
-        (Fake::start(Manner::Slow(3), std::slice::from_ref(&f)), Fake::start(Manner::Half, std::slice::from_ref(&f)));
+    let (a, b) = (
+        fake(Fault::Delay(Duration::from_millis(3)), std::slice::from_ref(&f)),
+        fake(Fault::HalfHeld, std::slice::from_ref(&f)),
+    );
     c.meet(&[&a, &b]);
     let report = download.wait().unwrap();
     assert_eq!(c.content("x"), *f.bytes);
-    let of = |p: &Fake| report.peers.iter().find(|r| r.0 == p.id()).map_or(0, |r| r.1);
+    let of = |p: &FaultyPeer| report.peers.iter().find(|r| r.0 == p.id()).map_or(0, |r| r.1);
     assert!(of(&dying) > 0 && of(&a) > 0 && of(&b) > 0, "{report:?}");
     assert_eq!(report.bytes, f.id.len);
 }
@@ -284,22 +286,22 @@ fn peers_that_appear_join_and_those_that_die_are_replaced() {
 #[test]
 fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
     let (f, g) = (file("x", MIB, 31), file("y", 8 * MIB, 32));
-    let crowded = Fake::start(Manner::Crowded(2), &[f.clone(), g.clone()]);
-    let other = Fake::start(Manner::Honest, &[]);
-    crowded.tell_of(&other);
+    let crowded = fake(Fault::Busy(2), &[f.clone(), g.clone()]);
+    let other = fake(None, &[]);
+    crowded.name_peer(&other);
     let c = Client::new();
     c.meet(&[&crowded]);
     let report = c.get(&["x"]).unwrap();
     assert_eq!((c.content("x"), report.retries, crowded.connections()), (f.bytes.to_vec(), 0, 1), "none is given up");
     assert_eq!(
-        crowded.put_off(),
+        crowded.deferred(),
         3 * (1 + 4),
         "its list and each of the chunks, which it chooses, came at the third time"
     );
-    assert!(c.ctx.peers.read(|t| t.peer(NodeId::new(other.id(), other.instance)).is_some()), "it is known now");
+    assert!(c.ctx.peers.read(|t| t.peer(other.node()).is_some()), "it is known now");
 
     // What it puts off comes from others meanwhile.
-    let half = Fake::start(Manner::Half, std::slice::from_ref(&g));
+    let half = fake(Fault::HalfHeld, std::slice::from_ref(&g));
     c.meet(&[&half]);
     let report = c.get(&["y"]).unwrap();
     assert_eq!((c.content("y"), report.retries, report.wasted), (g.bytes.to_vec(), 0, 0));
@@ -309,7 +311,7 @@ fn a_crowded_peer_is_asked_again_and_whom_it_names_is_taken_in() {
 fn whoever_is_put_off_waits_in_a_line_and_not_in_silence() {
     // Put off every 50 ms for the list, and two at a time every 20 ms for each of the two chunks: longer than the timeout.
     let f = file("x", 300 << 10, 33);
-    let crowded = Fake::start(Manner::Crowded(100), std::slice::from_ref(&f));
+    let crowded = fake(Fault::Busy(100), std::slice::from_ref(&f));
     let timeout = Duration::from_millis(700);
     let c = Client::with(timeout, None);
     c.meet(&[&crowded]);
@@ -317,7 +319,7 @@ fn whoever_is_put_off_waits_in_a_line_and_not_in_silence() {
     // The time in which no chunk came, once the list was there.
     let (mut since, mut chunks, mut longest) = (None, 0, Duration::ZERO);
     while !download.wait_for(Duration::from_millis(5)) {
-        if since.is_none() && crowded.put_off() > 101 || crowded.chunks() > chunks {
+        if since.is_none() && crowded.deferred() > 101 || crowded.chunks() > chunks {
             longest =
                 longest.max(since.replace(Instant::now()).map_or(Duration::ZERO, |since: Instant| since.elapsed()));
             chunks = crowded.chunks();
@@ -332,23 +334,23 @@ fn whoever_is_put_off_waits_in_a_line_and_not_in_silence() {
 fn what_several_put_off_is_asked_of_each_again() {
     // Where several have all of it, each chunk is asked of one of them.
     let f = file("x", MIB, 34);
-    let crowded = [0; 2].map(|_| Fake::start(Manner::Crowded(20), std::slice::from_ref(&f)));
+    let crowded = [0; 2].map(|_| fake(Fault::Busy(20), std::slice::from_ref(&f)));
     let c = Client::with(Duration::from_millis(700), None);
     c.meet(&[&crowded[0], &crowded[1]]);
     let report = c.get(&["x"]).unwrap();
     assert_eq!((c.content("x"), report.retries), (f.bytes.to_vec(), 0));
-    assert!(crowded.iter().all(|peer| peer.put_off() > 20), "both put off more than a list");
+    assert!(crowded.iter().all(|peer| peer.deferred() > 20), "both put off more than a list");
 }
 
 #[test]
 fn what_came_before_an_end_is_not_fetched_again() {
     let f = file("x", 24 * MIB, 10);
     let c = Client::with(Duration::from_millis(1500), None);
-    let dying = Fake::start(Manner::Dies(40), std::slice::from_ref(&f));
+    let dying = fake(Fault::CutAfter(40), std::slice::from_ref(&f));
     c.meet(&[&dying]);
     let found = c.start(vec![target(&f)]).wait().unwrap_err();
     assert!(matches!(code(&found), 3 | 4 | 8), "{found}");
-    let slow = Fake::start(Manner::Slow(5), std::slice::from_ref(&f));
+    let slow = fake(Fault::Delay(Duration::from_millis(5)), std::slice::from_ref(&f));
     c.meet(&[&slow]);
     let download = c.start(vec![target(&f)]);
     until("some more came", || download.progress().bytes_fetched > 2 * MIB as u64);
@@ -364,7 +366,7 @@ fn what_came_before_an_end_is_not_fetched_again() {
 fn what_was_touched_between_two_runs_is_verified_and_what_is_wrong_fetched_again() {
     let f = file("x", 24 * MIB, 16);
     let c = Client::with(Duration::from_millis(1500), None);
-    let dying = Fake::start(Manner::Dies(40), std::slice::from_ref(&f));
+    let dying = fake(Fault::CutAfter(40), std::slice::from_ref(&f));
     c.meet(&[&dying]);
     c.start(vec![target(&f)]).wait().unwrap_err();
     let own = fs::read_dir(c.dir.path().join(".gpb")).unwrap().map(|e| e.unwrap().path());
@@ -374,7 +376,7 @@ fn what_was_touched_between_two_runs_is_verified_and_what_is_wrong_fetched_again
     let at = bytes.iter().position(|b| *b != 0).unwrap();
     bytes[at] ^= 1;
     fs::write(&part, &bytes).unwrap();
-    let honest = Fake::start(Manner::Honest, std::slice::from_ref(&f));
+    let honest = fake(None, std::slice::from_ref(&f));
     c.meet(&[&honest]);
     let report = c.get(&["x"]).unwrap();
     assert!(c.content("x") == *f.bytes);
@@ -388,13 +390,10 @@ fn the_forged_twin_of_a_root_is_never_fetched() {
     let halves: Vec<u8> =
         real.bytes.chunks(16 << 10).flat_map(|b| gpb::internals::content::merkle::root_of_bytes(b).0).collect();
     let twin = with_bytes("twin", halves);
-    let forged = File { id: FileId { root: real.id.root, len: 64 }, ..twin };
+    let forged = TestFile { id: FileId { root: real.id.root, len: 64 }, ..twin };
     let root: Root = real.id.root;
     for real_first in [true, false] {
-        let (a, b) = (
-            Fake::start(Manner::Honest, std::slice::from_ref(&real)),
-            Fake::start(Manner::Honest, std::slice::from_ref(&forged)),
-        );
+        let (a, b) = (fake(None, std::slice::from_ref(&real)), fake(None, std::slice::from_ref(&forged)));
         let c = Client::new();
         c.meet(&[if real_first { &a } else { &b }]);
         std::thread::scope(|s| {
@@ -411,10 +410,7 @@ fn the_forged_twin_of_a_root_is_never_fetched() {
 #[test]
 fn one_name_with_two_contents_is_for_the_user_to_decide() {
     let (one, two) = (file("n", 100, 12), file("n", 200, 13));
-    let (a, b) = (
-        Fake::start(Manner::Honest, std::slice::from_ref(&one)),
-        Fake::start(Manner::Honest, std::slice::from_ref(&two)),
-    );
+    let (a, b) = (fake(None, std::slice::from_ref(&one)), fake(None, std::slice::from_ref(&two)));
     let c = Client::new();
     c.meet(&[&a, &b]);
     let e = c.resolve(&["n"]).unwrap_err();
@@ -429,7 +425,7 @@ fn one_name_with_two_contents_is_for_the_user_to_decide() {
 #[test]
 fn what_nobody_else_has_is_waited_for_while_a_named_peer_is_still_sought() {
     let f = file("n", 100, 15);
-    let (without, with) = (Fake::start(Manner::Honest, &[]), Fake::start(Manner::Honest, std::slice::from_ref(&f)));
+    let (without, with) = (fake(None, &[]), fake(None, std::slice::from_ref(&f)));
     let c = Client::new();
     c.ctx.peers.expect(1);
     c.meet(&[&without]);
@@ -450,7 +446,7 @@ fn what_nobody_else_has_is_waited_for_while_a_named_peer_is_still_sought() {
 #[test]
 fn the_download_limit_holds() {
     let f = file("x", 12 * MIB, 14);
-    let peer = Fake::start(Manner::Honest, std::slice::from_ref(&f));
+    let peer = fake(None, std::slice::from_ref(&f));
     let c = Client::with(Duration::from_secs(10), Some(4 * MIB as u64));
     c.meet(&[&peer]);
     let report = c.get(&["x"]).unwrap();
@@ -460,7 +456,7 @@ fn the_download_limit_holds() {
 #[test]
 fn twenty_thousand_names_are_listed_in_a_second() {
     let one = file("q", 5, 15);
-    let files: Vec<File> = (0..20_000)
+    let files: Vec<TestFile> = (0..20_000)
         .map(|i| {
             let mut f = one.clone();
             f.path = RelPath::new(&format!("dir{:03}/file-with-a-name-{i}", i % 200)).unwrap();
@@ -468,7 +464,7 @@ fn twenty_thousand_names_are_listed_in_a_second() {
             f
         })
         .collect();
-    let peers = [Fake::start(Manner::Honest, &files), Fake::start(Manner::Honest, &files)];
+    let peers = [fake(None, &files), fake(None, &files)];
     let c = Client::new();
     c.meet(&[&peers[0], &peers[1]]);
     let begin = Instant::now();
@@ -484,8 +480,8 @@ fn twenty_thousand_names_are_listed_in_a_second() {
 #[test]
 fn whoever_is_not_trusted_any_more_gives_nothing_more() {
     let f = file("x", 24 * MIB, 16);
-    let revoked = Fake::start(Manner::Slow(300), std::slice::from_ref(&f));
-    let kept = Fake::start(Manner::Honest, &[file("y", 10, 17)]);
+    let revoked = fake(Fault::Delay(Duration::from_millis(300)), std::slice::from_ref(&f));
+    let kept = fake(None, &[file("y", 10, 17)]);
     let dir = tempfile::tempdir().unwrap();
     let trusted = dir.path().join("trusted");
     fs::write(&trusted, format!("{}\n{}\n", revoked.id(), kept.id())).unwrap();
@@ -506,13 +502,13 @@ fn whoever_is_not_trusted_any_more_gives_nothing_more() {
 #[test]
 fn a_holder_that_is_gone_holds_nothing() {
     let f = file("x", 8 * MIB, 18);
-    let holder = Fake::start(Manner::Dies(4), std::slice::from_ref(&f));
-    let other = Fake::start(Manner::Honest, &[file("y", 10, 19)]);
+    let holder = fake(Fault::CutAfter(4), std::slice::from_ref(&f));
+    let other = fake(None, &[file("y", 10, 19)]);
     let c = Client::with(Duration::from_millis(1500), None);
     c.meet(&[&holder, &other]);
     let e = c.start(vec![target(&f)]).wait().unwrap_err();
     assert_eq!(code(&e), 4, "{e}");
-    let leaving = Fake::start(Manner::Slow(100), std::slice::from_ref(&f));
+    let leaving = fake(Fault::Delay(Duration::from_millis(100)), std::slice::from_ref(&f));
     c.meet(&[&leaving]);
     let download = c.start(vec![target(&f)]);
     until("it gives something", || download.progress().bytes_fetched > 0);
@@ -525,7 +521,7 @@ fn a_holder_that_is_gone_holds_nothing() {
 
 #[test]
 fn a_peer_that_says_hello_and_then_nothing_is_silent() {
-    let peer = Fake::start(Manner::Mute, &[file("x", 10, 20)]);
+    let peer = fake(Fault::Mute, &[file("x", 10, 20)]);
     let c = Client::with(Duration::from_millis(700), None);
     c.meet(&[&peer]);
     let begin = Instant::now();
@@ -537,8 +533,7 @@ fn a_peer_that_says_hello_and_then_nothing_is_silent() {
 #[test]
 fn the_end_does_not_wait_for_who_is_still_being_dialed() {
     let f = file("x", MIB, 21);
-    let (deaf, good) =
-        (Fake::start(Manner::Deaf, std::slice::from_ref(&f)), Fake::start(Manner::Honest, std::slice::from_ref(&f)));
+    let (deaf, good) = (fake(Fault::Deaf, std::slice::from_ref(&f)), fake(None, std::slice::from_ref(&f)));
     let c = Client::new();
     c.meet(&[&deaf, &good]);
     let begin = Instant::now();
@@ -554,11 +549,11 @@ fn the_end_does_not_wait_for_who_is_still_being_dialed() {
 /// A peer that multicast did not bring is first met when it welcomes this node.
 #[test]
 fn a_wrong_clock_is_reported_of_a_peer_that_a_session_brings() {
-    let peer = Fake::start(Manner::Honest, &[file("x", 10, 22)]);
+    let peer = fake(None, &[file("x", 10, 22)]);
     let c = Client::new();
     assert_eq!(warnings("clocks differ", peer.id()), 0);
     c.meet(&[&peer]);
-    let good = announce(&peer.keypair, peer.instance, peer.addr);
+    let good = peer.says();
     peer.say(&Announce { seq: good.seq + 5 * CLOCK_SKEW_LOGGED.as_millis() as u64, ..good });
     c.resolve(&["x"]).unwrap();
     assert_eq!(warnings("clocks differ", peer.id()), 1);
@@ -567,7 +562,7 @@ fn a_wrong_clock_is_reported_of_a_peer_that_a_session_brings() {
 /// Each survey would else read the whole table once for each of its answers.
 #[test]
 fn an_answer_to_a_survey_is_no_change_of_the_peer_table() {
-    let peers: Vec<_> = (0..5).map(|n| Fake::start(Manner::Honest, &[file("x", 10, 40 + n)])).collect();
+    let peers: Vec<_> = (0..5).map(|n| fake(None, &[file("x", 10, 40 + n)])).collect();
     let c = Client::new();
     c.meet(&peers.iter().collect::<Vec<_>>());
     let before = c.ctx.peers.changes();

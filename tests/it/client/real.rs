@@ -12,10 +12,11 @@ use gpb::internals::runtime::keystore::Trust;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
+use gpb::testing::TestFile;
 
 use crate::directory::{announce, directory, hear, identity};
 
-use super::fake::{File, file};
+use super::fake::file;
 use super::{Client, MIB};
 
 /// A server over a directory with one file.
@@ -26,7 +27,7 @@ struct Real {
 }
 
 impl Real {
-    fn start(f: &File) -> Self {
+    fn start(f: &TestFile) -> Self {
         let keypair = Keypair::generate();
         let dir = tempfile::tempdir().unwrap();
         let shared = dir.path().join("shared");

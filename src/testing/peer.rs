@@ -1,0 +1,202 @@
+//! A peer that serves files from memory, well or badly.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::identity::{Keypair, NodeId, PeerId};
+use crate::net::Tls;
+use crate::proto::{Announce, Flags, Listed, PeerHint, SignedAnnounce};
+use crate::sync::lock;
+use crate::testing::answer::FaultyServer;
+use crate::testing::fault::Fault;
+use crate::testing::file::TestFile;
+
+/// A peer in this process that serves files from memory, with the faults that it is given. Without any
+/// it is honest.
+///
+/// Nodes find it when it [joins](crate::testing::Lan::join) a LAN in memory, or by its
+/// [address](Self::addr). It runs the thread `gpb-faulty` and one more for each connection; dropping it
+/// closes its connections and joins them.
+///
+/// ```
+/// use std::time::Duration;
+/// use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
+///
+/// let file = TestFile::random("a.bin", 5_000_000, 1);
+/// let honest = FaultyPeer::start(&[file.clone()], &[])?;
+/// let slow_liar = FaultyPeer::start(&[file], &[Fault::WrongChunks, Fault::Delay(Duration::from_millis(1))])?;
+/// let lan = Lan::new()?;
+/// lan.join(&honest);
+/// lan.join(&slow_liar);
+/// let report = lan.node()?.fetch(&["a.bin"])?.wait()?;
+/// assert_eq!(report.peers, [(honest.id(), 5_000_000)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct FaultyPeer {
+    keypair: Keypair,
+    network: String,
+    addr: SocketAddr,
+    server: Arc<FaultyServer>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl FaultyPeer {
+    /// Starts a peer of the network `gpb` that serves `files` on a free port of `127.0.0.1`.
+    ///
+    /// # Errors
+    /// The system gives no port or no thread.
+    pub fn start(files: &[TestFile], faults: &[Fault]) -> io::Result<Self> {
+        static INSTANCES: AtomicU64 = AtomicU64::new(1000);
+        let keypair = Keypair::generate();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut listed: Vec<Listed> = files.iter().map(|f| Listed { path: f.path.clone(), id: f.id }).collect();
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
+        let server = Arc::new(FaultyServer {
+            tls: Tls::new(&keypair).map_err(io::Error::other)?,
+            faults: faults.to_vec(),
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            files: files.iter().map(|f| (f.id, f.clone())).collect(),
+            listed,
+            announce: Mutex::default(),
+            hints: Mutex::default(),
+            is_dead: AtomicBool::new(false),
+            sockets: Mutex::default(),
+            connections: AtomicU64::new(0),
+            chunks: AtomicU64::new(0),
+            deferred: AtomicU64::new(0),
+            reported_bad: AtomicU64::new(0),
+        });
+        let (addr, accepting) = (listener.local_addr()?, server.clone());
+        let accepting = Builder::new().name("gpb-faulty".into()).spawn(move || accept(&listener, &accepting))?;
+        let peer = FaultyPeer { keypair, network: "gpb".into(), addr, server, accepting: Some(accepting) };
+        peer.welcome_with(peer.announce(Flags::default()).as_bytes());
+        Ok(peer)
+    }
+
+    /// Its key.
+    pub fn id(&self) -> PeerId {
+        self.keypair.peer_id()
+    }
+
+    /// Its key and instance.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(self.id(), self.server.instance)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Number of requests for chunks that it answered, rightly or wrongly.
+    pub fn chunks(&self) -> u64 {
+        self.server.chunks.load(Ordering::SeqCst)
+    }
+
+    /// Number of times that a node reported a bad chunk to it.
+    pub fn reported_bad(&self) -> u64 {
+        self.server.reported_bad.load(Ordering::SeqCst)
+    }
+
+    /// Number of requests that [`Fault::Busy`] took count of.
+    pub fn deferred(&self) -> u64 {
+        self.server.deferred.load(Ordering::SeqCst)
+    }
+
+    /// Number of connections that it accepted.
+    pub fn connections(&self) -> u64 {
+        self.server.connections.load(Ordering::SeqCst)
+    }
+
+    /// Names `other` to nodes that ask for peers while it is [busy](Fault::Busy).
+    pub fn name_peer(&self, other: &FaultyPeer) {
+        let announce = other.announce(Flags::default()).as_bytes().to_vec();
+        lock(&self.server.hints).push(PeerHint { announce, addrs: vec![other.addr] });
+    }
+
+    /// Cuts its connections and accepts no more.
+    pub fn kill(&self) {
+        self.server.cut();
+        // Wakes the accepting thread, which then closes the listener.
+        drop(TcpStream::connect(self.addr));
+    }
+
+    /// What it says of itself, signed, as of now.
+    pub(super) fn announce(&self, flags: Flags) -> SignedAnnounce {
+        let announce = Announce {
+            version: Announce::VERSION,
+            network: self.network.clone(),
+            peer: self.id(),
+            instance: self.server.instance,
+            seq: unix_ms(),
+            ttl_s: TTL_S,
+            port: self.addr.port(),
+            revision: 1,
+            flags,
+        };
+        SignedAnnounce::seal(&announce, &self.keypair)
+    }
+
+    /// Its key pair.
+    #[doc(hidden)]
+    pub fn keypair(&self) -> &Keypair {
+        &self.keypair
+    }
+
+    /// Replaces the sealed announce that its `Welcome` carries.
+    #[doc(hidden)]
+    pub fn welcome_with(&self, sealed: &[u8]) {
+        *lock(&self.server.announce) = sealed.to_vec();
+    }
+}
+
+impl Drop for FaultyPeer {
+    fn drop(&mut self) {
+        self.kill();
+        if let Some(thread) = self.accepting.take() {
+            // A panic was reported by the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for FaultyPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyPeer")
+            .field("id", &self.id())
+            .field("addr", &self.addr)
+            .field("faults", &self.server.faults)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Accepts connections until the peer is dead, then joins their threads.
+fn accept(listener: &TcpListener, server: &Arc<FaultyServer>) {
+    let mut serving = Vec::new();
+    while let Ok((socket, _)) = listener.accept() {
+        if server.is_dead.load(Ordering::SeqCst) {
+            break;
+        }
+        server.connections.fetch_add(1, Ordering::SeqCst);
+        let Ok(copy) = socket.try_clone() else { continue };
+        lock(&server.sockets).push(copy);
+        let serving_of = server.clone();
+        let serve = move || {
+            serving_of.serve(socket);
+        };
+        serving.extend(Builder::new().name("gpb-faulty-conn".into()).spawn(serve));
+    }
+    serving.into_iter().for_each(|thread| drop(thread.join()));
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// Time to live of its announces, the longest that nodes take, in seconds.
+const TTL_S: u16 = 120;

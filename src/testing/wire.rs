@@ -1,0 +1,74 @@
+//! The accepting end of a session, blocking.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::limits::FRAME_HEADER_LEN_MAX;
+use crate::net::{Channel, Opened, Outbox, Tls};
+use crate::proto::{FramePrefix, Request};
+
+/// A connection of a [`FaultyPeer`](crate::testing::FaultyPeer). `None` means that it has ended.
+pub(super) struct Wire {
+    socket: TcpStream,
+    channel: Channel,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+    out: Outbox,
+}
+
+impl Wire {
+    pub(super) fn accept(socket: TcpStream, tls: &Tls) -> Option<Self> {
+        socket.set_nodelay(true).ok()?;
+        let channel = Channel::accept(tls).ok()?;
+        Some(Wire { socket, channel, sealed: Vec::new(), plain: Vec::new(), out: Outbox::new() })
+    }
+
+    /// The next request.
+    pub(super) fn receive(&mut self) -> Option<Request> {
+        let prefix = FramePrefix::from_bytes(self.read(8)?.try_into().ok()?);
+        if prefix.header_len as usize > FRAME_HEADER_LEN_MAX {
+            return None;
+        }
+        let header = self.read(prefix.header_len as usize)?;
+        let body = self.read(prefix.body_len as usize)?;
+        Request::decode(prefix.kind, &header, &body).ok()
+    }
+
+    pub(super) fn send(&mut self, frame: &[u8]) -> Option<()> {
+        self.channel.seal(frame, &mut self.out).ok()?;
+        self.flush()
+    }
+
+    fn read(&mut self, len: usize) -> Option<Vec<u8>> {
+        while self.plain.len() < len {
+            let (plain, mut used) = (&mut self.plain, 0);
+            loop {
+                let (n, opened) = self
+                    .channel
+                    .open(&mut self.sealed[used..], &mut self.out, &mut |p| plain.extend_from_slice(p))
+                    .ok()?;
+                used += n;
+                match opened {
+                    Opened::Data => {}
+                    Opened::Starved => break,
+                    Opened::Ended => return None,
+                }
+            }
+            self.sealed.drain(..used);
+            self.flush()?;
+            if self.plain.len() >= len {
+                break;
+            }
+            let mut buf = [0; 65536];
+            let n = self.socket.read(&mut buf).ok().filter(|&n| n > 0)?;
+            self.sealed.extend_from_slice(&buf[..n]);
+        }
+        Some(self.plain.drain(..len).collect())
+    }
+
+    fn flush(&mut self) -> Option<()> {
+        self.socket.write_all(self.out.data()).ok()?;
+        self.out.clear();
+        Some(())
+    }
+}
