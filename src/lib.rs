@@ -63,7 +63,7 @@ pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, 
 pub use discovery::DiscoveryStats;
 pub use identity::{Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
-pub use node::{Config, Events, Fetch, Finding, KeySource, KnownPeer, Node, NodeBuilder, Problem, Share};
+pub use node::{Config, DiscoveryProblem, Events, Fetch, Finding, KeySource, KnownPeer, Node, NodeBuilder, Share};
 pub use node::{StartError, Stopper};
 pub use swarm::{Dropped, Event};
 

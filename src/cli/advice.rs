@@ -6,41 +6,42 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use crate::cli::{Exit, Failure};
-use crate::client::{FetchError, OTHER_NETWORK, UNKNOWN_VERSION};
+use crate::client::FetchError;
 use crate::identity::KeypairError;
 use crate::limits::PORT;
-use crate::node::{ConfigError, Problem, StartError};
+use crate::node::{ConfigError, DiscoveryProblem, StartError};
+use crate::proto::Problem;
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 use crate::store::StoreError;
 
 /// An exit code and the next step; an empty step is not shown.
-type Advice = (Exit, Cow<'static, str>);
+type Verdict = (Exit, Cow<'static, str>);
 
 /// An error that the table has a line for.
 trait Advised: Error + Sized + 'static {
-    fn advice(&self) -> Advice;
+    fn verdict(&self) -> Verdict;
 }
 
 impl<E: Advised> From<E> for Failure {
     fn from(error: E) -> Self {
-        let (exit, step) = error.advice();
+        let (exit, step) = error.verdict();
         Failure::from_error(exit, &error, &step)
     }
 }
 
 impl From<&FetchError> for Exit {
     fn from(error: &FetchError) -> Self {
-        error.advice().0
+        error.verdict().0
     }
 }
 
 impl Advised for StartError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         match self {
-            StartError::Config(e) => e.advice(),
-            StartError::Key(e) => e.advice(),
-            StartError::Listen(e) => e.advice(),
+            StartError::Config(e) => e.verdict(),
+            StartError::Key(e) => e.verdict(),
+            StartError::Listen(e) => e.verdict(),
             StartError::Dir { .. } => (Exit::Storage, "create it, or name another one with --dir".into()),
             StartError::State { .. } => (Exit::Storage, "name another one with --state".into()),
             StartError::Tls(_) => (Exit::Other, "make another key with `gpb-keygen`".into()),
@@ -51,7 +52,7 @@ impl Advised for StartError {
 }
 
 impl Advised for ConfigError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         let step = match self {
             ConfigError::Network(_) => "choose another one with --network",
             ConfigError::Timeout(_) => "raise --timeout",
@@ -64,7 +65,7 @@ impl Advised for ConfigError {
 }
 
 impl Advised for ServerError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         let step = match self {
             ServerError::PortInUse { .. } => "stop the program that listens there, or choose another port with --port",
             ServerError::Forbidden { .. } => "choose one above 1023 with --port",
@@ -77,7 +78,7 @@ impl Advised for ServerError {
 }
 
 impl Advised for KeyError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         let step: Cow<'static, str> = match self {
             KeyError::KeyNotFound { file } => format!("make one with `gpb-keygen --out {}`", file.display()).into(),
             KeyError::TrustedNotFound { .. } => {
@@ -101,13 +102,13 @@ impl Advised for KeyError {
 }
 
 impl Advised for KeypairError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         (Exit::Other, "".into())
     }
 }
 
 impl Advised for FetchError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         let (exit, step) = match self {
             FetchError::Pattern { .. } => (Exit::Usage, "give a name, a directory, a pattern or a root"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
@@ -118,7 +119,7 @@ impl Advised for FetchError {
             FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
-            FetchError::Storage(e) => return e.advice(),
+            FetchError::Storage(e) => return e.verdict(),
             FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout"),
             FetchError::Refused { reason, .. } => (Exit::Refused, refusal_step(reason)),
             FetchError::Interrupted => (Exit::Interrupted, RESUME),
@@ -131,14 +132,14 @@ impl Advised for FetchError {
 /// The next step for the reason that peers gave for refusing this node.
 fn refusal_step(reason: &str) -> &'static str {
     match reason {
-        OTHER_NETWORK => "name the network that they are in with --network",
-        UNKNOWN_VERSION => "use the same version as they do",
+        Problem::OTHER_NETWORK => "name the network that they are in with --network",
+        Problem::UNKNOWN_VERSION => "use the same version as they do",
         _ => "have this node's key added to their trusted file",
     }
 }
 
 impl Advised for StoreError {
-    fn advice(&self) -> Advice {
+    fn verdict(&self) -> Verdict {
         let step = match self {
             StoreError::NoSpace { .. } | StoreError::Quota { .. } => {
                 "free some space or choose another directory (--dir)"
@@ -163,16 +164,18 @@ impl Advised for StoreError {
 }
 
 /// The next step for what `doctor` found.
-pub(crate) fn remedy(problem: Problem) -> String {
+pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
     match problem {
-        Problem::NoInterface => "bring an interface up, or look at --interface and --bind".into(),
-        Problem::LinkFails => "look at the interface's address and routes".into(),
-        Problem::LinkSilent => "nothing comes back, not even the own packets: look at the firewall of this host".into(),
-        Problem::OtherNetwork => "other networks are here; --network chooses one".into(),
-        Problem::Untrusted => "keys that are not in the trusted file".into(),
-        Problem::OtherVersion => "other versions of gpb are here; update them".into(),
-        Problem::Clock => "a clock is wrong; set it".into(),
-        Problem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
+        DiscoveryProblem::NoInterface => "bring an interface up, or look at --interface and --bind".into(),
+        DiscoveryProblem::LinkFails => "look at the interface's address and routes".into(),
+        DiscoveryProblem::LinkSilent => {
+            "nothing comes back, not even the own packets: look at the firewall of this host".into()
+        }
+        DiscoveryProblem::OtherNetwork => "other networks are here; --network chooses one".into(),
+        DiscoveryProblem::Untrusted => "keys that are not in the trusted file".into(),
+        DiscoveryProblem::OtherVersion => "other versions of gpb are here; update them".into(),
+        DiscoveryProblem::Clock => "a clock is wrong; set it".into(),
+        DiscoveryProblem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
     }
 }
 
@@ -253,6 +256,9 @@ mod tests {
 
     #[test]
     fn a_problem_has_a_remedy_on_one_line() {
-        assert!(remedy(Problem::NoAnswer).contains("27420") && remedy(Problem::OtherNetwork).contains("--network"));
+        assert!(
+            remedy(DiscoveryProblem::NoAnswer).contains("27420")
+                && remedy(DiscoveryProblem::OtherNetwork).contains("--network")
+        );
     }
 }

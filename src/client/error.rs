@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::client::limits::SHOWN_MAX;
 use crate::content::{FileId, PatternError, RelPath, RelPathError};
 use crate::identity::PeerId;
+use crate::proto::Problem;
 use crate::store::StoreError;
 
 /// Why files could not be found or fetched.
@@ -138,7 +139,7 @@ impl fmt::Display for Candidate {
 /// Replaces `kept` by a reason that says more. Another network says least: such a peer was never
 /// meant.
 pub(crate) fn weigh_refusal(kept: &mut String, reason: String) {
-    if kept.is_empty() || kept == OTHER_NETWORK {
+    if kept.is_empty() || kept == Problem::OTHER_NETWORK {
         *kept = reason;
     }
 }
@@ -166,11 +167,6 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
         Ok(())
     }
 }
-
-/// The reason of a server whose network has another name.
-pub(crate) const OTHER_NETWORK: &str = "another network";
-/// The reason of a server that does not speak this node's version of the protocol.
-pub(crate) const UNKNOWN_VERSION: &str = "unknown version";
 
 #[cfg(test)]
 mod tests {

@@ -30,7 +30,6 @@ mod targets;
 pub use context::{Client, ClientContext};
 pub use download::{Download, DownloadPlan};
 pub use error::{Candidate, FetchError};
-pub(crate) use error::{OTHER_NETWORK, UNKNOWN_VERSION};
 pub use report::{FileReport, Progress, Report};
 pub use search_results::FoundFile;
 pub use survey::FoundPeer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::Keypair;
 use crate::net::{Beacon, Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
-use crate::node::parts::Parts;
+use crate::node::parts::NodeParts;
 use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError};
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
@@ -170,7 +170,7 @@ impl NodeBuilder {
     fn run(self, beacon: Option<Box<dyn Beacon>>) -> Result<Node, StartError> {
         match self.error {
             Some(error) => Err(error.into()),
-            None => Node::run(Parts::open(self.config, beacon)?),
+            None => Node::run(NodeParts::open(self.config, beacon)?),
         }
     }
 

@@ -27,26 +27,26 @@ pub struct Finding {
     /// What was seen.
     pub detail: String,
     /// What is wrong with it; nothing if all is well.
-    pub problem: Option<Problem>,
+    pub problem: Option<DiscoveryProblem>,
 }
 
 /// What is wrong with discovery; part of a [`Finding`].
 ///
 /// ```
-/// use gpb::Problem;
+/// use gpb::DiscoveryProblem;
 ///
-/// fn advice(problem: Problem) -> &'static str {
+/// fn advice(problem: DiscoveryProblem) -> &'static str {
 ///     match problem {
-///         Problem::LinkSilent => "look at the firewall of this host",
-///         Problem::Clock => "set the clock",
+///         DiscoveryProblem::LinkSilent => "look at the firewall of this host",
+///         DiscoveryProblem::Clock => "set the clock",
 ///         _ => "see the log",
 ///     }
 /// }
-/// # assert_eq!(advice(Problem::Clock), "set the clock");
+/// # assert_eq!(advice(DiscoveryProblem::Clock), "set the clock");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Problem {
+pub enum DiscoveryProblem {
     /// There is no interface to announce on: none is up, or
     /// [`Config::interfaces`] and [`Config::bind`] leave none.
     NoInterface,
@@ -77,7 +77,7 @@ pub(super) fn findings(
     if !config.multicast {
         all.push(good("multicast", "switched off; only named peers, and the peers that they know, are found"));
     } else if links.is_empty() {
-        all.push(bad("multicast", "no interface to announce on", Problem::NoInterface));
+        all.push(bad("multicast", "no interface to announce on", DiscoveryProblem::NoInterface));
     }
     all.extend(drops(stats));
     match answers {
@@ -85,7 +85,7 @@ pub(super) fn findings(
             let detail = format!("answers at {} with {} files", p.addr, p.files);
             good(&format!("peer {}", p.peer), &detail)
         })),
-        Err(e) => all.push(bad("peers", &Chain(&e).to_string(), Problem::NoAnswer)),
+        Err(e) => all.push(bad("peers", &Chain(&e).to_string(), DiscoveryProblem::NoAnswer)),
     }
     all
 }
@@ -94,8 +94,8 @@ fn link(link: &Link) -> Finding {
     let check = format!("interface {} {}", link.interface, link.addr);
     let detail = format!("group {}: {} sent, {} heard", link.group, link.sent, link.heard);
     match &link.error {
-        Some(error) => bad(&check, &format!("{detail}; {error}"), Problem::LinkFails),
-        None if link.sent > 0 && link.heard == 0 => bad(&check, &detail, Problem::LinkSilent),
+        Some(error) => bad(&check, &format!("{detail}; {error}"), DiscoveryProblem::LinkFails),
+        None if link.sent > 0 && link.heard == 0 => bad(&check, &detail, DiscoveryProblem::LinkSilent),
         None => good(&check, &detail),
     }
 }
@@ -103,17 +103,17 @@ fn link(link: &Link) -> Finding {
 /// Announces that were dropped for a reason that a person can change.
 fn drops(stats: &DiscoveryStats) -> Vec<Finding> {
     let problems = [
-        (Dropped::Network, Problem::OtherNetwork),
-        (Dropped::Untrusted, Problem::Untrusted),
-        (Dropped::Version, Problem::OtherVersion),
-        (Dropped::Stale, Problem::Clock),
-        (Dropped::Future, Problem::Clock),
+        (Dropped::Network, DiscoveryProblem::OtherNetwork),
+        (Dropped::Untrusted, DiscoveryProblem::Untrusted),
+        (Dropped::Version, DiscoveryProblem::OtherVersion),
+        (Dropped::Stale, DiscoveryProblem::Clock),
+        (Dropped::Future, DiscoveryProblem::Clock),
     ];
-    let seen = |&(reason, problem): &(Dropped, Problem)| {
+    let seen = |&(reason, problem): &(Dropped, DiscoveryProblem)| {
         let count = stats.dropped(reason);
         let hours = CLOCK_SKEW_MAX.as_secs() / 3600;
         let detail = match problem {
-            Problem::Clock => format!("{count} dropped, over {hours} h off ({reason})"),
+            DiscoveryProblem::Clock => format!("{count} dropped, over {hours} h off ({reason})"),
             _ => format!("{count} dropped ({reason})"),
         };
         (count > 0).then(|| bad("announces", &detail, problem))
@@ -125,7 +125,7 @@ fn good(check: &str, detail: &str) -> Finding {
     Finding { check: check.into(), detail: detail.into(), problem: None }
 }
 
-fn bad(check: &str, detail: &str, problem: Problem) -> Finding {
+fn bad(check: &str, detail: &str, problem: DiscoveryProblem) -> Finding {
     Finding { check: check.into(), detail: detail.into(), problem: Some(problem) }
 }
 
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    fn found(links: &[Link], config: &Config) -> Vec<(String, Option<Problem>)> {
+    fn found(links: &[Link], config: &Config) -> Vec<(String, Option<DiscoveryProblem>)> {
         let all = findings(config, links, &DiscoveryStats::default(), Ok(Vec::new()));
         all.into_iter().map(|f| (f.check, f.problem)).collect()
     }
@@ -153,17 +153,20 @@ mod tests {
     fn an_interface_that_hears_nothing_is_bad() {
         let (on, check) = (Config::default(), "interface eth0 10.0.0.1".to_string());
         assert_eq!(found(&[eth(3, 3, None)], &on), [(check.clone(), None)]);
-        assert_eq!(found(&[eth(3, 0, None)], &on), [(check.clone(), Some(Problem::LinkSilent))]);
+        assert_eq!(found(&[eth(3, 0, None)], &on), [(check.clone(), Some(DiscoveryProblem::LinkSilent))]);
         assert_eq!(found(&[eth(0, 0, None)], &on), [(check.clone(), None)]);
-        assert_eq!(found(&[eth(3, 3, Some("network is unreachable"))], &on), [(check, Some(Problem::LinkFails))]);
+        assert_eq!(
+            found(&[eth(3, 3, Some("network is unreachable"))], &on),
+            [(check, Some(DiscoveryProblem::LinkFails))]
+        );
     }
 
     #[test]
     fn missing_interfaces_and_answers_are_problems() {
         let off = Config { multicast: false, ..Config::default() };
-        assert_eq!(found(&[], &Config::default()), [("multicast".into(), Some(Problem::NoInterface))]);
+        assert_eq!(found(&[], &Config::default()), [("multicast".into(), Some(DiscoveryProblem::NoInterface))]);
         assert_eq!(found(&[], &off), [("multicast".into(), None)]);
         let all = findings(&off, &[], &DiscoveryStats::default(), Err(FetchError::NoPeer(off.timeout)));
-        assert!(all.iter().any(|f| f.check == "peers" && f.problem == Some(Problem::NoAnswer)));
+        assert!(all.iter().any(|f| f.check == "peers" && f.problem == Some(DiscoveryProblem::NoAnswer)));
     }
 }

@@ -20,7 +20,7 @@ impl Fetch {
     pub(super) fn start(
         client: &Client,
         found: Vec<FoundFile>,
-        place: Place,
+        place: Destination,
         own_files: &OwnFiles,
     ) -> Result<Self, FetchError> {
         let target = |f: FoundFile| Target {
@@ -79,25 +79,25 @@ impl Fetch {
 
 /// Where files go.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Destination {
     dir: PathBuf,
     create: bool,
     /// The name of the only file, if it is not its own.
     name: Option<RelPath>,
 }
 
-impl Place {
+impl Destination {
     /// `out` names the file if there is exactly one and `out` is no directory; else it is a directory, made if it is
     /// missing.
     pub(super) fn of(dir: &Path, create: bool, out: Option<&Path>, files: usize) -> Result<Self, FetchError> {
-        let Some(out) = out else { return Ok(Place { dir: dir.into(), create, name: None }) };
+        let Some(out) = out else { return Ok(Destination { dir: dir.into(), create, name: None }) };
         let is_dir = files != 1 || out.is_dir() || out.to_string_lossy().ends_with('/');
         let file_name = (!is_dir).then(|| out.file_name()).flatten();
-        let Some(file_name) = file_name else { return Ok(Place { dir: out.into(), create: true, name: None }) };
+        let Some(file_name) = file_name else { return Ok(Destination { dir: out.into(), create: true, name: None }) };
         let name = file_name.to_str().ok_or(RelPathError::Character).and_then(RelPath::new);
         let name = name.map_err(|source| FetchError::Out { path: out.into(), source })?;
         let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Place { dir: parent.into(), create: true, name: Some(name) })
+        Ok(Destination { dir: parent.into(), create: true, name: Some(name) })
     }
 }
 
@@ -105,20 +105,23 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn place(out: &str, files: usize) -> Place {
-        Place::of(Path::new("/shared"), false, Some(Path::new(out)), files).unwrap()
+    fn place(out: &str, files: usize) -> Destination {
+        Destination::of(Path::new("/shared"), false, Some(Path::new(out)), files).unwrap()
     }
 
     #[test]
     fn out_names_one_file_or_else_a_directory() {
         let name = |n: &str| Some(RelPath::new(n).unwrap());
-        assert_eq!(place("/x/y.bin", 1), Place { dir: "/x".into(), create: true, name: name("y.bin") });
-        assert_eq!(place("y.bin", 1), Place { dir: ".".into(), create: true, name: name("y.bin") });
-        assert_eq!(place("/x/y.bin", 2), Place { dir: "/x/y.bin".into(), create: true, name: None });
-        assert_eq!(place("/x/new/", 1), Place { dir: "/x/new/".into(), create: true, name: None });
-        assert_eq!(place("/tmp", 1), Place { dir: "/tmp".into(), create: true, name: None });
-        let kept = Place::of(Path::new("/shared"), true, None, 1).unwrap();
-        assert_eq!(kept, Place { dir: "/shared".into(), create: true, name: None });
-        assert!(matches!(Place::of(Path::new("/s"), true, Some(Path::new("/x/nul")), 1), Err(FetchError::Out { .. })));
+        assert_eq!(place("/x/y.bin", 1), Destination { dir: "/x".into(), create: true, name: name("y.bin") });
+        assert_eq!(place("y.bin", 1), Destination { dir: ".".into(), create: true, name: name("y.bin") });
+        assert_eq!(place("/x/y.bin", 2), Destination { dir: "/x/y.bin".into(), create: true, name: None });
+        assert_eq!(place("/x/new/", 1), Destination { dir: "/x/new/".into(), create: true, name: None });
+        assert_eq!(place("/tmp", 1), Destination { dir: "/tmp".into(), create: true, name: None });
+        let kept = Destination::of(Path::new("/shared"), true, None, 1).unwrap();
+        assert_eq!(kept, Destination { dir: "/shared".into(), create: true, name: None });
+        assert!(matches!(
+            Destination::of(Path::new("/s"), true, Some(Path::new("/x/nul")), 1),
+            Err(FetchError::Out { .. })
+        ));
     }
 }

@@ -26,9 +26,9 @@ use crate::content::Catalogue;
 use crate::discovery::{Discovery, DiscoveryStats};
 use crate::identity::PeerId;
 use crate::limits::WAIT_MAX;
-use crate::node::fetch::Place;
+use crate::node::fetch::Destination;
 use crate::node::limits::LINKS_FRESH;
-use crate::node::parts::Parts;
+use crate::node::parts::NodeParts;
 use crate::peers::Directory;
 use crate::runtime::{Shutdown, Watch, Workers};
 use crate::server::Server;
@@ -38,7 +38,7 @@ use crate::swarm::PeerTable;
 
 pub use builder::NodeBuilder;
 pub use config::{Config, KeySource, Share};
-pub use doctor::{Finding, Problem};
+pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use events::{Events, EventsError};
 pub use fetch::Fetch;
@@ -98,7 +98,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]: the setting, file or port that cannot be used, and why.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        Node::run(Parts::open(config, None)?)
+        Node::run(NodeParts::open(config, None)?)
     }
 
     /// The node's key.
@@ -180,7 +180,7 @@ impl Node {
     /// As [`fetch`](Self::fetch), and [`FetchError::Out`] for a path that cannot be the name of a file.
     pub fn fetch_to<P: AsRef<str>>(&self, patterns: &[P], out: Option<&Path>) -> Result<Fetch, FetchError> {
         let found = self.client.resolve(&strings(patterns))?;
-        let place = Place::of(&self.config.dir, self.config.create_dir, out, found.len())?;
+        let place = Destination::of(&self.config.dir, self.config.create_dir, out, found.len())?;
         Fetch::start(&self.client, found, place, &self.own_files)
     }
 

@@ -15,7 +15,7 @@ use crate::server::listen;
 use crate::store::{Index, OwnFiles, Reader};
 
 /// What a node is made of before its threads start.
-pub(super) struct Parts {
+pub(super) struct NodeParts {
     pub(super) config: Config,
     pub(super) keypair: Keypair,
     pub(super) trust: Arc<Trust>,
@@ -34,7 +34,7 @@ pub(super) struct Parts {
     pub(super) own_files: Arc<OwnFiles>,
 }
 
-impl Parts {
+impl NodeParts {
     /// Opens all that `config` names. `beacon` takes the place of multicast.
     pub(super) fn open(config: Config, beacon: Option<Box<dyn Beacon>>) -> Result<Self, StartError> {
         check(&config)?;
@@ -64,7 +64,7 @@ impl Parts {
         let own_files = Arc::new(own_files(&config));
         let reader = open_reader(&config)?;
         let index = shares_dir.then(|| open_index(&config)).transpose()?;
-        Ok(Parts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files })
+        Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files })
     }
 }
 

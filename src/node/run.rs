@@ -12,7 +12,7 @@ use crate::limits::WAIT_MAX;
 use crate::net::Tls;
 use crate::node::events::Events;
 use crate::node::limits::TRUST_POLL;
-use crate::node::parts::Parts;
+use crate::node::parts::NodeParts;
 use crate::node::{Config, Node, Services, Share, StartError};
 use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity};
 use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers, no_thread};
@@ -20,8 +20,8 @@ use crate::server::{Server, ServerBounds, ServerConfig};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{FetchedFiles, Index, OwnFiles, Reader};
 
-/// What the services of a node have in common.
-struct Common {
+/// What the services of a node have in core.
+struct NodeCore {
     config: Config,
     catalogue: Arc<Watch<Arc<Catalogue>>>,
     peers: Arc<Directory>,
@@ -32,8 +32,8 @@ struct Common {
 
 impl Node {
     /// Starts the services over `parts`, each after the services that it uses.
-    pub(super) fn run(parts: Parts) -> Result<Self, StartError> {
-        let Parts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files } = parts;
+    pub(super) fn run(parts: NodeParts) -> Result<Self, StartError> {
+        let NodeParts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files } = parts;
         let id = keypair.peer_id();
         let (events, queue) = EventSender::channel();
         let dropped = events.drop_count();
@@ -52,25 +52,25 @@ impl Node {
             let peers = peers.clone();
             move || peers.wake()
         });
-        let common = Common { config, catalogue, peers, fetched: Arc::new(FetchedFiles::new()), events, shutdown };
-        let sharer = common.start_sharer(index.clone(), reader.clone(), &own_files)?;
-        let dialer = Dialer::new(common.peers.clone(), tls.clone(), common.shutdown.clone());
-        let named = common.config.peers.clone();
+        let core = NodeCore { config, catalogue, peers, fetched: Arc::new(FetchedFiles::new()), events, shutdown };
+        let sharer = core.start_sharer(index.clone(), reader.clone(), &own_files)?;
+        let dialer = Dialer::new(core.peers.clone(), tls.clone(), core.shutdown.clone());
+        let named = core.config.peers.clone();
         let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, peers: named })?;
         let server = match listener {
-            Some(listener) => Some(common.start_server(listener, tls, sharer.clone(), index, reader)?),
+            Some(listener) => Some(core.start_server(listener, tls, sharer.clone(), index, reader)?),
             None => None,
         };
-        let workers = common.start_workers()?;
-        let client = common.client(dialer);
-        let Common { config, catalogue, peers, shutdown, .. } = common;
+        let workers = core.start_workers()?;
+        let client = core.client(dialer);
+        let NodeCore { config, catalogue, peers, shutdown, .. } = core;
         let services = Services { discovery, sharer, _server: server, _workers: workers };
         let events = Events::new(queue, dropped);
         Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, own_files, services })
     }
 }
 
-impl Common {
+impl NodeCore {
     /// Keeps the catalogue true to the directory, if that is shared.
     fn start_sharer(
         &self,

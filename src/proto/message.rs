@@ -199,8 +199,17 @@ pub struct PeerHint {
 pub struct Problem {
     /// With `Busy`: when to ask again, in ms.
     pub retry_after_ms: u32,
-    /// For people; never acted on.
+    /// For people; only the reasons below choose between advices.
     pub reason: String,
+}
+
+impl Problem {
+    /// The reason of a server that does not trust the key.
+    pub const UNTRUSTED: &str = "key is not trusted";
+    /// The reason of a server whose network has another name.
+    pub const OTHER_NETWORK: &str = "another network";
+    /// The reason of a server that does not speak this version of the protocol.
+    pub const UNKNOWN_VERSION: &str = "unknown version";
 }
 
 /// A message that does not hold what its kind asks for.

@@ -352,10 +352,10 @@ impl Refusal {
     /// For people on the other side.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Refusal::Untrusted => "key is not trusted",
-            Refusal::OtherNetwork => "another network",
+            Refusal::Untrusted => Problem::UNTRUSTED,
+            Refusal::OtherNetwork => Problem::OTHER_NETWORK,
             Refusal::NoHello => "Hello comes first",
-            Refusal::Version => "unknown version",
+            Refusal::Version => Problem::UNKNOWN_VERSION,
             Refusal::Full => "too many connections",
         }
     }

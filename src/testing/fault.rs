@@ -9,7 +9,7 @@ use std::time::Duration;
 /// use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 ///
 /// let lan = Lan::new()?;
-/// let file = TestFile::random("a.bin", 100_000, 1);
+/// let file = TestFile::random("a.bin", 100_000, 1)?;
 /// let liar = FaultyPeer::start(&[file], &[Fault::WrongChunks])?;
 /// lan.join(&liar);
 /// let error = lan.node()?.fetch(&["a.bin"])?.wait().unwrap_err();

@@ -38,10 +38,9 @@ impl TestFile {
 
     /// A file of `len` bytes that follow from `seed` and look random.
     ///
-    /// # Panics
-    /// `path` cannot be the name of a file.
-    #[track_caller]
-    pub fn random(path: &str, len: usize, seed: u64) -> Self {
+    /// # Errors
+    /// [`RelPathError`]: `path` cannot be the name of a file.
+    pub fn random(path: &str, len: usize, seed: u64) -> Result<Self, RelPathError> {
         let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut bytes = vec![0; len.next_multiple_of(8)];
         for word in bytes.chunks_exact_mut(8) {
@@ -52,10 +51,7 @@ impl TestFile {
             word.copy_from_slice(&x.to_le_bytes());
         }
         bytes.truncate(len);
-        match RelPath::new(path) {
-            Ok(path) => Self::with_path(path, bytes),
-            Err(e) => panic!("`{path}` is no name of a file: {e}"),
-        }
+        Self::new(path, bytes)
     }
 
     fn with_path(path: RelPath, bytes: Vec<u8>) -> Self {

@@ -27,7 +27,7 @@ use crate::testing::file::TestFile;
 /// use std::time::Duration;
 /// use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 ///
-/// let file = TestFile::random("a.bin", 5_000_000, 1);
+/// let file = TestFile::random("a.bin", 5_000_000, 1)?;
 /// let honest = FaultyPeer::start(&[file.clone()], &[])?;
 /// let slow_liar = FaultyPeer::start(&[file], &[Fault::WrongChunks, Fault::Delay(Duration::from_millis(1))])?;
 /// let lan = Lan::new()?;

@@ -574,8 +574,8 @@ fn an_answer_to_a_survey_is_no_change_of_the_peer_table() {
 /// Each download and survey would else read the whole table for every file that another download finishes.
 #[test]
 fn what_a_download_does_is_no_change_of_the_peer_table() {
-    let files: Vec<File> = (0..50).map(|n| file(&format!("d/{n}"), 1000 + n, n as u64)).collect();
-    let peer = Fake::start(Manner::Honest, &files);
+    let files: Vec<TestFile> = (0..50).map(|n| file(&format!("d/{n}"), 1000 + n, n as u64)).collect();
+    let peer = fake(None, &files);
     let c = Client::new();
     c.meet(&[&peer]);
     let before = c.ctx.peers.changes();

@@ -11,7 +11,7 @@ pub fn fake(fault: impl Into<Option<Fault>>, files: &[TestFile]) -> FaultyPeer {
 }
 
 pub fn file(path: &str, len: usize, seed: u64) -> TestFile {
-    TestFile::random(path, len, seed)
+    TestFile::random(path, len, seed).unwrap()
 }
 
 pub fn with_bytes(path: &str, bytes: Vec<u8>) -> TestFile {

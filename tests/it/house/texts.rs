@@ -40,7 +40,7 @@ fn texts(source: &Source, tokens: &[TokenTree], found: &mut Vec<String>) {
                 found.push(format!("{}:{}: {text}", source.path.display(), literal.span().start().line));
             }
         } else if let Some((_, inner)) = inside(token) {
-            let is_doc = i > 0 && is_punct(&tokens[i - 1], '#') || i > 0 && is_punct(&tokens[i - 1], '!');
+            let is_doc = i > 0 && (is_punct(&tokens[i - 1], '#') || is_punct(&tokens[i - 1], '!'));
             if !(is_doc && inner.first().is_some_and(|t| is_ident(t, "doc"))) {
                 texts(source, &inner, found);
             }
