@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::net::limits::HUB_QUEUE_MAX;
 use crate::swarm::Way;
+use crate::sync::lock;
 
 /// Sends datagrams to a group and receives from it. Owned by one thread.
 pub trait Beacon: Send {
@@ -131,7 +132,7 @@ impl Hub {
     /// A new node with that address. It leaves when its beacon is dropped.
     pub fn join(&self, ip: IpAddr) -> HubBeacon {
         let (wake, queue) = bounded(HUB_QUEUE_MAX);
-        let mut lan = self.lan.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lan = lock(&self.lan);
         let addr = SocketAddr::new(ip, lan.next_port);
         lan.next_port = lan.next_port.checked_add(1).unwrap_or(40_000);
         lan.nodes.insert(addr, wake.clone());
@@ -140,7 +141,7 @@ impl Hub {
 
     /// Number of datagrams sent, each counted once.
     pub fn sent(&self) -> u64 {
-        self.lan.lock().unwrap_or_else(PoisonError::into_inner).sent
+        lock(&self.lan).sent
     }
 }
 
@@ -153,7 +154,7 @@ impl Default for Hub {
 impl Beacon for HubBeacon {
     fn send(&mut self, bytes: &[u8], to: To) {
         self.sent += 1;
-        self.lan.lock().unwrap_or_else(PoisonError::into_inner).deliver(bytes, self.addr, to);
+        lock(&self.lan).deliver(bytes, self.addr, to);
     }
 
     fn receive(&mut self, buffer: &mut [u8], until: Instant) -> Option<Datagram> {
@@ -183,7 +184,7 @@ impl Beacon for HubBeacon {
 
 impl Drop for HubBeacon {
     fn drop(&mut self) {
-        self.lan.lock().unwrap_or_else(PoisonError::into_inner).nodes.remove(&self.addr);
+        lock(&self.lan).nodes.remove(&self.addr);
     }
 }
 

@@ -125,8 +125,8 @@ impl OwnAnnounce {
 /// since a clock may be set back.
 ///
 /// Where `last` is more than [`CLOCK_SKEW_MAX`] ahead, the clock was wrong and has been set right.
-/// Then the numbers begin anew: nodes with the right time dropped the earlier ones as too far in the
-/// future, so none of them takes the new ones for replays.
+/// Then the numbers start again: nodes with the right time dropped the earlier ones as too far in
+/// the future, so none of them takes the new ones for replays.
 fn seq_after(last: u64, clock: u64) -> u64 {
     if last.saturating_sub(clock) > CLOCK_SKEW_MAX.as_millis() as u64 {
         return clock;

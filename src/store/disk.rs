@@ -1,7 +1,7 @@
 //! The directory that a node reads and writes.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use crate::store::flusher::Flusher;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
 use crate::store::{PartialFile, StoreError};
+use crate::sync::lock;
 
 /// An open directory; nothing outside of it is ever touched.
 ///
@@ -123,7 +124,7 @@ impl Disk {
     }
 
     fn flusher(&self) -> Result<Arc<Flusher>, StoreError> {
-        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flusher = lock(&self.flusher);
         if let Some(running) = &*flusher {
             return Ok(running.clone());
         }

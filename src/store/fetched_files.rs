@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use crate::content::{Catalogue, Entry, FileId, Manifest, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::store::limits::FETCHED_SERVED_MAX;
 use crate::store::{PartialFile, Reader};
+use crate::sync::{lock, read_lock, write_lock};
 
 /// Files of downloads of this node, by identity; what the server may give of them.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl FetchedFiles {
     /// What is whole here, by the names under which others know it; its revision is always 0. A partial file is in it
     /// under no name.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).fresh()
+        lock(&self.listed).fresh()
     }
 
     /// Reads what downloads put into the directory `dir`; the same reader for as long as a file of it is here.
@@ -67,7 +68,7 @@ impl FetchedFiles {
     /// # Errors
     /// What the system says when the directory cannot be opened.
     pub fn reader(&self, dir: &Path) -> io::Result<Arc<Reader>> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = lock(&self.readers);
         if let Some(reader) = readers.get(dir).and_then(Weak::upgrade) {
             return Ok(reader);
         }
@@ -84,12 +85,12 @@ impl FetchedFiles {
 
     /// The file of that identity.
     pub fn get(&self, id: &FileId) -> Option<FetchedFile> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        read_lock(&self.files).get(id).cloned()
     }
 
     /// Number of files.
     pub fn len(&self) -> usize {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).len()
+        read_lock(&self.files).len()
     }
 
     /// Whether there is no file.
@@ -98,12 +99,12 @@ impl FetchedFiles {
     }
 
     fn replace(&self, id: FileId, what: Option<FetchedFile>, names: &[RelPath]) {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let mut files = write_lock(&self.files);
         let full = files.len() >= FETCHED_SERVED_MAX && matches!(what, Some(FetchedFile::Whole(..)));
         if full && !files.contains_key(&id) {
             return;
         }
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = lock(&self.listed);
         if let Some(FetchedFile::Whole(..)) = files.get(&id) {
             listed.remove(&id);
         }

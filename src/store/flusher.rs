@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::store::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
+use crate::sync::{lock, wait, wait_timeout};
 
 /// Something with chunks that are written and not yet durable.
 pub(crate) trait Flush: Debug + Send + Sync {
@@ -52,7 +53,7 @@ impl Budget {
         while queue.unjournaled > 0 && queue.unjournaled + len > JOURNAL_BATCH_LEN {
             queue.waiting += 1;
             self.due.notify_one();
-            queue = self.freed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = wait(&self.freed, queue);
             queue.waiting -= 1;
         }
         queue.unjournaled += len;
@@ -106,8 +107,8 @@ impl Budget {
             let left = queue.dirty_since.map(|since| age_max.saturating_sub(since.elapsed()));
             if !queue.is_due() && left != Some(Duration::ZERO) {
                 queue = match left {
-                    Some(left) => self.due.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
-                    None => self.due.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                    Some(left) => wait_timeout(&self.due, queue, left),
+                    None => wait(&self.due, queue),
                 };
                 continue;
             }
@@ -124,7 +125,7 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -4,12 +4,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase};
 
 use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Stamp};
 use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP};
+use crate::sync::{read_lock, write_lock};
 
 mod database;
 mod tables;
@@ -188,7 +189,7 @@ impl Index {
     /// Runs `run` on the database. redb may panic when another program wrote to its file: a panic, like any other sign
     /// of damage, costs the index and not the thread.
     fn guarded<R>(&self, run: impl FnOnce(&OpenIndex) -> IndexResult<R>) -> IndexResult<R> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let open = read_lock(&self.open).clone();
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&open)))
             .unwrap_or_else(|_| Err(redb::Error::Corrupted("panic while in use".into())));
         if let Err(e @ redb::Error::Corrupted(_)) = &outcome {
@@ -198,7 +199,7 @@ impl Index {
     }
 
     fn replace(&self, damaged: &OpenIndex, cause: &redb::Error) {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = write_lock(&self.open);
         if !Arc::ptr_eq(&open.database, &damaged.database) {
             return;
         }

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::storage::{Stat, Storage, Volume};
+use crate::sync::lock;
 
 mod world;
 
@@ -153,7 +154,7 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.world)
     }
 
     fn handle(&self, inode: u64) -> Arc<dyn Storage> {
@@ -169,12 +170,12 @@ impl Memory {
 
 impl MemoryFile {
     fn with<R>(&self, act: impl FnOnce(&mut FileContent) -> R) -> R {
-        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut world = lock(&self.world);
         act(world.files.entry(self.inode).or_default())
     }
 
     fn step(&self) -> io::Result<()> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner).step()
+        lock(&self.world).step()
     }
 
     fn change(&self, change: FileChange) {
@@ -204,7 +205,7 @@ impl Storage for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         self.step()?;
-        if self.world.lock().unwrap_or_else(PoisonError::into_inner).fail_syncs {
+        if lock(&self.world).fail_syncs {
             // What could not be written back is dropped, and the next sync would not tell.
             self.with(|f| f.pending.clear());
             return Err(rustix::io::Errno::IO.into());

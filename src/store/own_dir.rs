@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use log::debug;
@@ -13,6 +13,7 @@ use crate::store::inspect::kind_at;
 use crate::store::limits::{OWN_TRIES, TEMP_STALE};
 use crate::store::open_beneath::DIRECTORY;
 use crate::store::storage::TEMP_SUFFIX;
+use crate::sync::lock;
 
 /// The own directory, which exists only while there is something in it. Several processes may use one.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl OwnDir {
 
     /// Opens the directory, which is made where there is none.
     pub(crate) fn open(&self) -> rustix::io::Result<Arc<OwnedFd>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if let Some(dir) = &*open {
             return Ok(dir.clone());
         }
@@ -80,12 +81,12 @@ impl OwnDir {
         // The call fails while any process has a file there. The descriptor that is still held is found dead by its
         // next user.
         if fs::unlinkat(&self.root, OWN, AtFlags::REMOVEDIR).is_ok() {
-            *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *lock(&self.open) = None;
         }
     }
 
     fn forget(&self, dead: &Arc<OwnedFd>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         if open.as_ref().is_some_and(|dir| Arc::ptr_eq(dir, dead)) {
             *open = None;
         }

@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 use std::time::SystemTime;
 
 use crate::store::StoreError;
 use crate::store::index::{DAMAGED_NAME, INDEX_NAME};
+use crate::sync::{read_lock, write_lock};
 
 /// Knows the own files of a process. Its paths are fixed at the start; what lies there is looked up
 /// again by [`refresh`](OwnFiles::refresh), since each of these files may be created or replaced
@@ -59,7 +60,7 @@ impl OwnFiles {
     /// Looks at what lies at the paths now. Returns the inode numbers that are new among it.
     pub fn refresh(&self) -> HashSet<u64> {
         let found = self.look();
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write_lock(&self.known);
         let new = found.keys().filter(|id| !known.current.contains(id)).map(|(_, ino)| *ino).collect();
         known.replace(found);
         new
@@ -83,7 +84,7 @@ impl OwnFiles {
     /// Whether this file or directory is one of them, under whatever name it was found.
     pub fn contains(&self, meta: &Metadata) -> bool {
         let id = (meta.dev(), meta.ino());
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read_lock(&self.known);
         known.current.contains(&id)
             || known.former.get(&id).is_some_and(|born| meta.created().is_ok_and(|created| created == *born))
     }

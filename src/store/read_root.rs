@@ -4,12 +4,13 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::store::open_beneath::{BeneathOpener, READ};
+use crate::sync::lock;
 
 /// An open directory below which files are opened for reading.
 ///
@@ -45,10 +46,10 @@ impl ReadRoot {
     /// What the system says; `InvalidInput` for what is no regular file; a symlink that leaves the directory is
     /// `PermissionDenied`.
     pub fn open_file(&self, rel: &str) -> io::Result<(File, Metadata)> {
-        let root = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let root = lock(&self.root).clone();
         let opened = match self.open_at(&root, rel) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.refresh()? => {
-                let root = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let root = lock(&self.root).clone();
                 self.open_at(&root, rel)
             }
             opened => opened,
@@ -68,7 +69,7 @@ impl ReadRoot {
     /// What the system says; the directory is missing, for example.
     pub fn refresh(&self) -> io::Result<bool> {
         let found = open_dir(&self.path)?;
-        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut root = lock(&self.root);
         let (old, new) = (rustix::fs::fstat(&**root)?, rustix::fs::fstat(&found)?);
         let replaced = (old.st_dev, old.st_ino) != (new.st_dev, new.st_ino);
         if replaced {

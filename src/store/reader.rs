@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
 use crate::limits::READ_LEN;
 use crate::store::inspect::stamp_of;
 use crate::store::limits::OPEN_FILES_MAX;
 use crate::store::read_root::ReadRoot;
+use crate::sync::lock;
 
 /// Reads files of a shared directory by their catalogue entry. Opens them beneath the directory, never through a
 /// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files of several chunks open between two of these.
@@ -99,9 +100,9 @@ impl Reader {
     /// Closes the files that were removed or changed since they were read, so that their space can be freed. Worth a
     /// call when the catalogue has changed.
     pub fn close_stale(&self) {
-        let kept = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let kept = std::mem::take(&mut *lock(&self.open));
         let mut fresh: VecDeque<_> = kept.into_iter().filter(|(e, f)| is_unchanged(f, e)).collect();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         // Files that were opened meanwhile are the newest ones.
         open.append(&mut fresh);
         let kept = OPEN_FILES_MAX.min(open.len());
@@ -122,7 +123,7 @@ impl Reader {
     }
 
     fn opened(&self, entry: &Entry) -> Option<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         let at = open.iter().position(|(e, _)| e == entry)?;
         let found = open.remove(at)?;
         let file = found.1.clone();
@@ -131,7 +132,7 @@ impl Reader {
     }
 
     fn keep(&self, entry: &Entry, file: &Arc<File>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         open.push_front((entry.clone(), file.clone()));
         let oldest = if open.len() > OPEN_FILES_MAX { open.pop_back() } else { None };
         drop(open);
@@ -140,7 +141,7 @@ impl Reader {
     }
 
     fn forget(&self, entry: &Entry) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         let at = open.iter().position(|(e, _)| e == entry);
         let stale = at.and_then(|at| open.remove(at));
         drop(open);

@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::chain::Chain;
@@ -13,6 +13,7 @@ use crate::identity::PeerId;
 use crate::runtime::keystore::KeyError;
 use crate::runtime::keystore::key_file::read_bounded;
 use crate::runtime::limits::{TRUSTED_FILE_LEN_MAX, TRUSTED_KEYS_MAX};
+use crate::sync::{lock, read_lock, write_lock};
 
 /// The set of trusted keys. Reading it is cheap and never blocks on I/O.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Trust {
     /// Whether `peer` may talk to this node, and this node to it.
     pub fn allows(&self, peer: &PeerId) -> bool {
         let Some(closed) = &self.closed else { return true };
-        closed.keys.read().unwrap_or_else(PoisonError::into_inner).contains(peer)
+        read_lock(&closed.keys).contains(peer)
     }
 
     /// Whether every key is trusted.
@@ -84,7 +85,7 @@ impl Trust {
     /// Number of trusted keys, the own one included; `None` for an open group.
     pub fn len(&self) -> Option<usize> {
         let closed = self.closed.as_ref()?;
-        Some(closed.keys.read().unwrap_or_else(PoisonError::into_inner).len())
+        Some(read_lock(&closed.keys).len())
     }
 
     /// Whether the own key is the only trusted one.
@@ -112,7 +113,7 @@ impl Trust {
 
 impl Closed {
     fn reload(&self) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         if seen.stamp.is_some() && seen.stamp == std::fs::metadata(&self.file).ok().as_ref().map(FileStamp::of) {
             return false;
         }
@@ -137,7 +138,7 @@ impl Closed {
     }
 
     fn take_over(&self, new: HashSet<PeerId>) -> bool {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = write_lock(&self.keys);
         if *keys == new {
             return false;
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use log::warn;
@@ -16,6 +16,7 @@ use crate::store::journal::Journal;
 use crate::store::limits::{JOURNAL_SYNC_LEN, SETTLE_TRIES, TICK_MAX};
 use crate::store::storage::{Storage, Volume};
 use crate::swarm::Arrivals;
+use crate::sync::lock;
 
 /// An open, locked partial file.
 #[derive(Debug)]
@@ -263,11 +264,11 @@ impl Part {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, PartState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(super) fn flushing(&self) -> MutexGuard<'_, Flushing> {
-        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.flushing)
     }
 }
 
