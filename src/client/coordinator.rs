@@ -19,7 +19,7 @@ use crate::client::{FetchError, Report};
 use crate::identity::NodeId;
 use crate::peers::AskError;
 use crate::runtime::BlockingPool;
-use crate::swarm::{Advice, ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord};
+use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, ScalerAdvice};
 
 mod outcome;
 
@@ -237,9 +237,9 @@ impl Coordinator {
         };
         for (dial, advice) in grown {
             match advice {
-                Advice::Keep => {}
-                Advice::Add => self.open(dial),
-                Advice::Drop => self.drop_newest(dial.peer),
+                ScalerAdvice::Keep => {}
+                ScalerAdvice::Add => self.open(dial),
+                ScalerAdvice::Drop => self.drop_newest(dial.peer),
             }
         }
         dropped.into_iter().for_each(|peer| self.drop_newest(peer));

@@ -1,26 +1,27 @@
-//! Which of the known peers a download is connected to.
+//! Which of the known peers a download is connected to, and when it dials them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::limits::DOWNLOAD_CONNECTIONS_MAX;
 use crate::swarm::download::limits::{
-    DIAL_EVERY, DIALS_AT_ONCE, DROPPED_REST, HOLDERS_FIRST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE,
-    MESH_ROTATE, ROTATE_MAX,
+    DIAL_EVERY, DIALS_AT_ONCE, HOLDERS_FIRST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE,
 };
 use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::reputation::Reputation;
-use crate::swarm::download::scaler::{Advice, ConnectionScaler};
+use crate::swarm::download::scaler::{ConnectionScaler, ScalerAdvice};
 use crate::swarm::random::next_random;
+
+mod rotation;
 
 /// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the
 /// group.
 ///
 /// In a large group each peer has connections to a few random others. Together they form one mesh,
 /// through which a chunk reaches every peer in a few steps (as in GossipSub, Vyzovitis et al.,
-/// 2020). Every [`MESH_ROTATE`] a full set drops the connections that gave little, for peers that
-/// were not tried, like the optimistic unchoke of BEP 3: so a download finds better peers, and does
-/// not stay among peers that have nothing.
+/// 2020). Every [`MESH_ROTATE`](crate::swarm::download::limits::MESH_ROTATE) a full set drops the
+/// connections that gave little, for peers that were not tried, like the optimistic unchoke of BEP
+/// 3: so a download finds better peers, and does not stay among peers that have nothing.
 #[derive(Debug)]
 pub struct Mesh {
     peers: BTreeMap<PeerHandle, MeshPeer>,
@@ -229,77 +230,28 @@ impl Mesh {
 
     /// What to do about the number of connections to each peer. `read` is the number of bytes that
     /// came from a peer, `backlog` what it could still be asked for. Connections to
-    /// [`Add`](Advice::Add) count as open until [`ended`](Self::ended).
+    /// [`Add`](ScalerAdvice::Add) count as open until [`ended`](Self::ended).
     pub fn grow(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
         backlog: impl Fn(PeerHandle) -> u64,
         now: Instant,
-    ) -> Vec<(Dial, Advice)> {
+    ) -> Vec<(Dial, ScalerAdvice)> {
         let enough = ADD_BACKLOG * self.connections as u64;
         let look = |(&peer, known): (&PeerHandle, &mut MeshPeer)| {
             let advice = known.scaler.advise(known.connections, read(peer), || backlog(peer) >= enough, now);
             (peer, advice)
         };
-        let advice: Vec<_> = self.peers.iter_mut().map(look).filter(|(_, a)| *a != Advice::Keep).collect();
+        let advice: Vec<_> = self.peers.iter_mut().map(look).filter(|(_, a)| *a != ScalerAdvice::Keep).collect();
         let mut taken = Vec::new();
         for (peer, advice) in advice {
             match advice {
-                Advice::Add if self.connections >= DOWNLOAD_CONNECTIONS_MAX => {}
-                Advice::Add => taken.extend(self.open(peer, false, now).map(|dial| (dial, advice))),
+                ScalerAdvice::Add if self.connections >= DOWNLOAD_CONNECTIONS_MAX => {}
+                ScalerAdvice::Add => taken.extend(self.open(peer, false, now).map(|dial| (dial, advice))),
                 _ => taken.push((Dial { peer, locate: false, failures: 0 }, advice)),
             }
         }
         taken
-    }
-
-    /// The peers of a full set whose connections are dropped for other peers, every
-    /// [`MESH_ROTATE`].
-    ///
-    /// These are the peer that gave least since the last rotation, since otherwise no peer would
-    /// fetch from the ones that came when all sets were full, and up to [`ROTATE_MAX`] that gave
-    /// less than a quarter of the mean. A peer that has more of the wanted chunks than the others
-    /// is kept, however little it gives: a thousand peers may share the first holder. `read` is the
-    /// number of bytes that came from a peer, `backlog` what it could still be asked for.
-    pub fn rotate(
-        &mut self,
-        read: impl Fn(PeerHandle) -> u64,
-        backlog: impl Fn(PeerHandle) -> u64,
-        holds: impl Fn(PeerHandle) -> bool,
-        now: Instant,
-    ) -> Vec<PeerHandle> {
-        if now.saturating_duration_since(self.rotated) < MESH_ROTATE {
-            return Vec::new();
-        }
-        self.rotated = now;
-        let is_next = |(&peer, p): (&PeerHandle, &MeshPeer)| {
-            p.is_free(now) && !p.rests(now) && (holds(peer) || p.locate_is_due(now))
-        };
-        let is_full = self.connections >= DOWNLOAD_CONNECTIONS_MAX;
-        let others = if is_full { self.peers.iter().filter(|p| is_next(*p)).take(ROTATE_MAX).count() } else { 0 };
-        let (mut gains, mut sum, mut lacked) = (Vec::new(), 0, 0);
-        for (&peer, known) in self.peers.iter_mut().filter(|(_, p)| p.connections > 0) {
-            let came = read(peer);
-            let gain = came - std::mem::replace(&mut known.read, came);
-            let has = backlog(peer);
-            (sum, lacked) = (sum + gain, lacked + has);
-            // A peer that has just come had no time to give anything.
-            if now.saturating_duration_since(known.since) >= MESH_ROTATE && !known.rests(now) {
-                gains.push((gain, next_random(&mut self.random), peer, has));
-            }
-        }
-        let all = self.connections as u64;
-        gains.retain(|&(.., has)| has * all <= lacked);
-        gains.sort_unstable();
-        let poor = gains.iter().take_while(|(gain, ..)| gain * POOR < sum / all.max(1)).count();
-        let dropped: Vec<PeerHandle> =
-            gains.into_iter().take(poor.max(1).min(others)).map(|(_, _, peer, _)| peer).collect();
-        for peer in &dropped {
-            if let Some(known) = self.peers.get_mut(peer) {
-                known.rests_until = Some(now + DROPPED_REST);
-            }
-        }
-        dropped
     }
 
     fn open(&mut self, peer: PeerHandle, to_ask: bool, now: Instant) -> Option<Dial> {
@@ -391,8 +343,6 @@ impl Mesh {
 
 /// Bytes that must be left for each connection, so that a further one is worth its handshake.
 const ADD_BACKLOG: u64 = 16 << 20;
-/// A peer that gives less than the mean divided by this gives little.
-const POOR: u64 = 4;
 /// A stale connection counts as failed that long ago, so that its peer may be dialed at once.
 const STALE_GRACE: Duration = Duration::from_secs(1);
 

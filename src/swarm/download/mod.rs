@@ -20,7 +20,7 @@ pub use mesh::{ConnectionEnd, Dial, Mesh};
 pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle};
 pub use reputation::Reputation;
 pub use requester::{Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Head, Requester, SmallArrival};
-pub use scaler::{Advice, ConnectionScaler};
+pub use scaler::{ConnectionScaler, ScalerAdvice};
 pub use state::{ChunkCame, Chunks, DownloadState, Extent};
 pub use task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
 pub use window::{Meter, Window};

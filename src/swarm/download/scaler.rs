@@ -25,7 +25,7 @@ pub struct ConnectionScaler {
 
 /// What to do about a peer's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Advice {
+pub enum ScalerAdvice {
     /// Nothing.
     Keep,
     /// Open another one.
@@ -42,7 +42,13 @@ impl ConnectionScaler {
 
     /// The peer has that number of `connections`, which have `read` that number of bytes by now.
     /// `worthwhile` says whether enough is left to fetch for a further one.
-    pub fn advise(&mut self, connections: usize, read: u64, worthwhile: impl FnOnce() -> bool, now: Instant) -> Advice {
+    pub fn advise(
+        &mut self,
+        connections: usize,
+        read: u64,
+        worthwhile: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> ScalerAdvice {
         if connections != self.connections {
             // One has failed, or could not be opened: the trial is over.
             self.before = None;
@@ -52,31 +58,31 @@ impl ConnectionScaler {
         }
         let (elapsed, came) = (now.saturating_duration_since(self.since), read - self.read);
         if connections == 0 || elapsed < if connections == 1 { FIRST } else { SPAN } {
-            return Advice::Keep;
+            return ScalerAdvice::Keep;
         }
         if came < SAMPLE && elapsed < SPAN_MAX {
             if !self.steady {
                 self.steady = came > 0;
                 self.restart(read, now);
             }
-            return Advice::Keep;
+            return ScalerAdvice::Keep;
         }
         self.restart(read, now);
         if came == 0 {
-            return Advice::Keep;
+            return ScalerAdvice::Keep;
         }
         let rate = came as f64 / elapsed.as_secs_f64();
         if self.before.take().is_some_and(|before| rate < before * GAIN) {
             self.settled_until = Some(now + PAUSE);
-            return Advice::Drop;
+            return ScalerAdvice::Drop;
         }
         let settled = self.settled_until.is_some_and(|until| now < until);
         if settled || connections >= CONNECTIONS_PER_PEER_MAX || !worthwhile() {
-            return Advice::Keep;
+            return ScalerAdvice::Keep;
         }
         self.before = Some(rate);
         self.connections += 1;
-        Advice::Add
+        ScalerAdvice::Add
     }
 
     fn restart(&mut self, read: u64, now: Instant) {
@@ -120,12 +126,12 @@ mod tests {
         fn run(&mut self, time: Duration, rate: impl Fn(usize) -> u64) {
             for _ in 0..time.as_millis() / 50 {
                 match self.scaler.advise(self.connections, self.read, || true, self.now) {
-                    Advice::Keep => {}
-                    Advice::Add => {
+                    ScalerAdvice::Keep => {}
+                    ScalerAdvice::Add => {
                         self.connections += 1;
                         self.tried += 1;
                     }
-                    Advice::Drop => self.connections -= 1,
+                    ScalerAdvice::Drop => self.connections -= 1,
                 }
                 self.read += rate(self.connections) / 20;
                 self.now += Duration::from_millis(50);
@@ -174,11 +180,11 @@ mod tests {
     fn none_is_added_when_little_is_left_and_none_is_let_go_for_one_that_failed() {
         let mut lab = Lab::new();
         let mut look = |n, read, ms, more| lab.scaler.advise(n, read, || more, lab.now + Duration::from_millis(ms));
-        assert_eq!(look(1, 0, 0, true), Advice::Keep);
-        assert_eq!(look(1, 100 << 20, 50, false), Advice::Keep);
-        assert_eq!(look(1, 200 << 20, 100, true), Advice::Add);
-        assert_eq!(look(2, 200 << 20, 110, true), Advice::Keep);
-        assert_eq!(look(1, 300 << 20, 400, true), Advice::Keep, "the added one is gone by itself");
-        assert_eq!(look(1, 400 << 20, 450, true), Advice::Add);
+        assert_eq!(look(1, 0, 0, true), ScalerAdvice::Keep);
+        assert_eq!(look(1, 100 << 20, 50, false), ScalerAdvice::Keep);
+        assert_eq!(look(1, 200 << 20, 100, true), ScalerAdvice::Add);
+        assert_eq!(look(2, 200 << 20, 110, true), ScalerAdvice::Keep);
+        assert_eq!(look(1, 300 << 20, 400, true), ScalerAdvice::Keep, "the added one is gone by itself");
+        assert_eq!(look(1, 400 << 20, 450, true), ScalerAdvice::Add);
     }
 }

@@ -16,11 +16,11 @@ impl World {
         let now = self.now();
         let c = &mut self.conns[conn as usize];
         let p = &mut self.peers[c.client as usize];
-        let Some(schedule) = &mut p.schedule else { return };
+        let Some(download) = &mut p.download else { return };
         if c.state != State::Open || p.frozen || !p.here {
             return;
         }
-        let turn = c.requester.turn(schedule, c.surplus, now);
+        let turn = c.requester.turn(download, c.surplus, now);
         self.send_requests(conn);
         match turn {
             ConnectionTurn::Receive => {}
@@ -79,10 +79,10 @@ impl World {
                 self.answered(conn);
             } else if c.requester.excess() == 0
                 && !c.surplus
-                && let Some(schedule) = &mut p.schedule
+                && let Some(download) = &mut p.download
             {
                 // More is asked for on the way, once that is needed.
-                c.requester.fill(schedule, now);
+                c.requester.fill(download, now);
                 self.send_requests(conn);
             }
         }
@@ -91,12 +91,12 @@ impl World {
     fn head_came(&mut self, conn: u32) {
         let (now, file) = (self.now(), self.id);
         let c = &mut self.conns[conn as usize];
-        let Some(schedule) = &mut self.peers[c.client as usize].schedule else { return };
+        let Some(download) = &mut self.peers[c.client as usize].download else { return };
         let (Some(answer), Some((_, len))) = (c.answers.front(), c.requester.expects()) else { return };
         let len = if answer.body > 0 { answer.body as usize + 1 } else { len };
         let (status, header, len) = answer.head(file, len);
         let head = Head { status, header: &header, body_len: len as u32 };
-        c.step = Some(c.requester.on_head(schedule, head, now).unwrap());
+        c.step = Some(c.requester.on_head(download, head, now).unwrap());
     }
 
     /// The first answer is whole.
@@ -105,26 +105,26 @@ impl World {
         let c = &mut self.conns[conn as usize];
         let client = c.client;
         let (Some(answer), Some(step)) = (c.answers.pop_front(), c.step.take()) else { return };
-        let Some(schedule) = &mut self.peers[client as usize].schedule else { return };
+        let Some(download) = &mut self.peers[client as usize].download else { return };
         match step {
             AnswerStep::Chunk(task) => {
-                let arrival = c.requester.on_trailer(schedule, Request::GOOD, now);
+                let arrival = c.requester.on_trailer(download, Request::GOOD, now);
                 if !self.chunk_came(conn, &task, arrival) {
                     return;
                 }
             }
             AnswerStep::Layer(len) => {
-                let whole = c.requester.on_body(schedule, &vec![0; len as usize], now).unwrap();
+                let whole = c.requester.on_body(download, &vec![0; len as usize], now).unwrap();
                 if let Short::Layer { digests, .. } = whole {
                     let count = digests.len() as u32;
-                    schedule.opened(0, (), &Bitfield::empty(count), &Bitfield::empty(count));
+                    download.opened(0, (), &Bitfield::empty(count), &Bitfield::empty(count));
                     self.peers[client as usize].opens(count);
                     self.wake(client);
                 }
                 self.send_requests(conn);
             }
             AnswerStep::Body(_) => {
-                let short = c.requester.on_body(schedule, &answer.body(), now).unwrap();
+                let short = c.requester.on_body(download, &answer.body(), now).unwrap();
                 if let Short::Peers { hints, .. } = &short {
                     let host = |hint: &PeerHint| hint.announce[..].try_into().map(u32::from_le_bytes).unwrap();
                     hints.iter().map(host).for_each(|host| self.named(client, host));
@@ -146,12 +146,12 @@ impl World {
         let c = &mut self.conns[conn as usize];
         let client = c.client;
         let p = &mut self.peers[client as usize];
-        let Some(schedule) = &mut p.schedule else { return false };
+        let Some(download) = &mut p.download else { return false };
         if arrival != Arrival::Verify || lies {
             p.tally.wasted += u64::from(task.len);
         }
         if arrival == Arrival::Verify && lies {
-            schedule.forget(c.dial.peer);
+            download.forget(c.dial.peer);
             self.wake(client);
             self.close(conn, ConnectionEnd::Lied);
             return false;
@@ -159,7 +159,7 @@ impl World {
         if arrival != Arrival::Verify {
             return true;
         }
-        let came = c.requester.on_chunk(schedule, now);
+        let came = c.requester.on_chunk(download, now);
         let leaves = p.takes(&self.geometry, task.index.get()) && matches!(p.fault, Fault::Leaves | Fault::Freezes);
         if came.whole {
             self.finish(client);

@@ -14,28 +14,28 @@ impl World {
     pub(super) fn meet(&mut self, peer: u32, host: u32, is_known_to_hold: bool) {
         let now = self.now();
         let p = &mut self.peers[peer as usize];
-        let Some(schedule) = &mut p.schedule else { return };
+        let Some(download) = &mut p.download else { return };
         if peer == host || p.known.contains_key(&host) {
             return;
         }
-        let Some(handle) = schedule.peer(key_of(host)) else { return };
+        let Some(handle) = download.peer(key_of(host)) else { return };
         p.known.insert(host, handle);
         p.hosts.push(host);
         p.read.push(0);
         p.outgoing.push(None);
         if is_known_to_hold {
-            schedule.set_held(0, handle, Extent::Whole);
+            download.set_held(0, handle, Extent::Whole);
         }
         p.mesh.meet(handle, 0, is_known_to_hold, now);
-        schedule.grows(handle, now);
+        download.grows(handle, now);
     }
 
     /// `peer` is told that `host` fetches the file.
     pub(super) fn named(&mut self, peer: u32, host: u32) {
         self.meet(peer, host, false);
         let p = &mut self.peers[peer as usize];
-        if let (Some(schedule), Some(&handle)) = (&mut p.schedule, p.known.get(&host)) {
-            schedule.named(0, handle);
+        if let (Some(download), Some(&handle)) = (&mut p.download, p.known.get(&host)) {
+            download.named(0, handle);
         }
     }
 
@@ -50,11 +50,11 @@ impl World {
         if !p.fetches() {
             return;
         }
-        let Some(schedule) = &p.schedule else { return };
-        let holds = |handle: PeerHandle| schedule.useful(handle) > 0;
+        let Some(download) = &p.download else { return };
+        let holds = |handle: PeerHandle| download.useful(handle) > 0;
         let dials = p.mesh.dial(holds, now);
         let read = &p.read;
-        let poor = p.mesh.rotate(|h| read[h.0 as usize], |h| schedule.backlog(h), holds, now);
+        let poor = p.mesh.rotate(|h| read[h.0 as usize], |h| download.backlog(h), holds, now);
         for dial in dials {
             self.dial(peer, dial);
         }
@@ -169,8 +169,8 @@ impl World {
             self.close(conn, ConnectionEnd::Stopped);
         }
         let p = &mut self.peers[peer as usize];
-        if let Some(schedule) = &mut p.schedule {
-            schedule.finished(0);
+        if let Some(download) = &mut p.download {
+            download.finished(0);
         }
         p.has = super::peer::Has::All;
         self.waiting -= u32::from(self.peers[peer as usize].is_to_fetch());
@@ -210,12 +210,12 @@ impl World {
         let p = &mut self.peers[client as usize];
         p.outgoing[dial.peer.0 as usize] = None;
         let jitter = self.rng.unit();
-        let Some(schedule) = &mut p.schedule else { return };
+        let Some(download) = &mut p.download else { return };
         let requester = &mut self.conns[conn as usize].requester;
         let gives_back = requester.pending() > 0;
-        requester.end(schedule);
+        requester.end(download);
         let useful = requester.is_useful();
-        let holds = schedule.useful(dial.peer) > 0;
+        let holds = download.useful(dial.peer) > 0;
         p.mesh.ended(dial, ending, (useful, holds), now, jitter);
         self.free.push(conn);
         if gives_back {

@@ -49,9 +49,9 @@ pub(super) struct Peer {
     pub(super) incoming: Vec<u32>,
 
     pub(super) has: Has,
-    pub(super) schedule: Option<DownloadState<()>>,
+    pub(super) download: Option<DownloadState<()>>,
     pub(super) mesh: Mesh,
-    /// Hosts by their handle in the schedule.
+    /// Hosts by their handle in the download.
     pub(super) hosts: Vec<u32>,
     pub(super) known: HashMap<u32, PeerHandle>,
     /// Bytes of chunks by handle.
@@ -256,10 +256,10 @@ impl Peer {
             retries: false,
             incoming: Vec::new(),
             has,
-            schedule: fetches.then(|| {
-                let mut schedule = DownloadState::new(&[id], seed);
-                schedule.checked(0, false);
-                schedule
+            download: fetches.then(|| {
+                let mut download = DownloadState::new(&[id], seed);
+                download.checked(0, false);
+                download
             }),
             mesh: Mesh::new(seed ^ 1, base),
             hosts: Vec::new(),
@@ -279,11 +279,11 @@ impl Peer {
 
     /// Whether it is to have the file in the end.
     pub(super) fn is_to_fetch(&self) -> bool {
-        self.schedule.is_some() && !matches!(self.fault, Fault::Leaves | Fault::Freezes)
+        self.download.is_some() && !matches!(self.fault, Fault::Leaves | Fault::Freezes)
     }
 
     pub(super) fn fetches(&self) -> bool {
-        self.here && !self.frozen && self.schedule.is_some() && self.done_ns.is_none()
+        self.here && !self.frozen && self.download.is_some() && self.done_ns.is_none()
     }
 
     /// Takes note of a chunk. True if half of the file is there now.

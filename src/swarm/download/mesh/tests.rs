@@ -1,6 +1,6 @@
 use super::*;
 use crate::limits::PEERS_MAX;
-use crate::swarm::download::limits::RETRY_MAX;
+use crate::swarm::download::limits::{MESH_ROTATE, RETRY_MAX};
 
 const ALL: fn(PeerHandle) -> bool = |_| true;
 const EQUAL: fn(PeerHandle) -> u64 = |_| 1 << 20;
