@@ -106,7 +106,7 @@ impl Listener {
         let (nodes, shared) = (self.nodes(), &self.shared);
         let offering =
             || (shared.directory().own().revision() > 0).then(|| shared.directory().read(PeerTable::offering) + 1);
-        if self.schedule.asked(&question(&announce, unicast), nodes, offering, now) {
+        if self.schedule.asked(&question(announce, unicast), nodes, offering, now) {
             let answer = self.shared.directory().own().current();
             self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }

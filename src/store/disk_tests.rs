@@ -160,7 +160,9 @@ fn a_part_that_was_touched_is_checked_and_one_that_was_not_is_believed() {
         File::options().write(true).open(part).unwrap().set_modified(mtime).unwrap();
     };
     let link: Touch = |part| std::fs::hard_link(part, part.with_extension("link")).unwrap();
-    let cases: [(&str, Option<Touch>, &[u32], &[u32]); 4] = [
+    // What is done to the part, which chunks are right afterwards, and which are wrong.
+    type Case = (&'static str, Option<Touch>, &'static [u32], &'static [u32]);
+    let cases: [Case; 4] = [
         ("untouched", None, &[], &[]),
         ("flipped", Some(flip), &[0, 2, 3], &[1]),
         ("flipped, with the old mtime", Some(flip_and_keep_mtime), &[0, 2, 3], &[1]),

@@ -50,9 +50,9 @@ impl Fetcher<'_> {
         let came = self.requester.on_chunk(&mut shared.state(), Instant::now());
         trace!("chunk peer={} file={} chunk={} fresh={}", self.session.peer, task.id, task.index.get(), came.fresh);
         if came.fresh {
-            self.credit(task.len)
+            self.credit(task.len);
         } else {
-            shared.stats.waste(task.len)
+            shared.stats.waste(task.len);
         }
         if came.whole {
             let _ = shared.queues.jobs.send(DiskJob::Finish { file: task.file, open: task.open.clone() });
