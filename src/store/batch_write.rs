@@ -1,4 +1,4 @@
-//! Many small files at once.
+//! Writing many small files at once.
 
 use crate::content::{FileId, RelPath};
 use crate::store::StoreError;
@@ -6,17 +6,20 @@ use crate::store::error::again;
 use crate::store::limits::SYNCFS_FILES_MIN;
 use crate::store::storage::{Volume, create_temp};
 
-/// Writes each file under a temporary name, makes all durable, then gives each its final name.
+/// Writes each file under a temporary name, makes all of them durable, then renames each to its
+/// final name.
 ///
-/// The temporary names lie in GPB's own directory: a rename from there costs what one within the final directory does
-/// (measured), needs no open file a name as `O_TMPFILE` would until the batch is synced, and whatever a killed process
-/// leaves behind lies in one place, where nobody takes it for content. The directory itself stays for the next batch:
-/// removing one in which thousands of names were costs as much as writing dozens of files.
+/// The temporary names lie in the node's own directory. A rename from there costs as much as one
+/// within the final directory (measured), it needs no open descriptor for each file as `O_TMPFILE`
+/// would, and what a killed process leaves behind lies in one place that is not shared. The own
+/// directory stays for the next batch: removing a directory that held thousands of names costs as
+/// much as writing dozens of files.
 pub(crate) fn batch_write<B: AsRef<[u8]>>(
     volume: &dyn Volume,
     files: &[(RelPath, FileId, B)],
 ) -> Vec<Result<(), StoreError>> {
-    // One sync of the file system writes out what others wrote too, but is one commit instead of one a file.
+    // One sync of the file system also writes out data of other programs, but is one commit instead
+    // of one for each file.
     let together = files.len() >= SYNCFS_FILES_MIN;
     let mut results = Vec::with_capacity(files.len());
     let mut moves = Vec::with_capacity(files.len());
@@ -42,7 +45,7 @@ pub(crate) fn batch_write<B: AsRef<[u8]>>(
     results
 }
 
-/// Writes one file under a temporary name, which is the result.
+/// Writes one file under a temporary name and returns that name.
 fn write_temp(volume: &dyn Volume, path: &RelPath, bytes: &[u8], sync: bool) -> Result<String, StoreError> {
     volume.make_own()?;
     let (name, file) = create_temp(volume)?;

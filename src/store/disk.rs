@@ -1,4 +1,4 @@
-//! The directory that a node reads and writes.
+//! The directory that a node downloads into.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,21 +16,23 @@ use crate::store::verify_existing::VerifiedFile;
 use crate::store::{PartialFile, StoreError};
 use crate::sync::lock;
 
-/// An open directory; nothing outside of it is ever touched.
+/// An open directory. Nothing outside of it is opened or written.
 ///
-/// What is unfinished lies in `.gpb` below it, which exists only while there is something in it.
+/// Unfinished files lie in `.gpb` below it, which exists only while there are any.
 #[derive(Debug)]
 pub struct Disk {
     volume: Arc<DiskVolume>,
-    /// The thread that journals, from the first partial file on.
+    /// The thread that journals, started with the first partial file.
     flusher: Mutex<Option<Arc<Flusher>>>,
 }
 
 impl Disk {
-    /// Opens the directory `dir`, which must exist unless `create`: then it is made with its parents.
+    /// Opens the directory `dir`. It must exist unless `create` is set: then it is created with its
+    /// parents.
     ///
     /// # Errors
-    /// [`StoreError::MissingDirectory`], [`StoreError::NotADirectory`], [`StoreError::Permission`] ...
+    /// [`StoreError::MissingDirectory`], [`StoreError::NotADirectory`], [`StoreError::Permission`],
+    /// or what else keeps it from being used.
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?);
         Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
@@ -41,22 +43,26 @@ impl Disk {
         self.volume.path()
     }
 
-    /// Opens or resumes the partial file of `manifest`, reserves its space, and makes it whole through
-    /// [`PartialFile::write`] and [`PartialFile::finish`]. For files of several chunks, and any that is worth a journal.
+    /// Opens or resumes the partial file of `manifest` and reserves its space.
+    /// [`PartialFile::write`] and [`PartialFile::finish`] make it whole. It serves files of several
+    /// chunks, and any file that is worth a journal.
     ///
     /// # Errors
-    /// [`StoreError`]: no space (says how much is missing, and nothing was written), in use by another download, not
-    /// writable ...
+    /// [`StoreError::NoSpace`] with the number of missing bytes, before anything is written;
+    /// [`StoreError::Busy`] while another download writes the file; or the reason why it cannot be
+    /// written.
     pub fn partial(self: &Arc<Self>, manifest: Arc<Manifest>) -> Result<Arc<PartialFile>, StoreError> {
         Ok(Arc::new(PartialFile::open(self.volume.clone(), self.flusher()?, manifest)?))
     }
 
-    /// Whether all of `paths` hold exactly `id`, after those that do not were made copies of one that does. Another
-    /// length is told by a look at the directory; otherwise the file is read and hashed, on several threads if it is
-    /// large, all of which have ended when this returns. False soon after `stop` says true.
+    /// Whether all of `paths` hold exactly `id`. If at least one does, the others are made copies
+    /// of it first. A file of another length is never read. Other files are read and hashed, large
+    /// ones by several threads, all of which have ended when this returns. Returns false soon after
+    /// `stop` returns true.
     ///
     /// # Errors
-    /// [`StoreError::NotRegular`]: at one of `paths` lies what must not be replaced, such as a device.
+    /// [`StoreError::NotRegular`] if one of `paths` is something that a file must not replace, such
+    /// as a device.
     pub fn holds(&self, paths: &[RelPath], id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Result<bool, StoreError> {
         let (mut whole, mut missing) = (None, Vec::new());
         for path in paths {
@@ -72,7 +78,8 @@ impl Disk {
         Ok(missing.into_iter().all(|path| self.copy(&whole, id, path)))
     }
 
-    /// What cannot be copied is fetched, which says best what is wrong.
+    /// Makes `path` a copy of `whole`. After a failure the file is fetched instead, which gives the
+    /// better error.
     fn copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> bool {
         let copied = whole.file().map_err(|e| StoreError::at(self.volume.path_of(path), e)).and_then(|file| {
             self.volume.make_own()?;
@@ -84,41 +91,44 @@ impl Disk {
             .is_ok()
     }
 
-    /// Writes many whole, verified files of at most one chunk, each under a temporary name, makes them durable with as
-    /// few syncs as possible, then renames each to its final name. One result per file; a file either has its whole
-    /// new content under its name, or what was there before. Works best on batches of hundreds.
+    /// Writes many whole, verified files of at most one chunk: each under a temporary name, with
+    /// few syncs for all, then renamed to its final name. Returns one result for each file. A final
+    /// name holds either its whole new content or what was there before. Batches of hundreds of
+    /// files are the most efficient.
     pub fn batch_write<B: AsRef<[u8]>>(&self, files: &[(RelPath, FileId, B)]) -> Vec<Result<(), StoreError>> {
         batch_write(&*self.volume, files)
     }
 
-    /// Whether the directory in which `path` is to lie does not exist, so that nothing of what is to lie there does.
+    /// Whether the directory in which `path` is to lie does not exist, so that none of the files
+    /// for it do.
     ///
     /// # Errors
-    /// [`StoreError::OtherMount`]: nothing can be put there.
+    /// [`StoreError::OtherMount`] if no finished file can be renamed into that directory.
     pub fn lacks_parent(&self, path: &RelPath) -> Result<bool, StoreError> {
         let Some((parent, _)) = path.as_str().rsplit_once('/') else { return Ok(false) };
         match self.volume.is_same_mount(parent) {
             Ok(false) => Err(StoreError::OtherMount { path: self.path().join(parent) }),
-            // What else is wrong with it is told when a file is put there.
+            // Placing a file there reports whatever else is wrong with it.
             result => Ok(result == Err(Errno::NOENT)),
         }
     }
 
-    /// Whether what is written can be made durable, which takes time; false where files live in memory.
+    /// Whether written data has to be made durable, which takes time. False where files live in
+    /// memory.
     pub fn is_durable(&self) -> bool {
         !self.volume.is_in_memory()
     }
 
-    /// Removes GPB's own directory if nothing is in it any more. For the end of a download: each partial file does it
-    /// by itself, small files do not.
+    /// Removes the node's own directory if it is empty. A partial file does that when it ends; a
+    /// download calls it after its small files.
     pub fn tidy(&self) {
         self.volume.tidy();
     }
 
-    /// Bytes free for this process where the directory lies.
+    /// Number of bytes that this process may still write where the directory lies.
     ///
     /// # Errors
-    /// [`StoreError`], when the system does not say.
+    /// [`StoreError`] if the system cannot answer.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
         self.volume.free_bytes().map_err(|e| StoreError::at(self.path(), e))
     }

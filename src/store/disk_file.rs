@@ -43,8 +43,9 @@ impl Storage for DiskFile {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        // In memory, reserving takes and zeroes every page, which the writes then touch again: a tenth slower than
-        // writing into a hole. Room was checked; should others take it, the write says so.
+        // In memory, reserving takes and zeroes every page, which the writes then touch again: a
+        // tenth slower than writing into a hole. Room was checked; should others take it, the write
+        // says so.
         if self.in_memory || len == 0 {
             return self.file.set_len(len);
         }

@@ -1,5 +1,5 @@
-//! The directory that a node writes to, on a real disk. Names are resolved from its descriptor, and a symlink below it
-//! is never followed.
+//! The directory that a node writes to, on a real disk. Names are resolved from its descriptor, and
+//! no symlink below it is followed.
 
 use std::fs::File;
 use std::io;
@@ -19,25 +19,26 @@ use crate::store::own_dir::{OWN, OwnDir};
 use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{Storage, Volume};
 
-/// An open directory and the node's own one in it.
+/// An open directory, and the node's own one in it.
 #[derive(Debug)]
 pub(crate) struct DiskVolume {
     own: OwnDir,
     opener: BeneathOpener,
     path: PathBuf,
-    /// Whether the files live in memory: there is nothing to make durable, and reserving costs as much as writing.
+    /// Whether the files live in memory: nothing has to be made durable, and reserving room costs
+    /// as much as writing.
     in_memory: bool,
 }
 
 impl DiskVolume {
-    /// Opens the directory `path`, which is made with its parents if `create`.
+    /// Opens the directory `path`. With `create`, it is created with its parents if it is missing.
     pub(crate) fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
         let open = || fs::open(path, DIRECTORY, Mode::empty());
         let root = match open() {
             Err(Errno::NOENT) if create => {
                 std::fs::create_dir_all(path).map_err(|e| StoreError::at(path, e))?;
-                // The new name should outlive a power loss like the files below it. Where the parent cannot be synced,
-                // only that is lost.
+                // The new name should outlive a power loss, like the files below it. If the parent
+                // cannot be synced, only the name may be lost.
                 let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let _ = fs::open(parent, DIRECTORY, Mode::empty()).and_then(fs::fsync);
                 open()
@@ -56,18 +57,18 @@ impl DiskVolume {
         }
     }
 
-    /// The directory.
+    /// The path that the directory was opened by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether files live in memory, so that there is nothing to make durable.
+    /// Whether the files live in memory, so that nothing has to be made durable.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.in_memory
     }
 
-    /// Whether files can be renamed from the own directory into `dir`, which exists: not into another mount, and not
-    /// into another file system (a subvolume is one without being a mount).
+    /// Whether files can be renamed from the own directory into the existing directory `dir`. That
+    /// fails across mounts, and across file systems, such as a subvolume that is not a mount.
     pub(crate) fn is_same_mount(&self, dir: &str) -> rustix::io::Result<bool> {
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         match self.opener.open(self.root(), dir, DIRECTORY, resolve) {
@@ -76,20 +77,20 @@ impl DiskVolume {
         }
     }
 
-    /// Opens a file for reading, if it is a regular one that is reached without symlinks.
+    /// Opens a regular file for reading, if no symlink leads to it.
     pub(crate) fn open_file(&self, path: &RelPath) -> io::Result<File> {
         let file = File::from(self.opener.open(self.root(), path.as_str(), READ, ResolveFlags::NO_SYMLINKS)?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::ISDIR.into()) }
     }
 
-    /// The kind of what lies at `path`, unless nothing does; an error if a file must not replace it. Nothing is
-    /// opened: opening a device may have an effect.
+    /// The kind of what lies at `path`, `None` if nothing does. The call opens nothing: opening a
+    /// device may have an effect.
     pub(crate) fn look(&self, path: &RelPath) -> Result<Option<FileType>, StoreError> {
         replaceable(self.root(), path.as_str())
             .map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
     }
 
-    /// An open file as one of this volume.
+    /// Turns an open file into one of this volume.
     pub(crate) fn storage(&self, file: OwnedFd) -> Arc<dyn Storage> {
         Arc::new(DiskFile::new(file, self.in_memory))
     }
@@ -146,7 +147,7 @@ impl Volume for DiskVolume {
 
     fn sync_own(&self) -> io::Result<()> {
         self.own.with(|own| fs::fsync(own))?;
-        // The own directory's name as well: it may be new.
+        // The name of the own directory may be new too.
         Ok(fs::fsync(self.root())?)
     }
 
@@ -180,7 +181,7 @@ impl Volume for DiskVolume {
     }
 }
 
-/// 0644, of which the umask may take more.
+/// Mode 0644, of which the umask may take bits away.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
 /// File system types of tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];

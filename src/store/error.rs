@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 /// Why local storage failed. Each message names the path and the cause on one line.
 ///
-/// Whatever failed, the chunks that were verified and written stay, and a later fetch continues from them.
+/// Whatever failed, the chunks that were verified and written stay, and a later fetch continues
+/// from them.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system has not enough room.
@@ -63,8 +64,8 @@ pub enum StoreError {
         /// The partial file.
         path: PathBuf,
     },
-    /// Something of another kind has the name: a directory where a file goes, or a file or symlink where a directory
-    /// is needed.
+    /// Something of another kind has the name: a directory where a file goes, or a file or symlink
+    /// where a directory is needed.
     #[error("{by} is in the way at {}", .path.display())]
     NameTaken {
         /// The name.
@@ -78,7 +79,8 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// Something that is no regular file has the name of a file: only regular files and symlinks are replaced.
+    /// Something that is no regular file has the name of a file: only regular files and symlinks
+    /// are replaced.
     #[error("{} is {kind}, not a regular file", .path.display())]
     NotRegular {
         /// The name.
@@ -86,7 +88,8 @@ pub enum StoreError {
         /// What lies there, such as `a character device`.
         kind: &'static str,
     },
-    /// The place of a file lies on another mount than the directory, so that no finished file can be renamed into it.
+    /// The place of a file lies on another mount than the directory, so that no finished file can
+    /// be renamed into it.
     #[error("{} is another mount than the directory of the download", .path.display())]
     OtherMount {
         /// The place.
@@ -137,7 +140,7 @@ impl StoreError {
     }
 }
 
-/// The same error once more: what failed in the background is told to everyone who asks.
+/// A copy of an error: what failed in the background is reported by each later call.
 pub(crate) fn again(e: &io::Error) -> io::Error {
     e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
 }

@@ -1,4 +1,4 @@
-//! What a download has to give while it runs and after it.
+//! What downloads of this node have to serve, while they run and after them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -11,22 +11,23 @@ use crate::store::limits::FETCHED_SERVED_MAX;
 use crate::store::{PartialFile, Reader};
 use crate::sync::{lock, read_lock, write_lock};
 
-/// Files of downloads of this node, by identity; what the server may give of them.
+/// Files that this node downloads or has downloaded, by identity. The server serves them.
 #[derive(Debug, Default)]
 pub struct FetchedFiles {
     files: RwLock<HashMap<FileId, FetchedFile>>,
-    /// Written only by who has `files` locked, so that both tell the same.
+    /// Changed only under the lock of `files`, so that both agree.
     listed: Mutex<ListedFiles>,
-    /// One for each directory that whole files lie in, while there are any: it keeps files open.
+    /// One reader for each directory with whole files, while there are any: a reader keeps files
+    /// open.
     readers: Mutex<HashMap<PathBuf, Weak<Reader>>>,
 }
 
-/// One of them.
+/// A file that is downloaded or has been.
 #[derive(Debug, Clone)]
 pub enum FetchedFile {
-    /// Still being downloaded: only chunks in [`PartialFile::have`].
+    /// The download is running. Only the chunks in [`PartialFile::have`] can be read.
     Partial(Arc<PartialFile>),
-    /// Whole, under its final name in the directory of the reader.
+    /// The file is whole and has its final name in the directory of the reader.
     Whole(Entry, Arc<Manifest>, Arc<Reader>),
 }
 
@@ -34,39 +35,40 @@ pub enum FetchedFile {
 #[derive(Debug, Default)]
 struct ListedFiles {
     snapshot: Arc<Catalogue>,
-    /// What came and went since. A snapshot takes time in proportion to its length, so it is made when it is asked for.
+    /// Names that were added (`Some`) or removed since the snapshot. A new snapshot takes time in
+    /// proportion to its length, so it is made on demand.
     changes: BTreeMap<RelPath, Option<Entry>>,
 }
 
 impl FetchedFiles {
-    /// No files.
+    /// An empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts a file there that is being downloaded.
+    /// Adds a file whose download is running.
     pub fn put_partial(&self, file: Arc<PartialFile>) {
         let id = file.manifest().id();
         self.replace(id, Some(FetchedFile::Partial(file)), &[]);
     }
 
-    /// Puts a whole file there, or replaces what was there of it, and lists it under `names`. A set of
-    /// [`FETCHED_SERVED_MAX`] takes no further one: it holds many already, and those that matter most, the large ones, came
-    /// as partial ones.
+    /// Adds a whole file, or replaces the entry of its identity, and lists it under `names`. Once
+    /// there are [`FETCHED_SERVED_MAX`] files, a whole one is added only if its download was there
+    /// before. Large files always are: only one-chunk files are left out.
     pub fn put_whole(&self, names: &[RelPath], entry: Entry, manifest: Arc<Manifest>, reader: Arc<Reader>) {
         self.replace(entry.id, Some(FetchedFile::Whole(entry, manifest, reader)), names);
     }
 
-    /// What is whole here, by the names under which others know it; its revision is always 0. A partial file is in it
-    /// under no name.
+    /// The whole files, under the names by which other peers know them. The revision is always 0. A
+    /// partial file has no name here.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         lock(&self.listed).fresh()
     }
 
-    /// Reads what downloads put into the directory `dir`; the same reader for as long as a file of it is here.
+    /// The reader of the directory `dir`. All callers share one while it is in use.
     ///
     /// # Errors
-    /// What the system says when the directory cannot be opened.
+    /// The system's error when the directory cannot be opened.
     pub fn reader(&self, dir: &Path) -> io::Result<Arc<Reader>> {
         let mut readers = lock(&self.readers);
         if let Some(reader) = readers.get(dir).and_then(Weak::upgrade) {
@@ -78,12 +80,12 @@ impl FetchedFiles {
         Ok(reader)
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     pub fn remove(&self, id: &FileId) {
         self.replace(*id, None, &[]);
     }
 
-    /// The file of that identity.
+    /// The file with this identity.
     pub fn get(&self, id: &FileId) -> Option<FetchedFile> {
         read_lock(&self.files).get(id).cloned()
     }
@@ -117,14 +119,14 @@ impl FetchedFiles {
             None => files.remove(&id),
         };
         drop(files);
-        // The last owner of a partial file journals it, which is I/O.
+        // Dropping the last handle of a partial file journals it, which is I/O.
         drop(old);
     }
 }
 
 impl ListedFiles {
     fn add(&mut self, names: &[RelPath], entry: &Entry) {
-        // One content may have any number of names.
+        // One content may have any number of names; the catalogue is bounded.
         let room = CATALOGUE_ENTRIES_MAX.saturating_sub(self.snapshot.len() + self.changes.len());
         for name in names.iter().take(room) {
             self.changes.insert(name.clone(), Some(Entry { path: name.clone(), ..entry.clone() }));

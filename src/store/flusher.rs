@@ -1,8 +1,10 @@
-//! The thread that makes written chunks durable, and the budget that keeps writers from running ahead of it.
+//! The thread that makes written chunks durable, and the budget that keeps writers from running
+//! ahead of it.
 //!
-//! Bytes count from before they are written until a journal holds their chunk. At half the budget the thread begins
-//! to flush, so writers go on meanwhile; at the whole budget they wait for it. Where little comes it flushes what is a few
-//! seconds old. A process that is killed therefore loses at most the budget and those seconds, whatever the number of files.
+//! A chunk counts against the budget from before it is written until the journal holds it. At half
+//! the budget the thread starts to flush while writers continue; at the whole budget they wait.
+//! When little arrives, the thread flushes chunks after [`JOURNAL_AGE_MAX`]. A killed process
+//! therefore loses at most the budget or that time of downloading, whatever the number of files.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -14,13 +16,15 @@ use std::time::{Duration, Instant};
 use crate::store::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
 use crate::sync::{lock, wait, wait_timeout};
 
-/// Something with chunks that are written and not yet durable.
+/// A file with chunks that are written and not yet durable.
 pub(crate) trait Flush: Debug + Send + Sync {
-    /// Makes them durable and gives their bytes back to the [`Budget`]. Errors are kept for whoever writes next.
+    /// Makes the chunks durable and returns their bytes to the [`Budget`]. The next write reports
+    /// an error.
     fn flush(&self);
 }
 
-/// Bytes that are written or being written but not journaled, over all partial files of a disk.
+/// The bytes that are written, or being written, but not journaled, over all partial files of a
+/// disk.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     queue: Mutex<Queue>,
@@ -32,22 +36,23 @@ pub(crate) struct Budget {
 struct Queue {
     unjournaled: u64,
     waiting: u32,
-    /// By a number that is unique among open files.
+    /// Files with new chunks, by a number that is unique among open files.
     dirty: HashMap<u64, Arc<dyn Flush>>,
-    /// Since when there is something in it.
+    /// When the first file was added to the empty queue.
     dirty_since: Option<Instant>,
     stop: bool,
 }
 
 impl Queue {
     fn is_due(&self) -> bool {
-        // A writer may wait although less than half is taken, for a chunk longer than what is left.
+        // A chunk longer than what is left of the budget may wait although less than half is used.
         !self.dirty.is_empty() && (self.unjournaled >= JOURNAL_BATCH_LEN / 2 || self.waiting > 0)
     }
 }
 
 impl Budget {
-    /// Takes `len` bytes; waits while they would exceed [`JOURNAL_BATCH_LEN`]. A longer chunk goes alone.
+    /// Takes `len` bytes. Waits while they would exceed [`JOURNAL_BATCH_LEN`]; a longer chunk waits
+    /// until it is alone.
     pub(crate) fn take(&self, len: u64) {
         let mut queue = self.lock();
         while queue.unjournaled > 0 && queue.unjournaled + len > JOURNAL_BATCH_LEN {
@@ -60,7 +65,7 @@ impl Budget {
         self.wake(&queue);
     }
 
-    /// Gives bytes back: journaled, or not written after all.
+    /// Returns bytes that were journaled, or not written after all.
     pub(crate) fn put_back(&self, len: u64) {
         if len > 0 {
             let mut queue = self.lock();
@@ -69,22 +74,22 @@ impl Budget {
         }
     }
 
-    /// Puts a file with new chunks in the queue, under a number that no other open file has.
+    /// Queues a file with new chunks, under a number that no other open file has.
     pub(crate) fn enqueue(&self, key: u64, file: Arc<dyn Flush>) {
         let mut queue = self.lock();
         let old = queue.dirty.insert(key, file);
         if queue.dirty_since.is_none() {
             queue.dirty_since = Some(Instant::now());
-            // The thread sleeps without end while there is nothing.
+            // The thread sleeps without a limit while the queue is empty.
             self.due.notify_one();
         }
         self.wake(&queue);
         drop(queue);
-        // Dropping a file may come back to the lock.
+        // Dropping a file may take the lock.
         drop(old);
     }
 
-    /// Takes a file out of the queue, which would keep it open.
+    /// Removes a file from the queue, which would keep it open.
     pub(crate) fn dequeue(&self, key: u64) {
         let mut queue = self.lock();
         let old = queue.dirty.remove(&key);
@@ -118,7 +123,7 @@ impl Budget {
             dirty.into_values().for_each(|file| file.flush());
             queue = self.lock();
         }
-        // Files left here are flushed by whoever drops them; dropping one may come back to this lock.
+        // Dropping a file flushes what is left here, and may take the lock.
         let left = std::mem::take(&mut queue.dirty);
         drop(queue);
         drop(left);
@@ -129,7 +134,7 @@ impl Budget {
     }
 }
 
-/// The thread; joined on drop.
+/// Owns the flushing thread, which is joined on drop.
 #[derive(Debug)]
 pub(crate) struct Flusher {
     budget: Arc<Budget>,
@@ -155,7 +160,7 @@ impl Flusher {
         Flusher { budget: Arc::default(), thread: None }
     }
 
-    /// What writers take from.
+    /// The budget of the writers.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
@@ -166,7 +171,7 @@ impl Drop for Flusher {
         self.budget.lock().stop = true;
         self.budget.due.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A panic there has said what it is; nothing is left to be done about it here.
+            // The panic message of the thread is already on stderr.
             let _ = thread.join();
         }
     }

@@ -19,11 +19,12 @@ pub(crate) use database::{DAMAGED_NAME, INDEX_NAME};
 use database::{open_lasting, open_temporary, prepare};
 use tables::{FILES, IndexResult, LAYERS, OWNERS, Tables, decode, file_key, layer_key, layer_record, owner_key};
 
-/// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb database in the state
-/// directory.
+/// Maps (directory, path, size, stamp) to identity, and identities to chunk digests; a redb
+/// database in the state directory.
 ///
-/// The index is a cache: a file whose record cannot be read or written is hashed again, so only a lookup can fail.
-/// Several directories share one database. Each call blocks for disk I/O, and writers wait for each other.
+/// The index is a cache: a file whose record cannot be read or written is hashed again, so only a
+/// lookup can fail. Several directories share one database. Each call blocks for disk I/O, and
+/// writers wait for each other.
 #[derive(Debug)]
 pub struct Index {
     open: RwLock<OpenIndex>,
@@ -74,11 +75,11 @@ pub struct Lookup {
 }
 
 impl Index {
-    /// Opens `<state>/index.redb` for the directory `dir`. Where that one is locked or cannot be used, a temporary one
-    /// takes its place until the end, and a log line says why.
+    /// Opens `<state>/index.redb` for the directory `dir`. Where that one is locked or cannot be
+    /// used, a temporary one takes its place until the end, and a log line says why.
     ///
-    /// The state directory is created (mode 0700) if it is missing. A damaged database is renamed to
-    /// `index.redb.damaged` and replaced.
+    /// The state directory is created (mode 0700) if it is missing. A damaged database is renamed
+    /// to `index.redb.damaged` and replaced.
     ///
     /// # Errors
     /// The system's error when not even a temporary database can be made.
@@ -102,7 +103,8 @@ impl Index {
         OpenIndex::temporary(state, name).map(index).map_err(io::Error::other)
     }
 
-    /// A view for looking files up; `None` when the database cannot be read. Later records are not in it.
+    /// A view for looking files up; `None` when the database cannot be read. Later records are not
+    /// in it.
     pub fn lookup(&self) -> Option<Lookup> {
         self.guarded(|open| {
             let read = open.database.begin_read()?;
@@ -112,14 +114,15 @@ impl Index {
         .ok()
     }
 
-    /// Whether, since the last call, a temporary database took the place of a damaged one: the layers of all files
-    /// that were hashed before are lost.
+    /// Whether, since the last call, a temporary database took the place of a damaged one: the
+    /// layers of all files that were hashed before are lost.
     pub fn was_replaced(&self) -> bool {
         self.replaced.swap(false, Ordering::Relaxed)
     }
 
-    /// Records files in one transaction. They are readable at once and durable after the next [`Index::sync`]. False
-    /// when that failed, so that the layers of these files are missing; the first failure is logged.
+    /// Records files in one transaction. They are readable at once and durable after the next
+    /// [`Index::sync`]. False when that failed, so that the layers of these files are missing; the
+    /// first failure is logged.
     pub fn record(&self, files: &[Hashed]) -> bool {
         self.logged("write", || {
             self.write(Durability::None, |tables, dir| files.iter().try_for_each(|file| tables.put(dir, file)))
@@ -138,8 +141,9 @@ impl Index {
         self.logged("sync", || self.write(Durability::Immediate, |_, _| Ok(())));
     }
 
-    /// Looks at up to [`PRUNE_STEP`] files of this directory, in order from the path `from` on, and forgets each that
-    /// `keep` does not list. Returns the path to continue from, `None` at the end.
+    /// Looks at up to [`PRUNE_STEP`] files of this directory, in order from the path `from` on, and
+    /// forgets each that `keep` does not list. Returns the path to continue from, `None` at the
+    /// end.
     ///
     /// `keep` must be complete: a file that it lacks is hashed again when it comes back.
     pub fn prune_from(&self, keep: &Catalogue, from: &str) -> Option<String> {
@@ -155,8 +159,8 @@ impl Index {
         next
     }
 
-    /// Digests `first .. first + count` of a file's layer. `None` if the layer is not known whole, the range ends
-    /// beyond it, or a record is damaged, so that the file must be hashed again.
+    /// Digests `first .. first + count` of a file's layer. `None` if the layer is not known whole,
+    /// the range ends beyond it, or a record is damaged, so that the file must be hashed again.
     pub fn layer(&self, id: &FileId, first: u32, count: u32) -> Option<Vec<Digest>> {
         let end = first.checked_add(count)?;
         let geometry = Geometry::new(id.len);
@@ -186,8 +190,8 @@ impl Index {
         Ok(Some(digests))
     }
 
-    /// Runs `run` on the database. redb may panic when another program wrote to its file: a panic, like any other sign
-    /// of damage, costs the index and not the thread.
+    /// Runs `run` on the database. redb may panic when another program wrote to its file: a panic,
+    /// like any other sign of damage, costs the index and not the thread.
     fn guarded<R>(&self, run: impl FnOnce(&OpenIndex) -> IndexResult<R>) -> IndexResult<R> {
         let open = read_lock(&self.open).clone();
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&open)))
@@ -274,8 +278,8 @@ impl OpenIndex {
 }
 
 impl Lookup {
-    /// The identity of `path`, if the file had `len` bytes and the state `stamp` when it was hashed. A file of several
-    /// chunks is known only with its layer.
+    /// The identity of `path`, if the file had `len` bytes and the state `stamp` when it was
+    /// hashed. A file of several chunks is known only with its layer.
     pub fn get(&mut self, path: &str, len: u64, stamp: &Stamp) -> Option<FileId> {
         if self.broken {
             return None;

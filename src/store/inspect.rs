@@ -23,11 +23,12 @@ pub(crate) fn kind_at(dir: impl AsFd, name: &str) -> Option<FileType> {
     fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode))
 }
 
-/// The kind of what lies at `name`, as [`kind_at`]. An error names what a file must not replace: it stands for
-/// something else than bytes on a disk.
+/// The kind of what lies at `name`, as [`kind_at`]. An error names what a file must not replace: it
+/// stands for something else than bytes on a disk.
 ///
-/// A fetch replaces a symlink itself and leaves its target alone. A symlink that leads to a device, FIFO or socket is
-/// refused nevertheless: like `/dev/stdout`, it is most likely meant to be written through.
+/// A fetch replaces a symlink itself and leaves its target alone. A symlink that leads to a device,
+/// FIFO or socket is refused nevertheless: like `/dev/stdout`, it is most likely meant to be
+/// written through.
 pub(crate) fn replaceable(dir: impl AsFd, name: &str) -> Result<Option<FileType>, &'static str> {
     let Some(kind) = kind_at(&dir, name) else { return Ok(None) };
     match kind {

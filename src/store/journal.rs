@@ -1,18 +1,21 @@
 //! The journal of a partial file: which chunks are verified *and* durable.
 //!
-//! A header binds it to one file identity and one inode. Behind it lie records of chunk numbers; each has a checksum
-//! over itself and the checksum before it, so a torn or foreign tail ends the journal and is never taken for more. The
-//! order of syncs is the caller's: a record is appended only for chunks that are durable already.
+//! The header binds the journal to one file identity and one inode. Records of chunk numbers
+//! follow. Each record has a checksum over itself and the checksum before it, so a torn or foreign
+//! tail ends the journal and is never read as records. Callers order the syncs: they append a
+//! record only for chunks that are durable already.
 //!
-//! The records are claims. A *seal* behind the last one turns them into a proof: it holds the times of the partial
-//! file after its last write, and exactly the chunks that the file held then. While the file still has these times,
-//! its length and its inode, no byte of it can have changed. The next record overwrites the seal, so a journal that
-//! ends with a seal was written last of all; a killed process or a power loss leaves none, or one that no longer fits.
-//! Without a fitting seal every claimed chunk has to be hashed again.
+//! The records are claims. A *seal* behind the last one turns them into a proof. It holds the times
+//! (mtime and ctime) of the partial file after its last write, and exactly the chunks that the file
+//! held then. While the file still has these times, its length and its inode, no byte of it has
+//! changed. The next record overwrites the seal. So an orderly end leaves a seal as the last thing
+//! written; a killed process or a power loss leaves none, or one that does not fit the file.
+//! Without a fitting seal, every claimed chunk has to be hashed again.
 //!
-//! All integers are little-endian: header = magic 8, version 4, zero 4, root 32, length 8, inode 8, checksum 16;
-//! record = count 4, chunk numbers 4 each, checksum 16; seal = 0xffffffff 4, mtime and ctime in ns since 1970 8 each,
-//! bitfield of the chunks, checksum 16. A checksum is the beginning of a SHA-256.
+//! All integers are little-endian: header = magic 8, version 4, zero 4, root 32, length 8, inode 8,
+//! checksum 16; record = count 4, chunk numbers 4 each, checksum 16; seal = 0xffffffff 4, mtime and
+//! ctime in ns since 1970 8 each, bitfield of the chunks, checksum 16. A checksum is the beginning
+//! of a SHA-256.
 
 use std::io;
 use std::sync::Arc;
@@ -23,53 +26,54 @@ use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, Stamp};
 use crate::store::limits::JOURNAL_LEN_MAX;
 use crate::store::storage::{Stat, Storage};
 
-/// An open journal that takes more records.
+/// An open journal, to which records are appended.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: Arc<dyn Storage>,
-    /// End of the records, where the seal lies if there is one.
+    /// End of the records. The seal, if there is one, lies here.
     end: u64,
     chain: Checksum,
-    /// The state of the partial file that the seal names, if there is one.
+    /// The state of the partial file in the seal, if there is one.
     sealed: Option<Stamp>,
 }
 
 /// What a journal says of its partial file.
 #[derive(Debug)]
 pub(crate) struct Claims {
-    /// The chunks.
+    /// The chunks that it holds.
     pub(crate) have: Bitfield,
-    /// Whether the file is in the state of the seal, so that it holds the chunks without a look.
+    /// Whether the seal fits the file, so that the chunks need no check.
     pub(crate) proved: bool,
 }
 
-/// Why a journal does not belong to a partial file, which then starts afresh.
+/// Why a journal does not belong to a partial file, which then starts empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Misfit {
-    /// Not a journal, or its header is torn.
+    /// It is no journal, or its header is torn.
     #[error("garbage")]
     Garbage,
-    /// A version that is not known.
+    /// Its version is unknown.
     #[error("other version")]
     Version,
-    /// It is about other content.
+    /// It describes another content.
     #[error("other content")]
     Content,
-    /// The partial file is not the one that it was written for.
+    /// It was written for another partial file.
     #[error("other inode")]
     Inode,
 }
 
 impl Journal {
-    /// Begins a journal in the empty `file`, for content `id` in a partial file with number `inode`.
+    /// Starts a journal in the empty `file`, for content `id` in a partial file with inode number
+    /// `inode`.
     pub(crate) fn create(file: Arc<dyn Storage>, id: &FileId, inode: u64) -> io::Result<Self> {
         let (header, chain) = header(id, inode);
         file.write_at(0, &header)?;
         Ok(Journal { file, end: HEADER_LEN as u64, chain, sealed: None })
     }
 
-    /// Reads a journal and continues it, for the partial file that is now in the state `part`. The inner error says why
-    /// it is not one for this partial file.
+    /// Reads a journal and continues it, for a partial file that is in the state `part`. The inner
+    /// error says why the journal does not belong to that file.
     pub(crate) fn resume(
         file: Arc<dyn Storage>,
         id: &FileId,
@@ -91,7 +95,8 @@ impl Journal {
                     file.set_len(end)?;
                 }
                 if seal_is_stale {
-                    // It must not come back with a power loss, which may give the file old times again.
+                    // A power loss must not bring the seal back: it may also bring back the old
+                    // times of the file.
                     file.sync()?;
                 }
                 let sealed = fitting.as_ref().map(|_| part.stamp);
@@ -101,21 +106,22 @@ impl Journal {
         })
     }
 
-    /// Adds chunks that are verified and durable.
+    /// Appends a record of chunks that are verified and durable.
     pub(crate) fn append(&mut self, chunks: &[ChunkIndex]) -> io::Result<()> {
         if chunks.is_empty() {
             return Ok(());
         }
         let (record, chain) = record(chunks.iter().map(|c| c.get()), &self.chain);
         self.sealed = None;
-        // After an error the next record goes to the same place, so half a record never lies between two whole ones.
+        // After an error the next record goes to the same place, so that no torn record lies
+        // between two whole ones.
         self.file.write_at(self.end, &record)?;
         (self.end, self.chain) = (self.end + record.len() as u64, chain);
         Ok(())
     }
 
-    /// Says that the partial file, in the state `stamp`, holds exactly the chunks `have`, all of them durable. True if
-    /// that is new.
+    /// Seals the journal: the partial file, in the state `stamp`, holds exactly the chunks `have`,
+    /// all of them durable. Returns whether the seal is new.
     pub(crate) fn seal(&mut self, stamp: Stamp, have: &Bitfield) -> io::Result<bool> {
         if self.sealed == Some(stamp) {
             return Ok(false);
@@ -139,7 +145,7 @@ struct Parsed {
     seal: Option<Seal>,
 }
 
-/// What the end of a journal proves.
+/// The proof at the end of a journal.
 struct Seal {
     mtime_ns: i64,
     ctime_ns: i64,
@@ -152,7 +158,7 @@ impl Seal {
     }
 }
 
-/// What `bytes` say about content `id` in the partial file with number `inode`.
+/// Reads the journal `bytes` of content `id` in the partial file with inode number `inode`.
 fn parse(bytes: &[u8], id: &FileId, inode: u64) -> Result<Parsed, Misfit> {
     let head = bytes.get(..HEADER_LEN).ok_or(Misfit::Garbage)?;
     let (expected, mut chain) = header(id, inode);
@@ -187,14 +193,14 @@ fn parse(bytes: &[u8], id: &FileId, inode: u64) -> Result<Parsed, Misfit> {
     Ok(Parsed { claimed, end: end as u64, chain, seal })
 }
 
-/// The first record of `bytes` as (count and numbers, checksum), if it lies there whole.
+/// Splits the first whole record off `bytes`, as (count and numbers, checksum).
 fn split_record(bytes: &[u8], count_max: u32) -> Option<(&[u8], &[u8])> {
     let count = bytes.get(..4).map(u32_at).filter(|n| (1..=count_max).contains(n))? as usize;
     let (body, rest) = bytes.split_at_checked(4 + 4 * count)?;
     Some((body, rest.get(..SUM_LEN)?))
 }
 
-/// The seal at the beginning of `bytes`, if one lies there whole.
+/// The seal at the start of `bytes`, if a whole one lies there.
 fn parse_seal(bytes: &[u8], chunk_count: u32, chain: &Checksum) -> Option<Seal> {
     let (body, rest) = bytes.split_at_checked(SEAL_HEAD_LEN + chunk_count.div_ceil(8) as usize)?;
     let (head, bits) = body.split_at_checked(SEAL_HEAD_LEN)?;
@@ -256,7 +262,7 @@ const MAGIC: [u8; 8] = *b"GPBJRNL\n";
 const VERSION: u32 = 1;
 const SUM_LEN: usize = 16;
 const HEADER_LEN: usize = 64 + SUM_LEN;
-/// Begins a seal; no record has that many chunks, so a reader that knows no seals ends there.
+/// Starts a seal. No record has 2^32 - 1 chunks, so a reader without seals ends here.
 const SEAL_MARK: [u8; 4] = [0xff; 4];
 const SEAL_HEAD_LEN: usize = 4 + 8 + 8;
 

@@ -1,54 +1,56 @@
-//! Bounds and intervals of what is on disk.
+//! Bounds and intervals of the files on disk.
 
 use std::time::Duration;
 
 use crate::limits::{CHUNKS_MAX, MIB};
 
-/// Written bytes after which the journal is brought up to date.
+/// Bytes that may be written ahead of the journal; half of them start a flush.
 pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
-/// Longest time for which a written chunk is not journaled: what a kill costs when little comes.
+/// Longest time until a written chunk is journaled: what a kill costs when little arrives.
 pub const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
-/// Chunk bytes after which the journal itself is made durable; what a power loss may cost beyond a batch.
+/// Chunk bytes after which the journal itself is synced: what a power loss may cost beyond a batch.
 pub const JOURNAL_SYNC_LEN: u64 = 256 * MIB as u64;
-/// Longest journal in bytes; a longer one is not ours.
+/// Longest journal in bytes. A longer file is not a journal.
 pub const JOURNAL_LEN_MAX: u64 = 16 * MIB as u64;
-/// Longer than a tick of the clock by which any kernel stamps files.
+/// Longest tick of the clock by which kernels stamp files, with a margin.
 pub const TICK_MAX: Duration = Duration::from_millis(20);
-/// How often the state of a partial file is looked at until it has settled.
+/// Times that the state of a partial file is read until it has settled.
 pub const SETTLE_TRIES: u32 = 4;
-/// How often a partial file is opened again when others take it away between open and lock.
+/// Times that a partial file is opened again when another process replaces it between open and
+/// lock.
 pub const PART_OPEN_TRIES: u32 = 8;
-/// From so many small files on, one sync of the file system is cheaper than a sync of each.
+/// Number of small files from which one sync of the file system is cheaper than one for each.
 pub const SYNCFS_FILES_MIN: usize = 4;
-/// Directories that are held open while files are renamed into place.
+/// Directories that stay open while a batch of files is renamed into place.
 pub const DIRS_OPEN_MAX: usize = 128;
-/// A temporary file that nobody has written to for so long was left behind by a process that died.
+/// Age after the last write from which a temporary file counts as left behind by a dead process.
 pub const TEMP_STALE: Duration = Duration::from_secs(3600);
-/// Most fetched files that a node serves; a whole file beyond it is not taken.
+/// Most fetched files that a node serves. A whole file beyond them is not added.
 pub const FETCHED_SERVED_MAX: usize = 65_536;
-/// Cache of the index database in bytes.
+/// Cache of the index database, in bytes.
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
-/// Files that a reader keeps open between two chunks.
+/// Files of several chunks that a reader keeps open between two chunks.
 pub const OPEN_FILES_MAX: usize = 64;
-/// Length in bytes of an existing file from which on several threads check whether it is the wanted one.
+/// Length in bytes from which several threads check an existing file.
 pub const CHECK_HELP_LEN: u64 = 16 * MIB as u64;
 /// Most threads that check one existing file.
 pub const CHECK_THREADS_MAX: usize = 16;
-/// Chunk digests in one record of the index: with its key it fills a page of 32 KiB.
+/// Chunk digests in one record of the index. A record with its key fits a page of 32 KiB.
 pub const INDEX_RECORD_DIGESTS: u32 = 1000;
-/// Keys that are looked at between two writes while pruning.
+/// Keys that are compared between two writes while pruning.
 pub const PRUNE_STEP: usize = 8192;
-/// Bytes that the system is asked to copy from one file to another at once.
+/// Bytes that the kernel is asked to copy from one file to another in one call.
 pub const COPY_LEN_MAX: usize = 1 << 30;
-/// Bytes that are copied at once where the system does not copy by itself.
+/// Bytes of the buffer for copies that the kernel refuses.
 pub const COPY_BUFFER_LEN: usize = MIB;
-/// Times that a path is resolved again because the tree changed meanwhile, before it is walked step by step.
+/// Times that a path is resolved again because the tree changed meanwhile, before it is opened step
+/// by step.
 pub const OPENAT2_TRIES: u32 = 64;
-/// Tries to have the own directory `.gpb` while others remove and make it.
+/// Tries to open the own directory `.gpb` while other processes remove and create it.
 pub const OWN_TRIES: u32 = 8;
 
 const _: () = {
-    // The worst journal has one chunk a record (4 bytes of count, 4 of number, 16 of checksum) and a bit of each chunk
-    // in its seal.
+    // The longest journal has one chunk in each record (4 bytes of count, 4 of number, 16 of
+    // checksum) and a seal with one bit for each chunk.
     assert!(CHUNKS_MAX * 24 + CHUNKS_MAX / 8 + 1024 <= JOURNAL_LEN_MAX);
 };

@@ -1,8 +1,9 @@
 //! A volume in memory that forgets what was not synced when the power fails. For tests only.
 //!
-//! It is as unkind as a disk may be: of the unsynced writes of a file any subset survives, each perhaps only in part;
-//! of the unsynced changes of names a prefix survives, independently of the content; the time of the last change may
-//! be lost; the numbers of removed files are given out again at once.
+//! It is as unkind as a disk may be: of the unsynced writes of a file any subset survives, each
+//! perhaps only in part; of the unsynced changes of names a prefix survives, independently of the
+//! content; the time of the last change may be lost; the numbers of removed files are given out
+//! again at once.
 
 use std::collections::BTreeMap;
 use std::io;

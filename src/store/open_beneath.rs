@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use crate::store::limits::OPENAT2_TRIES;
 
-/// Opens names beneath a directory with `openat2`, or component by component where the system lacks that call.
+/// Opens names beneath a directory with `openat2`, or component by component where the system lacks
+/// that call.
 #[derive(Debug)]
 pub(crate) struct BeneathOpener {
     has_openat2: AtomicBool,
@@ -19,8 +20,9 @@ impl BeneathOpener {
         BeneathOpener { has_openat2: AtomicBool::new(true) }
     }
 
-    /// Opens `rel`, a relative path without `..`, beneath `root`. The path never leads out of `root`, even when
-    /// symlinks change meanwhile. `resolve` restricts it further; without `openat2` no symlink at all is followed.
+    /// Opens `rel`, a relative path without `..`, beneath `root`. The path never leads out of
+    /// `root`, even when symlinks change meanwhile. `resolve` restricts it further; without
+    /// `openat2` no symlink at all is followed.
     pub(crate) fn open(
         &self,
         root: impl AsFd,

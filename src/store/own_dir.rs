@@ -1,4 +1,5 @@
-//! The node's own directory below the one that it writes to: `.gpb`, which holds what is unfinished.
+//! The node's own directory below the one that it writes to: `.gpb`, which holds what is
+//! unfinished.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,8 @@ use crate::store::open_beneath::DIRECTORY;
 use crate::store::storage::TEMP_SUFFIX;
 use crate::sync::lock;
 
-/// The own directory, which exists only while there is something in it. Several processes may use one.
+/// The own directory, which exists only while there is something in it. Several processes may use
+/// one.
 #[derive(Debug)]
 pub(crate) struct OwnDir {
     root: OwnedFd,
@@ -33,7 +35,8 @@ impl OwnDir {
         self.root.as_fd()
     }
 
-    /// Runs `act` on the own directory, which is made again if another process removed it meanwhile.
+    /// Runs `act` on the own directory, which is made again if another process removed it
+    /// meanwhile.
     pub(crate) fn with<R>(&self, act: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<R>) -> io::Result<R> {
         for _ in 0..OWN_TRIES {
             let own = self.open()?;
@@ -78,8 +81,8 @@ impl OwnDir {
 
     /// Removes the directory if it is empty.
     pub(crate) fn tidy(&self) {
-        // The call fails while any process has a file there. The descriptor that is still held is found dead by its
-        // next user.
+        // The call fails while any process has a file there. The descriptor that is still held is
+        // found dead by its next user.
         if fs::unlinkat(&self.root, OWN, AtFlags::REMOVEDIR).is_ok() {
             *lock(&self.open) = None;
         }

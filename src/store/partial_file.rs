@@ -1,13 +1,13 @@
-//! A file that is being downloaded: chunks into the file, then durable, then into the journal, at the end under a final
-//! name.
+//! A file that is being downloaded: chunks into the file, then durable, then into the journal, at
+//! the end under a final name.
 //!
-//! The order makes `kill -9` and power loss harmless: a chunk is journaled only after a sync of the file that began
-//! when it was written, and a name is given only to a file that was synced whole. Everything goes through
-//! [`Volume`], so that tests can cut the power between any two steps.
+//! The order makes `kill -9` and power loss harmless: a chunk is journaled only after a sync of the
+//! file that began when it was written, and a name is given only to a file that was synced whole.
+//! Everything goes through [`Volume`], so that tests can cut the power between any two steps.
 //!
-//! A resumed file is believed only if its journal ends with a seal that fits its state: see [`journal`]. Otherwise the
-//! chunks that the journal claims are *unchecked*: each counts as written only after it was read and hashed again, and
-//! the journal gets no seal before that.
+//! A resumed file is believed only if its journal ends with a seal that fits its state: see
+//! [`journal`]. Otherwise the chunks that the journal claims are *unchecked*: each counts as
+//! written only after it was read and hashed again, and the journal gets no seal before that.
 //!
 //! [`journal`]: crate::store::journal
 
@@ -30,7 +30,8 @@ mod part;
 
 use part::Part;
 
-/// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, with a journal beside it and a lock on it.
+/// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, with a journal beside it and a
+/// lock on it.
 ///
 /// Dropping it before [`finish`](PartialFile::finish) makes what was written durable, as
 /// [`checkpoint`](PartialFile::checkpoint) does, and leaves both files for a later download.
@@ -89,13 +90,15 @@ impl PartialFile {
         self.came(|c| c.delta(since))
     }
 
-    /// Number of chunks that the journal claimed when the file was opened, the unchecked ones included.
+    /// Number of chunks that the journal claimed when the file was opened, the unchecked ones
+    /// included.
     pub fn resumed(&self) -> u32 {
         self.resumed
     }
 
-    /// The chunks that the journal claims without a proof that they are still as they were: the file was not left by
-    /// an orderly end, or was touched since. They count as written only after [`recheck`](Self::recheck).
+    /// The chunks that the journal claims without a proof that they are still as they were: the
+    /// file was not left by an orderly end, or was touched since. They count as written only after
+    /// [`recheck`](Self::recheck).
     pub fn unchecked(&self) -> Bitfield {
         let mut unchecked = Bitfield::empty(self.manifest.geometry().chunk_count());
         for chunk in &self.part.state().unchecked {
@@ -104,10 +107,10 @@ impl PartialFile {
         unchecked
     }
 
-    /// Reads and hashes the next [`unchecked`](Self::unchecked) chunks until at least `max_len` bytes are done, and
-    /// says of each whether it is right. The result is empty when no chunk is left. A chunk that cannot be read is
-    /// wrong: it has to be written again. Several threads may call this at the same time. Needs [`READ_LEN`] bytes of
-    /// memory.
+    /// Reads and hashes the next [`unchecked`](Self::unchecked) chunks until at least `max_len`
+    /// bytes are done, and says of each whether it is right. The result is empty when no chunk is
+    /// left. A chunk that cannot be read is wrong: it has to be written again. Several threads may
+    /// call this at the same time. Needs [`READ_LEN`] bytes of memory.
     pub fn recheck(&self, max_len: u64) -> Vec<(ChunkIndex, bool)> {
         let (mut done, mut len) = (Vec::new(), 0);
         let mut hash = (merkle::Blocks::new(), vec![0; READ_LEN]);
@@ -146,15 +149,16 @@ impl PartialFile {
         }
     }
 
-    /// Writes a verified chunk at its offset. Any thread may call this; no lock is held over I/O. A chunk that is
-    /// there already is not written again.
+    /// Writes a verified chunk at its offset. Any thread may call this; no lock is held over I/O. A
+    /// chunk that is there already is not written again.
     ///
-    /// Every half [`JOURNAL_BATCH_LEN`](crate::store::limits::JOURNAL_BATCH_LEN) a thread of the disk makes what was
-    /// written durable and appends it to the journal. This call waits while a whole batch is ahead of that thread.
+    /// Every half [`JOURNAL_BATCH_LEN`](crate::store::limits::JOURNAL_BATCH_LEN) a thread of the
+    /// disk makes what was written durable and appends it to the journal. This call waits while a
+    /// whole batch is ahead of that thread.
     ///
     /// # Errors
-    /// [`StoreError`]; also what went wrong in that thread. After one, this file takes nothing more: what the journal
-    /// holds is there when it is opened again.
+    /// [`StoreError`]; also what went wrong in that thread. After one, this file takes nothing
+    /// more: what the journal holds is there when it is opened again.
     pub fn write(&self, index: ChunkIndex, bytes: &[u8]) -> Result<(), StoreError> {
         let part = &*self.part;
         let span = self.manifest.geometry().span(index);
@@ -177,14 +181,15 @@ impl PartialFile {
         state.dirty.push(index);
         state.dirty_len += len;
         if !std::mem::replace(&mut state.queued, true) {
-            // Under the lock, so that the end of the file, which takes it out again, cannot come in between.
+            // Under the lock, so that the end of the file, which takes it out again, cannot come in
+            // between.
             part.budget.enqueue(part.inode, self.part.clone());
         }
         Ok(())
     }
 
-    /// Makes what was written durable, and the journal too, which is sealed: for an orderly end. Waits up to
-    /// [`TICK_MAX`](crate::store::limits::TICK_MAX) after the last write.
+    /// Makes what was written durable, and the journal too, which is sealed: for an orderly end.
+    /// Waits up to [`TICK_MAX`](crate::store::limits::TICK_MAX) after the last write.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -200,13 +205,13 @@ impl PartialFile {
         self.part.file.read_at(offset, into).map_err(|e| self.part.error(e))
     }
 
-    /// Puts the whole file in place: makes the further ones of `paths` as copies, syncs and renames the file to the
-    /// first of `paths`, syncs the directories, and removes the journal. Older files of these names are replaced only
-    /// now.
+    /// Puts the whole file in place: makes the further ones of `paths` as copies, syncs and renames
+    /// the file to the first of `paths`, syncs the directories, and removes the journal. Older
+    /// files of these names are replaced only now.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing. The partial file stays as it is, and this may
-    /// be called again.
+    /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing. The partial file stays as
+    /// it is, and this may be called again.
     pub fn finish(&self, paths: &[RelPath]) -> Result<(), StoreError> {
         let part = &*self.part;
         let mut flushing = part.flushing();
@@ -218,7 +223,8 @@ impl PartialFile {
         part.check_same_file()?;
         if further.is_empty() {
             let batch = part.sync_file()?;
-            // Nothing but the name is missing, so the journal is brought up to date only if that fails.
+            // Nothing but the name is missing, so the journal is brought up to date only if that
+            // fails.
             if let Err(e) = self.place(first) {
                 if let Err(e) = part.journal(&mut flushing, batch) {
                     warn!("journal not written file={} error=\"{}\"", part.id, Chain(&e));
@@ -227,8 +233,8 @@ impl PartialFile {
             }
             part.budget.put_back(batch.len);
         } else {
-            // Copies take time and space, so the chunks are journaled before: a failed copy costs no bytes. The file
-            // itself moves last, so that until then all can be repeated.
+            // Copies take time and space, so the chunks are journaled before: a failed copy costs
+            // no bytes. The file itself moves last, so that until then all can be repeated.
             part.flush_batch(&mut flushing)?;
             further.iter().try_for_each(|path| self.copy_to(path))?;
             self.place(first)?;

@@ -1,4 +1,4 @@
-//! Giving finished files their final names: parent directories, renames, and few syncs of directories.
+//! Giving finished files their final names: parent directories, renames, and few syncs.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,24 +18,24 @@ use crate::store::own_dir::OwnDir;
 /// The directory in which files get their final names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PublishTarget<'a> {
-    /// Where the files lie before, and the directory above.
+    /// The directory of the unfinished files, and the one above.
     pub(crate) own: &'a OwnDir,
-    /// Opens what exists.
+    /// Opens directories that exist.
     pub(crate) opener: &'a BeneathOpener,
-    /// The directory's name, for messages.
+    /// The path of the directory, for messages.
     pub(crate) path: &'a Path,
-    /// Whether names are to be made durable.
+    /// Whether names have to be made durable.
     pub(crate) durable: bool,
 }
 
-/// One batch of files. Directories stay open while it lasts, so each is resolved and synced once. They are closed at
-/// its end, so that a directory which is moved away later is not written to.
+/// One batch of files. Directories stay open during the batch, so each is resolved and synced once.
+/// They are closed after it, so that a directory which is moved away later is not written to.
 #[derive(Debug)]
 pub(crate) struct Publish<'a> {
     target: PublishTarget<'a>,
-    /// Directories in which names are new, by name. `None` is the root, whose name is empty.
+    /// Directories with new names, by path. `None` is the root, whose path is empty.
     dirs: HashMap<String, Option<OwnedFd>>,
-    /// Index of the first file whose name is not known to be durable.
+    /// Index of the first file whose name may not be durable.
     unsynced_from: usize,
 }
 
@@ -44,7 +44,8 @@ impl<'a> Publish<'a> {
         Publish { target, dirs: HashMap::new(), unsynced_from: 0 }
     }
 
-    /// Gives own files their final names, see [`Volume::place`](crate::store::storage::Volume::place).
+    /// Gives own files their final names; see
+    /// [`Volume::place`](crate::store::storage::Volume::place).
     pub(crate) fn place(mut self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
         let mut results = Vec::with_capacity(moves.len());
         for (own, path) in moves {
@@ -66,7 +67,7 @@ impl<'a> Publish<'a> {
         let dir = self.dirs.get(parent).and_then(Option::as_ref);
         let at = dir.map_or(self.target.own.root(), AsFd::as_fd);
         let at_path = |e| StoreError::at(self.path_of(path), e);
-        // Most names are new, and need no look at what has them.
+        // Most names are new. For them the first rename is the only call.
         match self.target.own.with(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE)) {
             Err(e) if is_taken_or_unknown(&e) => {
                 replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
@@ -76,9 +77,9 @@ impl<'a> Publish<'a> {
         }
     }
 
-    /// Opens the directory `dir`, making what is missing of it.
+    /// Opens the directory `dir` and creates what is missing of it.
     fn open(&mut self, dir: &str) -> Result<OwnedFd, StoreError> {
-        // Walking gives the best error for what stands against the short way.
+        // After a failure, walking gives the better error.
         if let Ok(fd) = self.target.opener.open(self.target.own.root(), dir, DIRECTORY, ResolveFlags::NO_SYMLINKS) {
             return Ok(fd);
         }
@@ -100,8 +101,8 @@ impl<'a> Publish<'a> {
         here.ok_or_else(|| StoreError::at(self.target.path.join(dir), Errno::NOENT))
     }
 
-    /// Makes the names given so far durable and closes the directories. The first sync commits them all on most file
-    /// systems, so the further ones cost little.
+    /// Makes the new names durable and closes the directories. On most file systems the first sync
+    /// commits them all, and the others cost little.
     fn sync(&mut self, moves: &[(String, &RelPath)], results: &mut [Result<(), StoreError>]) {
         let root = self.target.own.root();
         let mut dirs = self.dirs.values().filter(|_| self.target.durable);
@@ -120,13 +121,14 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// Whether a rename that replaces nothing failed because the name is taken, or because the system has no such rename.
+/// Whether a rename with `NOREPLACE` failed because the name is taken, or because the system does
+/// not support it.
 fn is_taken_or_unknown(e: &io::Error) -> bool {
     let errno = e.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM))
 }
 
-/// Opens the directory `name`; true if it was made.
+/// Opens the directory `name`, creating it if needed; true if it was created.
 fn open_or_make(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<(OwnedFd, bool)> {
     match open_child(at, name) {
         Err(Errno::NOENT) => match fs::mkdirat(at, name, DIR_MODE) {
@@ -141,5 +143,5 @@ fn open_child(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     fs::openat(at, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
 }
 
-/// 0777, of which the umask takes its part.
+/// Mode 0777, of which the umask takes bits away.
 const DIR_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);

@@ -1,4 +1,4 @@
-//! Opening files for reading beneath a directory, and nowhere else.
+//! Opening files beneath a directory for reading.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use crate::store::open_beneath::{BeneathOpener, READ};
 use crate::sync::lock;
 
-/// An open directory below which files are opened for reading.
+/// An open directory, below which files are opened for reading.
 ///
-/// A name never leads out of it, not even through symlinks that change meanwhile; symlinks that stay inside are
-/// followed. When the directory was removed or replaced, the one that has its path now is opened.
+/// No path leads out of the directory, not even through symlinks that change meanwhile. Symlinks
+/// that stay inside are followed. If the directory is removed or replaced, the one that has its
+/// path then is opened.
 #[derive(Debug)]
 pub struct ReadRoot {
     path: PathBuf,
@@ -24,27 +25,27 @@ pub struct ReadRoot {
 }
 
 impl ReadRoot {
-    /// Opens `dir`.
+    /// Opens the directory `dir`.
     ///
     /// # Errors
-    /// What the system says; also when `dir` is no directory.
+    /// The system's error, also when `dir` is not a directory.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = std::path::absolute(dir)?;
         let root = Mutex::new(Arc::new(open_dir(&path)?));
         Ok(ReadRoot { path, root, opener: BeneathOpener::new() })
     }
 
-    /// The directory.
+    /// The absolute path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens the regular file `rel`, a relative path without `..`, for reading, and says what it is now. Never blocks
-    /// on a FIFO.
+    /// Opens the regular file `rel`, a relative path without `..`, for reading, and returns its
+    /// current metadata. The call never blocks on a FIFO.
     ///
     /// # Errors
-    /// What the system says; `InvalidInput` for what is no regular file; a symlink that leaves the directory is
-    /// `PermissionDenied`.
+    /// The system's error; `InvalidInput` if it is not a regular file; `PermissionDenied` if a
+    /// symlink leaves the directory.
     pub fn open_file(&self, rel: &str) -> io::Result<(File, Metadata)> {
         let root = lock(&self.root).clone();
         let opened = match self.open_at(&root, rel) {
@@ -62,11 +63,11 @@ impl ReadRoot {
         Ok((file, meta))
     }
 
-    /// Looks whether another directory has the path now (made anew, or mounted there), and if so opens files beneath
-    /// that one; true if it was replaced.
+    /// Checks whether another directory has the path by now, created or mounted there, and opens
+    /// files beneath that one from then on. Returns true if it was replaced.
     ///
     /// # Errors
-    /// What the system says; the directory is missing, for example.
+    /// The system's error, for example when the directory is missing.
     pub fn refresh(&self) -> io::Result<bool> {
         let found = open_dir(&self.path)?;
         let mut root = lock(&self.root);
@@ -80,8 +81,9 @@ impl ReadRoot {
 
     fn open_at(&self, root: &OwnedFd, rel: &str) -> io::Result<OwnedFd> {
         match self.opener.open(root, rel, READ, ResolveFlags::empty()) {
-            // A link was met that the system does not follow beneath the directory: one that leaves it, or an
-            // absolute one, which may still lead inside. What it resolves to is opened without any link.
+            // The path has a symlink that `openat2` does not follow: one that leaves the directory,
+            // or an absolute one, which may still lead inside. The path that it resolves to is
+            // opened without following any symlink.
             Err(Errno::XDEV | Errno::LOOP | Errno::NOTDIR) => {
                 let outside = || io::Error::new(io::ErrorKind::PermissionDenied, "link leads out of the directory");
                 let resolved = std::fs::canonicalize(self.path.join(rel))?;

@@ -1,4 +1,4 @@
-//! Reading what is shared, with proof that it did not change meanwhile.
+//! Reading shared files, with proof that they did not change meanwhile.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,16 +14,17 @@ use crate::store::limits::OPEN_FILES_MAX;
 use crate::store::read_root::ReadRoot;
 use crate::sync::lock;
 
-/// Reads files of a shared directory by their catalogue entry. Opens them beneath the directory, never through a
-/// symlink that leaves it. Keeps at most [`OPEN_FILES_MAX`] files of several chunks open between two of these.
+/// Reads files of a shared directory by their catalogue entry. It opens them beneath the directory,
+/// never through a symlink that leaves it. Between two chunks it keeps at most [`OPEN_FILES_MAX`]
+/// files of several chunks open.
 #[derive(Debug)]
 pub struct Reader {
     dir: ReadRoot,
-    /// The files that were read last, the newest at the front.
+    /// The open files, the one read last at the front.
     open: Mutex<VecDeque<(Entry, Arc<File>)>>,
 }
 
-/// One chunk being read: opened, stat'ed before the first byte and after the last one.
+/// One chunk that is being read. Its file is checked before the first byte and after the last one.
 #[derive(Debug)]
 pub struct ChunkReader {
     file: Arc<File>,
@@ -36,27 +37,28 @@ impl Reader {
     /// Opens the shared directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open(dir: &Path) -> io::Result<Self> {
         Ok(Reader { dir: ReadRoot::open(dir)?, open: Mutex::default() })
     }
 
-    /// Begins to read `span` of `entry`. `Ok(None)`: the file is gone or no longer in the state of `entry.stamp`.
+    /// Starts to read `span` of `entry`. Returns `Ok(None)` if the file is gone or no longer in the
+    /// state `entry.stamp`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn chunk(&self, entry: &Entry, span: ChunkSpan) -> io::Result<Option<ChunkReader>> {
-        // A file of one chunk is not read on: looking for it would cost more than opening it.
+        // A file of one chunk has no next chunk: looking for it costs more than opening it.
         let is_kept = Geometry::new(entry.id.len).needs_layer();
         if let Some(file) = is_kept.then(|| self.opened(entry)).flatten() {
             if is_unchanged(&file, entry) {
                 return Ok(Some(ChunkReader::new(file, entry, span)));
             }
-            // Another file may have that name now, or the old one changed: only a new look tells.
+            // The file changed, or another one has its name by now.
             self.forget(entry);
         }
         let mut found = self.fresh(entry)?;
-        // Perhaps it was looked for in a directory that another one has replaced.
+        // The directory itself may have been replaced.
         if found.is_none() && self.dir.refresh().unwrap_or(false) {
             found = self.fresh(entry)?;
         }
@@ -67,14 +69,13 @@ impl Reader {
         Ok(Some(ChunkReader::new(file, entry, span)))
     }
 
-    /// Reads chunk `index` of `entry` and compares it with `digest`, its digest in the chunk layer; a file of one
-    /// chunk is compared with its root. `Ok(None)`: the file is gone or changed, so nothing was learned.
-    ///
-    /// `Ok(Some(false))` means that the disk gives other bytes than those that were hashed, although size and times
-    /// are the same. Needs [`READ_LEN`] bytes of memory.
+    /// Reads chunk `index` of `entry` and compares it with `digest`, its digest in the layer. A
+    /// file of one chunk is compared with its root. Returns `Ok(None)` if the file is gone or
+    /// changed, and `Ok(Some(false))` if the disk returns other bytes than the ones that were
+    /// hashed, although size and times are the same. Needs [`READ_LEN`] bytes of memory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn verify_chunk(&self, entry: &Entry, index: ChunkIndex, digest: Option<&Digest>) -> io::Result<Option<bool>> {
         let geometry = Geometry::new(entry.id.len);
         let Some(mut chunk) = self.chunk(entry, geometry.span(index))? else { return Ok(None) };
@@ -97,13 +98,13 @@ impl Reader {
         }))
     }
 
-    /// Closes the files that were removed or changed since they were read, so that their space can be freed. Worth a
-    /// call when the catalogue has changed.
+    /// Closes files that were removed or changed after they were read, so that their space can be
+    /// freed. Worth a call when the catalogue has changed.
     pub fn close_stale(&self) {
         let kept = std::mem::take(&mut *lock(&self.open));
         let mut fresh: VecDeque<_> = kept.into_iter().filter(|(e, f)| is_unchanged(f, e)).collect();
         let mut open = lock(&self.open);
-        // Files that were opened meanwhile are the newest ones.
+        // The files that were opened meanwhile are the newest ones.
         open.append(&mut fresh);
         let kept = OPEN_FILES_MAX.min(open.len());
         let beyond = open.split_off(kept);
@@ -136,7 +137,7 @@ impl Reader {
         open.push_front((entry.clone(), file.clone()));
         let oldest = if open.len() > OPEN_FILES_MAX { open.pop_back() } else { None };
         drop(open);
-        // Closing may do I/O, so it happens outside of the lock.
+        // Closing a file may do I/O, so it happens outside of the lock.
         drop(oldest);
     }
 
@@ -154,10 +155,11 @@ impl ChunkReader {
         ChunkReader { file, entry: entry.clone(), offset: span.offset, left: span.len as u64 }
     }
 
-    /// Fills `into` as far as the chunk goes on, from where the last call ended; 0 at its end.
+    /// Fills `into` from where the last call ended, up to the end of the chunk, and returns the
+    /// number of bytes; 0 at the end.
     ///
     /// # Errors
-    /// What the system says; also when the file ends early (`UnexpectedEof`).
+    /// The system's error, also when the file ends early (`UnexpectedEof`).
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let len = self.left.min(into.len() as u64) as usize;
         self.file.read_exact_at(&mut into[..len], self.offset)?;
@@ -166,14 +168,15 @@ impl ChunkReader {
         Ok(len)
     }
 
-    /// After the last byte: whether the file is still in the state in which it was hashed.
+    /// Whether the file is still in the state in which it was hashed. To be called after the last
+    /// byte.
     pub fn unchanged(&self) -> bool {
         is_unchanged(&self.file, &self.entry)
     }
 }
 
-/// Removing or replacing a file changes the inode that stays open (its link count, so its ctime), so looking at the
-/// open file is enough.
+/// Removing or replacing a file changes the link count of the open inode, and so its ctime.
+/// Checking the open file is therefore enough.
 fn is_unchanged(file: &File, entry: &Entry) -> bool {
     file.metadata().is_ok_and(|m| m.len() == entry.id.len && stamp_of(&m) == entry.stamp)
 }

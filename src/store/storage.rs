@@ -1,8 +1,9 @@
-//! What partial files and journals need of the disk, and no more: so that tests can put a disk below them that loses
-//! power at any point.
+//! What partial files and journals need of the disk, and no more, so that tests can run them on a
+//! disk that loses power at any point.
 //!
-//! A [`Volume`] has two kinds of names. *Own* names lie flat in GPB's directory and hold what is unfinished; *final*
-//! names are those that users see, and get their content only by [`Volume::place`], whole.
+//! A [`Volume`] has two kinds of names. *Own* names lie flat in the node's own directory and hold
+//! unfinished files. *Final* names are the ones that users see. They get their content only by
+//! [`Volume::place`], whole.
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
@@ -16,31 +17,33 @@ use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 
-/// One open file. All methods may be called from any thread.
+/// One open file. Any thread may call any method.
 pub(crate) trait Storage: Debug + Send + Sync {
     /// Writes all of `bytes`. Not durable before [`sync`](Storage::sync).
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Fills `into`; an error if the file ends before.
+    /// Fills `into`. It is an error if the file ends before.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
-    /// Makes durable what was written before the call. After an error nobody knows which of the writes since the
-    /// last success are on the disk, and a later success does not tell either.
+    /// Makes everything durable that was written before the call. After an error it is unknown
+    /// which writes since the last success are on the disk, even if a later call succeeds.
     fn sync(&self) -> io::Result<()>;
 
-    /// Cuts or extends (with zeros) the file.
+    /// Cuts the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Makes the file `len` bytes long, with room for all of them on the disk where the file system can promise that.
+    /// Makes the file `len` bytes long and reserves room for all of them, where the file system
+    /// can.
     fn reserve(&self, len: u64) -> io::Result<()>;
 
-    /// Length, room taken and identity.
+    /// Length, used room, identity and times.
     fn stat(&self) -> io::Result<Stat>;
 
-    /// Takes the lock of the file; false if somebody else has it. The lock ends with the process, at the latest.
+    /// Takes the lock of the file; false if another process or handle has it. It ends with the
+    /// process at the latest.
     fn try_lock(&self) -> io::Result<bool>;
 
-    /// Gives the lock back.
+    /// Releases the lock.
     fn unlock(&self);
 
     /// The descriptor, if the kernel can copy from and to this file.
@@ -49,60 +52,61 @@ pub(crate) trait Storage: Debug + Send + Sync {
     }
 }
 
-/// What is known of an open file.
+/// What the system says of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// Length in bytes.
     pub(crate) len: u64,
-    /// Bytes that it takes up on the disk.
+    /// Bytes that it uses on the disk.
     pub(crate) allocated: u64,
-    /// Identity, and when it was changed last.
+    /// Identity, and the times of the last change.
     pub(crate) stamp: Stamp,
 }
 
-/// A directory tree with GPB's own directory in it.
+/// A directory tree with the node's own directory in it.
 pub(crate) trait Volume: Debug + Send + Sync {
-    /// Makes the own directory where there is none; says best what is wrong with it. The other methods make it again
-    /// should another process remove it.
+    /// Creates the own directory if it is missing, and gives the best error for it. The other
+    /// methods create it again if another process removes it.
     fn make_own(&self) -> Result<(), StoreError>;
 
     /// Opens the own file `name`; `None` if there is none.
     fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
 
-    /// Makes the own file `name`; `None` if there is one.
+    /// Creates the own file `name`; `None` if it exists.
     fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
 
-    /// Inode number behind the own name, if there is one.
+    /// Inode number behind the own name `name`, if it exists.
     fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>>;
 
-    /// Removes an own name; whether there was one.
+    /// Removes an own name; false if it did not exist.
     fn remove_own(&self, name: &str) -> io::Result<bool>;
 
-    /// Makes durable which own names exist.
+    /// Makes the set of own names durable.
     fn sync_own(&self) -> io::Result<()>;
 
-    /// Makes durable everything that was written to any file.
+    /// Makes everything durable that was written to any file.
     fn sync_files(&self) -> io::Result<()>;
 
-    /// Gives own files, whose content is durable, their final names, replacing what has them, and makes the names
-    /// durable. Parent directories are made. One result each; after an error the own name is still there, or the
-    /// final name is in place but not known to be durable.
+    /// Gives own files, whose content is durable, their final names, replaces older files there,
+    /// and makes the names durable. Missing parent directories are created. Returns one result for
+    /// each file. After an error the own name is still there, or the final name is in place but may
+    /// not be durable.
     fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>>;
 
-    /// Bytes free.
+    /// Free bytes.
     fn free_bytes(&self) -> io::Result<u64>;
 
-    /// The own directory is removed if it is empty.
+    /// Removes the own directory if it is empty.
     fn tidy(&self);
 
-    /// A name for messages.
+    /// The path of an own name, for messages.
     fn path_of_own(&self, name: &str) -> PathBuf;
 
-    /// A name for messages.
+    /// The path of a final name, for messages.
     fn path_of(&self, path: &RelPath) -> PathBuf;
 }
 
-/// Makes an own file with a name that no other process and no earlier run of this one uses.
+/// Creates an own file under a name that no other process and no earlier run of this one uses.
 pub(crate) fn create_temp(volume: &dyn Volume) -> Result<(String, Arc<dyn Storage>), StoreError> {
     static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -113,7 +117,8 @@ pub(crate) fn create_temp(volume: &dyn Volume) -> Result<(String, Arc<dyn Storag
     }
 }
 
-/// Copies the first `len` bytes, in the kernel (sharing blocks where the file system can) if possible.
+/// Copies the first `len` bytes. The kernel copies if it can, and shares blocks where the file
+/// system does.
 pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result<()> {
     let mut done = 0;
     if let (Some(from), Some(to)) = (from.fd(), to.fd()) {
@@ -124,7 +129,8 @@ pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => done += n as u64,
                 Err(rustix::io::Errno::INTR) => (),
-                // What the kernel refuses here (two file systems, an old kernel) goes through memory instead.
+                // The kernel refuses, for example across file systems: the rest goes through
+                // memory.
                 Err(_) => break,
             }
         }
@@ -139,7 +145,8 @@ pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result
     Ok(())
 }
 
-/// Makes `path` a durable copy of the first `len` bytes of `from`, if those are still as wanted when all is copied.
+/// Makes `path` a durable copy of the first `len` bytes of `from`. `unchanged` checks the source
+/// once all is copied.
 pub(crate) fn place_copy(
     volume: &dyn Volume,
     from: &dyn Storage,
@@ -158,5 +165,5 @@ pub(crate) fn place_copy(
     placed
 }
 
-/// How names of temporary files end.
+/// Suffix of temporary names.
 pub(crate) const TEMP_SUFFIX: &str = ".tmp";

@@ -1,4 +1,4 @@
-//! Whether a file holds a content already: reading and hashing it, until told to stop.
+//! Checking whether an existing file holds a wanted content, by reading and hashing it.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use crate::limits::READ_LEN;
 use crate::store::inspect::stamp_of;
 use crate::store::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX};
 
-/// An open file that was found to hold what is wanted.
+/// An open file that holds the wanted content.
 #[derive(Debug)]
 pub(super) struct VerifiedFile {
     file: File,
@@ -19,21 +19,21 @@ pub(super) struct VerifiedFile {
 }
 
 impl VerifiedFile {
-    /// Takes `file` if it is exactly `id` and did not change meanwhile. `None` once `stop` says true, which is asked
-    /// before every [`READ_LEN`] bytes. Large files are hashed by several threads, all of which have ended when this
-    /// returns.
+    /// Takes `file` if it holds exactly `id` and did not change meanwhile. Returns `None` soon
+    /// after `stop` returns true; it is called before every [`READ_LEN`] bytes. Large files are
+    /// hashed by several threads, all of which have ended when this returns.
     pub(super) fn check(file: File, id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Option<Self> {
         let state = state_of(&file).ok().filter(|s| s.0 == id.len)?;
         let whole = VerifiedFile { file, state };
         (root_of(&whole.file, id.len, stop)? == id.root.0 && whole.check_unchanged().is_ok()).then_some(whole)
     }
 
-    /// The file once more.
+    /// Another handle of the file.
     pub(super) fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// An error if the file is not in the state any more in which it was checked.
+    /// An error if the file has changed since it was checked.
     pub(super) fn check_unchanged(&self) -> io::Result<()> {
         if state_of(&self.file)? == self.state { Ok(()) } else { Err(io::Error::other("changed while it was read")) }
     }
@@ -43,7 +43,7 @@ fn state_of(file: &File) -> io::Result<(u64, Stamp)> {
     file.metadata().map(|m| (m.len(), stamp_of(&m)))
 }
 
-/// The root of what a file of `len` bytes holds; `None` if it cannot be read or `stop` says so.
+/// The root of a file of `len` bytes; `None` if it cannot be read or `stop` returns true.
 fn root_of(file: &File, len: u64, stop: &(dyn Fn() -> bool + Sync)) -> Option<Digest> {
     let geometry = Geometry::new(len);
     if !geometry.needs_layer() {
@@ -68,7 +68,7 @@ fn root_of(file: &File, len: u64, stop: &(dyn Fn() -> bool + Sync)) -> Option<Di
     let mut layer = vec![Digest::ZERO; geometry.chunk_count() as usize];
     let mut known = 0;
     std::thread::scope(|scope| {
-        // Without a thread more it only takes longer.
+        // With fewer threads it only takes longer.
         let start = |i| Builder::new().name(format!("gpb-check-{i}")).spawn_scoped(scope, work).ok();
         let helpers: Vec<_> = (1..=helpers).map_while(start).collect();
         let own = work();
@@ -80,7 +80,7 @@ fn root_of(file: &File, len: u64, stop: &(dyn Fn() -> bool + Sync)) -> Option<Di
     (known == layer.len()).then(|| merkle::root_of_layer(&layer, geometry.chunk_height()))
 }
 
-/// One thread's buffer and tree.
+/// The buffer and tree of one thread.
 struct Hash<'f> {
     file: &'f File,
     stop: &'f (dyn Fn() -> bool + Sync),

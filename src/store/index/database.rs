@@ -16,8 +16,8 @@ use crate::store::limits::INDEX_CACHE_LEN;
 pub(super) fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
     DirBuilder::new().recursive(true).mode(0o700).create(state)?;
     let path = state.join(INDEX_NAME);
-    // redb may panic on a file that it did not write. A check of all pages at the start makes nearly all of these
-    // panics errors; the others are caught.
+    // redb may panic on a file that it did not write. A check of all pages at the start makes
+    // nearly all of these panics errors; the others are caught.
     let open = || {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         builder().set_check_integrity_on_open(true).create_with_backend(FileBackend::new(file)?)
@@ -61,7 +61,8 @@ fn builder() -> Builder {
     builder
 }
 
-/// Whether the file is not a database of this program, rather than one that is locked or cannot be read now.
+/// Whether the file is not a database of this program, rather than one that is locked or cannot be
+/// read now.
 fn is_damage(e: &DatabaseError) -> bool {
     match e {
         DatabaseError::UpgradeRequired(_) => true,

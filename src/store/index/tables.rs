@@ -16,7 +16,8 @@ type Definition<V> = redb::TableDefinition<'static, &'static [u8], V>;
 pub(super) const FILES: Definition<&[u8]> = Definition::new("files.1");
 /// Identity, record number -> check and digests.
 pub(super) const LAYERS: Definition<&[u8]> = Definition::new("layers.1");
-/// Identity of a file of several chunks -> number of paths that have it. Its layer lives as long as one does.
+/// Identity of a file of several chunks -> number of paths that have it. Its layer lives as long as
+/// one does.
 pub(super) const OWNERS: Definition<u64> = Definition::new("owners.1");
 /// Path of a shared directory -> its number.
 pub(super) const DIRS: Definition<u32> = Definition::new("dirs.1");
@@ -118,7 +119,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Indexed> {
     })
 }
 
-/// A record begins with a check of its digests: peers would drop a node that sends them a wrong layer.
+/// A record begins with a check of its digests: peers would drop a node that sends them a wrong
+/// layer.
 fn layer_value(digests: &[Digest]) -> Vec<u8> {
     let mut out = vec![0; CHECK_LEN];
     digests.iter().for_each(|d| out.extend_from_slice(&d.0));

@@ -1,4 +1,5 @@
-//! What a volume in memory holds: as a process sees it, and as the disk would have it after a power loss.
+//! What a volume in memory holds: as a process sees it, and as the disk would have it after a power
+//! loss.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +28,8 @@ pub(super) struct FileContent {
     pub(super) bytes: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) pending: Vec<FileChange>,
-    /// How often it was changed, which stands for the time of the last change; as it is, and as the disk knows it.
+    /// How often it was changed, which stands for the time of the last change; as it is, and as the
+    /// disk knows it.
     pub(super) changes: i64,
     pub(super) durable_changes: i64,
     pub(super) locked: bool,
@@ -62,7 +64,8 @@ impl World {
         Ok(())
     }
 
-    /// A sync of one directory makes durable all changes up to its last one, as file systems with a journal do.
+    /// A sync of one directory makes durable all changes up to its last one, as file systems with a
+    /// journal do.
     pub(super) fn sync_names(&mut self, mut concerns: impl FnMut(&NameChange) -> bool) {
         let upto = self.pending_names.iter().rposition(&mut concerns).map_or(0, |i| i + 1);
         for change in self.pending_names.drain(..upto) {

@@ -20,7 +20,8 @@ pub(super) fn open(volume: Arc<dyn Volume>, budget: Arc<Budget>, id: FileId) -> 
     volume.make_own()?;
     let (file, fresh) = open_locked(&*volume, &names.part, &path)?;
     let stat = file.stat().map_err(|e| StoreError::at(&path, e))?;
-    // At another length its creation was interrupted, or another program cut it. No journal can speak of it.
+    // At another length its creation was interrupted, or another program cut it. No journal can
+    // speak of it.
     let kept = if fresh || stat.len != id.len {
         discard_journal(&*volume, &names.journal)?;
         None
@@ -62,7 +63,8 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
         if !file.try_lock().map_err(at)? {
             break;
         }
-        // The holder of the lock before may have put the file in place meanwhile: then it is no longer a partial one.
+        // The holder of the lock before may have put the file in place meanwhile: then it is no
+        // longer a partial one.
         if volume.inode_of_own(name).map_err(at)? == Some(file.stat().map_err(at)?.stamp.inode) {
             return Ok((file, fresh));
         }
@@ -84,8 +86,8 @@ fn resume(volume: &dyn Volume, name: &str, id: &FileId, part: &Stat) -> Result<O
     }
 }
 
-/// Removes a journal for good before the file gets the length at which a journal counts: a new file may have the inode
-/// number of the one that the journal was written for.
+/// Removes a journal for good before the file gets the length at which a journal counts: a new file
+/// may have the inode number of the one that the journal was written for.
 fn discard_journal(volume: &dyn Volume, name: &str) -> Result<(), StoreError> {
     let removed = volume.remove_own(name).and_then(|was| if was { volume.sync_own() } else { Ok(()) });
     removed.map_err(|e| StoreError::at(volume.path_of_own(name), e))

@@ -1,4 +1,5 @@
-//! What a partial file shares with the thread that flushes it: the open file, its journal, and which chunks are where.
+//! What a partial file shares with the thread that flushes it: the open file, its journal, and
+//! which chunks are where.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,7 +30,8 @@ pub(super) struct Part {
     pub(super) names: PartNames,
     pub(super) path: PathBuf,
     pub(super) state: Mutex<PartState>,
-    /// Held over the I/O of a flush: flushes and the end come one after the other. Writers never take it.
+    /// Held over the I/O of a flush: flushes and the end come one after the other. Writers never
+    /// take it.
     pub(super) flushing: Mutex<Flushing>,
 }
 
@@ -127,8 +129,9 @@ impl Part {
         self.journal(flushing, batch)
     }
 
-    /// Takes what is dirty and syncs the file. After an error only journaled chunks can be trusted: a failed write-back,
-    /// even of a chunk written during the sync, may have been reported by this sync and by no later one.
+    /// Takes what is dirty and syncs the file. After an error only journaled chunks can be trusted:
+    /// a failed write-back, even of a chunk written during the sync, may have been reported by this
+    /// sync and by no later one.
     pub(super) fn sync_file(&self) -> Result<Batch, StoreError> {
         let batch = {
             let mut state = self.state();
@@ -176,8 +179,9 @@ impl Part {
         Ok(())
     }
 
-    /// Seals the journal, unless a chunk is not durable or not checked: the seal says exactly what the file holds. A
-    /// write that runs meanwhile gives the file other times than the seal has, which then proves nothing.
+    /// Seals the journal, unless a chunk is not durable or not checked: the seal says exactly what
+    /// the file holds. A write that runs meanwhile gives the file other times than the seal has,
+    /// which then proves nothing.
     fn seal(&self, flushing: &mut Flushing) -> io::Result<()> {
         let Some(journal) = &mut flushing.journal else { return Ok(()) };
         let Some(stamp) = self.settled_stamp()? else { return Ok(()) };
@@ -195,10 +199,11 @@ impl Part {
         Ok(())
     }
 
-    /// The state of the file, once a later write is sure to change its times. The kernel stamps files by a clock that
-    /// advances in ticks of 1 to 10 ms, so a write in the tick of the last one leaves no trace: the last one has to be
-    /// older than [`TICK_MAX`]. `None` if it seems to lie in the future, or if another program keeps writing; such a
-    /// file is checked when it is resumed.
+    /// The state of the file, once a later write is sure to change its times. The kernel stamps
+    /// files by a clock that advances in ticks of 1 to 10 ms, so a write in the tick of the last
+    /// one leaves no trace: the last one has to be older than [`TICK_MAX`]. `None` if it seems to
+    /// lie in the future, or if another program keeps writing; such a file is checked when it is
+    /// resumed.
     fn settled_stamp(&self) -> io::Result<Option<Stamp>> {
         for _ in 0..SETTLE_TRIES {
             let stat = self.file.stat()?;
@@ -227,8 +232,8 @@ impl Part {
         e
     }
 
-    /// Checks that the own name still means the open file, at its full length. What another program left in its place
-    /// must not get the final name.
+    /// Checks that the own name still means the open file, at its full length. What another program
+    /// left in its place must not get the final name.
     pub(super) fn check_same_file(&self) -> Result<(), StoreError> {
         let stat = self.file.stat().map_err(|e| self.error(e))?;
         let inode = self.volume.inode_of_own(&self.names.part).map_err(|e| self.error(e))?;
@@ -302,8 +307,8 @@ impl PartState {
         Some(next)
     }
 
-    /// The result for a chunk from [`next_unchecked`](Self::next_unchecked). A right one counts as written and
-    /// durable: the journal claims it.
+    /// The result for a chunk from [`next_unchecked`](Self::next_unchecked). A right one counts as
+    /// written and durable: the journal claims it.
     pub(super) fn checked(&mut self, index: ChunkIndex, right: bool) {
         self.checking -= 1;
         if right {
