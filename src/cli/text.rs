@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// `text` with control characters written as escapes, so that it stays on its line and cannot steer a terminal.
-/// Bidirectional overrides count as well: they make a line read otherwise than it is.
+/// Bidirectional marks and characters of no width count as well: they make a line read otherwise than it is.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -16,7 +16,11 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
 }
 
 fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // The separators of lines, and the characters of Unicode's category Cf but for the two joiners: U+200C and U+200D
+    // belong to the spelling of Persian and Hindi words and of emoji.
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}')
+        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}')
 }
 
 /// `n` bytes with a binary unit and at most one decimal: `0 B`, `1.5 KiB`, `20 GiB`.
@@ -55,6 +59,7 @@ mod tests {
         assert!(matches!(escape("plain"), Cow::Borrowed(_)));
         assert_eq!(escape("a\nb\r\t\u{1b}[2J\0\u{7f}\u{9b}"), "a\\nb\\r\\t\\u{1b}[2J\\u{0}\\u{7f}\\u{9b}");
         assert_eq!(escape("\u{202e}evil\u{2028}"), "\\u{202e}evil\\u{2028}");
+        assert_eq!(escape("z\u{200b}w\u{200e}\u{feff}"), "z\\u{200b}w\\u{200e}\\u{feff}");
     }
 
     #[test]
