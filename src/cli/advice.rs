@@ -168,6 +168,9 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
     match problem {
         DiscoveryProblem::NoInterface => "bring an interface up, or look at --interface and --bind".into(),
         DiscoveryProblem::LinkFails => "look at the interface's address and routes".into(),
+        DiscoveryProblem::PortTaken => {
+            format!("end the program that uses it; `ss -ulpn sport = :{PORT}` shows which one")
+        }
         DiscoveryProblem::LinkSilent => {
             "nothing comes back, not even the own packets: look at the firewall of this host".into()
         }

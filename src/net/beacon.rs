@@ -83,7 +83,18 @@ pub struct Link {
     /// Datagrams received, this host's own included.
     pub heard: u64,
     /// Why it does not work, if it does not.
-    pub error: Option<String>,
+    pub error: Option<LinkError>,
+}
+
+/// Why an interface does not work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Another program has the common port and does not share it.
+    #[error("UDP port {} is used by another program", crate::limits::PORT)]
+    PortTaken,
+    /// What the system says.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A LAN in memory: every node receives what any of them sends, except for losses by chance.

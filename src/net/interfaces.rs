@@ -33,6 +33,8 @@ pub(crate) struct InterfaceAddr {
 pub(crate) struct Interfaces {
     /// Where to send and receive, at most [`LINKS_MAX`].
     pub(crate) places: Vec<InterfaceAddr>,
+    /// How many more there are.
+    pub(crate) left_out: usize,
     /// All addresses of this host.
     pub(crate) own: Vec<IpAddr>,
     /// Wanted interfaces that are not there.
@@ -105,13 +107,14 @@ fn choose(all: Vec<if_addrs::Interface>, options: &LinkOptions) -> Interfaces {
     let mut places: Vec<InterfaceAddr> = best.into_values().collect();
     // IPv4 first where the bound cuts: more hosts have it.
     places.sort_by_key(|p| !p.addr.is_ipv4());
+    let left_out = places.len().saturating_sub(LINKS_MAX);
     places.truncate(LINKS_MAX);
     let absent = |wanted: &&Interface| match wanted {
         Interface::Name(name) => !all.iter().any(|i| i.name == *name),
         Interface::Ip(ip) => !all.iter().any(|i| i.ip() == ip.to_canonical()),
     };
     let missing = options.interfaces.iter().filter(absent).cloned().collect();
-    Interfaces { places, own: all.iter().map(if_addrs::Interface::ip).collect(), missing }
+    Interfaces { places, left_out, own: all.iter().map(if_addrs::Interface::ip).collect(), missing }
 }
 
 fn is_link_local(addr: IpAddr) -> bool {

@@ -14,8 +14,9 @@ mod pipe;
 mod secure;
 mod sockets;
 mod stream;
+mod troubles;
 
-pub use beacon::{Beacon, Datagram, Hub, HubBeacon, Link, LinkId, To, Waker};
+pub use beacon::{Beacon, Datagram, Hub, HubBeacon, Link, LinkError, LinkId, To, Waker};
 pub(crate) use channel::WIRE_RECORD_LEN_MAX;
 pub use channel::{Channel, Opened};
 pub use error::StreamError;

@@ -17,10 +17,11 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{InterfaceIndexOrAddress, SockRef, Socket};
 
 use crate::limits::{GROUP_V4, GROUP_V6, PORT};
-use crate::net::beacon::{Beacon, Datagram, Link, LinkId, To, Waker};
+use crate::net::beacon::{Beacon, Datagram, Link, LinkError, LinkId, To, Waker};
 use crate::net::interfaces::{InterfaceAddr, Interfaces, LinkOptions, survey};
-use crate::net::limits::{INTERFACE_POLL, LINK_TROUBLES_MAX, MEMBERSHIP_RENEW, SOCKET_EVENTS_AT_ONCE};
+use crate::net::limits::{INTERFACE_POLL, MEMBERSHIP_RENEW, SOCKET_EVENTS_AT_ONCE};
 use crate::net::sockets::{open_v4, open_v6, open_wildcard};
+use crate::net::troubles::Troubles;
 use crate::swarm::Way;
 
 /// Multicast over the interfaces of this host.
@@ -37,8 +38,7 @@ pub struct Multicast {
     ready: VecDeque<Token>,
     own: Vec<IpAddr>,
     due: Due,
-    /// Links and wanted interfaces whose trouble has been logged.
-    logged: BTreeSet<String>,
+    troubles: Troubles,
 }
 
 /// When to look at the interfaces, and when to renew the memberships.
@@ -81,7 +81,7 @@ impl Multicast {
             ready: VecDeque::new(),
             own: Vec::new(),
             due: Due { survey: now, renewal: now + MEMBERSHIP_RENEW },
-            logged: BTreeSet::new(),
+            troubles: Troubles::default(),
         };
         this.look_again(now);
         Ok(this)
@@ -93,13 +93,20 @@ impl Multicast {
         self.due.survey = now + INTERFACE_POLL;
         let found = match survey(&self.options) {
             Ok(found) => found,
-            Err(e) => return self.warn_once("interfaces", || format!("interfaces cannot be listed error={e}")),
+            Err(e) => {
+                return self.troubles.warn_once("interfaces", || format!("interfaces cannot be listed error={e}"));
+            }
         };
-        self.logged.remove("interfaces");
-        let Interfaces { places, own, missing } = found;
+        self.troubles.over("interfaces");
+        self.troubles.begin_look();
+        let Interfaces { places, own, missing, left_out } = found;
+        if left_out > 0 {
+            self.troubles
+                .warn_once("left out", || format!("too many interfaces used={} left_out={left_out}", places.len()));
+        }
         self.own = own;
         for name in missing {
-            self.warn_once(&format!("missing {name}"), || format!("interface is not there name={name}"));
+            self.troubles.warn_once(&format!("missing {name}"), || format!("interface is not there name={name}"));
         }
         let gone: Vec<u32> =
             self.links.iter().filter(|(_, l)| l.broken || !places.contains(&l.place)).map(|(id, _)| *id).collect();
@@ -108,18 +115,21 @@ impl Multicast {
         }
         let known: BTreeSet<InterfaceAddr> = self.links.values().map(|l| l.place.clone()).collect();
         for place in places.into_iter().filter(|p| !known.contains(p)) {
-            let name = format!("{} {}", place.interface, place.addr);
-            match self.add(place) {
-                Ok(()) => {
-                    self.logged.remove(&name);
-                }
-                Err(e) => self.warn_once(&name, || format!("interface cannot be used link={name:?} error={e}")),
+            match self.add(place.clone()) {
+                Ok(()) => self.troubles.usable(&place),
+                Err(e) => self.troubles.failed(place, &e),
             }
+        }
+        match self.links.is_empty() {
+            true => self
+                .troubles
+                .warn_once("no link", || "no interface can be used, so no peer is found or finds this node".into()),
+            false => self.troubles.over("no link"),
         }
         if self.wildcard.is_none() && self.links.values().any(|l| l.place.addr.is_ipv4()) {
             match open_wildcard().and_then(|s| self.register(s, WILDCARD)) {
                 Ok(socket) => self.wildcard = Some(socket),
-                Err(e) => self.warn_once("broadcast", || format!("broadcasts cannot be heard error={e}")),
+                Err(e) => self.troubles.warn_once("broadcast", || format!("broadcasts cannot be heard error={e}")),
             }
         }
         if now >= self.due.renewal {
@@ -159,13 +169,6 @@ impl Multicast {
         let mut socket = UdpSocket::from_std(socket.into());
         self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
         Ok(socket)
-    }
-
-    /// Logs trouble of one kind once; a later success makes it new again.
-    fn warn_once(&mut self, what: &str, text: impl FnOnce() -> String) {
-        if self.logged.len() < LINK_TROUBLES_MAX && self.logged.insert(what.into()) {
-            log::warn!("{}", text());
-        }
     }
 
     /// Reads one datagram from the sockets that may hold some, in turn.
@@ -263,7 +266,7 @@ impl Beacon for Multicast {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
-                    self.warn_once("poll", || format!("sockets cannot be waited for error={e}"));
+                    self.troubles.warn_once("poll", || format!("sockets cannot be waited for error={e}"));
                     std::thread::sleep(wait.min(POLL_FAILED_REST));
                 }
             }
@@ -293,9 +296,9 @@ impl Beacon for Multicast {
             group: l.group,
             sent: l.sent,
             heard: l.heard,
-            error: l.error.clone(),
+            error: l.error.clone().map(LinkError::Failed),
         };
-        self.links.values().map(link).collect()
+        self.links.values().map(link).chain(self.troubles.unusable()).collect()
     }
 
     fn links_up(&self) -> u64 {

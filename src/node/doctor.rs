@@ -4,7 +4,7 @@ use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer};
 use crate::discovery::DiscoveryStats;
 use crate::limits::CLOCK_SKEW_MAX;
-use crate::net::Link;
+use crate::net::{Link, LinkError};
 use crate::node::Config;
 use crate::swarm::Dropped;
 
@@ -62,6 +62,8 @@ pub enum DiscoveryProblem {
     OtherVersion,
     /// This node's clock or that of another node is wrong.
     Clock,
+    /// Another program uses the UDP port of discovery.
+    PortTaken,
     /// No peer answers. Both ways need UDP and TCP on port 27420.
     NoAnswer,
 }
@@ -94,6 +96,7 @@ fn link(link: &Link) -> Finding {
     let check = format!("interface {} {}", link.interface, link.addr);
     let detail = format!("group {}: {} sent, {} heard", link.group, link.sent, link.heard);
     match &link.error {
+        Some(error @ LinkError::PortTaken) => bad(&check, &error.to_string(), DiscoveryProblem::PortTaken),
         Some(error) => bad(&check, &format!("{detail}; {error}"), DiscoveryProblem::LinkFails),
         None if link.sent > 0 && link.heard == 0 => bad(&check, &detail, DiscoveryProblem::LinkSilent),
         None => good(&check, &detail),
@@ -140,7 +143,7 @@ mod tests {
             group: "239.255.71.80:27420".parse().unwrap(),
             sent,
             heard,
-            error: error.map(Into::into),
+            error: error.map(|e| LinkError::Failed(e.into())),
         }
     }
 

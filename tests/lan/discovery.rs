@@ -170,6 +170,22 @@ fn changes_of_a_directory_show_within_seconds() {
     until("removed files are listed no more", secs(5), || list(&c, &[]).is_empty().then_some(()));
 }
 
+/// `doctor` advised to bring an interface up, and the log had the debug form of the error.
+#[test]
+fn a_port_that_another_program_holds_is_named() {
+    let lan = lan_or_skip!();
+    let c = lan.host("c", None);
+    let hold = "import socket, time; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 27420)); \
+                print('held', flush=True); time.sleep(60)";
+    let mut holder = c.spawn("python3", &["-c", hold]);
+    holder.wait_line(&["held"], secs(10));
+    let doctor = c.spawn(CLIENT, &["doctor"]).wait(secs(15));
+    let text = doctor.text();
+    assert!(text.contains("UDP port 27420 is used by another program"), "{text}");
+    assert!(text.contains("end the program that uses it") && !text.contains("Os {"), "{text}");
+    holder.kill();
+}
+
 #[test]
 fn doctor_says_what_it_tried() {
     let lan = lan_or_skip!();
