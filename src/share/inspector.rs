@@ -63,6 +63,8 @@ impl Inspector {
     /// files that lie there.
     pub(super) fn new(root: PathBuf, reads: Arc<ReadRoot>, own_files: Arc<OwnFiles>, now: Instant) -> Self {
         let own_names = own_files.names_below(&root).into();
+        // The index is new perhaps. Nothing is hashed so far that could turn out to be an own file.
+        own_files.refresh();
         let skips = SkipLog::default();
         let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at: now, skips };
         inspector.name_own_files();

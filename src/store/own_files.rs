@@ -31,8 +31,9 @@ type DevIno = (u64, u64);
 
 #[derive(Debug, Default)]
 struct KnownInodes {
-    /// What lies at the paths now.
-    current: HashSet<DevIno>,
+    /// What lies at the paths now, and when it was created. Few, so that looking through them costs
+    /// less than a hash.
+    current: Vec<(DevIno, Option<SystemTime>)>,
     /// What lay there before, such as a log file that was rotated away, and when it was created: an
     /// inode number is used again once its file is gone, the time of creation is not.
     former: HashMap<DevIno, SystemTime>,
@@ -61,7 +62,7 @@ impl OwnFiles {
     pub fn refresh(&self) -> HashSet<u64> {
         let found = self.look();
         let mut known = write_lock(&self.known);
-        let new = found.keys().filter(|id| !known.current.contains(id)).map(|(_, ino)| *ino).collect();
+        let new = found.keys().filter(|id| !known.is_current(id)).map(|(_, ino)| *ino).collect();
         known.replace(found);
         new
     }
@@ -85,7 +86,7 @@ impl OwnFiles {
     pub fn contains(&self, meta: &Metadata) -> bool {
         let id = (meta.dev(), meta.ino());
         let known = read_lock(&self.known);
-        known.current.contains(&id)
+        known.is_current(&id)
             || known.former.get(&id).is_some_and(|born| meta.created().is_ok_and(|created| created == *born))
     }
 
@@ -130,14 +131,18 @@ impl OwnFiles {
 }
 
 impl KnownInodes {
+    fn is_current(&self, id: &DevIno) -> bool {
+        self.current.iter().any(|(current, _)| current == id)
+    }
+
     fn replace(&mut self, found: HashMap<DevIno, Option<SystemTime>>) {
-        // Without a time of creation nothing tells a file from a later one with its number.
-        let born = found.iter().filter_map(|(id, born)| Some((*id, (*born)?)));
-        if self.former.len() + found.len() > FORMER_MAX {
+        if self.former.len() + self.current.len() > FORMER_MAX {
             self.former.clear();
         }
-        self.former.extend(born);
-        self.current = found.into_keys().collect();
+        // Without a time of creation nothing tells a file from a later one with its number.
+        let gone = self.current.drain(..).filter(|(id, _)| !found.contains_key(id));
+        self.former.extend(gone.filter_map(|(id, born)| Some((id, born?))));
+        self.current = found.into_iter().collect();
     }
 }
 
