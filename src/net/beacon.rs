@@ -100,11 +100,11 @@ pub enum LinkError {
 /// A LAN in memory: every node receives what any of them sends, except for losses by chance.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    lan: Arc<Mutex<Lan>>,
+    lan: Arc<Mutex<HubState>>,
 }
 
 #[derive(Debug)]
-struct Lan {
+struct HubState {
     nodes: BTreeMap<SocketAddr, Sender<Parcel>>,
     next_port: u16,
     loss: f64,
@@ -118,7 +118,7 @@ type Parcel = Option<(Vec<u8>, SocketAddr, Way)>;
 /// The beacon of one node of a [`Hub`].
 #[derive(Debug)]
 pub struct HubBeacon {
-    lan: Arc<Mutex<Lan>>,
+    lan: Arc<Mutex<HubState>>,
     addr: SocketAddr,
     queue: Receiver<Parcel>,
     wake: Sender<Parcel>,
@@ -136,7 +136,7 @@ impl Hub {
     /// `seed`.
     pub fn lossy(loss: f64, seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        let lan = Lan { nodes: BTreeMap::new(), next_port: 40_000, loss: loss.clamp(0.0, 1.0), rng, sent: 0 };
+        let lan = HubState { nodes: BTreeMap::new(), next_port: 40_000, loss: loss.clamp(0.0, 1.0), rng, sent: 0 };
         Hub { lan: Arc::new(Mutex::new(lan)) }
     }
 
@@ -199,7 +199,7 @@ impl Drop for HubBeacon {
     }
 }
 
-impl Lan {
+impl HubState {
     fn deliver(&mut self, bytes: &[u8], from: SocketAddr, to: To) {
         self.sent += 1;
         let way = match to {
