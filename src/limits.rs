@@ -79,8 +79,8 @@ pub const UNICAST_ANSWERS_TRACKED_MAX: usize = 1024;
 pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest time to live of an announce; a longer one counts as this.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
-/// Most ended nodes whose last announce is remembered (tombstones), so that replays do not bring them
-/// back.
+/// Most ended nodes whose last announce is remembered (tombstones), so that replays do not bring
+/// them back.
 pub const TOMBSTONES_MAX: usize = 16_384;
 /// Most peers whose refusal of this node is remembered.
 pub const REFUSALS_MAX: usize = 1024;

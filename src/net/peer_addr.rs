@@ -11,8 +11,8 @@ use crate::net::Interface;
 /// The address of a peer that is contacted without multicast: a host name or an IP address, and a
 /// TCP port.
 ///
-/// As text it is `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`; the port is 27420 where none
-/// is given, and an IPv6 address may end in `%ZONE`.
+/// As text it is `HOST`, `HOST:PORT`, an IPv6 address, or `[IPv6]:PORT`; the port is 27420 where
+/// none is given, and an IPv6 address may end in `%ZONE`.
 ///
 /// ```
 /// use gpb::PeerAddr;
