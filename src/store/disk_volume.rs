@@ -181,8 +181,8 @@ impl Volume for DiskVolume {
     }
 }
 
-/// Mode 0644, of which the umask may take bits away.
-const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
+/// Mode 0666, of which the umask takes bits away, as for every new file of the system.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 /// File system types of tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 

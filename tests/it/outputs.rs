@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -90,4 +91,22 @@ fn a_limit_of_file_size_is_told() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(7), "{text}");
     assert!(text.contains("larger than a file may be here; raise the limit of file size"), "{text}");
+}
+
+/// With a umask of 002, which groups that work together use, the others could not write to what one had fetched.
+#[test]
+fn new_files_get_what_the_umask_leaves() {
+    let home = tempfile::tempdir().unwrap();
+    let server = serve(home.path());
+    for (umask, file, dir) in [("002", 0o664, 0o775), ("077", 0o600, 0o700), ("000", 0o666, 0o777)] {
+        let client = tempfile::tempdir().unwrap();
+        let get = get(&server, client.path(), &["--out", "new/"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask $UMASK; exec \"$0\" \"$@\""]).arg(get.get_program()).args(get.get_args());
+        shell.env_clear().env("UMASK", umask).env("HOME", client.path()).current_dir(client.path());
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let mode = |name: &str| fs::metadata(client.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode("new/0"), mode("new/large"), mode("new")], [file, file, dir], "{umask}");
+    }
 }
