@@ -1,98 +1,41 @@
-//! The thread that waits: for connections, for idle and stalled sessions, and for workers. It never blocks on anything
-//! but `poll`: jobs are handed over only while there is room for them.
+//! The thread that waits: for connections, for idle and stalled sessions, and for workers. It blocks on nothing but
+//! `poll`: sessions are handed over only while there is room for them.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{HANDSHAKES_PER_ADDR_MAX, PARKED_OUTPUT_MAX, SERVER_TICK};
+use crate::limits::{PARKED_OUTPUT_MAX, SERVER_TICK};
 use crate::net::Tls;
-use crate::server::limits::{ACCEPTS_AT_ONCE, HELD_BACK_LOOK, UPLOAD_LOOK_MIN};
-use crate::server::seats::Key;
-use crate::server::session::{Outcome, REVOKED, Session};
-use crate::server::worker::{Context, Done, Job};
-use crate::swarm::{FairQueue, Place, TurnCost, TurnPrice};
+use crate::server::connection_slots::HandshakeSlots;
+use crate::server::context::Context;
+use crate::server::limits::{ACCEPTS_AT_ONCE, UPLOAD_LOOK_MIN};
+use crate::server::queues::{Line, Queues};
+use crate::server::session::{REVOKED, Session};
+use crate::server::slots::{SessionSlot, SessionSlots, SlotState};
+use crate::server::turn::TurnOutcome;
+use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
+use crate::swarm::TurnCost;
 
-/// All sessions that no worker has, and the order in which they get one.
+/// All sessions that no worker has, and the lines in which they wait for one.
 pub(crate) struct Acceptor {
     poll: Poll,
     listeners: Vec<TcpListener>,
     tls: Tls,
     context: Arc<Context>,
-    jobs: Sender<Job>,
-    done: Receiver<Done>,
-    slots: Vec<Slot>,
-    free: Vec<usize>,
-    /// What turns cost.
-    price: TurnPrice,
-    /// Sessions with something to read or write.
-    ready: FairQueue<Key>,
-    /// Sessions that wait for the rate limit, which has nothing to give before `paced_until`.
-    paced: FairQueue<Key>,
-    paced_until: Instant,
-    /// Sessions whose next answer is a chunk that may not begin yet. That is looked at whenever a worker has ended a turn,
-    /// and at this time.
-    waiting: FairQueue<Key>,
-    waiting_until: Instant,
-    /// Connections without `Hello` so far, in all and by source address, the oldest at the front. The others are
-    /// bounded by their seats.
-    greeting: usize,
-    greeting_max: usize,
-    greeting_by_addr: HashMap<IpAddr, VecDeque<usize>>,
-    sessions: usize,
-    /// When to accept again: a listener may hold connections that no event will tell of again.
+    workers: WorkerChannels,
+    slots: SessionSlots,
+    queues: Queues,
+    handshakes: HandshakeSlots,
+    /// When to accept again: a listener may hold connections of which no further event comes.
     accept_at: Option<Instant>,
     trust_generation: u64,
     next_tick: Instant,
-}
-
-/// A place for a session.
-struct Slot {
-    session: Option<Box<Session>>,
-    state: State,
-    key: Key,
-    /// Set until it said `Hello`: the address that it counts for.
-    greeting: Option<IpAddr>,
-    /// Which queue it waits in, or was drawn from.
-    line: Line,
-    /// What it waits with in its queue, or waited with if it got nothing since.
-    ticket: Option<u64>,
-    /// When it was drawn last.
-    drawn: Instant,
-    /// Where it waited for an upload when what it waited with was sent back.
-    place: Option<Place>,
-    sent: u64,
-    parked: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Ready,
-    /// For the rate limit.
-    Paced,
-    /// For an upload.
-    Waiting,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Free,
-    /// Waits for its socket.
-    Parked,
-    /// Waits for a worker, for the rate limit or for an upload.
-    Queued,
-    /// Was ended while it waited for a worker; the slot is free when the queue gives it out.
-    Doomed,
-    /// A worker has it.
-    Active,
 }
 
 /// The token that workers and the shutdown wake with; listeners follow, then slots.
@@ -106,8 +49,8 @@ impl Acceptor {
         listeners: Vec<std::net::TcpListener>,
         tls: Tls,
         context: Arc<Context>,
-        (jobs, done): (Sender<Job>, Receiver<Done>),
-        greeting_max: usize,
+        workers: WorkerChannels,
+        handshakes: HandshakeSlots,
     ) -> io::Result<Self> {
         let mut registered = Vec::new();
         for (i, listener) in listeners.into_iter().enumerate() {
@@ -116,29 +59,19 @@ impl Acceptor {
             poll.registry().register(&mut listener, Token(1 + i), Interest::READABLE)?;
             registered.push(listener);
         }
-        let trust_generation = context.handler.trust.generation();
+        let (trust_generation, now) = (context.handler.trust.generation(), Instant::now());
         Ok(Acceptor {
             poll,
             listeners: registered,
             tls,
             context,
-            jobs,
-            done,
-            slots: Vec::new(),
-            free: Vec::new(),
-            price: TurnPrice::new(Instant::now()),
-            ready: FairQueue::new(),
-            paced: FairQueue::new(),
-            paced_until: Instant::now(),
-            waiting: FairQueue::new(),
-            waiting_until: Instant::now(),
-            greeting: 0,
-            greeting_max,
-            greeting_by_addr: HashMap::new(),
-            sessions: 0,
+            workers,
+            slots: SessionSlots::default(),
+            queues: Queues::new(now),
+            handshakes,
             accept_at: None,
             trust_generation,
-            next_tick: Instant::now() + SERVER_TICK,
+            next_tick: now + SERVER_TICK,
         })
     }
 
@@ -160,7 +93,7 @@ impl Acceptor {
                     Some(i) => self.wake(i - self.listeners.len()),
                 }
             }
-            while let Ok(done) = self.done.try_recv() {
+            while let Ok(done) = self.workers.done.try_recv() {
                 self.take_back(done);
             }
             let now = Instant::now();
@@ -173,22 +106,21 @@ impl Acceptor {
             }
             self.dispatch(now);
         }
-        for slot in &self.slots {
-            if let Some(session) = &slot.session {
+        for slot in self.slots.iter_mut() {
+            if let Some(session) = &mut slot.session {
                 session.end("server stops", &self.context);
             }
         }
     }
 
     fn wait_at_most(&self) -> Option<Duration> {
-        let tick = (self.sessions > 0).then_some(self.next_tick);
-        let (now, is_full) = (Instant::now(), self.jobs.is_full());
-        let due = |queue: &FairQueue<Key>, at: Instant| {
-            // One that has to let others catch up may be drawn as time passes.
-            let at = if queue.has_next(&self.price, now) { at } else { at.max(now + HELD_BACK_LOOK) };
-            (queue.is_waiting() && !is_full).then_some(at)
-        };
-        let lines = [due(&self.ready, now), due(&self.paced, self.paced_until), due(&self.waiting, self.waiting_until)];
+        let now = Instant::now();
+        let tick = (!self.slots.is_empty()).then_some(self.next_tick);
+        let mut lines = [None; 2];
+        if !self.workers.jobs.is_full() {
+            let for_slot = self.context.handler.gate().next_look(now);
+            lines = [self.queues.next_due(now), for_slot.map(|at| at.max(now + UPLOAD_LOOK_MIN))];
+        }
         let next = lines.into_iter().chain([tick, self.accept_at]).flatten().min()?;
         Some(next.saturating_duration_since(now))
     }
@@ -202,9 +134,9 @@ impl Acceptor {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                     Err(e) if is_of_one_connection(&e) => (),
                     Err(e) => {
-                        // Out of descriptors or memory: those that are open go on, and it is tried again.
+                        // Out of descriptors or memory: the open connections stay, and it is tried again.
                         let line = format_args!("cannot accept connections error=\"{e}\"");
-                        self.context.noise.log(log::Level::Warn, now, line);
+                        self.context.log.log(log::Level::Warn, now, line);
                         self.accept_at = self.accept_at.or(Some(now + SERVER_TICK));
                         break;
                     }
@@ -219,51 +151,44 @@ impl Acceptor {
     fn admit(&mut self, socket: TcpStream, addr: SocketAddr, now: Instant) {
         let addr = canonical(addr);
         let ip = addr.ip();
-        // Whoever is silent gives way, so that neither one host nor the others behind one address are locked out.
-        let crowded = self.greeting_by_addr.get(&ip).is_some_and(|slots| slots.len() >= HANDSHAKES_PER_ADDR_MAX);
-        let room = match crowded {
-            true => self.make_room(Some(ip)),
-            false => self.greeting < self.greeting_max || self.make_room(None),
-        };
-        if !room {
-            return self.context.rejected(addr, &"too many handshakes");
+        // A silent connection gives way, so that neither one host nor the others behind one address are locked out.
+        let crowded = self.handshakes.is_crowded(ip).then_some(ip);
+        if !self.handshakes.has_room(ip) && !self.make_room(crowded) {
+            return self.context.log_rejected(addr, &"too many handshakes");
         }
-        let mut session = match Session::new(socket, addr, &self.tls, now) {
-            Ok(session) => Box::new(session),
-            Err(e) => return self.context.rejected(addr, &e),
-        };
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::new());
-            self.slots.len() - 1
-        });
+        let at = self.slots.take();
         let token = self.token(at);
-        if let Err(e) = self.poll.registry().register(&mut session.socket, token, Interest::READABLE) {
-            self.free.push(at);
-            return self.context.rejected(addr, &e);
+        let session = Session::new(at, socket, addr, &self.tls, now).map_err(|e| e.to_string());
+        let registered = session.and_then(|mut session| {
+            let registered = self.poll.registry().register(&mut session.socket, token, Interest::READABLE);
+            registered.map(|()| session).map_err(|e| e.to_string())
+        });
+        match registered {
+            Ok(session) => {
+                self.handshakes.enter(ip, at);
+                let slot = self.slots.at(at);
+                slot.account = session.account;
+                slot.greeting = Some(ip);
+                slot.state = SlotState::Parked;
+                slot.session = Some(Box::new(session));
+            }
+            Err(e) => {
+                self.slots.release(at);
+                self.context.log_rejected(addr, &e);
+            }
         }
-        self.sessions += 1;
-        self.greeting += 1;
-        self.greeting_by_addr.entry(ip).or_default().push_back(at);
-        let slot = &mut self.slots[at];
-        slot.key = session.key;
-        slot.greeting = Some(ip);
-        slot.state = State::Parked;
-        slot.session = Some(session);
     }
 
     /// Ends the connection without `Hello` that waits longest, of `ip` or else of the address that has the most. False
     /// if workers have all of them.
     fn make_room(&mut self, ip: Option<IpAddr>) -> bool {
-        let oldest = |slots: &VecDeque<usize>| {
-            let at = *slots.iter().find(|at| matches!(self.slots[**at].state, State::Parked | State::Queued))?;
-            let deadline = self.slots[at].session.as_ref()?.deadline;
-            Some((slots.len(), Reverse(deadline), at))
+        let deadline = |at: usize| {
+            let slot = self.slots.get(at)?;
+            let is_here = matches!(slot.state, SlotState::Parked | SlotState::Queued(_));
+            slot.session.as_ref().filter(|_| is_here).map(|session| session.deadline)
         };
-        let found = match ip {
-            Some(ip) => self.greeting_by_addr.get(&ip).and_then(oldest),
-            None => self.greeting_by_addr.values().filter_map(oldest).max(),
-        };
-        if let Some((.., at)) = found {
+        let found = self.handshakes.oldest(ip, deadline);
+        if let Some(at) = found {
             self.close(at, "gave way to newer connections");
         }
         found.is_some()
@@ -271,177 +196,126 @@ impl Acceptor {
 
     /// The socket of a session can do something.
     fn wake(&mut self, at: usize) {
-        if self.slots.get(at).is_some_and(|s| s.state == State::Parked) {
+        if self.slots.get(at).is_some_and(|slot| slot.state == SlotState::Parked) {
             self.enqueue(at, Line::Ready);
         }
     }
 
     fn enqueue(&mut self, at: usize, line: Line) {
-        let slot = &mut self.slots[at];
-        let ticket = slot.ticket.take().filter(|_| slot.line == line && line != Line::Ready);
-        (slot.state, slot.line) = (State::Queued, line);
-        let key = slot.key;
-        if line == Line::Waiting {
-            self.context.uploads().wait(key);
-        }
-        let place = if line == Line::Waiting { slot.place.take() } else { None };
-        let queue = self.queue(line);
-        let ticket = match (place, ticket) {
-            (Some(place), _) => {
-                queue.push_to(place, key, at);
-                place.ticket()
-            }
-            (None, Some(ticket)) => {
-                queue.push_again(key, at, ticket);
-                ticket
-            }
-            (None, None) => queue.push(key, at),
-        };
-        self.slots[at].ticket = Some(ticket);
-    }
-
-    fn queue(&mut self, line: Line) -> &mut FairQueue<Key> {
+        let slot = self.slots.at(at);
+        slot.state = SlotState::Queued(line);
+        let (account, ticket) = (slot.account, slot.ticket.take());
         match line {
-            Line::Ready => &mut self.ready,
-            Line::Paced => &mut self.paced,
-            Line::Waiting => &mut self.waiting,
+            Line::Ready => self.queues.push_ready(account, at),
+            Line::Paced => slot.ticket = Some(self.queues.push_paced(account, at, ticket)),
+            Line::Waiting => self.context.handler.gate().wait(at),
         }
     }
 
+    /// Hands sessions to workers while those have room. Sessions that can go on come before sessions that wait for a
+    /// slot, and these before sessions that wait for the rate limit.
     fn dispatch(&mut self, now: Instant) {
-        while !self.jobs.is_full() {
-            let drawn = self.ready.pop(&self.price, now).or_else(|| self.draw_waiting(now));
-            let paced = || (now >= self.paced_until).then(|| self.paced.pop(&self.price, now)).flatten();
-            let Some((key, at)) = drawn.or_else(paced) else { break };
-            let slot = &mut self.slots[at];
+        while !self.workers.jobs.is_full() {
+            let drawn = self.queues.pop_ready(now);
+            let drawn = drawn.or_else(|| self.context.handler.gate().next(&self.queues.price, now));
+            let Some(at) = drawn.or_else(|| self.queues.pop_paced(now)) else { break };
+            let slot = self.slots.at(at);
             slot.drawn = now;
-            match slot.session.take() {
-                Some(session) if slot.state == State::Queued => {
-                    slot.state = State::Active;
+            match (slot.session.take(), slot.state) {
+                (Some(session), SlotState::Queued(line)) => {
+                    slot.state = SlotState::Active(line);
                     let parked = std::mem::take(&mut slot.parked);
                     self.context.parked.fetch_sub(parked, Ordering::Relaxed);
-                    // Never full here, since nobody else puts jobs in; gone only when the server ends.
-                    if self.jobs.try_send(Job { slot: at, session }).is_err() {
+                    self.context.handed_over.fetch_add(1, Ordering::Relaxed);
+                    // Never full here, since no other thread puts jobs in; gone only when the server ends.
+                    if self.workers.jobs.try_send(TurnJob { slot: at, session }).is_err() {
                         return;
                     }
                 }
-                _ => {
-                    let line = slot.line;
-                    self.queue(line).done(key, at, TurnCost::NOTHING);
-                    self.release(at);
+                (_, SlotState::Doomed(line)) => {
+                    let account = slot.account;
+                    self.queues.done(line, account, at, TurnCost::NOTHING);
+                    self.slots.release(at);
                 }
+                _ => (),
             }
         }
-        self.context.wanted.store(self.ready.is_waiting(), Ordering::Relaxed);
+        self.context.wanted.store(self.queues.is_wanted(), Ordering::Relaxed);
     }
 
-    /// One of the sessions that wait for an upload, with it.
-    fn draw_waiting(&mut self, now: Instant) -> Option<(Key, usize)> {
-        if !self.waiting.has_next(&self.price, now) {
-            return None;
-        }
-        let context = self.context.clone();
-        let mut uploads = context.uploads();
-        self.waiting_until = uploads.next_free(now).max(now + UPLOAD_LOOK_MIN);
-        let mut refused = Vec::new();
-        let drawn = loop {
-            if uploads.free(now) == 0 {
-                break None;
-            }
-            let Some((key, at)) = self.waiting.pop(&self.price, now) else { break None };
-            let Some(session) = &mut self.slots[at].session else { break Some((key, at)) };
-            match uploads.grant(key, now) {
-                Some(upload) => {
-                    session.grant(upload);
-                    break Some((key, at));
-                }
-                None => refused.push((key, at)),
-            }
-        };
-        for (key, at) in refused {
-            if let Some(ticket) = self.slots[at].ticket {
-                self.waiting.push_again(key, at, ticket);
-            }
-            self.waiting.done(key, at, TurnCost::NOTHING);
-        }
-        drawn
-    }
-
-    fn take_back(&mut self, Done { slot: at, mut session, outcome }: Done) {
-        let now = Instant::now();
-        let token = self.token(at);
-        let slot = &mut self.slots[at];
+    fn take_back(&mut self, TurnDone { slot: at, mut session, outcome }: TurnDone) {
+        let (now, token) = (Instant::now(), self.token(at));
+        let slot = self.slots.at(at);
+        let SlotState::Active(line) = slot.state else { return };
         let sent = session.sent() - slot.sent;
-        // A turn in which neither the rate limit nor others left it anything is no service.
         let cost = match outcome {
-            Outcome::Delay(_) | Outcome::Wait if sent == 0 => TurnCost::NOTHING,
-            _ => self.price.of_turn(sent, now.saturating_duration_since(slot.drawn), now),
+            // A turn in which neither the rate limit nor others left it anything is no service.
+            TurnOutcome::Delay(_) | TurnOutcome::Wait if sent == 0 => TurnCost::NOTHING,
+            _ => self.queues.price.of_turn(sent, now.saturating_duration_since(slot.drawn), now),
         };
-        let (key, line) = (slot.key, slot.line);
-        if cost != TurnCost::NOTHING {
+        if cost != TurnCost::NOTHING || line != Line::Paced {
             slot.ticket = None;
         }
-        if session.is_uploading() {
-            slot.place = None;
-        }
         slot.sent += sent;
-        slot.key = session.key;
+        let account = std::mem::replace(&mut slot.account, session.account);
         if session.is_admitted()
             && let Some(ip) = slot.greeting.take()
         {
-            self.end_greeting(ip, at);
+            self.handshakes.leave(ip, at);
         }
-        let park = |session: &mut Session, interest| {
-            // Tells at once if that is possible already, so nothing that happened meanwhile is missed.
-            self.poll.registry().reregister(&mut session.socket, token, interest)
-        };
-        let parked = match outcome {
-            Outcome::Read => park(&mut session, Interest::READABLE),
-            Outcome::Write => park(&mut session, Interest::WRITABLE),
-            _ => Ok(()),
-        };
-        let why = match (parked, outcome) {
+        let why = match (self.rearm(&mut session, outcome, token), outcome) {
             (Err(_), _) => Some("cannot wait for its socket"),
-            (Ok(()), Outcome::Close(why)) => Some(why),
+            (Ok(()), TurnOutcome::Close(why)) => Some(why),
             // Trust may have changed after the worker looked at it and before it is looked at here again.
             (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
         };
-        if let Some(why) = why {
-            self.queue(line).done(key, at, cost);
-            return self.end(at, &session, why);
+        match why {
+            Some(why) => self.end(at, &mut session, why),
+            None => self.park(at, session, outcome),
         }
-        let slot = &mut self.slots[at];
-        let pending = session.parked();
+        // After it is in a line again, so that what its account was served is not forgotten.
+        self.queues.done(line, account, at, cost);
+        self.context.handler.gate().turn_done(at, cost, now);
+        self.evict();
+    }
+
+    /// Waits for the socket of a session. If that can be used already, the event comes at once, so nothing that happened
+    /// meanwhile is missed.
+    fn rearm(&self, session: &mut Session, outcome: TurnOutcome, token: Token) -> io::Result<()> {
+        let interest = match outcome {
+            TurnOutcome::Read => Interest::READABLE,
+            TurnOutcome::Write => Interest::WRITABLE,
+            _ => return Ok(()),
+        };
+        self.poll.registry().reregister(&mut session.socket, token, interest)
+    }
+
+    /// A session waits for what it wants after its turn.
+    fn park(&mut self, at: usize, session: Box<Session>, outcome: TurnOutcome) {
+        let slot = self.slots.at(at);
+        slot.parked = session.parked();
+        self.context.parked.fetch_add(slot.parked, Ordering::Relaxed);
         slot.session = Some(session);
-        slot.state = State::Parked;
-        slot.parked = pending;
-        self.context.parked.fetch_add(pending, Ordering::Relaxed);
+        slot.state = SlotState::Parked;
         match outcome {
-            Outcome::Again => self.enqueue(at, Line::Ready),
-            Outcome::Wait => self.enqueue(at, Line::Waiting),
-            Outcome::Delay(until) => {
-                self.paced_until = until;
+            TurnOutcome::Again => self.enqueue(at, Line::Ready),
+            TurnOutcome::Wait => self.enqueue(at, Line::Waiting),
+            TurnOutcome::Delay(until) => {
+                self.queues.delay(until);
                 self.enqueue(at, Line::Paced);
             }
             _ => (),
         }
-        // After it is in a queue again, so that what its key was served is not forgotten.
-        self.queue(line).done(key, at, cost);
-        self.evict();
     }
 
     /// Closes the sessions that were stalled longest, until no more is parked than may be.
     fn evict(&mut self) {
         while self.context.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
-            // Those that wait for the rate limit or an upload come last: it is not their fault.
-            let waits = |s: &Slot| match s.state {
-                State::Parked => Some(false),
-                State::Queued if s.line != Line::Ready => Some(true),
-                _ => None,
-            };
-            let holding = self.slots.iter().enumerate().filter(|(_, s)| s.parked > 0);
-            let since = |s: &Slot| s.session.as_ref().and_then(|session| session.stalled_since);
-            let Some((.., at)) = holding.filter_map(|(i, s)| Some((waits(s)?, since(s)?, i))).min() else { return };
+            let can_end = |s: &SessionSlot| s.state == SlotState::Parked || s.is_held_up();
+            let holding = self.slots.iter().filter(|(_, slot)| slot.parked > 0 && can_end(slot));
+            let since = |s: &SessionSlot| s.session.as_ref().and_then(|session| session.stalled_since);
+            let stalled = holding.filter_map(|(at, slot)| Some((slot.is_held_up(), since(slot)?, at))).min();
+            let Some((.., at)) = stalled else { return };
             self.close(at, "stalled while others need the memory");
         }
     }
@@ -461,91 +335,47 @@ impl Acceptor {
             })
         };
         let over: Vec<_> =
-            (self.slots.iter().enumerate()).filter_map(|(i, slot)| Some((i, ends(slot.session.as_ref()?)?))).collect();
+            self.slots.iter().filter_map(|(at, slot)| Some((at, ends(slot.session.as_ref()?)?))).collect();
         for (at, why) in over {
             self.close(at, why);
         }
-        let waits = |slot: &Slot| slot.state == State::Queued && slot.line == Line::Waiting;
-        let stale = |slot: &Slot| waits(slot) && slot.session.as_ref().is_some_and(|s| s.is_stale(now));
-        let stale: Vec<_> = self.slots.iter().enumerate().filter(|(_, s)| stale(s)).map(|(at, _)| at).collect();
-        for at in stale {
-            // It comes back at once with a request that is up to date, and has not waited in vain.
-            self.slots[at].place = self.leave_waiting(at);
-            self.enqueue(at, Line::Ready);
+        let overdue = self.context.handler.gate().overdue(now);
+        for at in overdue {
+            if let Some(session) = &mut self.slots.at(at).session {
+                session.defer();
+                self.enqueue(at, Line::Ready);
+            }
         }
     }
 
     /// Ends a session that no worker has.
     fn close(&mut self, at: usize, why: &str) {
-        if let Some(session) = self.slots[at].session.take() {
-            // Who was refused was told of already.
+        if let Some(mut session) = self.slots.at(at).session.take() {
+            // A refusal is logged already.
             if !session.is_admitted() && !session.is_closing() {
-                self.context.rejected(session.addr, &why);
+                self.context.log_rejected(session.addr, &why);
             }
-            self.end(at, &session, why);
+            self.end(at, &mut session, why);
         }
     }
 
-    fn end(&mut self, at: usize, session: &Session, why: &str) {
+    fn end(&mut self, at: usize, session: &mut Session, why: &str) {
         session.end(why, &self.context);
-        let slot = &mut self.slots[at];
+        self.context.handler.gate().leave(at);
+        let slot = self.slots.at(at);
         let parked = std::mem::take(&mut slot.parked);
         self.context.parked.fetch_sub(parked, Ordering::Relaxed);
-        self.sessions -= 1;
         if let Some(ip) = slot.greeting.take() {
-            self.end_greeting(ip, at);
+            self.handshakes.leave(ip, at);
         }
-        match self.slots[at].state {
-            State::Queued if self.slots[at].line == Line::Waiting => {
-                self.leave_waiting(at);
-                self.release(at);
-            }
-            State::Queued => self.slots[at].state = State::Doomed,
-            _ => self.release(at),
+        match slot.state {
+            SlotState::Queued(line @ (Line::Ready | Line::Paced)) => slot.state = SlotState::Doomed(line),
+            _ => self.slots.release(at),
         }
-    }
-
-    /// A session does not wait for an upload any more.
-    fn leave_waiting(&mut self, at: usize) -> Option<Place> {
-        let slot = &mut self.slots[at];
-        self.context.uploads().gone(slot.key);
-        slot.ticket.take().map(|ticket| self.waiting.remove(slot.key, at, ticket))
-    }
-
-    fn end_greeting(&mut self, ip: IpAddr, at: usize) {
-        self.greeting -= 1;
-        if let Some(slots) = self.greeting_by_addr.get_mut(&ip) {
-            slots.retain(|slot| *slot != at);
-            if slots.is_empty() {
-                self.greeting_by_addr.remove(&ip);
-            }
-        }
-    }
-
-    fn release(&mut self, at: usize) {
-        self.slots[at] = Slot::new();
-        self.free.push(at);
     }
 
     fn token(&self, at: usize) -> Token {
         Token(1 + self.listeners.len() + at)
-    }
-}
-
-impl Slot {
-    fn new() -> Self {
-        Slot {
-            session: None,
-            state: State::Free,
-            key: Key::Addr(IpAddr::from([0; 4])),
-            greeting: None,
-            line: Line::Ready,
-            ticket: None,
-            drawn: Instant::now(),
-            place: None,
-            sent: 0,
-            parked: 0,
-        }
     }
 }
 

@@ -1,119 +1,39 @@
 //! A request becomes an answer. No sockets and no TLS here.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use crate::content::{ChunkIndex, Geometry, Pattern};
-use crate::identity::NodeId;
-use crate::identity::PeerId;
-use crate::limits::{
-    BAD_REPORTS_PER_MIN, FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEW_HAVES_MAX, SERVED_REMEMBERED,
-    WIRE_VERSION,
-};
-use crate::peers::{Directory, Presence};
+use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEW_HAVES_MAX, WIRE_VERSION};
+use crate::peers::Directory;
 use crate::proto::{
-    ChunkAsk, ChunkHeader, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, LayerRange, ListFrom,
-    MessageError, Problem, Request, Since, Status, Welcome, encode_body, encode_frame, encode_head,
+    ChunkAsk, ChunkHeader, ChunkRef, Hello, Holding, Kind, LayerRange, ListFrom, MessageError, Request, Since, Status,
+    Welcome, encode_body, encode_head,
 };
 use crate::runtime::LimitedLog;
 use crate::runtime::keystore::Trust;
 use crate::server::body::Body;
+use crate::server::connection_slots::{Account, ConnectionSlots};
 use crate::server::content::{Absent, Content, Held};
-use crate::server::limits::{BUSY_RETRY, LIST_RETRY, LISTS_PER_KEY_MAX};
+use crate::server::input::RequestFrame;
+use crate::server::limits::{BUSY_RETRY, LAYER_RETRY};
 use crate::server::listing::Listing;
-use crate::server::seats::{Key, Seat, Seats};
-use crate::swarm::{Fetchers, Sent, Upload, Uploads};
+use crate::server::remote_peer::{MINUTE, RemotePeer};
+use crate::server::reply::{Refusal, Reply, busy, large, problem, refuse, small, unsupported};
+use crate::swarm::{Admission, Fetchers, Sent, UploadGate, UploadKind, UploadSlot};
+use crate::sync::lock;
 
 /// What all sessions of a server answer from.
 pub(crate) struct Handler {
     pub(crate) content: Arc<dyn Content>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) trust: Arc<Trust>,
-    pub(crate) seats: Arc<Seats>,
+    pub(crate) connections: Arc<ConnectionSlots>,
+    pub(crate) gate: Mutex<UploadGate<Account>>,
     pub(crate) sent: Mutex<Sent>,
-    /// Lists of digests that are under way. A thousand peers that begin together all want the same list before anything
-    /// else: a few get it at once and pass it on, the others ask again, or them.
-    pub(crate) lists: Mutex<Uploads<Key>>,
     pub(crate) fetchers: Mutex<Fetchers>,
-    /// Log lines about sessions, which anybody in an open group can cause.
-    pub(crate) noise: LimitedLog,
-}
-
-/// What is known of the one who asks on a session.
-#[derive(Debug)]
-pub(crate) struct Asker {
-    pub(crate) peer: PeerId,
-    pub(crate) addr: SocketAddr,
-    /// Taken by `Hello`; without it every other request is refused.
-    pub(crate) seat: Option<Seat>,
-    /// Set by `Hello`: random per start of the asker.
-    instance: u64,
-    /// Set by a `Hello` with an announce: others hear of the asker as long as it is here.
-    presence: Option<Presence>,
-    pub(crate) agent: String,
-    /// The chunks sent last, which may be reported as bad.
-    served: VecDeque<ChunkRef>,
-    /// Reports since when, and how many.
-    bad_reports: (Option<Instant>, u32),
-}
-
-/// What follows the head of an answer.
-pub(crate) enum Next {
-    /// Nothing.
-    Done,
-    /// A body.
-    Body(Body),
-    /// A list of digests, which counts as under way until [`Handler::end_list`].
-    List(Body, Upload),
-    /// Nothing of the answer is there yet: its page must be made.
-    Listing(Box<Listing>),
-    /// The session ends, for this reason.
-    Close(Refusal),
-}
-
-/// Why a session is ended with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Untrusted,
-    OtherNetwork,
-    NoHello,
-    Version,
-    Full,
-}
-
-impl Asker {
-    pub(crate) fn new(peer: PeerId, addr: SocketAddr) -> Self {
-        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        Asker {
-            peer,
-            addr,
-            seat: None,
-            instance: 0,
-            presence: None,
-            agent: String::new(),
-            served: VecDeque::new(),
-            bad_reports: (None, 0),
-        }
-    }
-
-    fn served(&mut self, chunk: ChunkRef) {
-        if self.served.len() == SERVED_REMEMBERED {
-            self.served.pop_front();
-        }
-        self.served.push_back(chunk);
-    }
-
-    /// Whether one more `Bad` may be looked into.
-    fn may_report(&mut self, now: Instant) -> bool {
-        let (began, count) = &mut self.bad_reports;
-        if began.is_none_or(|b| now.saturating_duration_since(b) >= MINUTE) {
-            (*began, *count) = (Some(now), 0);
-        }
-        *count += 1;
-        *count <= BAD_REPORTS_PER_MIN
-    }
+    /// Lines about sessions, which any host can cause in an open group.
+    pub(crate) log: LimitedLog,
 }
 
 impl Handler {
@@ -123,64 +43,54 @@ impl Handler {
     /// The request is malformed; the session ends without an answer.
     pub(crate) fn answer(
         &self,
-        asker: &mut Asker,
-        (kind, header, body): (u8, &[u8], &[u8]),
+        peer: &mut RemotePeer,
+        frame: &RequestFrame<'_>,
         now: Instant,
         out: &mut Vec<u8>,
-    ) -> Result<Next, MessageError> {
-        if asker.seat.is_none() && kind != Kind::Hello as u8 {
-            let kind = Kind::from_u8(kind).unwrap_or(Kind::Hello);
+    ) -> Result<Reply, MessageError> {
+        if !peer.is_admitted() && frame.kind != Kind::Hello as u8 {
+            let kind = Kind::from_u8(frame.kind).unwrap_or(Kind::Hello);
             return Ok(refuse(kind, Refusal::NoHello, out));
         }
-        let request = match Request::decode(kind, header, body) {
+        let request = match Request::decode(frame.kind, frame.header, frame.body) {
             Ok(request) => request,
-            Err(MessageError::Unknown(kind)) => {
-                unsupported(kind, out);
-                return Ok(Next::Done);
-            }
+            Err(MessageError::Unknown(kind)) => return Ok(unsupported(kind, out)),
             Err(e) => return Err(e),
         };
+        peer.is_deferred &= matches!(request, Request::Chunk(_) | Request::AnyOf(..));
         Ok(match request {
-            Request::Hello(hello) => self.hello(asker, &hello, out),
+            Request::Hello(hello) => self.hello(peer, &hello, out),
             Request::List(from) => self.list(&from, out),
             Request::Locate(files) => {
                 let holdings: Vec<_> = files.iter().map(|id| holding(&self.content.held(id))).collect();
                 small(Kind::Locate, &(), &encode_body(&holdings), out)
             }
-            Request::Layer(range) => self.layer(asker, range, now, out),
-            Request::Chunk(chunk) => self.chunk(asker, chunk, out),
-            Request::AnyOf(since, chunks) => self.any(asker, since, &chunks, out),
+            Request::Layer(range) => self.layer(peer, range, now, out),
+            Request::Chunk(chunk) => self.chunk(peer, chunk, now, out),
+            Request::AnyOf(since, chunks) => self.any_of(peer, since, &chunks, now, out),
             Request::Have(since) => self.have(since, out),
-            Request::Bad(chunk) => self.bad(asker, chunk, now, out),
+            Request::Bad(chunk) => self.bad(peer, chunk, now, out),
             Request::Peers(file) => {
-                let some = |file| locked(&self.fetchers).some_of(&file, FETCHERS_PER_ANSWER_MAX, rand::random());
+                let some = |file| lock(&self.fetchers).some_of(&file, FETCHERS_PER_ANSWER_MAX, rand::random());
                 let among = file.map(some);
-                let hints =
-                    self.directory.hints_for(NodeId::new(asker.peer, asker.instance), asker.addr, among.as_deref());
+                let hints = self.directory.hints_for(peer.node(), peer.addr, among.as_deref());
                 small(Kind::Peers, &(), &encode_body(&hints), out)
             }
         })
     }
 
-    /// A list of digests was sent, or its session ends.
-    pub(crate) fn end_list(&self, list: Option<Upload>, whole: bool) {
-        if let Some(list) = list {
-            locked(&self.lists).end(list, whole, Instant::now());
-        }
+    /// The gate that all uploads pass.
+    pub(crate) fn gate(&self) -> MutexGuard<'_, UploadGate<Account>> {
+        lock(&self.gate)
     }
 
-    /// The answer to what asks for a chunk and waited so long that it should be asked anew.
-    pub(crate) fn stale(kind: Kind, out: &mut Vec<u8>) {
-        problem(kind, Status::NotModified, "", out);
+    /// What the connections of `peer` are served on.
+    pub(crate) fn account(&self, peer: &RemotePeer) -> Account {
+        if self.trust.is_open() { Account::Addr(peer.addr.ip()) } else { Account::Key(peer.id) }
     }
 
-    /// On whose account the connections of `asker` go.
-    pub(crate) fn key(&self, asker: &Asker) -> Key {
-        if self.trust.is_open() { Key::Addr(asker.addr.ip()) } else { Key::Peer(asker.peer) }
-    }
-
-    fn hello(&self, asker: &mut Asker, hello: &Hello, out: &mut Vec<u8>) -> Next {
-        if !self.trust.allows(&asker.peer) {
+    fn hello(&self, peer: &mut RemotePeer, hello: &Hello, out: &mut Vec<u8>) -> Reply {
+        if !self.trust.allows(&peer.id) {
             return refuse(Kind::Hello, Refusal::Untrusted, out);
         }
         if hello.network != self.directory.own().network() {
@@ -189,14 +99,14 @@ impl Handler {
         if hello.version == 0 {
             return refuse(Kind::Hello, Refusal::Version, out);
         }
-        if asker.seat.is_none() {
-            let Some(seat) = self.seats.take(self.key(asker)) else {
+        if !peer.is_admitted() {
+            let Some(slot) = self.connections.take(self.account(peer)) else {
                 return refuse(Kind::Hello, Refusal::Full, out);
             };
-            asker.seat = Some(seat);
-            asker.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
-            asker.instance = hello.instance;
-            asker.presence = self.directory.hello(asker.peer, hello, asker.addr);
+            peer.slot = Some(slot);
+            peer.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
+            peer.instance = hello.instance;
+            peer.presence = self.directory.hello(peer.id, hello, peer.addr);
         }
         let (catalogue, own) = (self.content.catalogue(), self.directory.own());
         let welcome = Welcome {
@@ -211,7 +121,7 @@ impl Handler {
         small(Kind::Hello, &welcome, &[], out)
     }
 
-    fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Next {
+    fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Reply {
         let catalogue = self.content.catalogue();
         if from.after.is_empty() && from.revision != 0 && from.revision == catalogue.revision() {
             return problem(Kind::List, Status::NotModified, "", out);
@@ -223,16 +133,16 @@ impl Handler {
                 Err(e) => return problem(Kind::List, Status::NotFound, &e.to_string(), out),
             },
         };
-        Next::Listing(Box::new(Listing::new(catalogue, pattern, &from.after)))
+        Reply::Listing(Box::new(Listing::new(catalogue, pattern, &from.after)))
     }
 
     /// The answer to `List`, once its page is whole.
-    pub(crate) fn listed(&self, listing: Listing, out: &mut Vec<u8>) -> Next {
+    pub(crate) fn listed(&self, listing: Listing, out: &mut Vec<u8>) -> Reply {
         let (head, body) = listing.finish();
         large(Kind::List, &head, body, out)
     }
 
-    fn layer(&self, asker: &Asker, range: LayerRange, now: Instant, out: &mut Vec<u8>) -> Next {
+    fn layer(&self, peer: &RemotePeer, range: LayerRange, now: Instant, out: &mut Vec<u8>) -> Reply {
         let geometry = Geometry::new(range.file.len);
         if range.count > LAYER_DIGESTS_PER_ANSWER_MAX {
             return problem(Kind::Layer, Status::TooLarge, "too many digests", out);
@@ -244,83 +154,137 @@ impl Handler {
         if matches!(self.content.held(&range.file), Held::Nothing) {
             return problem(Kind::Layer, Status::NotFound, "", out);
         }
-        // Whoever has the first part gets the rest. The place is taken before anything is read.
-        let mut list = None;
+        // A peer that has the first part gets the rest. The slot is taken before anything is read.
+        let mut slot = None;
         if range.first == 0 {
-            let (key, mut lists) = (self.key(asker), locked(&self.lists));
-            list = if lists.of(key, now) < LISTS_PER_KEY_MAX { lists.begin(key, now) } else { None };
-            if list.is_none() {
-                let wait = LIST_RETRY.mul_f64(rand::random_range(0.5..1.5));
-                return busy(Kind::Layer, wait, "others are sent theirs", out);
-            }
+            slot = match self.gate().request(peer.session, self.account(peer), UploadKind::Layer, now) {
+                Admission::Begin(slot) => Some(slot),
+                Admission::Wait | Admission::Deferred => {
+                    let wait = LAYER_RETRY.mul_f64(rand::random_range(0.5..1.5));
+                    return busy(Kind::Layer, wait, "others are sent theirs", out);
+                }
+            };
         }
         match self.content.layer(&range.file, range.first, range.count) {
             Some(digests) if digests.len() == range.count as usize => {
                 let body: Vec<u8> = digests.iter().flat_map(|d| d.0).collect();
                 encode_head(Kind::Layer, Status::Ok, &range, body.len() as u32, out);
-                match list {
-                    Some(list) => Next::List(Body::bytes(body), list),
-                    None => Next::Body(Body::bytes(body)),
-                }
+                Reply::Body(Body::bytes(body), slot)
             }
             _ => {
-                self.end_list(list, false);
+                self.drop_slot(slot, now);
                 problem(Kind::Layer, Status::NotFound, "", out)
             }
         }
     }
 
-    fn chunk(&self, asker: &mut Asker, ChunkAsk { chunk, since }: ChunkAsk, out: &mut Vec<u8>) -> Next {
+    fn chunk(
+        &self,
+        peer: &mut RemotePeer,
+        ChunkAsk { chunk, since }: ChunkAsk,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Reply {
+        let slot = match self.admit(peer, UploadKind::Chunk, now, out) {
+            Ok(slot) => slot,
+            Err(reply) => return reply,
+        };
         let geometry = Geometry::new(chunk.file.len);
-        let Some(index) = geometry.chunk(chunk.index) else {
-            return problem(Kind::Chunk, Status::NotFound, "", out);
+        let body = match geometry.chunk(chunk.index) {
+            Some(index) => self.open(Kind::Chunk, peer, Since { file: chunk.file, revision: since }, index, out),
+            None => Err(problem(Kind::Chunk, Status::NotFound, "", out)),
         };
-        let next = self.send(Kind::Chunk, asker, Since { file: chunk.file, revision: since }, index, out);
-        if matches!(next, Next::Body(_)) {
-            locked(&self.sent).count(&chunk.file, geometry.chunk_count(), chunk.index);
+        if body.is_ok() {
+            lock(&self.sent).count(&chunk.file, geometry.chunk_count(), chunk.index);
         }
-        next
+        self.send(body, slot, now)
     }
 
-    fn any(&self, asker: &mut Asker, since: Since, chunks: &[u32], out: &mut Vec<u8>) -> Next {
+    /// Super-seeding (BEP 16): of the chunks that the peer lacks, the one that was sent least.
+    fn any_of(&self, peer: &mut RemotePeer, since: Since, chunks: &[u32], now: Instant, out: &mut Vec<u8>) -> Reply {
+        let slot = match self.admit(peer, UploadKind::AnyOf, now, out) {
+            Ok(slot) => slot,
+            Err(reply) => return reply,
+        };
         let geometry = Geometry::new(since.file.len);
-        let have = match self.content.held(&since.file) {
-            Held::Nothing => return problem(Kind::AnyOf, Status::NotFound, "", out),
-            Held::Whole => None,
-            Held::Partly(have) => Some(have),
+        let (held, random) = (self.content.held(&since.file), rand::random());
+        let is_held = |index: &u32| match &held {
+            Held::Nothing => false,
+            Held::Whole => *index < geometry.chunk_count(),
+            Held::Partly(have) => have.bit(*index),
         };
-        let held = |index: &u32| have.as_ref().map_or(*index < geometry.chunk_count(), |have| have.bit(*index));
-        let candidates = chunks.iter().copied().filter(held);
-        let chosen = locked(&self.sent).choose(&since.file, geometry.chunk_count(), candidates, rand::random());
-        match chosen.and_then(|i| geometry.chunk(i)) {
-            Some(index) => self.send(Kind::AnyOf, asker, since, index, out),
-            None => problem(Kind::AnyOf, Status::NotFound, "", out),
-        }
+        let candidates = chunks.iter().copied().filter(is_held);
+        let is_known = !matches!(held, Held::Nothing);
+        let choose = || lock(&self.sent).choose(&since.file, geometry.chunk_count(), candidates, random);
+        let chosen = is_known.then(choose).flatten();
+        let body = match chosen.and_then(|i| geometry.chunk(i)) {
+            Some(index) => self.open(Kind::AnyOf, peer, since, index, out),
+            None => Err(problem(Kind::AnyOf, Status::NotFound, "", out)),
+        };
+        self.send(body, slot, now)
     }
 
-    fn send(&self, kind: Kind, asker: &mut Asker, since: Since, index: ChunkIndex, out: &mut Vec<u8>) -> Next {
-        let chunk = ChunkRef { file: since.file, index: index.get() };
-        match self.content.open(&chunk.file, index) {
-            Ok(source) => {
-                let len = Geometry::new(chunk.file.len).span(index).len;
-                asker.served(chunk);
-                // Nobody needs to find others for what one answer brings.
-                if Geometry::new(chunk.file.len).needs_layer() {
-                    locked(&self.fetchers).note(&chunk.file, NodeId::new(asker.peer, asker.instance));
-                }
-                let news = (since.revision > 0)
-                    .then(|| self.content.news(&since.file, since.revision, NEW_HAVES_MAX))
-                    .flatten();
-                encode_head(kind, Status::Ok, &ChunkHeader { chunk, new_haves: news }, len + 1, out);
-                Next::Body(Body::chunk(source, len as usize))
+    /// A slot for a chunk, or the answer without one.
+    fn admit(&self, peer: &RemotePeer, kind: UploadKind, now: Instant, out: &mut Vec<u8>) -> Result<UploadSlot, Reply> {
+        let admission = match peer.is_deferred {
+            true => Admission::Deferred,
+            false => self.gate().request(peer.session, self.account(peer), kind, now),
+        };
+        match admission {
+            Admission::Begin(slot) => Ok(slot),
+            Admission::Wait => Err(Reply::Wait),
+            Admission::Deferred => {
+                let kind = if kind == UploadKind::AnyOf { Kind::AnyOf } else { Kind::Chunk };
+                Err(problem(kind, Status::NotModified, "", out))
             }
-            Err(Absent::NotFound) => problem(kind, Status::NotFound, "", out),
-            Err(Absent::Gone) => problem(kind, Status::Gone, "changed on disk", out),
-            Err(Absent::Unreadable) => busy(kind, BUSY_RETRY, "cannot be read now", out),
         }
     }
 
-    fn have(&self, since: Since, out: &mut Vec<u8>) -> Next {
+    fn send(&self, body: Result<Body, Reply>, slot: UploadSlot, now: Instant) -> Reply {
+        match body {
+            Ok(body) => Reply::Body(body, Some(slot)),
+            Err(reply) => {
+                self.drop_slot(Some(slot), now);
+                reply
+            }
+        }
+    }
+
+    fn drop_slot(&self, slot: Option<UploadSlot>, now: Instant) {
+        if let Some(slot) = slot {
+            self.gate().ended(slot, false, now);
+        }
+    }
+
+    /// Begins to read a chunk; without it, the answer that says why.
+    fn open(
+        &self,
+        kind: Kind,
+        peer: &mut RemotePeer,
+        since: Since,
+        index: ChunkIndex,
+        out: &mut Vec<u8>,
+    ) -> Result<Body, Reply> {
+        let chunk = ChunkRef { file: since.file, index: index.get() };
+        let source = self.content.open(&chunk.file, index).map_err(|why| match why {
+            Absent::NotFound => problem(kind, Status::NotFound, "", out),
+            Absent::Gone => problem(kind, Status::Gone, "changed on disk", out),
+            Absent::Unreadable => busy(kind, BUSY_RETRY, "cannot be read now", out),
+        })?;
+        let geometry = Geometry::new(chunk.file.len);
+        let len = geometry.span(index).len;
+        peer.note_served(chunk);
+        // For a file of one chunk, no peer needs to find another one.
+        if geometry.needs_layer() {
+            lock(&self.fetchers).note(&chunk.file, peer.node());
+        }
+        let asks = since.revision > 0;
+        let new_haves = asks.then(|| self.content.news(&since.file, since.revision, NEW_HAVES_MAX)).flatten();
+        encode_head(kind, Status::Ok, &ChunkHeader { chunk, new_haves }, len + 1, out);
+        Ok(Body::chunk(source, len as usize))
+    }
+
+    fn have(&self, since: Since, out: &mut Vec<u8>) -> Reply {
         match self.content.delta(&since.file, since.revision) {
             Some(delta) => large(Kind::Have, &(), encode_body(&delta), out),
             None if matches!(self.content.held(&since.file), Held::Nothing) => {
@@ -330,39 +294,22 @@ impl Handler {
         }
     }
 
-    fn bad(&self, asker: &mut Asker, chunk: ChunkRef, now: Instant, out: &mut Vec<u8>) -> Next {
+    fn bad(&self, peer: &mut RemotePeer, chunk: ChunkRef, now: Instant, out: &mut Vec<u8>) -> Reply {
         let index = Geometry::new(chunk.file.len).chunk(chunk.index);
-        let (Some(index), true) = (index, asker.served.contains(&chunk)) else {
+        let (Some(index), true) = (index, peer.was_served(&chunk)) else {
             return problem(Kind::Bad, Status::NotFound, "not served on this connection", out);
         };
-        if !asker.may_report(now) {
+        if !peer.may_report(now) {
             return busy(Kind::Bad, MINUTE, "too many reports", out);
         }
         let withdrawn = self.content.audit(&chunk.file, index);
         let line = format_args!(
             "chunk reported bad peer={} addr={} file={} chunk={} withdrawn={withdrawn}",
-            asker.peer, asker.addr, chunk.file, chunk.index
+            peer.id, peer.addr, chunk.file, chunk.index
         );
-        self.noise.log(log::Level::Warn, now, line);
+        self.log.log(log::Level::Warn, now, line);
         small(Kind::Bad, &(), &[], out)
     }
-}
-
-impl Refusal {
-    /// For people on the other side.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Refusal::Untrusted => Problem::UNTRUSTED,
-            Refusal::OtherNetwork => Problem::OTHER_NETWORK,
-            Refusal::NoHello => "Hello comes first",
-            Refusal::Version => Problem::UNKNOWN_VERSION,
-            Refusal::Full => "too many connections",
-        }
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn holding(held: &Held) -> Holding {
@@ -373,49 +320,5 @@ fn holding(held: &Held) -> Holding {
     }
 }
 
-fn refuse(kind: Kind, why: Refusal, out: &mut Vec<u8>) -> Next {
-    match why {
-        Refusal::Full => busy(kind, BUSY_RETRY, why.reason(), out),
-        _ => problem(kind, Status::Refused, why.reason(), out),
-    };
-    Next::Close(why)
-}
-
-fn problem(kind: Kind, status: Status, reason: &str, out: &mut Vec<u8>) -> Next {
-    encode_frame(kind, status, &Problem { retry_after_ms: 0, reason: reason.into() }, &[], out);
-    Next::Done
-}
-
-fn busy(kind: Kind, retry: Duration, reason: &str, out: &mut Vec<u8>) -> Next {
-    let problem = Problem { retry_after_ms: retry.as_millis() as u32, reason: reason.into() };
-    encode_frame(kind, Status::Busy, &problem, &[], out);
-    Next::Done
-}
-
-/// An answer whose body goes along with its head.
-fn small<H: serde::Serialize>(kind: Kind, header: &H, body: &[u8], out: &mut Vec<u8>) -> Next {
-    encode_frame(kind, Status::Ok, header, body, out);
-    Next::Done
-}
-
-/// An answer whose body is sent bit by bit and counts against the rate limit.
-fn large<H: serde::Serialize>(kind: Kind, header: &H, body: Vec<u8>, out: &mut Vec<u8>) -> Next {
-    encode_head(kind, Status::Ok, header, body.len() as u32, out);
-    Next::Body(Body::bytes(body))
-}
-
-/// The answer to a kind of request that this version does not know; it carries that kind.
-fn unsupported(kind: u8, out: &mut Vec<u8>) {
-    let at = out.len();
-    problem(Kind::Hello, Status::Unsupported, "unknown request", out);
-    if let Some(prefix) = out[at..].first_chunk::<FRAME_PREFIX_LEN>() {
-        let prefix = FramePrefix { kind, ..FramePrefix::from_bytes(*prefix) };
-        out[at..at + FRAME_PREFIX_LEN].copy_from_slice(&prefix.to_bytes());
-    }
-}
-
-const MINUTE: Duration = Duration::from_secs(60);
-
 #[cfg(test)]
-#[path = "handler_tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{CHUNK_PATIENCE, KIB, TURN_LEN_MAX};
+use crate::limits::{KIB, TURN_LEN_MAX};
 
 /// Entries that are compared with a pattern before the clock is looked at again.
 pub const LIST_CHECK_ENTRIES: usize = 128;
@@ -23,23 +23,19 @@ pub const SESSION_LINES_MAX: u32 = 200;
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Requests that a worker answers for a session before it hands back.
 pub const TURN_REQUESTS_MAX: u32 = 64;
-/// Lists of digests that a server sends at the same time on the account of one key.
-pub const LISTS_PER_KEY_MAX: usize = 4;
 /// Bytes of an answer from which on it counts as the upload of a chunk.
 pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 /// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
 /// reordered nor shared fairly.
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
-/// An `AnyOf` that waited so long for its turn is answered with `NotModified`: by now its sender lacks other chunks.
-pub const ANY_FRESH: Duration = Duration::from_millis(500);
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
 /// How often a worker that waits for a peer's socket looks whether another session needs it.
 pub const LINGER_STEP: Duration = Duration::from_micros(500);
 /// How often the server looks whether a session that lets others catch up has let them.
 pub const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
-/// What `Busy` tells a peer to wait that wants a list of digests while many others are being sent it.
-pub const LIST_RETRY: Duration = Duration::from_millis(60);
+/// What `Busy` tells a peer to wait that asks for a layer while others are being sent it; on average, spread by half.
+pub const LAYER_RETRY: Duration = Duration::from_millis(60);
 /// What `Busy` tells a peer to wait.
 pub const BUSY_RETRY: Duration = Duration::from_millis(500);
 /// Sessions that wait for an upload are not looked at more often than this without a reason.
@@ -57,6 +53,4 @@ pub const INCOMING_LEN: usize = 64 * KIB;
 
 const _: () = {
     assert!(REPLY_FIRST_LEN <= REPLY_LEN && REPLY_LEN <= TURN_LEN_MAX);
-    // Whoever waits in a server's line hears of it in time.
-    assert!(ANY_FRESH.as_millis() <= CHUNK_PATIENCE.as_millis());
 };

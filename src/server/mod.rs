@@ -7,16 +7,21 @@
 
 mod acceptor;
 mod body;
+mod connection_slots;
 mod content;
-mod descriptors;
-#[cfg(test)]
-mod fake;
+mod context;
 mod handler;
+mod input;
 pub mod limits;
 mod listen;
 mod listing;
-mod seats;
+mod output;
+mod queues;
+mod remote_peer;
+mod reply;
 mod session;
+mod slots;
+mod turn;
 mod worker;
 
 use std::fmt;
@@ -24,21 +29,20 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::bounded;
 
 use crate::content::{Catalogue, Entry};
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::peers::Directory;
-use crate::runtime::LimitedLog;
-use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers};
+use crate::runtime::{EventSender, LimitedLog, Shutdown, Throttle, Watch, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
+use crate::server::connection_slots::{ConnectionSlots, HandshakeSlots, connections_that_fit};
 use crate::server::content::{Content, Sources};
-use crate::server::descriptors::connections_that_fit;
+use crate::server::context::Context;
 use crate::server::handler::Handler;
 use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
-use crate::server::seats::Seats;
-use crate::server::worker::{Context, Job, work};
+use crate::server::worker::{WorkerChannels, work};
 use crate::store::{FetchedFiles, Index, Reader};
 
 pub use listen::{ServerError, listen};
@@ -97,25 +101,14 @@ impl Server {
     /// # Errors
     /// [`ServerError::Start`]
     pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
-        let sources = Sources {
-            catalogue: config.catalogue,
-            reader: config.reader,
-            index: config.index,
-            fetched: config.fetched,
-            report: config.report,
+        let content = Sources {
+            catalogue: config.catalogue.clone(),
+            reader: config.reader.clone(),
+            index: config.index.clone(),
+            fetched: config.fetched.clone(),
+            report: config.report.clone(),
         };
-        Self::start_with(
-            Parts {
-                listeners: config.listeners,
-                tls: config.tls,
-                directory: config.directory,
-                upload: config.upload,
-                events: config.events,
-                shutdown: config.shutdown,
-                bounds: config.bounds,
-            },
-            Arc::new(sources),
-        )
+        Self::serving(config, Arc::new(content))
     }
 
     /// Where it listens.
@@ -123,31 +116,30 @@ impl Server {
         &self.addrs
     }
 
-    fn start_with(parts: Parts, content: Arc<dyn Content>) -> Result<Self, ServerError> {
-        let bounds = parts.bounds.within(connections_that_fit());
-        let workers = bounds.workers.max(1);
-        let addrs = parts.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+    fn serving(config: ServerConfig, content: Arc<dyn Content>) -> Result<Self, ServerError> {
+        let bounds = config.bounds.within(connections_that_fit());
+        let addrs = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
         // Before the ends of the channels: when starting fails, those are dropped first, and the threads end.
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
-            shutdown: parts.shutdown.clone(),
+            shutdown: config.shutdown.clone(),
             threads: Workers::default(),
         };
         let poll = mio::Poll::new().map_err(ServerError::Start)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
-        let (jobs, jobs_out) = bounded(workers);
-        // Room for whatever workers can have at once, so that they never wait for the accepting thread.
-        let (done_in, done) = bounded(3 * workers);
-        let context = Arc::new(context(&parts, content, (bounds, jobs_out)));
-        let acceptor =
-            Acceptor::new(poll, parts.listeners, parts.tls, context.clone(), (jobs, done), bounds.handshakes_max)
-                .map_err(ServerError::Start)?;
+        let (jobs, jobs_out) = bounded(bounds.workers);
+        // Room for all sessions that workers can have at once, so that they never wait for the accepting thread.
+        let (done_in, done) = bounded(3 * bounds.workers);
+        let context = Arc::new(context(&config, content, bounds));
+        let (channels, handshakes) = (WorkerChannels { jobs, done }, HandshakeSlots::new(bounds.handshakes_max));
+        let acceptor = Acceptor::new(poll, config.listeners, config.tls, context.clone(), channels, handshakes);
+        let acceptor = acceptor.map_err(ServerError::Start)?;
         let wake = waker.clone();
-        parts.shutdown.on_begin(move || drop(wake.wake()));
-        for n in 0..workers {
-            let (context, done, waker) = (context.clone(), done_in.clone(), waker.clone());
-            let run = move || work(&context, &done, || drop(waker.wake()));
+        config.shutdown.on_begin(move || drop(wake.wake()));
+        for n in 0..bounds.workers {
+            let (context, jobs, done, waker) = (context.clone(), jobs_out.clone(), done_in.clone(), waker.clone());
+            let run = move || work(&context, &jobs, &done, || drop(waker.wake()));
             server.threads.spawn(&format!("gpb-serve-{n}"), run).map_err(ServerError::Start)?;
         }
         server.threads.spawn("gpb-accept", move || acceptor.run()).map_err(ServerError::Start)?;
@@ -155,26 +147,25 @@ impl Server {
     }
 }
 
-/// What the workers of a server share, which take what they serve from `jobs`.
-fn context(parts: &Parts, content: Arc<dyn Content>, (bounds, jobs): (ServerBounds, Receiver<Job>)) -> Context {
+/// What the threads of a server share.
+fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBounds) -> Context {
     Context {
         handler: Handler {
             content,
-            trust: parts.directory.trust().clone(),
-            directory: parts.directory.clone(),
-            seats: Seats::new(bounds.connections_max, bounds.connections_per_key_max),
+            directory: config.directory.clone(),
+            trust: config.directory.trust().clone(),
+            connections: ConnectionSlots::new(bounds.connections_max, bounds.connections_per_key_max),
+            gate: Default::default(),
             sent: Default::default(),
-            lists: Default::default(),
             fetchers: Default::default(),
-            noise: LimitedLog::new(SESSION_LINES_MAX),
+            log: LimitedLog::new(SESSION_LINES_MAX),
         },
-        upload: parts.upload.clone(),
-        uploads: Default::default(),
-        events: parts.events.clone(),
-        shutdown: parts.shutdown.clone(),
-        noise: LimitedLog::new(REJECTED_LINES_MAX),
-        jobs,
+        throttle: config.upload.clone(),
+        events: config.events.clone(),
+        shutdown: config.shutdown.clone(),
+        log: LimitedLog::new(REJECTED_LINES_MAX),
         wanted: AtomicBool::new(false),
+        handed_over: AtomicUsize::new(0),
         lingering: AtomicUsize::new(0),
         lingering_max: (bounds.workers / 2).max(1),
         parked: AtomicUsize::new(0),
@@ -195,11 +186,11 @@ impl fmt::Debug for Server {
 }
 
 impl ServerBounds {
-    /// The same with at most `fit` connections in all, greeting or not.
+    /// The same with at most `fit` connections in all, greeting or not, and at least one worker.
     fn within(self, fit: usize) -> Self {
         let handshakes_max = self.handshakes_max.min(fit / 4).max(1);
         let connections_max = self.connections_max.min(fit - fit.min(handshakes_max));
-        ServerBounds { handshakes_max, connections_max, ..self }
+        ServerBounds { workers: self.workers.max(1), handshakes_max, connections_max, ..self }
     }
 }
 
@@ -213,17 +204,6 @@ impl Default for ServerBounds {
             handshakes_max: HANDSHAKES_MAX,
         }
     }
-}
-
-/// A configuration without what content comes from.
-struct Parts {
-    listeners: Vec<TcpListener>,
-    tls: Tls,
-    directory: Arc<Directory>,
-    upload: Arc<Throttle>,
-    events: EventSender,
-    shutdown: Shutdown,
-    bounds: ServerBounds,
 }
 
 #[cfg(test)]

@@ -20,11 +20,15 @@ use crate::proto::{
     decode_body, decode_header, encode_request,
 };
 use crate::runtime::keystore::Trust;
-use crate::server::fake::{Files, id_of, noise};
-use crate::server::limits::{ANY_FRESH, PARK_AFTER};
-use crate::server::session::{Outcome, Session};
-use crate::server::worker::Scratch;
+use crate::server::context::Scratch;
+use crate::server::limits::PARK_AFTER;
+use crate::server::session::Session;
+use crate::server::turn::TurnOutcome;
 use crate::swarm::Event;
+use crate::swarm::upload::limits::ANY_OF_PATIENCE;
+use fake::{Files, id_of, noise};
+
+pub(crate) mod fake;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -52,26 +56,31 @@ impl Setup {
     fn start(self) -> Rig {
         let keypair = Keypair::generate();
         let peer = keypair.peer_id();
-        let (parts, files, events) = self.parts(keypair);
-        let (directory, shutdown) = (parts.directory.clone(), parts.shutdown.clone());
-        let server = Server::start_with(parts, Arc::new(files)).unwrap();
+        let (config, files, events) = self.config(keypair);
+        let (directory, shutdown) = (config.directory.clone(), config.shutdown.clone());
+        let server = Server::serving(config, Arc::new(files)).unwrap();
         let addr = server.addrs()[0];
         Rig { addr, peer, directory, events, server: Some(server), shutdown }
     }
 
-    fn parts(self, keypair: Keypair) -> (Parts, Files, Receiver<Event>) {
+    fn config(self, keypair: Keypair) -> (ServerConfig, Files, Receiver<Event>) {
         let (events, receiver) = EventSender::channel();
         let (tls, directory) = (Tls::new(&keypair).unwrap(), directory_of(keypair, 1, self.trust));
-        let parts = Parts {
+        let config = ServerConfig {
             listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
             tls,
             directory,
+            catalogue: Arc::new(Watch::new(Arc::new(Catalogue::default()))),
+            reader: None,
+            index: None,
+            fetched: Arc::new(FetchedFiles::new()),
+            report: Arc::new(|_| ()),
             upload: Arc::new(Throttle::new(self.upload)),
             events,
             shutdown: Shutdown::new(),
             bounds: self.bounds,
         };
-        (parts, self.files, receiver)
+        (config, self.files, receiver)
     }
 }
 
@@ -344,26 +353,13 @@ fn a_key_that_loses_trust_is_cut_off() {
     let (dir, keypair) = (tempfile::tempdir().unwrap(), Keypair::generate());
     let trusted = dir.path().join("trusted");
     std::fs::write(&trusted, format!("{} friend\n", keypair.peer_id())).unwrap();
-    let own = Keypair::generate();
-    let tls = Tls::new(&own).unwrap();
-    let directory = directory_of(own, 1, Trust::closed(&trusted, PeerId([1; 32])).unwrap());
-    let (events, _receiver) = EventSender::channel();
-    let shutdown = Shutdown::new();
-    let parts = Parts {
-        listeners: vec![listen(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap()],
-        tls,
-        directory: directory.clone(),
-        upload: Arc::new(Throttle::new(None)),
-        events,
-        shutdown,
-        bounds: ServerBounds::default(),
-    };
-    let server = Server::start_with(parts, Arc::new(Files::default())).unwrap();
-    let session = Dialed::dial(server.addrs()[0], None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
+    let trust = Trust::closed(&trusted, PeerId([1; 32])).unwrap();
+    let rig = Setup { trust, ..Setup::new(Files::default()) }.start();
+    let session = Dialed::dial(rig.addr, None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
     let mut asking = Asking { session };
     assert_eq!(asking.hello("gpb").0, Status::Ok);
     std::fs::write(&trusted, "# nobody is left here\n").unwrap();
-    until("the file is read again", || directory.trust().reload());
+    until("the file is read again", || rig.directory.trust().reload());
     let began = Instant::now();
     assert!(asking.reply().is_err());
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -558,23 +554,22 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
 
 #[test]
 fn a_worker_waits_for_the_next_request_of_those_only_that_said_hello_and_ask_whole_things() {
-    let (parts, files, _events) = Setup::new(Files::default()).parts(Keypair::generate());
-    let (_jobs, jobs_out) = bounded(1);
-    let context = context(&parts, Arc::new(files), (parts.bounds, jobs_out));
-    let addr = parts.listeners[0].local_addr().unwrap();
-    parts.listeners[0].set_nonblocking(false).unwrap();
+    let (config, files, _events) = Setup::new(Files::default()).config(Keypair::generate());
+    let context = context(&config, Arc::new(files), config.bounds);
+    let addr = config.listeners[0].local_addr().unwrap();
+    config.listeners[0].set_nonblocking(false).unwrap();
     let mut scratch = Scratch::new();
     let accept = || {
-        let (socket, from) = parts.listeners[0].accept().unwrap();
+        let (socket, from) = config.listeners[0].accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        Session::new(mio::net::TcpStream::from_std(socket), from, &parts.tls, Instant::now()).unwrap()
+        Session::new(0, mio::net::TcpStream::from_std(socket), from, &config.tls, Instant::now()).unwrap()
     };
     // The shortest turn of several in which the peer has sent something: a worker that waits makes all of them long.
     let mut shortest = |session: &mut Session, send: &mut dyn FnMut()| {
         let turns = (0..20).map(|_| {
             send();
             let began = Instant::now();
-            assert_eq!(session.turn(&mut scratch, &context), Outcome::Read);
+            assert_eq!(session.turn(&mut scratch, &context), TurnOutcome::Read);
             began.elapsed()
         });
         turns.min().unwrap_or_default()
@@ -684,7 +679,7 @@ fn what_waits_long_is_sent_back_so_that_it_can_be_asked_anew() {
         let any = Request::AnyOf(Since { file: id, revision: 0 }, (0..8).collect());
         let begin = Instant::now();
         let mut sent_back = [false; 2];
-        for (i, request, patience) in [(0, any, ANY_FRESH), (1, chunk(id, 0), CHUNK_PATIENCE)] {
+        for (i, request, patience) in [(0, any, ANY_OF_PATIENCE), (1, chunk(id, 0), CHUNK_PATIENCE)] {
             while !sent_back[i] && begin.elapsed() < Duration::from_secs(30) {
                 let asked = Instant::now();
                 // Both have waited too long then, and both are sent back.

@@ -21,4 +21,6 @@ pub use membership::{
     AnnounceSchedule, Dropped, Outgoing, PeerRecord, PeerTable, Question, Received, TableChange, Via, Way, crosses,
     open_announce, parse_announce,
 };
-pub use upload::{Arrivals, FairQueue, Fetchers, Place, Sent, TurnCost, TurnPrice, Upload, Uploads};
+pub use upload::{
+    Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,
+};

@@ -32,12 +32,12 @@ pub struct FairQueue<K> {
 
 /// Where a session waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct QueuePosition {
     ticket: u64,
     drawn: u64,
 }
 
-impl Place {
+impl QueuePosition {
     /// What the session waits with there.
     pub fn ticket(&self) -> u64 {
         self.ticket
@@ -94,8 +94,8 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
 
     /// `session` of `key`, which waits with `ticket`, does not want a worker for now. Its place can be
     /// [`taken again`](Self::push_to).
-    pub fn remove(&mut self, key: K, session: usize, ticket: u64) -> Place {
-        let mut place = Place { ticket, drawn: self.draws };
+    pub fn remove(&mut self, key: K, session: usize, ticket: u64) -> QueuePosition {
+        let mut place = QueuePosition { ticket, drawn: self.draws };
         if let Some(state) = self.keys.get_mut(&key)
             && state.waiting.remove(&(ticket, session))
         {
@@ -108,7 +108,7 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
 
     /// `session` of `key` wants a worker again: within its key, and as to how long nobody of the key was drawn, as if it
     /// had waited at `place` all the time.
-    pub fn push_to(&mut self, place: Place, key: K, session: usize) {
+    pub fn push_to(&mut self, place: QueuePosition, key: K, session: usize) {
         if !self.keys.contains_key(&key) {
             self.live_mut(key).drawn = place.drawn;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{KIB, TURN_LEN_MAX};
+use crate::limits::{CHUNK_PATIENCE, KIB, TURN_LEN_MAX};
 
 /// Time that a worker spends on a session before it hands back.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
@@ -18,3 +18,9 @@ pub const FETCHED_FILES_MAX: usize = 1024;
 pub const FETCHERS_PER_FILE_MAX: usize = 256;
 /// Chunks that a server sends at the same time, at least.
 pub const UPLOADS_MIN: usize = 4;
+/// Layers that a server sends at the same time on the account of one key.
+pub const LAYERS_PER_KEY_MAX: usize = 4;
+/// An `AnyOf` that waited for this time is deferred: by now its sender lacks other chunks.
+pub const ANY_OF_PATIENCE: Duration = Duration::from_millis(500);
+
+const _: () = assert!(ANY_OF_PATIENCE.as_millis() <= CHUNK_PATIENCE.as_millis());

@@ -3,12 +3,14 @@
 mod arrivals;
 mod demand;
 mod fair_queue;
+mod gate;
 pub mod limits;
 mod turn_price;
-mod uploads;
+mod upload_slots;
 
 pub use arrivals::Arrivals;
 pub use demand::{Fetchers, Sent};
-pub use fair_queue::{FairQueue, Place};
+pub use fair_queue::{FairQueue, QueuePosition};
+pub use gate::{Admission, UploadGate, UploadKind, UploadSlot};
 pub use turn_price::{TurnCost, TurnPrice};
-pub use uploads::{Upload, Uploads};
+pub use upload_slots::UploadSlots;

@@ -194,19 +194,13 @@ impl World {
         c.state = State::Closed;
         c.is_idle = false;
         let (client, server, dial) = (c.client, c.server, c.dial);
-        let (upload, list) = (c.upload.take(), c.list.take());
-        self.leave_waiting(conn);
-        let c = &mut self.conns[conn as usize];
+        let uploads = c.slot.is_some();
         c.requests = Default::default();
         c.answers = Default::default();
         let host = &mut self.peers[server as usize];
         host.incoming.retain(|&i| i != conn);
-        if let Some(upload) = upload {
-            host.uploads.end(upload, false, now);
-        }
-        if let Some(list) = list {
-            host.lists.end(list, false, now);
-        }
+        host.gate.leave(conn as usize);
+        self.end_slot(conn, false);
         let p = &mut self.peers[client as usize];
         p.outgoing[dial.peer.0 as usize] = None;
         let jitter = self.rng.unit();
@@ -221,7 +215,7 @@ impl World {
         if gives_back {
             self.wake(client);
         }
-        if upload.is_some() {
+        if uploads {
             self.after(Duration::ZERO, Event::Retry(server));
         }
         if ending != ConnectionEnd::Stopped {

@@ -1,7 +1,7 @@
 //! A group of thousands of peers that all fetch one file, under a virtual clock.
 //!
 //! Every decision is made by the code that makes it in production: what to ask whom ([`DownloadState`], its picker and
-//! [`Requester`]), whom to dial and let go ([`Mesh`]), whom to serve, when and with what ([`FairQueue`], [`Uploads`], [`Sent`],
+//! [`Requester`]), whom to dial and let go ([`Mesh`]), whom to serve, when and with what ([`FairQueue`], [`UploadGate`], [`Sent`],
 //! [`Arrivals`]), when to announce ([`AnnounceSchedule`]) and who is there ([`PeerTable`]). Sizes of messages are those of the real
 //! encoders. What is simulated is the world around: hosts, links, time, and the threads that call those decisions.
 //!
@@ -20,7 +20,7 @@
 //! [`Requester`]: gpb::internals::swarm::Requester
 //! [`Mesh`]: gpb::internals::swarm::Mesh
 //! [`FairQueue`]: gpb::internals::swarm::FairQueue
-//! [`Uploads`]: gpb::internals::swarm::Uploads
+//! [`UploadGate`]: gpb::internals::swarm::UploadGate
 //! [`Sent`]: gpb::internals::swarm::Sent
 //! [`Arrivals`]: gpb::internals::swarm::Arrivals
 //! [`AnnounceSchedule`]: gpb::internals::swarm::AnnounceSchedule

@@ -8,8 +8,8 @@ use gpb::internals::proto::{
     ChunkHeader, ChunkRef, Delta, FramePrefix, Holding, PeerHint, Problem, Request, Status, encode_body,
 };
 use gpb::internals::swarm::{
-    AnswerStep, Arrivals, Dial, DownloadState, FairQueue, Fetchers, Mesh, PeerHandle, Place, Requester, Sent, Upload,
-    Uploads,
+    AnswerStep, Arrivals, Dial, DownloadState, Fetchers, Mesh, PeerHandle, Requester, Sent, UploadGate, UploadKind,
+    UploadSlot,
 };
 
 use super::Config;
@@ -38,11 +38,7 @@ pub(super) struct Peer {
     /// Until when its downlink is taken.
     pub(super) receives_until_ns: u64,
 
-    pub(super) queue: FairQueue<u32>,
-    pub(super) waiting: usize,
-    pub(super) uploads: Uploads<u32>,
-    /// Lists of digests that are under way.
-    pub(super) lists: Uploads<u32>,
+    pub(super) gate: UploadGate<u32>,
     pub(super) sent: Sent,
     pub(super) fetchers: Fetchers,
     pub(super) retries: bool,
@@ -114,15 +110,9 @@ pub(super) struct Conn {
     pub(super) requests: VecDeque<Ask>,
     /// Requests that have arrived.
     pub(super) arrived: usize,
-    pub(super) is_waiting: bool,
-    /// What it waits with.
-    pub(super) ticket: u64,
-    /// Where it waited when what it waited with was sent back.
-    pub(super) place: Option<Place>,
-    /// Since when the first request waits for its upload to begin.
-    pub(super) waits_since: Option<Instant>,
-    pub(super) upload: Option<Upload>,
-    pub(super) list: Option<Upload>,
+    /// Whether it is in the line for an upload.
+    pub(super) waits: bool,
+    pub(super) slot: Option<UploadSlot>,
     /// What is left to send of the present answer.
     pub(super) out: u64,
     /// Blocks on the way.
@@ -172,7 +162,51 @@ pub(super) enum Told {
     Located(bool, bool),
 }
 
+impl Has {
+    pub(super) fn holds(&self, index: u32) -> bool {
+        match self {
+            Has::Nothing => false,
+            Has::Some(arrivals) => arrivals.have().bit(index),
+            Has::All => true,
+        }
+    }
+
+    pub(super) fn holding(&self) -> Holding {
+        match self {
+            Has::Nothing => Holding::None,
+            Has::Some(arrivals) => Holding::Partial(arrivals.have().count()),
+            Has::All => Holding::Whole,
+        }
+    }
+
+    pub(super) fn delta(&self, since: u64) -> Option<Delta> {
+        match self {
+            Has::Nothing => None,
+            Has::Some(arrivals) => arrivals.delta(since),
+            Has::All => Some(Delta::Whole),
+        }
+    }
+
+    pub(super) fn news(&self, since: u64, max: usize) -> Option<Delta> {
+        match self {
+            Has::Some(arrivals) if since > 0 => arrivals.news(since, max),
+            Has::All if since > 0 => Some(Delta::Whole),
+            _ => None,
+        }
+    }
+}
+
 impl Ask {
+    /// What is to be sent for it, if it needs an upload slot.
+    pub(super) fn upload(&self) -> Option<UploadKind> {
+        match self {
+            Ask::Chunk { .. } => Some(UploadKind::Chunk),
+            Ask::Any(_) => Some(UploadKind::AnyOf),
+            Ask::Layer => Some(UploadKind::Layer),
+            _ => None,
+        }
+    }
+
     /// The requests in whole frames, each with its length.
     pub(super) fn all_in(mut frames: &[u8]) -> Vec<(Self, u64)> {
         let mut asks = Vec::new();
@@ -247,10 +281,7 @@ impl Peer {
             sending: VecDeque::new(),
             is_sending: false,
             receives_until_ns: 0,
-            queue: FairQueue::new(),
-            waiting: 0,
-            uploads: Uploads::default(),
-            lists: Uploads::default(),
+            gate: UploadGate::default(),
             sent: Sent::default(),
             fetchers: Fetchers::default(),
             retries: false,
@@ -313,12 +344,8 @@ impl Conn {
             heard_ns: now_ns,
             requests: VecDeque::new(),
             arrived: 0,
-            is_waiting: false,
-            ticket: 0,
-            place: None,
-            waits_since: None,
-            upload: None,
-            list: None,
+            waits: false,
+            slot: None,
             out: 0,
             unacknowledged: 0,
             is_queued: false,

@@ -17,7 +17,7 @@ use crate::swarm::upload::limits::UPLOADS_MIN;
 /// Where not all can be sent to, the next is one of those that wait and have the fewest under way: so a key with ten
 /// connections has no more than one with a single one, and whoever comes waits for one chunk, not for ten.
 #[derive(Debug)]
-pub struct Uploads<K> {
+pub struct UploadSlots<K> {
     limit: f64,
     /// Those under way, by ticket; tickets ascend with time.
     active: BTreeMap<u64, (Instant, K)>,
@@ -30,11 +30,11 @@ pub struct Uploads<K> {
 
 /// An upload that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Upload(u64);
+pub struct SlotId(u64);
 
-impl<K> Default for Uploads<K> {
+impl<K> Default for UploadSlots<K> {
     fn default() -> Self {
-        Uploads {
+        UploadSlots {
             limit: UPLOADS_START,
             active: BTreeMap::new(),
             tickets: 0,
@@ -44,9 +44,9 @@ impl<K> Default for Uploads<K> {
     }
 }
 
-impl<K: Copy + Ord> Uploads<K> {
+impl<K: Copy + Ord> UploadSlots<K> {
     /// Begins to send a chunk on the account of `key`. `None`: not now, [`wait`](Self::wait).
-    pub fn begin(&mut self, key: K, now: Instant) -> Option<Upload> {
+    pub fn begin(&mut self, key: K, now: Instant) -> Option<SlotId> {
         let free = self.free(now);
         if free == 0 || (!self.waiting.is_empty() && self.ahead_of(key, 0, now) >= free) {
             return None;
@@ -54,23 +54,23 @@ impl<K: Copy + Ord> Uploads<K> {
         Some(self.enter(key, now))
     }
 
-    /// A session of `key` waits from now on, until it is [`granted`](Self::grant) an upload or [`gone`](Self::gone).
+    /// A session of `key` waits from now on, until it is [`granted`](Self::grant) an upload or [`leave`](Self::leave).
     pub fn wait(&mut self, key: K) {
         *self.waiting.entry(key).or_default() += 1;
     }
 
     /// Begins to send a chunk for a session of `key` that waits; `None`: it waits on, as others come before it.
-    pub fn grant(&mut self, key: K, now: Instant) -> Option<Upload> {
+    pub fn grant(&mut self, key: K, now: Instant) -> Option<SlotId> {
         let free = self.free(now);
         if free == 0 || self.ahead_of(key, 1, now) >= free {
             return None;
         }
-        self.gone(key);
+        self.leave(key);
         Some(self.enter(key, now))
     }
 
     /// A session of `key` does not wait any more.
-    pub fn gone(&mut self, key: K) {
+    pub fn leave(&mut self, key: K) {
         if let Some(waiting) = self.waiting.get_mut(&key) {
             *waiting -= 1;
             if *waiting == 0 {
@@ -100,10 +100,10 @@ impl<K: Copy + Ord> Uploads<K> {
         (self.mean * OVERDUE).max(CHUNK_TIME)
     }
 
-    fn enter(&mut self, key: K, now: Instant) -> Upload {
+    fn enter(&mut self, key: K, now: Instant) -> SlotId {
         self.tickets += 1;
         self.active.insert(self.tickets, (now, key));
-        Upload(self.tickets)
+        SlotId(self.tickets)
     }
 
     /// How many of the keys that wait have so many fewer uploads under way than `key`, and so come before it.
@@ -122,8 +122,8 @@ impl<K: Copy + Ord> Uploads<K> {
     }
 
     /// An upload is over; `whole`: the peer took all of it.
-    pub fn end(&mut self, upload: Upload, whole: bool, now: Instant) {
-        let Some((begun, _)) = self.active.remove(&upload.0) else { return };
+    pub fn end(&mut self, slot: SlotId, whole: bool, now: Instant) {
+        let Some((begun, _)) = self.active.remove(&slot.0) else { return };
         if whole {
             let took = now.saturating_duration_since(begun);
             self.mean = (self.mean * 7 + took) / 8;
@@ -159,7 +159,7 @@ mod tests {
     /// Serves for a while peers that all want more, over a link that gives `link` chunks a second in all and `each` to
     /// each; returns how many were under way at the end, and chunks a second.
     fn run(link: f64, each: f64) -> (usize, f64) {
-        let (mut uploads, mut active, begin) = (Uploads::default(), Vec::new(), Instant::now());
+        let (mut uploads, mut active, begin) = (UploadSlots::default(), Vec::new(), Instant::now());
         let (mut now, mut done, mut under_way) = (begin, 0, 0);
         while now < begin + 20_000 * MS {
             while let Some(upload) = uploads.begin(0, now) {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn who_takes_too_long_keeps_nobody_waiting() {
-        let (mut uploads, mut now) = (Uploads::default(), Instant::now());
+        let (mut uploads, mut now) = (UploadSlots::default(), Instant::now());
         let stuck: Vec<_> = std::iter::from_fn(|| uploads.begin(0, now)).collect();
         assert_eq!(stuck.len(), UPLOADS_START as usize);
         now += CHUNK_TIME + MS;
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_come_first() {
-        let (mut uploads, now) = (Uploads::default(), Instant::now());
+        let (mut uploads, now) = (UploadSlots::default(), Instant::now());
         let mut all: Vec<_> = std::iter::from_fn(|| uploads.begin('a', now)).collect();
         assert_eq!(uploads.begin('b', now), None);
         uploads.wait('b');
@@ -222,13 +222,13 @@ mod tests {
         assert!(uploads.grant('a', now).is_some() && uploads.waiting.is_empty());
         uploads.end(all.pop().unwrap(), true, now);
         uploads.wait('d');
-        uploads.gone('d');
+        uploads.leave('d');
         assert!(uploads.begin('a', now).is_some(), "nobody waits any more");
     }
 
     #[test]
     fn one_that_is_stuck_does_not_keep_its_key_from_another() {
-        let (mut uploads, mut now) = (Uploads::default(), Instant::now());
+        let (mut uploads, mut now) = (UploadSlots::default(), Instant::now());
         assert!(uploads.begin('a', now).is_some());
         "abcdefghij".chars().for_each(|key| uploads.wait(key));
         assert_eq!(uploads.grant('a', now), None, "others have none");
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn it_is_known_when_those_that_take_too_long_make_room() {
-        let (mut uploads, now) = (Uploads::default(), Instant::now());
+        let (mut uploads, now) = (UploadSlots::default(), Instant::now());
         for i in 0..UPLOADS_START as u32 {
             assert!(uploads.begin(i, now + i * MS).is_some());
         }
@@ -252,8 +252,8 @@ mod tests {
 
     #[test]
     fn ten_connections_do_not_keep_one_waiting() {
-        let (mut uploads, mut now) = (Uploads::default(), Instant::now());
-        let mut active: Vec<(char, Upload, u32)> = Vec::new();
+        let (mut uploads, mut now) = (UploadSlots::default(), Instant::now());
+        let mut active: Vec<(char, SlotId, u32)> = Vec::new();
         let (mut waiting, mut got) = ([10, 1], [0; 2]);
         waiting.into_iter().zip(['a', 'b']).for_each(|(n, key)| (0..n).for_each(|_| uploads.wait(key)));
         for _ in 0..20_000 {

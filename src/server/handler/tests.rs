@@ -1,22 +1,27 @@
 use super::*;
 use crate::content::FileId;
-use crate::identity::Keypair;
-use crate::limits::{LIST_PAGE_LEN, UPLOADS_MAX};
+use crate::identity::{Keypair, PeerId};
+use crate::limits::{BAD_REPORTS_PER_MIN, LIST_PAGE_LEN, SERVED_REMEMBERED, UPLOADS_MAX};
 use crate::peers::fake::{directory_of, hello as signed_hello};
-use crate::proto::{Delta, Listed, PageHead, PeerHint, SignedAnnounce, decode_body, decode_header, encode_request};
-use crate::server::fake::{Files, id_of, layer_of, noise};
+use crate::proto::{
+    Delta, FramePrefix, Listed, PageHead, PeerHint, Problem, SignedAnnounce, decode_body, decode_header, encode_request,
+};
+use crate::server::tests::fake::{Files, id_of, layer_of, noise};
+use crate::swarm::upload::limits::LAYERS_PER_KEY_MAX;
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const CHUNK: usize = 256 * 1024;
 
 struct Desk {
     handler: Handler,
     files: Arc<Files>,
-    asker: Asker,
+    peer: RemotePeer,
 }
 
-struct Reply {
+struct Answered {
     status: Status,
     header: Vec<u8>,
     body: Vec<u8>,
@@ -30,14 +35,13 @@ impl Desk {
             content: files.clone(),
             directory: directory_of(Keypair::generate(), 5, Trust::open()),
             trust: Arc::new(Trust::open()),
-            seats: Seats::new(10, 2),
+            connections: ConnectionSlots::new(10, 2),
+            gate: Mutex::default(),
             sent: Mutex::default(),
-            lists: Default::default(),
-            noise: LimitedLog::new(10),
+            log: LimitedLog::new(10),
             fetchers: Mutex::default(),
         };
-        let asker = asker();
-        Desk { handler, files, asker }
+        Desk { handler, files, peer: remote_peer() }
     }
 
     fn open(files: Files) -> Self {
@@ -46,19 +50,22 @@ impl Desk {
         desk
     }
 
-    fn ask(&mut self, request: &Request) -> Reply {
+    fn ask(&mut self, request: &Request) -> Answered {
         self.ask_at(request, Instant::now())
     }
 
-    fn ask_at(&mut self, request: &Request, now: Instant) -> Reply {
+    fn ask_at(&mut self, request: &Request, now: Instant) -> Answered {
         let mut frame = vec![];
         encode_request(request, &mut frame);
         let prefix = FramePrefix::from_bytes(*frame.first_chunk().unwrap());
         let (header, body) = frame[8..].split_at(prefix.header_len as usize);
         let mut out = vec![];
-        let next = self.handler.answer(&mut self.asker, (prefix.kind, header, body), now, &mut out).unwrap();
+        let next = self
+            .handler
+            .answer(&mut self.peer, &RequestFrame { kind: prefix.kind, header, body }, now, &mut out)
+            .unwrap();
         let next = match next {
-            Next::Listing(mut listing) => {
+            Reply::Listing(mut listing) => {
                 while !listing.go_on(now) {}
                 self.handler.listed(*listing, &mut out)
             }
@@ -69,10 +76,12 @@ impl Desk {
         let mut body = out.split_off(8 + answer.header_len as usize);
         let mut closed = None;
         match next {
-            Next::Done => (),
-            Next::Close(why) => closed = Some(why),
-            Next::Listing(_) => unreachable!(),
-            Next::Body(mut rest) | Next::List(mut rest, _) => {
+            Reply::Done => (),
+            Reply::Close(why) => closed = Some(why),
+            Reply::Listing(_) => unreachable!(),
+            Reply::Wait => panic!("all slots are taken"),
+            Reply::Body(mut rest, slot) => {
+                self.handler.drop_slot(slot, now);
                 assert_eq!(body.len() + rest.left(), answer.body_len as usize);
                 let mut bytes = vec![0; rest.left() + 1];
                 let (n, complete) = rest.fill(&mut bytes);
@@ -82,7 +91,7 @@ impl Desk {
         }
         assert_eq!(body.len(), answer.body_len as usize);
         let status = Status::from_u8(answer.status).unwrap();
-        Reply { status, header: out.split_off(8), body, closed }
+        Answered { status, header: out.split_off(8), body, closed }
     }
 
     fn status(&mut self, request: &Request) -> Status {
@@ -93,8 +102,12 @@ impl Desk {
 /// The key of all askers.
 static KEYPAIR: LazyLock<Keypair> = LazyLock::new(Keypair::generate);
 
-fn asker() -> Asker {
-    Asker::new(KEYPAIR.peer_id(), "127.0.0.1:5".parse().unwrap())
+fn peer_of(id: PeerId, addr: SocketAddr) -> RemotePeer {
+    RemotePeer::new(0, id, addr, &Trust::open())
+}
+
+fn remote_peer() -> RemotePeer {
+    peer_of(KEYPAIR.peer_id(), "127.0.0.1:5".parse().unwrap())
 }
 
 fn hello(network: &str) -> Request {
@@ -125,23 +138,23 @@ fn hello_opens_and_nothing_else_does() {
     let welcome: Welcome = decode_header(&reply.header, "Welcome").unwrap();
     assert_eq!((welcome.files, welcome.bytes, welcome.revision, welcome.instance), (1, 10, 7, 5));
     let (_, announce) = SignedAnnounce::open(&welcome.announce).unwrap();
-    assert_eq!((announce.instance, announce.port, desk.asker.agent.as_str()), (5, 4000, "ab"));
+    assert_eq!((announce.instance, announce.port, desk.peer.agent.as_str()), (5, 4000, "ab"));
     assert_eq!(desk.status(&list), Status::Ok);
 }
 
 #[test]
 fn the_last_seat_taken_means_busy() {
     let mut desk = Desk::open(Files::default());
-    let mut others: Vec<_> = (0..2).map(|_| asker()).collect();
+    let mut others: Vec<_> = (0..2).map(|_| remote_peer()).collect();
     for (asker, status) in others.iter_mut().zip([Status::Ok, Status::Busy]) {
-        std::mem::swap(asker, &mut desk.asker);
+        std::mem::swap(asker, &mut desk.peer);
         let reply = desk.ask(&hello("gpb"));
         assert_eq!(reply.status, status);
         if status == Status::Busy {
             let problem: Problem = decode_header(&reply.header, "Problem").unwrap();
             assert!(problem.retry_after_ms > 0 && reply.closed == Some(Refusal::Full));
         }
-        std::mem::swap(asker, &mut desk.asker);
+        std::mem::swap(asker, &mut desk.peer);
     }
 }
 
@@ -153,8 +166,8 @@ fn a_closed_group_refuses_strangers() {
     let mut desk = Desk::new(Files::default());
     desk.handler.trust = Arc::new(Trust::closed(&file, PeerId([1; 32])).unwrap());
     assert_eq!(desk.status(&hello("gpb")), Status::Ok);
-    assert_eq!(desk.handler.key(&desk.asker), Key::Peer(KEYPAIR.peer_id()));
-    desk.asker = Asker::new(PeerId([8; 32]), desk.asker.addr);
+    assert_eq!(desk.handler.account(&desk.peer), Account::Key(KEYPAIR.peer_id()));
+    desk.peer = peer_of(PeerId([8; 32]), desk.peer.addr);
     let reply = desk.ask(&hello("gpb"));
     assert_eq!((reply.status, reply.closed), (Status::Refused, Some(Refusal::Untrusted)));
 }
@@ -236,32 +249,35 @@ fn few_lists_are_under_way_and_the_others_are_told_when_to_ask_again() {
         encode_request(&Request::Layer(LayerRange { file: id, first, count: 2 }), &mut frame);
         let prefix = FramePrefix::from_bytes(*frame.first_chunk().unwrap());
         let (header, body) = frame[8..].split_at(prefix.header_len as usize);
-        let next = desk.handler.answer(&mut desk.asker, (prefix.kind, header, body), now, &mut out).unwrap();
+        let next = desk
+            .handler
+            .answer(&mut desk.peer, &RequestFrame { kind: prefix.kind, header, body }, now, &mut out)
+            .unwrap();
         (next, FramePrefix::from_bytes(*out.first_chunk().unwrap()).status, out)
     };
     let mut under_way = Vec::new();
     let refused = loop {
         match ask(0) {
-            (Next::List(_, list), ..) => under_way.push(list),
+            (Reply::Body(_, Some(slot)), ..) => under_way.push(slot),
             (_, status, out) => break (status, out),
         }
     };
-    assert_eq!(under_way.len(), LISTS_PER_KEY_MAX);
+    assert_eq!(under_way.len(), LAYERS_PER_KEY_MAX);
     assert_eq!(refused.0, Status::Busy as u8);
     let problem: Problem = decode_header(&refused.1[8..], "Problem").unwrap();
     let wait = Duration::from_millis(problem.retry_after_ms.into());
-    assert!((LIST_RETRY / 2..LIST_RETRY * 2).contains(&wait), "{wait:?}");
-    assert!(matches!(ask(2), (Next::Body(_), ..)), "whoever has the first part gets the rest");
+    assert!((LAYER_RETRY / 2..LAYER_RETRY * 2).contains(&wait), "{wait:?}");
+    assert!(matches!(ask(2), (Reply::Body(_, None), ..)), "whoever has the first part gets the rest");
     let range = LayerRange { file: id, first: 0, count: 2 };
-    let other = |n: u8| Asker::new(desk.asker.peer, SocketAddr::from(([10, 0, 0, n], 1)));
+    let other = |n: u8| peer_of(desk.peer.id, SocketAddr::from(([10, 0, 0, n], 1)));
     let of_others = (1..=200).map_while(|n| match desk.handler.layer(&other(n), range, now, &mut Vec::new()) {
-        Next::List(_, list) => Some(list),
+        Reply::Body(_, slot) => slot,
         _ => None,
     });
     under_way.extend(of_others);
-    assert!((LISTS_PER_KEY_MAX + 1..=UPLOADS_MAX).contains(&under_way.len()), "{}", under_way.len());
-    desk.handler.end_list(under_way.pop(), true);
-    assert!(matches!(desk.handler.layer(&other(201), range, now, &mut Vec::new()), Next::List(..)));
+    assert!((LAYERS_PER_KEY_MAX + 1..=UPLOADS_MAX).contains(&under_way.len()), "{}", under_way.len());
+    desk.handler.gate().ended(under_way.pop().unwrap(), true, now);
+    assert!(matches!(desk.handler.layer(&other(201), range, now, &mut Vec::new()), Reply::Body(_, Some(_))));
     let twin = LayerRange { file: FileId { len: id.len + 1, ..id }, ..range };
     let mut out = Vec::new();
     desk.handler.layer(&other(202), twin, now, &mut out);
@@ -383,7 +399,7 @@ fn peers_of_a_file_are_those_that_fetch_it() {
     assert_eq!(desk.handler.fetchers.lock().unwrap().some_of(&small_id, 9, 1), [], "one answer is all of it");
     assert_eq!(peers(&mut desk, Some(id)), 0, "it does not hear of itself");
     // Another node of the same user asks.
-    desk.asker = asker();
+    desk.peer = remote_peer();
     assert_eq!(desk.status(&hello_of("gpb", 4)), Status::Ok);
     assert_eq!((peers(&mut desk, Some(id)), peers(&mut desk, Some(small_id)), peers(&mut desk, None)), (1, 0, 2));
 }
@@ -392,10 +408,18 @@ fn peers_of_a_file_are_those_that_fetch_it() {
 fn unknown_kinds_are_answered_and_malformed_requests_are_not() {
     let mut desk = Desk::open(Files::default());
     let mut out = vec![];
-    let next = desk.handler.answer(&mut desk.asker, (77, &[1], &[]), Instant::now(), &mut out).unwrap();
+    let next = desk
+        .handler
+        .answer(&mut desk.peer, &RequestFrame { kind: 77, header: &[1], body: &[] }, Instant::now(), &mut out)
+        .unwrap();
     let prefix = FramePrefix::from_bytes(*out.first_chunk().unwrap());
-    assert!(matches!(next, Next::Done));
+    assert!(matches!(next, Reply::Done));
     assert_eq!((prefix.kind, prefix.status), (77, Status::Unsupported as u8));
-    let bad = desk.handler.answer(&mut desk.asker, (Kind::Chunk as u8, &[1], &[]), Instant::now(), &mut out);
+    let bad = desk.handler.answer(
+        &mut desk.peer,
+        &RequestFrame { kind: Kind::Chunk as u8, header: &[1], body: &[] },
+        Instant::now(),
+        &mut out,
+    );
     assert!(bad.is_err());
 }

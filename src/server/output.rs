@@ -1,0 +1,208 @@
+//! The answers of a session on their way to its peer.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use crate::net::Outbox;
+use crate::server::body::Body;
+use crate::server::context::{Context, Scratch};
+use crate::server::input::{Input, SessionError};
+use crate::server::limits::{REPLY_FIRST_LEN, REPLY_LEN, UPLOAD_LEN_MIN};
+use crate::server::listing::Listing;
+use crate::server::remote_peer::RemotePeer;
+use crate::server::reply::{Refusal, Reply};
+use crate::server::turn::TurnBudget;
+use crate::swarm::UploadSlot;
+
+/// What is being answered, and what of it is to be written.
+///
+/// Answers are gathered as plaintext up to [`REPLY_LEN`], sealed and written, and only then are more gathered. A chunk
+/// keeps its upload slot until the socket took all of it, and no further answer begins before that.
+pub(crate) struct Output {
+    /// Ciphertext to be written.
+    pub(crate) sealed: Outbox,
+    /// The listing whose page is being made.
+    listing: Option<Box<Listing>>,
+    /// The body that is being sent.
+    body: Option<Body>,
+    /// The slot of the chunk or layer that is being sent.
+    slot: Option<UploadSlot>,
+    /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little is parked.
+    reply_len: usize,
+}
+
+/// Why gathering ended.
+pub(crate) enum Pause {
+    /// Enough is gathered, or what comes before is to be written first.
+    Full,
+    /// No request is left.
+    Idle,
+    /// The rate limit lets nothing pass before this time.
+    Throttled(Instant),
+    /// The next answer needs an upload slot.
+    Waits,
+    /// The page of a listing needs another turn.
+    Unfinished,
+    /// The last answer ends the session.
+    Refused(Refusal),
+}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        Output { sealed: Outbox::new(), listing: None, body: None, slot: None, reply_len: REPLY_FIRST_LEN }
+    }
+
+    /// Appends answers to `scratch.plain` until there is enough, or nothing to answer.
+    ///
+    /// # Errors
+    /// A request is malformed.
+    pub(crate) fn gather(
+        &mut self,
+        (peer, input): (&mut RemotePeer, &mut Input),
+        scratch: &mut Scratch,
+        context: &Context,
+        turn: &mut TurnBudget,
+    ) -> Result<Pause, SessionError> {
+        scratch.plain.clear();
+        if self.body.is_none() {
+            context.end_slot(self.slot.take(), true);
+        }
+        let target = if context.is_memory_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
+        let mut pause = None;
+        while pause.is_none() && scratch.plain.len() < target {
+            pause = match self.body {
+                Some(_) => self.fill(target, &mut scratch.plain, context),
+                None => self.answer_next((peer, input), scratch, context, turn)?,
+            };
+        }
+        input.compact();
+        Ok(pause.unwrap_or(Pause::Full))
+    }
+
+    /// Appends what fits of the body and passes the rate limit.
+    fn fill(&mut self, target: usize, plain: &mut Outbox, context: &Context) -> Option<Pause> {
+        let body = self.body.as_mut()?;
+        let (now, want) = (Instant::now(), body.left().min(target - plain.len()));
+        match context.throttle.take(want, body.left(), now) {
+            Err(wait) => Some(Pause::Throttled(Instant::now() + wait)),
+            Ok(granted) => {
+                let (n, complete) = body.fill(plain.room(granted));
+                plain.added(n);
+                context.throttle.put_back(granted - n);
+                if complete {
+                    self.body = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// Appends the head of the next answer, and its body if that is small.
+    fn answer_next(
+        &mut self,
+        (peer, input): (&mut RemotePeer, &mut Input),
+        scratch: &mut Scratch,
+        context: &Context,
+        turn: &mut TurnBudget,
+    ) -> Result<Option<Pause>, SessionError> {
+        scratch.head.clear();
+        let reply = match self.listing.take() {
+            Some(mut listing) => {
+                if !listing.go_on(turn.end()) {
+                    self.listing = Some(listing);
+                    return Ok(Some(Pause::Unfinished));
+                }
+                context.handler.listed(*listing, &mut scratch.head)
+            }
+            None => {
+                let Some((frame, len)) = input.first()? else {
+                    peer.is_deferred = false;
+                    return Ok(Some(Pause::Idle));
+                };
+                if self.slot.is_some() {
+                    return Ok(Some(Pause::Full));
+                }
+                let reply = context.handler.answer(peer, &frame, Instant::now(), &mut scratch.head)?;
+                if matches!(reply, Reply::Wait) {
+                    return Ok(Some(Pause::Waits));
+                }
+                input.answered(len);
+                turn.requests += 1;
+                reply
+            }
+        };
+        scratch.plain.push(&scratch.head);
+        match reply {
+            Reply::Done | Reply::Wait => (),
+            Reply::Body(body, slot) => {
+                let is_upload = body.left() >= UPLOAD_LEN_MIN || slot.is_some_and(|slot| slot.is_layer());
+                self.slot = slot.filter(|_| is_upload);
+                context.end_slot(slot.filter(|_| !is_upload), false);
+                self.body = Some(body);
+            }
+            Reply::Listing(listing) => self.listing = Some(listing),
+            Reply::Close(why) => return Ok(Some(Pause::Refused(why))),
+        }
+        Ok(turn.is_over().then_some(Pause::Full))
+    }
+
+    /// Writes what is sealed; false when the peer does not take it all now.
+    pub(crate) fn flush(&mut self, socket: &mut TcpStream, turn: &mut TurnBudget) -> Result<bool, SessionError> {
+        let some = !self.sealed.is_empty();
+        while !self.sealed.is_empty() {
+            match socket.write(self.sealed.data()) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(n) => {
+                    self.sealed.sent(n);
+                    turn.sent += n;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => (),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if some {
+            self.reply_len = (self.reply_len * 2).min(REPLY_LEN);
+        }
+        Ok(true)
+    }
+
+    /// The peer is slow: little is gathered for it next.
+    pub(crate) fn slow_down(&mut self) {
+        self.reply_len = REPLY_FIRST_LEN;
+    }
+
+    /// Whether the page of a listing is being made.
+    pub(crate) fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    /// The session is over: nothing more is made, and the slot is free again.
+    pub(crate) fn end(&mut self, context: &Context) {
+        self.listing = None;
+        context.end_slot(self.slot.take(), false);
+    }
+
+    /// Uses the buffer of the worker for what is to be written.
+    pub(crate) fn lend(&mut self, buffer: &mut Outbox) {
+        let mut sealed = std::mem::take(buffer);
+        sealed.clear();
+        sealed.push(self.sealed.data());
+        self.sealed = sealed;
+    }
+
+    /// Gives the buffer back to the worker and copies out what is left in it.
+    pub(crate) fn give_back(&mut self, buffer: &mut Outbox) {
+        let mut kept = Outbox::new();
+        kept.push(self.sealed.data());
+        *buffer = std::mem::replace(&mut self.sealed, kept);
+    }
+
+    /// Memory that it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let body = self.body.as_ref().map_or(0, Body::memory);
+        self.sealed.len() + body + self.listing.as_ref().map_or(0, |listing| listing.len())
+    }
+}

@@ -1,0 +1,102 @@
+//! What is known of the peer of a session.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::identity::{NodeId, PeerId};
+use crate::limits::{BAD_REPORTS_PER_MIN, SERVED_REMEMBERED};
+use crate::peers::Presence;
+use crate::proto::ChunkRef;
+use crate::runtime::keystore::Trust;
+use crate::server::connection_slots::ConnectionSlot;
+
+/// The peer of a session, whose key TLS has proved.
+#[derive(Debug)]
+pub(crate) struct RemotePeer {
+    /// The number of its session.
+    pub(crate) session: usize,
+    pub(crate) id: PeerId,
+    pub(crate) addr: SocketAddr,
+    /// Taken by `Hello`; without it every other request is refused.
+    pub(crate) slot: Option<ConnectionSlot>,
+    /// Set by `Hello`: random per start of the peer.
+    pub(crate) instance: u64,
+    /// Set by a `Hello` with an announce: other peers learn of this one while it is here.
+    pub(crate) presence: Option<Presence>,
+    pub(crate) agent: String,
+    /// Its requests for chunks waited too long: the ones that have come are deferred.
+    pub(crate) is_deferred: bool,
+    /// The chunks sent last, which may be reported as bad.
+    served: VecDeque<ChunkRef>,
+    /// When the present minute of reports began, and their number.
+    bad_reports: (Option<Instant>, u32),
+    /// The state of the trusted keys that allowed it.
+    trust_generation: u64,
+}
+
+impl RemotePeer {
+    pub(crate) fn new(session: usize, id: PeerId, addr: SocketAddr, trust: &Trust) -> Self {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        RemotePeer {
+            session,
+            id,
+            addr,
+            slot: None,
+            instance: 0,
+            presence: None,
+            agent: String::new(),
+            is_deferred: false,
+            served: VecDeque::new(),
+            bad_reports: (None, 0),
+            trust_generation: trust.generation(),
+        }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        NodeId::new(self.id, self.instance)
+    }
+
+    /// Whether it said `Hello` and was let in.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// Whether it was let in by a trust that has ended since.
+    pub(crate) fn is_revoked(&mut self, trust: &Trust) -> bool {
+        let generation = trust.generation();
+        if !self.is_admitted() || generation == self.trust_generation {
+            return false;
+        }
+        let is_revoked = !trust.allows(&self.id);
+        if !is_revoked {
+            self.trust_generation = generation;
+        }
+        is_revoked
+    }
+
+    /// Notes that it is being sent `chunk`.
+    pub(crate) fn note_served(&mut self, chunk: ChunkRef) {
+        if self.served.len() == SERVED_REMEMBERED {
+            self.served.pop_front();
+        }
+        self.served.push_back(chunk);
+    }
+
+    /// Whether `chunk` is one of the last that it was sent.
+    pub(crate) fn was_served(&self, chunk: &ChunkRef) -> bool {
+        self.served.contains(chunk)
+    }
+
+    /// Whether one more `Bad` may be looked into.
+    pub(crate) fn may_report(&mut self, now: Instant) -> bool {
+        let (began, count) = &mut self.bad_reports;
+        if began.is_none_or(|b| now.saturating_duration_since(b) >= MINUTE) {
+            (*began, *count) = (Some(now), 0);
+        }
+        *count += 1;
+        *count <= BAD_REPORTS_PER_MIN
+    }
+}
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
