@@ -20,8 +20,8 @@ mod rotation;
 /// In a large group each peer has connections to a few random others. Together they form one mesh,
 /// through which a chunk reaches every peer in a few steps (as in GossipSub, Vyzovitis et al.,
 /// 2020). Every [`MESH_ROTATE`](crate::swarm::download::limits::MESH_ROTATE) a full set drops the
-/// connections that gave little, for peers that were not tried, like the optimistic unchoke of BEP
-/// 3: so a download finds better peers, and does not stay among peers that have nothing.
+/// connections that gave little, for peers that were not tried, like the optimistic unchoke of
+/// BEP 3: so a download finds better peers, and does not stay among peers that have nothing.
 #[derive(Debug)]
 pub struct Mesh {
     peers: BTreeMap<PeerHandle, MeshPeer>,

@@ -1,4 +1,9 @@
 //! The array of missing chunks, grouped by copies. Each change is a few swaps.
+//!
+//! The groups for 0, 1, 2 ... copies follow each other in `order`, and `ends` has the end of each.
+//! A chunk changes to a neighbouring group by a swap to the border between the two, which then
+//! moves by one. It leaves the array by one swap in each group behind its own, and comes back the
+//! same way. libtorrent keeps its pieces in such an array, too.
 
 use crate::swarm::download::picker::{CHECKING, ChunkPicker, PeerHandle, PeerHistory};
 
