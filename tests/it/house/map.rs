@@ -7,13 +7,13 @@ use proc_macro2::{Delimiter, TokenTree};
 
 use super::assert_none;
 use super::source::{inside, is_ident, sources};
-use super::tiers::tier_of;
+use super::tiers::{TIERS, tier_of};
 
 /// What each file defines, by the modules that lead to it.
 type Defined = BTreeMap<Vec<String>, BTreeSet<String>>;
 
-/// Programs, and a directory.
-const NO_THREADS: [&str; 4] = ["gpb-client", "gpb-keygen", "gpb-server", "gpb-state"];
+/// Programs, directories, and a name of a program that peers see.
+const NO_THREADS: [&str; 6] = ["gpb-client", "gpb-keygen", "gpb-lan", "gpb-server", "gpb-state", "gpb-testing"];
 
 #[test]
 fn every_item_on_the_map_exists() {
@@ -23,6 +23,21 @@ fn every_item_on_the_map_exists() {
     assert!(items.len() > 60, "only {} items on the map", items.len());
     let missing: Vec<String> = items.iter().filter(|i| !exists(&defined, i)).map(|i| i.to_string()).collect();
     assert_none("ARCHITECTURE.md names what does not exist", &missing);
+}
+
+#[test]
+fn the_map_has_every_module_on_its_tier() {
+    let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let is_shown = |name: &str, tier: u8| {
+        let mut rows = map.lines().filter(|line| line.starts_with(&format!("| {tier} |")));
+        rows.any(|row| row.contains(&format!("`{name}`")) || row.contains(&format!("`{name}::")))
+    };
+    let missing: Vec<String> = TIERS
+        .iter()
+        .filter(|(name, tier)| !is_shown(name, *tier))
+        .map(|(name, tier)| format!("{tier} {name}"))
+        .collect();
+    assert_none("modules that ARCHITECTURE.md does not show on their tier", &missing);
 }
 
 /// A thread without a row in the table of threads would be a thread without an owner.

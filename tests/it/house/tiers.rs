@@ -7,7 +7,7 @@ use super::assert_none;
 use super::source::{Source, inside, is_punct, sources};
 
 /// Every top-level module and its tier. A new one must be entered here.
-const TIERS: [(&str, u8); 19] = [
+pub(super) const TIERS: [(&str, u8); 19] = [
     ("chain", 0),
     ("limits", 0),
     ("sync", 0),
