@@ -10,7 +10,25 @@ use rustix::io::Errno;
 ///
 /// Whatever failed, the chunks that were verified and written stay, and a later fetch continues
 /// from them.
+///
+/// ```no_run
+/// use gpb::error::StoreError;
+/// use gpb::{FetchError, Node};
+///
+/// # fn main() -> Result<(), gpb::StartError> {
+/// let node = Node::builder().dir("/data").start()?;
+/// match node.fetch(&["backup.tar"]).and_then(|fetch| fetch.wait()) {
+///     Err(FetchError::Storage(StoreError::NoSpace { path, needed, free })) => {
+///         println!("{} needs {} bytes more", path.display(), needed.saturating_sub(free));
+///     }
+///     Err(FetchError::Storage(error)) => println!("{error}"),
+///     _ => {}
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// The file system has not enough room.
     #[error("no space for {}: {}", .path.display(), MissingSpace(*.needed, *.free))]

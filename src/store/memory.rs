@@ -98,6 +98,12 @@ impl Memory {
         world.files.entry(inode).or_default().changes = ns;
     }
 
+    /// How often the file was read.
+    pub(crate) fn reads(&self, name: &str) -> u64 {
+        let world = self.lock();
+        world.files[&world.names[name]].reads
+    }
+
     /// What lies under a name, as a process sees it.
     pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let world = self.lock();
@@ -199,6 +205,7 @@ impl Storage for MemoryFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.with(|f| {
+            f.reads += 1;
             let bytes = f.bytes.get(offset as usize..).and_then(|b| b.get(..into.len()));
             bytes.map(|b| into.copy_from_slice(b)).ok_or(io::ErrorKind::UnexpectedEof.into())
         })

@@ -32,6 +32,8 @@ pub(super) struct FileContent {
     /// disk knows it.
     pub(super) changes: i64,
     pub(super) durable_changes: i64,
+    /// How often it was read.
+    pub(super) reads: u64,
     pub(super) locked: bool,
 }
 

@@ -183,7 +183,9 @@ fn a_killed_download_resumes_with_what_was_journaled() {
     assert_eq!(have(&part), [0, 1, 4]);
     part.kill();
 
-    let part = check_claims(&volume.after_kill(), &manifest, 0);
+    let volume = volume.after_kill();
+    let part = check_claims(&volume, &manifest, 0);
+    assert_eq!(volume.reads(&own_name(&part.part.names.part)), 0, "a download does not wait for the check");
     assert_eq!((part.resumed(), have(&part).len()), (2, 0), "nothing is believed before it is checked");
     assert_eq!((recheck(&part), have(&part)), (0, vec![1, 4]));
 }
