@@ -398,8 +398,8 @@ fn peers_of_a_file_are_those_that_fetch_it() {
     desk.ask(&chunk(small_id, 0));
     assert_eq!(desk.handler.fetchers.lock().unwrap().some_of(&small_id, 9, 1), [], "one answer is all of it");
     assert_eq!(peers(&mut desk, Some(id)), 0, "it does not hear of itself");
-    // Another node of the same user asks.
-    desk.peer = remote_peer();
+    // Another node of the same user asks, while the first one is still there.
+    let _first = std::mem::replace(&mut desk.peer, remote_peer());
     assert_eq!(desk.status(&hello_of("gpb", 4)), Status::Ok);
     assert_eq!((peers(&mut desk, Some(id)), peers(&mut desk, Some(small_id)), peers(&mut desk, None)), (1, 0, 2));
 }
