@@ -4,6 +4,16 @@ use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 
 /// How far a download is.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// # let node = lan.node()?;
+/// let fetch = node.fetch(&["docs/a.txt"])?;
+/// let at = fetch.progress();
+/// println!("{} of {} files, {} of {} bytes", at.files_done, at.files, at.bytes_done, at.bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
     /// Different files in all.
@@ -23,6 +33,18 @@ pub struct Progress {
 }
 
 /// What came of a finished download.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// # let node = lan.node()?;
+/// let report = node.fetch(&["docs"])?.wait()?;
+/// for (peer, bytes) in &report.peers {
+///     println!("{bytes} of {} bytes from {peer}", report.bytes);
+/// }
+/// assert_eq!((report.files, report.bytes, report.skipped), (1, 5, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// Paths that are in place, paths that were there before included.
@@ -48,6 +70,16 @@ pub struct Report {
 }
 
 /// One path of a download.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// # let node = lan.node()?;
+/// let report = node.fetch_to(&["docs/a.txt"], Some(&node.config().dir.join("b.txt")))?.wait()?;
+/// let file = &report.fetched[0];
+/// assert_eq!((file.path.as_str(), file.out.as_str()), ("docs/a.txt", "b.txt"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileReport {
     /// The name under which it is shared.

@@ -10,6 +10,15 @@ use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
 use crate::proto::Listed;
 
 /// A file that at least one peer offers under one name.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// # let node = lan.node()?;
+/// let found = node.list(&["docs/**"], std::time::Duration::from_secs(2))?;
+/// assert_eq!((found[0].path.as_str(), found[0].id.len, found[0].holders.len()), ("docs/a.txt", 5, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
     /// Its name.

@@ -20,6 +20,16 @@ use crate::peers::{AskError, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable};
 
 /// A peer that answered.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// # let node = lan.node()?;
+/// for found in node.peers(std::time::Duration::from_secs(2))? {
+///     println!("{} at {}: {} files of {} bytes", found.peer, found.addr, found.files, found.bytes);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundPeer {
     /// Its key.

@@ -12,6 +12,13 @@ use crate::content::{FileId, RelPath};
 mod block;
 
 /// The state of a file when it was hashed; any difference means that it may hold other bytes now.
+///
+/// ```
+/// use gpb::Stamp;
+///
+/// let hashed = Stamp { mtime_ns: 1, ctime_ns: 1, inode: 7 };
+/// assert_ne!(hashed, Stamp { inode: 8, ..hashed });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
     /// Modification time, ns since the Unix epoch.
@@ -23,6 +30,14 @@ pub struct Stamp {
 }
 
 /// One offered file.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// let entry = node.catalogue().iter().next().ok_or("nothing offered")?.to_entry();
+/// assert_eq!(entry.path.as_str(), "docs/a.txt");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its name below the shared directory.
@@ -34,6 +49,15 @@ pub struct Entry {
 }
 
 /// An [`Entry`] where it lies in a [`Catalogue`].
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// let catalogue = node.catalogue();
+/// let entry = catalogue.get("docs/a.txt").ok_or("not offered")?;
+/// assert_eq!(entry.id.len, 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryRef<'c> {
     /// Its name below the shared directory, the text of a [`RelPath`].
@@ -55,6 +79,17 @@ impl EntryRef<'_> {
 ///
 /// A change makes a new snapshot; a reader keeps the one that it began with. Consecutive snapshots
 /// share the blocks that did not change. An entry takes about 72 bytes and its name.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// let catalogue = node.catalogue();
+/// assert_eq!((catalogue.len(), catalogue.bytes()), (1, 5));
+/// for entry in catalogue.iter() {
+///     println!("{} {}", entry.path, entry.id);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     revision: u64,

@@ -6,6 +6,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A SHA-256 digest: of a 16 KiB block, or of an inner node of a merkle tree.
+///
+/// ```
+/// use gpb::Digest;
+///
+/// let digest: Digest = "ab".repeat(32).parse()?;
+/// assert_eq!(digest, Digest([0xab; 32]));
+/// # Ok::<(), gpb::error::ParseDigestError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
@@ -17,6 +25,15 @@ impl Digest {
 /// The BitTorrent v2 (BEP 52) pieces root of a file's content.
 ///
 /// It identifies content only together with the length, see [`FileId`]. Shown as 64 hex digits.
+///
+/// ```
+/// use gpb::{Digest, Root};
+///
+/// let root: Root = "ab".repeat(32).parse()?;
+/// assert_eq!(root, Root(Digest([0xab; 32])));
+/// assert_eq!(root.to_string(), "ab".repeat(32));
+/// # Ok::<(), gpb::error::ParseDigestError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Root(pub Digest);
 
@@ -29,6 +46,15 @@ impl Root {
 ///
 /// The length belongs to the identity because BEP 52 does not separate leaves from inner nodes: a
 /// 64-byte file made of the two topmost digests of a larger file has that file's root.
+///
+/// ```
+/// use gpb::FileId;
+///
+/// let id = FileId { root: "ab".repeat(32).parse()?, len: 5 };
+/// // The text that a fetch understands.
+/// assert_eq!(id.to_string(), format!("{}:5", "ab".repeat(32)));
+/// # Ok::<(), gpb::error::ParseDigestError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileId {
     /// Pieces root of the content.

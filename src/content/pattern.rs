@@ -18,6 +18,15 @@ use crate::limits::PATTERN_LEN_MAX;
 /// glob characters all stand behind a backslash. A text that is no well-formed glob, such as
 /// `draft[x`, is a name as well. So every name can be asked for, and a glob means the same whatever
 /// names others offer.
+///
+/// ```
+/// use gpb::Pattern;
+///
+/// let pattern = Pattern::parse("models/**/*.bin")?;
+/// assert!(pattern.matches_path("models/a/b.bin") && !pattern.matches_path("models/a.txt"));
+/// assert!(Pattern::parse("models")?.matches_path("models/a.txt"));
+/// # Ok::<(), gpb::error::PatternError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub enum Pattern {
     /// A whole root, with the length if it was given.
@@ -34,6 +43,12 @@ pub enum Pattern {
 }
 
 /// Why a text is no [`Pattern`].
+///
+/// ```
+/// use gpb::{Pattern, error::PatternError};
+///
+/// assert_eq!(Pattern::parse("").unwrap_err(), PatternError::Length);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// Nothing, or longer than [`PATTERN_LEN_MAX`] bytes.

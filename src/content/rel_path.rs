@@ -13,10 +13,25 @@ use crate::limits::{PATH_COMPONENT_LEN_MAX, PATH_LEN_MAX};
 /// It cannot leave the directory that it is joined to: no `..`, `.`, empty or absolute part, no
 /// backslash, NUL or control character, no drive, and no name that Windows reserves. Deserializing
 /// checks all of that.
+///
+/// ```
+/// use gpb::{RelPath, error::RelPathError};
+///
+/// let path = RelPath::new("docs/a.txt")?;
+/// assert_eq!((path.file_name(), path.is_below("docs")), ("a.txt", true));
+/// assert!(RelPath::new("../a.txt").is_err() && RelPath::new("/etc/passwd").is_err());
+/// # Ok::<(), RelPathError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RelPath(Arc<str>);
 
 /// Why a text is no [`RelPath`].
+///
+/// ```
+/// use gpb::{RelPath, error::RelPathError};
+///
+/// assert_eq!(RelPath::new("").unwrap_err(), RelPathError::Empty);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RelPathError {
     /// Nothing at all, or an empty component (`a//b`, `/a`, `a/`).

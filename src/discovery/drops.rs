@@ -19,6 +19,15 @@ pub(super) struct Drops {
 }
 
 /// Numbers of announces that arrived, were taken in, and were dropped.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let nodes = lan.nodes(2)?;
+/// # nodes[0].peers(std::time::Duration::from_secs(5))?;
+/// let stats = nodes[0].discovery_stats();
+/// assert!(stats.heard > 0 && stats.dropped_all() <= stats.heard);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiscoveryStats {
     /// Datagrams that arrived, without the node's own.

@@ -17,12 +17,27 @@ use crate::identity::PeerId;
 
 /// An Ed25519 key pair (RFC 8032). Its secret half is wiped from memory on drop and never shown,
 /// not even by `Debug`.
+///
+/// ```
+/// use gpb::Keypair;
+///
+/// let key = Keypair::try_generate()?;
+/// let same = Keypair::from_pem(&key.to_pem())?;
+/// assert_eq!(same.peer_id(), key.peer_id());
+/// # Ok::<(), gpb::error::KeypairError>(())
+/// ```
 #[derive(Clone)]
 pub struct Keypair {
     signing: SigningKey,
 }
 
 /// Why there is no key.
+///
+/// ```
+/// use gpb::{Keypair, error::KeypairError};
+///
+/// assert!(matches!(Keypair::from_pem("no key"), Err(KeypairError::Malformed(_))));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeypairError {
     /// Not a PKCS#8 PEM of an Ed25519 key; the text says what was found.

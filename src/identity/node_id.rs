@@ -8,6 +8,14 @@ use crate::identity::PeerId;
 ///
 /// A user's server and client have one key in common, so the key alone does not tell them apart.
 /// Each start of a node draws an instance at random.
+///
+/// ```
+/// use gpb::{Keypair, NodeId};
+///
+/// let key = Keypair::generate().peer_id();
+/// let (server, client) = (NodeId::new(key, 1), NodeId::new(key, 2));
+/// assert!(server != client && server.peer == client.peer);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId {
     /// The node's key.

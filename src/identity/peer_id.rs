@@ -11,6 +11,15 @@ use serde::{Deserialize, Serialize};
 ///
 /// Any 32 bytes can be a `PeerId`; whether they are a usable key shows when a signature is checked
 /// against them.
+///
+/// ```
+/// use gpb::{Keypair, PeerId};
+///
+/// let id = Keypair::generate().peer_id();
+/// assert_eq!(id.to_string().parse::<PeerId>()?, id);
+/// assert!(id.to_string().starts_with("ed25519:"));
+/// # Ok::<(), gpb::error::ParsePeerIdError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub [u8; 32]);
 

@@ -1,5 +1,6 @@
-//! Fetching: from what was asked for to files in place.
+//! A fetch: from the files that were found to files in place.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,29 @@ use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
 use crate::store::{Disk, OwnFiles};
 
-/// A running fetch. Dropping it cancels it, waits for its threads and keeps what came for the next run.
+/// A running fetch of a [`Node`](crate::Node).
+///
+/// Dropping it ends it, waits for its threads, and keeps the chunks that arrived: the next fetch of the
+/// same files continues from them, also after a restart.
+///
+/// ```
+/// use std::time::Duration;
+/// use gpb::testing::Lan;
+///
+/// # let lan = Lan::new()?;
+/// # let server = lan.sharing(&[("a.bin", &[7; 300_000])])?;
+/// # let node = lan.node()?;
+/// let fetch = node.fetch(&["a.bin"])?;
+/// while !fetch.wait_for(Duration::from_millis(200)) {
+///     let at = fetch.progress();
+///     println!("{} of {} bytes", at.bytes_done, at.bytes);
+/// }
+/// let dir = fetch.dir().to_path_buf();
+/// for file in fetch.wait()?.fetched {
+///     println!("{} is {}", file.path, dir.join(file.out.as_str()).display());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Fetch {
     handle: Download,
     dir: PathBuf,
@@ -37,26 +60,29 @@ impl Fetch {
         Ok(Fetch { handle, dir: place.dir, files })
     }
 
-    /// Waits until all files are whole, verified and in place. Blocks at most the node's timeout without a byte, however
-    /// long the files.
+    /// Waits until all files are whole, verified and in place. Blocks at most for the node's
+    /// [`timeout`](crate::Config::timeout) without a byte, however long the files.
     ///
     /// # Errors
-    /// [`FetchError`]; chunks that came stay on disk, and the next fetch of the same files continues from them.
+    /// [`FetchError`]; chunks that arrived stay on disk, and the next fetch of the same files continues
+    /// from them.
     pub fn wait(self) -> Result<Report, FetchError> {
         self.handle.wait()
     }
 
-    /// Waits for at most `time`; true when the fetch has ended, so that [`wait`](Self::wait) returns at once.
+    /// Waits at most for `time`; true when the fetch has ended, so that [`wait`](Self::wait) returns at
+    /// once.
     pub fn wait_for(&self, time: Duration) -> bool {
         self.handle.wait_for(time.min(WAIT_MAX))
     }
 
-    /// How far it is. Does not block.
+    /// How far the fetch is. Does not block.
     pub fn progress(&self) -> Progress {
         self.handle.progress()
     }
 
-    /// The files that were put in place since `seen` of them, which is counted on.
+    /// The files that were put in place after the first `seen` of them; adds their number to `seen`. Does
+    /// not block.
     pub fn fetched(&self, seen: &mut usize) -> Vec<FileReport> {
         self.handle.fetched(seen)
     }
@@ -71,13 +97,20 @@ impl Fetch {
         &self.dir
     }
 
-    /// Ends it soon; [`wait`](Self::wait) then says [`FetchError::Interrupted`].
+    /// Ends the fetch within milliseconds; [`wait`](Self::wait) then returns
+    /// [`FetchError::Interrupted`]. Does not block.
     pub fn cancel(&self) {
         self.handle.cancel();
     }
 }
 
-/// Where files go.
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetch").field("dir", &self.dir).field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// The place that fetched files go to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     dir: PathBuf,

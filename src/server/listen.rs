@@ -8,6 +8,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::server::limits::LISTEN_BACKLOG;
 
 /// Why a server cannot start. Each message is one line with the thing and the cause.
+///
+/// ```
+/// use gpb::{Keypair, Node, StartError, error::ServerError};
+///
+/// let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let node = Node::builder().key(Keypair::generate()).bind([127, 0, 0, 1].into());
+/// let error = node.port(taken.local_addr()?.port()).start().unwrap_err();
+/// assert!(matches!(error, StartError::Listen(ServerError::PortInUse { .. })));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// Another program listens there.

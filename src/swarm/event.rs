@@ -6,6 +6,20 @@ use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 
 /// Something that happened in a node.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// use gpb::Event;
+///
+/// for event in node.events() {
+///     if let Event::CatalogueChanged { files, bytes, complete: true, .. } = event {
+///         assert_eq!((files, bytes), (1, 5));
+///         break;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

@@ -67,7 +67,7 @@ impl Lan {
     }
 
     fn on(hub: Hub) -> io::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("gpb-lan-{:016x}", rand::random::<u64>()));
+        let dir = std::env::temp_dir().join(format!("lan.gpb.{:016x}", rand::random::<u64>()));
         fs::create_dir(&dir)?;
         Ok(Lan { hub, dir, nodes: AtomicU64::new(0), announces: Mutex::default() })
     }

@@ -15,6 +15,7 @@ mod directory;
 mod discovery;
 mod documents;
 mod examples;
+mod front;
 mod house;
 mod keys;
 mod merkle_oracle;

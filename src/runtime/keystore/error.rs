@@ -7,6 +7,13 @@ use crate::identity::KeypairError;
 use crate::runtime::limits::TRUSTED_KEYS_MAX;
 
 /// Why a key file or a trusted file cannot be used. Each message names the file and the cause.
+///
+/// ```
+/// use gpb::{Node, StartError, error::KeyError};
+///
+/// let error = Node::builder().trusted("/no/such/file").key(gpb::Keypair::generate()).start().unwrap_err();
+/// assert!(matches!(error, StartError::Key(KeyError::TrustedNotFound { .. })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {

@@ -4,6 +4,16 @@ use crate::identity::NodeId;
 use crate::proto::{Announce, AnnounceError, SignedAnnounce};
 
 /// Why an announce was not taken in.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.node()?;
+/// use gpb::Dropped;
+///
+/// let stats = node.discovery_stats();
+/// assert_eq!(stats.dropped(Dropped::Forged), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Dropped {
     /// Longer than any announce.

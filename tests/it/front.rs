@@ -1,0 +1,123 @@
+//! Every type of a public signature has a name that a program can write.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gpb::error::{
+    ConfigError, EventsError, FetchError, KeyError, KeypairError, ParseDigestError, ParseInterfaceError,
+    ParsePeerAddrError, ParsePeerIdError, PatternError, RelPathError, ServerError, StartError, StoreError,
+};
+use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
+use gpb::{
+    Candidate, Catalogue, Config, Digest, DiscoveryProblem, DiscoveryStats, Dropped, Entry, EntryRef, Event, Events,
+    Fetch, FileId, FileReport, Finding, FoundFile, FoundPeer, Interface, KeySource, Keypair, KnownPeer, Node,
+    NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Progress, RelPath, Report, Root, Share, Stamp, Stopper,
+};
+
+/// What a program may keep: fields for all that the methods of a node return.
+#[derive(Debug)]
+#[allow(dead_code)]
+struct App {
+    builder: NodeBuilder,
+    node: Arc<Node>,
+    stopper: Stopper,
+    catalogue: Arc<Catalogue>,
+    known: BTreeMap<NodeId, KnownPeer>,
+    peers: Vec<FoundPeer>,
+    files: Vec<FoundFile>,
+    fetch: Option<Fetch>,
+    events: Events,
+    last_event: Result<Event, EventsError>,
+    stats: DiscoveryStats,
+    findings: Vec<Finding>,
+    progress: Progress,
+    report: Result<Report, FetchError>,
+}
+
+#[test]
+fn the_methods_of_a_node_take_and_return_what_can_be_named() {
+    let _: fn(Config) -> Result<Node, StartError> = Node::start;
+    let _: fn(&Node) -> PeerId = Node::id;
+    let _: fn(&Node) -> &Config = Node::config;
+    let _: fn(&Node) -> &[SocketAddr] = Node::addrs;
+    let _: fn(&Node) -> Arc<Catalogue> = Node::catalogue;
+    let _: fn(&Node, Duration) -> Option<(u64, u64)> = Node::wait_ready;
+    let _: fn(&Node) -> Vec<KnownPeer> = Node::known_peers;
+    let _: fn(&Node, Duration) -> Result<Vec<FoundPeer>, FetchError> = Node::peers;
+    let _: fn(&Node, &[String], Duration) -> Result<Vec<FoundFile>, FetchError> = Node::list;
+    let _: fn(&Node, &[&'static str]) -> Result<Fetch, FetchError> = Node::fetch;
+    let _: fn(&Node, &[&'static str], Option<&Path>) -> Result<Fetch, FetchError> = Node::fetch_to;
+    let _: fn(&Node) -> Events = Node::events;
+    let _: fn(&Node) -> DiscoveryStats = Node::discovery_stats;
+    let _: fn(&Node, Duration) -> Result<Vec<Finding>, FetchError> = Node::diagnose;
+    let _: fn(&Node) -> Stopper = Node::stopper;
+    let _: fn(Fetch) -> Result<Report, FetchError> = Fetch::wait;
+    let _: fn(&Fetch) -> Progress = Fetch::progress;
+    let _: fn(&Fetch, &mut usize) -> Vec<FileReport> = Fetch::fetched;
+    let _: fn(&DiscoveryStats, Dropped) -> u64 = DiscoveryStats::dropped;
+    let _: fn(&Lan, NodeBuilder) -> Result<Node, StartError> = Lan::start;
+    let _: fn(&[TestFile], &[Fault]) -> std::io::Result<FaultyPeer> = FaultyPeer::start;
+}
+
+#[test]
+fn what_fields_and_errors_hold_can_be_named() {
+    let known =
+        |k: KnownPeer| -> (NodeId, u64, Vec<SocketAddr>, Instant) { (k.node, k.revision, k.addrs, k.last_seen) };
+    let file = |f: FoundFile| -> (RelPath, FileId, Arc<[NodeId]>) { (f.path, f.id, f.holders) };
+    let finding = |f: Finding| -> Option<DiscoveryProblem> { f.problem };
+    let entry = |e: Entry| -> (RelPath, FileId, Stamp) { (e.path, e.id, e.stamp) };
+    let entry_ref = |e: EntryRef<'_>| -> Entry { e.to_entry() };
+    let id = |f: FileId| -> (Root, Digest) { (f.root, f.root.0) };
+    let config = |c: Config| -> (PathBuf, Share, KeySource, Vec<PeerAddr>, Vec<Interface>) {
+        (c.dir, c.share, c.key, c.peers, c.interfaces)
+    };
+    let start = |e: StartError| match e {
+        StartError::Config(e) => drop::<ConfigError>(e),
+        StartError::Key(e) => drop::<KeyError>(e),
+        StartError::Listen(e) => drop::<ServerError>(e),
+        _ => {}
+    };
+    let fetch = |e: FetchError| match e {
+        FetchError::Storage(e) => drop::<StoreError>(e),
+        FetchError::Pattern { source, .. } => drop::<PatternError>(source),
+        FetchError::Out { source, .. } => drop::<RelPathError>(source),
+        FetchError::Ambiguous { candidates, .. } => drop::<Vec<Candidate>>(candidates),
+        _ => {}
+    };
+    let read = |text: &str| -> (
+        Result<Root, ParseDigestError>,
+        Result<PeerId, ParsePeerIdError>,
+        Result<PeerAddr, ParsePeerAddrError>,
+        Result<Interface, ParseInterfaceError>,
+        Result<Pattern, PatternError>,
+        Result<RelPath, RelPathError>,
+        Result<Keypair, KeypairError>,
+    ) {
+        (
+            text.parse(),
+            text.parse(),
+            text.parse(),
+            text.parse(),
+            Pattern::parse(text),
+            RelPath::new(text),
+            Keypair::try_generate(),
+        )
+    };
+    let _ = (known, file, finding, entry, entry_ref, id, config, start, fetch);
+    assert!(read("x").4.is_ok());
+}
+
+#[test]
+fn handles_may_cross_threads() {
+    fn crosses<T: Send + Sync + 'static>() {}
+    crosses::<Node>();
+    crosses::<Fetch>();
+    crosses::<Events>();
+    crosses::<Stopper>();
+    crosses::<Arc<Catalogue>>();
+    crosses::<StartError>();
+    crosses::<FetchError>();
+}
