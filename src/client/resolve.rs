@@ -81,7 +81,7 @@ fn assess(wanted: &[(String, Pattern)], results: &SearchResults) -> Certainty {
         return Certainty::Nothing;
     }
     let clear = |(choice, wanted): (&Choice, &(String, Pattern))| {
-        matches!(choice, Choice::Files(_)) && matches!(wanted.1, Pattern::Root(..))
+        matches!(choice, Choice::Files(_)) && matches!(wanted.1.kind(), PatternKind::Root(..))
     };
     if choices.iter().zip(wanted).all(clear) { Certainty::Certain } else { Certainty::Likely }
 }
@@ -103,9 +103,9 @@ fn choose(pattern: &Pattern, results: &SearchResults) -> Choice {
     let by = |test: &dyn Fn(&FoundFile) -> bool| -> Vec<u32> {
         (0..).zip(files).filter(|(_, file)| test(file)).map(|(at, _)| at).collect()
     };
-    match pattern {
-        Pattern::Root(..) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
-        Pattern::Path { text, glob, prefix } => {
+    match pattern.kind() {
+        PatternKind::Root(..) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
+        PatternKind::Path { text, glob, prefix } => {
             if glob.is_some() {
                 return one_content_a_path(files, by(&|file| pattern.matches_path(file.path.as_str())));
             }

@@ -15,5 +15,6 @@ pub use catalogue::{Catalogue, Entry, EntryRef, Stamp};
 pub use digest::{Digest, FileId, ParseDigestError, Root};
 pub use geometry::{ChunkIndex, ChunkSpan, Geometry};
 pub use manifest::{Manifest, ManifestError};
+pub(crate) use pattern::PatternKind;
 pub use pattern::{Pattern, PatternError};
 pub use rel_path::{RelPath, RelPathError};

@@ -28,7 +28,11 @@ use crate::limits::PATTERN_LEN_MAX;
 /// # Ok::<(), gpb::error::PatternError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub enum Pattern {
+pub struct Pattern(PatternKind);
+
+/// What a [`Pattern`] means.
+#[derive(Debug, Clone)]
+pub(crate) enum PatternKind {
     /// A whole root, with the length if it was given.
     Root(Root, Option<u64>),
     /// A path, a directory or a glob, perhaps also the prefix of a root.
@@ -75,23 +79,32 @@ impl Pattern {
             return Self::name(name.trim_end_matches('/').to_string(), None);
         }
         if let Ok(root) = text.parse::<Root>() {
-            return Ok(Pattern::Root(root, None));
+            return Ok(Pattern(PatternKind::Root(root, None)));
         }
         if let Some((root, len)) = text.split_once(':')
             && let Ok(root) = root.parse::<Root>()
         {
             let len = len.parse().map_err(|_| PatternError::FileLen(len.into()))?;
-            return Ok(Pattern::Root(root, Some(len)));
+            return Ok(Pattern(PatternKind::Root(root, Some(len))));
         }
         let text = text.trim_end_matches('/');
         match glob(text)? {
             None => Self::name(unescape(text), root_prefix(text)),
-            Some(glob) => Ok(Pattern::Path { text: text.into(), glob: Some(glob), prefix: None }),
+            Some(glob) => Ok(Pattern(PatternKind::Path { text: text.into(), glob: Some(glob), prefix: None })),
         }
     }
 
     fn name(text: String, prefix: Option<String>) -> Result<Self, PatternError> {
-        if text.is_empty() { Err(PatternError::Length) } else { Ok(Pattern::Path { text, glob: None, prefix }) }
+        if text.is_empty() {
+            Err(PatternError::Length)
+        } else {
+            Ok(Pattern(PatternKind::Path { text, glob: None, prefix }))
+        }
+    }
+
+    /// What it means.
+    pub(crate) fn kind(&self) -> &PatternKind {
+        &self.0
     }
 
     /// Whether the file of this name and identity is meant. A bare root never means a file of
@@ -103,9 +116,9 @@ impl Pattern {
 
     /// Whether the path alone makes the file meant.
     pub fn matches_path(&self, path: &str) -> bool {
-        match self {
-            Pattern::Root(..) => false,
-            Pattern::Path { text, glob, .. } => {
+        match &self.0 {
+            PatternKind::Root(..) => false,
+            PatternKind::Path { text, glob, .. } => {
                 path == text || is_below(path, text) || glob.as_ref().is_some_and(|g| g.is_match(path))
             }
         }
@@ -113,9 +126,9 @@ impl Pattern {
 
     /// Whether the identity alone makes the file meant.
     pub fn matches_id(&self, id: &FileId) -> bool {
-        match self {
-            Pattern::Root(root, len) => id.root == *root && len.map_or(id.len != FORGEABLE_LEN, |l| l == id.len),
-            Pattern::Path { prefix, .. } => {
+        match &self.0 {
+            PatternKind::Root(root, len) => id.root == *root && len.map_or(id.len != FORGEABLE_LEN, |l| l == id.len),
+            PatternKind::Path { prefix, .. } => {
                 id.len != FORGEABLE_LEN && prefix.as_ref().is_some_and(|p| has_prefix(&id.root.0, p))
             }
         }
