@@ -9,7 +9,7 @@ use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::survey::{SurveyProgress, survey};
 use crate::client::{Candidate, Client, FetchError};
-use crate::content::Pattern;
+use crate::content::{Pattern, PatternKind};
 use crate::identity::PeerId;
 
 impl Client {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::content::{Catalogue, Pattern};
+use crate::content::{Catalogue, Pattern, PatternKind};
 use crate::limits::LIST_PAGE_LEN;
 use crate::proto::{ListPage, PageHead};
 use crate::server::limits::LIST_CHECK_ENTRIES;
@@ -25,7 +25,7 @@ impl Listing {
     pub(crate) fn new(catalogue: Arc<Catalogue>, pattern: Option<Pattern>, after: &str) -> Self {
         let (mut at, mut to) = (0, catalogue.len());
         // A plain name cannot match beyond itself and what lies below it.
-        if let Some(Pattern::Path { text, glob: None, prefix: None }) = &pattern {
+        if let Some(PatternKind::Path { text, glob: None, prefix: None }) = pattern.as_ref().map(Pattern::kind) {
             let below = catalogue.positions_below(text);
             let own = catalogue.position(text);
             at = own.unwrap_or(below.start);
