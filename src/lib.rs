@@ -1,36 +1,139 @@
-//! GPB spreads files over a local network, with nobody to set up.
+//! GPB spreads files over a local network, without a server and without setup.
 //!
-//! Each peer shares a directory; peers find each other by signed multicast; a client fetches a file from all peers that
-//! hold it at once and verifies every chunk. Sessions are TLS 1.3 between Ed25519 keys. Everything is blocking and runs
-//! on threads: there is no async runtime, and none is needed.
+//! Each [`Node`] may share a directory. Nodes find each other by signed multicast; a fetch takes a
+//! file from all of its holders at once and verifies every chunk before it is written. Sessions are
+//! TLS 1.3 between Ed25519 keys. Every call is blocking: there is no async runtime, and none is needed.
+//!
+//! # Share a directory
 //!
 //! ```no_run
 //! use std::time::Duration;
 //! use gpb::{Node, Share};
 //!
-//! let node = Node::builder().dir("/data").share(Share::Nothing).start()?;
-//! for file in node.list(&["models/**"], Duration::from_secs(2))? {
-//!     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
+//! let node = Node::builder().dir("/data").share(Share::Directory).start()?;
+//! // Files are offered as they are hashed, and as they change.
+//! if let Some((files, bytes)) = node.wait_ready(Duration::from_secs(60)) {
+//!     println!("{files} files, {bytes} bytes");
 //! }
-//! let report = node.fetch(&["models/weights.bin"])?.wait()?;
-//! println!("{} bytes from {} peers", report.bytes, report.peers.len());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Tiers
+//! # Find and fetch files
 //!
-//! A module imports only from lower tiers. Tiers 0 to 3 are pure: no I/O, no threads, no clock.
+//! ```
+//! use std::time::Duration;
 //!
-//! | tier | modules | what for |
+//! # let lan = gpb::testing::Lan::new()?;
+//! # let _server = lan.sharing(&[("models/a.bin", b"a"), ("models/b.bin", b"b")])?;
+//! # let node = lan.node()?;
+//! // let node = Node::builder().dir("/data").share(Share::Fetched).start()?;
+//! for file in node.list(&["models/**"], Duration::from_secs(2))? {
+//!     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
+//! }
+//! let fetch = node.fetch(&["models"])?;
+//! while !fetch.wait_for(Duration::from_millis(100)) {
+//!     let at = fetch.progress();
+//!     println!("{} of {} bytes from {} peers", at.bytes_done, at.bytes, at.peers);
+//! }
+//! let report = fetch.wait()?;
+//! assert_eq!(report.files, 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Watch peers come and go
+//!
+//! ```
+//! use std::time::Duration;
+//! use gpb::Event;
+//!
+//! # let lan = gpb::testing::Lan::new()?;
+//! # let node = lan.node()?;
+//! # let other = lan.node()?;
+//! let mut joined = 0;
+//! while joined == 0 {
+//!     match node.events().recv_timeout(Duration::from_secs(10))? {
+//!         Event::PeerJoined { peer, addr } => {
+//!             println!("{peer} at {addr}");
+//!             joined += 1;
+//!         }
+//!         Event::PeerLeft { peer } => println!("{peer} left"),
+//!         // Later versions add events.
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A closed group
+//!
+//! A trusted file makes a group of known keys: no other key is found, answered or asked.
+//!
+//! ```
+//! use gpb::{Keypair, Share};
+//!
+//! # let lan = gpb::testing::Lan::new()?;
+//! # let dir = std::env::temp_dir().join(format!("gpb-doc-group-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # let file = dir.join("trusted");
+//! let (alice, bob) = (Keypair::generate(), Keypair::generate());
+//! std::fs::write(&file, format!("{} alice\n{} bob\n", alice.peer_id(), bob.peer_id()))?;
+//! // let node = Node::builder().key(alice).trusted(&file).start()?;
+//! # let node = lan.start(lan.builder().key(alice).trusted(&file))?;
+//! # let other = lan.start(lan.builder().key(bob).trusted(&file))?;
+//! # let stranger = lan.node()?;
+//! # assert_eq!(node.peers(std::time::Duration::from_secs(5))?.len(), 1);
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What blocks, and for how long
+//!
+//! | call | blocks |
+//! |---|---|
+//! | [`Node::start`] | while files are opened and ports bound: milliseconds |
+//! | [`Node::peers`], [`Node::list`] | until 300 ms after the last new peer, at most for the given time |
+//! | [`Node::fetch`] | until the name is found: 50 ms after the last answer, at most [`Config::timeout`] |
+//! | [`Fetch::wait`] | until the files are in place, at most [`Config::timeout`] without a byte |
+//! | [`Node::wait_ready`], [`Fetch::wait_for`], [`Events::recv_timeout`], [`Stopper::wait`] | at most for the given time |
+//! | [`Node::diagnose`] | as `peers`, and a second more |
+//! | iterating [`Events`] | until the next event, or until the node is dropped |
+//! | dropping a [`Node`] or a [`Fetch`] | until its threads are joined: milliseconds, at most seconds while a peer is dialed |
+//! | all others | not at all |
+//!
+//! A [`Stopper`] ends every one of them from another thread. No time is too long: `Duration::MAX` is taken.
+//!
+//! # Threads
+//!
+//! All threads are named, and joined when what they belong to is dropped; only `gpb-resolve`, which
+//! looks up host names, may outlive its node.
+//!
+//! | of | threads |
+//! |---|---|
+//! | a node | `gpb-listen`, `gpb-static`, `gpb-contact-N`; `gpb-resolve` with named peers, `gpb-trust` with a trusted file |
+//! | a node that shares | `gpb-accept`, `gpb-serve-N`: two for each processor, at least 4 |
+//! | a node that shares its directory | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor |
+//! | calls that ask peers | `gpb-conn-N`, started as needed and kept |
+//! | a [`Fetch`] | `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
 //! |---|---|---|
-//! | 0 | `limits` | every bound, port and interval |
-//! | 1 | `content`, `identity` | what is shared; who shares it |
-//! | 2 | `proto` | bytes to values and back; the wire |
-//! | 3 | `swarm` | whom to ask for what next |
-//! | 4 | `store`, `net`, `runtime` | disks, sockets, threads and key files |
-//! | 6 | `share`, `discovery`, `server`, `client` | the services; they meet only through lower tiers |
-//! | 7 | `node` | the front door |
-//! | 8 | `cli` | the programs' command line (feature `cli`) |
+//! | `cli` | yes | the programs `gpb-keygen`, `gpb-server` and `gpb-client`, and what only they need |
+//! | `testing` | no | the module `testing`: a LAN in memory and peers that misbehave |
+//! | `portable-watch` | no | on Linux, the directory watch of other systems |
+//!
+//! # Errors, panics, logs
+//!
+//! Each operation has an error type of its own, see [`error`]. Nothing panics but
+//! [`Keypair::generate`], on a system without random numbers. The library logs through `log` and
+//! prints nothing.
+//!
+//! # Stability
+//!
+//! Stable, as SemVer has it: the items on this page, in [`error`] and in `testing`; the wire
+//! protocol; the command line. Not stable: the texts of errors and logs, and everything that is
+//! hidden from these docs. Enums that may grow are `#[non_exhaustive]`.
 #![cfg_attr(
     test,
     allow(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
