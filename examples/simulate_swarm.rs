@@ -3,7 +3,7 @@
 //! `cargo run --release --example simulate_swarm -- [PEERS] [MIB] [SEED]` simulates one group with equal links of
 //! 1 Gbit/s; without arguments those of 10, 100 and 1,000 peers with 1 GiB and one of 10,000 with 256 MiB, which takes a
 //! quarter of an hour and 4 GB. See the module for what is simulated.
-#![allow(unreachable_pub, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
+#![allow(unreachable_pub, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 #[path = "../tests/it/sim/mod.rs"]
 mod sim;

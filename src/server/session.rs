@@ -53,7 +53,7 @@ enum SessionPhase {
 }
 
 /// What a session can do next in its turn.
-enum Progress {
+enum SessionStep {
     /// Write what is gathered, or gather more.
     More,
     /// Read.
@@ -198,9 +198,9 @@ impl Session {
                 return Ok(TurnOutcome::Again);
             }
             match self.produce(scratch, context, turn)? {
-                Progress::More => continue,
-                Progress::Starved => (),
-                Progress::Ends(outcome) => return Ok(outcome),
+                SessionStep::More => continue,
+                SessionStep::Starved => (),
+                SessionStep::Ends(outcome) => return Ok(outcome),
             }
             if !self.receive(scratch, context)? && !self.awaits_request(context, turn)? {
                 return Ok(TurnOutcome::Read);
@@ -214,8 +214,8 @@ impl Session {
         scratch: &mut Scratch,
         context: &Context,
         turn: &mut TurnBudget,
-    ) -> Result<Progress, SessionError> {
-        let SessionPhase::Open(peer) = &mut self.phase else { return Ok(Progress::Starved) };
+    ) -> Result<SessionStep, SessionError> {
+        let SessionPhase::Open(peer) = &mut self.phase else { return Ok(SessionStep::Starved) };
         let was_admitted = peer.is_admitted();
         let pause = self.output.gather((peer, &mut self.input), scratch, context, turn)?;
         if !was_admitted && peer.is_admitted() {
@@ -229,13 +229,13 @@ impl Session {
         Ok(match pause {
             Pause::Refused(why) => {
                 self.refuse(why, context)?;
-                Progress::More
+                SessionStep::More
             }
-            _ if !self.output.sealed.is_empty() => Progress::More,
-            Pause::Throttled(until) => Progress::Ends(TurnOutcome::Delay(until)),
-            Pause::Waits => Progress::Ends(TurnOutcome::Wait),
-            Pause::Unfinished => Progress::More,
-            Pause::Full | Pause::Idle => Progress::Starved,
+            _ if !self.output.sealed.is_empty() => SessionStep::More,
+            Pause::Throttled(until) => SessionStep::Ends(TurnOutcome::Delay(until)),
+            Pause::Waits => SessionStep::Ends(TurnOutcome::Wait),
+            Pause::Unfinished => SessionStep::More,
+            Pause::Full | Pause::Idle => SessionStep::Starved,
         })
     }
 

@@ -5,6 +5,7 @@
 mod bounds;
 mod circles;
 mod map;
+mod sizes;
 mod source;
 mod texts;
 mod tiers;

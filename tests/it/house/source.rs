@@ -9,6 +9,8 @@ pub(super) struct Source {
     /// Relative to `src`.
     pub(super) path: PathBuf,
     pub(super) tokens: Vec<TokenTree>,
+    /// Lines of the file, those of tests left out.
+    pub(super) lines: usize,
 }
 
 /// A path as it stands in the text, with the `{..}` of imports unfolded.
@@ -23,7 +25,9 @@ pub(super) struct UsedPath {
 impl Source {
     pub(super) fn new(path: &Path, text: &str) -> Self {
         let stream: TokenStream = text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Source { path: path.to_path_buf(), tokens: without_test_items(stream) }
+        let mut left_out = 0;
+        let tokens = without_test_items(stream, &mut left_out);
+        Source { path: path.to_path_buf(), tokens, lines: text.lines().count() - left_out }
     }
 
     /// The modules that lead to this file: `["swarm", "picker"]`, empty for the root of the crate.
@@ -95,8 +99,8 @@ pub(super) fn inside(token: &TokenTree) -> Option<(Delimiter, Vec<TokenTree>)> {
     }
 }
 
-/// Leaves out every item behind `#[cfg(test)]` at the top level and directly inside of braces there.
-fn without_test_items(stream: TokenStream) -> Vec<TokenTree> {
+/// Leaves out every item behind `#[cfg(test)]` at the top level and directly inside of braces there, and counts its lines.
+fn without_test_items(stream: TokenStream, left_out: &mut usize) -> Vec<TokenTree> {
     let mut kept = Vec::new();
     let mut tokens = stream.into_iter();
     while let Some(token) = tokens.next() {
@@ -105,11 +109,14 @@ fn without_test_items(stream: TokenStream) -> Vec<TokenTree> {
                 kept.pop();
                 // The item ends with its body, its semicolon or, if it is a field or an argument, its comma.
                 let ends = |t: &TokenTree| is_punct(t, ';') || is_punct(t, ',') || is_brace(t);
-                tokens.by_ref().find(ends);
+                let last = tokens.by_ref().find(ends).unwrap_or_else(|| token.clone());
+                *left_out += last.span().end().line - token.span().start().line + 1;
             }
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
-                let mut inner =
-                    proc_macro2::Group::new(Delimiter::Brace, without_test_items(group.stream()).into_iter().collect());
+                let mut inner = proc_macro2::Group::new(
+                    Delimiter::Brace,
+                    without_test_items(group.stream(), left_out).into_iter().collect(),
+                );
                 inner.set_span(group.span());
                 kept.push(inner.into());
             }
