@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::limits::{CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
+use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
 use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::Trust;
 use crate::runtime::{BlockingPool, EventSender, Shutdown, Throttle};
@@ -16,8 +16,11 @@ pub struct Client {
     pub ctx: Arc<ClientContext>,
     /// Idle sessions.
     pub pool: Arc<PeerPool>,
-    /// The threads that block on sessions, `gpb-conn-N`.
+    /// The threads that block on the connections of downloads, `gpb-conn-N`.
     pub threads: Arc<BlockingPool>,
+    /// The threads that block on peers that are only asked, `gpb-ask-N`: these must not wait for a download, nor a
+    /// download for them.
+    pub askers: Arc<BlockingPool>,
 }
 
 /// What the node lends a client: the peers that it knows, and what it may use.
@@ -43,6 +46,8 @@ impl Client {
     /// A client that opens its sessions with `dialer`. No thread runs yet.
     pub fn new(ctx: ClientContext, dialer: Dialer) -> Self {
         let threads = BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX);
-        Client { ctx: Arc::new(ctx), pool: Arc::new(PeerPool::new(dialer)), threads: Arc::new(threads) }
+        let askers = BlockingPool::new("gpb-ask", CONNECTION_THREADS_STEP, ASK_THREADS_MAX);
+        let (threads, askers) = (Arc::new(threads), Arc::new(askers));
+        Client { ctx: Arc::new(ctx), pool: Arc::new(PeerPool::new(dialer)), threads, askers }
     }
 }

@@ -15,10 +15,17 @@ pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
 /// A listing is complete this time after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
+/// Memory that the listing of one peer may take in bytes, where a name, a directory or a root was asked for.
+pub const LISTING_LEN_MAX: usize = 64 * MIB;
+/// Memory that the listings of all peers may take together for one question, in bytes.
+pub const LISTINGS_LEN_MAX: usize = 512 * MIB;
+/// Peers at one address that are asked at the same time: many keys on one host must not take the threads from others.
+pub const ASKED_PER_ADDR_MAX: usize = 16;
+/// Threads that ask peers, at most.
+pub const ASK_THREADS_MAX: usize = 64;
 /// Threads for sessions that a client starts at once.
 pub const CONNECTION_THREADS_STEP: usize = 8;
-/// Most threads for sessions of a client: the connections of a download, and some for peers that
-/// are only asked.
+/// Most threads for the connections of downloads.
 pub const CONNECTION_THREADS_MAX: usize = DOWNLOAD_CONNECTIONS_MAX + 4 * CONNECTION_THREADS_STEP;
 /// Threads of a download that open and finish partial files.
 pub const DISK_THREADS: usize = 2;

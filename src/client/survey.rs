@@ -1,7 +1,9 @@
 //! Asks every peer the same question, as peers appear.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -9,7 +11,7 @@ use log::debug;
 
 use crate::client::doorbell::Doorbell;
 use crate::client::error::weigh_refusal;
-use crate::client::limits::{LIST_QUIET, RESOLVE_MAX};
+use crate::client::limits::{ASKED_PER_ADDR_MAX, LIST_QUIET, RESOLVE_MAX};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::{Client, FetchError};
@@ -55,7 +57,7 @@ impl Client {
     /// [`FetchError::Interrupted`] when the node ends.
     pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
         let (mut found, begin) = (Vec::new(), Instant::now());
-        let ask = |session: &mut Session| Ok((session.addr, session.instance, session.welcome.clone()));
+        let ask = |session: &mut Session, _: &AtomicBool| Ok((session.addr, session.instance, session.welcome.clone()));
         let progress = survey(self, ask, |progress, answer| {
             if let Some((record, (addr, instance, welcome))) = answer {
                 let age_ms = record.last_seen.elapsed().as_millis() as u64;
@@ -152,7 +154,7 @@ impl SurveyProgress {
 /// tables, not `n`.
 pub(crate) fn survey<T: Send + 'static>(
     client: &Client,
-    ask: impl Fn(&mut Session) -> Result<T, AskError> + Clone + Send + 'static,
+    ask: impl Fn(&mut Session, &AtomicBool) -> Result<T, AskError> + Clone + Send + 'static,
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
     let mut survey = Survey::new(client, ask);
@@ -169,11 +171,12 @@ pub(crate) fn survey<T: Send + 'static>(
             }
         }
         survey.contact(now)?;
+        survey.start_waiting()?;
         survey.read_table_counts(now);
         let end = decide(&survey.progress, None);
         if end <= now {
             survey.progress.clocks_differ = client.ctx.peers.clocks_differ();
-            return Ok(survey.progress);
+            return Ok(std::mem::take(&mut survey.progress));
         }
         let soonest = survey.next_retry().map_or(end, |at| end.min(at));
         survey.bell.wait(soonest.saturating_duration_since(now).max(Duration::from_millis(1)));
@@ -188,8 +191,12 @@ struct Survey<'a, T, A> {
     attempts: HashMap<NodeId, Attempts>,
     /// The number of changes of the peer table when it was read last.
     seen: Option<u64>,
+    /// Peers at one address that are being asked, and those that wait.
+    at_addr: HashMap<Option<IpAddr>, AddrQueue>,
     tell: Sender<SurveyMessage<T>>,
     messages: Receiver<SurveyMessage<T>>,
+    /// The survey has ended: what is still being asked ends at the next answer.
+    over: Arc<AtomicBool>,
     /// Rings for each message and each change of the peer table.
     bell: Doorbell,
 }
@@ -202,6 +209,13 @@ struct Attempts {
     retry_at: Option<Instant>,
 }
 
+/// The peers at one address. Many keys on one host take turns, so that they hold up no peer elsewhere.
+#[derive(Default)]
+struct AddrQueue {
+    asked: usize,
+    waiting: VecDeque<PeerRecord>,
+}
+
 /// What the threads of a survey report.
 enum SurveyMessage<T> {
     Connected,
@@ -211,12 +225,13 @@ enum SurveyMessage<T> {
 impl<'a, T, A> Survey<'a, T, A>
 where
     T: Send + 'static,
-    A: Fn(&mut Session) -> Result<T, AskError> + Clone + Send + 'static,
+    A: Fn(&mut Session, &AtomicBool) -> Result<T, AskError> + Clone + Send + 'static,
 {
     fn new(client: &'a Client, ask: A) -> Self {
         let (tell, messages) = unbounded();
         let (progress, attempts) = (SurveyProgress::default(), HashMap::new());
-        Survey { client, ask, progress, attempts, seen: None, tell, messages, bell: Doorbell::new() }
+        let (at_addr, over, bell) = (HashMap::new(), Arc::default(), Doorbell::new());
+        Survey { client, ask, progress, attempts, seen: None, at_addr, tell, messages, over, bell }
     }
 
     /// Takes note of `message`; returns the answer if it brings one.
@@ -226,6 +241,9 @@ where
             return None;
         };
         self.progress.pending -= 1;
+        if let Some(queue) = self.at_addr.get_mut(&addr_of(&record)) {
+            queue.asked -= 1;
+        }
         match answer {
             Ok(answer) => {
                 self.progress.answered += 1;
@@ -267,29 +285,44 @@ where
                 self.progress.last_peer = Some(now);
             }
             *attempts = Attempts { made: attempts.made + 1, retry_at: None };
-            self.start(record)?;
+            self.progress.pending += 1;
+            self.at_addr.entry(addr_of(&record)).or_default().waiting.push_back(record);
         }
         // Peers that left before their retry: they count as new if they come back.
         self.attempts.retain(|_, attempts| !is_due(attempts));
         Ok(())
     }
 
+    /// Asks the peers whose turn it is.
+    fn start_waiting(&mut self) -> Result<(), FetchError> {
+        let mut due = Vec::new();
+        for queue in self.at_addr.values_mut() {
+            let free = ASKED_PER_ADDR_MAX.saturating_sub(queue.asked).min(queue.waiting.len());
+            queue.asked += free;
+            due.extend(queue.waiting.drain(..free));
+        }
+        due.into_iter().try_for_each(|record| self.start(record))
+    }
+
     /// Asks one peer on a thread of the client.
-    fn start(&mut self, record: PeerRecord) -> Result<(), FetchError> {
+    fn start(&self, record: PeerRecord) -> Result<(), FetchError> {
         let (pool, ask, tell, bell) =
             (self.client.pool.clone(), self.ask.clone(), self.tell.clone(), self.bell.clone());
-        self.progress.pending += 1;
+        let over = self.over.clone();
         let task = move || {
+            if over.load(Ordering::Acquire) {
+                return;
+            }
             let answer = pool.checkout(&record).and_then(|session| {
                 // Reported at once: the survey may end before an answer comes.
                 let _ = tell.send(SurveyMessage::Connected);
                 bell.ring();
-                ask_once(&pool, session, &record, &ask)
+                ask_once(&pool, session, &record, |session| ask(session, &over))
             });
             let _ = tell.send(SurveyMessage::Answer(record, answer));
             bell.ring();
         };
-        self.client.threads.spawn(task).map_err(FetchError::Threads)
+        self.client.askers.spawn(task).map_err(FetchError::Threads)
     }
 
     /// Takes over what the table counts: refusals, which exchange meets too, and named peers that
@@ -308,12 +341,24 @@ where
     }
 }
 
+/// Peers that list for as long as they like hold a thread for no longer than the question is open.
+impl<T, A> Drop for Survey<'_, T, A> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+/// Where a peer is asked: the address that is dialed first.
+fn addr_of(record: &PeerRecord) -> Option<IpAddr> {
+    record.addrs.first().map(|addr| addr.ip().to_canonical())
+}
+
 /// Asks over `session`; a session that lay idle and was closed meanwhile is replaced once.
 fn ask_once<T>(
     pool: &PeerPool,
     mut session: Session,
     record: &PeerRecord,
-    ask: &impl Fn(&mut Session) -> Result<T, AskError>,
+    ask: impl Fn(&mut Session) -> Result<T, AskError>,
 ) -> Result<T, AskError> {
     let answer = match ask(&mut session) {
         Err(AskError::Stream(_)) if session.reused => {

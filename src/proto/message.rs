@@ -341,6 +341,14 @@ pub fn decode_body<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Res
     decode_header(bytes, what)
 }
 
+/// Reads a postcard body that is borrowed from; trailing bytes are ignored.
+///
+/// # Errors
+/// [`MessageError::Malformed`] with `what`.
+pub fn decode_borrowed<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &'static str) -> Result<T, MessageError> {
+    postcard::take_from_bytes(bytes).map(|(value, _)| value).map_err(|_| MessageError::Malformed(what))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

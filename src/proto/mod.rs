@@ -11,6 +11,6 @@ pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
 pub use list_page::ListPage;
 pub use message::{
     ChunkAsk, ChunkHeader, ChunkRef, Delta, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead,
-    PeerHint, Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,
-    encode_request,
+    PeerHint, Problem, Request, Since, Welcome, decode_body, decode_borrowed, decode_header, encode_body, encode_frame,
+    encode_head, encode_request,
 };
