@@ -33,7 +33,7 @@ impl Troubles {
         self.logged.remove(what);
     }
 
-    /// The interfaces are looked at anew.
+    /// Begins a new look at the interfaces.
     pub(crate) fn begin_look(&mut self) {
         self.unusable.clear();
     }
