@@ -6,8 +6,8 @@ use gpb::internals::content::Bitfield;
 use gpb::internals::proto::{PeerHint, Request};
 use gpb::internals::swarm::{Answer as Short, AnswerStep, Arrival, ChunkTask, ConnectionEnd, ConnectionTurn, Head};
 
+use super::content::RECORD_LEN;
 use super::peer::{Ask, Fault, State};
-use super::serve::RECORD_LEN;
 use super::world::{Event, World};
 
 impl World {

@@ -28,6 +28,7 @@
 //! [`ConnectionScaler`]: gpb::internals::swarm::ConnectionScaler
 
 mod ask;
+mod content;
 mod download;
 mod group;
 mod link;

@@ -162,40 +162,6 @@ pub(super) enum Told {
     Located(bool, bool),
 }
 
-impl Has {
-    pub(super) fn holds(&self, index: u32) -> bool {
-        match self {
-            Has::Nothing => false,
-            Has::Some(arrivals) => arrivals.have().bit(index),
-            Has::All => true,
-        }
-    }
-
-    pub(super) fn holding(&self) -> Holding {
-        match self {
-            Has::Nothing => Holding::None,
-            Has::Some(arrivals) => Holding::Partial(arrivals.have().count()),
-            Has::All => Holding::Whole,
-        }
-    }
-
-    pub(super) fn delta(&self, since: u64) -> Option<Delta> {
-        match self {
-            Has::Nothing => None,
-            Has::Some(arrivals) => arrivals.delta(since),
-            Has::All => Some(Delta::Whole),
-        }
-    }
-
-    pub(super) fn news(&self, since: u64, max: usize) -> Option<Delta> {
-        match self {
-            Has::Some(arrivals) if since > 0 => arrivals.news(since, max),
-            Has::All if since > 0 => Some(Delta::Whole),
-            _ => None,
-        }
-    }
-}
-
 impl Ask {
     /// What is to be sent for it, if it needs an upload slot.
     pub(super) fn upload(&self) -> Option<UploadKind> {
