@@ -1,5 +1,5 @@
-//! The thread that waits: for connections, for idle and stalled sessions, and for workers. It blocks on nothing but
-//! `poll`: sessions are handed over only while there is room for them.
+//! The thread that waits: for connections, for idle and stalled sessions, and for workers. It
+//! blocks on nothing but `poll`: sessions are handed over only while there is room for them.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -15,8 +15,9 @@ use crate::net::Tls;
 use crate::server::connection_slots::HandshakeSlots;
 use crate::server::context::Context;
 use crate::server::limits::{ACCEPTS_AT_ONCE, UPLOAD_LOOK_MIN};
+use crate::server::listen::{canonical, is_of_one_connection};
 use crate::server::queues::{Line, Queues};
-use crate::server::session::{REVOKED, Session};
+use crate::server::session::{AcceptedSession, REVOKED};
 use crate::server::slots::{SessionSlot, SessionSlots, SlotState};
 use crate::server::turn::TurnOutcome;
 use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
@@ -151,14 +152,15 @@ impl Acceptor {
     fn admit(&mut self, socket: TcpStream, addr: SocketAddr, now: Instant) {
         let addr = canonical(addr);
         let ip = addr.ip();
-        // A silent connection gives way, so that neither one host nor the others behind one address are locked out.
+        // A silent connection gives way, so that neither one host nor the others behind one address are
+        // locked out.
         let crowded = self.handshakes.is_crowded(ip).then_some(ip);
         if !self.handshakes.has_room(ip) && !self.make_room(crowded) {
             return self.context.log_rejected(addr, &"too many handshakes");
         }
         let at = self.slots.take();
         let token = self.token(at);
-        let session = Session::new(at, socket, addr, &self.tls, now).map_err(|e| e.to_string());
+        let session = AcceptedSession::new(at, socket, addr, &self.tls, now).map_err(|e| e.to_string());
         let registered = session.and_then(|mut session| {
             let registered = self.poll.registry().register(&mut session.socket, token, Interest::READABLE);
             registered.map(|()| session).map_err(|e| e.to_string())
@@ -179,8 +181,8 @@ impl Acceptor {
         }
     }
 
-    /// Ends the connection without `Hello` that waits longest, of `ip` or else of the address that has the most. False
-    /// if workers have all of them.
+    /// Ends the connection without `Hello` that waits longest, of `ip` or else of the address that
+    /// has the most. False if workers have all of them.
     fn make_room(&mut self, ip: Option<IpAddr>) -> bool {
         let deadline = |at: usize| {
             let slot = self.slots.get(at)?;
@@ -212,8 +214,9 @@ impl Acceptor {
         }
     }
 
-    /// Hands sessions to workers while those have room. Sessions that can go on come before sessions that wait for a
-    /// slot, and these before sessions that wait for the rate limit.
+    /// Hands sessions to workers while there is room. Sessions with something to read or write come
+    /// first, then sessions that wait for an upload slot, then sessions that wait for the rate
+    /// limit.
     fn dispatch(&mut self, now: Instant) {
         while !self.workers.jobs.is_full() {
             let drawn = self.queues.pop_ready(now);
@@ -279,9 +282,9 @@ impl Acceptor {
         self.evict();
     }
 
-    /// Waits for the socket of a session. If that can be used already, the event comes at once, so nothing that happened
-    /// meanwhile is missed.
-    fn rearm(&self, session: &mut Session, outcome: TurnOutcome, token: Token) -> io::Result<()> {
+    /// Waits for the socket of a session. If that can be used already, the event comes at once, so
+    /// nothing that happened meanwhile is missed.
+    fn rearm(&self, session: &mut AcceptedSession, outcome: TurnOutcome, token: Token) -> io::Result<()> {
         let interest = match outcome {
             TurnOutcome::Read => Interest::READABLE,
             TurnOutcome::Write => Interest::WRITABLE,
@@ -291,7 +294,7 @@ impl Acceptor {
     }
 
     /// A session waits for what it wants after its turn.
-    fn park(&mut self, at: usize, session: Box<Session>, outcome: TurnOutcome) {
+    fn park(&mut self, at: usize, session: Box<AcceptedSession>, outcome: TurnOutcome) {
         let slot = self.slots.at(at);
         slot.parked = session.parked();
         self.context.parked.fetch_add(slot.parked, Ordering::Relaxed);
@@ -324,7 +327,7 @@ impl Acceptor {
         let trust = &self.context.handler.trust;
         let generation = trust.generation();
         let trust_changed = std::mem::replace(&mut self.trust_generation, generation) != generation;
-        let ends = |session: &Session| {
+        let ends = |session: &AcceptedSession| {
             if trust_changed && session.is_admitted() && session.peer().is_some_and(|p| !trust.allows(&p)) {
                 return Some(REVOKED);
             }
@@ -359,7 +362,7 @@ impl Acceptor {
         }
     }
 
-    fn end(&mut self, at: usize, session: &mut Session, why: &str) {
+    fn end(&mut self, at: usize, session: &mut AcceptedSession, why: &str) {
         session.end(why, &self.context);
         self.context.handler.gate().leave(at);
         let slot = self.slots.at(at);
@@ -377,23 +380,4 @@ impl Acceptor {
     fn token(&self, at: usize) -> Token {
         Token(1 + self.listeners.len() + at)
     }
-}
-
-/// IPv4 addresses as such, not as a dual-stack socket gives them.
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        IpAddr::V4(v4) => SocketAddr::new(v4.into(), addr.port()),
-        IpAddr::V6(_) => addr,
-    }
-}
-
-/// Whether an error of `accept` concerns only the connection that it would have given.
-fn is_of_one_connection(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::Interrupted
-            | ErrorKind::PermissionDenied
-    )
 }

@@ -27,7 +27,8 @@ impl Body {
         Body::Chunk(ChunkStream { source, left: len, failed: false })
     }
 
-    /// Puts the next bytes into `into`, as many as fit. Returns how many, and whether the body is complete.
+    /// Puts the next bytes into `into`, as many as fit. Returns how many, and whether the body is
+    /// complete.
     pub(crate) fn fill(&mut self, into: &mut [u8]) -> (usize, bool) {
         match self {
             Body::Bytes { bytes, at } => {

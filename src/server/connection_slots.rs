@@ -1,4 +1,5 @@
-//! How many connections there may be: in all, of one account, before `Hello`, and by the system's limit of open files.
+//! How many connections there may be: in all, of one account, before `Hello`, and by the system's
+//! limit of open files.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -75,7 +76,8 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// The connections that have not said `Hello`, in all and by source address. Sessions are numbers here.
+/// The connections that have not said `Hello`, in all and by source address. Sessions are numbers
+/// here.
 #[derive(Debug)]
 pub(crate) struct HandshakeSlots {
     max: usize,
@@ -114,8 +116,8 @@ impl HandshakeSlots {
         }
     }
 
-    /// The oldest of `ip`, or else of the address that has the most. `deadline` is `None` for a session that cannot be
-    /// ended now.
+    /// The oldest of `ip`, or else of the address that has the most. `deadline` is `None` for a
+    /// session that cannot be ended now.
     pub(crate) fn oldest(&self, ip: Option<IpAddr>, deadline: impl Fn(usize) -> Option<Instant>) -> Option<usize> {
         let oldest = |sessions: &VecDeque<usize>| {
             let (at, deadline) = sessions.iter().find_map(|&at| Some((at, deadline(at)?)))?;
@@ -134,8 +136,9 @@ impl HandshakeSlots {
     }
 }
 
-/// Raises the limit of open files as far as the system lets a process do that, and returns how many connections fit. The
-/// usual soft limit of 1,024 is for programs that cannot count further; one host could use it up.
+/// Raises the limit of open files as far as the system lets a process do that, and returns how many
+/// connections fit. The usual soft limit of 1,024 is for programs that cannot count further; one
+/// host could use it up.
 pub(crate) fn connections_that_fit() -> usize {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {

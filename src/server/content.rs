@@ -1,4 +1,4 @@
-//! Where what is served comes from: the shared directory and the downloads of this node.
+//! The sources of what is served: the shared directory and the downloads of this node.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::runtime::Watch;
 use crate::server::limits::COPIES_TRIED_MAX;
 use crate::store::{ChunkReader, FetchedFile, FetchedFiles, Index, PartialFile, Reader};
 
-/// What the handler serves from.
+/// What the handler serves from. The tests keep files in memory instead.
 pub(crate) trait Content: Send + Sync {
     /// What is offered by name, now.
     fn catalogue(&self) -> Arc<Catalogue>;
@@ -19,10 +19,10 @@ pub(crate) trait Content: Send + Sync {
     /// How much of a file there is.
     fn held(&self, id: &FileId) -> Held;
 
-    /// What somebody who knows the state `since` of a file is to be told; `None` when nothing is held or new.
+    /// What has come since the state `since` of a file; `None` when nothing is held or new.
     fn delta(&self, id: &FileId, since: u64) -> Option<Delta>;
 
-    /// The same in few words: at most `max` new chunks, and nothing to who knows nothing.
+    /// The same in short: at most `max` new chunks, and `None` for a state that is not known.
     fn news(&self, id: &FileId, since: u64, max: usize) -> Option<Delta>;
 
     /// Chunk digests of a file that is held, if all of that range are known.
@@ -31,13 +31,14 @@ pub(crate) trait Content: Send + Sync {
     /// Begins to read a chunk.
     fn open(&self, id: &FileId, index: ChunkIndex) -> Result<Box<dyn ChunkBody>, Absent>;
 
-    /// Reads a chunk and compares it with its digest; what the disk falsified is withdrawn. True if something was.
+    /// Reads a chunk, compares it with its digest and withdraws the file if the disk falsified it.
+    /// True if it did.
     fn audit(&self, id: &FileId, index: ChunkIndex) -> bool;
 }
 
 /// The bytes of one chunk.
 pub(crate) trait ChunkBody: Send {
-    /// Fills `into` as far as the chunk goes on; 0 at its end.
+    /// Fills `into` with the next bytes of the chunk and returns their number; 0 at its end.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// After the last byte: whether all of them are from the state that was hashed.
@@ -224,7 +225,7 @@ impl ChunkBody for ChunkReader {
     }
 }
 
-/// A verified chunk of a download that is under way; nobody else writes to that file.
+/// A verified chunk of a download that is under way. No other program writes to that file.
 struct PartialBody {
     file: Arc<PartialFile>,
     offset: u64,

@@ -36,7 +36,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The right to wait for a socket, if no session wants this worker and half of the workers stay free for new work.
+    /// The right to wait for a socket, if no session wants this worker and half of the workers stay
+    /// free for new work.
     pub(crate) fn linger(&self) -> Option<Lingering<'_>> {
         if self.is_wanted() {
             return None;
@@ -58,7 +59,8 @@ impl Context {
         }
     }
 
-    /// Whether parked sessions take half of the memory that they may: then sessions produce little at once.
+    /// Whether parked sessions take half of the memory that they may: then sessions produce little
+    /// at once.
     pub(crate) fn is_memory_scarce(&self) -> bool {
         self.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX / 2
     }

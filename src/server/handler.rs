@@ -37,7 +37,8 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    /// Answers one request: appends the head of the answer, and its body if that is small, to `out`.
+    /// Answers one request: appends the head of the answer, and its body if that is small, to
+    /// `out`.
     ///
     /// # Errors
     /// The request is malformed; the session ends without an answer.

@@ -11,7 +11,7 @@ use crate::server::limits::REQUESTS_KEPT_LEN;
 
 /// The unanswered input of a session.
 #[derive(Default)]
-pub(crate) struct Input {
+pub(crate) struct SessionInput {
     /// Ciphertext of a record that is not whole yet.
     held: Vec<u8>,
     /// Plaintext of requests.
@@ -43,9 +43,9 @@ pub(crate) enum SessionError {
     Ended,
 }
 
-impl Input {
-    /// Takes what the peer sent; false when there is nothing now. `incoming` is the buffer of the worker, and `out` is
-    /// where TLS puts its own messages.
+impl SessionInput {
+    /// Takes what the peer sent; false when there is nothing now. `incoming` is the buffer of the
+    /// worker, and `out` is where TLS puts its own messages.
     pub(crate) fn receive(
         &mut self,
         socket: &mut TcpStream,

@@ -6,7 +6,7 @@ use crate::limits::{KIB, TURN_LEN_MAX};
 
 /// Entries that are compared with a pattern before the clock is looked at again.
 pub const LIST_CHECK_ENTRIES: usize = 128;
-/// Connections that are accepted before those that are open get their turn again.
+/// Connections that are accepted before the open ones get their turn again.
 pub const ACCEPTS_AT_ONCE: usize = 128;
 /// Open files that a server leaves to everything but its connections.
 pub const DESCRIPTORS_RESERVED: usize = 128;
@@ -14,8 +14,8 @@ pub const DESCRIPTORS_RESERVED: usize = 128;
 pub const REPLY_LEN: usize = 128 * KIB;
 /// Plaintext that a worker sends first after a peer's socket was full, in bytes.
 pub const REPLY_FIRST_LEN: usize = 16 * KIB;
-/// Log lines about rejected connections in a window of [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further
-/// ones are counted.
+/// Log lines about rejected connections in a window of
+/// [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further ones are counted.
 pub const REJECTED_LINES_MAX: u32 = 20;
 /// The same for lines about connections that come and go, and what they report.
 pub const SESSION_LINES_MAX: u32 = 200;
@@ -25,8 +25,8 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 pub const TURN_REQUESTS_MAX: u32 = 64;
 /// Bytes of an answer from which on it counts as the upload of a chunk.
 pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
-/// Bytes that may wait in a socket of the server before they are on the wire: what is queued there can be neither
-/// reordered nor shared fairly.
+/// Bytes that may wait in a socket of the server before they are on the wire: what is queued there
+/// can be neither reordered nor shared fairly.
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
@@ -34,15 +34,17 @@ pub const PARK_AFTER: Duration = Duration::from_millis(2);
 pub const LINGER_STEP: Duration = Duration::from_micros(500);
 /// How often the server looks whether a session that lets others catch up has let them.
 pub const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
-/// What `Busy` tells a peer to wait that asks for a layer while others are being sent it; on average, spread by half.
+/// Mean wait of a peer that asks for a layer while others are being sent theirs, as `Busy` says it;
+/// each wait is 0.5 to 1.5 times as long.
 pub const LAYER_RETRY: Duration = Duration::from_millis(60);
-/// What `Busy` tells a peer to wait.
+/// Wait of a peer that gets `Busy` for another reason.
 pub const BUSY_RETRY: Duration = Duration::from_millis(500);
 /// Sessions that wait for an upload are not looked at more often than this without a reason.
 pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
 /// Copies of one content that are tried for a chunk.
 pub const COPIES_TRIED_MAX: usize = 4;
-/// Connections of a server where the limit of open files is tiny: it is tried to serve somebody even there.
+/// Connections of a server where the limit of open files is tiny: a few peers are served even
+/// there.
 pub const CONNECTIONS_MIN: usize = 16;
 /// Reads in one turn while a session closes.
 pub const DRAIN_READS_MAX: usize = 16;

@@ -50,8 +50,8 @@ pub enum ServerError {
     Start(#[source] io::Error),
 }
 
-/// Opens `port` (0: any free one) on `addr`; without one on all addresses, IPv6 and IPv4 in one socket where there is
-/// IPv6, else IPv4.
+/// Opens `port` (0: any free one) on `addr`; without one on all addresses, IPv6 and IPv4 in one
+/// socket where there is IPv6, else IPv4.
 ///
 /// # Errors
 /// [`ServerError`]
@@ -72,8 +72,8 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     if addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
-    // A restart must not wait for old connections to be forgotten; two servers on one port are still refused. On
-    // Windows the option would allow just that.
+    // A restart must not wait for old connections to be forgotten; two servers on one port are still
+    // refused. On Windows the option would allow just that.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
@@ -89,6 +89,25 @@ fn explain(addr: SocketAddr, source: io::Error) -> ServerError {
         ErrorKind::AddrNotAvailable => ServerError::NoSuchAddress(addr.ip()),
         _ => ServerError::Listen { addr, source },
     }
+}
+
+/// IPv4 addresses as such, not as a dual-stack socket gives them.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), addr.port()),
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// Whether an error of `accept` concerns only the connection that it would have given.
+pub(crate) fn is_of_one_connection(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::PermissionDenied
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A page of `List` in the making. A pattern can be slow and a catalogue long, so it is made in steps.
+//! A page of `List` in the making. A pattern can be slow and a catalogue long, so it is made in
+//! steps.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,7 +38,8 @@ impl Listing {
         Listing { catalogue, pattern, at, to, page: ListPage::default(), more: false }
     }
 
-    /// Goes on until the page is whole (then true) or it is later than `until`, but always some way.
+    /// Goes on until the page is whole (then true) or it is later than `until`, but always some
+    /// way.
     pub(crate) fn go_on(&mut self, until: Instant) -> bool {
         while self.at < self.to && !self.more {
             let step = self.to.min(self.at + LIST_CHECK_ENTRIES);

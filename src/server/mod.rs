@@ -1,9 +1,12 @@
 //! Serving what a node has: one thread accepts and waits, a fixed set of workers serves. Tier 6.
 //!
-//! A connection takes this way: `acceptor` (the thread `gpb-accept`, mio) takes it in and waits until it can be read;
-//! `swarm::FairQueue` says when it is its turn; a `worker` (threads `gpb-serve-N`) gives the `session` a bounded turn: TLS,
-//! whole requests, answers; `handler` makes an answer of a request from `content` and `peers::Directory`. Then the acceptor
-//! waits for it again. So idle, slow and hostile connections cost memory only, and little of it.
+//! A connection takes this way. The `acceptor` (thread `gpb-accept`, mio) takes it in and waits
+//! until it can be read. It then waits in `queues` (`swarm::FairQueue`) until a `worker` (threads
+//! `gpb-serve-N`) gives its `session` a bounded turn: `input` decrypts whole requests, `handler`
+//! makes a `reply` of each from `content` and `peers::Directory`, and `output` sends it. A chunk or
+//! layer must pass `swarm::UploadGate` first, and its session waits there for a slot. After the
+//! turn the acceptor waits for the connection again. So idle, slow and hostile connections
+//! cost memory only, and little of it.
 
 mod acceptor;
 mod body;
@@ -63,7 +66,8 @@ pub struct ServerConfig {
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
     pub fetched: Arc<FetchedFiles>,
-    /// Called when the disk gives other bytes for a file than were hashed; whoever keeps the catalogue takes it out.
+    /// Called when the disk gives other bytes for a file than were hashed; the indexer takes it out
+    /// of the catalogue.
     pub report: Arc<dyn Fn(&Entry) + Send + Sync>,
     /// Limits what is sent.
     pub upload: Arc<Throttle>,
@@ -80,11 +84,13 @@ pub struct ServerConfig {
 pub struct ServerBounds {
     /// Threads that serve. Default: twice the processors, at least 4.
     pub workers: usize,
-    /// Connections in all. Default: [`CONNECTIONS_MAX`]; fewer where the system does not allow so many open files.
+    /// Connections in all. Default: [`CONNECTIONS_MAX`]; fewer where the system does not allow so
+    /// many open files.
     pub connections_max: usize,
-    /// Connections of one key (closed group) or source address (open group). Default: [`CONNECTIONS_PER_KEY_MAX`].
+    /// Connections of one key (closed group) or source address (open group). Default:
+    /// [`CONNECTIONS_PER_KEY_MAX`].
     pub connections_per_key_max: usize,
-    /// Connections that have not said `Hello` so far, besides the others. Default: [`HANDSHAKES_MAX`].
+    /// Connections before `Hello`, besides the others. Default: [`HANDSHAKES_MAX`].
     pub handshakes_max: usize,
 }
 
@@ -119,7 +125,8 @@ impl Server {
     fn serving(config: ServerConfig, content: Arc<dyn Content>) -> Result<Self, ServerError> {
         let bounds = config.bounds.within(connections_that_fit());
         let addrs = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        // Before the ends of the channels: when starting fails, those are dropped first, and the threads end.
+        // Made before the ends of the channels: when starting fails, the ends are dropped first, and the
+        // threads end.
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: config.shutdown.clone(),
@@ -129,7 +136,8 @@ impl Server {
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
         let (jobs, jobs_out) = bounded(bounds.workers);
-        // Room for all sessions that workers can have at once, so that they never wait for the accepting thread.
+        // Room for all sessions that workers can have at once, so that they never wait for the accepting
+        // thread.
         let (done_in, done) = bounded(3 * bounds.workers);
         let context = Arc::new(context(&config, content, bounds));
         let (channels, handshakes) = (WorkerChannels { jobs, done }, HandshakeSlots::new(bounds.handshakes_max));

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use crate::net::Outbox;
 use crate::server::body::Body;
 use crate::server::context::{Context, Scratch};
-use crate::server::input::{Input, SessionError};
+use crate::server::input::{SessionError, SessionInput};
 use crate::server::limits::{REPLY_FIRST_LEN, REPLY_LEN, UPLOAD_LEN_MIN};
 use crate::server::listing::Listing;
 use crate::server::remote_peer::RemotePeer;
@@ -16,11 +16,12 @@ use crate::server::reply::{Refusal, Reply};
 use crate::server::turn::TurnBudget;
 use crate::swarm::UploadSlot;
 
-/// What is being answered, and what of it is to be written.
+/// The answer that is being made, and what is to be written.
 ///
-/// Answers are gathered as plaintext up to [`REPLY_LEN`], sealed and written, and only then are more gathered. A chunk
-/// keeps its upload slot until the socket took all of it, and no further answer begins before that.
-pub(crate) struct Output {
+/// A session gathers answers as plaintext, at most [`REPLY_LEN`] bytes, seals and writes them, and
+/// gathers more only when the socket took all. A chunk keeps its upload slot until then, and no
+/// further answer begins meanwhile.
+pub(crate) struct SessionOutput {
     /// Ciphertext to be written.
     pub(crate) sealed: Outbox,
     /// The listing whose page is being made.
@@ -29,7 +30,8 @@ pub(crate) struct Output {
     body: Option<Body>,
     /// The slot of the chunk or layer that is being sent.
     slot: Option<UploadSlot>,
-    /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little is parked.
+    /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little
+    /// is parked.
     reply_len: usize,
 }
 
@@ -49,9 +51,9 @@ pub(crate) enum Pause {
     Refused(Refusal),
 }
 
-impl Output {
+impl SessionOutput {
     pub(crate) fn new() -> Self {
-        Output { sealed: Outbox::new(), listing: None, body: None, slot: None, reply_len: REPLY_FIRST_LEN }
+        SessionOutput { sealed: Outbox::new(), listing: None, body: None, slot: None, reply_len: REPLY_FIRST_LEN }
     }
 
     /// Appends answers to `scratch.plain` until there is enough, or nothing to answer.
@@ -60,7 +62,7 @@ impl Output {
     /// A request is malformed.
     pub(crate) fn gather(
         &mut self,
-        (peer, input): (&mut RemotePeer, &mut Input),
+        (peer, input): (&mut RemotePeer, &mut SessionInput),
         scratch: &mut Scratch,
         context: &Context,
         turn: &mut TurnBudget,
@@ -102,7 +104,7 @@ impl Output {
     /// Appends the head of the next answer, and its body if that is small.
     fn answer_next(
         &mut self,
-        (peer, input): (&mut RemotePeer, &mut Input),
+        (peer, input): (&mut RemotePeer, &mut SessionInput),
         scratch: &mut Scratch,
         context: &Context,
         turn: &mut TurnBudget,

@@ -37,8 +37,8 @@ impl Queues {
         self.ready.push(account, session);
     }
 
-    /// `session` wants a worker when the rate limit allows it. With the `ticket` of the last time it keeps its position.
-    /// Returns its ticket.
+    /// `session` wants a worker when the rate limit allows it. With the `ticket` of the last time
+    /// it keeps its position. Returns its ticket.
     pub(crate) fn push_paced(&mut self, account: Account, session: usize, ticket: Option<u64>) -> u64 {
         match ticket {
             Some(ticket) => {
@@ -65,7 +65,8 @@ impl Queues {
         is_due.then(|| self.paced.pop(&self.price, now)).flatten().map(|(_, session)| session)
     }
 
-    /// The turn of a session that was drawn from `line` is over. If the session waits again at once, push it before.
+    /// The turn of a session that was drawn from `line` is over. If the session waits again at
+    /// once, push it before.
     pub(crate) fn done(&mut self, line: Line, account: Account, session: usize, cost: TurnCost) {
         match line {
             Line::Ready => self.ready.done(account, session, cost),

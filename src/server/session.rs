@@ -1,6 +1,7 @@
 //! One accepted connection: a state machine over a nonblocking socket, served in bounded turns.
 //!
-//! Between turns a session holds no more than what is half read and half written, so an idle one costs little memory.
+//! Between turns a session holds no more than what is half read and half written, so an idle one
+//! costs little memory.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -15,15 +16,15 @@ use crate::net::{Channel, SecureError, Tls, wait_for};
 use crate::runtime::keystore::Trust;
 use crate::server::connection_slots::Account;
 use crate::server::context::{Context, Scratch};
-use crate::server::input::{Input, SessionError};
+use crate::server::input::{SessionError, SessionInput};
 use crate::server::limits::{DRAIN_READS_MAX, LINGER_STEP, PARK_AFTER, UNSENT_LEN_MAX};
-use crate::server::output::{Output, Pause};
+use crate::server::output::{Pause, SessionOutput};
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::Refusal;
 use crate::server::turn::{TurnBudget, TurnOutcome};
 
 /// An accepted connection.
-pub(crate) struct Session {
+pub(crate) struct AcceptedSession {
     /// Its number: that of its slot.
     id: usize,
     pub(crate) socket: TcpStream,
@@ -36,8 +37,8 @@ pub(crate) struct Session {
     pub(crate) stalled_since: Option<Instant>,
     channel: Channel,
     phase: SessionPhase,
-    input: Input,
-    output: Output,
+    input: SessionInput,
+    output: SessionOutput,
     began: Instant,
     /// Bytes sent so far.
     sent: u64,
@@ -48,7 +49,8 @@ enum SessionPhase {
     Handshake,
     /// Requests are answered, or refused before `Hello`.
     Open(Box<RemotePeer>),
-    /// The last answer is on its way; after it, what the peer still sends is read and dropped until this time.
+    /// The last answer is on its way; after it, what the peer still sends is read and dropped until
+    /// this time.
     Closing { until: Instant, shut: bool },
 }
 
@@ -62,7 +64,7 @@ enum SessionStep {
     Ends(TurnOutcome),
 }
 
-impl Session {
+impl AcceptedSession {
     pub(crate) fn new(
         id: usize,
         socket: TcpStream,
@@ -73,7 +75,7 @@ impl Session {
         let _ = socket.set_nodelay(true);
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_LEN_MAX as u32);
-        Ok(Session {
+        Ok(AcceptedSession {
             id,
             socket,
             addr,
@@ -82,8 +84,8 @@ impl Session {
             stalled_since: None,
             channel: Channel::accept(tls)?,
             phase: SessionPhase::Handshake,
-            input: Input::default(),
-            output: Output::new(),
+            input: SessionInput::default(),
+            output: SessionOutput::new(),
             began: now,
             sent: 0,
         })
@@ -153,7 +155,8 @@ impl Session {
         outcome
     }
 
-    /// Gives back what the session held of the server, and logs its end; call it once, when the session is dropped.
+    /// Gives back what the session held of the server, and logs its end; call it once, when the
+    /// session is dropped.
     pub(crate) fn end(&mut self, why: &str, context: &Context) {
         self.output.end(context);
         if let (SessionPhase::Open(peer), true) = (&self.phase, self.is_admitted()) {
@@ -250,7 +253,8 @@ impl Session {
         Ok(some)
     }
 
-    /// Reads and drops what the peer still sends, so that its kernel does not throw away the last answer.
+    /// Reads and drops what the peer still sends, so that its kernel does not throw away the last
+    /// answer.
     fn drain(&mut self, scratch: &mut Scratch) -> Result<TurnOutcome, SessionError> {
         let SessionPhase::Closing { until, shut } = &mut self.phase else { return Ok(TurnOutcome::Again) };
         if !std::mem::replace(shut, true) {
@@ -273,8 +277,8 @@ impl Session {
         Ok(if Instant::now() < until { TurnOutcome::Again } else { TurnOutcome::Close(CLOSED) })
     }
 
-    /// Waits a moment for the next request if one is likely; true when something came. Before `Hello`, and while a
-    /// request is incomplete, the worker does not wait.
+    /// Waits a moment for the next request if one is likely; true when something came. Before
+    /// `Hello`, and while a request is incomplete, the worker does not wait.
     fn awaits_request(&mut self, context: &Context, turn: &mut TurnBudget) -> Result<bool, SessionError> {
         Ok(turn.has_progressed()
             && self.is_admitted()

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::server::connection_slots::Account;
 use crate::server::queues::Line;
-use crate::server::session::Session;
+use crate::server::session::AcceptedSession;
 
 /// All sessions of a server, by the numbers of their slots, which are used again.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(crate) struct SessionSlots {
 /// The place of a session.
 pub(crate) struct SessionSlot {
     /// `None` while a worker has it.
-    pub(crate) session: Option<Box<Session>>,
+    pub(crate) session: Option<Box<AcceptedSession>>,
     pub(crate) state: SlotState,
     pub(crate) account: Account,
     /// Set until the session said `Hello`: the address that it counts for.
@@ -97,7 +97,8 @@ impl SessionSlot {
         }
     }
 
-    /// Whether it waits for the rate limit or for an upload slot, which is not the fault of its peer.
+    /// Whether it waits for the rate limit or for an upload slot, which is not the fault of its
+    /// peer.
     pub(crate) fn is_held_up(&self) -> bool {
         matches!(self.state, SlotState::Queued(Line::Paced | Line::Waiting))
     }

@@ -22,7 +22,7 @@ use crate::proto::{
 use crate::runtime::keystore::Trust;
 use crate::server::context::Scratch;
 use crate::server::limits::PARK_AFTER;
-use crate::server::session::Session;
+use crate::server::session::AcceptedSession;
 use crate::server::turn::TurnOutcome;
 use crate::swarm::Event;
 use crate::swarm::upload::limits::ANY_OF_PATIENCE;
@@ -562,10 +562,11 @@ fn a_worker_waits_for_the_next_request_of_those_only_that_said_hello_and_ask_who
     let accept = || {
         let (socket, from) = config.listeners[0].accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        Session::new(0, mio::net::TcpStream::from_std(socket), from, &config.tls, Instant::now()).unwrap()
+        AcceptedSession::new(0, mio::net::TcpStream::from_std(socket), from, &config.tls, Instant::now()).unwrap()
     };
-    // The shortest turn of several in which the peer has sent something: a worker that waits makes all of them long.
-    let mut shortest = |session: &mut Session, send: &mut dyn FnMut()| {
+    // The shortest turn of several in which the peer has sent something: a worker that waits makes all
+    // of them long.
+    let mut shortest = |session: &mut AcceptedSession, send: &mut dyn FnMut()| {
         let turns = (0..20).map(|_| {
             send();
             let began = Instant::now();

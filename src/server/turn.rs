@@ -46,8 +46,9 @@ impl TurnBudget {
         self.sent >= TURN_LEN_MAX || self.requests >= TURN_REQUESTS_MAX || Instant::now() >= self.end()
     }
 
-    /// Whether the peer has sent a whole request or taken something since the last call. A worker waits for the next
-    /// request only then: a peer that trickles must not keep it with a few bytes.
+    /// Whether the peer has sent a whole request or taken something since the last call. A worker
+    /// waits for the next request only then: a peer that trickles must not keep it with a few
+    /// bytes.
     pub(crate) fn has_progressed(&mut self) -> bool {
         let now = (self.requests, self.sent);
         std::mem::replace(&mut self.lingered, now) != now

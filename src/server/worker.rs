@@ -6,19 +6,19 @@ use std::sync::atomic::Ordering;
 use crossbeam::channel::{Receiver, Sender};
 
 use crate::server::context::{Context, Scratch};
-use crate::server::session::Session;
+use crate::server::session::AcceptedSession;
 use crate::server::turn::TurnOutcome;
 
 /// A session that is to get a turn.
 pub(crate) struct TurnJob {
     pub(crate) slot: usize,
-    pub(crate) session: Box<Session>,
+    pub(crate) session: Box<AcceptedSession>,
 }
 
 /// A session that had a turn.
 pub(crate) struct TurnDone {
     pub(crate) slot: usize,
-    pub(crate) session: Box<Session>,
+    pub(crate) session: Box<AcceptedSession>,
     pub(crate) outcome: TurnOutcome,
 }
 
@@ -28,7 +28,8 @@ pub(crate) struct WorkerChannels {
     pub(crate) done: Receiver<TurnDone>,
 }
 
-/// Serves the sessions that come from `jobs` until no more can come. `wake` wakes the accepting thread.
+/// Serves the sessions that come from `jobs` until no more can come. `wake` wakes the accepting
+/// thread.
 pub(crate) fn work(context: &Context, jobs: &Receiver<TurnJob>, done: &Sender<TurnDone>, wake: impl Fn()) {
     let mut scratch = Scratch::new();
     for TurnJob { slot, mut session } in jobs {

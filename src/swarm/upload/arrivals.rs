@@ -1,21 +1,24 @@
-//! The chunks of a file in the order in which they came, so that others can be told what is new.
+//! The chunks of a growing file in the order in which they came: the source of new haves (HAVE, BEP
+//! 3).
 
 use crate::content::{Bitfield, ChunkIndex};
 use crate::proto::Delta;
 
 /// Which chunks of a growing file are there, and in which order they came.
 ///
-/// A revision names a state by how many had come; 0 is that of an asker that knows nothing. Four bytes a chunk.
+/// A revision names a state by the number of chunks that had come; 0 is the state before any
+/// knowledge. The order takes four bytes a chunk.
 #[derive(Debug)]
 pub struct Arrivals {
     have: Bitfield,
     order: Vec<u32>,
-    /// The revision at which `order` began: larger than all that spoke of chunks that are gone again.
+    /// The revision at which `order` began: larger than all revisions that counted chunks that are
+    /// gone.
     base: u64,
 }
 
 impl Arrivals {
-    /// Those in `have` came before all others.
+    /// The chunks in `have` came before all others.
     pub fn new(have: Bitfield) -> Self {
         Arrivals { order: have.iter().collect(), have, base: 1 }
     }
@@ -34,7 +37,8 @@ impl Arrivals {
         new
     }
 
-    /// Chunks are not there after all. Whoever was told of them is told everything anew.
+    /// Chunks are not there after all. Revisions that counted them become unknown, so that the
+    /// whole set is sent again.
     pub fn remove(&mut self, chunks: impl IntoIterator<Item = ChunkIndex>) {
         let removed = chunks.into_iter().filter(|&index| self.have.remove(index)).count();
         if removed > 0 {
@@ -48,15 +52,16 @@ impl Arrivals {
         self.base + self.order.len() as u64
     }
 
-    /// At most `max` of the chunks that came after `since`. `None` when there are none, or when nothing is known of
-    /// that state.
+    /// At most `max` of the chunks that came after `since`. `None` when there are none, or when
+    /// that state is unknown.
     pub fn news(&self, since: u64, max: usize) -> Option<Delta> {
         let new = self.order.get(usize::try_from(since.checked_sub(self.base)?).ok()?..)?;
         let told = &new[..new.len().min(max)];
         (!told.is_empty()).then(|| Delta::New { revision: since + told.len() as u64, chunks: told.to_vec() })
     }
 
-    /// What somebody who knows the state `since` has to be told, in the shorter form. `None` when nothing changed.
+    /// The difference between the state `since` and now, in the shorter form. `None` when nothing
+    /// changed.
     pub fn delta(&self, since: u64) -> Option<Delta> {
         let revision = self.revision();
         if since == revision {

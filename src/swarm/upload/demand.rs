@@ -1,13 +1,18 @@
-//! What was asked for so far: chunks sent, for the choice that `Any` leaves to the holder, and who fetches what.
+//! What peers asked for: the chunks that were sent, for super-seeding, and the fetchers of each
+//! file, for PEX.
 
-use crate::identity::NodeId;
 use std::collections::VecDeque;
 
 use crate::content::FileId;
+use crate::identity::NodeId;
 use crate::swarm::random::next_random;
 use crate::swarm::upload::limits::{FETCHED_FILES_MAX, FETCHERS_PER_FILE_MAX, SENT_FILES_MAX};
 
-/// How often each chunk was sent, of the files asked for last; bounded, and forgotten on restart.
+/// The number of times that each chunk was sent, up to 255, for the last [`SENT_FILES_MAX`] files;
+/// lost on restart.
+///
+/// With `AnyOf` a holder sends the chunk that it has sent least, so that peers that ask at the same
+/// time receive different chunks and have something to exchange (super-seeding, BEP 16).
 #[derive(Debug, Default)]
 pub struct Sent {
     /// The file used last is at the front.
@@ -24,7 +29,8 @@ impl Sent {
         });
     }
 
-    /// Of `candidates` the chunk that was sent least, the one that `random` hits among equals; it counts as sent.
+    /// Of `candidates` the chunk that was sent least; among equals `random` decides. It counts as
+    /// sent.
     pub fn choose(
         &mut self,
         file: &FileId,
@@ -63,7 +69,8 @@ impl Sent {
     }
 }
 
-/// Who fetched which file lately; bounded, and forgotten on restart.
+/// The last fetchers of the last [`FETCHED_FILES_MAX`] files: what a tracker knows (BEP 3); lost on
+/// restart.
 #[derive(Debug, Default)]
 pub struct Fetchers {
     files: VecDeque<(FileId, VecDeque<NodeId>)>,
@@ -74,7 +81,7 @@ impl Fetchers {
     pub fn note(&mut self, file: &FileId, peer: NodeId) {
         let files = &mut self.files;
         let mut entry = match files.iter().position(|(id, _)| id == file) {
-            // The usual case: the same peer goes on with the same file.
+            // The usual case: the same peer fetches more of the same file.
             Some(0) if files.front().is_some_and(|(_, p)| p.front() == Some(&peer)) => return,
             Some(at) => files.remove(at).unwrap_or((*file, VecDeque::new())),
             None => (*file, VecDeque::new()),
@@ -86,7 +93,8 @@ impl Fetchers {
         files.truncate(FETCHED_FILES_MAX);
     }
 
-    /// At most `max` of those who fetched `file`, drawn by `random`: were all told of the same, all would ask those.
+    /// At most `max` fetchers of `file`, drawn by `random`, so that not all peers learn of the same
+    /// few.
     pub fn some_of(&self, file: &FileId, max: usize, mut random: u64) -> Vec<NodeId> {
         let Some((_, peers)) = self.files.iter().find(|(id, _)| id == file) else { return Vec::new() };
         let mut peers: Vec<NodeId> = peers.iter().copied().collect();

@@ -9,14 +9,16 @@ use crate::swarm::upload::{TurnCost, TurnPrice};
 
 /// Sessions that want a worker, drawn fairly over keys and, within a key, in turn.
 ///
-/// This is start-time fair queueing (Goyal, Vin, Cheng 1996) over keys, with [`TurnPrice`] as the length of a turn. The
-/// key that was served least comes first. A key is live while a session of it waits here or is being served; a key that
-/// comes back starts level with the least served, without credit or debt.
+/// This is start-time fair queueing (Goyal, Vin, Cheng 1996) over keys, with [`TurnPrice`] as the
+/// length of a turn. The key that was served least comes first. A key is live while a session of it
+/// waits here or has a worker; a key that comes back starts level with the least served, without
+/// credit or debt.
 ///
-/// A key that runs more than [`SERVED_LEAD_MAX`] ahead of one that is being sent to is not drawn even if a worker is free:
-/// so ten connections of one key get no more than the one of another. A key whose turns cost time rather than bytes
-/// (it trickles, or lets the server compute) holds no other back, as a worker that is left idle would not help it; and
-/// a turn under way counts by the time that it has taken.
+/// Order is not enough when workers are many: one connection keeps one worker, and ten connections
+/// of another key take the rest. So a key that is more than [`SERVED_LEAD_MAX`] ahead of a key that
+/// is being sent to is not drawn even if a worker is free. A key whose turns cost time instead of
+/// bytes, because it trickles or lets the server compute, holds no other back: an idle worker would
+/// not help it. A turn under way counts by the time that it has taken.
 #[derive(Debug)]
 pub struct FairQueue<K> {
     keys: HashMap<K, Live>,
@@ -63,7 +65,7 @@ impl<K: Copy + Ord + std::hash::Hash> Default for FairQueue<K> {
 }
 
 impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
-    /// Nobody waits.
+    /// An empty queue.
     pub fn new() -> Self {
         FairQueue {
             keys: HashMap::new(),
@@ -75,16 +77,16 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         }
     }
 
-    /// `session` of `key` wants a worker, behind the others of its key. A session is in the queue at most once.
-    /// Returns its ticket.
+    /// `session` of `key` wants a worker, behind the others of its key. A session is in the queue
+    /// at most once. Returns its ticket.
     pub fn push(&mut self, key: K, session: usize) -> u64 {
         self.tickets += 1;
         self.push_again(key, session, self.tickets);
         self.tickets
     }
 
-    /// `session` of `key` was drawn and got nothing: it keeps its place. Otherwise sessions that are drawn together and
-    /// get something in that order would come in the same order for ever.
+    /// `session` of `key` was drawn and got nothing: it keeps its position. Otherwise sessions that
+    /// are drawn together and served in that order would come in the same order for ever.
     pub fn push_again(&mut self, key: K, session: usize, ticket: u64) {
         let state = self.live_mut(key);
         state.waiting.insert((ticket, session));
@@ -92,8 +94,8 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         self.ready.insert(place);
     }
 
-    /// `session` of `key`, which waits with `ticket`, does not want a worker for now. Its place can be
-    /// [`taken again`](Self::push_to).
+    /// `session` of `key`, which waits with `ticket`, leaves for now. It can
+    /// [return](Self::push_to) to its position.
     pub fn remove(&mut self, key: K, session: usize, ticket: u64) -> QueuePosition {
         let mut place = QueuePosition { ticket, drawn: self.draws };
         if let Some(state) = self.keys.get_mut(&key)
@@ -106,8 +108,8 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         place
     }
 
-    /// `session` of `key` wants a worker again: within its key, and as to how long nobody of the key was drawn, as if it
-    /// had waited at `place` all the time.
+    /// `session` of `key` returns to `place`: it stands among the sessions of its key, and the key
+    /// among equals, as if it had never left.
     pub fn push_to(&mut self, place: QueuePosition, key: K, session: usize) {
         if !self.keys.contains_key(&key) {
             self.live_mut(key).drawn = place.drawn;
@@ -116,19 +118,21 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     }
 
     fn live_mut(&mut self, key: K) -> &mut Live {
-        // Turns under way are charged beforehand; who begins at such a level would owe what nobody was served.
+        // Turns under way are charged beforehand; a key that begins at such a level would owe what was not
+        // served yet.
         let least = self.live.first().and_then(|l| self.keys.get(&l.1));
         let level = least.map_or(self.floor, |k| k.served.saturating_sub(k.active.len() as u64 * PROVISION));
         self.keys.entry(key).or_insert_with(|| {
             self.live.insert((level, key));
-            // Among equals those that wait longer come first, or one that comes and goes would always be first.
+            // Among equals the key that waits longest comes first, or one that comes and goes would always be
+            // first.
             self.draws += 1;
             Live { served: level, drawn: self.draws, ..Live::default() }
         })
     }
 
-    /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also when all that wait
-    /// have to let others catch up, which they do as time passes.
+    /// The session that a worker should take now; [`done`](Self::done) must follow. `None` also
+    /// when all that wait are too far ahead, which ends as turns end or take time.
     pub fn pop(&mut self, price: &TurnPrice, now: Instant) -> Option<(K, usize)> {
         if !self.has_next(price, now) {
             return None;
@@ -156,7 +160,8 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         !self.ready.is_empty()
     }
 
-    /// What the live key was served that was served least, turns under way included as far as they have come.
+    /// What the least served key has had, of the keys that hold others back. Turns under way count
+    /// as far as they have come.
     fn least(&self, price: &TurnPrice, now: Instant) -> u64 {
         let mut least = u64::MAX;
         for (served, key) in &self.live {
@@ -188,7 +193,8 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
         self.charge(key, |served| (served + cost.bytes).saturating_sub(PROVISION));
     }
 
-    /// Changes what `key` was served, and its places in the orders; takes it out if it is no longer live.
+    /// Changes what `key` was served, and its places in the orders; takes it out if it is no longer
+    /// live.
     fn charge(&mut self, key: K, change: impl FnOnce(u64) -> u64) {
         let Some(state) = self.keys.get_mut(&key) else { return };
         self.live.remove(&(state.served, key));
@@ -233,8 +239,8 @@ mod tests {
         queue.pop(&TurnPrice::new(*NOW), *NOW)
     }
 
-    /// Serves with `workers` until 1 GiB is given; sessions always want more, at once or after they were parked for a
-    /// moment. Returns bytes by key.
+    /// Serves with `workers` until 1 GiB is given; sessions always want more, at once or after they
+    /// were parked for a moment. Returns bytes by key.
     fn run(connections: &[(char, usize)], workers: usize, turn: u64, comes_and_goes: bool) -> HashMap<char, u64> {
         let mut queue = FairQueue::new();
         let mut session = 0;
@@ -408,8 +414,9 @@ mod tests {
         assert_eq!((queue.live(), queue.ready.len()), (0, 0));
     }
 
-    /// Serves for two virtual seconds with `workers`: the sessions of `good` send a full turn in `FULL`, those of `bad`
-    /// keep their worker for `turn` and send nothing. All are back `pause` after a turn. Returns turns of `good`.
+    /// Serves for two virtual seconds with `workers`: the sessions of `good` send a full turn in
+    /// `FULL`, those of `bad` keep their worker for `turn` and send nothing. All are back
+    /// `pause` after a turn. Returns turns of `good`.
     fn beside(good: usize, bad: usize, turn: Duration, pause: Duration, workers: usize) -> u32 {
         let (start, mut served) = (*NOW, 0);
         let mut now = start;

@@ -9,16 +9,19 @@ use crate::swarm::upload::limits::{ANY_OF_PATIENCE, LAYERS_PER_KEY_MAX};
 use crate::swarm::upload::upload_slots::SlotId;
 use crate::swarm::upload::{FairQueue, QueuePosition, TurnCost, TurnPrice, UploadSlots};
 
-/// Hands out upload slots to sessions, which are numbers here; `K` is the key on whose account a session is served.
+/// Hands out upload slots to sessions, which are numbers here; `K` is the key on whose account a
+/// session is served.
 ///
-/// A session asks with [`request`](Self::request) before it sends a chunk. Without a free slot it waits in a line that is
-/// fair over keys ([`FairQueue`]) until [`next`](Self::next) draws it, which keeps a slot for it; or it waits longer than
-/// the request is worth, and [`overdue`](Self::overdue) says so: then the holder answers `NotModified`, the requester
-/// brings its request up to date, and the session keeps its place in the line for it. This is the choking of BitTorrent
-/// (BEP 3) by the chunk instead of by the ten seconds.
+/// A session asks with [`request`](Self::request) before it sends a chunk. Without a free slot it
+/// waits in a line that is fair over keys ([`FairQueue`]) until [`next`](Self::next) draws it,
+/// which keeps a slot for it; or it waits longer than the request is worth, and
+/// [`overdue`](Self::overdue) says so. The holder then answers `NotModified`, the requester
+/// brings its request up to date, and the session keeps its position in the line. This is the
+/// choking of BitTorrent (BEP 3), by the chunk instead of every ten seconds.
 ///
-/// Layers have slots of their own and no line. When a thousand peers begin together, all want the same layer before
-/// anything else: a few get it at once and pass it on, and the others ask again, here or there.
+/// Layers have slots of their own and no line. When a thousand peers begin together, all want the
+/// same layer before anything else: a few get it at once and pass it on, and the others ask again,
+/// here or there.
 #[derive(Debug)]
 pub struct UploadGate<K> {
     chunks: UploadSlots<K>,
@@ -76,7 +79,7 @@ struct Waiter<K> {
 
 #[derive(Debug, Clone, Copy)]
 enum WaitPosition {
-    /// It has not waited so far.
+    /// It has not been in the line.
     New,
     /// In the line, with this ticket.
     InLine(u64),
@@ -129,7 +132,7 @@ impl<K: Copy + Ord + Hash> UploadGate<K> {
         }
     }
 
-    /// `session`, whose request was answered with [`Admission::Wait`], can be drawn from now on.
+    /// `session`, which got [`Admission::Wait`], can be drawn from now on.
     pub fn wait(&mut self, session: usize) {
         let Some(waiter) = self.waiting.get_mut(&session) else { return };
         let ticket = match waiter.position {
@@ -186,8 +189,8 @@ impl<K: Copy + Ord + Hash> UploadGate<K> {
         if slot.is_layer { &mut self.layers } else { &mut self.chunks }.end(slot.id, whole, now);
     }
 
-    /// The sessions in the line that wait for longer than what they were asked for is worth. They are out of the line; all
-    /// requests for chunks that they have are to be deferred.
+    /// The sessions in the line that have waited longer than their request is worth. They leave the
+    /// line; all requests for chunks that they have received are to be deferred.
     pub fn overdue(&mut self, now: Instant) -> Vec<usize> {
         let is_overdue = |w: &Waiter<K>| now.saturating_duration_since(w.since) >= w.patience;
         let mut overdue = Vec::new();
@@ -209,8 +212,8 @@ impl<K: Copy + Ord + Hash> UploadGate<K> {
         }
     }
 
-    /// When [`next`](Self::next) may have a session although no upload ends: uploads that take too long stop counting.
-    /// `None` while no session waits.
+    /// When [`next`](Self::next) may have a session although no upload ends: uploads that take too
+    /// long stop counting. `None` while no session waits.
     pub fn next_look(&self, now: Instant) -> Option<Instant> {
         self.line.is_waiting().then(|| self.chunks.next_free(now))
     }

@@ -6,13 +6,13 @@ use crate::limits::{CHUNK_PATIENCE, KIB, TURN_LEN_MAX};
 
 /// Time that a worker spends on a session before it hands back.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(50);
-/// Bytes that a turn costs besides those that it sends.
+/// Bytes that a turn costs besides the bytes that it sends.
 pub const TURN_COST: u64 = 16 * KIB as u64;
-/// Bytes that one key may be served more than another that waits as well.
+/// Bytes that one key may be served more than another that is being sent to as well.
 pub const SERVED_LEAD_MAX: u64 = 2 * TURN_LEN_MAX as u64;
-/// Files whose sent chunks are counted, for `Any`.
+/// Files whose sent chunks are counted, for `AnyOf`.
 pub const SENT_FILES_MAX: usize = 16;
-/// Files of which is known who fetched them lately, for `Peers`.
+/// Files whose fetchers are remembered, for `Peers`.
 pub const FETCHED_FILES_MAX: usize = 1024;
 /// Most peers that are remembered as fetchers of one file.
 pub const FETCHERS_PER_FILE_MAX: usize = 256;

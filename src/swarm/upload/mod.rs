@@ -1,4 +1,5 @@
-//! Which peer is served next, and what it is given.
+//! Decisions of a holder: which session is served next, which may send a chunk, which chunk that
+//! is, and what the holder says of itself and of other fetchers.
 
 mod arrivals;
 mod demand;

@@ -14,12 +14,14 @@ pub struct TurnCost {
     pub sends: bool,
 }
 
-/// Prices turns in bytes, so that sessions that send and sessions that compute or wait can be compared.
+/// Prices turns in bytes, so that sessions that send and sessions that compute or wait can be
+/// compared.
 ///
-/// A turn costs what it sent, or what a session sends in the time that the turn took, whichever is more: a worker that
-/// one session keeps is a worker that others lack. How much a session sends in a time is measured where a turn sends
-/// much: a second is worth a gigabyte between two fast hosts and a hundred megabytes on a slower link, and there a session
-/// that computes must not be held back for link time that it does not use.
+/// A turn costs what it sent, or what a session sends in the time that the turn took, whichever is
+/// more: a worker that one session keeps is not there for others. The rate is measured on turns
+/// that send much. A second is worth a gigabyte between two fast hosts and a hundred megabytes on a
+/// slower link, where a session that computes must not be held back for link time that it does not
+/// use.
 #[derive(Debug)]
 pub struct TurnPrice {
     /// Bytes a second of the turns that sent much.
@@ -64,7 +66,8 @@ impl TurnPrice {
     }
 }
 
-/// Bytes a second that time is worth at least: what a full turn sends in the longest time that it may take.
+/// Bytes a second that time is worth at least: what a full turn sends in the longest time that it
+/// may take.
 const RATE_MIN: f64 = TURN_LEN_MAX as f64 / (TURN_TIME_MAX.as_nanos() as f64 / 1e9);
 /// Bytes that a turn sends at least if its rate is to be a measure.
 const SAMPLE: u64 = TURN_LEN_MAX as u64 / 4;

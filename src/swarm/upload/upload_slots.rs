@@ -1,4 +1,4 @@
-//! How many chunks a server sends at the same time, and to whom.
+//! The number of chunks that a server sends at the same time, and the keys that they are for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 use crate::limits::UPLOADS_MAX;
 use crate::swarm::upload::limits::UPLOADS_MIN;
 
-/// Keeps the number of chunks that are under way so small that each is soon whole.
+/// Keeps the number of chunks that are under way small, so that each is soon whole.
 ///
-/// Only a whole chunk can be passed on. If a thousand peers share an uplink, all chunks come at the same late time; one
-/// after the other, the first is being passed on while the second is sent. (BitTorrent has upload slots for the same
-/// reason; Legout, Urvoy-Keller, Michiardi: *Rarest first and choke algorithms are enough*.) How many are needed to
-/// keep the link busy depends on how fast the peers take them: one more as long as a chunk takes less than
-/// 100 ms, else one less. A peer that takes much longer than others keeps nobody waiting.
+/// Only a whole chunk can be passed on. If a thousand peers share an uplink, all chunks are whole
+/// at the same late time; one after the other, the first is passed on while the second is sent.
+/// BitTorrent has upload slots for the same reason (BEP 3; Legout, Urvoy-Keller, Michiardi 2006:
+/// *Rarest first and choke algorithms are enough*). The number that keeps the link busy depends on
+/// the peers: it rises by one for each round of chunks that take less than 100 ms, and falls by one
+/// otherwise. An upload that takes four times as long as the mean stops counting, so that a slow
+/// peer keeps no other waiting.
 ///
-/// Where not all can be sent to, the next is one of those that wait and have the fewest under way: so a key with ten
-/// connections has no more than one with a single one, and whoever comes waits for one chunk, not for ten.
+/// The next slot is for a waiting key with the fewest uploads under way. So a key with ten
+/// connections has no more than a key with one, and a newcomer waits for one chunk, not for ten.
 #[derive(Debug)]
 pub struct UploadSlots<K> {
     limit: f64,
-    /// Those under way, by ticket; tickets ascend with time.
+    /// The uploads under way, by ticket; tickets ascend with time.
     active: BTreeMap<u64, (Instant, K)>,
     tickets: u64,
     /// Mean time that a chunk took.
@@ -54,12 +56,14 @@ impl<K: Copy + Ord> UploadSlots<K> {
         Some(self.enter(key, now))
     }
 
-    /// A session of `key` waits from now on, until it is [`granted`](Self::grant) an upload or [`leave`](Self::leave).
+    /// A session of `key` waits from now on, until it is [granted](Self::grant) an upload or
+    /// [leaves](Self::leave).
     pub fn wait(&mut self, key: K) {
         *self.waiting.entry(key).or_default() += 1;
     }
 
-    /// Begins to send a chunk for a session of `key` that waits; `None`: it waits on, as others come before it.
+    /// Begins to send a chunk for a session of `key` that waits. `None`: others come before it, and
+    /// it still waits.
     pub fn grant(&mut self, key: K, now: Instant) -> Option<SlotId> {
         let free = self.free(now);
         if free == 0 || self.ahead_of(key, 1, now) >= free {
@@ -69,7 +73,7 @@ impl<K: Copy + Ord> UploadSlots<K> {
         Some(self.enter(key, now))
     }
 
-    /// A session of `key` does not wait any more.
+    /// A session of `key` no longer waits.
     pub fn leave(&mut self, key: K) {
         if let Some(waiting) = self.waiting.get_mut(&key) {
             *waiting -= 1;
@@ -84,12 +88,12 @@ impl<K: Copy + Ord> UploadSlots<K> {
         (self.limit as usize).saturating_sub(self.fresh(now).count())
     }
 
-    /// When one more may begin although none ends: those that take too long do not count.
+    /// When one more may begin although none ends, because the oldest one stops counting.
     pub fn next_free(&self, now: Instant) -> Instant {
         self.fresh(now).last().map_or(now, |(begun, _)| begun + self.overdue())
     }
 
-    /// Those that count: when they began and for whom, the latest first.
+    /// The uploads that count, with their beginnings and keys, the latest first.
     fn fresh(&self, now: Instant) -> impl Iterator<Item = (Instant, K)> {
         let overdue = self.overdue();
         let began = self.active.values().rev().copied();
@@ -106,7 +110,8 @@ impl<K: Copy + Ord> UploadSlots<K> {
         SlotId(self.tickets)
     }
 
-    /// How many of the keys that wait have so many fewer uploads under way than `key`, and so come before it.
+    /// The number of waiting keys that have at least `fewer` uploads fewer under way than `key`,
+    /// and so come before it.
     fn ahead_of(&self, key: K, fewer: usize, now: Instant) -> usize {
         // One that is stuck does not keep its key from another.
         let mut under_way: BTreeMap<K, usize> = BTreeMap::new();
@@ -147,7 +152,7 @@ impl<K: Copy + Ord> UploadSlots<K> {
 const UPLOADS_START: f64 = 8.0;
 /// How long a chunk should take.
 const CHUNK_TIME: Duration = Duration::from_millis(100);
-/// An upload that takes so many times as long as others does not count any more.
+/// An upload that takes this many times the mean time stops counting.
 const OVERDUE: u32 = 4;
 
 #[cfg(test)]
@@ -156,8 +161,9 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Serves for a while peers that all want more, over a link that gives `link` chunks a second in all and `each` to
-    /// each; returns how many were under way at the end, and chunks a second.
+    /// Serves for a while peers that all want more, over a link that gives `link` chunks a second
+    /// in all and `each` to each; returns how many were under way at the end, and chunks a
+    /// second.
     fn run(link: f64, each: f64) -> (usize, f64) {
         let (mut uploads, mut active, begin) = (UploadSlots::default(), Vec::new(), Instant::now());
         let (mut now, mut done, mut under_way) = (begin, 0, 0);
