@@ -2,7 +2,8 @@
 //!
 //! Each [`Node`] may share a directory. Nodes find each other by signed multicast; a fetch takes a
 //! file from all of its holders at once and verifies every chunk before it is written. Sessions are
-//! TLS 1.3 between Ed25519 keys. Every call is blocking: there is no async runtime, and none is needed.
+//! TLS 1.3 between Ed25519 keys. Every call is blocking: there is no async runtime, and none is
+//! needed.
 //!
 //! # Share a directory
 //!
@@ -100,7 +101,8 @@
 //! | dropping a [`Node`] or a [`Fetch`] | until its threads are joined: milliseconds, at most seconds while a peer is dialed |
 //! | all others | not at all |
 //!
-//! A [`Stopper`] ends every one of them from another thread. No time is too long: `Duration::MAX` is taken.
+//! A [`Stopper`] ends every one of them from another thread. No time is too long: `Duration::MAX`
+//! is taken.
 //!
 //! # Threads
 //!
@@ -174,8 +176,9 @@ pub mod error {
     //! The errors of the crate: one enum an operation.
     //!
     //! A message names the thing and the cause on one line. It leaves out the
-    //! [`source`](std::error::Error::source), which is what another library or the system said, so that
-    //! a printer of chains repeats nothing. Next steps are left to the program that uses the library.
+    //! [`source`](std::error::Error::source), which is what another library or the system said, so
+    //! that a printer of chains repeats nothing. Next steps are left to the program that uses the
+    //! library.
     //!
     //! | operation | error |
     //! |---|---|
@@ -196,7 +199,8 @@ pub mod error {
     pub use crate::store::StoreError;
 }
 
-/// What the tests, benches, examples and programs of this package use besides the front of the crate.
+/// What the tests, benches, examples and programs of this package use besides the front of the
+/// crate.
 ///
 /// No part of the public interface: anything in it changes without notice.
 #[doc(hidden)]

@@ -106,8 +106,8 @@ impl Get<'_> {
     }
 }
 
-/// What a fetch writes. When the reader of it goes away, the fetch goes to its end all the same, so that the exit code
-/// says whether everything is there.
+/// What a fetch writes. When the reader of it goes away, the fetch goes to its end all the same, so
+/// that the exit code says whether everything is there.
 struct Told<'a> {
     output: &'a mut Output<Stdout>,
     /// Why nothing more is written.

@@ -16,32 +16,32 @@ use crate::server::ServerError;
 use crate::store::StoreError;
 
 /// An exit code and the next step; an empty step is not shown.
-type Verdict = (Exit, Cow<'static, str>);
+type ExitAdvice = (Exit, Cow<'static, str>);
 
 /// An error that the table has a line for.
 trait Advised: Error + Sized + 'static {
-    fn verdict(&self) -> Verdict;
+    fn exit_advice(&self) -> ExitAdvice;
 }
 
 impl<E: Advised> From<E> for Failure {
     fn from(error: E) -> Self {
-        let (exit, step) = error.verdict();
+        let (exit, step) = error.exit_advice();
         Failure::from_error(exit, &error, &step)
     }
 }
 
 impl From<&FetchError> for Exit {
     fn from(error: &FetchError) -> Self {
-        error.verdict().0
+        error.exit_advice().0
     }
 }
 
 impl Advised for StartError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         match self {
-            StartError::Config(e) => e.verdict(),
-            StartError::Key(e) => e.verdict(),
-            StartError::Listen(e) => e.verdict(),
+            StartError::Config(e) => e.exit_advice(),
+            StartError::Key(e) => e.exit_advice(),
+            StartError::Listen(e) => e.exit_advice(),
             StartError::Dir { .. } => (Exit::Storage, "create it, or name another one with --dir".into()),
             StartError::State { .. } => (Exit::Storage, "name another one with --state".into()),
             StartError::Tls(_) => (Exit::Other, "make another key with `gpb-keygen`".into()),
@@ -52,7 +52,7 @@ impl Advised for StartError {
 }
 
 impl Advised for ConfigError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         let step = match self {
             ConfigError::Network(_) => "choose another one with --network",
             ConfigError::Timeout(_) => "raise --timeout",
@@ -65,7 +65,7 @@ impl Advised for ConfigError {
 }
 
 impl Advised for ServerError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         let step = match self {
             ServerError::PortInUse { .. } => "stop the program that listens there, or choose another port with --port",
             ServerError::Forbidden { .. } => "choose one above 1023 with --port",
@@ -78,7 +78,7 @@ impl Advised for ServerError {
 }
 
 impl Advised for KeyError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         let step: Cow<'static, str> = match self {
             KeyError::KeyNotFound { file } => format!("make one with `gpb-keygen --out {}`", file.display()).into(),
             KeyError::TrustedNotFound { .. } => {
@@ -102,13 +102,13 @@ impl Advised for KeyError {
 }
 
 impl Advised for KeypairError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         (Exit::Other, "".into())
     }
 }
 
 impl Advised for FetchError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         let (exit, step) = match self {
             FetchError::Pattern { .. } => (Exit::Usage, "give a name, a directory, a pattern or a root"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
@@ -119,7 +119,7 @@ impl Advised for FetchError {
             FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
-            FetchError::Storage(e) => return e.verdict(),
+            FetchError::Storage(e) => return e.exit_advice(),
             FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout"),
             FetchError::Refused { reason, .. } => (Exit::Refused, refusal_step(reason)),
             FetchError::Interrupted => (Exit::Interrupted, RESUME),
@@ -139,7 +139,7 @@ fn refusal_step(reason: &str) -> &'static str {
 }
 
 impl Advised for StoreError {
-    fn verdict(&self) -> Verdict {
+    fn exit_advice(&self) -> ExitAdvice {
         let step = match self {
             StoreError::NoSpace { .. } | StoreError::Quota { .. } => {
                 "free some space or choose another directory (--dir)"

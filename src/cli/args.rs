@@ -1,4 +1,4 @@
-//! What was typed on the command line, not yet what it means.
+//! The command line as typed; [`resolve`](crate::cli::resolve) decides what it means.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,7 +11,7 @@ use crate::cli::text::escape;
 pub(crate) struct Typed {
     /// By name without dashes; a switch has no value.
     pub(crate) options: BTreeMap<&'static str, Vec<OsString>>,
-    /// What is no option: the client's command and its patterns.
+    /// The free arguments: the client's command and its patterns.
     pub(crate) free: Vec<OsString>,
 }
 
@@ -19,7 +19,8 @@ impl Typed {
     /// Reads the arguments behind the program's name.
     ///
     /// # Errors
-    /// One line: an unknown option with the nearest known one, a value missing or too much, an option given twice.
+    /// One line: an unknown option with the nearest known one, a missing or needless value, or an
+    /// option that is given twice.
     pub(crate) fn parse(program: Program, args: &[OsString]) -> Result<Self, String> {
         let (args, after) = split_at_dashes(args);
         if let Some(about) = asked_about(args) {
@@ -44,7 +45,7 @@ impl Typed {
     }
 }
 
-/// Whether `--json` was typed, for errors about arguments that cannot be read otherwise.
+/// Whether `--json` was typed; for errors about a command line that cannot be parsed.
 pub(crate) fn wants_json(args: &[OsString]) -> bool {
     split_at_dashes(args).0.iter().any(|a| a == "--json")
 }
@@ -64,8 +65,9 @@ fn take(spec: &Spec, rest: &mut pico_args::Arguments) -> Result<Option<Vec<OsStr
     Ok((!values.is_empty()).then_some(values))
 }
 
-/// Walks the arguments from left to right. pico-args looks for options by name, wherever they stand, so that a value
-/// that looks like an option would be taken for one; here such a value is refused unless `=` makes it clear.
+/// Walks the arguments from left to right. pico-args looks for options by name at any place, so it
+/// would take a value that looks like an option for one; such a value is refused here unless `=`
+/// precedes it.
 fn check(program: Program, args: &[OsString]) -> Result<(), String> {
     let mut seen: Vec<&str> = Vec::new();
     let mut args = args.iter();
@@ -124,13 +126,13 @@ fn unknown(program: Program, flag: &str) -> String {
     }
 }
 
-/// `--help` or `--version`, wherever it stands: who asks for help gets it, whatever else is wrong.
+/// `--help` or `--version` at any place: help is given also when the rest is wrong.
 fn asked_about(args: &[OsString]) -> Option<&'static str> {
     let about = OPTIONS.iter().filter(|o| o.scope == Scope::About);
     about.into_iter().find(|o| args.iter().any(|a| a == o.flag || a == o.short)).map(Spec::name)
 }
 
-/// The command that help is asked about, if it is plain to see.
+/// The command that help is asked about, if the first argument is one.
 fn named_command(program: Program, args: &[OsString]) -> Vec<OsString> {
     let command = args.iter().find(|a| crate::cli::spec::COMMANDS.iter().any(|c| a.as_os_str() == *c));
     command.filter(|_| program == Program::Client).cloned().into_iter().collect()

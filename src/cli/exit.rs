@@ -9,25 +9,25 @@ use serde::Serialize;
 use crate::chain::Chain;
 use crate::cli::text::escape;
 
-/// The exit codes. Whatever the code, what is needed to resume is kept.
+/// The exit codes. A fetch can be resumed after each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// Anything that has no code of its own, a port in use included.
+    /// An error without a code of its own, such as a port in use.
     Other = 1,
     /// A bad option, configuration, key or trusted file at start.
     Usage = 2,
     /// No peer is reachable.
     NoPeer = 3,
-    /// A peer answered, and none has what was asked for.
+    /// Peers answered, and none has the file.
     NotFound = 4,
     /// One name has two roots.
     Ambiguous = 5,
-    /// Only peers that sent wrong bytes are left.
+    /// The only holders left sent wrong bytes.
     Liars = 6,
-    /// The local disk: full, read-only, no permission, directory missing.
+    /// The local disk is full or read-only, denies permission, or lacks the directory.
     Storage = 7,
     /// Connected, but no byte came for `--timeout`.
     Silent = 8,
@@ -85,8 +85,8 @@ impl Failure {
         }
     }
 
-    /// Prints the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. An error of that is
-    /// ignored, since there is no place left to report it.
+    /// Prints the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. An error of that
+    /// is ignored, since there is no place left to report it.
     pub(crate) fn print(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
         if !self.message.is_empty() {
             let _ = if json {

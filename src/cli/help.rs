@@ -9,7 +9,7 @@ pub(crate) fn version(program: Program) -> String {
     format!("{program} {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// What a program is for, or one command of the client, and the options that concern it.
+/// The purpose of a program, or of one command of the client, and the options that it takes.
 pub(crate) fn help(program: Program, command: Option<&str>) -> String {
     let mut text = match (program, command) {
         (Program::Keygen, _) => KEYGEN,
@@ -26,7 +26,7 @@ pub(crate) fn help(program: Program, command: Option<&str>) -> String {
         Scope::Keygen => program == Program::Keygen,
         Scope::Shared | Scope::Config | Scope::About => false,
     };
-    // Shared options are taken by all three, but most mean nothing to a program that only makes keys.
+    // All three take the shared options, but most mean nothing to a program that only makes keys.
     let shared = |o: &&Spec| match o.scope {
         Scope::Commands(_) | Scope::Keygen => false,
         _ => program != Program::Keygen || KEYGEN_USES.contains(&o.flag),

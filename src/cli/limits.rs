@@ -6,5 +6,6 @@ use crate::limits::MIB;
 pub const CONFIG_FILE_LEN_MAX: u64 = MIB as u64;
 /// Most `--interface` entries.
 pub const INTERFACES_MAX: usize = 64;
-/// Longest time in seconds that an option takes (about 31 years): sums with an `Instant` stay in range.
+/// Longest time in seconds that an option takes (about 31 years): sums with an `Instant` stay in
+/// range.
 pub const SECONDS_MAX: f64 = 1e9;

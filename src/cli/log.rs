@@ -28,7 +28,8 @@ impl LogOptions {
 }
 
 fn sink<W: Write + Send + 'static>(level: LevelFilter, to: W) -> Box<WriteLogger<LineWriter<W>>> {
-    // Whole lines go out in one write, so that processes which append to one file do not mix theirs.
+    // Whole lines go out in one write, so that processes which append to one file do not mix
+    // theirs.
     WriteLogger::new(level, config(), LineWriter::new(to))
 }
 

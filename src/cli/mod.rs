@@ -1,8 +1,9 @@
-//! What the three programs share: reading their command line, logging, telling results and ending. Feature `cli`;
-//! Tier 8.
+//! The part that the three programs share: command line, log, results, exit codes. Feature `cli`;
+//! tier 8.
 //!
-//! A program is a call of [`keygen`], [`server`] or [`client`] with what it does; these read arguments, variables and
-//! the configuration file, answer `--help`, set up the log, and turn a [`Failure`] into a line and an exit code.
+//! A program calls [`keygen`], [`server`] or [`client`] with a body. Each of these reads arguments,
+//! variables and the configuration file, answers `--help`, sets up the log, runs the body, and
+//! turns its [`Failure`] into a line and an exit code.
 
 mod advice;
 mod args;
@@ -50,7 +51,7 @@ pub fn client(body: impl FnOnce(ClientOptions, &Screen) -> Result<(), Failure>) 
     run(Program::Client, resolve::client, |o| &o.node.report, body)
 }
 
-/// What `gpb-keygen` means when it is started so; none if a text about it is asked for.
+/// The options that `gpb-keygen` gets in this environment; none for `--help` and `--version`.
 ///
 /// # Errors
 /// [`Exit::Usage`] with one line.
@@ -58,7 +59,7 @@ pub fn resolve_keygen(env: &Environment) -> Result<Option<KeygenOptions>, Failur
     resolved(Program::Keygen, env, resolve::keygen)
 }
 
-/// What `gpb-server` means when it is started so; none if a text about it is asked for.
+/// The options that `gpb-server` gets in this environment; none for `--help` and `--version`.
 ///
 /// # Errors
 /// [`Exit::Usage`] with one line.
@@ -66,7 +67,7 @@ pub fn resolve_server(env: &Environment) -> Result<Option<Options>, Failure> {
     resolved(Program::Server, env, resolve::server)
 }
 
-/// What `gpb-client` means when it is started so; none if a text about it is asked for.
+/// The options that `gpb-client` gets in this environment; none for `--help` and `--version`.
 ///
 /// # Errors
 /// [`Exit::Usage`] with one line.
@@ -74,11 +75,11 @@ pub fn resolve_client(env: &Environment) -> Result<Option<ClientOptions>, Failur
     resolved(Program::Client, env, resolve::client)
 }
 
-/// What a program was asked for.
+/// What a command line asks a program for.
 enum Asked<O> {
     /// A text about the program.
     Text(String),
-    /// To do its work.
+    /// Its work, with these options.
     Work(O),
 }
 
@@ -130,7 +131,7 @@ fn resolved<O>(program: Program, env: &Environment, resolve: Resolve<O>) -> Resu
     })
 }
 
-/// How an error is told that comes before the options are known.
+/// Whether an error that comes before the options are known is printed as JSON.
 fn wants_json(env: &Environment) -> bool {
     let variable = || env.variable("GPB_JSON").and_then(|v| v.to_str()).and_then(|v| value::switch(v).ok());
     args::wants_json(&env.args) || variable().unwrap_or(false)

@@ -30,8 +30,8 @@ impl Options {
         }
     }
 
-    /// The files of the program itself beside the node's. The shell may keep the output in a file of
-    /// the shared directory, as `nohup` does.
+    /// The files of the program itself beside the node's. The shell may keep the output in a file
+    /// of the shared directory, as `nohup` does.
     fn own_files(&self) -> Vec<PathBuf> {
         let outputs = ["/dev/stdout", "/dev/stderr"].map(PathBuf::from);
         self.report.log.file.iter().chain(&self.config_file).cloned().chain(outputs).collect()

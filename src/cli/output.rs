@@ -15,7 +15,8 @@ use crate::client::{Candidate, FileReport, FoundFile, FoundPeer, Report};
 use crate::identity::PeerId;
 use crate::node::Finding;
 
-/// Writes results to `W`, which is flushed after each call, so that a reader at a pipe sees them at once.
+/// Writes results to `W`, which is flushed after each call, so that a reader at a pipe sees them at
+/// once.
 #[derive(Debug)]
 pub struct Output<W: Write> {
     to: BufWriter<W>,
@@ -23,8 +24,9 @@ pub struct Output<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    /// Results on `to`, as JSON or for people. Where [`ProgressDisplay`](crate::cli::ProgressDisplay)
-    /// writes too, `to` is `io::stdout()` and not its lock, which the display would wait for.
+    /// Results on `to`, as JSON or for people. Where
+    /// [`ProgressDisplay`](crate::cli::ProgressDisplay) writes too, `to` is `io::stdout()` and not
+    /// its lock, which the display would wait for.
     pub fn new(to: W, json: bool) -> Self {
         Output { to: BufWriter::new(to), json }
     }

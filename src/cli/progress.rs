@@ -15,7 +15,8 @@ use crate::client::Progress;
 #[derive(Debug)]
 pub struct ProgressDisplay {
     form: Form,
-    /// Verified bytes at the first call and its time: the rate leaves out what earlier runs fetched.
+    /// Verified bytes at the first call and its time: the rate leaves out what earlier runs
+    /// fetched.
     first: Option<(u64, Instant)>,
     last: Option<(Shown, Instant)>,
 }
@@ -43,7 +44,8 @@ enum Form {
 }
 
 impl ProgressDisplay {
-    /// What `report` asks for. A bar needs a terminal that can move its cursor as standard error; `-q` leaves JSON only.
+    /// What `report` asks for. A bar needs a terminal that can move its cursor as standard error;
+    /// `-q` leaves JSON only.
     pub fn new(report: &ReportOptions, screen: &Screen) -> Self {
         let form = if report.json {
             Form::Json
@@ -101,7 +103,8 @@ impl ProgressDisplay {
         }
     }
 
-    /// Whether `at` differs from the last line and that is old enough; if so, `at` becomes the last.
+    /// Whether `at` differs from the last line and that is old enough; if so, `at` becomes the
+    /// last.
     fn is_due(&mut self, at: Shown, now: Instant, interval: Duration) -> bool {
         if let Some((last, shown_at)) = self.last
             && (last == at || now.saturating_duration_since(shown_at) < interval)
@@ -125,7 +128,8 @@ fn columns() -> u16 {
     Term::stderr().size().1
 }
 
-/// The style for a terminal of `columns`: a line that is wider would wrap, and its upper part stay behind.
+/// The style for a terminal of `columns`: a line that is wider would wrap, and its upper part stay
+/// behind.
 fn style(columns: u16) -> ProgressStyle {
     let fits = TEMPLATES.iter().find(|(least, _)| columns >= *least).map_or("", |(_, template)| template);
     ProgressStyle::with_template(fits).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -186,8 +190,8 @@ struct ProgressLine {
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two JSON lines.
 const JSON_INTERVAL: Duration = Duration::from_millis(500);
-/// What a line shows from a number of columns on. The message takes what the rest leaves; without it, the first takes up
-/// to 75 columns, the second 50, the third 20.
+/// What a line shows from a number of columns on. The message takes what the rest leaves; without
+/// it, the first takes up to 75 columns, the second 50, the third 20.
 const TEMPLATES: [(u16, &str); 4] = [
     (90, "{bar:24} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {wide_msg}"),
     (60, "{percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {wide_msg}"),

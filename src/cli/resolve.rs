@@ -1,4 +1,4 @@
-//! What is meant: flags, variables, the configuration file and defaults put together and checked.
+//! From flags, variables, the configuration file and defaults to checked options.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::content::Pattern;
 use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 use crate::net::{Interface, PeerAddr};
 
-/// What a server or a client runs with.
+/// The options of a server or a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// The shared directory. Default `/tmp/dataset`.
@@ -28,21 +28,21 @@ pub struct Options {
     pub bind: Option<IpAddr>,
     /// Where the key and the index are kept. Default `$XDG_STATE_HOME/gpb`.
     pub state: PathBuf,
-    /// The file of the secret key, to be made when it is missing. Default `<state>/key.pem`.
+    /// The file of the secret key, made when it is missing. Default `<state>/key.pem`.
     pub key: PathBuf,
     /// The file of trusted keys; none is an open group.
     pub trusted: Option<PathBuf>,
-    /// The configuration file, read or not there. None where it has no place.
+    /// The configuration file, whether it exists or not; none without a home directory.
     pub config_file: Option<PathBuf>,
-    /// Peers to contact without having heard of them.
+    /// Peers to contact by address.
     pub peers: Vec<PeerAddr>,
-    /// Whether to send and hear multicast.
+    /// Whether to send and receive multicast.
     pub multicast: bool,
     /// Interfaces to discover peers on; none is all.
     pub interfaces: Vec<Interface>,
     /// Name of the network, 1 to 64 bytes. Default `gpb`.
     pub network: String,
-    /// A transfer fails after so long without a byte. More than 0; default 10 s.
+    /// A transfer fails after this time without a byte. More than 0; default 10 s.
     pub timeout: Duration,
     /// Most bytes sent in a second; none is no limit.
     pub upload_limit: Option<NonZeroU64>,
@@ -52,46 +52,47 @@ pub struct Options {
     pub report: ReportOptions,
 }
 
-/// What `gpb-client` is to do.
+/// The options of `gpb-client`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientOptions {
-    /// What all programs share.
+    /// The options of its node.
     pub node: Options,
-    /// The command with what belongs to it.
+    /// The command with its own options.
     pub command: Command,
 }
 
 /// A command of `gpb-client`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Who is there.
+    /// Lists the peers.
     Peers {
         /// Longest wait for answers. Default 2 s.
         wait: Duration,
     },
-    /// Which files there are.
+    /// Lists the files that peers offer.
     List {
         /// What to list, each a valid [`Pattern`]; none is everything.
         patterns: Vec<String>,
         /// Longest wait for answers. Default 2 s.
         wait: Duration,
     },
-    /// Fetch files.
+    /// Fetches files.
     Get {
         /// What to fetch, each a valid [`Pattern`]; at least one.
         patterns: Vec<String>,
-        /// The file for exactly one file, else a directory; none keeps the relative path under the shared directory.
+        /// The file for exactly one file, else a directory; none keeps the relative path under the
+        /// shared directory.
         out: Option<PathBuf>,
         /// Whether to serve what has arrived while the rest is fetched.
         share: bool,
-        /// How long to go on serving when all is whole. Default none.
+        /// How long to serve when all files are whole. Default none.
         seed: Option<Duration>,
     },
-    /// What discovery can and cannot do here.
+    /// Shows what discovery can and cannot do here.
     Doctor,
 }
 
-/// What `gpb-keygen` is to do.
+/// The options of `gpb-keygen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeygenOptions {
     /// The task.
@@ -103,14 +104,14 @@ pub struct KeygenOptions {
 /// A task of `gpb-keygen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeygenTask {
-    /// Make a key.
+    /// Makes a key.
     Make {
         /// The file to write. Default as [`Options::key`].
         out: PathBuf,
         /// Whether to replace a file that is there.
         force: bool,
     },
-    /// Print the public half of a key.
+    /// Prints the public half of a key.
     Show {
         /// The key file.
         file: PathBuf,
@@ -121,7 +122,8 @@ pub enum KeygenTask {
 pub(crate) fn keygen(typed: &Typed, env: &Environment) -> Result<KeygenOptions, String> {
     refuse_free(Program::Keygen, &typed.free)?;
     let settings = Settings::gather(typed, env)?;
-    // The shared part is checked even where it is not used: a wrong configuration is wrong for every program.
+    // The shared part is checked although most of it is not used: a wrong configuration is wrong
+    // for each program.
     let common = Common::read(Program::Keygen, &settings)?;
     let named = |name| settings.flag(name).map(path);
     let force = settings.flag("force").is_some();
@@ -172,7 +174,7 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
     Ok(ClientOptions { node: common.into_options(&settings, env)?, command })
 }
 
-/// Everything that can be checked without knowing any directory.
+/// The options that can be checked without a home directory.
 struct Common {
     options: Options,
     report: ReportOptions,
@@ -248,7 +250,7 @@ fn key_path(settings: &Settings, env: &Environment) -> Result<PathBuf, String> {
     }
 }
 
-/// `quiet` and `verbose` are one setting: the strongest source that says either wins.
+/// `quiet` and `verbose` are one setting: the strongest source that sets either wins.
 fn verbosity(program: Program, settings: &Settings) -> Result<Verbosity, String> {
     let default = if program == Program::Server { Verbosity::Info } else { Verbosity::Warn };
     let mut found = None;

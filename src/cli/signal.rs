@@ -12,9 +12,10 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::Exit;
 
-/// Waits for SIGINT, SIGTERM and SIGHUP. The first asks to stop; the second ends the process at once with code 130.
-/// A SIGHUP that was ignored at start (`nohup`) stays ignored. SIGXFSZ, which by default ends a process at its limit of
-/// file size, is caught, so that the write fails and says why.
+/// Waits for SIGINT, SIGTERM and SIGHUP. The first one asks to stop; the second one ends the
+/// process at once with code 130. A SIGHUP that was ignored at start (`nohup`) stays ignored.
+/// SIGXFSZ, which by default ends a process at its limit of file size, is caught, so that the write
+/// fails and says why.
 #[derive(Debug)]
 pub struct StopSignals {
     asked: Arc<AtomicBool>,
@@ -23,10 +24,10 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Calls `stop` on the signal thread when the first signal comes. It should only set things going.
+    /// Calls `stop` on the signal thread when the first signal comes; `stop` must not block.
     ///
     /// # Errors
-    /// When the handlers or the thread cannot be set up.
+    /// The handlers or the thread cannot be set up.
     pub fn on_first(stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -61,13 +62,13 @@ impl Drop for StopSignals {
     fn drop(&mut self) {
         self.handle.close();
         if let Some(thread) = self.thread.take() {
-            // A panic of the callback was reported by the thread itself.
+            // The thread has reported a panic of the callback.
             let _ = thread.join();
         }
     }
 }
 
-/// Whether the process was started with `signal` ignored; no, where the system does not tell.
+/// Whether the process was started with `signal` ignored; false where the system does not say.
 fn is_ignored(signal: i32) -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| mask_has(&status, signal))
 }

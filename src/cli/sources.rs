@@ -1,4 +1,4 @@
-//! Where settings come from: flags, `GPB_*` variables and the configuration file, the first of them winning.
+//! The sources of settings: flags, `GPB_*` variables and the configuration file, strongest first.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,10 +15,10 @@ use crate::cli::spec::{Kind, OPTIONS, Spec, nearest};
 use crate::cli::text::escape;
 use crate::cli::value;
 
-/// What a program was started with.
+/// The arguments and variables of a program.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// The arguments behind the program's name.
+    /// The arguments after the program's name.
     pub args: Vec<OsString>,
     /// The environment variables.
     pub variables: BTreeMap<OsString, OsString>,
@@ -35,7 +35,7 @@ impl Environment {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
     }
 
-    /// `$NAME/gpb`, or `$HOME/<below_home>/gpb`; as the XDG specification has it, relative paths do not count.
+    /// `$NAME/gpb`, or `$HOME/<below_home>/gpb`; relative paths do not count (XDG Base Directory).
     pub(crate) fn xdg_dir(&self, name: &str, below_home: &str) -> Option<PathBuf> {
         let absolute = |n: &str| self.variable(n).map(Path::new).filter(|p| p.is_absolute());
         let base = absolute(name).map(Path::to_path_buf).or_else(|| absolute("HOME").map(|h| h.join(below_home)))?;
@@ -43,14 +43,14 @@ impl Environment {
     }
 }
 
-/// One value and where it stands.
+/// One value and its source.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
     pub(crate) value: OsString,
     pub(crate) source: Source,
 }
 
-/// Where a value stands, as errors name it.
+/// The source of a value, as errors name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     Flag(&'static str),
@@ -89,7 +89,8 @@ impl Settings {
     /// Gathers everything; reads the configuration file.
     ///
     /// # Errors
-    /// One line: an unknown variable or key with the nearest known one, or a file that cannot be read.
+    /// One line: an unknown variable or key with the nearest known one, or a file that cannot be
+    /// read.
     pub(crate) fn gather(typed: &Typed, env: &Environment) -> Result<Self, String> {
         let flags = OPTIONS.iter().filter_map(|spec| Some((spec, typed.options.get(spec.name())?)));
         let flags = flags.map(|(spec, values)| {
@@ -121,7 +122,8 @@ impl Settings {
         self.layers().into_iter().find_map(|layer| layer.get(name)).map_or(&[], Vec::as_slice)
     }
 
-    /// The value of a flag alone: what only `gpb-keygen` knows has neither variable nor key, though its name may.
+    /// The value of a flag, without variable and key: an option of `gpb-keygen` has neither, though
+    /// another option of the same name may.
     pub(crate) fn flag(&self, name: &str) -> Option<&Setting> {
         self.flags.get(name).and_then(|all| all.first())
     }
@@ -136,7 +138,7 @@ impl Settings {
         self.one(name).map_or(Ok(false), |s| s.read(value::switch))
     }
 
-    /// The three sources, the strongest first.
+    /// The three sources, strongest first.
     pub(crate) fn layers(&self) -> [&BTreeMap<&'static str, Vec<Setting>>; 3] {
         [&self.flags, &self.variables, &self.file]
     }
@@ -169,12 +171,12 @@ fn from_variables(env: &Environment) -> Result<BTreeMap<&'static str, Vec<Settin
     Ok(found)
 }
 
-/// The content of a configuration file; a default one may be missing, one that was named may not.
+/// The content of a configuration file. The default one may be missing, a named one may not.
 fn read_file(path: &Path, named: bool) -> Result<Option<String>, String> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     let shown = path.display();
     let mut content = String::new();
-    // A pipe is welcome here, so that a shell can make the file on the fly.
+    // A pipe is allowed, so that a shell can generate the file.
     let read =
         std::fs::File::open(path).and_then(|file| file.take(CONFIG_FILE_LEN_MAX + 1).read_to_string(&mut content));
     match read {
@@ -256,8 +258,8 @@ impl fmt::Display for Accepted {
     }
 }
 
-/// Variables that belong to programs which start these ones, such as benchmarks that say where the programs are and how
-/// to call them. They are inherited, and mean nothing here.
+/// Variables of programs that start these ones, such as benchmarks. They are inherited and mean
+/// nothing here.
 const OTHERS: [&str; 9] = [
     "GPB_ALL_PEERS",
     "GPB_BIN",

@@ -1,6 +1,6 @@
-//! The table of all options: what they are called, what they take, whom they concern.
+//! The table of all options: name, value, help, and the programs that take it.
 //!
-//! Flags, variables, keys of the configuration file and the help text all come from this one table.
+//! Flags, variables, keys of the configuration file and the help text come from this one table.
 
 use std::fmt;
 
@@ -47,18 +47,18 @@ pub(crate) enum Kind {
     Texts(&'static str),
 }
 
-/// Whom an option concerns.
+/// The programs that take an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// All programs; also a variable and a key of the configuration file.
     Shared,
-    /// As `Shared`, but a variable only: it says where the configuration file is.
+    /// All programs; also a variable, but no key: it names the configuration file.
     Config,
     /// These commands of the client; also a variable and a key of the configuration file.
     Commands(&'static [&'static str]),
-    /// `gpb-keygen`, and only as a flag: what makes or replaces a key is always typed.
+    /// `gpb-keygen`, as a flag only: an option that replaces a key is always typed.
     Keygen,
-    /// Asks for a text about the program.
+    /// All programs, as a flag only: prints a text about the program.
     About,
 }
 
@@ -126,7 +126,7 @@ impl Spec {
         matches!(self.scope, Scope::Shared | Scope::Commands(_))
     }
 
-    /// What stands for the value in a help text.
+    /// The placeholder of the value in a help text.
     pub(crate) fn value_name(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Switch => None,
@@ -135,10 +135,11 @@ impl Spec {
     }
 }
 
-/// The name among `known` that is most like `typed`: one that it begins, or the one with the fewest edits.
+/// The name among `known` that is most like `typed`: one that it begins, else the one with the
+/// fewest edits.
 pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bare = |s: &str| s.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
-    // Nobody means a name by a text that is far longer; so the cost stays bounded.
+    // The cut bounds the cost; no name is as long.
     let typed: String = bare(typed).chars().take(TYPED_CHARS_MAX).collect();
     known.into_iter().min_by_key(|name| {
         let name = bare(name);

@@ -1,9 +1,10 @@
-//! Making values fit for people and for one line.
+//! Values as text for people, on one line.
 
 use std::borrow::Cow;
 
-/// `text` with control characters written as escapes, so that it stays on its line and cannot steer a terminal.
-/// Bidirectional marks and characters of no width count as well: they make a line read otherwise than it is.
+/// `text` with control characters written as escapes, so that it stays on its line and cannot steer
+/// a terminal. Bidirectional marks and characters of no width count as well: they make a line read
+/// otherwise than it is.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -16,8 +17,8 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
 }
 
 fn is_harmful(c: char) -> bool {
-    // The separators of lines, and the characters of Unicode's category Cf but for the two joiners: U+200C and U+200D
-    // belong to the spelling of Persian and Hindi words and of emoji.
+    // The separators of lines, and the characters of Unicode's category Cf but for the two joiners:
+    // U+200C and U+200D belong to the spelling of Persian and Hindi words and of emoji.
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}')
@@ -31,7 +32,7 @@ pub(crate) fn bytes(n: u64) -> String {
     let mut value = n as f64;
     let mut unit = "B";
     for next in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
-        // What would be shown as 1024 belongs to the next unit.
+        // A value that rounds to 1024 belongs to the next unit.
         if value < 1023.95 {
             break;
         }

@@ -59,8 +59,9 @@ pub(crate) fn seconds_positive(text: &str) -> Result<Duration, String> {
     if time.is_zero() { Err("must be more than 0 seconds".into()) } else { Ok(time) }
 }
 
-/// Bytes a second: a number, decimals allowed, and a unit. `kB`, `MB`, `GB` are powers of 1000, `KiB`, `MiB`, `GiB`
-/// powers of 1024, `B` or nothing is bytes; only the first letter's case is free, and `/s` may follow.
+/// Bytes a second: a number, decimals allowed, and a unit. `kB`, `MB`, `GB` are powers of 1000,
+/// `KiB`, `MiB`, `GiB` powers of 1024, `B` or nothing is bytes; only the first letter's case is
+/// free, and `/s` may follow.
 pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
     let bad = || {
         format!("`{}` is no rate (such as 10MB, 500KiB or 2.5GB a second; B, kB, MB, GB, KiB, MiB, GiB)", escape(text))

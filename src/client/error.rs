@@ -48,8 +48,8 @@ pub enum FetchError {
     /// No peer could be reached in this time.
     #[error("no peer reachable within {0:?}")]
     NoPeer(Duration),
-    /// No peer could be reached in this time. Announces came, but the clock of their sender and that
-    /// of this host differ by more than a day.
+    /// No peer could be reached in this time. Announces came, but the clock of their sender and
+    /// that of this host differ by more than a day.
     #[error("no peer reachable within {0:?}: the clocks of this host and of a peer differ by more than a day")]
     ClocksDiffer(Duration),
     /// Peers answered, and none has it.

@@ -93,8 +93,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Adds to [`Config::peers`]: a peer to contact by address, such as `"lab3"`, `"10.0.0.7:27420"` or a
-    /// [`SocketAddr`](std::net::SocketAddr).
+    /// Adds to [`Config::peers`]: a peer to contact by address, such as `"lab3"`,
+    /// `"10.0.0.7:27420"` or a [`SocketAddr`](std::net::SocketAddr).
     pub fn peer<P>(mut self, peer: P) -> Self
     where
         P: TryInto<PeerAddr>,
@@ -113,7 +113,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Adds to [`Config::interfaces`]: an interface for multicast, such as `"eth0"` or `"10.0.0.1"`.
+    /// Adds to [`Config::interfaces`]: an interface for multicast, such as `"eth0"` or
+    /// `"10.0.0.1"`.
     pub fn interface<I>(mut self, interface: I) -> Self
     where
         I: TryInto<Interface>,

@@ -8,8 +8,8 @@ use crate::identity::Keypair;
 use crate::limits::PROGRESS_TIMEOUT;
 use crate::net::{Interface, PeerAddr};
 
-/// The settings of a [`Node`](crate::Node). Every field has a default; [`NodeBuilder`](crate::NodeBuilder)
-/// sets them one by one.
+/// The settings of a [`Node`](crate::Node). Every field has a default;
+/// [`NodeBuilder`](crate::NodeBuilder) sets them one by one.
 ///
 /// ```no_run
 /// use gpb::{Config, Node, Share};
@@ -29,8 +29,8 @@ pub struct Config {
     ///
     /// Unfinished files lie in its subdirectory `.gpb`, which is never shared.
     pub dir: PathBuf,
-    /// Whether a fetch makes `dir` if it is missing. Default false, since a missing directory may be
-    /// a file system that is not mounted.
+    /// Whether a fetch makes `dir` if it is missing. Default false, since a missing directory may
+    /// be a file system that is not mounted.
     pub create_dir: bool,
     /// What other nodes may have of this one. Default: what it fetches.
     pub share: Share,
@@ -66,7 +66,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Most bytes a second that are sent to all peers together; 0 sends none. Default: no limit.
     pub upload_limit: Option<u64>,
-    /// Most bytes a second that are fetched from all peers together; 0 fetches none. Default: no limit.
+    /// Most bytes a second that are fetched from all peers together; 0 fetches none. Default: no
+    /// limit.
     pub download_limit: Option<u64>,
 }
 
@@ -81,8 +82,8 @@ pub struct Config {
 pub enum Share {
     /// Nothing: the node does not listen.
     Nothing,
-    /// What it fetches, from the first chunk until the node ends, and nothing else of the directory.
-    /// Only whole files are listed.
+    /// What it fetches, from the first chunk until the node ends, and nothing else of the
+    /// directory. Only whole files are listed.
     Fetched,
     /// The whole directory. The catalogue follows as files appear, change and vanish.
     Directory,

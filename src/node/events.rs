@@ -13,9 +13,9 @@ use crate::swarm::Event;
 /// The events of a [`Node`](crate::Node), oldest first: an iterator that blocks until the next one.
 ///
 /// At most 1,024 events wait to be read; while the queue is full, new ones are dropped and
-/// [counted](Self::dropped). Clones and repeated calls of [`Node::events`](crate::Node::events) share
-/// the queue: each event is returned once, by one of them. The iterator ends when the node and its
-/// fetches are dropped.
+/// [counted](Self::dropped). Clones and repeated calls of [`Node::events`](crate::Node::events)
+/// share the queue: each event is returned once, by one of them. The iterator ends when the node
+/// and its fetches are dropped.
 ///
 /// ```
 /// use std::time::Duration;

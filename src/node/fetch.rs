@@ -11,8 +11,8 @@ use crate::store::{Disk, OwnFiles};
 
 /// A running fetch of a [`Node`](crate::Node).
 ///
-/// Dropping it ends it, waits for its threads, and keeps the chunks that arrived: the next fetch of the
-/// same files continues from them, also after a restart.
+/// Dropping it ends it, waits for its threads, and keeps the chunks that arrived: the next fetch of
+/// the same files continues from them, also after a restart.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,14 +64,14 @@ impl Fetch {
     /// [`timeout`](crate::Config::timeout) without a byte, however long the files.
     ///
     /// # Errors
-    /// [`FetchError`]; chunks that arrived stay on disk, and the next fetch of the same files continues
-    /// from them.
+    /// [`FetchError`]; chunks that arrived stay on disk, and the next fetch of the same files
+    /// continues from them.
     pub fn wait(self) -> Result<Report, FetchError> {
         self.handle.wait()
     }
 
-    /// Waits at most for `time`; true when the fetch has ended, so that [`wait`](Self::wait) returns at
-    /// once.
+    /// Waits at most for `time`; true when the fetch has ended, so that [`wait`](Self::wait)
+    /// returns at once.
     pub fn wait_for(&self, time: Duration) -> bool {
         self.handle.wait_for(time.min(WAIT_MAX))
     }
@@ -81,8 +81,8 @@ impl Fetch {
         self.handle.progress()
     }
 
-    /// The files that were put in place after the first `seen` of them; adds their number to `seen`. Does
-    /// not block.
+    /// The files that were put in place after the first `seen` of them; adds their number to
+    /// `seen`. Does not block.
     pub fn fetched(&self, seen: &mut usize) -> Vec<FileReport> {
         self.handle.fetched(seen)
     }
@@ -120,8 +120,8 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// `out` names the file if there is exactly one and `out` is no directory; else it is a directory, made if it is
-    /// missing.
+    /// `out` names the file if there is exactly one and `out` is no directory; else it is a
+    /// directory, made if it is missing.
     pub(super) fn of(dir: &Path, create: bool, out: Option<&Path>, files: usize) -> Result<Self, FetchError> {
         let Some(out) = out else { return Ok(Destination { dir: dir.into(), create, name: None }) };
         let is_dir = files != 1 || out.is_dir() || out.to_string_lossy().ends_with('/');

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How often the file of trusted keys is looked at.
+/// Time between two looks at the trusted file.
 pub const TRUST_POLL: Duration = Duration::from_millis(500);
-/// After so long the counters of the links include what was done before.
+/// Age of the counters of the links, at most.
 pub const LINKS_FRESH: Duration = Duration::from_millis(1100);

@@ -47,8 +47,8 @@ pub use known_peer::KnownPeer;
 /// A member of the group: shares a directory, finds other nodes, and fetches from them.
 ///
 /// A node runs on threads of its own and needs no async runtime; it works inside programs that have
-/// one. It is `Send + Sync`: an `Arc<Node>` serves any number of threads. Each call that blocks says
-/// for how long at most.
+/// one. It is `Send + Sync`: an `Arc<Node>` serves any number of threads. Each call that blocks
+/// says for how long at most.
 ///
 /// Dropping a node says goodbye to its peers, ends its fetches with everything kept, and joins its
 /// threads, which takes some 10 ms. Without the drop, its peers wait half a minute for it.
@@ -92,8 +92,8 @@ impl Node {
         NodeBuilder::default()
     }
 
-    /// Starts a node. Blocks while files are opened and sockets bound, some milliseconds; the shared
-    /// directory is hashed in the background.
+    /// Starts a node. Blocks while files are opened and sockets bound, some milliseconds; the
+    /// shared directory is hashed in the background.
     ///
     /// # Errors
     /// [`StartError`]: the setting, file or port that cannot be used, and why.
@@ -116,8 +116,8 @@ impl Node {
         &self.addrs
     }
 
-    /// What the node offers now: with [`Share::Directory`] its directory, with [`Share::Fetched`] what it
-    /// has fetched since it started. Does not block.
+    /// What the node offers now: with [`Share::Directory`] its directory, with [`Share::Fetched`]
+    /// what it has fetched since it started. Does not block.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         match (&self.services.sharer, &self.client.ctx.fetched) {
             (None, Some(fetched)) => fetched.catalogue(),
@@ -125,12 +125,12 @@ impl Node {
         }
     }
 
-    /// Waits until the files that were there at the start are hashed, at most for `timeout`. Returns
-    /// their number and their bytes; `None` when the time is over, when the node ends, and without
-    /// [`Share::Directory`].
+    /// Waits until the files that were there at the start are hashed, at most for `timeout`.
+    /// Returns their number and their bytes; `None` when the time is over, when the node ends, and
+    /// without [`Share::Directory`].
     ///
-    /// Files that were written less than half a second ago count as unfinished and are waited for. A file
-    /// is offered as soon as it is hashed, without a call of this.
+    /// Files that were written less than half a second ago count as unfinished and are waited for.
+    /// A file is offered as soon as it is hashed, without a call of this.
     pub fn wait_ready(&self, timeout: Duration) -> Option<(u64, u64)> {
         self.services.sharer.as_ref()?.wait_ready(timeout.min(WAIT_MAX))
     }
@@ -140,8 +140,8 @@ impl Node {
         self.peers.read(PeerTable::peers).into_iter().map(KnownPeer::from).collect()
     }
 
-    /// Asks all peers how much they offer. Returns 300 ms after the last new peer appeared, and blocks at
-    /// most for `wait`.
+    /// Asks all peers how much they offer. Returns 300 ms after the last new peer appeared, and
+    /// blocks at most for `wait`.
     ///
     /// # Errors
     /// - [`FetchError::NoPeer`]: no peer answered
@@ -151,8 +151,9 @@ impl Node {
         self.client.peers(wait.min(WAIT_MAX))
     }
 
-    /// Asks all peers for the files that one of `patterns` means, each a [`Pattern`](crate::Pattern) as
-    /// text; for all files without any. Sorted by path; blocks as [`peers`](Self::peers) does.
+    /// Asks all peers for the files that one of `patterns` means, each a
+    /// [`Pattern`](crate::Pattern) as text; for all files without any. Sorted by path; blocks as
+    /// [`peers`](Self::peers) does.
     ///
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`] for a text that is none.
@@ -163,9 +164,9 @@ impl Node {
     /// Finds what `patterns` mean (each a name, a directory, a glob, or a root with or without the
     /// length) and starts to fetch it into [`Config::dir`], from all holders at once.
     ///
-    /// Blocks until it is found: at once for a whole root, else until 50 ms after the last answer, and at
-    /// most for [`Config::timeout`]. A file of the same name in the directory is replaced, unless it has
-    /// the content already.
+    /// Blocks until it is found: at once for a whole root, else until 50 ms after the last answer,
+    /// and at most for [`Config::timeout`]. A file of the same name in the directory is replaced,
+    /// unless it has the content already.
     ///
     /// # Errors
     /// [`FetchError`]: no peer, no such file, several contents under one name, or the disk.
@@ -173,29 +174,31 @@ impl Node {
         self.fetch_to(patterns, None)
     }
 
-    /// As [`fetch`](Self::fetch), but to `out`: the name of the file if there is exactly one and `out` is
-    /// no directory, else a directory. Missing directories are made.
+    /// As [`fetch`](Self::fetch), but to `out`: the name of the file if there is exactly one and
+    /// `out` is no directory, else a directory. Missing directories are made.
     ///
     /// # Errors
-    /// As [`fetch`](Self::fetch), and [`FetchError::Out`] for a path that cannot be the name of a file.
+    /// As [`fetch`](Self::fetch), and [`FetchError::Out`] for a path that cannot be the name of a
+    /// file.
     pub fn fetch_to<P: AsRef<str>>(&self, patterns: &[P], out: Option<&Path>) -> Result<Fetch, FetchError> {
         let found = self.client.resolve(&strings(patterns))?;
         let place = Destination::of(&self.config.dir, self.config.create_dir, out, found.len())?;
         Fetch::start(&self.client, found, place, &self.own_files)
     }
 
-    /// The events of the node, those from before the call included; see [`Events`]. Does not block.
+    /// The events of the node since it started, as far as they are not read; see [`Events`]. Does
+    /// not block.
     pub fn events(&self) -> Events {
         self.events.clone()
     }
 
-    /// What discovery received and dropped so far. Does not block.
+    /// Numbers of announces that were received and dropped since the start. Does not block.
     pub fn discovery_stats(&self) -> DiscoveryStats {
         self.services.discovery.stats()
     }
 
-    /// Looks at what discovery can and cannot do here: which interfaces send and receive, which peers
-    /// answer, and what is wrong. Blocks as [`peers`](Self::peers) does, and a second more.
+    /// Looks at what discovery can and cannot do here: which interfaces send and receive, which
+    /// peers answer, and what is wrong. Blocks as [`peers`](Self::peers) does, and a second more.
     ///
     /// # Errors
     /// [`FetchError::Interrupted`] when the node ends.
@@ -250,8 +253,9 @@ impl fmt::Debug for Node {
 pub struct Stopper(Shutdown);
 
 impl Stopper {
-    /// Begins the end: calls that block return within milliseconds, with [`FetchError::Interrupted`], and
-    /// the peers get a goodbye. The threads are joined when the node is dropped. Does not block.
+    /// Begins the end: calls that block return within milliseconds, with
+    /// [`FetchError::Interrupted`], and the peers get a goodbye. The threads are joined when the
+    /// node is dropped. Does not block.
     pub fn stop(&self) {
         self.0.begin();
     }

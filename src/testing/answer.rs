@@ -32,6 +32,12 @@ pub(super) struct FaultyServer {
     pub(super) hints: Mutex<Vec<PeerHint>>,
     pub(super) is_dead: AtomicBool,
     pub(super) sockets: Mutex<Vec<TcpStream>>,
+    pub(super) counts: Counts,
+}
+
+/// What a faulty peer counts.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
     pub(super) connections: AtomicU64,
     /// Requests for chunks that were not deferred.
     pub(super) chunks: AtomicU64,
@@ -97,7 +103,7 @@ impl FaultyServer {
                 encode_frame(kind, Status::Ok, &(), &encode_body(&delta), out);
             }
             Request::Bad(_) => {
-                self.reported_bad.fetch_add(1, Ordering::SeqCst);
+                self.counts.reported_bad.fetch_add(1, Ordering::SeqCst);
                 encode_frame(kind, Status::Ok, &(), &[], out);
             }
             _ if self.has(Fault::Stall) => {}
@@ -162,7 +168,7 @@ impl FaultyServer {
     }
 
     fn chunk(&self, kind: Kind, chunk: ChunkRef, out: &mut Vec<u8>) -> Option<()> {
-        let nth = self.chunks.fetch_add(1, Ordering::SeqCst);
+        let nth = self.counts.chunks.fetch_add(1, Ordering::SeqCst);
         for fault in &self.faults {
             match fault {
                 Fault::CutAfter(count) if nth >= *count => {
@@ -205,7 +211,7 @@ impl FaultyServer {
     /// Whether this request is deferred: all but each `times + 1`st.
     fn defers(&self) -> bool {
         let Some(times) = self.busy() else { return false };
-        self.deferred.fetch_add(1, Ordering::SeqCst) % (times + 1) < times
+        self.counts.deferred.fetch_add(1, Ordering::SeqCst) % (times + 1) < times
     }
 }
 

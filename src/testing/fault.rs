@@ -44,7 +44,8 @@ pub enum Fault {
     Delay(Duration),
     /// Holds only every second chunk.
     HalfHeld,
-    /// Defers layers and chunks: the answer comes after this number of `Busy` or `NotModified`. Meanwhile
-    /// it names other peers, see [`FaultyPeer::name_peer`](crate::testing::FaultyPeer::name_peer).
+    /// Defers layers and chunks: the answer comes after this number of `Busy` or `NotModified`.
+    /// Meanwhile it names other peers, see
+    /// [`FaultyPeer::name_peer`](crate::testing::FaultyPeer::name_peer).
     Busy(u64),
 }

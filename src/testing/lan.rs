@@ -47,8 +47,8 @@ impl Lan {
         Self::on(Hub::new())
     }
 
-    /// A network that loses each announce on its way to each node with this probability, by dice that
-    /// `seed` determines.
+    /// A network that loses each announce on its way to each node with this probability, by dice
+    /// that `seed` determines.
     ///
     /// # Errors
     /// The temporary directory cannot be made.
@@ -72,8 +72,8 @@ impl Lan {
         Ok(Lan { hub, dir, nodes: AtomicU64::new(0), announces: Mutex::default() })
     }
 
-    /// A builder for one more node: with a key, a state directory and an empty directory of its own, on
-    /// `127.0.0.1`, in the network `gpb`. It shares what it fetches.
+    /// A builder for one more node: with a key, a state directory and an empty directory of its
+    /// own, on `127.0.0.1`, in the network `gpb`. It shares what it fetches.
     pub fn builder(&self) -> NodeBuilder {
         let home = self.dir.join(self.nodes.fetch_add(1, Ordering::Relaxed).to_string());
         Node::builder()
@@ -121,8 +121,8 @@ impl Lan {
         (0..count).map(|_| self.node()).collect()
     }
 
-    /// Starts a node that shares a directory with these files, each a path and its bytes, and waits until
-    /// it offers them: half a second, and at most 30.
+    /// Starts a node that shares a directory with these files, each a path and its bytes, and waits
+    /// until it offers them: half a second, and at most 30.
     ///
     /// # Errors
     /// As [`start`](Self::start); [`StartError::Dir`] also when a file cannot be written.
@@ -134,7 +134,7 @@ impl Lan {
         Ok(node)
     }
 
-    /// Announces `peer` to the nodes of this network, those that start later included.
+    /// Announces `peer` to the nodes of this network, and to nodes that start later.
     pub fn join(&self, peer: &FaultyPeer) {
         let announce = peer.announce(Flags::default()).as_bytes().to_vec();
         self.hub.join(LOCALHOST).send(&announce, To::Group);

@@ -1,8 +1,9 @@
-//! A local network in memory, and peers that misbehave: for the tests of programs that use this crate.
+//! A local network in memory, and peers that misbehave: for the tests of programs that use this
+//! crate.
 //!
 //! [`Lan`] starts nodes that find each other without multicast. [`FaultyPeer`] serves files from
-//! memory, with the [`Fault`]s that it is given. Both use TCP on `127.0.0.1`; nothing leaves the host.
-//! Feature `testing`; tier 8.
+//! memory, with the [`Fault`]s that it is given. Both use TCP on `127.0.0.1`; nothing leaves the
+//! host. Feature `testing`; tier 8.
 //!
 //! ```
 //! use gpb::testing::Lan;

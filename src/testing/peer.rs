@@ -12,16 +12,16 @@ use crate::identity::{Keypair, NodeId, PeerId};
 use crate::net::Tls;
 use crate::proto::{Announce, Flags, Listed, PeerHint, SignedAnnounce};
 use crate::sync::lock;
-use crate::testing::answer::FaultyServer;
+use crate::testing::answer::{Counts, FaultyServer};
 use crate::testing::fault::Fault;
 use crate::testing::file::TestFile;
 
-/// A peer in this process that serves files from memory, with the faults that it is given. Without any
-/// it is honest.
+/// A peer in this process that serves files from memory, with the faults that it is given. Without
+/// any it is honest.
 ///
 /// Nodes find it when it [joins](crate::testing::Lan::join) a LAN in memory, or by its
-/// [address](Self::addr). It runs the thread `gpb-faulty` and one more for each connection; dropping it
-/// closes its connections and joins them.
+/// [address](Self::addr). It runs the thread `gpb-faulty` and one more for each connection;
+/// dropping it closes its connections and joins them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,10 +66,7 @@ impl FaultyPeer {
             hints: Mutex::default(),
             is_dead: AtomicBool::new(false),
             sockets: Mutex::default(),
-            connections: AtomicU64::new(0),
-            chunks: AtomicU64::new(0),
-            deferred: AtomicU64::new(0),
-            reported_bad: AtomicU64::new(0),
+            counts: Counts::default(),
         });
         let (addr, accepting) = (listener.local_addr()?, server.clone());
         let accepting = Builder::new().name("gpb-faulty".into()).spawn(move || accept(&listener, &accepting))?;
@@ -95,22 +92,22 @@ impl FaultyPeer {
 
     /// Number of requests for chunks that it answered, rightly or wrongly.
     pub fn chunks(&self) -> u64 {
-        self.server.chunks.load(Ordering::SeqCst)
+        self.server.counts.chunks.load(Ordering::SeqCst)
     }
 
     /// Number of times that a node reported a bad chunk to it.
     pub fn reported_bad(&self) -> u64 {
-        self.server.reported_bad.load(Ordering::SeqCst)
+        self.server.counts.reported_bad.load(Ordering::SeqCst)
     }
 
     /// Number of requests that [`Fault::Busy`] took count of.
     pub fn deferred(&self) -> u64 {
-        self.server.deferred.load(Ordering::SeqCst)
+        self.server.counts.deferred.load(Ordering::SeqCst)
     }
 
     /// Number of connections that it accepted.
     pub fn connections(&self) -> u64 {
-        self.server.connections.load(Ordering::SeqCst)
+        self.server.counts.connections.load(Ordering::SeqCst)
     }
 
     /// Names `other` to nodes that ask for peers while it is [busy](Fault::Busy).
@@ -182,7 +179,7 @@ fn accept(listener: &TcpListener, server: &Arc<FaultyServer>) {
         if server.is_dead.load(Ordering::SeqCst) {
             break;
         }
-        server.connections.fetch_add(1, Ordering::SeqCst);
+        server.counts.connections.fetch_add(1, Ordering::SeqCst);
         let Ok(copy) = socket.try_clone() else { continue };
         lock(&server.sockets).push(copy);
         let serving_of = server.clone();

@@ -185,6 +185,20 @@ fn a_silent_peer_does_not_hold_up_the_others() {
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
+/// A chunk of a wrong length breaks the protocol: the session ends, and the other holder gives the file.
+#[test]
+fn chunks_of_a_wrong_length_do_no_harm() {
+    for fault in [Fault::ShortChunks, Fault::LongChunks] {
+        let f = file("x", 4 * MIB, 61);
+        let (faulty, honest) = (fake(fault, std::slice::from_ref(&f)), fake(None, std::slice::from_ref(&f)));
+        let c = Client::new();
+        c.meet(&[&faulty, &honest]);
+        let report = c.get(&["x"]).unwrap();
+        assert_eq!(c.content("x"), *f.bytes);
+        assert!(report.peers.iter().all(|(peer, _)| *peer == honest.id()), "{fault:?}: {report:?}");
+    }
+}
+
 #[test]
 fn what_went_wrong_has_its_exit_code() {
     let f = file("x", MIB, 6);

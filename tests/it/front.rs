@@ -1,4 +1,5 @@
 //! Every type of a public signature has a name that a program can write.
+#![allow(clippy::type_complexity)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
