@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use crate::cli::spec::{Kind, OPTIONS, Program, Scope, Spec, nearest};
+use crate::cli::spec::{OPTIONS, Program, Scope, Spec, ValueKind, nearest};
 use crate::cli::text::escape;
 
 /// Options and free arguments as typed.
@@ -52,7 +52,7 @@ pub(crate) fn wants_json(args: &[OsString]) -> bool {
 
 /// Takes all values of one option out of `rest`.
 fn take(spec: &Spec, rest: &mut pico_args::Arguments) -> Result<Option<Vec<OsString>>, String> {
-    if spec.kind == Kind::Switch {
+    if spec.kind == ValueKind::Switch {
         let keys = if spec.short.is_empty() { [spec.flag, spec.flag] } else { [spec.short, spec.flag] };
         let given = if spec.short.is_empty() { rest.contains(spec.flag) } else { rest.contains(keys) };
         return Ok(given.then(Vec::new));
@@ -90,8 +90,8 @@ fn check(program: Program, args: &[OsString]) -> Result<(), String> {
         let repeated = seen.contains(&spec.flag);
         seen.push(spec.flag);
         match (spec.kind, joined) {
-            (Kind::Switch, Some(_)) => return Err(format!("{flag} takes no value")),
-            (Kind::Texts(_), _) => {}
+            (ValueKind::Switch, Some(_)) => return Err(format!("{flag} takes no value")),
+            (ValueKind::Texts(_), _) => {}
             _ if repeated => return Err(format!("{flag} is given twice")),
             _ => {}
         }
@@ -174,7 +174,7 @@ mod tests {
         for program in [Program::Keygen, Program::Server, Program::Client] {
             for spec in OPTIONS.iter().filter(|o| o.is_flag_of(program) && o.scope != Scope::About) {
                 let forms: Vec<Vec<String>> = match spec.kind {
-                    Kind::Switch => vec![vec![spec.flag.into()]],
+                    ValueKind::Switch => vec![vec![spec.flag.into()]],
                     _ => vec![vec![spec.flag.into(), "5".into()], vec![format!("{}=5", spec.flag)]],
                 };
                 for form in forms {

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::cli::args::Typed;
 use crate::cli::limits::CONFIG_FILE_LEN_MAX;
-use crate::cli::spec::{Kind, OPTIONS, Spec, nearest};
+use crate::cli::spec::{OPTIONS, Spec, ValueKind, nearest};
 use crate::cli::text::escape;
 use crate::cli::value;
 
@@ -96,7 +96,7 @@ impl Settings {
         let flags = flags.map(|(spec, values)| {
             let one = |value: &OsString| Setting { value: value.clone(), source: Source::Flag(spec.flag) };
             let on = || Setting { value: "true".into(), source: Source::Flag(spec.flag) };
-            (spec.name(), if spec.kind == Kind::Switch { vec![on()] } else { values.iter().map(one).collect() })
+            (spec.name(), if spec.kind == ValueKind::Switch { vec![on()] } else { values.iter().map(one).collect() })
         });
         let (flags, variables) = (flags.collect(), from_variables(env)?);
         let mut all = Settings { flags, variables, file: BTreeMap::new(), config_file: None };
@@ -163,7 +163,7 @@ fn from_variables(env: &Environment) -> Result<BTreeMap<&'static str, Vec<Settin
         }
         let setting = |value: OsString| Setting { value, source: Source::Variable(spec.variable()) };
         let settings = match (spec.kind, value.to_str()) {
-            (Kind::Texts(_), Some(list)) => list.split(',').map(|v| setting(v.trim().into())).collect(),
+            (ValueKind::Texts(_), Some(list)) => list.split(',').map(|v| setting(v.trim().into())).collect(),
             _ => vec![setting(value.clone())],
         };
         found.insert(spec.name(), settings);
@@ -215,13 +215,13 @@ fn from_file(path: &Path, content: &str) -> Result<BTreeMap<&'static str, Vec<Se
             }
         };
         let settings = match (spec.kind, value.get_ref()) {
-            (Kind::Switch, _) => vec![setting(value, Accepted::Switch)?],
-            (Kind::Number(_), _) => vec![setting(value, Accepted::Number)?],
-            (Kind::Text(_), _) => vec![setting(value, Accepted::Text)?],
-            (Kind::Texts(_), DeValue::Array(list)) => {
+            (ValueKind::Switch, _) => vec![setting(value, Accepted::Switch)?],
+            (ValueKind::Number(_), _) => vec![setting(value, Accepted::Number)?],
+            (ValueKind::Text(_), _) => vec![setting(value, Accepted::Text)?],
+            (ValueKind::Texts(_), DeValue::Array(list)) => {
                 list.iter().map(|v| setting(v, Accepted::Text)).collect::<Result<_, _>>()?
             }
-            (Kind::Texts(_), _) => vec![setting(value, Accepted::Text)?],
+            (ValueKind::Texts(_), _) => vec![setting(value, Accepted::Text)?],
         };
         found.insert(spec.name(), settings);
     }

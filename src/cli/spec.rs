@@ -32,14 +32,14 @@ pub(crate) struct Spec {
     pub(crate) flag: &'static str,
     /// The short form, or nothing.
     pub(crate) short: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
     pub(crate) scope: Scope,
     pub(crate) help: &'static str,
 }
 
 /// What an option takes; the text stands for the value in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     Switch,
     Text(&'static str),
     Number(&'static str),
@@ -129,8 +129,8 @@ impl Spec {
     /// The placeholder of the value in a help text.
     pub(crate) fn value_name(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Switch => None,
-            Kind::Text(name) | Kind::Number(name) | Kind::Texts(name) => Some(name),
+            ValueKind::Switch => None,
+            ValueKind::Text(name) | ValueKind::Number(name) | ValueKind::Texts(name) => Some(name),
         }
     }
 }
@@ -162,19 +162,19 @@ fn edits(a: &str, b: &str) -> usize {
 }
 
 const fn text(flag: &'static str, value: &'static str, help: &'static str) -> Spec {
-    Spec { flag, short: "", kind: Kind::Text(value), scope: Scope::Shared, help }
+    Spec { flag, short: "", kind: ValueKind::Text(value), scope: Scope::Shared, help }
 }
 
 const fn number(flag: &'static str, value: &'static str, help: &'static str) -> Spec {
-    Spec { kind: Kind::Number(value), ..text(flag, value, help) }
+    Spec { kind: ValueKind::Number(value), ..text(flag, value, help) }
 }
 
 const fn texts(flag: &'static str, value: &'static str, help: &'static str) -> Spec {
-    Spec { kind: Kind::Texts(value), ..text(flag, value, help) }
+    Spec { kind: ValueKind::Texts(value), ..text(flag, value, help) }
 }
 
 const fn switch(flag: &'static str, short: &'static str, help: &'static str) -> Spec {
-    Spec { flag, short, kind: Kind::Switch, scope: Scope::Shared, help }
+    Spec { flag, short, kind: ValueKind::Switch, scope: Scope::Shared, help }
 }
 
 const fn command(spec: Spec, commands: &'static [&'static str]) -> Spec {
@@ -186,7 +186,7 @@ const fn keygen(spec: Spec) -> Spec {
 }
 
 const fn about(flag: &'static str, short: &'static str, help: &'static str) -> Spec {
-    Spec { flag, short, kind: Kind::Switch, scope: Scope::About, help }
+    Spec { flag, short, kind: ValueKind::Switch, scope: Scope::About, help }
 }
 
 const TYPED_CHARS_MAX: usize = 64;

@@ -61,7 +61,7 @@ pub enum FetchError {
         answered: usize,
     },
     /// One name has several contents; a [`FileId`] in place of the name says which one is meant.
-    #[error("{what}: several contents: {}", Listed(.candidates))]
+    #[error("{what}: several contents: {}", ShownList(.candidates))]
     Ambiguous {
         /// What was asked for.
         what: String,
@@ -69,7 +69,7 @@ pub enum FetchError {
         candidates: Vec<Candidate>,
     },
     /// Every holder sent wrong bytes.
-    #[error("{what}: every holder sent wrong bytes ({})", Listed(.peers))]
+    #[error("{what}: every holder sent wrong bytes ({})", ShownList(.peers))]
     OnlyLiars {
         /// The file.
         what: String,
@@ -132,7 +132,7 @@ pub struct Candidate {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} held by {}", self.path, self.id, Listed(&self.holders))
+        write!(f, "{} {} held by {}", self.path, self.id, ShownList(&self.holders))
     }
 }
 
@@ -154,9 +154,9 @@ impl fmt::Display for Because<'_> {
 }
 
 /// Displays at most [`SHOWN_MAX`] items of a list on one line.
-struct Listed<'a, T>(&'a Vec<T>);
+struct ShownList<'a, T>(&'a Vec<T>);
 
-impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+impl<T: fmt::Display> fmt::Display for ShownList<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, item) in self.0.iter().take(SHOWN_MAX).enumerate() {
             write!(f, "{}{item}", if i > 0 { ", " } else { "" })?;
