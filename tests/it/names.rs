@@ -57,6 +57,32 @@ fn every_name_can_be_asked_for_and_takes_no_pattern_over() {
     assert_eq!(everything, all);
 }
 
+/// Names that only Windows refuses were not offered, and neither side said so.
+#[test]
+fn names_that_another_system_would_refuse_arrive() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("data");
+    let names = [
+        "Acme Inc./contract.pdf",
+        "aux.c",
+        "con",
+        "prn/inner",
+        "nul.tar.gz",
+        "etc...",
+        "trail /w",
+        r"a\b",
+        "x:y",
+        "C:",
+    ];
+    names.iter().for_each(|name| put(&dir, name));
+    let server = Server::start(home.path(), &["--dir", dir.to_str().unwrap()]);
+    for name in names {
+        assert_eq!(got(&server, name), [name]);
+    }
+    assert_eq!(got(&server, "Acme Inc."), ["Acme Inc./contract.pdf"]);
+    assert_eq!(got(&server, "**").len(), names.len());
+}
+
 /// A glob nested 250 deep ended the program with a panic, and that of a peer in its worker.
 #[test]
 fn a_pattern_that_is_too_complex_is_one_line() {
