@@ -62,7 +62,8 @@ impl SessionOutput {
     /// A request is malformed.
     pub(crate) fn gather(
         &mut self,
-        (peer, input): (&mut RemotePeer, &mut SessionInput),
+        peer: &mut RemotePeer,
+        input: &mut SessionInput,
         scratch: &mut Scratch,
         context: &Context,
         turn: &mut TurnBudget,
@@ -76,7 +77,7 @@ impl SessionOutput {
         while pause.is_none() && scratch.plain.len() < target {
             pause = match self.body {
                 Some(_) => self.fill(target, &mut scratch.plain, context),
-                None => self.answer_next((peer, input), scratch, context, turn)?,
+                None => self.answer_next(peer, input, scratch, context, turn)?,
             };
         }
         input.compact();
@@ -104,7 +105,8 @@ impl SessionOutput {
     /// Appends the head of the next answer, and its body if that is small.
     fn answer_next(
         &mut self,
-        (peer, input): (&mut RemotePeer, &mut SessionInput),
+        peer: &mut RemotePeer,
+        input: &mut SessionInput,
         scratch: &mut Scratch,
         context: &Context,
         turn: &mut TurnBudget,

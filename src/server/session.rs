@@ -220,7 +220,7 @@ impl AcceptedSession {
     ) -> Result<SessionStep, SessionError> {
         let SessionPhase::Open(peer) = &mut self.phase else { return Ok(SessionStep::Starved) };
         let was_admitted = peer.is_admitted();
-        let pause = self.output.gather((peer, &mut self.input), scratch, context, turn)?;
+        let pause = self.output.gather(peer, &mut self.input, scratch, context, turn)?;
         if !was_admitted && peer.is_admitted() {
             self.account = context.handler.account(peer);
             let (addr, agent) = (self.addr, &peer.agent);

@@ -286,6 +286,20 @@ fn few_lists_are_under_way_and_the_others_are_told_when_to_ask_again() {
 }
 
 #[test]
+fn requests_for_chunks_that_waited_too_long_are_deferred_and_others_are_not() {
+    let bytes = noise(4 * CHUNK, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    let any = Request::AnyOf(Since { file: id, revision: 0 }, vec![0, 1]);
+    let have = Request::Have(Since { file: id, revision: 0 });
+    desk.peer.is_deferred = true;
+    for request in [chunk(id, 0), any.clone(), chunk(id, 1)] {
+        assert_eq!(desk.status(&request), Status::NotModified);
+    }
+    assert_eq!([desk.status(&have), desk.status(&any), desk.status(&chunk(id, 0))], [Status::Ok; 3]);
+}
+
+#[test]
 fn what_changed_on_disk_is_gone() {
     let (a, b) = (noise(100, 1), noise(100, 2));
     let mut files = Files::new(&[("a", a.clone()), ("b", b.clone())]);
