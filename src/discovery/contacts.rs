@@ -157,8 +157,8 @@ impl Contacts {
         match &result {
             Ok(peer) if named.failed => log::info!("named peer answers again host={} peer={peer}", named.peer),
             Ok(_) => {}
-            Err(e) if !named.failed => log::warn!("named peer cannot be contacted host={} error=\"{e}\"", named.peer),
-            Err(e) => log::debug!("named peer cannot be contacted host={} error=\"{e}\"", named.peer),
+            Err(e) if !named.failed => log::warn!("named peer cannot be contacted host={} error={e:?}", named.peer),
+            Err(e) => log::debug!("named peer cannot be contacted host={} error={e:?}", named.peer),
         }
         // A full link may lose one packet, so only the second failure counts.
         if named.awaited && (result.is_ok() || named.failed) {
@@ -225,7 +225,7 @@ fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender
             Some(index) => drop(report.send(ContactReport::Contacted(index, result))),
             None => {
                 if let Err(e) = result {
-                    log::debug!("known peer cannot be contacted error=\"{e}\"");
+                    log::debug!("known peer cannot be contacted error={e:?}");
                 }
             }
         }

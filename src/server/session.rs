@@ -224,7 +224,7 @@ impl AcceptedSession {
         if !was_admitted && peer.is_admitted() {
             self.account = context.handler.account(peer);
             let (addr, agent) = (self.addr, &peer.agent);
-            context.log_session(format_args!("connected peer={} addr={addr} agent=\"{agent}\"", peer.id));
+            context.log_session(format_args!("connected peer={} addr={addr} agent={agent:?}", peer.id));
         }
         if !scratch.plain.is_empty() {
             self.channel.seal(scratch.plain.data(), &mut self.output.sealed)?;

@@ -57,13 +57,18 @@ pub fn unix_ms() -> u64 {
 /// Lines that the nodes of this binary have logged of `peer` and that begin with `what`. To be called once before what
 /// is to be counted.
 pub fn warnings(what: &str, peer: PeerId) -> usize {
+    lines(what, peer).len()
+}
+
+/// The lines that [`warnings`] counts.
+pub fn lines(what: &str, peer: PeerId) -> Vec<String> {
     let of = format!("peer={peer} ");
-    LINES.lock().unwrap().iter().filter(|line| line.starts_with(what) && line.contains(&of)).count()
+    LINES.lock().unwrap().iter().filter(|line| line.starts_with(what) && line.contains(&of)).cloned().collect()
 }
 
 static LINES: LazyLock<Mutex<Vec<String>>> = LazyLock::new(|| {
     log::set_logger(&Capture).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    log::set_max_level(log::LevelFilter::Info);
     Mutex::default()
 });
 

@@ -16,7 +16,7 @@ use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
 
-use crate::directory::{directory, identity};
+use crate::directory::{directory, identity, lines, warnings};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -73,10 +73,14 @@ impl Rig {
     }
 
     fn dial(&self) -> Dialed {
-        let tls = Tls::new(&Keypair::generate()).unwrap();
+        self.dial_as(&Keypair::generate(), "test")
+    }
+
+    fn dial_as(&self, keypair: &Keypair, agent: &str) -> Dialed {
+        let tls = Tls::new(keypair).unwrap();
         let mut session = Dialed::dial(self.server.addrs()[0], Some(self.peer), &tls, SOON).unwrap();
         let hello =
-            Hello { version: WIRE_VERSION, network: "gpb".into(), instance: 2, announce: vec![], agent: "test".into() };
+            Hello { version: WIRE_VERSION, network: "gpb".into(), instance: 2, announce: vec![], agent: agent.into() };
         assert_eq!(ask(&mut session, &Request::Hello(hello)).0, Status::Ok);
         session
     }
@@ -130,6 +134,16 @@ fn real_files_arrive_with_their_layer() {
     let (status, body) =
         ask(&mut session, &Request::Chunk(ChunkAsk { chunk: ChunkRef { file: ids[1], index: 0 }, since: 0 }));
     assert_eq!((status, &body[..100]), (Status::Ok, &bytes(100)[..]));
+}
+
+#[test]
+fn the_agent_of_a_peer_forges_no_field_of_a_log_line() {
+    let keypair = Keypair::generate();
+    assert_eq!(warnings("connected", keypair.peer_id()), 0);
+    let (rig, _) = Rig::start(&[]);
+    drop(rig.dial_as(&keypair, "x\" reason=\"ok\" peer=forged \u{202e}"));
+    let connected = lines("connected", keypair.peer_id());
+    assert!(connected[0].ends_with(r#" agent="x\" reason=\"ok\" peer=forged \u{202e}""#), "{connected:?}");
 }
 
 #[test]
