@@ -107,8 +107,9 @@ impl Channel {
                 TlsStep::Data => return Ok((used, Opened::Data)),
                 TlsStep::Ended => self.ended = true,
                 TlsStep::Sent | TlsStep::Blocked => {
-                    // A whole record that stays in the buffer is a handshake message cut in two. None is legitimate
-                    // after the handshake, and sealing relies on there being none.
+                    // A whole record that stays in the buffer is a handshake message cut in two.
+                    // None is legitimate after the handshake, and sealing relies on there being
+                    // none.
                     if self.peer.is_some() && !self.ended && holds_record(&incoming[used..]) {
                         return Err(Error::General("fragmented handshake message after the handshake".into()).into());
                     }
@@ -163,8 +164,8 @@ impl Channel {
 
     /// After an error: what is queued, at the end of it the alert that tells the peer why.
     fn flush_alert(&mut self, incoming: &mut [u8], out: &mut Outbox, take: &mut dyn FnMut(&[u8])) {
-        // What is queued is handed out before any input is looked at; the failed input must not be looked
-        // at again.
+        // What is queued is handed out before any input is looked at; the failed input must not be
+        // looked at again.
         while self.common().wants_write() {
             if self.step(incoming, out, take, &ToSend::Nothing).1.is_err() {
                 return;

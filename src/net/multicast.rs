@@ -189,8 +189,8 @@ impl Multicast {
                     }
                 }
                 Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // An error about one datagram, such as a closed port at its target; the socket works. Reading
-                // removes the error from the socket, so the loop ends.
+                // An error about one datagram, such as a closed port at its target; the socket
+                // works. Reading removes the error from the socket, so the loop ends.
                 Some(Err(e)) if is_passing(&e) => self.ready.push_back(token),
                 Some(Err(e)) => self.fail(token, &e),
                 None => {}
@@ -239,8 +239,8 @@ impl Beacon for Multicast {
             };
             let result = link.sender.send_to(bytes, dest);
             link.sent += u64::from(result.is_ok());
-            // Whether the link works shows with the group; broadcasts and answers fail for reasons of their
-            // own.
+            // Whether the link works shows with the group; broadcasts and answers fail for reasons
+            // of their own.
             match result {
                 Err(e) if is_passing(&e) || e.kind() == io::ErrorKind::WouldBlock => {}
                 result if to == To::Group => link.note(result.as_ref().map(|_| ())),

@@ -96,7 +96,8 @@ impl TlsPipe {
                 Opened::Data => (),
                 Opened::Ended => return Err(StreamError::Closed),
                 Opened::Starved if filled == into.len() => (),
-                // Checked after each read, or a peer that sends one byte at a time would never be late.
+                // Checked after each read, or a peer that sends one byte at a time would never be
+                // late.
                 Opened::Starved if late => return Err(StreamError::TimedOut),
                 Opened::Starved => {
                     self.fill(wait.deadline())?;

@@ -136,7 +136,8 @@ impl From<Error> for SecureError {
 /// The key of the peer of a session whose handshake is over and agreed on `gpb/1`.
 ///
 /// # Errors
-/// [`SecureError::Alpn`]: no or another protocol was agreed on; [`SecureError::Tls`]: no key was shown.
+/// [`SecureError::Alpn`]: no or another protocol was agreed on; [`SecureError::Tls`]: no key was
+/// shown.
 pub(crate) fn proved_peer(state: &CommonState) -> Result<PeerId, SecureError> {
     if state.alpn_protocol() != Some(ALPN) {
         return Err(SecureError::Alpn);

@@ -51,9 +51,9 @@ pub(super) fn open_wildcard() -> io::Result<Socket> {
 fn shared_socket(domain: Domain, addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
-    // SO_REUSEADDR is enough on Linux. With SO_REUSEPORT, recent kernels (6.18 does) give a datagram to
-    // any socket of the port, chosen by hash, even if another one is the only member: it then
-    // counts for the wrong link, or is lost.
+    // SO_REUSEADDR is enough on Linux. With SO_REUSEPORT, recent kernels (6.18 does) give a
+    // datagram to any socket of the port, chosen by hash, even if another one is the only member:
+    // it then counts for the wrong link, or is lost.
     #[cfg(all(unix, not(target_os = "linux")))]
     socket.set_reuse_port(true)?;
     if domain == Domain::IPV6 {
@@ -61,7 +61,8 @@ fn shared_socket(domain: Domain, addr: SocketAddr) -> io::Result<Socket> {
     }
     #[cfg(target_os = "linux")]
     if domain == Domain::IPV6 {
-        // Kernels before 4.20 have no such option; being bound to the interface's scope does it there.
+        // Kernels before 4.20 have no such option; being bound to the interface's scope does it
+        // there.
         drop(socket.set_multicast_all_v6(false));
     } else {
         socket.set_multicast_all_v4(false)?;

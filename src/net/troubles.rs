@@ -49,8 +49,9 @@ impl Troubles {
         self.over(&name_of(place));
     }
 
-    /// `place` cannot be used, because of `error`. An address that has just come up may not be ready: IPv6 looks for
-    /// duplicates first (RFC 4862), so only the second failure of that kind is logged.
+    /// `place` cannot be used, because of `error`. An address that has just come up may not be
+    /// ready: IPv6 looks for duplicates first (RFC 4862), so only the second failure of that kind
+    /// is logged.
     pub(crate) fn failed(&mut self, place: InterfaceAddr, error: &io::Error) {
         let group = if place.addr.is_ipv4() { (GROUP_V4, PORT).into() } else { SocketAddr::from((GROUP_V6, PORT)) };
         let cause = match error.kind() {

@@ -78,7 +78,8 @@ impl Limit {
             bytes_per_s,
             burst_ns: 0,
             grant: THROTTLE_GRANT_MAX.min((burst / 4).max(1) as usize),
-            // Times are shifted by `burst_ns`, so that a bucket that is full at `start` needs no negative time.
+            // Times are shifted by `burst_ns`, so that a bucket that is full at `start` needs no
+            // negative time.
             epoch: start,
             spent_until_ns: AtomicU64::new(0),
         };
@@ -187,8 +188,8 @@ mod tests {
         let throttle = Throttle::since(Some(10_000_000), start);
         let mut takers = [(16 * 1024, start, 0), (128 * 1024, start, 0)];
         loop {
-            // Of those that ask at the same time, to a microsecond, whoever got less comes first, as with
-            // sessions.
+            // Of those that ask at the same time, to a microsecond, whoever got less comes first,
+            // as with sessions.
             let soon = takers.iter().map(|t| t.1).min().unwrap() + Duration::from_micros(1);
             let (want, at, got) = takers.iter_mut().filter(|t| t.1 <= soon).min_by_key(|t| t.2).unwrap();
             if *at > start + Duration::from_secs(5) {

@@ -135,7 +135,8 @@ impl Acceptor {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                     Err(e) if is_of_one_connection(&e) => (),
                     Err(e) => {
-                        // Out of descriptors or memory: the open connections stay, and it is tried again.
+                        // Out of descriptors or memory: the open connections stay, and it is tried
+                        // again.
                         let line = format_args!("cannot accept connections error=\"{e}\"");
                         self.context.log.log(log::Level::Warn, now, line);
                         self.accept_at = self.accept_at.or(Some(now + SERVER_TICK));
@@ -152,8 +153,8 @@ impl Acceptor {
     fn admit(&mut self, socket: TcpStream, addr: SocketAddr, now: Instant) {
         let addr = canonical(addr);
         let ip = addr.ip();
-        // A silent connection gives way, so that neither one host nor the others behind one address are
-        // locked out.
+        // A silent connection gives way, so that neither one host nor the others behind one address
+        // are locked out.
         let crowded = self.handshakes.is_crowded(ip).then_some(ip);
         if !self.handshakes.has_room(ip) && !self.make_room(crowded) {
             return self.context.log_rejected(addr, &"too many handshakes");
@@ -230,7 +231,8 @@ impl Acceptor {
                     let parked = std::mem::take(&mut slot.parked);
                     self.context.parked.fetch_sub(parked, Ordering::Relaxed);
                     self.context.handed_over.fetch_add(1, Ordering::Relaxed);
-                    // Never full here, since no other thread puts jobs in; gone only when the server ends.
+                    // Never full here, since no other thread puts jobs in; gone only when the
+                    // server ends.
                     if self.workers.jobs.try_send(TurnJob { slot: at, session }).is_err() {
                         return;
                     }
@@ -269,7 +271,8 @@ impl Acceptor {
         let why = match (self.rearm(&mut session, outcome, token), outcome) {
             (Err(_), _) => Some("cannot wait for its socket"),
             (Ok(()), TurnOutcome::Close(why)) => Some(why),
-            // Trust may have changed after the worker looked at it and before it is looked at here again.
+            // Trust may have changed after the worker looked at it and before it is looked at here
+            // again.
             (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
         };
         match why {

@@ -72,8 +72,8 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     if addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
-    // A restart must not wait for old connections to be forgotten; two servers on one port are still
-    // refused. On Windows the option would allow just that.
+    // A restart must not wait for old connections to be forgotten; two servers on one port are
+    // still refused. On Windows the option would allow just that.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;

@@ -38,7 +38,7 @@ impl Listing {
         Listing { catalogue, pattern, at, to, page: ListPage::default(), more: false }
     }
 
-    /// Goes on until the page is whole (then true) or it is later than `until`, but always some
+    /// Continues until the page is whole (then true) or it is later than `until`, but always some
     /// way.
     pub(crate) fn go_on(&mut self, until: Instant) -> bool {
         while self.at < self.to && !self.more {

@@ -125,8 +125,8 @@ impl Server {
     fn serving(config: ServerConfig, content: Arc<dyn Content>) -> Result<Self, ServerError> {
         let bounds = config.bounds.within(connections_that_fit());
         let addrs = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        // Made before the ends of the channels: when starting fails, the ends are dropped first, and the
-        // threads end.
+        // Made before the ends of the channels: when starting fails, the ends are dropped first,
+        // and the threads end.
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: config.shutdown.clone(),
@@ -136,8 +136,8 @@ impl Server {
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
         let (jobs, jobs_out) = bounded(bounds.workers);
-        // Room for all sessions that workers can have at once, so that they never wait for the accepting
-        // thread.
+        // Room for all sessions that workers can have at once, so that they never wait for the
+        // accepting thread.
         let (done_in, done) = bounded(3 * bounds.workers);
         let context = Arc::new(context(&config, content, bounds));
         let (channels, handshakes) = (WorkerChannels { jobs, done }, HandshakeSlots::new(bounds.handshakes_max));

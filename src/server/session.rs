@@ -40,7 +40,7 @@ pub(crate) struct AcceptedSession {
     input: SessionInput,
     output: SessionOutput,
     began: Instant,
-    /// Bytes sent so far.
+    /// Bytes sent on this session.
     sent: u64,
 }
 
@@ -119,7 +119,7 @@ impl AcceptedSession {
         self.input.len() + self.output.memory()
     }
 
-    /// Bytes sent so far.
+    /// Bytes sent on this session.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }

@@ -564,8 +564,8 @@ fn a_worker_waits_for_the_next_request_of_those_only_that_said_hello_and_ask_who
         socket.set_nonblocking(true).unwrap();
         AcceptedSession::new(0, mio::net::TcpStream::from_std(socket), from, &config.tls, Instant::now()).unwrap()
     };
-    // The shortest turn of several in which the peer has sent something: a worker that waits makes all
-    // of them long.
+    // The shortest turn of several in which the peer has sent something: a worker that waits makes
+    // all of them long.
     let mut shortest = |session: &mut AcceptedSession, send: &mut dyn FnMut()| {
         let turns = (0..20).map(|_| {
             send();

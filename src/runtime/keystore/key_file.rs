@@ -124,8 +124,8 @@ pub(super) fn read_bounded(
     if metadata.len() > max {
         return Err(KeyError::TooLong { file: path.into(), max });
     }
-    // Capacity for one byte more than expected, so that the secret never moves to a larger buffer and
-    // leaves a copy.
+    // Capacity for one byte more than expected, so that the secret never moves to a larger buffer
+    // and leaves a copy.
     let mut content = Secret::new(Vec::with_capacity(metadata.len() as usize + 1));
     (&mut file).take(max + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > max {

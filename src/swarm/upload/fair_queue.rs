@@ -118,14 +118,14 @@ impl<K: Copy + Ord + std::hash::Hash> FairQueue<K> {
     }
 
     fn live_mut(&mut self, key: K) -> &mut Live {
-        // Turns under way are charged beforehand; a key that begins at such a level would owe what was not
-        // served yet.
+        // Turns under way are charged beforehand; a key that begins at such a level would owe what
+        // was not served yet.
         let least = self.live.first().and_then(|l| self.keys.get(&l.1));
         let level = least.map_or(self.floor, |k| k.served.saturating_sub(k.active.len() as u64 * PROVISION));
         self.keys.entry(key).or_insert_with(|| {
             self.live.insert((level, key));
-            // Among equals the key that waits longest comes first, or one that comes and goes would always be
-            // first.
+            // Among equals the key that waits longest comes first, or one that comes and goes would
+            // always be first.
             self.draws += 1;
             Live { served: level, drawn: self.draws, ..Live::default() }
         })
@@ -276,8 +276,9 @@ mod tests {
                 for comes_and_goes in [false, true] {
                     let bytes = run(&[('a', 10), ('b', 1)], workers, turn, comes_and_goes);
                     let ratio = bytes[&'a'] as f64 / bytes[&'b'] as f64;
-                    // A turn under way is provided for at the price of a full one, so with tiny turns others get a
-                    // little more; and nobody is kept from a worker while the one is away.
+                    // A turn under way is provided for at the price of a full one, so with tiny
+                    // turns others get a little more; and nobody is kept from a worker while the
+                    // one is away.
                     let most = match comes_and_goes {
                         true => workers as f64 + 0.1,
                         false if turn == 4 << 20 => 1.05,

@@ -283,7 +283,8 @@ mod tests {
                 *left > 0
             });
         }
-        // It waits for the next chunk that ends, of the few that are under way, and for none after that.
+        // It waits for the next chunk that ends, of the few that are under way, and for none after
+        // that.
         let [ten, one] = got;
         assert!(one * (UPLOADS_MIN as u32 + 2) >= ten && one * 150 <= 20_000, "{one} of the one, {ten} of the ten");
     }
