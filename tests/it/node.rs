@@ -4,9 +4,11 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use gpb::internals::identity::Keypair;
+use gpb::error::{ConfigError, StoreError};
+
 use gpb::internals::limits::STATIC_PEERS_MAX;
-use gpb::{FetchError, Node, NodeBuilder, Share, StartError};
+use gpb::testing::Lan;
+use gpb::{Event, FetchError, Keypair, Node, NodeBuilder, Share, StartError};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -74,4 +76,44 @@ fn more_named_peers_than_can_be_are_an_error() {
     let error = all.start().unwrap_err();
     assert!(matches!(error, StartError::Config(_)), "{error}");
     assert!(error.to_string().contains(&STATIC_PEERS_MAX.to_string()), "{error}");
+}
+
+#[test]
+fn a_text_that_is_no_peer_or_no_interface_is_an_error_of_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    for (builder, is_peer) in [(quiet(&dir).peer("lab:0"), true), (quiet(&dir).interface("a/b"), false)] {
+        let error = builder.start().unwrap_err();
+        let StartError::Config(error) = error else { panic!("{error}") };
+        assert_eq!(matches!(error, ConfigError::Peer(_)), is_peer, "{error}");
+        assert_eq!(matches!(error, ConfigError::Interface(_)), !is_peer, "{error}");
+    }
+    // A zone by name is looked up by the system.
+    assert!(quiet(&dir).share(Share::Nothing).peer("[fe80::1%lo]:9").start().is_ok());
+}
+
+#[test]
+fn a_missing_directory_is_made_only_if_that_is_wanted() {
+    let lan = Lan::new().unwrap();
+    let _server = lan.sharing(&[("a.bin", b"hello")]).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let missing = home.path().join("not/there");
+    let careful = lan.start(lan.builder().dir(&missing).create_dir(false)).unwrap();
+    let error = careful.fetch(&["a.bin"]).unwrap_err();
+    assert!(matches!(error, FetchError::Storage(StoreError::MissingDirectory { .. })), "{error}");
+    assert!(!missing.exists());
+    let node = lan.start(lan.builder().dir(&missing).create_dir(true)).unwrap();
+    node.fetch(&["a.bin"]).unwrap().wait().unwrap();
+    assert_eq!(std::fs::read(missing.join("a.bin")).unwrap(), b"hello");
+}
+
+#[test]
+fn events_end_with_the_node() {
+    let lan = Lan::new().unwrap();
+    let (node, other) = (lan.node().unwrap(), lan.node().unwrap());
+    let events = node.events();
+    let joined = events.recv_timeout(WAIT).unwrap();
+    assert!(matches!(joined, Event::PeerJoined { peer, .. } if peer == other.id()), "{joined:?}");
+    let reader = std::thread::spawn(move || events.count());
+    drop(node);
+    soon(|| reader.join().unwrap());
 }
