@@ -10,7 +10,7 @@ use crate::limits::ANNOUNCE_LEN_MAX;
 use crate::net::{Beacon, Datagram, To};
 use crate::proto::{Announce, Flags};
 use crate::runtime::Subscription;
-use crate::swarm::{AnnounceSchedule, Dropped, Outgoing, PeerTable, Question, parse_announce};
+use crate::swarm::{AnnounceSchedule, Dropped, GroupSize, Outgoing, PeerTable, Question, Way, parse_announce};
 use crate::sync::lock;
 
 pub(super) struct Listener {
@@ -61,7 +61,7 @@ impl Listener {
     }
 
     fn send_due(&mut self, now: Instant) {
-        let nodes = self.nodes();
+        let nodes = self.group_size();
         while let Some(what) = self.schedule.due(nodes, now) {
             self.shared.directory().own().set_ttl_s(self.schedule.ttl_s());
             let (flags, to) = match what {
@@ -81,6 +81,10 @@ impl Listener {
                 self.shared.drops.count_admitted();
                 if !datagram.local {
                     self.schedule.received(datagram.way, now);
+                }
+                let node = NodeId::new(announce.peer, announce.instance);
+                if datagram.way == Way::Group && announce.revision > 0 && announce.port != 0 {
+                    self.schedule.answered(self.shared.directory().read(|t| t.is_member(node)), now);
                 }
                 self.answer(&announce, datagram, now);
             }
@@ -103,7 +107,7 @@ impl Listener {
             return;
         }
         let unicast = announce.flags.contains(Flags::UNICAST);
-        let (nodes, shared) = (self.nodes(), &self.shared);
+        let (nodes, shared) = (self.group_size(), &self.shared);
         let offering =
             || (shared.directory().own().revision() > 0).then(|| shared.directory().read(PeerTable::offering) + 1);
         if self.schedule.asked(&question(announce, unicast), nodes, offering, now) {
@@ -118,7 +122,7 @@ impl Listener {
     fn hear_stranger(&mut self, bytes: &[u8], now: Instant) {
         let Ok((_, announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
         if announce.flags.contains(Flags::QUERY) && self.shared.directory().own().port() != 0 {
-            let nodes = self.nodes();
+            let nodes = self.group_size();
             self.schedule.asked(&question(&announce, false), nodes, || None, now);
         }
     }
@@ -130,8 +134,8 @@ impl Listener {
         }
     }
 
-    fn nodes(&self) -> usize {
-        self.shared.directory().read(|t| t.nodes())
+    fn group_size(&self) -> GroupSize {
+        self.shared.directory().read(PeerTable::size)
     }
 }
 

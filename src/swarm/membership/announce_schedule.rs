@@ -12,10 +12,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::identity::NodeId;
-use crate::limits::{ANNOUNCE_INTERVAL, ANSWERERS, TTL_INTERVALS, TTL_MAX};
+use crate::limits::{ANNOUNCE_INTERVAL, ANSWERERS, PEERS_MAX, TTL_INTERVALS, TTL_MAX};
+use crate::swarm::membership::group_size::{GroupSize, announce_interval};
 use crate::swarm::membership::limits::{
-    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANNOUNCES_PER_S, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S,
-    REVISION_ANNOUNCE_MIN,
+    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S, REVISION_ANNOUNCE_MIN,
+    UNANSWERED_AFTER, UNANSWERED_SPREAD,
 };
 
 mod askers;
@@ -29,6 +30,12 @@ use load::GroupLoad;
 /// At start it sends a burst of queries, then one announce per interval, and the interval grows
 /// with the group. In between it answers queries and announces new revisions. While the group is
 /// busy, what can wait is postponed, and answers are left out.
+///
+/// One host can announce any number of nodes that are not there. So the interval and the chance to
+/// answer follow the members, which have proved themselves. A newcomer to a large group has seen
+/// few of them prove it; it would announce too often, and its group would be crowded. In a crowded
+/// group all known nodes count. So made-up nodes slow the others only while they fill the group
+/// with packets, not for as long as they claim to live.
 #[derive(Debug)]
 pub struct AnnounceSchedule {
     rng: StdRng,
@@ -64,6 +71,8 @@ struct PendingAnnounces {
     revision_at: Option<Instant>,
     /// When the group is to be answered.
     answer_at: Option<Instant>,
+    /// When the group is to be answered unless another node answers before.
+    unanswered_at: Option<Instant>,
     /// Whether the next query goes out even if the group is busy, because it stands for answers
     /// that were left out.
     owes_answer: bool,
@@ -136,8 +145,8 @@ impl AnnounceSchedule {
 
     /// When the next packet is due, unless more happens before.
     pub fn next_due(&self) -> Instant {
-        let PendingAnnounces { revision_at, answer_at, broadcast, .. } = self.pending;
-        let all = [Some(self.next), revision_at, answer_at, self.burst.repeat_at];
+        let PendingAnnounces { revision_at, answer_at, unanswered_at, broadcast, .. } = self.pending;
+        let all = [Some(self.next), revision_at, answer_at, unanswered_at, self.burst.repeat_at];
         let soonest = all.into_iter().flatten().min().unwrap_or(self.next);
         if broadcast { soonest.min(self.burst.begun) } else { soonest }
     }
@@ -150,7 +159,8 @@ impl AnnounceSchedule {
 
     /// The next packet that is due now, in a group of `nodes` with this one; call it until it
     /// returns `None`. [`ttl_s`](Self::ttl_s) is up to date when it returns.
-    pub fn due(&mut self, nodes: usize, now: Instant) -> Option<Outgoing> {
+    pub fn due(&mut self, nodes: impl Into<GroupSize>, now: Instant) -> Option<Outgoing> {
+        let nodes = nodes.into();
         if std::mem::take(&mut self.pending.broadcast) {
             return Some(Outgoing::Broadcast);
         }
@@ -183,8 +193,9 @@ impl AnnounceSchedule {
             let later = REVISION_ANNOUNCE_MIN.mul_f64(self.rng.random_range(0.2..1.0));
             self.pending.revision_at = Some(now + later);
         }
-        if self.pending.answer_at.is_some_and(|at| at <= now) {
-            self.pending.answer_at = None;
+        let PendingAnnounces { answer_at, unanswered_at, .. } = &mut self.pending;
+        let answers = [answer_at, unanswered_at].map(|at| at.take_if(|at| *at <= now).is_some());
+        if answers.contains(&true) {
             if !busy {
                 return Some(self.send(Outgoing::Announce, nodes, now));
             }
@@ -215,6 +226,15 @@ impl AnnounceSchedule {
         }
     }
 
+    /// An announce to the group arrived from a node that offers files, which answers all queries
+    /// that came before. `member` says whether that node has proved itself; others count only in a
+    /// crowded group.
+    pub fn answered(&mut self, member: bool, now: Instant) {
+        if member || self.load.is_crowded(now) {
+            self.pending.unanswered_at = None;
+        }
+    }
+
     /// A query arrived, in a group of `nodes` with this one. True if an answer to the asker's own
     /// address is to be sent now; an answer to the group becomes due later. `offering` returns the
     /// number of nodes that offer files, or `None` if this one does not.
@@ -224,18 +244,23 @@ impl AnnounceSchedule {
     /// other. So a node that has just started with others and offers nothing leaves the answer to
     /// its own next query, unless the group is large enough for exchange. While queries flood the
     /// group, only about [`ANSWERERS_BUSY`] of the nodes that offer something answer.
+    ///
+    /// A node that offers files and does not answer at once waits for [`UNANSWERED_AFTER`] and a
+    /// random time more. Unless a member that offers files was seen by then, it answers to the
+    /// group. The random times are those of feedback suppression (RFC 5401, 3.2.1): truncated
+    /// exponential, so that in a group of any size a few come first and hold the others back.
     pub fn asked(
         &mut self,
         question: &Question,
-        nodes: usize,
-        offering: impl FnOnce() -> Option<usize>,
+        nodes: impl Into<GroupSize>,
+        offering: impl Fn() -> Option<usize>,
         now: Instant,
     ) -> bool {
         let &Question { asker, seq, unicast } = question;
         if !self.askers.is_new(asker, seq, now) {
             return false;
         }
-        let others = nodes.saturating_sub(1).max(1) as f64;
+        let others = self.counted(nodes.into(), now).saturating_sub(1).max(1) as f64;
         let mut chance = f64::from(ANSWERERS) / others;
         let is_new = now.saturating_duration_since(self.burst.begun) < Duration::from_millis(BURST_MS[1]);
         let level = if unicast { self.load.level(now) } else { 0.0 };
@@ -245,6 +270,9 @@ impl AnnounceSchedule {
             chance = offering().map_or(0.0, |n| f64::from(ANSWERERS_BUSY) / n.max(1) as f64);
         }
         if !self.rng.random_bool(chance.min(1.0)) {
+            if offering().is_some() && self.pending.unanswered_at.is_none() {
+                self.pending.unanswered_at = Some(now + UNANSWERED_AFTER + self.suppression_delay());
+            }
             return false;
         }
         if unicast {
@@ -260,14 +288,25 @@ impl AnnounceSchedule {
         false
     }
 
+    /// The number of nodes that sets the interval and the chance to answer.
+    fn counted(&self, nodes: GroupSize, now: Instant) -> usize {
+        if self.load.is_crowded(now) { nodes.known } else { nodes.proved }
+    }
+
+    /// A random time up to [`UNANSWERED_SPREAD`], of which short ones are rare.
+    fn suppression_delay(&mut self) -> Duration {
+        let uniform = self.rng.random_range(0.0..1.0) + f64::MIN_POSITIVE;
+        UNANSWERED_SPREAD.mul_f64((1.0 + uniform.ln() / (PEERS_MAX as f64).ln()).clamp(0.0, 1.0))
+    }
+
     /// The query of the burst that is due. The burst ends early once enough nodes answered, as
     /// exchange finds the rest, or when the group is busy.
-    fn burst_query(&mut self, nodes: usize, now: Instant) -> Option<Outgoing> {
+    fn burst_query(&mut self, nodes: GroupSize, now: Instant) -> Option<Outgoing> {
         let first = self.burst.done == 0;
         let elapsed = now.saturating_duration_since(self.burst.begun);
         self.burst.done = BURST_MS.partition_point(|&ms| Duration::from_millis(ms) <= elapsed);
         let is_busy = self.load.is_busy(now) && !self.pending.owes_answer;
-        if !first && (nodes > ANSWERERS as usize || is_busy) {
+        if !first && (nodes.known > ANSWERERS as usize || is_busy) {
             self.burst.done = BURST_MS.len();
             self.begin_interval(nodes, now);
             return None;
@@ -281,7 +320,7 @@ impl AnnounceSchedule {
     }
 
     /// Notes that `what` goes to the group now. Its announce says all that a pending one would say.
-    fn send(&mut self, what: Outgoing, nodes: usize, now: Instant) -> Outgoing {
+    fn send(&mut self, what: Outgoing, nodes: GroupSize, now: Instant) -> Outgoing {
         self.last_to_group = Some(now);
         self.load.add(now);
         self.pending = PendingAnnounces { broadcast: self.pending.broadcast, ..PendingAnnounces::default() };
@@ -292,17 +331,12 @@ impl AnnounceSchedule {
 
     /// Sets the interval for a group of that size, and its end: somewhat early and never late, so
     /// that two lost announces do not end this node.
-    fn begin_interval(&mut self, nodes: usize, now: Instant) {
-        self.interval = interval(nodes);
+    fn begin_interval(&mut self, nodes: GroupSize, now: Instant) {
+        self.interval = announce_interval(self.counted(nodes, now));
         if self.burst.done >= BURST_MS.len() {
             self.next = now + self.interval.mul_f64(self.rng.random_range(0.75..1.0));
         }
     }
-}
-
-/// The time between two announces of one node in a group of `nodes`.
-fn interval(nodes: usize) -> Duration {
-    ANNOUNCE_INTERVAL.max(Duration::from_secs_f64(nodes as f64 / f64::from(GROUP_ANNOUNCES_PER_S)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{PEERS_MAX, TTL_INTERVALS, TTL_MAX};
+use crate::limits::{ANNOUNCE_INTERVAL, PEERS_MAX, TTL_INTERVALS, TTL_MAX};
 
 /// Times after start, in ms, of the queries of the first burst.
 pub const BURST_MS: [u64; 4] = [0, 100, 500, 2000];
@@ -34,6 +34,19 @@ pub const FAILED_ADDR_REST: Duration = Duration::from_secs(10);
 pub const EVICTIONS_AT_ONCE: usize = 64;
 /// A full table that found no entry to evict does not search again for this time.
 pub const EVICTION_RETRY: Duration = Duration::from_secs(1);
+
+/// A node is a member if a datagram of it comes this time after its first one or later: the shortest
+/// time between two regular announces, as the burst at start passes sooner.
+pub const MEMBER_AFTER: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 * 3 / 4);
+/// Most nodes of one source address that count for the size of the group.
+pub const NODES_PER_SOURCE_MAX: usize = 64;
+/// A query that no node was seen to answer for this time is answered by nodes that offer files.
+pub const UNANSWERED_AFTER: Duration = Duration::from_millis(300);
+/// The time over which these answers spread.
+pub const UNANSWERED_SPREAD: Duration = Duration::from_secs(1);
+/// The group is crowded from this number of announces a second on: regular ones of a group that
+/// knows its size stay below it.
+pub const CROWDED_FROM_PER_S: u32 = 18;
 
 const _: () = {
     // Nodes of the largest group announce themselves before they expire.

@@ -3,6 +3,7 @@
 mod addresses;
 mod admit;
 mod announce_schedule;
+mod group_size;
 pub mod limits;
 mod peer_table;
 mod received;
@@ -11,5 +12,9 @@ mod tombstones;
 pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
 pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
+pub use group_size::GroupSize;
 pub use peer_table::{PeerRecord, PeerTable};
 pub use received::{Received, TableChange, Via};
+
+#[cfg(test)]
+mod made_up_tests;

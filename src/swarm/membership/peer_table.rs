@@ -22,11 +22,14 @@ use crate::swarm::membership::tombstones::Tombstones;
 mod duplicate_keys;
 mod entry;
 mod eviction;
+mod lifetime;
+mod members;
 mod reported;
 
 pub use entry::PeerRecord;
 
 use entry::{Dated, PeerEntry};
+use members::SourceCounts;
 use reported::{FAR_MS, Reported, skew};
 
 /// All live nodes, at most [`PEERS_MAX`](crate::limits::PEERS_MAX). A full table evicts entries for
@@ -47,7 +50,9 @@ pub struct PeerTable {
     /// Where the last page of `hints` ended.
     cursor: NodeId,
     /// Number of entries whose first announce came from each source address.
-    origins: BTreeMap<IpAddr, usize>,
+    origins: SourceCounts,
+    /// Number of members of each source address.
+    members: SourceCounts,
     /// Until when a full table evicts none for a source address that has this number of entries or
     /// more.
     full_until: Option<(Instant, usize)>,
@@ -66,7 +71,8 @@ impl PeerTable {
             awaited: 0,
             reported: Reported::default(),
             cursor: own,
-            origins: BTreeMap::new(),
+            origins: SourceCounts::default(),
+            members: SourceCounts::default(),
             full_until: None,
         }
     }
@@ -134,24 +140,6 @@ impl PeerTable {
         Ok(change)
     }
 
-    /// Ends nodes whose time to live is over. Costs nothing while none has expired.
-    pub fn expire(&mut self, now: Instant) -> Vec<Event> {
-        let mut change = TableChange::default();
-        while let Some(&(deadline, node)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
-            match self.entries.get(&node) {
-                Some(entry) if entry.sessions.live > 0 => self.set_deadline(node, now + entry.ttl),
-                Some(_) => self.remove(node, &mut change),
-                None => drop(self.deadlines.remove(&(deadline, node))),
-            }
-        }
-        change.events
-    }
-
-    /// When the next node expires, unless it gives a sign of life before.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
-    }
-
     /// TLS proved the key of `node` at `addr`: it is alive, and this is its best address. Other
     /// instances of the key lose that address.
     pub fn proved(&mut self, node: NodeId, addr: SocketAddr, now: Instant) -> Vec<Event> {
@@ -161,8 +149,8 @@ impl PeerTable {
             if entry.port != 0 {
                 entry.addrs.note(addr, Standing::Proved, now);
             }
-            let deadline = now + entry.ttl;
-            self.set_deadline(node, deadline);
+            self.alive(node, now);
+            self.make_member(node, addr.ip());
             self.displace(node, addr, &mut change);
         }
         change.events
@@ -189,8 +177,8 @@ impl PeerTable {
         let mut change = TableChange::default();
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.sessions.live = entry.sessions.live.saturating_sub(1);
-            let (ended, deadline) = (entry.sessions.leaving && entry.sessions.live == 0, now + entry.ttl);
-            if ended { self.remove(node, &mut change) } else { self.set_deadline(node, deadline) }
+            let ended = entry.sessions.leaving && entry.sessions.live == 0;
+            if ended { self.remove(node, &mut change) } else { self.alive(node, now) }
         }
         change.events
     }
@@ -308,7 +296,7 @@ impl PeerTable {
         self.evict_for(received.addr.ip(), received.via, received.now, change)?;
         let (node, entry) = (received.node(), PeerEntry::new(received));
         self.deadlines.insert((entry.deadline, node));
-        *self.origins.entry(entry.origin).or_default() += 1;
+        self.origins.add(entry.origin);
         self.entries.insert(node, entry);
         self.renew(received, change);
         Ok(())
@@ -320,7 +308,6 @@ impl PeerTable {
         let Some(entry) = self.entries.get_mut(&node) else { return };
         let (was_serving, old_revision) = (entry.is_serving(), entry.revision);
         change.notable |= entry.renew(received);
-        let deadline = received.now + entry.ttl;
         match (was_serving, entry.is_serving()) {
             (false, true) => {
                 self.serving += 1;
@@ -336,7 +323,8 @@ impl PeerTable {
             _ => {}
         }
         change.notable |= !change.events.is_empty();
-        self.set_deadline(node, deadline);
+        self.count_member(received);
+        self.alive(node, received.now);
     }
 
     /// `node` said goodbye.
@@ -357,12 +345,8 @@ impl PeerTable {
         let Some(entry) = self.entries.remove(&node) else { return };
         self.deadlines.remove(&(entry.deadline, node));
         self.tombstones.insert(node, entry.dated.seq);
-        if let Some(count) = self.origins.get_mut(&entry.origin) {
-            *count -= 1;
-            if *count == 0 {
-                self.origins.remove(&entry.origin);
-            }
-        }
+        self.origins.remove(entry.origin);
+        entry.member_from.into_iter().for_each(|source| self.members.remove(source));
         if entry.is_serving() {
             self.serving -= 1;
             change.events.push(Event::PeerLeft { peer: node.peer });
@@ -379,14 +363,6 @@ impl PeerTable {
             if entry.sessions.live == 0 && entry.addrs.best_first().next().is_none() {
                 self.remove(other, change);
             }
-        }
-    }
-
-    fn set_deadline(&mut self, node: NodeId, deadline: Instant) {
-        if let Some(entry) = self.entries.get_mut(&node) {
-            self.deadlines.remove(&(entry.deadline, node));
-            entry.deadline = deadline;
-            self.deadlines.insert((deadline, node));
         }
     }
 

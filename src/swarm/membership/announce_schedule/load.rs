@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use crate::swarm::membership::limits::GROUP_PACKETS_PER_S;
+use crate::swarm::membership::limits::{CROWDED_FROM_PER_S, GROUP_PACKETS_PER_S};
 
 /// A bucket that each announce to the group fills and time drains.
 #[derive(Debug)]
 pub(super) struct GroupLoad {
     level: f64,
+    /// Announces a second, averaged over about [`MEMORY_S`](Self::MEMORY_S).
+    rate: f64,
     at: Instant,
 }
 
@@ -22,19 +24,32 @@ impl GroupLoad {
     /// The level that only many nodes reach that start at the same time.
     pub(super) const FLOOD: f64 = Self::DRAIN_PER_S * 1.5;
 
+    /// How long the average rate remembers, in seconds: one announce interval.
+    const MEMORY_S: f64 = 10.0;
+
     pub(super) fn new(now: Instant) -> Self {
-        GroupLoad { level: 0.0, at: now }
+        GroupLoad { level: 0.0, rate: 0.0, at: now }
     }
 
     /// Counts one announce. The level is bounded, so that a flood is forgotten two seconds after
     /// its end.
     pub(super) fn add(&mut self, now: Instant) {
+        self.rate = self.rate(now) + 1.0 / Self::MEMORY_S;
         self.level = (self.level(now) + 1.0).min(2.0 * Self::DRAIN_PER_S);
         self.at = now;
     }
 
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         self.level(now) >= Self::FULL
+    }
+
+    /// Whether the group sends more than the regular announces of a group that knows its size.
+    pub(super) fn is_crowded(&self, now: Instant) -> bool {
+        self.is_busy(now) || self.rate(now) >= f64::from(CROWDED_FROM_PER_S)
+    }
+
+    fn rate(&self, now: Instant) -> f64 {
+        self.rate * (-now.saturating_duration_since(self.at).as_secs_f64() / Self::MEMORY_S).exp()
     }
 
     pub(super) fn level(&self, now: Instant) -> f64 {

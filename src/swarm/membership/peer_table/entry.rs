@@ -38,7 +38,10 @@ impl PeerRecord {
 #[derive(Debug)]
 pub(super) struct PeerEntry {
     pub(super) dated: Dated,
+    /// The time to live that it announced.
     pub(super) ttl: Duration,
+    /// When it last gave a sign of life.
+    pub(super) alive_at: Instant,
     /// 0 if the node serves nothing.
     pub(super) port: u16,
     pub(super) revision: u64,
@@ -52,6 +55,10 @@ pub(super) struct PeerEntry {
     pub(super) first_hand: u32,
     /// The source address of its first announce.
     pub(super) origin: IpAddr,
+    /// When its first datagram came.
+    pub(super) first_datagram: Option<Instant>,
+    /// The source address of the announce that made it a member.
+    pub(super) member_from: Option<IpAddr>,
 }
 
 /// When the last announce was made.
@@ -76,6 +83,7 @@ impl PeerEntry {
         PeerEntry {
             dated: Dated { seq: received.announce.seq, unix_ms: received.dated_unix_ms() },
             ttl: TTL_MIN,
+            alive_at: received.now,
             port: 0,
             revision: received.announce.revision,
             last_seen: received.now,
@@ -85,6 +93,8 @@ impl PeerEntry {
             sessions: Sessions::default(),
             first_hand: 0,
             origin: received.addr.ip(),
+            first_datagram: None,
+            member_from: None,
         }
     }
 

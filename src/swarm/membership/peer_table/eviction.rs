@@ -60,7 +60,7 @@ impl PeerTable {
         if self.entries.len() < PEERS_MAX {
             return Ok(());
         }
-        let rank = if via == Via::Hint { usize::MAX } else { self.origins.get(&origin).copied().unwrap_or(0) };
+        let rank = if via == Via::Hint { usize::MAX } else { self.origins.of(origin) };
         if self.full_until.is_some_and(|(until, refused_rank)| now < until && rank >= refused_rank) {
             return Err(Dropped::Full);
         }
