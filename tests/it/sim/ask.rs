@@ -1,4 +1,4 @@
-//! The side of a connection that asks: carries bytes to and from the [`Requester`] that runs in production.
+//! The side of a connection that asks: what the [`Requester`] that runs in production makes of each answer.
 //!
 //! [`Requester`]: gpb::internals::swarm::Requester
 
@@ -6,8 +6,7 @@ use gpb::internals::content::Bitfield;
 use gpb::internals::proto::{PeerHint, Request};
 use gpb::internals::swarm::{Answer as Short, AnswerStep, Arrival, ChunkTask, ConnectionEnd, ConnectionTurn, Head};
 
-use super::content::RECORD_LEN;
-use super::peer::{Ask, Fault, State};
+use super::peer::{Fault, State};
 use super::world::{Event, World};
 
 impl World {
@@ -29,66 +28,8 @@ impl World {
         }
     }
 
-    /// Puts what the requester asks for on the way, each request in a record of its own.
-    fn send_requests(&mut self, conn: u32) {
-        let mut frames = Vec::new();
-        let c = &mut self.conns[conn as usize];
-        let _ = c.requester.send(|bytes| {
-            frames.extend_from_slice(bytes);
-            Ok::<(), ()>(())
-        });
-        for (ask, len) in Ask::all_in(&frames) {
-            let c = &mut self.conns[conn as usize];
-            c.requests.push_back(ask);
-            let generation = c.generation;
-            let tally = &mut self.peers[c.client as usize].tally;
-            tally.control += len + RECORD_LEN;
-            tally.messages += 1;
-            self.after(self.config.delay, Event::Requested(conn, generation));
-        }
-    }
-
-    /// `len` bytes of answers came.
-    pub(super) fn take_answer(&mut self, conn: u32, mut len: u64) {
-        let (now, now_ns) = (self.now(), self.now_ns());
-        self.conns[conn as usize].heard_ns = now_ns;
-        while len > 0 && self.conns[conn as usize].state == State::Open {
-            let c = &mut self.conns[conn as usize];
-            let Some(answer) = c.answers.front_mut() else { return };
-            let n = len.min(answer.head);
-            answer.head -= n;
-            len -= n;
-            let tally = &mut self.peers[c.client as usize].tally;
-            tally.control += n;
-            if !std::mem::replace(&mut answer.begun, true) {
-                tally.messages += u64::from(answer.body == 0);
-                self.head_came(conn);
-            }
-            let c = &mut self.conns[conn as usize];
-            let Some(answer) = c.answers.front_mut() else { return };
-            let n = if answer.head > 0 { 0 } else { len.min(answer.body) };
-            let p = &mut self.peers[c.client as usize];
-            if n > 0 {
-                answer.body -= n;
-                len -= n;
-                c.requester.on_bytes(n, now);
-                p.read[c.dial.peer.0 as usize] += n;
-                p.progress_ns = now_ns;
-            }
-            if answer.head == 0 && answer.body == 0 {
-                self.answered(conn);
-            } else if c.requester.excess() == 0
-                && !c.surplus
-                && let Some(download) = &mut p.download
-            {
-                // More is asked for on the way, once that is needed.
-                c.requester.fill(download, now);
-                self.send_requests(conn);
-            }
-        }
-    }
-
-    fn head_came(&mut self, conn: u32) {
+    /// An answer begins.
+    pub(super) fn head_came(&mut self, conn: u32) {
         let (now, file) = (self.now(), self.id);
         let c = &mut self.conns[conn as usize];
         let Some(download) = &mut self.peers[c.client as usize].download else { return };
@@ -100,7 +41,7 @@ impl World {
     }
 
     /// The first answer is whole.
-    fn answered(&mut self, conn: u32) {
+    pub(super) fn answered(&mut self, conn: u32) {
         let now = self.now();
         let c = &mut self.conns[conn as usize];
         let client = c.client;

@@ -1,8 +1,9 @@
-//! Uplinks and downlinks: blocks of bytes, one after the other.
+//! Bytes on their way: requests, and answers in blocks over uplinks and downlinks, one after the other.
 
 use std::time::Duration;
 
-use super::peer::State;
+use super::content::RECORD_LEN;
+use super::peer::{Ask, State};
 use super::world::{Event, World};
 
 impl World {
@@ -81,6 +82,65 @@ impl World {
         self.queue(conn);
         self.transmit(server);
         self.take_answer(conn, len.into());
+    }
+
+    /// Puts what the requester asks for on the way, each request in a record of its own.
+    pub(super) fn send_requests(&mut self, conn: u32) {
+        let mut frames = Vec::new();
+        let c = &mut self.conns[conn as usize];
+        let _ = c.requester.send(|bytes| {
+            frames.extend_from_slice(bytes);
+            Ok::<(), ()>(())
+        });
+        for (ask, len) in Ask::all_in(&frames) {
+            let c = &mut self.conns[conn as usize];
+            c.requests.push_back(ask);
+            let generation = c.generation;
+            let tally = &mut self.peers[c.client as usize].tally;
+            tally.control += len + RECORD_LEN;
+            tally.messages += 1;
+            self.after(self.config.delay, Event::Requested(conn, generation));
+        }
+    }
+
+    /// `len` bytes of answers came.
+    fn take_answer(&mut self, conn: u32, mut len: u64) {
+        let (now, now_ns) = (self.now(), self.now_ns());
+        self.conns[conn as usize].heard_ns = now_ns;
+        while len > 0 && self.conns[conn as usize].state == State::Open {
+            let c = &mut self.conns[conn as usize];
+            let Some(answer) = c.answers.front_mut() else { return };
+            let n = len.min(answer.head);
+            answer.head -= n;
+            len -= n;
+            let tally = &mut self.peers[c.client as usize].tally;
+            tally.control += n;
+            if !std::mem::replace(&mut answer.begun, true) {
+                tally.messages += u64::from(answer.body == 0);
+                self.head_came(conn);
+            }
+            let c = &mut self.conns[conn as usize];
+            let Some(answer) = c.answers.front_mut() else { return };
+            let n = if answer.head > 0 { 0 } else { len.min(answer.body) };
+            let p = &mut self.peers[c.client as usize];
+            if n > 0 {
+                answer.body -= n;
+                len -= n;
+                c.requester.on_bytes(n, now);
+                p.read[c.dial.peer.0 as usize] += n;
+                p.progress_ns = now_ns;
+            }
+            if answer.head == 0 && answer.body == 0 {
+                self.answered(conn);
+            } else if c.requester.excess() == 0
+                && !c.surplus
+                && let Some(download) = &mut p.download
+            {
+                // More is asked for on the way, once that is needed.
+                c.requester.fill(download, now);
+                self.send_requests(conn);
+            }
+        }
     }
 }
 
