@@ -18,7 +18,8 @@ use crate::peers::{AskError, Session};
 use crate::proto::{ChunkRef, PeerHint, Request, Status};
 use crate::store::PartialFile;
 use crate::swarm::{
-    Answer, AnswerError, AnswerStep, ConnectionEnd, ConnectionTurn, Dial, FileNo, Head, PeerHandle, Requester,
+    Answer, AnswerError, AnswerPace, AnswerStep, ConnectionEnd, ConnectionTurn, Dial, FileNo, Head, PeerHandle,
+    Requester,
 };
 use crate::sync::wait_timeout;
 
@@ -44,6 +45,7 @@ pub(crate) struct Fetcher<'a> {
     requester: Requester<Arc<PartialFile>>,
     /// One-chunk files that came and are not verified yet, in the order in which they came.
     unverified: Vec<Vec<u8>>,
+    pace: AnswerPace,
     /// The chunk that showed that the peer lies.
     bad: Option<ChunkRef>,
 }
@@ -57,9 +59,18 @@ impl<'a> Fetcher<'a> {
         number: u64,
         dial: Dial,
     ) -> Self {
-        let requester = Requester::new(dial.peer, dial.locate, Instant::now());
-        let (unverified, bad) = (Vec::new(), None);
-        Fetcher { shared, session, handle: dial.peer, connections, number, requester, unverified, bad }
+        let now = Instant::now();
+        Fetcher {
+            shared,
+            session,
+            handle: dial.peer,
+            connections,
+            number,
+            requester: Requester::new(dial.peer, dial.locate, now),
+            unverified: Vec::new(),
+            pace: AnswerPace::new(dial.failures, now),
+            bad: None,
+        }
     }
 
     /// Works until nothing is left for this peer, the connection fails, or the download is over.
@@ -147,7 +158,9 @@ impl<'a> Fetcher<'a> {
         let Some((kind, body_max)) = self.requester.expects() else { return Ok(None) };
         let (status, body_len) = self.session.receive_head(kind, body_max, Instant::now() + self.shared.idle())?;
         let head = Head { status, header: self.session.header_bytes(), body_len };
-        let step = self.requester.on_head(&mut self.shared.state(), head, Instant::now())?;
+        let now = Instant::now();
+        self.pace.begin(now);
+        let step = self.requester.on_head(&mut self.shared.state(), head, now)?;
         match step {
             AnswerStep::Chunk(task) => {
                 self.shared.stats.progressed();
@@ -157,9 +170,9 @@ impl<'a> Fetcher<'a> {
                 self.shared.stats.progressed();
                 self.receive_small(&task)?;
             }
-            AnswerStep::Layer(len) => {
+            AnswerStep::Layer { file, len } => {
                 self.shared.stats.progressed();
-                self.receive_layer(len)?;
+                self.receive_layer(file, len)?;
             }
             AnswerStep::Body(len) => {
                 let body = self.session.body(len, Instant::now() + self.shared.idle())?;
@@ -180,11 +193,16 @@ impl<'a> Fetcher<'a> {
         Ok(None)
     }
 
-    fn receive_layer(&mut self, len: u32) -> Result<(), AskError> {
+    /// Reads part of a layer, within a time in all if another peer could be asked for it.
+    fn receive_layer(&mut self, file: FileNo, len: u32) -> Result<(), AskError> {
         let shared = self.shared;
         let mut buffer = shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..len as usize];
-        self.session.dialed.read_body(bytes, shared.idle(), &mut |_| shared.stats.progressed())?;
+        let (pace, handle) = (&self.pace, self.handle);
+        self.session.dialed.read_body(bytes, shared.idle(), &mut |_| {
+            shared.stats.progressed();
+            !(pace.is_layer_late(len, Instant::now()) && shared.state().is_held_elsewhere(file, None, handle))
+        })?;
         self.take_body(bytes)?;
         drop(buffer);
         // The next part is asked for even on a surplus connection.

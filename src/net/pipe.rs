@@ -74,23 +74,23 @@ impl TlsPipe {
     }
 
     /// Reads exactly `into.len()` bytes of plaintext; `progress` gets the number of bytes of each
-    /// step.
+    /// step, and the read times out once it returns false.
     pub(super) fn read_exact(
         &mut self,
         into: &mut [u8],
         wait: Wait,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), StreamError> {
         let mut filled = self.take_spill(into);
-        if filled > 0 {
-            progress(filled);
+        if filled > 0 && !progress(filled) {
+            return Err(StreamError::TimedOut);
         }
         let mut late = false;
         while filled < into.len() {
             let before = filled;
             let opened = self.open_into(into, &mut filled)?;
-            if filled > before {
-                progress(filled - before);
+            if filled > before && !progress(filled - before) {
+                return Err(StreamError::TimedOut);
             }
             match opened {
                 Opened::Data => (),

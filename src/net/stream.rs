@@ -102,19 +102,20 @@ impl Dialed {
     /// [`StreamError`]
     pub fn read_head(&mut self, header: &mut Vec<u8>, deadline: Instant) -> Result<FramePrefix, StreamError> {
         let mut prefix = [0; FRAME_PREFIX_LEN];
-        self.pipe.read_exact(&mut prefix, Wait::Until(deadline), &mut |_| ())?;
+        self.pipe.read_exact(&mut prefix, Wait::Until(deadline), &mut |_| true)?;
         let prefix = FramePrefix::from_bytes(prefix);
         if prefix.header_len as usize > FRAME_HEADER_LEN_MAX {
             return Err(FrameError::HeaderTooLong(prefix.header_len as usize).into());
         }
         header.clear();
         header.resize(prefix.header_len as usize, 0);
-        self.pipe.read_exact(header, Wait::Until(deadline), &mut |_| ())?;
+        self.pipe.read_exact(header, Wait::Until(deadline), &mut |_| true)?;
         Ok(prefix)
     }
 
     /// Reads exactly `into.len()` bytes of the body. `idle` is the longest wait without a single
-    /// byte; `progress` gets the number of bytes of each step.
+    /// byte; `progress` gets the number of bytes of each step and says whether to read further:
+    /// the caller judges whether a peer that is not silent is too slow.
     ///
     /// # Errors
     /// [`StreamError`]
@@ -122,7 +123,7 @@ impl Dialed {
         &mut self,
         into: &mut [u8],
         idle: Duration,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), StreamError> {
         self.pipe.grow(RECEIVE_BUFFER_LEN);
         self.pipe.read_exact(into, Wait::Idle(idle), progress)
@@ -135,7 +136,7 @@ impl Dialed {
     /// [`StreamError`]
     pub fn read_until(&mut self, into: &mut [u8], deadline: Instant) -> Result<(), StreamError> {
         self.pipe.grow(RECEIVE_BUFFER_LEN);
-        self.pipe.read_exact(into, Wait::Until(deadline), &mut |_| ())
+        self.pipe.read_exact(into, Wait::Until(deadline), &mut |_| true)
     }
 
     /// Whether bytes of an answer have arrived, so that reading a head hardly waits for the

@@ -131,7 +131,7 @@ impl Asking {
         let mut header = vec![];
         let prefix = self.session.read_head(&mut header, Instant::now() + SOON)?;
         let mut body = vec![0; prefix.body_len as usize];
-        self.session.read_body(&mut body, SOON, &mut |_| ())?;
+        self.session.read_body(&mut body, SOON, &mut |_| true)?;
         Ok((Status::from_u8(prefix.status).unwrap(), header, body))
     }
 

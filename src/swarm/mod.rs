@@ -12,9 +12,10 @@ pub mod membership;
 pub mod upload;
 
 pub use download::{
-    Answer, AnswerError, AnswerStep, AnyOfTask, Arrival, ChunkCame, ChunkPicker, ChunkRequest, ChunkState, ChunkTask,
-    Chunks, Completed, ConnectionEnd, ConnectionScaler, ConnectionTurn, Dial, DownloadState, Extent, FileNo, Head,
-    LayerTask, Mesh, Meter, PeerHandle, Reputation, Requester, ScalerAdvice, SmallArrival, SmallTask, Task, Window,
+    Answer, AnswerError, AnswerPace, AnswerStep, AnyOfTask, Arrival, ChunkCame, ChunkPicker, ChunkRequest, ChunkState,
+    ChunkTask, Chunks, Completed, ConnectionEnd, ConnectionScaler, ConnectionTurn, Dial, DownloadState, Extent, FileNo,
+    Head, LayerTask, Mesh, Meter, PeerHandle, Reputation, Requester, ScalerAdvice, SmallArrival, SmallTask, Task,
+    Window,
 };
 pub use event::Event;
 pub use membership::{

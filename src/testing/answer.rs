@@ -5,13 +5,14 @@ use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::content::{Bitfield, FileId, Geometry, Pattern};
 use crate::limits::WIRE_VERSION;
 use crate::net::Tls;
 use crate::proto::{
-    ChunkAsk, ChunkHeader, ChunkRef, Delta, Holding, Kind, LayerRange, ListFrom, Listed, PageHead, PeerHint, Problem,
-    Request, Since, Status, Welcome, encode_body, encode_frame,
+    ChunkAsk, ChunkHeader, ChunkRef, Delta, FramePrefix, Holding, Kind, LayerRange, ListFrom, Listed, PageHead,
+    PeerHint, Problem, Request, Since, Status, Welcome, encode_body, encode_frame,
 };
 use crate::sync::lock;
 use crate::testing::fault::Fault;
@@ -58,9 +59,18 @@ impl FaultyServer {
         let mut wire = Wire::accept(socket, &self.tls)?;
         loop {
             let request = wire.receive()?;
+            let drips = match request {
+                Request::Layer(_) => self.has(Fault::DripLayers),
+                Request::Chunk(_) | Request::AnyOf(..) => self.has(Fault::DripChunks),
+                _ => false,
+            };
             let mut frame = Vec::new();
             self.answer(request, &mut frame)?;
-            wire.send(&frame)?;
+            if drips {
+                drip(&mut wire, &frame)?;
+            } else {
+                wire.send(&frame)?;
+            }
         }
     }
 
@@ -213,6 +223,17 @@ impl FaultyServer {
         let Some(times) = self.busy() else { return false };
         self.counts.deferred.fetch_add(1, Ordering::SeqCst) % (times + 1) < times
     }
+}
+
+/// Sends all but the body of `frame` at once, and then a byte a second.
+fn drip(wire: &mut Wire, frame: &[u8]) -> Option<()> {
+    let prefix = FramePrefix::from_bytes(*frame.first_chunk()?);
+    let (head, body) = frame.split_at(frame.len() - prefix.body_len as usize);
+    wire.send(head)?;
+    body.chunks(1).try_for_each(|byte| {
+        std::thread::sleep(Duration::from_secs(1));
+        wire.send(byte)
+    })
 }
 
 fn problem(kind: Kind, status: Status, out: &mut Vec<u8>) {

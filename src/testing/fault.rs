@@ -31,6 +31,10 @@ pub enum Fault {
     ChangingChunks,
     /// Answers all but requests for layers and chunks.
     Stall,
+    /// Sends a byte a second of each layer.
+    DripLayers,
+    /// Sends a byte a second of each chunk.
+    DripChunks,
     /// Answers `Hello`, and no request.
     Mute,
     /// Accepts connections, and never says a word, not even of TLS.

@@ -597,3 +597,25 @@ fn what_a_download_does_is_no_change_of_the_peer_table() {
     assert_eq!(report.files, files.len());
     assert_eq!(c.ctx.peers.changes(), before, "the session is no change: the peer was known");
 }
+
+/// A download beside `count` peers with `fault`, which all come before the only honest one.
+fn beside(fault: Fault, count: usize, bound: Duration) {
+    let f = file("x", 8 * MIB, 31);
+    let bad: Vec<_> = (0..count).map(|_| fake(fault, std::slice::from_ref(&f))).collect();
+    let honest = fake(None, std::slice::from_ref(&f));
+    let c = Client::new();
+    c.meet(&bad.iter().chain([&honest]).collect::<Vec<_>>());
+    let begin = Instant::now();
+    let report = c.get(&["x"]).unwrap();
+    println!("{count} {fault:?}: {:?} {report:?}", begin.elapsed());
+    assert_eq!(c.content("x"), *f.bytes);
+    assert!(begin.elapsed() < bound, "{count} {fault:?}: {:?}", begin.elapsed());
+}
+
+/// Two holders that sent a byte a second of a layer stopped its file for ever: a third one was never
+/// asked, and each byte counted as progress.
+#[test]
+fn peers_that_drip_a_layer_do_not_hold_it_up() {
+    beside(Fault::DripLayers, 5, Duration::from_secs(8));
+    beside(Fault::DripLayers, 20, Duration::from_secs(12));
+}

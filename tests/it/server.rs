@@ -92,7 +92,7 @@ fn ask(session: &mut Dialed, request: &Request) -> (Status, Vec<u8>) {
     session.send(&frame, Instant::now() + SOON).unwrap();
     let prefix = session.read_head(&mut header, Instant::now() + SOON).unwrap();
     let mut body = vec![0; prefix.body_len as usize];
-    session.read_body(&mut body, SOON, &mut |_| ()).unwrap();
+    session.read_body(&mut body, SOON, &mut |_| true).unwrap();
     (Status::from_u8(prefix.status).unwrap(), body)
 }
 
@@ -202,7 +202,7 @@ fn speed_of_one_connection() {
             }
             session.send(&frames, Instant::now() + SOON).unwrap();
             let prefix = session.read_head(&mut header, Instant::now() + SOON).unwrap();
-            session.read_body(&mut body[..prefix.body_len as usize], SOON, &mut |_| ()).unwrap();
+            session.read_body(&mut body[..prefix.body_len as usize], SOON, &mut |_| true).unwrap();
         }
         let rate = ids[0].len as f64 / began.elapsed().as_secs_f64() / 1e6;
         println!("round {round}: {rate:.0} MB/s, chunks of {} KiB", chunk_len / 1024);

@@ -93,6 +93,7 @@ impl Fetcher<'_> {
                         shared.stats.progressed();
                         connections.read.fetch_add(n as u64, Ordering::Relaxed);
                         requester.on_bytes(n as u64, Instant::now());
+                        true
                     })?;
                     at += n;
                     if excess > 0 && at < into.len() {
@@ -110,7 +111,7 @@ impl Fetcher<'_> {
             }
         }
         let mut trailer = [0];
-        self.session.dialed.read_body(&mut trailer, idle, &mut |_| ())?;
+        self.session.dialed.read_body(&mut trailer, idle, &mut |_| true)?;
         Ok(trailer[0])
     }
 

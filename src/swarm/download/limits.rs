@@ -29,8 +29,15 @@ pub const ACTIVE_FILES_MAX: usize = 256;
 /// memory of layers and pickers.
 pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
 
-/// A second peer is asked for a layer that did not come for this time.
+/// A second peer is asked for a layer that did not come for this time; of `n` peers, the next one
+/// is asked this time divided by `n - 1` after the last one.
 pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// Most peers that are asked for a layer at once.
+pub const LAYER_ASKED_MAX: usize = 16;
+/// Time for part of a layer, besides its length at [`LAYER_RATE_MIN`].
+pub const LAYER_TIME: Duration = Duration::from_secs(2);
+/// Least rate of a layer in bytes a second.
+pub const LAYER_RATE_MIN: u64 = 1_000_000;
 /// Longest time until a peer that is too busy for a layer is asked again.
 pub const LAYER_BUSY_MAX: Duration = Duration::from_secs(5);
 /// First interval at which a holder is asked for the other peers that fetch a file; it doubles each

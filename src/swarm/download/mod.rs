@@ -8,6 +8,7 @@
 pub mod limits;
 mod mesh;
 mod number_map;
+mod pace;
 mod picker;
 mod reputation;
 mod requester;
@@ -17,6 +18,7 @@ mod task;
 mod window;
 
 pub use mesh::{ConnectionEnd, Dial, Mesh};
+pub use pace::AnswerPace;
 pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle};
 pub use reputation::Reputation;
 pub use requester::{Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Head, Requester, SmallArrival};

@@ -196,6 +196,11 @@ impl ChunkPicker {
         self.peers.get(&peer).is_some_and(|p| p.holds.is_none())
     }
 
+    /// Whether `peer` holds `chunk`.
+    pub fn holds(&self, peer: PeerHandle, chunk: u32) -> bool {
+        self.peers.get(&peer).is_some_and(|p| p.holds.as_ref().is_none_or(|bits| chunk < self.len() && bits.get(chunk)))
+    }
+
     /// Whether a partial peer is known: another node that fetches the same.
     pub fn is_shared(&self) -> bool {
         self.peers.values().any(|p| p.holds.is_some())

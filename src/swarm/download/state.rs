@@ -46,6 +46,8 @@ struct PeerNumbers {
     by_node: HashMap<NodeId, PeerHandle>,
     /// Unfinished files that each peer holds something of.
     useful: Vec<u32>,
+    /// Whether each peer has given a wanted chunk.
+    gave: Vec<bool>,
 }
 
 /// A peer that comes to hold more without notice.
@@ -104,6 +106,7 @@ impl<F: Clone> DownloadState<F> {
         }
         let handle = PeerHandle(u16::try_from(self.peers.useful.len()).ok().filter(|&n| n < u16::MAX)?);
         self.peers.useful.push(0);
+        self.peers.gave.push(false);
         self.peers.by_node.insert(node, handle);
         Some(handle)
     }
@@ -198,6 +201,7 @@ impl<F: Clone> DownloadState<F> {
         let at = &mut self.files[file as usize];
         let FilePhase::Chunks(picker, _) = &mut at.phase else { return ChunkCame::default() };
         let fresh = picker.complete(chunk, peer, now).fresh;
+        self.peers.gives(peer, fresh);
         self.arrivals.note(now);
         let whole = picker.is_done();
         if whole {
@@ -214,6 +218,7 @@ impl<F: Clone> DownloadState<F> {
             FilePhase::Small(slot) => self.small.came(slot, peer, now),
             _ => false,
         };
+        self.peers.gives(peer, fresh);
         if fresh {
             at.phase = FilePhase::Finishing;
         } else {
@@ -332,6 +337,18 @@ impl<F: Clone> DownloadState<F> {
             _ => 0,
         };
         self.files.iter().map(of_file).sum::<usize>() + self.small.picker.in_flight_of(peer)
+    }
+}
+
+impl PeerNumbers {
+    fn gives(&mut self, peer: PeerHandle, fresh: bool) {
+        if let Some(gave) = self.gave.get_mut(peer.0 as usize) {
+            *gave |= fresh;
+        }
+    }
+
+    fn has_given(&self, peer: PeerHandle) -> bool {
+        self.gave.get(peer.0 as usize).is_some_and(|&gave| gave)
     }
 }
 

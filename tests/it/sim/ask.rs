@@ -54,7 +54,7 @@ impl World {
                     return;
                 }
             }
-            AnswerStep::Layer(len) => {
+            AnswerStep::Layer { len, .. } => {
                 let whole = c.requester.on_body(download, &vec![0; len as usize], now).unwrap();
                 if let Short::Layer { digests, .. } = whole {
                     let count = digests.len() as u32;

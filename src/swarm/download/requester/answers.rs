@@ -30,8 +30,13 @@ pub enum AnswerStep<F> {
     Chunk(ChunkTask<F>),
     /// A one-chunk file and its trailer byte, for [`Requester::on_trailer`].
     Small(SmallTask),
-    /// Part of a layer, of that many bytes, for [`Requester::on_body`].
-    Layer(u32),
+    /// Part of a layer, for [`Requester::on_body`].
+    Layer {
+        /// The file.
+        file: FileNo,
+        /// Bytes of the part.
+        len: u32,
+    },
     /// A short body of that many bytes, for [`Requester::on_body`].
     Body(u32),
     /// A body of that many bytes that says nothing.
@@ -168,7 +173,7 @@ impl<F: Clone> Requester<F> {
             }
             Task::Layer(layer) => {
                 expect_len(head, layer.range().count * 32)?;
-                Ok(AnswerStep::Layer(head.body_len))
+                Ok(AnswerStep::Layer { file: layer.file, len: head.body_len })
             }
             Task::Peers { .. } | Task::Have { .. } | Task::Locate(_) => Ok(AnswerStep::Body(head.body_len)),
         }

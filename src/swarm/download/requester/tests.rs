@@ -74,7 +74,7 @@ impl Lab {
     /// The next answer is `Ok` and has that body, which is read.
     fn body(&mut self, body: &[u8]) -> Result<Answer, AnswerError> {
         match self.head(Status::Ok, &[], body.len() as u32)? {
-            AnswerStep::Body(_) | AnswerStep::Layer(_) => self.requester.on_body(&mut self.state, body, self.now),
+            AnswerStep::Body(_) | AnswerStep::Layer { .. } => self.requester.on_body(&mut self.state, body, self.now),
             step => panic!("{step:?}"),
         }
     }
@@ -501,7 +501,7 @@ proptest! {
                             }
                         }
                     }
-                    AnswerStep::Layer(len) => {
+                    AnswerStep::Layer { len, .. } => {
                         let answer = lab.requester.on_body(&mut lab.state, &vec![0; len as usize], lab.now);
                         if let Ok(Answer::Layer { file, digests }) = answer {
                             lab.state.opened(file, (), &Bitfield::empty(digests.len() as u32), &Bitfield::empty(digests.len() as u32));

@@ -161,6 +161,16 @@ impl<F: Clone> DownloadState<F> {
         (0..).zip(&self.peers.useful).filter(|(_, n)| **n > 0).map(|(at, _)| PeerHandle(at)).collect()
     }
 
+    /// Whether another peer than `peer` holds the whole file, or `chunk` of it.
+    pub fn is_held_elsewhere(&self, file: FileNo, chunk: Option<u32>, peer: PeerHandle) -> bool {
+        let at = &self.files[file as usize];
+        let has_chunk = |other: PeerHandle| match (&at.phase, chunk) {
+            (FilePhase::Chunks(picker, _), Some(chunk)) => picker.holds(other, chunk),
+            _ => false,
+        };
+        at.holders.iter().any(|h| h.peer != peer && (h.extent == Extent::Whole || has_chunk(h.peer)))
+    }
+
     /// Whether any of `peers` holds something of an unfinished file.
     pub fn is_held_by(&self, file: FileNo, peers: &HashSet<PeerHandle>) -> bool {
         self.files[file as usize].holders.iter().any(|h| peers.contains(&h.peer))

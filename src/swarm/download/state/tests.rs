@@ -8,8 +8,8 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::LOCATE_FILES_MAX;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::swarm::download::limits::{
-    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_BUSY_MAX, LAYER_PATIENCE, LOCATE_POLL_MIN, PEERS_POLL_MAX,
-    PEERS_POLL_MIN,
+    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_ASKED_MAX, LAYER_BUSY_MAX, LAYER_PATIENCE, LOCATE_POLL_MIN,
+    PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, LayerTask, SmallTask, Task};
 
@@ -50,6 +50,61 @@ fn open(s: &mut DownloadState<()>, file: FileNo) {
     assert!(s.layer_came(file));
     let count = Geometry::new(s.id(file).len).chunk_count();
     assert!(!s.opened(file, (), &Bitfield::empty(count), &Bitfield::empty(count)));
+}
+
+/// Peers that drip a layer held it up for ever once two of them were asked. Now a further holder is
+/// asked after a while, up to a bound, and sooner one that has given a chunk.
+#[test]
+fn a_layer_is_asked_of_one_holder_after_the_other_until_one_sends_it() {
+    let (mut s, p) = state(&[3 * CHUNK], 40);
+    let mut now = Instant::now();
+    let is_asked = |s: &mut DownloadState<()>, peer, now| matches!(next(s, peer, now), Some(Task::Layer(_)));
+    let begin = now;
+    let mut asked = Vec::new();
+    while asked.len() < LAYER_ASKED_MAX && now < begin + LAYER_PATIENCE * 40 {
+        let peer = p[asked.len()];
+        if is_asked(&mut s, peer, now) {
+            assert!(!is_asked(&mut s, peer, now + LAYER_PATIENCE * 2), "never twice at once");
+            asked.push(now);
+        }
+        now += Duration::from_millis(10);
+    }
+    assert_eq!(asked.len(), LAYER_ASKED_MAX);
+    assert!(asked[1] - asked[0] > LAYER_PATIENCE && asked[2] - asked[1] > LAYER_PATIENCE);
+    assert!(asked.windows(2).skip(2).all(|w| w[1] - w[0] > LAYER_PATIENCE / LAYER_ASKED_MAX as u32));
+    assert!(now - begin < Duration::from_secs(4), "{:?}", now - begin);
+    assert!(!is_asked(&mut s, p[20], now + LAYER_PATIENCE * 2), "no more than that");
+    let task = Task::Layer(LayerTask { file: 0, id: s.id(0), digests: Vec::new() });
+    s.give_back(&task, p[0]);
+    assert!(is_asked(&mut s, p[20], now + LAYER_PATIENCE * 2), "unless one of them has failed");
+}
+
+#[test]
+fn a_peer_that_has_given_something_is_asked_for_a_layer_sooner() {
+    let (mut s, p) = state(&[1000, 3 * CHUNK], 3);
+    let now = Instant::now();
+    assert!(matches!(next(&mut s, p[0], now), Some(Task::Layer(_))));
+    assert!(matches!(next(&mut s, p[1], now), Some(Task::Small(_))));
+    assert!(s.small_came(0, p[1], now));
+    let soon = now + LAYER_PATIENCE * 2 / 3;
+    assert_eq!(next(&mut s, p[2], soon), None);
+    assert!(matches!(next(&mut s, p[1], soon), Some(Task::Layer(_))));
+}
+
+#[test]
+fn another_holder_is_one_that_has_the_chunk() {
+    let (mut s, p) = state(&[3 * CHUNK], 1);
+    assert!(!s.is_held_elsewhere(0, Some(1), p[0]), "a lone holder is kept, however slow");
+    let other = s.peer(key(9)).unwrap();
+    let Some(Task::Layer(_)) = next(&mut s, p[0], Instant::now()) else { panic!() };
+    open(&mut s, 0);
+    s.set_held(0, other, Extent::Partial);
+    let mut bits = Bitfield::empty(3);
+    bits.insert(Geometry::new(3 * CHUNK).chunk(1).unwrap());
+    s.set_chunks(0, other, 1, Chunks::These(&bits));
+    assert!(s.is_held_elsewhere(0, Some(1), p[0]));
+    assert!(!s.is_held_elsewhere(0, Some(2), p[0]) && !s.is_held_elsewhere(0, None, p[0]));
+    assert!(s.is_held_elsewhere(0, Some(2), other));
 }
 
 #[test]
