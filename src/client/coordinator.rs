@@ -215,11 +215,12 @@ impl Coordinator {
 
     /// Opens the connections that are wanted, and ends the surplus ones.
     fn connect(&mut self, now: Instant) {
-        let (dials, all_have_one) = {
+        let (dials, all_have_one, others_wait) = {
             let state = self.shared.state();
             let holds = |handle| state.useful(handle) > 0;
-            (self.mesh.dial(holds, now), self.mesh.all_have_one(holds, now))
+            (self.mesh.dial(holds, now), self.mesh.all_have_one(holds, now), self.mesh.others_wait(holds, now))
         };
+        self.shared.others_wait.store(others_wait, Ordering::Relaxed);
         for dial in dials {
             self.open(dial);
         }

@@ -619,3 +619,10 @@ fn peers_that_drip_a_layer_do_not_hold_it_up() {
     beside(Fault::DripLayers, 5, Duration::from_secs(8));
     beside(Fault::DripLayers, 20, Duration::from_secs(12));
 }
+
+/// Peers that sent a byte a second of their chunks took each connection, and kept it.
+#[test]
+fn peers_that_drip_chunks_do_not_hold_them_up() {
+    beside(Fault::DripChunks, 5, Duration::from_secs(8));
+    beside(Fault::DripChunks, 20, Duration::from_secs(12));
+}

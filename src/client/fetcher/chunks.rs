@@ -9,12 +9,12 @@ use log::{error, trace};
 use crate::client::disk_queues::DiskJob;
 use crate::client::fetcher::Fetcher;
 use crate::client::limits::{ASK_STEP, THROTTLE_NAP, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
-use crate::content::{FileId, merkle};
+use crate::content::{ChunkIndex, FileId, merkle};
 use crate::net::StreamError;
 use crate::peers::AskError;
 use crate::proto::{ChunkRef, Status};
 use crate::store::PartialFile;
-use crate::swarm::{Arrival, ChunkTask, ConnectionEnd, SmallArrival, SmallTask};
+use crate::swarm::{Arrival, ChunkTask, ConnectionEnd, FileNo, SmallArrival, SmallTask};
 
 impl Fetcher<'_> {
     /// Reads a chunk, verifies it and writes it. `Some` when the connection is to end.
@@ -25,7 +25,7 @@ impl Fetcher<'_> {
         let shared = self.shared;
         let mut buffer = shared.buffers.take(task.len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..task.len as usize];
-        let trailer = self.read_chunk(bytes)?;
+        let trailer = self.read_chunk(task.file, task.index, bytes)?;
         let arrival = self.requester.on_trailer(&mut shared.state(), trailer, Instant::now());
         match arrival {
             Arrival::Verify => {}
@@ -64,7 +64,7 @@ impl Fetcher<'_> {
     /// Reads a one-chunk file. It is verified later, together with others.
     pub(super) fn receive_small(&mut self, task: &SmallTask) -> Result<(), AskError> {
         let mut bytes = vec![0; task.len as usize];
-        let trailer = self.read_chunk(&mut bytes)?;
+        let trailer = self.read_chunk(task.file, task.index, &mut bytes)?;
         let arrival = self.requester.on_trailer(&mut self.shared.state(), trailer, Instant::now());
         match arrival {
             Arrival::Verify => self.unverified.push(bytes),
@@ -76,8 +76,9 @@ impl Fetcher<'_> {
 
     /// Reads the bytes of a chunk as fast as the limit allows, and returns its trailer. More is
     /// asked for on the way, once that is needed to keep the connection busy: not earlier, since
-    /// another connection may be quicker by then.
-    fn read_chunk(&mut self, into: &mut [u8]) -> Result<u8, AskError> {
+    /// another connection may be quicker by then. A peer that is too slow fails if another one holds
+    /// the chunk; a lone holder is kept.
+    fn read_chunk(&mut self, file: FileNo, chunk: ChunkIndex, into: &mut [u8]) -> Result<u8, AskError> {
         let shared = self.shared;
         let idle = shared.idle();
         let mut at = 0;
@@ -89,11 +90,15 @@ impl Fetcher<'_> {
                 Ok(n) => {
                     let n = n.clamp(1, step);
                     let (requester, connections) = (&mut self.requester, self.connections);
+                    let (pace, handle) = (&mut self.pace, self.handle);
                     self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
                         shared.stats.progressed();
                         connections.read.fetch_add(n as u64, Ordering::Relaxed);
-                        requester.on_bytes(n as u64, Instant::now());
-                        true
+                        let now = Instant::now();
+                        requester.on_bytes(n as u64, now);
+                        let others_wait = shared.others_wait.load(Ordering::Relaxed);
+                        !(pace.is_chunk_slow(n as u64, others_wait, now)
+                            && shared.state().is_held_elsewhere(file, Some(chunk.get()), handle))
                     })?;
                     at += n;
                     if excess > 0 && at < into.len() {
@@ -102,7 +107,8 @@ impl Fetcher<'_> {
                     }
                 }
                 Err(wait) => {
-                    // A wait for the own limit is not silence of the peer.
+                    // A wait for the own limit is not silence of the peer, nor slowness.
+                    self.pace.begin(Instant::now());
                     shared.stats.progressed();
                     if shared.is_stopped() || shared.ctx.shutdown.wait(wait.min(THROTTLE_NAP)) {
                         return Err(AskError::Stream(StreamError::Closed));

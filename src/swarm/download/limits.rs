@@ -38,6 +38,13 @@ pub const LAYER_ASKED_MAX: usize = 16;
 pub const LAYER_TIME: Duration = Duration::from_secs(2);
 /// Least rate of a layer in bytes a second.
 pub const LAYER_RATE_MIN: u64 = 1_000_000;
+/// Least rate of a chunk in bytes a second, if another peer could give it.
+pub const CHUNK_RATE_MIN: u64 = 16 << 10;
+/// Time over which the rate of a chunk is measured.
+pub const CHUNK_RATE_SPAN: Duration = Duration::from_secs(10);
+/// The same while peers wait for a connection of a full set: less than the usual timeout of a
+/// download.
+pub const CHUNK_RATE_SPAN_FULL: Duration = Duration::from_secs(3);
 /// Longest time until a peer that is too busy for a layer is asked again.
 pub const LAYER_BUSY_MAX: Duration = Duration::from_secs(5);
 /// First interval at which a holder is asked for the other peers that fetch a file; it doubles each

@@ -32,7 +32,7 @@ pub struct Mesh {
     /// The bucket of dials, see [`dial`](Self::dial): its debt is paid off by this time.
     paid_at: Instant,
     /// Whether the last [`dial`](Self::dial) left out a peer because the bucket was empty.
-    others_wait: bool,
+    bucket_empty: bool,
     random: u64,
 }
 
@@ -114,7 +114,7 @@ impl Mesh {
             locating: 0,
             rotated: now,
             paid_at: now,
-            others_wait: false,
+            bucket_empty: false,
             random: seed,
         }
     }
@@ -180,7 +180,7 @@ impl Mesh {
         if self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.locating == 0 {
             return Vec::new();
         }
-        self.others_wait = false;
+        self.bucket_empty = false;
         // Peers that were dropped come after all that were not tried.
         let (mut first, mut asked, mut resting) = (Vec::new(), Vec::new(), Vec::new());
         for (&peer, known) in &mut self.peers {
@@ -207,7 +207,7 @@ impl Mesh {
             asked.truncate(LOCATES_AT_ONCE.saturating_sub(self.locating));
             let bucket = (now + DIAL_EVERY * DIALS_AT_ONCE).saturating_duration_since(self.paid_at.max(now));
             let due = (bucket.as_nanos() / DIAL_EVERY.as_nanos()) as usize;
-            self.others_wait = due < room && due < first.len() + asked.len() + resting.len();
+            self.bucket_empty = due < room && due < first.len() + asked.len() + resting.len();
             room = room.min(due);
         }
         // Known holders come first for the first few connections only: soon all peers hold
@@ -224,8 +224,16 @@ impl Mesh {
 
     /// Whether each peer that could be dialed has a connection.
     pub fn all_have_one(&self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> bool {
-        self.connections < DOWNLOAD_CONNECTIONS_MAX
-            && !self.peers.iter().any(|(&peer, p)| p.is_free(now) && (holds(peer) || p.locate_is_due(now)))
+        self.connections < DOWNLOAD_CONNECTIONS_MAX && !self.has_free(holds, now)
+    }
+
+    /// Whether the set is full and a peer that could be dialed has no connection.
+    pub fn others_wait(&self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> bool {
+        self.connections >= DOWNLOAD_CONNECTIONS_MAX && self.has_free(holds, now)
+    }
+
+    fn has_free(&self, holds: impl Fn(PeerHandle) -> bool, now: Instant) -> bool {
+        self.peers.iter().any(|(&peer, p)| p.is_free(now) && (holds(peer) || p.locate_is_due(now)))
     }
 
     /// What to do about the number of connections to each peer. `read` is the number of bytes that
@@ -336,7 +344,7 @@ impl Mesh {
         let times = waiting.flat_map(|p| p.reputation.retry_at().into_iter().chain(p.locate_at));
         // A peer that was due and found the bucket empty is looked at again when there is a dial
         // left.
-        let refilled = self.others_wait.then_some(now + DIAL_EVERY);
+        let refilled = self.bucket_empty.then_some(now + DIAL_EVERY);
         times.filter(|at| *at > now).chain(refilled).min()
     }
 }
