@@ -75,7 +75,7 @@ impl Download {
         Ok(Download { shared, total, result, early: Mutex::default(), threads: Some(threads), _stop: stop })
     }
 
-    /// Waits until the download has ended. Blocks at most the context's timeout without a byte,
+    /// Waits until the download has ended. Blocks at most the context's timeout without a chunk,
     /// however long the files.
     ///
     /// # Errors

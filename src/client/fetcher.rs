@@ -162,18 +162,9 @@ impl<'a> Fetcher<'a> {
         self.pace.begin(now);
         let step = self.requester.on_head(&mut self.shared.state(), head, now)?;
         match step {
-            AnswerStep::Chunk(task) => {
-                self.shared.stats.progressed();
-                return self.receive_chunk(&task);
-            }
-            AnswerStep::Small(task) => {
-                self.shared.stats.progressed();
-                self.receive_small(&task)?;
-            }
-            AnswerStep::Layer { file, len } => {
-                self.shared.stats.progressed();
-                self.receive_layer(file, len)?;
-            }
+            AnswerStep::Chunk(task) => return self.receive_chunk(&task),
+            AnswerStep::Small(task) => self.receive_small(&task)?,
+            AnswerStep::Layer { file, len } => self.receive_layer(file, len)?,
             AnswerStep::Body(len) => {
                 let body = self.session.body(len, Instant::now() + self.shared.idle())?;
                 self.take_body(&body)?;
@@ -199,8 +190,8 @@ impl<'a> Fetcher<'a> {
         let mut buffer = shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..len as usize];
         let (pace, handle) = (&self.pace, self.handle);
-        self.session.dialed.read_body(bytes, shared.idle(), &mut |_| {
-            shared.stats.progressed();
+        self.session.dialed.read_body(bytes, shared.idle(), &mut |n| {
+            shared.stats.arrived(n as u64);
             !(pace.is_layer_late(len, Instant::now()) && shared.state().is_held_elsewhere(file, None, handle))
         })?;
         self.take_body(bytes)?;

@@ -46,6 +46,8 @@ pub const VERIFY_FILES_MAX: usize = 128;
 pub const VERIFY_LEN_MAX: usize = 512 * KIB;
 /// Longest wait of a connection without work before it looks for work again.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Bytes of layers and chunks that count as progress of a download before any of them is verified.
+pub const PROGRESS_LEN: u64 = 64 * KIB as u64;
 /// Longest time for which deferred requests alone keep a download from timing out; each chunk or
 /// layer starts it again.
 pub const DEFERRED_MAX: Duration = Duration::from_secs(300);

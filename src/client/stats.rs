@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::FileReport;
-use crate::client::limits::DEFERRED_MAX;
+use crate::client::limits::{DEFERRED_MAX, PROGRESS_LEN};
 use crate::identity::PeerId;
 use crate::swarm::PeerHandle;
 use crate::sync::lock;
@@ -30,6 +30,8 @@ pub(crate) struct Stats {
     progress_ms: AtomicU64,
     /// The same, deferrals left out.
     arrival_ms: AtomicU64,
+    /// Bytes of layers and chunks that came, good or not.
+    arrived: AtomicU64,
     /// Verified, wanted bytes of each peer.
     pub(crate) by_peer: Mutex<HashMap<PeerHandle, (PeerId, u64)>>,
     /// The paths that are in place.
@@ -48,16 +50,26 @@ impl Stats {
             rehashed: AtomicU64::new(0),
             progress_ms: AtomicU64::new(0),
             arrival_ms: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
             by_peer: Mutex::default(),
             reports: Mutex::default(),
         }
     }
 
-    /// Bytes came, or something else shows that the download makes progress.
+    /// A chunk or layer was verified, or something else shows that the download makes progress.
     pub(crate) fn progressed(&self) {
         let now_ms = self.begun.elapsed().as_millis() as u64;
         self.progress_ms.store(now_ms, Ordering::Relaxed);
         self.arrival_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// `n` bytes of a layer or chunk came. They may be of no use: only each [`PROGRESS_LEN`] bytes of
+    /// all peers together count as progress, so that peers that drip do not keep a download alive.
+    pub(crate) fn arrived(&self, n: u64) {
+        let before = self.arrived.fetch_add(n, Ordering::Relaxed);
+        if (before + n) / PROGRESS_LEN > before / PROGRESS_LEN {
+            self.progressed();
+        }
     }
 
     /// A peer deferred a request: it is there and its queue moves. That counts as progress, but not
@@ -77,6 +89,7 @@ impl Stats {
 
     /// `bytes` came from a peer, verified and wanted.
     pub(crate) fn credit(&self, handle: PeerHandle, peer: PeerId, bytes: u64) {
+        self.progressed();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         lock(&self.by_peer).entry(handle).or_insert((peer, 0)).1 += bytes;
     }
@@ -84,5 +97,20 @@ impl Stats {
     /// `bytes` came and are of no use.
     pub(crate) fn waste(&self, bytes: u32) {
         self.wasted.fetch_add(bytes.into(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_as_progress_once_enough_came() {
+        let stats = Stats::new();
+        std::thread::sleep(Duration::from_millis(20));
+        (1..PROGRESS_LEN).for_each(|_| stats.arrived(1));
+        assert_eq!(stats.progress_ms.load(Ordering::Relaxed), 0);
+        stats.arrived(1);
+        assert!(stats.progress_ms.load(Ordering::Relaxed) >= 20);
     }
 }

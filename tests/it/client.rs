@@ -626,3 +626,18 @@ fn peers_that_drip_chunks_do_not_hold_them_up() {
     beside(Fault::DripChunks, 5, Duration::from_secs(8));
     beside(Fault::DripChunks, 20, Duration::from_secs(12));
 }
+
+/// Each byte of a peer that drips was progress, so that the timeout never came.
+#[test]
+fn peers_that_only_drip_are_silent() {
+    for fault in [Fault::DripLayers, Fault::DripChunks] {
+        let f = file("x", 8 * MIB, 32);
+        let bad: Vec<_> = (0..20).map(|_| fake(fault, std::slice::from_ref(&f))).collect();
+        let c = Client::with(Duration::from_secs(3), None);
+        c.meet(&bad.iter().collect::<Vec<_>>());
+        let begin = Instant::now();
+        let e = c.get(&["x"]).unwrap_err();
+        assert!(matches!(e, FetchError::Silent { .. }) && code(&e) == 8, "{e:?}");
+        assert!(begin.elapsed() < Duration::from_secs(8), "{fault:?}: {:?}", begin.elapsed());
+    }
+}

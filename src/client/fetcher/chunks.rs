@@ -92,7 +92,7 @@ impl Fetcher<'_> {
                     let (requester, connections) = (&mut self.requester, self.connections);
                     let (pace, handle) = (&mut self.pace, self.handle);
                     self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
-                        shared.stats.progressed();
+                        shared.stats.arrived(n as u64);
                         connections.read.fetch_add(n as u64, Ordering::Relaxed);
                         let now = Instant::now();
                         requester.on_bytes(n as u64, now);
