@@ -77,7 +77,7 @@ impl ConnectionScaler {
             return ScalerAdvice::Drop;
         }
         let settled = self.settled_until.is_some_and(|until| now < until);
-        if settled || connections >= CONNECTIONS_PER_PEER_MAX || !worthwhile() {
+        if came < ADD_MIN || settled || connections >= CONNECTIONS_PER_PEER_MAX || !worthwhile() {
             return ScalerAdvice::Keep;
         }
         self.before = Some(rate);
@@ -96,6 +96,8 @@ const FIRST: Duration = Duration::from_millis(50);
 const SPAN: Duration = Duration::from_millis(250);
 /// Bytes that make a rate: less is noise, as a link delivers in bursts.
 const SAMPLE: u64 = 8 << 20;
+/// A peer that gives less in a measurement gets no further connection: it takes a place of the set.
+const ADD_MIN: u64 = 1 << 20;
 /// After this time any number of bytes makes a rate.
 const SPAN_MAX: Duration = Duration::from_secs(2);
 /// Factor by which a further connection must raise the rate to stay.
@@ -169,11 +171,18 @@ mod tests {
     #[test]
     fn a_peer_that_gives_little_gets_its_chance_too() {
         let mut lab = Lab::new();
-        lab.run(Duration::from_secs(20), |n| 500_000 * n as u64);
+        lab.run(Duration::from_secs(20), |n| 600_000 * n as u64);
         assert_eq!(lab.connections, CONNECTIONS_PER_PEER_MAX);
-        let mut silent = Lab::new();
-        silent.run(Duration::from_secs(20), |_| 0);
-        assert_eq!(silent.tried, 0);
+    }
+
+    /// Peers that dripped grew to all connections of a download, so that no other was dialed.
+    #[test]
+    fn a_peer_that_gives_next_to_nothing_keeps_one_connection() {
+        for rate in [0, 20, 1000, 400_000] {
+            let mut lab = Lab::new();
+            lab.run(Duration::from_secs(20), |n| rate * n as u64);
+            assert_eq!((lab.connections, lab.tried), (1, 0), "{rate}");
+        }
     }
 
     #[test]
