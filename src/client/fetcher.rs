@@ -34,6 +34,12 @@ pub(crate) struct PeerConnections {
     pub(crate) surplus: AtomicU64,
 }
 
+impl PeerConnections {
+    fn is_surplus(&self, number: u64) -> bool {
+        self.surplus.load(Ordering::Relaxed) == number
+    }
+}
+
 /// A connection of a download.
 pub(crate) struct Fetcher<'a> {
     shared: &'a DownloadShared,
@@ -93,7 +99,10 @@ impl<'a> Fetcher<'a> {
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };
-        let end = begun.and_then(|()| self.work());
+        let mut end = begun.and_then(|()| self.work());
+        if end.is_err() && self.pace.overstays(self.connections.is_surplus(self.number), Instant::now()) {
+            end = Ok(ConnectionEnd::Cut);
+        }
         // However the connection ended, the files that came whole are good, or show a lie.
         let end = self.verify_small().map_or(end, Ok);
         let end = if self.shared.is_stopped() { Ok(ConnectionEnd::Stopped) } else { end };
@@ -127,7 +136,10 @@ impl<'a> Fetcher<'a> {
             {
                 return Ok(end);
             }
-            let surplus = self.connections.surplus.load(Ordering::Relaxed) == self.number;
+            let surplus = self.connections.is_surplus(self.number);
+            if !self.requester.is_locating() && self.pace.overstays(surplus, Instant::now()) {
+                return Ok(ConnectionEnd::Cut);
+            }
             let mut state = self.shared.state();
             match self.requester.turn(&mut state, surplus, Instant::now()) {
                 ConnectionTurn::Receive => drop(state),
@@ -189,10 +201,12 @@ impl<'a> Fetcher<'a> {
         let shared = self.shared;
         let mut buffer = shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..len as usize];
-        let (pace, handle) = (&self.pace, self.handle);
+        let (pace, connections, number, handle) = (&mut self.pace, self.connections, self.number, self.handle);
         self.session.dialed.read_body(bytes, shared.idle(), &mut |n| {
             shared.stats.arrived(n as u64);
-            !(pace.is_layer_late(len, Instant::now()) && shared.state().is_held_elsewhere(file, None, handle))
+            let now = Instant::now();
+            let is_late = pace.is_layer_late(len, now) && shared.state().is_held_elsewhere(file, None, handle);
+            !is_late && !pace.overstays(connections.is_surplus(number), now)
         })?;
         self.take_body(bytes)?;
         drop(buffer);

@@ -90,15 +90,16 @@ impl Fetcher<'_> {
                 Ok(n) => {
                     let n = n.clamp(1, step);
                     let (requester, connections) = (&mut self.requester, self.connections);
-                    let (pace, handle) = (&mut self.pace, self.handle);
+                    let (pace, number, handle) = (&mut self.pace, self.number, self.handle);
                     self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
                         shared.stats.arrived(n as u64);
                         connections.read.fetch_add(n as u64, Ordering::Relaxed);
                         let now = Instant::now();
                         requester.on_bytes(n as u64, now);
                         let others_wait = shared.others_wait.load(Ordering::Relaxed);
-                        !(pace.is_chunk_slow(n as u64, others_wait, now)
-                            && shared.state().is_held_elsewhere(file, Some(chunk.get()), handle))
+                        let is_slow = pace.is_chunk_slow(n as u64, others_wait, now)
+                            && shared.state().is_held_elsewhere(file, Some(chunk.get()), handle);
+                        !is_slow && !pace.overstays(connections.is_surplus(number), now)
                     })?;
                     at += n;
                     if excess > 0 && at < into.len() {

@@ -38,6 +38,8 @@ pub const LAYER_ASKED_MAX: usize = 16;
 pub const LAYER_TIME: Duration = Duration::from_secs(2);
 /// Least rate of a layer in bytes a second.
 pub const LAYER_RATE_MIN: u64 = 1_000_000;
+/// A surplus connection is cut after this time, if its last answers are not there.
+pub const SURPLUS_GRACE: Duration = Duration::from_secs(2);
 /// Least rate of a chunk in bytes a second, if another peer could give it.
 pub const CHUNK_RATE_MIN: u64 = 16 << 10;
 /// Time over which the rate of a chunk is measured.

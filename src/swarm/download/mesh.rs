@@ -57,6 +57,8 @@ pub enum ConnectionEnd {
     },
     /// The download is over.
     Stopped,
+    /// It was surplus, and its last answers did not come in time.
+    Cut,
     /// The peer sent wrong bytes.
     Lied,
     /// The peer is full and asks for a pause of that length.
@@ -311,6 +313,10 @@ impl Mesh {
                 None
             }
             ConnectionEnd::Stopped => None,
+            ConnectionEnd::Cut => {
+                known.locate_at = known.locate_at.or(dial.locate.then_some(now));
+                None
+            }
             ConnectionEnd::Lied => {
                 known.reputation.strike();
                 None

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::swarm::download::limits::{
-    CHUNK_RATE_MIN, CHUNK_RATE_SPAN, CHUNK_RATE_SPAN_FULL, LAYER_RATE_MIN, LAYER_TIME,
+    CHUNK_RATE_MIN, CHUNK_RATE_SPAN, CHUNK_RATE_SPAN_FULL, LAYER_RATE_MIN, LAYER_TIME, SURPLUS_GRACE,
 };
 
 /// How fast the answer comes that a connection reads.
@@ -20,12 +20,14 @@ pub struct AnswerPace {
     since: Instant,
     /// Bytes of a chunk that have come since then.
     came: u64,
+    /// Since when the connection is surplus.
+    surplus_since: Option<Instant>,
 }
 
 impl AnswerPace {
     /// The pace of a connection to a peer with that number of `failures`.
     pub fn new(failures: u32, now: Instant) -> Self {
-        AnswerPace { leniency: 1 << failures.min(LENIENCY_STEPS_MAX), since: now, came: 0 }
+        AnswerPace { leniency: 1 << failures.min(LENIENCY_STEPS_MAX), since: now, came: 0, surplus_since: None }
     }
 
     /// An answer begins.
@@ -45,6 +47,15 @@ impl AnswerPace {
         let is_slow = (self.came as f64) < CHUNK_RATE_MIN as f64 * elapsed.as_secs_f64();
         self.begin(now);
         is_slow
+    }
+
+    /// Whether a connection that is `surplus` was left enough time for its last answers.
+    pub fn overstays(&mut self, surplus: bool, now: Instant) -> bool {
+        if !surplus {
+            return false;
+        }
+        let since = *self.surplus_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= SURPLUS_GRACE
     }
 
     /// Whether the answer is part of a layer, of `len` bytes, that should be there.
@@ -89,6 +100,16 @@ mod tests {
         pace.begin(begin);
         assert!(!pace.is_chunk_slow(1 << 20, false, begin + CHUNK_RATE_SPAN));
         assert!(pace.is_chunk_slow(1, false, begin + CHUNK_RATE_SPAN * 2));
+    }
+
+    #[test]
+    fn a_surplus_connection_has_a_grace_time() {
+        let now = Instant::now();
+        let mut pace = AnswerPace::new(5, now);
+        assert!(!pace.overstays(false, now + SURPLUS_GRACE * 9));
+        let now = now + SURPLUS_GRACE * 9;
+        assert!(!pace.overstays(true, now) && !pace.overstays(true, now + SURPLUS_GRACE - ms(1)));
+        assert!(pace.overstays(true, now + SURPLUS_GRACE));
     }
 
     #[test]

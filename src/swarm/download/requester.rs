@@ -206,7 +206,8 @@ impl<F: Clone> Requester<F> {
         redirected as u64
     }
 
-    fn is_locating(&self) -> bool {
+    /// Whether files are left that the peer was not asked about.
+    pub fn is_locating(&self) -> bool {
         self.locate.from.is_some() || !self.locate.next.is_empty()
     }
 }
