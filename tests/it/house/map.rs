@@ -1,4 +1,4 @@
-//! ARCHITECTURE.md is a map of this very code: what it names between backticks exists.
+//! ARCHITECTURE.md is a map of this very code: what it names between backticks exists, in the file that the name leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenTree};
 
 use super::assert_none;
-use super::source::{inside, is_ident, sources};
+use super::source::{Source, inside, is_ident, is_punct, sources};
 use super::tiers::{TIERS, tier_of};
 
 /// What each file defines, by the modules that lead to it.
@@ -17,9 +17,9 @@ const NO_THREADS: [&str; 5] = ["gpb-client", "gpb-keygen", "gpb-server", "gpb-st
 
 #[test]
 fn every_item_on_the_map_exists() {
-    let defined: Defined = sources().iter().map(|s| (s.module(), names(&s.tokens))).collect();
+    let defined = defined(&sources());
     let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    let items: Vec<&str> = map.split('`').skip(1).step_by(2).filter(|code| is_item(code)).collect();
+    let items: Vec<&str> = items(&map).collect();
     assert!(items.len() > 60, "only {} items on the map", items.len());
     let missing: Vec<String> = items.iter().filter(|i| !exists(&defined, i)).map(|i| i.to_string()).collect();
     assert_none("ARCHITECTURE.md names what does not exist", &missing);
@@ -40,16 +40,44 @@ fn the_map_has_every_module_on_its_tier() {
     assert_none("modules that ARCHITECTURE.md does not show on their tier", &missing);
 }
 
-/// A thread without a row in the table of threads would be a thread without an owner.
+/// A thread without a row in the table of threads would be a thread without an owner. The last column of a row leads to a file that
+/// names the thread: it starts it.
 #[test]
-fn every_thread_is_on_the_map() {
+fn every_thread_is_on_the_map_with_the_file_that_starts_it() {
     let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    let mut threads = BTreeSet::new();
-    sources().iter().for_each(|s| thread_names(&s.tokens, &mut threads));
-    threads.retain(|name| !NO_THREADS.contains(&name.as_str()));
+    let rows: Vec<(&str, &str)> = map.lines().filter_map(thread_row).collect();
+    let sources = sources();
+    let defined = defined(&sources);
+    let mut threads: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in &sources {
+        let mut found = BTreeSet::new();
+        thread_names(&source.tokens, &mut found);
+        found.retain(|name| !NO_THREADS.contains(&name.as_str()));
+        for name in found {
+            threads.entry(name).or_default().insert(source.module().join("::"));
+        }
+    }
     assert!(threads.len() > 10, "only {threads:?} found");
-    let missing: Vec<String> = threads.into_iter().filter(|name| !map.contains(&format!("`{name}"))).collect();
-    assert_none("threads that ARCHITECTURE.md does not name", &missing);
+    let mut wrong: Vec<String> = threads.keys().filter(|t| rows.iter().all(|(name, _)| name != t)).cloned().collect();
+    for (name, owners) in rows {
+        let mut files = items(owners).filter_map(|item| file_of(&defined, item)).map(|(file, _)| file.join("::"));
+        if !files.any(|file| threads.get(name).is_some_and(|starting| starting.contains(&file))) {
+            wrong.push(format!("{name}: {owners}"));
+        }
+    }
+    assert_none("threads that ARCHITECTURE.md does not name with the file that starts them", &wrong);
+}
+
+/// The name in a row of the table of threads, up to the number, and the last column of the row.
+fn thread_row(line: &str) -> Option<(&str, &str)> {
+    let (name, _) = line.strip_prefix("| `")?.split_once('`')?;
+    let owners = line.strip_suffix(" |")?.rsplit(" | ").next()?;
+    name.starts_with("gpb-").then(|| (name.trim_end_matches("-N"), owners))
+}
+
+/// The items that `text` names between backticks.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2).filter(|code| is_item(code))
 }
 
 /// `module::..::Item`, with a module of this crate.
@@ -58,20 +86,27 @@ fn is_item(code: &str) -> bool {
     code.contains("::") && code.chars().all(word) && tier_of(code.split("::").next().unwrap()).is_some()
 }
 
-/// Whether the last names are defined in the file that the first ones lead to, or in a file below it.
-fn exists(defined: &Defined, item: &str) -> bool {
-    let names: Vec<String> = item.split("::").map(str::to_string).collect();
-    let Some(depth) = (1..=names.len()).rev().find(|n| defined.contains_key(&names[..*n])) else { return false };
-    let (module, rest) = names.split_at(depth);
-    if rest.iter().rev().skip(1).any(|name| name.starts_with(|c: char| c.is_ascii_lowercase())) {
-        // A module that is not there.
-        return false;
-    }
-    let here: BTreeSet<&String> = defined.iter().filter(|(m, _)| m.starts_with(module)).flat_map(|(_, n)| n).collect();
-    rest.iter().all(|name| here.contains(name))
+fn defined(sources: &[Source]) -> Defined {
+    sources.iter().map(|s| (s.module(), names(&s.tokens))).collect()
 }
 
-/// The names of all items and of the variants of enums, and of the types that are implemented.
+/// The file that the first names of `item` lead to, and the other names.
+fn file_of(defined: &Defined, item: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let mut file: Vec<String> = item.split("::").map(str::to_string).collect();
+    let depth = (1..=file.len()).rev().find(|n| defined.contains_key(&file[..*n]))?;
+    let rest = file.split_off(depth);
+    Some((file, rest))
+}
+
+/// Whether the last names are defined in the very file that the first ones lead to.
+fn exists(defined: &Defined, item: &str) -> bool {
+    let Some((file, rest)) = file_of(defined, item) else { return false };
+    // A lower case name before the last one would be a module that is not there.
+    let is_module = |name: &String| name.starts_with(|c: char| c.is_ascii_lowercase());
+    !rest.iter().rev().skip(1).any(is_module) && rest.iter().all(|name| defined[&file].contains(name))
+}
+
+/// The names of all items, of the variants of enums and the fields of structs, and of the types that are implemented.
 fn names(tokens: &[TokenTree]) -> BTreeSet<String> {
     const KEYWORDS: [&str; 8] = ["fn", "struct", "enum", "trait", "type", "const", "static", "mod"];
     let mut found = BTreeSet::new();
@@ -88,11 +123,13 @@ fn names(tokens: &[TokenTree]) -> BTreeSet<String> {
             continue;
         };
         found.insert(name.to_string());
-        if is_ident(token, "enum") {
-            let body = tokens[i..].iter().filter_map(inside).find(|(delimiter, _)| *delimiter == Delimiter::Brace);
-            let variants = body.into_iter().flat_map(|(_, inner)| inner);
-            found.extend(variants.filter(|t| matches!(t, TokenTree::Ident(_))).map(|t| t.to_string()));
-        }
+        let (is_enum, is_struct) = (is_ident(token, "enum"), is_ident(token, "struct"));
+        let item = tokens[i..].iter().take_while(|t| !is_punct(t, ';'));
+        let body = item.filter_map(inside).find(|(delimiter, _)| *delimiter == Delimiter::Brace);
+        let body = body.filter(|_| is_enum || is_struct).map(|(_, body)| body).unwrap_or_default();
+        let is_named = |at: &usize| is_enum || body.get(at + 1).is_some_and(|t| is_punct(t, ':'));
+        let named = (0..body.len()).filter(is_named).map(|at| &body[at]);
+        found.extend(named.filter(|t| matches!(t, TokenTree::Ident(_))).map(|t| t.to_string()));
     }
     found
 }
