@@ -114,8 +114,8 @@
 //! | a node | `gpb-listen`, `gpb-static`, `gpb-contact-N`; `gpb-resolve` with named peers, `gpb-trust` with a trusted file |
 //! | a node that shares | `gpb-accept`, `gpb-serve-N`: two for each processor, at least 4 |
 //! | a node that shares its directory | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor |
-//! | calls that ask peers | `gpb-conn-N`, started as needed and kept |
-//! | a [`Fetch`] | `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
+//! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
+//! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
 //!
 //! # Features
 //!

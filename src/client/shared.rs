@@ -19,7 +19,8 @@ use crate::store::{Disk, PartialFile};
 use crate::swarm::{DownloadState, Event, PeerHandle};
 use crate::sync::lock;
 
-/// What the threads of one download share. Locks are held for moments only, never over I/O.
+/// What the threads of one download share. Locks are held for moments only, never over I/O; the one
+/// exception is [`DiskQueues::small_turn`].
 pub(crate) struct DownloadShared {
     pub(crate) ctx: Arc<ClientContext>,
     pub(crate) pool: Arc<PeerPool>,

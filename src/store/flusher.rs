@@ -85,7 +85,7 @@ impl Budget {
         }
         self.wake(&queue);
         drop(queue);
-        // Dropping a file may take the lock.
+        // Closing a file may do I/O, so it happens outside of the lock.
         drop(old);
     }
 
@@ -123,7 +123,8 @@ impl Budget {
             dirty.into_values().for_each(|file| file.flush());
             queue = self.lock();
         }
-        // Dropping a file flushes what is left here, and may take the lock.
+        // Nothing is left to flush: an open `PartialFile` keeps the flusher running, and takes itself
+        // off the queue when it is closed.
         let left = std::mem::take(&mut queue.dirty);
         drop(queue);
         drop(left);
