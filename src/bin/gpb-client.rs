@@ -1,6 +1,6 @@
 //! Finds peers, lists what they offer, and fetches it.
 
-use std::io::{self, Stdout};
+use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -95,7 +95,12 @@ impl Get<'_> {
                 let files = fetch.fetched(&mut seen);
                 if !files.is_empty() {
                     let tell = |file| told.tell(|output| output.file(file, fetch.dir()));
-                    self.screen.above(|| files.iter().for_each(tell));
+                    // Only where both are on one terminal; a reader that pauses must not hold up the log.
+                    if io::stdout().is_terminal() {
+                        self.screen.above(|| files.iter().for_each(tell));
+                    } else {
+                        files.iter().for_each(tell);
+                    }
                 }
             }
             if ended {

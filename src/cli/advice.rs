@@ -4,6 +4,9 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::io;
+
+use rustix::io::Errno;
 
 use crate::cli::{Exit, Failure};
 use crate::client::FetchError;
@@ -46,7 +49,7 @@ impl Advised for StartError {
             StartError::State { .. } => (Exit::Storage, "name another one with --state".into()),
             StartError::Tls(_) => (Exit::Other, "make another key with `gpb-keygen`".into()),
             StartError::Multicast(_) => (Exit::Other, "end other programs, or go without it (--no-multicast)".into()),
-            StartError::System(_) => (Exit::Other, THREADS.into()),
+            StartError::System(e) => (Exit::Other, system_step(e).into()),
         }
     }
 }
@@ -71,7 +74,7 @@ impl Advised for ServerError {
             ServerError::Forbidden { .. } => "choose one above 1023 with --port",
             ServerError::NoSuchAddress(_) => "choose one of its addresses with --bind",
             ServerError::Listen { .. } => "choose another address with --bind, or another port with --port",
-            ServerError::Start(_) => THREADS,
+            ServerError::Start(e) => system_step(e),
         };
         (Exit::Other, step.into())
     }
@@ -184,11 +187,18 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
 
 /// The next step after an interruption.
 pub(crate) const RESUME: &str = "run it again to continue";
+/// The next step where the system does not give a thread, a socket or a descriptor.
+fn system_step(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (ulimit -n)",
+        _ => THREADS,
+    }
+}
+
 const THREADS: &str = "end other programs, or raise the limit of processes (ulimit -u)";
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -218,7 +228,9 @@ mod tests {
             (StartError::Dir { path: path.clone(), source: io_error() }.into(), Exit::Storage, "--dir"),
             (StartError::State { path: path.clone(), source: io_error() }.into(), Exit::Storage, "--state"),
             (StartError::Multicast(io_error()).into(), Exit::Other, "the cause; end other programs"),
-            (StartError::from(io_error()).into(), Exit::Other, "ulimit"),
+            (StartError::from(io_error()).into(), Exit::Other, "ulimit -u"),
+            (StartError::from(io::Error::from(Errno::MFILE)).into(), Exit::Other, "ulimit -n"),
+            (ServerError::Start(Errno::MFILE.into()).into(), Exit::Other, "ulimit -n"),
             (ServerError::Forbidden { port: 80 }.into(), Exit::Other, "--port"),
             (ServerError::NoSuchAddress([10, 0, 0, 1].into()).into(), Exit::Other, "--bind"),
             (ServerError::PortInUse { addr: [0, 0, 0, 0].into(), port: 9 }.into(), Exit::Other, "--port"),

@@ -64,7 +64,7 @@ impl ProgressDisplay {
     /// arrives. Cheap enough for many calls a second.
     ///
     /// # Errors
-    /// Standard output or standard error takes no more.
+    /// Standard output takes no more.
     pub fn show(&mut self, at: &Progress, stalled: bool, now: Instant) -> io::Result<()> {
         let at = Shown {
             bytes: at.bytes_done,
@@ -97,7 +97,9 @@ impl ProgressDisplay {
             Form::Lines(screen) => {
                 let seconds = now.saturating_duration_since(first_at).as_secs_f64();
                 let line = plain_line(&at, at.bytes.saturating_sub(first_bytes), seconds);
-                screen.above(|| writeln!(io::stderr(), "{line}"))
+                // Nobody reads it then; the results on standard output are no less wanted.
+                let _ = screen.above(|| writeln!(io::stderr(), "{line}"));
+                Ok(())
             }
             Form::None | Form::Bar(..) => Ok(()),
         }

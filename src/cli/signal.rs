@@ -42,8 +42,9 @@ impl StopSignals {
                 seen.store(true, Ordering::Release);
                 match stop.take() {
                     Some(stop) => {
-                        log::info!("stopping signal={signal}");
+                        // First, since the log may be held up.
                         stop();
+                        log::info!("stopping signal={signal}");
                     }
                     None => std::process::exit(Exit::Interrupted.code().into()),
                 }

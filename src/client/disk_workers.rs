@@ -36,9 +36,12 @@ pub(crate) fn check(shared: &DownloadShared) {
             return;
         }
         if !here && !absent {
-            let dir = wanted.outs.first().and_then(parent);
-            if dir != looked {
-                match wanted.outs.first().map_or(Ok(false), |out| shared.disk.lacks_parent(out)) {
+            for out in &wanted.outs {
+                let dir = parent(out);
+                if dir == looked {
+                    continue;
+                }
+                match shared.disk.lacks_parent(out) {
                     Ok(lacks) => missing = dir.clone().filter(|_| lacks),
                     Err(e) => return shared.fail(FetchError::Storage(e)),
                 }

@@ -153,7 +153,7 @@ mod tests {
         let kept = Destination::of(Path::new("/shared"), true, None, 1).unwrap();
         assert_eq!(kept, Destination { dir: "/shared".into(), create: true, name: None });
         assert!(matches!(
-            Destination::of(Path::new("/s"), true, Some(Path::new("/x/nul")), 1),
+            Destination::of(Path::new("/s"), true, Some(Path::new("/x/.gpb")), 1),
             Err(FetchError::Out { .. })
         ));
     }

@@ -202,13 +202,16 @@ impl Part {
     /// The state of the file, once a later write is sure to change its times. The kernel stamps
     /// files by a clock that advances in ticks of 1 to 10 ms, so a write in the tick of the last
     /// one leaves no trace: the last one has to be older than [`TICK_MAX`]. `None` if it seems to
-    /// lie in the future, or if another program keeps writing; such a file is checked when it is
-    /// resumed.
+    /// lie in the future, if another program keeps writing, or if the file system keeps whole
+    /// seconds only, in which a later write could hide; such a file is checked when it is resumed.
     fn settled_stamp(&self) -> io::Result<Option<Stamp>> {
         for _ in 0..SETTLE_TRIES {
             let stat = self.file.stat()?;
             let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
             let changed = Duration::from_nanos(u64::try_from(stat.stamp.ctime_ns).unwrap_or(0));
+            if changed.subsec_nanos() == 0 {
+                break;
+            }
             match now.checked_sub(changed) {
                 Some(age) if age >= TICK_MAX => return Ok((stat.len == self.id.len).then_some(stat.stamp)),
                 Some(age) => std::thread::sleep(TICK_MAX - age),

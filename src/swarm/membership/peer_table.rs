@@ -30,7 +30,7 @@ pub use entry::PeerRecord;
 
 use entry::{Dated, PeerEntry};
 use members::SourceCounts;
-use reported::{FAR_MS, Reported, skew};
+use reported::{Reported, skew};
 
 /// All live nodes, at most [`PEERS_MAX`](crate::limits::PEERS_MAX). A full table evicts entries for
 /// newcomers: see `eviction`.
@@ -109,8 +109,7 @@ impl PeerTable {
         let skew_ms = skew(received)?;
         let mut change = TableChange::default();
         if !self.entries.contains_key(&node) {
-            let set_back = received.is_fresh() && self.tombstones.covers(&node, announce.seq.saturating_add(FAR_MS));
-            if self.tombstones.covers(&node, announce.seq) && !set_back {
+            if self.tombstones.covers(&node, announce.seq) {
                 return Err(Dropped::Replayed);
             }
             if !received.is_goodbye() {
@@ -123,13 +122,11 @@ impl PeerTable {
             change.events = self.proved(node, received.addr, received.now);
         }
         let Some(entry) = self.entries.get_mut(&node) else { return Ok(change) };
-        // A clock that was far ahead may have been set right since.
-        let set_back = received.is_fresh() && announce.seq.saturating_add(FAR_MS) < entry.dated.seq;
-        if announce.seq <= entry.dated.seq && !set_back {
+        if announce.seq <= entry.dated.seq {
             change.notable |= entry.note_again(received)?;
             return Ok(change);
         }
-        entry.dated = Dated { seq: announce.seq, unix_ms: received.dated_unix_ms() };
+        entry.dated = Dated::of(received);
         if received.is_goodbye() {
             self.leave(node, &mut change);
             return Ok(change);

@@ -9,6 +9,7 @@ use crate::proto::{PeerHint, SignedAnnounce};
 use crate::swarm::membership::addresses::{Addresses, Standing, is_usable};
 use crate::swarm::membership::admit::Dropped;
 use crate::swarm::membership::limits::ECHO_WITHIN;
+use crate::swarm::membership::peer_table::reported::FAR_MS;
 use crate::swarm::membership::received::{Received, Via};
 
 /// A live node that serves something, for users of the table.
@@ -69,6 +70,19 @@ pub(super) struct Dated {
     pub(super) unix_ms: u64,
 }
 
+impl Dated {
+    /// The number that a later announce must exceed.
+    ///
+    /// A clock may be more than a day ahead and be set right, after which the node's numbers begin anew. So a number
+    /// that is too far ahead for a datagram does not count: the first announce by the right time is a newer one.
+    pub(super) fn of(received: &Received<'_>) -> Self {
+        let seq = received.announce.seq;
+        let is_far = seq.saturating_sub(received.unix_ms) > FAR_MS;
+        let seq = if is_far { received.unix_ms.saturating_sub(1) } else { seq };
+        Dated { seq, unix_ms: received.dated_unix_ms() }
+    }
+}
+
 /// Live sessions with a node, which stays in the table as long as there are any.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
@@ -81,7 +95,7 @@ impl PeerEntry {
     /// A node that serves nothing yet; [`renew`](Self::renew) fills in the rest.
     pub(super) fn new(received: &Received<'_>) -> Self {
         PeerEntry {
-            dated: Dated { seq: received.announce.seq, unix_ms: received.dated_unix_ms() },
+            dated: Dated::of(received),
             ttl: TTL_MIN,
             alive_at: received.now,
             port: 0,

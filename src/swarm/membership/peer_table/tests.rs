@@ -140,13 +140,12 @@ fn in_a_session_a_clock_far_off_is_reported_and_no_more() {
         }
         let (mut lab, far) = (Lab::new(), NOW_MS + 30 * 3_600_000);
         lab.hear(&said(A, 7, far), ip(1), via).unwrap();
-        lab.hear(&said(A, 7, NOW_MS), ip(1), via).unwrap();
-        assert!(lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).is_ok(), "set right, and known again");
+        assert!(lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).is_ok(), "set right, and taken in at once");
         lab.hear(&said(B, 7, far), ip(2), via).unwrap();
         lab.wait(60);
-        assert!(lab.hear(&said(B, 7, NOW_MS), ip(2), via).is_ok(), "set right after it had left");
+        assert!(lab.hear(&said(B, 7, NOW_MS), ip(2), Via::Datagram).is_ok(), "set right after it had left");
         lab.wait(60);
-        assert_eq!(lab.hear(&said(B, 7, NOW_MS), ip(2), via), Err(Dropped::Replayed), "a step of an hour is none");
+        assert_eq!(lab.hear(&said(B, 7, NOW_MS), ip(2), Via::Datagram), Err(Dropped::Replayed));
     }
 }
 
