@@ -46,7 +46,8 @@ pub enum To {
     Group,
     /// Every host of the wire, on every link that has broadcast.
     Broadcast,
-    /// One node: answers a [`Datagram`] that came over that link from that address.
+    /// One node: answers a [`Datagram`] that came over that link from that address. An address that
+    /// is not of the link's network gets none.
     Node(LinkId, SocketAddr),
 }
 

@@ -74,6 +74,19 @@ impl InterfaceAddr {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
         u32::from(own) & mask == u32::from(other) & mask
     }
+
+    /// Whether a host with the address `ip` is on the link of this address: it is link-local or in
+    /// the same subnet.
+    pub(crate) fn is_neighbour(&self, ip: IpAddr) -> bool {
+        match (self.addr, ip.to_canonical()) {
+            (IpAddr::V4(_), IpAddr::V4(other)) => other.is_link_local() || self.is_near(ip),
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len.min(128))).unwrap_or(0);
+                other.is_unicast_link_local() || u128::from(own) & mask == u128::from(other) & mask
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Looks at the interfaces of this host.
@@ -203,6 +216,11 @@ mod tests {
         assert!(near(&p, "192.0.2.200") && near(&p, "::ffff:192.0.2.3") && !near(&p, "192.0.3.2"));
         assert!(near(&place("10.0.0.1", 0), "8.8.8.8") && !near(&place("10.0.0.1", 32), "10.0.0.2"));
         assert!(!near(&place("fe80::1", 64), "fe80::2"));
+        let neighbour = |p: &InterfaceAddr, ip: &str| p.is_neighbour(ip.parse().unwrap());
+        assert!(neighbour(&p, "192.0.2.200") && neighbour(&p, "169.254.7.7"));
+        assert!(!neighbour(&p, "192.0.3.2") && !neighbour(&p, "8.8.8.8") && !neighbour(&p, "fe80::2"));
+        assert!(neighbour(&place("fe80::1", 64), "fe80::2") && !neighbour(&place("fe80::1", 64), "2001:db8::2"));
+        assert!(neighbour(&place("fd00::1", 64), "fd00::2") && !neighbour(&place("fd00::1", 64), "fd00:0:0:1::2"));
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl Beacon for Multicast {
                 To::Broadcast if link.place.addr.is_ipv4() && !link.place.addr.is_loopback() => {
                     SocketAddr::from((Ipv4Addr::BROADCAST, PORT))
                 }
-                To::Node(via, addr) if via.0 == *id => addr,
+                // A source is easily made up: an answer to another network would hit a bystander there.
+                To::Node(via, addr) if via.0 == *id && link.place.is_neighbour(addr.ip()) => addr,
                 _ => continue,
             };
             let result = link.sender.send_to(bytes, dest);
@@ -424,5 +425,18 @@ mod tests {
         assert!(a.links().is_empty());
         a.send(b"lost", To::Group);
         assert!(a.receive(&mut [0; 8], Instant::now()).is_none());
+    }
+
+    #[test]
+    fn answers_go_to_neighbours_only() {
+        let mut a = loopback_only();
+        let sent = |beacon: &Multicast| beacon.links()[0].sent;
+        let link = LinkId(*a.links.keys().next().unwrap());
+        // 127.0.0.0 to 127.0.0.3.
+        a.links.values_mut().for_each(|link| link.place.prefix_len = 30);
+        for (to, times) in [("127.0.0.2:40000", 1), ("127.0.0.9:40000", 1), ("127.0.0.1:40000", 2)] {
+            a.send(b"answer", To::Node(link, to.parse().unwrap()));
+            assert_eq!(sent(&a), times, "{to}");
+        }
     }
 }
