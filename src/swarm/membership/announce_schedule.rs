@@ -31,11 +31,11 @@ use load::GroupLoad;
 /// with the group. In between it answers queries and announces new revisions. While the group is
 /// busy, what can wait is postponed, and answers are left out.
 ///
-/// One host can announce any number of nodes that are not there. So the interval and the chance to
-/// answer follow the members, which have proved themselves. A newcomer to a large group has seen
-/// few of them prove it; it would announce too often, and its group would be crowded. In a crowded
-/// group all known nodes count. So made-up nodes slow the others only while they fill the group
-/// with packets, not for as long as they claim to live.
+/// One host can announce any number of nodes that are not there. So the interval, and the chance to
+/// answer an asker's own address, follow the members, which have proved themselves. A newcomer to a
+/// large group has seen few of them prove it; it would announce too often, and its group would be
+/// crowded. In a crowded group all known nodes count. So made-up nodes slow the others only while
+/// they fill the group with packets, not for as long as they claim to live.
 #[derive(Debug)]
 pub struct AnnounceSchedule {
     rng: StdRng,
@@ -260,7 +260,11 @@ impl AnnounceSchedule {
         if !self.askers.is_new(asker, seq, now) {
             return false;
         }
-        let others = self.counted(nodes.into(), now).saturating_sub(1).max(1) as f64;
+        let nodes = nodes.into();
+        // The group hears its answers: a query that all left to others is answered later. The answers to
+        // an asker's own address are heard there alone, so made-up nodes must not count for them.
+        let counted = if unicast { self.counted(nodes, now) } else { nodes.known };
+        let others = counted.saturating_sub(1).max(1) as f64;
         let mut chance = f64::from(ANSWERERS) / others;
         let is_new = now.saturating_duration_since(self.burst.begun) < Duration::from_millis(BURST_MS[1]);
         let level = if unicast { self.load.level(now) } else { 0.0 };
@@ -288,7 +292,7 @@ impl AnnounceSchedule {
         false
     }
 
-    /// The number of nodes that sets the interval and the chance to answer.
+    /// The number of nodes that sets the interval and the chance of a unicast answer.
     fn counted(&self, nodes: GroupSize, now: Instant) -> usize {
         if self.load.is_crowded(now) { nodes.known } else { nodes.proved }
     }

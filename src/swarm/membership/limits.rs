@@ -46,7 +46,7 @@ pub const UNANSWERED_AFTER: Duration = Duration::from_millis(300);
 pub const UNANSWERED_SPREAD: Duration = Duration::from_secs(1);
 /// The group is crowded from this number of announces a second on: regular ones of a group that
 /// knows its size stay below it.
-pub const CROWDED_FROM_PER_S: u32 = 18;
+pub const CROWDED_FROM_PER_S: u32 = 17;
 
 const _: () = {
     // Nodes of the largest group announce themselves before they expire.

@@ -1,6 +1,6 @@
 //! How busy the group is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::swarm::membership::limits::{CROWDED_FROM_PER_S, GROUP_PACKETS_PER_S};
 
@@ -10,6 +10,7 @@ pub(super) struct GroupLoad {
     level: f64,
     /// Announces a second, averaged over about [`MEMORY_S`](Self::MEMORY_S).
     rate: f64,
+    since: Instant,
     at: Instant,
 }
 
@@ -27,14 +28,17 @@ impl GroupLoad {
     /// How long the average rate remembers, in seconds: one announce interval.
     const MEMORY_S: f64 = 10.0;
 
+    /// A rate is averaged over at least this time.
+    const LOOK_MIN: Duration = Duration::from_millis(100);
+
     pub(super) fn new(now: Instant) -> Self {
-        GroupLoad { level: 0.0, rate: 0.0, at: now }
+        GroupLoad { level: 0.0, rate: 0.0, since: now, at: now }
     }
 
     /// Counts one announce. The level is bounded, so that a flood is forgotten two seconds after
     /// its end.
     pub(super) fn add(&mut self, now: Instant) {
-        self.rate = self.rate(now) + 1.0 / Self::MEMORY_S;
+        self.rate = self.rate * Self::kept(self.at, now) + 1.0 / Self::MEMORY_S;
         self.level = (self.level(now) + 1.0).min(2.0 * Self::DRAIN_PER_S);
         self.at = now;
     }
@@ -48,8 +52,15 @@ impl GroupLoad {
         self.is_busy(now) || self.rate(now) >= f64::from(CROWDED_FROM_PER_S)
     }
 
+    /// The average so far: a node that has just started has seen a part of the memory only.
     fn rate(&self, now: Instant) -> f64 {
-        self.rate * (-now.saturating_duration_since(self.at).as_secs_f64() / Self::MEMORY_S).exp()
+        let since = self.since.min(now.checked_sub(Self::LOOK_MIN).unwrap_or(now));
+        self.rate * Self::kept(self.at, now) / (1.0 - Self::kept(since, now)).max(f64::MIN_POSITIVE)
+    }
+
+    /// The part of what was counted at `from` that is remembered at `now`.
+    fn kept(from: Instant, now: Instant) -> f64 {
+        (-now.saturating_duration_since(from).as_secs_f64() / Self::MEMORY_S).exp()
     }
 
     pub(super) fn level(&self, now: Instant) -> f64 {
