@@ -195,10 +195,8 @@ impl AnnounceSchedule {
         }
         let PendingAnnounces { answer_at, unanswered_at, .. } = &mut self.pending;
         let answers = [answer_at, unanswered_at].map(|at| at.take_if(|at| *at <= now).is_some());
-        if answers.contains(&true) {
-            if !busy {
-                return Some(self.send(Outgoing::Announce, nodes, now));
-            }
+        if answers.contains(&true) && !busy {
+            return Some(self.send(Outgoing::Announce, nodes, now));
         }
         None
     }
