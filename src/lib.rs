@@ -143,8 +143,7 @@
 
 mod chain;
 #[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
+mod cli;
 mod client;
 mod content;
 mod discovery;
@@ -205,6 +204,11 @@ pub mod error {
 /// No part of the public interface: anything in it changes without notice.
 #[doc(hidden)]
 pub mod internals {
+    /// See `src/cli`.
+    #[cfg(feature = "cli")]
+    pub mod cli {
+        pub use crate::cli::*;
+    }
     /// See `src/client`.
     pub mod client {
         pub use crate::client::*;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use gpb::cli::{
+use gpb::internals::cli::{
     self, ClientOptions, Command, Exit, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
 use gpb::internals::limits::LIST_WAIT;

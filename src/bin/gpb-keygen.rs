@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use gpb::Keypair;
-use gpb::cli::{self, Failure, KeygenOptions, KeygenTask, Output};
+use gpb::internals::cli::{self, Failure, KeygenOptions, KeygenTask, Output};
 use gpb::internals::runtime::keystore::{load_key, write_key};
 
 fn main() -> ExitCode {

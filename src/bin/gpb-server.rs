@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gpb::cli::{self, Failure, Options, Output, StopSignals};
+use gpb::internals::cli::{self, Failure, Options, Output, StopSignals};
 use gpb::{Node, Share};
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use gpb::cli::Exit;
+use gpb::internals::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{self, ClientContext, Download, DownloadPlan, FetchError, Report, Target};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};

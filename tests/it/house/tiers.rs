@@ -204,7 +204,7 @@ mod samples {
             ),
             ("swarm/picker.rs", "/* use /* crate::node; */ std::fs; */ fn f() -> u8 { b'\\'' }"),
             ("swarm/mod.rs", "mod picker;\npub use picker::Picker;\npub use self::pace::Pace;"),
-            ("bin/gpb-server.rs", "use gpb::cli;"),
+            ("bin/gpb-server.rs", "use gpb::internals::cli;"),
         ] {
             assert_eq!(broken(path, text), Vec::<String>::new(), "{path}: {text}");
         }
