@@ -69,6 +69,7 @@ impl EndedConnection {
             Ok(end) => *end,
             Err(AskError::Busy(wait)) => ConnectionEnd::Busy(*wait),
             Err(AskError::Refused(_) | AskError::Untrusted(_)) => ConnectionEnd::Refused,
+            Err(AskError::Slow) => ConnectionEnd::Slow,
             // The peer closed it while it lay in the pool.
             Err(_) if self.reused => ConnectionEnd::Stale,
             Err(_) if self.connected => ConnectionEnd::Failed,
@@ -301,7 +302,10 @@ impl Coordinator {
             (ConnectionEnd::Refused, Err(AskError::Refused(reason))) => {
                 weigh_refusal(&mut self.refusal, reason.clone());
             }
-            (ConnectionEnd::Stale | ConnectionEnd::Failed | ConnectionEnd::Unreachable, Err(e)) => {
+            (
+                ConnectionEnd::Stale | ConnectionEnd::Slow | ConnectionEnd::Failed | ConnectionEnd::Unreachable,
+                Err(e),
+            ) => {
                 let Some(at) = retry_at else { return };
                 let (peer, retry_ms) = (known.record.peer, (at - now).as_millis());
                 info!("connection failed peer={peer} retry_ms={retry_ms} error=\"{}\"", Chain(e));

@@ -52,6 +52,8 @@ pub(crate) struct Fetcher<'a> {
     /// One-chunk files that came and are not verified yet, in the order in which they came.
     unverified: Vec<Vec<u8>>,
     pace: AnswerPace,
+    /// The answer that was being read came too slowly.
+    is_slow: bool,
     /// The chunk that showed that the peer lies.
     bad: Option<ChunkRef>,
 }
@@ -75,6 +77,7 @@ impl<'a> Fetcher<'a> {
             requester: Requester::new(dial.peer, dial.locate, now),
             unverified: Vec::new(),
             pace: AnswerPace::new(dial.failures, now),
+            is_slow: false,
             bad: None,
         }
     }
@@ -100,6 +103,9 @@ impl<'a> Fetcher<'a> {
             Err(e) => Err(AskError::Stream(e.into())),
         };
         let mut end = begun.and_then(|()| self.work());
+        if self.is_slow {
+            end = Err(AskError::Slow);
+        }
         if end.is_err() && self.pace.overstays(self.connections.is_surplus(self.number), Instant::now()) {
             end = Ok(ConnectionEnd::Cut);
         }
@@ -202,11 +208,12 @@ impl<'a> Fetcher<'a> {
         let mut buffer = shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..len as usize];
         let (pace, connections, number, handle) = (&mut self.pace, self.connections, self.number, self.handle);
+        let is_slow = &mut self.is_slow;
         self.session.dialed.read_body(bytes, shared.idle(), &mut |n| {
             shared.stats.arrived(n as u64);
             let now = Instant::now();
-            let is_late = pace.is_layer_late(len, now) && shared.state().is_held_elsewhere(file, None, handle);
-            !is_late && !pace.overstays(connections.is_surplus(number), now)
+            *is_slow = pace.is_layer_late(len, now) && shared.state().is_held_elsewhere(file, None, handle);
+            !*is_slow && !pace.overstays(connections.is_surplus(number), now)
         })?;
         self.take_body(bytes)?;
         drop(buffer);

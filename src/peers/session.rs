@@ -79,6 +79,9 @@ pub enum AskError {
     /// The peer has no place for this node, which may try again after that time.
     #[error("busy for {0:?}")]
     Busy(Duration),
+    /// The peer sends so little that another one is asked in its place.
+    #[error("it sends next to nothing")]
+    Slow,
     /// The session failed.
     #[error(transparent)]
     Stream(#[from] StreamError),

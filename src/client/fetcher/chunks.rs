@@ -90,6 +90,7 @@ impl Fetcher<'_> {
                 Ok(n) => {
                     let n = n.clamp(1, step);
                     let (requester, connections) = (&mut self.requester, self.connections);
+                    let is_slow = &mut self.is_slow;
                     let (pace, number, handle) = (&mut self.pace, self.number, self.handle);
                     self.session.dialed.read_body(&mut into[at..at + n], idle, &mut |n| {
                         shared.stats.arrived(n as u64);
@@ -97,9 +98,9 @@ impl Fetcher<'_> {
                         let now = Instant::now();
                         requester.on_bytes(n as u64, now);
                         let others_wait = shared.others_wait.load(Ordering::Relaxed);
-                        let is_slow = pace.is_chunk_slow(n as u64, others_wait, now)
+                        *is_slow = pace.is_chunk_slow(n as u64, others_wait, now)
                             && shared.state().is_held_elsewhere(file, Some(chunk.get()), handle);
-                        !is_slow && !pace.overstays(connections.is_surplus(number), now)
+                        !*is_slow && !pace.overstays(connections.is_surplus(number), now)
                     })?;
                     at += n;
                     if excess > 0 && at < into.len() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::DOWNLOAD_CONNECTIONS_MAX;
 use crate::swarm::download::limits::{
-    DIAL_EVERY, DIALS_AT_ONCE, HOLDERS_FIRST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE,
+    DIAL_EVERY, DIALS_AT_ONCE, DROPPED_REST, HOLDERS_FIRST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE,
 };
 use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::reputation::Reputation;
@@ -67,6 +67,8 @@ pub enum ConnectionEnd {
     Stale,
     /// The peer refused this node, or is not trusted.
     Refused,
+    /// The peer sent so little that another one is asked in its place.
+    Slow,
     /// No connection was made.
     Unreachable,
     /// It broke.
@@ -327,6 +329,11 @@ impl Mesh {
                 known.reputation.failed(now - STALE_GRACE, 0.0);
                 known.locate_at = known.locate_at.or(dial.locate.then_some(now));
                 None
+            }
+            ConnectionEnd::Slow => {
+                // Peers that were not tried come first.
+                known.rests_until = Some(now + DROPPED_REST);
+                Some(known.reputation.failed(now, jitter))
             }
             ConnectionEnd::Stale | ConnectionEnd::Refused | ConnectionEnd::Unreachable | ConnectionEnd::Failed => {
                 let at = known.reputation.failed(now, jitter);

@@ -237,3 +237,22 @@ fn a_stale_connection_is_not_held_against_the_peer_once() {
     let dial = mesh.dial(ALL, now + RETRY_MAX)[0];
     assert!(mesh.ended(dial, ConnectionEnd::Busy(Duration::ZERO), (true, true), now + RETRY_MAX, 0.0).is_some());
 }
+
+/// Slow peers were dialed again at once, and took the place of peers that were not tried.
+#[test]
+fn slow_peers_come_after_those_that_were_not_tried() {
+    let mut now = Instant::now();
+    let mut mesh = mesh(80, now);
+    let first = fill(&mut mesh, ALL, &mut now);
+    assert!(mesh.others_wait(ALL, now));
+    for dial in &first {
+        assert!(mesh.ended(*dial, ConnectionEnd::Slow, (false, true), now, 0.0).is_some());
+    }
+    now += RETRY_MAX;
+    let next = mesh.dial(ALL, now);
+    assert!(next.iter().all(|d| d.failures == 0), "{next:?}");
+    assert_eq!(next.len(), DIALS_AT_ONCE as usize);
+    assert!(!mesh.others_wait(ALL, now));
+    now += DIAL_EVERY * DIALS_AT_ONCE;
+    assert!(mesh.dial(ALL, now).iter().all(|d| d.failures == 1), "but they are dialed");
+}
