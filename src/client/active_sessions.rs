@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Shutdown as Close, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex};
 
 use crate::identity::PeerId;
@@ -14,6 +15,8 @@ pub(crate) struct ActiveSessions {
     sockets: Mutex<HashMap<u64, (PeerId, TcpStream)>>,
     /// One of them has ended.
     ended: Condvar,
+    /// The set of connections is full, and other peers could be dialed.
+    pub(crate) others_wait: AtomicBool,
 }
 
 impl ActiveSessions {

@@ -221,7 +221,7 @@ impl Coordinator {
             let holds = |handle| state.useful(handle) > 0;
             (self.mesh.dial(holds, now), self.mesh.all_have_one(holds, now), self.mesh.others_wait(holds, now))
         };
-        self.shared.others_wait.store(others_wait, Ordering::Relaxed);
+        self.shared.sessions.others_wait.store(others_wait, Ordering::Relaxed);
         for dial in dials {
             self.open(dial);
         }

@@ -36,8 +36,6 @@ pub(crate) struct DownloadShared {
     pub(crate) queues: DiskQueues,
     pub(crate) stats: Stats,
     pub(crate) sessions: ActiveSessions,
-    /// The set of connections is full, and other peers could be dialed.
-    pub(crate) others_wait: AtomicBool,
     verdict: Verdict,
 }
 
@@ -65,7 +63,6 @@ impl DownloadShared {
             queues,
             stats: Stats::new(),
             sessions: ActiveSessions::default(),
-            others_wait: AtomicBool::new(false),
             verdict: Verdict::default(),
         }
     }

@@ -97,7 +97,7 @@ impl Fetcher<'_> {
                         connections.read.fetch_add(n as u64, Ordering::Relaxed);
                         let now = Instant::now();
                         requester.on_bytes(n as u64, now);
-                        let others_wait = shared.others_wait.load(Ordering::Relaxed);
+                        let others_wait = shared.sessions.others_wait.load(Ordering::Relaxed);
                         *is_slow = pace.is_chunk_slow(n as u64, others_wait, now)
                             && shared.state().is_held_elsewhere(file, Some(chunk.get()), handle);
                         !*is_slow && !pace.overstays(connections.is_surplus(number), now)

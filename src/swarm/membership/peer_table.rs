@@ -293,7 +293,7 @@ impl PeerTable {
         self.evict_for(received.addr.ip(), received.via, received.now, change)?;
         let (node, entry) = (received.node(), PeerEntry::new(received));
         self.deadlines.insert((entry.deadline, node));
-        self.origins.add(entry.origin);
+        self.origins.add(entry.provenance.origin);
         self.entries.insert(node, entry);
         self.renew(received, change);
         Ok(())
@@ -342,8 +342,8 @@ impl PeerTable {
         let Some(entry) = self.entries.remove(&node) else { return };
         self.deadlines.remove(&(entry.deadline, node));
         self.tombstones.insert(node, entry.dated.seq);
-        self.origins.remove(entry.origin);
-        entry.member_from.into_iter().for_each(|source| self.members.remove(source));
+        self.origins.remove(entry.provenance.origin);
+        entry.provenance.member_from.into_iter().for_each(|source| self.members.remove(source));
         if entry.is_serving() {
             self.serving -= 1;
             change.events.push(Event::PeerLeft { peer: node.peer });

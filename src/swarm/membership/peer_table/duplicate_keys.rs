@@ -15,8 +15,8 @@ impl PeerTable {
         if self.reported.duplicate_keys.contains(&node.peer) || self.reported.duplicate_keys.len() >= PEERS_MAX {
             return None;
         }
-        let entry = self.entries.get(&node).filter(|e| e.first_hand >= 2)?;
-        let others = self.instances(node.peer).filter(|(other, e)| **other != node && e.first_hand >= 2);
+        let entry = self.entries.get(&node).filter(|e| e.provenance.first_hand >= 2)?;
+        let others = self.instances(node.peer).filter(|(other, e)| **other != node && e.provenance.first_hand >= 2);
         let pair = others.into_iter().find_map(|(_, other)| {
             let same = |a: SocketAddr| other.addrs.hosts().any(|b| a.ip() == b.ip());
             if entry.addrs.hosts().any(same) {

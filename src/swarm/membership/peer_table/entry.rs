@@ -52,6 +52,12 @@ pub(super) struct PeerEntry {
     pub(super) addrs: Addresses,
     pub(super) announce: SignedAnnounce,
     pub(super) sessions: Sessions,
+    pub(super) provenance: Provenance,
+}
+
+/// Where a node was heard of.
+#[derive(Debug)]
+pub(super) struct Provenance {
     /// Number of new announces that came from the node itself, not as hints.
     pub(super) first_hand: u32,
     /// The source address of its first announce.
@@ -105,10 +111,12 @@ impl PeerEntry {
             addrs: Addresses::default(),
             announce: received.signed.clone(),
             sessions: Sessions::default(),
-            first_hand: 0,
-            origin: received.addr.ip(),
-            first_datagram: None,
-            member_from: None,
+            provenance: Provenance {
+                first_hand: 0,
+                origin: received.addr.ip(),
+                first_datagram: None,
+                member_from: None,
+            },
         }
     }
 
@@ -125,7 +133,8 @@ impl PeerEntry {
         self.last_seen = received.now;
         self.announce = received.signed.clone();
         if received.via != Via::Hint {
-            self.first_hand = self.first_hand.saturating_add(1);
+            let count = &mut self.provenance.first_hand;
+            *count = count.saturating_add(1);
         }
         self.port != 0 && is_usable(received.addr) && self.addrs.note(received.addr, received.standing(), received.now)
     }

@@ -84,10 +84,10 @@ impl PeerTable {
         let mut by_origin: HashMap<IpAddr, Vec<(Reverse<Instant>, NodeId)>> = HashMap::new();
         let mut candidates = Vec::new();
         for (node, e) in self.entries.iter().filter(|(_, e)| e.sessions.live == 0 && !e.addrs.any_proved()) {
-            if e.first_hand == 0 {
+            if e.provenance.first_hand == 0 {
                 candidates.push((usize::MAX, Reverse(e.last_seen), *node));
             } else if via != Via::Hint {
-                by_origin.entry(e.origin).or_default().push((Reverse(e.last_seen), *node));
+                by_origin.entry(e.provenance.origin).or_default().push((Reverse(e.last_seen), *node));
             }
         }
         for of_origin in by_origin.values_mut() {

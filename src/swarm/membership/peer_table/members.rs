@@ -51,7 +51,7 @@ impl PeerTable {
 
     /// Whether `node` has proved itself: TLS proved its key, or it announced itself for an interval.
     pub fn is_member(&self, node: NodeId) -> bool {
-        self.entries.get(&node).is_some_and(|entry| entry.member_from.is_some())
+        self.entries.get(&node).is_some_and(|entry| entry.provenance.member_from.is_some())
     }
 
     /// Makes `node` a member if an announce that came now shows that it is one: in a session of its
@@ -63,7 +63,7 @@ impl PeerTable {
             Via::Hint => false,
             Via::Hello | Via::Session => true,
             Via::Datagram => {
-                let first = *entry.first_datagram.get_or_insert(received.now);
+                let first = *entry.provenance.first_datagram.get_or_insert(received.now);
                 received.now.saturating_duration_since(first) >= MEMBER_AFTER
             }
         };
@@ -74,9 +74,9 @@ impl PeerTable {
 
     pub(super) fn make_member(&mut self, node: NodeId, source: IpAddr) {
         if let Some(entry) = self.entries.get_mut(&node)
-            && entry.member_from.is_none()
+            && entry.provenance.member_from.is_none()
         {
-            entry.member_from = Some(source);
+            entry.provenance.member_from = Some(source);
             self.members.add(source);
         }
     }
