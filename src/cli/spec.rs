@@ -76,7 +76,7 @@ pub(crate) const OPTIONS: [Spec; 28] = [
     switch("--no-multicast", "", "neither send nor hear multicast"),
     texts("--interface", "NAME|IP", "discover only here; repeatable (all interfaces)"),
     text("--network", "NAME", "see only peers of this network (gpb)"),
-    number("--timeout", "SECS", "give up when no byte came for so long (10)"),
+    number("--timeout", "SECS", "give up after this time without progress (10)"),
     Spec { scope: Scope::Config, ..text("--config", "FILE", "configuration ($XDG_CONFIG_HOME/gpb/config.toml)") },
     text("--log-file", "FILE", "append the log to FILE as well"),
     text("--log-level", "LEVEL", "off, error, warn, info, debug or trace"),

@@ -18,8 +18,8 @@ pub struct Client {
     pub pool: Arc<PeerPool>,
     /// The threads that block on the connections of downloads, `gpb-conn-N`.
     pub threads: Arc<BlockingPool>,
-    /// The threads that block on peers that are only asked, `gpb-ask-N`: these must not wait for a download, nor a
-    /// download for them.
+    /// The threads that block on peers that are only asked, `gpb-ask-N`: these must not wait for a
+    /// download, nor a download for them.
     pub askers: Arc<BlockingPool>,
 }
 

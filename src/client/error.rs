@@ -87,8 +87,8 @@ pub enum FetchError {
     /// Local storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
-    /// A holder is connected, and no byte came for the node's timeout.
-    #[error("{what}: connected, but no byte received for {wait:?}")]
+    /// A holder is connected, and the fetch made no progress for the node's timeout.
+    #[error("{what}: connected, but no progress for {wait:?}")]
     Silent {
         /// The file.
         what: String,

@@ -15,13 +15,16 @@ pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
 /// A listing is complete this time after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
-/// Memory of the listing of one peer, in bytes: a catalogue of 4 million files with names of 60 bytes takes that.
+/// Memory of the listing of one peer, in bytes: a catalogue of 4 million files with names of 60
+/// bytes takes that.
 pub const LISTING_LEN_MAX: usize = 512 * MIB;
-/// Memory of all listings that are being read for one question, in bytes. A listing counts until it is merged.
+/// Memory of all listings that are being read for one question, in bytes. A listing counts until it
+/// is merged.
 pub const LISTINGS_LEN_MAX: usize = 1024 * MIB;
 /// A peer whose listing found no room is asked again after this time.
 pub const LISTING_RETRY: Duration = Duration::from_secs(1);
-/// Peers at one address that are asked at the same time: many keys on one host must not take the threads from others.
+/// Peers at one address that are asked at the same time: many keys on one host must not take the
+/// threads from others.
 pub const ASKED_PER_ADDR_MAX: usize = 16;
 /// Threads that ask peers, at most.
 pub const ASK_THREADS_MAX: usize = 64;

@@ -67,9 +67,10 @@ pub(crate) fn lister(
 
 /// The files of one peer's listing that were taken in.
 ///
-/// A peer may list anything. So names that the pattern does not mean are dropped as they come, a listing that is larger
-/// than any catalogue fails, and one for which there is no room at the moment is read again later: a listing that was
-/// cut off would make a fetch of everything end well without some of it.
+/// A peer may list anything. So names that the pattern does not mean are dropped as they come, a
+/// listing that is larger than any catalogue fails, and one for which there is no room at the
+/// moment is read again later: a listing that was cut off would make a fetch of everything end well
+/// without some of it.
 struct Taken {
     files: Vec<Listed>,
     room: Room,

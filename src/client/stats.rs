@@ -63,8 +63,9 @@ impl Stats {
         self.arrival_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// `n` bytes of a layer or chunk came. They may be of no use: only each [`PROGRESS_LEN`] bytes of
-    /// all peers together count as progress, so that peers that drip do not keep a download alive.
+    /// `n` bytes of a layer or chunk came. They may be of no use: only each [`PROGRESS_LEN`] bytes
+    /// of all peers together count as progress, so that peers that drip do not keep a download
+    /// alive.
     pub(crate) fn arrived(&self, n: u64) {
         let before = self.arrived.fetch_add(n, Ordering::Relaxed);
         if (before + n) / PROGRESS_LEN > before / PROGRESS_LEN {

@@ -209,7 +209,8 @@ struct Attempts {
     retry_at: Option<Instant>,
 }
 
-/// The peers at one address. Many keys on one host take turns, so that they hold up no peer elsewhere.
+/// The peers at one address. Many keys on one host take turns, so that they hold up no peer
+/// elsewhere.
 #[derive(Default)]
 struct AddrQueue {
     asked: usize,

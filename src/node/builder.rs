@@ -133,7 +133,7 @@ impl NodeBuilder {
         self
     }
 
-    /// [`Config::timeout`]: a fetch fails when no byte came for this time.
+    /// [`Config::timeout`]: a fetch fails when it made no progress for this time: no verified chunk, and not 64 KiB.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self

@@ -62,7 +62,8 @@ pub struct Config {
     /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
     /// Default `gpb`.
     pub network: String,
-    /// A fetch fails when no byte came for this time, more than 0. Default 10 s.
+    /// A fetch fails when it made no progress for this time, more than 0: no verified chunk, and not
+    /// 64 KiB. Default 10 s.
     pub timeout: Duration,
     /// Most bytes a second that are sent to all peers together; 0 sends none. Default: no limit.
     pub upload_limit: Option<u64>,

@@ -76,8 +76,8 @@ impl Fetcher<'_> {
 
     /// Reads the bytes of a chunk as fast as the limit allows, and returns its trailer. More is
     /// asked for on the way, once that is needed to keep the connection busy: not earlier, since
-    /// another connection may be quicker by then. A peer that is too slow fails if another one holds
-    /// the chunk; a lone holder is kept.
+    /// another connection may be quicker by then. A peer that is too slow fails if another one
+    /// holds the chunk; a lone holder is kept.
     fn read_chunk(&mut self, file: FileNo, chunk: ChunkIndex, into: &mut [u8]) -> Result<u8, AskError> {
         let shared = self.shared;
         let idle = shared.idle();

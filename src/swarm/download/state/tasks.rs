@@ -198,9 +198,9 @@ impl<F: Clone> DownloadState<F> {
     }
 }
 
-/// Whether `peer` may be asked for a layer, too. Each peer that was asked and does not send it makes
-/// the wait for the next one shorter, so that a crowd of them does not hold up the file. A peer that
-/// `has_given` a chunk waits half as long.
+/// Whether `peer` may be asked for a layer, too. Each peer that was asked and does not send it
+/// makes the wait for the next one shorter, so that a crowd of them does not hold up the file. A
+/// peer that `has_given` a chunk waits half as long.
 fn may_ask_for_layer(asked: &[(PeerHandle, Instant)], peer: PeerHandle, has_given: bool, now: Instant) -> bool {
     let Some(last) = asked.iter().map(|a| a.1).max() else { return true };
     let patience = LAYER_PATIENCE / (asked.len() as u32 - 1).max(1) / if has_given { 2 } else { 1 };

@@ -79,8 +79,9 @@ pub(super) struct Dated {
 impl Dated {
     /// The number that a later announce must exceed.
     ///
-    /// A clock may be more than a day ahead and be set right, after which the node's numbers begin anew. So a number
-    /// that is too far ahead for a datagram does not count: the first announce by the right time is a newer one.
+    /// A clock may be more than a day ahead and be set right, after which the node's numbers begin
+    /// anew. So a number that is too far ahead for a datagram does not count: the first
+    /// announce by the right time is a newer one.
     pub(super) fn of(received: &Received<'_>) -> Self {
         let seq = received.announce.seq;
         let is_far = seq.saturating_sub(received.unix_ms) > FAR_MS;

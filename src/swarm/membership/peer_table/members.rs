@@ -49,7 +49,8 @@ impl PeerTable {
         GroupSize { known: self.nodes(), proved: self.members.counted + 1 }
     }
 
-    /// Whether `node` has proved itself: TLS proved its key, or it announced itself for an interval.
+    /// Whether `node` has proved itself: TLS proved its key, or it announced itself for an
+    /// interval.
     pub fn is_member(&self, node: NodeId) -> bool {
         self.entries.get(&node).is_some_and(|entry| entry.provenance.member_from.is_some())
     }
