@@ -29,7 +29,7 @@ pub enum Exit {
     Liars = 6,
     /// The local disk is full or read-only, denies permission, or lacks the directory.
     Storage = 7,
-    /// Connected, but without progress for `--timeout`.
+    /// Connected, but without progress for `--timeout`, or every peer that answered is full.
     Silent = 8,
     /// Every holder refused this node's key.
     Refused = 9,

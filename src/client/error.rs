@@ -95,6 +95,14 @@ pub enum FetchError {
         /// The timeout.
         wait: Duration,
     },
+    /// Every peer that answered had no place for this node, for as long as it was asked.
+    #[error("every peer that answered is full ({full} of them), for {wait:?}")]
+    Full {
+        /// Number of peers that are full.
+        full: usize,
+        /// For how long they were asked again and again.
+        wait: Duration,
+    },
     /// Every peer refused this node's key, network or version.
     #[error("every peer refused this node ({refused} of them{})", Because(.reason))]
     Refused {

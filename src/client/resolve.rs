@@ -69,8 +69,11 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
     match certainty {
         Certainty::Certain => first,
         Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
-        // A peer that has not answered yet may hold it: the link of the only holder may be full.
-        Certainty::Nothing if progress.pending + progress.awaited > 0 => (first + RESOLVE_ALL_MAX).min(begin + timeout),
+        // A peer that has not answered yet may hold it: the link of the only holder, or the holder
+        // itself, may be full.
+        Certainty::Nothing if progress.pending + progress.awaited + progress.full > 0 => {
+            (first + RESOLVE_ALL_MAX).min(begin + timeout)
+        }
         Certainty::Nothing => first + RESOLVE_MAX,
     }
 }
@@ -378,6 +381,9 @@ mod tests {
         assert_eq!(end(&Certainty::Certain, &two, t, timeout), t + ms(5));
         assert_eq!(end(&Certainty::Likely, &two, t, timeout), t + ms(80));
         assert_eq!(end(&Certainty::Nothing, &two, t, timeout), t + ms(1005));
+        let full = SurveyProgress { full: 1, ..two };
+        assert_eq!(end(&Certainty::Nothing, &full, t, timeout), t + ms(5005), "it is asked again meanwhile");
+        let two = SurveyProgress { full: 0, ..full };
         let more = SurveyProgress { awaited: 1, ..two };
         assert_eq!(end(&Certainty::Nothing, &more, t, timeout), t + ms(5005), "it may have it");
         assert_eq!(end(&Certainty::Nothing, &more, t, ms(2000)), t + ms(2000));

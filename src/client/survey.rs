@@ -53,7 +53,7 @@ impl Client {
     /// is over; sorted by key.
     ///
     /// # Errors
-    /// [`FetchError::Refused`] and [`FetchError::NoPeer`] when no peer answered;
+    /// [`FetchError::Full`], [`FetchError::Refused`] and [`FetchError::NoPeer`] when no peer answered;
     /// [`FetchError::Interrupted`] when the node ends.
     pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
         let (mut found, begin) = (Vec::new(), Instant::now());
@@ -103,6 +103,8 @@ pub(crate) struct SurveyProgress {
     pub(crate) refused: usize,
     /// The reason of one that refused, if it gave one.
     pub(crate) refusal: String,
+    /// Peers that answered that they have no place for this node now; it asks them again.
+    pub(crate) full: usize,
     /// Sessions that said hello, whether an answer came on them or not.
     pub(crate) connected: usize,
     /// Whether announces were dropped because clocks differ too much.
@@ -136,6 +138,7 @@ impl SurveyProgress {
     /// An error if no peer answered when asked for `what`, for the time `wait`.
     pub(crate) fn check(&self, what: &str, wait: Duration) -> Result<(), FetchError> {
         match (self.answered, self.refused) {
+            (0, _) if self.full > 0 => Err(FetchError::Full { full: self.full, wait }),
             (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
             (0, 0) if self.clocks_differ => Err(FetchError::ClocksDiffer(wait)),
             (0, 0) => Err(FetchError::NoPeer(wait)),
@@ -261,7 +264,8 @@ where
             Err(e) => {
                 debug!("no answer peer={} error=\"{e}\"", record.peer);
                 let attempts = self.attempts.entry(record.node()).or_default();
-                let wait = if let AskError::Busy(wait) = e { wait } else { RETRY_MIN * (1 << attempts.made.min(5)) };
+                let own = RETRY_MIN * (1 << attempts.made.min(5));
+                let wait = if let AskError::Busy(wait) = e { wait.max(RETRY_MIN) } else { own };
                 attempts.retry_at = Some(now + wait);
             }
         }
@@ -326,11 +330,12 @@ where
         self.client.askers.spawn(task).map_err(FetchError::Threads)
     }
 
-    /// Takes over what the table counts: refusals, which exchange meets too, and named peers that
-    /// are still sought.
+    /// Takes over what the table counts: refusals and full peers, which exchange meets too, and
+    /// named peers that are still sought.
     fn read_table_counts(&mut self, now: Instant) {
-        let (refusals, awaited) = self.client.ctx.peers.read(|t| (t.refusals(), t.awaited()));
-        self.progress.awaited = awaited;
+        let read = |t: &PeerTable| (t.refusals(), t.awaited(), t.full(now));
+        let (refusals, awaited, full) = self.client.ctx.peers.read(read);
+        (self.progress.awaited, self.progress.full) = (awaited, full);
         if refusals > self.progress.refused {
             self.progress.refused = refusals;
             self.progress.first_refusal.get_or_insert(now);
@@ -372,4 +377,20 @@ fn ask_once<T>(
         pool.checkin(session);
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_peers_have_an_error_of_their_own() {
+        let wait = Duration::from_secs(2);
+        let of = |answered, full, refused| {
+            SurveyProgress { answered, full, refused, ..SurveyProgress::default() }.check("x", wait)
+        };
+        assert!(matches!(of(0, 2, 0), Err(FetchError::Full { full: 2, .. })));
+        assert!(matches!(of(0, 1, 1), Err(FetchError::Full { full: 1, .. })), "not every peer refused");
+        assert!(of(1, 1, 0).is_ok() && matches!(of(0, 0, 0), Err(FetchError::NoPeer(_))));
+    }
 }

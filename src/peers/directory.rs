@@ -198,9 +198,14 @@ impl Directory {
         self.table.read(|table| others.filter_map(|node| table.hint(*node, to.ip())).collect())
     }
 
-    /// Notes that `peer` at `addr` refused this node, or is refused by it.
-    pub fn refused(&self, peer: PeerId, addr: SocketAddr, now: Instant) {
-        self.table.update(|t| t.refused(peer, addr, now));
+    /// Notes that `peer` has no place for this node now.
+    pub fn was_full(&self, peer: PeerId, now: Instant) {
+        self.table.update(|t| t.was_full(peer, now));
+    }
+
+    /// Notes that `peer` refused this node, or is refused by it.
+    pub fn refused(&self, peer: PeerId) {
+        self.table.update(|t| t.refused(peer));
     }
 
     /// Notes that `node` could not be reached at `addr`: its other addresses come first from now

@@ -127,7 +127,7 @@ fn a_session_brings_only_announces_of_its_own_peer_and_counts_without() {
     assert_eq!(directory.read(PeerTable::nodes), 1);
     assert_eq!(welcome(said(&keypair, 7, stale).as_bytes()), Ok(()), "a session is fresh, whatever the clocks say");
     assert_eq!(directory.read(PeerTable::nodes), 2);
-    directory.refused(peer, host(1), now);
+    directory.refused(peer);
     assert_eq!(welcome(&[]), Err(Dropped::Malformed));
     assert_eq!(directory.read(PeerTable::refusals), 0, "a peer that welcomes this node does not refuse it");
 }

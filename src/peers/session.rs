@@ -127,7 +127,7 @@ impl Dialer {
         let (mut dialed, held) = Dialed::dial_held(addr, expect, &self.tls, dial_timeout, hold)?;
         let peer = dialed.peer();
         if !self.directory.trust().allows(&peer) {
-            self.directory.refused(peer, addr, Instant::now());
+            self.directory.refused(peer);
             dialed.close();
             return Err(AskError::Untrusted(peer));
         }
@@ -138,7 +138,11 @@ impl Dialer {
         dialed.send(&frames.out, deadline)?;
         let welcome: Welcome = match frames.welcome(&mut dialed, deadline) {
             Err(e @ AskError::Refused(_)) => {
-                self.directory.refused(peer, addr, Instant::now());
+                self.directory.refused(peer);
+                return Err(e);
+            }
+            Err(e @ AskError::Busy(_)) => {
+                self.directory.was_full(peer, Instant::now());
                 return Err(e);
             }
             welcome => welcome?,

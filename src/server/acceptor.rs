@@ -17,7 +17,7 @@ use crate::server::context::Context;
 use crate::server::limits::{ACCEPTS_AT_ONCE, UPLOAD_LOOK_MIN};
 use crate::server::listen::{canonical, is_of_one_connection};
 use crate::server::queues::{Line, Queues};
-use crate::server::session::{AcceptedSession, REVOKED};
+use crate::server::session::{AcceptedSession, GAVE_WAY, REVOKED};
 use crate::server::slots::{SessionSlot, SessionSlots, SlotState};
 use crate::server::turn::TurnOutcome;
 use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
@@ -273,7 +273,8 @@ impl Acceptor {
             (Ok(()), TurnOutcome::Close(why)) => Some(why),
             // Trust may have changed after the worker looked at it and before it is looked at here
             // again.
-            (Ok(()), _) => session.is_revoked(&self.context.handler.trust).then_some(REVOKED),
+            (Ok(()), _) if session.is_revoked(&self.context.handler.trust) => Some(REVOKED),
+            (Ok(()), _) => session.lost_slot().then_some(GAVE_WAY),
         };
         match why {
             Some(why) => self.end(at, &mut session, why),
@@ -282,6 +283,7 @@ impl Acceptor {
         // After it is in a line again, so that what its account was served is not forgotten.
         self.queues.done(line, account, at, cost);
         self.context.handler.gate().turn_done(at, cost, now);
+        self.oust();
         self.evict();
     }
 
@@ -311,6 +313,17 @@ impl Acceptor {
                 self.enqueue(at, Line::Paced);
             }
             _ => (),
+        }
+    }
+
+    /// Closes the sessions whose slots went to newcomers. A worker may have one: then it ends after
+    /// that turn.
+    fn oust(&mut self) {
+        for at in self.context.handler.connections.ousted() {
+            let session = self.slots.get(at).and_then(|slot| slot.session.as_ref());
+            if session.is_some_and(|session| session.lost_slot()) {
+                self.close(at, GAVE_WAY);
+            }
         }
     }
 

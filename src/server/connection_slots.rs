@@ -2,9 +2,9 @@
 //! limit of open files.
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::identity::PeerId;
 use crate::limits::HANDSHAKES_PER_ADDR_MAX;
-use crate::server::limits::{CONNECTIONS_MIN, DESCRIPTORS_RESERVED};
+use crate::server::limits::{CONNECTIONS_MIN, DESCRIPTORS_RESERVED, GIVES_WAY_AFTER};
 use crate::sync::lock;
 
 /// What a connection is served on: shares and bounds are by account.
@@ -25,56 +25,198 @@ pub(crate) enum Account {
 }
 
 /// Counts the connections that said `Hello` and are not over.
+///
+/// When all slots are taken, the connection that has been idle longest gives its slot to a newcomer:
+/// of the network prefix that has the most slots, and there of the account that has the most. So a
+/// host, or a network of them, that takes all slots locks no other one out. A connection of an
+/// account or prefix that has no more than the newcomer's gives way only after [`GIVES_WAY_AFTER`],
+/// so that equals do not take slots from each other without end.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlots {
     max: usize,
     max_per_account: usize,
+    /// What the times of [`SlotUse`] count from.
+    began: Instant,
     taken: Mutex<TakenSlots>,
 }
 
 #[derive(Debug, Default)]
 struct TakenSlots {
     all: usize,
-    by_account: HashMap<Account, usize>,
+    by_prefix: HashMap<IpAddr, PrefixSlots>,
+    /// Sessions that lost their slot since they were last asked for.
+    ousted: Vec<usize>,
+}
+
+/// The slots of one network prefix.
+#[derive(Debug, Default)]
+struct PrefixSlots {
+    count: usize,
+    by_account: HashMap<Account, Vec<Arc<SlotUse>>>,
+}
+
+/// How a slot is used.
+#[derive(Debug)]
+struct SlotUse {
+    session: usize,
+    /// Since when the peer has neither asked for nor taken anything, in ms; [`IN_USE`] while the
+    /// server has work for it.
+    idle_since_ms: AtomicU64,
+    is_lost: AtomicBool,
 }
 
 /// A counted connection; dropped when it ends.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     slots: Arc<ConnectionSlots>,
+    prefix: IpAddr,
     account: Account,
+    usage: Arc<SlotUse>,
 }
 
 impl ConnectionSlots {
     pub(crate) fn new(max: usize, max_per_account: usize) -> Arc<Self> {
-        Arc::new(ConnectionSlots { max, max_per_account, taken: Mutex::default() })
+        Arc::new(ConnectionSlots { max, max_per_account, began: Instant::now(), taken: Mutex::default() })
     }
 
-    /// A slot for one more connection of `account`, unless its slots or all are taken.
-    pub(crate) fn take(self: &Arc<Self>, account: Account) -> Option<ConnectionSlot> {
-        let mut taken = lock(&self.taken);
-        let of_account = taken.by_account.get(&account).copied().unwrap_or(0);
-        if taken.all >= self.max || of_account >= self.max_per_account {
-            return None;
+    /// A slot for one more connection of `account`, which comes from `ip` and is `session`. `None`
+    /// if the slots of the account or all are taken and no connection gives way.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        account: Account,
+        ip: IpAddr,
+        session: usize,
+        now: Instant,
+    ) -> Option<ConnectionSlot> {
+        let (mut taken, prefix) = (lock(&self.taken), prefix_of(ip));
+        let of_account = taken.of_account(prefix, account);
+        let idle_before = self.ms(now).saturating_sub(GIVES_WAY_AFTER.as_millis() as u64);
+        let victim = if of_account >= self.max_per_account {
+            Some(taken.idle_of(prefix, account, idle_before)?)
+        } else if taken.all >= self.max {
+            Some(taken.idle_of_most(prefix, account, idle_before)?)
+        } else {
+            None
+        };
+        if let Some((prefix, account, usage)) = victim {
+            taken.remove(prefix, account, &usage);
+            usage.is_lost.store(true, Ordering::Release);
+            taken.ousted.push(usage.session);
         }
-        taken.all += 1;
-        taken.by_account.insert(account, of_account + 1);
-        Some(ConnectionSlot { slots: self.clone(), account })
+        let usage = SlotUse { session, idle_since_ms: AtomicU64::new(IN_USE), is_lost: AtomicBool::new(false) };
+        let usage = Arc::new(usage);
+        taken.add(prefix, account, usage.clone());
+        Some(ConnectionSlot { slots: self.clone(), prefix, account, usage })
+    }
+
+    /// The sessions that lost their slots since the last call. A session that ended meanwhile may
+    /// have left its number to another one, whose slot [`is_lost`](ConnectionSlot::is_lost) says no.
+    pub(crate) fn ousted(&self) -> Vec<usize> {
+        std::mem::take(&mut lock(&self.taken).ousted)
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_millis() as u64
+    }
+}
+
+impl TakenSlots {
+    fn of_account(&self, prefix: IpAddr, account: Account) -> usize {
+        self.by_prefix.get(&prefix).and_then(|p| p.by_account.get(&account)).map_or(0, Vec::len)
+    }
+
+    /// The slot of `account` that has been idle longest, if that is since before `idle_before`.
+    fn idle_of(&self, prefix: IpAddr, account: Account, idle_before: u64) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
+        let slots = self.by_prefix.get(&prefix)?.by_account.get(&account)?;
+        let (since, usage) = longest_idle(slots)?;
+        (since <= idle_before).then(|| (prefix, account, usage.clone()))
+    }
+
+    /// The slot that gives way to a newcomer of `account` in `prefix`.
+    fn idle_of_most(
+        &self,
+        prefix: IpAddr,
+        account: Account,
+        idle_before: u64,
+    ) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
+        let own_prefix = self.by_prefix.get(&prefix).map_or(0, |p| p.count);
+        let own = self.of_account(prefix, account);
+        let all =
+            self.by_prefix.iter().flat_map(|(at, p)| p.by_account.iter().map(move |(a, slots)| (*at, p, *a, slots)));
+        let candidates = all.filter_map(|(at, p, holder, slots)| {
+            let has_more = if at == prefix { slots.len() > own + 1 } else { p.count > own_prefix + 1 };
+            let (since, usage) = longest_idle(slots)?;
+            let rank = (p.count, slots.len(), Reverse(since));
+            (has_more || since <= idle_before).then_some((rank, at, holder, usage))
+        });
+        candidates.max_by_key(|(rank, ..)| *rank).map(|(_, at, holder, usage)| (at, holder, usage.clone()))
+    }
+
+    fn add(&mut self, prefix: IpAddr, account: Account, usage: Arc<SlotUse>) {
+        let slots = self.by_prefix.entry(prefix).or_default();
+        slots.by_account.entry(account).or_default().push(usage);
+        slots.count += 1;
+        self.all += 1;
+    }
+
+    /// Does nothing for a slot that was lost.
+    fn remove(&mut self, prefix: IpAddr, account: Account, usage: &Arc<SlotUse>) {
+        let Some(slots) = self.by_prefix.get_mut(&prefix) else { return };
+        let Some(of_account) = slots.by_account.get_mut(&account) else { return };
+        let Some(at) = of_account.iter().position(|other| Arc::ptr_eq(other, usage)) else { return };
+        of_account.swap_remove(at);
+        slots.count -= 1;
+        self.all -= 1;
+        if of_account.is_empty() {
+            slots.by_account.remove(&account);
+        }
+        if slots.count == 0 {
+            self.by_prefix.remove(&prefix);
+        }
+    }
+}
+
+impl ConnectionSlot {
+    /// A turn of the session begins. Returns since when it was idle, for
+    /// [`end_turn`](Self::end_turn).
+    pub(crate) fn begin_turn(&self) -> Option<u64> {
+        let since = self.usage.idle_since_ms.swap(IN_USE, Ordering::Relaxed);
+        (since != IN_USE).then_some(since)
+    }
+
+    /// The session waits for its peer: still `since`, or from `now` on without that.
+    pub(crate) fn end_turn(&self, since: Option<u64>, now: Instant) {
+        self.usage.idle_since_ms.store(since.unwrap_or_else(|| self.slots.ms(now)), Ordering::Relaxed);
+    }
+
+    /// Whether it went to a newcomer: the session must end.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.usage.is_lost.load(Ordering::Acquire)
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = lock(&self.slots.taken);
-        taken.all = taken.all.saturating_sub(1);
-        if let Entry::Occupied(mut count) = taken.by_account.entry(self.account) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        lock(&self.slots.taken).remove(self.prefix, self.account, &self.usage);
     }
 }
+
+/// The slot that has been idle longest, and since when.
+fn longest_idle(slots: &[Arc<SlotUse>]) -> Option<(u64, &Arc<SlotUse>)> {
+    let since = |usage: &Arc<SlotUse>| usage.idle_since_ms.load(Ordering::Relaxed);
+    slots.iter().map(|usage| (since(usage), usage)).filter(|(at, _)| *at != IN_USE).min_by_key(|(at, _)| *at)
+}
+
+/// What hosts of one network share of their addresses: /24 of IPv4, /64 of IPv6.
+fn prefix_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// The time of a slot that is in use.
+const IN_USE: u64 = u64::MAX;
 
 /// The connections that have not said `Hello`, in all and by source address. Sessions are numbers
 /// here.
@@ -154,22 +296,120 @@ pub(crate) fn connections_that_fit() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Slots of an open group, where accounts are addresses. Sessions are numbered as they come.
+    struct Lab {
+        slots: Arc<ConnectionSlots>,
+        held: Vec<Option<ConnectionSlot>>,
+    }
+
+    impl Lab {
+        fn new(max: usize, max_per_account: usize) -> Self {
+            Lab { slots: ConnectionSlots::new(max, max_per_account), held: vec![] }
+        }
+
+        /// A connection of `addr` that has been idle for this time when the next one comes.
+        fn take(&mut self, addr: &str, idle: Duration) -> bool {
+            let (session, now) = (self.held.len(), self.slots.began + NOW);
+            let slot = self.slots.take(Account::Addr(ip(addr)), ip(addr), session, now);
+            if let Some(slot) = &slot {
+                assert!(slot.begin_turn().is_none(), "it is in use");
+                slot.end_turn(None, now - idle);
+            }
+            self.held.push(slot);
+            self.held[session].is_some()
+        }
+
+        /// The session that gave way to a newcomer from `addr`.
+        fn gave_way(&mut self, addr: &str) -> Option<usize> {
+            if !self.take(addr, Duration::ZERO) {
+                return None;
+            }
+            let ousted = self.slots.ousted();
+            assert_eq!(ousted.len(), 1);
+            assert!(self.held[ousted[0]].take().unwrap().is_lost());
+            Some(ousted[0])
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(100);
 
     #[test]
     fn connections_are_limited_in_all_and_by_account_and_come_back() {
-        let slots = ConnectionSlots::new(3, 2);
-        let (a, b) = (Account::Key(PeerId([1; 32])), Account::Addr([127, 0, 0, 1].into()));
-        let first = slots.take(a).unwrap();
-        let _second = slots.take(a).unwrap();
-        assert!(slots.take(a).is_none());
-        let _third = slots.take(b).unwrap();
-        assert!(slots.take(b).is_none());
-        drop(first);
-        let again = slots.take(a).unwrap();
-        assert!(slots.take(b).is_none());
-        drop(again);
-        assert_eq!(slots.taken.lock().unwrap().by_account.len(), 2);
+        let mut lab = Lab::new(3, 2);
+        let (a, b) = ("10.0.0.1", "10.0.0.2");
+        assert!(lab.take(a, Duration::ZERO) && lab.take(a, Duration::ZERO));
+        assert!(!lab.take(a, Duration::ZERO), "its slots are taken");
+        assert!(lab.take(b, Duration::ZERO) && !lab.take(b, Duration::ZERO), "all slots are taken");
+        lab.held[0] = None;
+        assert!(lab.take(b, Duration::ZERO) && !lab.take(a, Duration::ZERO));
+        assert_eq!(lab.slots.taken.lock().unwrap().all, 3);
+        lab.held.clear();
+        assert!(lab.slots.taken.lock().unwrap().by_prefix.is_empty());
+    }
+
+    /// Without this, one host with enough addresses took all slots with idle connections, and every other host was
+    /// told that the server is full for as long as that went on.
+    #[test]
+    fn the_longest_idle_connection_of_the_address_and_prefix_with_most_gives_way() {
+        let s = Duration::from_secs;
+        let mut lab = Lab::new(5, 3);
+        for (addr, idle) in
+            [("10.0.0.1", s(9)), ("10.0.1.1", s(0)), ("10.0.1.2", s(3)), ("10.0.1.2", s(1)), ("10.0.2.1", s(99))]
+        {
+            assert!(lab.take(addr, idle));
+        }
+        assert_eq!(lab.gave_way("10.0.3.1"), Some(2), "10.0.1.2 has most of 10.0.1, which has most");
+        assert_eq!(lab.gave_way("10.0.1.1"), Some(4), "none has more, so the longest idle one of all");
+        assert_eq!(lab.gave_way("10.0.2.1"), Some(1), "an address with two, though it is idle for moments only");
+    }
+
+    #[test]
+    fn addresses_of_one_prefix_count_together() {
+        for prefix in ["10.9.9.", "fd00::1:"] {
+            let mut lab = Lab::new(8, 8);
+            (1..9).for_each(|n| assert!(lab.take(&format!("{prefix}{n}"), Duration::from_millis(n))));
+            assert_eq!(lab.gave_way("fd00:0:0:1::1"), Some(7), "{prefix}");
+            assert_eq!(
+                lab.gave_way(&format!("{prefix}77")),
+                None,
+                "none of its own prefix has more than it would have"
+            );
+        }
+    }
+
+    #[test]
+    fn equals_give_way_only_when_they_were_idle_for_long() {
+        let mut lab = Lab::new(2, 2);
+        assert!(lab.take("10.0.0.1", GIVES_WAY_AFTER / 2) && lab.take("10.1.0.1", Duration::ZERO));
+        assert_eq!(lab.gave_way("10.2.0.1"), None);
+        lab.held[0].as_ref().unwrap().end_turn(None, lab.slots.began + NOW - GIVES_WAY_AFTER);
+        assert_eq!(lab.gave_way("10.2.0.1"), Some(0));
+        // An account that has all that one may have gets room only of its own.
+        let mut lab = Lab::new(9, 2);
+        assert!(lab.take("10.0.0.1", LONG) && lab.take("10.0.0.2", LONG) && lab.take("10.0.0.1", Duration::ZERO));
+        assert_eq!(lab.gave_way("10.0.0.1"), Some(0));
+        assert_eq!(lab.gave_way("10.0.0.1"), None);
+    }
+
+    #[test]
+    fn a_connection_that_is_served_never_gives_way() {
+        let mut lab = Lab::new(2, 2);
+        assert!(lab.take("10.0.0.1", LONG) && lab.take("10.0.0.1", LONG));
+        let since: Vec<_> = lab.held.iter().map(|slot| slot.as_ref().unwrap().begin_turn()).collect();
+        assert_eq!(lab.gave_way("10.2.0.1"), None);
+        // A turn in which nothing happened leaves the time as it was.
+        lab.held[1].as_ref().unwrap().end_turn(since[1], lab.slots.began + NOW);
+        assert_eq!(lab.gave_way("10.2.0.1"), Some(1));
     }
 
     #[test]

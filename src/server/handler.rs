@@ -60,7 +60,7 @@ impl Handler {
         };
         peer.is_deferred &= matches!(request, Request::Chunk(_) | Request::AnyOf(..));
         Ok(match request {
-            Request::Hello(hello) => self.hello(peer, &hello, out),
+            Request::Hello(hello) => self.hello(peer, &hello, now, out),
             Request::List(from) => self.list(&from, out),
             Request::Locate(files) => {
                 let holdings: Vec<_> = files.iter().map(|id| holding(&self.content.held(id))).collect();
@@ -90,7 +90,7 @@ impl Handler {
         if self.trust.is_open() { Account::Addr(peer.addr.ip()) } else { Account::Key(peer.id) }
     }
 
-    fn hello(&self, peer: &mut RemotePeer, hello: &Hello, out: &mut Vec<u8>) -> Reply {
+    fn hello(&self, peer: &mut RemotePeer, hello: &Hello, now: Instant, out: &mut Vec<u8>) -> Reply {
         if !self.trust.allows(&peer.id) {
             return refuse(Kind::Hello, Refusal::Untrusted, out);
         }
@@ -101,7 +101,7 @@ impl Handler {
             return refuse(Kind::Hello, Refusal::Version, out);
         }
         if !peer.is_admitted() {
-            let Some(slot) = self.connections.take(self.account(peer)) else {
+            let Some(slot) = self.connections.take(self.account(peer), peer.addr.ip(), peer.session, now) else {
                 return refuse(Kind::Hello, Refusal::Full, out);
             };
             peer.slot = Some(slot);

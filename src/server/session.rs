@@ -14,7 +14,7 @@ use crate::identity::PeerId;
 use crate::limits::{CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT};
 use crate::net::{Channel, SecureError, Tls, wait_for};
 use crate::runtime::keystore::Trust;
-use crate::server::connection_slots::Account;
+use crate::server::connection_slots::{Account, ConnectionSlot};
 use crate::server::context::{Context, Scratch};
 use crate::server::input::{SessionError, SessionInput};
 use crate::server::limits::{DRAIN_READS_MAX, LINGER_STEP, PARK_AFTER, UNSENT_LEN_MAX};
@@ -114,6 +114,18 @@ impl AcceptedSession {
         }
     }
 
+    /// Whether its slot went to a newcomer.
+    pub(crate) fn lost_slot(&self) -> bool {
+        self.slot().is_some_and(ConnectionSlot::is_lost)
+    }
+
+    fn slot(&self) -> Option<&ConnectionSlot> {
+        match &self.phase {
+            SessionPhase::Open(peer) => peer.slot.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Memory in bytes that grows with what the peer sent and does not take.
     pub(crate) fn parked(&self) -> usize {
         self.input.len() + self.output.memory()
@@ -135,13 +147,18 @@ impl AcceptedSession {
     pub(crate) fn turn(&mut self, scratch: &mut Scratch, context: &Context) -> TurnOutcome {
         self.output.lend(&mut scratch.out);
         let mut turn = TurnBudget::new();
+        let idle_since = self.slot().and_then(ConnectionSlot::begin_turn);
         let outcome = match self.serve(scratch, context, &mut turn) {
             Ok(outcome) => outcome,
             Err(e) => self.fail(&e, context),
         };
         self.sent += turn.sent as u64;
-        if (turn.sent > 0 || turn.requests > 0) && self.is_admitted() {
+        let has_progressed = turn.sent > 0 || turn.requests > 0;
+        if has_progressed && self.is_admitted() {
             self.deadline = Instant::now() + IDLE_TIMEOUT;
+        }
+        if let (Some(slot), TurnOutcome::Read | TurnOutcome::Write) = (self.slot(), outcome) {
+            slot.end_turn(idle_since.filter(|_| !has_progressed), Instant::now());
         }
         self.stalled_since = match (outcome, self.stalled_since) {
             (TurnOutcome::Read, _) if self.input.len() == 0 => None,
@@ -186,6 +203,9 @@ impl AcceptedSession {
             }
             if self.is_revoked(&context.handler.trust) {
                 return Ok(TurnOutcome::Close(REVOKED));
+            }
+            if self.lost_slot() {
+                return Ok(TurnOutcome::Close(GAVE_WAY));
             }
             if !self.output.flush(&mut self.socket, turn)? {
                 if self.linger(PollFlags::OUT, context)? {
@@ -334,3 +354,5 @@ impl AcceptedSession {
 const CLOSED: &str = "closed";
 /// Why a session ended whose key was let in and would not be now.
 pub(crate) const REVOKED: &str = "key is no longer trusted";
+/// Why a session ended whose slot went to a newcomer.
+pub(crate) const GAVE_WAY: &str = "idle while others need the slot";

@@ -381,6 +381,23 @@ fn a_full_server_says_busy() {
 }
 
 #[test]
+fn a_host_with_all_seats_gives_one_to_a_newcomer() {
+    let bounds = ServerBounds { workers: 2, connections_max: 4, ..Default::default() };
+    let rig = Setup { bounds, ..Setup::new(Files::new(&[("a", noise(10, 1))])) }.start();
+    let mut taken: Vec<Raw> = (0..4).map(|_| rig.host(2)).collect();
+    taken.iter_mut().for_each(Raw::hello);
+    let mut newcomer = rig.host(3);
+    newcomer.hello();
+    assert!(taken[0].is_closed(), "the one that was idle longest");
+    // The others, and the newcomer, are served.
+    for raw in taken[1..].iter_mut().chain([&mut newcomer]) {
+        raw.plain.clear();
+        raw.ask(&Request::Locate(vec![]));
+        until("an answer", || raw.read() && raw.plain.len() >= 8);
+    }
+}
+
+#[test]
 fn garbage_ends_its_own_connection_only() {
     let rig = Setup::new(Files::default()).start();
     let mut good = rig.asking();

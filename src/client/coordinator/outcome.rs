@@ -28,10 +28,13 @@ impl Coordinator {
         let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
         let refused = self.peers.values().filter(|k| k.last == Some(ConnectionEnd::Refused)).count();
         let answered = reachable.len();
+        let is_full = |k: &&DownloadPeer| matches!(k.last, Some(ConnectionEnd::Busy(_)));
         if !liars.is_empty() && holders.is_empty() {
             FetchError::OnlyLiars { what, peers: liars }
         } else if refused > 0 && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0 {
             FetchError::Refused { refused, reason: self.refusal.clone() }
+        } else if !holders.is_empty() && connected.is_empty() && holders.iter().all(is_full) {
+            FetchError::Full { full: holders.len(), wait: self.shared.ctx.timeout }
         } else if answered > 0 && pending.iter().any(|p| !state.is_held_by(p.0, &reachable)) {
             FetchError::NotFound { what, answered }
         } else if answered > 0 {

@@ -35,6 +35,8 @@ pub const EVICTIONS_AT_ONCE: usize = 64;
 /// A full table that found no entry to evict does not search again for this time.
 pub const EVICTION_RETRY: Duration = Duration::from_secs(1);
 
+/// Time for which a peer that had no place for this node counts as full.
+pub const FULL_REMEMBERED: Duration = Duration::from_secs(10);
 /// A node is a member if a datagram of it comes this time after its first one or later: the
 /// shortest time between two regular announces, as the burst at start passes sooner.
 pub const MEMBER_AFTER: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 * 3 / 4);

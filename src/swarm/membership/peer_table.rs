@@ -16,6 +16,7 @@ use crate::proto::{Announce, PeerHint, SignedAnnounce};
 use crate::swarm::Event;
 use crate::swarm::membership::addresses::{Standing, canonical};
 use crate::swarm::membership::admit::Dropped;
+use crate::swarm::membership::limits::FULL_REMEMBERED;
 use crate::swarm::membership::received::{Received, TableChange, Via};
 use crate::swarm::membership::tombstones::Tombstones;
 
@@ -43,7 +44,8 @@ pub struct PeerTable {
     /// Number of entries that `peers` returns.
     serving: usize,
     tombstones: Tombstones,
-    refusals: BTreeMap<PeerId, (SocketAddr, Instant)>,
+    /// Peers that answered and did not let this node in.
+    denials: BTreeMap<PeerId, Denial>,
     /// Number of peers that the user named and that are still sought.
     awaited: usize,
     reported: Reported,
@@ -58,6 +60,14 @@ pub struct PeerTable {
     full_until: Option<(Instant, usize)>,
 }
 
+/// Why a peer did not let this node in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denial {
+    Refused,
+    /// It had no place then.
+    Full(Instant),
+}
+
 impl PeerTable {
     /// An empty table of the node `own`.
     pub fn new(own: NodeId) -> Self {
@@ -67,7 +77,7 @@ impl PeerTable {
             deadlines: BTreeSet::new(),
             serving: 0,
             tombstones: Tombstones::default(),
-            refusals: BTreeMap::new(),
+            denials: BTreeMap::new(),
             awaited: 0,
             reported: Reported::default(),
             cursor: own,
@@ -141,7 +151,7 @@ impl PeerTable {
     /// instances of the key lose that address.
     pub fn proved(&mut self, node: NodeId, addr: SocketAddr, now: Instant) -> Vec<Event> {
         let (addr, mut change) = (canonical(addr), TableChange::default());
-        self.refusals.remove(&node.peer);
+        self.denials.remove(&node.peer);
         if let Some(entry) = self.entries.get_mut(&node) {
             if entry.port != 0 {
                 entry.addrs.note(addr, Standing::Proved, now);
@@ -227,17 +237,33 @@ impl PeerTable {
         self.entries.get(&node)?.hint(to.to_canonical())
     }
 
-    /// A peer at `addr` answered but refused this node's key, or was refused by this node.
-    pub fn refused(&mut self, peer: PeerId, addr: SocketAddr, now: Instant) {
-        if self.refusals.len() < REFUSALS_MAX || self.refusals.contains_key(&peer) {
-            self.refusals.insert(peer, (canonical(addr), now));
+    /// A peer answered but refused this node's key, or was refused by this node.
+    pub fn refused(&mut self, peer: PeerId) {
+        self.denied(peer, Denial::Refused);
+    }
+
+    /// A peer answered that it has no place for this node now.
+    pub fn was_full(&mut self, peer: PeerId, now: Instant) {
+        self.denied(peer, Denial::Full(now));
+    }
+
+    fn denied(&mut self, peer: PeerId, denial: Denial) {
+        if self.denials.len() < REFUSALS_MAX || self.denials.contains_key(&peer) {
+            self.denials.insert(peer, denial);
         }
     }
 
     /// Number of peers that have refused this node and not let it in since, counted up to
     /// [`REFUSALS_MAX`].
     pub fn refusals(&self) -> usize {
-        self.refusals.len()
+        self.denials.values().filter(|denial| **denial == Denial::Refused).count()
+    }
+
+    /// Number of peers that had no place for this node in the last [`FULL_REMEMBERED`] and have not
+    /// let it in since.
+    pub fn full(&self, now: Instant) -> usize {
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < FULL_REMEMBERED;
+        self.denials.values().filter(|denial| matches!(denial, Denial::Full(at) if is_recent(at))).count()
     }
 
     /// The user named `count` peers, which are contacted for the first time.
