@@ -215,14 +215,21 @@ impl<'a> Fetcher<'a> {
             *is_slow = pace.is_layer_late(len, now) && shared.state().is_held_elsewhere(file, None, handle);
             !*is_slow && !pace.overstays(connections.is_surplus(number), now)
         })?;
-        self.take_body(bytes)?;
+        self.requester.add_layer_part(bytes);
         drop(buffer);
+        let answer = self.requester.on_layer_part(&mut shared.state(), Instant::now());
+        self.take_answer(answer);
         // The next part is asked for even on a surplus connection.
         self.send()
     }
 
     fn take_body(&mut self, body: &[u8]) -> Result<(), AskError> {
-        let answer = self.requester.on_body(&mut self.shared.state(), body, Instant::now())?;
+        let answer = self.requester.on_body(&mut self.shared.state(), body)?;
+        self.take_answer(answer);
+        Ok(())
+    }
+
+    fn take_answer(&self, answer: Answer) {
         match answer {
             Answer::Done => {}
             // A peer that holds something no longer counts as only asked, so that the next one can
@@ -234,7 +241,6 @@ impl<'a> Fetcher<'a> {
             }
             Answer::Peers { file, hints } => self.introduce(file, &hints),
         }
-        Ok(())
     }
 
     /// The peer named others that fetch a file, too.

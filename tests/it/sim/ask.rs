@@ -55,7 +55,8 @@ impl World {
                 }
             }
             AnswerStep::Layer { len, .. } => {
-                let whole = c.requester.on_body(download, &vec![0; len as usize], now).unwrap();
+                c.requester.add_layer_part(&vec![0; len as usize]);
+                let whole = c.requester.on_layer_part(download, now);
                 if let Short::Layer { digests, .. } = whole {
                     let count = digests.len() as u32;
                     download.opened(0, (), &Bitfield::empty(count), &Bitfield::empty(count));
@@ -65,7 +66,7 @@ impl World {
                 self.send_requests(conn);
             }
             AnswerStep::Body(_) => {
-                let short = c.requester.on_body(download, &answer.body(), now).unwrap();
+                let short = c.requester.on_body(download, &answer.body()).unwrap();
                 if let Short::Peers { hints, .. } = &short {
                     let host = |hint: &PeerHint| hint.announce[..].try_into().map(u32::from_le_bytes).unwrap();
                     hints.iter().map(host).for_each(|host| self.named(client, host));

@@ -30,7 +30,7 @@ pub enum AnswerStep<F> {
     Chunk(ChunkTask<F>),
     /// A one-chunk file and its trailer byte, for [`Requester::on_trailer`].
     Small(SmallTask),
-    /// Part of a layer, for [`Requester::on_body`].
+    /// Part of a layer, for [`Requester::add_layer_part`].
     Layer {
         /// The file.
         file: FileNo,
@@ -278,22 +278,36 @@ impl<F: Clone> Requester<F> {
         hashed.into_iter().zip(roots).map(&mut judge).collect()
     }
 
-    /// The short body of an answer is whole. The next part of a layer is asked for at once, and
-    /// only then: a holder that sends the layer to many others answers the first part with `Busy`.
+    /// Takes the bytes of the part of a layer that is being received. The state of the download is
+    /// not needed, so its lock is not held while up to a MiB is decoded.
+    pub fn add_layer_part(&mut self, body: &[u8]) {
+        if let Some(Task::Layer(layer)) = &mut self.receiving {
+            layer.digests.extend(body.chunks_exact(32).map(|d| Digest(d.try_into().unwrap_or_default())));
+        }
+    }
+
+    /// The part of a layer that is being received is whole, and
+    /// [`add_layer_part`](Self::add_layer_part) has its bytes. The next part is asked for at once,
+    /// and only then: a holder that sends the layer to many others answers the first part with
+    /// `Busy`.
+    pub fn on_layer_part(&mut self, state: &mut DownloadState<F>, now: Instant) -> Answer {
+        match self.receiving.take() {
+            Some(Task::Layer(layer)) if !layer.is_whole() => self.push(Task::Layer(layer), now, false),
+            Some(Task::Layer(layer)) if state.layer_came(layer.file) => {
+                return Answer::Layer { file: layer.file, digests: layer.digests };
+            }
+            Some(Task::Layer(_)) | None => {}
+            other => self.receiving = other,
+        }
+        Answer::Done
+    }
+
+    /// The short body of an answer is whole.
     ///
     /// # Errors
     /// [`AnswerError`]: the connection ends.
-    pub fn on_body(&mut self, state: &mut DownloadState<F>, body: &[u8], now: Instant) -> Result<Answer, AnswerError> {
+    pub fn on_body(&mut self, state: &mut DownloadState<F>, body: &[u8]) -> Result<Answer, AnswerError> {
         match self.receiving.take() {
-            Some(Task::Layer(mut layer)) => {
-                layer.digests.extend(body.chunks_exact(32).map(|d| Digest(d.try_into().unwrap_or_default())));
-                if !layer.is_whole() {
-                    self.push(Task::Layer(layer), now, false);
-                } else if state.layer_came(layer.file) {
-                    return Ok(Answer::Layer { file: layer.file, digests: layer.digests });
-                }
-                Ok(Answer::Done)
-            }
             Some(Task::Have { file, id, .. }) => {
                 take_haves(state, (file, id), self.peer, &decode_body(body, "Have")?)?;
                 Ok(Answer::Done)

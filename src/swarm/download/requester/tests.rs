@@ -74,7 +74,11 @@ impl Lab {
     /// The next answer is `Ok` and has that body, which is read.
     fn body(&mut self, body: &[u8]) -> Result<Answer, AnswerError> {
         match self.head(Status::Ok, &[], body.len() as u32)? {
-            AnswerStep::Body(_) | AnswerStep::Layer { .. } => self.requester.on_body(&mut self.state, body, self.now),
+            AnswerStep::Body(_) => self.requester.on_body(&mut self.state, body),
+            AnswerStep::Layer { .. } => {
+                self.requester.add_layer_part(body);
+                Ok(self.requester.on_layer_part(&mut self.state, self.now))
+            }
             step => panic!("{step:?}"),
         }
     }
@@ -502,13 +506,14 @@ proptest! {
                         }
                     }
                     AnswerStep::Layer { len, .. } => {
-                        let answer = lab.requester.on_body(&mut lab.state, &vec![0; len as usize], lab.now);
-                        if let Ok(Answer::Layer { file, digests }) = answer {
+                        lab.requester.add_layer_part(&vec![0; len as usize]);
+                        let answer = lab.requester.on_layer_part(&mut lab.state, lab.now);
+                        if let Answer::Layer { file, digests } = answer {
                             lab.state.opened(file, (), &Bitfield::empty(digests.len() as u32), &Bitfield::empty(digests.len() as u32));
                         }
                     }
                     AnswerStep::Body(_) => {
-                        if lab.requester.on_body(&mut lab.state, body, lab.now).is_err() {
+                        if lab.requester.on_body(&mut lab.state, body).is_err() {
                             break;
                         }
                     }
