@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::client::{Client, Download, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target};
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
-use crate::store::{Disk, OwnFiles};
+use crate::store::{Disk, OwnFiles, warn_of_risk};
 
 /// A running fetch of a [`Node`](crate::Node).
 ///
@@ -56,6 +56,7 @@ impl Fetch {
         let targets: Vec<Target> = found.into_iter().map(target).collect();
         own_files.refuse(&place.dir, targets.iter().map(|t| t.out.as_str()))?;
         let disk = Disk::open(&place.dir, place.create)?;
+        warn_of_risk(&place.dir);
         let handle = Download::start(DownloadPlan { targets, disk }, client)?;
         Ok(Fetch { handle, dir: place.dir, files })
     }

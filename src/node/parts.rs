@@ -12,7 +12,7 @@ use crate::node::{Config, ConfigError, KeySource, Share, StartError};
 use crate::proto::Announce;
 use crate::runtime::keystore::{Trust, load_or_create_key};
 use crate::server::listen;
-use crate::store::{Index, OwnFiles, Reader};
+use crate::store::{Index, OwnFiles, Reader, warn_of_risk};
 
 /// What a node is made of before its threads start.
 pub(super) struct NodeParts {
@@ -41,6 +41,9 @@ impl NodeParts {
         let shares_dir = config.share == Share::Directory;
         if shares_dir || config.dir.exists() {
             check_dir(&config)?;
+        }
+        if shares_dir {
+            warn_of_risk(&config.dir);
         }
         let keypair = match &config.key {
             KeySource::Key(keypair) => keypair.clone(),

@@ -1,10 +1,15 @@
 //! Why local storage failed.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::io::Errno;
+
+use crate::sync::lock;
 
 /// Why local storage failed. Each message names the path and the cause on one line.
 ///
@@ -163,6 +168,22 @@ pub(crate) fn again(e: &io::Error) -> io::Error {
     e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
 }
 
+/// The kinds of errors that the users of one disk know, so that an error which stops many files is
+/// not logged for each of them.
+#[derive(Debug, Default)]
+pub(crate) struct ToldErrors(Mutex<HashSet<(Discriminant<StoreError>, Option<i32>)>>);
+
+impl ToldErrors {
+    /// Notes an error that a caller gets. True for the first one of its kind.
+    pub(crate) fn tell(&self, e: &StoreError) -> bool {
+        let errno = match e {
+            StoreError::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        lock(&self.0).insert((std::mem::discriminant(e), errno))
+    }
+}
+
 /// Bytes that are needed and that are free; shows what is missing.
 struct MissingSpace(u64, u64);
 
@@ -221,6 +242,14 @@ mod tests {
             let text = of(errno).to_string();
             assert!(text.contains("/d/x") && !text.contains('\n'), "{text}");
         }
+    }
+
+    #[test]
+    fn each_kind_of_error_is_news_once() {
+        let told = ToldErrors::default();
+        let kinds = [Errno::NOSPC, Errno::IO, Errno::NODEV, Errno::ROFS];
+        assert!(kinds.iter().all(|e| told.tell(&of(*e))));
+        assert!(!kinds.iter().any(|e| told.tell(&StoreError::at("/another", *e))));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::store::error::ToldErrors;
 use crate::store::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
 use crate::sync::{lock, wait, wait_timeout};
 
@@ -139,6 +140,7 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Flusher {
     budget: Arc<Budget>,
+    told: ToldErrors,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -152,13 +154,18 @@ impl Flusher {
         let budget = Arc::new(Budget::default());
         let shared = budget.clone();
         let thread = Builder::new().name("gpb-journal".into()).spawn(move || shared.run(age_max))?;
-        Ok(Flusher { budget, thread: Some(thread) })
+        Ok(Flusher { budget, told: ToldErrors::default(), thread: Some(thread) })
     }
 
     /// A budget that no thread flushes.
     #[cfg(test)]
     pub(crate) fn without_thread() -> Self {
-        Flusher { budget: Arc::default(), thread: None }
+        Flusher { budget: Arc::default(), told: ToldErrors::default(), thread: None }
+    }
+
+    /// The errors that the writers were told.
+    pub(crate) fn told(&self) -> &ToldErrors {
+        &self.told
     }
 
     /// The budget of the writers.

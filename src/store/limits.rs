@@ -46,6 +46,8 @@ pub const COPY_BUFFER_LEN: usize = MIB;
 /// Times that a path is resolved again because the tree changed meanwhile, before it is opened step
 /// by step.
 pub const OPENAT2_TRIES: u32 = 64;
+/// Directories that other users can change of which a process warns.
+pub const DIR_RISKS_TOLD_MAX: usize = 64;
 /// Tries to open the own directory `.gpb` while other processes remove and create it.
 pub const OWN_TRIES: u32 = 8;
 

@@ -1,6 +1,7 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
 mod batch_write;
+mod dir_risk;
 mod disk;
 mod disk_file;
 mod disk_volume;
@@ -23,6 +24,7 @@ mod reader;
 mod storage;
 mod verify_existing;
 
+pub use dir_risk::warn_of_risk;
 pub use disk::Disk;
 pub use error::StoreError;
 pub use fetched_files::{FetchedFile, FetchedFiles};

@@ -14,7 +14,7 @@
 use std::io;
 use std::sync::Arc;
 
-use log::warn;
+use log::{Level, log, warn};
 
 use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, merkle};
@@ -41,7 +41,7 @@ pub struct PartialFile {
     part: Arc<Part>,
     resumed: u32,
     /// Keeps the thread that flushes alive.
-    _flusher: Arc<Flusher>,
+    flusher: Arc<Flusher>,
 }
 
 impl PartialFile {
@@ -56,7 +56,7 @@ impl PartialFile {
             let state = part.state();
             state.came.have().count() + state.unchecked.len() as u32
         };
-        Ok(PartialFile { manifest, part, resumed, _flusher: flusher })
+        Ok(PartialFile { manifest, part, resumed, flusher })
     }
 
     /// What the chunks are checked against.
@@ -160,6 +160,10 @@ impl PartialFile {
     /// [`StoreError`]; also what went wrong in that thread. After one, this file takes nothing
     /// more: what the journal holds is there when it is opened again.
     pub fn write(&self, index: ChunkIndex, bytes: &[u8]) -> Result<(), StoreError> {
+        self.told(self.write_chunk(index, bytes))
+    }
+
+    fn write_chunk(&self, index: ChunkIndex, bytes: &[u8]) -> Result<(), StoreError> {
         let part = &*self.part;
         let span = self.manifest.geometry().span(index);
         if bytes.len() != span.len as usize || bytes.is_empty() {
@@ -194,7 +198,7 @@ impl PartialFile {
     /// # Errors
     /// [`StoreError`]
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.part.checkpoint()
+        self.told(self.part.checkpoint())
     }
 
     /// Reads bytes of a chunk that is in `have`, during the download and after it.
@@ -213,6 +217,10 @@ impl PartialFile {
     /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing. The partial file stays as
     /// it is, and this may be called again.
     pub fn finish(&self, paths: &[RelPath]) -> Result<(), StoreError> {
+        self.told(self.put_in_place(paths))
+    }
+
+    fn put_in_place(&self, paths: &[RelPath]) -> Result<(), StoreError> {
         let part = &*self.part;
         let mut flushing = part.flushing();
         let missing = part.usable().map(|s| s.came.have().len() - s.came.have().count())?;
@@ -226,9 +234,9 @@ impl PartialFile {
             // Nothing but the name is missing, so the journal is brought up to date only if that
             // fails.
             if let Err(e) = self.place(first) {
-                if let Err(e) = part.journal(&mut flushing, batch) {
-                    warn!("journal not written file={} error=\"{}\"", part.id, Chain(&e));
-                }
+                let journaled = part.journal(&mut flushing, batch);
+                self.flusher.told().tell(&e);
+                self.log_news("journal not written", journaled);
                 return Err(e);
             }
             part.budget.put_back(batch.len);
@@ -252,6 +260,22 @@ impl PartialFile {
         storage::place_copy(&*part.volume, &*part.file, part.id.len, path, || Ok(())).map_err(|e| part.with_room(e))
     }
 
+    /// Notes an error that the caller gets.
+    fn told(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        result.inspect_err(|e| {
+            self.flusher.told().tell(e);
+        })
+    }
+
+    /// Logs an error that no caller gets, unless one got an error of this kind: a full disk stops
+    /// each file, and is one trouble.
+    fn log_news(&self, what: &str, result: Result<(), StoreError>) {
+        if let Err(e) = result {
+            let level = if self.flusher.told().tell(&e) { Level::Warn } else { Level::Info };
+            log!(level, "{what} file={} error=\"{}\"", self.part.id, Chain(&e));
+        }
+    }
+
     fn came<R>(&self, look: impl FnOnce(&Arrivals) -> R) -> R {
         look(&self.part.state().came)
     }
@@ -265,9 +289,7 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        if let Err(e) = self.checkpoint() {
-            warn!("partial file not journaled file={} error=\"{}\"", self.part.id, Chain(&e));
-        }
+        self.log_news("partial file not journaled", self.part.checkpoint());
         self.part.close();
     }
 }

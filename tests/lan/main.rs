@@ -20,6 +20,7 @@
 mod net;
 mod content;
 mod discovery;
+mod disk;
 mod exits;
 mod failure;
 mod group;

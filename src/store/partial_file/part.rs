@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use log::warn;
+use log::{info, warn};
 
 use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, FileId, Stamp};
@@ -230,9 +230,9 @@ impl Part {
         state.failed = Some(again(&e));
         drop(state);
         self.budget.put_back(len);
-        let e = self.error(e);
-        warn!("batch discarded file={} chunks={} error=\"{}\"", self.id, batch.chunks.len(), Chain(&e));
-        e
+        // The next write or the end reports the error.
+        info!("batch discarded file={} chunks={}", self.id, batch.chunks.len());
+        self.error(e)
     }
 
     /// Checks that the own name still means the open file, at its full length. What another program
