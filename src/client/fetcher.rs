@@ -193,9 +193,9 @@ impl<'a> Fetcher<'a> {
                 self.drain(len)?;
                 self.shared.wake_connections();
             }
-            AnswerStep::NotHeld(len) => {
+            AnswerStep::NotHeld(file, len) => {
                 self.drain(len)?;
-                self.redirect(status);
+                self.redirect(file, status);
             }
             AnswerStep::Refused => return Err(self.session.problem(status)),
         }
@@ -260,7 +260,10 @@ impl<'a> Fetcher<'a> {
     }
 
     /// The peer does not hold what it had said; others are asked for it.
-    fn redirect(&self, status: Status) {
+    fn redirect(&self, file: Option<FileNo>, status: Status) {
+        if let (Some(file), Status::Gone) = (file, status) {
+            self.shared.changed_at_source(file);
+        }
         debug!("not held peer={} status={status:?}", self.session.peer);
         self.shared.stats.redirects.fetch_add(1, Ordering::Relaxed);
         self.shared.wake_all();

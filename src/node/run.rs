@@ -16,7 +16,7 @@ use crate::node::parts::NodeParts;
 use crate::node::{Config, Node, Services, Share, StartError};
 use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity};
 use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers, no_thread};
-use crate::server::{Server, ServerBounds, ServerConfig};
+use crate::server::{FileDoubt, Server, ServerBounds, ServerConfig};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{FetchedFiles, Index, OwnFiles, Reader};
 
@@ -100,10 +100,10 @@ impl NodeCore {
         index: Option<Arc<Index>>,
         reader: Option<Arc<Reader>>,
     ) -> Result<Server, StartError> {
-        let withdraw = move |entry: &Entry| {
-            if let Some(sharer) = &sharer {
-                sharer.withdraw(entry);
-            }
+        let report = move |entry: &Entry, doubt| match (&sharer, doubt) {
+            (Some(sharer), FileDoubt::Falsified) => sharer.withdraw(entry),
+            (Some(sharer), FileDoubt::Changed) => sharer.recheck(entry),
+            (None, _) => {}
         };
         Ok(Server::start(ServerConfig {
             listeners: vec![listener],
@@ -113,7 +113,7 @@ impl NodeCore {
             reader,
             index,
             fetched: self.fetched.clone(),
-            report: Arc::new(withdraw),
+            report: Arc::new(report),
             upload: Arc::new(Throttle::new(self.config.upload_limit)),
             events: self.events.clone(),
             shutdown: self.shutdown.clone(),

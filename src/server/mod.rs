@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crossbeam::channel::bounded;
 
-use crate::content::{Catalogue, Entry};
+use crate::content::Catalogue;
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::peers::Directory;
@@ -48,6 +48,7 @@ use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::worker::{WorkerChannels, work};
 use crate::store::{FetchedFiles, Index, Reader};
 
+pub use content::{DoubtReport, FileDoubt};
 pub use listen::{ServerError, listen};
 
 /// What a server is made of; most of it is lent by the node.
@@ -66,9 +67,8 @@ pub struct ServerConfig {
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
     pub fetched: Arc<FetchedFiles>,
-    /// Called when the disk gives other bytes for a file than were hashed; the indexer takes it out
-    /// of the catalogue.
-    pub report: Arc<dyn Fn(&Entry) + Send + Sync>,
+    /// Called when a file turns out not to be what was hashed; the indexer looks at it.
+    pub report: DoubtReport,
     /// Limits what is sent.
     pub upload: Arc<Throttle>,
     /// Hears of refusals and new peers.

@@ -74,7 +74,7 @@ impl Setup {
             reader: None,
             index: None,
             fetched: Arc::new(FetchedFiles::new()),
-            report: Arc::new(|_| ()),
+            report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(self.upload)),
             events,
             shutdown: Shutdown::new(),

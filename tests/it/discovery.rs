@@ -90,7 +90,7 @@ impl Plan {
                 reader: None,
                 index: None,
                 fetched: Arc::new(FetchedFiles::new()),
-                report: Arc::new(|_| ()),
+                report: Arc::new(|_, _| ()),
                 upload: Arc::new(Throttle::new(None)),
                 events,
                 shutdown: shutdown.clone(),

@@ -50,7 +50,7 @@ impl Real {
             reader: Some(Arc::new(Reader::open(&shared).unwrap())),
             index: Some(Arc::new(index)),
             fetched: Arc::new(FetchedFiles::new()),
-            report: Arc::new(|_| ()),
+            report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(None)),
             events,
             shutdown: Shutdown::new(),

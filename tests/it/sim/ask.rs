@@ -75,7 +75,7 @@ impl World {
                     self.drive_now(client);
                 }
             }
-            AnswerStep::Deferred(_) | AnswerStep::NotHeld(_) => self.wake(client),
+            AnswerStep::Deferred(_) | AnswerStep::NotHeld(..) => self.wake(client),
             AnswerStep::Small(_) | AnswerStep::Drain(_) | AnswerStep::Refused => {}
         }
         self.go_on(conn);

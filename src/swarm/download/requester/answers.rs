@@ -44,8 +44,8 @@ pub enum AnswerStep<F> {
     /// The same; the peer defers the request, which shows that it is there. Others may be asked for
     /// it.
     Deferred(u32),
-    /// The same; the peer does not have what it had said, and others are asked for it.
-    NotHeld(u32),
+    /// The same; the peer does not have what it had said of the file, and others are asked for it.
+    NotHeld(Option<FileNo>, u32),
     /// The peer refuses the connection, or is too busy for it: it ends, with that request
     /// unanswered.
     Refused,
@@ -203,7 +203,7 @@ impl<F: Clone> Requester<F> {
             }
             Task::Chunk(_) | Task::AnyOf(_) | Task::Small(_) | Task::Layer(_) => {
                 self.lose(state, task);
-                AnswerStep::NotHeld(body_len)
+                AnswerStep::NotHeld(task.file().map(|(file, _)| file), body_len)
             }
             Task::Have { file, .. } if status != Status::NotModified => {
                 state.not_held(*file, self.peer);
