@@ -98,6 +98,7 @@ impl Acceptor {
                 self.take_back(done);
             }
             let now = Instant::now();
+            self.revoke();
             if self.accept_at.is_some_and(|at| now >= at) {
                 self.accept(now);
             }
@@ -339,14 +340,23 @@ impl Acceptor {
         }
     }
 
-    fn tick(&mut self, now: Instant) {
+    /// Ends the sessions whose key has lost trust. A worker that has one ends its turn, and
+    /// [`take_back`](Self::take_back) the session.
+    fn revoke(&mut self) {
         let trust = &self.context.handler.trust;
         let generation = trust.generation();
-        let trust_changed = std::mem::replace(&mut self.trust_generation, generation) != generation;
+        if std::mem::replace(&mut self.trust_generation, generation) == generation {
+            return;
+        }
+        let is_revoked =
+            |s: &AcceptedSession| s.is_admitted() && s.peer().is_some_and(|peer| !trust.allows(&peer));
+        let of = |(at, slot): (usize, &SessionSlot)| slot.session.as_ref().is_some_and(|s| is_revoked(s)).then_some(at);
+        let over: Vec<_> = self.slots.iter().filter_map(of).collect();
+        over.into_iter().for_each(|at| self.close(at, REVOKED));
+    }
+
+    fn tick(&mut self, now: Instant) {
         let ends = |session: &AcceptedSession| {
-            if trust_changed && session.is_admitted() && session.peer().is_some_and(|p| !trust.allows(&p)) {
-                return Some(REVOKED);
-            }
             (now >= session.deadline).then_some(match session.is_admitted() {
                 true => "idle",
                 false if session.is_closing() => "refused",
@@ -379,6 +389,9 @@ impl Acceptor {
     }
 
     fn end(&mut self, at: usize, session: &mut AcceptedSession, why: &str) {
+        if why == REVOKED {
+            session.abort();
+        }
         session.end(why, &self.context);
         self.context.handler.gate().leave(at);
         let slot = self.slots.at(at);

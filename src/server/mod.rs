@@ -38,7 +38,7 @@ use crate::content::Catalogue;
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::peers::Directory;
-use crate::runtime::{EventSender, LimitedLog, Shutdown, Throttle, Watch, Workers};
+use crate::runtime::{EventSender, LimitedLog, Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::connection_slots::{ConnectionSlots, HandshakeSlots, connections_that_fit};
 use crate::server::content::{Content, Sources};
@@ -98,6 +98,8 @@ pub struct ServerBounds {
 pub struct Server {
     addrs: Vec<SocketAddr>,
     shutdown: Shutdown,
+    /// Wakes the accepting thread when a key loses trust.
+    _trust: Subscription,
     threads: Workers,
 }
 
@@ -125,15 +127,17 @@ impl Server {
     fn serving(config: ServerConfig, content: Arc<dyn Content>) -> Result<Self, ServerError> {
         let bounds = config.bounds.within(connections_that_fit());
         let addrs = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        let poll = mio::Poll::new().map_err(ServerError::Start)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
+        let wake = waker.clone();
         // Made before the ends of the channels: when starting fails, the ends are dropped first,
         // and the threads end.
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: config.shutdown.clone(),
+            _trust: config.directory.trust().subscribe(move || drop(wake.wake())),
             threads: Workers::default(),
         };
-        let poll = mio::Poll::new().map_err(ServerError::Start)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
         let (jobs, jobs_out) = bounded(bounds.workers);
         // Room for all sessions that workers can have at once, so that they never wait for the

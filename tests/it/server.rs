@@ -11,7 +11,7 @@ use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::limits::WIRE_VERSION;
 use gpb::internals::net::{Dialed, Tls};
 use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{FileDoubt, Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
@@ -57,7 +57,7 @@ impl Rig {
         let config = ServerConfig {
             listeners: vec![listen(Some([127, 0, 0, 1].into()), 0).unwrap()],
             tls,
-            directory: directory(identity(&keypair, 1), &catalogue, Trust::open(), &events),
+            directory: directory(identity(&keypair, 1), &catalogue, TrustView::open(), &events),
             catalogue,
             reader: Some(Arc::new(Reader::open(dir.path()).unwrap())),
             index: Some(Arc::new(index)),
