@@ -135,8 +135,7 @@ impl Contacts {
         let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };
         let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
         let shared = shared.clone();
-        let mut contacts =
-            Contacts { shared, named, alone, gossip_at, gossip_with, jobs, names, resolver, reports };
+        let mut contacts = Contacts { shared, named, alone, gossip_at, gossip_with, jobs, names, resolver, reports };
         if contacts.named.iter().any(|n| n.peer.literal().is_none()) {
             contacts.start_resolver()?;
         }

@@ -70,8 +70,7 @@ impl Node {
         let workers = core.start_workers()?;
         let client = core.client(dialer);
         let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
-        let services =
-            Services { _revoking: revoking, discovery, sharer, upload, _server: server, _workers: workers };
+        let services = Services { _revoking: revoking, discovery, sharer, upload, _server: server, _workers: workers };
         let events = Events::new(queue, dropped);
         Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, own_files, services })
     }

@@ -23,6 +23,8 @@ use crate::server::turn::TurnOutcome;
 use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
 use crate::swarm::TurnCost;
 
+mod upkeep;
+
 /// All sessions that no worker has, and the lines in which they wait for one.
 pub(crate) struct Acceptor {
     poll: Poll,
@@ -337,43 +339,6 @@ impl Acceptor {
             let stalled = holding.filter_map(|(at, slot)| Some((slot.is_held_up(), since(slot)?, at))).min();
             let Some((.., at)) = stalled else { return };
             self.close(at, "stalled while others need the memory");
-        }
-    }
-
-    /// Ends the sessions whose key has lost trust. A worker that has one ends its turn, and
-    /// [`take_back`](Self::take_back) the session.
-    fn revoke(&mut self) {
-        let trust = &self.context.handler.trust;
-        let generation = trust.generation();
-        if std::mem::replace(&mut self.trust_generation, generation) == generation {
-            return;
-        }
-        let is_revoked =
-            |s: &AcceptedSession| s.is_admitted() && s.peer().is_some_and(|peer| !trust.allows(&peer));
-        let of = |(at, slot): (usize, &SessionSlot)| slot.session.as_ref().is_some_and(|s| is_revoked(s)).then_some(at);
-        let over: Vec<_> = self.slots.iter().filter_map(of).collect();
-        over.into_iter().for_each(|at| self.close(at, REVOKED));
-    }
-
-    fn tick(&mut self, now: Instant) {
-        let ends = |session: &AcceptedSession| {
-            (now >= session.deadline).then_some(match session.is_admitted() {
-                true => "idle",
-                false if session.is_closing() => "refused",
-                false => "no Hello in time",
-            })
-        };
-        let over: Vec<_> =
-            self.slots.iter().filter_map(|(at, slot)| Some((at, ends(slot.session.as_ref()?)?))).collect();
-        for (at, why) in over {
-            self.close(at, why);
-        }
-        let overdue = self.context.handler.gate().overdue(now);
-        for at in overdue {
-            if let Some(session) = &mut self.slots.at(at).session {
-                session.defer();
-                self.enqueue(at, Line::Ready);
-            }
         }
     }
 

@@ -50,7 +50,12 @@ struct Setup {
 
 impl Setup {
     fn new(files: Files) -> Self {
-        Setup { files, trust: TrustView::open(), upload: None, bounds: ServerBounds { workers: 4, ..Default::default() } }
+        Setup {
+            files,
+            trust: TrustView::open(),
+            upload: None,
+            bounds: ServerBounds { workers: 4, ..Default::default() },
+        }
     }
 
     fn start(self) -> Rig {

@@ -346,11 +346,13 @@ mod tests {
 
     #[test]
     fn a_set_that_is_too_large_changes_nothing() {
-        let many = || (0..=TRUSTED_KEYS_MAX as u32).map(|n| {
-            let mut key = [0; 32];
-            key[..4].copy_from_slice(&n.to_le_bytes());
-            PeerId(key)
-        });
+        let many = || {
+            (0..=TRUSTED_KEYS_MAX as u32).map(|n| {
+                let mut key = [0; 32];
+                key[..4].copy_from_slice(&n.to_le_bytes());
+                PeerId(key)
+            })
+        };
         assert_eq!(Trust::keys(many()).unwrap_err(), TrustError::TooMany);
         let trust = Trust::keys(many().skip(1)).unwrap();
         assert_eq!(trust.insert(PeerId([0; 32])), Err(TrustError::TooMany));
