@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// What a [`FaultyPeer`](crate::testing::FaultyPeer) does wrong. One peer may have several faults.
 ///
+/// Faults of chance take a share in percent, and the seed of their dice: the same seed hits the
+/// same requests, counted over all connections of the peer.
+///
 /// ```
 /// use gpb::FetchError;
 /// use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
@@ -52,4 +55,79 @@ pub enum Fault {
     /// Meanwhile it names other peers, see
     /// [`FaultyPeer::name_peer`](crate::testing::FaultyPeer::name_peer).
     Busy(u64),
+    /// This share of the chunks has a wrong byte, and the trailer that says it is good.
+    WrongSome {
+        /// Share of the chunks.
+        percent: u8,
+        /// Seed of the dice.
+        seed: u64,
+    },
+    /// Cuts the connection in the middle of this share of the chunks. The next one is accepted.
+    CutSome {
+        /// Share of the chunks.
+        percent: u8,
+        /// Seed of the dice.
+        seed: u64,
+    },
+    /// Leaves this share of the requests for chunks unanswered, and all that follow on that
+    /// connection.
+    StallSome {
+        /// Share of the chunks.
+        percent: u8,
+        /// Seed of the dice.
+        seed: u64,
+    },
+    /// Answers with the right bytes of another chunk, if the file has several.
+    OtherChunks,
+    /// Every layer lacks its last digest.
+    ShortLayers,
+    /// Lists every file as a byte longer than it is, and holds it under that identity.
+    WrongLengths,
+    /// Says that it holds every file, and answers `NotFound` to each request for its bytes.
+    Empty,
+    /// The first `sessions` connections end after this number of bytes that the peer sent, those of
+    /// TLS included.
+    EndAfter {
+        /// Bytes until the end.
+        bytes: u64,
+        /// Connections that end so; later ones are whole.
+        sessions: u64,
+    },
+    /// Sends only half of each layer and chunk, and then the next answer as if nothing lacked.
+    HalfFrames,
+    /// Sends each answer but `Welcome` twice.
+    Twice,
+    /// Sends random bytes in place of each answer but `Welcome`.
+    Garbage(u64),
+    /// Sends a byte a second of each page of a listing.
+    DripLists,
+    /// Sends a byte a second of each answer but `Welcome`, from the first byte of its head on.
+    DripAll,
+    /// Sends the bytes of chunks in steps of this length, one every 10 ms.
+    SlowChunks(u32),
+    /// Lists one name a page, each after this time.
+    SlowLists(Duration),
+    /// Lists so many made-up names besides its files, whatever it is asked for.
+    Names {
+        /// The directory of the names.
+        below: &'static str,
+        /// Number of names; `u64::MAX` for a list without end.
+        count: u64,
+        /// Length of each name in bytes, at least that of the directory and 21 more.
+        len: u16,
+    },
+    /// Lists each file also under names that lead out of a directory, that no file can have, or
+    /// that would change what a terminal shows.
+    HostileNames,
+    /// Has no place: answers `Hello` with `Busy` that number of times, then welcomes once, and so
+    /// on.
+    Full(u64),
+    /// Sends a body of that many zero bytes where there is none: behind `Welcome`, and behind every
+    /// status but `Ok`. What it [holds half of](Fault::HalfHeld) it tells with so many bytes, too.
+    FatAnswers(u32),
+    /// Announces itself that number of times when it [joins](crate::testing::Lan::join) a LAN, each
+    /// time as another instance with another revision.
+    Announces(u64),
+    /// Names 16 peers that do not exist whenever it is asked for peers, each time others.
+    MadeUpPeers,
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::identity::Keypair;
 use crate::net::{Beacon, Hub, To};
 use crate::node::{Node, NodeBuilder, Share, StartError};
-use crate::proto::Flags;
 use crate::sync::lock;
 use crate::testing::peer::FaultyPeer;
 
@@ -136,9 +135,11 @@ impl Lan {
 
     /// Announces `peer` to the nodes of this network, and to nodes that start later.
     pub fn join(&self, peer: &FaultyPeer) {
-        let announce = peer.announce(Flags::default()).as_bytes().to_vec();
-        self.hub.join(LOCALHOST).send(&announce, To::Group);
-        lock(&self.announces).push(announce);
+        let mut beacon = self.hub.join(LOCALHOST);
+        for announce in peer.announces() {
+            beacon.send(announce.as_bytes(), To::Group);
+            lock(&self.announces).push(announce.as_bytes().to_vec());
+        }
     }
 }
 

@@ -17,10 +17,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod announces;
 mod answer;
+mod delivery;
+mod dice;
 mod fault;
 mod file;
 mod lan;
+mod listing;
 mod peer;
 mod wire;
 

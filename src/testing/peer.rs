@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::content::FileId;
 use crate::identity::{Keypair, NodeId, PeerId};
 use crate::net::Tls;
-use crate::proto::{Announce, Flags, Listed, PeerHint, SignedAnnounce};
+use crate::proto::{Flags, SignedAnnounce};
 use crate::sync::lock;
+use crate::testing::announces::{hint, sealed};
 use crate::testing::answer::{Counts, FaultyServer};
 use crate::testing::fault::Fault;
 use crate::testing::file::TestFile;
+use crate::testing::listing::FaultyListing;
 
 /// A peer in this process that serves files from memory, with the faults that it is given. Without
 /// any it is honest.
@@ -39,7 +41,6 @@ use crate::testing::file::TestFile;
 /// ```
 pub struct FaultyPeer {
     keypair: Keypair,
-    network: String,
     addr: SocketAddr,
     server: Arc<FaultyServer>,
     accepting: Option<JoinHandle<()>>,
@@ -51,17 +52,26 @@ impl FaultyPeer {
     /// # Errors
     /// The system gives no port or no thread.
     pub fn start(files: &[TestFile], faults: &[Fault]) -> io::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), files, faults)
+    }
+
+    /// As [`start`](Self::start), on a free port of another address of this host.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_at(ip: IpAddr, files: &[TestFile], faults: &[Fault]) -> io::Result<Self> {
         static INSTANCES: AtomicU64 = AtomicU64::new(1000);
         let keypair = Keypair::generate();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let mut listed: Vec<Listed> = files.iter().map(|f| Listed { path: f.path.clone(), id: f.id }).collect();
-        listed.sort_by(|a, b| a.path.cmp(&b.path));
+        let listener = TcpListener::bind((ip, 0))?;
+        let longer = u64::from(faults.contains(&Fault::WrongLengths));
+        let held_as = |f: &TestFile| FileId { len: f.id.len + longer, ..f.id };
+        let listed = files.iter().map(|f| (f.path.as_str().to_string(), held_as(f)));
         let server = Arc::new(FaultyServer {
             tls: Tls::new(&keypair).map_err(io::Error::other)?,
             faults: faults.to_vec(),
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
-            files: files.iter().map(|f| (f.id, f.clone())).collect(),
-            listed,
+            files: files.iter().map(|f| (held_as(f), f.clone())).collect(),
+            listing: FaultyListing::new(listed.collect(), faults),
             announce: Mutex::default(),
             hints: Mutex::default(),
             is_dead: AtomicBool::new(false),
@@ -70,7 +80,7 @@ impl FaultyPeer {
         });
         let (addr, accepting) = (listener.local_addr()?, server.clone());
         let accepting = Builder::new().name("gpb-faulty".into()).spawn(move || accept(&listener, &accepting))?;
-        let peer = FaultyPeer { keypair, network: "gpb".into(), addr, server, accepting: Some(accepting) };
+        let peer = FaultyPeer { keypair, addr, server, accepting: Some(accepting) };
         peer.welcome_with(peer.announce(Flags::default()).as_bytes());
         Ok(peer)
     }
@@ -105,6 +115,11 @@ impl FaultyPeer {
         self.server.counts.deferred.load(Ordering::SeqCst)
     }
 
+    /// Number of bytes that it sent, those of TLS included.
+    pub fn sent(&self) -> u64 {
+        self.server.counts.sent.load(Ordering::Relaxed)
+    }
+
     /// Number of connections that it accepted.
     pub fn connections(&self) -> u64 {
         self.server.counts.connections.load(Ordering::SeqCst)
@@ -112,8 +127,7 @@ impl FaultyPeer {
 
     /// Names `other` to nodes that ask for peers while it is [busy](Fault::Busy).
     pub fn name_peer(&self, other: &FaultyPeer) {
-        let announce = other.announce(Flags::default()).as_bytes().to_vec();
-        lock(&self.server.hints).push(PeerHint { announce, addrs: vec![other.addr] });
+        lock(&self.server.hints).push(hint(&other.announce(Flags::default()), other.addr));
     }
 
     /// Cuts its connections and accepts no more.
@@ -125,18 +139,16 @@ impl FaultyPeer {
 
     /// What it says of itself, signed, as of now.
     pub(super) fn announce(&self, flags: Flags) -> SignedAnnounce {
-        let announce = Announce {
-            version: Announce::VERSION,
-            network: self.network.clone(),
-            peer: self.id(),
-            instance: self.server.instance,
-            seq: unix_ms(),
-            ttl_s: TTL_S,
-            port: self.addr.port(),
-            revision: 1,
-            flags,
-        };
-        SignedAnnounce::seal(&announce, &self.keypair)
+        sealed(&self.keypair, self.server.instance, self.addr.port(), 1, flags)
+    }
+
+    /// What it announces when it joins a LAN.
+    pub(super) fn announces(&self) -> Vec<SignedAnnounce> {
+        let more = |fault: &Fault| if let Fault::Announces(count) = *fault { count } else { 0 };
+        let more = self.server.faults.iter().map(more).sum();
+        let instance = self.server.instance;
+        let other = |n: u64| sealed(&self.keypair, instance + n * INSTANCE_STEP, self.addr.port(), n, Flags::default());
+        (1..=more).map(other).chain([self.announce(Flags::default())]).collect()
     }
 
     /// Its key pair.
@@ -179,21 +191,21 @@ fn accept(listener: &TcpListener, server: &Arc<FaultyServer>) {
         if server.is_dead.load(Ordering::SeqCst) {
             break;
         }
-        server.counts.connections.fetch_add(1, Ordering::SeqCst);
+        let nth = server.counts.connections.fetch_add(1, Ordering::SeqCst);
         let Ok(copy) = socket.try_clone() else { continue };
-        lock(&server.sockets).push(copy);
+        let mut sockets = lock(&server.sockets);
+        // Those that have ended need no descriptor.
+        sockets.retain(|socket| socket.peer_addr().is_ok());
+        sockets.push(copy);
+        drop(sockets);
         let serving_of = server.clone();
         let serve = move || {
-            serving_of.serve(socket);
+            serving_of.serve(socket, nth);
         };
         serving.extend(Builder::new().name("gpb-faulty-conn".into()).spawn(serve));
     }
     serving.into_iter().for_each(|thread| drop(thread.join()));
 }
 
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
-}
-
-/// Time to live of its announces, the longest that nodes take, in seconds.
-const TTL_S: u16 = 120;
+/// Distance of the instances that one peer makes up.
+const INSTANCE_STEP: u64 = 1 << 32;

@@ -1,26 +1,32 @@
 //! The accepting end of a session, blocking.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::FRAME_HEADER_LEN_MAX;
 use crate::net::{Channel, Opened, Outbox, Tls};
 use crate::proto::{FramePrefix, Request};
 
 /// A connection of a [`FaultyPeer`](crate::testing::FaultyPeer). `None` means that it has ended.
-pub(super) struct Wire {
+pub(super) struct Wire<'a> {
     socket: TcpStream,
     channel: Channel,
     sealed: Vec<u8>,
     plain: Vec<u8>,
     out: Outbox,
+    /// Bytes until it ends itself.
+    left: u64,
+    /// Bytes sent on all connections of the peer.
+    sent: &'a AtomicU64,
 }
 
-impl Wire {
-    pub(super) fn accept(socket: TcpStream, tls: &Tls) -> Option<Self> {
+impl<'a> Wire<'a> {
+    /// Takes `socket` over, which ends after `left` bytes.
+    pub(super) fn accept(socket: TcpStream, tls: &Tls, left: u64, sent: &'a AtomicU64) -> Option<Self> {
         socket.set_nodelay(true).ok()?;
         let channel = Channel::accept(tls).ok()?;
-        Some(Wire { socket, channel, sealed: Vec::new(), plain: Vec::new(), out: Outbox::new() })
+        Some(Wire { socket, channel, sealed: Vec::new(), plain: Vec::new(), out: Outbox::new(), left, sent })
     }
 
     /// The next request.
@@ -34,9 +40,23 @@ impl Wire {
         Request::decode(prefix.kind, &header, &body).ok()
     }
 
-    pub(super) fn send(&mut self, frame: &[u8]) -> Option<()> {
-        self.channel.seal(frame, &mut self.out).ok()?;
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Option<()> {
+        self.channel.seal(bytes, &mut self.out).ok()?;
         self.flush()
+    }
+
+    /// Reads what comes, and answers nothing, until the other side ends the connection.
+    pub(super) fn hang(&mut self) -> Option<()> {
+        loop {
+            self.receive()?;
+        }
+    }
+
+    /// Ends the connection.
+    pub(super) fn end(&mut self) -> Option<()> {
+        // It may have ended already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        None
     }
 
     fn read(&mut self, len: usize) -> Option<Vec<u8>> {
@@ -67,8 +87,12 @@ impl Wire {
     }
 
     fn flush(&mut self) -> Option<()> {
-        self.socket.write_all(self.out.data()).ok()?;
+        let bytes = self.out.data();
+        let len = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.socket.write_all(&bytes[..len]).ok()?;
+        self.sent.fetch_add(len as u64, Ordering::Relaxed);
+        self.left -= len as u64;
         self.out.clear();
-        Some(())
+        if self.left == 0 { self.end() } else { Some(()) }
     }
 }

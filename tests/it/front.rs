@@ -61,6 +61,7 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&DiscoveryStats, Dropped) -> u64 = DiscoveryStats::dropped;
     let _: fn(&Lan, NodeBuilder) -> Result<Node, StartError> = Lan::start;
     let _: fn(&[TestFile], &[Fault]) -> std::io::Result<FaultyPeer> = FaultyPeer::start;
+    let _: fn(std::net::IpAddr, &[TestFile], &[Fault]) -> std::io::Result<FaultyPeer> = FaultyPeer::start_at;
 }
 
 #[test]
