@@ -67,23 +67,23 @@
 //!
 //! # A closed group
 //!
-//! A [`Trust`] makes a group of known keys: no other key is found, answered or asked. The program
-//! changes it while its nodes run, or leaves it to a file ([`Trust::file`]).
+//! A trusted file makes a group of known keys: no other key is found, answered or asked.
 //!
 //! ```
-//! use gpb::{Keypair, Trust};
+//! use gpb::{Keypair, Share};
 //!
 //! # let lan = gpb::testing::Lan::new()?;
-//! let (ana, bo) = (Keypair::generate(), Keypair::generate());
-//! let trust = Trust::keys([ana.peer_id(), bo.peer_id()])?;
-//! // let node = Node::builder().key(ana).trust(trust.clone()).start()?;
-//! # let other = lan.start(lan.builder().key(bo.clone()).trust(trust.clone()))?;
-//! # let node = lan.start(lan.builder().key(ana).trust(trust.clone()))?;
+//! # let dir = std::env::temp_dir().join(format!("gpb-doc-group-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # let file = dir.join("trusted");
+//! let (alice, bob) = (Keypair::generate(), Keypair::generate());
+//! std::fs::write(&file, format!("{} alice\n{} bob\n", alice.peer_id(), bob.peer_id()))?;
+//! // let node = Node::builder().key(alice).trusted(&file).start()?;
+//! # let node = lan.start(lan.builder().key(alice).trusted(&file))?;
+//! # let other = lan.start(lan.builder().key(bob).trusted(&file))?;
 //! # let stranger = lan.node()?;
 //! # assert_eq!(node.peers(std::time::Duration::from_secs(5))?.len(), 1);
-//! // Later: bo is cut off at once.
-//! trust.remove(&bo.peer_id())?;
-//! # assert!(node.known_peers().is_empty());
+//! # std::fs::remove_dir_all(&dir)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -169,7 +169,6 @@ pub use identity::{Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Events, Fetch, Finding, KeySource, KnownPeer, Node, NodeBuilder, Share};
 pub use node::{StartError, Stopper};
-pub use runtime::keystore::Trust;
 pub use swarm::{Dropped, Event};
 
 pub mod error {
@@ -187,7 +186,6 @@ pub mod error {
     //! | reading a [`Pattern`](crate::Pattern) | [`PatternError`] |
     //! | reading a [`RelPath`](crate::RelPath) | [`RelPathError`] |
     //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParsePeerIdError`] |
-    //! | changing a [`Trust`](crate::Trust) | [`TrustError`]; reading its file: [`KeyError`] |
     //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
 
     pub use crate::client::FetchError;
@@ -195,7 +193,7 @@ pub mod error {
     pub use crate::identity::{KeypairError, ParsePeerIdError};
     pub use crate::net::{ParseInterfaceError, ParsePeerAddrError};
     pub use crate::node::{ConfigError, EventsError, StartError};
-    pub use crate::runtime::keystore::{KeyError, TrustError};
+    pub use crate::runtime::keystore::KeyError;
     pub use crate::server::ServerError;
     pub use crate::store::StoreError;
 }

@@ -5,16 +5,11 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::cli::resolve::DEFAULT_DIR;
 use crate::node::{Config, KeySource, Share};
-use crate::runtime::keystore::{KeyError, Trust};
 
 impl Options {
-    /// The configuration of a node that runs with these options. Reads the trusted file.
-    ///
-    /// # Errors
-    /// The trusted file cannot be used.
-    pub fn config(&self, share: Share) -> Result<Config, KeyError> {
-        let trust = self.trusted.as_ref().map(Trust::file).transpose()?.unwrap_or_default();
-        Ok(Config {
+    /// The configuration of a node that runs with these options.
+    pub fn config(&self, share: Share) -> Config {
+        Config {
             dir: self.dir.clone(),
             // Another directory that is missing may be a file system that is not mounted.
             create_dir: self.dir == Path::new(DEFAULT_DIR),
@@ -23,7 +18,7 @@ impl Options {
             port: self.port,
             state: self.state.clone(),
             key: KeySource::File(self.key.clone()),
-            trust,
+            trusted: self.trusted.clone(),
             never_share: self.own_files(),
             peers: self.peers.clone(),
             multicast: self.multicast,
@@ -32,7 +27,7 @@ impl Options {
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),
             download_limit: self.download_limit.map(u64::from),
-        })
+        }
     }
 
     /// The files of the program itself beside the node's. The shell may keep the output in a file

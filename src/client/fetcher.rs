@@ -187,16 +187,12 @@ impl<'a> Fetcher<'a> {
                 let body = self.session.body(len, Instant::now() + self.shared.idle())?;
                 self.take_body(&body)?;
             }
-            AnswerStep::Drain(len) => self.drain(len)?,
-            AnswerStep::Deferred(len) => {
+            AnswerStep::Settled => {}
+            AnswerStep::Deferred => {
                 self.shared.stats.deferred();
-                self.drain(len)?;
                 self.shared.wake_connections();
             }
-            AnswerStep::NotHeld(file, len) => {
-                self.drain(len)?;
-                self.redirect(file, status);
-            }
+            AnswerStep::NotHeld => self.redirect(status),
             AnswerStep::Refused => return Err(self.session.problem(status)),
         }
         Ok(None)
@@ -260,10 +256,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// The peer does not hold what it had said; others are asked for it.
-    fn redirect(&self, file: Option<FileNo>, status: Status) {
-        if let (Some(file), Status::Gone) = (file, status) {
-            self.shared.changed_at_source(file);
-        }
+    fn redirect(&self, status: Status) {
         debug!("not held peer={} status={status:?}", self.session.peer);
         self.shared.stats.redirects.fetch_add(1, Ordering::Relaxed);
         self.shared.wake_all();
@@ -284,10 +277,6 @@ impl<'a> Fetcher<'a> {
             }
         }
         self.session.dialed.close();
-    }
-
-    fn drain(&mut self, len: u32) -> Result<(), AskError> {
-        self.session.body(len, Instant::now() + self.shared.idle()).map(drop)
     }
 }
 

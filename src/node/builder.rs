@@ -8,19 +8,18 @@ use crate::identity::Keypair;
 use crate::net::{Beacon, Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 use crate::node::parts::NodeParts;
 use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError};
-use crate::runtime::keystore::Trust;
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
 ///
 /// A text that is no peer or no interface is an error of [`start`](Self::start).
 ///
 /// ```no_run
-/// use gpb::{Node, Share, Trust};
+/// use gpb::{Node, Share};
 ///
 /// let node = Node::builder()
 ///     .dir("/data")
 ///     .share(Share::Directory)
-///     .trust(Trust::file("/etc/gpb/trusted")?)
+///     .trusted("/etc/gpb/trusted")
 ///     .peer("lab3")
 ///     .upload_limit(10_000_000)
 ///     .start()?;
@@ -82,9 +81,9 @@ impl NodeBuilder {
         self
     }
 
-    /// [`Config::trust`]: the keys that the node talks to. Keep a clone to change them later.
-    pub fn trust(mut self, trust: Trust) -> Self {
-        self.config.trust = trust;
+    /// [`Config::trusted`]: the file of trusted keys that makes a closed group.
+    pub fn trusted(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.trusted = Some(file.into());
         self
     }
 

@@ -109,12 +109,14 @@ impl FramePrefix {
     }
 
     /// Checks the bounds of a response to a request whose answer may have `body_max` bytes of body.
+    /// Only an answer with [`Status::Ok`] has a body.
     ///
     /// # Errors
     /// [`FrameError`]: a length over its bound, or an unknown status.
     pub fn check_response(self, body_max: usize) -> Result<Status, FrameError> {
-        self.check(body_max)?;
-        Status::from_u8(self.status).ok_or(FrameError::Status(self.status))
+        let status = Status::from_u8(self.status).ok_or(FrameError::Status(self.status))?;
+        self.check(if status == Status::Ok { body_max } else { 0 })?;
+        Ok(status)
     }
 
     fn check(self, body_max: usize) -> Result<Self, FrameError> {
@@ -164,5 +166,8 @@ mod tests {
         assert_eq!(at(0, 10).check_response(10), Ok(Status::Ok));
         assert_eq!(at(0, 11).check_response(10), Err(FrameError::BodyTooLong(11)));
         assert_eq!(FramePrefix { status: 99, ..at(0, 0) }.check_response(0), Err(FrameError::Status(99)));
+        let not_found = |body_len| FramePrefix { status: Status::NotFound as u8, ..at(9, body_len) };
+        assert_eq!(not_found(0).check_response(10), Ok(Status::NotFound));
+        assert_eq!(not_found(1).check_response(10), Err(FrameError::BodyTooLong(1)), "memory for nothing");
     }
 }

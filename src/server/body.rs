@@ -79,8 +79,7 @@ impl ChunkStream {
         if self.left > 0 || filled == into.len() {
             return (filled, false);
         }
-        // Asked in any case: a file that ends early has changed, which is to be reported.
-        let good = self.source.unchanged() && !self.failed;
+        let good = !self.failed && self.source.unchanged();
         into[filled] = if good { Request::GOOD } else { Request::GONE };
         (filled + 1, true)
     }

@@ -21,7 +21,6 @@ mod net;
 mod content;
 mod discovery;
 mod disk;
-mod edges;
 mod exits;
 mod failure;
 mod group;

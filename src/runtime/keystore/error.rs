@@ -9,10 +9,10 @@ use crate::runtime::limits::TRUSTED_KEYS_MAX;
 /// Why a key file or a trusted file cannot be used. Each message names the file and the cause.
 ///
 /// ```
-/// use gpb::{Trust, error::KeyError};
+/// use gpb::{Node, StartError, error::KeyError};
 ///
-/// let error = Trust::file("/no/such/file").unwrap_err();
-/// assert!(matches!(error, KeyError::TrustedNotFound { .. }));
+/// let error = Node::builder().trusted("/no/such/file").key(gpb::Keypair::generate()).start().unwrap_err();
+/// assert!(matches!(error, StartError::Key(KeyError::TrustedNotFound { .. })));
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -47,6 +47,8 @@ pub const CHUNK_RATE_SPAN: Duration = Duration::from_secs(10);
 /// The same while peers wait for a connection of a full set: less than the usual timeout of a
 /// download.
 pub const CHUNK_RATE_SPAN_FULL: Duration = Duration::from_secs(3);
+/// A connection on which a chunk was deferred asks nothing for this time.
+pub const DEFERRED_REST: Duration = Duration::from_millis(20);
 /// Longest time until a peer that is too busy for a layer is asked again.
 pub const LAYER_BUSY_MAX: Duration = Duration::from_secs(5);
 /// First interval at which a holder is asked for the other peers that fetch a file; it doubles each

@@ -40,8 +40,9 @@ pub struct Requester<F> {
     locate: LocateQueue,
     /// Requests that wait to be sent, as whole frames.
     frames: Vec<u8>,
-    /// The peer deferred a chunk: nothing is asked of it before [`resume`](Self::resume).
-    rests: bool,
+    /// The peer deferred a chunk: nothing is asked of it before then, however often the connection
+    /// is woken.
+    rests_until: Option<Instant>,
     /// The peer did not have what it had said.
     lost: bool,
     /// A chunk came that was wanted.
@@ -93,7 +94,7 @@ impl<F: Clone> Requester<F> {
             window: Window::new(now),
             locate: LocateQueue { next: VecDeque::new(), from: locate.then_some(0) },
             frames: Vec::new(),
-            rests: false,
+            rests_until: None,
             lost: false,
             useful: false,
         }
@@ -119,7 +120,8 @@ impl<F: Clone> Requester<F> {
     /// Asks for tasks until the window is full. The frames are sent by [`send`](Self::send).
     pub fn fill(&mut self, state: &mut DownloadState<F>, now: Instant) {
         // Small requests go out together, not one by one as answers come.
-        if self.rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
+        let rests = self.rests_until.is_some_and(|until| now < until);
+        if rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
             return;
         }
         self.locate.refill(state, self.peer, now);
@@ -191,7 +193,6 @@ impl<F: Clone> Requester<F> {
     /// The connection had nothing to do for a while and looks for work again.
     pub fn resume(&mut self, now: Instant) {
         self.window.pause(now);
-        self.rests = false;
     }
 
     /// The connection ends: everything that it was asked for and did not bring is free for others.

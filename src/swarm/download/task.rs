@@ -136,7 +136,7 @@ impl<F> Task<F> {
             Task::AnyOf(task) => (Kind::AnyOf, Geometry::new(task.id.len).chunk_len() as usize + 1),
             Task::Layer(task) => (Kind::Layer, task.range().count as usize * 32),
             Task::Peers { .. } => (Kind::Peers, PEERS_ANSWER_LEN_MAX),
-            Task::Have { .. } => (Kind::Have, RESPONSE_BODY_LEN_MAX),
+            Task::Have { id, .. } => (Kind::Have, have_len_max(Geometry::new(id.len).chunk_count())),
             Task::Locate(_) => (Kind::Locate, LOCATE_FILES_MAX * HOLDING_LEN_MAX + 8),
         }
     }
@@ -172,3 +172,12 @@ impl<F> Task<F> {
 
 /// Longest postcard form of a [`Holding`](crate::proto::Holding) in bytes.
 const HOLDING_LEN_MAX: usize = 6;
+
+/// Most bytes of an answer to `Have` for a file of that many chunks: each may be a number of its
+/// own.
+fn have_len_max(chunks: u32) -> usize {
+    (chunks as usize * NUMBER_LEN_MAX + 32).min(RESPONSE_BODY_LEN_MAX)
+}
+
+/// Longest postcard form of a chunk's number in bytes.
+const NUMBER_LEN_MAX: usize = 5;

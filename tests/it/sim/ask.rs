@@ -75,8 +75,8 @@ impl World {
                     self.drive_now(client);
                 }
             }
-            AnswerStep::Deferred(_) | AnswerStep::NotHeld(..) => self.wake(client),
-            AnswerStep::Small(_) | AnswerStep::Drain(_) | AnswerStep::Refused => {}
+            AnswerStep::Deferred | AnswerStep::NotHeld => self.wake(client),
+            AnswerStep::Small(_) | AnswerStep::Settled | AnswerStep::Refused => {}
         }
         self.go_on(conn);
     }

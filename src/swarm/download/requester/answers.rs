@@ -7,6 +7,7 @@ use crate::limits::FETCHERS_PER_ANSWER_MAX;
 use crate::proto::{
     self, ChunkHeader, ChunkRef, Delta, Holding, MessageError, PeerHint, Request, Status, decode_body, decode_header,
 };
+use crate::swarm::download::limits::DEFERRED_REST;
 use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::requester::Requester;
 use crate::swarm::download::state::{ChunkCame, Chunks, DownloadState, Extent};
@@ -39,13 +40,13 @@ pub enum AnswerStep<F> {
     },
     /// A short body of that many bytes, for [`Requester::on_body`].
     Body(u32),
-    /// A body of that many bytes that says nothing.
-    Drain(u32),
-    /// The same; the peer defers the request, which shows that it is there. Others may be asked for
+    /// Nothing: the answer has no body, and says nothing.
+    Settled,
+    /// Nothing; the peer defers the request, which shows that it is there. Others may be asked for
     /// it.
-    Deferred(u32),
-    /// The same; the peer does not have what it had said of the file, and others are asked for it.
-    NotHeld(Option<FileNo>, u32),
+    Deferred,
+    /// Nothing; the peer does not have what it had said, and others are asked for it.
+    NotHeld,
     /// The peer refuses the connection, or is too busy for it: it ends, with that request
     /// unanswered.
     Refused,
@@ -113,9 +114,10 @@ pub enum AnswerError {
     /// The bitfield is for another number of chunks.
     #[error("bitfield of another length")]
     Bitfield,
-    /// The holder chose a chunk that was not offered.
+    /// The answer is about a chunk that was not asked for, or not offered for choice. That is no
+    /// lie: it may be the right chunk for an earlier request.
     #[error("chunk {} of {}, not asked for", .0.index, .0.file)]
-    NotOffered(ChunkRef),
+    NotAsked(ChunkRef),
     /// No request is unanswered.
     #[error("answer without a request")]
     Unasked,
@@ -151,7 +153,7 @@ impl<F: Clone> Requester<F> {
                 let given: ChunkHeader = decode_header(head.header, "ChunkHeader")?;
                 let of_file = given.chunk.file == offered.id;
                 let chosen = of_file.then(|| state.chosen(offered, given.chunk.index, self.peer, asked.sent)).flatten();
-                let chunk = chosen.ok_or(AnswerError::NotOffered(given.chunk))?;
+                let chunk = chosen.ok_or(AnswerError::NotAsked(given.chunk))?;
                 self.in_flight = self.in_flight.saturating_sub(task.chunk_bytes()) + u64::from(chunk.len);
                 *task = Task::Chunk(chunk.clone());
                 expect_len(head, chunk.len + 1)?;
@@ -159,16 +161,18 @@ impl<F: Clone> Requester<F> {
             }
             Task::Chunk(chunk) => {
                 let chunk = chunk.clone();
+                expect_len(head, chunk.len + 1)?;
+                let given = expect_chunk(head.header, ChunkRef { file: chunk.id, index: chunk.index.get() })?;
                 if chunk.since > 0
-                    && let Some(haves) = decode_header::<ChunkHeader>(head.header, "ChunkHeader")?.new_haves
+                    && let Some(haves) = given.new_haves
                 {
                     take_haves(state, (chunk.file, chunk.id), self.peer, &haves)?;
                 }
-                expect_len(head, chunk.len + 1)?;
                 Ok(AnswerStep::Chunk(chunk))
             }
             Task::Small(small) => {
                 expect_len(head, small.len + 1)?;
+                expect_chunk(head.header, ChunkRef { file: small.id, index: small.index.get() })?;
                 Ok(AnswerStep::Small(*small))
             }
             Task::Layer(layer) => {
@@ -184,7 +188,7 @@ impl<F: Clone> Requester<F> {
         &mut self,
         state: &mut DownloadState<F>,
         task: &Task<F>,
-        Head { status, header, body_len }: Head<'_>,
+        Head { status, header, .. }: Head<'_>,
         now: Instant,
     ) -> AnswerStep<F> {
         self.in_flight = self.in_flight.saturating_sub(task.chunk_bytes());
@@ -193,23 +197,23 @@ impl<F: Clone> Requester<F> {
                 let problem: proto::Problem = decode_header(header, "Problem").unwrap_or_default();
                 let wait = Duration::from_millis(problem.retry_after_ms.into());
                 state.layer_busy(layer.file, self.peer, wait, now);
-                AnswerStep::Deferred(body_len)
+                AnswerStep::Deferred
             }
             // The chunk waited for long: another peer may be quicker, or this one later.
             _ if is_deferral(task, status) => {
                 state.give_back(task, self.peer);
-                self.rests = true;
-                AnswerStep::Deferred(body_len)
+                self.rests_until = Some(now + DEFERRED_REST);
+                AnswerStep::Deferred
             }
             Task::Chunk(_) | Task::AnyOf(_) | Task::Small(_) | Task::Layer(_) => {
                 self.lose(state, task);
-                AnswerStep::NotHeld(task.file().map(|(file, _)| file), body_len)
+                AnswerStep::NotHeld
             }
             Task::Have { file, .. } if status != Status::NotModified => {
                 state.not_held(*file, self.peer);
-                AnswerStep::Drain(body_len)
+                AnswerStep::Settled
             }
-            Task::Have { .. } | Task::Peers { .. } | Task::Locate(_) => AnswerStep::Drain(body_len),
+            Task::Have { .. } | Task::Peers { .. } | Task::Locate(_) => AnswerStep::Settled,
         }
     }
 
@@ -374,6 +378,12 @@ fn is_deferral<F>(task: &Task<F>, status: Status) -> bool {
         Status::NotModified => task.is_chunk(),
         _ => false,
     }
+}
+
+/// The header of an answer that must be about `chunk`.
+fn expect_chunk(header: &[u8], chunk: ChunkRef) -> Result<ChunkHeader, AnswerError> {
+    let given: ChunkHeader = decode_header(header, "ChunkHeader")?;
+    if given.chunk == chunk { Ok(given) } else { Err(AnswerError::NotAsked(given.chunk)) }
 }
 
 fn expect_len(head: Head<'_>, want: u32) -> Result<(), AnswerError> {

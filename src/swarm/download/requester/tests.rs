@@ -11,7 +11,7 @@ use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX};
 use crate::proto::{
     ChunkHeader, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Holding, PeerHint, Request, Status, encode_body,
 };
-use crate::swarm::download::limits::LAYER_BUSY_MAX;
+use crate::swarm::download::limits::{DEFERRED_REST, LAYER_BUSY_MAX};
 use crate::swarm::download::state::{ChunkCame, Extent};
 use crate::swarm::download::task::ChunkTask;
 
@@ -86,7 +86,8 @@ impl Lab {
     /// The next answer is the chunk that was asked for; another peer that fetches tells nothing of itself.
     fn chunk(&mut self, header: &[u8]) -> (ChunkTask<()>, ChunkCame) {
         let len = self.requester.expects().unwrap().1 as u32;
-        let AnswerStep::Chunk(task) = self.head(Status::Ok, header, len).unwrap() else { panic!() };
+        let header = if header.is_empty() { head_of(&self.requester) } else { header.to_vec() };
+        let AnswerStep::Chunk(task) = self.head(Status::Ok, &header, len).unwrap() else { panic!() };
         self.requester.on_bytes(task.len.into(), self.now);
         assert_eq!(self.requester.on_trailer(&mut self.state, GOOD, self.now), Arrival::Verify);
         (task, self.requester.on_chunk(&mut self.state, self.now))
@@ -106,7 +107,7 @@ impl Lab {
                         lab.state.opened(0, (), &Bitfield::empty(count), &Bitfield::empty(count));
                     }
                 }
-                _ => assert!(matches!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::Drain(0)))),
+                _ => assert!(matches!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::Settled))),
             }
         }
         lab
@@ -127,6 +128,17 @@ fn decode(mut frames: &[u8]) -> Vec<Request> {
         frames = rest;
     }
     requests
+}
+
+/// The header of the answer that brings the chunk or one-chunk file that is asked for first.
+fn head_of(requester: &Requester<()>) -> Vec<u8> {
+    let (id, index) = match &requester.pending.front().unwrap().task {
+        Task::Chunk(chunk) => (chunk.id, chunk.index.get()),
+        Task::Small(small) => (small.id, small.index.get()),
+        Task::AnyOf(task) => (task.id, task.chunks[0]),
+        _ => return Vec::new(),
+    };
+    given(id, index, None)
 }
 
 fn given(file: FileId, index: u32, news: Option<Delta>) -> Vec<u8> {
@@ -154,12 +166,16 @@ fn a_deferred_chunk_is_free_for_others_and_its_holder_left_alone_for_a_moment() 
     let asked = lab.asks().len();
     assert!(asked > 1);
     for left in (0..asked).rev() {
-        assert_eq!(lab.head(Status::NotModified, &[], 7), Ok(AnswerStep::Deferred(7)));
+        assert_eq!(lab.head(Status::NotModified, &[], 0), Ok(AnswerStep::Deferred));
         assert_eq!(lab.requester.pending(), left);
         assert!(left == 0 || lab.turn() == (ConnectionTurn::Receive, Vec::new()));
     }
     assert_eq!(lab.turn(), (ConnectionTurn::Wait, Vec::new()), "it rests");
     assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
+    // Chunks that other peers defer wake it, and do not end its rest.
+    lab.requester.resume(lab.now);
+    assert_eq!(lab.turn(), (ConnectionTurn::Wait, Vec::new()), "it rests on");
+    lab.now += DEFERRED_REST;
     lab.requester.resume(lab.now);
     assert_eq!(lab.asks().len(), asked);
 }
@@ -185,7 +201,7 @@ fn a_layer_comes_in_parts_and_a_busy_holder_is_asked_again_from_the_first() {
     let busy = encode_body(&crate::proto::Problem { retry_after_ms: 200, reason: String::new() });
     for waits in 0..2 {
         lab.skip_peers();
-        assert_eq!(lab.head(Status::Busy, &busy, 0), Ok(AnswerStep::Deferred(0)));
+        assert_eq!(lab.head(Status::Busy, &busy, 0), Ok(AnswerStep::Deferred));
         lab.skip_peers();
         assert_eq!(lab.turn().0, ConnectionTurn::Wait);
         lab.now += Duration::from_millis(if waits == 0 { 200 } else { 300 });
@@ -306,12 +322,30 @@ fn the_last_chunk_is_asked_of_a_second_peer_and_comes_once() {
     while second.pending() > 0 {
         let (kind, len) = second.expects().unwrap();
         let ok = if kind == Kind::Chunk { Status::Ok } else { Status::NotFound };
-        let head = Head { status: ok, header: &[], body_len: len as u32 };
+        let (header, body_len) = if ok == Status::Ok { (head_of(&second), len as u32) } else { (Vec::new(), 0) };
+        let head = Head { status: ok, header: &header, body_len };
         if let AnswerStep::Chunk(_) = second.on_head(&mut lab.state, head, lab.now).unwrap() {
             assert_eq!(second.on_trailer(&mut lab.state, GOOD, lab.now), Arrival::Surplus);
         }
     }
     assert!(!second.is_useful());
+}
+
+/// Each answer sent twice made the second one a lie of the peer.
+#[test]
+fn an_answer_about_another_chunk_breaks_the_protocol_and_is_no_lie() {
+    let mut lab = Lab::opened(&[4 * CHUNK], 2);
+    assert!(lab.asks().len() > 1);
+    let (first, len) = (head_of(&lab.requester), CHUNK as u32 + 1);
+    lab.chunk(&first);
+    assert!(matches!(lab.head(Status::Ok, &first, len), Err(AnswerError::NotAsked(_))));
+    let mut lab = Lab::new(&[100, 200], 2);
+    lab.asks();
+    let ids = [lab.state.id(0), lab.state.id(1)];
+    let Task::Small(small) = &lab.requester.pending.front().unwrap().task else { panic!() };
+    let other = ids.into_iter().find(|id| *id != small.id).unwrap();
+    let len = small.len + 1;
+    assert!(matches!(lab.head(Status::Ok, &given(other, 0, None), len), Err(AnswerError::NotAsked(_))));
 }
 
 #[test]
@@ -351,7 +385,7 @@ fn the_holder_chooses_among_what_was_offered_and_nothing_else() {
         file.len -= u64::from(wrong);
         if wrong {
             let head = lab.head(Status::Ok, &given(file, index, None), CHUNK as u32 + 1);
-            assert!(matches!(head, Err(AnswerError::NotOffered(_))), "another file");
+            assert!(matches!(head, Err(AnswerError::NotAsked(_))), "another file");
             lab.requester.end(&mut lab.state);
             assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
         } else {
@@ -367,13 +401,13 @@ fn who_does_not_hold_a_file_any_more_is_lost_for_it() {
         let mut lab = Lab::opened(&[4 * CHUNK], 2);
         let asked = lab.asks().len();
         let len = if trailer.is_some() { CHUNK as u32 + 1 } else { 0 };
-        let step = lab.head(status, &[], len).unwrap();
+        let step = lab.head(status, &head_of(&lab.requester), len).unwrap();
         match trailer {
-            None => assert_eq!(step, AnswerStep::NotHeld(Some(0), 0)),
+            None => assert_eq!(step, AnswerStep::NotHeld),
             Some(trailer) => assert_eq!(lab.requester.on_trailer(&mut lab.state, trailer, lab.now), Arrival::NotHeld),
         }
         for _ in 1..asked {
-            assert_eq!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::NotHeld(Some(0), 0)));
+            assert_eq!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::NotHeld));
         }
         assert_eq!(lab.turn(), (ConnectionTurn::End { lost: true }, Vec::new()));
         assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
@@ -386,7 +420,7 @@ fn small_files_are_verified_together() {
     assert_eq!(lab.asks().len(), 3);
     for _ in 0..3 {
         let len = lab.requester.expects().unwrap().1 as u32;
-        let AnswerStep::Small(task) = lab.head(Status::Ok, &[], len).unwrap() else { panic!() };
+        let AnswerStep::Small(task) = lab.head(Status::Ok, &head_of(&lab.requester), len).unwrap() else { panic!() };
         assert_eq!(task.len + 1, len);
         assert_eq!(lab.requester.on_trailer(&mut lab.state, GOOD, lab.now), Arrival::Verify);
     }
@@ -517,7 +551,7 @@ proptest! {
                             break;
                         }
                     }
-                    AnswerStep::Drain(_) | AnswerStep::Deferred(_) | AnswerStep::NotHeld(..) => {}
+                    AnswerStep::Settled | AnswerStep::Deferred | AnswerStep::NotHeld => {}
                     AnswerStep::Refused => break,
                 }
             }
