@@ -67,23 +67,23 @@
 //!
 //! # A closed group
 //!
-//! A trusted file makes a group of known keys: no other key is found, answered or asked.
+//! A [`Trust`] makes a group of known keys: no other key is found, answered or asked. The program
+//! changes it while its nodes run, or leaves it to a file ([`Trust::file`]).
 //!
 //! ```
-//! use gpb::{Keypair, Share};
+//! use gpb::{Keypair, Trust};
 //!
 //! # let lan = gpb::testing::Lan::new()?;
-//! # let dir = std::env::temp_dir().join(format!("gpb-doc-group-{}", std::process::id()));
-//! # std::fs::create_dir_all(&dir)?;
-//! # let file = dir.join("trusted");
-//! let (alice, bob) = (Keypair::generate(), Keypair::generate());
-//! std::fs::write(&file, format!("{} alice\n{} bob\n", alice.peer_id(), bob.peer_id()))?;
-//! // let node = Node::builder().key(alice).trusted(&file).start()?;
-//! # let node = lan.start(lan.builder().key(alice).trusted(&file))?;
-//! # let other = lan.start(lan.builder().key(bob).trusted(&file))?;
+//! let (ana, bo) = (Keypair::generate(), Keypair::generate());
+//! let trust = Trust::keys([ana.peer_id(), bo.peer_id()])?;
+//! // let node = Node::builder().key(ana).trust(trust.clone()).start()?;
+//! # let other = lan.start(lan.builder().key(bo.clone()).trust(trust.clone()))?;
+//! # let node = lan.start(lan.builder().key(ana).trust(trust.clone()))?;
 //! # let stranger = lan.node()?;
 //! # assert_eq!(node.peers(std::time::Duration::from_secs(5))?.len(), 1);
-//! # std::fs::remove_dir_all(&dir)?;
+//! // Later: bo is cut off at once.
+//! trust.remove(&bo.peer_id())?;
+//! # assert!(node.known_peers().is_empty());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -169,6 +169,7 @@ pub use identity::{Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Events, Fetch, Finding, KeySource, KnownPeer, Node, NodeBuilder, Share};
 pub use node::{StartError, Stopper};
+pub use runtime::keystore::Trust;
 pub use swarm::{Dropped, Event};
 
 pub mod error {
@@ -186,6 +187,7 @@ pub mod error {
     //! | reading a [`Pattern`](crate::Pattern) | [`PatternError`] |
     //! | reading a [`RelPath`](crate::RelPath) | [`RelPathError`] |
     //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParsePeerIdError`] |
+    //! | changing a [`Trust`](crate::Trust) | [`TrustError`]; reading its file: [`KeyError`] |
     //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
 
     pub use crate::client::FetchError;
@@ -193,7 +195,7 @@ pub mod error {
     pub use crate::identity::{KeypairError, ParsePeerIdError};
     pub use crate::net::{ParseInterfaceError, ParsePeerAddrError};
     pub use crate::node::{ConfigError, EventsError, StartError};
-    pub use crate::runtime::keystore::KeyError;
+    pub use crate::runtime::keystore::{KeyError, TrustError};
     pub use crate::server::ServerError;
     pub use crate::store::StoreError;
 }

@@ -20,7 +20,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::Get { share: true, .. } => Share::Fetched,
         _ => Share::Nothing,
     };
-    let node = Node::start(options.node.config(share))?;
+    let node = Node::start(options.node.config(share)?)?;
     let (stop, stopper) = (node.stopper(), node.stopper());
     let signals = StopSignals::on_first(move || stop.stop()).map_err(Failure::from_signals)?;
     let mut output = Output::new(io::stdout(), options.node.report.json);

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
-    let node = Node::start(options.config(Share::Directory))?;
+    let node = Node::start(options.config(Share::Directory)?)?;
     if options.trusted.is_none() {
         let (network, dir) = (&options.network, options.dir.display());
         log::warn!(

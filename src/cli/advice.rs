@@ -120,6 +120,7 @@ impl Advised for FetchError {
             }
             FetchError::ClocksDiffer(_) => (Exit::NoPeer, "set the clock, or name the peer with --peer"),
             FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
+            FetchError::Changed { .. } => (Exit::NotFound, "run it again: the source offers it when it is hashed"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
             FetchError::Storage(e) => return e.exit_advice(),
@@ -239,6 +240,7 @@ mod tests {
             (FetchError::NoPeer(one).into(), Exit::NoPeer, "--peer"),
             (FetchError::ClocksDiffer(one).into(), Exit::NoPeer, "set the clock"),
             (FetchError::NotFound { what: what(), answered: 1 }.into(), Exit::NotFound, "`gpb-client list`"),
+            (FetchError::Changed { what: what() }.into(), Exit::NotFound, "x: changed at the source; run it again"),
             (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
             (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),
             (FetchError::Out { path: path.clone(), source: RelPathError::Empty }.into(), Exit::Usage, "--out"),

@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::cli::resolve::DEFAULT_DIR;
 use crate::node::{Config, KeySource, Share};
+use crate::runtime::keystore::{KeyError, Trust};
 
 impl Options {
-    /// The configuration of a node that runs with these options.
-    pub fn config(&self, share: Share) -> Config {
-        Config {
+    /// The configuration of a node that runs with these options. Reads the trusted file.
+    ///
+    /// # Errors
+    /// The trusted file cannot be used.
+    pub fn config(&self, share: Share) -> Result<Config, KeyError> {
+        let trust = self.trusted.as_ref().map(Trust::file).transpose()?.unwrap_or_default();
+        Ok(Config {
             dir: self.dir.clone(),
             // Another directory that is missing may be a file system that is not mounted.
             create_dir: self.dir == Path::new(DEFAULT_DIR),
@@ -18,7 +23,7 @@ impl Options {
             port: self.port,
             state: self.state.clone(),
             key: KeySource::File(self.key.clone()),
-            trusted: self.trusted.clone(),
+            trust,
             never_share: self.own_files(),
             peers: self.peers.clone(),
             multicast: self.multicast,
@@ -27,7 +32,7 @@ impl Options {
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),
             download_limit: self.download_limit.map(u64::from),
-        }
+        })
     }
 
     /// The files of the program itself beside the node's. The shell may keep the output in a file

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
 use crate::peers::{Dialer, Directory, PeerPool};
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::runtime::{BlockingPool, EventSender, Shutdown, Throttle};
 use crate::store::FetchedFiles;
 
@@ -29,7 +29,7 @@ pub struct ClientContext {
     /// The peers that are there.
     pub peers: Arc<Directory>,
     /// The keys that may be dialed.
-    pub trust: Arc<Trust>,
+    pub trust: Arc<TrustView>,
     /// Where chunks are put for the own server to give; `None` shares nothing.
     pub fetched: Option<Arc<FetchedFiles>>,
     /// Limit of the received bytes.

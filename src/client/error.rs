@@ -60,6 +60,12 @@ pub enum FetchError {
         /// Number of peers that answered.
         answered: usize,
     },
+    /// The file changed at its source after it was listed, and no other peer has what it was.
+    #[error("{what}: changed at the source")]
+    Changed {
+        /// The file.
+        what: String,
+    },
     /// One name has several contents; a [`FileId`] in place of the name says which one is meant.
     #[error("{what}: several contents: {}", ShownList(.candidates))]
     Ambiguous {

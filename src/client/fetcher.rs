@@ -192,7 +192,7 @@ impl<'a> Fetcher<'a> {
                 self.shared.stats.deferred();
                 self.shared.wake_connections();
             }
-            AnswerStep::NotHeld => self.redirect(status),
+            AnswerStep::NotHeld(file) => self.redirect(file, status),
             AnswerStep::Refused => return Err(self.session.problem(status)),
         }
         Ok(None)
@@ -256,7 +256,10 @@ impl<'a> Fetcher<'a> {
     }
 
     /// The peer does not hold what it had said; others are asked for it.
-    fn redirect(&self, status: Status) {
+    fn redirect(&self, file: Option<FileNo>, status: Status) {
+        if let (Some(file), Status::Gone) = (file, status) {
+            self.shared.changed_at_source(file);
+        }
         debug!("not held peer={} status={status:?}", self.session.peer);
         self.shared.stats.redirects.fetch_add(1, Ordering::Relaxed);
         self.shared.wake_all();

@@ -1,5 +1,6 @@
 //! What the threads of one download share.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::identity::PeerId;
 use crate::limits::{SILENCE_MAX, SILENCE_MIN};
 use crate::peers::PeerPool;
 use crate::store::{Disk, PartialFile};
-use crate::swarm::{DownloadState, Event, PeerHandle};
+use crate::swarm::{DownloadState, Event, FileNo, PeerHandle};
 use crate::sync::lock;
 
 /// What the threads of one download share. Locks are held for moments only, never over I/O; the one
@@ -46,6 +47,8 @@ struct Verdict {
     failure: Mutex<Option<FetchError>>,
     /// Peers that sent wrong bytes.
     liars: Mutex<Vec<PeerId>>,
+    /// Files that a holder found changed on its disk.
+    changed: Mutex<HashSet<FileNo>>,
 }
 
 impl DownloadShared {
@@ -102,6 +105,16 @@ impl DownloadShared {
         }
         drop(liars);
         self.wake_all();
+    }
+
+    /// A holder of `file` found that it has changed on its disk.
+    pub(crate) fn changed_at_source(&self, file: FileNo) {
+        lock(&self.verdict.changed).insert(file);
+    }
+
+    /// Whether a holder of `file` found that.
+    pub(crate) fn is_changed_at_source(&self, file: FileNo) -> bool {
+        lock(&self.verdict.changed).contains(&file)
     }
 
     /// The peers that sent wrong bytes.

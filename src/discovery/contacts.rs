@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -22,6 +22,7 @@ use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
 use crate::runtime::{Workers, no_thread};
 use crate::swarm::PeerTable;
+use crate::sync::lock;
 
 /// The thread that decides which peers are contacted when.
 pub(super) struct Contacts {
@@ -33,8 +34,19 @@ pub(super) struct Contacts {
     gossip_at: Instant,
     gossip_with: usize,
     jobs: Sender<ContactJob>,
-    names: Sender<(usize, PeerAddr)>,
+    names: Sender<NameQuery>,
+    /// What the resolver needs, until it is started for the first name.
+    resolver: Option<(Receiver<NameQuery>, Sender<ContactReport>)>,
     reports: Receiver<ContactReport>,
+}
+
+/// A name to look up, and the number of the peer that has it.
+type NameQuery = (usize, PeerAddr);
+
+/// Adds peers to the named ones while the threads run.
+pub(super) struct NamedPeers {
+    known: Mutex<Vec<PeerAddr>>,
+    report: Sender<ContactReport>,
 }
 
 /// A peer that the user named.
@@ -63,8 +75,38 @@ enum ContactReport {
     Resolved(usize, io::Result<Vec<SocketAddr>>),
     /// How a contact ended.
     Contacted(usize, Result<PeerId, String>),
+    /// The user named this peer.
+    Named(PeerAddr),
     /// The shutdown began.
     Wake,
+}
+
+impl NamedPeer {
+    fn new(peer: PeerAddr, now: Instant) -> Self {
+        NamedPeer { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true }
+    }
+}
+
+impl NamedPeers {
+    /// Has `peer` contacted at once, and at each interval from then on.
+    ///
+    /// # Errors
+    /// The number of named peers, if that is all that there may be.
+    pub(super) fn add(&self, peer: PeerAddr) -> Result<(), usize> {
+        let mut known = lock(&self.known);
+        let is_known = known.contains(&peer);
+        if !is_known && known.len() >= STATIC_PEERS_MAX {
+            return Err(known.len());
+        }
+        if is_known {
+            // Full only of contacts that were asked for again and again.
+            let _ = self.report.try_send(ContactReport::Named(peer));
+        } else {
+            known.push(peer.clone());
+            let _ = self.report.send(ContactReport::Named(peer));
+        }
+        Ok(())
+    }
 }
 
 impl Contacts {
@@ -74,33 +116,31 @@ impl Contacts {
         peers: Vec<PeerAddr>,
         alone: bool,
         workers: &mut Workers,
-    ) -> io::Result<()> {
+    ) -> io::Result<NamedPeers> {
         let now = Instant::now();
-        let peers = peers.into_iter().take(STATIC_PEERS_MAX);
-        let start =
-            |peer| NamedPeer { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true };
-        let named: Vec<NamedPeer> = peers.map(start).collect();
+        let peers: Vec<_> = peers.into_iter().take(STATIC_PEERS_MAX).collect();
+        let named: Vec<_> = peers.iter().map(|peer| NamedPeer::new(peer.clone(), now)).collect();
         shared.directory().expect(named.len());
         // Each named peer has at most one entry in each queue.
         let (jobs, job_queue) = bounded::<ContactJob>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
         let (names, name_queue) = bounded(STATIC_PEERS_MAX);
-        let (report, reports) = bounded(2 * STATIC_PEERS_MAX + 1);
+        let (report, reports) = bounded(3 * STATIC_PEERS_MAX + 1);
         let threads = if alone { CONTACTS_AT_ONCE } else { named.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
         for n in 0..threads {
             let (shared, queue, report) = (shared.clone(), job_queue.clone(), report.clone());
             workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &queue, &report))?;
         }
-        if named.iter().any(|n| n.peer.literal().is_none()) {
-            let report = report.clone();
-            // Not joined: looking up a name has no bound. It ends with its queue.
-            let thread = std::thread::Builder::new().name("gpb-resolve".into());
-            thread.spawn(move || resolve(&name_queue, &report)).map_err(|e| no_thread("gpb-resolve", e))?;
-        }
-        shared.shutdown.on_begin(move || drop(report.try_send(ContactReport::Wake)));
+        let (wake, resolver) = (report.clone(), Some((name_queue, report.clone())));
+        shared.shutdown.on_begin(move || drop(wake.try_send(ContactReport::Wake)));
         let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };
         let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
-        let contacts = Contacts { shared: shared.clone(), named, alone, gossip_at, gossip_with, jobs, names, reports };
-        workers.spawn("gpb-static", move || contacts.run())
+        let shared = shared.clone();
+        let mut contacts = Contacts { shared, named, alone, gossip_at, gossip_with, jobs, names, resolver, reports };
+        if contacts.named.iter().any(|n| n.peer.literal().is_none()) {
+            contacts.start_resolver()?;
+        }
+        workers.spawn("gpb-static", move || contacts.run())?;
+        Ok(NamedPeers { known: Mutex::new(peers), report })
     }
 
     /// The body of the thread; ends when the shutdown begins, and the others with it.
@@ -126,6 +166,31 @@ impl Contacts {
         }
     }
 
+    fn start_resolver(&mut self) -> io::Result<()> {
+        let Some((queue, report)) = self.resolver.clone() else { return Ok(()) };
+        // Not joined: looking up a name has no bound. It ends with its queue.
+        let thread = std::thread::Builder::new().name("gpb-resolve".into());
+        thread.spawn(move || resolve(&queue, &report)).map_err(|e| no_thread("gpb-resolve", e))?;
+        self.resolver = None;
+        Ok(())
+    }
+
+    /// Contacts `peer` now, and from then on at each interval.
+    fn name(&mut self, peer: PeerAddr, now: Instant) {
+        if peer.literal().is_none()
+            && let Err(e) = self.start_resolver()
+        {
+            log::warn!("names cannot be looked up host={peer} error=\"{e}\"");
+        }
+        if let Some(named) = self.named.iter_mut().find(|named| named.peer == peer) {
+            // One that is being contacted has no time of its next contact.
+            named.next = named.next.map(|_| now);
+        } else if self.named.len() < STATIC_PEERS_MAX {
+            self.shared.directory().expect(1);
+            self.named.push(NamedPeer::new(peer, now));
+        }
+    }
+
     fn begin(&mut self, index: usize) {
         let named = &mut self.named[index];
         named.next = None;
@@ -143,6 +208,7 @@ impl Contacts {
     fn take(&mut self, report: ContactReport, now: Instant) {
         let (index, result) = match report {
             ContactReport::Wake => return,
+            ContactReport::Named(peer) => return self.name(peer, now),
             ContactReport::Resolved(index, Ok(addrs)) if !addrs.is_empty() => {
                 if self.jobs.try_send(ContactJob { named: Some(index), addrs, expect: None }).is_err() {
                     self.rest(index, false);
@@ -233,7 +299,7 @@ fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender
 }
 
 /// Looks up names until the queue ends; the body of a thread that may outlive the node.
-fn resolve(queue: &Receiver<(usize, PeerAddr)>, report: &Sender<ContactReport>) {
+fn resolve(queue: &Receiver<NameQuery>, report: &Sender<ContactReport>) {
     for (index, peer) in queue {
         let found = (peer.host(), peer.port()).to_socket_addrs().map(|a| a.take(ADDRS_PER_PEER_MAX).collect());
         if report.send(ContactReport::Resolved(index, found)).is_err() {

@@ -24,7 +24,7 @@ use crate::sync::lock;
 
 pub use drops::DiscoveryStats;
 
-use contacts::Contacts;
+use contacts::{Contacts, NamedPeers};
 use drops::Drops;
 use listener::Listener;
 
@@ -43,6 +43,13 @@ pub struct DiscoverySetup {
 /// [`CONTACT_TIMEOUT`](crate::discovery::limits::CONTACT_TIMEOUT).
 pub struct Discovery {
     shared: Arc<DiscoveryContext>,
+    named: NamedPeers,
+    _threads: DiscoveryThreads,
+}
+
+/// The threads of discovery. Dropping this begins the shutdown and joins them.
+struct DiscoveryThreads {
+    shutdown: Shutdown,
     workers: Workers,
 }
 
@@ -68,17 +75,26 @@ impl Discovery {
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
             shutdown: shutdown.clone(),
         });
-        // Made before its threads: should one not start, dropping this ends the others.
-        let mut this = Discovery { shared: shared.clone(), workers: Workers::default() };
+        // Should one not start, dropping this ends the others.
+        let mut threads = DiscoveryThreads { shutdown: shutdown.clone(), workers: Workers::default() };
         let alone = beacon.is_none();
         if let Some(beacon) = beacon {
             let wake = beacon.waker();
             shutdown.on_begin(move || wake());
             let listener = Listener::new(shared.clone(), beacon, Instant::now());
-            this.workers.spawn("gpb-listen", move || listener.run())?;
+            threads.workers.spawn("gpb-listen", move || listener.run())?;
         }
-        Contacts::start(&shared, peers, alone, &mut this.workers)?;
-        Ok(this)
+        let named = Contacts::start(&shared, peers, alone, &mut threads.workers)?;
+        Ok(Discovery { shared, named, _threads: threads })
+    }
+
+    /// Adds to the peers that the user named: it is contacted at once, and every interval again.
+    ///
+    /// # Errors
+    /// The number of named peers, if that is
+    /// [`STATIC_PEERS_MAX`](crate::limits::STATIC_PEERS_MAX) already.
+    pub fn add_peer(&self, peer: PeerAddr) -> Result<(), usize> {
+        self.named.add(peer)
     }
 
     /// Numbers of announces that arrived and were dropped.
@@ -92,10 +108,10 @@ impl Discovery {
     }
 }
 
-impl Drop for Discovery {
+impl Drop for DiscoveryThreads {
     fn drop(&mut self) {
         // The threads are joined when the field is dropped.
-        self.shared.shutdown.begin();
+        self.shutdown.begin();
     }
 }
 

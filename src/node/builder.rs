@@ -8,18 +8,19 @@ use crate::identity::Keypair;
 use crate::net::{Beacon, Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 use crate::node::parts::NodeParts;
 use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError};
+use crate::runtime::keystore::Trust;
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
 ///
 /// A text that is no peer or no interface is an error of [`start`](Self::start).
 ///
 /// ```no_run
-/// use gpb::{Node, Share};
+/// use gpb::{Node, Share, Trust};
 ///
 /// let node = Node::builder()
 ///     .dir("/data")
 ///     .share(Share::Directory)
-///     .trusted("/etc/gpb/trusted")
+///     .trust(Trust::file("/etc/gpb/trusted")?)
 ///     .peer("lab3")
 ///     .upload_limit(10_000_000)
 ///     .start()?;
@@ -81,9 +82,9 @@ impl NodeBuilder {
         self
     }
 
-    /// [`Config::trusted`]: the file of trusted keys that makes a closed group.
-    pub fn trusted(mut self, file: impl Into<PathBuf>) -> Self {
-        self.config.trusted = Some(file.into());
+    /// [`Config::trust`]: the keys that the node talks to. Keep a clone to change them later.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.config.trust = trust;
         self
     }
 

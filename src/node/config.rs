@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::identity::Keypair;
 use crate::limits::PROGRESS_TIMEOUT;
 use crate::net::{Interface, PeerAddr};
+use crate::runtime::keystore::Trust;
 
 /// The settings of a [`Node`](crate::Node). Every field has a default;
 /// [`NodeBuilder`](crate::NodeBuilder) sets them one by one.
@@ -44,10 +45,10 @@ pub struct Config {
     pub state: PathBuf,
     /// Where the key comes from. Default: `key.pem` in `state`, made on first use.
     pub key: KeySource,
-    /// A file of trusted keys, one `ed25519:<base64> comment` a line. It makes a closed group: the
-    /// node talks only to these keys and its own. The file is read again within half a second of a
-    /// change. Default none: the node talks, authenticated, to every node of its network.
-    pub trusted: Option<PathBuf>,
+    /// The keys that the node talks to, besides its own. They may change while it runs: those of a
+    /// file count within half a second of a change, see [`Trust::file`]. Default [`Trust::open`]: the
+    /// node talks, authenticated, to every node of its network.
+    pub trust: Trust,
     /// Further files that are never offered and never overwritten by a fetch, such as the program's
     /// log; a directory stands for all below it. The state directory, the key file and the trusted
     /// file are such files anyway. Default none.
@@ -118,7 +119,7 @@ impl Default for Config {
             port: 0,
             state: default_state(),
             key: KeySource::State,
-            trusted: None,
+            trust: Trust::open(),
             never_share: Vec::new(),
             peers: Vec::new(),
             multicast: true,

@@ -14,6 +14,7 @@ mod known_peer;
 pub mod limits;
 mod parts;
 mod run;
+mod running;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use crate::node::fetch::Destination;
 use crate::node::limits::LINKS_FRESH;
 use crate::node::parts::NodeParts;
 use crate::peers::Directory;
-use crate::runtime::{Shutdown, Watch, Workers};
+use crate::runtime::{Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::Server;
 use crate::share::Sharer;
 use crate::store::OwnFiles;
@@ -80,8 +81,11 @@ pub struct Node {
 
 /// The services that run, in the order in which they are dropped.
 struct Services {
+    /// Ends the sessions with keys that lose trust.
+    _revoking: Subscription,
     discovery: Discovery,
     sharer: Option<Arc<Sharer>>,
+    upload: Arc<Throttle>,
     _server: Option<Server>,
     _workers: Workers,
 }

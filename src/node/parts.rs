@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::identity::Keypair;
@@ -10,7 +10,7 @@ use crate::limits::STATIC_PEERS_MAX;
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::{Config, ConfigError, KeySource, Share, StartError};
 use crate::proto::Announce;
-use crate::runtime::keystore::{Trust, load_or_create_key};
+use crate::runtime::keystore::{TrustView, load_or_create_key};
 use crate::server::listen;
 use crate::store::{Index, OwnFiles, Reader, warn_of_risk};
 
@@ -18,7 +18,7 @@ use crate::store::{Index, OwnFiles, Reader, warn_of_risk};
 pub(super) struct NodeParts {
     pub(super) config: Config,
     pub(super) keypair: Keypair,
-    pub(super) trust: Arc<Trust>,
+    pub(super) trust: Arc<TrustView>,
     pub(super) tls: Tls,
     /// Where the node serves; none with [`Share::Nothing`].
     pub(super) listener: Option<TcpListener>,
@@ -50,10 +50,7 @@ impl NodeParts {
             KeySource::State => read_key(&config.state.join("key.pem"))?,
             KeySource::File(file) => read_key(file)?,
         };
-        let trust = Arc::new(match &config.trusted {
-            Some(file) => Trust::closed(file, keypair.peer_id())?,
-            None => Trust::open(),
-        });
+        let trust = Arc::new(TrustView::new(config.trust.clone(), keypair.peer_id()));
         let tls = Tls::new(&keypair).map_err(|e| StartError::Tls(e.into()))?;
         let listener = match config.share {
             Share::Nothing => None,
@@ -114,8 +111,9 @@ fn own_files(config: &Config) -> OwnFiles {
         KeySource::File(file) => Some(file),
         KeySource::State | KeySource::Key(_) => None,
     };
-    let others = key.into_iter().chain(&config.trusted).chain(&config.never_share);
-    OwnFiles::new(&config.state, others.cloned(), &config.dir)
+    let files = key.map(PathBuf::as_path).into_iter().chain(config.trust.path());
+    let others = files.map(PathBuf::from).chain(config.never_share.iter().cloned());
+    OwnFiles::new(&config.state, others, &config.dir)
 }
 
 /// Opens the directory for reading; none where it does not exist and need not.

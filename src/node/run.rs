@@ -16,7 +16,7 @@ use crate::node::parts::NodeParts;
 use crate::node::{Config, Node, Services, Share, StartError};
 use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity};
 use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers, no_thread};
-use crate::server::{Server, ServerBounds, ServerConfig};
+use crate::server::{FileDoubt, Server, ServerBounds, ServerConfig};
 use crate::share::{ShareSetup, Sharer};
 use crate::store::{FetchedFiles, Index, OwnFiles, Reader};
 
@@ -26,6 +26,7 @@ struct NodeCore {
     catalogue: Arc<Watch<Arc<Catalogue>>>,
     peers: Arc<Directory>,
     fetched: Arc<FetchedFiles>,
+    upload: Arc<Throttle>,
     events: EventSender,
     shutdown: Shutdown,
 }
@@ -47,12 +48,17 @@ impl Node {
             port: addrs.first().map_or(0, |addr| addr.port()),
         };
         let peers = Directory::new(OwnAnnounce::new(identity, catalogue.clone()), trust, events.clone());
+        let revoking = peers.trust().subscribe({
+            let peers = Arc::downgrade(&peers);
+            move || peers.upgrade().into_iter().for_each(|peers| peers.forget_untrusted())
+        });
         // A wait for peers looks at the signal only when woken.
         shutdown.on_begin({
             let peers = peers.clone();
             move || peers.wake()
         });
-        let core = NodeCore { config, catalogue, peers, fetched: Arc::new(FetchedFiles::new()), events, shutdown };
+        let (fetched, upload) = (Arc::new(FetchedFiles::new()), Arc::new(Throttle::new(config.upload_limit)));
+        let core = NodeCore { config, catalogue, peers, fetched, upload, events, shutdown };
         let sharer = core.start_sharer(index.clone(), reader.clone(), &own_files)?;
         let dialer = Dialer::new(core.peers.clone(), tls.clone(), core.shutdown.clone());
         let named = core.config.peers.clone();
@@ -63,8 +69,8 @@ impl Node {
         };
         let workers = core.start_workers()?;
         let client = core.client(dialer);
-        let NodeCore { config, catalogue, peers, shutdown, .. } = core;
-        let services = Services { discovery, sharer, _server: server, _workers: workers };
+        let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
+        let services = Services { _revoking: revoking, discovery, sharer, upload, _server: server, _workers: workers };
         let events = Events::new(queue, dropped);
         Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, own_files, services })
     }
@@ -100,10 +106,10 @@ impl NodeCore {
         index: Option<Arc<Index>>,
         reader: Option<Arc<Reader>>,
     ) -> Result<Server, StartError> {
-        let withdraw = move |entry: &Entry| {
-            if let Some(sharer) = &sharer {
-                sharer.withdraw(entry);
-            }
+        let report = move |entry: &Entry, doubt| match (&sharer, doubt) {
+            (Some(sharer), FileDoubt::Falsified) => sharer.withdraw(entry),
+            (Some(sharer), FileDoubt::Changed) => sharer.recheck(entry),
+            (None, _) => {}
         };
         Ok(Server::start(ServerConfig {
             listeners: vec![listener],
@@ -113,8 +119,8 @@ impl NodeCore {
             reader,
             index,
             fetched: self.fetched.clone(),
-            report: Arc::new(withdraw),
-            upload: Arc::new(Throttle::new(self.config.upload_limit)),
+            report: Arc::new(report),
+            upload: self.upload.clone(),
             events: self.events.clone(),
             shutdown: self.shutdown.clone(),
             bounds: ServerBounds::default(),
@@ -123,7 +129,7 @@ impl NodeCore {
 
     fn start_workers(&self) -> io::Result<Workers> {
         let mut workers = Workers::default();
-        if !self.peers.trust().is_open() {
+        if self.peers.trust().follows_file() {
             let (peers, shutdown) = (self.peers.clone(), self.shutdown.clone());
             workers.spawn("gpb-trust", move || watch_trust(&peers, &shutdown))?;
         }
@@ -144,12 +150,10 @@ impl NodeCore {
     }
 }
 
-/// Reads the trusted file when it changes; a peer that it no longer names is forgotten at once.
+/// Reads the trusted file when it changes.
 fn watch_trust(peers: &Directory, shutdown: &Shutdown) {
     while !shutdown.wait(TRUST_POLL) {
-        if peers.trust().reload() {
-            peers.forget_untrusted();
-        }
+        peers.trust().reload();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::net::Datagram;
 use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Subscription, Watch};
 use crate::swarm::{Dropped, Event, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
 use crate::sync::lock;
@@ -25,7 +25,7 @@ use crate::sync::lock;
 /// per key.
 pub struct Directory {
     own: OwnAnnounce,
-    trust: Arc<Trust>,
+    trust: Arc<TrustView>,
     /// Generation of the trusted set that the table was last compared with.
     trust_seen: AtomicU64,
     table: Watch<PeerTable>,
@@ -44,7 +44,7 @@ pub struct Presence {
 
 impl Directory {
     /// An empty directory of the node that `own` announces.
-    pub fn new(own: OwnAnnounce, trust: Arc<Trust>, events: EventSender) -> Arc<Self> {
+    pub fn new(own: OwnAnnounce, trust: Arc<TrustView>, events: EventSender) -> Arc<Self> {
         Arc::new(Directory {
             trust_seen: AtomicU64::new(trust.generation()),
             table: Watch::new(PeerTable::new(own.node())),
@@ -63,7 +63,7 @@ impl Directory {
     }
 
     /// The keys that this node talks to.
-    pub fn trust(&self) -> &Arc<Trust> {
+    pub fn trust(&self) -> &Arc<TrustView> {
         &self.trust
     }
 

@@ -7,17 +7,17 @@ use crate::identity::{Keypair, PeerId};
 use crate::limits::WIRE_VERSION;
 use crate::peers::{Directory, OwnAnnounce, OwnIdentity};
 use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Watch};
 
 /// The network of all announces made here.
 const NETWORK: &str = "gpb";
 
 pub(crate) fn directory() -> Arc<Directory> {
-    directory_of(Keypair::generate(), 1, Trust::open())
+    directory_of(Keypair::generate(), 1, TrustView::open())
 }
 
-pub(crate) fn directory_of(keypair: Keypair, instance: u64, trust: Trust) -> Arc<Directory> {
+pub(crate) fn directory_of(keypair: Keypair, instance: u64, trust: TrustView) -> Arc<Directory> {
     let (keypair, network) = (Arc::new(keypair), NETWORK.into());
     let identity = OwnIdentity { keypair, instance, network, agent: "test".into(), port: 4000 };
     let own = OwnAnnounce::new(identity, Arc::new(Watch::new(Arc::new(Catalogue::default()))));

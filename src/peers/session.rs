@@ -12,7 +12,7 @@ use crate::net::{Dialed, StreamError, Tls};
 use crate::peers::directory::{Directory, Presence};
 use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, SKIP_STEP};
 use crate::proto::{FramePrefix, Kind, MessageError, Problem, Request, Status, Welcome, decode_header, encode_request};
-use crate::runtime::{OnBegin, Shutdown};
+use crate::runtime::{OnBegin, Shutdown, Subscription};
 use crate::swarm::Dropped;
 
 /// Opens sessions: dials, says `Hello`, and takes the answer into the [`Directory`].
@@ -38,7 +38,8 @@ pub struct Call<'a> {
     pub also: &'a [Request],
 }
 
-/// A dialed session that has said `Hello` and was welcomed. Beginning of the shutdown cuts it off.
+/// A dialed session that has said `Hello` and was welcomed. Beginning of the shutdown cuts it off, and
+/// so does the end of the trust in its peer.
 pub struct Session {
     /// The stream.
     pub dialed: Dialed,
@@ -55,7 +56,8 @@ pub struct Session {
     /// Whether the session served an earlier task, so that the peer may have closed it since.
     pub reused: bool,
     _presence: Presence,
-    _held: OnBegin,
+    /// Cut the session off at the end of the node, and of the trust in the peer.
+    _held: (OnBegin, Option<Subscription>),
     frames: Frames,
 }
 
@@ -126,7 +128,13 @@ impl Dialer {
         let hold = |socket| self.shutdown.cuts(socket);
         let (mut dialed, held) = Dialed::dial_held(addr, expect, &self.tls, dial_timeout, hold)?;
         let peer = dialed.peer();
-        if !self.directory.trust().allows(&peer) {
+        let trust = self.directory.trust();
+        // Before the look, so that a key which is removed after it is cut off.
+        let revoked = match trust.is_open() {
+            true => None,
+            false => trust.cuts(peer, dialed.closer().map_err(StreamError::from)?),
+        };
+        if !trust.allows(&peer) {
             self.directory.refused(peer);
             dialed.close();
             return Err(AskError::Untrusted(peer));
@@ -151,7 +159,7 @@ impl Dialer {
         let announced = self.directory.welcome(node, &welcome.announce, addr, Instant::now());
         let presence = self.directory.hold(node);
         let instance = welcome.instance;
-        let (reused, _presence, _held) = (false, presence, held);
+        let (reused, _presence, _held) = (false, presence, (held, revoked));
         Ok(Session { dialed, peer, instance, addr, welcome, announced, reused, _presence, _held, frames })
     }
 

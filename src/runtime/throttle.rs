@@ -11,22 +11,25 @@ use crate::runtime::limits::{THROTTLE_BURST, THROTTLE_BURST_SMALL, THROTTLE_GRAN
 ///
 /// The bucket holds the bytes of 50 ms ([`THROTTLE_BURST`]), or up to 64 KiB for low rates, but
 /// never more than the bytes of 100 ms ([`THROTTLE_BURST_SMALL`]). So the bytes of any 5 s exceed
-/// the limit by 2 % at most.
+/// the limit by 2 % at most. The rate may change at any time. A caller that waits by then asks again
+/// within a second, since no wait is longer than the time of one byte or of a quarter of the bucket.
 #[derive(Debug)]
 pub struct Throttle {
-    limit: Option<Limit>,
+    /// Bytes a second; [`UNLIMITED`] for no limit.
+    rate: AtomicU64,
+    epoch: Instant,
+    /// The time in ns since `epoch`, [`SHIFT_NS`] later, up to which all tokens are spent. The
+    /// bucket is full when it lies the time of a burst back.
+    spent_until_ns: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Limit {
+/// A rate, and what follows from it.
+#[derive(Debug, Clone, Copy)]
+struct Flow {
     bytes_per_s: u64,
     burst_ns: u64,
     /// Fewest bytes of a grant, unless fewer are left to send.
     grant: usize,
-    epoch: Instant,
-    /// The time in ns since `epoch` up to which all tokens are spent. The bucket is full when it
-    /// lies `burst_ns` back.
-    spent_until_ns: AtomicU64,
 }
 
 impl Throttle {
@@ -35,8 +38,13 @@ impl Throttle {
         Self::since(bytes_per_s, Instant::now())
     }
 
-    fn since(bytes_per_s: Option<u64>, start: Instant) -> Self {
-        Throttle { limit: bytes_per_s.map(|rate| Limit::new(rate.max(1), start)) }
+    fn since(bytes_per_s: Option<u64>, epoch: Instant) -> Self {
+        Throttle { rate: AtomicU64::new(coded(bytes_per_s)), epoch, spent_until_ns: AtomicU64::new(0) }
+    }
+
+    /// Changes the rate; the calls that follow go by it.
+    pub fn set(&self, bytes_per_s: Option<u64>) {
+        self.rate.store(coded(bytes_per_s), Ordering::Relaxed);
     }
 
     /// Takes up to `want` bytes, at least 1 (0 only if `want` is 0), of `left` bytes that are to be
@@ -49,61 +57,58 @@ impl Throttle {
     /// # Errors
     /// The time after which a call can succeed.
     pub fn take(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
-        match &self.limit {
-            Some(limit) if want > 0 => limit.take(want, left.max(want), now),
+        match self.flow() {
+            Some(flow) if want > 0 => self.take_of(&flow, want, left.max(want), now),
             _ => Ok(want),
         }
     }
 
     /// Gives back what was taken but not used.
     pub fn put_back(&self, unused: usize) {
-        if let (Some(limit), 1..) = (&self.limit, unused) {
-            let ns = limit.ns(unused as u64);
+        if let (Some(flow), 1..) = (self.flow(), unused) {
+            let ns = flow.ns(unused as u64);
             let back = |spent: u64| Some(spent.saturating_sub(ns));
-            let _ = limit.spent_until_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+            let _ = self.spent_until_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
         }
     }
 
-    /// Whether there is a limit at all.
-    pub fn is_limited(&self) -> bool {
-        self.limit.is_some()
-    }
-}
-
-impl Limit {
-    fn new(bytes_per_s: u64, start: Instant) -> Self {
-        let flow = |time: Duration| (bytes_per_s as u128 * time.as_nanos() / 1_000_000_000) as u64;
-        let burst = flow(THROTTLE_BURST).max(flow(THROTTLE_BURST_SMALL).min(64 * KIB as u64)).max(1);
-        let mut limit = Limit {
-            bytes_per_s,
-            burst_ns: 0,
-            grant: THROTTLE_GRANT_MAX.min((burst / 4).max(1) as usize),
-            // Times are shifted by `burst_ns`, so that a bucket that is full at `start` needs no
-            // negative time.
-            epoch: start,
-            spent_until_ns: AtomicU64::new(0),
-        };
-        limit.burst_ns = limit.ns(burst);
-        limit
+    /// The most bytes a second, if there is a limit.
+    pub fn limit(&self) -> Option<u64> {
+        Some(self.rate.load(Ordering::Relaxed)).filter(|rate| *rate != UNLIMITED)
     }
 
-    fn take(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
-        let now_ns = now.saturating_duration_since(self.epoch).as_nanos() as u64 + self.burst_ns;
+    fn flow(&self) -> Option<Flow> {
+        self.limit().map(Flow::new)
+    }
+
+    fn take_of(&self, flow: &Flow, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
+        let now_ns = now.saturating_duration_since(self.epoch).as_nanos() as u64 + SHIFT_NS;
         let mut spent = self.spent_until_ns.load(Ordering::Relaxed);
         loop {
-            let from = spent.max(now_ns - self.burst_ns);
-            let here = self.bytes(now_ns.saturating_sub(from));
-            let least = left.min(self.grant);
+            let from = spent.max(now_ns - flow.burst_ns);
+            let here = flow.bytes(now_ns.saturating_sub(from));
+            let least = left.min(flow.grant);
             if here < least as u64 {
-                return Err(Duration::from_nanos((from + self.ns(least as u64)).saturating_sub(now_ns).max(1)));
+                return Err(Duration::from_nanos((from + flow.ns(least as u64)).saturating_sub(now_ns).max(1)));
             }
             let take = (want as u64).min(here);
-            let new = from + self.ns(take);
+            let new = from + flow.ns(take);
             match self.spent_until_ns.compare_exchange_weak(spent, new, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Ok(take as usize),
                 Err(other) => spent = other,
             }
         }
+    }
+}
+
+impl Flow {
+    fn new(bytes_per_s: u64) -> Self {
+        let flow = |time: Duration| (bytes_per_s as u128 * time.as_nanos() / 1_000_000_000) as u64;
+        let burst = flow(THROTTLE_BURST).max(flow(THROTTLE_BURST_SMALL).min(64 * KIB as u64)).max(1);
+        let grant = THROTTLE_GRANT_MAX.min((burst / 4).max(1) as usize);
+        let mut flow = Flow { bytes_per_s, burst_ns: 0, grant };
+        flow.burst_ns = flow.ns(burst);
+        flow
     }
 
     /// The time in which `bytes` flow, rounded up.
@@ -115,6 +120,16 @@ impl Limit {
         (ns as u128 * self.bytes_per_s as u128 / 1_000_000_000) as u64
     }
 }
+
+/// A limit as it is kept.
+fn coded(bytes_per_s: Option<u64>) -> u64 {
+    bytes_per_s.map_or(UNLIMITED, |rate| rate.clamp(1, UNLIMITED - 1))
+}
+
+const UNLIMITED: u64 = u64::MAX;
+/// The longest burst: that of 1 byte a second. Times are shifted by it, so that a bucket that is
+/// full at the epoch needs no negative time.
+const SHIFT_NS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -175,11 +190,29 @@ mod tests {
     }
 
     #[test]
+    fn a_new_rate_counts_for_the_next_call_and_leaves_no_debt() {
+        let start = Instant::now();
+        let throttle = Throttle::since(Some(1), start);
+        assert_eq!(throttle.take(10, 10, start), Ok(1));
+        let wait = throttle.take(10, 10, start).unwrap_err();
+        assert!(wait <= Duration::from_secs(1), "the longest wait of all: {wait:?}");
+        throttle.set(Some(1_000_000));
+        let soon = start + Duration::from_millis(100);
+        assert!(throttle.take(usize::MAX, usize::MAX, soon).unwrap_or_default() <= 100_000);
+        throttle.set(None);
+        assert_eq!(throttle.take(usize::MAX, usize::MAX, soon), Ok(usize::MAX));
+        throttle.set(Some(1_000_000));
+        let later = soon + Duration::from_secs(1);
+        let first = throttle.take(usize::MAX, usize::MAX, later).unwrap();
+        assert!((50_000..=100_000).contains(&first), "no time is saved up while there is no limit: {first}");
+    }
+
+    #[test]
     fn no_limit_gives_everything() {
         let throttle = Throttle::new(None);
         assert_eq!(throttle.take(usize::MAX, usize::MAX, Instant::now()), Ok(usize::MAX));
         throttle.put_back(7);
-        assert!(!throttle.is_limited());
+        assert_eq!(throttle.limit(), None);
     }
 
     #[test]

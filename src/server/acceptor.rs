@@ -23,6 +23,8 @@ use crate::server::turn::TurnOutcome;
 use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
 use crate::swarm::TurnCost;
 
+mod upkeep;
+
 /// All sessions that no worker has, and the lines in which they wait for one.
 pub(crate) struct Acceptor {
     poll: Poll,
@@ -98,6 +100,7 @@ impl Acceptor {
                 self.take_back(done);
             }
             let now = Instant::now();
+            self.revoke();
             if self.accept_at.is_some_and(|at| now >= at) {
                 self.accept(now);
             }
@@ -339,34 +342,6 @@ impl Acceptor {
         }
     }
 
-    fn tick(&mut self, now: Instant) {
-        let trust = &self.context.handler.trust;
-        let generation = trust.generation();
-        let trust_changed = std::mem::replace(&mut self.trust_generation, generation) != generation;
-        let ends = |session: &AcceptedSession| {
-            if trust_changed && session.is_admitted() && session.peer().is_some_and(|p| !trust.allows(&p)) {
-                return Some(REVOKED);
-            }
-            (now >= session.deadline).then_some(match session.is_admitted() {
-                true => "idle",
-                false if session.is_closing() => "refused",
-                false => "no Hello in time",
-            })
-        };
-        let over: Vec<_> =
-            self.slots.iter().filter_map(|(at, slot)| Some((at, ends(slot.session.as_ref()?)?))).collect();
-        for (at, why) in over {
-            self.close(at, why);
-        }
-        let overdue = self.context.handler.gate().overdue(now);
-        for at in overdue {
-            if let Some(session) = &mut self.slots.at(at).session {
-                session.defer();
-                self.enqueue(at, Line::Ready);
-            }
-        }
-    }
-
     /// Ends a session that no worker has.
     fn close(&mut self, at: usize, why: &str) {
         if let Some(mut session) = self.slots.at(at).session.take() {
@@ -379,6 +354,9 @@ impl Acceptor {
     }
 
     fn end(&mut self, at: usize, session: &mut AcceptedSession, why: &str) {
+        if why == REVOKED {
+            session.abort();
+        }
         session.end(why, &self.context);
         self.context.handler.gate().leave(at);
         let slot = self.slots.at(at);

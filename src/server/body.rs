@@ -79,7 +79,8 @@ impl ChunkStream {
         if self.left > 0 || filled == into.len() {
             return (filled, false);
         }
-        let good = !self.failed && self.source.unchanged();
+        // Asked in any case: a file that ends early has changed, which is to be reported.
+        let good = self.source.unchanged() && !self.failed;
         into[filled] = if good { Request::GOOD } else { Request::GONE };
         (filled + 1, true)
     }

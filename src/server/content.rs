@@ -45,6 +45,18 @@ pub(crate) trait ChunkBody: Send {
     fn unchanged(&self) -> bool;
 }
 
+/// What a request found wrong with a file that is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileDoubt {
+    /// Its size and times are the hashed ones, its bytes are not.
+    Falsified,
+    /// It is gone, or not in the state that was hashed.
+    Changed,
+}
+
+/// Takes a file that is in doubt, and why. It must not wait.
+pub type DoubtReport = Arc<dyn Fn(&Entry, FileDoubt) + Send + Sync>;
+
 /// How much of a file is held.
 #[derive(Debug)]
 pub(crate) enum Held {
@@ -71,7 +83,7 @@ pub(crate) struct Sources {
     pub(crate) reader: Option<Arc<Reader>>,
     pub(crate) index: Option<Arc<Index>>,
     pub(crate) fetched: Arc<FetchedFiles>,
-    pub(crate) report: Arc<dyn Fn(&Entry) + Send + Sync>,
+    pub(crate) report: DoubtReport,
 }
 
 impl Content for Sources {
@@ -118,18 +130,27 @@ impl Content for Sources {
         for entry in self.catalogue.get().find(id).take(COPIES_TRIED_MAX) {
             let entry = entry.to_entry();
             match self.reader.as_ref().ok_or(Absent::Gone).and_then(|r| open_entry(r, &entry, span)) {
-                Ok(body) => return Ok(body),
-                // What may be there later is not gone.
-                Err(why) if absent != Absent::Unreadable => absent = why,
-                Err(_) => (),
+                Ok(chunk) => return Ok(Box::new(SharedBody { chunk, report: self.report.clone() })),
+                Err(why) => {
+                    if why == Absent::Gone {
+                        (self.report)(&entry, FileDoubt::Changed);
+                    }
+                    // What may be there later is not gone.
+                    if absent != Absent::Unreadable {
+                        absent = why;
+                    }
+                }
             }
         }
         match self.fetched.get(id) {
-            Some(FetchedFile::Whole(entry, _, reader)) => open_entry(&reader, &entry, span).inspect_err(|why| {
-                if *why == Absent::Gone {
-                    self.fetched.remove(id);
-                }
-            }),
+            Some(FetchedFile::Whole(entry, _, reader)) => {
+                let opened = open_entry(&reader, &entry, span).map(|chunk| Box::new(chunk) as Box<dyn ChunkBody>);
+                opened.inspect_err(|why| {
+                    if *why == Absent::Gone {
+                        self.fetched.remove(id);
+                    }
+                })
+            }
             Some(FetchedFile::Partial(file)) if file.has(index) => {
                 Ok(Box::new(PartialBody { file, offset: span.offset, left: span.len as usize }))
             }
@@ -143,7 +164,7 @@ impl Content for Sources {
             let digest = self.index.as_ref().and_then(|i| i.layer(id, index.get(), 1)).and_then(|l| l.first().copied());
             let entry = entry.to_entry();
             if self.reader.as_ref().is_some_and(|r| is_falsified(r, &entry, index, digest.as_ref())) {
-                (self.report)(&entry);
+                (self.report)(&entry, FileDoubt::Falsified);
                 withdrawn = true;
             }
         }
@@ -152,7 +173,7 @@ impl Content for Sources {
                 if is_falsified(&reader, &entry, index, manifest.layer().get(index.as_usize())) =>
             {
                 self.fetched.remove(id);
-                (self.report)(&entry);
+                (self.report)(&entry, FileDoubt::Falsified);
                 true
             }
             Some(FetchedFile::Partial(file)) if is_partial_falsified(&file, index) => {
@@ -179,9 +200,9 @@ impl Sources {
 }
 
 /// Opens a chunk of a file, unless the file is gone, changed or unreadable.
-fn open_entry(reader: &Reader, entry: &Entry, span: ChunkSpan) -> Result<Box<dyn ChunkBody>, Absent> {
+fn open_entry(reader: &Reader, entry: &Entry, span: ChunkSpan) -> Result<ChunkReader, Absent> {
     match reader.chunk(entry, span) {
-        Ok(body) => body.map(|b| Box::new(b) as Box<dyn ChunkBody>).ok_or(Absent::Gone),
+        Ok(chunk) => chunk.ok_or(Absent::Gone),
         Err(e) => {
             log::debug!("cannot read path={} error=\"{e}\"", entry.path);
             Err(if is_passing(&e) { Absent::Unreadable } else { Absent::Gone })
@@ -222,6 +243,26 @@ impl ChunkBody for ChunkReader {
 
     fn unchanged(&self) -> bool {
         ChunkReader::unchanged(self)
+    }
+}
+
+/// A chunk of the shared directory. It reports its file if that changes while it is read.
+struct SharedBody {
+    chunk: ChunkReader,
+    report: DoubtReport,
+}
+
+impl ChunkBody for SharedBody {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.chunk.read(into)
+    }
+
+    fn unchanged(&self) -> bool {
+        let is_unchanged = self.chunk.unchanged();
+        if !is_unchanged {
+            (self.report)(self.chunk.entry(), FileDoubt::Changed);
+        }
+        is_unchanged
     }
 }
 

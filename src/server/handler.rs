@@ -11,7 +11,7 @@ use crate::proto::{
     Welcome, encode_body, encode_head,
 };
 use crate::runtime::LimitedLog;
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::server::body::Body;
 use crate::server::connection_slots::{Account, ConnectionSlots};
 use crate::server::content::{Absent, Content, Held};
@@ -27,7 +27,7 @@ use crate::sync::lock;
 pub(crate) struct Handler {
     pub(crate) content: Arc<dyn Content>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) trust: Arc<Trust>,
+    pub(crate) trust: Arc<TrustView>,
     pub(crate) connections: Arc<ConnectionSlots>,
     pub(crate) gate: Mutex<UploadGate<Account>>,
     pub(crate) sent: Mutex<Sent>,

@@ -34,11 +34,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crossbeam::channel::bounded;
 
-use crate::content::{Catalogue, Entry};
+use crate::content::Catalogue;
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
 use crate::peers::Directory;
-use crate::runtime::{EventSender, LimitedLog, Shutdown, Throttle, Watch, Workers};
+use crate::runtime::{EventSender, LimitedLog, Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::connection_slots::{ConnectionSlots, HandshakeSlots, connections_that_fit};
 use crate::server::content::{Content, Sources};
@@ -48,6 +48,7 @@ use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::worker::{WorkerChannels, work};
 use crate::store::{FetchedFiles, Index, Reader};
 
+pub use content::{DoubtReport, FileDoubt};
 pub use listen::{ServerError, listen};
 
 /// What a server is made of; most of it is lent by the node.
@@ -66,9 +67,8 @@ pub struct ServerConfig {
     pub index: Option<Arc<Index>>,
     /// Downloads of this node.
     pub fetched: Arc<FetchedFiles>,
-    /// Called when the disk gives other bytes for a file than were hashed; the indexer takes it out
-    /// of the catalogue.
-    pub report: Arc<dyn Fn(&Entry) + Send + Sync>,
+    /// Called when a file turns out not to be what was hashed; the indexer looks at it.
+    pub report: DoubtReport,
     /// Limits what is sent.
     pub upload: Arc<Throttle>,
     /// Hears of refusals and new peers.
@@ -98,6 +98,8 @@ pub struct ServerBounds {
 pub struct Server {
     addrs: Vec<SocketAddr>,
     shutdown: Shutdown,
+    /// Wakes the accepting thread when a key loses trust.
+    _trust: Subscription,
     threads: Workers,
 }
 
@@ -125,15 +127,17 @@ impl Server {
     fn serving(config: ServerConfig, content: Arc<dyn Content>) -> Result<Self, ServerError> {
         let bounds = config.bounds.within(connections_that_fit());
         let addrs = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        let poll = mio::Poll::new().map_err(ServerError::Start)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
+        let wake = waker.clone();
         // Made before the ends of the channels: when starting fails, the ends are dropped first,
         // and the threads end.
         let mut server = Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: config.shutdown.clone(),
+            _trust: config.directory.trust().subscribe(move || drop(wake.wake())),
             threads: Workers::default(),
         };
-        let poll = mio::Poll::new().map_err(ServerError::Start)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).map_err(ServerError::Start)?);
         // One job for every worker that is about to be free; more would be drawn before their turn.
         let (jobs, jobs_out) = bounded(bounds.workers);
         // Room for all sessions that workers can have at once, so that they never wait for the

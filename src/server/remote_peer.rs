@@ -8,7 +8,7 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::{BAD_REPORTS_PER_MIN, SERVED_REMEMBERED};
 use crate::peers::Presence;
 use crate::proto::ChunkRef;
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::server::connection_slots::ConnectionSlot;
 
 /// The peer of a session, whose key TLS has proved.
@@ -36,7 +36,7 @@ pub(crate) struct RemotePeer {
 }
 
 impl RemotePeer {
-    pub(crate) fn new(session: usize, id: PeerId, addr: SocketAddr, trust: &Trust) -> Self {
+    pub(crate) fn new(session: usize, id: PeerId, addr: SocketAddr, trust: &TrustView) -> Self {
         let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
         RemotePeer {
             session,
@@ -63,7 +63,7 @@ impl RemotePeer {
     }
 
     /// Whether it was let in by a trust that has ended since.
-    pub(crate) fn is_revoked(&mut self, trust: &Trust) -> bool {
+    pub(crate) fn is_revoked(&mut self, trust: &TrustView) -> bool {
         let generation = trust.generation();
         if !self.is_admitted() || generation == self.trust_generation {
             return false;

@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use rustix::event::PollFlags;
@@ -13,7 +13,7 @@ use rustix::event::PollFlags;
 use crate::identity::PeerId;
 use crate::limits::{CLOSE_DRAIN, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT};
 use crate::net::{Channel, SecureError, Tls, wait_for};
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::server::connection_slots::{Account, ConnectionSlot};
 use crate::server::context::{Context, Scratch};
 use crate::server::input::{SessionError, SessionInput};
@@ -107,7 +107,7 @@ impl AcceptedSession {
     }
 
     /// Whether the peer was let in by a trust that has ended since.
-    pub(crate) fn is_revoked(&mut self, trust: &Trust) -> bool {
+    pub(crate) fn is_revoked(&mut self, trust: &TrustView) -> bool {
         match &mut self.phase {
             SessionPhase::Open(peer) => peer.is_revoked(trust),
             _ => false,
@@ -124,6 +124,11 @@ impl AcceptedSession {
             SessionPhase::Open(peer) => peer.slot.as_ref(),
             _ => None,
         }
+    }
+
+    /// Makes the end of the session drop what its socket has not sent yet.
+    pub(crate) fn abort(&self) {
+        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Memory in bytes that grows with what the peer sent and does not take.

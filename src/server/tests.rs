@@ -19,7 +19,7 @@ use crate::proto::{
     ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Since, Status, Welcome,
     decode_body, decode_header, encode_request,
 };
-use crate::runtime::keystore::Trust;
+use crate::runtime::keystore::TrustView;
 use crate::server::context::Scratch;
 use crate::server::limits::PARK_AFTER;
 use crate::server::session::AcceptedSession;
@@ -43,14 +43,19 @@ struct Rig {
 
 struct Setup {
     files: Files,
-    trust: Trust,
+    trust: TrustView,
     upload: Option<u64>,
     bounds: ServerBounds,
 }
 
 impl Setup {
     fn new(files: Files) -> Self {
-        Setup { files, trust: Trust::open(), upload: None, bounds: ServerBounds { workers: 4, ..Default::default() } }
+        Setup {
+            files,
+            trust: TrustView::open(),
+            upload: None,
+            bounds: ServerBounds { workers: 4, ..Default::default() },
+        }
     }
 
     fn start(self) -> Rig {
@@ -74,7 +79,7 @@ impl Setup {
             reader: None,
             index: None,
             fetched: Arc::new(FetchedFiles::new()),
-            report: Arc::new(|_| ()),
+            report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(self.upload)),
             events,
             shutdown: Shutdown::new(),
@@ -331,7 +336,7 @@ fn refusals_arrive_with_their_reason() {
     let dir = tempfile::tempdir().unwrap();
     let trusted = dir.path().join("trusted");
     std::fs::write(&trusted, "").unwrap();
-    let trust = Trust::closed(&trusted, PeerId([1; 32])).unwrap();
+    let trust = TrustView::closed(&trusted, PeerId([1; 32])).unwrap();
     let rig = Setup { trust, ..Setup::new(Files::new(&[("secret", noise(10, 1))])) }.start();
     let mut asking = rig.dial(&tls());
     // What comes behind the refusal must not hide it.
@@ -353,7 +358,7 @@ fn a_key_that_loses_trust_is_cut_off() {
     let (dir, keypair) = (tempfile::tempdir().unwrap(), Keypair::generate());
     let trusted = dir.path().join("trusted");
     std::fs::write(&trusted, format!("{} friend\n", keypair.peer_id())).unwrap();
-    let trust = Trust::closed(&trusted, PeerId([1; 32])).unwrap();
+    let trust = TrustView::closed(&trusted, PeerId([1; 32])).unwrap();
     let rig = Setup { trust, ..Setup::new(Files::default()) }.start();
     let session = Dialed::dial(rig.addr, None, &Tls::new(&keypair).unwrap(), SOON).unwrap();
     let mut asking = Asking { session };

@@ -1,11 +1,11 @@
 //! What may have changed in the directory, collected until it is inspected.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::content::RelPath;
-use crate::share::limits::{LINKS_FOLLOWED_MAX, WATCH_DEBOUNCE, WATCH_EVENTS_MAX};
+use crate::share::limits::{LINKS_FOLLOWED_MAX, RECHECK_MIN, RECHECKS_MAX, WATCH_DEBOUNCE, WATCH_EVENTS_MAX};
 use crate::share::watch::PathChange;
 
 /// Changed paths without their history. A hint only says where to look, so lost, doubled and
@@ -15,6 +15,8 @@ pub(super) struct ChangeHints {
     /// Whether all that lies below the path may have changed as well.
     changed: HashMap<PathBuf, bool>,
     due_at: Option<Instant>,
+    /// When each path was last looked at because a request found it changed.
+    rechecked: HashMap<RelPath, Instant>,
     /// Symlinks to files inside the directory. Any hint may be about the target of a link.
     links: HashSet<RelPath>,
 }
@@ -38,6 +40,25 @@ impl ChangeHints {
     /// When [`take_due`](ChangeHints::take_due) has something.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.due_at
+    }
+
+    /// Whether a hint of `path` waits.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.changed.contains_key(path)
+    }
+
+    /// Whether `path` may be looked into because a request found it changed: once in
+    /// [`RECHECK_MIN`].
+    pub(super) fn may_recheck(&mut self, path: &RelPath, now: Instant) -> bool {
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < RECHECK_MIN;
+        if self.rechecked.len() >= RECHECKS_MAX {
+            self.rechecked.retain(|_, at| is_recent(at));
+        }
+        let may = self.rechecked.len() < RECHECKS_MAX && !self.rechecked.get(path).is_some_and(is_recent);
+        if may {
+            self.rechecked.insert(path.clone(), now);
+        }
+        may
     }
 
     /// The hints that are due, and all links that are followed.
@@ -87,6 +108,21 @@ mod tests {
         hints.unfollow(&links[0]);
         hints.add([change("/c", false)].into_iter(), start);
         assert!(hints.take_due(start + WATCH_DEBOUNCE).unwrap().1.is_empty());
+    }
+
+    /// Peers choose what they ask for: without a limit, one that asks for a file that is being written would have it
+    /// hashed without end.
+    #[test]
+    fn requests_have_a_path_looked_into_at_a_bounded_rate() {
+        let (start, mut hints) = (Instant::now(), ChangeHints::default());
+        let path = |i: usize| RelPath::new(&i.to_string()).unwrap();
+        assert!(hints.may_recheck(&path(0), start) && hints.may_recheck(&path(1), start));
+        assert!(!hints.may_recheck(&path(0), start + RECHECK_MIN / 2));
+        assert!(hints.may_recheck(&path(0), start + RECHECK_MIN));
+        let now = start + 3 * RECHECK_MIN;
+        let all = (0..2 * RECHECKS_MAX).filter(|i| hints.may_recheck(&path(*i), now)).count();
+        assert!((RECHECKS_MAX - 2..=RECHECKS_MAX).contains(&all), "{all}");
+        assert!(hints.may_recheck(&path(1), now + RECHECK_MIN) && hints.rechecked.len() == 1);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
 use crate::store::ReadRoot;
 
+mod rechecking;
 mod walking;
 
 /// Turns hints of changes into a catalogue: take hints, inspect paths, hash files, record digests,
@@ -93,6 +94,7 @@ impl Indexer {
                 }
                 recv(commands) -> command => match command {
                     Ok(IndexerCommand::Withdraw(entry)) => self.withdraw(&entry),
+                    Ok(IndexerCommand::Recheck(entry)) => self.recheck(&entry),
                     Ok(IndexerCommand::Wake) => {}
                     Err(_) => break,
                 },

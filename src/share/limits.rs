@@ -66,6 +66,11 @@ pub const SCAN_TURN: Duration = Duration::from_millis(1);
 /// Changed directories that wait to be walked one by one. More of them cause a scan of the whole
 /// directory.
 pub const TREES_MAX: usize = 256;
+/// Least time after which requests that find a file changed let it be hashed again. In between they
+/// only withdraw it.
+pub const RECHECK_MIN: Duration = Duration::from_secs(10);
+/// Files and directories whose last look because of a request is remembered.
+pub const RECHECKS_MAX: usize = 4096;
 /// Commands that wait for the indexing thread. Further withdrawals are logged and dropped.
 pub const COMMANDS_MAX: usize = 256;
 

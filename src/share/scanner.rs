@@ -9,6 +9,7 @@ use std::time::Instant;
 use walkdir::WalkDir;
 
 use crate::content::{Catalogue, EntryRef};
+use crate::limits::WAIT_MAX;
 use crate::share::limits::{RESCAN, TREES_MAX, WALK_TIME_SHARE};
 
 /// Decides what is walked next: the whole directory when a rescan is due, else one of the changed
@@ -49,6 +50,9 @@ impl Scanner {
     /// Ends all walks, because the directory is gone or another one. `is_known_whole`: what was
     /// walked last still counts as a walk of the whole directory.
     pub(super) fn clear(&mut self, is_known_whole: bool) {
+        if self.walk.as_ref().is_some_and(|walk| walk.is_whole) {
+            self.rescan_at = self.begun_at;
+        }
         self.walk = None;
         self.trees.clear();
         self.has_walked_whole &= is_known_whole;
@@ -65,7 +69,13 @@ impl Scanner {
         if let Some(walk) = self.walk.take() {
             return Some(walk);
         }
-        let name = if may_rescan && now >= self.rescan_at { String::new() } else { self.trees.pop_front()? };
+        let name = if may_rescan && now >= self.rescan_at {
+            // From here on, only what happens during the walk can make another one due earlier.
+            self.rescan_at = now + WAIT_MAX;
+            String::new()
+        } else {
+            self.trees.pop_front()?
+        };
         self.begun_at = now;
         Some(below(&name))
     }
@@ -75,10 +85,11 @@ impl Scanner {
         self.walk = Some(walk);
     }
 
-    /// The walk came to its end. A directory that takes long to walk is walked less often.
+    /// The walk came to its end. A directory that takes long to walk is walked less often, unless
+    /// another walk became due during this one: it may have passed by what happened.
     pub(super) fn end(&mut self, walk: &TreeWalk, now: Instant) {
         if walk.is_whole {
-            self.rescan_at = now + RESCAN.max(self.begun_at.elapsed() * WALK_TIME_SHARE);
+            self.rescan_by(now + RESCAN.max(self.begun_at.elapsed() * WALK_TIME_SHARE));
             self.has_walked_whole = true;
         }
     }
@@ -211,6 +222,25 @@ mod tests {
         (0..=TREES_MAX).for_each(|i| scanner.add_tree(&i.to_string(), start));
         assert_eq!(next(&mut scanner, true, start).as_deref(), Some(""));
         assert!(next(&mut scanner, true, start).is_none());
+    }
+
+    /// Hints that were lost during a walk, in parts that it had passed, were not made up for before the next regular
+    /// walk a minute later: its end forgot that another one was due.
+    #[test]
+    fn what_becomes_due_during_a_walk_is_walked_after_it() {
+        let start = Instant::now();
+        let mut scanner = Scanner::new(start);
+        let below = |below: &str| TreeWalk::new(Path::new("/none"), below, Arc::default());
+        let walk = scanner.take(true, start, below).unwrap();
+        scanner.rescan_by(start);
+        scanner.end(&walk, start);
+        assert_eq!(next(&mut scanner, true, start).as_deref(), Some(""), "a second walk");
+        assert!(next(&mut scanner, true, start).is_none(), "and no third one");
+        // A walk that is broken off is begun anew.
+        let walk = scanner.take(true, start + RESCAN, below).unwrap();
+        scanner.put_back(walk);
+        scanner.clear(false);
+        assert_eq!(next(&mut scanner, true, start + RESCAN).as_deref(), Some(""));
     }
 
     #[test]

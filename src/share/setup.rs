@@ -35,6 +35,8 @@ pub(super) type FirstComplete = Option<(u64, u64)>;
 pub(super) enum IndexerCommand {
     /// Withdraw this entry: the disk holds other bytes than the hashed ones.
     Withdraw(Entry),
+    /// Look at the file of this entry: a request found it in another state.
+    Recheck(Entry),
     /// Look at the shutdown signal.
     Wake,
 }

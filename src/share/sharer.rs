@@ -84,6 +84,15 @@ impl Sharer {
         }
     }
 
+    /// Looks at the file of `entry` at once, since a request found it changed or gone. It is
+    /// withdrawn and hashed again if that is so. Does not wait. While too many commands wait, it does
+    /// nothing: the next request asks again.
+    pub fn recheck(&self, entry: &Entry) {
+        if self.commands.try_send(IndexerCommand::Recheck(entry.clone())).is_err() {
+            log::debug!("file not looked at, too many commands wait path={}", entry.path);
+        }
+    }
+
     /// Bytes of files hashed since the start, holes included. 0 after a start over a directory that
     /// the index knows.
     pub fn hashed_bytes(&self) -> u64 {

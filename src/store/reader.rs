@@ -168,6 +168,11 @@ impl ChunkReader {
         Ok(len)
     }
 
+    /// The file that it is read from.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     /// Whether the file is still in the state in which it was hashed. To be called after the last
     /// byte.
     pub fn unchanged(&self) -> bool {

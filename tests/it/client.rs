@@ -18,7 +18,7 @@ use gpb::internals::net::Tls;
 use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::proto::Announce;
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::store::{Disk, FetchedFile, FetchedFiles};
 use gpb::internals::swarm::Event;
@@ -51,10 +51,10 @@ impl Client {
     }
 
     fn with(timeout: Duration, limit: Option<u64>) -> Self {
-        Self::trusting(Trust::open(), timeout, limit)
+        Self::trusting(TrustView::open(), timeout, limit)
     }
 
-    fn trusting(trust: Trust, timeout: Duration, limit: Option<u64>) -> Self {
+    fn trusting(trust: TrustView, timeout: Duration, limit: Option<u64>) -> Self {
         let keypair = Keypair::generate();
         let (events, receiver) = EventSender::channel();
         let dir = tempfile::tempdir().unwrap();
@@ -500,7 +500,7 @@ fn whoever_is_not_trusted_any_more_gives_nothing_more() {
     let dir = tempfile::tempdir().unwrap();
     let trusted = dir.path().join("trusted");
     fs::write(&trusted, format!("{}\n{}\n", revoked.id(), kept.id())).unwrap();
-    let trust = Trust::closed(&trusted, Keypair::generate().peer_id()).unwrap();
+    let trust = TrustView::closed(&trusted, Keypair::generate().peer_id()).unwrap();
     let c = Client::trusting(trust, Duration::from_secs(1), None);
     c.meet(&[&revoked, &kept]);
     let download = c.start(vec![target(&f)]);

@@ -9,7 +9,7 @@ use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::net::{Datagram, LinkId};
 use gpb::internals::peers::{Directory, OwnAnnounce, OwnIdentity};
 use gpb::internals::proto::{Announce, Flags, SignedAnnounce};
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Watch};
 use gpb::internals::swarm::Way;
 
@@ -21,7 +21,7 @@ pub fn identity(keypair: &Keypair, instance: u64) -> OwnIdentity {
 pub fn directory(
     identity: OwnIdentity,
     catalogue: &Arc<Watch<Arc<Catalogue>>>,
-    trust: Trust,
+    trust: TrustView,
     events: &EventSender,
 ) -> Arc<Directory> {
     Directory::new(OwnAnnounce::new(identity, catalogue.clone()), Arc::new(trust), events.clone())

@@ -13,7 +13,7 @@ use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX
 use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
 use gpb::internals::peers::{Dialer, Directory, OwnIdentity};
 use gpb::internals::proto::{Announce, Flags, Hello, Request, SignedAnnounce, Status, encode_request};
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig};
 use gpb::internals::store::FetchedFiles;
@@ -40,7 +40,7 @@ struct Plan {
     keypair: Keypair,
     network: String,
     port: u16,
-    trust: Trust,
+    trust: TrustView,
     beacon: Option<Box<dyn Beacon>>,
     peers: Vec<String>,
     /// Where to run a server, too; port 0 for any.
@@ -58,7 +58,7 @@ impl Plan {
             keypair: Keypair::generate(),
             network: "test".into(),
             port: 4000,
-            trust: Trust::open(),
+            trust: TrustView::open(),
             beacon: None,
             peers: vec![],
             serve: None,
@@ -90,7 +90,7 @@ impl Plan {
                 reader: None,
                 index: None,
                 fetched: Arc::new(FetchedFiles::new()),
-                report: Arc::new(|_| ()),
+                report: Arc::new(|_, _| ()),
                 upload: Arc::new(Throttle::new(None)),
                 events,
                 shutdown: shutdown.clone(),
@@ -230,7 +230,7 @@ fn a_stranger_soon_hears_of_a_closed_group_but_is_not_let_in() {
     let hub = Hub::new();
     let keys = tempfile::NamedTempFile::new().unwrap();
     let keypair = Keypair::generate();
-    let trust = Trust::closed(keys.path(), keypair.peer_id()).unwrap();
+    let trust = TrustView::closed(keys.path(), keypair.peer_id()).unwrap();
     let closed = Plan { keypair, trust, ..Plan::on(hub.join(ip(1))) }.start();
     let end = Instant::now() + WAIT;
     while hub.sent() < BURST_MS.len() as u64 {
@@ -373,7 +373,7 @@ fn a_closed_group_hears_only_its_own() {
     let (file, friend) = (dir.path().join("trusted"), Keypair::generate());
     std::fs::write(&file, format!("{} friend\n", friend.peer_id())).unwrap();
     let own = Keypair::generate();
-    let trust = Trust::closed(&file, own.peer_id()).unwrap();
+    let trust = TrustView::closed(&file, own.peer_id()).unwrap();
     let hub = Hub::new();
     let node = Plan { keypair: own, trust, ..Plan::on(hub.join(ip(1))) }.start();
     let stranger = Plan::on(hub.join(ip(2))).start();
@@ -491,7 +491,7 @@ fn a_peer_that_refuses_is_noted() {
     let file = dir.path().join("trusted");
     std::fs::write(&file, "# nobody\n").unwrap();
     let own = Keypair::generate();
-    let trust = Trust::closed(&file, own.peer_id()).unwrap();
+    let trust = TrustView::closed(&file, own.peer_id()).unwrap();
     let closed = Plan { serve: Some(loopback(1, 0)), keypair: own, trust, ..Plan::alone() }.start();
     let client = Plan { port: 0, peers: vec![closed.addr().to_string()], ..Plan::alone() }.start();
     client.until("the refusal", |t| t.refusals() == 1);

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use base64ct::{Base64, Encoding};
 use gpb::internals::identity::{Keypair, PeerId};
-use gpb::internals::runtime::keystore::{Trust, load_key, write_key};
+use gpb::internals::runtime::keystore::{TrustView, load_key, write_key};
 
 /// A place of its own for every run of a program: no variable of the caller's gets in.
 struct Home(tempfile::TempDir);
@@ -130,7 +130,7 @@ fn keygen_shows_the_line_for_a_trusted_file() {
 
     let trusted = home.path("trusted");
     fs::write(&trusted, format!("{}\n", lines[1])).unwrap();
-    assert!(Trust::closed(&trusted, PeerId([0; 32])).unwrap().allows(&id));
+    assert!(TrustView::closed(&trusted, PeerId([0; 32])).unwrap().allows(&id));
 
     let json: serde_json::Value =
         serde_json::from_slice(&home.keygen(&["--show", "key.pem", "--json"]).stdout).unwrap();

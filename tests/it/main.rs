@@ -24,6 +24,7 @@ mod node;
 mod outputs;
 mod own_files;
 mod programs;
+mod running;
 mod server;
 mod share_back;
 mod sim;

@@ -11,9 +11,9 @@ use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::limits::WIRE_VERSION;
 use gpb::internals::net::{Dialed, Tls};
 use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Status, encode_request};
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
-use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
+use gpb::internals::server::{FileDoubt, Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
 
 use crate::directory::{directory, identity, lines, warnings};
@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Rig {
     server: Server,
     peer: PeerId,
-    withdrawn: Arc<Mutex<Vec<RelPath>>>,
+    doubted: Arc<Mutex<Vec<(String, FileDoubt)>>>,
     dir: tempfile::TempDir,
     _state: tempfile::TempDir,
 }
@@ -52,24 +52,24 @@ impl Rig {
         let (peer, tls) = (keypair.peer_id(), Tls::new(&keypair).unwrap());
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, entries))));
         let events = EventSender::channel().0;
-        let withdrawn = Arc::new(Mutex::new(vec![]));
-        let report = withdrawn.clone();
+        let doubted = Arc::new(Mutex::new(vec![]));
+        let report = doubted.clone();
         let config = ServerConfig {
             listeners: vec![listen(Some([127, 0, 0, 1].into()), 0).unwrap()],
             tls,
-            directory: directory(identity(&keypair, 1), &catalogue, Trust::open(), &events),
+            directory: directory(identity(&keypair, 1), &catalogue, TrustView::open(), &events),
             catalogue,
             reader: Some(Arc::new(Reader::open(dir.path()).unwrap())),
             index: Some(Arc::new(index)),
             fetched: Arc::new(FetchedFiles::new()),
-            report: Arc::new(move |entry: &Entry| report.lock().unwrap().push(entry.path.clone())),
+            report: Arc::new(move |entry: &Entry, why| report.lock().unwrap().push((entry.path.to_string(), why))),
             upload: Arc::new(Throttle::new(None)),
             events,
             shutdown: Shutdown::new(),
             bounds: ServerBounds::default(),
         };
         let server = Server::start(config).unwrap();
-        (Rig { server, peer, withdrawn, dir, _state: state }, ids)
+        (Rig { server, peer, doubted, dir, _state: state }, ids)
     }
 
     fn dial(&self) -> Dialed {
@@ -158,6 +158,8 @@ fn a_changed_or_removed_file_is_gone() {
             Status::Gone
         );
     }
+    let doubted = [("a".to_string(), FileDoubt::Changed), ("b".to_string(), FileDoubt::Changed)];
+    assert_eq!(rig.doubted.lock().unwrap().as_slice(), doubted, "the indexer looks at them");
 }
 
 #[test]
@@ -172,10 +174,10 @@ fn a_reported_chunk_is_hashed_again_and_what_the_disk_falsified_is_withdrawn() {
         assert_eq!(ask(&mut session, &Request::Chunk(ChunkAsk { chunk: chunk(index), since: 0 })).0, Status::Ok);
     }
     assert_eq!(ask(&mut session, &Request::Bad(chunk(0))).0, Status::Ok);
-    assert!(rig.withdrawn.lock().unwrap().is_empty(), "chunk 0 is as it was hashed");
+    assert!(rig.doubted.lock().unwrap().is_empty(), "chunk 0 is as it was hashed");
     assert_eq!(ask(&mut session, &Request::Bad(chunk(2))).0, Status::NotFound);
     assert_eq!(ask(&mut session, &Request::Bad(chunk(1))).0, Status::Ok);
-    assert_eq!(rig.withdrawn.lock().unwrap().as_slice(), [RelPath::new("x").unwrap()]);
+    assert_eq!(rig.doubted.lock().unwrap().as_slice(), [("x".to_string(), FileDoubt::Falsified)]);
 }
 
 /// Prints numbers; run it in a release build: `cargo test --release --test it speed -- --ignored --nocapture`.

@@ -21,6 +21,7 @@ mod net;
 mod content;
 mod discovery;
 mod disk;
+mod edges;
 mod exits;
 mod failure;
 mod group;

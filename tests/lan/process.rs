@@ -86,6 +86,16 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id, which is that of the last program that it became by `exec`.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Number of lines so far that contain all of `parts`.
+    pub fn count_lines(&self, parts: &[&str]) -> usize {
+        self.log.lines.lock().unwrap().iter().filter(|l| parts.iter().all(|p| l.text.contains(p))).count()
+    }
+
     /// Sends a signal.
     pub fn signal(&mut self, signal: Signal) {
         // The id is ours as long as `wait` has not been called.

@@ -28,14 +28,14 @@ impl Coordinator {
         let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
         let refused = self.peers.values().filter(|k| k.last == Some(ConnectionEnd::Refused)).count();
         let answered = reachable.len();
-        let is_full = |k: &&DownloadPeer| matches!(k.last, Some(ConnectionEnd::Busy(_)));
+        let mut lost = pending.iter().filter(|p| !state.is_held_by(p.0, &reachable));
         if !liars.is_empty() && holders.is_empty() {
             FetchError::OnlyLiars { what, peers: liars }
         } else if refused > 0 && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0 {
             FetchError::Refused { refused, reason: self.refusal.clone() }
-        } else if !holders.is_empty() && connected.is_empty() && holders.iter().all(is_full) {
-            FetchError::Full { full: holders.len(), wait: self.shared.ctx.timeout }
-        } else if answered > 0 && pending.iter().any(|p| !state.is_held_by(p.0, &reachable)) {
+        } else if let Some((no, id, _)) = lost.clone().find(|p| self.shared.is_changed_at_source(p.0)) {
+            FetchError::Changed { what: format!("{} ({id})", self.shared.files[*no as usize].path) }
+        } else if answered > 0 && lost.next().is_some() {
             FetchError::NotFound { what, answered }
         } else if answered > 0 {
             FetchError::Silent { what, wait: self.shared.ctx.timeout }

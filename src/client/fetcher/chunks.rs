@@ -34,7 +34,7 @@ impl Fetcher<'_> {
                 return Ok(None);
             }
             Arrival::NotHeld => {
-                self.redirect(Status::Gone);
+                self.redirect(Some(task.file), Status::Gone);
                 return Ok(None);
             }
         }
@@ -69,7 +69,7 @@ impl Fetcher<'_> {
         match arrival {
             Arrival::Verify => self.unverified.push(bytes),
             Arrival::Surplus => self.shared.stats.waste(task.len),
-            Arrival::NotHeld => self.redirect(Status::Gone),
+            Arrival::NotHeld => self.redirect(Some(task.file), Status::Gone),
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ use crate::runtime::limits::TRUSTED_KEYS_MAX;
 /// Why a key file or a trusted file cannot be used. Each message names the file and the cause.
 ///
 /// ```
-/// use gpb::{Node, StartError, error::KeyError};
+/// use gpb::{Trust, error::KeyError};
 ///
-/// let error = Node::builder().trusted("/no/such/file").key(gpb::Keypair::generate()).start().unwrap_err();
-/// assert!(matches!(error, StartError::Key(KeyError::TrustedNotFound { .. })));
+/// let error = Trust::file("/no/such/file").unwrap_err();
+/// assert!(matches!(error, KeyError::TrustedNotFound { .. }));
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

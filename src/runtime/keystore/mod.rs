@@ -6,4 +6,4 @@ mod trust;
 
 pub use error::KeyError;
 pub use key_file::{load_key, load_or_create_key, write_key};
-pub use trust::Trust;
+pub use trust::{Trust, TrustError, TrustView};

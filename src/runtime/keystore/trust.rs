@@ -1,221 +1,303 @@
-//! The keys that a node talks to: all, or the keys in a file that is read again when it changes.
+//! The keys that a node talks to: all, a set that the program changes, or the keys of a file.
 
 use std::collections::HashSet;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::fmt;
+use std::net::{Shutdown as Close, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, RwLock};
 
-use crate::chain::Chain;
 use crate::identity::PeerId;
 use crate::runtime::keystore::KeyError;
-use crate::runtime::keystore::key_file::read_bounded;
-use crate::runtime::limits::{TRUSTED_FILE_LEN_MAX, TRUSTED_KEYS_MAX};
-use crate::sync::{lock, read_lock, write_lock};
+use crate::runtime::limits::TRUSTED_KEYS_MAX;
+use crate::runtime::{Subscription, Watch};
+use crate::sync::{read_lock, write_lock};
+use file::TrustedFile;
 
-/// The set of trusted keys. Reading it is cheap and never blocks on I/O.
-#[derive(Debug)]
-pub struct Trust {
-    closed: Option<Closed>,
-    generation: AtomicU64,
-}
+mod file;
 
-#[derive(Debug)]
-struct Closed {
-    file: PathBuf,
-    own: PeerId,
+/// The keys that a [`Node`](crate::Node) talks to. Clones share them, so a clone that is kept changes
+/// the group of every node that was given another one.
+///
+/// A node trusts its own key, too, whether it is listed or not. A key that is removed is cut off at
+/// once: within milliseconds all sessions with it end, whichever side opened them, and a fetch goes
+/// on with the other holders. What the other host has received by then is not called back.
+///
+/// ```
+/// use gpb::{Keypair, Trust};
+///
+/// # let lan = gpb::testing::Lan::new()?;
+/// let (ana, bo) = (Keypair::generate(), Keypair::generate());
+/// let trust = Trust::keys([ana.peer_id(), bo.peer_id()])?;
+/// // let node = Node::builder().key(ana).trust(trust.clone()).start()?;
+/// # let node = lan.start(lan.builder().key(ana).trust(trust.clone()))?;
+/// trust.remove(&bo.peer_id())?;
+/// assert!(!trust.contains(&bo.peer_id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Trust(Arc<Group>);
+
+struct Group {
+    kind: GroupKind,
     keys: RwLock<HashSet<PeerId>>,
-    seen: Mutex<LastRead>,
+    generation: AtomicU64,
+    changes: Watch<()>,
 }
 
-/// What the last read of the file found.
-#[derive(Debug, Default)]
-struct LastRead {
-    /// The stamp of the content that was read; `None` if a later write might leave the stamp
-    /// unchanged.
-    stamp: Option<FileStamp>,
-    /// Why the file is not usable, as logged.
-    trouble: Option<String>,
+/// What decides about the keys.
+enum GroupKind {
+    Open,
+    Program,
+    File(TrustedFile),
 }
 
-/// Metadata that changes when a file is written or replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    inode: (u64, u64),
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// Why the keys of a [`Trust`] cannot be changed so.
+///
+/// ```
+/// use gpb::{Keypair, Trust, error::TrustError};
+///
+/// let refused = Trust::open().remove(&Keypair::generate().peer_id());
+/// assert_eq!(refused, Err(TrustError::Open));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// [`Trust::open`] trusts every key.
+    #[error("the group is open: it trusts every key")]
+    Open,
+    /// [`Trust::file`] trusts the keys of this file, which is to be changed instead.
+    #[error("the trusted keys are those of {}", .0.display())]
+    File(PathBuf),
+    /// More keys than a node can hold.
+    #[error("more than {TRUSTED_KEYS_MAX} trusted keys")]
+    TooMany,
 }
 
 impl Trust {
-    /// An open group: every key, authenticated.
+    /// An open group: every key, authenticated. The default of a node.
+    #[must_use]
     pub fn open() -> Self {
-        Trust { closed: None, generation: AtomicU64::new(0) }
+        Self::new(GroupKind::Open, HashSet::new())
     }
 
-    /// A closed group: the keys in `file` and `own`. With an empty file only `own`.
+    /// A closed group of these keys, which the program may change at any time.
+    ///
+    /// # Errors
+    /// [`TrustError::TooMany`]: more than 16,384.
+    pub fn keys(keys: impl IntoIterator<Item = PeerId>) -> Result<Self, TrustError> {
+        Ok(Self::new(GroupKind::Program, bounded(keys)?))
+    }
+
+    /// A closed group of the keys in `file`: one `ed25519:<base64> comment` a line; blank lines and
+    /// lines that begin with `#` are skipped. Blocks while the file is read.
+    ///
+    /// While a node runs with it, the file is looked at every 500 ms, so a changed file counts
+    /// within half a second and the time to read it. A file that vanishes or breaks leaves the last
+    /// good keys in force, with one line in the log.
     ///
     /// # Errors
     /// [`KeyError`]: the file is missing or a line is malformed; the message names file and line.
-    pub fn closed(file: &Path, own: PeerId) -> Result<Self, KeyError> {
-        let (keys, stamp) = match read(file, own) {
-            Err(KeyError::Read { file, source }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(KeyError::TrustedNotFound { file });
-            }
-            other => other?,
-        };
-        let seen = Mutex::new(LastRead { stamp, trouble: None });
-        let closed = Closed { file: file.into(), own, keys: RwLock::new(keys), seen };
-        Ok(Trust { closed: Some(closed), generation: AtomicU64::new(0) })
+    pub fn file(file: impl AsRef<Path>) -> Result<Self, KeyError> {
+        let (file, keys) = TrustedFile::open(file.as_ref())?;
+        Ok(Self::new(GroupKind::File(file), keys))
     }
 
-    /// Whether `peer` may talk to this node, and this node to it.
-    pub fn allows(&self, peer: &PeerId) -> bool {
-        let Some(closed) = &self.closed else { return true };
-        read_lock(&closed.keys).contains(peer)
+    fn new(kind: GroupKind, keys: HashSet<PeerId>) -> Self {
+        let (keys, generation, changes) = (RwLock::new(keys), AtomicU64::new(0), Watch::new(()));
+        Trust(Arc::new(Group { kind, keys, generation, changes }))
+    }
+
+    /// Whether `peer` is trusted. Cheap: it waits for no file.
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.is_open() || read_lock(&self.0.keys).contains(peer)
     }
 
     /// Whether every key is trusted.
     pub fn is_open(&self) -> bool {
-        self.closed.is_none()
+        matches!(self.0.kind, GroupKind::Open)
     }
 
-    /// Number of trusted keys, the own one included; `None` for an open group.
-    pub fn len(&self) -> Option<usize> {
-        let closed = self.closed.as_ref()?;
-        Some(read_lock(&closed.keys).len())
+    /// The trusted keys, in no order; none for an open group.
+    pub fn members(&self) -> Vec<PeerId> {
+        read_lock(&self.0.keys).iter().copied().collect()
     }
 
-    /// Whether the own key is the only trusted one.
-    pub fn is_empty(&self) -> bool {
-        self.len() == Some(1)
+    /// Trusts `peer` from now on; true if it was not trusted before.
+    ///
+    /// # Errors
+    /// [`TrustError`]: the keys are not the program's to change, or too many.
+    pub fn insert(&self, peer: PeerId) -> Result<bool, TrustError> {
+        self.change(|keys| {
+            let all = keys.iter().copied().chain([peer]);
+            bounded(all)
+        })
+    }
+
+    /// Trusts `peer` no longer, and cuts it off in every node of the group; true if it was trusted
+    /// before. A node whose own key it is goes on trusting that.
+    ///
+    /// # Errors
+    /// [`TrustError`]: the keys are not the program's to change.
+    pub fn remove(&self, peer: &PeerId) -> Result<bool, TrustError> {
+        self.change(|keys| Ok(keys.iter().filter(|key| *key != peer).copied().collect()))
+    }
+
+    /// Trusts exactly these keys from now on, and cuts off the others; true if that changed
+    /// anything.
+    ///
+    /// # Errors
+    /// [`TrustError`]: the keys are not the program's to change, or too many; they stay as they are.
+    pub fn replace(&self, keys: impl IntoIterator<Item = PeerId>) -> Result<bool, TrustError> {
+        let new = bounded(keys)?;
+        self.change(|_| Ok(new))
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&HashSet<PeerId>) -> Result<HashSet<PeerId>, TrustError>,
+    ) -> Result<bool, TrustError> {
+        match &self.0.kind {
+            GroupKind::Open => Err(TrustError::Open),
+            GroupKind::File(file) => Err(TrustError::File(file.path().into())),
+            GroupKind::Program => self.take_over(change),
+        }
+    }
+
+    /// Reads the file of the group if its stamp changed; true if that changed the keys.
+    fn reload(&self) -> bool {
+        let GroupKind::File(file) = &self.0.kind else { return false };
+        file.read_again().is_some_and(|new| self.take_over(|_| Ok::<_, TrustError>(new)).unwrap_or(false))
+    }
+
+    /// Replaces the keys, and calls all nodes of the group if that changed any.
+    fn take_over<E>(&self, change: impl FnOnce(&HashSet<PeerId>) -> Result<HashSet<PeerId>, E>) -> Result<bool, E> {
+        let mut keys = write_lock(&self.0.keys);
+        let new = change(&keys)?;
+        if *keys == new {
+            return Ok(false);
+        }
+        let old = std::mem::replace(&mut *keys, new.clone());
+        self.0.generation.fetch_add(1, Ordering::Release);
+        drop(keys);
+        self.0.changes.wake();
+        old.difference(&new).for_each(|peer| log::info!("trust removed peer={peer}"));
+        new.difference(&old).for_each(|peer| log::info!("trust added peer={peer}"));
+        Ok(true)
+    }
+
+    /// The file of the group, if it has one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.0.kind {
+            GroupKind::File(file) => Some(file.path()),
+            GroupKind::Open | GroupKind::Program => None,
+        }
+    }
+}
+
+fn bounded(keys: impl IntoIterator<Item = PeerId>) -> Result<HashSet<PeerId>, TrustError> {
+    let mut set = HashSet::new();
+    for key in keys {
+        set.insert(key);
+        if set.len() > TRUSTED_KEYS_MAX {
+            return Err(TrustError::TooMany);
+        }
+    }
+    Ok(set)
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self::open()
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.kind {
+            GroupKind::Open => f.write_str("Trust::open"),
+            GroupKind::Program => write!(f, "Trust::keys({} keys)", read_lock(&self.0.keys).len()),
+            GroupKind::File(file) => write!(f, "Trust::file({:?})", file.path()),
+        }
+    }
+}
+
+/// What one node makes of a [`Trust`]: its own key is trusted, too.
+#[derive(Debug, Clone)]
+pub struct TrustView {
+    trust: Trust,
+    own: PeerId,
+}
+
+impl TrustView {
+    /// The view of the node with the key `own`.
+    pub fn new(trust: Trust, own: PeerId) -> Self {
+        TrustView { trust, own }
+    }
+
+    /// A view of an open group.
+    pub fn open() -> Self {
+        Self::new(Trust::open(), PeerId([0; 32]))
+    }
+
+    /// A view of the group of `file`.
+    ///
+    /// # Errors
+    /// As [`Trust::file`].
+    pub fn closed(file: &Path, own: PeerId) -> Result<Self, KeyError> {
+        Ok(Self::new(Trust::file(file)?, own))
+    }
+
+    /// Whether `peer` may talk to this node, and this node to it.
+    pub fn allows(&self, peer: &PeerId) -> bool {
+        self.trust.contains(peer) || *peer == self.own
+    }
+
+    /// Whether every key is trusted.
+    pub fn is_open(&self) -> bool {
+        self.trust.is_open()
+    }
+
+    /// Whether the keys are those of a file, which [`reload`](Self::reload) reads.
+    pub fn follows_file(&self) -> bool {
+        self.trust.path().is_some()
     }
 
     /// Grows whenever the set changes, so that a long session knows when to check its peer again.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.trust.0.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the file if its stamp changed, and replaces the set; true if that changed it. A
-    /// vanished or broken file leaves the last good set and is logged once. The node calls this
-    /// every 500 ms.
+    /// Reads the trusted file, if there is one, when its stamp changed; true if that changed the
+    /// set. A vanished or broken file leaves the last good set and is logged once. The node calls
+    /// this every 500 ms.
     pub fn reload(&self) -> bool {
-        let Some(closed) = &self.closed else { return false };
-        let changed = closed.reload();
-        if changed {
-            self.generation.fetch_add(1, Ordering::Release);
-        }
-        changed
+        self.trust.reload()
     }
-}
 
-impl Closed {
-    fn reload(&self) -> bool {
-        let mut seen = lock(&self.seen);
-        if seen.stamp.is_some() && seen.stamp == std::fs::metadata(&self.file).ok().as_ref().map(FileStamp::of) {
-            return false;
-        }
-        match read(&self.file, self.own) {
-            Ok((keys, stamp)) => {
-                seen.stamp = stamp;
-                if seen.trouble.take().is_some() {
-                    log::info!("trust file usable again file={}", self.file.display());
-                }
-                self.take_over(keys)
+    /// Calls `wake` after each later change of the set, on the thread that makes it; `wake` must
+    /// not block.
+    pub fn subscribe(&self, wake: impl Fn() + Send + 'static) -> Subscription {
+        self.trust.0.changes.subscribe(wake)
+    }
+
+    /// Shuts `socket` down when `peer` loses trust, unless the guard is dropped before. `None` in an
+    /// open group, where no key does.
+    pub fn cuts(&self, peer: PeerId, socket: TcpStream) -> Option<Subscription> {
+        let view = self.clone();
+        let cut = move || {
+            if !view.allows(&peer) {
+                let _ = socket.shutdown(Close::Both);
             }
-            Err(e) => {
-                seen.stamp = None;
-                let text = Chain(&e).to_string();
-                if seen.trouble.as_ref() != Some(&text) {
-                    log::warn!("trust file unusable, keeping the last good keys error={text}");
-                    seen.trouble = Some(text);
-                }
-                false
-            }
-        }
-    }
-
-    fn take_over(&self, new: HashSet<PeerId>) -> bool {
-        let mut keys = write_lock(&self.keys);
-        if *keys == new {
-            return false;
-        }
-        let old = std::mem::replace(&mut *keys, new.clone());
-        drop(keys);
-        old.difference(&new).for_each(|peer| log::info!("trust removed peer={peer}"));
-        new.difference(&old).for_each(|peer| log::info!("trust added peer={peer}"));
-        true
-    }
-}
-
-impl FileStamp {
-    fn of(m: &Metadata) -> Self {
-        FileStamp {
-            inode: (m.dev(), m.ino()),
-            len: m.len(),
-            modified: (m.mtime(), m.mtime_nsec()),
-            changed: (m.ctime(), m.ctime_nsec()),
-        }
-    }
-
-    /// Whether every later write changes the stamp: file systems keep times in steps of up to 2 s.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        self.changed.0 + 2 < now && self.modified.0 + 2 < now
-    }
-}
-
-fn read(file: &Path, own: PeerId) -> Result<(HashSet<PeerId>, Option<FileStamp>), KeyError> {
-    let (content, metadata) = read_bounded(file, TRUSTED_FILE_LEN_MAX, |_| Ok(()))?;
-    let stamp = Some(FileStamp::of(&metadata)).filter(FileStamp::is_settled);
-    let mut keys = parse(file, &content)?;
-    keys.insert(own);
-    Ok((keys, stamp))
-}
-
-/// Reads one `ed25519:<base64> comment` a line; blank lines and lines that begin with `#` are
-/// skipped.
-fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    let mut keys = HashSet::new();
-    for (i, line) in content.split(|b| *b == b'\n').enumerate() {
-        let line = line.trim_ascii();
-        let word = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        if word.is_empty() || word[0] == b'#' {
-            continue;
-        }
-        let id = std::str::from_utf8(word).ok().and_then(|w| w.parse().ok());
-        let Some(id) = id else {
-            let found = printable(word);
-            return Err(KeyError::TrustedLine { file: file.into(), line: i + 1, found });
         };
-        keys.insert(id);
-        if keys.len() > TRUSTED_KEYS_MAX {
-            return Err(KeyError::TooManyKeys { file: file.into() });
-        }
+        (!self.is_open()).then(|| self.subscribe(cut))
     }
-    Ok(keys)
 }
-
-/// The first [`SHOWN_CHARS`] characters of what was found, without control characters.
-fn printable(word: &[u8]) -> String {
-    let text = String::from_utf8_lossy(word);
-    let mut short: String = text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if text.chars().count() > SHOWN_CHARS {
-        short.push_str("...");
-    }
-    short
-}
-
-const SHOWN_CHARS: usize = 60;
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use proptest::prelude::*;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -223,72 +305,78 @@ mod tests {
         PeerId([n; 32])
     }
 
-    fn closed(content: &str) -> (tempfile::TempDir, PathBuf, Trust) {
+    fn closed(content: &str) -> (tempfile::TempDir, PathBuf, TrustView) {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("trusted");
         fs::write(&file, content).unwrap();
-        let trust = Trust::closed(&file, id(0)).unwrap();
+        let trust = TrustView::closed(&file, id(0)).unwrap();
         (dir, file, trust)
-    }
-
-    fn refusal(content: &[u8]) -> String {
-        parse(Path::new("dir/trusted"), content).unwrap_err().to_string()
     }
 
     #[test]
     fn an_open_group_is_everyone() {
-        let trust = Trust::open();
-        assert!(trust.is_open() && trust.allows(&id(9)) && !trust.reload() && trust.len().is_none());
+        let trust = TrustView::open();
+        assert!(trust.is_open() && trust.allows(&id(9)) && !trust.reload() && !trust.follows_file());
+        let open = Trust::open();
+        assert_eq!(open.insert(id(1)), Err(TrustError::Open));
+        assert_eq!(open.replace([]), Err(TrustError::Open));
+        assert!(open.contains(&id(7)) && open.members().is_empty());
     }
 
     #[test]
-    fn comments_blank_lines_and_line_ends_are_tolerated() {
-        let text = format!("\u{feff}# lab\r\n\r\n{} alice's laptop\r\n\t{}\t# bob\n   # end\n{}", id(1), id(2), id(3));
-        let (_dir, _, trust) = closed(&text);
-        assert!([0, 1, 2, 3].iter().all(|n| trust.allows(&id(*n))) && !trust.allows(&id(4)));
-        assert_eq!(trust.len(), Some(4));
+    fn clones_share_the_keys_and_each_change_is_told_once() {
+        let trust = Trust::keys([id(1), id(2)]).unwrap();
+        let (view, calls) = (TrustView::new(trust.clone(), id(0)), Arc::new(AtomicUsize::new(0)));
+        let (counter, seen) = (calls.clone(), view.clone());
+        let _subscription = view.subscribe(move || {
+            // The new set counts when the nodes are called.
+            assert!(!seen.allows(&id(2)));
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        assert_eq!(trust.remove(&id(2)), Ok(true));
+        assert_eq!((trust.remove(&id(2)), view.generation()), (Ok(false), 1));
+        assert!(view.allows(&id(0)) && view.allows(&id(1)) && !view.allows(&id(2)));
+        assert_eq!(trust.remove(&id(0)), Ok(false), "the own key is trusted without being listed");
+        assert_eq!(trust.insert(id(3)), Ok(true));
+        assert_eq!(trust.insert(id(3)), Ok(false));
+        assert_eq!(trust.replace([id(4)]), Ok(true));
+        assert_eq!((trust.members(), calls.load(Ordering::SeqCst)), (vec![id(4)], 3));
+        assert!(!view.follows_file() && !view.reload());
     }
 
     #[test]
-    fn an_empty_file_is_nobody_else() {
-        let (_dir, _, trust) = closed("");
-        assert!(trust.allows(&id(0)) && !trust.allows(&id(1)) && !trust.is_open() && trust.is_empty());
-    }
-
-    #[test]
-    fn a_malformed_line_is_named() {
-        let good = id(1).to_string();
-        for (line, bad) in [(1, "hello"), (1, &good[..20]), (1, &good[1..]), (1, "\u{7}x")] {
-            let text = refusal(bad.as_bytes());
-            assert!(text.starts_with(&format!("dir/trusted:{line}: `")), "{text}");
-            assert!(!text.contains('\u{7}'));
-        }
-        assert!(refusal(format!("{good}\n\n# x\n{good},\n").as_bytes()).starts_with("dir/trusted:4: "));
-        assert!(refusal(b"\xff\xfe\x00").starts_with("dir/trusted:1: "));
-        let long = refusal("x".repeat(5000).as_bytes());
-        assert!(long.len() < 200 && long.contains("..."), "{long}");
-        let many: String = (0..=TRUSTED_KEYS_MAX as u32)
-            .map(|n| {
+    fn a_set_that_is_too_large_changes_nothing() {
+        let many = || {
+            (0..=TRUSTED_KEYS_MAX as u32).map(|n| {
                 let mut key = [0; 32];
                 key[..4].copy_from_slice(&n.to_le_bytes());
-                format!("{}\n", PeerId(key))
+                PeerId(key)
             })
-            .collect();
-        assert!(refusal(many.as_bytes()).contains("more than 16384 keys"));
+        };
+        assert_eq!(Trust::keys(many()).unwrap_err(), TrustError::TooMany);
+        let trust = Trust::keys(many().skip(1)).unwrap();
+        assert_eq!(trust.insert(PeerId([0; 32])), Err(TrustError::TooMany));
+        assert_eq!(trust.replace(many()), Err(TrustError::TooMany));
+        assert_eq!(trust.members().len(), TRUSTED_KEYS_MAX);
     }
 
     #[test]
-    fn a_missing_file_is_an_error_at_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let said = |path: &Path| Trust::closed(path, id(0)).unwrap_err().to_string();
-        assert!(said(&dir.path().join("none")).contains("not found"));
-        assert!(said(dir.path()).contains("a directory"));
+    fn the_socket_of_a_removed_key_is_cut() {
+        use std::io::Read;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut dialed = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = listener.accept().unwrap().0;
+        let view = TrustView::new(Trust::keys([id(1), id(2)]).unwrap(), id(0));
+        let _held = view.cuts(id(1), socket).unwrap();
+        assert_eq!(view.trust.remove(&id(1)), Ok(true));
+        assert_eq!(dialed.read(&mut [0]).unwrap(), 0);
+        assert!(TrustView::open().cuts(id(1), dialed).is_none());
     }
 
     #[test]
     fn added_and_removed_keys_take_effect() {
         let (_dir, file, trust) = closed(&format!("{}\n{}\n", id(1), id(2)));
-        assert!(!trust.reload());
+        assert!(!trust.reload() && trust.follows_file());
         let before = trust.generation();
         fs::write(&file, format!("{}\n{}\n", id(1), id(3))).unwrap();
         assert!(trust.reload() && trust.generation() > before);
@@ -296,6 +384,13 @@ mod tests {
         let before = trust.generation();
         fs::write(&file, format!("# only words\n{}\n{}\n", id(3), id(1))).unwrap();
         assert!(!trust.reload() && trust.generation() == before);
+        assert_eq!(trust.trust.insert(id(9)), Err(TrustError::File(file)));
+    }
+
+    #[test]
+    fn an_empty_file_is_nobody_else() {
+        let (_dir, _, trust) = closed("");
+        assert!(trust.allows(&id(0)) && !trust.allows(&id(1)) && !trust.is_open());
     }
 
     /// Same length, same inode, and perhaps the same tick of the file system's clock.
@@ -309,17 +404,6 @@ mod tests {
         }
     }
 
-    /// A stamp is relied on only when it is so old that any later write must change it.
-    #[test]
-    fn a_fresh_stamp_is_not_relied_on() {
-        let (_dir, file, trust) = closed("");
-        assert_eq!(trust.closed.as_ref().unwrap().seen.lock().unwrap().stamp, None);
-        let fresh = FileStamp::of(&fs::metadata(&file).unwrap());
-        let old = FileStamp { modified: (fresh.modified.0 - 10, 0), changed: (fresh.changed.0 - 10, 0), ..fresh };
-        assert!(!fresh.is_settled() && old.is_settled());
-        assert!(!FileStamp { modified: fresh.modified, ..old }.is_settled());
-    }
-
     #[test]
     fn a_broken_or_vanished_file_leaves_the_last_good_set() {
         let (_dir, file, trust) = closed(&format!("{}\n", id(1)));
@@ -329,31 +413,5 @@ mod tests {
         assert!(!trust.reload() && trust.allows(&id(1)) && trust.generation() == 0);
         fs::write(&file, format!("{}\n", id(2))).unwrap();
         assert!(trust.reload() && !trust.allows(&id(1)) && trust.allows(&id(2)));
-    }
-
-    #[test]
-    fn trouble_is_remembered_so_that_it_is_logged_once() {
-        let (_dir, file, trust) = closed("");
-        let trouble = |t: &Trust| t.closed.as_ref().unwrap().seen.lock().unwrap().trouble.clone();
-        fs::write(&file, "nonsense\n").unwrap();
-        trust.reload();
-        assert!(trouble(&trust).unwrap().contains(":1: `nonsense`"));
-        fs::write(&file, "").unwrap();
-        trust.reload();
-        assert_eq!(trouble(&trust), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_content_panics(content in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(Path::new("f"), &content);
-        }
-
-        #[test]
-        fn every_id_is_found_again(ids in proptest::collection::hash_set(any::<[u8; 32]>(), 0..20)) {
-            let text: String = ids.iter().map(|i| format!("{} # x\n", PeerId(*i))).collect();
-            let all = parse(Path::new("f"), text.as_bytes()).unwrap();
-            prop_assert_eq!(all, ids.into_iter().map(PeerId).collect());
-        }
     }
 }

@@ -33,8 +33,8 @@ impl Desk {
         let files = Arc::new(files);
         let handler = Handler {
             content: files.clone(),
-            directory: directory_of(Keypair::generate(), 5, Trust::open()),
-            trust: Arc::new(Trust::open()),
+            directory: directory_of(Keypair::generate(), 5, TrustView::open()),
+            trust: Arc::new(TrustView::open()),
             connections: ConnectionSlots::new(10, 2),
             gate: Mutex::default(),
             sent: Mutex::default(),
@@ -103,7 +103,7 @@ impl Desk {
 static KEYPAIR: LazyLock<Keypair> = LazyLock::new(Keypair::generate);
 
 fn peer_of(id: PeerId, addr: SocketAddr) -> RemotePeer {
-    RemotePeer::new(0, id, addr, &Trust::open())
+    RemotePeer::new(0, id, addr, &TrustView::open())
 }
 
 fn remote_peer() -> RemotePeer {
@@ -164,7 +164,7 @@ fn a_closed_group_refuses_strangers() {
     let file = dir.path().join("trusted");
     std::fs::write(&file, format!("{}\n", KEYPAIR.peer_id())).unwrap();
     let mut desk = Desk::new(Files::default());
-    desk.handler.trust = Arc::new(Trust::closed(&file, PeerId([1; 32])).unwrap());
+    desk.handler.trust = Arc::new(TrustView::closed(&file, PeerId([1; 32])).unwrap());
     assert_eq!(desk.status(&hello("gpb")), Status::Ok);
     assert_eq!(desk.handler.account(&desk.peer), Account::Key(KEYPAIR.peer_id()));
     desk.peer = peer_of(PeerId([8; 32]), desk.peer.addr);

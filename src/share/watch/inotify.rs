@@ -111,6 +111,14 @@ impl InotifyQueue {
             dirs.remove(&number);
             return;
         }
+        if events.contains(ReadFlags::UNMOUNT) {
+            // What the mount hid is there now; the kernel ends the watch by itself.
+            if let Some(dir) = dirs.get(&number).cloned() {
+                drop(dirs);
+                self.sink.send(dir, true);
+            }
+            return;
+        }
         let (Some(dir), Some(name)) = (dirs.get(&number), name) else { return };
         let (path, tree) = (dir.join(name), events.contains(ReadFlags::ISDIR));
         if self.sink.ignores(&path) {

@@ -8,7 +8,7 @@ use gpb::internals::content::{Catalogue, Digest, Entry};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
 use gpb::internals::peers::{Directory, OwnIdentity};
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
@@ -45,12 +45,12 @@ impl Real {
         let server = Server::start(ServerConfig {
             listeners: vec![listener],
             tls: Tls::new(&keypair).unwrap(),
-            directory: directory(own, &catalogue, Trust::open(), &events),
+            directory: directory(own, &catalogue, TrustView::open(), &events),
             catalogue,
             reader: Some(Arc::new(Reader::open(&shared).unwrap())),
             index: Some(Arc::new(index)),
             fetched: Arc::new(FetchedFiles::new()),
-            report: Arc::new(|_| ()),
+            report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(None)),
             events,
             shutdown: Shutdown::new(),

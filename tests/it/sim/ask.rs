@@ -75,7 +75,7 @@ impl World {
                     self.drive_now(client);
                 }
             }
-            AnswerStep::Deferred | AnswerStep::NotHeld => self.wake(client),
+            AnswerStep::Deferred | AnswerStep::NotHeld(_) => self.wake(client),
             AnswerStep::Small(_) | AnswerStep::Settled | AnswerStep::Refused => {}
         }
         self.go_on(conn);

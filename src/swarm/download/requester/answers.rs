@@ -45,8 +45,8 @@ pub enum AnswerStep<F> {
     /// Nothing; the peer defers the request, which shows that it is there. Others may be asked for
     /// it.
     Deferred,
-    /// Nothing; the peer does not have what it had said, and others are asked for it.
-    NotHeld,
+    /// Nothing; the peer does not have what it had said of the file, and others are asked for it.
+    NotHeld(Option<FileNo>),
     /// The peer refuses the connection, or is too busy for it: it ends, with that request
     /// unanswered.
     Refused,
@@ -207,7 +207,7 @@ impl<F: Clone> Requester<F> {
             }
             Task::Chunk(_) | Task::AnyOf(_) | Task::Small(_) | Task::Layer(_) => {
                 self.lose(state, task);
-                AnswerStep::NotHeld
+                AnswerStep::NotHeld(task.file().map(|(file, _)| file))
             }
             Task::Have { file, .. } if status != Status::NotModified => {
                 state.not_held(*file, self.peer);

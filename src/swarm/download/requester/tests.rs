@@ -403,11 +403,11 @@ fn who_does_not_hold_a_file_any_more_is_lost_for_it() {
         let len = if trailer.is_some() { CHUNK as u32 + 1 } else { 0 };
         let step = lab.head(status, &head_of(&lab.requester), len).unwrap();
         match trailer {
-            None => assert_eq!(step, AnswerStep::NotHeld),
+            None => assert_eq!(step, AnswerStep::NotHeld(Some(0))),
             Some(trailer) => assert_eq!(lab.requester.on_trailer(&mut lab.state, trailer, lab.now), Arrival::NotHeld),
         }
         for _ in 1..asked {
-            assert_eq!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::NotHeld));
+            assert_eq!(lab.head(Status::NotFound, &[], 0), Ok(AnswerStep::NotHeld(Some(0))));
         }
         assert_eq!(lab.turn(), (ConnectionTurn::End { lost: true }, Vec::new()));
         assert_eq!(lab.state.in_flight_of(lab.peers[0]), 0);
@@ -551,7 +551,7 @@ proptest! {
                             break;
                         }
                     }
-                    AnswerStep::Settled | AnswerStep::Deferred | AnswerStep::NotHeld => {}
+                    AnswerStep::Settled | AnswerStep::Deferred | AnswerStep::NotHeld(_) => {}
                     AnswerStep::Refused => break,
                 }
             }

@@ -1,0 +1,130 @@
+//! What a program changes while its node runs: trusted keys, rates, peers.
+
+use std::time::{Duration, Instant};
+
+use gpb::error::ConfigError;
+use gpb::internals::limits::STATIC_PEERS_MAX;
+use gpb::testing::Lan;
+use gpb::{Event, Fetch, Keypair, Node, NodeBuilder, Trust};
+
+const WAIT: Duration = Duration::from_secs(20);
+const MIB: u64 = 1 << 20;
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !is() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A node that gives 24 MiB at 8 MB/s.
+fn giver(lan: &Lan, dir: &tempfile::TempDir, builder: NodeBuilder) -> Node {
+    std::fs::write(dir.path().join("big.bin"), noise(24 * MIB as usize)).unwrap();
+    let builder = builder.dir(dir.path()).share(gpb::Share::Directory).upload_limit(8_000_000);
+    let node = lan.start(builder).unwrap();
+    assert!(node.wait_ready(WAIT).is_some());
+    node
+}
+
+/// A node that takes it, and has some of it.
+fn taker(lan: &Lan, builder: NodeBuilder) -> (Node, Fetch) {
+    let client = lan.start(builder.timeout(Duration::from_secs(2))).unwrap();
+    let fetch = client.fetch(&["big.bin"]).unwrap();
+    until("some bytes", || fetch.progress().bytes_fetched > MIB);
+    (client, fetch)
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+/// At 8 MB/s, 50 ms are 400 kB: some more chunks that were on their way may still be verified.
+const AFTER_CUT: u64 = MIB;
+
+#[test]
+fn a_key_that_is_removed_in_code_is_cut_off_at_once() {
+    let (lan, key) = (Lan::new().unwrap(), Keypair::generate());
+    let trust = Trust::keys([key.peer_id()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let server = giver(&lan, &dir, lan.builder().trust(trust.clone()));
+    let (_client, fetch) = taker(&lan, lan.builder().key(key.clone()));
+    assert_eq!(trust.remove(&key.peer_id()), Ok(true));
+    let before = fetch.progress().bytes_fetched;
+    assert!(server.known_peers().is_empty(), "it is no peer any more when the call returns");
+    until("the end of the fetch", || fetch.wait_for(Duration::from_millis(10)));
+    let after = fetch.progress().bytes_fetched;
+    assert!(after - before < AFTER_CUT, "{before} and then {after} bytes");
+    assert!(fetch.wait().is_err());
+    // It comes back as soon as it is trusted again.
+    let other = lan.start(lan.builder().key(key.clone())).unwrap();
+    assert_eq!(trust.insert(key.peer_id()), Ok(true));
+    until("the file", || other.list(&["big.bin"], Duration::from_secs(1)).is_ok_and(|found| found.len() == 1));
+}
+
+#[test]
+fn a_holder_that_loses_trust_is_asked_no_more() {
+    let (lan, holder) = (Lan::new().unwrap(), Keypair::generate());
+    let trust = Trust::keys([holder.peer_id()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let _server = giver(&lan, &dir, lan.builder().key(holder));
+    let (client, fetch) = taker(&lan, lan.builder().trust(trust.clone()));
+    assert_eq!(trust.replace([]), Ok(true));
+    let before = fetch.progress().bytes_fetched;
+    assert!(client.known_peers().is_empty());
+    until("the end of the fetch", || fetch.wait_for(Duration::from_millis(10)));
+    let after = fetch.progress().bytes_fetched;
+    assert!(after - before < AFTER_CUT, "{before} and then {after} bytes");
+}
+
+#[test]
+fn limits_change_under_a_running_transfer() {
+    let lan = Lan::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.bin"), noise(8 * MIB as usize)).unwrap();
+    let server = lan.builder().dir(dir.path()).share(gpb::Share::Directory).upload_limit(50_000);
+    let server = lan.start(server).unwrap();
+    assert!(server.wait_ready(WAIT).is_some());
+    let client = lan.start(lan.builder().download_limit(0)).unwrap();
+    let fetch = client.fetch(&["a.bin"]).unwrap();
+    // At these rates the file takes minutes.
+    assert!(!fetch.wait_for(Duration::from_millis(300)));
+    client.set_download_limit(None);
+    assert!(!fetch.wait_for(Duration::from_millis(300)));
+    server.set_upload_limit(None);
+    until("the end of the fetch", || fetch.wait_for(Duration::from_millis(10)));
+    assert_eq!(fetch.wait().unwrap().bytes, 8 * MIB);
+    // And down again.
+    client.set_download_limit(Some(50_000));
+    std::fs::remove_file(client.config().dir.join("a.bin")).unwrap();
+    let fetch = client.fetch(&["a.bin"]).unwrap();
+    assert!(!fetch.wait_for(Duration::from_secs(1)), "{:?}", fetch.progress());
+}
+
+#[test]
+fn a_peer_can_be_added_while_the_node_runs() {
+    // Two LANs: no announce leads from one to the other.
+    let (here, there) = (Lan::new().unwrap(), Lan::new().unwrap());
+    let (node, other) = (here.node().unwrap(), there.node().unwrap());
+    let events = node.events();
+    node.add_peer(other.addrs()[0]).unwrap();
+    let joined = |e: Event| matches!(e, Event::PeerJoined { .. });
+    assert!(joined(events.recv_timeout(WAIT).unwrap()));
+    // By name, which starts the resolver; and again, which is no error.
+    let late = here.node().unwrap();
+    let name = format!("localhost:{}", other.addrs()[0].port());
+    late.add_peer(name.as_str()).unwrap();
+    late.add_peer(name).unwrap();
+    until("the named peer", || late.known_peers().iter().any(|k| k.node.peer == other.id()));
+    assert!(matches!(node.add_peer("a b"), Err(ConfigError::Peer(_))));
+    for n in 1..STATIC_PEERS_MAX {
+        node.add_peer(format!("127.0.0.1:{n}")).unwrap();
+    }
+    assert_eq!(node.add_peer("127.0.0.1:9999"), Err(ConfigError::TooManyPeers(STATIC_PEERS_MAX)));
+    assert_eq!(node.add_peer("127.0.0.1:7"), Ok(()), "it is there already");
+}
