@@ -22,10 +22,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let node = builder.start()?;
-    let fetch = node.fetch(&[what])?;
+    let fetch = node.fetch(what)?;
     while !fetch.wait_for(Duration::from_millis(200)) {
         let at = fetch.progress();
-        println!("{} of {} bytes from {} peers", at.bytes_done, at.bytes, at.peers);
+        println!("{:?}: {} of {} bytes from {} peers", at.phase, at.bytes_done, at.bytes, at.peers);
     }
     // Everything is verified and on disk now, or there is an error and the next run goes on from here.
     let report = fetch.wait()?;

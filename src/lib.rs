@@ -28,14 +28,13 @@
 //! # let _server = lan.sharing(&[("models/a.bin", b"a"), ("models/b.bin", b"b")])?;
 //! # let node = lan.node()?;
 //! // let node = Node::builder().dir("/data").share(Share::Fetched).start()?;
-//! for file in node.list(&["models/**"], Duration::from_secs(2))? {
+//! let files = node.list("models/**", Duration::from_secs(2))?;
+//! for file in &files {
 //!     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
 //! }
-//! let fetch = node.fetch(&["models"])?;
-//! while !fetch.wait_for(Duration::from_millis(100)) {
-//!     let at = fetch.progress();
-//!     println!("{} of {} bytes from {} peers", at.bytes_done, at.bytes, at.peers);
-//! }
+//! // What was listed, or what a person typed: `node.fetch("models")`.
+//! let fetch = node.fetch(&files)?;
+//! fetch.on_update(|at| println!("{} of {} bytes from {} peers", at.bytes_done, at.bytes, at.peers));
 //! let report = fetch.wait()?;
 //! assert_eq!(report.files, 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -93,15 +92,16 @@
 //! |---|---|
 //! | [`Node::start`] | while files are opened and ports bound: milliseconds |
 //! | [`Node::peers`], [`Node::list`] | until 300 ms after the last new peer, at most for the given time |
-//! | [`Node::fetch`] | until the name is found: 50 ms after the last answer, at most [`Config::timeout`] |
-//! | [`Fetch::wait`] | until the files are in place, at most [`Config::timeout`] without a byte |
-//! | [`Node::wait_ready`], [`Fetch::wait_for`], [`Events::recv_timeout`], [`Stopper::wait`] | at most for the given time |
+//! | [`Node::find`] | until it is found: 50 ms after the last answer, at most for the given time |
+//! | [`Fetch::wait`] | until the files are in place: at most [`Config::timeout`] for the search, then at most that without a byte |
+//! | [`Node::wait_ready`], [`Fetch::wait_for`], [`Updates::recv_timeout`], [`Events::recv_timeout`], [`Stopper::wait`] | at most for the given time |
 //! | [`Node::diagnose`] | as `peers`, and a second more |
-//! | iterating [`Events`] | until the next event, or until the node is dropped |
-//! | dropping a [`Node`] or a [`Fetch`] | until its threads are joined: milliseconds, at most seconds while a peer is dialed |
+//! | iterating [`Events`], [`Updates`] | until the next one, or until the node is dropped or the fetch has ended |
+//! | dropping a [`Node`], or the last handle of a [`Fetch`] | until its threads are joined: milliseconds, at most seconds while a peer is dialed |
 //! | all others | not at all |
 //!
-//! A [`Stopper`] ends every one of them from another thread. No time is too long: `Duration::MAX`
+//! A [`Stopper`] ends every one of them from another thread, and with them the node; a [`Canceller`]
+//! ends one fetch, or one call that looks for peers or files. No time is too long: `Duration::MAX`
 //! is taken.
 //!
 //! # Threads
@@ -115,7 +115,7 @@
 //! | a node that shares | `gpb-accept`, `gpb-serve-N`: two for each processor, at least 4 |
 //! | a node that shares its directory | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor |
 //! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
-//! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
+//! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-fetch`, `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
 //!
 //! # Features
 //!
@@ -162,13 +162,14 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use client::{Candidate, FetchError, FileReport, FoundFile, FoundPeer, Progress, Report};
+pub use client::{Canceller, Candidate, Everything, Failed, FetchError, FileReport, FoundFile, FoundPeer, Overwrite};
+pub use client::{Phase, Progress, Report, Wait, Want};
 pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};
 pub use discovery::DiscoveryStats;
 pub use identity::{Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
-pub use node::{Config, DiscoveryProblem, Events, Fetch, Finding, KeySource, KnownPeer, Node, NodeBuilder, Share};
-pub use node::{StartError, Stopper};
+pub use node::{Config, DiscoveryProblem, Events, Fetch, Finding, Get, KeySource, KnownPeer, Node, NodeBuilder, Share};
+pub use node::{StartError, Stopper, Update, Updates};
 pub use runtime::keystore::Trust;
 pub use swarm::{Dropped, Event};
 
@@ -184,14 +185,15 @@ pub mod error {
     //! |---|---|
     //! | [`Node::start`](crate::Node::start) | [`StartError`]: a [`ConfigError`], [`KeyError`] or [`ServerError`], or its own |
     //! | peers, list, fetch of a [`Node`](crate::Node) | [`FetchError`]: a [`StoreError`], or its own |
+    //! | [`Fetch::wait`](crate::Fetch::wait) | [`Failed`]: a [`FetchError`] and what was reached |
     //! | reading a [`Pattern`](crate::Pattern) | [`PatternError`] |
     //! | reading a [`RelPath`](crate::RelPath) | [`RelPathError`] |
-    //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParsePeerIdError`] |
+    //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`FileId`](crate::FileId), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParseFileIdError`], [`ParsePeerIdError`] |
     //! | changing a [`Trust`](crate::Trust) | [`TrustError`]; reading its file: [`KeyError`] |
     //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
 
-    pub use crate::client::FetchError;
-    pub use crate::content::{ParseDigestError, PatternError, RelPathError};
+    pub use crate::client::{Failed, FetchError};
+    pub use crate::content::{ParseDigestError, ParseFileIdError, PatternError, RelPathError};
     pub use crate::identity::{KeypairError, ParsePeerIdError};
     pub use crate::net::{ParseInterfaceError, ParsePeerAddrError};
     pub use crate::node::{ConfigError, EventsError, StartError};

@@ -3,13 +3,15 @@
 use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::internals::cli::{
     self, ClientOptions, Command, Exit, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
+use gpb::internals::client::AskScope;
 use gpb::internals::limits::LIST_WAIT;
-use gpb::{Fetch, FetchError, Node, Report, Share, Stopper};
+use gpb::{Fetch, FetchError, FileReport, Node, Overwrite, Phase, Report, Share, Stopper, Update};
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -28,23 +30,24 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::Peers { wait } => peers(&node, *wait, &mut output),
         Command::List { patterns, wait } => list(&node, patterns, *wait, &mut output),
         Command::Get { patterns, out, seed, .. } => {
-            let get = Get { node: &node, options: &options.node, screen, stopper };
+            let get = GetCommand { node: &node, options: &options.node, screen, stopper };
             get.run(patterns, out.as_deref(), *seed, &mut output)
         }
         Command::Doctor => doctor(&node, &mut output),
     };
     match result {
-        Err(failure) if signals.asked() && failure.exit != Exit::Done => Err(FetchError::Interrupted.into()),
+        Err(failure) if signals.asked() && failure.exit != Exit::Done => Err(Failure::interrupted()),
         result => result,
     }
 }
 
 fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    output.peers(&node.peers(wait)?).map_err(stdout_failed)
+    // Unlike a call of the library, the program fails where no peer is.
+    output.peers(&node.client().peers(&AskScope::default(), wait)?).map_err(stdout_failed)
 }
 
 fn list(node: &Node, patterns: &[String], wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    output.list(&node.list(patterns, wait)?).map_err(stdout_failed)
+    output.list(&node.client().list(patterns, &AskScope::default(), wait)?).map_err(stdout_failed)
 }
 
 fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {
@@ -52,14 +55,14 @@ fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {
 }
 
 /// The command `get`.
-struct Get<'a> {
+struct GetCommand<'a> {
     node: &'a Node,
     options: &'a Options,
     screen: &'a Screen,
     stopper: Stopper,
 }
 
-impl Get<'_> {
+impl GetCommand<'_> {
     fn run(
         &self,
         patterns: &[String],
@@ -67,9 +70,17 @@ impl Get<'_> {
         seed: Option<Duration>,
         output: &mut Output<Stdout>,
     ) -> Result<(), Failure> {
-        let fetch = self.node.fetch_to(patterns, out).map_err(|e| ambiguous(e, output))?;
+        let found = self.node.find(patterns, self.node.config().timeout).map_err(|e| ambiguous(e, output))?;
+        let get = self.node.get(&found).overwrite(Overwrite::Replace);
+        // It names the file if there is one; a directory is one whatever others share.
+        let get = match out {
+            None => get,
+            Some(out) if found.len() == 1 && !out.is_dir() && !out.to_string_lossy().ends_with('/') => get.to_file(out),
+            Some(out) => get.into_dir(out),
+        };
+        let fetch = get.start()?;
         let mut told = Told { output, failed: None };
-        let report = self.watch(fetch, &mut told)?;
+        let report = self.watch(&fetch, &mut told)?;
         told.tell(|output| output.done(&report));
         if let Some(seed) = seed {
             self.stopper.wait(seed);
@@ -78,21 +89,26 @@ impl Get<'_> {
     }
 
     /// Shows the progress of a fetch until it has ended.
-    fn watch(&self, fetch: Fetch, told: &mut Told<'_>) -> Result<Report, Failure> {
+    fn watch(&self, fetch: &Fetch, told: &mut Told<'_>) -> Result<Arc<Report>, Failure> {
         let report = &self.options.report;
         let shows_files = report.json || report.log.verbosity != Verbosity::Quiet;
         let mut display = ProgressDisplay::new(report, self.screen);
-        told.tell(|output| output.start(fetch.files() as u64, fetch.progress().bytes));
-        let (mut seen, mut last) = (0, (0, Instant::now()));
+        let (mut updates, mut started, mut last) = (fetch.updates(), false, (0, Instant::now()));
         loop {
             let ended = fetch.wait_for(TICK);
             let (at, now) = (fetch.progress(), Instant::now());
+            if !started && at.phase != Phase::Searching {
+                started = true;
+                told.tell(|output| output.start(at.files as u64, at.bytes));
+            }
             if at.bytes_done != last.0 {
                 last = (at.bytes_done, now);
             }
             told.tell(|_| display.show(&at, now - last.1 > SILENCE, now));
             if shows_files {
-                let files = fetch.fetched(&mut seen);
+                let news = std::iter::from_fn(|| updates.try_recv().filter(|news| *news != Update::Ended));
+                let file = |news| if let Update::File(file) = news { Some(file) } else { None };
+                let files: Vec<FileReport> = news.filter_map(file).collect();
                 if !files.is_empty() {
                     let tell = |file| told.tell(|output| output.file(file, fetch.dir()));
                     // Only where both are on one terminal; a reader that pauses must not hold up the log.

@@ -9,7 +9,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::cli::{Exit, Failure};
-use crate::client::FetchError;
+use crate::client::{Failed, FetchError};
 use crate::identity::KeypairError;
 use crate::limits::PORT;
 use crate::node::{ConfigError, DiscoveryProblem, StartError};
@@ -113,8 +113,10 @@ impl Advised for KeypairError {
 impl Advised for FetchError {
     fn exit_advice(&self) -> ExitAdvice {
         let (exit, step) = match self {
+            FetchError::NothingAsked => (Exit::Usage, "give a name, a directory, a pattern or a root"),
             FetchError::Pattern { .. } => (Exit::Usage, "give a name, a directory, a pattern or a root"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
+            FetchError::SeveralFiles { .. } => (Exit::Usage, "name a directory with --out"),
             FetchError::NoPeer(_) => {
                 (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
             }
@@ -127,10 +129,23 @@ impl Advised for FetchError {
             FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout"),
             FetchError::Full { .. } => (Exit::Silent, "try again later, or raise --timeout"),
             FetchError::Refused { reason, .. } => (Exit::Refused, refusal_step(reason)),
-            FetchError::Interrupted => (Exit::Interrupted, RESUME),
+            FetchError::Cancelled | FetchError::Stopped => (Exit::Interrupted, RESUME),
             FetchError::Threads(_) => (Exit::Other, THREADS),
         };
         (exit, step.into())
+    }
+}
+
+impl Advised for Failed {
+    fn exit_advice(&self) -> ExitAdvice {
+        self.error.exit_advice()
+    }
+}
+
+impl Failure {
+    /// A signal ended the program.
+    pub fn interrupted() -> Self {
+        Failure::new(Exit::Interrupted, format!("interrupted; {RESUME}"))
     }
 }
 
@@ -202,6 +217,7 @@ const THREADS: &str = "end other programs, or raise the limit of processes (ulim
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -216,6 +232,8 @@ mod tests {
         let (path, what) = (PathBuf::from("/d/x"), || "x".to_string());
         let (one, file) = (Duration::from_secs(1), path.clone());
         let refused = |reason: &str| FetchError::Refused { refused: 1, reason: reason.into() };
+        let several = FetchError::SeveralFiles { what: what(), files: 2, path: path.clone() };
+        let failed = Failed { error: Arc::new(FetchError::Cancelled), report: Arc::default() };
         let full = StoreError::NoSpace { path: path.clone(), needed: 2, free: 1 };
         vec![
             (ConfigError::Network(what()).into(), Exit::Usage, "--network"),
@@ -252,7 +270,11 @@ mod tests {
             (refused("unknown version").into(), Exit::Refused, "version as they"),
             (refused("key is not trusted").into(), Exit::Refused, "trusted file"),
             (refused("").into(), Exit::Refused, "trusted file"),
-            (FetchError::Interrupted.into(), Exit::Interrupted, "interrupted; run it again to continue"),
+            (FetchError::NothingAsked.into(), Exit::Usage, "; give"),
+            (several.into(), Exit::Usage, "--out"),
+            (FetchError::Stopped.into(), Exit::Interrupted, "run it again to continue"),
+            (Failure::interrupted(), Exit::Interrupted, "interrupted; run it again to continue"),
+            (failed.into(), Exit::Interrupted, "cancelled; run it again to continue"),
             (FetchError::Threads(io_error()).into(), Exit::Other, "the cause; end other programs"),
         ]
     }

@@ -15,7 +15,7 @@ use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{Fetcher, PeerConnections};
 use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK};
 use crate::client::shared::DownloadShared;
-use crate::client::{FetchError, Report};
+use crate::client::{DownloadEnd, FetchError};
 use crate::identity::NodeId;
 use crate::peers::AskError;
 use crate::runtime::BlockingPool;
@@ -40,6 +40,8 @@ pub(crate) struct Coordinator {
     trust_generation: u64,
     /// Why a peer refused this node.
     refusal: String,
+    /// Bytes that were there and places that were filled when that was told last.
+    told: (u64, usize),
 }
 
 /// A peer of the download.
@@ -90,11 +92,12 @@ impl Coordinator {
             opened: 0,
             trust_generation,
             refusal: String::new(),
+            told: (0, 0),
         }
     }
 
     /// Runs until the download has ended, and cleans up. `disk` ends when the disk threads have.
-    pub(crate) fn run(&mut self, disk: WaitGroup) -> Result<Report, FetchError> {
+    pub(crate) fn run(&mut self, disk: WaitGroup) -> DownloadEnd {
         let result = self.drive();
         self.shared.stop();
         // Connections that are still being dialed are not waited for: they begin no session after
@@ -115,11 +118,8 @@ impl Coordinator {
             }
         }
         let failure = self.shared.take_failure();
-        match (result, failure) {
-            (Ok(()), None) => Ok(self.report()),
-            (_, Some(failure)) => Err(failure),
-            (Err(e), None) => Err(e),
-        }
+        let error = failure.or(result.err()).map(Arc::new);
+        DownloadEnd { report: self.report(error.is_none()), error }
     }
 
     fn drive(&mut self) -> Result<(), FetchError> {
@@ -133,9 +133,13 @@ impl Coordinator {
             if shared.state().unfinished() == 0 {
                 return Ok(());
             }
-            if shared.is_stopped() || shared.ctx.shutdown.has_begun() {
-                return Err(FetchError::Interrupted);
+            if shared.ctx.shutdown.has_begun() {
+                return Err(FetchError::Stopped);
             }
+            if shared.is_stopped() {
+                return Err(FetchError::Cancelled);
+            }
+            self.tell_progress();
             while let Ok(ended) = self.ends.1.try_recv() {
                 self.take_end(ended, now);
             }
@@ -162,13 +166,22 @@ impl Coordinator {
         }
     }
 
+    /// Tells the caller of the download that it is further.
+    fn tell_progress(&mut self) {
+        let at = self.shared.stats.mark();
+        if std::mem::replace(&mut self.told, at) != at {
+            (self.shared.terms.notify)();
+        }
+    }
+
     /// Takes in the peers that are there.
     fn read_peers(&mut self, now: Instant) {
         let records = self.shared.ctx.peers.read(|t| t.peers());
         let mut state = self.shared.state();
         let mut here = HashSet::with_capacity(records.len());
         for record in records {
-            if !self.shared.ctx.trust.allows(&record.peer) {
+            let is_source = self.shared.terms.sources.as_ref().is_none_or(|nodes| nodes.contains(&record.node()));
+            if !is_source || !self.shared.ctx.trust.allows(&record.peer) {
                 continue;
             }
             let Some(handle) = state.peer(NodeId::new(record.peer, record.instance)) else { continue };

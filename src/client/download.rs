@@ -1,7 +1,6 @@
 //! A download: many files from all peers that hold them.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,28 +11,52 @@ use crate::client::coordinator::Coordinator;
 use crate::client::disk_queues::{DiskQueues, DiskReceivers};
 use crate::client::disk_workers;
 use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
-use crate::client::shared::DownloadShared;
+use crate::client::shared::{DownloadShared, Terms};
 use crate::client::targets::{Target, merge};
-use crate::client::{Client, FetchError, FileReport, Progress, Report};
-use crate::runtime::{BlockingPool, OnBegin, Workers};
+use crate::client::{Client, DownloadEnd, FetchError, Overwrite, Phase, Progress, Report, Stats};
+use crate::identity::NodeId;
+use crate::runtime::{BlockingPool, OnBegin, Throttle, Workers};
 use crate::store::Disk;
 use crate::swarm::Extent;
 use crate::sync::lock;
 
 /// What to fetch.
 pub struct DownloadPlan {
-    /// The files.
-    pub targets: Vec<Target>,
-    /// Where they go.
-    pub disk: Arc<Disk>,
+    targets: Vec<Target>,
+    disk: Arc<Disk>,
+    options: DownloadOptions,
+    stats: Arc<Stats>,
+    notify: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What a download may do, and how fast.
+#[derive(Debug, Clone, Default)]
+pub struct DownloadOptions {
+    /// What is done with a different file at the place of one.
+    pub overwrite: Overwrite,
+    /// The only nodes that are asked; all without them.
+    pub sources: Option<Arc<[NodeId]>>,
+    /// Most bytes a second, besides the limit of the node.
+    pub limit: Option<u64>,
+}
+
+impl DownloadPlan {
+    /// A plan to fetch `targets` to `disk`.
+    pub fn new(targets: Vec<Target>, disk: Arc<Disk>, options: DownloadOptions) -> Self {
+        DownloadPlan { targets, disk, options, stats: Arc::new(Stats::new()), notify: Arc::new(|| ()) }
+    }
+
+    /// Counts in `stats`, and calls `notify` when the download is further or over.
+    pub(crate) fn watched(self, stats: Arc<Stats>, notify: Arc<dyn Fn() + Send + Sync>) -> Self {
+        DownloadPlan { stats, notify, ..self }
+    }
 }
 
 /// A running download. Dropping it cancels it and waits for its threads.
 pub struct Download {
     shared: Arc<DownloadShared>,
-    total: u64,
-    result: Receiver<Result<Report, FetchError>>,
-    early: Mutex<Option<Result<Report, FetchError>>>,
+    result: Receiver<DownloadEnd>,
+    early: Mutex<Option<DownloadEnd>>,
     threads: Option<Workers>,
     _stop: OnBegin,
 }
@@ -45,10 +68,12 @@ impl Download {
     /// # Errors
     /// [`FetchError::Threads`]: the system has no thread to give.
     pub fn start(plan: DownloadPlan, client: &Client) -> Result<Self, FetchError> {
-        let (files, holders) = merge(plan.targets);
-        let total = files.iter().map(|f| f.id.len).sum();
+        let DownloadPlan { targets, disk, options, stats, notify } = plan;
+        let (files, holders) = merge(targets);
         let (queues, receivers) = DiskQueues::new();
-        let shared = Arc::new(DownloadShared::new(client, plan.disk, files, queues));
+        let DownloadOptions { overwrite, sources, limit } = options;
+        let terms = Terms { overwrite, sources, limit: Throttle::new(limit), notify };
+        let shared = Arc::new(DownloadShared::new(client, (disk, files), queues, stats, terms));
         {
             let mut state = shared.state();
             for (file, holders) in (0..).zip(holders) {
@@ -72,7 +97,7 @@ impl Download {
                 shared.stop();
             }
         });
-        Ok(Download { shared, total, result, early: Mutex::default(), threads: Some(threads), _stop: stop })
+        Ok(Download { shared, result, early: Mutex::default(), threads: Some(threads), _stop: stop })
     }
 
     /// Waits until the download has ended. Blocks at most the context's timeout without a chunk,
@@ -80,11 +105,15 @@ impl Download {
     ///
     /// # Errors
     /// [`FetchError`]; what came is kept for the next run.
-    pub fn wait(self) -> Result<Report, FetchError> {
-        if let Some(early) = lock(&self.early).take() {
-            return early;
-        }
-        self.result.recv().unwrap_or(Err(FetchError::Interrupted))
+    pub fn wait(self) -> Result<Report, Arc<FetchError>> {
+        let end = self.end().unwrap_or_else(|| self.result.recv().unwrap_or_else(|_| lost()));
+        end.error.map_or(Ok(end.report), Err)
+    }
+
+    /// What came of it, once it has ended; `None` while it runs and after it was returned.
+    pub fn end(&self) -> Option<DownloadEnd> {
+        self.wait_for(Duration::ZERO);
+        lock(&self.early).take()
     }
 
     /// Waits for at most `time`; true when the download has ended, so that [`wait`](Self::wait)
@@ -94,7 +123,7 @@ impl Download {
         if early.is_none() {
             match self.result.recv_timeout(time) {
                 Ok(result) => *early = Some(result),
-                Err(RecvTimeoutError::Disconnected) => *early = Some(Err(FetchError::Interrupted)),
+                Err(RecvTimeoutError::Disconnected) => *early = Some(lost()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -103,29 +132,13 @@ impl Download {
 
     /// How far the download is.
     pub fn progress(&self) -> Progress {
-        let stats = &self.shared.stats;
-        let fetched = stats.bytes.load(Ordering::Relaxed);
-        Progress {
-            files: self.shared.files.len(),
-            files_done: self.shared.files.len() - self.shared.state().unfinished(),
-            bytes: self.total,
-            bytes_done: (fetched + stats.there.load(Ordering::Relaxed)).min(self.total),
-            bytes_fetched: fetched,
-            seconds: stats.begun.elapsed().as_secs_f64(),
-            peers: lock(&stats.by_peer).len(),
-        }
-    }
-
-    /// The paths that were put in place since the last call.
-    pub fn fetched(&self, seen: &mut usize) -> Vec<FileReport> {
-        let reports = lock(&self.shared.stats.reports);
-        let new = reports.get(*seen..).unwrap_or_default().to_vec();
-        *seen += new.len();
-        new
+        let files = &self.shared.files;
+        let (places, bytes) = (files.iter().map(|f| f.outs.len()).sum(), files.iter().map(|f| f.id.len).sum());
+        self.shared.stats.progress(Phase::Fetching, places, bytes)
     }
 
     /// Ends the download soon, with everything kept for the next run; [`wait`](Self::wait) then
-    /// returns [`FetchError::Interrupted`].
+    /// returns [`FetchError::Cancelled`].
     pub fn cancel(&self) {
         self.shared.stop();
     }
@@ -144,7 +157,7 @@ fn spawn(
     shared: &Arc<DownloadShared>,
     connections: &Arc<BlockingPool>,
     receivers: DiskReceivers,
-    tell: Sender<Result<Report, FetchError>>,
+    tell: Sender<DownloadEnd>,
 ) -> io::Result<()> {
     // The coordinator waits for the disk threads, which each hold a clone.
     let disk = WaitGroup::new();
@@ -165,5 +178,14 @@ fn spawn(
     let checker = shared.clone();
     threads.spawn("gpb-check", move || disk_workers::check(&checker))?;
     let mut coordinator = Coordinator::new(shared.clone(), connections.clone());
-    threads.spawn("gpb-download", move || drop(tell.send(coordinator.run(disk))))
+    let notify = shared.terms.notify.clone();
+    threads.spawn("gpb-download", move || {
+        let _ = tell.send(coordinator.run(disk));
+        notify();
+    })
+}
+
+/// The end of a download whose coordinator was lost.
+fn lost() -> DownloadEnd {
+    DownloadEnd { report: Report::default(), error: Some(Arc::new(FetchError::Cancelled)) }
 }

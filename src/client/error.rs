@@ -20,16 +20,18 @@ use crate::store::StoreError;
 /// ```no_run
 /// use gpb::{FetchError, Node};
 ///
-/// # fn main() -> Result<(), gpb::StartError> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let node = Node::builder().dir("/data").start()?;
-/// match node.fetch(&["models/weights.bin"]).and_then(|fetch| fetch.wait()) {
+/// match node.fetch("models/weights.bin")?.wait() {
 ///     Ok(report) => println!("{} bytes", report.bytes),
-///     Err(FetchError::NotFound { what, answered }) => println!("none of {answered} peers has {what}"),
-///     Err(FetchError::Ambiguous { candidates, .. }) => {
-///         candidates.iter().for_each(|c| println!("{} is {}", c.path, c.id));
-///     }
-///     Err(FetchError::NoPeer(_) | FetchError::Silent { .. }) => println!("try again later"),
-///     Err(error) => println!("{error}"),
+///     Err(failed) => match &*failed.error {
+///         FetchError::NotFound { what, answered } => println!("none of {answered} peers has {what}"),
+///         FetchError::Ambiguous { candidates, .. } => {
+///             candidates.iter().for_each(|c| println!("{} is {}", c.path, c.id));
+///         }
+///         FetchError::NoPeer(_) | FetchError::Silent { .. } => println!("try again later"),
+///         error => println!("{error}, after {} bytes", failed.report.bytes),
+///     },
 /// }
 /// # Ok(())
 /// # }
@@ -37,6 +39,9 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
+    /// The call was given nothing to look for, such as an empty list.
+    #[error("nothing was asked for")]
+    NothingAsked,
     /// A text is no [`Pattern`](crate::Pattern).
     #[error("`{text}` is no pattern")]
     Pattern {
@@ -82,6 +87,16 @@ pub enum FetchError {
         /// The holders.
         peers: Vec<PeerId>,
     },
+    /// A place for one file was given, and what was asked for means several.
+    #[error("{what}: {files} files do not fit into {}", .path.display())]
+    SeveralFiles {
+        /// What was asked for.
+        what: String,
+        /// Number of files that it means.
+        files: usize,
+        /// The place.
+        path: PathBuf,
+    },
     /// The place of the file cannot be its name.
     #[error("cannot write to {}", .path.display())]
     Out {
@@ -117,9 +132,12 @@ pub enum FetchError {
         /// The reason that one of them gave; empty if none did.
         reason: String,
     },
-    /// The fetch was cancelled, or the node ends.
-    #[error("interrupted")]
-    Interrupted,
+    /// The fetch or the call was cancelled; the node goes on.
+    #[error("cancelled")]
+    Cancelled,
+    /// The node ends.
+    #[error("the node has been stopped")]
+    Stopped,
     /// The system gave no thread.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),
@@ -128,7 +146,7 @@ pub enum FetchError {
 /// One of the contents that an ambiguous name has; part of [`FetchError::Ambiguous`].
 ///
 /// ```
-/// # fn choose(error: gpb::FetchError) -> Option<gpb::FileId> {
+/// # fn choose(error: &gpb::FetchError) -> Option<gpb::FileId> {
 /// if let gpb::FetchError::Ambiguous { candidates, .. } = error {
 ///     return candidates.iter().max_by_key(|c| c.holders.len()).map(|c| c.id);
 /// }

@@ -21,7 +21,6 @@ use crate::swarm::{
     Answer, AnswerError, AnswerPace, AnswerStep, ConnectionEnd, ConnectionTurn, Dial, FileNo, Head, PeerHandle,
     Requester,
 };
-use crate::sync::wait_timeout;
 
 mod chunks;
 
@@ -152,7 +151,7 @@ impl<'a> Fetcher<'a> {
                 ConnectionTurn::Wait => {
                     // Time alone can bring work, too: chunks that another peer has kept back for
                     // too long.
-                    drop(wait_timeout(&self.shared.work, state, LOOK_AGAIN));
+                    self.shared.wait_for_work(state, LOOK_AGAIN);
                     self.requester.resume(Instant::now());
                     continue;
                 }

@@ -9,6 +9,7 @@
 
 mod active_sessions;
 mod buffers;
+mod canceller;
 mod context;
 mod coordinator;
 mod disk_queues;
@@ -26,11 +27,16 @@ mod shared;
 mod stats;
 mod survey;
 mod targets;
+mod want;
 
+pub use canceller::{AskScope, Canceller, Wait};
 pub use context::{Client, ClientContext};
-pub use download::{Download, DownloadPlan};
+pub use download::{Download, DownloadOptions, DownloadPlan};
 pub use error::{Candidate, FetchError};
-pub use report::{FileReport, Progress, Report};
+pub use report::{DownloadEnd, Failed, FileReport, Phase, Progress, Report};
 pub use search_results::FoundFile;
+pub(crate) use stats::Stats;
 pub use survey::FoundPeer;
-pub use targets::Target;
+pub use targets::{Overwrite, Target};
+pub(crate) use want::join_found;
+pub use want::{Everything, Want};

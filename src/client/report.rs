@@ -1,26 +1,58 @@
 //! How far a download is, and what came of it.
 
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::client::FetchError;
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 
-/// How far a download is.
+/// What a fetch does at the moment; part of [`Progress`].
 ///
 /// ```
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// # let node = lan.node()?;
-/// let fetch = node.fetch(&["docs/a.txt"])?;
+/// let fetch = node.fetch("docs/a.txt")?;
+/// fetch.wait()?;
+/// assert_eq!(fetch.progress().phase, gpb::Phase::Ended);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It looks for what was asked for; the numbers are 0.
+    #[default]
+    Searching,
+    /// It fetches, or looks whether the files are there already.
+    Fetching,
+    /// It rests, until it is resumed.
+    Paused,
+    /// It is over, well or not.
+    Ended,
+}
+
+/// How far a fetch is.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
+/// # let node = lan.node()?;
+/// let fetch = node.fetch("docs/a.txt")?;
 /// let at = fetch.progress();
 /// println!("{} of {} files, {} of {} bytes", at.files_done, at.files, at.bytes_done, at.bytes);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
-    /// Different files in all.
+    /// What it does at the moment.
+    pub phase: Phase,
+    /// Paths that are to be in place in the end.
     pub files: usize,
-    /// Files that are whole and in place.
+    /// Paths that are in place.
     pub files_done: usize,
-    /// Bytes of all different files.
+    /// Bytes of all different contents.
     pub bytes: u64,
     /// Bytes that are there, bytes from earlier runs included.
     pub bytes_done: u64,
@@ -38,7 +70,7 @@ pub struct Progress {
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// # let node = lan.node()?;
-/// let report = node.fetch(&["docs"])?.wait()?;
+/// let report = node.fetch("docs")?.wait()?;
 /// for (peer, bytes) in &report.peers {
 ///     println!("{bytes} of {} bytes from {peer}", report.bytes);
 /// }
@@ -47,6 +79,8 @@ pub struct Progress {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
+    /// The directory that [`FileReport::out`] lies below.
+    pub dir: PathBuf,
     /// Paths that are in place, paths that were there before included.
     pub files: usize,
     /// Paths that were there before.
@@ -69,15 +103,59 @@ pub struct Report {
     pub fetched: Vec<FileReport>,
 }
 
+/// What came of a download.
+#[derive(Debug)]
+pub struct DownloadEnd {
+    /// What is in place, and where it came from.
+    pub report: Report,
+    /// Why not all of it.
+    pub error: Option<Arc<FetchError>>,
+}
+
+/// How a fetch failed: why, and what it reached before.
+///
+/// It reads as its error. Chunks that arrived stay on disk, and the next fetch of the same files
+/// continues from them.
+///
+/// ```no_run
+/// # let node = gpb::Node::builder().dir("/data").start()?;
+/// if let Err(failed) = node.fetch("models")?.wait() {
+///     println!("{failed}; {} files are in place", failed.report.files);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// Why.
+    pub error: Arc<FetchError>,
+    /// What is in place, and where the bytes came from.
+    pub report: Arc<Report>,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // Its message is shown already.
+        self.error.source()
+    }
+}
+
 /// One path of a download.
 ///
 /// ```
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// # let node = lan.node()?;
-/// let report = node.fetch_to(&["docs/a.txt"], Some(&node.config().dir.join("b.txt")))?.wait()?;
+/// # let place = node.config().dir.join("b.txt");
+/// let report = node.get("docs/a.txt").to_file(&place).start()?.wait()?;
 /// let file = &report.fetched[0];
 /// assert_eq!((file.path.as_str(), file.out.as_str()), ("docs/a.txt", "b.txt"));
+/// assert_eq!(report.dir.join(file.out.as_str()), place);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::survey::{SurveyProgress, survey};
-use crate::client::{Candidate, Client, FetchError};
+use crate::client::{AskScope, Candidate, Client, FetchError};
 use crate::content::{Pattern, PatternKind};
 use crate::identity::PeerId;
 
@@ -19,12 +19,12 @@ impl Client {
     /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the
     /// last new answer, and at most [`RESOLVE_MAX`] after the first one. A name that no answer
     /// holds is waited for up to [`RESOLVE_ALL_MAX`] while other peers are still being asked.
-    /// Without any answer this takes the timeout of the context.
+    /// Without any answer this takes `timeout`.
     ///
     /// # Errors
     /// [`FetchError`]: a malformed pattern, no peer, all refused, not found, several contents under
     /// one name.
-    pub fn resolve(&self, texts: &[String]) -> Result<Vec<FoundFile>, FetchError> {
+    pub fn resolve(&self, texts: &[String], scope: &AskScope, timeout: Duration) -> Result<Vec<FoundFile>, FetchError> {
         let parse = |text: &String| {
             let pattern = Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
             Ok((text.clone(), pattern))
@@ -33,8 +33,8 @@ impl Client {
         let mut results = SearchResults::default();
         // The results change only with an answer, so they are judged only then.
         let mut certainty = Certainty::Nothing;
-        let (begin, timeout) = (Instant::now(), self.ctx.timeout);
-        let progress = survey(self, lister(texts, timeout), |progress, answer| {
+        let begin = Instant::now();
+        let progress = survey(self, scope, lister(texts, timeout), |progress, answer| {
             if let Some((record, listing)) = answer {
                 results.add(record.node(), listing.shared, listing.files);
                 certainty = assess(&wanted, &results);

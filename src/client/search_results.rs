@@ -15,7 +15,7 @@ use crate::proto::Listed;
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// # let node = lan.node()?;
-/// let found = node.list(&["docs/**"], std::time::Duration::from_secs(2))?;
+/// let found = node.list("docs/**", std::time::Duration::from_secs(2))?;
 /// assert_eq!((found[0].path.as_str(), found[0].id.len, found[0].holders.len()), ("docs/a.txt", 5, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::active_sessions::ActiveSessions;
 use crate::client::buffers::Buffers;
@@ -11,14 +11,15 @@ use crate::client::disk_queues::DiskQueues;
 use crate::client::doorbell::Doorbell;
 use crate::client::stats::Stats;
 use crate::client::targets::FileTarget;
-use crate::client::{Client, ClientContext, FetchError};
+use crate::client::{Client, ClientContext, FetchError, Overwrite};
 use crate::content::FileId;
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{SILENCE_MAX, SILENCE_MIN};
 use crate::peers::PeerPool;
+use crate::runtime::Throttle;
 use crate::store::{Disk, PartialFile};
 use crate::swarm::{DownloadState, Event, FileNo, PeerHandle};
-use crate::sync::lock;
+use crate::sync::{lock, wait_timeout};
 
 /// What the threads of one download share. Locks are held for moments only, never over I/O; the one
 /// exception is [`DiskQueues::small_turn`].
@@ -28,16 +29,34 @@ pub(crate) struct DownloadShared {
     pub(crate) disk: Arc<Disk>,
     /// The files, each content once.
     pub(crate) files: Vec<FileTarget>,
-    state: Mutex<DownloadState<Arc<PartialFile>>>,
-    /// The state has changed: a connection without work may have some.
-    pub(crate) work: Condvar,
+    state: WorkState,
     /// Wakes the coordinator.
     pub(crate) bell: Doorbell,
     pub(crate) buffers: Buffers,
     pub(crate) queues: DiskQueues,
-    pub(crate) stats: Stats,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) sessions: ActiveSessions,
+    pub(crate) terms: Terms,
     verdict: Verdict,
+}
+
+/// What the state of the download is behind, and what connections without work wait for.
+struct WorkState {
+    state: Mutex<DownloadState<Arc<PartialFile>>>,
+    changed: Condvar,
+}
+
+/// What the caller of a download asked for besides the files.
+pub(crate) struct Terms {
+    /// What is done with a different file at the place of one.
+    #[allow(dead_code)]
+    pub(crate) overwrite: Overwrite,
+    /// The only nodes that are asked.
+    pub(crate) sources: Option<Arc<[NodeId]>>,
+    /// The limit of this download, besides that of the node.
+    pub(crate) limit: Throttle,
+    /// Called when the download is further, or over.
+    pub(crate) notify: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Why a download ends.
@@ -52,36 +71,58 @@ struct Verdict {
 }
 
 impl DownloadShared {
-    pub(crate) fn new(client: &Client, disk: Arc<Disk>, files: Vec<FileTarget>, queues: DiskQueues) -> Self {
+    pub(crate) fn new(
+        client: &Client,
+        (disk, files): (Arc<Disk>, Vec<FileTarget>),
+        queues: DiskQueues,
+        stats: Arc<Stats>,
+        terms: Terms,
+    ) -> Self {
         let ids: Vec<FileId> = files.iter().map(|f| f.id).collect();
         DownloadShared {
             ctx: client.ctx.clone(),
             pool: client.pool.clone(),
             disk,
             files,
-            state: Mutex::new(DownloadState::new(&ids, rand::random())),
-            work: Condvar::new(),
+            state: WorkState { state: Mutex::new(DownloadState::new(&ids, rand::random())), changed: Condvar::new() },
             bell: Doorbell::new(),
             buffers: Buffers::default(),
             queues,
-            stats: Stats::new(),
+            stats,
             sessions: ActiveSessions::default(),
+            terms,
             verdict: Verdict::default(),
         }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, DownloadState<Arc<PartialFile>>> {
-        lock(&self.state)
+        lock(&self.state.state)
+    }
+
+    /// Waits until the state of `held` has changed, at most for `time`.
+    pub(crate) fn wait_for_work(&self, held: MutexGuard<'_, DownloadState<Arc<PartialFile>>>, time: Duration) {
+        drop(wait_timeout(&self.state.changed, held, time));
+    }
+
+    /// Takes up to `want` of `left` bytes from the limits of the download and of the node.
+    ///
+    /// # Errors
+    /// The time after which a call can succeed.
+    pub(crate) fn grant(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
+        let own = self.terms.limit.take(want, left, now)?;
+        let granted = self.ctx.throttle.take(own, left, now);
+        self.terms.limit.put_back(own - granted.unwrap_or(0).min(own));
+        granted
     }
 
     /// Wakes the connections without work.
     pub(crate) fn wake_connections(&self) {
-        self.work.notify_all();
+        self.state.changed.notify_all();
     }
 
     /// Wakes the connections without work, and the coordinator.
     pub(crate) fn wake_all(&self) {
-        self.work.notify_all();
+        self.state.changed.notify_all();
         self.bell.ring();
     }
 

@@ -5,17 +5,20 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::FileReport;
 use crate::client::limits::{DEFERRED_MAX, PROGRESS_LEN};
-use crate::identity::PeerId;
-use crate::swarm::PeerHandle;
+use crate::client::{FileReport, Phase, Progress};
+use crate::identity::{NodeId, PeerId};
 use crate::sync::lock;
 
-/// The counters of a download.
+/// The counters of a download. A download that goes on after a pause has the counters of the one
+/// before.
 pub(crate) struct Stats {
     pub(crate) begun: Instant,
     /// Bytes that were on the disk before.
     pub(crate) there: AtomicU64,
+    /// Bytes of unfinished files that were there when the download went on after a pause: they are
+    /// counted again as they are found on the disk.
+    carried: AtomicU64,
     /// Verified bytes that were wanted.
     pub(crate) bytes: AtomicU64,
     /// Bytes that were of no use.
@@ -26,16 +29,22 @@ pub(crate) struct Stats {
     pub(crate) redirects: AtomicU64,
     /// Bytes of an earlier run that were hashed again.
     pub(crate) rehashed: AtomicU64,
-    /// When something last showed that the download makes progress, in ms since `begun`.
+    pulse: Pulse,
+    /// Verified, wanted bytes of each node.
+    pub(crate) by_peer: Mutex<HashMap<NodeId, u64>>,
+    /// The paths that are in place.
+    pub(crate) reports: Mutex<Vec<FileReport>>,
+}
+
+/// When the download last showed that it goes on.
+#[derive(Default)]
+struct Pulse {
+    /// When something last showed that the download makes progress, in ms since it began.
     progress_ms: AtomicU64,
     /// The same, deferrals left out.
     arrival_ms: AtomicU64,
     /// Bytes of layers and chunks that came, good or not.
     arrived: AtomicU64,
-    /// Verified, wanted bytes of each peer.
-    pub(crate) by_peer: Mutex<HashMap<PeerHandle, (PeerId, u64)>>,
-    /// The paths that are in place.
-    pub(crate) reports: Mutex<Vec<FileReport>>,
 }
 
 impl Stats {
@@ -43,14 +52,13 @@ impl Stats {
         Stats {
             begun: Instant::now(),
             there: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             wasted: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             redirects: AtomicU64::new(0),
             rehashed: AtomicU64::new(0),
-            progress_ms: AtomicU64::new(0),
-            arrival_ms: AtomicU64::new(0),
-            arrived: AtomicU64::new(0),
+            pulse: Pulse::default(),
             by_peer: Mutex::default(),
             reports: Mutex::default(),
         }
@@ -59,15 +67,15 @@ impl Stats {
     /// A chunk or layer was verified, or something else shows that the download makes progress.
     pub(crate) fn progressed(&self) {
         let now_ms = self.begun.elapsed().as_millis() as u64;
-        self.progress_ms.store(now_ms, Ordering::Relaxed);
-        self.arrival_ms.store(now_ms, Ordering::Relaxed);
+        self.pulse.progress_ms.store(now_ms, Ordering::Relaxed);
+        self.pulse.arrival_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// `n` bytes of a layer or chunk came. They may be of no use: only each [`PROGRESS_LEN`] bytes
     /// of all peers together count as progress, so that peers that drip do not keep a download
     /// alive.
     pub(crate) fn arrived(&self, n: u64) {
-        let before = self.arrived.fetch_add(n, Ordering::Relaxed);
+        let before = self.pulse.arrived.fetch_add(n, Ordering::Relaxed);
         if (before + n) / PROGRESS_LEN > before / PROGRESS_LEN {
             self.progressed();
         }
@@ -77,22 +85,65 @@ impl Stats {
     /// longer than [`DEFERRED_MAX`] after the last arrival.
     pub(crate) fn deferred(&self) {
         let now = self.begun.elapsed();
-        let arrival = Duration::from_millis(self.arrival_ms.load(Ordering::Relaxed));
+        let arrival = Duration::from_millis(self.pulse.arrival_ms.load(Ordering::Relaxed));
         if now.saturating_sub(arrival) < DEFERRED_MAX {
-            self.progress_ms.store(now.as_millis() as u64, Ordering::Relaxed);
+            self.pulse.progress_ms.store(now.as_millis() as u64, Ordering::Relaxed);
         }
     }
 
     /// Time since the last progress.
     pub(crate) fn silence(&self) -> Duration {
-        self.begun.elapsed().saturating_sub(Duration::from_millis(self.progress_ms.load(Ordering::Relaxed)))
+        self.begun.elapsed().saturating_sub(Duration::from_millis(self.pulse.progress_ms.load(Ordering::Relaxed)))
     }
 
     /// `bytes` came from a peer, verified and wanted.
-    pub(crate) fn credit(&self, handle: PeerHandle, peer: PeerId, bytes: u64) {
+    pub(crate) fn credit(&self, peer: NodeId, bytes: u64) {
         self.progressed();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        lock(&self.by_peer).entry(handle).or_insert((peer, 0)).1 += bytes;
+        *lock(&self.by_peer).entry(peer).or_default() += bytes;
+    }
+
+    /// The download goes on after a pause, with files of `finished` bytes in place.
+    pub(crate) fn resume(&self, finished: u64) {
+        let unfinished = self.bytes_done().saturating_sub(finished);
+        self.carried.fetch_add(unfinished, Ordering::Relaxed);
+        self.progressed();
+    }
+
+    /// Bytes that are there.
+    fn bytes_done(&self) -> u64 {
+        let all = self.bytes.load(Ordering::Relaxed) + self.there.load(Ordering::Relaxed);
+        all.saturating_sub(self.carried.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that are there and places that are filled: both change only when it is further.
+    pub(crate) fn mark(&self) -> (u64, usize) {
+        (self.bytes_done(), lock(&self.reports).len())
+    }
+
+    /// How far a download of `files` places and `bytes` in all is.
+    pub(crate) fn progress(&self, phase: Phase, files: usize, bytes: u64) -> Progress {
+        Progress {
+            phase,
+            files,
+            files_done: lock(&self.reports).len(),
+            bytes,
+            bytes_done: self.bytes_done().min(bytes),
+            bytes_fetched: self.bytes.load(Ordering::Relaxed),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            peers: lock(&self.by_peer).len(),
+        }
+    }
+
+    /// The bytes that each key gave, most first.
+    pub(crate) fn by_key(&self) -> Vec<(PeerId, u64)> {
+        let mut by_key: HashMap<PeerId, u64> = HashMap::new();
+        for (node, bytes) in &*lock(&self.by_peer) {
+            *by_key.entry(node.peer).or_default() += bytes;
+        }
+        let mut peers: Vec<_> = by_key.into_iter().collect();
+        peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
+        peers
     }
 
     /// `bytes` came and are of no use.
@@ -110,8 +161,8 @@ mod tests {
         let stats = Stats::new();
         std::thread::sleep(Duration::from_millis(20));
         (1..PROGRESS_LEN).for_each(|_| stats.arrived(1));
-        assert_eq!(stats.progress_ms.load(Ordering::Relaxed), 0);
+        assert_eq!(stats.pulse.progress_ms.load(Ordering::Relaxed), 0);
         stats.arrived(1);
-        assert!(stats.progress_ms.load(Ordering::Relaxed) >= 20);
+        assert!(stats.pulse.progress_ms.load(Ordering::Relaxed) >= 20);
     }
 }

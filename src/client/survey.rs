@@ -14,7 +14,7 @@ use crate::client::error::weigh_refusal;
 use crate::client::limits::{ASKED_PER_ADDR_MAX, LIST_QUIET, RESOLVE_MAX};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
-use crate::client::{Client, FetchError};
+use crate::client::{AskScope, Client, FetchError};
 use crate::content::Pattern;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::RETRY_MIN;
@@ -54,11 +54,11 @@ impl Client {
     ///
     /// # Errors
     /// [`FetchError::Full`], [`FetchError::Refused`] and [`FetchError::NoPeer`] when no peer answered;
-    /// [`FetchError::Interrupted`] when the node ends.
-    pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
+    /// [`FetchError::Cancelled`] and [`FetchError::Stopped`] when the call or the node ends.
+    pub fn peers(&self, scope: &AskScope, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
         let (mut found, begin) = (Vec::new(), Instant::now());
         let ask = |session: &mut Session, _: &AtomicBool| Ok((session.addr, session.instance, session.welcome.clone()));
-        let progress = survey(self, ask, |progress, answer| {
+        let progress = survey(self, scope, ask, |progress, answer| {
             if let Some((record, (addr, instance, welcome))) = answer {
                 let age_ms = record.last_seen.elapsed().as_millis() as u64;
                 let (files, bytes) = (welcome.files, welcome.bytes);
@@ -72,18 +72,19 @@ impl Client {
         Ok(found)
     }
 
-    /// Asks what there is that one of `patterns` means; everything without any. Complete
+    /// Asks what there is that one of `patterns` means, each the text of a pattern; everything
+    /// without any. Complete
     /// [`LIST_QUIET`] after the last new peer when all have answered, or when `wait` is over;
     /// sorted by path.
     ///
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
-    pub fn list(&self, patterns: &[String], wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
+    pub fn list(&self, patterns: &[String], scope: &AskScope, wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
         for text in patterns {
             Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
         }
         let (mut results, begin) = (SearchResults::default(), Instant::now());
-        let progress = survey(self, lister(patterns, wait), |progress, answer| {
+        let progress = survey(self, scope, lister(patterns, wait), |progress, answer| {
             if let Some((record, listing)) = answer {
                 results.add(record.node(), listing.shared, listing.files);
             }
@@ -157,16 +158,21 @@ impl SurveyProgress {
 /// tables, not `n`.
 pub(crate) fn survey<T: Send + 'static>(
     client: &Client,
+    scope: &AskScope,
     ask: impl Fn(&mut Session, &AtomicBool) -> Result<T, AskError> + Clone + Send + 'static,
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
-    let mut survey = Survey::new(client, ask);
-    let bell = survey.bell.clone();
+    let mut survey = Survey::new(client, scope, ask);
+    let (bell, cancelled) = (survey.bell.clone(), survey.bell.clone());
     let _subscription = client.ctx.peers.subscribe(move || bell.ring());
+    let _cancel = scope.canceller.signal().while_held(move || cancelled.ring());
     loop {
         let now = Instant::now();
         if client.ctx.shutdown.has_begun() {
-            return Err(FetchError::Interrupted);
+            return Err(FetchError::Stopped);
+        }
+        if scope.canceller.is_cancelled() {
+            return Err(FetchError::Cancelled);
         }
         while let Ok(message) = survey.messages.try_recv() {
             if let Some((record, answer)) = survey.take(message, now) {
@@ -189,6 +195,7 @@ pub(crate) fn survey<T: Send + 'static>(
 /// The state of one survey.
 struct Survey<'a, T, A> {
     client: &'a Client,
+    scope: &'a AskScope,
     ask: A,
     progress: SurveyProgress,
     attempts: HashMap<NodeId, Attempts>,
@@ -231,11 +238,11 @@ where
     T: Send + 'static,
     A: Fn(&mut Session, &AtomicBool) -> Result<T, AskError> + Clone + Send + 'static,
 {
-    fn new(client: &'a Client, ask: A) -> Self {
+    fn new(client: &'a Client, scope: &'a AskScope, ask: A) -> Self {
         let (tell, messages) = unbounded();
         let (progress, attempts) = (SurveyProgress::default(), HashMap::new());
         let (at_addr, over, bell) = (HashMap::new(), Arc::default(), Doorbell::new());
-        Survey { client, ask, progress, attempts, seen: None, at_addr, tell, messages, over, bell }
+        Survey { client, scope, ask, progress, attempts, seen: None, at_addr, tell, messages, over, bell }
     }
 
     /// Takes note of `message`; returns the answer if it brings one.
@@ -282,6 +289,9 @@ where
         }
         self.seen = Some(changes);
         for record in self.client.ctx.peers.read(PeerTable::peers) {
+            if !self.scope.has(record.node()) {
+                continue;
+            }
             let attempts = self.attempts.entry(record.node()).or_default();
             if attempts.made > 0 && !is_due(attempts) {
                 continue;

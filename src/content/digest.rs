@@ -51,9 +51,10 @@ impl Root {
 /// use gpb::FileId;
 ///
 /// let id = FileId { root: "ab".repeat(32).parse()?, len: 5 };
-/// // The text that a fetch understands.
+/// // The text that a fetch understands, and from which it can be read again.
 /// assert_eq!(id.to_string(), format!("{}:5", "ab".repeat(32)));
-/// # Ok::<(), gpb::error::ParseDigestError>(())
+/// assert_eq!(id.to_string().parse::<FileId>()?, id);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileId {
@@ -67,6 +68,24 @@ pub struct FileId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 64 hexadecimal digits")]
 pub struct ParseDigestError;
+
+/// Why a text is no [`FileId`].
+///
+/// ```
+/// use gpb::{FileId, error::ParseFileIdError};
+///
+/// assert_eq!("..:5".parse::<FileId>(), Err(ParseFileIdError::Root));
+/// assert_eq!("ab".repeat(32).parse::<FileId>(), Err(ParseFileIdError::Len));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ParseFileIdError {
+    /// It does not begin with 64 hexadecimal digits.
+    #[error("no root: not 64 hexadecimal digits")]
+    Root,
+    /// No length follows behind a colon.
+    #[error("no `:` and length in bytes behind the root")]
+    Len,
+}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,6 +145,18 @@ impl FromStr for Root {
 impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.root, self.len)
+    }
+}
+
+impl FromStr for FileId {
+    type Err = ParseFileIdError;
+
+    fn from_str(s: &str) -> Result<Self, ParseFileIdError> {
+        let (root, len) = s.split_once(':').unwrap_or((s, ""));
+        let root = root.parse().map_err(|_| ParseFileIdError::Root)?;
+        // `parse` would also take a sign.
+        let digits = len.bytes().all(|b| b.is_ascii_digit()).then_some(len).ok_or(ParseFileIdError::Len)?;
+        Ok(FileId { root, len: digits.parse().map_err(|_| ParseFileIdError::Len)? })
     }
 }
 

@@ -12,7 +12,7 @@ mod rel_path;
 
 pub use bitfield::Bitfield;
 pub use catalogue::{Catalogue, Entry, EntryRef, Stamp};
-pub use digest::{Digest, FileId, ParseDigestError, Root};
+pub use digest::{Digest, FileId, ParseDigestError, ParseFileIdError, Root};
 pub use geometry::{ChunkIndex, ChunkSpan, Geometry};
 pub use manifest::{Manifest, ManifestError};
 pub(crate) use pattern::PatternKind;

@@ -1,5 +1,8 @@
 //! The text that selects files: a name, a directory, a glob or a root.
 
+use std::fmt;
+use std::str::FromStr;
+
 use globset::{GlobBuilder, GlobSet};
 
 use crate::content::limits::ROOT_PREFIX_MIN;
@@ -28,7 +31,10 @@ use crate::limits::PATTERN_LEN_MAX;
 /// # Ok::<(), gpb::error::PatternError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Pattern(PatternKind);
+pub struct Pattern {
+    text: String,
+    kind: PatternKind,
+}
 
 /// What a [`Pattern`] means.
 #[derive(Debug, Clone)]
@@ -72,39 +78,17 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`]: empty, too long, or a glob that is too complex.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        if text.is_empty() || text.len() > PATTERN_LEN_MAX {
-            return Err(PatternError::Length);
-        }
-        if let Some(name) = text.strip_prefix("./") {
-            return Self::name(name.trim_end_matches('/').to_string(), None);
-        }
-        if let Ok(root) = text.parse::<Root>() {
-            return Ok(Pattern(PatternKind::Root(root, None)));
-        }
-        if let Some((root, len)) = text.split_once(':')
-            && let Ok(root) = root.parse::<Root>()
-        {
-            let len = len.parse().map_err(|_| PatternError::FileLen(len.into()))?;
-            return Ok(Pattern(PatternKind::Root(root, Some(len))));
-        }
-        let text = text.trim_end_matches('/');
-        match glob(text)? {
-            None => Self::name(unescape(text), root_prefix(text)),
-            Some(glob) => Ok(Pattern(PatternKind::Path { text: text.into(), glob: Some(glob), prefix: None })),
-        }
+        Ok(Pattern { kind: PatternKind::parse(text)?, text: text.to_string() })
     }
 
-    fn name(text: String, prefix: Option<String>) -> Result<Self, PatternError> {
-        if text.is_empty() {
-            Err(PatternError::Length)
-        } else {
-            Ok(Pattern(PatternKind::Path { text, glob: None, prefix }))
-        }
+    /// The text that it was read from.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// What it means.
     pub(crate) fn kind(&self) -> &PatternKind {
-        &self.0
+        &self.kind
     }
 
     /// Whether the file of this name and identity is meant. A bare root never means a file of
@@ -116,7 +100,7 @@ impl Pattern {
 
     /// Whether the path alone makes the file meant.
     pub fn matches_path(&self, path: &str) -> bool {
-        match &self.0 {
+        match &self.kind {
             PatternKind::Root(..) => false,
             PatternKind::Path { text, glob, .. } => {
                 path == text || is_below(path, text) || glob.as_ref().is_some_and(|g| g.is_match(path))
@@ -126,12 +110,56 @@ impl Pattern {
 
     /// Whether the identity alone makes the file meant.
     pub fn matches_id(&self, id: &FileId) -> bool {
-        match &self.0 {
+        match &self.kind {
             PatternKind::Root(root, len) => id.root == *root && len.map_or(id.len != FORGEABLE_LEN, |l| l == id.len),
             PatternKind::Path { prefix, .. } => {
                 id.len != FORGEABLE_LEN && prefix.as_ref().is_some_and(|p| has_prefix(&id.root.0, p))
             }
         }
+    }
+}
+
+impl PatternKind {
+    fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.is_empty() || text.len() > PATTERN_LEN_MAX {
+            return Err(PatternError::Length);
+        }
+        if let Some(name) = text.strip_prefix("./") {
+            return Self::name(name.trim_end_matches('/').to_string(), None);
+        }
+        if let Ok(root) = text.parse::<Root>() {
+            return Ok(PatternKind::Root(root, None));
+        }
+        if let Some((root, len)) = text.split_once(':')
+            && let Ok(root) = root.parse::<Root>()
+        {
+            let len = len.parse().map_err(|_| PatternError::FileLen(len.into()))?;
+            return Ok(PatternKind::Root(root, Some(len)));
+        }
+        let text = text.trim_end_matches('/');
+        match glob(text)? {
+            None => Self::name(unescape(text), root_prefix(text)),
+            Some(glob) => Ok(PatternKind::Path { text: text.into(), glob: Some(glob), prefix: None }),
+        }
+    }
+
+    fn name(text: String, prefix: Option<String>) -> Result<Self, PatternError> {
+        if text.is_empty() { Err(PatternError::Length) } else { Ok(PatternKind::Path { text, glob: None, prefix }) }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    /// As [`parse`](Pattern::parse).
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Pattern::parse(text)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The name of a shared file: a relative path that stays below the directory that it is joined to.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::de::Visitor;
@@ -120,6 +121,15 @@ fn check_component(part: &str) -> Result<(), RelPathError> {
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+impl FromStr for RelPath {
+    type Err = RelPathError;
+
+    /// As [`new`](RelPath::new).
+    fn from_str(text: &str) -> Result<Self, RelPathError> {
+        RelPath::new(text)
     }
 }
 

@@ -78,7 +78,7 @@ impl TlsPipe {
     pub(super) fn read_exact(
         &mut self,
         into: &mut [u8],
-        wait: Wait,
+        wait: ReadWait,
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), StreamError> {
         let mut filled = self.take_spill(into);
@@ -176,24 +176,24 @@ impl TlsPipe {
 
 /// How long a read may wait.
 #[derive(Clone, Copy)]
-pub(super) enum Wait {
+pub(super) enum ReadWait {
     /// Until a point in time, for all bytes together.
     Until(Instant),
     /// This long after the last byte.
     Idle(Duration),
 }
 
-impl Wait {
+impl ReadWait {
     fn deadline(self) -> Instant {
         match self {
-            Wait::Until(deadline) => deadline,
-            Wait::Idle(idle) => Instant::now() + idle,
+            ReadWait::Until(deadline) => deadline,
+            ReadWait::Idle(idle) => Instant::now() + idle,
         }
     }
 
     /// Whether no further byte can be in time.
     fn is_over(self) -> bool {
-        matches!(self, Wait::Until(deadline) if Instant::now() >= deadline)
+        matches!(self, ReadWait::Until(deadline) if Instant::now() >= deadline)
     }
 }
 

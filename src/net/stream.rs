@@ -16,7 +16,7 @@ use crate::limits::FRAME_HEADER_LEN_MAX;
 use crate::net::channel::Channel;
 use crate::net::error::StreamError;
 use crate::net::limits::RECEIVE_BUFFER_LEN;
-use crate::net::pipe::{TlsPipe, Wait, wait_for};
+use crate::net::pipe::{ReadWait, TlsPipe, wait_for};
 use crate::net::secure::Tls;
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix};
 
@@ -102,14 +102,14 @@ impl Dialed {
     /// [`StreamError`]
     pub fn read_head(&mut self, header: &mut Vec<u8>, deadline: Instant) -> Result<FramePrefix, StreamError> {
         let mut prefix = [0; FRAME_PREFIX_LEN];
-        self.pipe.read_exact(&mut prefix, Wait::Until(deadline), &mut |_| true)?;
+        self.pipe.read_exact(&mut prefix, ReadWait::Until(deadline), &mut |_| true)?;
         let prefix = FramePrefix::from_bytes(prefix);
         if prefix.header_len as usize > FRAME_HEADER_LEN_MAX {
             return Err(FrameError::HeaderTooLong(prefix.header_len as usize).into());
         }
         header.clear();
         header.resize(prefix.header_len as usize, 0);
-        self.pipe.read_exact(header, Wait::Until(deadline), &mut |_| true)?;
+        self.pipe.read_exact(header, ReadWait::Until(deadline), &mut |_| true)?;
         Ok(prefix)
     }
 
@@ -126,7 +126,7 @@ impl Dialed {
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), StreamError> {
         self.pipe.grow(RECEIVE_BUFFER_LEN);
-        self.pipe.read_exact(into, Wait::Idle(idle), progress)
+        self.pipe.read_exact(into, ReadWait::Idle(idle), progress)
     }
 
     /// Reads exactly `into.len()` bytes of the body before `deadline`, however slowly they arrive.
@@ -136,7 +136,7 @@ impl Dialed {
     /// [`StreamError`]
     pub fn read_until(&mut self, into: &mut [u8], deadline: Instant) -> Result<(), StreamError> {
         self.pipe.grow(RECEIVE_BUFFER_LEN);
-        self.pipe.read_exact(into, Wait::Until(deadline), &mut |_| true)
+        self.pipe.read_exact(into, ReadWait::Until(deadline), &mut |_| true)
     }
 
     /// Whether bytes of an answer have arrived, so that reading a head hardly waits for the

@@ -1,161 +1,173 @@
-//! A fetch: from the files that were found to files in place.
+//! A fetch that runs, as a handle that any part of a program may hold.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::client::{Client, Download, DownloadPlan, FetchError, FileReport, FoundFile, Progress, Report, Target};
-use crate::content::{RelPath, RelPathError};
+use crate::client::{Canceller, Failed, FileReport, Progress, Report};
+use crate::identity::PeerId;
 use crate::limits::WAIT_MAX;
-use crate::store::{Disk, OwnFiles, warn_of_risk};
+use crate::node::fetch_job::FetchJob;
+use crate::node::fetch_state::FetchState;
+use crate::node::updates::Updates;
+use crate::runtime::Workers;
+use crate::sync::lock;
 
-/// A running fetch of a [`Node`](crate::Node).
+/// A fetch of a [`Node`](crate::Node), from its first question to its last file.
 ///
-/// Dropping it ends it, waits for its threads, and keeps the chunks that arrived: the next fetch of
-/// the same files continues from them, also after a restart.
+/// It exists at once: its first [`Phase`](crate::Phase) is to search. Clones are handles of the
+/// same fetch, so one part of a program may wait for it while another shows or cancels it. When the
+/// last of them is dropped, the fetch ends, its threads are joined, and the chunks that arrived are
+/// kept: the next fetch of the same files continues from them, also after a restart.
 ///
 /// ```
 /// use std::time::Duration;
-/// use gpb::testing::Lan;
 ///
-/// # let lan = Lan::new()?;
+/// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("a.bin", &[7; 300_000])])?;
 /// # let node = lan.node()?;
-/// let fetch = node.fetch(&["a.bin"])?;
-/// while !fetch.wait_for(Duration::from_millis(200)) {
-///     let at = fetch.progress();
-///     println!("{} of {} bytes", at.bytes_done, at.bytes);
-/// }
-/// let dir = fetch.dir().to_path_buf();
-/// for file in fetch.wait()?.fetched {
-///     println!("{} is {}", file.path, dir.join(file.out.as_str()).display());
+/// let fetch = node.fetch("a.bin")?;
+/// fetch.on_update(|at| println!("{:?}: {} of {} bytes", at.phase, at.bytes_done, at.bytes));
+/// let waiting = fetch.clone();
+/// let report = std::thread::spawn(move || waiting.wait()).join().unwrap()?;
+/// for file in &report.fetched {
+///     println!("{} is {}", file.path, report.dir.join(file.out.as_str()).display());
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Fetch {
-    handle: Download,
-    dir: PathBuf,
-    files: usize,
+#[derive(Clone)]
+#[must_use = "a fetch ends when its last handle is dropped"]
+pub struct Fetch(Arc<FetchOwner>);
+
+/// Ends the fetch with its last handle.
+struct FetchOwner {
+    state: Arc<FetchState>,
+    threads: Mutex<Workers>,
 }
 
 impl Fetch {
-    /// Starts to fetch `found` to `place`, unless that would overwrite an own file.
-    pub(super) fn start(
-        client: &Client,
-        found: Vec<FoundFile>,
-        place: Destination,
-        own_files: &OwnFiles,
-    ) -> Result<Self, FetchError> {
-        let target = |f: FoundFile| Target {
-            out: place.name.clone().unwrap_or_else(|| f.path.clone()),
-            path: f.path,
-            id: f.id,
-            holders: f.holders,
-        };
-        let files = found.len();
-        let targets: Vec<Target> = found.into_iter().map(target).collect();
-        own_files.refuse(&place.dir, targets.iter().map(|t| t.out.as_str()))?;
-        let disk = Disk::open(&place.dir, place.create)?;
-        warn_of_risk(&place.dir);
-        let handle = Download::start(DownloadPlan { targets, disk }, client)?;
-        Ok(Fetch { handle, dir: place.dir, files })
+    /// Starts the thread of a fetch.
+    pub(super) fn start(job: FetchJob) -> io::Result<Self> {
+        let (state, mut threads) = (job.state.clone(), Workers::default());
+        threads.spawn("gpb-fetch", move || job.run())?;
+        Ok(Fetch(Arc::new(FetchOwner { state, threads: Mutex::new(threads) })))
     }
 
-    /// Waits until all files are whole, verified and in place. Blocks at most for the node's
-    /// [`timeout`](crate::Config::timeout) without a byte, however long the files.
+    /// Waits until all files are whole, verified and in place, or it has failed. Any number of
+    /// threads may wait, and what they get is shared.
+    ///
+    /// A search blocks as [`Node::fetch`](crate::Node::fetch) tells; after it, this blocks for at
+    /// most the node's [`timeout`](crate::Config::timeout) without progress, however long the files,
+    /// and for as long as the fetch is paused.
     ///
     /// # Errors
-    /// [`FetchError`]; chunks that arrived stay on disk, and the next fetch of the same files
-    /// continues from them.
-    pub fn wait(self) -> Result<Report, FetchError> {
-        self.handle.wait()
+    /// [`Failed`]: the error, and the report of what was reached. Chunks that arrived stay on disk,
+    /// and the next fetch of the same files continues from them.
+    pub fn wait(&self) -> Result<Arc<Report>, Failed> {
+        loop {
+            if let Some(end) = self.0.state.wait(WAIT_MAX) {
+                return end;
+            }
+        }
     }
 
     /// Waits at most for `time`; true when the fetch has ended, so that [`wait`](Self::wait)
     /// returns at once.
     pub fn wait_for(&self, time: Duration) -> bool {
-        self.handle.wait_for(time.min(WAIT_MAX))
+        self.0.state.wait(time).is_some()
     }
 
     /// How far the fetch is. Does not block.
     pub fn progress(&self) -> Progress {
-        self.handle.progress()
+        self.0.state.progress()
     }
 
-    /// The files that were put in place after the first `seen` of them; adds their number to
-    /// `seen`. Does not block.
-    pub fn fetched(&self, seen: &mut usize) -> Vec<FileReport> {
-        self.handle.fetched(seen)
+    /// The news of the fetch from its beginning, to be waited for. Does not block.
+    pub fn updates(&self) -> Updates {
+        Updates::new(self.0.state.clone())
     }
 
-    /// Number of files, each name counted.
-    pub fn files(&self) -> usize {
-        self.files
+    /// Calls `callback` with the present state, and then each time that the fetch is further, until
+    /// it has ended: at most some twenty times a second, the last time with
+    /// [`Phase::Ended`](crate::Phase::Ended).
+    ///
+    /// The first call comes from the calling thread, the others from the thread of the fetch, which
+    /// waits for them: send a message, or wake what shows the state. The callback is dropped when the
+    /// fetch has ended; a handle of the fetch that it holds keeps the fetch until then.
+    pub fn on_update(&self, callback: impl FnMut(Progress) + Send + 'static) {
+        self.0.state.on_update(Box::new(callback));
     }
 
     /// The directory that [`FileReport::out`] lies below.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.0.state.dir
     }
 
-    /// Ends the fetch within milliseconds; [`wait`](Self::wait) then returns
-    /// [`FetchError::Interrupted`]. Does not block.
+    /// The files that are in place by now. Does not block.
+    pub fn fetched(&self) -> Vec<FileReport> {
+        self.0.state.files_after(0, usize::MAX)
+    }
+
+    /// The verified bytes that came from each key by now, most first. Does not block.
+    pub fn peers(&self) -> Vec<(PeerId, u64)> {
+        self.0.state.stats.by_key()
+    }
+
+    /// What ends this fetch from another thread, also while it is searching. It does not keep the
+    /// fetch alive.
+    pub fn canceller(&self) -> Canceller {
+        self.0.state.canceller.clone()
+    }
+
+    /// Ends the fetch within milliseconds, in whatever phase; [`wait`](Self::wait) then returns
+    /// [`FetchError::Cancelled`](crate::FetchError::Cancelled). Does not block.
     pub fn cancel(&self) {
-        self.handle.cancel();
+        self.0.state.canceller.cancel();
+    }
+
+    /// Lets the fetch rest: within milliseconds it holds no connection, and no file open. What
+    /// arrived stays on disk. Waits go on, and the time of the pause counts in no timeout. Does not
+    /// block.
+    pub fn pause(&self) {
+        self.0.state.set_paused(true);
+    }
+
+    /// Goes on after a [`pause`](Self::pause), with what is missing. Does not block.
+    pub fn resume(&self) {
+        self.0.state.set_paused(false);
+    }
+}
+
+impl Drop for FetchOwner {
+    fn drop(&mut self) {
+        self.state.canceller.cancel();
+        drop(std::mem::take(&mut *lock(&self.threads)));
     }
 }
 
 impl fmt::Debug for Fetch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fetch").field("dir", &self.dir).field("files", &self.files).finish_non_exhaustive()
+        let state = &self.0.state;
+        f.debug_struct("Fetch").field("what", &state.what).field("progress", &state.progress()).finish_non_exhaustive()
     }
 }
 
-/// The place that fetched files go to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Destination {
-    dir: PathBuf,
-    create: bool,
-    /// The name of the only file, if it is not its own.
-    name: Option<RelPath>,
-}
+/// The fetches of a node. It does not keep them alive.
+#[derive(Default)]
+pub(super) struct RunningFetches(Mutex<Vec<Weak<FetchOwner>>>);
 
-impl Destination {
-    /// `out` names the file if there is exactly one and `out` is no directory; else it is a
-    /// directory, made if it is missing.
-    pub(super) fn of(dir: &Path, create: bool, out: Option<&Path>, files: usize) -> Result<Self, FetchError> {
-        let Some(out) = out else { return Ok(Destination { dir: dir.into(), create, name: None }) };
-        let is_dir = files != 1 || out.is_dir() || out.to_string_lossy().ends_with('/');
-        let file_name = (!is_dir).then(|| out.file_name()).flatten();
-        let Some(file_name) = file_name else { return Ok(Destination { dir: out.into(), create: true, name: None }) };
-        let name = file_name.to_str().ok_or(RelPathError::Character).and_then(RelPath::new);
-        let name = name.map_err(|source| FetchError::Out { path: out.into(), source })?;
-        let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Destination { dir: parent.into(), create: true, name: Some(name) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(out: &str, files: usize) -> Destination {
-        Destination::of(Path::new("/shared"), false, Some(Path::new(out)), files).unwrap()
+impl RunningFetches {
+    pub(super) fn add(&self, fetch: &Fetch) {
+        let mut all = lock(&self.0);
+        all.retain(|fetch| fetch.upgrade().is_some_and(|owner| !owner.state.has_ended()));
+        all.push(Arc::downgrade(&fetch.0));
     }
 
-    #[test]
-    fn out_names_one_file_or_else_a_directory() {
-        let name = |n: &str| Some(RelPath::new(n).unwrap());
-        assert_eq!(place("/x/y.bin", 1), Destination { dir: "/x".into(), create: true, name: name("y.bin") });
-        assert_eq!(place("y.bin", 1), Destination { dir: ".".into(), create: true, name: name("y.bin") });
-        assert_eq!(place("/x/y.bin", 2), Destination { dir: "/x/y.bin".into(), create: true, name: None });
-        assert_eq!(place("/x/new/", 1), Destination { dir: "/x/new/".into(), create: true, name: None });
-        assert_eq!(place("/tmp", 1), Destination { dir: "/tmp".into(), create: true, name: None });
-        let kept = Destination::of(Path::new("/shared"), true, None, 1).unwrap();
-        assert_eq!(kept, Destination { dir: "/shared".into(), create: true, name: None });
-        assert!(matches!(
-            Destination::of(Path::new("/s"), true, Some(Path::new("/x/.gpb")), 1),
-            Err(FetchError::Out { .. })
-        ));
+    /// Those that have not ended, the oldest first.
+    pub(super) fn all(&self) -> Vec<Fetch> {
+        let all: Vec<Fetch> = lock(&self.0).iter().filter_map(Weak::upgrade).map(Fetch).collect();
+        all.into_iter().filter(|fetch| !fetch.0.state.has_ended()).collect()
     }
 }

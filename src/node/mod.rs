@@ -10,24 +10,27 @@ mod doctor;
 mod error;
 mod events;
 mod fetch;
+mod fetch_job;
+mod fetch_state;
+mod get;
 mod known_peer;
 pub mod limits;
 mod parts;
 mod run;
 mod running;
+mod updates;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{Client, FetchError, FoundFile, FoundPeer};
+use crate::client::{AskScope, Client, FetchError, FoundFile, FoundPeer, Wait, Want, join_found};
 use crate::content::Catalogue;
 use crate::discovery::{Discovery, DiscoveryStats};
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::WAIT_MAX;
-use crate::node::fetch::Destination;
+use crate::node::fetch::RunningFetches;
 use crate::node::limits::LINKS_FRESH;
 use crate::node::parts::NodeParts;
 use crate::peers::Directory;
@@ -43,7 +46,9 @@ pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use events::{Events, EventsError};
 pub use fetch::Fetch;
+pub use get::Get;
 pub use known_peer::KnownPeer;
+pub use updates::{Update, Updates};
 
 /// A member of the group: shares a directory, finds other nodes, and fetches from them.
 ///
@@ -59,10 +64,10 @@ pub use known_peer::KnownPeer;
 /// use gpb::{Node, Share};
 ///
 /// let node = Node::builder().dir("/data").share(Share::Fetched).start()?;
-/// for file in node.list(&["models/**"], Duration::from_secs(2))? {
+/// for file in node.list("models/**", Duration::from_secs(2))? {
 ///     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
 /// }
-/// let report = node.fetch(&["models/weights.bin"])?.wait()?;
+/// let report = node.fetch("models/weights.bin")?.wait()?;
 /// println!("{} bytes from {} peers", report.bytes, report.peers.len());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -75,6 +80,7 @@ pub struct Node {
     events: Events,
     shutdown: Shutdown,
     client: Client,
+    fetches: RunningFetches,
     own_files: Arc<OwnFiles>,
     services: Services,
 }
@@ -145,49 +151,85 @@ impl Node {
     }
 
     /// Asks all peers how much they offer. Returns 300 ms after the last new peer appeared, and
-    /// blocks at most for `wait`.
+    /// blocks at most for `wait`. No peer at all is an empty list.
     ///
     /// # Errors
-    /// - [`FetchError::NoPeer`]: no peer answered
     /// - [`FetchError::Refused`]: each peer refused this node
-    /// - [`FetchError::Interrupted`]: the node ends
-    pub fn peers(&self, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
-        self.client.peers(wait.min(WAIT_MAX))
+    /// - [`FetchError::Silent`]: peers were reached, and none of them answered
+    /// - [`FetchError::ClocksDiffer`]: the clock of this host or of all peers is wrong
+    /// - [`FetchError::Cancelled`], [`FetchError::Stopped`]: the call or the node ends
+    pub fn peers(&self, wait: impl Into<Wait>) -> Result<Vec<FoundPeer>, FetchError> {
+        let (scope, time) = scope(wait.into(), None);
+        empty_if_alone(self.client.peers(&scope, time))
     }
 
-    /// Asks all peers for the files that one of `patterns` means, each a
-    /// [`Pattern`](crate::Pattern) as text; for all files without any. Sorted by path; blocks as
-    /// [`peers`](Self::peers) does.
+    /// Asks all peers for the files that are meant by `want`: [`Everything`](crate::Everything), a
+    /// text such as `"models/**"`, or what else [`Want`] takes. Sorted by path, and blocks, as
+    /// [`peers`](Self::peers) does. What no peer offers, or no peer at all, is an empty list.
     ///
     /// # Errors
-    /// As [`peers`](Self::peers), and [`FetchError::Pattern`] for a text that is none.
-    pub fn list<P: AsRef<str>>(&self, patterns: &[P], wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
-        self.client.list(&strings(patterns), wait.min(WAIT_MAX))
+    /// As [`peers`](Self::peers), and [`FetchError::NothingAsked`] and [`FetchError::Pattern`] for
+    /// what cannot be looked for.
+    pub fn list(&self, want: impl Into<Want>, wait: impl Into<Wait>) -> Result<Vec<FoundFile>, FetchError> {
+        let want = want.into();
+        want.check()?;
+        let (scope, time) = scope(wait.into(), None);
+        empty_if_alone(self.client.list(&want.into_patterns()?, &scope, time))
     }
 
-    /// Finds what `patterns` mean (each a name, a directory, a glob, or a root with or without the
-    /// length) and starts to fetch it into [`Config::dir`], from all holders at once.
-    ///
-    /// Blocks until it is found: at once for a whole root, else until 50 ms after the last answer,
-    /// and at most for [`Config::timeout`]. A file of the same name in the directory is replaced,
-    /// unless it has the content already.
+    /// Asks one node for all of its files, as [`list`](Self::list) asks all.
     ///
     /// # Errors
-    /// [`FetchError`]: no peer, no such file, several contents under one name, or the disk.
-    pub fn fetch<P: AsRef<str>>(&self, patterns: &[P]) -> Result<Fetch, FetchError> {
-        self.fetch_to(patterns, None)
+    /// As [`peers`](Self::peers).
+    pub fn peer_files(&self, node: NodeId, wait: impl Into<Wait>) -> Result<Vec<FoundFile>, FetchError> {
+        let (scope, time) = scope(wait.into(), Some(node));
+        empty_if_alone(self.client.list(&[], &scope, time))
     }
 
-    /// As [`fetch`](Self::fetch), but to `out`: the name of the file if there is exactly one and
-    /// `out` is no directory, else a directory. Missing directories are made.
+    /// Finds what `want` means, as a [`fetch`](Self::fetch) does before it begins: each name once,
+    /// with all holders of its content. Blocks until it is found, as a fetch searches, and at most
+    /// for `wait`.
     ///
     /// # Errors
-    /// As [`fetch`](Self::fetch), and [`FetchError::Out`] for a path that cannot be the name of a
-    /// file.
-    pub fn fetch_to<P: AsRef<str>>(&self, patterns: &[P], out: Option<&Path>) -> Result<Fetch, FetchError> {
-        let found = self.client.resolve(&strings(patterns))?;
-        let place = Destination::of(&self.config.dir, self.config.create_dir, out, found.len())?;
-        Fetch::start(&self.client, found, place, &self.own_files)
+    /// The errors with which a fetch ends that does not find what it is to fetch.
+    pub fn find(&self, want: impl Into<Want>, wait: impl Into<Wait>) -> Result<Vec<FoundFile>, FetchError> {
+        let want = want.into();
+        want.check()?;
+        let (scope, time) = scope(wait.into(), None);
+        let found = if want.texts.is_empty() { Vec::new() } else { self.client.resolve(&want.texts, &scope, time)? };
+        join_found(found, want.files)
+    }
+
+    /// Fetches what `want` means into [`Config::dir`], from all holders at once: what was listed, a
+    /// [`FileId`](crate::FileId), a text that a person typed, several of them; see [`Want`].
+    ///
+    /// Returns at once. The fetch first searches: not at all for files that were listed, until the
+    /// first holder answers for a whole root, else until 50 ms after the last answer, and for at
+    /// most [`Config::timeout`]. A different file that lies in the place of one is not replaced;
+    /// [`get`](Self::get) has that choice, and others.
+    ///
+    /// # Errors
+    /// [`FetchError::NothingAsked`], [`FetchError::Pattern`] and [`FetchError::Threads`] at once;
+    /// all others by [`Fetch::wait`].
+    pub fn fetch(&self, want: impl Into<Want>) -> Result<Fetch, FetchError> {
+        self.get(want).start()
+    }
+
+    /// As [`fetch`](Self::fetch), with choices to make before it starts: another place, what to do
+    /// with files that are there, from which nodes, how fast.
+    pub fn get(&self, want: impl Into<Want>) -> Get<'_> {
+        Get::new(self, want.into())
+    }
+
+    /// The fetches that run, paused ones included, the oldest first. Does not block.
+    pub fn fetches(&self) -> Vec<Fetch> {
+        self.fetches.all()
+    }
+
+    /// What this node finds and fetches with, for the programs of this package.
+    #[doc(hidden)]
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The events of the node since it started, as far as they are not read; see [`Events`]. Does
@@ -205,15 +247,16 @@ impl Node {
     /// peers answer, and what is wrong. Blocks as [`peers`](Self::peers) does, and a second more.
     ///
     /// # Errors
-    /// [`FetchError::Interrupted`] when the node ends.
-    pub fn diagnose(&self, wait: Duration) -> Result<Vec<Finding>, FetchError> {
-        let answers = self.peers(wait);
-        if let Err(FetchError::Interrupted) = answers {
-            return Err(FetchError::Interrupted);
+    /// [`FetchError::Stopped`] and [`FetchError::Cancelled`] when the node or the call ends.
+    pub fn diagnose(&self, wait: impl Into<Wait>) -> Result<Vec<Finding>, FetchError> {
+        let (scope, time) = scope(wait.into(), None);
+        let answers = self.client.peers(&scope, time);
+        if let Err(end @ (FetchError::Stopped | FetchError::Cancelled)) = answers {
+            return Err(end);
         }
         // The counters of the links are up to a second old.
         if self.shutdown.wait(LINKS_FRESH) {
-            return Err(FetchError::Interrupted);
+            return Err(FetchError::Stopped);
         }
         let discovery = &self.services.discovery;
         Ok(doctor::findings(&self.config, &discovery.links(), &discovery.stats(), answers))
@@ -249,8 +292,8 @@ impl fmt::Debug for Node {
 ///     std::thread::sleep(Duration::from_secs(60));
 ///     stopper.stop();
 /// });
-/// // Returns `FetchError::Interrupted` if it takes more than a minute.
-/// let report = node.fetch(&["big.bin"])?.wait();
+/// // Fails with `FetchError::Stopped` if it takes more than a minute.
+/// let report = node.fetch("big.bin")?.wait();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -258,7 +301,7 @@ pub struct Stopper(Shutdown);
 
 impl Stopper {
     /// Begins the end: calls that block return within milliseconds, with
-    /// [`FetchError::Interrupted`], and the peers get a goodbye. The threads are joined when the
+    /// [`FetchError::Stopped`], and the peers get a goodbye. The threads are joined when the
     /// node is dropped. Does not block.
     pub fn stop(&self) {
         self.0.begin();
@@ -270,6 +313,15 @@ impl Stopper {
     }
 }
 
-fn strings<P: AsRef<str>>(patterns: &[P]) -> Vec<String> {
-    patterns.iter().map(|p| p.as_ref().to_string()).collect()
+/// Whom a call asks, and for how long at most.
+fn scope(wait: Wait, node: Option<NodeId>) -> (AskScope, Duration) {
+    (AskScope { nodes: node.map(|node| [node].into()), canceller: wait.canceller }, wait.time)
+}
+
+/// No peer at all is an answer, too.
+fn empty_if_alone<T>(found: Result<Vec<T>, FetchError>) -> Result<Vec<T>, FetchError> {
+    match found {
+        Err(FetchError::NoPeer(_)) => Ok(Vec::new()),
+        found => found,
+    }
 }

@@ -11,6 +11,7 @@ use crate::discovery::{Discovery, DiscoverySetup};
 use crate::limits::WAIT_MAX;
 use crate::net::Tls;
 use crate::node::events::Events;
+use crate::node::fetch::RunningFetches;
 use crate::node::limits::TRUST_POLL;
 use crate::node::parts::NodeParts;
 use crate::node::{Config, Node, Services, Share, StartError};
@@ -72,7 +73,8 @@ impl Node {
         let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
         let services = Services { _revoking: revoking, discovery, sharer, upload, _server: server, _workers: workers };
         let events = Events::new(queue, dropped);
-        Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, own_files, services })
+        let fetches = RunningFetches::default();
+        Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, fetches, own_files, services })
     }
 }
 

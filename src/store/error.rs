@@ -20,14 +20,15 @@ use crate::sync::lock;
 /// use gpb::error::StoreError;
 /// use gpb::{FetchError, Node};
 ///
-/// # fn main() -> Result<(), gpb::StartError> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let node = Node::builder().dir("/data").start()?;
-/// match node.fetch(&["backup.tar"]).and_then(|fetch| fetch.wait()) {
-///     Err(FetchError::Storage(StoreError::NoSpace { path, needed, free })) => {
-///         println!("{} needs {} bytes more", path.display(), needed.saturating_sub(free));
+/// if let Err(failed) = node.fetch("backup.tar")?.wait() {
+///     match &*failed.error {
+///         FetchError::Storage(StoreError::NoSpace { path, needed, free }) => {
+///             println!("{} needs {} bytes more", path.display(), needed.saturating_sub(*free));
+///         }
+///         error => println!("{error}"),
 ///     }
-///     Err(FetchError::Storage(error)) => println!("{error}"),
-///     _ => {}
 /// }
 /// # Ok(())
 /// # }

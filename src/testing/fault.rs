@@ -15,8 +15,8 @@ use std::time::Duration;
 /// let file = TestFile::random("a.bin", 100_000, 1)?;
 /// let liar = FaultyPeer::start(&[file], &[Fault::WrongChunks])?;
 /// lan.join(&liar);
-/// let error = lan.node()?.fetch(&["a.bin"])?.wait().unwrap_err();
-/// assert!(matches!(error, FetchError::OnlyLiars { .. }));
+/// let failed = lan.node()?.fetch("a.bin")?.wait().unwrap_err();
+/// assert!(matches!(*failed.error, FetchError::OnlyLiars { .. }));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

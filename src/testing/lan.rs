@@ -94,7 +94,7 @@ impl Lan {
     ///
     /// let lan = Lan::new()?;
     /// let node = lan.start(lan.builder().timeout(Duration::from_millis(100)))?;
-    /// assert!(node.fetch(&["a"]).is_err());
+    /// assert!(node.fetch("a")?.wait().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn start(&self, builder: NodeBuilder) -> Result<Node, StartError> {

@@ -11,7 +11,7 @@
 //! let lan = Lan::new()?;
 //! let alice = lan.sharing(&[("hello.txt", b"hello")])?;
 //! let bob = lan.node()?;
-//! let report = bob.fetch(&["hello.txt"])?.wait()?;
+//! let report = bob.fetch("hello.txt")?.wait()?;
 //! assert_eq!(report.peers, [(alice.id(), 5)]);
 //! assert_eq!(std::fs::read(bob.config().dir.join("hello.txt"))?, b"hello");
 //! # Ok::<(), Box<dyn std::error::Error>>(())

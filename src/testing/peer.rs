@@ -35,7 +35,7 @@ use crate::testing::listing::FaultyListing;
 /// let lan = Lan::new()?;
 /// lan.join(&honest);
 /// lan.join(&slow_liar);
-/// let report = lan.node()?.fetch(&["a.bin"])?.wait()?;
+/// let report = lan.node()?.fetch("a.bin")?.wait()?;
 /// assert_eq!(report.peers, [(honest.id(), 5_000_000)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

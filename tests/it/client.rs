@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use gpb::internals::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
-use gpb::internals::client::{self, ClientContext, Download, DownloadPlan, FetchError, Report, Target};
+use gpb::internals::client::{
+    self, AskScope, ClientContext, Download, DownloadOptions, DownloadPlan, FetchError, Report, Target,
+};
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
@@ -82,16 +84,16 @@ impl Client {
 
     fn resolve(&self, texts: &[&str]) -> Result<Vec<client::FoundFile>, FetchError> {
         let texts: Vec<String> = texts.iter().map(|t| t.to_string()).collect();
-        self.client.resolve(&texts)
+        self.client.resolve(&texts, &AskScope::default(), self.ctx.timeout)
     }
 
     fn start(&self, targets: Vec<Target>) -> Download {
-        let plan = DownloadPlan { targets, disk: self.disk.clone() };
+        let plan = DownloadPlan::new(targets, self.disk.clone(), DownloadOptions::default());
         Download::start(plan, &self.client).unwrap()
     }
 
     /// Resolves and fetches, as `get` does.
-    fn get(&self, texts: &[&str]) -> Result<Report, FetchError> {
+    fn get(&self, texts: &[&str]) -> Result<Report, Arc<FetchError>> {
         let found = self.resolve(texts)?;
         let target = |f: client::FoundFile| Target { out: f.path.clone(), path: f.path, id: f.id, holders: f.holders };
         self.start(found.into_iter().map(target).collect()).wait()
@@ -483,11 +485,11 @@ fn twenty_thousand_names_are_listed_in_a_second() {
     let c = Client::new();
     c.meet(&[&peers[0], &peers[1]]);
     let begin = Instant::now();
-    let found = c.client.list(&[], Duration::from_secs(2)).unwrap();
+    let found = c.client.list(&[], &AskScope::default(), Duration::from_secs(2)).unwrap();
     assert_eq!(found.len(), 20_000);
     assert!(found.iter().all(|f| f.holders.len() == 2));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    let all = c.client.peers(Duration::from_secs(2)).unwrap();
+    let all = c.client.peers(&AskScope::default(), Duration::from_secs(2)).unwrap();
     assert!(all.len() == 2 && all.iter().all(|p| p.files == 20_000));
     assert_eq!(peers[0].connections(), 1, "the session is used again");
 }
@@ -581,8 +583,8 @@ fn an_answer_to_a_survey_is_no_change_of_the_peer_table() {
     let c = Client::new();
     c.meet(&peers.iter().collect::<Vec<_>>());
     let before = c.ctx.peers.changes();
-    assert_eq!(c.client.peers(Duration::from_secs(2)).unwrap().len(), peers.len());
-    assert_eq!(c.client.list(&[], Duration::from_secs(2)).unwrap().len(), peers.len());
+    assert_eq!(c.client.peers(&AskScope::default(), Duration::from_secs(2)).unwrap().len(), peers.len());
+    assert_eq!(c.client.list(&[], &AskScope::default(), Duration::from_secs(2)).unwrap().len(), peers.len());
     assert_eq!(c.ctx.peers.changes(), before);
 }
 
@@ -638,7 +640,7 @@ fn peers_that_only_drip_are_silent() {
         c.meet(&bad.iter().collect::<Vec<_>>());
         let begin = Instant::now();
         let e = c.get(&["x"]).unwrap_err();
-        assert!(matches!(e, FetchError::Silent { .. }) && code(&e) == 8, "{e:?}");
+        assert!(matches!(*e, FetchError::Silent { .. }) && code(&e) == 8, "{e:?}");
         assert!(begin.elapsed() < Duration::from_secs(8), "{fault:?}: {:?}", begin.elapsed());
     }
 }

@@ -3,19 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::error::{
-    ConfigError, EventsError, FetchError, KeyError, KeypairError, ParseDigestError, ParseInterfaceError,
+    ConfigError, EventsError, Failed, FetchError, KeyError, KeypairError, ParseDigestError, ParseInterfaceError,
     ParsePeerAddrError, ParsePeerIdError, PatternError, RelPathError, ServerError, StartError, StoreError,
 };
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{
-    Candidate, Catalogue, Config, Digest, DiscoveryProblem, DiscoveryStats, Dropped, Entry, EntryRef, Event, Events,
-    Fetch, FileId, FileReport, Finding, FoundFile, FoundPeer, Interface, KeySource, Keypair, KnownPeer, Node,
-    NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Progress, RelPath, Report, Root, Share, Stamp, Stopper,
+    Canceller, Candidate, Catalogue, Config, Digest, DiscoveryProblem, DiscoveryStats, Dropped, Entry, EntryRef, Event,
+    Events, Fetch, FileId, FileReport, Finding, FoundFile, FoundPeer, Get, Interface, KeySource, Keypair, KnownPeer,
+    Node, NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Phase, Progress, RelPath, Report, Root, Share, Stamp,
+    Stopper, Update, Updates, Wait, Want,
 };
 
 /// What a program may keep: fields for all that the methods of a node return.
@@ -35,7 +36,10 @@ struct App {
     stats: DiscoveryStats,
     findings: Vec<Finding>,
     progress: Progress,
-    report: Result<Report, FetchError>,
+    canceller: Canceller,
+    updates: Updates,
+    update: Update,
+    report: Result<Arc<Report>, Failed>,
 }
 
 #[test]
@@ -47,17 +51,24 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&Node) -> Arc<Catalogue> = Node::catalogue;
     let _: fn(&Node, Duration) -> Option<(u64, u64)> = Node::wait_ready;
     let _: fn(&Node) -> Vec<KnownPeer> = Node::known_peers;
-    let _: fn(&Node, Duration) -> Result<Vec<FoundPeer>, FetchError> = Node::peers;
-    let _: fn(&Node, &[String], Duration) -> Result<Vec<FoundFile>, FetchError> = Node::list;
-    let _: fn(&Node, &[&'static str]) -> Result<Fetch, FetchError> = Node::fetch;
-    let _: fn(&Node, &[&'static str], Option<&Path>) -> Result<Fetch, FetchError> = Node::fetch_to;
+    let _: fn(&Node, Wait) -> Result<Vec<FoundPeer>, FetchError> = Node::peers;
+    let _: fn(&Node, Want, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::list;
+    let _: fn(&Node, Want, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::find;
+    let _: fn(&Node, NodeId, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::peer_files;
+    let _: fn(&Node, Want) -> Result<Fetch, FetchError> = Node::fetch;
+    let _: for<'n> fn(&'n Node, Want) -> Get<'n> = Node::get;
+    let _: fn(&Node) -> Vec<Fetch> = Node::fetches;
     let _: fn(&Node) -> Events = Node::events;
     let _: fn(&Node) -> DiscoveryStats = Node::discovery_stats;
-    let _: fn(&Node, Duration) -> Result<Vec<Finding>, FetchError> = Node::diagnose;
+    let _: fn(&Node, Wait) -> Result<Vec<Finding>, FetchError> = Node::diagnose;
     let _: fn(&Node) -> Stopper = Node::stopper;
-    let _: fn(Fetch) -> Result<Report, FetchError> = Fetch::wait;
+    let _: fn(&Fetch) -> Result<Arc<Report>, Failed> = Fetch::wait;
+    let _: fn(&Fetch) -> Canceller = Fetch::canceller;
+    let _: fn(&Fetch) -> Updates = Fetch::updates;
     let _: fn(&Fetch) -> Progress = Fetch::progress;
-    let _: fn(&Fetch, &mut usize) -> Vec<FileReport> = Fetch::fetched;
+    let _: fn(&Fetch) -> Vec<FileReport> = Fetch::fetched;
+    let _: fn(&mut Updates) -> Option<Update> = Updates::try_recv;
+    let _: fn(&Progress) -> Phase = |at| at.phase;
     let _: fn(&DiscoveryStats, Dropped) -> u64 = DiscoveryStats::dropped;
     let _: fn(&Lan, NodeBuilder) -> Result<Node, StartError> = Lan::start;
     let _: fn(&[TestFile], &[Fault]) -> std::io::Result<FaultyPeer> = FaultyPeer::start;
@@ -117,6 +128,10 @@ fn handles_may_cross_threads() {
     fn crosses<T: Send + Sync + 'static>() {}
     crosses::<Node>();
     crosses::<Fetch>();
+    crosses::<Canceller>();
+    crosses::<Updates>();
+    crosses::<Failed>();
+    crosses::<Want>();
     crosses::<Events>();
     crosses::<Stopper>();
     crosses::<Arc<Catalogue>>();

@@ -15,6 +15,7 @@ mod directory;
 mod discovery;
 mod documents;
 mod examples;
+mod fetch;
 mod front;
 mod house;
 mod keys;

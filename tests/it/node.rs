@@ -8,7 +8,7 @@ use gpb::error::{ConfigError, StoreError};
 
 use gpb::internals::limits::STATIC_PEERS_MAX;
 use gpb::testing::Lan;
-use gpb::{Event, FetchError, Keypair, Node, NodeBuilder, Share, StartError};
+use gpb::{Event, Everything, FetchError, Keypair, Node, NodeBuilder, Share, StartError};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -46,7 +46,7 @@ fn a_survey_that_waits_ends_with_the_node() {
     let stopped = Instant::now();
     stopper.stop();
     let (ended, answer) = told.recv_timeout(2 * WAIT).unwrap().expect("its end");
-    assert!(matches!(answer, Err(FetchError::Interrupted)), "{answer:?}");
+    assert!(matches!(answer, Err(FetchError::Stopped)), "{answer:?}");
     assert!(ended - stopped < Duration::from_secs(1), "{:?}", ended - stopped);
 }
 
@@ -57,15 +57,16 @@ fn the_longest_waits_are_taken() {
     let stopper = node.stopper();
     let asked = std::thread::spawn(move || {
         let found = node.peers(Duration::MAX);
-        (found, node.list::<&str>(&[], Duration::MAX), node.fetch(&["x"]).err(), node.wait_ready(Duration::MAX))
+        let list = node.list(Everything, Duration::MAX);
+        (found, list, node.fetch("x").unwrap().wait().err(), node.wait_ready(Duration::MAX))
     });
     std::thread::sleep(Duration::from_millis(50));
     stopper.stop();
     assert!(stopper.wait(Duration::MAX));
     let (peers, list, fetch, ready) = soon(|| asked.join().expect("no wait is too long"));
-    assert!(matches!(peers, Err(FetchError::Interrupted)), "{peers:?}");
-    assert!(matches!(list, Err(FetchError::Interrupted)), "{list:?}");
-    assert!(matches!(fetch, Some(FetchError::Interrupted)), "{fetch:?}");
+    assert!(matches!(peers, Err(FetchError::Stopped)), "{peers:?}");
+    assert!(matches!(list, Err(FetchError::Stopped)), "{list:?}");
+    assert!(fetch.as_ref().is_some_and(|f| matches!(*f.error, FetchError::Stopped)), "{fetch:?}");
     assert_eq!(ready, None);
 }
 
@@ -98,11 +99,11 @@ fn a_missing_directory_is_made_only_if_that_is_wanted() {
     let home = tempfile::tempdir().unwrap();
     let missing = home.path().join("not/there");
     let careful = lan.start(lan.builder().dir(&missing).create_dir(false)).unwrap();
-    let error = careful.fetch(&["a.bin"]).unwrap_err();
-    assert!(matches!(error, FetchError::Storage(StoreError::MissingDirectory { .. })), "{error}");
+    let error = careful.fetch("a.bin").unwrap().wait().unwrap_err().error;
+    assert!(matches!(&*error, FetchError::Storage(StoreError::MissingDirectory { .. })), "{error}");
     assert!(!missing.exists());
     let node = lan.start(lan.builder().dir(&missing).create_dir(true)).unwrap();
-    node.fetch(&["a.bin"]).unwrap().wait().unwrap();
+    node.fetch("a.bin").unwrap().wait().unwrap();
     assert_eq!(std::fs::read(missing.join("a.bin")).unwrap(), b"hello");
 }
 

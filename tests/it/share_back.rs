@@ -33,7 +33,7 @@ fn what_was_fetched_to_elsewhere_is_served_when_it_is_whole() {
     // The directory of its configuration is not there at all.
     let middle = builder(tmp.path(), "middle").peer(addr(&source)).start().unwrap();
     let out = tmp.path().join("elsewhere/renamed");
-    middle.fetch_to(&["large"], Some(&out)).unwrap().wait().unwrap();
+    middle.get("large").to_file(&out).start().unwrap().wait().unwrap();
     assert!(std::fs::read(&out).unwrap() == bytes);
     drop(source);
 
@@ -42,7 +42,7 @@ fn what_was_fetched_to_elsewhere_is_served_when_it_is_whole() {
     assert_eq!(slow.wait_ready(WAIT), Some((1, 3_000_000)));
     let last = builder(tmp.path(), "last").peer(addr(&slow)).peer(addr(&middle)).start().unwrap();
     let out = tmp.path().join("last/file");
-    let fetch = last.fetch_to(&["large"], Some(&out)).unwrap();
+    let fetch = last.get("large").to_file(&out).start().unwrap();
     assert!(fetch.wait_for(WAIT), "the node that has the whole file does not serve it");
     let report = fetch.wait().unwrap();
     let given = report.peers.iter().find(|p| p.0 == middle.id()).map_or(0, |p| p.1);
@@ -64,12 +64,12 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
     assert_eq!(source.wait_ready(WAIT), Some((2, 6_000_000)));
 
     let middle = builder(tmp.path(), "middle").peer(addr(&source)).start().unwrap();
-    let fetch = middle.fetch(&["d"]).unwrap();
+    let fetch = middle.fetch("d").unwrap();
     while fetch.progress().bytes_done == 0 {
         assert!(!fetch.wait_for(Duration::from_millis(5)), "it ended before it was looked at");
     }
     let holders = |node: &Node| -> Vec<_> {
-        let found = node.list::<&str>(&[], Duration::from_secs(5)).unwrap();
+        let found = node.list(gpb::Everything, Duration::from_secs(5)).unwrap();
         found.iter().map(|f| (f.path.to_string(), f.holders.len(), f.shared)).collect()
     };
     let of = |count, shared| [("d/copy".to_string(), count, shared), ("d/large".to_string(), count, shared)];
@@ -86,7 +86,7 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
     assert_eq!(holders(&last), of(1, false));
     let root = middle.catalogue().get("d/large").unwrap().id.root.to_string();
     for (what, path) in [("d/copy", "d/copy"), (&root, "d/copy"), ("d", "d/large")] {
-        last.fetch(&[what]).unwrap().wait().unwrap();
+        last.fetch(what).unwrap().wait().unwrap();
         assert!(std::fs::read(tmp.path().join("last").join(path)).unwrap() == bytes, "{what}");
     }
     drop(last);
@@ -94,6 +94,6 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
     // It is withdrawn when the first one to ask finds it changed.
     std::fs::write(tmp.path().join("middle/d/copy"), b"other").unwrap();
     let late = builder(tmp.path(), "late").peer(addr(&middle)).timeout(Duration::from_secs(1)).start().unwrap();
-    assert!(late.fetch(&["d/large"]).unwrap().wait().is_err());
+    assert!(late.fetch("d/large").unwrap().wait().is_err());
     assert!(middle.catalogue().is_empty());
 }

@@ -1,13 +1,12 @@
 //! What came of a download.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use log::info;
 
 use crate::client::coordinator::{Coordinator, DownloadPeer};
 use crate::client::{FetchError, Report};
-use crate::identity::PeerId;
 use crate::swarm::{ConnectionEnd, PeerHandle};
 use crate::sync::lock;
 
@@ -44,16 +43,12 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn report(&self) -> Report {
+    /// What was reached; logged if it is all.
+    pub(super) fn report(&self, whole: bool) -> Report {
         let stats = &self.shared.stats;
-        let mut by_key: HashMap<PeerId, u64> = HashMap::new();
-        for (peer, bytes) in lock(&stats.by_peer).values() {
-            *by_key.entry(*peer).or_default() += bytes;
-        }
-        let mut peers: Vec<_> = by_key.into_iter().collect();
-        peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
         let fetched = lock(&stats.reports).clone();
         let report = Report {
+            dir: self.shared.disk.path().to_path_buf(),
             files: fetched.len(),
             skipped: fetched.iter().filter(|f| f.skipped).count(),
             bytes: stats.bytes.load(Ordering::Relaxed),
@@ -62,9 +57,12 @@ impl Coordinator {
             wasted: stats.wasted.load(Ordering::Relaxed),
             redirects: stats.redirects.load(Ordering::Relaxed),
             rehashed: stats.rehashed.load(Ordering::Relaxed),
-            peers,
+            peers: stats.by_key(),
             fetched,
         };
+        if !whole {
+            return report;
+        }
         info!(
             "download done files={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
             report.files,

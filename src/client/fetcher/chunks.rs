@@ -86,7 +86,7 @@ impl Fetcher<'_> {
             let left = into.len() - at;
             let excess = self.requester.excess() as usize;
             let step = if excess > 0 { excess.max(ASK_STEP).min(left) } else { left };
-            match shared.ctx.throttle.take(step, left, Instant::now()) {
+            match shared.grant(step, left, Instant::now()) {
                 Ok(n) => {
                     let n = n.clamp(1, step);
                     let (requester, connections) = (&mut self.requester, self.connections);
@@ -154,7 +154,7 @@ impl Fetcher<'_> {
     }
 
     fn credit(&self, len: u32) {
-        self.shared.stats.credit(self.handle, self.session.peer, len.into());
+        self.shared.stats.credit(self.session.node(), len.into());
     }
 
     /// Bytes with the trailer *good* are not what was asked for.

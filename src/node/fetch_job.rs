@@ -1,0 +1,243 @@
+//! The thread of a fetch: finds what is meant, downloads it, rests while it is paused.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::{
+    AskScope, Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, FetchError, FoundFile, Phase, Report,
+    Target, Want, join_found,
+};
+use crate::content::{RelPath, RelPathError};
+use crate::limits::WAIT_MAX;
+use crate::node::fetch_state::FetchState;
+use crate::store::{Disk, OwnFiles, warn_of_risk};
+use crate::sync::lock;
+
+/// What the thread of a fetch has to do.
+pub(super) struct FetchJob {
+    pub(super) client: Client,
+    pub(super) want: Want,
+    pub(super) place: Place,
+    pub(super) options: DownloadOptions,
+    pub(super) own_files: Arc<OwnFiles>,
+    pub(super) state: Arc<FetchState>,
+}
+
+/// Where the files of a fetch go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Below this directory, each under its own name.
+    Dir { dir: PathBuf, create: bool },
+    /// There is one file, and this is its path.
+    File(PathBuf),
+}
+
+/// A place with the files for it.
+struct Placed {
+    dir: PathBuf,
+    create: bool,
+    targets: Vec<Target>,
+}
+
+impl FetchJob {
+    /// Runs until the fetch has ended.
+    pub(super) fn run(mut self) {
+        let DownloadEnd { report, error } = self.fetch();
+        self.state.finish(report, error);
+    }
+
+    fn fetch(&mut self) -> DownloadEnd {
+        let found = self.find();
+        let placed = match found.and_then(|found| self.place.of(&self.state.what, found)) {
+            Ok(placed) => placed,
+            Err(error) => return self.failed(error),
+        };
+        let names = placed.targets.iter().map(|target| target.out.as_str());
+        let refused = self.own_files.refuse(&placed.dir, names);
+        match refused.and_then(|()| Disk::open(&placed.dir, placed.create)) {
+            Ok(disk) => {
+                warn_of_risk(&placed.dir);
+                self.download(&disk, placed.targets)
+            }
+            Err(error) => self.failed(error.into()),
+        }
+    }
+
+    fn find(&mut self) -> Result<Vec<FoundFile>, FetchError> {
+        let Want { texts, files } = std::mem::take(&mut self.want);
+        if texts.is_empty() {
+            return join_found(Vec::new(), files);
+        }
+        let scope = AskScope { nodes: self.options.sources.clone(), canceller: self.state.canceller.clone() };
+        join_found(self.client.resolve(&texts, &scope, self.client.ctx.timeout)?, files)
+    }
+
+    /// Downloads `targets`. A pause ends the download; what comes after it is a new one of what is
+    /// still missing.
+    fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>) -> DownloadEnd {
+        self.state.found(targets.len(), contents_len(&targets));
+        let wake = self.waker();
+        let _cancel = self.state.canceller.signal().while_held(wake.clone());
+        let _stop = self.client.ctx.shutdown.while_held(wake);
+        loop {
+            if let Some(error) = self.rest() {
+                return self.failed(error);
+            }
+            self.state.enter(Phase::Fetching);
+            let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(self.waker());
+            let plan = DownloadPlan::new(targets.clone(), disk.clone(), self.options.clone());
+            let end = match Download::start(plan.watched(self.state.stats.clone(), notify), &self.client) {
+                Ok(download) => self.watch(&download),
+                Err(error) => Some(self.failed(error)),
+            };
+            if let Some(end) = end {
+                return end;
+            }
+            let done: HashSet<RelPath> = lock(&self.state.stats.reports).iter().map(|r| r.out.clone()).collect();
+            let all = contents_len(&targets);
+            targets.retain(|target| !done.contains(&target.out));
+            self.state.stats.resume(all - contents_len(&targets));
+        }
+    }
+
+    /// Waits for the end of `download`; `None` when it is paused.
+    fn watch(&self, download: &Download) -> Option<DownloadEnd> {
+        loop {
+            let seen = self.state.changes();
+            if self.state.canceller.is_cancelled() {
+                download.cancel();
+            }
+            if let Some(end) = download.end() {
+                return Some(end);
+            }
+            if self.state.is_paused() && !self.state.canceller.is_cancelled() {
+                return None;
+            }
+            self.state.tell();
+            self.state.wait_beyond(seen, WAIT_MAX);
+        }
+    }
+
+    /// Rests while the fetch is paused. Returns why it does not go on.
+    fn rest(&self) -> Option<FetchError> {
+        let mut told = false;
+        loop {
+            let seen = self.state.changes();
+            if self.client.ctx.shutdown.has_begun() {
+                return Some(FetchError::Stopped);
+            }
+            if self.state.canceller.is_cancelled() {
+                return Some(FetchError::Cancelled);
+            }
+            if !self.state.is_paused() {
+                return None;
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.state.enter(Phase::Paused);
+                self.state.tell();
+                continue;
+            }
+            self.state.wait_beyond(seen, Duration::MAX.min(WAIT_MAX));
+        }
+    }
+
+    /// Wakes this thread, and all that wait for the fetch.
+    fn waker(&self) -> impl Fn() + Send + Sync + Clone + use<> {
+        let state = self.state.clone();
+        move || state.wake()
+    }
+
+    /// An end while no download runs, with what is in place.
+    fn failed(&self, error: FetchError) -> DownloadEnd {
+        let fetched = lock(&self.state.stats.reports).clone();
+        let report = Report { dir: self.state.dir.clone(), files: fetched.len(), fetched, ..Report::default() };
+        DownloadEnd { report, error: Some(Arc::new(error)) }
+    }
+}
+
+impl Drop for FetchJob {
+    /// If a callback panicked, the fetch ends all the same.
+    fn drop(&mut self) {
+        if !self.state.has_ended() {
+            self.state.finish(Report::default(), Some(Arc::new(FetchError::Cancelled)));
+        }
+    }
+}
+
+impl Place {
+    /// The directory that the files go below.
+    pub(super) fn dir(&self) -> &Path {
+        match self {
+            Place::Dir { dir, .. } => dir,
+            Place::File(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        }
+    }
+
+    /// The places of `found`, which is what was asked for as `what`.
+    fn of(&self, what: &str, found: Vec<FoundFile>) -> Result<Placed, FetchError> {
+        let target = |file: FoundFile, out: Option<RelPath>| {
+            let out = out.unwrap_or_else(|| file.path.clone());
+            Target { path: file.path, id: file.id, out, holders: file.holders }
+        };
+        match self {
+            Place::Dir { dir, create } => {
+                let targets = found.into_iter().map(|file| target(file, None)).collect();
+                Ok(Placed { dir: dir.clone(), create: *create, targets })
+            }
+            Place::File(path) => {
+                let files = found.len();
+                let (dir, name) = (self.dir().to_path_buf(), file_name(path)?);
+                match <[FoundFile; 1]>::try_from(found) {
+                    Ok([file]) => Ok(Placed { dir, create: true, targets: vec![target(file, Some(name))] }),
+                    Err(_) => Err(FetchError::SeveralFiles { what: what.into(), files, path: path.clone() }),
+                }
+            }
+        }
+    }
+}
+
+/// The name of a file in its directory.
+fn file_name(path: &Path) -> Result<RelPath, FetchError> {
+    // `file_name` would overlook the slash behind a directory.
+    let is_dir = path.to_string_lossy().ends_with('/');
+    let name = path.file_name().filter(|_| !is_dir).ok_or(RelPathError::Empty);
+    let name = name.and_then(|name| name.to_str().ok_or(RelPathError::Character)).and_then(RelPath::new);
+    name.map_err(|source| FetchError::Out { path: path.into(), source })
+}
+
+/// Bytes of all different contents.
+fn contents_len(targets: &[Target]) -> u64 {
+    let mut seen = HashSet::with_capacity(targets.len());
+    targets.iter().filter(|target| seen.insert(target.id)).map(|target| target.id.len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, FileId, Root};
+
+    fn found(path: &str) -> FoundFile {
+        let id = FileId { root: Root(Digest([1; 32])), len: 5 };
+        FoundFile { path: RelPath::new(path).unwrap(), id, holders: [].into(), shared: true }
+    }
+
+    #[test]
+    fn a_place_is_a_file_or_a_directory_because_the_caller_said_so() {
+        let outs = |place: &Place, files: &[&str]| {
+            let placed = place.of("x", files.iter().map(|path| found(path)).collect())?;
+            let outs: Vec<String> = placed.targets.iter().map(|t| t.out.to_string()).collect();
+            Ok::<_, FetchError>((placed.dir, outs))
+        };
+        let file = |path: &str| Place::File(path.into());
+        let dir = Place::Dir { dir: "/x".into(), create: true };
+        assert_eq!(outs(&dir, &["d/a"]).unwrap(), ("/x".into(), vec!["d/a".to_string()]));
+        assert_eq!(outs(&file("/x/y.bin"), &["d/a"]).unwrap(), ("/x".into(), vec!["y.bin".to_string()]));
+        assert_eq!(outs(&file("y.bin"), &["d/a"]).unwrap(), (".".into(), vec!["y.bin".to_string()]));
+        assert!(matches!(outs(&file("/x/y"), &["a", "b"]), Err(FetchError::SeveralFiles { files: 2, .. })));
+        for path in ["/x/.gpb", "/", "/x/", ""] {
+            assert!(matches!(outs(&file(path), &["a"]), Err(FetchError::Out { .. })), "{path}");
+        }
+    }
+}

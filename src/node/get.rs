@@ -1,0 +1,104 @@
+//! A fetch before it starts: what, where to, from whom, how fast.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::client::{DownloadOptions, FetchError, Overwrite, Want};
+use crate::identity::NodeId;
+use crate::node::fetch_job::{FetchJob, Place};
+use crate::node::fetch_state::FetchState;
+use crate::node::{Fetch, Node};
+
+/// A fetch that is about to start: [`Node::get`](crate::Node::get) begins it,
+/// [`start`](Self::start) starts it.
+///
+/// ```
+/// use gpb::Overwrite;
+///
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("models/a.bin", b"a"), ("models/b.bin", b"b")])?;
+/// # let node = lan.node()?;
+/// # let here = node.config().dir.clone();
+/// let files = node.list("models/a.bin", std::time::Duration::from_secs(2))?;
+/// let fetch = node
+///     .get(&files[0])
+///     .to_file(here.join("new/place.bin"))
+///     .overwrite(Overwrite::Replace)
+///     .from(&files[0].holders)
+///     .limit(10_000_000)
+///     .start()?;
+/// fetch.wait()?;
+/// node.get("models").into_dir(here.join("all")).start()?.wait()?;
+/// assert_eq!(std::fs::read(here.join("new/place.bin"))?, b"a");
+/// assert_eq!(std::fs::read(here.join("all/models/b.bin"))?, b"b");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "it begins with `start`"]
+pub struct Get<'n> {
+    node: &'n Node,
+    want: Want,
+    place: Place,
+    options: DownloadOptions,
+}
+
+impl<'n> Get<'n> {
+    pub(super) fn new(node: &'n Node, want: Want) -> Self {
+        let place = Place::Dir { dir: node.config.dir.clone(), create: node.config.create_dir };
+        Get { node, want, place, options: DownloadOptions::default() }
+    }
+
+    /// Puts the file at this path; its directory is made if it is missing. What is asked for must
+    /// mean one file, else the fetch fails with
+    /// [`FetchError::SeveralFiles`](crate::FetchError::SeveralFiles). Unfinished, it lies in `.gpb`
+    /// beside the path.
+    pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.place = Place::File(path.into());
+        self
+    }
+
+    /// Puts the files below this directory, each under its own name; it is made if it is missing.
+    /// Default [`Config::dir`](crate::Config::dir).
+    pub fn into_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.place = Place::Dir { dir: dir.into(), create: true };
+        self
+    }
+
+    /// What to do with a different file that lies at the place of one. Default
+    /// [`Overwrite::Refuse`].
+    pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
+        self.options.overwrite = overwrite;
+        self
+    }
+
+    /// Asks only these nodes, for names and for content. Default: all that have it.
+    pub fn from(mut self, nodes: &[NodeId]) -> Self {
+        self.options.sources = Some(nodes.into());
+        self
+    }
+
+    /// Most bytes a second of this fetch; 0 fetches next to nothing. The limit of the node holds
+    /// besides. Default: no limit.
+    pub fn limit(mut self, bytes_per_s: u64) -> Self {
+        self.options.limit = Some(bytes_per_s);
+        self
+    }
+
+    /// Starts the fetch, and returns at once.
+    ///
+    /// # Errors
+    /// - [`FetchError::NothingAsked`], [`FetchError::Pattern`]: it cannot be looked for
+    /// - [`FetchError::Threads`]: the system gave no thread
+    ///
+    /// All else is an error of [`Fetch::wait`].
+    pub fn start(self) -> Result<Fetch, FetchError> {
+        let Get { node, want, place, options } = self;
+        want.check()?;
+        let state = Arc::new(FetchState::new(want.shown(), place.dir().to_path_buf()));
+        let (client, own_files) = (node.client.clone(), node.own_files.clone());
+        let job = FetchJob { client, want, place, options, own_files, state };
+        let fetch = Fetch::start(job).map_err(FetchError::Threads)?;
+        node.fetches.add(&fetch);
+        Ok(fetch)
+    }
+}

@@ -1,0 +1,326 @@
+//! What a program asks a node for, and the handle that it gets: both as a stranger would write them.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use gpb::error::{Failed, FetchError, ParseFileIdError, RelPathError};
+use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
+use gpb::{
+    Canceller, Candidate, Catalogue, Events, Everything, Fetch, FileId, Finding, Keypair, KnownPeer, Node, Pattern,
+    Phase, RelPath, Share, Update,
+};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// What a program keeps of a node.
+#[derive(Debug)]
+#[allow(dead_code)]
+struct App {
+    node: Arc<Node>,
+    fetch: Option<Fetch>,
+    events: Events,
+    catalogue: Arc<Catalogue>,
+    known: Vec<KnownPeer>,
+    candidates: Vec<Candidate>,
+    findings: Vec<Finding>,
+}
+
+/// Each of these is what a program writes next after the first example.
+#[test]
+#[allow(clippy::needless_borrows_for_generic_args)]
+fn natural_calls_compile_and_mean_what_they_say() {
+    let lan = Lan::new().unwrap();
+    let _server = lan.sharing(&[("d/star*.bin", b"star"), ("d/starx.bin", b"x"), ("e", b"e")]).unwrap();
+    let node = lan.node().unwrap();
+    let files = node.list(Everything, WAIT).unwrap();
+    assert_eq!(files.len(), 3);
+    let file = &files[0];
+    let names = |fetch: Result<Fetch, FetchError>| -> Vec<String> {
+        let mut names: Vec<_> = fetch.unwrap().wait().unwrap().fetched.iter().map(|f| f.out.to_string()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(node.fetch("e")), ["e"]);
+    assert_eq!(names(node.fetch(String::from("e"))), ["e"]);
+    assert_eq!(names(node.fetch(["e"])), ["e"]);
+    assert_eq!(names(node.fetch(&["e"])), ["e"]);
+    assert_eq!(names(node.fetch(vec!["d", "e"])), ["d/star*.bin", "d/starx.bin", "e"]);
+    assert_eq!(names(node.fetch(&[&file.path])), ["d/star*.bin"], "a name that was listed is no glob");
+    assert_eq!(names(node.fetch("d/star*.bin")), ["d/star*.bin", "d/starx.bin"], "a text that was typed is");
+    assert_eq!(names(node.fetch(&[file.id])), ["d/star*.bin"]);
+    assert_eq!(names(node.fetch(file)), ["d/star*.bin"]);
+    assert_eq!(names(node.fetch(&files)), ["d/star*.bin", "d/starx.bin", "e"]);
+    assert_eq!(names(node.fetch(&files[1..])), ["d/starx.bin", "e"]);
+    assert_eq!(names(node.fetch(Pattern::parse("d/*x.bin").unwrap())), ["d/starx.bin"]);
+    assert_eq!(names(node.fetch(Everything)).len(), 3);
+    assert_eq!(node.list(["d", "e"], WAIT).unwrap().len(), 3);
+    let out = node.config().dir.join("out.bin");
+    assert_eq!(names(node.get("e").to_file(&out).start()), ["out.bin"]);
+    assert_eq!(node.peer_files(files[0].holders[0], WAIT).unwrap(), files);
+    assert_eq!("a/b".parse::<RelPath>().unwrap().as_str(), "a/b");
+    assert_eq!("/a".parse::<RelPath>(), Err(RelPathError::Empty));
+    assert_eq!("..:5".parse::<FileId>(), Err(ParseFileIdError::Root));
+    assert_eq!(file.id.to_string().parse::<FileId>(), Ok(file.id));
+    let addr: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let builder = Node::builder().bind(IpAddr::from(Ipv4Addr::LOCALHOST)).peer(addr).peer("lab3");
+    drop(builder);
+    let (events, catalogue, known) = (node.events(), node.catalogue(), node.known_peers());
+    let fetch = Some(node.fetch("e").unwrap());
+    let app = App { node: node.into(), fetch, events, catalogue, known, candidates: vec![], findings: vec![] };
+    assert!(format!("{app:?}").contains("Fetch"));
+}
+
+#[test]
+fn nothing_is_an_error_and_nobody_is_an_empty_list() {
+    let lan = Lan::new().unwrap();
+    let alone = lan.node().unwrap();
+    let short = Duration::from_millis(100);
+    assert!(alone.peers(short).unwrap().is_empty() && alone.list(Everything, short).unwrap().is_empty());
+    assert!(alone.peers(Duration::ZERO).unwrap().is_empty());
+    assert!(matches!(alone.list(Vec::<String>::new(), short), Err(FetchError::NothingAsked)));
+    assert!(matches!(alone.fetch(Vec::<FileId>::new()), Err(FetchError::NothingAsked)));
+    assert!(matches!(alone.fetch(""), Err(FetchError::Pattern { .. })));
+    let _server = lan.sharing(&[("a", b"a")]).unwrap();
+    assert!(alone.list("b", WAIT).unwrap().is_empty(), "what no peer has is no error either");
+}
+
+#[test]
+fn the_layout_is_what_the_caller_said() {
+    let lan = Lan::new().unwrap();
+    let _server = lan.sharing(&[("one/x.txt", b"same"), ("two/y.txt", b"same"), ("two/z", b"z")]).unwrap();
+    let node = lan.node().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let at = |path: &str| home.path().join(path);
+    let files = node.list("two/y.txt", WAIT).unwrap();
+    node.get(&files).into_dir(at("new/dir")).start().unwrap().wait().unwrap();
+    assert_eq!(fs::read(at("new/dir/two/y.txt")).unwrap(), b"same", "a listed file keeps its own name");
+    assert!(!at("new/dir/one").exists());
+    // A directory of one file is a directory all the same.
+    node.get("one").into_dir(at("out")).start().unwrap().wait().unwrap();
+    assert_eq!(fs::read(at("out/one/x.txt")).unwrap(), b"same");
+    let report = node.get("two/z").to_file(at("deep/er/z.bin")).start().unwrap().wait().unwrap();
+    assert_eq!((report.dir.as_path(), report.fetched[0].out.as_str()), (at("deep/er").as_path(), "z.bin"));
+    assert_eq!(fs::read(at("deep/er/z.bin")).unwrap(), b"z");
+    let failed = node.get("two").to_file(at("no")).start().unwrap().wait().unwrap_err();
+    assert!(matches!(*failed.error, FetchError::SeveralFiles { files: 2, .. }), "{failed}");
+    assert!(!at("no").exists());
+}
+
+/// A fetch of what no peer has, which searches until its timeout.
+fn searching(lan: &Lan) -> (Node, Fetch) {
+    let node = lan.node().unwrap();
+    let fetch = node.fetch("nowhere").unwrap();
+    (node, fetch)
+}
+
+/// How long it takes from `end` until the result.
+fn ends(fetch: &Fetch, end: impl FnOnce()) -> (Duration, Failed) {
+    let (waiting, (tell, told)) = (fetch.clone(), mpsc::channel());
+    let thread = std::thread::spawn(move || tell.send((waiting.wait(), Instant::now())));
+    assert!(!fetch.wait_for(Duration::from_millis(50)), "it searches on: {fetch:?}");
+    let begin = Instant::now();
+    end();
+    let (result, at) = told.recv_timeout(WAIT).unwrap();
+    thread.join().unwrap().unwrap();
+    (at.saturating_duration_since(begin), result.unwrap_err())
+}
+
+#[test]
+fn a_search_is_cancelled_at_once_and_the_node_goes_on() {
+    let lan = Lan::new().unwrap();
+    let (node, fetch) = searching(&lan);
+    assert_eq!((fetch.progress().phase, node.fetches().len()), (Phase::Searching, 1));
+    let canceller = fetch.canceller();
+    let (took, failed) = ends(&fetch, || canceller.cancel());
+    println!("a cancelled search ended after {took:?}");
+    assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!((fetch.progress().phase, node.fetches().len()), (Phase::Ended, 0));
+
+    let (_node, fetch) = searching(&lan);
+    let stopper = _node.stopper();
+    let (_, failed) = ends(&fetch, || stopper.stop());
+    assert!(matches!(*failed.error, FetchError::Stopped), "{failed}");
+
+    let _server = lan.sharing(&[("a", b"a")]).unwrap();
+    assert_eq!(node.fetch("a").unwrap().wait().unwrap().files, 1);
+}
+
+#[test]
+fn calls_that_ask_are_cancelled_at_once() {
+    let lan = Lan::new().unwrap();
+    let node = Arc::new(lan.node().unwrap());
+    for asks_peers in [true, false] {
+        let (canceller, asking) = (Canceller::new(), node.clone());
+        let wait = canceller.within(WAIT);
+        let thread =
+            std::thread::spawn(
+                move || {
+                    if asks_peers { asking.peers(wait).err() } else { asking.list(Everything, wait).err() }
+                },
+            );
+        std::thread::sleep(Duration::from_millis(20));
+        let begin = Instant::now();
+        canceller.cancel();
+        let error = thread.join().unwrap();
+        println!("a cancelled call ended after {:?}", begin.elapsed());
+        assert!(matches!(error, Some(FetchError::Cancelled)), "{error:?}");
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        assert!(matches!(node.find("a", canceller.within(WAIT)), Err(FetchError::Cancelled)), "for good");
+    }
+}
+
+#[test]
+fn a_dropped_fetch_ends_and_clones_keep_it() {
+    let lan = Lan::new().unwrap();
+    let (node, fetch) = searching(&lan);
+    let clone = fetch.clone();
+    drop(fetch);
+    assert!(!clone.wait_for(Duration::from_millis(50)));
+    let mut updates = clone.updates();
+    drop(clone);
+    assert!(node.fetches().is_empty());
+    assert!(updates.any(|update| update == Update::Ended));
+    assert_eq!(updates.recv_timeout(Duration::ZERO), Some(Update::Ended), "again and again");
+}
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+/// A peer that gives `bytes` slowly.
+fn slow_peer(lan: &Lan, bytes: &[u8]) -> FaultyPeer {
+    let file = TestFile::new("big", bytes.to_vec()).unwrap();
+    let peer = FaultyPeer::start(&[file], &[Fault::Delay(Duration::from_millis(20))]).unwrap();
+    lan.join(&peer);
+    peer
+}
+
+#[test]
+fn updates_tell_each_file_and_the_newest_state() {
+    let lan = Lan::new().unwrap();
+    let big = content(3_000_000);
+    let _server = lan.sharing(&[("d/a", b"a"), ("d/big", &big), ("d/c", b"c")]).unwrap();
+    let node = lan.node().unwrap();
+    let fetch = node.fetch("d").unwrap();
+    let (tell, told) = mpsc::channel();
+    fetch.on_update(move |at| _ = tell.send(at));
+    let updates: Vec<Update> = fetch.updates().collect();
+    let files: Vec<&str> =
+        updates.iter().filter_map(|u| if let Update::File(f) = u { Some(f.out.as_str()) } else { None }).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(updates.iter().filter(|u| **u == Update::Ended).count(), 1);
+    assert_eq!(updates.last(), Some(&Update::Ended));
+    // The callback is dropped with the end, which closes the channel.
+    let states: Vec<_> = told.iter().collect();
+    let last = states.last().unwrap();
+    assert_eq!((last.phase, last.files_done, last.bytes_done), (Phase::Ended, 3, 3_000_002));
+    assert!(states.windows(2).all(|pair| pair[0].bytes_done <= pair[1].bytes_done), "{states:?}");
+    assert!(states.len() < 200, "{} calls", states.len());
+    let (tell, late) = mpsc::channel();
+    fetch.on_update(move |at| _ = tell.send(at.phase));
+    assert_eq!(late.recv_timeout(WAIT), Ok(Phase::Ended), "no wake-up is lost");
+    assert_eq!(fetch.peers().iter().map(|p| p.1).sum::<u64>(), fetch.wait().unwrap().bytes);
+}
+
+#[test]
+fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
+    let lan = Lan::new().unwrap();
+    let bytes = content(12 << 20);
+    let _peer = slow_peer(&lan, &bytes);
+    let node = lan.node().unwrap();
+    let fetch = node.fetch("big").unwrap();
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let end = Instant::now() + WAIT;
+        while !is() {
+            assert!(Instant::now() < end, "{what}: {fetch:?}");
+            fetch.wait_for(Duration::from_millis(2));
+        }
+    };
+    until("some came", &|| fetch.progress().bytes_fetched > 2 << 20);
+    fetch.pause();
+    until("it rests", &|| fetch.progress().phase == Phase::Paused);
+    let at = fetch.progress();
+    assert!(!fetch.wait_for(Duration::from_millis(200)));
+    assert_eq!(fetch.progress().bytes_done, at.bytes_done, "nothing comes meanwhile");
+    fetch.resume();
+    let report = fetch.wait().unwrap();
+    assert!(fs::read(node.config().dir.join("big")).unwrap() == bytes);
+    assert_eq!(fetch.progress().bytes_done, bytes.len() as u64);
+    println!("{} bytes fetched, {} wasted, {} hashed again", report.bytes, report.wasted, report.rehashed);
+    assert_eq!((report.bytes, report.rehashed), (bytes.len() as u64, 0), "each byte once");
+
+    let paused = node.get("big").to_file(node.config().dir.join("copy/of")).start().unwrap();
+    paused.pause();
+    let (took, failed) = ends(&paused, || paused.cancel());
+    assert!(matches!(*failed.error, FetchError::Cancelled) && took < Duration::from_secs(1), "{failed} {took:?}");
+}
+
+#[test]
+fn a_failure_keeps_what_was_reached() {
+    let lan = Lan::new().unwrap();
+    let _server = lan.sharing(&[("d/a", b"a")]).unwrap();
+    let bytes = content(4 << 20);
+    let _slow = slow_peer(&lan, &bytes);
+    let node = lan.node().unwrap();
+    let fetch = node.fetch(["d/a", "big"]).unwrap();
+    let end = Instant::now() + WAIT;
+    while fetch.progress().files_done == 0 || fetch.progress().bytes_done < 1 << 20 {
+        assert!(Instant::now() < end, "{fetch:?}");
+        fetch.wait_for(Duration::from_millis(2));
+    }
+    fetch.cancel();
+    let failed = fetch.wait().unwrap_err();
+    assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
+    assert_eq!((failed.report.files, failed.report.fetched[0].out.as_str()), (1, "d/a"));
+    assert!(failed.report.bytes > 1 << 20 && !failed.report.peers.is_empty(), "{:?}", failed.report);
+    assert_eq!(std::error::Error::source(&failed).map(ToString::to_string), None, "a cause is told once");
+}
+
+#[test]
+fn only_the_named_sources_give_and_the_limit_holds() {
+    let lan = Lan::new().unwrap();
+    let bytes = content(1 << 20);
+    let servers: Vec<Node> = (0..2).map(|_| lan.sharing(&[("big", &bytes)]).unwrap()).collect();
+    let node = lan.node().unwrap();
+    let files = node.list("big", WAIT).unwrap();
+    assert_eq!(files[0].holders.len(), 2);
+    for holder in &*files[0].holders {
+        let dir = tempfile::tempdir().unwrap();
+        for by_name in [true, false] {
+            let get = if by_name { node.get("big") } else { node.get(&files) };
+            let place = dir.path().join(by_name.to_string());
+            let report = get.from(&[*holder]).into_dir(&place).start().unwrap().wait().unwrap();
+            assert_eq!(report.peers, [(holder.peer, bytes.len() as u64)]);
+        }
+    }
+    let begin = Instant::now();
+    let dir = tempfile::tempdir().unwrap();
+    node.get(&files).limit(2 << 20).into_dir(dir.path()).start().unwrap().wait().unwrap();
+    assert!(begin.elapsed() > Duration::from_millis(300), "half a second of bytes took {:?}", begin.elapsed());
+    drop(servers);
+}
+
+/// Files that were listed are fetched without a question for names.
+#[test]
+fn fifty_listed_files_are_fetched_one_by_one_at_once() {
+    let lan = Lan::new().unwrap();
+    let bodies: Vec<(String, Vec<u8>)> = (0..50).map(|i| (format!("d/{i:02}"), content(1000 + i))).collect();
+    let shared: Vec<(&str, &[u8])> = bodies.iter().map(|(path, body)| (path.as_str(), body.as_slice())).collect();
+    let _server = lan.sharing(&shared).unwrap();
+    let node = lan.start(lan.builder().share(Share::Nothing).key(Keypair::generate())).unwrap();
+    let files = node.list("d", WAIT).unwrap();
+    let begin = Instant::now();
+    for file in &files {
+        let report = node.fetch(file).unwrap().wait().unwrap();
+        assert_eq!(report.fetched[0].out, file.path);
+    }
+    let took = begin.elapsed();
+    println!("50 listed files one by one: {took:?}");
+    assert!(took < Duration::from_secs(2), "50 searches of 50 ms each are 2.5 s; this took {took:?}");
+    for (path, body) in &bodies {
+        assert_eq!(fs::read(node.config().dir.join(path)).unwrap(), *body);
+    }
+}
