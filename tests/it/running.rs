@@ -30,7 +30,7 @@ fn giver(lan: &Lan, dir: &tempfile::TempDir, builder: NodeBuilder) -> Node {
 /// A node that takes it, and has some of it.
 fn taker(lan: &Lan, builder: NodeBuilder) -> (Node, Fetch) {
     let client = lan.start(builder.timeout(Duration::from_secs(2))).unwrap();
-    let fetch = client.fetch(&["big.bin"]).unwrap();
+    let fetch = client.fetch("big.bin").unwrap();
     until("some bytes", || fetch.progress().bytes_fetched > MIB);
     (client, fetch)
 }
@@ -64,7 +64,7 @@ fn a_key_that_is_removed_in_code_is_cut_off_at_once() {
     // It comes back as soon as it is trusted again.
     let other = lan.start(lan.builder().key(key.clone())).unwrap();
     assert_eq!(trust.insert(key.peer_id()), Ok(true));
-    until("the file", || other.list(&["big.bin"], Duration::from_secs(1)).is_ok_and(|found| found.len() == 1));
+    until("the file", || other.list("big.bin", Duration::from_secs(1)).is_ok_and(|found| found.len() == 1));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn limits_change_under_a_running_transfer() {
     let server = lan.start(server).unwrap();
     assert!(server.wait_ready(WAIT).is_some());
     let client = lan.start(lan.builder().download_limit(0)).unwrap();
-    let fetch = client.fetch(&["a.bin"]).unwrap();
+    let fetch = client.fetch("a.bin").unwrap();
     // At these rates the file takes minutes.
     assert!(!fetch.wait_for(Duration::from_millis(300)));
     client.set_download_limit(None);
@@ -102,7 +102,7 @@ fn limits_change_under_a_running_transfer() {
     // And down again.
     client.set_download_limit(Some(50_000));
     std::fs::remove_file(client.config().dir.join("a.bin")).unwrap();
-    let fetch = client.fetch(&["a.bin"]).unwrap();
+    let fetch = client.fetch("a.bin").unwrap();
     assert!(!fetch.wait_for(Duration::from_secs(1)), "{:?}", fetch.progress());
 }
 
