@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use gpb::internals::client::FetchError;
+use gpb::internals::client::{AskScope, FetchError};
 use gpb::internals::identity::PeerId;
 use gpb::internals::swarm::Event;
 use gpb::testing::{Fault, FaultyPeer, TestFile};
@@ -134,7 +134,7 @@ fn peers_that_all_misbehave_end_a_download_with_an_error_or_the_right_bytes() {
             Err(e) => {
                 assert!(matches!(code(&e), 3 | 4 | 6 | 8 | 9), "{fault:?}: {e}");
                 assert!(!c.dir.path().join("x").exists(), "{fault:?}");
-                assert_eq!(matches!(e, FetchError::OnlyLiars { .. }), lies(fault), "{fault:?}: {e}");
+                assert_eq!(matches!(*e, FetchError::OnlyLiars { .. }), lies(fault), "{fault:?}: {e}");
             }
         }
         assert!(lies(fault) || is_named.is_empty(), "{fault:?}: {is_named:?} did not lie");
@@ -148,7 +148,7 @@ fn hostile_names_leave_the_directory_alone() {
     let peer = fake(Fault::HostileNames, std::slice::from_ref(&f));
     let c = Client::with(Duration::from_secs(2), None);
     c.meet(&[&peer]);
-    let listed = c.client.list(&[], Duration::from_secs(2)).unwrap();
+    let listed = c.client.list(&[], &AskScope::default(), Duration::from_secs(2)).unwrap();
     let paths: Vec<&str> = listed.iter().map(|file| file.path.as_str()).collect();
     println!("{paths:?}");
     for path in &paths {
