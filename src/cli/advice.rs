@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::cli::{Exit, Failure};
 use crate::client::{Failed, FetchError};
@@ -29,6 +30,7 @@ trait Advised: Error + Sized + 'static {
 impl<E: Advised> From<E> for Failure {
     fn from(error: E) -> Self {
         let (exit, step) = error.exit_advice();
+        let step = limit_step(&error).map_or(step, Cow::Borrowed);
         Failure::from_error(exit, &error, &step)
     }
 }
@@ -46,7 +48,7 @@ impl Advised for StartError {
             StartError::Key(e) => e.exit_advice(),
             StartError::Listen(e) => e.exit_advice(),
             StartError::Dir { .. } => (Exit::Storage, "create it, or name another one with --dir".into()),
-            StartError::State { .. } => (Exit::Storage, "name another one with --state".into()),
+            StartError::State { .. } => (Exit::Storage, "name another one with --state DIR".into()),
             StartError::Tls(_) => (Exit::Other, "make another key with `gpb-keygen`".into()),
             StartError::Multicast(_) => (Exit::Other, "end other programs, or go without it (--no-multicast)".into()),
             StartError::System(e) => (Exit::Other, system_step(e).into()),
@@ -130,7 +132,7 @@ impl Advised for FetchError {
             FetchError::Full { .. } => (Exit::Silent, "try again later, or raise --timeout"),
             FetchError::Refused { reason, .. } => (Exit::Refused, refusal_step(reason)),
             FetchError::Cancelled | FetchError::Stopped => (Exit::Interrupted, RESUME),
-            FetchError::Threads(_) => (Exit::Other, THREADS),
+            FetchError::Sockets(e) | FetchError::Threads(e) => (Exit::Other, system_step(e)),
         };
         (exit, step.into())
     }
@@ -204,15 +206,47 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
 
 /// The next step after an interruption.
 pub(crate) const RESUME: &str = "run it again to continue";
-/// The next step where the system does not give a thread, a socket or a descriptor.
-fn system_step(error: &io::Error) -> &'static str {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (ulimit -n)",
-        _ => THREADS,
+impl Failure {
+    /// The handlers of signals cannot be set up.
+    pub fn from_signals(error: io::Error) -> Self {
+        let error = io::Error::new(error.kind(), NoSignals(error));
+        Failure::from_error(Exit::Other, &error, limit_step(&error).unwrap_or_default())
     }
 }
 
-const THREADS: &str = "end other programs, or raise the limit of processes (ulimit -u)";
+#[derive(Debug, thiserror::Error)]
+#[error("cannot wait for signals")]
+struct NoSignals(#[source] io::Error);
+
+/// The next step where the system does not give a thread, a socket or a descriptor.
+fn system_step(error: &io::Error) -> &'static str {
+    limit_step(error).unwrap_or_else(threads_step)
+}
+
+/// The limit of the system to raise, if one of the causes of `error` is that it is reached. It goes
+/// before what the operation that failed would advise: a directory that cannot be opened for want of
+/// a descriptor need not be made.
+fn limit_step(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let errno = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        match errno.map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE) => return Some("raise the limit of open files (ulimit -n)"),
+            Some(Errno::NFILE) => return Some("raise the limit of open files of the system (fs.file-max)"),
+            Some(Errno::NOMEM) => return Some("end other programs, or raise the limit of memory (ulimit -v)"),
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
+/// The next step where there is no thread. The stack of one counts as memory, too.
+fn threads_step() -> &'static str {
+    match getrlimit(Resource::As).current {
+        None => "end other programs, or raise the limit of processes (ulimit -u)",
+        Some(_) => "raise the limit of memory (ulimit -v) or of processes (ulimit -u)",
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -251,6 +285,16 @@ mod tests {
             (StartError::from(io_error()).into(), Exit::Other, "ulimit -u"),
             (StartError::from(io::Error::from(Errno::MFILE)).into(), Exit::Other, "ulimit -n"),
             (ServerError::Start(Errno::MFILE.into()).into(), Exit::Other, "ulimit -n"),
+            (StartError::Dir { path: path.clone(), source: Errno::MFILE.into() }.into(), Exit::Storage, "ulimit -n"),
+            (
+                StartError::State { path: path.clone(), source: Errno::NFILE.into() }.into(),
+                Exit::Storage,
+                "fs.file-max",
+            ),
+            (KeyError::Read { file: path.clone(), source: Errno::MFILE.into() }.into(), Exit::Usage, "ulimit -n"),
+            (FetchError::no_socket(Errno::MFILE.raw_os_error()).into(), Exit::Other, "open connections: Too many open"),
+            (StoreError::Io { path: path.clone(), source: Errno::MFILE.into() }.into(), Exit::Storage, "ulimit -n"),
+            (StoreError::Io { path: path.clone(), source: Errno::NOMEM.into() }.into(), Exit::Storage, "ulimit -v"),
             (ServerError::Forbidden { port: 80 }.into(), Exit::Other, "--port"),
             (ServerError::NoSuchAddress([10, 0, 0, 1].into()).into(), Exit::Other, "--bind"),
             (ServerError::PortInUse { addr: [0, 0, 0, 0].into(), port: 9 }.into(), Exit::Other, "--port"),

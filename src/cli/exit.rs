@@ -71,11 +71,6 @@ impl Failure {
         Failure { exit, message: format!("{}{separator}{step}", Chain(error)) }
     }
 
-    /// The handlers of signals cannot be set up.
-    pub fn from_signals(error: io::Error) -> Self {
-        Failure::from_error(Exit::Other, &error, "")
-    }
-
     /// Standard output took no more. A reader that went away is no failure: it has
     /// seen enough.
     pub fn from_stdout(error: &io::Error) -> Self {

@@ -22,7 +22,10 @@ impl Options {
             bind: self.bind,
             port: self.port,
             state: self.state.clone(),
-            key: KeySource::File(self.key.clone()),
+            key: match self.key == self.state.join("key.pem") {
+                true => KeySource::State,
+                false => KeySource::File(self.key.clone()),
+            },
             trust,
             never_share: self.own_files(),
             peers: self.peers.clone(),

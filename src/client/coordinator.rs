@@ -309,6 +309,11 @@ impl Coordinator {
         let (dial, end) = (ended.dial, ended.end());
         let holds = self.shared.state().useful(dial.peer) > 0;
         let retry_at = self.mesh.ended(dial, end, (ended.useful, holds), now, rand::random());
+        if let Err(AskError::Stream(e)) = &ended.result
+            && e.exhausted().is_some()
+        {
+            self.shared.ctx.peers.dialed(Some(e));
+        }
         let Some(known) = self.peers.get_mut(&dial.peer) else { return };
         match (end, &ended.result) {
             (ConnectionEnd::Stopped, _) => return,

@@ -138,9 +138,19 @@ pub enum FetchError {
     /// The node ends.
     #[error("the node has been stopped")]
     Stopped,
+    /// The system gave no sockets for connections to peers: a limit is reached.
+    #[error("cannot open connections")]
+    Sockets(#[source] io::Error),
     /// The system gave no thread.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),
+}
+
+impl FetchError {
+    /// The error for dials that got no socket, by the number of the system's error.
+    pub(crate) fn no_socket(errno: i32) -> Self {
+        FetchError::Sockets(io::Error::from_raw_os_error(errno))
+    }
 }
 
 /// One of the contents that an ambiguous name has; part of [`FetchError::Ambiguous`].

@@ -18,7 +18,7 @@ use crate::client::{AskScope, Client, FetchError};
 use crate::content::Pattern;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::RETRY_MIN;
-use crate::peers::{AskError, PeerPool, Session};
+use crate::peers::{AskError, Hindrance, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable};
 
 /// A peer that answered.
@@ -108,8 +108,8 @@ pub(crate) struct SurveyProgress {
     pub(crate) full: usize,
     /// Sessions that said hello, whether an answer came on them or not.
     pub(crate) connected: usize,
-    /// Whether announces were dropped because clocks differ too much.
-    pub(crate) clocks_differ: bool,
+    /// What stands in the way of reaching peers.
+    pub(crate) hindrance: Option<Hindrance>,
     /// Peers that are being asked.
     pub(crate) pending: usize,
     /// Peers that the user named and that could not be asked yet.
@@ -141,8 +141,11 @@ impl SurveyProgress {
         match (self.answered, self.refused) {
             (0, _) if self.full > 0 => Err(FetchError::Full { full: self.full, wait }),
             (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
-            (0, 0) if self.clocks_differ => Err(FetchError::ClocksDiffer(wait)),
-            (0, 0) => Err(FetchError::NoPeer(wait)),
+            (0, 0) => Err(match self.hindrance {
+                Some(Hindrance::NoSocket(errno)) => FetchError::no_socket(errno),
+                Some(Hindrance::ClocksDiffer) => FetchError::ClocksDiffer(wait),
+                None => FetchError::NoPeer(wait),
+            }),
             (0, refused) => Err(FetchError::Refused { refused, reason: self.refusal.clone() }),
             _ => Ok(()),
         }
@@ -184,7 +187,7 @@ pub(crate) fn survey<T: Send + 'static>(
         survey.read_table_counts(now);
         let end = decide(&survey.progress, None);
         if end <= now {
-            survey.progress.clocks_differ = client.ctx.peers.clocks_differ();
+            survey.progress.hindrance = client.ctx.peers.hindrance();
             return Ok(std::mem::take(&mut survey.progress));
         }
         let soonest = survey.next_retry().map_or(end, |at| end.min(at));
@@ -401,6 +404,9 @@ mod tests {
         };
         assert!(matches!(of(0, 2, 0), Err(FetchError::Full { full: 2, .. })));
         assert!(matches!(of(0, 1, 1), Err(FetchError::Full { full: 1, .. })), "not every peer refused");
+        let hindrance = Some(Hindrance::NoSocket(24));
+        let no_socket = SurveyProgress { hindrance, ..SurveyProgress::default() }.check("x", wait);
+        assert!(matches!(no_socket, Err(FetchError::Sockets(e)) if e.raw_os_error() == Some(24)));
         assert!(of(1, 1, 0).is_ok() && matches!(of(0, 0, 0), Err(FetchError::NoPeer(_))));
     }
 }

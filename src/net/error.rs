@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::net::secure::SecureError;
 use crate::proto::FrameError;
 
@@ -9,7 +11,7 @@ use crate::proto::FrameError;
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// TCP failed; `UnexpectedEof` when the peer closed without close_notify.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Nothing arrived, or nothing could be sent, before the deadline.
     #[error("timed out")]
@@ -18,9 +20,19 @@ pub enum StreamError {
     #[error("closed by peer")]
     Closed,
     /// TLS failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Secure(#[from] SecureError),
     /// A frame breaks the rules.
-    #[error("{0}")]
+    #[error(transparent)]
     Frame(#[from] FrameError),
+}
+
+impl StreamError {
+    /// The number of the system's error, if that is a want of descriptors or memory on this side.
+    pub fn exhausted(&self) -> Option<i32> {
+        let StreamError::Io(e) = self else { return None };
+        let errno = e.raw_os_error()?;
+        matches!(Errno::from_raw_os_error(errno), Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
+            .then_some(errno)
+    }
 }

@@ -10,7 +10,7 @@ use crate::limits::STATIC_PEERS_MAX;
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::{Config, ConfigError, KeySource, Share, StartError};
 use crate::proto::Announce;
-use crate::runtime::keystore::{TrustView, load_or_create_key};
+use crate::runtime::keystore::{KeyError, TrustView, load_or_create_key};
 use crate::server::listen;
 use crate::store::{Index, OwnFiles, Reader, warn_of_risk};
 
@@ -47,7 +47,7 @@ impl NodeParts {
         }
         let keypair = match &config.key {
             KeySource::Key(keypair) => keypair.clone(),
-            KeySource::State => read_key(&config.state.join("key.pem"))?,
+            KeySource::State => read_key(&config.state.join("key.pem")).map_err(|e| of_state(&config.state, e))?,
             KeySource::File(file) => read_key(file)?,
         };
         let trust = Arc::new(TrustView::new(config.trust.clone(), keypair.peer_id()));
@@ -97,6 +97,18 @@ fn read_key(file: &Path) -> Result<Keypair, StartError> {
         log::info!("key made peer={} path={}", keypair.peer_id(), file.display());
     }
     Ok(keypair)
+}
+
+/// A key in the state directory that can be neither read nor made because of that directory is an
+/// error of the directory: another one can be used, and no key needs mending.
+fn of_state(state: &Path, error: StartError) -> StartError {
+    match error {
+        StartError::Key(KeyError::Write { source, .. }) => StartError::State { path: state.into(), source },
+        StartError::Key(KeyError::Read { source, .. }) if std::fs::read_dir(state).is_err() => {
+            StartError::State { path: state.into(), source }
+        }
+        other => other,
+    }
 }
 
 /// Multicast on the interfaces that the listener covers: it may have IPv4 only.

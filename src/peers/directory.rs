@@ -3,13 +3,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_LEN_MAX, PEERS_PER_ANSWER_MAX};
-use crate::net::Datagram;
+use crate::net::{Datagram, StreamError};
 use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
@@ -34,6 +34,18 @@ pub struct Directory {
     own_duplicate_logged: AtomicBool,
     /// An announce was dropped because its clock differs too much.
     clocks_differ: AtomicBool,
+    /// The number of the system's error for which the last dial got no socket; 0 if it got one.
+    no_socket: AtomicI32,
+}
+
+/// What stands in the way of reaching peers on this side, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// The system gave no socket for the last dial, for this error (`errno`).
+    NoSocket(i32),
+    /// An announce was dropped because the clock of its sender and that of this host differ too
+    /// much.
+    ClocksDiffer,
 }
 
 /// A live session with a peer: while it exists, the peer neither expires nor leaves.
@@ -54,6 +66,7 @@ impl Directory {
             source_limit: Mutex::default(),
             own_duplicate_logged: AtomicBool::new(false),
             clocks_differ: AtomicBool::new(false),
+            no_socket: AtomicI32::new(0),
         })
     }
 
@@ -124,10 +137,18 @@ impl Directory {
         taken.map(|()| announce)
     }
 
-    /// Whether an announce was dropped because the clock of its sender and that of this host
-    /// differ too much.
-    pub fn clocks_differ(&self) -> bool {
-        self.clocks_differ.load(Ordering::Relaxed)
+    /// What stands in the way of reaching peers, if anything is known.
+    pub fn hindrance(&self) -> Option<Hindrance> {
+        match self.no_socket.load(Ordering::Relaxed) {
+            0 => self.clocks_differ.load(Ordering::Relaxed).then_some(Hindrance::ClocksDiffer),
+            errno => Some(Hindrance::NoSocket(errno)),
+        }
+    }
+
+    /// Notes whether the system gave a socket for a dial, which failed with `error` if there is one.
+    pub fn dialed(&self, error: Option<&StreamError>) {
+        let errno = error.and_then(StreamError::exhausted).unwrap_or(0);
+        self.no_socket.store(errno, Ordering::Relaxed);
     }
 
     /// Takes in what `peer`, whose key TLS proved, said of itself in a session that it opened from

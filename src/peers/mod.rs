@@ -13,7 +13,7 @@ mod pool;
 mod session;
 mod source_limit;
 
-pub use directory::{Directory, Presence};
+pub use directory::{Directory, Hindrance, Presence};
 pub use own_announce::{OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
 pub use session::{AskError, Call, Dialer, Session};

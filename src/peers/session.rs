@@ -126,7 +126,9 @@ impl Dialer {
     pub fn open(&self, call: &Call<'_>) -> Result<Session, AskError> {
         let &Call { addr, expect, dial_timeout, welcome_by, also } = call;
         let hold = |socket| self.shutdown.cuts(socket);
-        let (mut dialed, held) = Dialed::dial_held(addr, expect, &self.tls, dial_timeout, hold)?;
+        let dialed = Dialed::dial_held(addr, expect, &self.tls, dial_timeout, hold);
+        self.directory.dialed(dialed.as_ref().err());
+        let (mut dialed, held) = dialed?;
         let peer = dialed.peer();
         let trust = self.directory.trust();
         // Before the look, so that a key which is removed after it is cut off.

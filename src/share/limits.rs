@@ -8,6 +8,8 @@ use crate::limits::MIB;
 pub const QUIET: Duration = Duration::from_millis(500);
 /// Least time between two scans of the directory, which find what no hint reported.
 pub const RESCAN: Duration = Duration::from_secs(60);
+/// Longest time between two tries to watch a directory that the system could not watch.
+pub const WATCH_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// A scan that took `t` is repeated after at least this many times `t`, so that scanning takes at
 /// most 5 % of the time.
 pub const WALK_TIME_SHARE: u32 = 20;

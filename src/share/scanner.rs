@@ -109,6 +109,11 @@ impl Scanner {
         self.has_walked_whole && self.walk.is_none() && self.trees.is_empty()
     }
 
+    /// Whether [`take`](Self::take) begins a walk of the whole directory now.
+    pub(super) fn begins_whole(&self, may_rescan: bool, now: Instant) -> bool {
+        self.walk.is_none() && may_rescan && now >= self.rescan_at
+    }
+
     /// When the whole directory is walked again.
     pub(super) fn rescan_at(&self) -> Instant {
         self.rescan_at
@@ -148,6 +153,11 @@ impl TreeWalk {
         // A start that a link has replaced is no directory to walk.
         let walk = WalkDir::new(start).follow_links(false).follow_root_links(false).into_iter();
         TreeWalk { walk, base, found: vec![0; range.len().div_ceil(64)], range, is_whole: below.is_empty() }
+    }
+
+    /// Whether it is one of the whole directory.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The next entry.

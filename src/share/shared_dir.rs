@@ -4,11 +4,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 
-use crate::share::limits::{RESCAN, ROOT_POLL};
+use crate::chain::Chain;
+use crate::share::limits::{RESCAN, ROOT_POLL, WATCH_RETRY_MAX};
 use crate::share::watch::{DirWatch, PathChange, PathChanges};
 
 /// The directory by its configured path. It may be removed, replaced, mounted over, and come back.
@@ -21,6 +22,8 @@ pub(super) struct SharedDir {
     watch: Option<DirWatch>,
     changes: PathChanges,
     is_failure_logged: bool,
+    /// When it may be tried to watch it again, and the wait after a further failure.
+    retry: (Instant, Duration),
 }
 
 /// The directory is not the one that it was.
@@ -36,7 +39,8 @@ impl SharedDir {
     /// as new.
     pub(super) fn new(path: PathBuf, now: Instant) -> Self {
         let changes = PathChanges::new();
-        SharedDir { path, identity: None, poll_at: now, watch: None, changes, is_failure_logged: false }
+        let retry = (now, RESCAN);
+        SharedDir { path, identity: None, poll_at: now, watch: None, changes, is_failure_logged: false, retry }
     }
 
     /// Where hints of changes arrive.
@@ -105,15 +109,55 @@ impl SharedDir {
         }
     }
 
+    /// Whether to try to watch it again, now that all of it is about to be walked: the limit that was
+    /// reached may have been raised. Each try may cost all watches that the system gives, so there
+    /// are fewer and fewer.
+    pub(super) fn may_watch_again(&mut self, now: Instant) -> bool {
+        let (at, wait) = self.retry;
+        let may = self.watch.is_none() && self.identity.is_some() && now >= at;
+        if may {
+            self.retry = (now + wait, (2 * wait).min(WATCH_RETRY_MAX));
+        }
+        may
+    }
+
+    /// All of it was walked, and so watched if the system allowed it.
+    pub(super) fn walked(&mut self, root: &Path) {
+        if self.watch.is_some() && std::mem::take(&mut self.is_failure_logged) {
+            self.retry.1 = RESCAN;
+            log::info!("directory watched again path={}", root.display());
+        }
+    }
+
     fn end_watch(&mut self, root: &Path, cause: &io::Error) {
         self.watch = None;
         if !std::mem::replace(&mut self.is_failure_logged, true) {
             log::warn!(
-                "directory not watched, changes are seen every {} s only (raise fs.inotify.max_user_watches) \
-                 path={} error=\"{cause}\"",
+                "directory not watched, changes are seen every {} s only path={} error=\"{}\"",
                 RESCAN.as_secs(),
-                root.display()
+                root.display(),
+                Chain(cause)
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_failed_is_tried_again_ever_more_seldom_until_it_succeeds() {
+        let (tmp, start) = (tempfile::tempdir().unwrap(), Instant::now());
+        let mut dir = SharedDir::new(tmp.path().into(), start);
+        assert!(!dir.may_watch_again(start), "it was not looked for");
+        assert!(dir.poll(start).is_some());
+        dir.end_watch(tmp.path(), &io::Error::other("a limit is reached"));
+        let tries = (0..7200).filter(|s| dir.may_watch_again(start + Duration::from_secs(*s))).count();
+        assert!((6..=9).contains(&tries), "{tries} in two hours");
+        dir.begin_watch(tmp.path(), &Vec::new().into());
+        assert!(dir.is_watched() && !dir.may_watch_again(start + 2 * WATCH_RETRY_MAX));
+        dir.walked(tmp.path());
+        assert!(!dir.is_failure_logged, "the next failure is news");
     }
 }

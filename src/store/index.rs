@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
-use redb::{Database, Durability, ReadableDatabase};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase};
 
 use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Stamp};
 use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP};
@@ -98,6 +98,11 @@ impl Index {
                 Ok(dir) => return Ok(index(OpenIndex { database: Arc::new(database), dir })),
                 Err(e) => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", state.display()),
             },
+            Err(DatabaseError::DatabaseAlreadyOpen) => log::warn!(
+                "another node uses this state directory, files are hashed again and both have one key; give each a \
+                 directory of its own path={}",
+                state.display()
+            ),
             Err(e) => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", state.display()),
         }
         OpenIndex::temporary(state, name).map(index).map_err(io::Error::other)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::group::{Got, SERVER, get, list};
+use crate::group::{CLIENT, Got, SERVER, get, list};
 use crate::net::{Host, secs, until};
 use crate::process::Process;
 
@@ -94,4 +94,124 @@ fn an_unmounted_disk_is_withdrawn_without_a_request() {
     server.wait_line(&["ready files=2 "], secs(20));
     h.sh(&format!("nsenter -t {} -m umount {sub}", server.id()));
     until("its file is not offered", secs(10), || (names(&list(&h, &[])) == ["stays"]).then_some(()));
+}
+
+/// Runs a program on `host` under these limits of the shell.
+fn limited(host: &Host, limits: &str, program: &str, args: &[&str]) -> Process {
+    let script = format!("{limits} && exec \"$@\"");
+    host.spawn("bash", &[&["-c", &script, "-", program][..], args].concat())
+}
+
+/// Below 24 descriptors both programs advised to make the directory, to check the disk, to raise the timeout, or to
+/// start a server: whatever operation happened to be the first that failed.
+#[test]
+fn at_the_limit_of_open_files_both_programs_name_it() {
+    let lan = lan_or_skip!();
+    let (h, dir) = (lan.lonely_host("h"), lan.new_dir("d"));
+    crate::group::sample(&dir.join("big"), 3_000_000, 81);
+    std::fs::write(dir.join("small"), "small").unwrap();
+    let dir = dir.to_str().unwrap();
+    let mut named = [0, 0];
+    for n in [7, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21, 22, 24, 28] {
+        let state = h.home().join(format!("state-{n}"));
+        let args = ["--dir", dir, "--state", state.to_str().unwrap(), "--port", "0", "--interface", "lo"];
+        let mut server = limited(&h, &format!("ulimit -n {n}"), SERVER, &args);
+        let ready = until("ready, or the end", secs(15), || {
+            let is_ready = server.count_lines(&["ready files="]) > 0;
+            (is_ready || !server.is_running()).then_some(is_ready)
+        });
+        if !ready {
+            let text = server.wait(secs(5)).text();
+            assert!(text.lines().last().unwrap().contains("limit of open files"), "{n}: {text}");
+            named[0] += 1;
+        }
+    }
+    let state = h.home().join("state-server");
+    let args = ["--dir", dir, "--state", state.to_str().unwrap(), "--port", "0", "--interface", "lo"];
+    let mut server = h.spawn(SERVER, &args);
+    server.wait_line(&["ready files="], secs(15));
+    for n in [7, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21, 22, 24, 28] {
+        let (out, state) = (lan.new_dir(&format!("out-{n}")), h.home().join(format!("state-client-{n}")));
+        let (out, state) = (out.to_str().unwrap(), state.to_str().unwrap());
+        let args = ["get", "**", "--dir", out, "--state", state, "--port", "0", "--interface", "lo", "--timeout", "2"];
+        let ended = limited(&h, &format!("ulimit -n {n}"), CLIENT, &args).wait(secs(20));
+        let last = ended.err.last().cloned().unwrap_or_default();
+        assert!(ended.code == Some(0) || last.contains("limit of open files"), "{n}: {}", ended.text());
+        named[1] += usize::from(ended.code != Some(0));
+    }
+    println!("the limit of open files is named: server {} of 14, client {} of 14", named[0], named[1]);
+    assert!(named.iter().all(|n| (4..=12).contains(n)), "{named:?}");
+}
+
+/// The message named `max_user_watches` whichever limit it was.
+#[test]
+fn the_limit_of_inotify_that_is_reached_is_named() {
+    let lan = lan_or_skip!();
+    let (h, dir) = (lan.lonely_host("h"), lan.new_dir("d"));
+    ["a", "b", "c"].iter().for_each(|sub| std::fs::create_dir(dir.join(sub)).unwrap());
+    for (limit, value) in [("instances", 0), ("watches", 2)] {
+        let set = format!(
+            "echo 128 > /proc/sys/user/max_inotify_instances && echo {value} > /proc/sys/user/max_inotify_{limit}"
+        );
+        let server = blind_server(&h, &dir, &set);
+        let named = format!("fs.inotify.max_user_{limit}");
+        assert_eq!(server.count_lines(&["directory not watched", &named]), 1, "{named}");
+    }
+}
+
+/// A home that cannot be written sent the user to the key, with exit code 2, instead of to `--state`.
+#[test]
+fn a_state_directory_that_cannot_be_used_is_7_and_names_the_option() {
+    let lan = lan_or_skip!();
+    let (h, dir) = (lan.lonely_host("h"), lan.new_dir("d"));
+    let (home, dir) = (lan.new_dir("home-ro"), dir.to_str().unwrap());
+    let home = home.to_str().unwrap();
+    let read_only = format!("mount -t tmpfs -o ro none {home} && export HOME={home}");
+    for setup in [read_only.as_str(), "export HOME=/dev/null"] {
+        for (program, args) in [(SERVER, vec!["--dir", dir, "--port", "0"]), (CLIENT, vec!["peers", "--wait", "1"])] {
+            let script = format!("{setup} && exec \"$@\"");
+            let args = [&["-m", "bash", "-c", &script, "-", program][..], &args].concat();
+            let ended = h.spawn("unshare", &args).wait(secs(15)).expect(7);
+            let last = ended.err.last().unwrap();
+            assert!(last.contains("state directory") && last.contains("--state DIR"), "{setup}: {last}");
+        }
+    }
+}
+
+#[test]
+fn a_second_server_on_one_state_directory_says_so() {
+    let lan = lan_or_skip!();
+    let (h, dir) = (lan.lonely_host("h"), lan.new_dir("d"));
+    let state = h.home().join("state");
+    let args = ["--dir", dir.to_str().unwrap(), "--state", state.to_str().unwrap(), "--port", "0"];
+    let mut first = h.spawn(SERVER, &args);
+    first.wait_line(&["ready files="], secs(15));
+    let mut second = h.spawn(SERVER, &args);
+    second.wait_line(&["ready files="], secs(15));
+    assert_eq!(second.count_lines(&["another node uses this state directory"]), 1);
+    assert_eq!(first.count_lines(&["another node uses"]), 0);
+}
+
+/// Threads are limited by processes and, since each has a stack, by memory.
+#[test]
+fn limits_of_threads_and_memory_are_named() {
+    let lan = lan_or_skip!();
+    let (h, dir) = (lan.lonely_host("h"), lan.new_dir("d"));
+    std::fs::write(dir.join("a"), "a").unwrap();
+    // Another user, as root may have any number of processes; that user needs to reach what it uses.
+    let (program, state) = (lan.dir().join("gpb-server"), lan.new_dir("state"));
+    std::fs::copy(SERVER, &program).unwrap();
+    for path in [lan.dir(), &state] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let (program, dir, state) = (program.to_str().unwrap(), dir.to_str().unwrap(), state.to_str().unwrap());
+    let args = ["--dir", dir, "--state", state, "--port", "0"];
+    let as_user = ["--reuid=54321", "--regid=54321", "--clear-groups", program];
+    let user = [&as_user[..], &args].concat();
+    for (limits, named) in [("ulimit -u 4", "ulimit -u"), ("ulimit -v 40000", "ulimit -v")] {
+        let ended = limited(&h, limits, "setpriv", &user).wait(secs(15)).expect(1);
+        let last = ended.err.last().unwrap();
+        assert!(last.contains("cannot start") && last.contains(named), "{limits}: {last}");
+    }
+    limited(&h, "ulimit -u 400", "setpriv", &user).wait_line(&["ready files=1 "], secs(15));
 }

@@ -7,6 +7,7 @@ use log::info;
 
 use crate::client::coordinator::{Coordinator, DownloadPeer};
 use crate::client::{FetchError, Report};
+use crate::peers::Hindrance;
 use crate::swarm::{ConnectionEnd, PeerHandle};
 use crate::sync::lock;
 
@@ -36,6 +37,8 @@ impl Coordinator {
             FetchError::Changed { what: format!("{} ({id})", self.shared.files[*no as usize].path) }
         } else if answered > 0 && lost.next().is_some() {
             FetchError::NotFound { what, answered }
+        } else if let Some(Hindrance::NoSocket(errno)) = self.shared.ctx.peers.hindrance() {
+            FetchError::no_socket(errno)
         } else if answered > 0 {
             FetchError::Silent { what, wait: self.shared.ctx.timeout }
         } else {

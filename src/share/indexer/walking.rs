@@ -15,6 +15,9 @@ impl Indexer {
             return;
         }
         let may_rescan = self.hasher.pending() == 0 && !self.recorder.has_hashed();
+        if self.scanner.begins_whole(may_rescan, now) && self.dir.may_watch_again(now) {
+            self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
+        }
         let (root, published) = (self.inspector.root(), self.draft.published());
         let begin = |below: &str| TreeWalk::new(root, below, published.clone());
         let Some(mut walk) = self.scanner.take(may_rescan, now, begin) else { return };
@@ -33,6 +36,9 @@ impl Indexer {
                 WalkStep::End => {
                     self.inspect_missed(&walk, now);
                     self.scanner.end(&walk, now);
+                    if walk.is_whole() {
+                        self.dir.walked(self.inspector.root());
+                    }
                     break;
                 }
             }

@@ -17,6 +17,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::io::Errno;
 
+use crate::runtime::no_thread;
 use crate::share::watch::{ChangeSink, PathChanges};
 use crate::sync::lock;
 
@@ -43,13 +44,14 @@ impl InotifyWatch {
     /// names `own` there.
     pub(in crate::share) fn begin(dir: &Path, changes: &PathChanges, own: &Arc<[String]>) -> io::Result<Self> {
         let queue = Arc::new(InotifyQueue {
-            inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
-            end: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(no_instance)?,
+            end: end_event()?,
             dirs: Mutex::default(),
             sink: changes.sink(dir, own),
         });
         let reading = queue.clone();
-        let thread = Builder::new().name("gpb-watch".into()).spawn(move || reading.run())?;
+        let thread = Builder::new().name("gpb-watch".into()).spawn(move || reading.run());
+        let thread = thread.map_err(|e| no_thread("gpb-watch", e))?;
         Ok(InotifyWatch { queue, thread: Some(thread) })
     }
 
@@ -67,9 +69,22 @@ impl InotifyWatch {
                 Ok(())
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(()),
-            Err(Errno::NOSPC) => Err(io::Error::other("too many directories")),
+            Err(Errno::NOSPC) => Err(io::Error::other("the limit fs.inotify.max_user_watches is reached")),
             Err(e) => Err(e.into()),
         }
+    }
+}
+
+fn end_event() -> rustix::io::Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+}
+
+/// The kernel says the same for two limits. Where the process may open another file, its own limit
+/// is not the one that is reached.
+fn no_instance(error: Errno) -> io::Error {
+    match (error, end_event()) {
+        (Errno::MFILE, Ok(_)) => io::Error::other("the limit fs.inotify.max_user_instances is reached"),
+        _ => error.into(),
     }
 }
 
