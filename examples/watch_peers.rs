@@ -20,11 +20,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let node = builder.start()?;
-    while let Ok(event) = node.events().recv_timeout(Duration::from_secs(seconds)) {
+    let events = node.events();
+    while let Ok(event) = events.recv_timeout(Duration::from_secs(seconds)) {
         match event {
-            Event::PeerJoined { peer, addr } => println!("{peer} joined at {addr}"),
-            Event::PeerLeft { peer } => println!("{peer} left"),
-            Event::PeerChanged { peer, revision } => println!("{peer} has something new, revision {revision}"),
+            // The first event: the peers that are there. From then on, joins and leaves are all.
+            Event::Known(peers) => peers.iter().for_each(|known| println!("{} is there", known.node.peer)),
+            Event::PeerJoined { node, addr } => println!("{} joined at {addr}", node.peer),
+            Event::PeerLeft { node } => println!("{} left", node.peer),
+            Event::PeerChanged { node, revision } => println!("{} has something new, revision {revision}", node.peer),
             // There are more events, and later versions may add some.
             _ => {}
         }

@@ -49,14 +49,17 @@
 //! # let lan = gpb::testing::Lan::new()?;
 //! # let node = lan.node()?;
 //! # let other = lan.node()?;
-//! let mut joined = 0;
-//! while joined == 0 {
-//!     match node.events().recv_timeout(Duration::from_secs(10))? {
-//!         Event::PeerJoined { peer, addr } => {
-//!             println!("{peer} at {addr}");
-//!             joined += 1;
+//! // The peers that are there come first.
+//! let mut events = node.events();
+//! let mut here = 0;
+//! while here == 0 {
+//!     match events.recv_timeout(Duration::from_secs(10))? {
+//!         Event::Known(peers) => here = peers.len(),
+//!         Event::PeerJoined { node, addr } => {
+//!             println!("{} at {addr}", node.peer);
+//!             here += 1;
 //!         }
-//!         Event::PeerLeft { peer } => println!("{peer} left"),
+//!         Event::PeerLeft { node } => println!("{} left", node.peer),
 //!         // Later versions add events.
 //!         _ => {}
 //!     }
@@ -168,10 +171,11 @@ pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, 
 pub use discovery::DiscoveryStats;
 pub use identity::{Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
-pub use node::{Config, DiscoveryProblem, Events, Fetch, Finding, Get, KeySource, KnownPeer, Node, NodeBuilder, Share};
+pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
 pub use node::{StartError, Stopper, Update, Updates};
+pub use runtime::Events;
 pub use runtime::keystore::Trust;
-pub use swarm::{Dropped, Event};
+pub use swarm::{Dropped, Event, KnownPeer};
 
 pub mod error {
     //! The errors of the crate: one enum an operation.
@@ -196,7 +200,8 @@ pub mod error {
     pub use crate::content::{ParseDigestError, ParseFileIdError, PatternError, RelPathError};
     pub use crate::identity::{KeypairError, ParsePeerIdError};
     pub use crate::net::{ParseInterfaceError, ParsePeerAddrError};
-    pub use crate::node::{ConfigError, EventsError, StartError};
+    pub use crate::node::{ConfigError, StartError};
+    pub use crate::runtime::EventsError;
     pub use crate::runtime::keystore::{KeyError, TrustError};
     pub use crate::server::ServerError;
     pub use crate::store::StoreError;

@@ -13,7 +13,6 @@ mod fetch;
 mod fetch_job;
 mod fetch_state;
 mod get;
-mod known_peer;
 pub mod limits;
 mod parts;
 mod run;
@@ -38,16 +37,14 @@ use crate::runtime::{Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::Server;
 use crate::share::Sharer;
 use crate::store::OwnFiles;
-use crate::swarm::PeerTable;
+use crate::swarm::{KnownPeer, PeerTable};
 
 pub use builder::NodeBuilder;
 pub use config::{Config, KeySource, Share};
 pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
-pub use events::{Events, EventsError};
 pub use fetch::Fetch;
 pub use get::Get;
-pub use known_peer::KnownPeer;
 pub use updates::{Update, Updates};
 
 /// A member of the group: shares a directory, finds other nodes, and fetches from them.
@@ -77,7 +74,6 @@ pub struct Node {
     addrs: Vec<SocketAddr>,
     catalogue: Arc<Watch<Arc<Catalogue>>>,
     peers: Arc<Directory>,
-    events: Events,
     shutdown: Shutdown,
     client: Client,
     fetches: RunningFetches,
@@ -230,12 +226,6 @@ impl Node {
     #[doc(hidden)]
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// The events of the node since it started, as far as they are not read; see [`Events`]. Does
-    /// not block.
-    pub fn events(&self) -> Events {
-        self.events.clone()
     }
 
     /// Numbers of announces that were received and dropped since the start. Does not block.

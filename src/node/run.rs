@@ -10,7 +10,6 @@ use crate::content::{Catalogue, Entry};
 use crate::discovery::{Discovery, DiscoverySetup};
 use crate::limits::WAIT_MAX;
 use crate::net::Tls;
-use crate::node::events::Events;
 use crate::node::fetch::RunningFetches;
 use crate::node::limits::TRUST_POLL;
 use crate::node::parts::NodeParts;
@@ -37,8 +36,7 @@ impl Node {
     pub(super) fn run(parts: NodeParts) -> Result<Self, StartError> {
         let NodeParts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files } = parts;
         let id = keypair.peer_id();
-        let (events, queue) = EventSender::channel();
-        let dropped = events.drop_count();
+        let events = EventSender::new();
         let shutdown = Shutdown::new();
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let identity = OwnIdentity {
@@ -72,9 +70,8 @@ impl Node {
         let client = core.client(dialer);
         let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
         let services = Services { _revoking: revoking, discovery, sharer, upload, _server: server, _workers: workers };
-        let events = Events::new(queue, dropped);
         let fetches = RunningFetches::default();
-        Ok(Node { id, config, addrs, catalogue, peers, events, shutdown, client, fetches, own_files, services })
+        Ok(Node { id, config, addrs, catalogue, peers, shutdown, client, fetches, own_files, services })
     }
 }
 

@@ -14,8 +14,8 @@ use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::TrustView;
-use crate::runtime::{EventSender, Subscription, Watch};
-use crate::swarm::{Dropped, Event, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
+use crate::runtime::{EventSender, Events, Subscription, Watch};
+use crate::swarm::{Dropped, KnownPeer, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
 use crate::sync::lock;
 
 /// Takes in announces, whichever way they come, and knows the nodes that are there.
@@ -165,7 +165,7 @@ impl Directory {
             let change = self.table.touch(|table| {
                 let change = table.upsert(&received(&signed, &announce, addr, Via::Hello, now))?;
                 table.session_opened(node);
-                Ok::<_, Dropped>(change)
+                Ok::<_, Dropped>(self.emit(change))
             })?;
             self.report(peer, addr, change);
             Ok(())
@@ -186,17 +186,16 @@ impl Directory {
     /// [`Dropped`]: why the announce was not taken in.
     pub fn welcome(&self, node: NodeId, announce: &[u8], addr: SocketAddr, now: Instant) -> Result<(), Dropped> {
         let opened = open_announce(announce, self.own.network(), node);
-        let (mut events, change) = self.table.touch(|table| {
-            let events = table.proved(node, addr, now);
+        let (change, result) = self.table.touch(|table| {
+            let moved = self.events.emit_all(table.proved(node, addr, now));
             let upsert = |(signed, announce)| table.upsert(&received(&signed, &announce, addr, Via::Session, now));
-            (events, opened.and_then(upsert))
+            let (change, result) = match opened.and_then(upsert) {
+                Ok(change) => (self.emit(change), Ok(())),
+                Err(reason) => (TableChange::default(), Err(reason)),
+            };
+            (TableChange { notable: change.notable || moved, ..change }, result)
         });
-        let (mut change, result) = match change {
-            Ok(change) => (change, Ok(())),
-            Err(reason) => (TableChange::default(), Err(reason)),
-        };
-        events.append(&mut change.events);
-        self.report(node.peer, addr, TableChange { events, ..change });
+        self.report(node.peer, addr, change);
         result
     }
 
@@ -253,8 +252,8 @@ impl Directory {
 
     /// Ends peers that fell silent or are no longer trusted. To be called about once a second.
     pub fn housekeep(&self, now: Instant) {
-        let events = self.table.touch(|t| t.expire(now));
-        self.tell(events, false);
+        let some = self.table.touch(|t| self.events.emit_all(t.expire(now)));
+        self.wake_if(some);
         if self.trust_seen.load(Ordering::Acquire) != self.trust.generation() {
             self.forget_untrusted();
         }
@@ -265,8 +264,7 @@ impl Directory {
     /// sessions with them.
     pub fn forget_untrusted(&self) {
         self.trust_seen.store(self.trust.generation(), Ordering::Release);
-        let events = self.table.update(|t| t.retain(|peer| self.trust.allows(peer)));
-        self.events.emit_all(events);
+        self.table.update(|t| self.events.emit_all(t.retain(|peer| self.trust.allows(peer))));
     }
 
     fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<NodeId, Dropped> {
@@ -289,28 +287,38 @@ impl Directory {
     }
 
     fn upsert(&self, received: Received<'_>) -> Result<(), Dropped> {
-        let change = self.table.touch(|t| t.upsert(&received))?;
+        let change = self.table.touch(|t| t.upsert(&received).map(|change| self.emit(change)))?;
         self.report(received.announce.peer, received.addr, change);
         Ok(())
     }
 
-    /// Logs and tells what an announce of `peer` at `addr` changed.
+    /// The events from now on, behind the peers that are in the table now.
+    pub fn watch(&self) -> Events {
+        // Events of peers are sent while the table is locked, so none is lost in between.
+        self.table.read(|t| self.events.subscribe(t.peers().into_iter().map(KnownPeer::from).collect()))
+    }
+
+    /// Sends the events of a change. To be called with the table locked: so subscribers get events
+    /// in the order of the changes.
+    fn emit(&self, mut change: TableChange) -> TableChange {
+        change.notable |= self.events.emit_all(change.events.drain(..));
+        change
+    }
+
+    /// Logs what an announce of `peer` at `addr` changed, and wakes the threads that wait for it.
     fn report(&self, peer: PeerId, addr: SocketAddr, change: TableChange) {
-        let TableChange { events, notable, skew_ms, duplicate_key } = change;
+        let TableChange { events: _, notable, skew_ms, duplicate_key } = change;
         if let Some(skew_ms) = skew_ms {
             log::warn!("clocks differ peer={peer} addr={addr} skew_ms={skew_ms}");
         }
         if let Some((one, other)) = duplicate_key {
             log::warn!("one key seems to be in use on two hosts peer={peer} one={one} other={other}");
         }
-        self.tell(events, notable);
+        self.wake_if(notable);
     }
 
-    /// Emits `events`, and wakes the threads that wait for the table if there are any or the change
-    /// is `notable`.
-    fn tell(&self, events: Vec<Event>, notable: bool) {
-        let notable = notable || !events.is_empty();
-        self.events.emit_all(events);
+    /// Wakes the threads that wait for the table if its change is `notable`.
+    fn wake_if(&self, notable: bool) {
         if notable {
             self.table.wake();
         }
@@ -337,8 +345,9 @@ fn received<'a>(
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let events = self.directory.table.touch(|t| t.session_closed(self.node, Instant::now()));
-        self.directory.tell(events, false);
+        let (table, events) = (&self.directory.table, &self.directory.events);
+        let some = table.touch(|t| events.emit_all(t.session_closed(self.node, Instant::now())));
+        self.directory.wake_if(some);
     }
 }
 

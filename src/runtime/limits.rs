@@ -22,5 +22,6 @@ pub const TRUSTED_KEYS_MAX: usize = 16_384;
 pub const JOINS_LOGGED_PER_S: u32 = 20;
 /// The window in which a [`LimitedLog`](crate::runtime::LimitedLog) counts lines.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
-/// Most events that wait for a reader; further ones are dropped and counted.
+/// Most events of files that wait in the queue of a reader, and most of refusals and lies; further
+/// ones are dropped and counted.
 pub const EVENTS_MAX: usize = 1024;

@@ -15,7 +15,7 @@ mod watch;
 mod workers;
 
 pub use blocking_pool::BlockingPool;
-pub use events::EventSender;
+pub use events::{EventSender, Events, EventsError};
 pub use limited_log::LimitedLog;
 pub use shutdown::{OnBegin, Shutdown};
 pub use throttle::Throttle;

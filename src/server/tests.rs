@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
 use socket2::{Domain, Socket, Type};
 
 use super::*;
@@ -24,6 +23,7 @@ use crate::server::context::Scratch;
 use crate::server::limits::PARK_AFTER;
 use crate::server::session::AcceptedSession;
 use crate::server::turn::TurnOutcome;
+use crate::runtime::Events;
 use crate::swarm::Event;
 use crate::swarm::upload::limits::ANY_OF_PATIENCE;
 use fake::{Files, id_of, noise};
@@ -36,7 +36,7 @@ struct Rig {
     addr: SocketAddr,
     peer: PeerId,
     directory: Arc<Directory>,
-    events: Receiver<Event>,
+    events: Events,
     server: Option<Server>,
     shutdown: Shutdown,
 }
@@ -68,7 +68,7 @@ impl Setup {
         Rig { addr, peer, directory, events, server: Some(server), shutdown }
     }
 
-    fn config(self, keypair: Keypair) -> (ServerConfig, Files, Receiver<Event>) {
+    fn config(self, keypair: Keypair) -> (ServerConfig, Files, Events) {
         let (events, receiver) = EventSender::channel();
         let (tls, directory) = (Tls::new(&keypair).unwrap(), directory_of(keypair, 1, self.trust));
         let config = ServerConfig {

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
 
 use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
-use crate::runtime::{EventSender, Shutdown, Watch};
+use crate::runtime::{EventSender, Events, Shutdown, Watch};
 use crate::share::limits::QUIET;
 use crate::store::{Index, OwnFiles, Reader};
 use crate::swarm::Event;
@@ -24,7 +23,7 @@ struct Share {
     index: Arc<Index>,
     reader: Arc<Reader>,
     catalogue: Arc<Watch<Arc<Catalogue>>>,
-    events: Receiver<Event>,
+    events: Events,
     shutdown: Shutdown,
     sharer: Sharer,
 }
@@ -347,7 +346,7 @@ fn a_withdrawn_file_is_offered_again_only_when_it_is_written_anew() {
     s.sharer.withdraw(&entry);
     let deadline = Instant::now() + DEADLINE;
     let event = loop {
-        match s.events.recv_deadline(deadline).expect("no event") {
+        match s.events.recv_timeout(deadline.saturating_duration_since(Instant::now())).expect("no event") {
             Event::FileWithdrawn { path, id } => break (path, id),
             _ => continue,
         }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::content::{FileId, RelPath};
-use crate::identity::PeerId;
+use crate::identity::{NodeId, PeerId};
+use crate::swarm::KnownPeer;
 
 /// Something that happened in a node.
 ///
@@ -23,22 +24,24 @@ use crate::identity::PeerId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// The first event of each queue: the peers that were there when it began, perhaps none.
+    Known(Vec<KnownPeer>),
     /// A peer was seen for the first time, or again after it left.
     PeerJoined {
-        /// Its key.
-        peer: PeerId,
+        /// Its key and instance: one key may run several nodes.
+        node: NodeId,
         /// Where it serves.
         addr: SocketAddr,
     },
     /// A peer said goodbye, or its time to live is over.
     PeerLeft {
-        /// Its key.
-        peer: PeerId,
+        /// Its key and instance.
+        node: NodeId,
     },
     /// A peer's catalogue has a new revision.
     PeerChanged {
-        /// Its key.
-        peer: PeerId,
+        /// Its key and instance.
+        node: NodeId,
         /// The new revision.
         revision: u64,
     },
@@ -62,14 +65,14 @@ pub enum Event {
     },
     /// A peer asked for something and was refused.
     Refused {
-        /// Its key.
+        /// Its key: a node that is refused is no peer.
         peer: PeerId,
         /// Where it came from.
         addr: SocketAddr,
     },
     /// A peer sent bytes that are not what it said, and is not asked again.
     PeerLied {
-        /// Its key.
+        /// Its key: none of its nodes is asked again.
         peer: PeerId,
         /// The file.
         id: FileId,
@@ -81,4 +84,7 @@ pub enum Event {
         /// Its content.
         id: FileId,
     },
+    /// So many events followed here and were not kept, as too many waited to be read: never joins,
+    /// leaves and changes of peers, nor the state of the own catalogue.
+    Missed(u64),
 }

@@ -5,6 +5,7 @@
 //! asked of them, and [`upload`] decides what they are given.
 
 mod event;
+mod known_peer;
 mod random;
 
 pub mod download;
@@ -18,6 +19,7 @@ pub use download::{
     Window,
 };
 pub use event::Event;
+pub use known_peer::KnownPeer;
 pub use membership::{
     AnnounceSchedule, Dropped, GroupSize, Outgoing, PeerRecord, PeerTable, Question, Received, TableChange, Via, Way,
     crosses, open_announce, parse_announce,

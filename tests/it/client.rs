@@ -8,7 +8,6 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
 use gpb::internals::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{
@@ -21,7 +20,7 @@ use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::TrustView;
-use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
+use gpb::internals::runtime::{EventSender, Events, Shutdown, Throttle, Watch};
 use gpb::internals::store::{Disk, FetchedFile, FetchedFiles};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
@@ -44,7 +43,7 @@ struct Client {
     ctx: Arc<ClientContext>,
     disk: Arc<Disk>,
     dir: tempfile::TempDir,
-    events: Receiver<Event>,
+    events: Events,
 }
 
 impl Client {

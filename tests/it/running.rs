@@ -112,6 +112,7 @@ fn a_peer_can_be_added_while_the_node_runs() {
     let (here, there) = (Lan::new().unwrap(), Lan::new().unwrap());
     let (node, other) = (here.node().unwrap(), there.node().unwrap());
     let events = node.events();
+    assert_eq!(events.try_recv(), Ok(Event::Known(vec![])));
     node.add_peer(other.addrs()[0]).unwrap();
     let joined = |e: Event| matches!(e, Event::PeerJoined { .. });
     assert!(joined(events.recv_timeout(WAIT).unwrap()));

@@ -334,14 +334,14 @@ impl PeerTable {
         match (was_serving, entry.is_serving()) {
             (false, true) => {
                 self.serving += 1;
-                change.events.push(Event::PeerJoined { peer: node.peer, addr: received.addr });
+                change.events.push(Event::PeerJoined { node, addr: received.addr });
             }
             (true, false) => {
                 self.serving -= 1;
-                change.events.push(Event::PeerLeft { peer: node.peer });
+                change.events.push(Event::PeerLeft { node });
             }
             (true, true) if announce.revision != old_revision => {
-                change.events.push(Event::PeerChanged { peer: node.peer, revision: announce.revision });
+                change.events.push(Event::PeerChanged { node, revision: announce.revision });
             }
             _ => {}
         }
@@ -358,7 +358,7 @@ impl PeerTable {
         }
         if entry.is_serving() {
             self.serving -= 1;
-            change.events.push(Event::PeerLeft { peer: node.peer });
+            change.events.push(Event::PeerLeft { node });
             change.notable = true;
         }
         entry.sessions.leaving = true;
@@ -372,7 +372,7 @@ impl PeerTable {
         entry.provenance.member_from.into_iter().for_each(|source| self.members.remove(source));
         if entry.is_serving() {
             self.serving -= 1;
-            change.events.push(Event::PeerLeft { peer: node.peer });
+            change.events.push(Event::PeerLeft { node });
             change.notable = true;
         }
     }

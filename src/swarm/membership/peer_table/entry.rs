@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{TTL_MAX, TTL_MIN};
 use crate::proto::{PeerHint, SignedAnnounce};
+use crate::swarm::KnownPeer;
 use crate::swarm::membership::addresses::{Addresses, Standing, is_usable};
 use crate::swarm::membership::admit::Dropped;
 use crate::swarm::membership::limits::ECHO_WITHIN;
@@ -27,6 +28,13 @@ pub struct PeerRecord {
     pub last_seen: Instant,
     /// The announce as received, to hand on.
     pub announce: SignedAnnounce,
+}
+
+impl From<PeerRecord> for KnownPeer {
+    fn from(record: PeerRecord) -> Self {
+        let PeerRecord { peer, instance, revision, addrs, last_seen, .. } = record;
+        KnownPeer { node: NodeId { peer, instance }, revision, addrs, last_seen }
+    }
 }
 
 impl PeerRecord {

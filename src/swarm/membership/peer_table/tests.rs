@@ -56,6 +56,14 @@ impl Lab {
     }
 }
 
+fn joined(peer: PeerId, instance: u64, addr: SocketAddr) -> Event {
+    Event::PeerJoined { node: NodeId::new(peer, instance), addr }
+}
+
+fn left(peer: PeerId, instance: u64) -> Event {
+    Event::PeerLeft { node: NodeId::new(peer, instance) }
+}
+
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
 
@@ -63,15 +71,15 @@ const B: PeerId = PeerId([2; 32]);
 fn a_peer_joins_changes_and_expires() {
     let mut lab = Lab::new();
     let heard = lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerJoined { peer: A, addr: ip(1) }]);
+    assert_eq!(heard.events, [joined(A, 7, ip(1))]);
     assert!(heard.notable);
     let heard = lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
     assert_eq!(heard, TableChange::default(), "nothing new");
     let heard = lab.hear(&Announce { revision: 2, ..said(A, 7, NOW_MS + 2) }, ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerChanged { peer: A, revision: 2 }]);
+    assert_eq!(heard.events, [Event::PeerChanged { node: NodeId::new(A, 7), revision: 2 }]);
     assert_eq!(lab.wait(29), []);
     assert_eq!((lab.table.len(), lab.table.nodes()), (1, 2));
-    assert_eq!(lab.wait(1), [Event::PeerLeft { peer: A }]);
+    assert_eq!(lab.wait(1), [left(A, 7)]);
     assert!(lab.table.is_empty() && lab.table.next_expiry().is_none());
 }
 
@@ -155,9 +163,9 @@ fn silly_times_to_live_are_bounded() {
     lab.hear(&Announce { ttl_s: 0, ..said(A, 7, NOW_MS) }, ip(1), Via::Datagram).unwrap();
     lab.hear(&Announce { ttl_s: u16::MAX, ..said(B, 7, NOW_MS) }, ip(2), Via::Datagram).unwrap();
     assert_eq!(lab.wait(0), []);
-    assert_eq!(lab.wait(TTL_MIN.as_secs()), [Event::PeerLeft { peer: A }]);
+    assert_eq!(lab.wait(TTL_MIN.as_secs()), [left(A, 7)]);
     assert_eq!(lab.wait(28), []);
-    assert_eq!(lab.wait(1), [Event::PeerLeft { peer: B }], "three intervals of so small a group");
+    assert_eq!(lab.wait(1), [left(B, 7)], "three intervals of so small a group");
 }
 
 #[test]
@@ -169,7 +177,7 @@ fn goodbye_counts_for_its_instance_only() {
     assert_eq!(lab.hear(&goodbye(7, NOW_MS), ip(1), Via::Datagram), Err(Dropped::Replayed));
     assert_eq!(lab.table.len(), 1);
     let heard = lab.hear(&goodbye(7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerLeft { peer: A }]);
+    assert_eq!(heard.events, [left(A, 7)]);
     assert_eq!(lab.table.nodes(), 1);
 }
 
@@ -183,7 +191,7 @@ fn a_live_session_outlasts_silence_and_goodbye() {
     assert_eq!(lab.table.session_closed(NodeId::new(A, 7), lab.now), []);
     let goodbye = Announce { flags: Flags::GOODBYE, ..said(A, 7, NOW_MS + 1) };
     let heard = lab.hear(&goodbye, ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerLeft { peer: A }], "nobody dials it any more");
+    assert_eq!(heard.events, [left(A, 7)], "nobody dials it any more");
     assert_eq!((lab.table.len(), lab.table.nodes()), (0, 2), "but it is there");
     assert_eq!(lab.wait(500), []);
     assert_eq!(lab.table.session_closed(NodeId::new(A, 7), lab.now), []);
@@ -198,7 +206,7 @@ fn a_new_start_at_the_same_place_replaces_the_old_one() {
     lab.hear(&said(A, 8, NOW_MS), ip(2), Via::Datagram).unwrap();
     assert_eq!(lab.table.len(), 2, "another host");
     let heard = lab.hear(&said(A, 9, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerLeft { peer: A }, Event::PeerJoined { peer: A, addr: ip(1) }]);
+    assert_eq!(heard.events, [left(A, 7), joined(A, 9, ip(1))]);
     assert!(lab.table.peer(NodeId::new(A, 7)).is_none() && lab.table.peer(NodeId::new(A, 8)).is_some());
     lab.hear(&said(A, 5, NOW_MS - 5), ip(1), Via::Datagram).unwrap();
     assert!(lab.table.peer(NodeId::new(A, 9)).is_some(), "the replay of an earlier start ends nobody");
@@ -257,7 +265,7 @@ fn a_proved_address_is_taken_from_the_key_s_other_instances() {
     let mut lab = Lab::new();
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Hint).unwrap();
     lab.hear(&said(A, 8, NOW_MS), ip(2), Via::Datagram).unwrap();
-    assert_eq!(lab.table.proved(NodeId::new(A, 8), ip(1), lab.now), [Event::PeerLeft { peer: A }]);
+    assert_eq!(lab.table.proved(NodeId::new(A, 8), ip(1), lab.now), [left(A, 7)]);
     assert!(lab.table.peer(NodeId::new(A, 7)).is_none());
     assert_eq!(lab.addrs(A, 8), [ip(1), ip(2)]);
 }
@@ -270,9 +278,9 @@ fn a_node_that_serves_nothing_counts_as_a_node_only() {
     assert_eq!((lab.table.len(), lab.table.nodes()), (0, 2));
     assert!(lab.table.peers().is_empty() && lab.table.hints(ip(9).ip(), 10).is_empty());
     let heard = lab.hear(&said(A, 7, NOW_MS + 1), ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerJoined { peer: A, addr: ip(1) }], "until it does");
+    assert_eq!(heard.events, [joined(A, 7, ip(1))], "until it does");
     let heard = lab.hear(&Announce { port: 0, ..said(A, 7, NOW_MS + 2) }, ip(1), Via::Datagram).unwrap();
-    assert_eq!(heard.events, [Event::PeerLeft { peer: A }]);
+    assert_eq!(heard.events, [left(A, 7)]);
     assert_eq!((lab.table.len(), lab.table.nodes()), (0, 2));
 }
 
@@ -356,7 +364,7 @@ fn keys_that_lose_trust_are_gone_at_once() {
     lab.hear(&said(A, 7, NOW_MS), ip(1), Via::Datagram).unwrap();
     lab.hear(&said(B, 7, NOW_MS), ip(2), Via::Datagram).unwrap();
     lab.table.session_opened(NodeId::new(A, 7));
-    assert_eq!(lab.table.retain(|peer| *peer == B), [Event::PeerLeft { peer: A }]);
+    assert_eq!(lab.table.retain(|peer| *peer == B), [left(A, 7)]);
     assert_eq!(lab.table.len(), 1);
 }
 

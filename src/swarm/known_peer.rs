@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::identity::NodeId;
-use crate::swarm::PeerRecord;
 
 /// A peer that a [`Node`](crate::Node) knows from its announces.
 ///
@@ -16,6 +15,7 @@ use crate::swarm::PeerRecord;
 /// # Ok::<(), gpb::StartError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KnownPeer {
     /// Its key and instance: one key may run several nodes.
     pub node: NodeId,
@@ -25,11 +25,4 @@ pub struct KnownPeer {
     pub addrs: Vec<SocketAddr>,
     /// Time of its last announce.
     pub last_seen: Instant,
-}
-
-impl From<PeerRecord> for KnownPeer {
-    fn from(record: PeerRecord) -> Self {
-        let PeerRecord { peer, instance, revision, addrs, last_seen, .. } = record;
-        KnownPeer { node: NodeId { peer, instance }, revision, addrs, last_seen }
-    }
 }
