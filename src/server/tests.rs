@@ -18,12 +18,12 @@ use crate::proto::{
     ChunkAsk, ChunkRef, FramePrefix, Hello, Kind, ListFrom, Listed, PageHead, Problem, Request, Since, Status, Welcome,
     decode_body, decode_header, encode_request,
 };
+use crate::runtime::Events;
 use crate::runtime::keystore::TrustView;
 use crate::server::context::Scratch;
 use crate::server::limits::PARK_AFTER;
 use crate::server::session::AcceptedSession;
 use crate::server::turn::TurnOutcome;
-use crate::runtime::Events;
 use crate::swarm::Event;
 use crate::swarm::upload::limits::ANY_OF_PATIENCE;
 use fake::{Files, id_of, noise};

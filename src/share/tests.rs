@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-
 use super::{ShareSetup, Sharer};
 use crate::content::{Catalogue, Entry, Geometry, merkle};
 use crate::runtime::{EventSender, Events, Shutdown, Watch};

@@ -141,7 +141,9 @@ impl TestNode {
     #[track_caller]
     fn event(&self, wanted: impl Fn(&Event) -> bool) {
         let end = Instant::now() + WAIT;
-        while !wanted(&self.watch.recv_timeout(end.saturating_duration_since(Instant::now())).expect("the event never came")) {}
+        while !wanted(
+            &self.watch.recv_timeout(end.saturating_duration_since(Instant::now())).expect("the event never came"),
+        ) {}
     }
 }
 

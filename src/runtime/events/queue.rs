@@ -16,7 +16,7 @@ use crate::swarm::{Event, KnownPeer};
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
     /// What waits, by the number of its place.
-    waiting: BTreeMap<u64, Entry>,
+    waiting: BTreeMap<u64, Waiting>,
     /// The number of the next place.
     next: u64,
     /// The peers that the subscriber knows of, or is to be told of.
@@ -30,7 +30,7 @@ pub(super) struct EventQueue {
 }
 
 #[derive(Debug)]
-enum Entry {
+enum Waiting {
     Peer(NodeId),
     File(Event),
     Other(Event),
@@ -55,9 +55,10 @@ impl EventQueue {
     /// A queue that begins with the peers that are there.
     pub(super) fn begin(known: Vec<KnownPeer>) -> Self {
         let mut queue = Self::default();
-        let news = |peer: &KnownPeer| PeerNews { is_told: true, here: peer.addrs.first().copied(), ..PeerNews::default() };
+        let news =
+            |peer: &KnownPeer| PeerNews { is_told: true, here: peer.addrs.first().copied(), ..PeerNews::default() };
         queue.peers = known.iter().map(|peer| (peer.node, news(peer))).collect();
-        queue.push_entry(Entry::State(Event::Known(known)));
+        queue.push_entry(Waiting::State(Event::Known(known)));
         queue
     }
 
@@ -70,15 +71,15 @@ impl EventQueue {
                 if let Some(place) = self.catalogue.take() {
                     self.waiting.remove(&place);
                 }
-                self.catalogue = Some(self.push_entry(Entry::State(event)));
+                self.catalogue = Some(self.push_entry(Waiting::State(event)));
             }
             Event::FileFetched { .. } | Event::FileWithdrawn { .. } if self.files < EVENTS_MAX => {
                 self.files += 1;
-                self.push_kept(Entry::File(event));
+                self.push_kept(Waiting::File(event));
             }
             Event::Refused { .. } | Event::PeerLied { .. } if self.others < EVENTS_MAX => {
                 self.others += 1;
-                self.push_kept(Entry::Other(event));
+                self.push_kept(Waiting::Other(event));
             }
             _ => self.miss(),
         }
@@ -88,24 +89,24 @@ impl EventQueue {
     pub(super) fn pop(&mut self) -> Option<Event> {
         while let Some((place, entry)) = self.waiting.pop_first() {
             match entry {
-                Entry::Peer(node) => {
+                Waiting::Peer(node) => {
                     if let Some(event) = self.tell(node, place) {
                         return Some(event);
                     }
                 }
-                Entry::State(event) => {
+                Waiting::State(event) => {
                     self.catalogue.take_if(|at| *at == place);
                     return Some(event);
                 }
-                Entry::File(event) => {
+                Waiting::File(event) => {
                     self.files -= 1;
                     return Some(event);
                 }
-                Entry::Other(event) => {
+                Waiting::Other(event) => {
                     self.others -= 1;
                     return Some(event);
                 }
-                Entry::Missed(count) => {
+                Waiting::Missed(count) => {
                     self.missed.take_if(|at| *at == place);
                     return Some(Event::Missed(count));
                 }
@@ -118,14 +119,14 @@ impl EventQueue {
         self.waiting.len()
     }
 
-    fn push_entry(&mut self, entry: Entry) -> u64 {
+    fn push_entry(&mut self, entry: Waiting) -> u64 {
         let place = self.next;
         self.next += 1;
         self.waiting.insert(place, entry);
         place
     }
 
-    fn push_kept(&mut self, entry: Entry) {
+    fn push_kept(&mut self, entry: Waiting) {
         self.missed = None;
         self.push_entry(entry);
     }
@@ -134,10 +135,10 @@ impl EventQueue {
     fn miss(&mut self) {
         let place = match self.missed {
             Some(place) => place,
-            None => self.push_entry(Entry::Missed(0)),
+            None => self.push_entry(Waiting::Missed(0)),
         };
         self.missed = Some(place);
-        if let Some(Entry::Missed(count)) = self.waiting.get_mut(&place) {
+        if let Some(Waiting::Missed(count)) = self.waiting.get_mut(&place) {
             *count += 1;
         }
     }
@@ -151,7 +152,7 @@ impl EventQueue {
             place.map(|place| self.waiting.remove(&place));
         } else if news.place.is_none() {
             news.place = Some(self.next);
-            self.push_entry(Entry::Peer(node));
+            self.push_entry(Waiting::Peer(node));
         }
     }
 
@@ -164,7 +165,7 @@ impl EventQueue {
                 news.is_told = true;
                 if news.revision.is_some() {
                     news.place = Some(place);
-                    self.waiting.insert(place, Entry::Peer(node));
+                    self.waiting.insert(place, Waiting::Peer(node));
                 }
                 Some(Event::PeerJoined { node, addr })
             }
@@ -230,7 +231,8 @@ mod tests {
             }
         }
         let told = all(&mut queue);
-        let peers: Vec<_> = told.iter().filter(|e| matches!(e, Event::PeerJoined { .. } | Event::PeerLeft { .. })).collect();
+        let peers: Vec<_> =
+            told.iter().filter(|e| matches!(e, Event::PeerJoined { .. } | Event::PeerLeft { .. })).collect();
         assert_eq!(peers, (0..20).step_by(2).map(joined).collect::<Vec<_>>().iter().collect::<Vec<_>>());
         assert_eq!(told.iter().filter(|e| **e == fetched()).count(), EVENTS_MAX);
         assert!(told.contains(&Event::Missed(10_000 - EVENTS_MAX as u64)));
