@@ -165,11 +165,11 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use client::{Canceller, Candidate, Everything, Failed, FetchError, FileReport, FoundFile, FoundPeer, Overwrite};
-pub use client::{Phase, Progress, Report, Wait, Want};
+pub use client::{Canceller, Candidate, Everything, Failed, FailedFile, FetchError, FileReport, FoundFile, FoundPeer};
+pub use client::{Overwrite, Phase, Progress, Report, Selection, Wait, Want};
 pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};
 pub use discovery::DiscoveryStats;
-pub use identity::{Keypair, NodeId, PeerId};
+pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
 pub use node::{StartError, Stopper, Update, Updates};

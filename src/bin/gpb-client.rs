@@ -3,15 +3,15 @@
 use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::internals::cli::{
     self, ClientOptions, Command, Exit, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
-use gpb::internals::client::AskScope;
+use gpb::internals::client::{AskScope, Resolved};
 use gpb::internals::limits::LIST_WAIT;
-use gpb::{Fetch, FetchError, FileReport, Node, Overwrite, Phase, Report, Share, Stopper, Update};
+use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
+use gpb::{Stopper, Update};
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -70,26 +70,63 @@ impl GetCommand<'_> {
         seed: Option<Duration>,
         output: &mut Output<Stdout>,
     ) -> Result<(), Failure> {
-        let found = self.node.find(patterns, self.node.config().timeout).map_err(|e| ambiguous(e, output))?;
-        let get = self.node.get(&found).overwrite(Overwrite::Replace);
+        let mut told = Told { output, failed: None };
+        let Resolved { files, failed, .. } = self.node.resolve(patterns, &Selection::default())?;
+        let end = if files.is_empty() { Report::default() } else { self.fetch(&files, failed.len(), out, &mut told)? };
+        let report = Report { failed: [failed, end.failed.clone()].concat(), ..end };
+        let error = FailedFile::gravest(&report.failed).cloned();
+        if error.is_none() {
+            told.tell(|output| output.done(&report));
+        }
+        if let Some(seed) = seed.filter(|_| report.files > 0) {
+            self.stopper.wait(seed);
+        }
+        match error {
+            Some(error) => Err(self.failed(&error, &report, told)),
+            None => told.failed.map_or(Ok(()), |error| Err(stdout_failed(error))),
+        }
+    }
+
+    /// Fetches `files`, while `missing` other names were not found.
+    fn fetch(
+        &self,
+        files: &[FoundFile],
+        missing: usize,
+        out: Option<&Path>,
+        told: &mut Told<'_>,
+    ) -> Result<Report, Failure> {
+        let get = self.node.get(files).overwrite(Overwrite::Replace);
         // It names the file if there is one; a directory is one whatever others share.
+        let is_one = files.len() + missing == 1;
         let get = match out {
             None => get,
-            Some(out) if found.len() == 1 && !out.is_dir() && !out.to_string_lossy().ends_with('/') => get.to_file(out),
+            Some(out) if is_one && !out.is_dir() && !out.to_string_lossy().ends_with('/') => get.to_file(out),
             Some(out) => get.into_dir(out),
         };
         let fetch = get.start()?;
-        let mut told = Told { output, failed: None };
-        let report = self.watch(&fetch, &mut told)?;
-        told.tell(|output| output.done(&report));
-        if let Some(seed) = seed {
-            self.stopper.wait(seed);
+        self.watch(&fetch, told);
+        match fetch.wait() {
+            Ok(report) => Ok(Report::clone(&report)),
+            Err(failed) => match &*failed.error {
+                FetchError::Cancelled | FetchError::Stopped => Err(Failure::of(&failed.error)),
+                error if failed.report.failed.is_empty() => Err(Failure::of(error)),
+                // They are shown with the names that were not found.
+                _ => Ok(Report::clone(&failed.report)),
+            },
         }
-        told.failed.map_or(Ok(()), |error| Err(stdout_failed(error)))
+    }
+
+    /// Says what could not be fetched, and why the program fails.
+    fn failed(&self, error: &FetchError, report: &Report, mut told: Told<'_>) -> Failure {
+        if report.files > 0 {
+            told.tell(|output| output.incomplete(report));
+        }
+        told.tell(|output| output.failed(&report.failed, &mut self.screen.clone()));
+        Failure::of_fetch(error, report)
     }
 
     /// Shows the progress of a fetch until it has ended.
-    fn watch(&self, fetch: &Fetch, told: &mut Told<'_>) -> Result<Arc<Report>, Failure> {
+    fn watch(&self, fetch: &Fetch, told: &mut Told<'_>) {
         let report = &self.options.report;
         let shows_files = report.json || report.log.verbosity != Verbosity::Quiet;
         let mut display = ProgressDisplay::new(report, self.screen);
@@ -121,7 +158,7 @@ impl GetCommand<'_> {
             }
             if ended {
                 display.finish();
-                return Ok(fetch.wait()?);
+                return;
             }
         }
     }
@@ -141,16 +178,6 @@ impl Told<'_> {
             self.failed = write(self.output).err();
         }
     }
-}
-
-/// Lists what a name could mean before the error says that it means several things.
-fn ambiguous(error: FetchError, output: &mut Output<Stdout>) -> Failure {
-    if let FetchError::Ambiguous { candidates, .. } = &error
-        && let Err(e) = output.candidates(candidates)
-    {
-        return stdout_failed(e);
-    }
-    error.into()
 }
 
 fn stdout_failed(error: io::Error) -> Failure {

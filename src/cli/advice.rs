@@ -35,6 +35,19 @@ impl<E: Advised> From<E> for Failure {
     }
 }
 
+impl Failure {
+    /// The end with this error, its causes and the next step.
+    pub fn of(error: &FetchError) -> Self {
+        let (exit, step) = error.exit_advice();
+        Failure::from_error(exit, error, &step)
+    }
+
+    /// What to do next after `error`; nothing for some errors.
+    pub(crate) fn step_after(error: &FetchError) -> String {
+        error.exit_advice().1.into_owned()
+    }
+}
+
 impl From<&FetchError> for Exit {
     fn from(error: &FetchError) -> Self {
         error.exit_advice().0
@@ -117,6 +130,10 @@ impl Advised for FetchError {
         let (exit, step) = match self {
             FetchError::NothingAsked => (Exit::Usage, "give a name, a directory, a pattern or a root"),
             FetchError::Pattern { .. } => (Exit::Usage, "give a name, a directory, a pattern or a root"),
+            FetchError::Prefix { found, .. } if found.is_empty() => {
+                (Exit::NoPeer, "see who is there with `gpb-client peers`")
+            }
+            FetchError::Prefix { .. } => (Exit::Usage, "give more letters of it"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
             FetchError::SeveralFiles { .. } => (Exit::Usage, "name a directory with --out"),
             FetchError::NoPeer(_) => {

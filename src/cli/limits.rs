@@ -9,3 +9,7 @@ pub const INTERFACES_MAX: usize = 64;
 /// Longest time in seconds that an option takes (about 31 years): sums with an `Instant` stay in
 /// range.
 pub const SECONDS_MAX: f64 = 1e9;
+/// Causes of names that were not fetched that are shown to people.
+pub const FAILED_SHOWN_MAX: usize = 20;
+/// Contents of one name that are shown to people.
+pub const SHOWN_CANDIDATES_MAX: usize = 20;

@@ -15,6 +15,8 @@ use crate::client::{Candidate, FileReport, FoundFile, FoundPeer, Report};
 use crate::identity::PeerId;
 use crate::node::Finding;
 
+mod failures;
+
 /// Writes results to `W`, which is flushed after each call, so that a reader at a pipe sees them at
 /// once.
 #[derive(Debug)]
@@ -92,10 +94,17 @@ impl<W: Write> Output<W> {
 
     /// A download is over.
     pub fn done(&mut self, r: &Report) -> io::Result<()> {
-        let peers = r.peers.iter().map(|(peer, bytes)| PeerBytes { peer: peer.to_string(), bytes: *bytes }).collect();
-        let seconds = thousandths(r.seconds);
-        let of = DoneLine { files: r.files, bytes: r.bytes, seconds, retries: r.retries, wasted: r.wasted, peers };
-        self.line(&EventLine { event: "done", of }, || summary(r))
+        self.line(&EventLine { event: "done", of: done_line(r) }, || summary(r, "done"))
+    }
+
+    /// A download is over, and not everything is in place.
+    pub fn incomplete(&mut self, r: &Report) -> io::Result<()> {
+        let of = IncompleteLine { failed: r.failed.len(), of: done_line(r) };
+        self.line(&EventLine { event: "incomplete", of }, || summary(r, "fetched"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 
     /// The contents that one name has, of which one must be chosen by its root.
@@ -155,9 +164,15 @@ impl<W: Write> Output<W> {
     }
 }
 
-fn summary(r: &Report) -> String {
+fn done_line(r: &Report) -> DoneLine {
+    let peers = r.peers.iter().map(|(peer, bytes)| PeerBytes { peer: peer.to_string(), bytes: *bytes }).collect();
+    let seconds = thousandths(r.seconds);
+    DoneLine { files: r.files, bytes: r.bytes, seconds, retries: r.retries, wasted: r.wasted, peers }
+}
+
+fn summary(r: &Report, verb: &str) -> String {
     let mut text = format!(
-        "done {} {} in {:.2} s, {}, {}",
+        "{verb} {} {} in {:.2} s, {}, {}",
         count(r.files as u64, "file"),
         bytes(r.bytes),
         r.seconds,
@@ -239,6 +254,13 @@ struct DoneLine {
     retries: u64,
     wasted: u64,
     peers: Vec<PeerBytes>,
+}
+
+#[derive(Serialize)]
+struct IncompleteLine {
+    failed: usize,
+    #[serde(flatten)]
+    of: DoneLine,
 }
 
 #[derive(Serialize)]

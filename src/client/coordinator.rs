@@ -105,7 +105,11 @@ impl Coordinator {
         self.shared.sessions.wait();
         self.shared.queues.end();
         disk.wait();
-        let open = self.shared.state().close_all();
+        let (open, pending) = {
+            let mut state = self.shared.state();
+            let pending = state.pending().map(|(file, ..)| file).collect();
+            (state.close_all(), pending)
+        };
         for file in open {
             let id = file.manifest().id();
             if let Err(e) = file.checkpoint() {
@@ -118,8 +122,7 @@ impl Coordinator {
             }
         }
         let failure = self.shared.take_failure();
-        let error = failure.or(result.err()).map(Arc::new);
-        DownloadEnd { report: self.report(error.is_none()), error }
+        self.end(pending, failure.map_or(result, Err))
     }
 
     fn drive(&mut self) -> Result<(), FetchError> {
@@ -159,7 +162,8 @@ impl Coordinator {
             }
             let silence = shared.stats.silence();
             if silence >= shared.ctx.timeout {
-                return Err(self.verdict());
+                self.give_up();
+                return Ok(());
             }
             let wait = self.next_look(now).min(shared.ctx.timeout - silence);
             shared.bell.wait(wait.max(Duration::from_millis(1)));

@@ -7,58 +7,39 @@ use crossbeam::channel::Receiver;
 use log::{error, info, warn};
 
 use crate::chain::Chain;
+use crate::client::FileReport;
 use crate::client::disk_queues::{DiskJob, SmallJob};
 use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
 use crate::client::shared::DownloadShared;
-use crate::client::{FetchError, FileReport};
 use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
-use crate::store::{PartialFile, stamp_of};
+use crate::store::{Disk, PartialFile, StoreError, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
 use crate::sync::lock;
 
-/// Finds the files that are on the disk already.
+/// Finds the files that are on the disk already, and the places where none can be put.
 pub(crate) fn check(shared: &DownloadShared) {
-    // The directory of the last file, and one that is missing: no file is looked for in it.
-    let (mut looked, mut missing) = (None, None);
+    let mut parents = LastParent::default();
     for (file, wanted) in (0..).zip(&shared.files) {
-        let parent = |out: &RelPath| out.as_str().rsplit_once('/').map(|(parent, _)| parent.to_owned());
-        let absent = missing.is_some() && wanted.outs.iter().all(|out| parent(out) == missing);
-        let held = || shared.disk.holds(&wanted.outs, &wanted.id, &|| shared.is_stopped());
-        let here = match if absent { Ok(false) } else { held() } {
-            Ok(here) => here,
-            Err(e) => return shared.fail(FetchError::Storage(e)),
-        };
+        let here = check_file(shared, file, &mut parents);
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;
         }
-        if !here && !absent {
-            for out in &wanted.outs {
-                let dir = parent(out);
-                if dir == looked {
-                    continue;
-                }
-                match shared.disk.lacks_parent(out) {
-                    Ok(lacks) => missing = dir.clone().filter(|_| lacks),
-                    Err(e) => return shared.fail(FetchError::Storage(e)),
-                }
-                looked = dir;
-            }
-        }
         if here {
             info!("already there path={} file={}", wanted.path, wanted.id);
             shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
-            report(shared, file, true);
+            report(shared, file, &shared.places(file), true);
         }
+        let blocked = !here && shared.places(file).is_empty();
         let unfinished = {
             let mut state = shared.state();
-            state.checked(file, here);
+            state.checked(file, here || blocked);
             state.unfinished()
         };
-        if !here && wanted.id.len == 0 {
+        if !here && !blocked && wanted.id.len == 0 {
             let _ = shared.queues.small.send(Some((file, Vec::new())));
         }
         shared.stats.progressed();
@@ -69,6 +50,57 @@ pub(crate) fn check(shared: &DownloadShared) {
         }
     }
     shared.wake_all();
+}
+
+/// Whether all usable places of a file hold it. The other places fail.
+fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut LastParent) -> bool {
+    let (disk, wanted) = (&shared.disk, &shared.files[file as usize]);
+    let (mut there, mut is_looked_for) = (Vec::new(), false);
+    for out in &wanted.outs {
+        match parents.is_missing(disk, out) {
+            Ok(missing) => {
+                is_looked_for |= !missing;
+                there.push(out.clone());
+            }
+            Err(e) => shared.fail_place(file, out, e),
+        }
+    }
+    if !is_looked_for {
+        return false;
+    }
+    let held = disk.holds(&there, &wanted.id, &|| shared.is_stopped());
+    let mut here = !held.is_empty();
+    let mut usable = 0;
+    for (out, held) in there.iter().zip(held) {
+        match held {
+            Ok(holds) => {
+                here &= holds;
+                usable += 1;
+            }
+            Err(e) => shared.fail_place(file, out, e),
+        }
+    }
+    here && usable > 0
+}
+
+/// The directory of the file that was looked at last: it is not looked up again for the next one.
+#[derive(Default)]
+struct LastParent {
+    dir: Option<String>,
+    is_missing: bool,
+}
+
+impl LastParent {
+    /// Whether the directory in which `out` is to lie does not exist.
+    fn is_missing(&mut self, disk: &Disk, out: &RelPath) -> Result<bool, StoreError> {
+        let dir = out.as_str().rsplit_once('/').map_or("", |(dir, _)| dir);
+        if self.dir.as_deref() != Some(dir) {
+            self.dir = None;
+            self.is_missing = disk.lacks_parent(out)?;
+            self.dir = Some(dir.to_owned());
+        }
+        Ok(self.is_missing)
+    }
 }
 
 /// Opens, verifies and finishes partial files, until a job ends the thread.
@@ -121,7 +153,7 @@ fn open(shared: &DownloadShared, file: FileNo, layer: Vec<Digest>, from: PeerHan
             }
             shared.wake_connections();
         }
-        Err(e) => shared.fail(FetchError::Storage(e)),
+        Err(e) => shared.fail_file(file, e),
     }
 }
 
@@ -157,32 +189,70 @@ fn recheck(shared: &DownloadShared, file: FileNo, open: Arc<PartialFile>) {
 }
 
 fn finish(shared: &DownloadShared, file: FileNo, open: &Arc<PartialFile>) {
-    let wanted = &shared.files[file as usize];
-    if let Err(e) = open.finish(&wanted.outs) {
-        if let Some(fetched) = &shared.ctx.fetched {
-            fetched.remove(&wanted.id);
+    let places = shared.places(file);
+    let results = match open.finish_each(&places) {
+        Ok(results) => results,
+        Err(e) => {
+            abandon(shared, file, e);
+            return;
         }
-        shared.fail(FetchError::Storage(e));
-        return;
+    };
+    let placed = settle(shared, file, &places, results);
+    if placed.is_empty() {
+        forget_fetched(shared, file);
+        // One that the whole disk keeps from its place is not done.
+        if shared.has_failed() {
+            return;
+        }
+    } else {
+        report(shared, file, &placed, false);
+        offer_fetched(shared, file, &placed, open.manifest().clone());
     }
-    report(shared, file, false);
-    offer_fetched(shared, file, open.manifest().clone());
     shared.state().finished(file);
     shared.wake_all();
 }
 
+/// A file that is being fetched cannot be written. What came of it stays for a later run.
+pub(crate) fn abandon(shared: &DownloadShared, file: FileNo, error: StoreError) {
+    forget_fetched(shared, file);
+    shared.fail_file(file, error);
+}
+
+fn forget_fetched(shared: &DownloadShared, file: FileNo) {
+    if let Some(fetched) = &shared.ctx.fetched {
+        fetched.remove(&shared.files[file as usize].id);
+    }
+}
+
+/// Takes note of the places that could not be filled; the ones that were.
+fn settle(
+    shared: &DownloadShared,
+    file: FileNo,
+    places: &[RelPath],
+    results: impl IntoIterator<Item = Result<(), StoreError>>,
+) -> Vec<RelPath> {
+    let mut placed = Vec::with_capacity(places.len());
+    for (place, result) in places.iter().zip(results) {
+        match result {
+            Ok(()) => placed.push(place.clone()),
+            Err(e) => shared.fail_place(file, place, e),
+        }
+    }
+    placed
+}
+
 /// Offers the finished file to other nodes, with the state in which it now lies on disk: the server
 /// sees if it changes.
-fn offer_fetched(shared: &DownloadShared, file: FileNo, manifest: Arc<Manifest>) {
+fn offer_fetched(shared: &DownloadShared, file: FileNo, placed: &[RelPath], manifest: Arc<Manifest>) {
     let (Some(fetched), wanted) = (&shared.ctx.fetched, &shared.files[file as usize]) else { return };
-    let Some(path) = wanted.outs.first().cloned() else { return };
+    let Some(path) = placed.first().cloned() else { return };
     let dir = shared.disk.path();
     let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), fetched.reader(dir)?)));
     match found {
         Ok((stamp, reader)) => {
             // Other nodes ask by the names that they know, not by the place that it was fetched to.
-            let own_name = wanted.outs.contains(&wanted.path);
-            let names = if own_name { &wanted.outs[..] } else { std::slice::from_ref(&wanted.path) };
+            let own_name = placed.contains(&wanted.path);
+            let names = if own_name { placed } else { std::slice::from_ref(&wanted.path) };
             let entry = Entry { path, id: wanted.id, stamp };
             fetched.put_whole(names, entry, manifest, reader);
         }
@@ -221,24 +291,26 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
             };
         }
         // A content may have many names; it is in memory once.
-        let places = members
-            .iter()
-            .flat_map(|(wanted, _, bytes)| wanted.outs.iter().map(|out| (out.clone(), wanted.id, bytes.as_slice())));
-        let batch: Vec<(RelPath, FileId, &[u8])> = places.collect();
+        let places: Vec<_> = members.iter().map(|(_, file, _)| shared.places(*file)).collect();
+        let all = members.iter().zip(&places).flat_map(|((wanted, _, bytes), places)| {
+            places.iter().map(|out| (out.clone(), wanted.id, bytes.as_slice()))
+        });
+        let batch: Vec<(RelPath, FileId, &[u8])> = all.collect();
         let mut results = shared.disk.batch_write(&batch).into_iter();
         drop(batch);
         drop(turn);
-        for (wanted, file, _) in members {
-            match results.by_ref().take(wanted.outs.len()).collect::<Result<Vec<()>, _>>() {
-                Ok(_) => {
-                    report(shared, file, false);
-                    if let Ok(manifest) = Manifest::new(wanted.id, Vec::new()) {
-                        offer_fetched(shared, file, Arc::new(manifest));
-                    }
-                    shared.state().small_written(file);
-                }
-                Err(e) => shared.fail(FetchError::Storage(e)),
+        for ((wanted, file, _), places) in members.iter().zip(&places) {
+            let placed = settle(shared, *file, places, results.by_ref().take(places.len()));
+            if shared.has_failed() && placed.is_empty() {
+                continue;
             }
+            if !placed.is_empty() {
+                report(shared, *file, &placed, false);
+                if let Ok(manifest) = Manifest::new(wanted.id, Vec::new()) {
+                    offer_fetched(shared, *file, &placed, Arc::new(manifest));
+                }
+            }
+            shared.state().small_written(*file);
         }
         shared.stats.progressed();
         match shared.state().unfinished() {
@@ -252,14 +324,14 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
     shared.disk.tidy();
 }
 
-fn report(shared: &DownloadShared, file: FileNo, skipped: bool) {
+fn report(shared: &DownloadShared, file: FileNo, places: &[RelPath], skipped: bool) {
     let wanted = &shared.files[file as usize];
     let seconds = shared.stats.begun.elapsed().as_secs_f64();
     if !skipped {
         info!("fetched path={} file={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
         shared.ctx.events.emit(Event::FileFetched { path: wanted.path.clone(), id: wanted.id });
     }
-    let reports = wanted.outs.iter().map(|out| FileReport {
+    let reports = places.iter().map(|out| FileReport {
         path: wanted.path.clone(),
         id: wanted.id,
         out: out.clone(),

@@ -13,7 +13,7 @@ use crate::client::disk_workers;
 use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::client::shared::{DownloadShared, Terms};
 use crate::client::targets::{Target, merge};
-use crate::client::{Client, DownloadEnd, FetchError, Overwrite, Phase, Progress, Report, Stats};
+use crate::client::{Client, DownloadEnd, FailedFile, FetchError, Overwrite, Phase, Progress, Report, Stats};
 use crate::identity::NodeId;
 use crate::runtime::{BlockingPool, OnBegin, Throttle, Workers};
 use crate::store::Disk;
@@ -23,6 +23,7 @@ use crate::sync::lock;
 /// What to fetch.
 pub struct DownloadPlan {
     targets: Vec<Target>,
+    failed: Vec<FailedFile>,
     disk: Arc<Disk>,
     options: DownloadOptions,
     stats: Arc<Stats>,
@@ -43,7 +44,19 @@ pub struct DownloadOptions {
 impl DownloadPlan {
     /// A plan to fetch `targets` to `disk`.
     pub fn new(targets: Vec<Target>, disk: Arc<Disk>, options: DownloadOptions) -> Self {
-        DownloadPlan { targets, disk, options, stats: Arc::new(Stats::new()), notify: Arc::new(|| ()) }
+        DownloadPlan {
+            targets,
+            failed: Vec::new(),
+            disk,
+            options,
+            stats: Arc::new(Stats::new()),
+            notify: Arc::new(|| ()),
+        }
+    }
+
+    /// Reports `failed` with the files: names that are known to fail.
+    pub(crate) fn with_failed(self, failed: Vec<FailedFile>) -> Self {
+        DownloadPlan { failed, ..self }
     }
 
     /// Counts in `stats`, and calls `notify` when the download is further or over.
@@ -68,12 +81,12 @@ impl Download {
     /// # Errors
     /// [`FetchError::Threads`]: the system has no thread to give.
     pub fn start(plan: DownloadPlan, client: &Client) -> Result<Self, FetchError> {
-        let DownloadPlan { targets, disk, options, stats, notify } = plan;
+        let DownloadPlan { targets, failed, disk, options, stats, notify } = plan;
         let (files, holders) = merge(targets);
         let (queues, receivers) = DiskQueues::new();
         let DownloadOptions { overwrite, sources, limit } = options;
         let terms = Terms { overwrite, sources, limit: Throttle::new(limit), notify };
-        let shared = Arc::new(DownloadShared::new(client, (disk, files), queues, stats, terms));
+        let shared = Arc::new(DownloadShared::new(client, (disk, files, failed), queues, stats, terms));
         {
             let mut state = shared.state();
             for (file, holders) in (0..).zip(holders) {
@@ -104,7 +117,8 @@ impl Download {
     /// however long the files.
     ///
     /// # Errors
-    /// [`FetchError`]; what came is kept for the next run.
+    /// [`FetchError`]: the gravest cause, if not everything is in place. Everything else is, and
+    /// what came is kept for the next run.
     pub fn wait(self) -> Result<Report, Arc<FetchError>> {
         let end = self.end().unwrap_or_else(|| self.result.recv().unwrap_or_else(|_| lost()));
         end.error.map_or(Ok(end.report), Err)

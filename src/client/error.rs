@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::client::limits::SHOWN_MAX;
 use crate::content::{FileId, PatternError, RelPath, RelPathError};
-use crate::identity::PeerId;
+use crate::identity::{KeyPrefix, PeerId};
 use crate::proto::Problem;
 use crate::store::StoreError;
 
@@ -78,6 +78,16 @@ pub enum FetchError {
         what: String,
         /// The contents that it has.
         candidates: Vec<Candidate>,
+    },
+    /// No peer that answered has a key that begins so, or several have.
+    #[error("{}", UnclearPrefix(.prefix, .found, *.answered))]
+    Prefix {
+        /// The beginning of the key.
+        prefix: KeyPrefix,
+        /// Number of peers that answered.
+        answered: usize,
+        /// The peers that have such a key.
+        found: Vec<PeerId>,
     },
     /// Every holder sent wrong bytes.
     #[error("{what}: every holder sent wrong bytes ({})", ShownList(.peers))]
@@ -151,6 +161,26 @@ impl FetchError {
     pub(crate) fn no_socket(errno: i32) -> Self {
         FetchError::Sockets(io::Error::from_raw_os_error(errno))
     }
+
+    /// The place among the causes: where several apply, the one with the least stands for all.
+    pub(crate) fn rank(&self) -> u8 {
+        match self {
+            FetchError::NothingAsked
+            | FetchError::Pattern { .. }
+            | FetchError::SeveralFiles { .. }
+            | FetchError::Out { .. }
+            | FetchError::Prefix { .. } => 0,
+            FetchError::Ambiguous { .. } => 1,
+            FetchError::OnlyLiars { .. } => 2,
+            FetchError::Storage(_) => 3,
+            FetchError::Refused { .. } => 4,
+            FetchError::NotFound { .. } | FetchError::Changed { .. } => 5,
+            FetchError::NoPeer(_) | FetchError::ClocksDiffer(_) => 6,
+            FetchError::Silent { .. } | FetchError::Full { .. } => 7,
+            FetchError::Threads(_) | FetchError::Sockets(_) => 8,
+            FetchError::Cancelled | FetchError::Stopped => 9,
+        }
+    }
 }
 
 /// One of the contents that an ambiguous name has; part of [`FetchError::Ambiguous`].
@@ -192,6 +222,19 @@ struct Because<'a>(&'a str);
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
+    }
+}
+
+/// Displays which peers have a key that begins in one way.
+struct UnclearPrefix<'a>(&'a KeyPrefix, &'a Vec<PeerId>, usize);
+
+impl fmt::Display for UnclearPrefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UnclearPrefix(prefix, found, answered) = self;
+        match found.len() {
+            0 => write!(f, "{prefix}: no peer with that key answered ({answered} others did)"),
+            _ => write!(f, "{prefix}: several peers have such a key: {}", ShownList(found)),
+        }
     }
 }
 

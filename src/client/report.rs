@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::client::FetchError;
+use crate::client::{FailedFile, FetchError};
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
 
@@ -77,7 +77,7 @@ pub struct Progress {
 /// assert_eq!((report.files, report.bytes, report.skipped), (1, 5, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The directory that [`FileReport::out`] lies below.
     pub dir: PathBuf,
@@ -101,14 +101,16 @@ pub struct Report {
     pub peers: Vec<(PeerId, u64)>,
     /// Each path.
     pub fetched: Vec<FileReport>,
+    /// Each name that is not there, and why.
+    pub failed: Vec<FailedFile>,
 }
 
 /// What came of a download.
 #[derive(Debug)]
 pub struct DownloadEnd {
-    /// What is in place, and where it came from.
+    /// What is in place, what is not, and where it came from.
     pub report: Report,
-    /// Why not all of it.
+    /// Why not all of it: the gravest cause.
     pub error: Option<Arc<FetchError>>,
 }
 

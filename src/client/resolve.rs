@@ -1,20 +1,34 @@
 //! From what a person typed to files.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::client::failed::FailedFile;
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
+use crate::client::selection::Selection;
 use crate::client::survey::{SurveyProgress, survey};
-use crate::client::{AskScope, Candidate, Client, FetchError};
+use crate::client::{AskScope, Client, FetchError};
 use crate::content::{Pattern, PatternKind};
-use crate::identity::PeerId;
+
+mod chooser;
+
+use chooser::{Choice, Chooser};
+
+/// What was found for some patterns.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The files that are meant, sorted by path, each once, with all peers that offer that content
+    /// under any name.
+    pub files: Vec<FoundFile>,
+    /// What is not clear or not there.
+    pub failed: Vec<FailedFile>,
+    /// Names that only a wildcard for a leading dot would mean.
+    pub hidden: usize,
+}
 
 impl Client {
-    /// Finds the files that `texts` mean: names, directories, patterns, roots. Sorted by path, each
-    /// file once, with all peers that offer that content under any name.
+    /// Finds the files that `texts` mean: names, directories, patterns, roots.
     ///
     /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the
     /// last new answer, and at most [`RESOLVE_MAX`] after the first one. A name that no answer
@@ -22,9 +36,16 @@ impl Client {
     /// Without any answer this takes `timeout`.
     ///
     /// # Errors
-    /// [`FetchError`]: a malformed pattern, no peer, all refused, not found, several contents under
-    /// one name.
-    pub fn resolve(&self, texts: &[String], scope: &AskScope, timeout: Duration) -> Result<Vec<FoundFile>, FetchError> {
+    /// [`FetchError`]: a malformed pattern, no peer, all refused, no peer or several with the
+    /// preferred key. What is not found, and a name with several contents, keeps nothing else from
+    /// being found.
+    pub fn resolve(
+        &self,
+        texts: &[String],
+        selection: &Selection,
+        scope: &AskScope,
+        timeout: Duration,
+    ) -> Result<Resolved, FetchError> {
         let parse = |text: &String| {
             let pattern = Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
             Ok((text.clone(), pattern))
@@ -37,12 +58,12 @@ impl Client {
         let progress = survey(self, scope, lister(texts, timeout), |progress, answer| {
             if let Some((record, listing)) = answer {
                 results.add(record.node(), listing.shared, listing.files);
-                certainty = assess(&wanted, &results);
+                certainty = assess(&wanted, &Chooser::new(&results, selection));
             }
             end(&certainty, progress, begin, timeout)
         })?;
         progress.check(texts.first().map_or("", |t| t), timeout)?;
-        collect(&wanted, results, progress.answered)
+        collect(&wanted, results, selection, progress.answered)
     }
 }
 
@@ -78,162 +99,66 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
     }
 }
 
-fn assess(wanted: &[(String, Pattern)], results: &SearchResults) -> Certainty {
-    let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| choose(pattern, results)).collect();
-    if choices.contains(&Choice::Nothing) {
+fn assess(wanted: &[(String, Pattern)], chooser: &Chooser<'_>) -> Certainty {
+    let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| chooser.choose(pattern)).collect();
+    if choices.iter().any(Choice::is_nothing) {
         return Certainty::Nothing;
     }
     let clear = |(choice, wanted): (&Choice, &(String, Pattern))| {
-        matches!(choice, Choice::Files(_)) && matches!(wanted.1.kind(), PatternKind::Root(..))
+        choice.clashes.is_empty() && matches!(wanted.1.kind(), PatternKind::Root(..))
     };
     if choices.iter().zip(wanted).all(clear) { Certainty::Certain } else { Certainty::Likely }
 }
 
-/// What a pattern means among what was found, as positions there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Choice {
-    Nothing,
-    Files(Vec<u32>),
-    /// Several contents where only one can be meant.
-    Ambiguous(Vec<u32>),
-}
-
-/// A glob means what it matches and what lies under its own text, whatever names others offer: a
-/// file called `**` takes no pattern over. A name beats the beginning of a root. A name that is a
-/// file here and a directory there is ambiguous, as is one with several contents.
-fn choose(pattern: &Pattern, results: &SearchResults) -> Choice {
-    let files = results.files();
-    let by = |test: &dyn Fn(&FoundFile) -> bool| -> Vec<u32> {
-        (0..).zip(files).filter(|(_, file)| test(file)).map(|(at, _)| at).collect()
-    };
-    match pattern.kind() {
-        PatternKind::Root(..) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
-        PatternKind::Path { text, glob, prefix } => {
-            if glob.is_some() {
-                return one_content_a_path(files, by(&|file| pattern.matches_path(file.path.as_str())));
-            }
-            let positions = |found: Range<usize>| (found.start as u32..found.end as u32).collect::<Vec<u32>>();
-            let (named, below) = (positions(results.named(text)), positions(results.below(text)));
-            if !named.is_empty() || !below.is_empty() {
-                return file_or_directory(files, named, below);
-            }
-            match prefix {
-                Some(_) => one_content(files, by(&|file| pattern.matches_id(&file.id))),
-                None => Choice::Nothing,
-            }
-        }
-    }
-}
-
-/// One file is meant, whatever its names: the first name stands for it.
-fn one_content(files: &[FoundFile], found: Vec<u32>) -> Choice {
-    let Some(&first) = found.first() else { return Choice::Nothing };
-    let id = |at: u32| files[at as usize].id;
-    if found.iter().all(|&at| id(at) == id(first)) { Choice::Files(vec![first]) } else { Choice::Ambiguous(found) }
-}
-
-/// The files of one name, and the files below it as a directory. Only one of the two can be meant.
-/// What is shared under one beats what was only fetched under the other.
-fn file_or_directory(files: &[FoundFile], named: Vec<u32>, below: Vec<u32>) -> Choice {
-    let any_shared = |found: &[u32]| found.iter().any(|&at| files[at as usize].shared);
-    match (named.is_empty(), below.is_empty()) {
-        (false, false) if any_shared(&named) == any_shared(&below) => Choice::Ambiguous([named, below].concat()),
-        (false, false) if any_shared(&named) => one_content_a_path(files, named),
-        (false, true) => one_content_a_path(files, named),
-        _ => one_content_a_path(files, below),
-    }
-}
-
-/// Any number of files, but each name has one content. `found` is sorted by path. What is shared
-/// under a name beats what was only fetched under it: that may be what was shared before.
-fn one_content_a_path(files: &[FoundFile], mut found: Vec<u32>) -> Choice {
-    let same_path = |&a: &u32, &b: &u32| files[a as usize].path == files[b as usize].path;
-    if found.windows(2).any(|pair| same_path(&pair[0], &pair[1])) {
-        let shared = |&at: &u32| files[at as usize].shared;
-        let standing = found.chunk_by(same_path).flat_map(|twins| {
-            let any = twins.iter().any(shared);
-            twins.iter().copied().filter(move |at| !any || shared(at))
-        });
-        found = standing.collect();
-    }
-    let twins: Vec<u32> = found.chunk_by(same_path).filter(|twins| twins.len() > 1).flatten().copied().collect();
-    match (found.is_empty(), twins.is_empty()) {
-        (true, _) => Choice::Nothing,
-        (_, true) => Choice::Files(found),
-        _ => Choice::Ambiguous(twins),
-    }
-}
-
+/// Brings together what all of `wanted` mean. A file that is asked for by its root is clear,
+/// whatever else has its name.
 fn collect(
     wanted: &[(String, Pattern)],
     mut results: SearchResults,
+    selection: &Selection,
     answered: usize,
-) -> Result<Vec<FoundFile>, FetchError> {
-    // The files, and which of `wanted` means each.
-    let mut chosen: Vec<(u32, usize)> = Vec::new();
-    // Several contents weigh more than none: no other peer can change that.
-    let mut nothing = None;
-    for (number, (text, pattern)) in wanted.iter().enumerate() {
-        match choose(pattern, &results) {
-            Choice::Nothing => {
-                nothing.get_or_insert(FetchError::NotFound { what: text.clone(), answered });
-            }
-            Choice::Ambiguous(found) => return Err(ambiguous(text, &found, &results)),
-            Choice::Files(files) => chosen.extend(files.into_iter().map(|at| (at, number))),
+) -> Result<Resolved, FetchError> {
+    let chooser = Chooser::new(&results, selection);
+    chooser.check_preferred(answered)?;
+    let (mut chosen, mut clear, mut clashes, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut hidden: Vec<u32> = Vec::new();
+    for (text, pattern) in wanted {
+        let choice = chooser.choose(pattern);
+        if choice.is_nothing() && !choice.left_out {
+            failed.push(FailedFile::new(text.as_str(), FetchError::NotFound { what: text.clone(), answered }));
         }
+        if matches!(pattern.kind(), PatternKind::Root(..)) {
+            clear.extend(&choice.files);
+        }
+        chosen.extend(choice.files);
+        hidden.extend(choice.hidden);
+        clashes.extend(choice.clashes.into_iter().map(|found| (text.as_str(), found)));
     }
-    chosen.sort_unstable();
-    chosen.dedup_by_key(|(at, _)| *at);
-    let path = |at: u32| &results.files()[at as usize].path;
-    if let Some(pair) = chosen.windows(2).find(|pair| path(pair[0].0) == path(pair[1].0)) {
-        return Err(ambiguous(&wanted[pair[0].1.max(pair[1].1)].0, &[pair[0].0, pair[1].0], &results));
+    for positions in [&mut chosen, &mut clear, &mut hidden] {
+        positions.sort_unstable();
+        positions.dedup();
     }
-    if let Some((file, below, number)) = file_in_the_way(&chosen, &results) {
-        return Err(ambiguous(&wanted[number].0, &[file, below], &results));
-    }
-    if let Some(nothing) = nothing {
-        return Err(nothing);
-    }
+    clashes.retain(|(_, found)| !found.iter().any(|at| clear.binary_search(at).is_ok()));
+    let (chosen, more) = chooser.part(chosen, &clear);
+    clashes.extend(more.into_iter().map(|found| ("", found)));
+    clashes.sort_by(|a, b| a.1.cmp(&b.1));
+    clashes.dedup_by(|a, b| a.1 == b.1);
+    let unclear = clashes.iter().map(|(text, found)| chooser.clash(text, found));
+    failed.splice(0..0, unclear);
+    hidden.retain(|at| chosen.binary_search(at).is_err());
+    let hidden = hidden.chunk_by(|&a, &b| results.files()[a as usize].path == results.files()[b as usize].path).count();
     results.share_holders();
-    results.keep(chosen.into_iter().map(|(at, _)| at as usize));
-    Ok(results.into_files())
-}
-
-/// A chosen file in whose place another chosen one needs a directory, that other one, and the
-/// number of its pattern. `chosen` is sorted.
-fn file_in_the_way(chosen: &[(u32, usize)], results: &SearchResults) -> Option<(u32, u32, usize)> {
-    let is_chosen = |at: &u32| chosen.binary_search_by_key(at, |c| c.0).is_ok();
-    let mut last = "";
-    for &(at, number) in chosen {
-        let path = results.files()[at as usize].path.as_str();
-        let Some((parent, _)) = path.rsplit_once('/') else { continue };
-        // Files of one directory follow each other, and have the same directories above them.
-        if std::mem::replace(&mut last, parent) == parent {
-            continue;
-        }
-        let ancestors = std::iter::successors(Some(parent), |dir| dir.rsplit_once('/').map(|(above, _)| above));
-        let mut files = ancestors.flat_map(|dir| results.named(dir)).map(|at| at as u32);
-        if let Some(file) = files.find(is_chosen) {
-            return Some((file, at, number));
-        }
-    }
-    None
-}
-
-fn ambiguous(text: &str, found: &[u32], results: &SearchResults) -> FetchError {
-    let candidates = found.iter().map(|&at| {
-        let FoundFile { path, id, holders, .. } = &results.files()[at as usize];
-        let holders: BTreeSet<PeerId> = holders.iter().map(|h| h.peer).collect();
-        Candidate { path: path.clone(), id: *id, holders: holders.into_iter().collect() }
-    });
-    FetchError::Ambiguous { what: text.into(), candidates: candidates.collect() }
+    results.keep(chosen.into_iter().map(|at| at as usize));
+    Ok(Resolved { files: results.into_files(), failed, hidden })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::content::{Digest, FileId, RelPath, Root};
-    use crate::identity::NodeId;
+    use crate::identity::{NodeId, PeerId};
     use crate::proto::Listed;
 
     fn id(byte: u8, len: u64) -> FileId {
@@ -258,10 +183,24 @@ mod tests {
         f
     }
 
+    /// All that is found; the gravest error unless that is all that was asked for.
     fn get(texts: &[&str], f: &SearchResults) -> Result<Vec<(String, FileId, usize)>, FetchError> {
+        let (files, mut failed) = got(texts, f, &Selection::default());
+        failed.sort_by_key(|f| f.error.rank());
+        match failed.into_iter().next() {
+            Some(FailedFile { error, .. }) => Err(Arc::into_inner(error).unwrap()),
+            None => Ok(files),
+        }
+    }
+
+    fn got(
+        texts: &[&str],
+        f: &SearchResults,
+        selection: &Selection,
+    ) -> (Vec<(String, FileId, usize)>, Vec<FailedFile>) {
         let wanted: Vec<_> = texts.iter().map(|t| (t.to_string(), Pattern::parse(t).unwrap())).collect();
-        let files = collect(&wanted, f.clone(), 1)?;
-        Ok(files.into_iter().map(|f| (f.path.to_string(), f.id, f.holders.len())).collect())
+        let found = collect(&wanted, f.clone(), selection, 1).unwrap();
+        (found.files.into_iter().map(|f| (f.path.to_string(), f.id, f.holders.len())).collect(), found.failed)
     }
 
     #[test]
@@ -343,13 +282,74 @@ mod tests {
         for order in [[(1, "real", real), (2, "twin", twin)], [(2, "twin", twin), (1, "real", real)]] {
             assert_eq!(get(&[&root], &found(&order)).unwrap(), [("real".into(), real, 1)]);
             let only_twin = found(&order[..1]);
-            let sure = assess(&[(root.clone(), Pattern::parse(&root).unwrap())], &only_twin);
+            let all = Selection::default();
+            let sure = assess(&[(root.clone(), Pattern::parse(&root).unwrap())], &Chooser::new(&only_twin, &all));
             assert_eq!(sure, if order[0].1 == "twin" { Certainty::Nothing } else { Certainty::Certain });
         }
         let spelled = format!("{root}:64");
         assert_eq!(get(&[&spelled], &found(&[(2, "twin", twin), (1, "real", real)])).unwrap()[0].1, twin);
         let f = found(&[(1, "a", id(7, 100)), (2, "b", id(7, 200))]);
         assert!(matches!(get(&[&root], &f), Err(FetchError::Ambiguous { .. })));
+    }
+
+    #[test]
+    fn what_is_not_clear_or_not_there_keeps_nothing_else_from_being_found() {
+        let (a, b, c) = (id(1, 1), id(2, 2), id(3, 3));
+        let f = found(&[
+            (1, "a", a),
+            (1, "twin", a),
+            (2, "twin", b),
+            (1, "x", b),
+            (2, "x/y", c),
+            (2, "x/z", a),
+            (2, "z/b", b),
+        ]);
+        let shown = |texts: &[&str], selection: &Selection| {
+            let (files, failed) = got(texts, &f, selection);
+            let files: Vec<String> = files.into_iter().map(|f| f.0).collect();
+            (files.join(" "), failed.into_iter().map(|f| f.path).collect::<Vec<_>>().join(" "))
+        };
+        let all = Selection::default();
+        let is = |files: &str, failed: &str| (files.to_string(), failed.to_string());
+        assert_eq!(shown(&["**"], &all), is("a z/b", "twin x"));
+        assert_eq!(shown(&["a", "none", "twin", "nor"], &all), is("a", "twin none nor"));
+        assert_eq!(shown(&["a", "a", "none"], &all), is("a", "none"));
+        let (_, failed) = got(&["**"], &f, &all);
+        let FetchError::Ambiguous { candidates, .. } = &*failed[1].error else { panic!("{failed:?}") };
+        assert_eq!(candidates.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), ["x", "x/y", "x/z"]);
+        let root = "02".repeat(32);
+        assert_eq!(shown(&["twin", &root], &all), is("twin", ""), "a root says which is meant");
+        let excluding = |texts: &[&str]| Selection {
+            exclude: texts.iter().map(|t| Pattern::parse(t).unwrap()).collect(),
+            ..all.clone()
+        };
+        assert_eq!(shown(&["**"], &excluding(&["twin", "x/*"])), is("a x z/b", ""));
+        assert_eq!(shown(&["**"], &excluding(&["twin", "./x"])), is("a z/b", ""));
+        assert_eq!(shown(&["**", "a"], &excluding(&["**"])), is("", ""), "what is left out is not missing");
+        for (peer, files) in [(1, "a twin x z/b"), (2, "a twin x/y x/z z/b")] {
+            let prefer = Some(PeerId([peer; 32]).into());
+            let one = Selection { prefer, ..all.clone() };
+            assert_eq!(shown(&["**"], &one), is(files, ""), "{peer}");
+            assert_eq!(shown(&["x"], &one).1, "");
+        }
+        let (_, nobody) = (1, Selection { prefer: Some(PeerId([9; 32]).into()), ..all });
+        let wanted = [("a".to_string(), Pattern::parse("a").unwrap())];
+        assert!(matches!(collect(&wanted, f, &nobody, 2), Err(FetchError::Prefix { answered: 2, .. })));
+    }
+
+    #[test]
+    fn names_with_a_leading_dot_are_counted_unless_they_are_meant() {
+        let f = found(&[(1, ".a", id(1, 1)), (1, "b/.c", id(2, 2)), (2, "b/.c", id(3, 3)), (1, "b/d", id(4, 4))]);
+        let hidden = |texts: &[&str], hidden| {
+            let wanted: Vec<_> = texts.iter().map(|t| (t.to_string(), Pattern::parse(t).unwrap())).collect();
+            let found = collect(&wanted, f.clone(), &Selection { hidden, ..Selection::default() }, 1).unwrap();
+            (found.files.len(), found.failed.len(), found.hidden)
+        };
+        assert_eq!(hidden(&["**"], false), (1, 0, 2));
+        assert_eq!(hidden(&["**"], true), (2, 1, 0));
+        assert_eq!(hidden(&["**", ".a"], false), (2, 0, 1));
+        assert_eq!(hidden(&["b"], false), (1, 1, 0), "a directory means all of it");
+        assert_eq!(hidden(&["*"], false), (0, 1, 1));
     }
 
     #[test]

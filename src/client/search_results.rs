@@ -1,11 +1,11 @@
 //! The listings of all peers, merged.
 
-use crate::identity::NodeId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::content::{FileId, RelPath, Root};
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
 use crate::proto::Listed;
 
@@ -37,12 +37,15 @@ pub struct FoundFile {
 pub(crate) struct SearchResults {
     /// Sorted by path, then content; no two with the same of both.
     files: Vec<FoundFile>,
+    /// Whose listings are in it.
+    peers: BTreeSet<PeerId>,
 }
 
 impl SearchResults {
     /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be
     /// is left out, and what is over the bound of any catalogue.
     pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) {
+        self.peers.insert(peer.peer);
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.
         listed.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
@@ -76,6 +79,11 @@ impl SearchResults {
     /// Everything, sorted by path, then content.
     pub(crate) fn files(&self) -> &[FoundFile] {
         &self.files
+    }
+
+    /// The peers that listed something, or nothing.
+    pub(crate) fn peers(&self) -> &BTreeSet<PeerId> {
+        &self.peers
     }
 
     /// Everything, sorted by path, then content.

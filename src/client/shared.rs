@@ -1,23 +1,28 @@
 //! What the threads of one download share.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use log::debug;
+
+use crate::chain::Chain;
 use crate::client::active_sessions::ActiveSessions;
 use crate::client::buffers::Buffers;
 use crate::client::disk_queues::DiskQueues;
 use crate::client::doorbell::Doorbell;
+use crate::client::failed::FailedPlaces;
 use crate::client::stats::Stats;
 use crate::client::targets::FileTarget;
-use crate::client::{Client, ClientContext, FetchError, Overwrite};
-use crate::content::FileId;
+use crate::client::{Client, ClientContext, FailedFile, FetchError, Overwrite};
+use crate::content::{FileId, RelPath};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{SILENCE_MAX, SILENCE_MIN};
 use crate::peers::PeerPool;
 use crate::runtime::Throttle;
-use crate::store::{Disk, PartialFile};
+use crate::store::{Disk, PartialFile, StoreError};
 use crate::swarm::{DownloadState, Event, FileNo, PeerHandle};
 use crate::sync::{lock, wait_timeout};
 
@@ -64,6 +69,8 @@ pub(crate) struct Terms {
 struct Verdict {
     stopped: AtomicBool,
     failure: Mutex<Option<FetchError>>,
+    /// What cannot be fetched while the rest is.
+    places: Mutex<FailedPlaces>,
     /// Peers that sent wrong bytes.
     liars: Mutex<Vec<PeerId>>,
     /// Files that a holder found changed on its disk.
@@ -71,9 +78,10 @@ struct Verdict {
 }
 
 impl DownloadShared {
+    /// A download of `files` to `disk`; the names in `failed` are known to fail.
     pub(crate) fn new(
         client: &Client,
-        (disk, files): (Arc<Disk>, Vec<FileTarget>),
+        (disk, files, failed): (Arc<Disk>, Vec<FileTarget>, Vec<FailedFile>),
         queues: DiskQueues,
         stats: Arc<Stats>,
         terms: Terms,
@@ -91,7 +99,7 @@ impl DownloadShared {
             stats,
             sessions: ActiveSessions::default(),
             terms,
-            verdict: Verdict::default(),
+            verdict: Verdict { places: Mutex::new(FailedPlaces::new(failed)), ..Verdict::default() },
         }
     }
 
@@ -132,8 +140,58 @@ impl DownloadShared {
         self.stop();
     }
 
+    /// Whether the download ends because of an error.
+    pub(crate) fn has_failed(&self) -> bool {
+        lock(&self.verdict.failure).is_some()
+    }
+
     pub(crate) fn take_failure(&self) -> Option<FetchError> {
         lock(&self.verdict.failure).take()
+    }
+
+    /// The places where a file can go, as far as is known.
+    pub(crate) fn places(&self, file: FileNo) -> Cow<'_, [RelPath]> {
+        let outs = &self.files[file as usize].outs;
+        lock(&self.verdict.places).usable(file, outs).map_or(Cow::Borrowed(outs), Cow::Owned)
+    }
+
+    /// `place` of a file cannot be used, which ends the download only if the whole disk cannot.
+    pub(crate) fn fail_place(&self, file: FileNo, place: &RelPath, error: StoreError) {
+        if error.is_of_whole_disk(self.disk.path()) {
+            return self.fail(error.into());
+        }
+        self.note_failed_at(file, std::slice::from_ref(place), &Arc::new(error.into()));
+    }
+
+    /// A file cannot be put anywhere, which ends the download only if the whole disk cannot be
+    /// used.
+    pub(crate) fn fail_file(&self, file: FileNo, error: StoreError) {
+        if error.is_of_whole_disk(self.disk.path()) {
+            return self.fail(error.into());
+        }
+        self.note_failed(file, &Arc::new(error.into()));
+        self.state().finished(file);
+        self.wake_all();
+    }
+
+    /// A file is at none of its places because of `error`.
+    pub(crate) fn note_failed(&self, file: FileNo, error: &Arc<FetchError>) {
+        self.note_failed_at(file, &self.places(file), error);
+    }
+
+    fn note_failed_at(&self, file: FileNo, places: &[RelPath], error: &Arc<FetchError>) {
+        let target = &self.files[file as usize];
+        debug!("not fetched path={} file={} error=\"{}\"", target.path, target.id, Chain(&**error));
+        for place in places {
+            // A content has one name here, or is named by its places.
+            let name = if let [_] = &*target.outs { &target.path } else { place };
+            lock(&self.verdict.places).add(file, place, name, error.clone());
+        }
+    }
+
+    /// What failed so far.
+    pub(crate) fn failed(&self) -> Vec<FailedFile> {
+        lock(&self.verdict.places).all.clone()
     }
 
     /// `peer` sent wrong bytes of `id`: it is not asked again.

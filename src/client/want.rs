@@ -40,6 +40,8 @@ pub struct Want {
     pub(crate) texts: Vec<String>,
     /// What was found before.
     pub(crate) files: Vec<FoundFile>,
+    /// Whether [`Everything`] is wanted, names with a leading dot included.
+    pub(crate) everything: bool,
 }
 
 /// All files that are offered; a [`Want`].
@@ -57,7 +59,7 @@ pub struct Everything;
 impl Want {
     /// As texts of patterns, for a question that takes no files.
     pub(crate) fn into_patterns(self) -> Result<Vec<String>, FetchError> {
-        let Want { mut texts, files } = self;
+        let Want { mut texts, files, .. } = self;
         texts.extend(files.iter().map(|file| exact(&file.path)));
         if texts.is_empty() { Err(FetchError::NothingAsked) } else { Ok(texts) }
     }
@@ -127,7 +129,7 @@ impl From<&str> for Want {
 
 impl From<String> for Want {
     fn from(text: String) -> Self {
-        Want { texts: vec![text], files: Vec::new() }
+        Want { texts: vec![text], ..Want::default() }
     }
 }
 
@@ -175,7 +177,7 @@ impl From<&FileId> for Want {
 
 impl From<FoundFile> for Want {
     fn from(file: FoundFile) -> Self {
-        Want { texts: Vec::new(), files: vec![file] }
+        Want { files: vec![file], ..Want::default() }
     }
 }
 
@@ -187,7 +189,7 @@ impl From<&FoundFile> for Want {
 
 impl From<Everything> for Want {
     fn from(_: Everything) -> Self {
-        "**".into()
+        Want { everything: true, .."**".into() }
     }
 }
 
@@ -195,7 +197,8 @@ impl<T: Into<Want>> FromIterator<T> for Want {
     fn from_iter<I: IntoIterator<Item = T>>(parts: I) -> Self {
         let mut all = Want::default();
         for part in parts {
-            let Want { texts, files } = part.into();
+            let Want { texts, files, everything } = part.into();
+            all.everything |= everything;
             all.texts.extend(texts);
             all.files.extend(files);
         }

@@ -3,6 +3,7 @@
 mod bitfield;
 mod catalogue;
 mod digest;
+mod dot_rule;
 mod geometry;
 pub mod limits;
 mod manifest;

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use globset::{GlobBuilder, GlobSet};
 
+use crate::content::dot_rule::DotRule;
 use crate::content::limits::ROOT_PREFIX_MIN;
 use crate::content::rel_path::is_below;
 use crate::content::{Digest, FileId, Root};
@@ -46,10 +48,17 @@ pub(crate) enum PatternKind {
         /// The name, without a trailing `/`.
         text: String,
         /// Set when `text` is also a well-formed glob.
-        glob: Option<GlobSet>,
+        glob: Option<PathGlob>,
         /// Set when `text` may be the beginning of a root, in lower case.
         prefix: Option<String>,
     },
+}
+
+/// A glob, and what it does not match as shells have it, once that is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct PathGlob {
+    set: GlobSet,
+    dots: OnceLock<DotRule>,
 }
 
 /// Why a text is no [`Pattern`].
@@ -103,9 +112,27 @@ impl Pattern {
         match &self.kind {
             PatternKind::Root(..) => false,
             PatternKind::Path { text, glob, .. } => {
-                path == text || is_below(path, text) || glob.as_ref().is_some_and(|g| g.is_match(path))
+                path == text || is_below(path, text) || glob.as_ref().is_some_and(|g| g.set.is_match(path))
             }
         }
+    }
+
+    /// Whether the path alone makes the file meant, as shells have it: no wildcard takes the dot
+    /// that a name, or a directory above it, begins with. A name means the file, and a directory
+    /// everything below it.
+    ///
+    /// ```
+    /// use gpb::Pattern;
+    ///
+    /// assert!(!Pattern::parse("**")?.shows(".git/HEAD"));
+    /// assert!(Pattern::parse(".git/*")?.shows(".git/HEAD") && Pattern::parse(".git")?.shows(".git/HEAD"));
+    /// # Ok::<(), gpb::error::PatternError>(())
+    /// ```
+    pub fn shows(&self, path: &str) -> bool {
+        let PatternKind::Path { text, glob, .. } = &self.kind else { return false };
+        let by_glob =
+            |glob: &PathGlob| glob.set.is_match(path) && glob.dots.get_or_init(|| DotRule::new(text)).allows(path);
+        path == text || is_below(path, text) || glob.as_ref().is_some_and(by_glob)
     }
 
     /// Whether the identity alone makes the file meant.
@@ -165,7 +192,7 @@ impl fmt::Display for Pattern {
 
 /// `text` as a glob; `None` if it has no glob character without a backslash before it, or is not
 /// well formed.
-fn glob(text: &str) -> Result<Option<GlobSet>, PatternError> {
+fn glob(text: &str) -> Result<Option<PathGlob>, PatternError> {
     let (mut is_glob, mut depth, mut depth_max) = (false, 0_usize, 0);
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -190,7 +217,7 @@ fn glob(text: &str) -> Result<Option<GlobSet>, PatternError> {
     };
     // A set of one: unlike a matcher alone, it reports what cannot be compiled.
     let set = GlobSet::builder().add(glob).build().map_err(|e| PatternError::Glob(e.kind().to_string()))?;
-    Ok(Some(set))
+    Ok(Some(PathGlob { set, dots: OnceLock::new() }))
 }
 
 /// Takes the backslashes before glob characters away.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{
-    AskScope, Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, FetchError, FoundFile, Phase, Report,
-    Target, Want, join_found,
+    AskScope, Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, FailedFile, FetchError, FoundFile, Phase,
+    Report, Resolved, Selection, Target, Want, join_found,
 };
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
@@ -20,6 +20,7 @@ pub(super) struct FetchJob {
     pub(super) client: Client,
     pub(super) want: Want,
     pub(super) place: Place,
+    pub(super) selection: Selection,
     pub(super) options: DownloadOptions,
     pub(super) own_files: Arc<OwnFiles>,
     pub(super) state: Arc<FetchState>,
@@ -39,6 +40,8 @@ struct Placed {
     dir: PathBuf,
     create: bool,
     targets: Vec<Target>,
+    /// What has no place, because it was not found.
+    failed: Vec<FailedFile>,
 }
 
 impl FetchJob {
@@ -54,29 +57,52 @@ impl FetchJob {
             Ok(placed) => placed,
             Err(error) => return self.failed(error),
         };
-        let names = placed.targets.iter().map(|target| target.out.as_str());
-        let refused = self.own_files.refuse(&placed.dir, names);
-        match refused.and_then(|()| Disk::open(&placed.dir, placed.create)) {
+        let Placed { dir, create, targets, mut failed } = self.without_own(placed);
+        if targets.is_empty() {
+            return self.all_failed(failed);
+        }
+        match Disk::open(&dir, create) {
             Ok(disk) => {
-                warn_of_risk(&placed.dir);
-                self.download(&disk, placed.targets)
+                warn_of_risk(&dir);
+                self.download(&disk, targets, &failed)
             }
-            Err(error) => self.failed(error.into()),
+            Err(error) => {
+                let error = Arc::new(FetchError::from(error));
+                failed.extend(targets.iter().map(|target| FailedFile::new(target.path.as_str(), error.clone())));
+                self.all_failed(failed)
+            }
         }
     }
 
-    fn find(&mut self) -> Result<Vec<FoundFile>, FetchError> {
-        let Want { texts, files } = std::mem::take(&mut self.want);
+    /// What is meant, and what of it cannot be found.
+    fn find(&mut self) -> Result<Resolved, FetchError> {
+        let Want { texts, files, .. } = std::mem::take(&mut self.want);
         if texts.is_empty() {
-            return join_found(Vec::new(), files);
+            return Ok(Resolved { files: join_found(Vec::new(), files)?, ..Resolved::default() });
         }
         let scope = AskScope { nodes: self.options.sources.clone(), canceller: self.state.canceller.clone() };
-        join_found(self.client.resolve(&texts, &scope, self.client.ctx.timeout)?, files)
+        let found = self.client.resolve(&texts, &self.selection, &scope, self.client.ctx.timeout)?;
+        Ok(Resolved { files: join_found(found.files, files)?, ..found })
     }
 
-    /// Downloads `targets`. A pause ends the download; what comes after it is a new one of what is
-    /// still missing.
-    fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>) -> DownloadEnd {
+    /// Takes the targets out that are files of this node itself: these fail.
+    fn without_own(&self, mut placed: Placed) -> Placed {
+        let names = placed.targets.iter().map(|target| target.out.as_str());
+        let mut refused = self.own_files.refused(&placed.dir, names).into_iter().peekable();
+        let mut at = 0;
+        placed.targets.retain(|target| {
+            let error = refused.next_if(|(refused, _)| *refused == at).map(|(_, error)| error);
+            at += 1;
+            let is_own = error.is_some();
+            placed.failed.extend(error.map(|e| FailedFile::new(target.path.as_str(), FetchError::from(e))));
+            !is_own
+        });
+        placed
+    }
+
+    /// Downloads `targets`, and reports `failed` with them. A pause ends the download; what comes
+    /// after it is a new one of what is still missing.
+    fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: &[FailedFile]) -> DownloadEnd {
         self.state.found(targets.len(), contents_len(&targets));
         let wake = self.waker();
         let _cancel = self.state.canceller.signal().while_held(wake.clone());
@@ -88,6 +114,7 @@ impl FetchJob {
             self.state.enter(Phase::Fetching);
             let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(self.waker());
             let plan = DownloadPlan::new(targets.clone(), disk.clone(), self.options.clone());
+            let plan = plan.with_failed(failed.to_vec());
             let end = match Download::start(plan.watched(self.state.stats.clone(), notify), &self.client) {
                 Ok(download) => self.watch(&download),
                 Err(error) => Some(self.failed(error)),
@@ -155,6 +182,12 @@ impl FetchJob {
         let report = Report { dir: self.state.dir.clone(), files: fetched.len(), fetched, ..Report::default() };
         DownloadEnd { report, error: Some(Arc::new(error)) }
     }
+
+    /// An end of which nothing is in place. Nothing to fetch is a good one, if it was left out.
+    fn all_failed(&self, failed: Vec<FailedFile>) -> DownloadEnd {
+        let error = FailedFile::gravest(&failed).cloned();
+        DownloadEnd { report: Report { dir: self.state.dir.clone(), failed, ..Report::default() }, error }
+    }
 }
 
 impl Drop for FetchJob {
@@ -176,22 +209,23 @@ impl Place {
     }
 
     /// The places of `found`, which is what was asked for as `what`.
-    fn of(&self, what: &str, found: Vec<FoundFile>) -> Result<Placed, FetchError> {
+    fn of(&self, what: &str, found: Resolved) -> Result<Placed, FetchError> {
+        let Resolved { files, failed, .. } = found;
         let target = |file: FoundFile, out: Option<RelPath>| {
             let out = out.unwrap_or_else(|| file.path.clone());
             Target { path: file.path, id: file.id, out, holders: file.holders }
         };
         match self {
             Place::Dir { dir, create } => {
-                let targets = found.into_iter().map(|file| target(file, None)).collect();
-                Ok(Placed { dir: dir.clone(), create: *create, targets })
+                let targets = files.into_iter().map(|file| target(file, None)).collect();
+                Ok(Placed { dir: dir.clone(), create: *create, targets, failed })
             }
             Place::File(path) => {
-                let files = found.len();
                 let (dir, name) = (self.dir().to_path_buf(), file_name(path)?);
-                match <[FoundFile; 1]>::try_from(found) {
-                    Ok([file]) => Ok(Placed { dir, create: true, targets: vec![target(file, Some(name))] }),
-                    Err(_) => Err(FetchError::SeveralFiles { what: what.into(), files, path: path.clone() }),
+                let targets: Vec<Target> = files.into_iter().map(|file| target(file, Some(name.clone()))).collect();
+                match targets.len() + failed.len() {
+                    0 | 1 => Ok(Placed { dir, create: true, targets, failed }),
+                    files => Err(FetchError::SeveralFiles { what: what.into(), files, path: path.clone() }),
                 }
             }
         }
@@ -226,7 +260,8 @@ mod tests {
     #[test]
     fn a_place_is_a_file_or_a_directory_because_the_caller_said_so() {
         let outs = |place: &Place, files: &[&str]| {
-            let placed = place.of("x", files.iter().map(|path| found(path)).collect())?;
+            let files = files.iter().map(|path| found(path)).collect();
+            let placed = place.of("x", Resolved { files, ..Resolved::default() })?;
             let outs: Vec<String> = placed.targets.iter().map(|t| t.out.to_string()).collect();
             Ok::<_, FetchError>((placed.dir, outs))
         };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::client::{DownloadOptions, FetchError, Overwrite, Want};
+use crate::client::{DownloadOptions, FetchError, Overwrite, Selection, Want};
 use crate::identity::NodeId;
 use crate::node::fetch_job::{FetchJob, Place};
 use crate::node::fetch_state::FetchState;
@@ -39,13 +39,15 @@ pub struct Get<'n> {
     node: &'n Node,
     want: Want,
     place: Place,
+    selection: Selection,
     options: DownloadOptions,
 }
 
 impl<'n> Get<'n> {
     pub(super) fn new(node: &'n Node, want: Want) -> Self {
         let place = Place::Dir { dir: node.config.dir.clone(), create: node.config.create_dir };
-        Get { node, want, place, options: DownloadOptions::default() }
+        let selection = Selection { hidden: want.everything, ..Selection::default() };
+        Get { node, want, place, selection, options: DownloadOptions::default() }
     }
 
     /// Puts the file at this path; its directory is made if it is missing. What is asked for must
@@ -71,6 +73,13 @@ impl<'n> Get<'n> {
         self
     }
 
+    /// Narrows down what the names that are looked for mean. Default: wildcards take no leading
+    /// dots, and a name with several contents fails.
+    pub fn select(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
     /// Asks only these nodes, for names and for content. Default: all that have it.
     pub fn from(mut self, nodes: &[NodeId]) -> Self {
         self.options.sources = Some(nodes.into());
@@ -92,11 +101,11 @@ impl<'n> Get<'n> {
     ///
     /// All else is an error of [`Fetch::wait`].
     pub fn start(self) -> Result<Fetch, FetchError> {
-        let Get { node, want, place, options } = self;
+        let Get { node, want, place, selection, options } = self;
         want.check()?;
         let state = Arc::new(FetchState::new(want.shown(), place.dir().to_path_buf()));
         let (client, own_files) = (node.client.clone(), node.own_files.clone());
-        let job = FetchJob { client, want, place, options, own_files, state };
+        let job = FetchJob { client, want, place, selection, options, own_files, state };
         let fetch = Fetch::start(job).map_err(FetchError::Threads)?;
         node.fetches.add(&fetch);
         Ok(fetch)

@@ -24,7 +24,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{AskScope, Client, FetchError, FoundFile, FoundPeer, Wait, Want, join_found};
+use crate::client::{
+    AskScope, Client, FailedFile, FetchError, FoundFile, FoundPeer, Resolved, Selection, Wait, Want, join_found,
+};
 use crate::content::Catalogue;
 use crate::discovery::{Discovery, DiscoveryStats};
 use crate::identity::{NodeId, PeerId};
@@ -192,8 +194,18 @@ impl Node {
         let want = want.into();
         want.check()?;
         let (scope, time) = scope(wait.into(), None);
-        let found = if want.texts.is_empty() { Vec::new() } else { self.client.resolve(&want.texts, &scope, time)? };
-        join_found(found, want.files)
+        let selection = Selection { hidden: want.everything, ..Selection::default() };
+        let found = match want.texts.is_empty() {
+            true => Resolved::default(),
+            false => self.client.resolve(&want.texts, &selection, &scope, time)?,
+        };
+        match FailedFile::gravest(&found.failed).cloned() {
+            None => join_found(found.files, want.files),
+            Some(error) => {
+                drop(found.failed);
+                Err(Arc::into_inner(error).unwrap_or(FetchError::Cancelled))
+            }
+        }
     }
 
     /// Fetches what `want` means into [`Config::dir`], from all holders at once: what was listed, a
@@ -220,6 +232,16 @@ impl Node {
     /// The fetches that run, paused ones included, the oldest first. Does not block.
     pub fn fetches(&self) -> Vec<Fetch> {
         self.fetches.all()
+    }
+
+    /// Finds what `texts` mean among what `selection` leaves, for the programs of this package:
+    /// with what is not clear or not there.
+    ///
+    /// # Errors
+    /// What keeps the question from being answered at all.
+    #[doc(hidden)]
+    pub fn resolve(&self, texts: &[String], selection: &Selection) -> Result<Resolved, FetchError> {
+        self.client.resolve(texts, selection, &AskScope::default(), self.config.timeout)
     }
 
     /// What this node finds and fetches with, for the programs of this package.

@@ -55,27 +55,41 @@ impl Disk {
         Ok(Arc::new(PartialFile::open(self.volume.clone(), self.flusher()?, manifest)?))
     }
 
-    /// Whether all of `paths` hold exactly `id`. If at least one does, the others are made copies
+    /// Whether each of `paths` holds exactly `id`. If at least one does, the others are made copies
     /// of it first. A file of another length is never read. Other files are read and hashed, large
-    /// ones by several threads, all of which have ended when this returns. Returns false soon after
-    /// `stop` returns true.
+    /// ones by several threads, all of which have ended when this returns. Returns soon after
+    /// `stop` returns true, and then nothing that can be relied on.
     ///
     /// # Errors
-    /// [`StoreError::NotRegular`] if one of `paths` is something that a file must not replace, such
-    /// as a device.
-    pub fn holds(&self, paths: &[RelPath], id: &FileId, stop: &(dyn Fn() -> bool + Sync)) -> Result<bool, StoreError> {
-        let (mut whole, mut missing) = (None, Vec::new());
-        for path in paths {
-            let is_file = self.volume.look(path)? == Some(FileType::RegularFile);
-            let file = if is_file { self.volume.open_file(path).ok() } else { None };
-            let found = file.and_then(|file| VerifiedFile::check(file, id, stop));
-            if found.is_none() {
-                missing.push(path);
+    /// For each of `paths`, what keeps a file from being put there: [`StoreError::NotRegular`] for
+    /// something that a file must not replace, such as a device, and
+    /// [`StoreError::NameTaken`] for a directory.
+    pub fn holds(
+        &self,
+        paths: &[RelPath],
+        id: &FileId,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Vec<Result<bool, StoreError>> {
+        let mut whole = None;
+        let mut look = |path: &RelPath| match self.volume.look(path)? {
+            Some(FileType::RegularFile) => {
+                let found = self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, id, stop));
+                let holds = found.is_some();
+                whole = whole.take().or(found);
+                Ok(holds)
             }
-            whole = whole.or(found);
+            Some(FileType::Directory) => {
+                Err(StoreError::NameTaken { path: self.volume.path_of(path), by: "a directory" })
+            }
+            _ => Ok(false),
+        };
+        let mut results: Vec<Result<bool, StoreError>> = paths.iter().map(&mut look).collect();
+        if let Some(whole) = whole.filter(|_| !stop()) {
+            for (path, result) in paths.iter().zip(&mut results).filter(|(_, result)| matches!(result, Ok(false))) {
+                *result = Ok(self.copy(&whole, id, path));
+            }
         }
-        let Some(whole) = whole.filter(|_| !stop()) else { return Ok(false) };
-        Ok(missing.into_iter().all(|path| self.copy(&whole, id, path)))
+        results
     }
 
     /// Makes `path` a copy of `whole`. After a failure the file is fetched instead, which gives the
@@ -103,13 +117,19 @@ impl Disk {
     /// for it do.
     ///
     /// # Errors
-    /// [`StoreError::OtherMount`] if no finished file can be renamed into that directory.
+    /// [`StoreError::OtherMount`] if no finished file can be renamed into that directory;
+    /// [`StoreError::NameTaken`] and [`StoreError::Permission`] if it cannot be one, or not be
+    /// looked into.
     pub fn lacks_parent(&self, path: &RelPath) -> Result<bool, StoreError> {
         let Some((parent, _)) = path.as_str().rsplit_once('/') else { return Ok(false) };
         match self.volume.is_same_mount(parent) {
+            Ok(true) => Ok(false),
             Ok(false) => Err(StoreError::OtherMount { path: self.path().join(parent) }),
+            Err(Errno::NOENT) => Ok(true),
+            Err(e @ (Errno::NOTDIR | Errno::LOOP)) => Err(StoreError::at(self.volume.no_directory(parent), e)),
+            Err(e @ Errno::ACCESS) => Err(StoreError::at(self.path().join(parent), e)),
             // Placing a file there reports whatever else is wrong with it.
-            result => Ok(result == Err(Errno::NOENT)),
+            Err(_) => Ok(false),
         }
     }
 

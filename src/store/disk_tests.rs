@@ -18,6 +18,10 @@ fn id(byte: u8, len: u64) -> FileId {
 
 const GO: fn() -> bool = || false;
 
+fn all_hold(disk: &Disk, paths: &[RelPath], id: &FileId) -> bool {
+    disk.holds(paths, id, &GO).into_iter().all(|held| held.unwrap())
+}
+
 fn name(path: &str) -> RelPath {
     RelPath::new(path).unwrap()
 }
@@ -272,7 +276,7 @@ fn symlinks_are_not_followed_out_of_the_directory() {
         );
         assert!(disk.batch_write(&[(name(path), id(1, 1), vec![1])])[0].is_err());
     }
-    assert!(!disk.holds(&[name("out/f")], &id(1, 1), &GO).unwrap());
+    assert!(!all_hold(&disk, &[name("out/f")], &id(1, 1)));
     assert!(std::fs::read_dir(outside.path()).unwrap().next().is_none());
     // A symlink under the final name itself is replaced, not written through.
     std::fs::write(outside.path().join("target"), b"mine").unwrap();
@@ -318,8 +322,10 @@ fn only_a_regular_file_or_a_symlink_is_replaced() {
             let e = result.unwrap_err();
             assert!(matches!(&e, StoreError::NotRegular { path: p, kind } if *p == at(path) && *kind == what), "{e}");
         };
-        is_refused(disk.holds(&[name(path)], &id, &GO).map(drop));
-        is_refused(disk.holds(&[name("whole"), name(path)], &id, &GO).map(drop));
+        is_refused(disk.holds(&[name(path)], &id, &GO).remove(0).map(drop));
+        let mut held = disk.holds(&[name("whole"), name(path)], &id, &GO);
+        is_refused(held.remove(1).map(drop));
+        assert!(held.remove(0).unwrap());
         // It came there after the first look.
         let file = partial(&disk, &manifest).unwrap();
         write_all(&file, LEN).unwrap();
@@ -355,6 +361,29 @@ fn a_name_that_is_taken_leaves_the_part_for_another_name() {
     assert_eq!(recheck(&file), (vec![0, 1, 2, 3], vec![]));
     file.finish(&[name("ok")]).unwrap();
     assert!(!dir.path().join(".gpb").exists());
+}
+
+#[test]
+fn a_blocked_place_keeps_no_other_from_its_file() {
+    let taken = |result: &Result<(), StoreError>| matches!(result, Err(StoreError::NameTaken { .. }));
+    for (paths, expected) in [
+        (["dir", "a", "b/c"], [false, true, true]),
+        (["a", "dir", "b/c"], [true, false, true]),
+        (["dir"; 3], [false; 3]),
+    ] {
+        let (dir, disk) = tempdir();
+        std::fs::create_dir_all(dir.path().join("dir/x")).unwrap();
+        let file = partial(&disk, &real(LEN)).unwrap();
+        write_all(&file, LEN).unwrap();
+        let results = file.finish_each(&paths.map(name)).unwrap();
+        for ((path, result), placed) in paths.iter().zip(&results).zip(expected) {
+            assert_eq!((result.is_ok(), taken(result)), (placed, !placed), "{path}: {result:?}");
+            assert!(!placed || std::fs::read(dir.path().join(path)).unwrap() == whole(LEN), "{path}");
+        }
+        drop(file);
+        let is_kept = dir.path().join(".gpb").exists();
+        assert_eq!(is_kept, !expected.contains(&true), "kept for the next run as long as it is at no place");
+    }
 }
 
 #[test]
@@ -409,8 +438,18 @@ fn a_directory_is_missing_only_when_it_is() {
     let (dir, disk) = tempdir();
     std::fs::create_dir(dir.path().join("here")).unwrap();
     std::fs::write(dir.path().join("file"), b"").unwrap();
-    for (path, lacks) in [("gone/x", true), ("here/gone/x", true), ("x", false), ("here/x", false), ("file/x", false)] {
+    for (path, lacks) in [("gone/x", true), ("here/gone/x", true), ("x", false), ("here/x", false)] {
         assert_eq!(disk.lacks_parent(&name(path)).unwrap(), lacks, "{path}");
+    }
+    symlink("here", dir.path().join("link")).unwrap();
+    for (path, kind, at) in
+        [("file/x", "a file", "file"), ("file/y/x", "a file", "file"), ("link/x", "a symlink", "link")]
+    {
+        let refused = disk.lacks_parent(&name(path)).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::NameTaken { path, by } if *by == kind && path.ends_with(at)),
+            "{refused}"
+        );
     }
     let Some(mount) = Mount::new("4m") else { return };
     let outside = Disk::open(mount.path().parent().unwrap(), false).unwrap();
@@ -534,9 +573,9 @@ fn the_wrong_length_is_seen_without_reading() {
     std::fs::write(dir.path().join("f"), b"12345").unwrap();
     // Hashing a file of holes of this length would take hours.
     File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
-    assert!(!disk.holds(&[name("huge")], &id(0, 5), &GO).unwrap());
-    assert!(!disk.holds(&[name("f")], &id(0, 6), &GO).unwrap());
-    assert!(!disk.holds(&[name("missing")], &id(0, 5), &GO).unwrap());
+    assert!(!all_hold(&disk, &[name("huge")], &id(0, 5)));
+    assert!(!all_hold(&disk, &[name("f")], &id(0, 6)));
+    assert!(!all_hold(&disk, &[name("missing")], &id(0, 5)));
     assert!(disk.free_bytes().unwrap() > 0);
 }
 
@@ -547,11 +586,11 @@ fn what_is_there_already_is_known_by_its_bytes() {
         let bytes: Vec<u8> = (0..len).map(|i| (i % 251 + i / 70_000) as u8).collect();
         std::fs::write(dir.path().join("f"), &bytes).unwrap();
         let id = FileId { root: Root(merkle::root_of_bytes(&bytes)), len };
-        assert!(disk.holds(&[name("f")], &id, &GO).unwrap(), "{len}");
+        assert!(all_hold(&disk, &[name("f")], &id), "{len}");
         if len > 0 {
             let file = File::options().write(true).open(dir.path().join("f")).unwrap();
             file.write_all_at(&[!bytes[len as usize - 1]], len - 1).unwrap();
-            assert!(!disk.holds(&[name("f")], &id, &GO).unwrap(), "{len}");
+            assert!(!all_hold(&disk, &[name("f")], &id), "{len}");
         }
     }
 }
@@ -563,11 +602,8 @@ fn a_check_ends_when_it_is_told_to() {
     File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
     let asked = std::sync::atomic::AtomicU32::new(0);
     let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 20;
-    assert!(
-        !disk
-            .holds(&[name("huge")], &FileId { root: Root(merkle::zero_chunk_digest(26)), len: 1 << 40 }, &stop)
-            .unwrap()
-    );
+    let id = FileId { root: Root(merkle::zero_chunk_digest(26)), len: 1 << 40 };
+    assert!(!disk.holds(&[name("huge")], &id, &stop).remove(0).unwrap());
 }
 
 #[test]
@@ -578,14 +614,15 @@ fn one_whole_file_is_copied_to_the_other_names() {
     std::fs::write(dir.path().join("b"), &bytes).unwrap();
     std::fs::write(dir.path().join("a"), &bytes[1..]).unwrap();
     std::fs::create_dir(dir.path().join("dir")).unwrap();
-    assert!(!disk.holds(&[name("b"), name("dir")], &id, &GO).unwrap(), "a directory is in the way");
-    assert!(disk.holds(&[name("a"), name("b"), name("new/c")], &id, &GO).unwrap());
+    let mut held = disk.holds(&[name("b"), name("dir"), name("c")], &id, &GO);
+    assert!(held.remove(2).unwrap() && dir.path().join("c").exists(), "whatever is in the way elsewhere");
+    assert!(matches!(held.remove(1), Err(StoreError::NameTaken { by: "a directory", .. })));
+    assert!(all_hold(&disk, &[name("a"), name("b"), name("new/c")], &id));
     for path in ["a", "b", "new/c"] {
         assert!(std::fs::read(dir.path().join(path)).unwrap() == bytes, "{path}");
     }
     assert!(!dir.path().join(".gpb").exists());
     assert!(
-        !disk.holds(&[name("a"), name("d")], &FileId { len: LEN - 1, ..id }, &GO).unwrap()
-            && !dir.path().join("d").exists()
+        !all_hold(&disk, &[name("a"), name("d")], &FileId { len: LEN - 1, ..id }) && !dir.path().join("d").exists()
     );
 }

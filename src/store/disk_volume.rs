@@ -11,11 +11,12 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::content::RelPath;
+use crate::store::OWN;
 use crate::store::StoreError;
 use crate::store::disk_file::DiskFile;
-use crate::store::inspect::replaceable;
+use crate::store::inspect::{kind_at, replaceable};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
-use crate::store::own_dir::{OWN, OwnDir};
+use crate::store::own_dir::OwnDir;
 use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{Storage, Volume};
 
@@ -88,6 +89,13 @@ impl DiskVolume {
     pub(crate) fn look(&self, path: &RelPath) -> Result<Option<FileType>, StoreError> {
         replaceable(self.root(), path.as_str())
             .map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
+    }
+
+    /// The first part of `dir` that exists and is no directory, as a path for messages.
+    pub(crate) fn no_directory(&self, dir: &str) -> PathBuf {
+        let ends = dir.match_indices('/').map(|(at, _)| at).chain([dir.len()]);
+        let blocking = |end: &usize| kind_at(self.root(), &dir[..*end]).is_some_and(|kind| kind != FileType::Directory);
+        self.path.join(ends.into_iter().find(blocking).map_or(dir, |end| &dir[..end]))
     }
 
     /// Turns an open file into one of this volume.

@@ -9,6 +9,8 @@ use std::sync::Mutex;
 
 use rustix::io::Errno;
 
+use crate::store::OWN;
+
 use crate::sync::lock;
 
 /// Why local storage failed. Each message names the path and the cause on one line.
@@ -155,6 +157,32 @@ impl StoreError {
         }
     }
 
+    /// Whether nothing else can be written below `dir` either: the disk is full, read-only or
+    /// broken, or the system gives this process no more. Other errors concern one place.
+    pub(crate) fn is_of_whole_disk(&self, dir: &Path) -> bool {
+        let own = || dir.join(OWN);
+        match self {
+            StoreError::NoSpace { .. }
+            | StoreError::Quota { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::MissingDirectory { .. }
+            | StoreError::NotADirectory { .. } => true,
+            // Without the own directory there is no place for unfinished files.
+            StoreError::Permission { path } | StoreError::NameTaken { path, .. } | StoreError::OtherMount { path } => {
+                *path == own()
+            }
+            StoreError::Io { source, .. } => {
+                let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+                !errno.is_some_and(|errno| OF_ONE_NAME.contains(&errno))
+            }
+            StoreError::Busy { .. }
+            | StoreError::OwnFile { .. }
+            | StoreError::NotRegular { .. }
+            | StoreError::FileTooLarge { .. }
+            | StoreError::NotWhole { .. } => false,
+        }
+    }
+
     /// Adds the numbers to an error that says only that there is no space.
     pub(crate) fn with_room(self, needed: u64, free: u64) -> Self {
         match self {
@@ -163,6 +191,21 @@ impl StoreError {
         }
     }
 }
+
+/// What the system says of a name that it does not take, or of what lies there: every other name
+/// may still be fine.
+const OF_ONE_NAME: [Errno; 10] = [
+    Errno::NAMETOOLONG,
+    Errno::INVAL,
+    Errno::ILSEQ,
+    Errno::MLINK,
+    Errno::NOENT,
+    Errno::EXIST,
+    Errno::NOTEMPTY,
+    Errno::BUSY,
+    Errno::TXTBSY,
+    Errno::OPNOTSUPP,
+];
 
 /// A copy of an error: what failed in the background is reported by each later call.
 pub(crate) fn again(e: &io::Error) -> io::Error {
@@ -218,6 +261,21 @@ impl fmt::Display for Human {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_place_is_told_from_the_whole_disk() {
+        let dir = Path::new("/d");
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO, Errno::MFILE, Errno::NOMEM] {
+            assert!(of(errno).is_of_whole_disk(dir), "{errno:?}");
+        }
+        for errno in [Errno::ACCESS, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::FBIG, Errno::ILSEQ] {
+            assert!(!of(errno).is_of_whole_disk(dir), "{errno:?}");
+        }
+        let own = |errno| StoreError::at("/d/.gpb", errno).is_of_whole_disk(dir);
+        assert!(own(Errno::ACCESS) && own(Errno::NOTDIR) && own(Errno::LOOP));
+        assert!(!StoreError::at("/d/x/.gpb", Errno::NOTDIR).is_of_whole_disk(dir));
+        assert!(!StoreError::at("/d/x", io::Error::other("changed")).is_of_whole_disk(Path::new("/e")));
+    }
 
     fn of(errno: Errno) -> StoreError {
         StoreError::at("/d/x", errno)

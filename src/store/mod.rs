@@ -35,3 +35,7 @@ pub(crate) use own_files::is_one_of;
 pub use partial_file::PartialFile;
 pub use read_root::ReadRoot;
 pub use reader::{ChunkReader, Reader};
+
+/// The name of the directory in which a node keeps unfinished files, below the one that it writes
+/// to.
+const OWN: &str = ".gpb";

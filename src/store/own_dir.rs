@@ -10,6 +10,7 @@ use log::debug;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::store::OWN;
 use crate::store::inspect::kind_at;
 use crate::store::limits::{OWN_TRIES, TEMP_STALE};
 use crate::store::open_beneath::DIRECTORY;
@@ -111,6 +112,3 @@ fn sweep(own: &OwnedFd) {
         }
     }
 }
-
-/// The directory's name.
-pub(crate) const OWN: &str = ".gpb";

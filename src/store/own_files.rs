@@ -106,27 +106,22 @@ impl OwnFiles {
         names
     }
 
-    /// Refuses to write any of `names` below `dir` if it is an own file. Looks at the directory
-    /// only if it has entries.
-    ///
-    /// # Errors
-    /// [`StoreError::OwnFile`] for the first of them.
-    pub fn refuse<'n>(&self, dir: &Path, names: impl IntoIterator<Item = &'n str>) -> Result<(), StoreError> {
+    /// Those of `names` below `dir` that must not be written because they are own files, each with
+    /// its position. Looks at the directory only if it has entries.
+    pub fn refused<'n>(&self, dir: &Path, names: impl IntoIterator<Item = &'n str>) -> Vec<(usize, StoreError)> {
         let own = self.names_below(&resolved(dir));
         let has_entries = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
         if own.is_empty() && !has_entries {
-            return Ok(());
+            return Vec::new();
         }
         let found = self.look();
         let is_own = |meta: &Metadata| found.contains_key(&(meta.dev(), meta.ino())) || self.contains(meta);
-        for name in names {
+        let refuse = |(at, name): (usize, &'n str)| {
             let path = dir.join(name);
             let is_linked = || has_entries && std::fs::symlink_metadata(&path).is_ok_and(|meta| is_own(&meta));
-            if is_one_of(name, &own) || is_linked() {
-                return Err(StoreError::OwnFile { path });
-            }
-        }
-        Ok(())
+            (is_one_of(name, &own) || is_linked()).then_some((at, StoreError::OwnFile { path }))
+        };
+        names.into_iter().enumerate().filter_map(refuse).collect()
     }
 }
 
@@ -291,7 +286,7 @@ mod tests {
         fs::hard_link(p.at("state/key.pem"), p.at("shared/b")).unwrap();
         symlink(p.at("state"), p.at("linked")).unwrap();
         let own = p.own("state", &["shared/log", "shared/later"]);
-        let refused = |dir: &str, name: &str| own.refuse(&p.at(dir), ["fine", name]).is_err();
+        let refused = |dir: &str, name: &str| own.refused(&p.at(dir), ["fine", name]).iter().any(|r| r.0 == 1);
         for (dir, name) in [("shared", "log"), ("shared", "later"), ("shared", "b"), ("state", "x"), ("state/new", "x")]
         {
             assert!(refused(dir, name), "{dir} {name}");
@@ -300,7 +295,7 @@ mod tests {
         for (dir, name) in [("shared", "a"), ("shared", "logs"), ("shared/sub", "log"), ("none", "key.pem")] {
             assert!(!refused(dir, name), "{dir} {name}");
         }
-        let error = own.refuse(&p.at("shared"), ["log"]).unwrap_err();
+        let (_, error) = own.refused(&p.at("shared"), ["log"]).remove(0);
         assert!(matches!(&error, StoreError::OwnFile { path } if *path == p.at("shared/log")), "{error}");
         assert!(error.to_string().contains("shared/log is a file of this node itself"), "{error}");
     }

@@ -223,12 +223,8 @@ impl PartialFile {
     fn put_in_place(&self, paths: &[RelPath]) -> Result<(), StoreError> {
         let part = &*self.part;
         let mut flushing = part.flushing();
-        let missing = part.usable().map(|s| s.came.have().len() - s.came.have().count())?;
-        let Some((first, further)) = paths.split_first() else { return Ok(()) };
-        if missing > 0 {
-            return Err(StoreError::NotWhole { path: part.path.clone(), missing });
-        }
-        part.check_same_file()?;
+        let Some((first, further)) = paths.split_first() else { return part.usable().map(drop) };
+        self.check_whole()?;
         if further.is_empty() {
             let batch = part.sync_file()?;
             // Nothing but the name is missing, so the journal is brought up to date only if that
@@ -249,6 +245,45 @@ impl PartialFile {
         }
         part.end(&mut flushing);
         Ok(())
+    }
+
+    /// Puts the whole file in place as [`finish`](Self::finish) does, but a place that cannot be
+    /// used keeps no other one from its file. One result for each of `paths`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file can be put at none of them. As long as it is at none, the partial
+    /// file stays as it is.
+    pub fn finish_each(&self, paths: &[RelPath]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let Some((first, further)) = paths.split_first() else { return Ok(Vec::new()) };
+        if further.is_empty() {
+            return Ok(vec![self.finish(paths)]);
+        }
+        let part = &*self.part;
+        let mut flushing = part.flushing();
+        self.check_whole()?;
+        // As for a copy in `put_in_place`.
+        part.flush_batch(&mut flushing)?;
+        let copied: Vec<_> = further.iter().map(|path| self.told(self.copy_to(path))).collect();
+        let placed = self.told(self.place(first));
+        if placed.is_err() && copied.iter().any(Result::is_ok) {
+            // Its content is where it was wanted, so nothing is left to resume.
+            let removed = part.volume.remove_own(&part.names.part);
+            removed.map_err(|e| StoreError::at(&part.path, e))?;
+        }
+        if placed.is_ok() || copied.iter().any(Result::is_ok) {
+            part.end(&mut flushing);
+        }
+        Ok(std::iter::once(placed).chain(copied).collect())
+    }
+
+    /// An error unless all chunks are there, and the own name means the file.
+    fn check_whole(&self) -> Result<(), StoreError> {
+        let part = &*self.part;
+        let missing = part.usable().map(|s| s.came.have().len() - s.came.have().count())?;
+        if missing > 0 {
+            return Err(StoreError::NotWhole { path: part.path.clone(), missing });
+        }
+        part.check_same_file()
     }
 
     fn place(&self, path: &RelPath) -> Result<(), StoreError> {

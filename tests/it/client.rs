@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use gpb::internals::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
 use gpb::internals::client::{
-    self, AskScope, ClientContext, Download, DownloadOptions, DownloadPlan, FetchError, Report, Target,
+    self, AskScope, ClientContext, Download, DownloadOptions, DownloadPlan, FailedFile, FetchError, Report, Selection,
+    Target,
 };
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::Keypair;
@@ -83,7 +84,11 @@ impl Client {
 
     fn resolve(&self, texts: &[&str]) -> Result<Vec<client::FoundFile>, FetchError> {
         let texts: Vec<String> = texts.iter().map(|t| t.to_string()).collect();
-        self.client.resolve(&texts, &AskScope::default(), self.ctx.timeout)
+        let found = self.client.resolve(&texts, &Selection::default(), &AskScope::default(), self.ctx.timeout)?;
+        match found.failed.into_iter().next() {
+            Some(FailedFile { error, .. }) => Err(Arc::into_inner(error).unwrap()),
+            None => Ok(found.files),
+        }
     }
 
     fn start(&self, targets: Vec<Target>) -> Download {

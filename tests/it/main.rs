@@ -24,6 +24,7 @@ mod names;
 mod node;
 mod outputs;
 mod own_files;
+mod partial_success;
 mod programs;
 mod running;
 mod server;

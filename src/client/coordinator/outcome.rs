@@ -1,26 +1,56 @@
 //! What came of a download.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use log::info;
 
 use crate::client::coordinator::{Coordinator, DownloadPeer};
-use crate::client::{FetchError, Report};
+use crate::client::{DownloadEnd, FailedFile, FetchError, Report};
+use crate::content::FileId;
 use crate::peers::Hindrance;
-use crate::swarm::{ConnectionEnd, PeerHandle};
+use crate::swarm::{ConnectionEnd, FileNo, PeerHandle};
 use crate::sync::lock;
 
+/// Why nothing comes of a file.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum NothingComes {
+    OnlyLiars,
+    /// So many peers refuse.
+    Refused(usize),
+    /// So many holders have no seat free.
+    Full(usize),
+    /// So many peers answered, none of which holds it.
+    NotHeld(usize),
+    /// A holder found it changed on its disk.
+    Changed,
+    /// The system gives no socket, because of this error.
+    NoSocket(i32),
+    NoPeer,
+    Silent,
+}
+
 impl Coordinator {
-    /// Why nothing comes.
-    pub(super) fn verdict(&self) -> FetchError {
+    /// Nothing comes any more: each file that is not in place fails for a cause of its own.
+    pub(super) fn give_up(&self) {
+        let mut causes: BTreeMap<NothingComes, Vec<FileNo>> = BTreeMap::new();
+        for (file, cause) in self.causes() {
+            causes.entry(cause).or_default().push(file);
+        }
+        for (cause, files) in causes {
+            let first = files.first().map(|&no| &self.shared.files[no as usize]);
+            let more = if files.len() > 1 { format!(" and {} more files", files.len() - 1) } else { String::new() };
+            let what = first.map_or(String::new(), |f| format!("{} ({}){more}", f.path, f.id));
+            let error = Arc::new(self.error_of(&cause, what));
+            files.into_iter().for_each(|file| self.shared.note_failed(file, &error));
+        }
+    }
+
+    /// Why each file that is not in place does not come.
+    fn causes(&self) -> Vec<(FileNo, NothingComes)> {
         let state = self.shared.state();
-        let pending: Vec<_> = state.pending().collect();
-        let what = pending.first().map_or(String::new(), |(no, id, _)| {
-            let more = if pending.len() > 1 { format!(" and {} more files", pending.len() - 1) } else { String::new() };
-            format!("{} ({id}){more}", self.shared.files[*no as usize].path)
-        });
-        let liars = self.shared.liars();
+        let has_liars = !self.shared.liars().is_empty();
         let holders: Vec<&DownloadPeer> =
             self.peers.iter().filter(|(h, _)| state.useful(**h) > 0).map(|(_, k)| k).collect();
         let connected = self.shared.sessions.peers();
@@ -28,26 +58,65 @@ impl Coordinator {
         let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
         let refused = self.peers.values().filter(|k| k.last == Some(ConnectionEnd::Refused)).count();
         let answered = reachable.len();
-        let mut lost = pending.iter().filter(|p| !state.is_held_by(p.0, &reachable));
-        if !liars.is_empty() && holders.is_empty() {
-            FetchError::OnlyLiars { what, peers: liars }
-        } else if refused > 0 && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0 {
-            FetchError::Refused { refused, reason: self.refusal.clone() }
-        } else if let Some((no, id, _)) = lost.clone().find(|p| self.shared.is_changed_at_source(p.0)) {
-            FetchError::Changed { what: format!("{} ({id})", self.shared.files[*no as usize].path) }
-        } else if answered > 0 && lost.next().is_some() {
-            FetchError::NotFound { what, answered }
-        } else if let Some(Hindrance::NoSocket(errno)) = self.shared.ctx.peers.hindrance() {
-            FetchError::no_socket(errno)
-        } else if answered > 0 {
-            FetchError::Silent { what, wait: self.shared.ctx.timeout }
-        } else {
-            FetchError::NoPeer(self.shared.ctx.timeout)
+        let is_full = |k: &&DownloadPeer| matches!(k.last, Some(ConnectionEnd::Busy(_)));
+        let full = holders.len();
+        let all_full = full > 0 && connected.is_empty() && holders.iter().all(is_full);
+        let no_socket = match self.shared.ctx.peers.hindrance() {
+            Some(Hindrance::NoSocket(errno)) => Some(errno),
+            _ => None,
+        };
+        let all_refuse = refused > 0 && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0;
+        let cause = |(file, _, holders): (FileNo, FileId, usize)| {
+            let cause = if has_liars && holders == 0 {
+                NothingComes::OnlyLiars
+            } else if all_refuse {
+                NothingComes::Refused(refused)
+            } else if all_full {
+                NothingComes::Full(full)
+            } else if !state.is_held_by(file, &reachable) && self.shared.is_changed_at_source(file) {
+                NothingComes::Changed
+            } else if let Some(errno) = no_socket.filter(|_| answered == 0 || state.is_held_by(file, &reachable)) {
+                NothingComes::NoSocket(errno)
+            } else if answered == 0 {
+                NothingComes::NoPeer
+            } else if state.is_held_by(file, &reachable) {
+                NothingComes::Silent
+            } else {
+                NothingComes::NotHeld(answered)
+            };
+            (file, cause)
+        };
+        state.pending().map(cause).collect()
+    }
+
+    fn error_of(&self, cause: &NothingComes, what: String) -> FetchError {
+        let wait = self.shared.ctx.timeout;
+        match *cause {
+            NothingComes::OnlyLiars => FetchError::OnlyLiars { what, peers: self.shared.liars() },
+            NothingComes::Refused(refused) => FetchError::Refused { refused, reason: self.refusal.clone() },
+            NothingComes::Full(full) => FetchError::Full { full, wait },
+            NothingComes::NotHeld(answered) => FetchError::NotFound { what, answered },
+            NothingComes::Changed => FetchError::Changed { what },
+            NothingComes::NoSocket(errno) => FetchError::no_socket(errno),
+            NothingComes::NoPeer => FetchError::NoPeer(wait),
+            NothingComes::Silent => FetchError::Silent { what, wait },
         }
     }
 
-    /// What was reached; logged if it is all.
-    pub(super) fn report(&self, whole: bool) -> Report {
+    /// What came of it. An error in `result` is the cause for the files that are `pending`, unless
+    /// it is an interruption.
+    pub(super) fn end(&self, pending: Vec<FileNo>, result: Result<(), FetchError>) -> DownloadEnd {
+        let ended = result.err().map(Arc::new);
+        let is_interrupted = ended.as_deref().is_some_and(|e| matches!(e, FetchError::Cancelled | FetchError::Stopped));
+        if let Some(error) = ended.as_ref().filter(|_| !is_interrupted) {
+            pending.into_iter().for_each(|file| self.shared.note_failed(file, error));
+        }
+        let report = self.report();
+        let error = if is_interrupted { ended } else { FailedFile::gravest(&report.failed).cloned().or(ended) };
+        DownloadEnd { report, error }
+    }
+
+    fn report(&self) -> Report {
         let stats = &self.shared.stats;
         let fetched = lock(&stats.reports).clone();
         let report = Report {
@@ -62,13 +131,12 @@ impl Coordinator {
             rehashed: stats.rehashed.load(Ordering::Relaxed),
             peers: stats.by_key(),
             fetched,
+            failed: self.shared.failed(),
         };
-        if !whole {
-            return report;
-        }
         info!(
-            "download done files={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
+            "download done files={} failed={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
             report.files,
+            report.failed.len(),
             report.bytes,
             report.seconds,
             report.retries,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::{error, trace};
 
 use crate::client::disk_queues::DiskJob;
+use crate::client::disk_workers::abandon;
 use crate::client::fetcher::Fetcher;
 use crate::client::limits::{ASK_STEP, THROTTLE_NAP, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
 use crate::content::{ChunkIndex, FileId, merkle};
@@ -43,8 +44,11 @@ impl Fetcher<'_> {
             return Ok(Some(self.lied(task.id, task.index.get(), task.len)));
         }
         if let Err(e) = shared.while_writing(|| task.open.write(task.index, bytes)) {
-            shared.fail(e.into());
-            return Ok(Some(ConnectionEnd::Stopped));
+            abandon(shared, task.file, e);
+            drop(buffer);
+            // The answer counts as done: the file is wanted no longer.
+            self.requester.on_chunk(&mut shared.state(), Instant::now());
+            return Ok(shared.is_stopped().then_some(ConnectionEnd::Stopped));
         }
         drop(buffer);
         let came = self.requester.on_chunk(&mut shared.state(), Instant::now());

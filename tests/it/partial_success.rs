@@ -1,0 +1,212 @@
+//! `get` fetches all that can be fetched, and says what could not be and why, by the real programs over loopback.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::programs::{Server, program};
+
+/// A client's home with a directory `into`, and servers that share the given files.
+struct Group {
+    home: TempDir,
+    servers: Vec<Server>,
+    _dirs: Vec<TempDir>,
+}
+
+impl Group {
+    fn new(shared: &[&[(&str, &[u8])]]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("into")).unwrap();
+        let dirs: Vec<TempDir> = shared.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+        let start = |(dir, files): (&TempDir, &&[(&str, &[u8])])| {
+            for (name, bytes) in *files {
+                put(&dir.path().join("data"), name, bytes);
+            }
+            Server::start(dir.path(), &["--dir", "data"])
+        };
+        let servers = dirs.iter().zip(shared).map(start).collect();
+        Group { home, servers, _dirs: dirs }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), self.home.path(), &["get"]);
+        command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--timeout", "4"]);
+        for server in &self.servers {
+            command.args(["--peer", server.addr()]);
+        }
+        command.args(args);
+        command
+    }
+
+    /// What `get ARGS` says, and its exit code.
+    fn get(&self, args: &[&str]) -> Got {
+        Got::of(&self.command(args).output().unwrap())
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        put(&self.home.path().join("into"), name, bytes);
+    }
+
+    fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.home.path().join("into").join(name);
+        // Reading a FIFO would wait for a writer.
+        path.symlink_metadata().is_ok_and(|meta| meta.is_file()).then(|| fs::read(path).unwrap())
+    }
+}
+
+fn put(dir: &Path, name: &str, bytes: &[u8]) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[derive(Debug)]
+struct Got {
+    code: Option<i32>,
+    out: String,
+    errors: String,
+}
+
+impl Got {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Got { code: output.status.code(), out: text(&output.stdout), errors: text(&output.stderr) }
+    }
+
+    /// The names and codes of `failed` events.
+    fn failed(&self) -> Vec<(String, u64)> {
+        let events = self.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut failed: Vec<_> = events
+            .filter(|e| e["event"] == "failed")
+            .map(|e| (e["path"].as_str().unwrap().to_owned(), e["code"].as_u64().unwrap()))
+            .collect();
+        failed.sort();
+        failed
+    }
+}
+
+fn large(seed: u8) -> Vec<u8> {
+    (0..700_000_u32).map(|i| (i / 251) as u8 ^ i as u8 ^ seed).collect()
+}
+
+/// One directory where a file belongs ended the download of everything else, each time again.
+#[test]
+fn blocked_places_keep_nothing_else_from_coming() {
+    let (one, two) = (large(1), large(2));
+    let names: Vec<String> = (0..20).map(|n| format!("files/{n}")).collect();
+    let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    files.extend([
+        ("aaa", &b"small"[..]),
+        ("aab", &one),
+        ("sub/x", b"below a file"),
+        ("link/x", b"below a link"),
+        ("fifo", b"in place of a FIFO"),
+        ("large", &two),
+        ("twin/1", b"of two places"),
+        ("twin/2", b"of two places"),
+        ("empty", b""),
+        ("copy/1", &two),
+    ]);
+    let group = Group::new(&[&files]);
+    for dir in ["aaa", "aab/x", "twin/1", "empty/x", "copy/1"] {
+        fs::create_dir_all(group.home.path().join("into").join(dir)).unwrap();
+    }
+    group.put("sub", b"a file of the user");
+    std::os::unix::fs::symlink("/tmp", group.home.path().join("into/link")).unwrap();
+    let fifo = group.home.path().join("into/fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let blocked = ["aaa", "aab", "copy/1", "empty", "fifo", "link/x", "sub/x", "twin/1"];
+    for run in 0..2 {
+        let got = group.get(&["**", "--json"]);
+        assert_eq!(got.code, Some(7), "{got:?}");
+        assert_eq!(got.failed(), blocked.map(|name| (name.to_owned(), 7)), "run {run}");
+        for (name, bytes) in &files {
+            let is_there = group.content(name).as_deref() == Some(bytes);
+            assert_eq!(is_there, !blocked.contains(name), "{name} in run {run}");
+        }
+        let last: Value = serde_json::from_str(got.out.lines().last().unwrap()).unwrap();
+        assert_eq!((last["event"].as_str(), last["code"].as_u64()), (Some("error"), Some(7)));
+        assert!(!group.home.path().join("into/.gpb").exists(), "what cannot be put anywhere is not fetched");
+    }
+    let got = group.get(&["**"]);
+    assert_eq!(got.errors.matches("failed: ").count(), blocked.len(), "{got:?}");
+    assert!(got.errors.contains("failed: a directory is in the way at into/aaa\n"), "{got:?}");
+    assert!(got.errors.contains("error: 8 of 30 names could not be fetched; move it away"), "{got:?}");
+    assert_eq!(group.content("sub").as_deref(), Some(&b"a file of the user"[..]));
+}
+
+#[test]
+fn a_single_blocked_place_is_one_line() {
+    let group = Group::new(&[&[("a", b"1"), ("b", b"2")]]);
+    fs::create_dir(group.home.path().join("into/a")).unwrap();
+    let got = group.get(&["**"]);
+    assert_eq!((got.code, group.content("b").is_some()), (Some(7), true));
+    let errors: Vec<&str> = got.errors.lines().filter(|line| !line.starts_with("progress")).collect();
+    let [error] = errors[..] else { panic!("{got:?}") };
+    assert!(error.starts_with("error: a directory is in the way at into/a; move it away"), "{got:?}");
+}
+
+/// Without `.gpb` nothing can be staged: that is one cause, not one for each name.
+#[test]
+fn a_file_called_as_the_own_directory_is_one_cause() {
+    let group = Group::new(&[&[("a", b"1"), ("b", &large(1)), ("c", b"here")]]);
+    group.put(".gpb", b"");
+    group.put("c", b"here");
+    let got = group.get(&["**", "--json"]);
+    assert_eq!(got.code, Some(7), "{got:?}");
+    assert_eq!(got.failed(), [("a".to_owned(), 7), ("b".to_owned(), 7)]);
+    let got = group.get(&["**"]);
+    assert_eq!(got.errors.matches("failed: ").count(), 1, "{got:?}");
+}
+
+/// One name with two contents, or one that is a file here and a directory there, ended everything with 5 or 7.
+#[test]
+fn names_that_clash_keep_nothing_else_from_coming() {
+    let group = Group::new(&[
+        &[("a", b"a"), ("twin", b"one"), ("x", b"file"), ("z/1", b"1")],
+        &[("a", b"a"), ("twin", b"other"), ("x/y", b"below"), ("z/2", b"2")],
+    ]);
+    let got = group.get(&["**", "--json"]);
+    assert_eq!(got.code, Some(5), "{got:?}");
+    assert_eq!(got.failed(), [("twin".to_owned(), 5), ("x".to_owned(), 5)]);
+    assert_eq!(got.out.matches("\"candidate\"").count(), 4, "{got:?}");
+    let has = |name: &str| group.content(name).is_some();
+    assert!(["a", "z/1", "z/2"].map(has).iter().all(|here| *here), "{got:?}");
+    assert!(!has("twin") && !has("x"), "{got:?}");
+    let got = group.get(&["**"]);
+    assert_eq!(got.code, Some(5), "{got:?}");
+    assert!(got.errors.contains("failed: twin: 2 contents\n") && got.out.contains("twin  "), "{got:?}");
+}
+
+/// `get a nothing` fetched nothing.
+#[test]
+fn what_no_peer_has_keeps_nothing_else_from_coming() {
+    let group = Group::new(&[&[("a", b"a"), ("b", b"b")]]);
+    let got = group.get(&["a", "none", "nor/this", "--json"]);
+    assert_eq!(got.code, Some(4), "{got:?}");
+    assert_eq!(got.failed(), [("none".to_owned(), 4), ("nor/this".to_owned(), 4)]);
+    assert_eq!(group.content("a").as_deref(), Some(&b"a"[..]));
+    // Where files go does not depend on what others share.
+    let got = group.get(&["b", "none", "--out", "new"]);
+    assert_eq!((got.code, group.home.path().join("new/b").is_file()), (Some(4), true), "{got:?}");
+    // The gravest cause is the exit code.
+    fs::remove_file(group.home.path().join("into/a")).unwrap();
+    fs::create_dir(group.home.path().join("into/a")).unwrap();
+    assert_eq!(group.get(&["a", "b", "none"]).code, Some(7));
+}
+
+/// A file over the limit of its process, or of the file system, ended the download of the smaller ones.
+#[test]
+fn a_file_that_is_too_large_keeps_no_smaller_one_from_coming() {
+    let group = Group::new(&[&[("0", &large(1)), ("1", b"1"), ("2", b"2")]]);
+    let get = group.command(&["**", "--json"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 1000; exec \"$0\" \"$@\""]).arg(get.get_program()).args(get.get_args());
+    let output = limited.env_clear().env("HOME", group.home.path()).current_dir(group.home.path()).output().unwrap();
+    let got = Got::of(&output);
+    assert_eq!((got.code, got.failed()), (Some(7), vec![("0".to_owned(), 7)]), "{got:?}");
+    assert!(group.content("1").is_some() && group.content("2").is_some(), "{got:?}");
+}
