@@ -20,7 +20,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         );
     }
     let (stop, stopper) = (node.stopper(), node.stopper());
-    let _signals = StopSignals::on_first(move || stop.stop()).map_err(Failure::from_signals)?;
+    let _signals = StopSignals::of_service(move || stop.stop()).map_err(Failure::from_signals)?;
     let mut output = Output::new(io::stdout(), options.report.json);
     for &addr in node.addrs() {
         told(output.listening(&node.id(), addr));

@@ -4,6 +4,8 @@ use crate::limits::MIB;
 
 /// Longest configuration file in bytes.
 pub const CONFIG_FILE_LEN_MAX: u64 = MIB as u64;
+/// Length in bytes at which the log file is renamed and begun anew.
+pub const LOG_FILE_LEN_MAX: u64 = 64 * MIB as u64;
 /// Most `--interface` entries.
 pub const INTERFACES_MAX: usize = 64;
 /// Longest time in seconds that an option takes (about 31 years): sums with an `Instant` stay in

@@ -1,11 +1,12 @@
 //! The log of a program: standard error and a file, one fact a line.
 
-use std::fs::OpenOptions;
 use std::io::{LineWriter, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
 
+use crate::cli::limits::LOG_FILE_LEN_MAX;
+use crate::cli::log_file::LogFile;
 use crate::cli::report::{LogOptions, Screen};
 use crate::cli::text::escape;
 
@@ -17,7 +18,7 @@ impl LogOptions {
     pub(crate) fn install(&self, screen: &Screen) -> Result<(), String> {
         let mut sinks: Vec<Box<dyn SharedLogger>> = vec![sink(self.stderr_level(), screen.clone())];
         if let Some(path) = &self.file {
-            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = LogFile::open(path, LOG_FILE_LEN_MAX);
             let file = file.map_err(|e| format!("cannot open log file {}: {e}", path.display()))?;
             sinks.push(sink(self.file_level(), file));
         }

@@ -11,6 +11,7 @@ mod exit;
 mod help;
 pub mod limits;
 mod log;
+mod log_file;
 mod node;
 mod output;
 mod progress;

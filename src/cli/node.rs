@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
+use crate::cli::log_file::older;
 use crate::cli::resolve::DEFAULT_DIR;
 use crate::node::{Config, KeySource, Share};
 use crate::runtime::keystore::{KeyError, Trust};
@@ -42,6 +43,7 @@ impl Options {
     /// of the shared directory, as `nohup` does.
     fn own_files(&self) -> Vec<PathBuf> {
         let outputs = ["/dev/stdout", "/dev/stderr"].map(PathBuf::from);
-        self.report.log.file.iter().chain(&self.config_file).cloned().chain(outputs).collect()
+        let logs = self.report.log.file.iter().flat_map(|file| [file.clone(), older(file)]);
+        logs.chain(self.config_file.clone()).chain(outputs).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Signals that ask a program to stop.
+//! Signals that ask a program to stop, or a service to open its log anew.
 //!
 //! Owns the thread `gpb-signals`, which waits for them and ends when [`StopSignals`] is dropped.
 
@@ -13,7 +13,8 @@ use signal_hook::iterator::{Handle, Signals};
 use crate::cli::Exit;
 
 /// Waits for SIGINT, SIGTERM and SIGHUP. The first one asks to stop; the second one ends the
-/// process at once with code 130. A SIGHUP that was ignored at start (`nohup`) stays ignored.
+/// process at once with code 130. A SIGHUP that was ignored at start (`nohup`) stays ignored. It
+/// asks a service for another thing, as is the custom: to open its log anew, and go on.
 /// SIGXFSZ, which by default ends a process at its limit of file size, is caught, so that the write
 /// fails and says why.
 #[derive(Debug)]
@@ -29,6 +30,18 @@ impl StopSignals {
     /// # Errors
     /// The handlers or the thread cannot be set up.
     pub fn on_first(stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        Self::start(true, stop)
+    }
+
+    /// The same, but SIGHUP only flushes the log, which opens a log file anew that was moved away.
+    ///
+    /// # Errors
+    /// The handlers or the thread cannot be set up.
+    pub fn of_service(stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        Self::start(false, stop)
+    }
+
+    fn start(hangup_stops: bool, stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         if !is_ignored(SIGHUP) {
@@ -39,6 +52,11 @@ impl StopSignals {
         let thread = std::thread::Builder::new().name("gpb-signals".into()).spawn(move || {
             let mut stop = Some(stop);
             for signal in signals.forever() {
+                if signal == SIGHUP && !hangup_stops {
+                    log::logger().flush();
+                    log::info!("hangup, the log is opened anew signal={signal}");
+                    continue;
+                }
                 seen.store(true, Ordering::Release);
                 match stop.take() {
                     Some(stop) => {
@@ -87,14 +105,24 @@ mod tests {
 
     use super::*;
 
+    /// One test, since signals are for all of the process. A service was stopped by the SIGHUP that rotations of logs
+    /// send.
     #[test]
-    fn the_first_signal_asks_to_stop() {
-        let (tell, told) = mpsc::channel();
-        let signals = StopSignals::on_first(move || tell.send(()).unwrap()).unwrap();
-        assert!(!signals.asked());
-        signal_hook::low_level::raise(SIGTERM).unwrap();
-        told.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert!(signals.asked());
+    fn the_first_signal_asks_to_stop_unless_it_is_a_hangup_of_a_service() {
+        let raise = |signal| signal_hook::low_level::raise(signal).unwrap();
+        for of_service in [false, true] {
+            let (tell, told) = mpsc::channel();
+            let stop = move || tell.send(()).unwrap();
+            let signals = if of_service { StopSignals::of_service(stop) } else { StopSignals::on_first(stop) }.unwrap();
+            assert!(!signals.asked());
+            if of_service {
+                // If these asked to stop, the second one of them would end the process.
+                [SIGHUP, SIGHUP].into_iter().for_each(raise);
+            }
+            raise(SIGTERM);
+            told.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert!(signals.asked());
+        }
     }
 
     #[test]

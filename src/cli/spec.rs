@@ -78,7 +78,7 @@ pub(crate) const OPTIONS: [Spec; 28] = [
     text("--network", "NAME", "see only peers of this network (gpb)"),
     number("--timeout", "SECS", "give up after this time without progress (10)"),
     Spec { scope: Scope::Config, ..text("--config", "FILE", "configuration ($XDG_CONFIG_HOME/gpb/config.toml)") },
-    text("--log-file", "FILE", "append the log to FILE as well"),
+    text("--log-file", "FILE", "append the log to FILE as well; at 64 MiB it becomes FILE.1"),
     text("--log-level", "LEVEL", "off, error, warn, info, debug or trace"),
     number("--upload-limit", "RATE", "most bytes sent a second: 10MB, 500KiB (no limit)"),
     number("--download-limit", "RATE", "most bytes received a second (no limit)"),

@@ -215,3 +215,26 @@ fn limits_of_threads_and_memory_are_named() {
     }
     limited(&h, "ulimit -u 400", "setpriv", &user).wait_line(&["ready files=1 "], secs(15));
 }
+
+/// What `logrotate` does: the log was written on into the file that had been moved away, and SIGHUP stopped the server.
+#[test]
+fn a_rotated_log_is_begun_anew_and_a_hangup_stops_no_server() {
+    let lan = lan_or_skip!();
+    let (h, dir) = (lan.lonely_host("h"), lan.new_dir("d"));
+    let [state, log, moved] = ["state", "server.log", "server.log.old"].map(|name| lan.dir().join(name));
+    let paths = [&dir, &state, &log].map(|path| path.to_str().unwrap());
+    let args = ["--dir", paths[0], "--state", paths[1], "--log-file", paths[2], "--port", "0"];
+    let mut server = h.spawn(SERVER, &args);
+    server.wait_line(&["ready files="], secs(15));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    assert!(read(&log).contains("open group"));
+    std::fs::rename(&log, &moved).unwrap();
+    server.signal(crate::process::Signal::HUP);
+    until("the log is there again", secs(10), || read(&log).contains("hangup").then_some(()));
+    assert!(!read(&moved).contains("hangup"));
+    server.signal(crate::process::Signal::HUP);
+    until("the second one is logged", secs(10), || (read(&log).matches("hangup").count() == 2).then_some(()));
+    assert!(server.is_running());
+    server.signal(crate::process::Signal::TERM);
+    server.wait(secs(10)).expect(0);
+}

@@ -1,0 +1,181 @@
+//! The file of the log: kept under its name when it is moved away, and bounded.
+
+use std::ffi::OsString;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A file that lines are appended to.
+///
+/// Before each write it looks at what lies under the name. If that is another file or none, as after
+/// a rotation, it opens the name anew, so that programs that rotate logs need not tell it. If the
+/// file has its greatest length, it is renamed to [`older`], in the place of an older one, and begun
+/// anew: lines that other hosts cause fill no disk. Both are done for regular files only. What fails
+/// is left until the next write; meanwhile lines go to the open file.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    len_max: u64,
+    is_regular: bool,
+}
+
+impl LogFile {
+    /// Opens or creates `path`; it grows to about `len_max` bytes.
+    pub(super) fn open(path: &Path, len_max: u64) -> io::Result<Self> {
+        let file = append_to(path)?;
+        let is_regular = file.metadata()?.is_file();
+        // The name must stand for the same file if the program changes its directory.
+        let path = std::path::absolute(path)?;
+        Ok(LogFile { path, file, len_max, is_regular })
+    }
+
+    /// Sees to it that the open file is the one to write to.
+    fn renew(&mut self) {
+        if !self.is_regular {
+            return;
+        }
+        let found = std::fs::metadata(&self.path);
+        let Ok(own) = self.file.metadata() else { return };
+        match found {
+            Ok(found) if is_same(&found, &own) && found.len() < self.len_max => return,
+            Ok(found) if is_same(&found, &own) => {
+                // Behind a symlink lies what is renamed.
+                let real = std::fs::canonicalize(&self.path);
+                if real.and_then(|real| std::fs::rename(&real, older(&real))).is_err() {
+                    return;
+                }
+            }
+            // Another file, which takes what follows.
+            Ok(found) if !found.is_file() => return,
+            _ => {}
+        }
+        if let Ok(file) = append_to(&self.path) {
+            self.file = file;
+        }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.renew();
+        self.file.write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.renew();
+        self.file.flush()
+    }
+}
+
+/// Where the lines before the ones in `path` are.
+pub(super) fn older(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".1");
+    name.into()
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Lab {
+        dir: tempfile::TempDir,
+        log: LogFile,
+    }
+
+    impl Lab {
+        fn new(len_max: u64) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let log = LogFile::open(&dir.path().join("log"), len_max).unwrap();
+            Lab { dir, log }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.path(name)).unwrap()
+        }
+    }
+
+    /// As the log does: whole lines at once.
+    fn line(log: &mut LogFile, text: &str) {
+        log.write_all(format!("{text}\n").as_bytes()).unwrap();
+    }
+
+    /// The program wrote on into the file that had been rotated away.
+    #[test]
+    fn a_file_that_was_moved_away_or_removed_is_begun_anew() {
+        let mut lab = Lab::new(1000);
+        line(&mut lab.log, "one");
+        fs::rename(lab.path("log"), lab.path("moved")).unwrap();
+        line(&mut lab.log, "two");
+        assert_eq!((lab.read("moved").as_str(), lab.read("log").as_str()), ("one\n", "two\n"));
+        fs::remove_file(lab.path("log")).unwrap();
+        lab.log.flush().unwrap();
+        assert_eq!(lab.read("log"), "", "without a line");
+        // A rotation that makes the new file, and one that copies and cuts off.
+        fs::rename(lab.path("log"), lab.path("moved")).unwrap();
+        fs::write(lab.path("log"), "made\n").unwrap();
+        line(&mut lab.log, "three");
+        assert_eq!(lab.read("log"), "made\nthree\n");
+        File::options().write(true).open(lab.path("log")).unwrap().set_len(0).unwrap();
+        line(&mut lab.log, "four");
+        assert_eq!(lab.read("log"), "four\n");
+    }
+
+    #[test]
+    fn lines_go_to_the_open_file_while_its_name_cannot_be_opened() {
+        let mut lab = Lab::new(1000);
+        fs::rename(lab.path("log"), lab.path("moved")).unwrap();
+        fs::create_dir(lab.path("log")).unwrap();
+        line(&mut lab.log, "one");
+        assert_eq!(lab.read("moved"), "one\n");
+        fs::remove_dir(lab.path("log")).unwrap();
+        line(&mut lab.log, "two");
+        assert_eq!((lab.read("moved").as_str(), lab.read("log").as_str()), ("one\n", "two\n"));
+    }
+
+    /// Strangers can cause lines, half a gigabyte of them a day.
+    #[test]
+    fn a_full_file_is_kept_once_and_begun_anew() {
+        let mut lab = Lab::new(100);
+        let mut other = LogFile::open(&lab.path("log"), 100).unwrap();
+        for n in 0..1000 {
+            line(if n % 3 == 0 { &mut other } else { &mut lab.log }, &format!("line {n:03}"));
+            assert!(lab.read("log").len() < 120);
+        }
+        let all = lab.read("log.1") + &lab.read("log");
+        let lines: Vec<_> = all.lines().collect();
+        assert_eq!(lines.last(), Some(&"line 999"));
+        assert!(lines.len() > 10 && lines.windows(2).all(|pair| pair[0] < pair[1]), "{all}");
+        assert_eq!(fs::read_dir(lab.dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_link_stays_and_what_is_no_regular_file_is_left_alone() {
+        let lab = Lab::new(100);
+        std::os::unix::fs::symlink("log", lab.path("link")).unwrap();
+        let mut log = LogFile::open(&lab.path("link"), 10).unwrap();
+        (0..4).for_each(|n| line(&mut log, &format!("line {n}")));
+        assert!(lab.path("link").is_symlink());
+        assert_eq!((lab.read("log.1").as_str(), lab.read("link").as_str()), ("line 0\nline 1\n", "line 2\nline 3\n"));
+
+        let mut null = LogFile::open(Path::new("/dev/null"), 0).unwrap();
+        line(&mut null, "nothing");
+        assert!(!Path::new("/dev/null.1").exists());
+    }
+}
