@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{self, FallocateFlags, FlockOperation};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::store::inspect::stamp_of;
-use crate::store::storage::{Stat, Storage};
+use crate::store::storage::{FileLock, Stat, Storage};
 
 /// An open file on a real disk.
 #[derive(Debug)]
@@ -26,16 +26,16 @@ impl DiskFile {
 }
 
 impl Storage for DiskFile {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+    fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(bytes, offset)
     }
 
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
+    fn read_some(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(into, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(fs::fdatasync(&self.file)?)
+        Ok(retry_on_intr(|| fs::fdatasync(&self.file))?)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -49,7 +49,7 @@ impl Storage for DiskFile {
         if self.in_memory || len == 0 {
             return self.file.set_len(len);
         }
-        match rustix::io::retry_on_intr(|| fs::fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
+        match retry_on_intr(|| fs::fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(len),
             other => Ok(other?),
         }
@@ -60,12 +60,11 @@ impl Storage for DiskFile {
         Ok(Stat { len: meta.len(), allocated: meta.blocks() * 512, stamp: stamp_of(&meta) })
     }
 
-    fn try_lock(&self) -> io::Result<bool> {
-        match fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            // A file system without locks (some network ones) is no reason not to write there.
-            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(true),
+    fn try_lock(&self) -> io::Result<FileLock> {
+        match retry_on_intr(|| fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(FileLock::Taken),
+            Err(Errno::WOULDBLOCK) => Ok(FileLock::Held),
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(FileLock::Unknown),
             Err(e) => Err(e.into()),
         }
     }

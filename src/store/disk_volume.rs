@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::OWN;
 use crate::store::StoreError;
 use crate::store::disk_file::DiskFile;
 use crate::store::inspect::{kind_at, replaceable};
+use crate::store::make_dirs::make_dirs;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
 use crate::store::own_dir::OwnDir;
 use crate::store::publish::{Publish, PublishTarget};
@@ -37,11 +38,8 @@ impl DiskVolume {
         let open = || fs::open(path, DIRECTORY, Mode::empty());
         let root = match open() {
             Err(Errno::NOENT) if create => {
-                std::fs::create_dir_all(path).map_err(|e| StoreError::at(path, e))?;
-                // The new name should outlive a power loss, like the files below it. If the parent
-                // cannot be synced, only the name may be lost.
-                let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let _ = fs::open(parent, DIRECTORY, Mode::empty()).and_then(fs::fsync);
+                // The new names should outlive a power loss, like the files below them.
+                make_dirs(path, 0o777).map_err(|e| StoreError::at(path, e))?;
                 open()
             }
             other => other,
@@ -156,14 +154,14 @@ impl Volume for DiskVolume {
     fn sync_own(&self) -> io::Result<()> {
         self.own.with(|own| fs::fsync(own))?;
         // The name of the own directory may be new too.
-        Ok(fs::fsync(self.root())?)
+        Ok(retry_on_intr(|| fs::fsync(self.root()))?)
     }
 
     fn sync_files(&self) -> io::Result<()> {
         if self.in_memory {
             return Ok(());
         }
-        Ok(fs::syncfs(self.root())?)
+        Ok(retry_on_intr(|| fs::syncfs(self.root()))?)
     }
 
     fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase};
+use redb::{Database, Durability, ReadableDatabase};
 
 use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Stamp};
+use crate::store::disk_folder::DiskFolder;
 use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP};
+use crate::store::storage::Folder;
 use crate::sync::{read_lock, write_lock};
 
 mod database;
@@ -29,7 +31,7 @@ use tables::{FILES, IndexResult, LAYERS, OWNERS, Tables, decode, file_key, layer
 pub struct Index {
     open: RwLock<OpenIndex>,
     /// Where a temporary database would lie, and the directory that it would be for.
-    state: PathBuf,
+    state: Arc<dyn Folder>,
     name: Vec<u8>,
     /// Whether a temporary database took the place of one that was damaged while it was used.
     replaced: AtomicBool,
@@ -42,6 +44,8 @@ struct OpenIndex {
     database: Arc<Database>,
     /// Number of the shared directory, the first half of its keys in `FILES`.
     dir: u32,
+    #[cfg(test)]
+    lasting: bool,
 }
 
 /// What is known of a file.
@@ -85,27 +89,41 @@ impl Index {
     /// The system's error when not even a temporary database can be made.
     pub fn open(state: &Path, dir: &Path) -> io::Result<Self> {
         let name = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
-        let name = name.as_os_str().as_encoded_bytes();
+        Self::open_in(Arc::new(DiskFolder::new(state)), name.as_os_str().as_encoded_bytes())
+    }
+
+    fn open_in(state: Arc<dyn Folder>, name: &[u8]) -> io::Result<Self> {
         let index = |open| Index {
             open: RwLock::new(open),
-            state: state.to_path_buf(),
+            state: state.clone(),
             name: name.to_vec(),
             replaced: AtomicBool::new(false),
             complained: AtomicBool::new(false),
         };
-        match open_lasting(state) {
-            Ok(database) => match prepare(&database, name) {
-                Ok(dir) => return Ok(index(OpenIndex { database: Arc::new(database), dir })),
-                Err(e) => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", state.display()),
-            },
-            Err(DatabaseError::DatabaseAlreadyOpen) => log::warn!(
-                "another node uses this state directory, files are hashed again and both have one key; give each a \
-                 directory of its own path={}",
-                state.display()
-            ),
-            Err(e) => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", state.display()),
+        let lasting = open_lasting(&*state).map_err(redb::Error::from).and_then(|database| {
+            let dir = prepare(&database, name)?;
+            Ok(OpenIndex {
+                database: Arc::new(database),
+                dir,
+                #[cfg(test)]
+                lasting: true,
+            })
+        });
+        match lasting {
+            Ok(open) => Ok(index(open)),
+            Err(e) => {
+                let path = state.path_of("");
+                match e {
+                    redb::Error::DatabaseAlreadyOpen => log::warn!(
+                        "another node uses this state directory, files are hashed again and both have one key; give \
+                         each a directory of its own path={}",
+                        path.display()
+                    ),
+                    e => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", path.display()),
+                }
+                OpenIndex::temporary(&*state, name).map(index).map_err(io::Error::other)
+            }
         }
-        OpenIndex::temporary(state, name).map(index).map_err(io::Error::other)
     }
 
     /// A view for looking files up; `None` when the database cannot be read. Later records are not
@@ -117,6 +135,12 @@ impl Index {
             Ok(Lookup { files, owners, dir: open.dir, key: Vec::new(), broken: false })
         })
         .ok()
+    }
+
+    /// Whether the database is the one that stays.
+    #[cfg(test)]
+    fn is_lasting(&self) -> bool {
+        read_lock(&self.open).lasting
     }
 
     /// Whether, since the last call, a temporary database took the place of a damaged one: the
@@ -212,9 +236,10 @@ impl Index {
         if !Arc::ptr_eq(&open.database, &damaged.database) {
             return;
         }
-        match OpenIndex::temporary(&self.state, &self.name) {
+        match OpenIndex::temporary(&*self.state, &self.name) {
             Ok(fresh) => {
-                log::warn!("index damaged, files are hashed again path={} error=\"{cause}\"", self.state.display());
+                let path = self.state.path_of(INDEX_NAME);
+                log::warn!("index damaged, files are hashed again path={} error=\"{cause}\"", path.display());
                 // Never dropped: redb would write to the damaged file then, and might panic too.
                 std::mem::forget(std::mem::replace(&mut *open, fresh));
                 self.replaced.store(true, Ordering::Relaxed);
@@ -275,10 +300,15 @@ impl Index {
 }
 
 impl OpenIndex {
-    fn temporary(state: &Path, name: &[u8]) -> IndexResult<Self> {
+    fn temporary(state: &dyn Folder, name: &[u8]) -> IndexResult<Self> {
         let database = open_temporary(state)?;
         let dir = prepare(&database, name)?;
-        Ok(OpenIndex { database: Arc::new(database), dir })
+        Ok(OpenIndex {
+            database: Arc::new(database),
+            dir,
+            #[cfg(test)]
+            lasting: false,
+        })
     }
 }
 
@@ -316,6 +346,9 @@ impl std::fmt::Debug for Lookup {
 }
 
 #[cfg(test)]
+mod crash_tests;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -324,11 +357,17 @@ mod tests {
     use crate::content::{Entry, Root};
 
     fn hashed(path: &str, chunks: u32, byte: u8) -> Hashed {
+        hashed_as(path, chunks, byte as u32)
+    }
+
+    /// A file whose root, layer and state say which version it is.
+    pub(super) fn hashed_as(path: &str, chunks: u32, version: u32) -> Hashed {
+        let byte = version as u8;
         let len = if chunks == 1 { 7 } else { chunks as u64 * 262_144 };
         let layer: Vec<Digest> = if chunks == 1 { Vec::new() } else { (0..chunks).map(|i| digest(byte, i)).collect() };
         let indexed = Indexed {
             id: FileId { root: Root(digest(byte, u32::MAX)), len },
-            stamp: Stamp { mtime_ns: -5, ctime_ns: 1 << 60, inode: byte as u64 },
+            stamp: Stamp { mtime_ns: -5, ctime_ns: 1 << 60, inode: version as u64 },
         };
         Hashed { path: RelPath::new(path).unwrap(), indexed, layer }
     }
@@ -339,7 +378,7 @@ mod tests {
         Digest(d)
     }
 
-    fn known(index: &Index, h: &Hashed) -> bool {
+    pub(super) fn known(index: &Index, h: &Hashed) -> bool {
         let found = index.lookup().unwrap().get(h.path.as_str(), h.indexed.id.len, &h.indexed.stamp);
         assert!(found.is_none_or(|id| id == h.indexed.id));
         found.is_some()

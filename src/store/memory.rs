@@ -12,12 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
-use crate::store::storage::{Stat, Storage, Volume};
+pub(crate) use crate::store::storage::Storage;
+use crate::store::storage::{FileLock, Stat, Volume};
 use crate::sync::lock;
 
+mod folder;
+mod rng;
 mod world;
 
-use world::{FileChange, FileContent, NameChange, World};
+pub(crate) use folder::MemoryFolder;
+pub(crate) use rng::Rng;
+pub(crate) use world::FaultKind;
+use world::{CallKind, DiskFault, FileChange, FileContent, NameChange, World};
 
 /// The volume. Clones share it.
 #[derive(Debug, Clone)]
@@ -31,20 +37,6 @@ struct MemoryFile {
     inode: u64,
 }
 
-/// A small generator, so that a seed names a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n.max(1)
-    }
-}
-
 impl Memory {
     pub(crate) fn new() -> Self {
         let world = World {
@@ -55,8 +47,37 @@ impl Memory {
             steps_left: u64::MAX,
             fail_syncs: false,
             free: u64::MAX,
+            calls: 0,
+            fault: None,
+            struck: false,
+            strict: false,
         };
         Memory { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// A volume whose directories are made durable one by one, as POSIX allows.
+    pub(crate) fn strict() -> Self {
+        let volume = Self::new();
+        volume.lock().strict = true;
+        volume
+    }
+
+    /// Lets call `at`, counted from 1, go wrong, and the later ones too if that `lasts`.
+    pub(crate) fn fault_at(&self, at: u64, kind: FaultKind, lasts: bool) {
+        let mut world = self.lock();
+        (world.calls, world.struck, world.fault) = (0, false, Some(DiskFault { at, lasts, kind }));
+    }
+
+    /// Calls since the last [`fault_at`](Self::fault_at).
+    pub(crate) fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// Ends the fault; whether a call went wrong.
+    pub(crate) fn mend(&self) -> bool {
+        let mut world = self.lock();
+        world.fault = None;
+        world.struck
     }
 
     /// Lets the power fail after `steps` more changes.
@@ -126,21 +147,17 @@ impl Memory {
     /// The disk as found after the power failed.
     pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Memory {
         let world = self.lock();
-        let mut names = world.durable_names.clone();
-        let survive = rng.below(world.pending_names.len() as u64 + 1) as usize;
-        world.pending_names[..survive].iter().for_each(|c| c.apply(&mut names));
+        let names = world.surviving_names(rng);
         let next = Memory::new();
         let mut new = next.lock();
+        new.strict = world.strict;
         for inode in names.values() {
-            let file = &world.files[inode];
+            let Some(file) = world.files.get(inode) else { continue };
             let mut bytes = file.durable.clone();
             for change in &file.pending {
-                match (rng.below(3), change) {
-                    (0, _) => (),
-                    (1, FileChange::Write(at, data)) => {
-                        let half = rng.below(data.len() as u64 + 1) as usize;
-                        FileChange::Write(*at, data[..half].to_vec()).apply(&mut bytes);
-                    }
+                match rng.below(3) {
+                    0 => (),
+                    1 => change.apply_torn(&mut bytes, rng),
                     _ => change.apply(&mut bytes),
                 }
             }
@@ -170,6 +187,7 @@ impl Memory {
 
     fn place_one(&self, own: &str, path: &RelPath) -> io::Result<()> {
         let mut world = self.lock();
+        world.attempt(CallKind::Grow)?;
         world.step()?;
         world.change(NameChange::Rename(own_name(own), path.as_str().into()))
     }
@@ -185,6 +203,19 @@ impl MemoryFile {
         lock(&self.world).step()
     }
 
+    fn attempt(&self, call: CallKind) -> io::Result<()> {
+        lock(&self.world).attempt(call)
+    }
+
+    /// How many of `len` bytes a call reads or writes.
+    fn part(&self, call: CallKind, len: usize) -> io::Result<usize> {
+        match lock(&self.world).call(call) {
+            Some(FaultKind::Short) => Ok((len / 2).max(1).min(len)),
+            Some(kind) => Err(kind.error().unwrap_or(rustix::io::Errno::IO).into()),
+            None => Ok(len),
+        }
+    }
+
     fn change(&self, change: FileChange) {
         self.with(|f| {
             change.apply(&mut f.bytes);
@@ -195,28 +226,34 @@ impl MemoryFile {
 }
 
 impl Storage for MemoryFile {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..self.part(CallKind::Write, bytes.len())?];
         let step = self.step();
         // The power fails in the middle of a write.
         let upto = if step.is_ok() { bytes.len() } else { bytes.len() / 2 };
         self.change(FileChange::Write(offset, bytes[..upto].to_vec()));
-        step
+        step.map(|()| bytes.len())
     }
 
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.with(|f| {
+    fn read_some(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let want = self.part(CallKind::Read, into.len())?;
+        Ok(self.with(|f| {
             f.reads += 1;
-            let bytes = f.bytes.get(offset as usize..).and_then(|b| b.get(..into.len()));
-            bytes.map(|b| into.copy_from_slice(b)).ok_or(io::ErrorKind::UnexpectedEof.into())
-        })
+            let bytes = f.bytes.get(offset as usize..).unwrap_or_default();
+            let n = want.min(bytes.len());
+            into[..n].copy_from_slice(&bytes[..n]);
+            n
+        }))
     }
 
     fn sync(&self) -> io::Result<()> {
         self.step()?;
-        if lock(&self.world).fail_syncs {
+        let broken = lock(&self.world).fail_syncs;
+        let failed = self.attempt(CallKind::Sync);
+        if broken || failed.is_err() {
             // What could not be written back is dropped, and the next sync would not tell.
             self.with(|f| f.pending.clear());
-            return Err(rustix::io::Errno::IO.into());
+            return failed.and(Err(rustix::io::Errno::IO.into()));
         }
         self.with(|f| {
             f.durable.clone_from(&f.bytes);
@@ -227,6 +264,7 @@ impl Storage for MemoryFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.attempt(CallKind::Grow)?;
         self.step()?;
         self.change(FileChange::SetLen(len));
         Ok(())
@@ -237,13 +275,16 @@ impl Storage for MemoryFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
+        self.attempt(CallKind::Look)?;
         let (len, changes) = self.with(|f| (f.bytes.len() as u64, f.changes));
         let stamp = Stamp { mtime_ns: changes, ctime_ns: changes, inode: self.inode };
         Ok(Stat { len, allocated: len, stamp })
     }
 
-    fn try_lock(&self) -> io::Result<bool> {
-        Ok(self.with(|f| !std::mem::replace(&mut f.locked, true)))
+    fn try_lock(&self) -> io::Result<FileLock> {
+        self.attempt(CallKind::Look)?;
+        let held = self.with(|f| std::mem::replace(&mut f.locked, true));
+        Ok(if held { FileLock::Held } else { FileLock::Taken })
     }
 
     fn unlock(&self) {
@@ -257,40 +298,25 @@ impl Volume for Memory {
     }
 
     fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
-        let inode = self.lock().names.get(&own_name(name)).copied();
-        Ok(inode.map(|i| self.handle(i)))
+        self.open_name(&own_name(name))
     }
 
     fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
-        let name = own_name(name);
-        let mut world = self.lock();
-        if world.names.contains_key(&name) {
-            return Ok(None);
-        }
-        let inode = world.new_inode();
-        let done = world.step().and_then(|()| {
-            world.files.insert(inode, FileContent::default());
-            world.change(NameChange::Link(name, inode))
-        });
-        drop(world);
-        done.map(|()| Some(self.handle(inode)))
+        self.create_name(&own_name(name))
     }
 
     fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>> {
+        self.lock().attempt(CallKind::Look)?;
         Ok(self.lock().names.get(&own_name(name)).copied())
     }
 
     fn remove_own(&self, name: &str) -> io::Result<bool> {
-        let mut world = self.lock();
-        world.step()?;
-        match world.change(NameChange::Unlink(own_name(name))) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            other => other.map(|()| true),
-        }
+        self.remove_name(&own_name(name))
     }
 
     fn sync_own(&self) -> io::Result<()> {
         let mut world = self.lock();
+        world.attempt(CallKind::Sync)?;
         world.step()?;
         world.sync_names(|c| match c {
             NameChange::Link(n, _) | NameChange::Unlink(n) | NameChange::Rename(n, _) => n.starts_with(OWN),
@@ -301,6 +327,10 @@ impl Volume for Memory {
     fn sync_files(&self) -> io::Result<()> {
         let mut world = self.lock();
         world.step()?;
+        if let Err(e) = world.attempt(CallKind::Sync) {
+            world.files.values_mut().for_each(|f| f.pending.clear());
+            return Err(e);
+        }
         for file in world.files.values_mut() {
             file.durable.clone_from(&file.bytes);
             file.durable_changes = file.changes;
@@ -312,7 +342,7 @@ impl Volume for Memory {
     fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
         let done: Vec<_> = moves.iter().map(|(own, path)| self.place_one(own, path)).collect();
         let mut world = self.lock();
-        let synced = world.step();
+        let synced = world.attempt(CallKind::Sync).and_then(|()| world.step());
         if synced.is_ok() {
             world.sync_names(|c| matches!(c, NameChange::Rename(..)));
         }
@@ -326,6 +356,7 @@ impl Volume for Memory {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
+        self.lock().attempt(CallKind::Look)?;
         Ok(self.lock().free)
     }
 

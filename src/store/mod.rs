@@ -1,9 +1,12 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
 mod batch_write;
+#[cfg(test)]
+mod crash_tests;
 mod dir_risk;
 mod disk;
 mod disk_file;
+mod disk_folder;
 mod disk_volume;
 mod error;
 mod fetched_files;
@@ -12,8 +15,9 @@ mod index;
 mod inspect;
 mod journal;
 pub mod limits;
+mod make_dirs;
 #[cfg(test)]
-mod memory;
+pub(crate) mod memory;
 mod open_beneath;
 mod own_dir;
 mod own_files;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::store::limits::OPENAT2_TRIES;
 
@@ -64,7 +64,7 @@ fn walk(root: impl AsFd, rel: &str, flags: OFlags) -> rustix::io::Result<OwnedFd
         }
         let step = if parts.peek().is_some() { OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC } else { flags };
         let at = dir.as_ref().map_or(root.as_fd(), AsFd::as_fd);
-        dir = Some(fs::openat(at, part, step | OFlags::NOFOLLOW, Mode::empty())?);
+        dir = Some(retry_on_intr(|| fs::openat(at, part, step | OFlags::NOFOLLOW, Mode::empty()))?);
     }
     dir.ok_or(Errno::NOENT)
 }

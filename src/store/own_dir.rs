@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use log::debug;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::store::OWN;
 use crate::store::inspect::kind_at;
@@ -41,7 +41,7 @@ impl OwnDir {
     pub(crate) fn with<R>(&self, act: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<R>) -> io::Result<R> {
         for _ in 0..OWN_TRIES {
             let own = self.open()?;
-            match act(own.as_fd()) {
+            match retry_on_intr(|| act(own.as_fd())) {
                 // A directory that was removed takes no new names.
                 Err(Errno::NOENT) if fs::fstat(&*own).is_ok_and(|s| s.st_nlink == 0) => self.forget(&own),
                 other => return other.map_err(Into::into),
@@ -57,12 +57,13 @@ impl OwnDir {
             return Ok(dir.clone());
         }
         for _ in 0..OWN_TRIES {
-            let found = match fs::mkdirat(&self.root, OWN, Mode::RWXU) {
+            let found = match retry_on_intr(|| fs::mkdirat(&self.root, OWN, Mode::RWXU)) {
                 Ok(()) => false,
                 Err(Errno::EXIST) => true,
                 Err(e) => return Err(e),
             };
-            match fs::openat(&self.root, OWN, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+            let flags = DIRECTORY | OFlags::NOFOLLOW;
+            match retry_on_intr(|| fs::openat(&self.root, OWN, flags, Mode::empty())) {
                 Ok(dir) => {
                     let dir = Arc::new(dir);
                     if found {

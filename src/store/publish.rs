@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::StoreError;
@@ -106,7 +106,7 @@ impl<'a> Publish<'a> {
     fn sync(&mut self, moves: &[(String, &RelPath)], results: &mut [Result<(), StoreError>]) {
         let root = self.target.own.root();
         let mut dirs = self.dirs.values().filter(|_| self.target.durable);
-        let synced = dirs.try_for_each(|dir| fs::fsync(dir.as_ref().map_or(root, AsFd::as_fd)));
+        let synced = dirs.try_for_each(|dir| retry_on_intr(|| fs::fsync(dir.as_ref().map_or(root, AsFd::as_fd))));
         self.dirs.clear();
         let from = std::mem::replace(&mut self.unsynced_from, results.len());
         if let Err(e) = synced {
@@ -131,7 +131,7 @@ fn is_taken_or_unknown(e: &io::Error) -> bool {
 /// Opens the directory `name`, creating it if needed; true if it was created.
 fn open_or_make(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<(OwnedFd, bool)> {
     match open_child(at, name) {
-        Err(Errno::NOENT) => match fs::mkdirat(at, name, DIR_MODE) {
+        Err(Errno::NOENT) => match retry_on_intr(|| fs::mkdirat(at, name, DIR_MODE)) {
             Ok(()) | Err(Errno::EXIST) => Ok((open_child(at, name)?, true)),
             Err(e) => Err(e),
         },
@@ -140,7 +140,7 @@ fn open_or_make(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<(OwnedFd, 
 }
 
 fn open_child(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
-    fs::openat(at, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+    retry_on_intr(|| fs::openat(at, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()))
 }
 
 /// Mode 0777, of which the umask takes bits away.

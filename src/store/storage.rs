@@ -19,11 +19,41 @@ use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 
 /// One open file. Any thread may call any method.
 pub(crate) trait Storage: Debug + Send + Sync {
+    /// Writes the beginning of `bytes`, perhaps all, and says how much. Like the system's call, it
+    /// may be interrupted.
+    fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Reads into the beginning of `into` and says how much; 0 at the end of the file. Like the
+    /// system's call, it may be interrupted.
+    fn read_some(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
     /// Writes all of `bytes`. Not durable before [`sync`](Storage::sync).
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_some(offset + done as u64, &bytes[done..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 
     /// Fills `into`. It is an error if the file ends before.
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.read_some(offset + done as u64, &mut into[done..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 
     /// Makes everything durable that was written before the call. After an error it is unknown
     /// which writes since the last success are on the disk, even if a later call succeeds.
@@ -39,9 +69,9 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Length, used room, identity and times.
     fn stat(&self) -> io::Result<Stat>;
 
-    /// Takes the lock of the file; false if another process or handle has it. It ends with the
+    /// Takes the lock of the file, unless another process or handle has it. It ends with the
     /// process at the latest.
-    fn try_lock(&self) -> io::Result<bool>;
+    fn try_lock(&self) -> io::Result<FileLock>;
 
     /// Releases the lock.
     fn unlock(&self);
@@ -50,6 +80,17 @@ pub(crate) trait Storage: Debug + Send + Sync {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// What came of taking the lock of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileLock {
+    /// The caller has it.
+    Taken,
+    /// Another process or handle has it.
+    Held,
+    /// The file system has no locks, as some network ones: nothing says who uses the file.
+    Unknown,
 }
 
 /// What the system says of an open file.
@@ -61,6 +102,28 @@ pub(crate) struct Stat {
     pub(crate) allocated: u64,
     /// Identity, and the times of the last change.
     pub(crate) stamp: Stamp,
+}
+
+/// A flat directory of the node's own files, such as the state directory: only the user may enter
+/// it. It is created when it is first used.
+pub(crate) trait Folder: Debug + Send + Sync {
+    /// Opens the file `name`; `None` if there is none.
+    fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
+
+    /// Creates the file `name`; `None` if it exists.
+    fn create(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
+
+    /// Gives a file another name, and replaces what has it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name; false if it did not exist.
+    fn remove(&self, name: &str) -> io::Result<bool>;
+
+    /// Makes the names durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The path of a name, for messages.
+    fn path_of(&self, name: &str) -> PathBuf;
 }
 
 /// A directory tree with the node's own directory in it.

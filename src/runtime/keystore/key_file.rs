@@ -3,15 +3,16 @@
 //! A key file is written whole or not at all, readable by its owner alone, and replaced only on
 //! request.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 
 use crate::identity::{Keypair, KeypairError};
 use crate::runtime::keystore::KeyError;
+use crate::runtime::keystore::put_secret::{FileSystem, put_secret};
 use crate::runtime::limits::KEY_FILE_LEN_MAX;
 
 /// Reads a key file; refuses one that others can read (`chmod 600 FILE`).
@@ -64,44 +65,7 @@ pub fn write_key(path: &Path, key: &Keypair, force: bool) -> Result<(), KeyError
         Ok(_) if !force => return Err(KeyError::Exists { file: path.into() }),
         _ => {}
     }
-    let written = |file: &Path, source| KeyError::Write { file: file.into(), source };
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| written(dir, e))?;
-    let temp = TempFile::write(dir, path, key.to_pem().as_bytes()).map_err(|e| written(path, e))?;
-    let done = if force { fs::rename(&temp.0, path) } else { fs::hard_link(&temp.0, path) };
-    drop(temp);
-    match done {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(KeyError::Exists { file: path.into() }),
-        other => other.map_err(|e| written(path, e))?,
-    }
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| written(dir, e))
-}
-
-/// A file that is removed on drop unless it was renamed away.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    fn write(dir: &Path, target: &Path, content: &[u8]) -> io::Result<Self> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-        name.push(format!(".{:016x}.tmp", rand::random::<u64>()));
-        let path = dir.join(name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let temp = TempFile(path);
-        file.write_all(content)?;
-        file.sync_all()?;
-        Ok(temp)
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        // After a rename there is nothing to remove, and a failure here has no remedy.
-        let _ = fs::remove_file(&self.0);
-    }
+    put_secret(&FileSystem, path, key.to_pem().as_bytes(), force)
 }
 
 /// Reads a regular file of at most `max` bytes if `check` accepts its metadata. Check and content

@@ -2,6 +2,7 @@
 
 mod error;
 mod key_file;
+mod put_secret;
 mod trust;
 
 pub use error::KeyError;

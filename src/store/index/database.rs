@@ -1,26 +1,24 @@
 //! Opening the database of the index: the lasting one, or a temporary one in its place.
 
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::sync::Arc;
 
-use redb::backends::{FileBackend, InMemoryBackend};
-use redb::{Builder, Database, DatabaseError, ReadableTable, StorageError};
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, ReadableTable, StorageBackend, StorageError};
 
+use crate::store::disk_folder::DiskFolder;
 use crate::store::index::tables::{DIRS, FILES, IndexResult, LAYERS, OWNERS};
-use crate::store::limits::INDEX_CACHE_LEN;
+use crate::store::limits::{INDEX_CACHE_LEN, PART_OPEN_TRIES};
+use crate::store::storage::{FileLock, Folder, Storage};
 
-/// Opens or creates the database in the directory `state`. A damaged one is renamed and replaced.
-pub(super) fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
-    let path = state.join(INDEX_NAME);
+/// Opens or creates the database in `state`. A damaged one is renamed and replaced.
+pub(super) fn open_lasting(state: &dyn Folder) -> Result<Database, DatabaseError> {
     // redb may panic on a file that it did not write. A check of all pages at the start makes
     // nearly all of these panics errors; the others are caught.
     let open = || {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        builder().set_check_integrity_on_open(true).create_with_backend(FileBackend::new(file)?)
+        let file = IndexFile::lock(open_or_create(state)?)?;
+        builder().set_check_integrity_on_open(true).create_with_backend(file)
     };
     let guarded = || {
         catch_unwind(AssertUnwindSafe(open))
@@ -28,31 +26,87 @@ pub(super) fn open_lasting(state: &Path) -> Result<Database, DatabaseError> {
     };
     match guarded() {
         Err(e) if is_damage(&e) => {
-            let aside = state.join(DAMAGED_NAME);
+            let (path, aside) = (state.path_of(INDEX_NAME), state.path_of(DAMAGED_NAME));
             log::warn!("index damaged, replaced path={} kept={} error=\"{e}\"", path.display(), aside.display());
-            std::fs::rename(&path, &aside)?;
+            state.rename(INDEX_NAME, DAMAGED_NAME)?;
             guarded()
         }
         opened => opened,
     }
 }
 
+fn open_or_create(state: &dyn Folder) -> io::Result<Arc<dyn Storage>> {
+    // Other processes may create, rename or remove it meanwhile.
+    for _ in 0..PART_OPEN_TRIES {
+        if let Some(file) = state.open(INDEX_NAME)? {
+            return Ok(file);
+        }
+        if let Some(file) = state.create(INDEX_NAME)? {
+            // A lost name costs what was hashed, and nothing else.
+            let _ = state.sync();
+            return Ok(file);
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
 /// A database in a file without a name: nothing of it stays behind, however the process ends.
-pub(super) fn open_temporary(state: &Path) -> Result<Database, DatabaseError> {
-    for dir in [state, &std::env::temp_dir()] {
-        match unnamed_file(dir).map_err(DatabaseError::from).and_then(FileBackend::new) {
-            Ok(backend) => return builder().create_with_backend(backend),
-            Err(e) => log::debug!("no temporary index path={} error=\"{e}\"", dir.display()),
+pub(super) fn open_temporary(state: &dyn Folder) -> Result<Database, DatabaseError> {
+    let temp_dir = DiskFolder::new(&std::env::temp_dir());
+    for dir in [state, &temp_dir] {
+        match unnamed_file(dir).map_err(DatabaseError::from).and_then(IndexFile::lock) {
+            Ok(file) => return builder().create_with_backend(file),
+            Err(e) => log::debug!("no temporary index path={} error=\"{e}\"", dir.path_of("").display()),
         }
     }
     builder().create_with_backend(InMemoryBackend::new())
 }
 
-fn unnamed_file(dir: &Path) -> io::Result<File> {
-    let path = dir.join(format!("index-{}-{:016x}.tmp", std::process::id(), rand::random::<u64>()));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
+fn unnamed_file(dir: &dyn Folder) -> io::Result<Arc<dyn Storage>> {
+    let name = format!("index-{}-{:016x}.tmp", std::process::id(), rand::random::<u64>());
+    let file = dir.create(&name)?.ok_or(io::ErrorKind::AlreadyExists)?;
+    dir.remove(&name)?;
     Ok(file)
+}
+
+/// The file of a database, which one process uses at a time.
+#[derive(Debug)]
+struct IndexFile(Arc<dyn Storage>);
+
+impl IndexFile {
+    fn lock(file: Arc<dyn Storage>) -> Result<Self, DatabaseError> {
+        match file.try_lock()? {
+            FileLock::Taken | FileLock::Unknown => Ok(IndexFile(file)),
+            FileLock::Held => Err(DatabaseError::DatabaseAlreadyOpen),
+        }
+    }
+}
+
+impl StorageBackend for IndexFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.stat()?.len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.unlock();
+        Ok(())
+    }
 }
 
 fn builder() -> Builder {

@@ -11,7 +11,7 @@ use crate::store::flusher::Budget;
 use crate::store::journal::{Claims, Journal};
 use crate::store::limits::PART_OPEN_TRIES;
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
-use crate::store::storage::{Stat, Storage, Volume};
+use crate::store::storage::{FileLock, Stat, Storage, Volume};
 
 /// Opens or resumes the partial file of `id` and reserves its space.
 pub(super) fn open(volume: Arc<dyn Volume>, budget: Arc<Budget>, id: FileId) -> Result<Part, StoreError> {
@@ -60,7 +60,8 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
                 None => continue,
             },
         };
-        if !file.try_lock().map_err(at)? {
+        // A file system without locks is no reason not to write there.
+        if file.try_lock().map_err(at)? == FileLock::Held {
             break;
         }
         // The holder of the lock before may have put the file in place meanwhile: then it is no

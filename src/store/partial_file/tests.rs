@@ -36,7 +36,7 @@ fn chunk(len: u64, index: ChunkIndex) -> Vec<u8> {
 }
 
 fn whole(manifest: &Manifest) -> Vec<u8> {
-    manifest.geometry().chunks().flat_map(|c| chunk(manifest.id().len, c)).collect()
+    manifest.geometry().chunks().map(|c| chunk(manifest.id().len, c)).collect::<Vec<_>>().concat()
 }
 
 fn open(volume: &Memory, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreError> {

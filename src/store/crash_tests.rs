@@ -1,0 +1,290 @@
+//! Everything that writes, on a volume that forgets what was not synced: a crash at any point, and a fault at any call.
+//!
+//! The environment variable `GPB_CRASH_POINTS` sets the number of crash points; the seed of a failure is in its message.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::content::{ChunkIndex, Digest, FileId, Geometry, Manifest, RelPath, Root, merkle};
+use crate::limits::CHUNK_LEN_MIN;
+use crate::store::batch_write::batch_write;
+use crate::store::flusher::Flusher;
+use crate::store::memory::{FaultKind, Memory, Rng, own_name};
+use crate::store::storage::{Volume, place_copy};
+use crate::store::{PartialFile, StoreError};
+
+/// A file with its bytes and its places.
+struct Sample {
+    manifest: Arc<Manifest>,
+    outs: Vec<RelPath>,
+}
+
+/// What a download fetches: large files, one of them under two names, small ones in one batch, and a copy of a file that
+/// is there.
+struct Plan {
+    large: Vec<Sample>,
+    small: Vec<(RelPath, FileId, Vec<u8>)>,
+    copy: RelPath,
+}
+
+fn name(path: &str) -> RelPath {
+    RelPath::new(path).unwrap()
+}
+
+fn chunk(len: u64, salt: u8, index: ChunkIndex) -> Vec<u8> {
+    vec![(index.get() as u8).wrapping_mul(7) ^ salt | 1; Geometry::new(len).span(index).len as usize]
+}
+
+fn whole(manifest: &Manifest) -> Vec<u8> {
+    let len = manifest.id().len;
+    let chunks: Vec<_> = manifest.geometry().chunks().map(|c| chunk(len, (len % 251) as u8, c)).collect();
+    chunks.concat()
+}
+
+/// A file of that length, which also says what is in it.
+fn manifest(len: u64) -> Arc<Manifest> {
+    static KNOWN: Mutex<Option<HashMap<u64, Arc<Manifest>>>> = Mutex::new(None);
+    let made = || {
+        let geometry = Geometry::new(len);
+        let height = geometry.chunk_height();
+        let digest = |c| merkle::chunk_digest(&chunk(len, (len % 251) as u8, c), height);
+        let layer: Vec<Digest> = geometry.chunks().map(digest).collect();
+        let root = Root(merkle::root_of_layer(&layer, height));
+        Arc::new(Manifest::new(FileId { root, len }, layer).unwrap())
+    };
+    KNOWN.lock().unwrap().get_or_insert_default().entry(len).or_insert_with(made).clone()
+}
+
+/// What was said to be durable.
+#[derive(Default)]
+struct Done {
+    finals: Vec<RelPath>,
+    /// Chunks of each unfinished file.
+    chunks: HashMap<FileId, u32>,
+}
+
+impl Plan {
+    fn new(rng: &mut Rng) -> Self {
+        let chunks = 2 + rng.below(3);
+        let large = vec![
+            Sample { manifest: manifest((chunks - 1) * CHUNK_LEN_MIN + 77), outs: vec![name("d/large")] },
+            Sample { manifest: manifest(CHUNK_LEN_MIN + 99), outs: vec![name("twin"), name("d/twin")] },
+        ];
+        // With and without one sync for all of them.
+        let small = (0..1 + rng.below(6)).map(|i| {
+            let bytes: Vec<u8> = (0..rng.below(1500)).map(|_| rng.below(256) as u8).collect();
+            let id = FileId { root: Root(Digest([i as u8; 32])), len: bytes.len() as u64 };
+            (name(&format!("s{}/f{i}", i % 2)), id, bytes)
+        });
+        Plan { large, small: small.collect(), copy: name("copy") }
+    }
+
+    /// All final names with the bytes that belong there.
+    fn finals(&self) -> Vec<(&RelPath, Vec<u8>)> {
+        let large = self.large.iter().flat_map(|s| s.outs.iter().map(|out| (out, whole(&s.manifest))));
+        let small = self.small.iter().map(|(path, _, bytes)| (path, bytes.clone()));
+        large.chain(small).chain([(&self.copy, whole(&self.large[0].manifest))]).collect()
+    }
+
+    /// Downloads what is not there, in random order with random flushes. `done` learns what was said to be durable.
+    fn run(&self, volume: &Memory, rng: &mut Rng, done: &mut Done) -> Result<(), StoreError> {
+        let missing: Vec<_> = self
+            .small
+            .iter()
+            .filter(|(path, _, bytes)| volume.content(path.as_str()).as_ref() != Some(bytes))
+            .collect();
+        let batch: Vec<_> = missing.iter().map(|(path, id, bytes)| (path.clone(), *id, bytes.as_slice())).collect();
+        for (result, (path, ..)) in batch_write(volume, &batch).into_iter().zip(missing) {
+            result?;
+            done.finals.push(path.clone());
+        }
+        for sample in &self.large {
+            let is_there = |out: &RelPath| volume.content(out.as_str()) == Some(whole(&sample.manifest));
+            if !sample.outs.iter().all(is_there) {
+                fetch(volume, sample, rng, &mut done.chunks)?;
+                done.finals.extend(sample.outs.iter().cloned());
+            }
+        }
+        if volume.content(self.copy.as_str()).is_none_or(|found| found != whole(&self.large[0].manifest)) {
+            volume.make_own()?;
+            let from = volume.open_name("d/large").map_err(|e| StoreError::at("d/large", e))?.unwrap();
+            place_copy(volume, &*from, self.large[0].manifest.id().len, &self.copy, || Ok(()))?;
+            done.finals.push(self.copy.clone());
+        }
+        Ok(())
+    }
+}
+
+fn open(volume: &Memory, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreError> {
+    PartialFile::open(Arc::new(volume.clone()), Arc::new(Flusher::without_thread()), manifest.clone())
+}
+
+fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<FileId, u32>) -> Result<(), StoreError> {
+    let file = open(volume, &sample.manifest)?;
+    file.recheck(u64::MAX);
+    let len = sample.manifest.id().len;
+    let mut missing: Vec<ChunkIndex> = sample.manifest.geometry().chunks().filter(|c| !file.has(*c)).collect();
+    let done = loop {
+        if missing.is_empty() {
+            break file.finish(&sample.outs);
+        }
+        let index = missing.swap_remove(rng.below(missing.len() as u64) as usize);
+        let written = file.write(index, &chunk(len, (len % 251) as u8, index));
+        let is_kept = rng.below(3) == 0;
+        let flushed = written.and_then(|()| if is_kept { file.checkpoint() } else { Ok(()) });
+        if flushed.is_err() {
+            break flushed;
+        }
+        if is_kept {
+            kept.insert(sample.manifest.id(), file.have_count());
+        }
+    };
+    if rng.below(3) == 0 {
+        // As a killed process ends.
+        file.kill();
+    }
+    done
+}
+
+/// Every final name has its old bytes or the whole new ones, and the new ones where that was said.
+fn check_finals(volume: &Memory, plan: &Plan, done: &Done, what: &str) {
+    for (path, new) in plan.finals() {
+        let found = volume.content(path.as_str()).unwrap();
+        assert!(found == OLD || found == new, "{what}: {path} is neither old nor whole");
+        assert!(!done.finals.contains(path) || found == new, "{what}: {path} was said to be durable");
+    }
+}
+
+/// What a resumed part believes without a look is right, and it has at least the chunks that were said to be durable. How
+/// many chunks it believes.
+fn check_claims(volume: &Memory, plan: &Plan, done: &Done, what: &str) -> u32 {
+    let mut believed = 0;
+    for Sample { manifest, outs } in &plan.large {
+        let own = own_name(&format!("{}-{}.part", manifest.id().root, manifest.id().len));
+        let kept = done.chunks.get(&manifest.id()).copied().unwrap_or(0);
+        if volume.content(&own).is_none() {
+            let in_place = volume.content(outs[0].as_str()) == Some(whole(manifest));
+            assert!(kept == 0 || in_place, "{what}: {kept} chunks are lost with their file");
+            continue;
+        }
+        let file = open(volume, manifest).unwrap();
+        assert!(file.resumed() >= kept, "{what}: {} of {kept} chunks are kept", file.resumed());
+        for index in manifest.geometry().chunks().filter(|c| file.has(*c)) {
+            let (span, len) = (manifest.geometry().span(index), manifest.id().len);
+            let mut bytes = vec![0; span.len as usize];
+            file.read_at(span.offset, &mut bytes).unwrap();
+            let right = bytes == chunk(len, (len % 251) as u8, index);
+            assert!(right, "{what}: chunk {} is believed and not there", index.get());
+        }
+        believed += file.have_count();
+        file.kill();
+    }
+    believed
+}
+
+fn with_old_files(plan: &Plan) -> Memory {
+    let volume = Memory::new();
+    plan.finals().iter().for_each(|(path, _)| volume.put(path.as_str(), OLD));
+    volume
+}
+
+/// Crashes at `points` points in all.
+fn replay(points: u64) {
+    let (mut crashes, mut believed, mut finished, mut seed) = (0, 0, 0, 0);
+    while crashes < points {
+        seed += 1;
+        let mut rng = Rng(seed);
+        let plan = Plan::new(&mut rng);
+        let mut volume = with_old_files(&plan);
+        for _ in 0..1 + rng.below(3) {
+            crashes += 1;
+            volume.cut_after(1 + rng.below(60));
+            let mut done = Done::default();
+            let result = plan.run(&volume, &mut rng, &mut done);
+            let killed = rng.below(3) == 0;
+            volume = if killed { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
+            let what = format!("seed {seed}, crash {crashes}");
+            check_finals(&volume, &plan, &done, &what);
+            believed += check_claims(&volume, &plan, &done, &what);
+            finished += u64::from(result.is_ok());
+        }
+        let mut done = Done::default();
+        plan.run(&volume, &mut rng, &mut done).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let what = format!("seed {seed}, at the end");
+        plan.finals()
+            .iter()
+            .for_each(|(path, new)| assert!(volume.content(path.as_str()).as_ref() == Some(new), "{what}"));
+        check_finals(&volume.after_power_loss(&mut rng), &plan, &done, &what);
+    }
+    assert!(believed > 0 && finished > 0 && finished < crashes, "the runs end too early or too late");
+    println!("{crashes} crash points, 0 wrong; {believed} chunks believed, {finished} runs ended before");
+}
+
+#[test]
+fn wherever_a_download_crashes_names_are_whole_and_claims_are_true() {
+    let points = std::env::var("GPB_CRASH_POINTS").map_or(200, |n| n.parse().unwrap());
+    replay(points);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn two_thousand_crash_points() {
+    replay(2000);
+}
+
+/// Runs the plan with a fault at each call in turn, then again without; how many faults struck.
+fn fault_at_each_call(kind: FaultKind, lasts: bool, seed: u64) -> u64 {
+    let mut struck = 0;
+    for at in 1.. {
+        let mut rng = Rng(seed);
+        let plan = Plan::new(&mut rng);
+        let volume = with_old_files(&plan);
+        let (mut done, what) = (Done::default(), format!("{kind:?} at call {at}, lasts: {lasts}, seed {seed}"));
+        volume.fault_at(at, kind, lasts);
+        let result = plan.run(&volume, &mut rng, &mut done);
+        let calls = volume.calls();
+        let has_struck = volume.mend();
+        match (kind, result) {
+            // A part of a read or write is no error.
+            (FaultKind::Short | FaultKind::Interrupted, result) => result.unwrap_or_else(|e| panic!("{what}: {e}")),
+            (_, Ok(())) => assert!(!(has_struck && lasts), "{what}: nothing was said"),
+            (FaultKind::Full, Err(e)) => assert!(matches!(e, StoreError::NoSpace { .. }), "{what}: {e:?}"),
+            (FaultKind::ReadOnly, Err(e)) => assert!(matches!(e, StoreError::ReadOnly { .. }), "{what}: {e:?}"),
+            (FaultKind::Broken, Err(e)) => assert!(matches!(e, StoreError::Io { .. }), "{what}: {e:?}"),
+        }
+        // The process ends, or the power fails on top.
+        let volume = if at % 2 == 0 { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
+        check_finals(&volume, &plan, &done, &what);
+        check_claims(&volume, &plan, &done, &what);
+        plan.run(&volume, &mut rng, &mut Done::default()).unwrap_or_else(|e| panic!("{what}, then without: {e}"));
+        plan.finals()
+            .iter()
+            .for_each(|(path, new)| assert!(volume.content(path.as_str()).as_ref() == Some(new), "{what}"));
+        struck += u64::from(has_struck);
+        if at > calls {
+            break;
+        }
+    }
+    struck
+}
+
+#[test]
+fn a_fault_at_any_call_is_told_and_the_next_run_ends_right() {
+    for (kind, lasts) in [
+        (FaultKind::Full, false),
+        (FaultKind::Full, true),
+        (FaultKind::Broken, false),
+        (FaultKind::Broken, true),
+        (FaultKind::ReadOnly, true),
+        (FaultKind::Short, false),
+        (FaultKind::Short, true),
+        (FaultKind::Interrupted, false),
+    ] {
+        let struck = fault_at_each_call(kind, lasts, 5);
+        assert!(struck >= 10, "{kind:?}: only {struck} calls were struck");
+        println!("{kind:?}, lasts: {lasts}: {struck} calls");
+    }
+}
+
+/// What lies at the final names before.
+const OLD: &[u8] = b"old";
