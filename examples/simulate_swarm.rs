@@ -1,14 +1,15 @@
 //! Simulates groups that fetch one file from one peer, and prints how long it takes and what it costs.
 //!
-//! `cargo run --release --example simulate_swarm -- [PEERS] [MIB] [SEED]` simulates one group with equal links of
-//! 1 Gbit/s; without arguments those of 10, 100 and 1,000 peers with 1 GiB and one of 10,000 with 256 MiB, which takes a
-//! quarter of an hour and 4 GB. See the module for what is simulated.
+//! `cargo run --release --example simulate_swarm -- [PEERS] [MIB] [SEED] [RTT_MS] [MBIT]` simulates one group with equal
+//! links, of 1 Gbit/s and a round trip of 0.2 ms if these are left out; without arguments those of 10, 100 and 1,000
+//! peers with 1 GiB and one of 10,000 with 256 MiB, which takes a quarter of an hour and 4 GB. See the module for what is
+//! simulated.
 #![allow(unreachable_pub, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 #[path = "../tests/it/sim/mod.rs"]
 mod sim;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sim::{Config, HEADING, run};
 
@@ -23,7 +24,14 @@ fn main() {
     println!("seed {seed}\n{HEADING}");
     for (peers, mib) in groups {
         let begun = Instant::now();
-        let outcome = run(&Config { seed, ..Config::equal(peers, mib << 20) });
+        let mut config = Config { seed, ..Config::equal(peers, mib << 20) };
+        if let Some(&round_trip_ms) = args.get(3) {
+            config.delay = Duration::from_millis(round_trip_ms) / 2;
+        }
+        if let Some(&mbit) = args.get(4) {
+            (config.up, config.down) = (mbit * 125_000, mbit * 125_000);
+        }
+        let outcome = run(&config);
         println!("{outcome}");
         eprintln!("{} steps in {:.1} s", outcome.events, begun.elapsed().as_secs_f64());
     }

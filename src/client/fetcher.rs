@@ -67,13 +67,14 @@ impl<'a> Fetcher<'a> {
         dial: Dial,
     ) -> Self {
         let now = Instant::now();
+        let round_trip = session.round_trip;
         Fetcher {
             shared,
             session,
             handle: dial.peer,
             connections,
             number,
-            requester: Requester::new(dial.peer, dial.locate, now),
+            requester: Requester::new(dial.peer, dial.locate, round_trip, now),
             unverified: Vec::new(),
             pace: AnswerPace::new(dial.failures, now),
             is_slow: false,

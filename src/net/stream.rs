@@ -25,6 +25,7 @@ use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix};
 pub struct Dialed {
     addr: SocketAddr,
     peer: PeerId,
+    handshake: Duration,
     pipe: TlsPipe,
 }
 
@@ -61,8 +62,9 @@ impl Dialed {
         let held = hold(socket.try_clone()?);
         finish_connect(begun, &socket, deadline)?;
         let mut pipe = TlsPipe::new(socket, Channel::dial(tls, expect)?);
+        let begun = Instant::now();
         let peer = pipe.shake_hands(deadline)?;
-        Ok((Dialed { addr, peer, pipe }, held))
+        Ok((Dialed { addr, peer, handshake: begun.elapsed(), pipe }, held))
     }
 
     /// The key that TLS proved.
@@ -73,6 +75,11 @@ impl Dialed {
     /// Where the session goes to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// How long the TLS handshake took: a round trip, and the work of both ends.
+    pub fn handshake(&self) -> Duration {
+        self.handshake
     }
 
     /// The address that this end has on the way there.

@@ -53,6 +53,8 @@ pub struct Session {
     pub welcome: Welcome,
     /// Whether the peer's announce was taken in.
     pub announced: Result<(), Dropped>,
+    /// How long a question and its answer took, at most: the shorter one of handshake and `Hello`.
+    pub round_trip: Duration,
     /// Whether the session served an earlier task, so that the peer may have closed it since.
     pub reused: bool,
     _presence: Presence,
@@ -146,6 +148,7 @@ impl Dialer {
         encode_request(&Request::Hello(self.directory.own().hello()), &mut frames.out);
         also.iter().for_each(|request| encode_request(request, &mut frames.out));
         dialed.send(&frames.out, deadline)?;
+        let sent = Instant::now();
         let welcome: Welcome = match frames.welcome(&mut dialed, deadline) {
             Err(e @ AskError::Refused(_)) => {
                 self.directory.refused(peer);
@@ -157,12 +160,13 @@ impl Dialer {
             }
             welcome => welcome?,
         };
+        let round_trip = dialed.handshake().min(sent.elapsed());
         let node = NodeId::new(peer, welcome.instance);
         let announced = self.directory.welcome(node, &welcome.announce, addr, Instant::now());
         let presence = self.directory.hold(node);
         let instance = welcome.instance;
         let (reused, _presence, _held) = (false, presence, (held, revoked));
-        Ok(Session { dialed, peer, instance, addr, welcome, announced, reused, _presence, _held, frames })
+        Ok(Session { dialed, peer, instance, addr, welcome, announced, round_trip, reused, _presence, _held, frames })
     }
 
     /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets

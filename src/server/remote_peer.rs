@@ -1,6 +1,7 @@
 //! What is known of the peer of a session.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,19 @@ pub(crate) struct RemotePeer {
     pub(crate) agent: String,
     /// Its requests for chunks waited too long: the ones that have come are deferred.
     pub(crate) is_deferred: bool,
-    /// The chunks sent last, which may be reported as bad.
-    served: VecDeque<ChunkRef>,
+    served: ServedChunks,
     /// When the present minute of reports began, and their number.
     bad_reports: (Option<Instant>, u32),
     /// The state of the trusted keys that allowed it.
     trust_generation: u64,
+}
+
+/// The chunks that were sent last, which may be reported as bad: a keyed hash of each, as thousands of
+/// sessions may have [`SERVED_REMEMBERED`] of them.
+#[derive(Debug, Default)]
+struct ServedChunks {
+    last: VecDeque<u64>,
+    key: RandomState,
 }
 
 impl RemotePeer {
@@ -47,7 +55,7 @@ impl RemotePeer {
             presence: None,
             agent: String::new(),
             is_deferred: false,
-            served: VecDeque::new(),
+            served: ServedChunks::default(),
             bad_reports: (None, 0),
             trust_generation: trust.generation(),
         }
@@ -77,15 +85,15 @@ impl RemotePeer {
 
     /// Notes that it is being sent `chunk`.
     pub(crate) fn note_served(&mut self, chunk: ChunkRef) {
-        if self.served.len() == SERVED_REMEMBERED {
-            self.served.pop_front();
+        if self.served.last.len() == SERVED_REMEMBERED {
+            self.served.last.pop_front();
         }
-        self.served.push_back(chunk);
+        self.served.last.push_back(self.served.key.hash_one(chunk));
     }
 
     /// Whether `chunk` is one of the last that it was sent.
     pub(crate) fn was_served(&self, chunk: &ChunkRef) -> bool {
-        self.served.contains(chunk)
+        self.served.last.contains(&self.served.key.hash_one(chunk))
     }
 
     /// Whether one more `Bad` may be looked into.

@@ -7,22 +7,26 @@
 
 pub mod limits;
 mod mesh;
+mod meter;
 mod number_map;
 mod pace;
 mod picker;
 mod reputation;
 mod requester;
+mod round_trip;
 mod scaler;
 mod state;
 mod task;
 mod window;
 
 pub use mesh::{ConnectionEnd, Dial, Mesh};
+pub use meter::Meter;
 pub use pace::AnswerPace;
 pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle};
 pub use reputation::Reputation;
 pub use requester::{Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Head, Requester, SmallArrival};
+pub use round_trip::RoundTrip;
 pub use scaler::{ConnectionScaler, ScalerAdvice};
 pub use state::{ChunkCame, Chunks, DownloadState, Extent};
 pub use task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
-pub use window::{Meter, Window};
+pub use window::Window;

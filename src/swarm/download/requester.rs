@@ -7,7 +7,7 @@
 //! same object.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::content::FileId;
 use crate::limits::{LOCATE_FILES_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX};
@@ -54,8 +54,8 @@ struct Pending<F> {
     task: Task<F>,
     request_len: usize,
     sent: Instant,
-    /// Nothing else was in flight, so that the wait for the answer is the delay of the path.
-    alone: bool,
+    /// Little or nothing else was in flight, so that the wait for the answer is the round trip.
+    measures: bool,
 }
 
 /// The files that the peer is to be asked about, in requests of [`LOCATE_FILES_MAX`].
@@ -81,9 +81,9 @@ pub enum ConnectionTurn {
 }
 
 impl<F: Clone> Requester<F> {
-    /// A connection to `peer` that has just begun. With `locate`, the peer is first asked which of
-    /// the unfinished files it holds.
-    pub fn new(peer: PeerHandle, locate: bool, now: Instant) -> Self {
+    /// A connection to `peer` that has just begun; its handshake showed that `round_trip`. With
+    /// `locate`, the peer is first asked which of the unfinished files it holds.
+    pub fn new(peer: PeerHandle, locate: bool, round_trip: Duration, now: Instant) -> Self {
         Requester {
             peer,
             pending: VecDeque::new(),
@@ -91,7 +91,7 @@ impl<F: Clone> Requester<F> {
             unverified: Vec::new(),
             in_flight: 0,
             unanswered: 0,
-            window: Window::new(now),
+            window: Window::new(round_trip, now),
             locate: LocateQueue { next: VecDeque::new(), from: locate.then_some(0) },
             frames: Vec::new(),
             rests_until: None,
@@ -124,6 +124,9 @@ impl<F: Clone> Requester<F> {
         if rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
             return;
         }
+        if !self.measure(state, now) {
+            return;
+        }
         self.locate.refill(state, self.peer, now);
         while self.pending.len() < WINDOW_MAX as usize
             && (self.in_flight == 0 || self.excess() == 0)
@@ -132,27 +135,40 @@ impl<F: Clone> Requester<F> {
             // The tasks of others are taken one by one, as the chunks may still come from them.
             let end_game = self.pending.len() < END_GAME_PENDING_MAX;
             let Some(task) = state.next_task(self.peer, now, end_game) else { break };
-            let alone = self.pending.is_empty() && self.in_flight == 0;
-            self.push(task, now, alone);
+            let measures = self.pending.is_empty() && self.in_flight == 0;
+            self.push(task, now, measures);
         }
         while let Some(files) = self.locate.next.front() {
             if self.unanswered + files.len() * FILE_ID_LEN_MAX + REQUEST_LEN > UNANSWERED_LEN_MAX {
                 break;
             }
             if let Some(files) = self.locate.next.pop_front() {
-                self.push(Task::Locate(files), now, false);
+                let measures = self.pending.is_empty() && self.in_flight == 0;
+                self.push(Task::Locate(files), now, measures);
             }
         }
     }
 
-    fn push(&mut self, task: Task<F>, sent: Instant, alone: bool) {
+    /// Asks about no file at all when the round trip is to be measured. False while that waits for
+    /// what is in flight, of which the last answer may still come.
+    fn measure(&mut self, state: &DownloadState<F>, now: Instant) -> bool {
+        let Some(clear) = self.window.clear_len().filter(|_| state.useful(self.peer) > 0) else { return true };
+        let is_clear = self.pending.is_empty() && self.in_flight <= clear;
+        if is_clear {
+            self.push(Task::Locate(Vec::new()), now, true);
+            self.window.measures();
+        }
+        is_clear
+    }
+
+    fn push(&mut self, task: Task<F>, sent: Instant, measures: bool) {
         let begin = self.frames.len();
         encode_request(&task.request(), &mut self.frames);
         let request_len = self.frames.len() - begin;
         self.unanswered += request_len;
         self.in_flight += task.chunk_bytes();
         self.window.asked(&task);
-        self.pending.push_back(Pending { task, request_len, sent, alone });
+        self.pending.push_back(Pending { task, request_len, sent, measures });
     }
 
     /// Passes the frames of all new requests to `write`, if there are any.
@@ -183,6 +199,11 @@ impl<F: Clone> Requester<F> {
     /// room.
     pub fn excess(&self) -> u64 {
         self.window.excess(self.in_flight)
+    }
+
+    /// The shortest round trip that was measured lately.
+    pub fn round_trip(&self) -> Duration {
+        self.window.round_trip()
     }
 
     /// Whether a chunk came that was wanted.

@@ -34,7 +34,7 @@ pub enum Task<F> {
         /// The last state of the holder that is known; 0 for none.
         revision: u64,
     },
-    /// How much the peer holds of each of these files.
+    /// How much the peer holds of each of these files; of none to measure the round trip.
     Locate(Vec<(FileNo, FileId)>),
 }
 
@@ -162,6 +162,11 @@ impl<F> Task<F> {
             | Task::Have { file, id, .. } => Some((*file, *id)),
             Task::Locate(_) => None,
         }
+    }
+
+    /// Whether the answer may wait in a line for an upload slot.
+    pub fn waits_for_slot(&self) -> bool {
+        self.is_chunk() || matches!(self, Task::Layer(_))
     }
 
     /// Whether the answer brings a chunk.

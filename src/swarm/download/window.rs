@@ -4,79 +4,111 @@ use std::time::{Duration, Instant};
 
 use crate::content::Geometry;
 use crate::limits::{WINDOW_LEN_MAX, WINDOW_LEN_MIN};
+use crate::swarm::download::meter::Meter;
+use crate::swarm::download::round_trip::RoundTrip;
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
-
-/// How fast bytes come: an exponentially weighted mean of about half a second.
-#[derive(Debug, Clone)]
-pub struct Meter {
-    begun: Instant,
-    bytes: u64,
-    rate: Option<f64>,
-}
-
-impl Meter {
-    /// Nothing has come.
-    pub fn new(now: Instant) -> Self {
-        Meter { begun: now, bytes: 0, rate: None }
-    }
-
-    /// `bytes` more came.
-    pub fn add(&mut self, bytes: u64, now: Instant) {
-        self.bytes += bytes;
-        let span = now.saturating_duration_since(self.begun);
-        if span >= METER_SPAN {
-            let fresh = self.bytes as f64 / span.as_secs_f64();
-            let weight = (span.as_secs_f64() / METER_MEMORY_S).min(1.0);
-            self.rate = Some(self.rate.map_or(fresh, |old| old + (fresh - old) * weight));
-            self.begun = now;
-            self.bytes = 0;
-        }
-    }
-
-    /// Nothing was asked until `now`: that time does not count.
-    pub fn pause(&mut self, now: Instant) {
-        self.begun = now;
-        self.bytes = 0;
-    }
-
-    /// Bytes a second; `None` before the first measurement.
-    pub fn rate(&self) -> Option<f64> {
-        self.rate
-    }
-}
 
 /// How many bytes to keep in flight on a connection: the bandwidth-delay product, and a little
 /// more.
 ///
 /// A window that is too small leaves the link idle for a round trip. One that is too large queues
-/// chunks behind a slow peer that a quick one could have delivered. The delay is the shortest time
-/// from a request on an idle connection to its answer, the bandwidth a mean rate of arrival;
-/// `QUEUE_TIME` is added to twice the delay, so that the peer always has a request at hand.
+/// chunks behind a slow peer that a quick one could have delivered. Congestion is the business of
+/// TCP below; the window is what a receiver grants, as TCP's own receive window
+/// (RFC 9293; its size by Fisk and Feng, *Dynamic Right-Sizing*, 2001), but counted in requests.
+///
+/// The two quantities are measured apart, as in BBR (Cardwell et al., *BBR: Congestion-Based
+/// Congestion Control*, 2016; draft-cardwell-iccrg-bbr-congestion-control):
+/// * the round trip is a windowed minimum of answers that nothing held up, see [`RoundTrip`];
+/// * the rate is what arrives, see [`Meter`].
+///
+/// **Search** (BBR's `Startup`, TCP's slow start). A rate below the window over the round trip says
+/// what the peer can give; a rate equal to it says only how small the window is. So at first the
+/// window is [`SEARCH_ROUND_TRIPS`] of the best rate: while the window is what holds back, each
+/// round brings that many times as much. When the rate has not grown by a quarter in three rounds,
+/// the path is full.
+///
+/// **Cruise**. Then the window is [`CRUISE_ROUND_TRIPS`] of the mean rate: one round trip that is
+/// travelling, one for a loss, during whose repair TCP holds back what follows. [`QUEUE_TIME`] is
+/// added, so that the peer has a request at hand; on a local network that is nearly all of it. A
+/// peer that gives less, since its own queue grew or it shares its link with others, is asked for
+/// less. Since the window exceeds what is travelling, a rate that may grow does.
+///
+/// When the mean falls to half of its best, either the peer became slower or the path longer. The
+/// first needs nothing; the second would leave the window too small for good. So the round trip is
+/// measured again and the search runs again, which costs a peer that became slower three rounds
+/// with half a window more.
 #[derive(Debug, Clone)]
 pub struct Window {
+    round_trip: RoundTrip,
     meter: Meter,
-    /// Shortest time to an answer that was seen.
-    delay: Duration,
+    phase: WindowPhase,
     /// Bytes that are asked for before a rate is known.
     start: u64,
     /// Whether the last task was a one-chunk file: then the window never falls below `start`.
     small: bool,
 }
 
+#[derive(Debug, Clone, Copy)]
+enum WindowPhase {
+    /// The path is not known to be full.
+    Search {
+        /// Bytes a second of the round that was better by [`GROWTH`] last.
+        best: Option<f64>,
+        /// Rounds since then, and the sum of their rates.
+        stale: (u32, f64),
+        /// When it began.
+        since: Instant,
+    },
+    /// It is.
+    Cruise {
+        /// The best mean rate since then.
+        best: f64,
+        /// When the search before it began.
+        since: Instant,
+    },
+}
+
 impl Window {
-    /// A connection without any measurement.
-    pub fn new(now: Instant) -> Self {
-        Window { meter: Meter::new(now), delay: DELAY_UNKNOWN, start: START_SMALL, small: true }
+    /// A connection that was just opened, which took `round_trip` for a question and its answer.
+    pub fn new(round_trip: Duration, now: Instant) -> Self {
+        Window {
+            round_trip: RoundTrip::new(round_trip, now),
+            meter: Meter::new(now),
+            phase: WindowPhase::Search { best: None, stale: (0, 0.0), since: now },
+            start: START_SMALL,
+            small: true,
+        }
     }
 
-    /// An answer began `delay` after its request, on a connection that was idle otherwise.
-    pub fn delay(&mut self, delay: Duration) {
-        self.delay = self.delay.min(delay);
+    /// A request that found nothing in flight was answered after `time`. With `waits`, an upload
+    /// slot may have been waited for meanwhile.
+    pub fn answered(&mut self, time: Duration, waits: bool) {
+        if waits { self.round_trip.is_at_most(time) } else { self.round_trip.measured(time) }
     }
 
     /// `bytes` of chunks came.
     pub fn add(&mut self, bytes: u64, now: Instant) {
-        self.meter.add(bytes, now);
+        let Some(fresh) = self.meter.add(bytes, self.round_trip.min(), now) else { return };
+        self.round_trip.tick(now);
+        let mean = self.meter.rate().unwrap_or(fresh);
+        match &mut self.phase {
+            WindowPhase::Search { best: Some(best), stale, since } if fresh < *best * GROWTH => {
+                *stale = (stale.0 + 1, stale.1 + fresh);
+                if stale.0 >= STALE_ROUNDS {
+                    let (found, since) = (stale.1 / f64::from(stale.0), *since);
+                    self.meter.set_rate(found);
+                    self.phase = WindowPhase::Cruise { best: found, since };
+                }
+            }
+            WindowPhase::Search { best, stale, .. } => (*best, *stale) = (Some(fresh), (0, 0.0)),
+            WindowPhase::Cruise { best, since }
+                if mean < *best * FALL && now.saturating_duration_since(*since) >= SEARCH_PAUSE =>
+            {
+                self.round_trip.doubt();
+                self.phase = WindowPhase::Search { best: Some(mean), stale: (0, 0.0), since: now };
+            }
+            WindowPhase::Cruise { best, .. } => *best = best.max(mean),
+        }
     }
 
     /// The connection had nothing to do.
@@ -87,8 +119,24 @@ impl Window {
     /// The window in bytes: less in flight is a reason to ask for more. `None` before the first
     /// measurement.
     pub fn target(&self) -> Option<u64> {
-        let flying = self.meter.rate()? * (self.delay * 2 + QUEUE_TIME).as_secs_f64();
+        let (rate, round_trips) = match self.phase {
+            WindowPhase::Search { best, .. } => (best?, SEARCH_ROUND_TRIPS),
+            WindowPhase::Cruise { .. } => (self.meter.rate()?, CRUISE_ROUND_TRIPS),
+        };
+        let flying = rate * (self.round_trip.min() * round_trips + QUEUE_TIME).as_secs_f64();
         Some((flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX))
+    }
+
+    /// At most that many bytes may be in flight before a request that is to measure the round trip;
+    /// `None` while no measurement is due.
+    pub fn clear_len(&self) -> Option<u64> {
+        let half = self.meter.rate().unwrap_or_default() * self.round_trip.min().as_secs_f64() / 2.0;
+        self.round_trip.wants().then_some(half as u64)
+    }
+
+    /// A request that measures the round trip is on its way.
+    pub fn measures(&mut self) {
+        self.round_trip.asked();
     }
 
     /// `task` is asked for.
@@ -105,65 +153,39 @@ impl Window {
     /// How far the `in_flight` bytes exceed the window.
     pub fn excess(&self, in_flight: u64) -> u64 {
         let len = self.target().map_or(self.start, |len| if self.small { len.max(self.start) } else { len });
-        in_flight.saturating_sub(len)
+        in_flight.saturating_sub(self.clear_len().map_or(len, |clear| clear.min(len)))
     }
 
     /// Bytes a second on this connection.
     pub fn rate(&self) -> Option<f64> {
         self.meter.rate()
     }
+
+    /// The shortest round trip that was measured lately.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip.min()
+    }
 }
 
-/// Time over which bytes are added up before they move the mean.
-const METER_SPAN: Duration = Duration::from_millis(100);
-/// How far the mean looks back, in seconds.
-const METER_MEMORY_S: f64 = 0.5;
 /// Chunks that are asked for before a rate is known.
 const START_CHUNKS: u64 = 2;
 /// The same for one-chunk files, in bytes; later it is the least, since each of them comes within
 /// moments.
 const START_SMALL: u64 = 512 << 10;
-/// Delay that is assumed before the first measurement.
-const DELAY_UNKNOWN: Duration = Duration::from_millis(10);
-/// Time for which a peer has requests at hand beyond two round trips.
+/// Time for which a peer has requests at hand beyond the round trips.
 const QUEUE_TIME: Duration = Duration::from_millis(30);
+/// Round trips for which a search asks ahead (`2 / ln 2` in BBR).
+const SEARCH_ROUND_TRIPS: u32 = 3;
+/// Round trips for which is asked ahead afterwards (`cwnd_gain` of BBR's `ProbeBW`).
+const CRUISE_ROUND_TRIPS: u32 = 2;
+/// Factor by which a round must be better to show that the path is not full.
+const GROWTH: f64 = 1.25;
+/// Rounds without such growth that end the search.
+const STALE_ROUNDS: u32 = 3;
+/// Part of the best mean rate below which something has changed.
+const FALL: f64 = 0.5;
+/// Shortest time between the beginnings of two searches.
+const SEARCH_PAUSE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_window_follows_bandwidth_and_delay() {
-        let begin = Instant::now();
-        let mut w = Window::new(begin);
-        assert_eq!(w.target(), None);
-        w.delay(Duration::from_millis(1));
-        let mut now = begin;
-        for _ in 0..50 {
-            now += Duration::from_millis(100);
-            w.add(100 << 20, now);
-        }
-        assert_eq!(w.target(), Some(16 << 20));
-        for _ in 0..200 {
-            now += Duration::from_millis(100);
-            w.add(1_000_000, now);
-        }
-        assert!((300_000..350_000).contains(&w.target().unwrap()), "10 MB/s for 32 ms: {:?}", w.target());
-        for _ in 0..200 {
-            now += Duration::from_millis(100);
-            w.add(1000, now);
-        }
-        assert_eq!(w.target(), Some(32 << 10));
-    }
-
-    #[test]
-    fn idle_time_does_not_count() {
-        let t = Instant::now();
-        let mut m = Meter::new(t);
-        m.add(1_000_000, t + Duration::from_millis(100));
-        m.pause(t + Duration::from_secs(100));
-        m.add(1_000_000, t + Duration::from_millis(100_100));
-        let rate = m.rate().unwrap();
-        assert!((9e6..11e6).contains(&rate), "{rate}");
-    }
-}
+mod tests;

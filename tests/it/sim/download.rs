@@ -81,14 +81,15 @@ impl World {
         let p = &mut self.peers[peer as usize];
         let host = p.hosts[dial.peer.0 as usize];
         p.tally.dials += 1;
+        let path = self.config.path(peer, host);
         let conn = match self.free.pop() {
             Some(conn) => {
                 let generation = self.conns[conn as usize].generation + 1;
-                self.conns[conn as usize] = Conn::new(generation, peer, host, dial, now, now_ns);
+                self.conns[conn as usize] = Conn::new(generation, (peer, host), dial, path, (now, now_ns));
                 conn
             }
             None => {
-                self.conns.push(Conn::new(0, peer, host, dial, now, now_ns));
+                self.conns.push(Conn::new(0, (peer, host), dial, path, (now, now_ns)));
                 self.conns.len() as u32 - 1
             }
         };
@@ -96,7 +97,7 @@ impl World {
         let generation = self.conns[conn as usize].generation;
         let there = &self.peers[host as usize];
         if there.here && !there.frozen {
-            let wait = self.config.delay * 2 * SETUP_ROUND_TRIPS;
+            let wait = self.conns[conn as usize].delay * 2 * SETUP_ROUND_TRIPS;
             self.after(wait, Event::Dialed(conn, generation));
         } else {
             self.after(DIAL_TIMEOUT, Event::Broken(conn, generation));

@@ -76,8 +76,8 @@ impl World {
         if (peer as usize) < TABLES {
             self.group.tables.push(PeerTable::new(key_of(peer)));
         }
-        if peer > 0 {
-            self.meet(peer, 0, true);
+        if peer >= self.config.holders {
+            (0..self.config.holders).for_each(|holder| self.meet(peer, holder, true));
         }
         let others = self.group.joined.len() as u64;
         for n in 0..others.min(KNOWN) {
@@ -106,7 +106,7 @@ impl World {
         self.group.paces[peer as usize] = None;
         for conn in std::mem::take(&mut self.peers[peer as usize].incoming) {
             let generation = self.conns[conn as usize].generation;
-            self.after(self.config.delay, Event::Broken(conn, generation));
+            self.after(self.conns[conn as usize].delay, Event::Broken(conn, generation));
         }
     }
 

@@ -9,7 +9,10 @@
 //! * A host's uplink sends blocks of at most 64 KiB, one connection after the other; its downlink takes them in the order
 //!   in which they come. A sender has at most four blocks of a connection on the way, as TCP on a full link. Requests take
 //!   the delay of the path, but no bandwidth; all answers do. Headers of TCP/IP and TLS records of bodies are not counted.
-//! * A lost block comes late by the time of a retransmission, and holds up what follows on its connection.
+//! * On a path that takes longer than a block, acknowledgements take the way back, and what is on the way begins as one
+//!   block and doubles with each round trip up to twice bandwidth times delay: TCP's slow start, a little quicker.
+//! * A lost block comes late by the time of a retransmission, and holds up what follows on its connection. On a long path,
+//!   what is on the way becomes less by 3 in 10, and then more by a block each round trip, as in CUBIC and Reno.
 //! * Hashing and disks take no time. TLS and `Hello` take three round trips and the bytes in [`download`].
 //! * Everyone may know everyone, but each peer's download hears of a sample of the group only, drawn when either joins:
 //!   whom it dials of all it knows is left to chance anyway. Only the first few peers have a whole [`PeerTable`], by which
@@ -46,8 +49,10 @@ pub use report::{HEADING, Outcome};
 /// What is simulated. The same configuration always has the same outcome.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Peers that fetch the file; one more has it.
+    /// Peers that fetch the file.
     pub peers: u32,
+    /// Hosts that have it at first; they come before the peers.
+    pub holders: u32,
     /// Length of the file in bytes.
     pub file_len: u64,
     /// Seed of all random choices.
@@ -58,6 +63,9 @@ pub struct Config {
     pub down: u64,
     /// Time that anything takes from host to host.
     pub delay: Duration,
+    /// What the place of a host adds to that, each way: host `n` is at place `n` of these, which begin again after the
+    /// last one.
+    pub places: Vec<Duration>,
     /// Share of datagrams that get lost, and of blocks that come late.
     pub loss: f64,
     /// Peers begin within this time.
@@ -79,11 +87,13 @@ impl Config {
     pub fn equal(peers: u32, file_len: u64) -> Self {
         Config {
             peers,
+            holders: 1,
             file_len,
             seed: 1,
             up: 125_000_000,
             down: 125_000_000,
             delay: Duration::from_micros(100),
+            places: Vec::new(),
             loss: 0.0,
             join: Duration::ZERO,
             stay: None,
@@ -92,6 +102,15 @@ impl Config {
             liars: 0,
             slow: 0,
         }
+    }
+
+    /// Time that anything takes from one host to another one.
+    pub fn path(&self, from: u32, to: u32) -> Duration {
+        let place = |host: u32| match self.places.len() {
+            0 => Duration::ZERO,
+            n => self.places[host as usize % n],
+        };
+        self.delay + place(from) + place(to)
     }
 
     /// The least time in seconds in which all can have the file (Mundinger, Weber, Weiss: *Optimal scheduling of

@@ -13,6 +13,7 @@ use gpb::internals::swarm::{
 };
 
 use super::Config;
+use super::link::BLOCK_LEN;
 
 /// What is wrong with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +116,15 @@ pub(super) struct Conn {
     pub(super) slot: Option<UploadSlot>,
     /// What is left to send of the present answer.
     pub(super) out: u64,
-    /// Blocks on the way.
+    /// Time that anything takes from one end to the other.
+    pub(super) delay: Duration,
+    /// Blocks on the way, and their bytes.
     pub(super) unacknowledged: u32,
+    pub(super) flying: u64,
+    /// Bytes that may be on a long way at once.
+    pub(super) congestion: f64,
+    /// No block was lost yet.
+    pub(super) slow_start: bool,
     pub(super) is_queued: bool,
     /// Nothing comes before.
     pub(super) held_up_ns: u64,
@@ -235,7 +243,7 @@ impl Answer {
 
 impl Peer {
     pub(super) fn new(no: u32, fault: Fault, config: &Config, id: FileId, seed: u64, base: Instant) -> Self {
-        let has = if no == 0 || fault == Fault::Lies { Has::All } else { Has::Nothing };
+        let has = if no < config.holders || fault == Fault::Lies { Has::All } else { Has::Nothing };
         let fetches = matches!(has, Has::Nothing);
         let up = if fault == Fault::Slow { config.up / 10 } else { config.up };
         Peer {
@@ -296,14 +304,20 @@ impl Peer {
 }
 
 impl Conn {
-    pub(super) fn new(generation: u32, client: u32, server: u32, dial: Dial, now: Instant, now_ns: u64) -> Self {
+    pub(super) fn new(
+        generation: u32,
+        (client, server): (u32, u32),
+        dial: Dial,
+        delay: Duration,
+        (now, now_ns): (Instant, u64),
+    ) -> Self {
         Conn {
             generation,
             state: State::Dialing,
             client,
             server,
             dial,
-            requester: Requester::new(dial.peer, dial.locate, now),
+            requester: Requester::new(dial.peer, dial.locate, delay * 2, now),
             step: None,
             surplus: false,
             is_idle: false,
@@ -313,7 +327,11 @@ impl Conn {
             waits: false,
             slot: None,
             out: 0,
+            delay,
             unacknowledged: 0,
+            flying: 0,
+            congestion: BLOCK_LEN as f64,
+            slow_start: true,
             is_queued: false,
             held_up_ns: 0,
             answers: VecDeque::new(),

@@ -24,7 +24,7 @@ pub struct Outcome {
     pub mean_s: f64,
     /// The least possible time for the last one with equal links.
     pub bound_s: f64,
-    /// How often the first holder sent the length of the file.
+    /// How often the first holders sent the length of the file.
     pub copies: f64,
     /// Bytes that came in vain, in all that was needed.
     pub waste: f64,
@@ -49,15 +49,15 @@ pub struct Outcome {
 impl Outcome {
     pub(super) fn of(world: &World) -> Self {
         let Config { peers, file_len, .. } = world.config;
-        let fetchers = || world.peers[1..].iter().filter(|p| p.is_to_fetch());
+        let (holders, fetching) = world.peers.split_at(world.config.holders as usize);
+        let fetchers = || fetching.iter().filter(|p| p.is_to_fetch());
         let times: Vec<f64> = fetchers().filter_map(|p| p.done_ns).map(|ns| ns as f64 / 1e9).collect();
         let done = times.len() as u32;
         let all = f64::from(done.max(1));
         let payload = all * file_len as f64;
         let heard = |p: &super::peer::Peer| p.tally.announces + world.group.bytes - p.joined.2;
-        let announces: u64 = world.peers[1..].iter().filter(|p| p.here).map(heard).sum();
-        let sum =
-            |of: fn(&super::peer::Tally) -> u64| world.peers[1..].iter().map(|p| of(&p.tally)).sum::<u64>() as f64;
+        let announces: u64 = fetching.iter().filter(|p| p.here).map(heard).sum();
+        let sum = |of: fn(&super::peer::Tally) -> u64| fetching.iter().map(|p| of(&p.tally)).sum::<u64>() as f64;
         Outcome {
             peers,
             file_len,
@@ -65,7 +65,7 @@ impl Outcome {
             last_s: times.iter().copied().fold(0.0, f64::max),
             mean_s: times.iter().sum::<f64>() / all,
             bound_s: world.config.lower_bound_s(),
-            copies: world.peers[0].tally.given as f64 / file_len as f64,
+            copies: holders.iter().map(|p| p.tally.given).sum::<u64>() as f64 / file_len as f64,
             waste: sum(|t| t.wasted) / payload,
             messages: sum(|t| t.messages) / all,
             control: (sum(|t| t.control) + announces as f64) / payload,

@@ -46,8 +46,12 @@ pub(super) enum Event {
     Requested(u32, u32),
     /// A block has left the uplink of a host.
     Sent(u32, u32, u32, u32),
+    /// A block arrives at the downlink of a host, in turn or not.
+    Arrived(u32, u32, u32, bool),
     /// A block is received.
     Received(u32, u32, u32),
+    /// The sender learns of it.
+    Acknowledged(u32, u32, u32),
     /// Somebody waits for an upload to begin.
     Retry(u32),
     Announce(u32),
@@ -101,13 +105,13 @@ impl World {
             (Fault::Slow, config.slow),
         ];
         let mut faults = faults.into_iter().flat_map(|(fault, n)| std::iter::repeat_n(fault, n as usize));
-        for no in 0..=config.peers {
-            let fault = if no == 0 { Fault::None } else { faults.next().unwrap_or(Fault::None) };
+        for no in 0..config.holders + config.peers {
+            let fault = if no < config.holders { Fault::None } else { faults.next().unwrap_or(Fault::None) };
             let seed = world.rng.next();
             world.peers.push(Peer::new(no, fault, &world.config, id, seed, base));
             world.waiting += u32::from(world.peers[no as usize].is_to_fetch());
             let at = match no {
-                0 => 0,
+                no if no < config.holders => 0,
                 _ => 1_000_000 + world.rng.below(config.join.as_nanos() as u64 + 1),
             };
             world.at(at, Event::Join(no));
@@ -141,6 +145,10 @@ impl World {
             Event::Requested(conn, of) if self.is_current(conn, of) => self.requested(conn),
             Event::Sent(peer, conn, of, len) => self.sent(peer, conn, of, len),
             Event::Received(conn, of, len) if self.is_current(conn, of) => self.received(conn, len),
+            Event::Arrived(conn, of, len, in_turn) if self.is_current(conn, of) => {
+                self.arrived((conn, of), len, in_turn, self.now_ns);
+            }
+            Event::Acknowledged(conn, of, len) if self.is_current(conn, of) => self.acknowledged(conn, len),
             Event::Retry(peer) => self.retry(peer),
             Event::Announce(peer) => self.announce(peer),
             _ => {}

@@ -136,8 +136,8 @@ impl<F: Clone> Requester<F> {
         now: Instant,
     ) -> Result<AnswerStep<F>, AnswerError> {
         let Some(front) = self.pending.front() else { return Err(AnswerError::Unasked) };
-        if front.alone {
-            self.window.delay(now.saturating_duration_since(front.sent));
+        if front.measures {
+            self.window.answered(now.saturating_duration_since(front.sent), front.task.waits_for_slot());
         }
         if matches!(head.status, Status::Busy | Status::Refused) && !is_deferral(&front.task, head.status) {
             return Ok(AnswerStep::Refused);
@@ -321,6 +321,8 @@ impl<F: Clone> Requester<F> {
                 hints.truncate(FETCHERS_PER_ANSWER_MAX);
                 Ok(Answer::Peers { file, hints })
             }
+            // It only measured the round trip.
+            Some(Task::Locate(files)) if files.is_empty() => Ok(Answer::Done),
             Some(Task::Locate(files)) => {
                 let holdings: Vec<Holding> = decode_body(body, "Locate")?;
                 for ((file, _), holding) in files.into_iter().zip(holdings) {

@@ -17,6 +17,8 @@ use crate::swarm::download::task::ChunkTask;
 
 const CHUNK: u64 = 256 << 10;
 const GOOD: u8 = Request::GOOD;
+/// Round trip of the handshake.
+const PATH: Duration = Duration::from_millis(1);
 
 /// A download from a few peers that hold everything; the connection is to the first of them.
 struct Lab {
@@ -36,7 +38,7 @@ impl Lab {
             state.checked(file, false);
         }
         let now = Instant::now();
-        Lab { state, requester: Requester::new(peers[0], false, now), peers, now }
+        Lab { state, requester: Requester::new(peers[0], false, PATH, now), peers, now }
     }
 
     fn turn(&mut self) -> (ConnectionTurn, Vec<Request>) {
@@ -251,7 +253,7 @@ fn files_are_located_in_requests_that_fit_what_may_be_unanswered() {
     let mut state = DownloadState::<()>::new(&ids, 1);
     (0..n as FileNo).for_each(|file| state.checked(file, false));
     let (peer, now) = (state.peer(node(1)).unwrap(), Instant::now());
-    let requester = Requester::new(peer, true, now);
+    let requester = Requester::new(peer, true, PATH, now);
     let mut lab = Lab { state, requester, peers: vec![peer], now };
     let mut located = Vec::new();
     loop {
@@ -279,7 +281,7 @@ fn files_are_located_in_requests_that_fit_what_may_be_unanswered() {
 fn what_a_peer_is_found_to_hold_is_asked_of_it() {
     let mut lab = Lab::new(&[100, 200], 1);
     let peer = lab.state.peer(node(7)).unwrap();
-    lab.requester = Requester::new(peer, true, lab.now);
+    lab.requester = Requester::new(peer, true, PATH, lab.now);
     assert!(matches!(&lab.turn().1[..], [Request::Locate(files)] if files.len() == 2));
     assert_eq!(lab.body(&encode_body(&vec![Holding::None, Holding::Whole])), Ok(Answer::Located));
     let asked = lab.asks();
@@ -312,7 +314,7 @@ fn a_surplus_connection_asks_nothing_and_ends_with_its_last_answer() {
 fn the_last_chunk_is_asked_of_a_second_peer_and_comes_once() {
     let mut lab = Lab::opened(&[2 * CHUNK], 2);
     assert_eq!(lab.asks().len(), 2);
-    let mut second = Requester::new(lab.peers[1], false, lab.now);
+    let mut second = Requester::new(lab.peers[1], false, PATH, lab.now);
     lab.now += Duration::from_secs(2);
     second.turn(&mut lab.state, false, lab.now);
     assert!(second.pending.iter().filter(|p| p.task.is_chunk()).count() > 0, "end game");
@@ -353,7 +355,7 @@ fn a_partial_holder_tells_its_new_haves_with_each_chunk() {
     let mut lab = Lab::opened(&[8 * CHUNK], 1);
     let part = lab.state.peer(node(9)).unwrap();
     lab.state.set_held(0, part, Extent::Partial);
-    lab.requester = Requester::new(part, false, lab.now);
+    lab.requester = Requester::new(part, false, PATH, lab.now);
     assert!(matches!(lab.asks()[..], [Request::Have(since)] if since.revision == 0));
     lab.skip_peers();
     let full = Delta::Full { revision: 3, bits: vec![0b0100_0000] };
@@ -502,7 +504,7 @@ proptest! {
         let part = lab.state.peer(node(9)).unwrap();
         lab.state.set_held(3, part, Extent::Partial);
         for peer in [lab.peers[0], part] {
-            lab.requester = Requester::new(peer, locate, lab.now);
+            lab.requester = Requester::new(peer, locate, PATH, lab.now);
             for ((status, header, wrong_len, trailer, body), ms, surplus) in &answers {
                 lab.now += Duration::from_millis(*ms);
                 let turn = lab.requester.turn(&mut lab.state, *surplus, lab.now);
