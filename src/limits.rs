@@ -160,8 +160,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Most connections of a download.
 pub const DOWNLOAD_CONNECTIONS_MAX: usize = 64;
-/// Most connections to one peer in a download.
-pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
+/// Most connections to one peer in a download. On a long path each is bounded by the socket buffers
+/// of the system: 4 MiB on most, 20 MB/s at 200 ms.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 8;
 /// Most requests in flight on one connection: one-chunk files of a few KiB need many on a long
 /// path.
 pub const WINDOW_MAX: u32 = 1024;

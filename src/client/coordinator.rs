@@ -249,7 +249,7 @@ impl Coordinator {
             // Where other nodes fetch, too, a further connection would only take bandwidth from
             // them.
             let grown = match all_have_one && !state.is_shared() {
-                true => self.mesh.grow(read, |h| state.backlog(h), now),
+                true => self.mesh.grow(read, |h| state.backlog(h), |h| state.round_trip(h), now),
                 false => Vec::new(),
             };
             (grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))

@@ -241,17 +241,19 @@ impl Mesh {
     }
 
     /// What to do about the number of connections to each peer. `read` is the number of bytes that
-    /// came from a peer, `backlog` what it could still be asked for. Connections to
+    /// came from a peer, `backlog` what it could still be asked for, `round_trip` the way to it. Connections to
     /// [`Add`](ScalerAdvice::Add) count as open until [`ended`](Self::ended).
     pub fn grow(
         &mut self,
         read: impl Fn(PeerHandle) -> u64,
         backlog: impl Fn(PeerHandle) -> u64,
+        round_trip: impl Fn(PeerHandle) -> Duration,
         now: Instant,
     ) -> Vec<(Dial, ScalerAdvice)> {
         let enough = ADD_BACKLOG * self.connections as u64;
         let look = |(&peer, known): (&PeerHandle, &mut MeshPeer)| {
-            let advice = known.scaler.advise(known.connections, read(peer), || backlog(peer) >= enough, now);
+            let (connections, path) = (known.connections, round_trip(peer));
+            let advice = known.scaler.advise(connections, path, read(peer), || backlog(peer) >= enough, now);
             (peer, advice)
         };
         let advice: Vec<_> = self.peers.iter_mut().map(look).filter(|(_, a)| *a != ScalerAdvice::Keep).collect();

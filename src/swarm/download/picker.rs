@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::content::Bitfield;
 use crate::swarm::download::number_map::NumberMap;
 use crate::swarm::download::picker::bits::Bits;
-use crate::swarm::download::picker::end_game::StealReason;
+use crate::swarm::download::picker::end_game::{PeerHistory, StealReason};
 
 mod bits;
 mod end_game;
@@ -92,17 +92,6 @@ struct PickerPeer {
     /// The chunk that it was asked for last.
     last: Option<u32>,
     history: PeerHistory,
-}
-
-/// What a peer did until now.
-#[derive(Debug, Clone, Copy, Default)]
-struct PeerHistory {
-    /// Mean time from request to completion.
-    chunk_time: Option<Duration>,
-    /// When its last chunk came.
-    last_came: Option<Instant>,
-    /// The chunk that was last asked of another peer in its place, and when it was asked for it.
-    stolen: Option<(u32, Instant)>,
 }
 
 impl ChunkPicker {

@@ -103,6 +103,7 @@ impl<F: Clone> Requester<F> {
     /// Asks for more and says what the connection does next. A `surplus` connection asks nothing
     /// and ends with its last answer, but finishes what it was opened to locate.
     pub fn turn(&mut self, state: &mut DownloadState<F>, surplus: bool, now: Instant) -> ConnectionTurn {
+        state.set_round_trip(self.peer, self.window.round_trip());
         if !surplus || self.is_locating() {
             self.fill(state, now);
         } else if self.pending.is_empty() {

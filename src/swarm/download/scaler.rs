@@ -9,6 +9,11 @@ use crate::limits::CONNECTIONS_PER_PEER_MAX;
 /// It measures the rate of the peer, adds a connection, and drops it again if the rate did not grow
 /// by `GAIN`. A connection that brings nothing does harm: several connections share the link of a
 /// peer unfairly, and a chunk on one of them may take a hundred times as long as on another.
+///
+/// All times grow with the round trip, since a connection needs some of them: three to be opened,
+/// and then TCP's slow start and the search of the [`Window`](crate::swarm::Window) until it has
+/// its rate. On a long path a further connection helps where the socket buffers of the system are
+/// smaller than bandwidth times delay, and where a loss costs each of them part of its rate.
 #[derive(Debug, Clone)]
 pub struct ConnectionScaler {
     /// Begin of the present measurement.
@@ -18,6 +23,8 @@ pub struct ConnectionScaler {
     connections: usize,
     /// Bytes a second before the connection on trial was added.
     before: Option<f64>,
+    /// Until when a connection that was just added does not have its rate.
+    begins_until: Option<Instant>,
     settled_until: Option<Instant>,
     /// Whether the beginning, in which little or nothing comes, is over.
     steady: bool,
@@ -37,14 +44,24 @@ pub enum ScalerAdvice {
 impl ConnectionScaler {
     /// A peer without a connection.
     pub fn new(now: Instant) -> Self {
-        ConnectionScaler { since: now, read: 0, connections: 0, before: None, settled_until: None, steady: false }
+        ConnectionScaler {
+            since: now,
+            read: 0,
+            connections: 0,
+            before: None,
+            begins_until: None,
+            settled_until: None,
+            steady: false,
+        }
     }
 
-    /// The peer has that number of `connections`, which have `read` that number of bytes by now.
-    /// `worthwhile` says whether enough is left to fetch for a further one.
+    /// The peer at the end of a path with that `round_trip` has that number of `connections`, which
+    /// have `read` that number of bytes by now. `worthwhile` says whether enough is left to fetch
+    /// for a further one.
     pub fn advise(
         &mut self,
         connections: usize,
+        round_trip: Duration,
         read: u64,
         worthwhile: impl FnOnce() -> bool,
         now: Instant,
@@ -56,11 +73,19 @@ impl ConnectionScaler {
             self.steady = connections > 1;
             self.restart(read, now);
         }
-        let (elapsed, came) = (now.saturating_duration_since(self.since), read - self.read);
-        if connections == 0 || elapsed < if connections == 1 { FIRST } else { SPAN } {
+        if self.begins_until.is_some_and(|until| now < until) {
+            self.restart(read, now);
             return ScalerAdvice::Keep;
         }
-        if came < SAMPLE && elapsed < SPAN_MAX {
+        let (elapsed, came) = (now.saturating_duration_since(self.since), read - self.read);
+        let span = match connections {
+            0 | 1 => FIRST + round_trip * BEGIN_ROUND_TRIPS,
+            _ => SPAN + round_trip * SPAN_ROUND_TRIPS,
+        };
+        if connections == 0 || elapsed < span {
+            return ScalerAdvice::Keep;
+        }
+        if came < SAMPLE && elapsed < SPAN_MAX.max(span) {
             if !self.steady {
                 self.steady = came > 0;
                 self.restart(read, now);
@@ -81,6 +106,7 @@ impl ConnectionScaler {
             return ScalerAdvice::Keep;
         }
         self.before = Some(rate);
+        self.begins_until = Some(now + round_trip * BEGIN_ROUND_TRIPS);
         self.connections += 1;
         ScalerAdvice::Add
     }
@@ -94,6 +120,10 @@ impl ConnectionScaler {
 const FIRST: Duration = Duration::from_millis(50);
 /// Time over which the rate of a peer is measured before a further one is tried.
 const SPAN: Duration = Duration::from_millis(250);
+/// What the path adds to that in round trips.
+const SPAN_ROUND_TRIPS: u32 = 4;
+/// Round trips after which a connection that is opened has its rate.
+const BEGIN_ROUND_TRIPS: u32 = 10;
 /// Bytes that make a rate: less is noise, as a link delivers in bursts.
 const SAMPLE: u64 = 8 << 20;
 /// A peer that gives less in a measurement gets no further connection: it takes a place of the set.
@@ -117,25 +147,43 @@ mod tests {
         connections: usize,
         read: u64,
         tried: u32,
+        round_trip: Duration,
+        /// How long a connection needs until it brings something.
+        begins_after: Duration,
+        begun: Vec<Instant>,
     }
 
     impl Lab {
         fn new() -> Self {
             let now = Instant::now();
-            Lab { scaler: ConnectionScaler::new(now), now, connections: 1, read: 0, tried: 0 }
+            Lab {
+                scaler: ConnectionScaler::new(now),
+                now,
+                connections: 1,
+                read: 0,
+                tried: 0,
+                round_trip: Duration::from_micros(200),
+                begins_after: Duration::ZERO,
+                begun: vec![now],
+            }
         }
 
         fn run(&mut self, time: Duration, rate: impl Fn(usize) -> u64) {
             for _ in 0..time.as_millis() / 50 {
-                match self.scaler.advise(self.connections, self.read, || true, self.now) {
+                match self.scaler.advise(self.connections, self.round_trip, self.read, || true, self.now) {
                     ScalerAdvice::Keep => {}
                     ScalerAdvice::Add => {
                         self.connections += 1;
                         self.tried += 1;
+                        self.begun.push(self.now);
                     }
-                    ScalerAdvice::Drop => self.connections -= 1,
+                    ScalerAdvice::Drop => {
+                        self.connections -= 1;
+                        self.begun.pop();
+                    }
                 }
-                self.read += rate(self.connections) / 20;
+                let at_rate = self.begun.iter().filter(|&&at| self.now - at >= self.begins_after).count();
+                self.read += rate(at_rate) / 20;
                 self.now += Duration::from_millis(50);
             }
         }
@@ -185,10 +233,24 @@ mod tests {
         }
     }
 
+    /// Each had its dial and its slow start before it; the trial was over by then, and none was kept.
+    #[test]
+    fn on_a_long_path_a_connection_is_judged_once_it_has_its_rate() {
+        for round_trip_ms in [50, 100, 200, 300] {
+            let mut lab = Lab::new();
+            lab.round_trip = Duration::from_millis(round_trip_ms);
+            lab.begins_after = lab.round_trip * 9;
+            lab.run(Duration::from_secs(25), |n| 27_000_000 * n.min(4) as u64);
+            assert_eq!((lab.connections, lab.tried), (4, 4), "{round_trip_ms} ms");
+        }
+    }
+
     #[test]
     fn none_is_added_when_little_is_left_and_none_is_let_go_for_one_that_failed() {
         let mut lab = Lab::new();
-        let mut look = |n, read, ms, more| lab.scaler.advise(n, read, || more, lab.now + Duration::from_millis(ms));
+        let mut look = |n, read, ms, more| {
+            lab.scaler.advise(n, Duration::ZERO, read, || more, lab.now + Duration::from_millis(ms))
+        };
         assert_eq!(look(1, 0, 0, true), ScalerAdvice::Keep);
         assert_eq!(look(1, 100 << 20, 50, false), ScalerAdvice::Keep);
         assert_eq!(look(1, 200 << 20, 100, true), ScalerAdvice::Add);

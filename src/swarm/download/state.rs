@@ -48,6 +48,8 @@ struct PeerNumbers {
     useful: Vec<u32>,
     /// Whether each peer has given a wanted chunk.
     gave: Vec<bool>,
+    /// The round trip to each peer.
+    paths: Vec<Duration>,
 }
 
 /// A peer that comes to hold more without notice.
@@ -107,8 +109,21 @@ impl<F: Clone> DownloadState<F> {
         let handle = PeerHandle(u16::try_from(self.peers.useful.len()).ok().filter(|&n| n < u16::MAX)?);
         self.peers.useful.push(0);
         self.peers.gave.push(false);
+        self.peers.paths.push(Duration::ZERO);
         self.peers.by_node.insert(node, handle);
         Some(handle)
+    }
+
+    /// A request to `peer` and its answer travel that long: no chunk of it is late before.
+    pub fn set_round_trip(&mut self, peer: PeerHandle, round_trip: Duration) {
+        if let Some(path) = self.peers.paths.get_mut(peer.0 as usize) {
+            *path = round_trip;
+        }
+    }
+
+    /// The round trip to `peer`; zero before its first connection.
+    pub fn round_trip(&self, peer: PeerHandle) -> Duration {
+        self.peers.paths.get(peer.0 as usize).copied().unwrap_or_default()
     }
 
     /// The identity of a file.

@@ -16,7 +16,20 @@
 use std::time::{Duration, Instant};
 
 use crate::swarm::download::limits::{END_GAME_AT_ONCE, PROBES_MAX};
-use crate::swarm::download::picker::{ChunkPicker, ChunkRequest, PeerHandle, PeerHistory, latest};
+use crate::swarm::download::picker::{ChunkPicker, ChunkRequest, PeerHandle, latest};
+
+/// What a peer did until now.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PeerHistory {
+    /// Mean time from request to completion.
+    chunk_time: Option<Duration>,
+    /// When its last chunk came.
+    pub(super) last_came: Option<Instant>,
+    /// The round trip to it.
+    path: Duration,
+    /// The chunk that was last asked of another peer in its place, and when it was asked for it.
+    pub(super) stolen: Option<(u32, Instant)>,
+}
 
 /// Why a peer may ask for a chunk that another one was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +54,13 @@ impl StealReason {
 }
 
 impl ChunkPicker {
+    /// A request to `peer` and its answer travel that long.
+    pub fn set_path(&mut self, peer: PeerHandle, path: Duration) {
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.history.path = path;
+        }
+    }
+
     /// The end game, once nothing is missing: a chunk that a much slower peer holds up, or one that
     /// is late.
     ///
@@ -63,7 +83,7 @@ impl ChunkPicker {
     ///
     /// The oldest [`PROBES_MAX`] chunks are looked at. A queue in front of a chunk is no fault of
     /// the peer that was asked: the chunk must be late by the usual time of that peer, not only by
-    /// that of the thief.
+    /// that of the thief. A far peer that has given nothing yet has its round trip.
     pub(super) fn steal(&mut self, thief: PeerHandle, now: Instant, reason: StealReason) -> Option<u32> {
         let state = self.peers.get(&thief)?;
         self.by_age.first()?;
@@ -83,8 +103,9 @@ impl ChunkPicker {
             {
                 continue;
             }
-            let usual = self.history(first).chunk_time.unwrap_or(time);
-            let late = age >= usual.max(LATE_MIN) * factor;
+            let history = self.history(first);
+            let usual = history.chunk_time.unwrap_or(time);
+            let late = age >= usual.max(LATE_MIN).max(history.path) * factor;
             let good = match reason {
                 StealReason::Silent => {
                     [Some(first), second].into_iter().flatten().all(|asked| self.is_silent(asked, now, time))
@@ -117,10 +138,10 @@ impl ChunkPicker {
     /// held up on one of them while others bring chunks will still come. `time` is the usual one of
     /// a chunk if the peer has no history.
     fn is_silent(&self, asked: ChunkRequest, now: Instant, time: Duration) -> bool {
-        let PeerHistory { chunk_time, last_came, .. } = self.history(asked);
+        let PeerHistory { chunk_time, last_came, path, .. } = self.history(asked);
         let since = last_came.map_or(asked.since, |at| at.max(asked.since));
         let silence = now.saturating_duration_since(since);
-        silence >= chunk_time.unwrap_or(time).max(LATE_MIN) * StealReason::Silent.factor()
+        silence >= chunk_time.unwrap_or(time).max(LATE_MIN).max(path) * StealReason::Silent.factor()
     }
 
     fn history(&self, asked: ChunkRequest) -> PeerHistory {

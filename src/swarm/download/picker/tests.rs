@@ -464,3 +464,25 @@ fn several_complete_holders_are_offered_different_chunks() {
     let last = p.offer(a, 64);
     assert_eq!(last.len(), 64, "alone it may choose among all");
 }
+
+/// The first chunk of a far peer takes some round trips; it was taken for silent by the time of a near one.
+#[test]
+fn a_far_peer_is_not_late_before_its_round_trips_are_over() {
+    for (path_ms, silent_ms) in [(0, 500), (300, 3000)] {
+        let (mut p, t) = (ChunkPicker::new(1000, 5), Instant::now());
+        let (near, far) = (PeerHandle(0), PeerHandle(1));
+        [near, far].into_iter().for_each(|peer| p.add_complete(peer));
+        p.set_path(far, MS * path_ms);
+        let held = p.acquire_new(far, t).unwrap();
+        let mut now = t;
+        let taken = loop {
+            let chunk = p.acquire_new(near, now).unwrap();
+            if chunk == held {
+                break now;
+            }
+            now += MS * 10;
+            p.complete(chunk, near, now);
+        };
+        assert_eq!(taken - t, MS * silent_ms, "{path_ms} ms");
+    }
+}

@@ -108,6 +108,7 @@ impl<F: Clone> DownloadState<F> {
         for &file in &self.active.files {
             let at = &mut self.files[file as usize];
             let FilePhase::Chunks(picker, open) = &mut at.phase else { continue };
+            picker.set_path(peer, self.peers.paths.get(peer.0 as usize).copied().unwrap_or_default());
             if let Some(chunk) = acquire(picker) {
                 let since = at.holders.iter().find(|h| h.peer == peer && h.extent == Extent::Partial);
                 let since = since.map_or(0, |h| h.revision);

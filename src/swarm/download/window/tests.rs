@@ -125,7 +125,7 @@ fn each_path_is_filled_and_the_queue_stays_short() {
             let begin = lab.run(MS * 1000);
             let later = lab.run(MS * 20_000);
             println!("{round_trip} ms, {rate}: {begin:.3}, {later:.3}, queue {:?}", lab.queue_time());
-            assert!(later > 0.97, "{round_trip} ms, {rate} bytes/s: {later:.3}");
+            assert!(later > 0.95, "{round_trip} ms, {rate} bytes/s: {later:.3}");
             if rate * trip.as_secs_f64() < 0.3e6 {
                 assert!(begin > 0.9, "{round_trip} ms, {rate} bytes/s: {begin:.3}");
             }
