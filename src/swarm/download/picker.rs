@@ -4,7 +4,7 @@
 //! so that it serves the chunks of one large file as well as a batch of one-chunk files.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::content::Bitfield;
 use crate::swarm::download::number_map::NumberMap;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::*;
 use crate::content::Geometry;
