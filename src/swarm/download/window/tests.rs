@@ -78,7 +78,7 @@ impl Lab {
         let sent = self.queue.min(self.rate * MS.as_secs_f64());
         self.queue -= sent;
         let elapsed = self.now - self.begun;
-        if self.loses_every.is_some_and(|every| elapsed.as_millis() % every.as_millis() == 0) {
+        if self.loses_every.is_some_and(|every| elapsed.as_millis().is_multiple_of(every.as_millis())) {
             self.held_until = self.now + self.round_trip * 3 / 2;
         }
         self.came.push_back(((self.now + self.round_trip / 2).max(self.held_until), sent as u64));
