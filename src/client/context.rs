@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::joins::Joins;
 use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
 use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::TrustView;
@@ -21,6 +22,8 @@ pub struct Client {
     /// The threads that block on peers that are only asked, `gpb-ask-N`: these must not wait for a
     /// download, nor a download for them.
     pub askers: Arc<BlockingPool>,
+    /// What the downloads of the node have in common.
+    pub(crate) joins: Arc<Joins>,
 }
 
 /// What the node lends a client: the peers that it knows, and what it may use.
@@ -48,6 +51,7 @@ impl Client {
         let threads = BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX);
         let askers = BlockingPool::new("gpb-ask", CONNECTION_THREADS_STEP, ASK_THREADS_MAX);
         let (threads, askers) = (Arc::new(threads), Arc::new(askers));
-        Client { ctx: Arc::new(ctx), pool: Arc::new(PeerPool::new(dialer)), threads, askers }
+        let (pool, joins) = (Arc::new(PeerPool::new(dialer)), Arc::default());
+        Client { ctx: Arc::new(ctx), pool, threads, askers, joins }
     }
 }

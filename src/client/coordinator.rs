@@ -121,6 +121,7 @@ impl Coordinator {
                 fetched.remove(&id);
             }
         }
+        self.shared.terms.joins.end(&*self.shared);
         let failure = self.shared.take_failure();
         self.end(pending, failure.map_or(result, Err))
     }
@@ -142,6 +143,7 @@ impl Coordinator {
             if shared.is_stopped() {
                 return Err(FetchError::Cancelled);
             }
+            self.read_lent();
             self.tell_progress();
             while let Ok(ended) = self.ends.1.try_recv() {
                 self.take_end(ended, now);
@@ -167,6 +169,14 @@ impl Coordinator {
             }
             let wait = self.next_look(now).min(shared.ctx.timeout - silence);
             shared.bell.wait(wait.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// Counts what other downloads have done for this one: what it waits for makes progress there.
+    fn read_lent(&self) {
+        if self.shared.terms.has_joined.load(Ordering::Acquire) {
+            let lent = self.shared.terms.joins.lent_to(&*self.shared);
+            self.shared.stats.borrowed(lent);
         }
     }
 
@@ -339,7 +349,8 @@ impl Coordinator {
 
     /// Time after which connections are looked at again, unless the bell rings before.
     fn next_look(&self, now: Instant) -> Duration {
-        let often = if self.mesh.connections() > 0 { COORDINATE_EVERY } else { IDLE_LOOK };
+        let looks_often = self.mesh.connections() > 0 || self.shared.terms.has_joined.load(Ordering::Relaxed);
+        let often = if looks_often { COORDINATE_EVERY } else { IDLE_LOOK };
         self.mesh.next_due(now).map_or(often, |at| often.min(at - now))
     }
 }

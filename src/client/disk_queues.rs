@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
+use crate::client::joins::WholeFile;
 use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::content::Digest;
 use crate::identity::PeerId;
@@ -17,6 +18,10 @@ pub(crate) enum DiskJob {
     Open { file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId },
     /// Verify some chunks of an earlier run.
     Recheck { file: FileNo, open: Arc<PartialFile> },
+    /// Another download has put the file in place: take it over from there.
+    TakeOver { file: FileNo, from: WholeFile },
+    /// The download that was waited for has ended: fetch the file.
+    Own { file: FileNo },
     /// All chunks are written: make the file durable and name it.
     Finish { file: FileNo, open: Arc<PartialFile> },
     /// No more jobs for one thread.

@@ -1,5 +1,6 @@
 //! The threads of a download that wait for the disk, so that no connection has to.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,7 @@ use log::{error, info, warn};
 use crate::chain::Chain;
 use crate::client::FileReport;
 use crate::client::disk_queues::{DiskJob, SmallJob};
+use crate::client::joins::Member;
 use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
 use crate::client::shared::DownloadShared;
 use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, RelPath};
@@ -19,8 +21,11 @@ use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
 use crate::sync::lock;
 
-/// Finds the files that are on the disk already, and the places where none can be put.
-pub(crate) fn check(shared: &DownloadShared) {
+mod joined;
+
+/// Finds the files that are on the disk already, the places where none can be put, and the files
+/// that `others` are fetching.
+pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Member>) {
     let mut parents = LastParent::default();
     for (file, wanted) in (0..).zip(&shared.files) {
         let here = check_file(shared, file, &mut parents);
@@ -28,17 +33,12 @@ pub(crate) fn check(shared: &DownloadShared) {
         if shared.is_stopped() {
             return;
         }
-        if here {
-            info!("already there path={} file={}", wanted.path, wanted.id);
-            shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
-            report(shared, file, &shared.places(file), true);
-        }
         let blocked = !here && shared.places(file).is_empty();
-        let unfinished = {
-            let mut state = shared.state();
-            state.checked(file, here || blocked);
-            state.unfinished()
-        };
+        if let Some(other) = others.get(&wanted.id).filter(|_| !here && !blocked && wanted.id.len > 0) {
+            joined::join(shared, file, other);
+            continue;
+        }
+        let unfinished = checked(shared, file, here);
         if !here && !blocked && wanted.id.len == 0 {
             let _ = shared.queues.small.send(Some((file, Vec::new())));
         }
@@ -50,6 +50,27 @@ pub(crate) fn check(shared: &DownloadShared) {
         }
     }
     shared.wake_all();
+}
+
+/// A file was looked for and is `here`, or is to be fetched if it has any place. Returns the number
+/// of unfinished ones.
+fn checked(shared: &DownloadShared, file: FileNo, here: bool) -> usize {
+    let wanted = &shared.files[file as usize];
+    if here {
+        info!("already there path={} file={}", wanted.path, wanted.id);
+        shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
+        report(shared, file, &shared.places(file), Came::Before);
+    }
+    let is_settled = here || shared.places(file).is_empty();
+    let unfinished = {
+        let mut state = shared.state();
+        state.checked(file, is_settled);
+        state.unfinished()
+    };
+    if is_settled {
+        shared.settled(file);
+    }
+    unfinished
 }
 
 /// Whether all usable places of a file hold it. The other places fail.
@@ -104,7 +125,7 @@ impl LastParent {
 }
 
 /// Opens, verifies and finishes partial files, until a job ends the thread.
-pub(crate) fn run_jobs(shared: &DownloadShared, jobs: &Receiver<DiskJob>) {
+pub(crate) fn run_jobs(shared: &Arc<DownloadShared>, jobs: &Receiver<DiskJob>) {
     while let Ok(job) = jobs.recv() {
         match job {
             DiskJob::End => return,
@@ -112,12 +133,14 @@ pub(crate) fn run_jobs(shared: &DownloadShared, jobs: &Receiver<DiskJob>) {
             DiskJob::Open { file, layer, from, peer } => open(shared, file, layer, from, peer),
             DiskJob::Recheck { file, open } => recheck(shared, file, open),
             DiskJob::Finish { file, open } => finish(shared, file, &open),
+            DiskJob::TakeOver { file, from } => joined::take_over(shared, file, &from),
+            DiskJob::Own { file } => joined::own(shared, file),
         }
         shared.stats.progressed();
     }
 }
 
-fn open(shared: &DownloadShared, file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId) {
+fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId) {
     let id = shared.files[file as usize].id;
     let manifest = match Manifest::new(id, layer) {
         Ok(manifest) => Arc::new(manifest),
@@ -128,7 +151,10 @@ fn open(shared: &DownloadShared, file: FileNo, layer: Vec<Digest>, from: PeerHan
             return;
         }
     };
-    match shared.disk.partial(manifest) {
+    if !joined::claim(shared, file) {
+        return;
+    }
+    match joined::open_part(shared, &manifest) {
         Ok(open) => {
             let (have, unchecked) = (open.have(), open.unchecked());
             let geometry = open.manifest().geometry();
@@ -205,10 +231,11 @@ fn finish(shared: &DownloadShared, file: FileNo, open: &Arc<PartialFile>) {
             return;
         }
     } else {
-        report(shared, file, &placed, false);
+        report(shared, file, &placed, Came::Fetched);
         offer_fetched(shared, file, &placed, open.manifest().clone());
     }
     shared.state().finished(file);
+    shared.settled(file);
     shared.wake_all();
 }
 
@@ -305,12 +332,13 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
                 continue;
             }
             if !placed.is_empty() {
-                report(shared, *file, &placed, false);
+                report(shared, *file, &placed, Came::Fetched);
                 if let Ok(manifest) = Manifest::new(wanted.id, Vec::new()) {
                     offer_fetched(shared, *file, &placed, Arc::new(manifest));
                 }
             }
             shared.state().small_written(*file);
+            shared.settled(*file);
         }
         shared.stats.progressed();
         match shared.state().unfinished() {
@@ -324,10 +352,21 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
     shared.disk.tidy();
 }
 
-fn report(shared: &DownloadShared, file: FileNo, places: &[RelPath], skipped: bool) {
+/// How a file came into place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// It was there.
+    Before,
+    /// This download fetched it.
+    Fetched,
+    /// Another download of the node fetched it.
+    ByAnother,
+}
+
+fn report(shared: &DownloadShared, file: FileNo, places: &[RelPath], came: Came) {
     let wanted = &shared.files[file as usize];
     let seconds = shared.stats.begun.elapsed().as_secs_f64();
-    if !skipped {
+    if came == Came::Fetched {
         info!("fetched path={} file={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
         shared.ctx.events.emit(Event::FileFetched { path: wanted.path.clone(), id: wanted.id });
     }
@@ -336,7 +375,7 @@ fn report(shared: &DownloadShared, file: FileNo, places: &[RelPath], skipped: bo
         id: wanted.id,
         out: out.clone(),
         seconds,
-        skipped,
+        skipped: came == Came::Before,
     });
     lock(&shared.stats.reports).extend(reports);
 }

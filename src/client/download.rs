@@ -1,6 +1,7 @@
 //! A download: many files from all peers that hold them.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -85,7 +86,8 @@ impl Download {
         let (files, holders) = merge(targets);
         let (queues, receivers) = DiskQueues::new();
         let DownloadOptions { overwrite, sources, limit } = options;
-        let terms = Terms { overwrite, sources, limit: Throttle::new(limit), notify };
+        let (limit, joins) = (Throttle::new(limit), client.joins.clone());
+        let terms = Terms { overwrite, sources, limit, notify, joins, has_joined: AtomicBool::new(false) };
         let shared = Arc::new(DownloadShared::new(client, (disk, files, failed), queues, stats, terms));
         {
             let mut state = shared.state();
@@ -102,6 +104,7 @@ impl Download {
         if let Err(e) = spawn(&mut threads, &shared, &client.threads, receivers, tell) {
             shared.stop();
             shared.queues.end();
+            client.joins.end(&*shared);
             return Err(FetchError::Threads(e));
         }
         let weak = Arc::downgrade(&shared);
@@ -189,8 +192,8 @@ fn spawn(
             drop((receivers, working));
         })?;
     }
-    let checker = shared.clone();
-    threads.spawn("gpb-check", move || disk_workers::check(&checker))?;
+    let (checker, others) = (shared.clone(), shared.terms.joins.begin(shared));
+    threads.spawn("gpb-check", move || disk_workers::check(&checker, &others))?;
     let mut coordinator = Coordinator::new(shared.clone(), connections.clone());
     let notify = shared.terms.notify.clone();
     threads.spawn("gpb-download", move || {

@@ -58,6 +58,13 @@ pub const PROGRESS_LEN: u64 = 64 * KIB as u64;
 pub const DEFERRED_MAX: Duration = Duration::from_secs(300);
 /// Files that are looked for on the disk between two rings of the coordinator's bell.
 pub const CHECK_STRIDE: u32 = 256;
+/// Unfinished files up to which another download waits for any of a download's files. In a longer
+/// one it waits for the files that are being fetched: the others may come much later.
+pub const JOIN_FILES_MAX: usize = 512;
+/// Time between two attempts to open a partial file that another thread of this process lets go.
+pub const BUSY_NAP: Duration = Duration::from_millis(10);
+/// Attempts to open a partial file that is in use.
+pub const BUSY_ATTEMPTS: u32 = 30;
 /// Patterns of a listing whose first pages are asked for together.
 pub const PATTERNS_AT_ONCE: usize = 32;
 /// Least bytes of a chunk that are read between two looks whether to ask for more.

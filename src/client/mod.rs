@@ -19,6 +19,7 @@ mod download;
 mod error;
 mod failed;
 mod fetcher;
+mod joins;
 pub mod limits;
 mod listing;
 mod report;

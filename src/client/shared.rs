@@ -11,9 +11,11 @@ use log::debug;
 use crate::chain::Chain;
 use crate::client::active_sessions::ActiveSessions;
 use crate::client::buffers::Buffers;
-use crate::client::disk_queues::DiskQueues;
+use crate::client::disk_queues::{DiskJob, DiskQueues};
 use crate::client::doorbell::Doorbell;
 use crate::client::failed::FailedPlaces;
+use crate::client::joins::{FileFate, JoinedDownload, Joins, Lent, WholeFile};
+use crate::client::limits::JOIN_FILES_MAX;
 use crate::client::stats::Stats;
 use crate::client::targets::FileTarget;
 use crate::client::{Client, ClientContext, FailedFile, FetchError, Overwrite};
@@ -62,6 +64,10 @@ pub(crate) struct Terms {
     pub(crate) limit: Throttle,
     /// Called when the download is further, or over.
     pub(crate) notify: Arc<dyn Fn() + Send + Sync>,
+    /// The other downloads of the node.
+    pub(crate) joins: Arc<Joins>,
+    /// This download has waited for a file of another one.
+    pub(crate) has_joined: AtomicBool,
 }
 
 /// Why a download ends.
@@ -171,7 +177,13 @@ impl DownloadShared {
         }
         self.note_failed(file, &Arc::new(error.into()));
         self.state().finished(file);
+        self.settled(file);
         self.wake_all();
+    }
+
+    /// A file came into place, or failed: other downloads may wait for it.
+    pub(crate) fn settled(&self, file: FileNo) {
+        self.terms.joins.settled(self, file, self.files[file as usize].id);
     }
 
     /// A file is at none of its places because of `error`.
@@ -252,5 +264,36 @@ impl DownloadShared {
     /// other peers take over.
     pub(crate) fn idle(&self) -> Duration {
         (self.ctx.timeout / 3).clamp(SILENCE_MIN, SILENCE_MAX)
+    }
+}
+
+impl JoinedDownload for DownloadShared {
+    fn is_over(&self) -> bool {
+        self.is_stopped()
+    }
+
+    fn fate(&self, file: FileNo) -> FileFate {
+        let is_done = self.state().is_done(file);
+        match self.places(file).first() {
+            _ if !is_done => FileFate::Pending,
+            Some(place) => FileFate::InPlace(self.disk.path().join(place.as_str())),
+            None => FileFate::Failed,
+        }
+    }
+
+    fn awaitable(&self) -> Vec<(FileNo, FileId)> {
+        self.state().awaitable(JOIN_FILES_MAX)
+    }
+
+    fn lent(&self, file: FileNo) -> Lent {
+        Lent { bytes: self.state().bytes_had(file), silence: self.stats.silence() }
+    }
+
+    fn give(&self, file: FileNo, whole: Option<WholeFile>) -> bool {
+        let job = match whole {
+            Some(from) => DiskJob::TakeOver { file, from },
+            None => DiskJob::Own { file },
+        };
+        self.queues.jobs.send(job).is_ok()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::client::joins::Lent;
 use crate::client::limits::{DEFERRED_MAX, PROGRESS_LEN};
 use crate::client::{FileReport, Phase, Progress};
 use crate::identity::{NodeId, PeerId};
@@ -19,6 +20,8 @@ pub(crate) struct Stats {
     /// Bytes of unfinished files that were there when the download went on after a pause: they are
     /// counted again as they are found on the disk.
     carried: AtomicU64,
+    /// Bytes that other downloads have of the files that this one waits for.
+    borrowed: AtomicU64,
     /// Verified bytes that were wanted.
     pub(crate) bytes: AtomicU64,
     /// Bytes that were of no use.
@@ -53,6 +56,7 @@ impl Stats {
             begun: Instant::now(),
             there: AtomicU64::new(0),
             carried: AtomicU64::new(0),
+            borrowed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             wasted: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -112,7 +116,8 @@ impl Stats {
 
     /// Bytes that are there.
     fn bytes_done(&self) -> u64 {
-        let all = self.bytes.load(Ordering::Relaxed) + self.there.load(Ordering::Relaxed);
+        let borrowed = self.borrowed.load(Ordering::Relaxed);
+        let all = self.bytes.load(Ordering::Relaxed) + self.there.load(Ordering::Relaxed) + borrowed;
         all.saturating_sub(self.carried.load(Ordering::Relaxed))
     }
 
@@ -144,6 +149,15 @@ impl Stats {
         let mut peers: Vec<_> = by_key.into_iter().collect();
         peers.sort_unstable_by_key(|&(peer, bytes)| (std::cmp::Reverse(bytes), peer));
         peers
+    }
+
+    /// What other downloads have done for this one. Their progress is progress of this one.
+    pub(crate) fn borrowed(&self, lent: Option<Lent>) {
+        self.borrowed.store(lent.map_or(0, |lent| lent.bytes), Ordering::Relaxed);
+        if let Some(lent) = lent {
+            let at_ms = self.begun.elapsed().saturating_sub(lent.silence).as_millis() as u64;
+            self.pulse.progress_ms.fetch_max(at_ms, Ordering::Relaxed);
+        }
     }
 
     /// `bytes` came and are of no use.

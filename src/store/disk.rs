@@ -1,5 +1,7 @@
 //! The directory that a node downloads into.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +9,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::chain::Chain;
-use crate::content::{FileId, Manifest, RelPath};
+use crate::content::{FileId, Manifest, RelPath, Stamp};
 use crate::store::batch_write::batch_write;
 use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
@@ -92,17 +94,44 @@ impl Disk {
         results
     }
 
+    /// Makes `paths` hold `id`, which another download put whole at `source`. A path that is that
+    /// very file is left as it is. The source counts as verified while it has the stamp that
+    /// `verified` names; else it is read and hashed. Returns one result for each path.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the source has changed or is gone.
+    pub fn take_over(
+        &self,
+        paths: &[RelPath],
+        id: &FileId,
+        (source, verified): (&Path, Option<Stamp>),
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let file = File::open(source).map_err(|e| StoreError::at(source, e))?;
+        let whole = match verified {
+            Some(stamp) => VerifiedFile::known(file, id, stamp),
+            None => VerifiedFile::check(file, id, stop),
+        };
+        let whole = whole.ok_or_else(|| StoreError::at(source, io::Error::other("changed since it was fetched")))?;
+        let is_it = |path| self.volume.open_file(path).is_ok_and(|there| whole.is(&there));
+        Ok(paths.iter().map(|path| if is_it(path) { Ok(()) } else { self.try_copy(&whole, id, path) }).collect())
+    }
+
     /// Makes `path` a copy of `whole`. After a failure the file is fetched instead, which gives the
     /// better error.
     fn copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> bool {
+        self.try_copy(whole, id, path)
+            .inspect_err(|e| log::info!("not copied from a file that is there path={path} error=\"{}\"", Chain(e)))
+            .is_ok()
+    }
+
+    fn try_copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> Result<(), StoreError> {
         let copied = whole.file().map_err(|e| StoreError::at(self.volume.path_of(path), e)).and_then(|file| {
             self.volume.make_own()?;
             place_copy(&*self.volume, &*self.volume.storage(file.into()), id.len, path, || whole.check_unchanged())
         });
         self.volume.tidy();
         copied
-            .inspect_err(|e| log::info!("not copied from a file that is there path={path} error=\"{}\"", Chain(e)))
-            .is_ok()
     }
 
     /// Writes many whole, verified files of at most one chunk: each under a temporary name, with

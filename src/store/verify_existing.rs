@@ -28,6 +28,18 @@ impl VerifiedFile {
         (root_of(&whole.file, id.len, stop)? == id.root.0 && whole.check_unchanged().is_ok()).then_some(whole)
     }
 
+    /// Takes `file` without reading it if it is still the one with this `stamp`, which was verified
+    /// when it got it.
+    pub(super) fn known(file: File, id: &FileId, stamp: Stamp) -> Option<Self> {
+        let state = state_of(&file).ok().filter(|s| *s == (id.len, stamp))?;
+        Some(VerifiedFile { file, state })
+    }
+
+    /// Whether `other` is the very same file, in the same state.
+    pub(super) fn is(&self, other: &File) -> bool {
+        state_of(other).is_ok_and(|state| state == self.state)
+    }
+
     /// Another handle of the file.
     pub(super) fn file(&self) -> io::Result<File> {
         self.file.try_clone()

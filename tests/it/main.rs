@@ -18,6 +18,7 @@ mod examples;
 mod fetch;
 mod front;
 mod house;
+mod join;
 mod keys;
 mod merkle_oracle;
 mod names;

@@ -15,6 +15,7 @@ use crate::swarm::download::state::file::{Backoff, DownloadFile, FilePhase, is_s
 use crate::swarm::download::state::small::SmallFiles;
 use crate::swarm::download::task::FileNo;
 
+mod elsewhere;
 mod file;
 mod holders;
 mod small;
@@ -135,9 +136,11 @@ impl<F: Clone> DownloadState<F> {
     /// written.
     pub fn checked(&mut self, file: FileNo, here: bool) {
         let at = &mut self.files[file as usize];
-        if !matches!(at.phase, FilePhase::Unchecked) {
+        if !matches!(at.phase, FilePhase::Unchecked | FilePhase::Elsewhere) {
             return;
         }
+        // It may lie before the files that are active.
+        self.next = self.next.min(file);
         if here {
             self.finished(file);
         } else if at.id.len == 0 {
@@ -263,10 +266,7 @@ impl<F: Clone> DownloadState<F> {
         for holder in std::mem::take(&mut at.holders) {
             self.peers.useful[holder.peer.0 as usize] -= 1;
         }
-        if let Some(pos) = self.active.files.iter().position(|&f| f == file) {
-            self.active.files.remove(pos);
-            self.active.chunks -= Geometry::new(at.id.len).chunk_count() as u64;
-        }
+        self.deactivate(file);
         self.activate();
     }
 

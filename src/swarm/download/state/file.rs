@@ -29,6 +29,8 @@ pub(super) enum FilePhase<F> {
     Small(u32),
     /// All bytes are there; the file is being made durable and named.
     Finishing,
+    /// Another download of this node fetches it, and this one waits for the result.
+    Elsewhere,
     /// It is in place.
     Done,
 }

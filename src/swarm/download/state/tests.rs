@@ -424,3 +424,26 @@ fn who_comes_to_hold_more_is_asked_again_in_turn() {
     assert_eq!(second[0].0, first.last().unwrap().0 + 1, "then the others");
     assert!((0..n as FileNo).filter(|&f| f != 3).all(|f| first.iter().chain(&second).any(|x| x.0 == f)));
 }
+
+#[test]
+fn a_file_that_comes_from_elsewhere_holds_up_no_other_and_can_be_needed_after_all() {
+    let (mut s, now) = (DownloadState::<()>::new(&ids(&[3 * CHUNK, 3 * CHUNK, 3 * CHUNK]), 1), Instant::now());
+    let peer = s.peer(key(0)).unwrap();
+    (0..3).for_each(|file| s.set_held(file, peer, Extent::Whole));
+    s.elsewhere(0);
+    (1..3).for_each(|file| s.checked(file, false));
+    let asked = |s: &mut DownloadState<()>| match next(s, peer, now) {
+        Some(Task::Layer(task)) => Some(task.file),
+        _ => None,
+    };
+    assert_eq!((asked(&mut s), asked(&mut s), asked(&mut s)), (Some(1), Some(2), None));
+    assert_eq!((s.unfinished(), s.awaitable(2).len(), s.awaitable(3).len()), (3, 2, 3));
+    s.checked(0, false);
+    assert_eq!(asked(&mut s), Some(0), "it lies before the others and is fetched all the same");
+    assert!(s.layer_came(0));
+    s.elsewhere(0);
+    s.finished(0);
+    assert!(s.is_done(0));
+    s.elsewhere(0);
+    assert_eq!((s.unfinished(), s.bytes_had(0), s.bytes_had(1)), (2, 3 * CHUNK, 0));
+}

@@ -1,0 +1,85 @@
+//! Files that another download of the node fetches.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use log::info;
+
+use crate::chain::Chain;
+use crate::client::disk_workers::{Came, LastParent, check_file, checked, report, settle};
+use crate::client::joins::{Member, WholeFile};
+use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP};
+use crate::client::shared::DownloadShared;
+use crate::content::Manifest;
+use crate::store::{PartialFile, StoreError};
+use crate::swarm::FileNo;
+
+/// Waits for a file that `other` is to bring.
+pub(super) fn join(shared: &Arc<DownloadShared>, file: FileNo, other: &Member) {
+    shared.terms.has_joined.store(true, Ordering::Release);
+    if shared.terms.joins.join(shared.files[file as usize].id, other, Member::new(shared, file)) {
+        shared.state().elsewhere(file);
+    } else {
+        own(shared, file);
+    }
+    shared.wake_all();
+}
+
+/// Whether this download may open the partial file; otherwise it waits for the one that did.
+pub(super) fn claim(shared: &Arc<DownloadShared>, file: FileNo) -> bool {
+    // Under the lock, so that no job about the file comes before it counts as elsewhere.
+    let mut state = shared.state();
+    let claimed = shared.terms.joins.claim(shared.files[file as usize].id, Member::new(shared, file));
+    if !claimed {
+        shared.terms.has_joined.store(true, Ordering::Release);
+        state.elsewhere(file);
+    }
+    claimed
+}
+
+/// Looks after a file that another download was to bring: it may have come, or is to be fetched.
+pub(super) fn own(shared: &DownloadShared, file: FileNo) {
+    let here = check_file(shared, file, &mut LastParent::default());
+    if !shared.is_stopped() {
+        checked(shared, file, here);
+        shared.wake_all();
+    }
+}
+
+/// Brings a file that another download has put in place to the places of this one.
+pub(super) fn take_over(shared: &DownloadShared, file: FileNo, from: &WholeFile) {
+    let (wanted, places) = (&shared.files[file as usize], shared.places(file));
+    let source = (from.path.as_path(), from.verified);
+    let taken = shared.while_writing(|| shared.disk.take_over(&places, &wanted.id, source, &|| shared.is_stopped()));
+    match taken {
+        Ok(results) => {
+            let placed = settle(shared, file, &places, results);
+            if !placed.is_empty() {
+                shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
+                report(shared, file, &placed, Came::ByAnother);
+            }
+            if placed.is_empty() && shared.has_failed() {
+                return;
+            }
+            shared.state().finished(file);
+            shared.settled(file);
+            shared.wake_all();
+        }
+        Err(e) => {
+            info!("not taken over path={} error=\"{}\"", wanted.path, Chain(&e));
+            own(shared, file);
+        }
+    }
+}
+
+/// Opens a partial file. One that is in use may be one that a download before left just now, and of
+/// which a chunk is still being sent to another node.
+pub(super) fn open_part(shared: &DownloadShared, manifest: &Arc<Manifest>) -> Result<Arc<PartialFile>, StoreError> {
+    for _ in 0..BUSY_ATTEMPTS {
+        match shared.disk.partial(manifest.clone()) {
+            Err(StoreError::Busy { .. }) if !shared.is_stopped() => std::thread::sleep(BUSY_NAP),
+            opened => return opened,
+        }
+    }
+    shared.disk.partial(manifest.clone())
+}

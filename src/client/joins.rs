@@ -1,0 +1,215 @@
+//! Downloads of one node that want the same content: one fetches it, the others wait with it.
+//!
+//! A download that meets a content which another one is fetching waits for that file alone. When
+//! the file is in place there, the waiting download gets its own place from it; when the other
+//! download ends without it, the first that waits fetches it itself, and the others wait with that
+//! one. So a cancelled download takes nothing from another.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use crate::content::{FileId, Stamp};
+use crate::store::stamp_of;
+use crate::swarm::FileNo;
+use crate::sync::lock;
+
+/// What the others know of a download.
+pub(crate) trait JoinedDownload: Send + Sync {
+    /// Whether it has ended, or is about to.
+    fn is_over(&self) -> bool;
+    /// What became of that file.
+    fn fate(&self, file: FileNo) -> FileFate;
+    /// The files that another download may wait for.
+    fn awaitable(&self) -> Vec<(FileNo, FileId)>;
+    /// What it has done for that file.
+    fn lent(&self, file: FileNo) -> Lent;
+    /// That file is to be taken from `whole`, or to be fetched without one. False if it has ended.
+    fn give(&self, file: FileNo, whole: Option<WholeFile>) -> bool;
+}
+
+/// What became of a file of a download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FileFate {
+    /// It is being fetched, or will be.
+    Pending,
+    /// It is whole, here.
+    InPlace(PathBuf),
+    /// It cannot be put in any of its places.
+    Failed,
+}
+
+/// The downloads that run, and the contents that more than one of them may want.
+#[derive(Default)]
+pub(crate) struct Joins {
+    /// The downloads, in the order in which they started.
+    running: Mutex<Vec<Weak<dyn JoinedDownload>>>,
+    /// The contents that are open in a download, or that another one waits for.
+    files: Mutex<HashMap<FileId, JoinedFile>>,
+}
+
+/// A content and the downloads that want it.
+struct JoinedFile {
+    owner: Member,
+    waiting: Vec<Member>,
+}
+
+/// A file of a download.
+#[derive(Clone)]
+pub(crate) struct Member {
+    download: Weak<dyn JoinedDownload>,
+    file: FileNo,
+}
+
+/// Where a whole file lies.
+#[derive(Debug, Clone)]
+pub(crate) struct WholeFile {
+    pub(crate) path: PathBuf,
+    /// The state in which it was verified; `None` if it has to be read to be sure of it.
+    pub(crate) verified: Option<Stamp>,
+}
+
+/// What a download has done for the others that wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lent {
+    /// Bytes that it has of what they wait for.
+    pub(crate) bytes: u64,
+    /// Time since it made progress.
+    pub(crate) silence: Duration,
+}
+
+impl Member {
+    pub(crate) fn new(download: &Arc<impl JoinedDownload + 'static>, file: FileNo) -> Self {
+        let download: Arc<dyn JoinedDownload> = download.clone();
+        Member { download: Arc::downgrade(&download), file }
+    }
+
+    fn is_of(&self, download: &dyn JoinedDownload) -> bool {
+        std::ptr::addr_eq(self.download.as_ptr(), download)
+    }
+
+    /// The download, unless it is over.
+    fn live(&self) -> Option<Arc<dyn JoinedDownload>> {
+        self.download.upgrade().filter(|download| !download.is_over())
+    }
+
+    fn give(&self, whole: Option<WholeFile>) -> bool {
+        self.live().is_some_and(|download| download.give(self.file, whole))
+    }
+}
+
+impl Joins {
+    /// A download begins. Returns the files of the downloads before it that it may wait for.
+    pub(crate) fn begin(&self, download: &Arc<impl JoinedDownload + 'static>) -> HashMap<FileId, Member> {
+        let mut running = lock(&self.running);
+        let before: Vec<_> = running.iter().filter_map(Weak::upgrade).filter(|d| !d.is_over()).collect();
+        running.push(Member::new(download, 0).download);
+        drop(running);
+        let mut files = HashMap::new();
+        for download in &before {
+            for (file, id) in download.awaitable() {
+                files.entry(id).or_insert_with(|| Member { download: Arc::downgrade(download), file });
+            }
+        }
+        files
+    }
+
+    /// Waits with `by` for `of`, a file of the content `id` of another download. True if `by` is
+    /// told what came of it; false if it is to look after the file itself.
+    pub(crate) fn join(&self, id: FileId, of: &Member, by: Member) -> bool {
+        let Some(owner) = of.download.upgrade() else { return false };
+        let mut files = lock(&self.files);
+        let joined = files.entry(id).or_insert_with(|| JoinedFile { owner: of.clone(), waiting: Vec::new() });
+        joined.waiting.push(by.clone());
+        let is_waiting = joined.owner.live().is_some_and(|other| !by.is_of(&*other));
+        drop(files);
+        // A file that came into place, or a download that ended, just before tells no more.
+        let fate = owner.fate(of.file);
+        if is_waiting && fate == FileFate::Pending && !owner.is_over() {
+            return true;
+        }
+        self.leave(id, &by);
+        match fate {
+            FileFate::InPlace(path) => by.give(Some(WholeFile { path, verified: None })),
+            FileFate::Pending | FileFate::Failed => false,
+        }
+    }
+
+    /// `by` is about to open the partial file of `id`: true if it may, and has to tell of its end;
+    /// false if another download has it open. Then `by` is told what came of it.
+    pub(crate) fn claim(&self, id: FileId, by: Member) -> bool {
+        let mut files = lock(&self.files);
+        let joined = files.entry(id).or_insert_with(|| JoinedFile { owner: by.clone(), waiting: Vec::new() });
+        let is_taken = joined.owner.live().is_some_and(|owner| !by.is_of(&*owner));
+        if is_taken {
+            joined.waiting.push(by);
+        } else {
+            joined.owner = by;
+        }
+        !is_taken
+    }
+
+    /// `file` of `download`, with the content `id`, came into place or failed just now.
+    pub(crate) fn settled(&self, download: &dyn JoinedDownload, file: FileNo, id: FileId) {
+        let mut files = lock(&self.files);
+        let Some(joined) = files.get_mut(&id).filter(|joined| joined.owner.is_of(download)) else { return };
+        if joined.waiting.is_empty() {
+            files.remove(&id);
+            return;
+        }
+        drop(files);
+        let FileFate::InPlace(path) = download.fate(file) else { return self.pass_on(download, Some(id)) };
+        let waiting = lock(&self.files).remove(&id).map_or(Vec::new(), |joined| joined.waiting);
+        let verified = std::fs::metadata(&path).ok().map(|meta| stamp_of(&meta));
+        waiting.iter().for_each(|member| _ = member.give(Some(WholeFile { path: path.clone(), verified })));
+    }
+
+    /// `download` has ended: what it did not finish is fetched by the downloads that wait for it.
+    pub(crate) fn end(&self, download: &dyn JoinedDownload) {
+        let is_it = |other: &Weak<dyn JoinedDownload>| std::ptr::addr_eq(other.as_ptr(), download);
+        lock(&self.running).retain(|other| other.strong_count() > 0 && !is_it(other));
+        self.pass_on(download, None);
+    }
+
+    /// Takes `download` away from one content, or from all. The first that waits for what it was
+    /// fetching fetches it from now on.
+    fn pass_on(&self, download: &dyn JoinedDownload, only: Option<FileId>) {
+        let mut heirs = Vec::new();
+        lock(&self.files).retain(|id, joined| {
+            if only.is_some_and(|only| only != *id) {
+                return true;
+            }
+            joined.waiting.retain(|member| !member.is_of(download) && member.live().is_some());
+            if joined.owner.is_of(download) {
+                if joined.waiting.is_empty() {
+                    return false;
+                }
+                joined.owner = joined.waiting.remove(0);
+                heirs.push(joined.owner.clone());
+            }
+            true
+        });
+        heirs.iter().for_each(|heir| _ = heir.give(None));
+    }
+
+    /// What others have done for the files that `download` waits for; `None` if it waits for none.
+    pub(crate) fn lent_to(&self, download: &dyn JoinedDownload) -> Option<Lent> {
+        let files = lock(&self.files);
+        let waits = |joined: &&JoinedFile| joined.waiting.iter().any(|member| member.is_of(download));
+        let owners: Vec<Member> = files.values().filter(waits).map(|joined| joined.owner.clone()).collect();
+        drop(files);
+        let lent = owners.iter().filter_map(|owner| Some(owner.live()?.lent(owner.file)));
+        lent.reduce(|a, b| Lent { bytes: a.bytes + b.bytes, silence: a.silence.min(b.silence) })
+    }
+
+    /// `by` no longer waits.
+    fn leave(&self, id: FileId, by: &Member) {
+        let mut files = lock(&self.files);
+        let Some(joined) = files.get_mut(&id) else { return };
+        joined.waiting.retain(|member| !(member.file == by.file && Weak::ptr_eq(&member.download, &by.download)));
+        if joined.waiting.is_empty() && joined.owner.live().is_none() {
+            files.remove(&id);
+        }
+    }
+}

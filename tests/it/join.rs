@@ -1,0 +1,148 @@
+//! Two parts of one program want the same file: it is fetched once, and both have it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gpb::error::FetchError;
+use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
+use gpb::{Fetch, Node};
+
+const WAIT: Duration = Duration::from_secs(20);
+const MIB: usize = 1 << 20;
+
+/// A peer with these files, which waits so long before each chunk.
+fn peer(lan: &Lan, files: &[TestFile], delay_ms: u64) -> FaultyPeer {
+    let peer = FaultyPeer::start(files, &[Fault::Delay(Duration::from_millis(delay_ms))]).unwrap();
+    lan.join(&peer);
+    peer
+}
+
+fn file(path: &str, len: usize, seed: u64) -> TestFile {
+    TestFile::random(path, len, seed).unwrap()
+}
+
+fn until(what: &str, fetch: &Fetch, is: impl Fn() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !is() {
+        assert!(Instant::now() < end, "{what}: {fetch:?}");
+        fetch.wait_for(Duration::from_millis(2));
+    }
+}
+
+fn holds(dir: &Path, f: &TestFile) -> bool {
+    fs::read(dir.join(f.path.as_str())).is_ok_and(|bytes| bytes == *f.bytes)
+}
+
+/// Eight threads ask for `f` at once, each into the directory that `place` names. Returns the bytes
+/// that came for one byte of the file.
+fn eight(f: &TestFile, place: impl Fn(&Node, usize) -> std::path::PathBuf) -> f64 {
+    let lan = Lan::new().unwrap();
+    let _peer = peer(&lan, std::slice::from_ref(f), 2);
+    let (node, barrier) = (Arc::new(lan.node().unwrap()), Arc::new(Barrier::new(8)));
+    let places: Vec<_> = (0..8).map(|n| place(&node, n)).collect();
+    let threads: Vec<_> = places
+        .iter()
+        .map(|dir| {
+            let (node, barrier, dir, path) = (node.clone(), barrier.clone(), dir.clone(), f.path.clone());
+            thread::spawn(move || {
+                barrier.wait();
+                node.get(&path).into_dir(dir).start().unwrap().wait()
+            })
+        })
+        .collect();
+    let reports: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
+    assert!(reports.iter().all(|report| report.files == 1));
+    assert!(places.iter().all(|dir| holds(dir, f)));
+    reports.iter().map(|report| report.bytes).sum::<u64>() as f64 / f.id.len as f64
+}
+
+#[test]
+fn eight_threads_that_want_one_file_fetch_it_once() {
+    for (len, seed) in [(9 * MIB + 7, 1), (100_000, 2)] {
+        let f = file("d/x", len, seed);
+        let ratio = eight(&f, |node, _| node.config().dir.clone());
+        println!("{len} bytes to one place: {ratio} bytes fetched for each");
+        assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
+        let ratio = eight(&f, |node, n| node.config().dir.join(n.to_string()));
+        println!("{len} bytes to eight places: {ratio} bytes fetched for each");
+        assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
+    }
+}
+
+#[test]
+fn overlapping_directories_are_both_whole() {
+    let lan = Lan::new().unwrap();
+    let files = [file("d/y", 5 * MIB, 1), file("d/z", 4 * MIB, 2), file("e/u", 3 * MIB, 3), file("d/small", 77, 4)];
+    let peer = peer(&lan, &files, 2);
+    let node = lan.node().unwrap();
+    let one = node.fetch(["d/y", "e", "d/small"]).unwrap();
+    let both = node.fetch("d").unwrap();
+    let (one, both) = (one.wait().unwrap(), both.wait().unwrap());
+    assert_eq!((one.files, both.files), (3, 3));
+    assert!(files.iter().all(|f| holds(&node.config().dir, f)));
+    let all: u64 = files.iter().map(|f| f.id.len).sum();
+    println!("{} bytes fetched of {all}, {} chunks", one.bytes + both.bytes, peer.chunks());
+    assert_eq!(one.bytes + both.bytes, all, "nothing twice");
+}
+
+#[test]
+fn a_second_fetch_counts_what_is_there() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 12 * MIB, 1);
+    let _peer = peer(&lan, std::slice::from_ref(&f), 20);
+    let node = lan.node().unwrap();
+    let first = node.fetch("x").unwrap();
+    until("some came", &first, || first.progress().bytes_fetched > 3 * MIB as u64);
+    let second = node.get("x").to_file(node.config().dir.join("copy")).start().unwrap();
+    until("it counts", &second, || second.progress().bytes_done > 3 * MIB as u64);
+    assert_eq!(second.progress().bytes_fetched, 0);
+    let (first, second) = (first.wait().unwrap(), second.wait().unwrap());
+    assert_eq!((first.bytes, second.bytes, second.skipped), (f.id.len, 0, 0));
+    assert!(fs::read(node.config().dir.join("copy")).unwrap() == *f.bytes && holds(&node.config().dir, &f));
+}
+
+#[test]
+fn cancel_lets_go_of_the_own_share_only() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 12 * MIB, 1);
+    let _peer = peer(&lan, std::slice::from_ref(&f), 20);
+    let node = lan.node().unwrap();
+    let fetches: Vec<Fetch> = (0..3).map(|_| node.fetch("x").unwrap()).collect();
+    let came = || fetches.iter().map(|fetch| fetch.progress().bytes_fetched).sum::<u64>();
+    until("some came", &fetches[0], || came() > 3 * MIB as u64);
+    // The one that fetches goes, and then one that waits.
+    let owner = (0..3).max_by_key(|&n| fetches[n].progress().bytes_fetched).unwrap();
+    fetches[owner].cancel();
+    fetches[(owner + 1) % 3].pause();
+    let failed = fetches[owner].wait().unwrap_err();
+    assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
+    let last = fetches[(owner + 2) % 3].wait().unwrap();
+    assert!(holds(&node.config().dir, &f));
+    let fetched = last.bytes + failed.report.bytes;
+    println!("{fetched} bytes fetched of {}", f.id.len);
+    assert!(fetched < f.id.len + 2 * MIB as u64, "it goes on from what is there");
+    fetches[(owner + 1) % 3].resume();
+    assert_eq!(fetches[(owner + 1) % 3].wait().unwrap().files, 1);
+}
+
+/// The holder is silent: all that wait for it end when the one that asks does, and not one after
+/// the other.
+#[test]
+fn waiting_fetches_time_out_together() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 4 * MIB, 1);
+    let mute = FaultyPeer::start(std::slice::from_ref(&f), &[Fault::Stall]).unwrap();
+    lan.join(&mute);
+    let node = lan.start(lan.builder().timeout(Duration::from_secs(1))).unwrap();
+    let begin = Instant::now();
+    let fetches: Vec<Fetch> = (0..4).map(|_| node.fetch(f.id).unwrap()).collect();
+    for fetch in &fetches {
+        let failed = fetch.wait().unwrap_err();
+        assert!(matches!(*failed.error, FetchError::Silent { .. }), "{failed}");
+    }
+    println!("all had ended after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_millis(3500), "{:?}", begin.elapsed());
+}
