@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_name_of_any_characters_means_itself() {
-        for name in ["star*.bin", "[x", "a?{b}", "a\\*", "./x", "deadbeef", &"ab".repeat(32)] {
+        for name in ["star*.bin", "[x", "a?{b}", "a\\*", "deadbeef", &"ab".repeat(32)] {
             let want = Want::from(&RelPath::new(name).unwrap());
             let pattern = Pattern::parse(&want.texts[0]).unwrap();
             assert!(pattern.matches_path(name) && !pattern.matches_path("starx.bin"), "{name}");
