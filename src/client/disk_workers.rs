@@ -38,6 +38,11 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
             joined::join(shared, file, other);
             continue;
         }
+        if let Some(whole) = (!here && !blocked).then(|| joined::fetched_before(shared, file)).flatten() {
+            shared.state().elsewhere(file);
+            let _ = shared.queues.jobs.send(DiskJob::TakeOver { file, from: whole });
+            continue;
+        }
         let unfinished = checked(shared, file, here);
         if !here && !blocked && wanted.id.len == 0 {
             let _ = shared.queues.small.send(Some((file, Vec::new())));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
@@ -20,6 +20,7 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub struct Reader {
     dir: ReadRoot,
+    path: PathBuf,
     /// The open files, the one read last at the front.
     open: Mutex<VecDeque<(Entry, Arc<File>)>>,
 }
@@ -39,7 +40,12 @@ impl Reader {
     /// # Errors
     /// The system's error.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Reader { dir: ReadRoot::open(dir)?, open: Mutex::default() })
+        Ok(Reader { dir: ReadRoot::open(dir)?, path: dir.to_path_buf(), open: Mutex::default() })
+    }
+
+    /// The directory, as it was given to [`open`](Reader::open).
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Starts to read `span` of `entry`. Returns `Ok(None)` if the file is gone or no longer in the

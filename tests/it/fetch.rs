@@ -296,8 +296,8 @@ fn only_the_named_sources_give_and_the_limit_holds() {
             assert_eq!(report.peers, [(holder.peer, bytes.len() as u64)]);
         }
     }
-    let begin = Instant::now();
-    let dir = tempfile::tempdir().unwrap();
+    let (begin, dir) = (Instant::now(), tempfile::tempdir().unwrap());
+    let node = lan.node().unwrap();
     node.get(&files).limit(2 << 20).into_dir(dir.path()).start().unwrap().wait().unwrap();
     assert!(begin.elapsed() > Duration::from_millis(300), "half a second of bytes took {:?}", begin.elapsed());
     drop(servers);

@@ -141,7 +141,8 @@ fn waiting_fetches_time_out_together() {
     let fetches: Vec<Fetch> = (0..4).map(|_| node.fetch(f.id).unwrap()).collect();
     for fetch in &fetches {
         let failed = fetch.wait().unwrap_err();
-        assert!(matches!(*failed.error, FetchError::Silent { .. }), "{failed}");
+        // Under load, not each of them gets through to the peer in time.
+        assert!(matches!(*failed.error, FetchError::Silent { .. } | FetchError::NoPeer(_)), "{failed}");
     }
     println!("all had ended after {:?}", begin.elapsed());
     assert!(begin.elapsed() < Duration::from_millis(3500), "{:?}", begin.elapsed());

@@ -11,7 +11,7 @@ use crate::client::joins::{Member, WholeFile};
 use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP};
 use crate::client::shared::DownloadShared;
 use crate::content::Manifest;
-use crate::store::{PartialFile, StoreError};
+use crate::store::{FetchedFile, PartialFile, StoreError};
 use crate::swarm::FileNo;
 
 /// Waits for a file that `other` is to bring.
@@ -23,6 +23,18 @@ pub(super) fn join(shared: &Arc<DownloadShared>, file: FileNo, other: &Member) {
         own(shared, file);
     }
     shared.wake_all();
+}
+
+/// Where this node has fetched the content to before, if it still offers it. A download that names
+/// its sources takes it from these.
+pub(super) fn fetched_before(shared: &DownloadShared, file: FileNo) -> Option<WholeFile> {
+    let fetched = shared.ctx.fetched.as_ref().filter(|_| shared.terms.sources.is_none())?;
+    match fetched.get(&shared.files[file as usize].id)? {
+        FetchedFile::Whole(entry, _, reader) => {
+            Some(WholeFile { path: reader.path().join(entry.path.as_str()), verified: Some(entry.stamp) })
+        }
+        FetchedFile::Partial(_) => None,
+    }
 }
 
 /// Whether this download may open the partial file; otherwise it waits for the one that did.
