@@ -27,4 +27,4 @@ pub use outbox::Outbox;
 pub use peer_addr::{ParsePeerAddrError, PeerAddr};
 pub(crate) use pipe::wait_for;
 pub use secure::{SecureError, Tls};
-pub use stream::Dialed;
+pub use stream::{Dialed, Greeting};

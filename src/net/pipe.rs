@@ -41,10 +41,17 @@ impl TlsPipe {
         self.spill_at < self.spill.len() || !self.incoming.is_empty()
     }
 
-    /// Exchanges handshake messages until TLS has proved the key of the peer.
+    /// Sends the first message of the handshake, as far as the socket takes it now.
+    pub(super) fn begin(&mut self) -> Result<(), StreamError> {
+        self.channel.open(&mut [], &mut self.outgoing, &mut |_| ())?;
+        match self.flush(Instant::now()) {
+            Err(StreamError::TimedOut) => Ok(()),
+            sent => sent,
+        }
+    }
+
+    /// Exchanges the other messages, until TLS has proved the key of the peer.
     pub(super) fn shake_hands(&mut self, deadline: Instant) -> Result<PeerId, StreamError> {
-        let spill = &mut self.spill;
-        self.channel.open(&mut [], &mut self.outgoing, &mut |plain| spill.extend_from_slice(plain))?;
         loop {
             self.flush(deadline)?;
             if let Some(peer) = self.channel.peer() {

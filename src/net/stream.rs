@@ -29,6 +29,14 @@ pub struct Dialed {
     pipe: TlsPipe,
 }
 
+/// The dialer's end of a connection whose handshake has begun.
+#[derive(Debug)]
+pub struct Greeting {
+    addr: SocketAddr,
+    begun: Instant,
+    pipe: TlsPipe,
+}
+
 impl Dialed {
     /// Connects and shakes hands, in at most `timeout` in all.
     ///
@@ -61,10 +69,8 @@ impl Dialed {
         // `shutdown` has an effect only after `connect` has begun, so this comes after it.
         let held = hold(socket.try_clone()?);
         finish_connect(begun, &socket, deadline)?;
-        let mut pipe = TlsPipe::new(socket, Channel::dial(tls, expect)?);
-        let begun = Instant::now();
-        let peer = pipe.shake_hands(deadline)?;
-        Ok((Dialed { addr, peer, handshake: begun.elapsed(), pipe }, held))
+        let greeting = Greeting::begin(socket, addr, expect, tls)?;
+        Ok((greeting.finish(deadline)?, held))
     }
 
     /// The key that TLS proved.
@@ -167,6 +173,29 @@ impl Dialed {
             let _ = self.pipe.flush(Instant::now());
         }
         let _ = self.pipe.socket.shutdown(Shutdown::Write);
+    }
+}
+
+impl Greeting {
+    /// Begins the handshake over `socket`, which is connected and does not block; it leads to
+    /// `addr`. `expect` is the only key that is accepted there, if given.
+    ///
+    /// # Errors
+    /// [`StreamError`]
+    pub fn begin(socket: TcpStream, addr: SocketAddr, expect: Option<PeerId>, tls: &Tls) -> Result<Self, StreamError> {
+        let begun = Instant::now();
+        let mut pipe = TlsPipe::new(socket, Channel::dial(tls, expect)?);
+        pipe.begin()?;
+        Ok(Greeting { addr, begun, pipe })
+    }
+
+    /// Ends the handshake.
+    ///
+    /// # Errors
+    /// As [`Dialed::dial`].
+    pub fn finish(mut self, deadline: Instant) -> Result<Dialed, StreamError> {
+        let peer = self.pipe.shake_hands(deadline)?;
+        Ok(Dialed { addr: self.addr, peer, handshake: self.begun.elapsed(), pipe: self.pipe })
     }
 }
 

@@ -126,11 +126,19 @@ impl Dialer {
     /// # Errors
     /// [`AskError`]: all but [`AskError::NoAddress`].
     pub fn open(&self, call: &Call<'_>) -> Result<Session, AskError> {
-        let &Call { addr, expect, dial_timeout, welcome_by, also } = call;
         let hold = |socket| self.shutdown.cuts(socket);
-        let dialed = Dialed::dial_held(addr, expect, &self.tls, dial_timeout, hold);
+        let dialed = Dialed::dial_held(call.addr, call.expect, &self.tls, call.dial_timeout, hold);
         self.directory.dialed(dialed.as_ref().err());
-        let (mut dialed, held) = dialed?;
+        let (dialed, held) = dialed?;
+        self.greet(dialed, held, call)
+    }
+
+    /// As [`open`](Self::open), over a connection that is dialed already; `held` cuts it off.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn greet(&self, mut dialed: Dialed, held: OnBegin, call: &Call<'_>) -> Result<Session, AskError> {
+        let &Call { addr, welcome_by, also, .. } = call;
         let peer = dialed.peer();
         let trust = self.directory.trust();
         // Before the look, so that a key which is removed after it is cut off.

@@ -19,6 +19,7 @@ pub mod limits;
 mod listen;
 mod listing;
 mod output;
+mod piped;
 mod queues;
 mod remote_peer;
 mod reply;
@@ -50,6 +51,7 @@ use crate::store::{FetchedFiles, Index, Reader};
 
 pub use content::{DoubtReport, FileDoubt};
 pub use listen::{ServerError, listen};
+pub use piped::PipedSession;
 
 /// What a server is made of; most of it is lent by the node.
 pub struct ServerConfig {
@@ -109,13 +111,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Start`]
     pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
-        let content = Sources {
-            catalogue: config.catalogue.clone(),
-            reader: config.reader.clone(),
-            index: config.index.clone(),
-            fetched: config.fetched.clone(),
-            report: config.report.clone(),
-        };
+        let content = sources(&config);
         Self::serving(config, Arc::new(content))
     }
 
@@ -156,6 +152,17 @@ impl Server {
         }
         server.threads.spawn("gpb-accept", move || acceptor.run()).map_err(ServerError::Start)?;
         Ok(server)
+    }
+}
+
+/// What a server serves from.
+fn sources(config: &ServerConfig) -> Sources {
+    Sources {
+        catalogue: config.catalogue.clone(),
+        reader: config.reader.clone(),
+        index: config.index.clone(),
+        fetched: config.fetched.clone(),
+        report: config.report.clone(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::store::storage::Folder;
 use crate::sync::{read_lock, write_lock};
 
 mod database;
+mod probe;
 mod tables;
 
 pub(crate) use database::{DAMAGED_NAME, INDEX_NAME};

@@ -26,6 +26,10 @@ use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, Stamp};
 use crate::store::limits::JOURNAL_LEN_MAX;
 use crate::store::storage::{Stat, Storage};
 
+mod probe;
+
+pub use probe::JournalText;
+
 /// An open journal, to which records are appended.
 #[derive(Debug)]
 pub(crate) struct Journal {

@@ -34,6 +34,7 @@ pub use error::StoreError;
 pub use fetched_files::{FetchedFile, FetchedFiles};
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use inspect::stamp_of;
+pub use journal::JournalText;
 pub use own_files::OwnFiles;
 pub(crate) use own_files::is_one_of;
 pub use partial_file::PartialFile;

@@ -17,6 +17,7 @@ mod documents;
 mod examples;
 mod fetch;
 mod front;
+mod fuzz;
 mod house;
 mod join;
 mod keys;

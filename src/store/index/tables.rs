@@ -95,7 +95,7 @@ pub(super) fn layer_key(id: &FileId, record: u32) -> [u8; 44] {
     key
 }
 
-fn encode(indexed: &Indexed) -> [u8; 64] {
+pub(super) fn encode(indexed: &Indexed) -> [u8; 64] {
     let mut out = [0; 64];
     out[..32].copy_from_slice(&indexed.id.root.0.0);
     out[32..40].copy_from_slice(&indexed.id.len.to_le_bytes());
@@ -121,7 +121,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Indexed> {
 
 /// A record begins with a check of its digests: peers would drop a node that sends them a wrong
 /// layer.
-fn layer_value(digests: &[Digest]) -> Vec<u8> {
+pub(super) fn layer_value(digests: &[Digest]) -> Vec<u8> {
     let mut out = vec![0; CHECK_LEN];
     digests.iter().for_each(|d| out.extend_from_slice(&d.0));
     let check = sha2::Sha256::digest(&out[CHECK_LEN..]);

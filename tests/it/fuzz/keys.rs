@@ -1,0 +1,112 @@
+//! Targets: the files that a user writes: trusted keys, a secret key, the configuration.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gpb::internals::cli::{self, Environment, Exit, Failure};
+use gpb::internals::runtime::keystore::{Trust, load_key};
+use gpb::{Keypair, PeerId};
+
+use super::input::Input;
+
+/// A trusted file: lines as they come, and lines of keys with words around them.
+pub fn trusted(bytes: &[u8]) {
+    let own = PeerId([9; 32]);
+    if let Some(trust) = said(|file| Trust::closed(file, own), bytes) {
+        assert!(trust.allows(&own) && !trust.is_open());
+        let lines = bytes.split(|b| *b == b'\n').count();
+        assert!(trust.len().is_some_and(|len| (1..=lines + 1).contains(&len)));
+    }
+    let mut input = Input::new(bytes);
+    let (mut text, mut ids) = (String::new(), Vec::new());
+    while !input.is_empty() && ids.len() < 50 {
+        let (id, words) = (PeerId(std::array::from_fn(|_| input.byte())), input.text(40));
+        let before =
+            ["", " ", "\t", "# a line\n", "\n\r\n", "\u{feff}"][input.below(if ids.is_empty() { 6 } else { 5 })];
+        text += &format!("{before}{id} {}\n", words.replace('\n', " "));
+        ids.push(id);
+    }
+    let trust = said(|file| Trust::closed(file, own), text.as_bytes()).expect("well formed");
+    assert!(ids.iter().all(|id| trust.allows(id)), "{text}");
+    assert_eq!(ids.contains(&PeerId([7; 32])), trust.allows(&PeerId([7; 32])));
+    assert!(trust.len().is_some_and(|len| len <= ids.len() + 1));
+}
+
+/// A key file. What is read is written again as the same key.
+pub fn key_file(bytes: &[u8]) {
+    if let Some(key) = said(load_key, bytes) {
+        let same = Keypair::from_pem(&key.to_pem()).expect("written by the key itself");
+        assert_eq!(same.peer_id(), key.peer_id());
+        let signature = key.sign(bytes);
+        assert!(key.peer_id().verify(bytes, &signature));
+    }
+}
+
+/// A configuration file behind some arguments and variables, for each program. The first line has the arguments, the
+/// second the variables.
+pub fn config(bytes: &[u8]) {
+    let mut lines = bytes.splitn(3, |b| *b == b'\n');
+    let (args, variables) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let words = |line: &[u8]| -> Vec<OsString> {
+        line.split(|b| *b == b' ')
+            .filter(|w| !w.is_empty() && !w.contains(&0))
+            .map(|w| OsString::from_vec(w.into()))
+            .collect()
+    };
+    let variables = words(variables).into_iter().filter_map(|word| {
+        let text = word.into_vec();
+        let at = text.iter().position(|b| *b == b'=')?;
+        let name = OsString::from_vec(text[..at].to_vec());
+        // It would name another file.
+        (name != "GPB_CONFIG").then(|| (name, OsString::from_vec(text[at + 1..].to_vec())))
+    });
+    let mut env = Environment { args: words(args), variables: variables.collect() };
+    let names_a_file = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--config");
+    env.args.retain(|arg| !names_a_file(arg));
+    let file = put(lines.next().unwrap_or_default());
+    env.variables.insert("GPB_CONFIG".into(), file.clone().into());
+    let refused = |failed: Failure| {
+        // It quotes what the user wrote, and is escaped when it is printed.
+        assert!(failed.exit == Exit::Usage && !failed.message.is_empty());
+        assert!(failed.message.len() < 500 + 2 * bytes.len(), "{}", failed.message);
+    };
+    drop(cli::resolve_server(&env).map_err(refused));
+    drop(cli::resolve_client(&env).map_err(refused));
+    drop(cli::resolve_keygen(&env).map_err(refused));
+}
+
+/// What `read` makes of a file with that content. An error is one short line.
+fn said<T, E: std::error::Error>(read: impl Fn(&Path) -> Result<T, E>, content: &[u8]) -> Option<T> {
+    let file = put(content);
+    let result = read(&file);
+    if let Err(e) = &result {
+        let text = e.to_string().replace(&*file.to_string_lossy(), "");
+        assert!(text.len() < 400 && !text.chars().any(char::is_control), "{text:?}");
+        if let Some(cause) = e.source().map(ToString::to_string) {
+            assert!(cause.len() < 400 && !cause.chars().any(char::is_control), "{cause:?}");
+        }
+    }
+    result.ok()
+}
+
+/// Writes a file that only its owner reads: one of this thread, which each run writes again.
+fn put(content: &[u8]) -> PathBuf {
+    thread_local! {
+        static FILE: PathBuf = {
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let dir = std::env::temp_dir().join(format!("gpb-fuzz-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            dir.join(format!("file-{number}"))
+        };
+    }
+    let path = FILE.with(PathBuf::clone);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
+    file.write_all(content).unwrap();
+    path
+}
