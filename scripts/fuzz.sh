@@ -40,7 +40,7 @@ for target in "${targets[@]}"; do
     bins+=(--bin "$target")
 done
 # A target triple keeps the flags away from build scripts and macros.
-[ -n "${NOBUILD:-}" ] || RUSTFLAGS="$coverage -Zsanitizer=address" cargo +nightly build --locked --release --target "$host" "${bins[@]}" || exit 1
+RUSTFLAGS="$coverage -Zsanitizer=address" cargo +nightly build --locked --release --target "$host" "${bins[@]}" || exit 1
 programs=${CARGO_TARGET_DIR:-$PWD/target}/$host/release
 corpora=${CORPUS:-$PWD/corpus}
 

@@ -18,6 +18,8 @@ pub struct Channel {
     peer: Option<PeerId>,
     /// The peer sent close_notify.
     ended: bool,
+    /// A call of `open` failed. TLS must not be asked again then.
+    failed: bool,
 }
 
 /// How a call of [`Channel::open`] ended.
@@ -58,7 +60,7 @@ impl Channel {
     /// # Errors
     /// [`SecureError::Tls`]
     pub fn dial(tls: &Tls, expect: Option<PeerId>) -> Result<Self, SecureError> {
-        Ok(Channel { side: Side::Client(Box::new(tls.dial(expect)?)), peer: None, ended: false })
+        Ok(Channel { side: Side::Client(Box::new(tls.dial(expect)?)), peer: None, ended: false, failed: false })
     }
 
     /// The accepting end.
@@ -66,7 +68,7 @@ impl Channel {
     /// # Errors
     /// [`SecureError::Tls`]
     pub fn accept(tls: &Tls) -> Result<Self, SecureError> {
-        Ok(Channel { side: Side::Server(Box::new(tls.accept()?)), peer: None, ended: false })
+        Ok(Channel { side: Side::Server(Box::new(tls.accept()?)), peer: None, ended: false, failed: false })
     }
 
     /// The key that the peer proved; `None` until the handshake is over.
@@ -81,8 +83,22 @@ impl Channel {
     /// The dialing end begins the handshake by a call without input.
     ///
     /// # Errors
-    /// [`SecureError`]; the session is over.
+    /// [`SecureError`]; the session is over, and every later call fails.
     pub fn open(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Outbox,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(usize, Opened), SecureError> {
+        if self.failed {
+            return Err(has_failed());
+        }
+        let opened = self.open_records(incoming, out, take);
+        self.failed = opened.is_err();
+        opened
+    }
+
+    fn open_records(
         &mut self,
         incoming: &mut [u8],
         out: &mut Outbox,
@@ -139,6 +155,9 @@ impl Channel {
         if self.peer.is_none() {
             return Err(Error::HandshakeNotComplete.into());
         }
+        if self.failed {
+            return Err(has_failed());
+        }
         loop {
             match self.step(&mut [], out, &mut |_| (), what).1? {
                 TlsStep::Sent => return Ok(()),
@@ -185,6 +204,10 @@ impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Channel").field("peer", &self.peer).field("ended", &self.ended).finish_non_exhaustive()
     }
+}
+
+fn has_failed() -> SecureError {
+    Error::General("session has failed before".into()).into()
 }
 
 fn advance<D>(
@@ -412,5 +435,22 @@ mod tests {
         wire.push(&bytes);
         let result = deliver(&mut wire, &mut pair.client, &mut vec![], &mut Outbox::new(), &mut vec![], usize::MAX);
         assert!(result.is_err());
+    }
+
+    /// Cause: a record that cannot be decrypted queues a fatal alert, and so does each that follows.
+    /// Effect: a caller that went on reading ran into an assertion of the TLS library in debug
+    /// builds, and sent a second alert in others. Mend: the first failure is the last call of it.
+    #[test]
+    fn a_session_that_failed_does_nothing_more() {
+        let ((a, _), (b, _)) = (node(), node());
+        let mut pair = Pair::new(&a, &b, None);
+        pair.shake_hands(usize::MAX).unwrap();
+        let garbage = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
+        let mut out = Outbox::new();
+        assert!(pair.client.open(&mut garbage.clone(), &mut out, &mut |_| ()).is_err());
+        let alert = out.data().to_vec();
+        assert!(pair.client.open(&mut garbage.clone(), &mut out, &mut |_| ()).is_err());
+        assert!(pair.client.seal(b"x", &mut out).is_err() && pair.client.seal_close(&mut out).is_err());
+        assert_eq!(out.data(), alert, "one alert");
     }
 }

@@ -20,7 +20,7 @@ const DOCUMENTS: [&str; 9] = [
 ];
 
 /// Folders at the top level; what a document names below them must be there.
-const FOLDERS: [&str; 7] = [".ci/", "benches/", "docs/", "examples/", "scripts/", "src/", "tests/"];
+const FOLDERS: [&str; 8] = [".ci/", "benches/", "docs/", "examples/", "fuzz/", "scripts/", "src/", "tests/"];
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gpb::internals::content::{Bitfield, Digest, FileId, Geometry, Root};
 use gpb::internals::identity::{NodeId, PeerId};
-use gpb::internals::limits::{CHUNK_LEN_MIN, UNANSWERED_LEN_MAX, WINDOW_LEN_MAX, WINDOW_MAX};
+use gpb::internals::limits::{CHUNK_LEN_MIN, FETCHERS_PER_ANSWER_MAX, UNANSWERED_LEN_MAX, WINDOW_LEN_MAX, WINDOW_MAX};
 use gpb::internals::proto::{
     ChunkHeader, ChunkRef, Delta, FRAME_PREFIX_LEN, FramePrefix, Holding, Kind, Problem, Request, Status, encode_body,
 };
@@ -203,13 +203,11 @@ impl Lab {
                 let good = input.byte() < 0xe0;
                 let mut layer = vec![u8::from(good); len as usize];
                 layer.iter_mut().zip(input.slice(40)).filter(|_| !good).for_each(|(to, from)| *to = *from);
-                self.take(conn, &layer)
-            }
-            AnswerStep::Body(len) => self.take(conn, &body[..len as usize]),
-            AnswerStep::Drain(len) | AnswerStep::Deferred(len) | AnswerStep::NotHeld(len) => {
-                assert_eq!(len, 0);
+                self.layer(conn, &layer);
                 Ok(())
             }
+            AnswerStep::Body(len) => self.take(conn, &body[..len as usize]),
+            AnswerStep::Settled | AnswerStep::Deferred | AnswerStep::NotHeld(_) => Ok(()),
             AnswerStep::Refused => Err(Ended),
         }
     }
@@ -279,21 +277,25 @@ impl Lab {
     }
 
     fn take(&mut self, conn: &mut Conn, body: &[u8]) -> Result<(), Ended> {
-        match conn.requester.on_body(&mut self.state, body, self.now).map_err(|_| Ended)? {
-            Answer::Layer { file, digests } => {
-                let count = Geometry::new(self.ids[file as usize].len).chunk_count();
-                assert_eq!(digests.len(), count as usize);
-                if digests.iter().all(|d| d.0 == [1; 32]) {
-                    let none = Bitfield::empty(count);
-                    assert!(!self.state.opened(file, (), &none, &none));
-                } else {
-                    self.state.layer_was_wrong(file);
-                }
-            }
-            Answer::Peers { hints, .. } => assert!(hints.len() <= 16),
-            Answer::Done | Answer::Located => (),
+        match conn.requester.on_body(&mut self.state, body).map_err(|_| Ended)? {
+            Answer::Peers { hints, .. } => assert!(hints.len() <= FETCHERS_PER_ANSWER_MAX),
+            Answer::Done | Answer::Located | Answer::Layer { .. } => (),
         }
         Ok(())
+    }
+
+    /// Part of a layer came; only one of ones is right.
+    fn layer(&mut self, conn: &mut Conn, part: &[u8]) {
+        conn.requester.add_layer_part(part);
+        let Answer::Layer { file, digests } = conn.requester.on_layer_part(&mut self.state, self.now) else { return };
+        let count = Geometry::new(self.ids[file as usize].len).chunk_count();
+        assert_eq!(digests.len(), count as usize);
+        if digests.iter().all(|d| d.0 == [1; 32]) {
+            let none = Bitfield::empty(count);
+            assert!(!self.state.opened(file, (), &none, &none));
+        } else {
+            self.state.layer_was_wrong(file);
+        }
     }
 
     /// A connection ends; its peer is one of liars or of luckless ones.
@@ -365,7 +367,10 @@ impl Lab {
                 }
                 Ok(())
             }
-            AnswerStep::Layer { len, .. } => self.take(conn, &vec![1; len as usize]),
+            AnswerStep::Layer { len, .. } => {
+                self.layer(conn, &vec![1; len as usize]);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -13,7 +13,7 @@ pub fn journal(bytes: &[u8]) {
     read(input.peek(), &id, count);
 
     let records: Vec<Vec<u32>> = (0..if count == 0 { 0 } else { input.below(8) })
-        .map(|_| (0..1 + input.below(20)).map(|_| input.number() as u32 % count).collect())
+        .map(|_| (0..1 + input.below(count.min(20) as usize)).map(|_| input.number() as u32 % count).collect())
         .collect();
     let mut have = Bitfield::empty(count);
     for chunk in records.iter().flatten().filter_map(|n| Geometry::new(id.len).chunk(*n)) {

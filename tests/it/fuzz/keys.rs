@@ -1,5 +1,6 @@
 //! Targets: the files that a user writes: trusted keys, a secret key, the configuration.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -9,18 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gpb::internals::cli::{self, Environment, Exit, Failure};
-use gpb::internals::runtime::keystore::{Trust, load_key};
-use gpb::{Keypair, PeerId};
+use gpb::internals::runtime::keystore::load_key;
+use gpb::{Keypair, PeerId, Trust};
 
 use super::input::Input;
 
 /// A trusted file: lines as they come, and lines of keys with words around them.
 pub fn trusted(bytes: &[u8]) {
-    let own = PeerId([9; 32]);
-    if let Some(trust) = said(|file| Trust::closed(file, own), bytes) {
-        assert!(trust.allows(&own) && !trust.is_open());
-        let lines = bytes.split(|b| *b == b'\n').count();
-        assert!(trust.len().is_some_and(|len| (1..=lines + 1).contains(&len)));
+    let stranger = PeerId([9; 32]);
+    if let Some(trust) = said(|file| Trust::file(file), bytes) {
+        let members = trust.members();
+        assert!(!trust.is_open() && members.len() <= bytes.split(|b| *b == b'\n').count());
+        assert!(
+            members.iter().all(|id| trust.contains(id)) && trust.contains(&stranger) == members.contains(&stranger)
+        );
     }
     let mut input = Input::new(bytes);
     let (mut text, mut ids) = (String::new(), Vec::new());
@@ -31,10 +34,10 @@ pub fn trusted(bytes: &[u8]) {
         text += &format!("{before}{id} {}\n", words.replace('\n', " "));
         ids.push(id);
     }
-    let trust = said(|file| Trust::closed(file, own), text.as_bytes()).expect("well formed");
-    assert!(ids.iter().all(|id| trust.allows(id)), "{text}");
-    assert_eq!(ids.contains(&PeerId([7; 32])), trust.allows(&PeerId([7; 32])));
-    assert!(trust.len().is_some_and(|len| len <= ids.len() + 1));
+    let trust = said(|file| Trust::file(file), text.as_bytes()).expect("well formed");
+    let (members, ids): (HashSet<PeerId>, HashSet<PeerId>) =
+        (trust.members().into_iter().collect(), ids.into_iter().collect());
+    assert_eq!(members, ids);
 }
 
 /// A key file. What is read is written again as the same key.

@@ -1,5 +1,6 @@
 //! Target: the table of peers, under any announces from anywhere, at any time.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,15 @@ pub fn peer_table(bytes: &[u8]) {
     let (mut input, begin) = (Input::new(bytes), Instant::now());
     let mut world =
         World { table: PeerTable::new(OWN), now: begin, unix_ms: 1_700_000_000_000, sessions: vec![], joined: 0 };
-    for _ in 0..2000 {
+    for step in 0..2000 {
         if input.is_empty() {
             break;
         }
         world.step(&mut input);
-        world.check();
+        // A large table takes long to look through.
+        if world.table.nodes() < 300 || step % 16 == 0 {
+            world.check();
+        }
     }
     // With the last session, and then with the last time to live, each node ends.
     for node in std::mem::take(&mut world.sessions) {
@@ -57,7 +61,7 @@ impl World {
             6 => self.table.proved(node, addr, self.now),
             7 => {
                 self.table.failed(node, addr, self.now);
-                self.table.refused(node.peer, addr, self.now);
+                self.table.refused(node.peer);
                 vec![]
             }
             8 if self.table.knows(node) => {
@@ -145,10 +149,12 @@ impl World {
         assert!(table.nodes() <= PEERS_MAX + 1 && table.len() < table.nodes() && table.refusals() <= REFUSALS_MAX);
         let peers = table.peers();
         assert_eq!(peers.len(), table.len());
+        let mut instances: HashMap<PeerId, usize> = HashMap::new();
         for peer in &peers {
             assert!(peer.addrs.len() <= ADDRS_PER_PEER_MAX && table.knows(peer.node()));
-            assert!(peers.iter().filter(|p| p.peer == peer.peer).count() <= INSTANCES_PER_KEY_MAX || peers.len() > 300);
+            *instances.entry(peer.peer).or_default() += 1;
         }
+        assert!(instances.values().all(|count| *count <= INSTANCES_PER_KEY_MAX));
         assert!(self.sessions.iter().all(|node| table.knows(*node)), "a node with a session stays");
         assert!(!table.knows(OWN));
     }

@@ -7,10 +7,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use gpb::Trust;
 use gpb::internals::content::{Catalogue, Digest, Entry, FileId, Geometry, RelPath, Root, merkle};
 use gpb::internals::identity::Keypair;
 use gpb::internals::limits::{
@@ -23,7 +23,7 @@ use gpb::internals::proto::{
     FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, ListFrom, PageHead, PeerHint, Request, Status, Welcome,
     decode_body, decode_borrowed, encode_frame, encode_request,
 };
-use gpb::internals::runtime::keystore::Trust;
+use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{PipedSession, ServerBounds, ServerConfig};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
@@ -38,8 +38,8 @@ pub fn server_session(bytes: &[u8]) {
     let world = LazyLock::force(&WORLD);
     let (hostile, served) = pipe();
     let is_closed = how & 0x80 != 0;
-    let trust = if is_closed { Trust::closed(&world.trusted, world.server.peer_id()) } else { Ok(Trust::open()) };
-    let config = world.config(trust.expect("a trusted file without keys"));
+    let trust = if is_closed { Trust::keys([]).expect("none is not too many") } else { Trust::open() };
+    let config = world.config(trust);
     let mut session = Served { session: PipedSession::new(&config, served, ADDR).unwrap(), ended: false };
     let mut peer = Hostile::new(hostile, Channel::dial(&world.client_tls, None).unwrap());
     if how & 3 == 0 {
@@ -239,7 +239,7 @@ pub fn client_session(bytes: &[u8]) {
     peer.hang_up();
 
     let shutdown = Shutdown::new();
-    let (trust, events) = (Arc::new(Trust::open()), EventSender::channel().0);
+    let (trust, events) = (Arc::new(TrustView::open()), EventSender::channel().0);
     let directory = Directory::new(world.own(&world.client, 2), trust, events);
     let dialer = Dialer::new(directory.clone(), world.client_tls.clone(), shutdown.clone());
     let asked = asked();
@@ -482,7 +482,6 @@ struct World {
     client: Keypair,
     server_tls: Tls,
     client_tls: Tls,
-    trusted: PathBuf,
     catalogue: Arc<Watch<Arc<Catalogue>>>,
     reader: Arc<Reader>,
     index: Arc<Index>,
@@ -494,8 +493,6 @@ impl World {
         let dir = std::env::temp_dir().join(format!("gpb-fuzz-{}", std::process::id()));
         let shared = dir.join("shared");
         std::fs::create_dir_all(shared.join("secret")).unwrap();
-        let trusted = dir.join("trusted");
-        std::fs::write(&trusted, "").unwrap();
         let index = Index::open(&dir.join("state"), &shared).unwrap();
         let mut entries = vec![];
         for (name, len) in [("secret/small.txt", 100), ("secret/big.bin", 600 << 10), ("a [b] {c", 0)] {
@@ -519,7 +516,6 @@ impl World {
             client_tls: Tls::new(&client).unwrap(),
             server,
             client,
-            trusted,
             catalogue: Arc::new(Watch::new(Arc::new(Catalogue::new(3, entries)))),
             reader: Arc::new(Reader::open(&shared).unwrap()),
             index: Arc::new(index),
@@ -538,12 +534,16 @@ impl World {
         ServerConfig {
             listeners: vec![],
             tls: self.server_tls.clone(),
-            directory: Directory::new(self.own(&self.server, 1), Arc::new(trust), events.clone()),
+            directory: Directory::new(
+                self.own(&self.server, 1),
+                Arc::new(TrustView::new(trust, self.server.peer_id())),
+                events.clone(),
+            ),
             catalogue: self.catalogue.clone(),
             reader: Some(self.reader.clone()),
             index: Some(self.index.clone()),
             fetched: Arc::new(FetchedFiles::new()),
-            report: Arc::new(|_| ()),
+            report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(None)),
             events,
             shutdown: Shutdown::new(),
