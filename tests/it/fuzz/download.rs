@@ -49,7 +49,7 @@ struct Conn {
 
 impl Conn {
     fn new(peer: PeerHandle, locate: bool, now: Instant) -> Self {
-        Conn { peer, requester: Requester::new(peer, locate, now), asked: VecDeque::new() }
+        Conn { peer, requester: Requester::new(peer, locate, Duration::from_millis(1), now), asked: VecDeque::new() }
     }
 }
 
