@@ -172,7 +172,7 @@ pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
-pub use node::{StartError, Stopper, Update, Updates};
+pub use node::{StartError, State, Stopper, Update, Updates};
 pub use runtime::Events;
 pub use runtime::keystore::Trust;
 pub use swarm::{Dropped, Event, KnownPeer};

@@ -76,6 +76,8 @@ impl Advised for ConfigError {
             ConfigError::Timeout(_) => "raise --timeout",
             ConfigError::Peer(_) => "mend --peer",
             ConfigError::Interface(_) => "mend --interface",
+            ConfigError::NoDir => "name one with --dir",
+            ConfigError::NoState => "name one with --state",
             ConfigError::TooManyPeers(_) => "name fewer with --peer: each tells of the peers that it knows",
         };
         (Exit::Usage, step.into())
@@ -134,6 +136,7 @@ impl Advised for FetchError {
                 (Exit::NoPeer, "see who is there with `gpb-client peers`")
             }
             FetchError::Prefix { .. } => (Exit::Usage, "give more letters of it"),
+            FetchError::NoDirectory => (Exit::Usage, "name one with --dir or --out"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
             FetchError::SeveralFiles { .. } => (Exit::Usage, "name a directory with --out"),
             FetchError::NoPeer(_) => {

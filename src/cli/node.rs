@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::cli::log_file::older;
 use crate::cli::resolve::DEFAULT_DIR;
-use crate::node::{Config, KeySource, Share};
+use crate::node::{Config, KeySource, Share, State};
 use crate::runtime::keystore::{KeyError, Trust};
 
 impl Options {
@@ -16,13 +16,13 @@ impl Options {
     pub fn config(&self, share: Share) -> Result<Config, KeyError> {
         let trust = self.trusted.as_ref().map(Trust::file).transpose()?.unwrap_or_default();
         Ok(Config {
-            dir: self.dir.clone(),
+            dir: Some(self.dir.clone()),
             // Another directory that is missing may be a file system that is not mounted.
             create_dir: self.dir == Path::new(DEFAULT_DIR),
             share,
             bind: self.bind,
             port: self.port,
-            state: self.state.clone(),
+            state: State::Dir(self.state.clone()),
             key: match self.key == self.state.join("key.pem") {
                 true => KeySource::State,
                 false => KeySource::File(self.key.clone()),
@@ -36,6 +36,7 @@ impl Options {
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),
             download_limit: self.download_limit.map(u64::from),
+            raise_file_limit: true,
         })
     }
 

@@ -107,6 +107,9 @@ pub enum FetchError {
         /// The place.
         path: PathBuf,
     },
+    /// No place is given for the files, and the node has no directory.
+    #[error("no place for the files: the node has no directory, and the fetch names none")]
+    NoDirectory,
     /// The place of the file cannot be its name.
     #[error("cannot write to {}", .path.display())]
     Out {
@@ -166,6 +169,7 @@ impl FetchError {
     pub(crate) fn rank(&self) -> u8 {
         match self {
             FetchError::NothingAsked
+            | FetchError::NoDirectory
             | FetchError::Pattern { .. }
             | FetchError::SeveralFiles { .. }
             | FetchError::Out { .. }

@@ -153,7 +153,7 @@ impl std::error::Error for Failed {
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// # let node = lan.node()?;
-/// # let place = node.config().dir.join("b.txt");
+/// # let place = node.config().dir.clone().unwrap_or_default().join("b.txt");
 /// let report = node.get("docs/a.txt").to_file(&place).start()?.wait()?;
 /// let file = &report.fetched[0];
 /// assert_eq!((file.path.as_str(), file.out.as_str()), ("docs/a.txt", "b.txt"));

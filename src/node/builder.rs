@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::identity::Keypair;
 use crate::net::{Beacon, Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 use crate::node::parts::NodeParts;
-use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError};
+use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError, State};
 use crate::runtime::keystore::Trust;
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
@@ -36,7 +36,7 @@ pub struct NodeBuilder {
 impl NodeBuilder {
     /// [`Config::dir`]: the directory that is shared, and where fetched files go.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.config.dir = dir.into();
+        self.config.dir = Some(dir.into());
         self
     }
 
@@ -64,9 +64,10 @@ impl NodeBuilder {
         self
     }
 
-    /// [`Config::state`]: the directory of the index and, by default, of the key.
-    pub fn state(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.config.state = dir.into();
+    /// [`Config::state`]: the directory of the index and, by default, of the key, or
+    /// [`State::Memory`](crate::State::Memory).
+    pub fn state(mut self, state: impl Into<State>) -> Self {
+        self.config.state = state.into();
         self
     }
 
@@ -149,6 +150,12 @@ impl NodeBuilder {
     /// [`Config::download_limit`]: most bytes a second that are fetched.
     pub fn download_limit(mut self, bytes_per_s: u64) -> Self {
         self.config.download_limit = Some(bytes_per_s);
+        self
+    }
+
+    /// [`Config::raise_file_limit`]: whether the start raises the limit of open files.
+    pub fn raise_file_limit(mut self, raise: bool) -> Self {
+        self.config.raise_file_limit = raise;
         self
     }
 

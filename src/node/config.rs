@@ -1,12 +1,13 @@
 //! The settings of a node.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::identity::Keypair;
 use crate::limits::PROGRESS_TIMEOUT;
 use crate::net::{Interface, PeerAddr};
+use crate::node::ConfigError;
 use crate::runtime::keystore::Trust;
 
 /// The settings of a [`Node`](crate::Node). Every field has a default;
@@ -16,7 +17,7 @@ use crate::runtime::keystore::Trust;
 /// use gpb::{Config, Node, Share};
 ///
 /// let config = Config {
-///     dir: "/data".into(),
+///     dir: Some("/data".into()),
 ///     share: Share::Directory,
 ///     peers: vec!["lab3".parse()?, "10.0.0.7:27420".parse()?],
 ///     ..Config::default()
@@ -26,10 +27,11 @@ use crate::runtime::keystore::Trust;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The directory that is shared, and where fetched files go. Default `/tmp/dataset`.
+    /// The directory that is shared, and where fetched files go. Default none: then a fetch needs a
+    /// place of its own, as [`Get::to_file`](crate::Get::to_file) gives it.
     ///
     /// Unfinished files lie in its subdirectory `.gpb`, which is never shared.
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     /// Whether a fetch makes `dir` if it is missing. Default false, since a missing directory may
     /// be a file system that is not mounted.
     pub create_dir: bool,
@@ -40,9 +42,8 @@ pub struct Config {
     pub bind: Option<IpAddr>,
     /// The TCP port to listen on, 0 for any free one. Default 0.
     pub port: u16,
-    /// The directory of the index and, by default, of the key. Default `$XDG_STATE_HOME/gpb`, else
-    /// `~/.local/state/gpb`.
-    pub state: PathBuf,
+    /// Where the index is kept and, by default, the key. Default [`State::User`].
+    pub state: State,
     /// Where the key comes from. Default: `key.pem` in `state`, made on first use.
     pub key: KeySource,
     /// The keys that the node talks to, besides its own. They may change while it runs: those of a
@@ -71,6 +72,10 @@ pub struct Config {
     /// Most bytes a second that are fetched from all peers together; 0 fetches none. Default: no
     /// limit.
     pub download_limit: Option<u64>,
+    /// Whether the start raises the soft limit of open files of the whole process to the hard one.
+    /// Each connection takes one, so the limit bounds how many peers are served at once. It stays
+    /// raised when the node ends, and processes that are started inherit it. Default false.
+    pub raise_file_limit: bool,
 }
 
 /// What other nodes may have of a [`Node`](crate::Node).
@@ -91,6 +96,78 @@ pub enum Share {
     Directory,
 }
 
+/// Where a [`Node`](crate::Node) keeps what it knows from one start to the next: the index of files that
+/// were hashed, and its key unless that is given.
+///
+/// ```no_run
+/// use gpb::{Node, Share, State};
+///
+/// // Leaves nothing behind; each start has a new key.
+/// let guest = Node::builder().state(State::Memory).start()?;
+/// let app = Node::builder().state("/var/lib/app/gpb").start()?;
+/// # Ok::<(), gpb::StartError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum State {
+    /// `$XDG_STATE_HOME/gpb`, else `~/.local/state/gpb`: programs that use it are one identity, and
+    /// only one of them at a time has the index. Where neither variable is an absolute path, the
+    /// start fails with [`ConfigError::NoState`](crate::error::ConfigError::NoState).
+    #[default]
+    User,
+    /// This directory, made on first use with mode 0700.
+    Dir(PathBuf),
+    /// Nowhere: what is shared is hashed at each start.
+    Memory,
+}
+
+impl State {
+    /// The directory, if there is one.
+    pub(super) fn path(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let of_user = || match (absolute("XDG_STATE_HOME"), absolute("HOME")) {
+            (Some(state), _) => Ok(state.join("gpb")),
+            (None, Some(home)) => Ok(home.join(".local/state/gpb")),
+            (None, None) => Err(ConfigError::NoState),
+        };
+        match self {
+            State::User => of_user().map(Some),
+            State::Dir(dir) => Ok(Some(dir.clone())),
+            State::Memory => Ok(None),
+        }
+    }
+}
+
+impl From<PathBuf> for State {
+    fn from(dir: PathBuf) -> Self {
+        State::Dir(dir)
+    }
+}
+
+impl From<&PathBuf> for State {
+    fn from(dir: &PathBuf) -> Self {
+        State::Dir(dir.clone())
+    }
+}
+
+impl From<&Path> for State {
+    fn from(dir: &Path) -> Self {
+        State::Dir(dir.into())
+    }
+}
+
+impl From<&str> for State {
+    fn from(dir: &str) -> Self {
+        State::Dir(dir.into())
+    }
+}
+
+impl From<String> for State {
+    fn from(dir: String) -> Self {
+        State::Dir(dir.into())
+    }
+}
+
 /// Where the key of a [`Node`](crate::Node) comes from.
 ///
 /// ```
@@ -101,7 +178,8 @@ pub enum Share {
 /// ```
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// `key.pem` in the state directory, made on first use with mode 0600.
+    /// `key.pem` in the state directory, made on first use with mode 0600; a new key for each start
+    /// with [`State::Memory`].
     State,
     /// This PKCS#8 PEM file, made on first use with mode 0600.
     File(PathBuf),
@@ -112,12 +190,12 @@ pub enum KeySource {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            dir: PathBuf::from("/tmp/dataset"),
+            dir: None,
             create_dir: false,
             share: Share::Fetched,
             bind: None,
             port: 0,
-            state: default_state(),
+            state: State::User,
             key: KeySource::State,
             trust: Trust::open(),
             never_share: Vec::new(),
@@ -128,16 +206,7 @@ impl Default for Config {
             timeout: PROGRESS_TIMEOUT,
             upload_limit: None,
             download_limit: None,
+            raise_file_limit: false,
         }
-    }
-}
-
-/// `$XDG_STATE_HOME/gpb`, else `~/.local/state/gpb`, else a temporary directory.
-fn default_state() -> PathBuf {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    match (absolute("XDG_STATE_HOME"), absolute("HOME")) {
-        (Some(state), _) => state.join("gpb"),
-        (None, Some(home)) => home.join(".local/state/gpb"),
-        (None, None) => std::env::temp_dir().join("gpb-state"),
     }
 }

@@ -79,6 +79,12 @@ pub enum ConfigError {
     /// A timeout that would end every fetch at once.
     #[error("a timeout of {0:?} would end every fetch")]
     Timeout(Duration),
+    /// A directory is to be shared, and none is named.
+    #[error("no directory is named that could be shared")]
+    NoDir,
+    /// There is no place for key and index: [`State::User`](crate::State::User) without a user.
+    #[error("no place for key and index: neither HOME nor XDG_STATE_HOME is an absolute path")]
+    NoState,
     /// No address of a peer.
     #[error(transparent)]
     Peer(#[from] ParsePeerAddrError),

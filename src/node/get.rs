@@ -18,7 +18,7 @@ use crate::node::{Fetch, Node};
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("models/a.bin", b"a"), ("models/b.bin", b"b")])?;
 /// # let node = lan.node()?;
-/// # let here = node.config().dir.clone();
+/// # let here = node.config().dir.clone().unwrap_or_default();
 /// let files = node.list("models/a.bin", std::time::Duration::from_secs(2))?;
 /// let fetch = node
 ///     .get(&files[0])
@@ -38,14 +38,16 @@ use crate::node::{Fetch, Node};
 pub struct Get<'n> {
     node: &'n Node,
     want: Want,
-    place: Place,
+    /// None where neither the call nor the node names one.
+    place: Option<Place>,
     selection: Selection,
     options: DownloadOptions,
 }
 
 impl<'n> Get<'n> {
     pub(super) fn new(node: &'n Node, want: Want) -> Self {
-        let place = Place::Dir { dir: node.config.dir.clone(), create: node.config.create_dir };
+        let create = node.config.create_dir;
+        let place = node.config.dir.clone().map(|dir| Place::Dir { dir, create });
         let selection = Selection { hidden: want.everything, ..Selection::default() };
         Get { node, want, place, selection, options: DownloadOptions::default() }
     }
@@ -55,14 +57,14 @@ impl<'n> Get<'n> {
     /// [`FetchError::SeveralFiles`](crate::FetchError::SeveralFiles). Unfinished, it lies in `.gpb`
     /// beside the path.
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.place = Place::File(path.into());
+        self.place = Some(Place::File(path.into()));
         self
     }
 
     /// Puts the files below this directory, each under its own name; it is made if it is missing.
     /// Default [`Config::dir`](crate::Config::dir).
     pub fn into_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.place = Place::Dir { dir: dir.into(), create: true };
+        self.place = Some(Place::Dir { dir: dir.into(), create: true });
         self
     }
 
@@ -97,12 +99,14 @@ impl<'n> Get<'n> {
     ///
     /// # Errors
     /// - [`FetchError::NothingAsked`], [`FetchError::Pattern`]: it cannot be looked for
+    /// - [`FetchError::NoDirectory`]: no place is given, and the node has no directory
     /// - [`FetchError::Threads`]: the system gave no thread
     ///
     /// All else is an error of [`Fetch::wait`].
     pub fn start(self) -> Result<Fetch, FetchError> {
         let Get { node, want, place, selection, options } = self;
         want.check()?;
+        let place = place.ok_or(FetchError::NoDirectory)?;
         let state = Arc::new(FetchState::new(want.shown(), place.dir().to_path_buf()));
         let (client, own_files) = (node.client.clone(), node.own_files.clone());
         let job = FetchJob { client, want, place, selection, options, own_files, state };

@@ -42,7 +42,7 @@ use crate::store::OwnFiles;
 use crate::swarm::{KnownPeer, PeerTable};
 
 pub use builder::NodeBuilder;
-pub use config::{Config, KeySource, Share};
+pub use config::{Config, KeySource, Share, State};
 pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use fetch::Fetch;

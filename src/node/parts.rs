@@ -11,7 +11,7 @@ use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::{Config, ConfigError, KeySource, Share, StartError};
 use crate::proto::Announce;
 use crate::runtime::keystore::{KeyError, TrustView, load_or_create_key};
-use crate::server::listen;
+use crate::server::{listen, raise_file_limit};
 use crate::store::{Index, OwnFiles, Reader, warn_of_risk};
 
 /// What a node is made of before its threads start.
@@ -38,17 +38,19 @@ impl NodeParts {
     /// Opens all that `config` names. `beacon` takes the place of multicast.
     pub(super) fn open(config: Config, beacon: Option<Box<dyn Beacon>>) -> Result<Self, StartError> {
         check(&config)?;
-        let shares_dir = config.share == Share::Directory;
-        if shares_dir || config.dir.exists() {
-            check_dir(&config)?;
+        if config.raise_file_limit {
+            raise_file_limit();
         }
-        if shares_dir {
-            warn_of_risk(&config.dir);
-        }
-        let keypair = match &config.key {
-            KeySource::Key(keypair) => keypair.clone(),
-            KeySource::State => read_key(&config.state.join("key.pem")).map_err(|e| of_state(&config.state, e))?,
-            KeySource::File(file) => read_key(file)?,
+        let state = config.state.path()?;
+        let reader = match &config.dir {
+            Some(dir) => open_reader(dir, config.share)?,
+            None => None,
+        };
+        let keypair = match (&config.key, &state) {
+            (KeySource::Key(keypair), _) => keypair.clone(),
+            (KeySource::File(file), _) => read_key(file)?,
+            (KeySource::State, Some(state)) => read_key(&state.join("key.pem")).map_err(|e| of_state(state, e))?,
+            (KeySource::State, None) => Keypair::try_generate().map_err(|source| KeyError::Generate { source })?,
         };
         let trust = Arc::new(TrustView::new(config.trust.clone(), keypair.peer_id()));
         let tls = Tls::new(&keypair).map_err(|e| StartError::Tls(e.into()))?;
@@ -61,9 +63,9 @@ impl NodeParts {
             None if config.multicast => Some(open_multicast(&config, &addrs)?),
             beacon => beacon,
         };
-        let own_files = Arc::new(own_files(&config));
-        let reader = open_reader(&config)?;
-        let index = shares_dir.then(|| open_index(&config)).transpose()?;
+        let own_files = Arc::new(own_files(&config, state.as_deref()));
+        let shared = config.dir.as_ref().filter(|_| config.share == Share::Directory);
+        let index = shared.map(|dir| open_index(state.as_deref(), dir)).transpose()?;
         Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files })
     }
 }
@@ -76,17 +78,11 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.timeout.is_zero() {
         return Err(ConfigError::Timeout(config.timeout));
     }
+    if config.share == Share::Directory && config.dir.is_none() {
+        return Err(ConfigError::NoDir);
+    }
     if config.peers.len() > STATIC_PEERS_MAX {
         return Err(ConfigError::TooManyPeers(config.peers.len()));
-    }
-    Ok(())
-}
-
-/// Refuses a directory that is not there or is something else.
-fn check_dir(config: &Config) -> Result<(), StartError> {
-    let meta = std::fs::metadata(&config.dir).map_err(|e| dir_error(config, e))?;
-    if !meta.is_dir() {
-        return Err(dir_error(config, io::ErrorKind::NotADirectory.into()));
     }
     Ok(())
 }
@@ -118,29 +114,36 @@ fn open_multicast(config: &Config, addrs: &[SocketAddr]) -> Result<Box<dyn Beaco
     Ok(Box::new(Multicast::open(options).map_err(StartError::Multicast)?))
 }
 
-fn own_files(config: &Config) -> OwnFiles {
+fn own_files(config: &Config, state: Option<&Path>) -> OwnFiles {
     let key = match &config.key {
         KeySource::File(file) => Some(file),
         KeySource::State | KeySource::Key(_) => None,
     };
     let files = key.map(PathBuf::as_path).into_iter().chain(config.trust.path());
     let others = files.map(PathBuf::from).chain(config.never_share.iter().cloned());
-    OwnFiles::new(&config.state, others, &config.dir)
+    OwnFiles::new(state, others, config.dir.as_deref())
 }
 
 /// Opens the directory for reading; none where it does not exist and need not.
-fn open_reader(config: &Config) -> Result<Option<Arc<Reader>>, StartError> {
-    if config.share != Share::Directory && !config.dir.exists() {
+fn open_reader(dir: &Path, share: Share) -> Result<Option<Arc<Reader>>, StartError> {
+    let dir_error = |source| StartError::Dir { path: dir.into(), source };
+    let shares_dir = share == Share::Directory;
+    if !shares_dir && !dir.exists() {
         return Ok(None);
     }
-    Reader::open(&config.dir).map(|r| Some(Arc::new(r))).map_err(|e| dir_error(config, e))
+    if !std::fs::metadata(dir).map_err(dir_error)?.is_dir() {
+        return Err(dir_error(io::ErrorKind::NotADirectory.into()));
+    }
+    if shares_dir {
+        warn_of_risk(dir);
+    }
+    Reader::open(dir).map(|r| Some(Arc::new(r))).map_err(dir_error)
 }
 
-fn open_index(config: &Config) -> Result<Arc<Index>, StartError> {
-    let state_error = |source| StartError::State { path: config.state.clone(), source };
-    Ok(Arc::new(Index::open(&config.state, &config.dir).map_err(state_error)?))
-}
-
-fn dir_error(config: &Config, source: io::Error) -> StartError {
-    StartError::Dir { path: config.dir.clone(), source }
+fn open_index(state: Option<&Path>, dir: &Path) -> Result<Arc<Index>, StartError> {
+    let Some(state) = state else {
+        return Ok(Arc::new(Index::in_memory()?));
+    };
+    let state_error = |source| StartError::State { path: state.into(), source };
+    Ok(Arc::new(Index::open(state, dir).map_err(state_error)?))
 }

@@ -84,7 +84,7 @@ impl NodeCore {
         own_files: &Arc<OwnFiles>,
     ) -> Result<Option<Arc<Sharer>>, StartError> {
         let (Some(index), Some(reader)) = (index, reader) else { return Ok(None) };
-        let dir = self.config.dir.clone();
+        let Some(dir) = self.config.dir.clone() else { return Ok(None) };
         let setup = ShareSetup {
             dir: dir.clone(),
             index,

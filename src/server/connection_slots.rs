@@ -278,20 +278,25 @@ impl HandshakeSlots {
     }
 }
 
-/// Raises the limit of open files as far as the system lets a process do that, and returns how many
-/// connections fit. The usual soft limit of 1,024 is for programs that cannot count further; one
-/// host could use it up.
+/// How many connections fit into the limit of open files. The usual soft limit of 1,024 is for
+/// programs that cannot count further; one host could use it up.
 pub(crate) fn connections_that_fit() -> usize {
+    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    files.saturating_sub(DESCRIPTORS_RESERVED).max(CONNECTIONS_MIN)
+}
+
+/// Raises the soft limit of open files of this process to the hard one, for good. So more connections
+/// fit; processes that this one starts inherit it.
+pub fn raise_file_limit() {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {
         let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
-        if let Err(e) = raised {
-            log::debug!("limit of open files stays as it is error=\"{e}\"");
+        let (was, is) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
+        match raised {
+            Ok(()) => log::debug!("limit of open files was={was} is={is}"),
+            Err(e) => log::debug!("limit of open files stays as it is error=\"{e}\""),
         }
     }
-    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    log::debug!("limit of open files was={} is={files}", before.current.unwrap_or(u64::MAX));
-    files.saturating_sub(DESCRIPTORS_RESERVED).max(CONNECTIONS_MIN)
 }
 
 #[cfg(test)]
@@ -414,8 +419,11 @@ mod tests {
 
     #[test]
     fn the_limit_is_as_high_as_it_can_be_and_leaves_room_for_files() {
-        let fit = connections_that_fit();
-        let limit = getrlimit(Resource::Nofile);
+        let before = getrlimit(Resource::Nofile);
+        let _ = connections_that_fit();
+        assert_eq!(getrlimit(Resource::Nofile), before, "it is raised only on request");
+        raise_file_limit();
+        let (fit, limit) = (connections_that_fit(), getrlimit(Resource::Nofile));
         assert_eq!(limit.current, limit.maximum);
         assert!(limit.current.is_none_or(|n| fit == CONNECTIONS_MIN || fit as u64 + DESCRIPTORS_RESERVED as u64 == n));
     }

@@ -49,6 +49,7 @@ use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::worker::{WorkerChannels, work};
 use crate::store::{FetchedFiles, Index, Reader};
 
+pub use connection_slots::raise_file_limit;
 pub use content::{DoubtReport, FileDoubt};
 pub use listen::{ServerError, listen};
 pub use piped::PipedSession;

@@ -32,7 +32,7 @@ use tables::{FILES, IndexResult, LAYERS, OWNERS, Tables, decode, file_key, layer
 pub struct Index {
     open: RwLock<OpenIndex>,
     /// Where a temporary database would lie, and the directory that it would be for.
-    state: Arc<dyn Folder>,
+    state: Option<Arc<dyn Folder>>,
     name: Vec<u8>,
     /// Whether a temporary database took the place of one that was damaged while it was used.
     replaced: AtomicBool,
@@ -93,10 +93,20 @@ impl Index {
         Self::open_in(Arc::new(DiskFolder::new(state)), name.as_os_str().as_encoded_bytes())
     }
 
+    /// An index in memory, which ends with the node.
+    ///
+    /// # Errors
+    /// The database cannot be made.
+    pub fn in_memory() -> io::Result<Self> {
+        let open = OpenIndex::temporary(None, b"").map_err(io::Error::other)?;
+        let (replaced, complained) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Index { open: RwLock::new(open), state: None, name: Vec::new(), replaced, complained })
+    }
+
     fn open_in(state: Arc<dyn Folder>, name: &[u8]) -> io::Result<Self> {
         let index = |open| Index {
             open: RwLock::new(open),
-            state: state.clone(),
+            state: Some(state.clone()),
             name: name.to_vec(),
             replaced: AtomicBool::new(false),
             complained: AtomicBool::new(false),
@@ -122,7 +132,7 @@ impl Index {
                     ),
                     e => log::warn!("index not usable, files are hashed again path={} error=\"{e}\"", path.display()),
                 }
-                OpenIndex::temporary(&*state, name).map(index).map_err(io::Error::other)
+                OpenIndex::temporary(Some(&*state), name).map(index).map_err(io::Error::other)
             }
         }
     }
@@ -237,9 +247,9 @@ impl Index {
         if !Arc::ptr_eq(&open.database, &damaged.database) {
             return;
         }
-        match OpenIndex::temporary(&*self.state, &self.name) {
+        match OpenIndex::temporary(self.state.as_deref(), &self.name) {
             Ok(fresh) => {
-                let path = self.state.path_of(INDEX_NAME);
+                let path = self.state.as_ref().map_or_else(|| "memory".into(), |state| state.path_of(INDEX_NAME));
                 log::warn!("index damaged, files are hashed again path={} error=\"{cause}\"", path.display());
                 // Never dropped: redb would write to the damaged file then, and might panic too.
                 std::mem::forget(std::mem::replace(&mut *open, fresh));
@@ -301,7 +311,7 @@ impl Index {
 }
 
 impl OpenIndex {
-    fn temporary(state: &dyn Folder, name: &[u8]) -> IndexResult<Self> {
+    fn temporary(state: Option<&dyn Folder>, name: &[u8]) -> IndexResult<Self> {
         let database = open_temporary(state)?;
         let dir = prepare(&database, name)?;
         Ok(OpenIndex {

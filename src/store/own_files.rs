@@ -40,15 +40,15 @@ struct KnownInodes {
 }
 
 impl OwnFiles {
-    /// The own files of a process: the state directory `state` and `others`, all of which may be
-    /// missing. `shared` is the directory that it offers: a state directory that holds that one is
-    /// not left out as a whole, only what the process itself keeps there.
-    pub fn new(state: &Path, others: impl IntoIterator<Item = PathBuf>, shared: &Path) -> Self {
-        let named = [KEY_NAME, INDEX_NAME, DAMAGED_NAME].map(|name| state.join(name));
-        let holds_shared = resolved(shared).starts_with(resolved(state));
-        let state = (!holds_shared).then(|| state.to_path_buf());
+    /// The own files of a process: the state directory `state`, if it has one, and `others`, all of
+    /// which may be missing. `shared` is the directory that it offers, if any: a state directory that
+    /// holds that one is not left out as a whole, only what the process itself keeps there.
+    pub fn new(state: Option<&Path>, others: impl IntoIterator<Item = PathBuf>, shared: Option<&Path>) -> Self {
+        let named = state.map(|state| [KEY_NAME, INDEX_NAME, DAMAGED_NAME].map(|name| state.join(name)));
+        let holds_shared = |state: &Path| shared.is_some_and(|s| resolved(s).starts_with(resolved(state)));
+        let state = state.filter(|state| !holds_shared(state)).map(Path::to_path_buf);
         let mut paths = Vec::new();
-        for path in named.into_iter().chain(state).chain(others) {
+        for path in named.into_iter().flatten().chain(state).chain(others) {
             paths.extend([resolved(&path), std::path::absolute(&path).unwrap_or(path)]);
         }
         paths.sort();
@@ -205,7 +205,7 @@ mod tests {
         }
 
         fn own(&self, state: &str, others: &[&str]) -> OwnFiles {
-            OwnFiles::new(&self.at(state), others.iter().map(|o| self.at(o)), &self.at("shared"))
+            OwnFiles::new(Some(&self.at(state)), others.iter().map(|o| self.at(o)), Some(&self.at("shared")))
         }
 
         fn holds(&self, own: &OwnFiles, name: &str) -> bool {

@@ -13,7 +13,7 @@
 //! let bob = lan.node()?;
 //! let report = bob.fetch("hello.txt")?.wait()?;
 //! assert_eq!(report.peers, [(alice.id(), 5)]);
-//! assert_eq!(std::fs::read(bob.config().dir.join("hello.txt"))?, b"hello");
+//! assert_eq!(std::fs::read(bob.config().dir.clone().unwrap_or_default().join("hello.txt"))?, b"hello");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -56,7 +56,7 @@ fn natural_calls_compile_and_mean_what_they_say() {
     assert_eq!(names(node.fetch(Pattern::parse("d/*x.bin").unwrap())), ["d/starx.bin"]);
     assert_eq!(names(node.fetch(Everything)).len(), 3);
     assert_eq!(node.list(["d", "e"], WAIT).unwrap().len(), 3);
-    let out = node.config().dir.join("out.bin");
+    let out = node.config().dir.as_ref().unwrap().join("out.bin");
     assert_eq!(names(node.get("e").to_file(&out).start()), ["out.bin"]);
     assert_eq!(node.peer_files(files[0].holders[0], WAIT).unwrap(), files);
     assert_eq!("a/b".parse::<RelPath>().unwrap().as_str(), "a/b");
@@ -247,12 +247,12 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     assert_eq!(fetch.progress().bytes_done, at.bytes_done, "nothing comes meanwhile");
     fetch.resume();
     let report = fetch.wait().unwrap();
-    assert!(fs::read(node.config().dir.join("big")).unwrap() == bytes);
+    assert!(fs::read(node.config().dir.as_ref().unwrap().join("big")).unwrap() == bytes);
     assert_eq!(fetch.progress().bytes_done, bytes.len() as u64);
     println!("{} bytes fetched, {} wasted, {} hashed again", report.bytes, report.wasted, report.rehashed);
     assert_eq!((report.bytes, report.rehashed), (bytes.len() as u64, 0), "each byte once");
 
-    let paused = node.get("big").to_file(node.config().dir.join("copy/of")).start().unwrap();
+    let paused = node.get("big").to_file(node.config().dir.as_ref().unwrap().join("copy/of")).start().unwrap();
     paused.pause();
     let (took, failed) = ends(&paused, || paused.cancel());
     assert!(matches!(*failed.error, FetchError::Cancelled) && took < Duration::from_secs(1), "{failed} {took:?}");
@@ -321,6 +321,6 @@ fn fifty_listed_files_are_fetched_one_by_one_at_once() {
     println!("50 listed files one by one: {took:?}");
     assert!(took < Duration::from_secs(2), "50 searches of 50 ms each are 2.5 s; this took {took:?}");
     for (path, body) in &bodies {
-        assert_eq!(fs::read(node.config().dir.join(path)).unwrap(), *body);
+        assert_eq!(fs::read(node.config().dir.as_ref().unwrap().join(path)).unwrap(), *body);
     }
 }

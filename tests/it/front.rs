@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use gpb::error::{
     ConfigError, EventsError, Failed, FetchError, KeyError, KeypairError, ParseDigestError, ParseInterfaceError,
-    ParsePeerAddrError, ParsePeerIdError, PatternError, RelPathError, ServerError, StartError, StoreError,
+    ParsePeerAddrError, ParsePeerIdError, PatternError, RelPathError, ServerError, StartError, StoreError, TrustError,
 };
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{
     Canceller, Candidate, Catalogue, Config, Digest, DiscoveryProblem, DiscoveryStats, Dropped, Entry, EntryRef, Event,
     Events, Fetch, FileId, FileReport, Finding, FoundFile, FoundPeer, Get, Interface, KeySource, Keypair, KnownPeer,
-    Node, NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Phase, Progress, RelPath, Report, Root, Share, Stamp,
-    Stopper, Update, Updates, Wait, Want,
+    Node, NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Phase, Progress, RelPath, Report, Root, Share, Stamp, State,
+    Stopper, Trust, Update, Updates, Wait, Want,
 };
 
 /// What a program may keep: fields for all that the methods of a node return.
@@ -59,6 +59,10 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: for<'n> fn(&'n Node, Want) -> Get<'n> = Node::get;
     let _: fn(&Node) -> Vec<Fetch> = Node::fetches;
     let _: fn(&Node) -> Events = Node::events;
+    let _: fn(&Node, Option<u64>) = Node::set_upload_limit;
+    let _: fn(&Node, Option<u64>) = Node::set_download_limit;
+    let _: fn(&Node, SocketAddr) -> Result<(), ConfigError> = Node::add_peer;
+    let _: fn(&Trust, PeerId) -> Result<bool, TrustError> = Trust::insert;
     let _: fn(&Node) -> DiscoveryStats = Node::discovery_stats;
     let _: fn(&Node, Wait) -> Result<Vec<Finding>, FetchError> = Node::diagnose;
     let _: fn(&Node) -> Stopper = Node::stopper;
@@ -84,8 +88,8 @@ fn what_fields_and_errors_hold_can_be_named() {
     let entry = |e: Entry| -> (RelPath, FileId, Stamp) { (e.path, e.id, e.stamp) };
     let entry_ref = |e: EntryRef<'_>| -> Entry { e.to_entry() };
     let id = |f: FileId| -> (Root, Digest) { (f.root, f.root.0) };
-    let config = |c: Config| -> (PathBuf, Share, KeySource, Vec<PeerAddr>, Vec<Interface>) {
-        (c.dir, c.share, c.key, c.peers, c.interfaces)
+    let config = |c: Config| -> (Option<PathBuf>, State, Share, KeySource, Trust, Vec<PeerAddr>, Vec<Interface>) {
+        (c.dir, c.state, c.share, c.key, c.trust, c.peers, c.interfaces)
     };
     let start = |e: StartError| match e {
         StartError::Config(e) => drop::<ConfigError>(e),
@@ -134,6 +138,18 @@ fn handles_may_cross_threads() {
     crosses::<Want>();
     crosses::<Events>();
     crosses::<Stopper>();
+    crosses::<Trust>();
+    crosses::<Config>();
+    crosses::<NodeBuilder>();
+    crosses::<Event>();
+    crosses::<ConfigError>();
+    crosses::<KeyError>();
+    crosses::<TrustError>();
+    crosses::<FoundFile>();
+    crosses::<Finding>();
+    crosses::<Keypair>();
+    crosses::<Pattern>();
+    crosses::<DiscoveryStats>();
     crosses::<Arc<Catalogue>>();
     crosses::<StartError>();
     crosses::<FetchError>();

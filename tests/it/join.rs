@@ -63,10 +63,10 @@ fn eight(f: &TestFile, place: impl Fn(&Node, usize) -> std::path::PathBuf) -> f6
 fn eight_threads_that_want_one_file_fetch_it_once() {
     for (len, seed) in [(9 * MIB + 7, 1), (100_000, 2)] {
         let f = file("d/x", len, seed);
-        let ratio = eight(&f, |node, _| node.config().dir.clone());
+        let ratio = eight(&f, |node, _| node.config().dir.clone().unwrap());
         println!("{len} bytes to one place: {ratio} bytes fetched for each");
         assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
-        let ratio = eight(&f, |node, n| node.config().dir.join(n.to_string()));
+        let ratio = eight(&f, |node, n| node.config().dir.as_ref().unwrap().join(n.to_string()));
         println!("{len} bytes to eight places: {ratio} bytes fetched for each");
         assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
     }
@@ -82,7 +82,7 @@ fn overlapping_directories_are_both_whole() {
     let both = node.fetch("d").unwrap();
     let (one, both) = (one.wait().unwrap(), both.wait().unwrap());
     assert_eq!((one.files, both.files), (3, 3));
-    assert!(files.iter().all(|f| holds(&node.config().dir, f)));
+    assert!(files.iter().all(|f| holds(node.config().dir.as_ref().unwrap(), f)));
     let all: u64 = files.iter().map(|f| f.id.len).sum();
     println!("{} bytes fetched of {all}, {} chunks", one.bytes + both.bytes, peer.chunks());
     assert_eq!(one.bytes + both.bytes, all, "nothing twice");
@@ -96,12 +96,15 @@ fn a_second_fetch_counts_what_is_there() {
     let node = lan.node().unwrap();
     let first = node.fetch("x").unwrap();
     until("some came", &first, || first.progress().bytes_fetched > 3 * MIB as u64);
-    let second = node.get("x").to_file(node.config().dir.join("copy")).start().unwrap();
+    let second = node.get("x").to_file(node.config().dir.as_ref().unwrap().join("copy")).start().unwrap();
     until("it counts", &second, || second.progress().bytes_done > 3 * MIB as u64);
     assert_eq!(second.progress().bytes_fetched, 0);
     let (first, second) = (first.wait().unwrap(), second.wait().unwrap());
     assert_eq!((first.bytes, second.bytes, second.skipped), (f.id.len, 0, 0));
-    assert!(fs::read(node.config().dir.join("copy")).unwrap() == *f.bytes && holds(&node.config().dir, &f));
+    assert!(
+        fs::read(node.config().dir.as_ref().unwrap().join("copy")).unwrap() == *f.bytes
+            && holds(node.config().dir.as_ref().unwrap(), &f)
+    );
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn cancel_lets_go_of_the_own_share_only() {
     let failed = fetches[owner].wait().unwrap_err();
     assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
     let last = fetches[(owner + 2) % 3].wait().unwrap();
-    assert!(holds(&node.config().dir, &f));
+    assert!(holds(node.config().dir.as_ref().unwrap(), &f));
     let fetched = last.bytes + failed.report.bytes;
     println!("{fetched} bytes fetched of {}", f.id.len);
     assert!(fetched < f.id.len + 2 * MIB as u64, "it goes on from what is there");

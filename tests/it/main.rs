@@ -18,6 +18,7 @@ mod examples;
 mod fetch;
 mod front;
 mod fuzz;
+mod guest;
 mod house;
 mod join;
 mod keys;

@@ -101,7 +101,7 @@ fn limits_change_under_a_running_transfer() {
     assert_eq!(fetch.wait().unwrap().bytes, 8 * MIB);
     // And down again.
     client.set_download_limit(Some(50_000));
-    std::fs::remove_file(client.config().dir.join("a.bin")).unwrap();
+    std::fs::remove_file(client.config().dir.as_ref().unwrap().join("a.bin")).unwrap();
     let fetch = client.fetch("a.bin").unwrap();
     assert!(!fetch.wait_for(Duration::from_secs(1)), "{:?}", fetch.progress());
 }

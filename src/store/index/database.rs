@@ -50,10 +50,11 @@ fn open_or_create(state: &dyn Folder) -> io::Result<Arc<dyn Storage>> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// A database in a file without a name: nothing of it stays behind, however the process ends.
-pub(super) fn open_temporary(state: &dyn Folder) -> Result<Database, DatabaseError> {
+/// A database in a file without a name, or in memory where there is no `state`: nothing of it stays
+/// behind, however the process ends.
+pub(super) fn open_temporary(state: Option<&dyn Folder>) -> Result<Database, DatabaseError> {
     let temp_dir = DiskFolder::new(&std::env::temp_dir());
-    for dir in [state, &temp_dir] {
+    for dir in state.into_iter().flat_map(|state| [state, &temp_dir]) {
         match unnamed_file(dir).map_err(DatabaseError::from).and_then(IndexFile::lock) {
             Ok(file) => return builder().create_with_backend(file),
             Err(e) => log::debug!("no temporary index path={} error=\"{e}\"", dir.path_of("").display()),
