@@ -18,7 +18,9 @@
 
 #[macro_use]
 mod net;
+mod clock;
 mod content;
+mod crowd;
 mod discovery;
 mod disk;
 mod edges;
@@ -26,6 +28,7 @@ mod exits;
 mod failure;
 mod group;
 mod hostile;
+mod hosts;
 mod process;
 mod rates;
 mod swarm;
