@@ -175,7 +175,7 @@ pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, N
 pub use node::{StartError, State, Stopper, Update, Updates};
 pub use runtime::Events;
 pub use runtime::keystore::Trust;
-pub use swarm::{Dropped, Event, KnownPeer};
+pub use swarm::{Dropped, Event, KnownPeer, RefusalCause};
 
 pub mod error {
     //! The errors of the crate: one enum an operation.

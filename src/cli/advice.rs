@@ -11,13 +11,13 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::cli::{Exit, Failure};
 use crate::client::{Failed, FetchError};
-use crate::identity::KeypairError;
+use crate::identity::{KeypairError, PeerId};
 use crate::limits::PORT;
 use crate::node::{ConfigError, DiscoveryProblem, StartError};
-use crate::proto::Problem;
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 use crate::store::StoreError;
+use crate::swarm::RefusalCause;
 
 /// An exit code and the next step; an empty step is not shown.
 type ExitAdvice = (Exit, Cow<'static, str>);
@@ -150,7 +150,10 @@ impl Advised for FetchError {
             FetchError::Storage(e) => return e.exit_advice(),
             FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout"),
             FetchError::Full { .. } => (Exit::Silent, "try again later, or raise --timeout"),
-            FetchError::Refused { reason, .. } => (Exit::Refused, refusal_step(reason)),
+            FetchError::Refused { peers } => (Exit::Refused, refusal_step(peers)),
+            FetchError::HolderLeft { .. } => {
+                (Exit::NoPeer, "run it again when a peer that has it is there: what arrived is kept")
+            }
             FetchError::Cancelled | FetchError::Stopped => (Exit::Interrupted, RESUME),
             FetchError::Sockets(e) | FetchError::Threads(e) => (Exit::Other, system_step(e)),
         };
@@ -172,10 +175,14 @@ impl Failure {
 }
 
 /// The next step for the reason that peers gave for refusing this node.
-fn refusal_step(reason: &str) -> &'static str {
-    match reason {
-        Problem::OTHER_NETWORK => "name the network that they are in with --network",
-        Problem::UNKNOWN_VERSION => "use the same version as they do",
+fn refusal_step(peers: &[(PeerId, RefusalCause)]) -> &'static str {
+    // Another network says least: such a peer was perhaps never meant.
+    let is_other = |(_, cause): &&(PeerId, RefusalCause)| *cause == RefusalCause::OtherNetwork;
+    let cause = peers.iter().find(|peer| !is_other(peer)).or(peers.first()).map(|(_, cause)| *cause);
+    match cause {
+        Some(RefusalCause::OtherNetwork) => "name the network that they are in with --network",
+        Some(RefusalCause::OtherVersion) => "use the same version as they do",
+        Some(RefusalCause::NotTrustedHere) => "add their key to the file of --trusted",
         _ => "have this node's key added to their trusted file",
     }
 }
@@ -285,7 +292,7 @@ mod tests {
     fn all() -> Vec<(Failure, Exit, &'static str)> {
         let (path, what) = (PathBuf::from("/d/x"), || "x".to_string());
         let (one, file) = (Duration::from_secs(1), path.clone());
-        let refused = |reason: &str| FetchError::Refused { refused: 1, reason: reason.into() };
+        let refused = |cause| FetchError::Refused { peers: vec![(PeerId([1; 32]), cause)] };
         let several = FetchError::SeveralFiles { what: what(), files: 2, path: path.clone() };
         let failed = Failed { error: Arc::new(FetchError::Cancelled), report: Arc::default() };
         let full = StoreError::NoSpace { path: path.clone(), needed: 2, free: 1 };
@@ -330,10 +337,12 @@ mod tests {
             (FetchError::from(StoreError::Io { path, source: io_error() }).into(), Exit::Storage, "x: the cause; "),
             (FetchError::Silent { what: what(), wait: one }.into(), Exit::Silent, "--timeout"),
             (FetchError::Full { full: 2, wait: one }.into(), Exit::Silent, "is full (2 of them), for 1s; try again"),
-            (refused("another network").into(), Exit::Refused, "--network"),
-            (refused("unknown version").into(), Exit::Refused, "version as they"),
-            (refused("key is not trusted").into(), Exit::Refused, "trusted file"),
-            (refused("").into(), Exit::Refused, "trusted file"),
+            (refused(RefusalCause::OtherNetwork).into(), Exit::Refused, "--network"),
+            (refused(RefusalCause::OtherVersion).into(), Exit::Refused, "version as they"),
+            (refused(RefusalCause::NotTrustedThere).into(), Exit::Refused, "added to their trusted file"),
+            (refused(RefusalCause::NotTrustedHere).into(), Exit::Refused, "--trusted"),
+            (refused(RefusalCause::Unstated).into(), Exit::Refused, "trusted file"),
+            (FetchError::HolderLeft { what: what(), had: 1, of: 2 }.into(), Exit::NoPeer, "is kept"),
             (FetchError::NothingAsked.into(), Exit::Usage, "; give"),
             (several.into(), Exit::Usage, "--out"),
             (FetchError::Stopped.into(), Exit::Interrupted, "run it again to continue"),

@@ -1,7 +1,7 @@
 //! The thread of a download that decides about its connections: which peers to dial and when, how
 //! many connections each gets, and when the download ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,15 +11,14 @@ use crossbeam::sync::WaitGroup;
 use log::{info, warn};
 
 use crate::chain::Chain;
-use crate::client::error::weigh_refusal;
 use crate::client::fetcher::{Fetcher, PeerConnections};
-use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK};
+use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE};
 use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
-use crate::identity::NodeId;
+use crate::identity::{NodeId, PeerId};
 use crate::peers::AskError;
 use crate::runtime::BlockingPool;
-use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, ScalerAdvice};
+use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, RefusalCause, ScalerAdvice};
 
 mod outcome;
 
@@ -38,8 +37,10 @@ pub(crate) struct Coordinator {
     opened: u64,
     /// The generation of the trusted set that all sessions were checked against.
     trust_generation: u64,
-    /// Why a peer refused this node.
-    refusal: String,
+    /// The peers that refused this node, and why.
+    refusals: BTreeMap<PeerId, RefusalCause>,
+    /// Since when every peer that could give something refuses.
+    refused_since: Option<Instant>,
     /// Bytes that were there and places that were filled when that was told last.
     told: (u64, usize),
 }
@@ -91,7 +92,8 @@ impl Coordinator {
             ends: unbounded(),
             opened: 0,
             trust_generation,
-            refusal: String::new(),
+            refusals: BTreeMap::new(),
+            refused_since: None,
             told: (0, 0),
         }
     }
@@ -163,7 +165,7 @@ impl Coordinator {
                 shared.stats.progressed();
             }
             let silence = shared.stats.silence();
-            if silence >= shared.ctx.timeout {
+            if silence >= shared.ctx.timeout || self.has_been_refused(now) {
                 self.give_up();
                 return Ok(());
             }
@@ -186,6 +188,26 @@ impl Coordinator {
         if std::mem::replace(&mut self.told, at) != at {
             (self.shared.terms.notify)();
         }
+    }
+
+    /// Whether every peer that could give something has refused this node for [`REFUSED_GRACE`], in
+    /// which others could have appeared: to wait for the timeout would change nothing.
+    fn has_been_refused(&mut self, now: Instant) -> bool {
+        let shared = &self.shared;
+        let is_idle = !shared.disk_is_busy() && shared.sessions.peers().is_empty();
+        let refuses = is_idle && !self.refusals.is_empty() && {
+            let state = shared.state();
+            let is_useless = |handle: &PeerHandle, known: &DownloadPeer| match known.last {
+                Some(ConnectionEnd::Refused) => true,
+                Some(ConnectionEnd::Idle { .. }) => state.useful(*handle) == 0,
+                _ => false,
+            };
+            let mut refused = self.peers.values().filter(|known| known.last == Some(ConnectionEnd::Refused));
+            refused.next().is_some() && self.peers.iter().all(|(handle, known)| is_useless(handle, known))
+        };
+        let since = refuses.then(|| self.refused_since.unwrap_or(now));
+        self.refused_since = since;
+        since.is_some_and(|since| now.saturating_duration_since(since) >= REFUSED_GRACE)
     }
 
     /// Takes in the peers that are there.
@@ -332,8 +354,12 @@ impl Coordinator {
         let Some(known) = self.peers.get_mut(&dial.peer) else { return };
         match (end, &ended.result) {
             (ConnectionEnd::Stopped, _) => return,
-            (ConnectionEnd::Refused, Err(AskError::Refused(reason))) => {
-                weigh_refusal(&mut self.refusal, reason.clone());
+            (ConnectionEnd::Refused, Err(e)) => {
+                let cause = match e {
+                    AskError::Refused(reason) => RefusalCause::of_reason(reason),
+                    _ => RefusalCause::NotTrustedHere,
+                };
+                self.refusals.insert(known.record.peer, cause);
             }
             (
                 ConnectionEnd::Stale | ConnectionEnd::Slow | ConnectionEnd::Failed | ConnectionEnd::Unreachable,
@@ -350,7 +376,9 @@ impl Coordinator {
 
     /// Time after which connections are looked at again, unless the bell rings before.
     fn next_look(&self, now: Instant) -> Duration {
-        let looks_often = self.mesh.connections() > 0 || self.shared.terms.has_joined.load(Ordering::Relaxed);
+        let looks_often = self.mesh.connections() > 0
+            || self.refused_since.is_some()
+            || self.shared.terms.has_joined.load(Ordering::Relaxed);
         let often = if looks_often { COORDINATE_EVERY } else { IDLE_LOOK };
         self.mesh.next_due(now).map_or(often, |at| often.min(at - now))
     }

@@ -1,5 +1,6 @@
 //! Why files could not be found or fetched.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use crate::client::limits::SHOWN_MAX;
 use crate::content::{FileId, PatternError, RelPath, RelPathError};
 use crate::identity::{KeyPrefix, PeerId};
-use crate::proto::Problem;
 use crate::store::StoreError;
+use crate::swarm::RefusalCause;
 
 /// Why files could not be found or fetched.
 ///
@@ -137,13 +138,23 @@ pub enum FetchError {
         /// For how long they were asked again and again.
         wait: Duration,
     },
-    /// Every peer refused this node's key, network or version.
-    #[error("every peer refused this node ({refused} of them{})", Because(.reason))]
+    /// Every peer that was reached refused this node, or is refused by it. A download ends so as
+    /// soon as all known holders of what is left said it.
+    #[error("{}", ShownRefusals(.peers))]
     Refused {
-        /// Number of peers that refused.
-        refused: usize,
-        /// The reason that one of them gave; empty if none did.
-        reason: String,
+        /// The peers, each once, and why.
+        peers: Vec<(PeerId, RefusalCause)>,
+    },
+    /// Some of it came, and then the last peer that had the rest left. No other came in the node's
+    /// timeout.
+    #[error("{what}: the last holder left, after {had} of {of} bytes")]
+    HolderLeft {
+        /// The file.
+        what: String,
+        /// Bytes of it that are there, and stay.
+        had: u64,
+        /// Bytes in all.
+        of: u64,
     },
     /// The fetch or the call was cancelled; the node goes on.
     #[error("cancelled")]
@@ -179,7 +190,7 @@ impl FetchError {
             FetchError::Storage(_) => 3,
             FetchError::Refused { .. } => 4,
             FetchError::NotFound { .. } | FetchError::Changed { .. } => 5,
-            FetchError::NoPeer(_) | FetchError::ClocksDiffer(_) => 6,
+            FetchError::NoPeer(_) | FetchError::ClocksDiffer(_) | FetchError::HolderLeft { .. } => 6,
             FetchError::Silent { .. } | FetchError::Full { .. } => 7,
             FetchError::Threads(_) | FetchError::Sockets(_) => 8,
             FetchError::Cancelled | FetchError::Stopped => 9,
@@ -212,20 +223,23 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Replaces `kept` by a reason that says more. Another network says least: such a peer was never
-/// meant.
-pub(crate) fn weigh_refusal(kept: &mut String, reason: String) {
-    if kept.is_empty() || kept == Problem::OTHER_NETWORK {
-        *kept = reason;
-    }
-}
+/// Displays why peers cannot be asked.
+struct ShownRefusals<'a>(&'a [(PeerId, RefusalCause)]);
 
-/// Displays a reason behind a colon, unless it is empty.
-struct Because<'a>(&'a str);
-
-impl fmt::Display for Because<'_> {
+impl fmt::Display for ShownRefusals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
+        let causes: BTreeSet<RefusalCause> = self.0.iter().map(|(_, cause)| *cause).collect();
+        let here = causes.contains(&RefusalCause::NotTrustedHere);
+        let who = match (here, causes.len()) {
+            (true, 1) => "this node refuses every peer",
+            (true, _) => "every peer refuses this node or is refused by it",
+            (false, _) => "every peer refused this node",
+        };
+        write!(f, "{who} ({} of them: ", self.0.len())?;
+        for (i, cause) in causes.iter().enumerate() {
+            write!(f, "{}{cause}", if i > 0 { ", " } else { "" })?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -262,16 +276,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_that_says_most_is_kept() {
-        let said = |reasons: &[&str]| {
-            let mut reason = String::new();
-            reasons.iter().for_each(|r| weigh_refusal(&mut reason, r.to_string()));
-            FetchError::Refused { refused: reasons.len(), reason }.to_string()
+    fn each_cause_of_a_refusal_is_said_once() {
+        use RefusalCause::{NotTrustedHere, NotTrustedThere, OtherNetwork};
+        let said = |causes: &[RefusalCause]| {
+            FetchError::Refused { peers: causes.iter().map(|c| (PeerId([0; 32]), *c)).collect() }.to_string()
         };
-        assert_eq!(said(&["another network"]), "every peer refused this node (1 of them: another network)");
-        let both = said(&["another network", "key is not trusted"]);
-        assert_eq!(both, "every peer refused this node (2 of them: key is not trusted)");
-        assert_eq!(said(&[""]), "every peer refused this node (1 of them)");
+        assert_eq!(said(&[OtherNetwork]), "every peer refused this node (1 of them: they are in another network)");
+        assert_eq!(said(&[NotTrustedHere]), "this node refuses every peer (1 of them: it does not trust their key)");
+        let both = said(&[OtherNetwork, NotTrustedThere, OtherNetwork]);
+        assert_eq!(
+            both,
+            "every peer refused this node (3 of them: they do not trust its key, they are in another network)"
+        );
+        assert!(said(&[NotTrustedHere, OtherNetwork]).starts_with("every peer refuses this node or is refused by it"));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub const SMALL_THREADS: usize = 2;
 pub const COORDINATE_EVERY: Duration = Duration::from_millis(50);
 /// The same while there is no connection.
 pub const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// A download ends this time after every peer that could give something has refused: others get a
+/// moment to appear.
+pub const REFUSED_GRACE: Duration = Duration::from_millis(400);
 /// Items of a list that an error message shows.
 pub const SHOWN_MAX: usize = 32;
 /// One-chunk files that a connection verifies together, at most.

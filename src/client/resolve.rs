@@ -370,7 +370,7 @@ mod tests {
         let timeout = Duration::from_secs(10);
         let nobody = SurveyProgress::default();
         assert_eq!(end(&Certainty::Nothing, &nobody, t, timeout), t + timeout);
-        let refused = SurveyProgress { refused: 1, first_refusal: Some(t + ms(10)), ..SurveyProgress::default() };
+        let refused = SurveyProgress { first_refusal: Some(t + ms(10)), ..SurveyProgress::default() };
         assert!(end(&Certainty::Nothing, &refused, t, timeout) < t + ms(1500));
         let two = SurveyProgress {
             first_answer: Some(t + ms(5)),

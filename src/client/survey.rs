@@ -1,6 +1,6 @@
 //! Asks every peer the same question, as peers appear.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,6 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::debug;
 
 use crate::client::doorbell::Doorbell;
-use crate::client::error::weigh_refusal;
 use crate::client::limits::{ASKED_PER_ADDR_MAX, LIST_QUIET, RESOLVE_MAX};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
@@ -19,7 +18,7 @@ use crate::content::Pattern;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::RETRY_MIN;
 use crate::peers::{AskError, Hindrance, PeerPool, Session};
-use crate::swarm::{PeerRecord, PeerTable};
+use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 
 /// A peer that answered.
 ///
@@ -101,9 +100,7 @@ pub(crate) struct SurveyProgress {
     /// Peers that answered.
     pub(crate) answered: usize,
     /// Peers that refused this node, or that it refused.
-    pub(crate) refused: usize,
-    /// The reason of one that refused, if it gave one.
-    pub(crate) refusal: String,
+    pub(crate) refused: BTreeMap<PeerId, RefusalCause>,
     /// Peers that answered that they have no place for this node now; it asks them again.
     pub(crate) full: usize,
     /// Sessions that said hello, whether an answer came on them or not.
@@ -138,7 +135,7 @@ impl SurveyProgress {
 
     /// An error if no peer answered when asked for `what`, for the time `wait`.
     pub(crate) fn check(&self, what: &str, wait: Duration) -> Result<(), FetchError> {
-        match (self.answered, self.refused) {
+        match (self.answered, self.refused.len()) {
             (0, _) if self.full > 0 => Err(FetchError::Full { full: self.full, wait }),
             (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
             (0, 0) => Err(match self.hindrance {
@@ -146,7 +143,7 @@ impl SurveyProgress {
                 Some(Hindrance::ClocksDiffer) => FetchError::ClocksDiffer(wait),
                 None => FetchError::NoPeer(wait),
             }),
-            (0, refused) => Err(FetchError::Refused { refused, reason: self.refusal.clone() }),
+            (0, _) => Err(FetchError::Refused { peers: self.refused.clone().into_iter().collect() }),
             _ => Ok(()),
         }
     }
@@ -266,8 +263,7 @@ where
                 return Some((record, answer));
             }
             Err(AskError::Refused(reason)) => {
-                self.progress.refused += 1;
-                weigh_refusal(&mut self.progress.refusal, reason);
+                self.progress.refused.insert(record.peer, RefusalCause::of_reason(&reason));
                 self.progress.first_refusal.get_or_insert(now);
             }
             Err(AskError::Untrusted(_)) => {}
@@ -346,11 +342,11 @@ where
     /// Takes over what the table counts: refusals and full peers, which exchange meets too, and
     /// named peers that are still sought.
     fn read_table_counts(&mut self, now: Instant) {
-        let read = |t: &PeerTable| (t.refusals(), t.awaited(), t.full(now));
+        let read = |t: &PeerTable| (t.refusals().collect::<Vec<_>>(), t.awaited(), t.full(now));
         let (refusals, awaited, full) = self.client.ctx.peers.read(read);
         (self.progress.awaited, self.progress.full) = (awaited, full);
-        if refusals > self.progress.refused {
-            self.progress.refused = refusals;
+        if !refusals.is_empty() {
+            self.progress.refused.extend(refusals);
             self.progress.first_refusal.get_or_insert(now);
         }
     }
@@ -399,7 +395,8 @@ mod tests {
     #[test]
     fn full_peers_have_an_error_of_their_own() {
         let wait = Duration::from_secs(2);
-        let of = |answered, full, refused| {
+        let of = |answered, full, refusing: u8| {
+            let refused = (0..refusing).map(|n| (PeerId([n; 32]), RefusalCause::Unstated)).collect();
             SurveyProgress { answered, full, refused, ..SurveyProgress::default() }.check("x", wait)
         };
         assert!(matches!(of(0, 2, 0), Err(FetchError::Full { full: 2, .. })));

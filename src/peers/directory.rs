@@ -15,7 +15,9 @@ use crate::peers::source_limit::SourceLimit;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Events, Subscription, Watch};
-use crate::swarm::{Dropped, KnownPeer, PeerTable, Received, TableChange, Via, crosses, open_announce, parse_announce};
+use crate::swarm::{
+    Dropped, KnownPeer, PeerTable, Received, RefusalCause, TableChange, Via, crosses, open_announce, parse_announce,
+};
 use crate::sync::lock;
 
 /// Takes in announces, whichever way they come, and knows the nodes that are there.
@@ -223,9 +225,9 @@ impl Directory {
         self.table.update(|t| t.was_full(peer, now));
     }
 
-    /// Notes that `peer` refused this node, or is refused by it.
-    pub fn refused(&self, peer: PeerId) {
-        self.table.update(|t| t.refused(peer));
+    /// Notes that `peer` refused this node, or is refused by it, and why.
+    pub fn refused(&self, peer: PeerId, cause: RefusalCause) {
+        self.table.update(|t| t.refused(peer, cause));
     }
 
     /// Notes that `node` could not be reached at `addr`: its other addresses come first from now

@@ -127,9 +127,9 @@ fn a_session_brings_only_announces_of_its_own_peer_and_counts_without() {
     assert_eq!(directory.read(PeerTable::nodes), 1);
     assert_eq!(welcome(said(&keypair, 7, stale).as_bytes()), Ok(()), "a session is fresh, whatever the clocks say");
     assert_eq!(directory.read(PeerTable::nodes), 2);
-    directory.refused(peer);
+    directory.refused(peer, RefusalCause::OtherNetwork);
     assert_eq!(welcome(&[]), Err(Dropped::Malformed));
-    assert_eq!(directory.read(PeerTable::refusals), 0, "a peer that welcomes this node does not refuse it");
+    assert_eq!(directory.read(|t| t.refusals().count()), 0, "a peer that welcomes this node does not refuse it");
 }
 
 #[test]

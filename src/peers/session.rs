@@ -13,7 +13,7 @@ use crate::peers::directory::{Directory, Presence};
 use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, SKIP_STEP};
 use crate::proto::{FramePrefix, Kind, MessageError, Problem, Request, Status, Welcome, decode_header, encode_request};
 use crate::runtime::{OnBegin, Shutdown, Subscription};
-use crate::swarm::Dropped;
+use crate::swarm::{Dropped, RefusalCause};
 
 /// Opens sessions: dials, says `Hello`, and takes the answer into the [`Directory`].
 #[derive(Clone)]
@@ -147,7 +147,7 @@ impl Dialer {
             false => trust.cuts(peer, dialed.closer().map_err(StreamError::from)?),
         };
         if !trust.allows(&peer) {
-            self.directory.refused(peer);
+            self.directory.refused(peer, RefusalCause::NotTrustedHere);
             dialed.close();
             return Err(AskError::Untrusted(peer));
         }
@@ -158,9 +158,9 @@ impl Dialer {
         dialed.send(&frames.out, deadline)?;
         let sent = Instant::now();
         let welcome: Welcome = match frames.welcome(&mut dialed, deadline) {
-            Err(e @ AskError::Refused(_)) => {
-                self.directory.refused(peer);
-                return Err(e);
+            Err(AskError::Refused(reason)) => {
+                self.directory.refused(peer, RefusalCause::of_reason(&reason));
+                return Err(AskError::Refused(reason));
             }
             Err(e @ AskError::Busy(_)) => {
                 self.directory.was_full(peer, Instant::now());

@@ -497,7 +497,7 @@ fn a_peer_that_refuses_is_noted() {
     let trust = TrustView::closed(&file, own.peer_id()).unwrap();
     let closed = Plan { serve: Some(loopback(1, 0)), keypair: own, trust, ..Plan::alone() }.start();
     let client = Plan { port: 0, peers: vec![closed.addr().to_string()], ..Plan::alone() }.start();
-    client.until("the refusal", |t| t.refusals() == 1);
+    client.until("the refusal", |t| t.refusals().count() == 1);
     assert!(client.table.read(|t| t.is_empty()) && closed.table.read(|t| t.nodes() == 1));
 }
 

@@ -29,6 +29,7 @@ mod outputs;
 mod own_files;
 mod partial_success;
 mod programs;
+mod refusals;
 mod running;
 mod server;
 mod share_back;

@@ -17,8 +17,8 @@ use crate::sync::lock;
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum NothingComes {
     OnlyLiars,
-    /// So many peers refuse.
-    Refused(usize),
+    /// All peers refuse.
+    Refused,
     /// So many holders have no seat free.
     Full(usize),
     /// So many peers answered, none of which holds it.
@@ -27,6 +27,8 @@ enum NothingComes {
     Changed,
     /// The system gives no socket, because of this error.
     NoSocket(i32),
+    /// The peers that gave something have left.
+    HolderLeft,
     NoPeer,
     Silent,
 }
@@ -42,7 +44,7 @@ impl Coordinator {
             let first = files.first().map(|&no| &self.shared.files[no as usize]);
             let more = if files.len() > 1 { format!(" and {} more files", files.len() - 1) } else { String::new() };
             let what = first.map_or(String::new(), |f| format!("{} ({}){more}", f.path, f.id));
-            let error = Arc::new(self.error_of(&cause, what));
+            let error = Arc::new(self.error_of(&cause, what, &files));
             files.into_iter().for_each(|file| self.shared.note_failed(file, &error));
         }
     }
@@ -58,6 +60,7 @@ impl Coordinator {
         let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
         let refused = self.peers.values().filter(|k| k.last == Some(ConnectionEnd::Refused)).count();
         let answered = reachable.len();
+        let has_given = self.shared.stats.bytes.load(Ordering::Relaxed) > 0;
         let is_full = |k: &&DownloadPeer| matches!(k.last, Some(ConnectionEnd::Busy(_)));
         let full = holders.len();
         let all_full = full > 0 && connected.is_empty() && holders.iter().all(is_full);
@@ -70,13 +73,15 @@ impl Coordinator {
             let cause = if has_liars && holders == 0 {
                 NothingComes::OnlyLiars
             } else if all_refuse {
-                NothingComes::Refused(refused)
+                NothingComes::Refused
             } else if all_full {
                 NothingComes::Full(full)
             } else if !state.is_held_by(file, &reachable) && self.shared.is_changed_at_source(file) {
                 NothingComes::Changed
             } else if let Some(errno) = no_socket.filter(|_| answered == 0 || state.is_held_by(file, &reachable)) {
                 NothingComes::NoSocket(errno)
+            } else if answered == 0 && has_given {
+                NothingComes::HolderLeft
             } else if answered == 0 {
                 NothingComes::NoPeer
             } else if state.is_held_by(file, &reachable) {
@@ -89,11 +94,17 @@ impl Coordinator {
         state.pending().map(cause).collect()
     }
 
-    fn error_of(&self, cause: &NothingComes, what: String) -> FetchError {
+    fn error_of(&self, cause: &NothingComes, what: String, files: &[FileNo]) -> FetchError {
         let wait = self.shared.ctx.timeout;
         match *cause {
             NothingComes::OnlyLiars => FetchError::OnlyLiars { what, peers: self.shared.liars() },
-            NothingComes::Refused(refused) => FetchError::Refused { refused, reason: self.refusal.clone() },
+            NothingComes::Refused => FetchError::Refused { peers: self.refusals.clone().into_iter().collect() },
+            NothingComes::HolderLeft => {
+                let state = self.shared.state();
+                let had = files.iter().map(|&file| state.bytes_had(file)).sum();
+                let of = files.iter().map(|&file| state.id(file).len).sum();
+                FetchError::HolderLeft { what, had, of }
+            }
             NothingComes::Full(full) => FetchError::Full { full, wait },
             NothingComes::NotHeld(answered) => FetchError::NotFound { what, answered },
             NothingComes::Changed => FetchError::Changed { what },

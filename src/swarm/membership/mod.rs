@@ -7,6 +7,7 @@ mod group_size;
 pub mod limits;
 mod peer_table;
 mod received;
+mod refusal;
 mod tombstones;
 
 pub use addresses::crosses;
@@ -15,6 +16,7 @@ pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
 pub use group_size::GroupSize;
 pub use peer_table::{PeerRecord, PeerTable};
 pub use received::{Received, TableChange, Via};
+pub use refusal::RefusalCause;
 
 #[cfg(test)]
 mod made_up_tests;

@@ -18,6 +18,7 @@ use crate::swarm::membership::addresses::{Standing, canonical};
 use crate::swarm::membership::admit::Dropped;
 use crate::swarm::membership::limits::FULL_REMEMBERED;
 use crate::swarm::membership::received::{Received, TableChange, Via};
+use crate::swarm::membership::refusal::RefusalCause;
 use crate::swarm::membership::tombstones::Tombstones;
 
 mod duplicate_keys;
@@ -63,7 +64,7 @@ pub struct PeerTable {
 /// Why a peer did not let this node in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Denial {
-    Refused,
+    Refused(RefusalCause),
     /// It had no place then.
     Full(Instant),
 }
@@ -237,9 +238,9 @@ impl PeerTable {
         self.entries.get(&node)?.hint(to.to_canonical())
     }
 
-    /// A peer answered but refused this node's key, or was refused by this node.
-    pub fn refused(&mut self, peer: PeerId) {
-        self.denied(peer, Denial::Refused);
+    /// A peer was reached and refused this node, or was refused by this node.
+    pub fn refused(&mut self, peer: PeerId, cause: RefusalCause) {
+        self.denied(peer, Denial::Refused(cause));
     }
 
     /// A peer answered that it has no place for this node now.
@@ -253,10 +254,13 @@ impl PeerTable {
         }
     }
 
-    /// Number of peers that have refused this node and not let it in since, counted up to
-    /// [`REFUSALS_MAX`].
-    pub fn refusals(&self) -> usize {
-        self.denials.values().filter(|denial| **denial == Denial::Refused).count()
+    /// The peers that have refused this node and not let it in since, up to [`REFUSALS_MAX`], and
+    /// why.
+    pub fn refusals(&self) -> impl Iterator<Item = (PeerId, RefusalCause)> + '_ {
+        self.denials.iter().filter_map(|(peer, denial)| match denial {
+            Denial::Refused(cause) => Some((*peer, *cause)),
+            Denial::Full(_) => None,
+        })
     }
 
     /// Number of peers that had no place for this node in the last [`FULL_REMEMBERED`] and have not

@@ -331,29 +331,29 @@ fn hints_hand_on_what_is_known_at_first_hand_and_take_turns() {
 #[test]
 fn refusals_are_counted_by_peer_until_it_lets_us_in() {
     let mut lab = Lab::new();
-    lab.table.refused(A);
-    lab.table.refused(A);
-    lab.table.refused(B);
-    assert_eq!(lab.table.refusals(), 2);
+    lab.table.refused(A, RefusalCause::OtherNetwork);
+    lab.table.refused(A, RefusalCause::OtherNetwork);
+    lab.table.refused(B, RefusalCause::NotTrustedHere);
+    assert_eq!(lab.table.refusals().count(), 2);
     lab.table.proved(NodeId::new(A, 7), ip(1), lab.now);
-    assert_eq!(lab.table.refusals(), 1);
+    assert_eq!(lab.table.refusals().collect::<Vec<_>>(), [(B, RefusalCause::NotTrustedHere)]);
     for n in 0..2 * REFUSALS_MAX as u64 {
         let mut key = [9; 32];
         key[..8].copy_from_slice(&n.to_le_bytes());
-        lab.table.refused(PeerId(key));
+        lab.table.refused(PeerId(key), RefusalCause::Unstated);
     }
-    assert_eq!(lab.table.refusals(), REFUSALS_MAX);
+    assert_eq!(lab.table.refusals().count(), REFUSALS_MAX);
 }
 
 #[test]
 fn a_full_peer_counts_until_it_lets_us_in_or_is_long_ago() {
     let mut lab = Lab::new();
     [A, B].into_iter().for_each(|peer| lab.table.was_full(peer, lab.now));
-    assert_eq!((lab.table.full(lab.now), lab.table.refusals()), (2, 0));
+    assert_eq!((lab.table.full(lab.now), lab.table.refusals().count()), (2, 0));
     lab.table.proved(NodeId::new(A, 7), ip(1), lab.now);
     assert_eq!(lab.table.full(lab.now), 1);
-    lab.table.refused(B);
-    assert_eq!((lab.table.full(lab.now), lab.table.refusals()), (0, 1), "what it said last counts");
+    lab.table.refused(B, RefusalCause::NotTrustedHere);
+    assert_eq!((lab.table.full(lab.now), lab.table.refusals().count()), (0, 1), "what it said last counts");
     lab.table.was_full(A, lab.now);
     assert_eq!(lab.table.full(lab.now + FULL_REMEMBERED), 0);
 }
