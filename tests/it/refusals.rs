@@ -71,7 +71,7 @@ fn a_fetch_that_all_holders_refuse_ends_soon() {
 fn a_holder_that_left_in_the_middle_is_not_nobody() {
     let lan = Lan::new().unwrap();
     let file = TestFile::random("big", 12 << 20, 1).unwrap();
-    let peer = FaultyPeer::start(&[file.clone()], &[Fault::Delay(Duration::from_millis(20))]).unwrap();
+    let peer = FaultyPeer::start(std::slice::from_ref(&file), &[Fault::Delay(Duration::from_millis(20))]).unwrap();
     lan.join(&peer);
     let node = lan.start(lan.builder().timeout(Duration::from_secs(1))).unwrap();
     let fetch = node.fetch("big").unwrap();

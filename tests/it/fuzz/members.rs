@@ -61,7 +61,7 @@ impl World {
             6 => self.table.proved(node, addr, self.now),
             7 => {
                 self.table.failed(node, addr, self.now);
-                self.table.refused(node.peer);
+                self.table.refused(node.peer, gpb::RefusalCause::Unstated);
                 vec![]
             }
             8 if self.table.knows(node) => {
@@ -146,7 +146,9 @@ impl World {
     fn check(&mut self) {
         let table = &self.table;
         assert_eq!(table.len() as isize, self.joined, "events tell who is there");
-        assert!(table.nodes() <= PEERS_MAX + 1 && table.len() < table.nodes() && table.refusals() <= REFUSALS_MAX);
+        assert!(
+            table.nodes() <= PEERS_MAX + 1 && table.len() < table.nodes() && table.refusals().count() <= REFUSALS_MAX
+        );
         let peers = table.peers();
         assert_eq!(peers.len(), table.len());
         let mut instances: HashMap<PeerId, usize> = HashMap::new();
