@@ -123,7 +123,7 @@ pub const TEXT_LEN_MAX: usize = 256;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that a closing side reads and drops what the peer still sends.
 pub const CLOSE_DRAIN: Duration = Duration::from_secs(1);
-/// Most `Bad` reports a minute that a connection may send.
+/// Most `Bad` reports a minute of one key (open group: of one source address).
 pub const BAD_REPORTS_PER_MIN: u32 = 30;
 
 // ---- server ----

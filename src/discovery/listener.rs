@@ -80,11 +80,12 @@ impl Listener {
                 self.shared.drops.count_heard();
                 self.shared.drops.count_admitted();
                 if !datagram.local {
-                    self.schedule.received(datagram.way, now);
+                    self.schedule.received(datagram.way, datagram.from.ip(), now);
                 }
                 let node = NodeId::new(announce.peer, announce.instance);
                 if datagram.way == Way::Group && announce.revision > 0 && announce.port != 0 {
-                    self.schedule.answered(self.shared.directory().read(|t| t.is_member(node)), now);
+                    let is_member = self.shared.directory().read(|t| t.is_member(node));
+                    self.schedule.answered(is_member, datagram.from.ip(), now);
                 }
                 self.answer(&announce, datagram, now);
             }

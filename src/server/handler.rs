@@ -12,13 +12,14 @@ use crate::proto::{
 };
 use crate::runtime::LimitedLog;
 use crate::runtime::keystore::TrustView;
+use crate::server::bad_reports::{BadReports, MINUTE};
 use crate::server::body::Body;
 use crate::server::connection_slots::{Account, ConnectionSlots};
 use crate::server::content::{Absent, Content, Held};
 use crate::server::input::RequestFrame;
 use crate::server::limits::{BUSY_RETRY, LAYER_RETRY};
 use crate::server::listing::Listing;
-use crate::server::remote_peer::{MINUTE, RemotePeer};
+use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::{Refusal, Reply, busy, large, problem, refuse, small, unsupported};
 use crate::swarm::{Admission, Fetchers, Sent, UploadGate, UploadKind, UploadSlot};
 use crate::sync::lock;
@@ -32,6 +33,7 @@ pub(crate) struct Handler {
     pub(crate) gate: Mutex<UploadGate<Account>>,
     pub(crate) sent: Mutex<Sent>,
     pub(crate) fetchers: Mutex<Fetchers>,
+    pub(crate) bad_reports: Mutex<BadReports>,
     /// Lines about sessions, which any host can cause in an open group.
     pub(crate) log: LimitedLog,
 }
@@ -300,7 +302,7 @@ impl Handler {
         let (Some(index), true) = (index, peer.was_served(&chunk)) else {
             return problem(Kind::Bad, Status::NotFound, "not served on this connection", out);
         };
-        if !peer.may_report(now) {
+        if !lock(&self.bad_reports).may_report(self.account(peer), now) {
             return busy(Kind::Bad, MINUTE, "too many reports", out);
         }
         let withdrawn = self.content.audit(&chunk.file, index);

@@ -9,6 +9,7 @@
 //! cost memory only, and little of it.
 
 mod acceptor;
+mod bad_reports;
 mod body;
 mod connection_slots;
 mod content;
@@ -177,6 +178,7 @@ fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBound
             connections: ConnectionSlots::new(bounds.connections_max, bounds.connections_per_key_max),
             gate: Default::default(),
             sent: Default::default(),
+            bad_reports: Default::default(),
             fetchers: Default::default(),
             log: LimitedLog::new(SESSION_LINES_MAX),
         },

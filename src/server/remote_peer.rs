@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{BAD_REPORTS_PER_MIN, SERVED_REMEMBERED};
+use crate::limits::SERVED_REMEMBERED;
 use crate::peers::Presence;
 use crate::proto::ChunkRef;
 use crate::runtime::keystore::TrustView;
@@ -29,8 +28,6 @@ pub(crate) struct RemotePeer {
     /// Its requests for chunks waited too long: the ones that have come are deferred.
     pub(crate) is_deferred: bool,
     served: ServedChunks,
-    /// When the present minute of reports began, and their number.
-    bad_reports: (Option<Instant>, u32),
     /// The state of the trusted keys that allowed it.
     trust_generation: u64,
 }
@@ -56,7 +53,6 @@ impl RemotePeer {
             agent: String::new(),
             is_deferred: false,
             served: ServedChunks::default(),
-            bad_reports: (None, 0),
             trust_generation: trust.generation(),
         }
     }
@@ -95,16 +91,4 @@ impl RemotePeer {
     pub(crate) fn was_served(&self, chunk: &ChunkRef) -> bool {
         self.served.last.contains(&self.served.key.hash_one(chunk))
     }
-
-    /// Whether one more `Bad` may be looked into.
-    pub(crate) fn may_report(&mut self, now: Instant) -> bool {
-        let (began, count) = &mut self.bad_reports;
-        if began.is_none_or(|b| now.saturating_duration_since(b) >= MINUTE) {
-            (*began, *count) = (Some(now), 0);
-        }
-        *count += 1;
-        *count <= BAD_REPORTS_PER_MIN
-    }
 }
-
-pub(crate) const MINUTE: Duration = Duration::from_secs(60);

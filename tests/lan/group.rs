@@ -102,11 +102,7 @@ pub fn root_of(listing: &[Value], path: &str) -> Option<String> {
 impl Got {
     /// Waits for the end of a `get`.
     pub fn wait(process: Process, within: std::time::Duration) -> Self {
-        Self::of(process.wait(within))
-    }
-
-    /// What a `get` that has ended wrote.
-    pub fn of(ended: Ended) -> Self {
+        let ended = process.wait(within);
         let events = json(&ended);
         Got { ended, events }
     }

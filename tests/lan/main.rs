@@ -18,9 +18,8 @@
 
 #[macro_use]
 mod net;
-mod clock;
+mod attack;
 mod content;
-mod crowd;
 mod discovery;
 mod disk;
 mod edges;
@@ -28,7 +27,8 @@ mod exits;
 mod failure;
 mod group;
 mod hostile;
-mod hosts;
+mod load;
+mod members;
 mod process;
 mod rates;
 mod swarm;

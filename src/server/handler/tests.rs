@@ -40,6 +40,7 @@ impl Desk {
             sent: Mutex::default(),
             log: LimitedLog::new(10),
             fetchers: Mutex::default(),
+            bad_reports: Mutex::default(),
         };
         Desk { handler, files, peer: remote_peer() }
     }
@@ -390,6 +391,11 @@ fn only_served_chunks_can_be_reported_and_not_too_often() {
     for _ in 0..BAD_REPORTS_PER_MIN {
         assert_eq!(desk.ask_at(&bad(0), now).status, Status::Ok);
     }
+    assert_eq!(desk.ask_at(&bad(0), now).status, Status::Busy);
+    // Connecting again changes nothing.
+    desk.peer = remote_peer();
+    desk.ask(&hello_of("gpb", 4));
+    (0..1).for_each(|i| drop(desk.ask(&chunk(id, i))));
     assert_eq!(desk.ask_at(&bad(0), now).status, Status::Busy);
     assert_eq!(desk.files.audits.load(Ordering::Relaxed), BAD_REPORTS_PER_MIN as usize);
     assert_eq!(desk.ask_at(&bad(0), now + MINUTE).status, Status::Ok);

@@ -6,6 +6,7 @@
 //! caller says what arrived and when, and asks what is due. Packets to the group count twice, as
 //! each is sent over IPv4 and IPv6.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -15,27 +16,31 @@ use crate::identity::NodeId;
 use crate::limits::{ANNOUNCE_INTERVAL, ANSWERERS, PEERS_MAX, TTL_INTERVALS, TTL_MAX};
 use crate::swarm::membership::group_size::{GroupSize, announce_interval};
 use crate::swarm::membership::limits::{
-    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S, REVISION_ANNOUNCE_MIN,
-    UNANSWERED_AFTER, UNANSWERED_SPREAD,
+    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S, POSTPONED_MAX,
+    REVISION_ANNOUNCE_MIN, UNANSWERED_AFTER, UNANSWERED_SPREAD,
 };
 
 mod askers;
 mod load;
+mod sources;
 
 use askers::RecentAskers;
 use load::GroupLoad;
+use sources::SourceShares;
 
 /// When one node sends what.
 ///
 /// At start it sends a burst of queries, then one announce per interval, and the interval grows
 /// with the group. In between it answers queries and announces new revisions. While the group is
-/// busy, what can wait is postponed, and answers are left out.
+/// busy, what can wait is postponed. An answer waits for a few seconds at most, and is left out only
+/// if another node answers meanwhile.
 ///
 /// One host can announce any number of nodes that are not there. So the interval, and the chance to
 /// answer an asker's own address, follow the members, which have proved themselves. A newcomer to a
 /// large group has seen few of them prove it; it would announce too often, and its group would be
 /// crowded. In a crowded group all known nodes count. So made-up nodes slow the others only while
-/// they fill the group with packets, not for as long as they claim to live.
+/// they fill the group with packets, not for as long as they claim to live. A few hosts cannot fill
+/// it: see [`SourceShares`].
 #[derive(Debug)]
 pub struct AnnounceSchedule {
     rng: StdRng,
@@ -51,6 +56,7 @@ pub struct AnnounceSchedule {
     arrived: Arrived,
     load: GroupLoad,
     askers: RecentAskers,
+    sources: SourceShares,
 }
 
 /// The burst of queries at start, which is repeated when a network comes up.
@@ -76,6 +82,8 @@ struct PendingAnnounces {
     /// Whether the next query goes out even if the group is busy, because it stands for answers
     /// that were left out.
     owes_answer: bool,
+    /// How often an answer was postponed because the group was busy.
+    postponed: u8,
     /// Whether the query that was just returned is to be broadcast, too.
     broadcast: bool,
 }
@@ -140,6 +148,7 @@ impl AnnounceSchedule {
             arrived: Arrived::default(),
             load: GroupLoad::new(now),
             askers: RecentAskers::default(),
+            sources: SourceShares::default(),
         }
     }
 
@@ -195,10 +204,19 @@ impl AnnounceSchedule {
         }
         let PendingAnnounces { answer_at, unanswered_at, .. } = &mut self.pending;
         let answers = [answer_at, unanswered_at].map(|at| at.take_if(|at| *at <= now).is_some());
-        if answers.contains(&true) && !busy {
-            return Some(self.send(Outgoing::Announce, nodes, now));
+        if answers.contains(&true) {
+            if !busy || !self.may_postpone() {
+                return Some(self.send(Outgoing::Announce, nodes, now));
+            }
+            self.pending.unanswered_at = Some(now + UNANSWERED_AFTER + self.suppression_delay());
         }
         None
+    }
+
+    /// Whether the answer that is due may wait once more because the group is busy.
+    fn may_postpone(&mut self) -> bool {
+        self.pending.postponed += 1;
+        self.pending.postponed <= POSTPONED_MAX
     }
 
     /// The catalogue has a new revision, which is announced at once, but at most once per
@@ -215,20 +233,25 @@ impl AnnounceSchedule {
         self.burst.repeat_at = Some(soonest);
     }
 
-    /// An announce of another host arrived.
-    pub fn received(&mut self, way: Way, now: Instant) {
+    /// An announce of another host, `source`, arrived.
+    pub fn received(&mut self, way: Way, source: IpAddr, now: Instant) {
         self.arrived.any = true;
         if way == Way::Group {
             self.arrived.group = Some(now);
-            self.load.add(now);
+            if self.sources.counts(source, now) {
+                self.load.add(now);
+            }
         }
     }
 
-    /// An announce to the group arrived from a node that offers files, which answers all queries
-    /// that came before. `member` says whether that node has proved itself; others count only in a
-    /// crowded group.
-    pub fn answered(&mut self, member: bool, now: Instant) {
-        if member || self.load.is_crowded(now) {
+    /// An announce to the group arrived from a node at `source` that offers files, which answers all
+    /// queries that came before. `member` says whether that node has proved itself; others count only
+    /// in a crowded group.
+    pub fn answered(&mut self, member: bool, source: IpAddr, now: Instant) {
+        if self.pending.unanswered_at.is_some()
+            && (member || self.load.is_crowded(now))
+            && self.sources.may_silence(source, now)
+        {
             self.pending.unanswered_at = None;
         }
     }

@@ -46,6 +46,14 @@ pub const NODES_PER_SOURCE_MAX: usize = 64;
 pub const UNANSWERED_AFTER: Duration = Duration::from_millis(300);
 /// The time over which these answers spread.
 pub const UNANSWERED_SPREAD: Duration = Duration::from_secs(1);
+/// Announces a second of one source address that count for how busy the group is.
+pub const SOURCE_COUNTED_PER_S: f64 = 1.0;
+/// Announces of one source address that count at once: the burst of a start, of a few nodes.
+pub const SOURCE_COUNTED_BURST: f64 = 8.0;
+/// Time after which one source address may hold an answer of this node back again.
+pub const SILENCES_AGAIN_AFTER: Duration = Duration::from_secs(20);
+/// Times that an answer waits while the group is busy, before it goes out.
+pub const POSTPONED_MAX: u8 = 3;
 /// The group is crowded from this number of announces a second on: regular ones of a group that
 /// knows its size stay below it.
 pub const CROWDED_FROM_PER_S: u32 = 17;

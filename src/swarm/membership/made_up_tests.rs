@@ -55,8 +55,8 @@ impl Server {
         let signed = &self.signed;
         let received = Received { signed, announce, addr, via: Via::Datagram, unix_ms: NOW_MS, now };
         let _ = self.table.upsert(&received);
-        self.schedule.received(Way::Group, now);
-        self.schedule.answered(self.table.is_member(received.node()), now);
+        self.schedule.received(Way::Group, addr.ip(), now);
+        self.schedule.answered(self.table.is_member(received.node()), addr.ip(), now);
     }
 
     /// Whether it sends to the group now.
@@ -87,7 +87,7 @@ impl Server {
                 seq += 1;
                 let unicast = matches!(what, Outgoing::QueryUnicast | Outgoing::Broadcast);
                 let offering = Some(self.table.offering() + 1);
-                self.schedule.received(Way::Group, now);
+                self.schedule.received(Way::Group, SocketAddr::from(([10, 9, 9, client as u8], 1)).ip(), now);
                 let question = Question { asker, seq, unicast };
                 if self.schedule.asked(&question, self.table.size(), || offering, now) {
                     return Some(now - start);
@@ -152,6 +152,49 @@ fn a_client_is_answered_where_made_up_members_have_proved_themselves() {
 fn a_client_is_answered_where_one_host_makes_up_members_slowly() {
     for seed in 0..10 {
         attack(seed, 1039, 1, 52 * S, 1);
+    }
+}
+
+/// While 25 announces a second of two hosts came, regular announces and new revisions waited, and answers to the group
+/// were left out.
+#[test]
+fn two_hosts_that_announce_without_end_silence_no_other() {
+    for seed in 0..10 {
+        let t = Instant::now();
+        let mut server = Server::start(seed, t);
+        let mut attacked = (t, 0);
+        let mut attack = |server: &mut Server, until: Instant| {
+            while attacked.0 < until {
+                attacked = (attacked.0 + Duration::from_millis(40), attacked.1 + 1);
+                server.hear((attacked.1 % 1000) as u32, 2, attacked.1, attacked.0);
+                server.step(attacked.0);
+            }
+        };
+        attack(&mut server, t + 60 * S);
+        for client in 0..10 {
+            let begun = t + (60 + client as u32 * 10) * S;
+            attack(&mut server, begun);
+            let mut schedule = AnnounceSchedule::new(seed * 10 + client, begun);
+            let (asker, own) =
+                (NodeId::new(key(1_000_000 + client as u32), 1), SocketAddr::from(([10, 9, 9, 9], 1)).ip());
+            let (mut answered, mut seq) = (false, 0);
+            for step in 0..500 {
+                let now = begun + step * STEP;
+                let sent = server.sent.len();
+                attack(&mut server, now);
+                answered |= server.sent.len() > sent;
+                while let Some(what) = schedule.due(1, now) {
+                    seq += 1;
+                    server.schedule.received(Way::Group, own, now);
+                    let unicast = matches!(what, Outgoing::QueryUnicast | Outgoing::Broadcast);
+                    let (offering, size) = (Some(server.table.offering() + 1), server.table.size());
+                    answered |= server.schedule.asked(&Question { asker, seq, unicast }, size, || offering, now);
+                }
+            }
+            assert!(answered, "seed {seed}, client {client}: {:?}", server.table.size());
+        }
+        let most = server.most_packets_per_s();
+        assert!(most < GROUP_PACKETS_PER_S as usize, "{most} packets in a second");
     }
 }
 

@@ -173,7 +173,7 @@ impl World {
             let lost = self.config.loss > 0.0 && self.rng.unit() < self.config.loss;
             if let Some(pace) = pace.as_mut().filter(|_| !lost) {
                 let _ = at;
-                pace.received(way, now);
+                pace.received(way, source_of(peer), now);
             }
         }
         if flags.contains(Flags::QUERY) {
@@ -214,7 +214,7 @@ impl World {
         if pace.asked(&Question { asker: key_of(asker), seq, unicast }, nodes, || (peer == 0).then_some(1), now) {
             self.count(1, len);
             if let Some(pace) = self.group.paces[asker as usize].as_mut() {
-                pace.received(Way::Unicast, now);
+                pace.received(Way::Unicast, source_of(peer), now);
             }
             // Only the asker receives it.
             self.group.packets -= 1;
@@ -265,3 +265,8 @@ const TABLES: usize = 3;
 const KNOWN: u64 = 96;
 /// Hosts to which a question is put, of a large group.
 const ASKED: u64 = 65;
+
+/// The address that a schedule sees. Each remembers the addresses that it heard, so there are few here.
+fn source_of(peer: u32) -> std::net::IpAddr {
+    [10, 1, 0, peer as u8].into()
+}

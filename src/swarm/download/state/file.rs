@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::content::{FileId, Geometry};
 use crate::swarm::download::picker::{ChunkPicker, PeerHandle};
-use crate::swarm::download::state::layer_asks::LayerAsks;
 
 /// A file of a download.
 pub(super) struct DownloadFile<F> {
@@ -20,8 +19,8 @@ pub(super) enum FilePhase<F> {
     Unchecked,
     /// It is to be fetched.
     Waiting,
-    /// Peers are asked for its layer.
-    Layer(LayerAsks),
+    /// These peers are asked for its layer, since then.
+    Layer(Vec<(PeerHandle, Instant)>),
     /// The layer came and is being checked, or the partial file is being opened.
     Opening,
     /// Chunks come.

@@ -1,0 +1,79 @@
+//! How often each account may report chunks as bad: each report has a chunk read and hashed.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::limits::BAD_REPORTS_PER_MIN;
+use crate::server::connection_slots::Account;
+use crate::server::limits::REPORTERS_MAX;
+
+/// The reports of the accounts that sent any in the last minute, at most [`REPORTERS_MAX`] of them.
+///
+/// Counted by account and not by connection: one that connects again, or has many connections, may
+/// report no more.
+#[derive(Debug, Default)]
+pub(crate) struct BadReports {
+    by_account: HashMap<Account, ReportCount>,
+}
+
+#[derive(Debug)]
+struct ReportCount {
+    /// When its present minute began.
+    began: Instant,
+    count: u32,
+}
+
+impl BadReports {
+    /// Whether one more report of `account` may be looked into.
+    pub(crate) fn may_report(&mut self, account: Account, now: Instant) -> bool {
+        let is_over = |count: &ReportCount| now.saturating_duration_since(count.began) >= MINUTE;
+        if self.by_account.len() >= REPORTERS_MAX && !self.by_account.contains_key(&account) {
+            self.by_account.retain(|_, count| !is_over(count));
+            if self.by_account.len() >= REPORTERS_MAX {
+                return false;
+            }
+        }
+        let reports = self.by_account.entry(account).or_insert(ReportCount { began: now, count: 0 });
+        if is_over(reports) {
+            *reports = ReportCount { began: now, count: 0 };
+        }
+        reports.count = reports.count.saturating_add(1);
+        reports.count <= BAD_REPORTS_PER_MIN
+    }
+}
+
+/// The time over which reports are counted.
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn account(n: u32) -> Account {
+        Account::Addr(IpAddr::from(n.to_be_bytes()))
+    }
+
+    /// Counted by connection, eight connections that came again and again took half of the rate of all others.
+    #[test]
+    fn an_account_reports_so_often_in_a_minute_however_it_connects() {
+        let (mut reports, t) = (BadReports::default(), Instant::now());
+        let of =
+            |reports: &mut BadReports, n, at| (0..100).filter(|_| reports.may_report(account(n), at)).count() as u32;
+        assert_eq!(of(&mut reports, 1, t), BAD_REPORTS_PER_MIN);
+        assert_eq!(
+            (of(&mut reports, 1, t + MINUTE / 2), of(&mut reports, 2, t + MINUTE / 2)),
+            (0, BAD_REPORTS_PER_MIN)
+        );
+        assert_eq!(of(&mut reports, 1, t + MINUTE), BAD_REPORTS_PER_MIN);
+    }
+
+    #[test]
+    fn the_number_of_accounts_is_bounded_and_comes_back() {
+        let (mut reports, t) = (BadReports::default(), Instant::now());
+        let all = (0..2 * REPORTERS_MAX as u32).filter(|n| reports.may_report(account(*n), t)).count();
+        assert_eq!(all, REPORTERS_MAX);
+        assert!(reports.may_report(account(9_999_999), t + MINUTE) && reports.by_account.len() == 1);
+    }
+}
