@@ -96,6 +96,7 @@
 //! | [`Node::start`] | while files are opened and ports bound: milliseconds |
 //! | [`Node::peers`], [`Node::list`] | until 300 ms after the last new peer, at most for the given time |
 //! | [`Node::find`] | until it is found: 50 ms after the last answer, at most for the given time |
+//! | [`Node::publish`], [`Node::forget`] | until the file is hashed and the catalogue has it, or has it no longer |
 //! | [`Fetch::wait`] | until the files are in place: at most [`Config::timeout`] for the search, then at most that without a byte |
 //! | [`Node::wait_ready`], [`Fetch::wait_for`], [`Updates::recv_timeout`], [`Events::recv_timeout`], [`Stopper::wait`] | at most for the given time |
 //! | [`Node::diagnose`] | as `peers`, and a second more |
@@ -193,6 +194,7 @@ pub mod error {
     //! | reading a [`Pattern`](crate::Pattern) | [`PatternError`] |
     //! | reading a [`RelPath`](crate::RelPath) | [`RelPathError`] |
     //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`FileId`](crate::FileId), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParseFileIdError`], [`ParsePeerIdError`] |
+    //! | publishing and forgetting a file of a [`Node`](crate::Node) | [`PublishError`] |
     //! | changing a [`Trust`](crate::Trust) | [`TrustError`]; reading its file: [`KeyError`] |
     //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
 
@@ -204,6 +206,7 @@ pub mod error {
     pub use crate::runtime::EventsError;
     pub use crate::runtime::keystore::{KeyError, TrustError};
     pub use crate::server::ServerError;
+    pub use crate::share::PublishError;
     pub use crate::store::StoreError;
 }
 

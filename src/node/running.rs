@@ -1,9 +1,60 @@
 //! What changes while a node runs.
 
+use crate::content::{FileId, RelPath};
 use crate::net::{ParsePeerAddrError, PeerAddr};
 use crate::node::{ConfigError, Node};
+use crate::share::{PublishError, Sharer};
+use crate::store::FetchedFile;
 
 impl Node {
+    /// Offers a file of the shared directory that its writer has closed, without the half second of
+    /// quiet that other files wait for, and returns its identity. Blocks while it is hashed, after
+    /// which other nodes find it; what is offered already in this state returns at once.
+    ///
+    /// Put a file in place with a rename, or publish it after the last write: one that changes while it
+    /// is hashed is hashed again twice, and then an error.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the node shares no directory, there is no such file, or it is none that is
+    /// shared
+    ///
+    /// ```
+    /// # let lan = gpb::testing::Lan::new()?;
+    /// # let node = lan.sharing(&[])?;
+    /// # let other = lan.node()?;
+    /// # let dir = node.config().dir.clone().unwrap_or_default();
+    /// std::fs::write(dir.join("result.csv"), "a,b\n")?;
+    /// let id = node.publish("result.csv")?;
+    /// assert!(node.is_here(&id));
+    /// let report = other.fetch(id)?.wait()?;
+    /// assert_eq!(report.fetched[0].path.as_str(), "result.csv");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn publish(&self, path: impl AsRef<str>) -> Result<FileId, PublishError> {
+        self.sharing()?.publish(named(path.as_ref())?)
+    }
+
+    /// Offers a file of the shared directory no longer until it changes, is published, or the node
+    /// starts again; the file stays where it is. Returns whether it was offered. When this returns,
+    /// no other node finds it here; chunks that were asked for before may still be sent.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the node shares no directory, or the text is no name
+    pub fn forget(&self, path: impl AsRef<str>) -> Result<bool, PublishError> {
+        self.sharing()?.forget(named(path.as_ref())?)
+    }
+
+    /// Whether this node has the whole of a content and offers it: in the shared directory, or
+    /// fetched since the start. Does not block.
+    pub fn is_here(&self, id: &FileId) -> bool {
+        let fetched = self.client.ctx.fetched.as_ref().and_then(|fetched| fetched.get(id));
+        self.catalogue.get().find(id).next().is_some() || matches!(fetched, Some(FetchedFile::Whole(..)))
+    }
+
+    fn sharing(&self) -> Result<&Sharer, PublishError> {
+        self.services.sharer.as_deref().ok_or(PublishError::NotSharing)
+    }
+
     /// Changes [`Config::upload_limit`](crate::Config::upload_limit): most bytes a second that are
     /// sent to all peers together, `None` for no limit. Running transfers follow within a second.
     /// Does not block.
@@ -47,4 +98,8 @@ impl Node {
         let peer = peer.try_into().map_err(|e| ConfigError::Peer(e.into()))?;
         self.services.discovery.add_peer(peer).map_err(ConfigError::TooManyPeers)
     }
+}
+
+fn named(text: &str) -> Result<RelPath, PublishError> {
+    RelPath::new(text).map_err(|source| PublishError::Name { text: text.into(), source })
 }

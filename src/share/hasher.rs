@@ -58,6 +58,11 @@ impl Hasher {
         if job.len > HASH_TURN_LEN { &mut self.large } else { &mut self.small }.push_back(job);
     }
 
+    /// Puts `job` before all others of its size.
+    pub(super) fn queue_first(&mut self, job: HashJob) {
+        if job.len > HASH_TURN_LEN { &mut self.large } else { &mut self.small }.push_front(job);
+    }
+
     /// Files that wait or are being hashed, the latter counted by turns.
     pub(super) fn pending(&self) -> usize {
         self.small.len() + self.large.len() + self.in_flight + usize::from(self.current.is_some())

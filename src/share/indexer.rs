@@ -11,11 +11,11 @@ use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, RelPath};
 use crate::runtime::{Shutdown, Watch};
+use crate::share::callers::Callers;
 use crate::share::catalogue_draft::CatalogueDraft;
 use crate::share::change_hints::ChangeHints;
-use crate::share::hash_job::{HashJob, HashOutcome};
 use crate::share::hasher::Hasher;
-use crate::share::inspector::{FileState, Inspection, Inspector};
+use crate::share::inspector::{Inspection, Inspector};
 use crate::share::limits::QUIET;
 use crate::share::recorder::Recorder;
 use crate::share::scanner::Scanner;
@@ -26,6 +26,8 @@ use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
 use crate::store::ReadRoot;
 
+mod hashing;
+mod publishing;
 mod rechecking;
 mod walking;
 
@@ -45,7 +47,7 @@ pub(super) struct Indexer {
     draft: CatalogueDraft,
     withdrawn: Withdrawn,
     commands: Receiver<IndexerCommand>,
-    ready: Arc<Watch<FirstComplete>>,
+    callers: Callers,
     shutdown: Shutdown,
 }
 
@@ -70,7 +72,7 @@ impl Indexer {
             draft: CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now),
             withdrawn: Withdrawn::new(setup.events),
             commands,
-            ready,
+            callers: Callers::new(ready),
             shutdown: setup.shutdown,
         })
     }
@@ -95,6 +97,8 @@ impl Indexer {
                 recv(commands) -> command => match command {
                     Ok(IndexerCommand::Withdraw(entry)) => self.withdraw(&entry),
                     Ok(IndexerCommand::Recheck(entry)) => self.recheck(&entry),
+                    Ok(IndexerCommand::Publish(name, answer)) => self.publish(&name, answer),
+                    Ok(IndexerCommand::Forget(name, answer)) => self.forget(&name, answer),
                     Ok(IndexerCommand::Wake) => {}
                     Err(_) => break,
                 },
@@ -113,7 +117,7 @@ impl Indexer {
         }
         let can_rescan = self.dir.is_there() && self.hasher.pending() == 0;
         let rescan = can_rescan.then(|| self.scanner.rescan_at());
-        let publish = self.draft.due(self.is_busy(), self.is_complete());
+        let publish = self.publish_at();
         let all = [self.hints.due_at(), self.debounce.wake_at(), rescan, self.recorder.wake_at(), publish];
         all.into_iter().flatten().fold(self.dir.poll_at(), Instant::min)
     }
@@ -164,6 +168,7 @@ impl Indexer {
         self.hasher.clear();
         self.debounce.clear();
         self.hints.clear_links();
+        self.callers.fail_all();
         let Some(root) = swap.found else {
             self.drop_all();
             return;
@@ -239,6 +244,10 @@ impl Indexer {
     fn inspect_debounced(&mut self, name: &RelPath, now: Instant) {
         let path = self.inspector.path_of(name.as_str());
         match self.inspector.inspect(&path) {
+            // It was published meanwhile.
+            Inspection::File { state, .. } if self.draft.get(name).is_some_and(|e| state.is_of(e)) => {
+                self.debounce.forget(name);
+            }
             Inspection::File { state, owner_only, .. } => {
                 if self.debounce.is_quiet(name, state, now) && !(owner_only && self.inspector.is_private_key(name)) {
                     self.hash(name, state);
@@ -285,67 +294,7 @@ impl Indexer {
         }
     }
 
-    // ---- hashing ----
-
-    fn hash(&mut self, name: &RelPath, state: FileState) {
-        if !self.withdrawn.contains(name, state) {
-            self.hasher.queue(HashJob { path: name.clone(), len: state.len, stamp: state.stamp });
-        }
-    }
-
-    fn take_outcome(&mut self, outcome: HashOutcome) {
-        let now = Instant::now();
-        match outcome {
-            HashOutcome::Hashed(file) => {
-                if self.recorder.add(file, now) {
-                    self.record(now);
-                }
-            }
-            HashOutcome::Changed(name) => self.postpone(&name, now),
-            HashOutcome::Unreadable(name, e) => {
-                let path = self.inspector.path_of(name.as_str());
-                self.inspector.skip(&path, &e.to_string());
-            }
-        }
-    }
-
-    /// Waits until a file is quiet that changed while it was hashed.
-    fn postpone(&mut self, name: &RelPath, now: Instant) {
-        let path = self.inspector.path_of(name.as_str());
-        match self.inspector.inspect(&path) {
-            Inspection::File { state, .. } if self.draft.get(name).is_some_and(|e| state.is_of(e)) => {}
-            Inspection::File { state, .. } => {
-                self.draft.drop(name);
-                self.debounce.see(name, state, now);
-            }
-            found => self.apply(name, &path, found, now),
-        }
-    }
-
-    // ---- recording ----
-
-    /// Records what was hashed and offers what is still there.
-    fn record(&mut self, now: Instant) {
-        if !self.recorder.has_hashed() {
-            return;
-        }
-        self.refresh_own_files(now);
-        let recorded = self.recorder.record(now);
-        // Where every change is reported and none was, a file is as it was when it had been hashed.
-        let is_untouched = self.dir.is_watched() && !self.recorder.is_disturbed();
-        for entry in recorded {
-            let path = self.inspector.path_of(entry.path.as_str());
-            if self.withdrawn.contains(&entry.path, FileState { len: entry.id.len, stamp: entry.stamp }) {
-                self.recorder.forget(&entry.path);
-            } else if is_untouched
-                || matches!(self.inspector.inspect(&path), Inspection::File { state, .. } if state.is_of(entry.view()))
-            {
-                self.draft.put(entry);
-            } else {
-                self.postpone(&entry.path, now);
-            }
-        }
-    }
+    // ---- withdrawing ----
 
     fn withdraw(&mut self, entry: &Entry) {
         if self.draft.get(&entry.path) == Some(entry.view()) {
@@ -362,6 +311,11 @@ impl Indexer {
         self.scanner.is_walking() || self.hasher.pending() > 0 || self.recorder.has_hashed()
     }
 
+    /// When the next snapshot is due. One that a caller waits for does not wait for other files.
+    fn publish_at(&self) -> Option<Instant> {
+        self.draft.due(self.is_busy() && !self.callers.is_waiting(), self.is_complete())
+    }
+
     /// Whether the draft has all files but the ones that are being written.
     fn is_complete(&self) -> bool {
         self.scanner.is_complete() && !self.is_busy() && self.debounce.only_changing()
@@ -373,14 +327,15 @@ impl Indexer {
         }
         self.recorder.sync_if_due(now);
         let is_complete = self.is_complete();
-        if self.draft.due(self.is_busy(), is_complete).is_some_and(|at| now >= at) {
+        if self.publish_at().is_some_and(|at| now >= at) {
             self.draft.publish(is_complete);
         }
+        self.answer_callers();
         if is_complete && self.draft.is_published() {
             self.recorder.calm();
-            if self.ready.read(Option::is_none) {
+            if self.callers.ready.read(Option::is_none) {
                 let all = self.draft.published();
-                self.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
+                self.callers.ready.update(|r| *r = Some((all.len() as u64, all.bytes())));
             }
             self.recorder.prune(self.draft.published(), now);
         }

@@ -73,6 +73,11 @@ pub const TREES_MAX: usize = 256;
 pub const RECHECK_MIN: Duration = Duration::from_secs(10);
 /// Files and directories whose last look because of a request is remembered.
 pub const RECHECKS_MAX: usize = 4096;
+/// How often a thread that waits for the indexing thread looks whether the service has ended.
+pub const ANSWER_LOOK: Duration = Duration::from_millis(100);
+/// How often a file that the program publishes is hashed again because it was found in another state
+/// than before.
+pub const PUBLISH_RETRIES_MAX: u32 = 2;
 /// Commands that wait for the indexing thread. Further withdrawals are logged and dropped.
 pub const COMMANDS_MAX: usize = 256;
 

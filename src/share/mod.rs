@@ -6,6 +6,7 @@
 //! it hashed by a pool ([`hasher`]), records the digests ([`recorder`]) and publishes snapshots
 //! ([`catalogue_draft`]).
 
+mod callers;
 mod catalogue_draft;
 mod change_hints;
 mod hash_job;
@@ -13,6 +14,7 @@ mod hasher;
 mod indexer;
 mod inspector;
 pub mod limits;
+mod publish_error;
 mod recorder;
 mod scanner;
 mod setup;
@@ -23,6 +25,7 @@ mod watch;
 mod withdrawn;
 mod write_debounce;
 
+pub use publish_error::PublishError;
 pub use setup::ShareSetup;
 pub use sharer::Sharer;
 

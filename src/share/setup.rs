@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::content::{Catalogue, Entry};
+use crossbeam::channel::Sender;
+
+use crate::content::{Catalogue, Entry, FileId, RelPath};
 use crate::runtime::{EventSender, Shutdown, Watch};
+use crate::share::publish_error::PublishError;
 use crate::store::{Index, OwnFiles, Reader};
 
 /// What a [`Sharer`](crate::share::Sharer) needs.
@@ -30,6 +33,9 @@ pub struct ShareSetup {
 /// The number of files of the first complete catalogue and their bytes, once there is one.
 pub(super) type FirstComplete = Option<(u64, u64)>;
 
+/// Where the outcome of a publication goes.
+pub(super) type PublishAnswer = Sender<Result<FileId, PublishError>>;
+
 /// A request to the indexing thread.
 #[derive(Debug)]
 pub(super) enum IndexerCommand {
@@ -37,6 +43,10 @@ pub(super) enum IndexerCommand {
     Withdraw(Entry),
     /// Look at the file of this entry: a request found it in another state.
     Recheck(Entry),
+    /// Offer this file as it is now.
+    Publish(RelPath, PublishAnswer),
+    /// Offer this file no longer.
+    Forget(RelPath, Sender<bool>),
     /// Look at the shutdown signal.
     Wake,
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::content::Entry;
+use crate::content::{Entry, FileId, RelPath};
 use crate::runtime::{Shutdown, Watch, Workers};
 use crate::share::indexer::Indexer;
-use crate::share::limits::COMMANDS_MAX;
+use crate::share::limits::{ANSWER_LOOK, COMMANDS_MAX};
+use crate::share::publish_error::PublishError;
 use crate::share::setup::{FirstComplete, IndexerCommand, ShareSetup};
 
 /// Keeps the catalogue of a directory equal to its content until it is dropped or the shutdown
@@ -90,6 +91,38 @@ impl Sharer {
     pub fn recheck(&self, entry: &Entry) {
         if self.commands.try_send(IndexerCommand::Recheck(entry.clone())).is_err() {
             log::debug!("file not looked at, too many commands wait path={}", entry.path);
+        }
+    }
+
+    /// Offers the file `path` as it is now, as soon as it is hashed, and returns its identity once a
+    /// snapshot has it.
+    ///
+    /// # Errors
+    /// [`PublishError`]
+    pub fn publish(&self, path: RelPath) -> Result<FileId, PublishError> {
+        let (answer, told) = bounded(1);
+        self.ask(IndexerCommand::Publish(path, answer), &told).unwrap_or(Err(PublishError::Stopped))
+    }
+
+    /// Offers the file `path` no longer until it changes or is published. Returns whether it was
+    /// offered, once no snapshot has it.
+    ///
+    /// # Errors
+    /// [`PublishError::Stopped`]
+    pub fn forget(&self, path: RelPath) -> Result<bool, PublishError> {
+        let (answer, told) = bounded(1);
+        self.ask(IndexerCommand::Forget(path, answer), &told).ok_or(PublishError::Stopped)
+    }
+
+    /// The answer to `command`; `None` when the service ends.
+    fn ask<T>(&self, command: IndexerCommand, told: &Receiver<T>) -> Option<T> {
+        self.commands.send(command).ok()?;
+        loop {
+            match told.recv_timeout(ANSWER_LOOK) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Timeout) if !self.shutdown.has_begun() => {}
+                Err(_) => return None,
+            }
         }
     }
 

@@ -34,6 +34,14 @@ impl Withdrawn {
         self.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });
     }
 
+    /// Remembers that a file is not to be offered in this state, as the program wants it. Beyond
+    /// [`WITHDRAWN_MAX`] files, a walk may offer it again.
+    pub(super) fn set(&mut self, path: &RelPath, state: FileState) {
+        if self.files.len() < WITHDRAWN_MAX {
+            self.files.insert(path.clone(), state);
+        }
+    }
+
     /// Whether the file was withdrawn in this state.
     pub(super) fn contains(&self, path: &RelPath, state: FileState) -> bool {
         self.files.get(path) == Some(&state)

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use gpb::error::{
     ConfigError, EventsError, Failed, FetchError, KeyError, KeypairError, ParseDigestError, ParseInterfaceError,
-    ParsePeerAddrError, ParsePeerIdError, PatternError, RelPathError, ServerError, StartError, StoreError, TrustError,
+    ParsePeerAddrError, ParsePeerIdError, PatternError, PublishError, RelPathError, ServerError, StartError,
+    StoreError, TrustError,
 };
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{
@@ -59,6 +60,9 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: for<'n> fn(&'n Node, Want) -> Get<'n> = Node::get;
     let _: fn(&Node) -> Vec<Fetch> = Node::fetches;
     let _: fn(&Node) -> Events = Node::events;
+    let _: fn(&Node, &'static str) -> Result<FileId, PublishError> = Node::publish;
+    let _: fn(&Node, &'static str) -> Result<bool, PublishError> = Node::forget;
+    let _: fn(&Node, &FileId) -> bool = Node::is_here;
     let _: fn(&Node, Option<u64>) = Node::set_upload_limit;
     let _: fn(&Node, Option<u64>) = Node::set_download_limit;
     let _: fn(&Node, SocketAddr) -> Result<(), ConfigError> = Node::add_peer;

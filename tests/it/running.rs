@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gpb::error::ConfigError;
+use gpb::error::{ConfigError, PublishError};
 use gpb::internals::limits::STATIC_PEERS_MAX;
 use gpb::testing::Lan;
 use gpb::{Event, Fetch, Keypair, Node, NodeBuilder, Trust};
@@ -128,4 +128,71 @@ fn a_peer_can_be_added_while_the_node_runs() {
     }
     assert_eq!(node.add_peer("127.0.0.1:9999"), Err(ConfigError::TooManyPeers(STATIC_PEERS_MAX)));
     assert_eq!(node.add_peer("127.0.0.1:7"), Ok(()), "it is there already");
+}
+
+#[test]
+fn a_file_is_offered_as_soon_as_it_is_hashed() {
+    let lan = Lan::new().unwrap();
+    let (node, other) = (lan.sharing(&[("old", b"old")]).unwrap(), lan.node().unwrap());
+    until("the peer", || other.known_peers().len() == 1);
+    let dir = node.config().dir.clone().unwrap();
+    let mut took = Vec::new();
+    for n in 0..5 {
+        let bytes = noise(MIB as usize + n);
+        std::fs::write(dir.join("new.bin"), &bytes).unwrap();
+        let began = Instant::now();
+        let id = node.publish("new.bin").unwrap();
+        took.push(began.elapsed());
+        assert!(node.is_here(&id) && !other.is_here(&id));
+        let here = tempfile::tempdir().unwrap();
+        other.get(id).to_file(here.path().join("x")).start().unwrap().wait().unwrap();
+        assert!(std::fs::read(here.path().join("x")).unwrap() == bytes);
+        assert_eq!(node.publish("new.bin"), Ok(id), "again, and at once");
+    }
+    println!("published 1 MiB in {took:?}");
+    assert!(took.iter().min().unwrap() < &Duration::from_millis(400), "without the time of quiet: {took:?}");
+}
+
+#[test]
+fn what_is_no_file_is_not_published_and_what_is_forgotten_stays_so() {
+    let lan = Lan::new().unwrap();
+    let (node, other) = (lan.sharing(&[("d/a", b"a"), ("b", b"b")]).unwrap(), lan.node().unwrap());
+    let dir = node.config().dir.clone().unwrap();
+    assert!(matches!(node.publish("none"), Err(PublishError::NotFound(_))));
+    assert!(matches!(node.publish("d"), Err(PublishError::NotShared { .. })));
+    assert!(matches!(node.publish("../b"), Err(PublishError::Name { .. })));
+    assert_eq!(other.publish("b"), Err(PublishError::NotSharing));
+    std::fs::write(dir.join("link"), "").unwrap();
+    std::fs::remove_file(dir.join("link")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", dir.join("link")).unwrap();
+    assert!(matches!(node.publish("link"), Err(PublishError::NotShared { .. })));
+
+    let id = node.publish("b").unwrap();
+    assert_eq!((node.forget("b"), node.forget("b"), node.forget("none")), (Ok(true), Ok(false), Ok(false)));
+    assert!(!node.is_here(&id) && node.catalogue().get("b").is_none());
+    let names = |node: &Node| -> Vec<String> { node.catalogue().iter().map(|e| e.path.to_string()).collect() };
+    assert_eq!(names(&node), ["d/a"]);
+    // A change of another file, and one that leaves it as it is, bring it not back.
+    std::fs::write(dir.join("c"), "c").unwrap();
+    until("the other file", || names(&node) == ["c", "d/a"]);
+    assert_eq!(node.publish("b"), Ok(id));
+    assert_eq!(names(&node), ["b", "c", "d/a"]);
+    assert_eq!(node.forget("b"), Ok(true));
+    std::fs::write(dir.join("b"), "changed").unwrap();
+    until("the changed file", || names(&node) == ["b", "c", "d/a"]);
+}
+
+#[test]
+fn publishing_ends_with_the_node() {
+    let lan = Lan::new().unwrap();
+    let node = lan.sharing(&[]).unwrap();
+    let file = std::fs::File::create(node.config().dir.as_ref().unwrap().join("huge")).unwrap();
+    file.set_len(1 << 42).unwrap();
+    let stopper = node.stopper();
+    let publishing = std::thread::spawn(move || node.publish("huge"));
+    std::thread::sleep(Duration::from_millis(20));
+    stopper.stop();
+    let ended = publishing.join().unwrap();
+    // Holes are not read, so that even this file may have been hashed by then.
+    assert!(matches!(ended, Ok(_) | Err(PublishError::Stopped)), "{ended:?}");
 }

@@ -1,0 +1,73 @@
+//! Files that the program says are finished, or no longer to be offered.
+
+use std::time::Instant;
+
+use crossbeam::channel::Sender;
+
+use super::Indexer;
+use crate::content::RelPath;
+use crate::share::inspector::Inspection;
+use crate::share::publish_error::PublishError;
+use crate::share::setup::PublishAnswer;
+
+impl Indexer {
+    /// Hashes `name` before all that waits, however short ago it was written, and has it published
+    /// with the next snapshot. A file that was withdrawn or forgotten is offered again.
+    pub(super) fn publish(&mut self, name: &RelPath, answer: PublishAnswer) {
+        let now = Instant::now();
+        self.refresh_own_files(now);
+        let path = self.inspector.path_of(name.as_str());
+        let not_shared = |cause: &str| PublishError::NotShared { path: name.clone(), cause: cause.into() };
+        let refused = match self.inspector.inspect(&path) {
+            Inspection::File { owner_only: true, .. } if self.inspector.is_private_key(name) => {
+                not_shared("a private key that only its owner may read")
+            }
+            Inspection::File { .. } if self.draft.get(name).is_none() && !self.draft.has_room() => {
+                not_shared("the catalogue is full")
+            }
+            Inspection::File { state, link, .. } => {
+                if link {
+                    self.hints.follow(name);
+                }
+                self.withdrawn.forget(name);
+                self.callers.publish(name, answer);
+                if self.draft.get(name).is_some_and(|e| state.is_of(e)) {
+                    return self.answer_callers();
+                }
+                self.draft.drop(name);
+                self.debounce.forget(name);
+                return self.hash_first(name, state);
+            }
+            Inspection::Nothing => PublishError::NotFound(name.clone()),
+            Inspection::Dir => not_shared("a directory"),
+            Inspection::Own => not_shared("a file of the node itself"),
+            Inspection::Skip(cause) => not_shared(&cause),
+        };
+        let _ = answer.try_send(Err(refused));
+    }
+
+    /// Offers `name` no longer until it changes or is published. The answer is whether it was
+    /// offered, once no snapshot has it any more.
+    pub(super) fn forget(&mut self, name: &RelPath, answer: Sender<bool>) {
+        let path = self.inspector.path_of(name.as_str());
+        if let Inspection::File { state, .. } = self.inspector.inspect(&path) {
+            self.withdrawn.set(name, state);
+        }
+        self.debounce.forget(name);
+        if self.draft.get(name).is_none() {
+            let _ = answer.try_send(false);
+            return;
+        }
+        self.draft.drop(name);
+        self.callers.forget(answer);
+        self.answer_callers();
+    }
+
+    /// Answers what is waited for and published already.
+    pub(super) fn answer_callers(&mut self) {
+        if self.draft.is_published() && self.callers.is_waiting() {
+            let offered = self.draft.published();
+            self.callers.published(|path| offered.get(path.as_str()).map(|entry| entry.id));
+        }
+    }
+}
