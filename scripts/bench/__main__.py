@@ -24,6 +24,10 @@ SCENARIOS = {
     'S3': [transfer.four_servers],
     'S4': [swarm.slow_links, swarm.loopback],
     'S8': [hashing.one_big_file, hashing.many_small_files],
+    'S9': [
+        *(functools.partial(transfer.far_server, rtt_ms=rtt_ms, mbit=mbit) for rtt_ms, mbit in transfer.FAR),
+        transfer.far_small_files,
+    ],
     'scale': [scale.large_files, scale.many_entries],
 }
 # These take long, so they are run only when they are named.
@@ -59,6 +63,16 @@ class Bench:
     def file_of_four(self):
         """Of S3."""
         return content.one_file(self.work / 'four', self.scaled(400 << 20))
+
+    @functools.cached_property
+    def file_from_afar(self):
+        """Of S9."""
+        return content.one_file(self.work / 'far', self.scaled(256 << 20))
+
+    @functools.cached_property
+    def small_files_from_afar(self):
+        """Of S9."""
+        return content.many_files(self.work / 'far-small', (self.scaled(2_000), 4 << 10))
 
     def scaled(self, number):
         """A size as it is here."""
@@ -110,12 +124,12 @@ def parse():
     parser = argparse.ArgumentParser(
         prog='scripts/bench.sh',
         description='Measures GPB beside the programs that one would use instead, on this machine alone, and prints '
-        'tables in Markdown. Programs that are not installed are left out. Root is needed for S3 and S4, and measures in '
+        'tables in Markdown. Programs that are not installed are left out. Root is needed for S3, S4 and S9, and measures in '
         'networks that nothing leaves.',
     )
     parser.add_argument(
         'scenario', nargs='*',
-        help='S1 one big file, S2 many small files, S3 four servers, S4 swarms, S8 hashing (these are run if none is named); '
+        help='S1 one big file, S2 many small files, S3 four servers, S4 swarms, S8 hashing, S9 long round trips (these are run if none is named); '
         'scale: up to 1,000,000 files and 1 TiB, one run of each')
     parser.add_argument('--runs', type=int, help='runs of each program; the median is shown (5)')
     parser.add_argument('--scale', type=float, help='multiplies all sizes (1)')

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from dataclasses import dataclass, field
 
+from link import Link
 from programs import ENVIRONMENT, Failed
 
 
@@ -145,6 +146,33 @@ class Lan(Bridged):
         self.client = self._host('client', 1)
         limit = f'tc qdisc add dev eth0 root tbf rate {self._server_mbit}mbit burst 64kb latency 20ms'
         self.servers = [self._host(f'server{i}', 1 + i, limit) for i in range(1, self._servers + 1)]
+
+
+class Far(Bridged):
+    """A client and a server that is far from it."""
+
+    def __init__(self, rtt_ms, mbit=None, loss=0.0):
+        if not os.path.exists('/dev/net/tun'):
+            raise Unavailable('there is no /dev/net/tun')
+        self._distance = (rtt_ms / 1000, mbit, loss)
+        self._link = None
+        super().__init__()
+
+    def _make_hosts(self):
+        self.client = self._host('client', 1)
+        namespace, ip = self._namespace(), '10.80.66.2'
+        paths = [f'/proc/{each.pid}/ns/net' for each in (namespace, self._bridge)]
+        self._link = Link((paths[0], 'eth0'), (paths[1], 'p2'), *self._distance)
+        # A burst waits for the link's thread, or TCP would see losses that are none of the link's.
+        self._bridge.sh('ip link set p2 txqueuelen 10000 master br0 up')
+        namespace.sh(f'ip link set lo up; ip addr add {ip}/24 brd + dev eth0; ip link set eth0 txqueuelen 10000 up')
+        self.servers = [Host('server', ip, namespace.enter)]
+
+    def __exit__(self, *_):
+        if self._link:
+            self._link.close()
+            self._link = None
+        super().__exit__()
 
 
 class Swarm(Bridged):

@@ -3,13 +3,15 @@
 import functools
 import shutil
 
-from hosts import Lan, Loopback
+from hosts import Far, Lan, Loopback
 from programs import Failed, measure
 from table import Table, amount
 from tools import Aria2, Curl, CurlThenSum, Gpb, GpbFinds, Libtorrent, Rsync, Tar
 
 SERVERS = 4
 SERVER_MBIT = 100
+# Round trips in ms, and Mbit/s.
+FAR = [(20, None), (50, None), (100, None), (200, None), (100, 100), (200, 100)]
 # Of a frame on Ethernet with 1500 bytes of IP, so many are left for data below TCP with time stamps.
 PAYLOAD_SHARE = 1448 / 1514
 
@@ -41,7 +43,25 @@ def four_servers(bench):
         return compare(bench, title, hosts, content, tools, ideal_s)
 
 
-def compare(bench, title, hosts, content, tools, ideal_s=None):
+def far_server(bench, rtt_ms, mbit=None):
+    """S9: where round trips cost more than bytes. TCP is the one that the system uses."""
+    content = bench.file_from_afar
+    limit = f', {mbit} Mbit/s' if mbit else ''
+    title = f'S9: one file of {amount(content.bytes)} from one server, round trip of {rtt_ms} ms{limit}'
+    ideal_s = content.bytes / (mbit * 1e6 / 8 * PAYLOAD_SHARE) if mbit else None
+    with Far(rtt_ms, mbit) as hosts:
+        return compare(bench, title, hosts, content, [Gpb(bench.programs), Curl(), Aria2()], ideal_s, Curl)
+
+
+def far_small_files(bench):
+    """S9: the same with files that are nothing but round trips."""
+    content = bench.small_files_from_afar
+    title = f'S9: {content.files:,} files of {amount(content.bytes)} in all from one server, round trip of 100 ms'
+    with Far(100) as hosts:
+        return compare(bench, title, hosts, content, [Gpb(bench.programs), Rsync(), Tar()])
+
+
+def compare(bench, title, hosts, content, tools, ideal_s=None, reference=Rsync):
     """Measures all tools that are there."""
     table = Table(title, ('verified', 'encrypted'), ('client', 'servers' if ideal_s else 'server'), ideal_s)
     work = bench.work / title.split(':')[0]
@@ -50,7 +70,7 @@ def compare(bench, title, hosts, content, tools, ideal_s=None):
         if not packages:
             tool.prepare(content, work / 'prepared')
         one_run = functools.partial(run, tool, hosts, content, work)
-        table.row(tool.name, one_run, (tool.verified, tool.encrypted), packages, reference=isinstance(tool, Rsync))
+        table.row(tool.name, one_run, (tool.verified, tool.encrypted), packages, reference=isinstance(tool, reference))
     table.fill(bench.runs)
     shutil.rmtree(work)
     return table

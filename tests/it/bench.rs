@@ -59,7 +59,8 @@ fn the_benchmark_measures_every_scenario() {
     let Some(mut command) = bench(dir.path()) else { return };
     let (servers, swarms) = ([("S1", 1), ("S2", 1), ("S3", 2)], [("S4: swarms", 4), ("S4: one", 2)]);
     let hashing = [("S8: hash one", 2), ("S8: hash 220", 2)];
-    assert_tables(&mut command, &[&servers[..], &swarms, &hashing].concat());
+    let far = [("S9: one", 1), ("S9: 20 files", 1)];
+    assert_tables(&mut command, &[&servers[..], &swarms, &hashing, &far].concat());
     assert_nothing_left(dir.path());
 }
 

@@ -1,5 +1,5 @@
-//! The programs on real hosts: a network namespace each, joined by a bridge, with links that have a rate and can be
-//! cut, and processes that can be killed.
+//! The programs on real hosts: a network namespace each, joined by a bridge, with links that have a rate, a length and
+//! losses and can be cut, and processes that can be killed.
 //!
 //! Everything that a test sees, a person would see too: exit codes, lines, JSON, files and bytes on a wire. Needs root
 //! and the tools `unshare`, `nsenter`, `setpriv`, `ip`, `tc`, `bridge` and `bash`. Without them a test says
@@ -7,6 +7,7 @@
 //!
 //! Namespaces have no names and belong to a process that ends with the test, so nothing stays behind even after
 //! `kill -9`.
+#![cfg(target_os = "linux")]
 #![allow(
     unreachable_pub,
     clippy::expect_used,
@@ -27,7 +28,9 @@ mod exits;
 mod failure;
 mod group;
 mod hostile;
+mod link;
 mod load;
+mod long;
 mod members;
 mod process;
 mod rates;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::link::{Distance, Link};
 use crate::process::{Log, Process};
 
 /// Ends the test as skipped where there are no namespaces; otherwise an empty network.
@@ -24,6 +25,19 @@ macro_rules! lan_or_skip {
             }
         }
     };
+}
+
+/// The same where also long links are needed.
+macro_rules! long_lan_or_skip {
+    () => {{
+        let lan = lan_or_skip!();
+        if let Err(why) = crate::link::usable() {
+            assert!(std::env::var_os("TESTS_REQUIRE_ALL").is_none_or(|v| v != "1"), "must not be skipped: {why}");
+            println!("skipped: {}: {why}", std::thread::current().name().unwrap_or("a test"));
+            return;
+        }
+        lan
+    }};
 }
 
 /// A network of hosts on one bridge. Everything ends when it is dropped, and the output of all programs is printed if
@@ -43,6 +57,7 @@ pub struct Host {
     namespace: Rc<Namespace>,
     bridge: Rc<Namespace>,
     port: String,
+    link: Option<Link>,
     shared: Rc<Shared>,
 }
 
@@ -98,36 +113,38 @@ impl Lan {
 
     /// A new host with these addresses.
     pub fn host_with(&self, name: &str, rate_mbit: Option<u32>, addresses: Addresses) -> Host {
-        let number = self.hosts.get() + 1;
-        self.hosts.set(number);
-        let namespace = Rc::new(Namespace::new());
-        let port = format!("p{number}");
-        let ip = format!("10.77.0.{number}");
-        let holder = namespace.holder.id();
+        let host = self.bare_host(name);
+        let (port, holder) = (&host.port, host.namespace.holder.id());
         self.bridge.sh(&format!(
             "ip link add {port} type veth peer name eth0 netns {holder} && ip link set {port} master br0 up"
         ));
-        // Without duplicate address detection an address can be used at once.
-        let mut setup = String::from(
-            "for f in all default eth0; do echo 0 > /proc/sys/net/ipv6/conf/$f/accept_dad; \
-             echo 0 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done; set -e; ip link set lo up; ",
-        );
-        if addresses == Addresses::Both {
-            write!(setup, "ip addr add {ip}/24 brd + dev eth0; ").unwrap();
-        }
-        setup.push_str("ip link set eth0 up; ");
+        host.set_up(addresses);
         if let Some(rate) = rate_mbit {
-            write!(setup, "tc qdisc add dev eth0 root tbf rate {rate}mbit burst 64kb latency 20ms; ").unwrap();
+            host.sh(&format!("tc qdisc add dev eth0 root tbf rate {rate}mbit burst 64kb latency 20ms"));
         }
-        namespace.sh(&setup);
-        let (bridge, shared) = (Rc::clone(&self.bridge), Rc::clone(&self.shared));
-        let host = Host { name: name.into(), ip, namespace, bridge, port, shared };
-        until("eth0 is up with its addresses", Duration::from_secs(5), || {
-            let addrs = host.sh("ip -o addr show dev eth0; ip -o link show dev eth0");
-            let v4 = addresses == Addresses::OnlyV6 || addrs.contains(&host.ip);
-            (addrs.contains("fe80::") && !addrs.contains("tentative") && addrs.contains("LOWER_UP") && v4).then_some(())
-        });
         host
+    }
+
+    /// A new host that is so far from the bridge.
+    pub fn far_host(&self, name: &str, distance: Distance) -> Host {
+        let mut host = self.bare_host(name);
+        let place = |namespace: &Namespace| format!("/proc/{}/ns/net", namespace.holder.id());
+        let (here, there) = (place(&host.namespace), place(&host.bridge));
+        let link = Link::new((&here, "eth0"), (&there, &host.port), distance);
+        // A burst waits for the link's thread, or TCP would see losses that are none of the link's.
+        self.bridge.sh(&format!("ip link set {} txqueuelen {QUEUE_PACKETS} master br0 up", host.port));
+        host.sh(&format!("ip link set eth0 txqueuelen {QUEUE_PACKETS}"));
+        host.link = Some(link);
+        host.set_up(Addresses::Both);
+        host
+    }
+
+    fn bare_host(&self, name: &str) -> Host {
+        let number = self.hosts.get() + 1;
+        self.hosts.set(number);
+        let (port, ip) = (format!("p{number}"), format!("10.77.0.{number}"));
+        let (bridge, shared) = (Rc::clone(&self.bridge), Rc::clone(&self.shared));
+        Host { name: name.into(), ip, namespace: Rc::new(Namespace::new()), bridge, port, link: None, shared }
     }
 
     /// A host whose only interface is `lo`.
@@ -135,7 +152,7 @@ impl Lan {
         let namespace = Rc::new(Namespace::new());
         namespace.sh("ip link set lo up");
         let (bridge, shared) = (Rc::clone(&self.bridge), Rc::clone(&self.shared));
-        Host { name: name.into(), ip: "127.0.0.1".into(), namespace, bridge, port: String::new(), shared }
+        Host { name: name.into(), ip: "127.0.0.1".into(), namespace, bridge, port: String::new(), link: None, shared }
     }
 
     /// From now on the bridge passes no multicast, as on many wireless networks.
@@ -147,6 +164,31 @@ impl Lan {
 }
 
 impl Host {
+    /// Waits until `eth0`, which exists, is up with its addresses.
+    fn set_up(&self, addresses: Addresses) {
+        // Without duplicate address detection an address can be used at once.
+        let mut setup = String::from(
+            "for f in all default eth0; do echo 0 > /proc/sys/net/ipv6/conf/$f/accept_dad; \
+             echo 0 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done; set -e; ip link set lo up; ",
+        );
+        if addresses == Addresses::Both {
+            write!(setup, "ip addr add {}/24 brd + dev eth0; ", self.ip).unwrap();
+        }
+        // A device that was up already gets its link-local address now.
+        setup.push_str("ip link set eth0 down; ip link set eth0 up; ");
+        self.sh(&setup);
+        until("eth0 is up with its addresses", Duration::from_secs(5), || {
+            let addrs = self.sh("ip -o addr show dev eth0; ip -o link show dev eth0");
+            let v4 = addresses == Addresses::OnlyV6 || addrs.contains(&self.ip);
+            (addrs.contains("fe80::") && !addrs.contains("tentative") && addrs.contains("LOWER_UP") && v4).then_some(())
+        });
+    }
+
+    /// Packets that its long link has passed on, from it and to it.
+    pub fn passed(&self) -> [u64; 2] {
+        self.link.as_ref().map_or([0; 2], Link::passed)
+    }
+
     /// Runs a shell script and returns what it writes; it must succeed.
     pub fn sh(&self, script: &str) -> String {
         self.namespace.sh(script)
@@ -258,6 +300,8 @@ impl Drop for Namespace {
     }
 }
 
+/// Packets that wait in a device for the thread of a long link.
+const QUEUE_PACKETS: u32 = 10_000;
 /// Tests that run at once. What they wait for is mostly time on slow links.
 const TESTS_AT_ONCE: usize = 2;
 
