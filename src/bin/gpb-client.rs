@@ -28,9 +28,15 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     let mut output = Output::new(io::stdout(), options.node.report.json);
     let result = match &options.command {
         Command::Peers { wait } => peers(&node, *wait, &mut output),
-        Command::List { patterns, wait } => list(&node, patterns, *wait, &mut output),
-        Command::Get { patterns, out, seed, .. } => {
-            let get = GetCommand { node: &node, options: &options.node, screen, stopper };
+        Command::List { patterns, select, wait } => {
+            let found = node.client().list(patterns, &AskScope::default(), *wait)?;
+            let (shown, hidden) = select.selection().shown(patterns, found);
+            let listed = output.list(&shown).and_then(|()| output.hidden(hidden, &mut screen.clone()));
+            listed.map_err(stdout_failed)
+        }
+        Command::Get { patterns, select, overwrite, out, seed, .. } => {
+            let (select, overwrite) = (select.selection(), *overwrite);
+            let get = GetCommand { node: &node, options: &options.node, screen, stopper, select, overwrite };
             get.run(patterns, out.as_deref(), *seed, &mut output)
         }
         Command::Doctor => doctor(&node, &mut output),
@@ -46,10 +52,6 @@ fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(),
     output.peers(&node.client().peers(&AskScope::default(), wait)?).map_err(stdout_failed)
 }
 
-fn list(node: &Node, patterns: &[String], wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    output.list(&node.client().list(patterns, &AskScope::default(), wait)?).map_err(stdout_failed)
-}
-
 fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {
     output.findings(&node.diagnose(LIST_WAIT)?).map_err(stdout_failed)
 }
@@ -60,6 +62,8 @@ struct GetCommand<'a> {
     options: &'a Options,
     screen: &'a Screen,
     stopper: Stopper,
+    select: Selection,
+    overwrite: Overwrite,
 }
 
 impl GetCommand<'_> {
@@ -71,7 +75,10 @@ impl GetCommand<'_> {
         output: &mut Output<Stdout>,
     ) -> Result<(), Failure> {
         let mut told = Told { output, failed: None };
-        let Resolved { files, failed, .. } = self.node.resolve(patterns, &Selection::default())?;
+        let Resolved { files, failed, hidden } = self.node.resolve(patterns, &self.select)?;
+        if self.options.report.json || self.options.report.log.verbosity != Verbosity::Quiet {
+            told.tell(|output| output.hidden(hidden, &mut self.screen.clone()));
+        }
         let end = if files.is_empty() { Report::default() } else { self.fetch(&files, failed.len(), out, &mut told)? };
         let report = Report { failed: [failed, end.failed.clone()].concat(), ..end };
         let error = FailedFile::gravest(&report.failed).cloned();
@@ -95,7 +102,7 @@ impl GetCommand<'_> {
         out: Option<&Path>,
         told: &mut Told<'_>,
     ) -> Result<Report, Failure> {
-        let get = self.node.get(files).overwrite(Overwrite::Replace);
+        let get = self.node.get(files).overwrite(self.overwrite);
         // It names the file if there is one; a directory is one whatever others share.
         let is_one = files.len() + missing == 1;
         let get = match out {

@@ -203,6 +203,8 @@ impl Advised for StoreError {
             StoreError::Busy { .. } => "wait for it or choose another directory (--dir)",
             StoreError::NameTaken { .. } => "move it away or choose another directory (--dir)",
             StoreError::OwnFile { .. } => "choose another name (--out) or another directory (--dir)",
+            StoreError::Exists { .. } => "replace it with --force, or with --backup, which keeps it as well",
+            StoreError::SameName { .. } => "fetch one of them under another name (--out)",
             StoreError::NotRegular { .. } => "choose another target (--out)",
             StoreError::OtherMount { .. } => "fetch into it with --dir or --out",
             StoreError::NotWhole { .. } => "download it again to resume",

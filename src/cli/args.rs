@@ -192,7 +192,8 @@ mod tests {
         assert!(refused(Program::Server, &["-x"]).starts_with("unknown option -x"));
         assert!(refused(Program::Server, &["--a\nb"]).starts_with("unknown option --a\\nb"));
         assert!(refused(Program::Server, &["--seed", "3"]).contains("belongs to gpb-client"));
-        assert!(refused(Program::Server, &["--force"]).contains("belongs to gpb-keygen"));
+        assert!(refused(Program::Server, &["--force"]).contains("belongs to gpb-client"));
+        assert!(refused(Program::Server, &["--show"]).contains("belongs to gpb-keygen"));
     }
 
     #[test]

@@ -22,13 +22,15 @@ pub(crate) fn help(program: Program, command: Option<&str>) -> String {
     }
     .to_string();
     let own = |o: &&Spec| match o.scope {
-        Scope::Commands(commands) => program == Program::Client && command.is_none_or(|c| commands.contains(&c)),
+        Scope::Commands(commands) | Scope::Typed(commands) => {
+            program == Program::Client && command.is_none_or(|c| commands.contains(&c))
+        }
         Scope::Keygen => program == Program::Keygen,
         Scope::Shared | Scope::Config | Scope::About => false,
     };
     // All three take the shared options, but most mean nothing to a program that only makes keys.
     let shared = |o: &&Spec| match o.scope {
-        Scope::Commands(_) | Scope::Keygen => false,
+        Scope::Commands(_) | Scope::Typed(_) | Scope::Keygen => false,
         _ => program != Program::Keygen || KEYGEN_USES.contains(&o.flag),
     };
     section(&mut text, "Options", OPTIONS.iter().filter(own));
@@ -112,7 +114,7 @@ It ends 300 ms after the last new peer, and at most SECS after the start.
 const LIST: &str = "\
 gpb-client list lists the files that peers offer: path, size, root, number of holders.
 
-Usage: gpb-client list [PATTERN...] [--wait SECS]
+Usage: gpb-client list [PATTERN...] [--hidden] [--wait SECS]
 
 A pattern is a name, a directory, a glob (`*` stays within a directory, `**` does not) or a root or its first 8 digits.
 './NAME' means that name whatever characters it has.
@@ -121,12 +123,14 @@ A pattern is a name, a directory, a glob (`*` stays within a directory, `**` doe
 const GET: &str = "\
 gpb-client get fetches files from all holders at once and verifies every chunk.
 
-Usage: gpb-client get NAME|DIRECTORY|PATTERN|ROOT... [--out PATH] [--no-share] [--seed SECS]
+Usage: gpb-client get NAME|DIRECTORY|PATTERN|ROOT... [OPTION...]
 
-A pattern is a glob: `*` stays within a directory, `**` does not, and '**' alone means everything there is. A name with
-such characters is meant by './NAME', or by a backslash before each of them. Relative paths are kept under --dir. --out
-names the file for exactly one file, else a directory. What was fetched before an interruption is not fetched again.
-Meanwhile the client serves what it has verified, unless --no-share.
+A pattern is a glob: `*` stays within a directory, `**` does not, and '**' alone means everything but names that begin
+with a dot (--hidden). A name with such characters is meant by './NAME', or by a backslash before each of them. Relative
+paths are kept under --dir. --out names the file for exactly one file, else a directory. All that can be fetched is
+fetched; what could not is listed at the end. A file that was not fetched, or was changed since, is not replaced unless
+--force or --backup is given. What was fetched before an interruption is not fetched again. Meanwhile the client serves
+what it has verified, unless --no-share.
 ";
 
 const DOCTOR: &str = "\

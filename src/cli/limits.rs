@@ -15,3 +15,7 @@ pub const SECONDS_MAX: f64 = 1e9;
 pub const FAILED_SHOWN_MAX: usize = 20;
 /// Contents of one name that are shown to people.
 pub const SHOWN_CANDIDATES_MAX: usize = 20;
+/// Patterns of names to leave out, at most.
+pub const EXCLUDE_MAX: usize = 256;
+/// Bytes of a trusted file that are searched for a name.
+pub const TRUSTED_READ_MAX: u64 = 4 << 20;

@@ -9,10 +9,12 @@ use std::time::Duration;
 use crate::cli::args::Typed;
 use crate::cli::limits::INTERFACES_MAX;
 use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
+use crate::cli::select::SelectOptions;
 use crate::cli::sources::{Environment, Setting, Settings};
 use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::text::escape;
 use crate::cli::value;
+use crate::client::Overwrite;
 use crate::content::Pattern;
 use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 use crate::net::{Interface, PeerAddr};
@@ -73,6 +75,8 @@ pub enum Command {
     List {
         /// What to list, each a valid [`Pattern`]; none is everything.
         patterns: Vec<String>,
+        /// Which of them.
+        select: SelectOptions,
         /// Longest wait for answers. Default 2 s.
         wait: Duration,
     },
@@ -80,6 +84,10 @@ pub enum Command {
     Get {
         /// What to fetch, each a valid [`Pattern`]; at least one.
         patterns: Vec<String>,
+        /// Which of the names that are found.
+        select: SelectOptions,
+        /// What happens to files that are in the way.
+        overwrite: Overwrite,
         /// The file for exactly one file, else a directory; none keeps the relative path under the
         /// shared directory.
         out: Option<PathBuf>,
@@ -148,7 +156,7 @@ pub(crate) fn server(typed: &Typed, env: &Environment) -> Result<Options, String
 pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, String> {
     let (name, free) = command_name(&typed.free)?;
     for spec in OPTIONS.iter().filter(|o| typed.has(o.name())) {
-        if let Scope::Commands(commands) = spec.scope
+        if let Scope::Commands(commands) | Scope::Typed(commands) = spec.scope
             && !commands.contains(&name)
         {
             return Err(format!("{} belongs to `gpb-client {}`", spec.flag, commands.join("` and `gpb-client ")));
@@ -157,14 +165,22 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
     let settings = Settings::gather(typed, env)?;
     let common = Common::read(Program::Client, &settings)?;
     let wait = common.wait;
+    let select = SelectOptions::read(&settings, common.options.trusted.as_deref())?;
+    let overwrite = match (settings.flag("force").is_some(), settings.switch("backup")?) {
+        (_, true) => Overwrite::Backup,
+        (true, false) => Overwrite::Replace,
+        (false, false) => Overwrite::Refuse,
+    };
     let command = match name {
         "get" => Command::Get {
             patterns: some_patterns(free)?,
+            select,
+            overwrite,
             out: settings.one("out").map(path),
             share: !common.no_share,
             seed: common.seed,
         },
-        "list" => Command::List { patterns: patterns(free)?, wait },
+        "list" => Command::List { patterns: patterns(free)?, select, wait },
         _ if !free.is_empty() => {
             return Err(format!("`gpb-client {name}` takes no argument `{}`", escape(&free[0].to_string_lossy())));
         }

@@ -56,6 +56,9 @@ pub(crate) enum Scope {
     Config,
     /// These commands of the client; also a variable and a key of the configuration file.
     Commands(&'static [&'static str]),
+    /// These commands of the client, as a flag only: an option that replaces files of the user is
+    /// always typed.
+    Typed(&'static [&'static str]),
     /// `gpb-keygen`, as a flag only: an option that replaces a key is always typed.
     Keygen,
     /// All programs, as a flag only: prints a text about the program.
@@ -65,7 +68,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 4] = ["peers", "list", "get", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 28] = [
+pub(crate) const OPTIONS: [Spec; 33] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -89,6 +92,14 @@ pub(crate) const OPTIONS: [Spec; 28] = [
     command(text("--out", "PATH", "file for the one file fetched, else a directory"), &["get"]),
     command(switch("--no-share", "", "do not serve others what is being fetched"), &["get"]),
     command(number("--seed", "SECS", "go on serving so long when all is fetched"), &["get"]),
+    command(texts("--exclude", "PATTERN", "leave out what this means; repeatable"), &["get"]),
+    command(switch("--hidden", "", "let wildcards take names that begin with a dot"), &["list", "get"]),
+    command(
+        text("--from", "PEER", "where names clash take those of this peer: a key, 12 letters of it, or its name"),
+        &["get"],
+    ),
+    typed(switch("--force", "", "replace files that were not fetched, or were changed since"), &["get"]),
+    command(switch("--backup", "", "replace such files, and keep each as NAME~"), &["get"]),
     keygen(text("--out", "FILE", "where to write the key (as --key)")),
     keygen(switch("--force", "", "replace a key that is there; it is lost")),
     keygen(text("--show", "FILE", "print peer id and trusted line of a key")),
@@ -111,7 +122,7 @@ impl Spec {
     pub(crate) fn is_flag_of(&self, program: Program) -> bool {
         match self.scope {
             Scope::Shared | Scope::Config | Scope::About => true,
-            Scope::Commands(_) => program == Program::Client,
+            Scope::Commands(_) | Scope::Typed(_) => program == Program::Client,
             Scope::Keygen => program == Program::Keygen,
         }
     }
@@ -179,6 +190,10 @@ const fn switch(flag: &'static str, short: &'static str, help: &'static str) -> 
 
 const fn command(spec: Spec, commands: &'static [&'static str]) -> Spec {
     Spec { scope: Scope::Commands(commands), ..spec }
+}
+
+const fn typed(spec: Spec, commands: &'static [&'static str]) -> Spec {
+    Spec { scope: Scope::Typed(commands), ..spec }
 }
 
 const fn keygen(spec: Spec) -> Spec {

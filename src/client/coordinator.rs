@@ -107,6 +107,7 @@ impl Coordinator {
         self.shared.sessions.wait();
         self.shared.queues.end();
         disk.wait();
+        self.shared.disk.finish_record();
         let (open, pending) = {
             let mut state = self.shared.state();
             let pending = state.pending().map(|(file, ..)| file).collect();

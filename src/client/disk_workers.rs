@@ -221,7 +221,7 @@ fn recheck(shared: &DownloadShared, file: FileNo, open: Arc<PartialFile>) {
 
 fn finish(shared: &DownloadShared, file: FileNo, open: &Arc<PartialFile>) {
     let places = shared.places(file);
-    let results = match open.finish_each(&places) {
+    let results = match shared.disk.put_in_place(open, &places) {
         Ok(results) => results,
         Err(e) => {
             abandon(shared, file, e);
@@ -276,10 +276,15 @@ fn settle(
 /// Offers the finished file to other nodes, with the state in which it now lies on disk: the server
 /// sees if it changes.
 fn offer_fetched(shared: &DownloadShared, file: FileNo, placed: &[RelPath], manifest: Arc<Manifest>) {
+    let mut stamps: Vec<_> = placed.iter().map(|path| shared.disk.take_stamp(path)).collect();
     let (Some(fetched), wanted) = (&shared.ctx.fetched, &shared.files[file as usize]) else { return };
     let Some(path) = placed.first().cloned() else { return };
     let dir = shared.disk.path();
-    let found = std::fs::metadata(dir.join(path.as_str())).and_then(|meta| Ok((stamp_of(&meta), fetched.reader(dir)?)));
+    let stamp = match stamps.swap_remove(0) {
+        Some(stamp) => Ok(stamp),
+        None => std::fs::metadata(dir.join(path.as_str())).map(|meta| stamp_of(&meta)),
+    };
+    let found = stamp.and_then(|stamp| Ok((stamp, fetched.reader(dir)?)));
     match found {
         Ok((stamp, reader)) => {
             // Other nodes ask by the names that they know, not by the place that it was fetched to.

@@ -34,7 +34,7 @@ pub struct DownloadPlan {
 /// What a download may do, and how fast.
 #[derive(Debug, Clone, Default)]
 pub struct DownloadOptions {
-    /// What is done with a different file at the place of one.
+    /// What is done with a different file at the place of one; the disk was opened with it.
     pub overwrite: Overwrite,
     /// The only nodes that are asked; all without them.
     pub sources: Option<Arc<[NodeId]>>,
@@ -85,9 +85,9 @@ impl Download {
         let DownloadPlan { targets, failed, disk, options, stats, notify } = plan;
         let (files, holders) = merge(targets);
         let (queues, receivers) = DiskQueues::new();
-        let DownloadOptions { overwrite, sources, limit } = options;
+        let DownloadOptions { sources, limit, .. } = options;
         let (limit, joins) = (Throttle::new(limit), client.joins.clone());
-        let terms = Terms { overwrite, sources, limit, notify, joins, has_joined: AtomicBool::new(false) };
+        let terms = Terms { sources, limit, notify, joins, has_joined: AtomicBool::new(false) };
         let shared = Arc::new(DownloadShared::new(client, (disk, files, failed), queues, stats, terms));
         {
             let mut state = shared.state();

@@ -32,6 +32,7 @@ mod survey;
 mod targets;
 mod want;
 
+pub use crate::store::Overwrite;
 pub use canceller::{AskScope, Canceller, Wait};
 pub use context::{Client, ClientContext};
 pub use download::{Download, DownloadOptions, DownloadPlan};
@@ -43,6 +44,6 @@ pub use search_results::FoundFile;
 pub use selection::Selection;
 pub(crate) use stats::Stats;
 pub use survey::FoundPeer;
-pub use targets::{Overwrite, Target};
+pub use targets::Target;
 pub(crate) use want::join_found;
 pub use want::{Everything, Want};

@@ -1,5 +1,8 @@
 //! What is meant among the names that peers offer, beyond the patterns themselves.
 
+use std::collections::BTreeSet;
+
+use crate::client::FoundFile;
 use crate::content::Pattern;
 use crate::identity::KeyPrefix;
 
@@ -15,6 +18,28 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// What of `found`, which `patterns` match, they mean, and the number of names that only a
+    /// wildcard for a leading dot would mean. Without patterns everything is meant.
+    pub fn shown(&self, patterns: &[String], mut found: Vec<FoundFile>) -> (Vec<FoundFile>, usize) {
+        let patterns: Vec<Pattern> = patterns.iter().filter_map(|text| Pattern::parse(text).ok()).collect();
+        if self.hidden || patterns.is_empty() {
+            return (found, 0);
+        }
+        let mut hidden = BTreeSet::new();
+        found.retain(|file| {
+            let path = file.path.as_str();
+            let is_meant = patterns.iter().any(|p| p.matches_id(&file.id) || p.shows(path));
+            if !is_meant {
+                hidden.insert(file.path.clone());
+            }
+            is_meant
+        });
+        found.iter().for_each(|file| {
+            hidden.remove(&file.path);
+        });
+        (found, hidden.len())
+    }
+
     /// Whether the file of this name is left out.
     pub(crate) fn excludes(&self, path: &str) -> bool {
         self.exclude.iter().any(|pattern| pattern.matches_path(path))

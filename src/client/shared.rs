@@ -18,7 +18,7 @@ use crate::client::joins::{FileFate, JoinedDownload, Joins, Lent, WholeFile};
 use crate::client::limits::JOIN_FILES_MAX;
 use crate::client::stats::Stats;
 use crate::client::targets::FileTarget;
-use crate::client::{Client, ClientContext, FailedFile, FetchError, Overwrite};
+use crate::client::{Client, ClientContext, FailedFile, FetchError};
 use crate::content::{FileId, RelPath};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{SILENCE_MAX, SILENCE_MIN};
@@ -55,9 +55,6 @@ struct WorkState {
 
 /// What the caller of a download asked for besides the files.
 pub(crate) struct Terms {
-    /// What is done with a different file at the place of one.
-    #[allow(dead_code)]
-    pub(crate) overwrite: Overwrite,
     /// The only nodes that are asked.
     pub(crate) sources: Option<Arc<[NodeId]>>,
     /// The limit of this download, besides that of the node.

@@ -6,28 +6,6 @@ use crate::client::search_results::by_content;
 use crate::content::{FileId, RelPath};
 use crate::identity::NodeId;
 
-/// What a fetch does with a different file that lies where a fetched one goes.
-///
-/// A file that has the wanted content already is kept in any case, and counted as there.
-///
-/// ```no_run
-/// use gpb::Overwrite;
-///
-/// # let node = gpb::Node::builder().dir("/data").start()?;
-/// // Unless it is told otherwise, a fetch refuses to replace.
-/// let fetch = node.get("models").overwrite(Overwrite::Replace).start()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overwrite {
-    /// It stays, and the fetch of it fails.
-    #[default]
-    Refuse,
-    /// It is replaced, once the fetched one is whole.
-    Replace,
-}
-
 /// One file to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {

@@ -23,6 +23,8 @@ pub(super) struct FetchJob {
     pub(super) selection: Selection,
     pub(super) options: DownloadOptions,
     pub(super) own_files: Arc<OwnFiles>,
+    /// Where is recorded what was put in place; nowhere without a state directory.
+    pub(super) state_dir: Option<PathBuf>,
     pub(super) state: Arc<FetchState>,
 }
 
@@ -61,7 +63,7 @@ impl FetchJob {
         if targets.is_empty() {
             return self.all_failed(failed);
         }
-        match Disk::open(&dir, create) {
+        match Disk::open_guarded(&dir, create, self.options.overwrite, self.state_dir.as_deref()) {
             Ok(disk) => {
                 warn_of_risk(&dir);
                 self.download(&disk, targets, &failed)

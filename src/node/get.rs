@@ -109,7 +109,8 @@ impl<'n> Get<'n> {
         let place = place.ok_or(FetchError::NoDirectory)?;
         let state = Arc::new(FetchState::new(want.shown(), place.dir().to_path_buf()));
         let (client, own_files) = (node.client.clone(), node.own_files.clone());
-        let job = FetchJob { client, want, place, selection, options, own_files, state };
+        let state_dir = node.config.state.path().ok().flatten();
+        let job = FetchJob { client, want, place, selection, options, own_files, state_dir, state };
         let fetch = Fetch::start(job).map_err(FetchError::Threads)?;
         node.fetches.add(&fetch);
         Ok(fetch)

@@ -1,5 +1,6 @@
 //! The directory that a node downloads into.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
-use crate::store::{PartialFile, StoreError};
+use crate::store::{Overwrite, PartialFile, StoreError};
 use crate::sync::lock;
 
 /// An open directory. Nothing outside of it is opened or written.
@@ -37,6 +38,21 @@ impl Disk {
     /// or what else keeps it from being used.
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?);
+        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
+    }
+
+    /// As [`open`](Disk::open), but `overwrite` decides about files that are there already; without
+    /// it each is replaced. What is put in place is recorded in the directory `state`.
+    ///
+    /// # Errors
+    /// As [`open`](Disk::open).
+    pub fn open_guarded(
+        dir: &Path,
+        create: bool,
+        overwrite: Overwrite,
+        state: Option<&Path>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state));
         Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
     }
 
@@ -64,8 +80,9 @@ impl Disk {
     ///
     /// # Errors
     /// For each of `paths`, what keeps a file from being put there: [`StoreError::NotRegular`] for
-    /// something that a file must not replace, such as a device, and
-    /// [`StoreError::NameTaken`] for a directory.
+    /// something that a file must not replace, such as a device, [`StoreError::NameTaken`] for a
+    /// directory, [`StoreError::Exists`] for a file that is not to be replaced, and
+    /// [`StoreError::SameName`] for a name that is another one of `paths`, or of an earlier call.
     pub fn holds(
         &self,
         paths: &[RelPath],
@@ -75,11 +92,19 @@ impl Disk {
         let mut whole = None;
         let mut look = |path: &RelPath| match self.volume.look(path)? {
             Some(FileType::RegularFile) => {
+                let state = self.volume.state_of(path);
                 let found = self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, id, stop));
                 let holds = found.is_some();
                 whole = whole.take().or(found);
+                match (self.volume.guard(), state) {
+                    (Some(guard), Some((_, state))) if holds => guard.is_here(path, *id, state),
+                    // A check that was cut short says nothing.
+                    _ if stop() => (),
+                    _ => self.check_replaceable(path, id, stop)?,
+                }
                 Ok(holds)
             }
+            Some(FileType::Symlink) => self.check_replaceable(path, id, stop).map(|()| false),
             Some(FileType::Directory) => {
                 Err(StoreError::NameTaken { path: self.volume.path_of(path), by: "a directory" })
             }
@@ -117,6 +142,52 @@ impl Disk {
         Ok(paths.iter().map(|path| if is_it(path) { Ok(()) } else { self.try_copy(&whole, id, path) }).collect())
     }
 
+    /// An error if what lies at `path` must not be replaced by `id`.
+    fn check_replaceable(
+        &self,
+        path: &RelPath,
+        id: &FileId,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), StoreError> {
+        let (Some(guard), Some(found)) = (self.volume.guard(), self.volume.state_of(path)) else { return Ok(()) };
+        let holds = |other: &FileId| {
+            self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, other, stop)).is_some()
+        };
+        guard.check(path, *id, found, &|| self.volume.is_spelled_so(path), &holds)
+    }
+
+    /// Puts a whole partial file in place, as [`PartialFile::finish_each`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_in_place(
+        &self,
+        file: &PartialFile,
+        paths: &[RelPath],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let id = file.manifest().id();
+        self.recording(paths.iter().map(|path| (path, id)), || file.finish_each(paths))
+    }
+
+    /// The state in which `path` was put in place by this handle, once.
+    pub fn take_stamp(&self, path: &RelPath) -> Option<Stamp> {
+        self.volume.guard()?.take_stamp(path)
+    }
+
+    /// Records what `place` puts where. It returns one result for each of `files`.
+    fn recording<'p, E>(
+        &self,
+        files: impl Iterator<Item = (&'p RelPath, FileId)> + Clone,
+        place: impl FnOnce() -> Result<Vec<Result<(), StoreError>>, E>,
+    ) -> Result<Vec<Result<(), StoreError>>, E> {
+        let Some(guard) = self.volume.guard() else { return place() };
+        guard.begin(files.clone());
+        let results = place();
+        let failed = |at: usize| results.as_ref().map_or(true, |all| all.get(at).is_none_or(Result::is_err));
+        files.enumerate().for_each(|(at, (path, _))| guard.end(path, failed(at)));
+        results
+    }
+
     /// Makes `path` a copy of `whole`. After a failure the file is fetched instead, which gives the
     /// better error.
     fn copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> bool {
@@ -126,11 +197,17 @@ impl Disk {
     }
 
     fn try_copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> Result<(), StoreError> {
+        if let Some(guard) = self.volume.guard() {
+            guard.begin([(path, *id)]);
+        }
         let copied = whole.file().map_err(|e| StoreError::at(self.volume.path_of(path), e)).and_then(|file| {
             self.volume.make_own()?;
             place_copy(&*self.volume, &*self.volume.storage(file.into()), id.len, path, || whole.check_unchanged())
         });
         self.volume.tidy();
+        if let Some(guard) = self.volume.guard() {
+            guard.end(path, copied.is_err());
+        }
         copied
     }
 
@@ -139,7 +216,9 @@ impl Disk {
     /// name holds either its whole new content or what was there before. Batches of hundreds of
     /// files are the most efficient.
     pub fn batch_write<B: AsRef<[u8]>>(&self, files: &[(RelPath, FileId, B)]) -> Vec<Result<(), StoreError>> {
-        batch_write(&*self.volume, files)
+        let ids = files.iter().map(|(path, id, _)| (path, *id));
+        let written = self.recording(ids, || Ok::<_, Infallible>(batch_write(&*self.volume, files)));
+        written.unwrap_or_else(|never| match never {})
     }
 
     /// Whether the directory in which `path` is to lie does not exist, so that none of the files
@@ -166,6 +245,13 @@ impl Disk {
     /// memory.
     pub fn is_durable(&self) -> bool {
         !self.volume.is_in_memory()
+    }
+
+    /// Brings the record of what was put in place up to date, at the end of a download.
+    pub fn finish_record(&self) {
+        if let Some(guard) = self.volume.guard() {
+            guard.finish(self.is_durable());
+        }
     }
 
     /// Removes the node's own directory if it is empty. A partial file does that when it ends; a

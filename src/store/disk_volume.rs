@@ -12,14 +12,17 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::OWN;
-use crate::store::StoreError;
 use crate::store::disk_file::DiskFile;
-use crate::store::inspect::{kind_at, replaceable};
+use crate::store::disk_folder::DiskFolder;
+use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
 use crate::store::make_dirs::make_dirs;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
 use crate::store::own_dir::OwnDir;
+use crate::store::place_guard::PlaceGuard;
+use crate::store::placed::{PlacedLog, PlacedState};
 use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{Storage, Volume};
+use crate::store::{Overwrite, StoreError};
 
 /// An open directory, and the node's own one in it.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct DiskVolume {
     /// Whether the files live in memory: nothing has to be made durable, and reserving room costs
     /// as much as writing.
     in_memory: bool,
+    /// Decides about files that are there already; without it each is replaced.
+    guard: Option<PlaceGuard>,
 }
 
 impl DiskVolume {
@@ -48,12 +53,36 @@ impl DiskVolume {
         match root {
             Ok(root) => {
                 let in_memory = fs::fstatfs(&root).is_ok_and(|s| IN_MEMORY.contains(&(s.f_type as u64)));
-                Ok(DiskVolume { own: OwnDir::new(root), opener: BeneathOpener::new(), path, in_memory })
+                Ok(DiskVolume { own: OwnDir::new(root), opener: BeneathOpener::new(), path, in_memory, guard: None })
             }
             Err(Errno::NOENT) => Err(StoreError::MissingDirectory { path }),
             Err(Errno::NOTDIR) => Err(StoreError::NotADirectory { path }),
             Err(e) => Err(StoreError::at(path, e)),
         }
+    }
+
+    /// Lets `overwrite` decide about files that are there already. What is put in place is recorded in
+    /// the directory `state`, if there is one.
+    pub(crate) fn guarded(self, overwrite: Overwrite, state: Option<&Path>) -> Self {
+        let root = std::fs::canonicalize(&self.path);
+        let log = state.zip(root.ok()).map(|(state, root)| PlacedLog::new(Arc::new(DiskFolder::new(state)), root));
+        let guard = Some(PlaceGuard::new(overwrite, &self.path, log));
+        DiskVolume { guard, ..self }
+    }
+
+    /// What decides about files that are there already.
+    pub(crate) fn guard(&self) -> Option<&PlaceGuard> {
+        self.guard.as_ref()
+    }
+
+    /// Kind and state of what lies at `path`.
+    pub(crate) fn state_of(&self, path: &RelPath) -> Option<(FileType, PlacedState)> {
+        state_at(self.root(), path.as_str())
+    }
+
+    /// Whether `path` exists with exactly these letters.
+    pub(crate) fn is_spelled_so(&self, path: &RelPath) -> bool {
+        is_spelled_so(self.root(), path)
     }
 
     /// The path that the directory was opened by.
@@ -165,7 +194,13 @@ impl Volume for DiskVolume {
     }
 
     fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
-        let target = PublishTarget { own: &self.own, opener: &self.opener, path: &self.path, durable: !self.in_memory };
+        let target = PublishTarget {
+            own: &self.own,
+            opener: &self.opener,
+            path: &self.path,
+            durable: !self.in_memory,
+            guard: self.guard.as_ref(),
+        };
         Publish::new(target).place(moves)
     }
 

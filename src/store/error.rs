@@ -105,6 +105,21 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// A file lies there that no fetch put there, or that was changed since.
+    #[error("{} is here already, and was not fetched or was changed since", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another file of the same fetch was put at the same place: the file system takes both names
+    /// for one.
+    #[error("{} and {} are one name on this file system", .path.display(), .other.display())]
+    SameName {
+        /// The name that failed.
+        path: PathBuf,
+        /// The name that is there.
+        other: PathBuf,
+    },
     /// Something that is no regular file has the name of a file: only regular files and symlinks
     /// are replaced.
     #[error("{} is {kind}, not a regular file", .path.display())]
@@ -173,10 +188,12 @@ impl StoreError {
             }
             StoreError::Io { source, .. } => {
                 let errno = source.raw_os_error().map(Errno::from_raw_os_error);
-                !errno.is_some_and(|errno| OF_ONE_NAME.contains(&errno))
+                errno.is_some_and(|errno| !OF_ONE_NAME.contains(&errno))
             }
             StoreError::Busy { .. }
             | StoreError::OwnFile { .. }
+            | StoreError::Exists { .. }
+            | StoreError::SameName { .. }
             | StoreError::NotRegular { .. }
             | StoreError::FileTooLarge { .. }
             | StoreError::NotWhole { .. } => false,

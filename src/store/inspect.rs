@@ -1,12 +1,14 @@
 //! What lies at a name, without opening it, and the state that a file is in.
 
 use std::fs::Metadata;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{self, AtFlags, FileType};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
-use crate::content::Stamp;
+use crate::content::{RelPath, Stamp};
+use crate::store::open_beneath::DIRECTORY;
+use crate::store::placed::PlacedState;
 
 /// The state of a file, as the system describes it.
 pub fn stamp_of(meta: &Metadata) -> Stamp {
@@ -21,6 +23,38 @@ pub fn stamp_of(meta: &Metadata) -> Stamp {
 /// The kind of what lies at `name`, of a symlink itself; `None` if nothing does.
 pub(crate) fn kind_at(dir: impl AsFd, name: &str) -> Option<FileType> {
     fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode))
+}
+
+/// Kind and state of what lies at `name`, of a symlink itself; `None` if nothing does.
+pub(crate) fn state_at(dir: impl AsFd, name: &str) -> Option<(FileType, PlacedState)> {
+    let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+    let state = PlacedState {
+        device: stat.st_dev as u64,
+        inode: stat.st_ino as u64,
+        len: stat.st_size as u64,
+        mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+    };
+    Some((FileType::from_raw_mode(stat.st_mode), state))
+}
+
+/// Whether `path` below `root` exists with exactly these letters: some file systems take names that
+/// differ in case, or in how letters are composed, for one. Reads the directories on the way.
+pub(crate) fn is_spelled_so(root: impl AsFd, path: &RelPath) -> bool {
+    let has = |dir: OwnedFd, name: &str| {
+        let entries = fs::Dir::new(dir).into_iter().flat_map(Iterator::flatten);
+        entries.into_iter().any(|entry| entry.file_name().to_bytes() == name.as_bytes())
+    };
+    let mut parent = String::from(".");
+    for name in path.components() {
+        let dir = fs::openat(&root, &*parent, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+        if !dir.is_ok_and(|dir| has(dir, name)) {
+            return false;
+        }
+        parent = format!("{parent}/{name}");
+    }
+    true
 }
 
 /// The kind of what lies at `name`, as [`kind_at`]. An error names what a file must not replace: it

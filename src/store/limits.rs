@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{CHUNKS_MAX, MIB};
+use crate::limits::{CATALOGUE_ENTRIES_MAX, CHUNKS_MAX, KIB, MIB};
 
 /// Bytes that may be written ahead of the journal; half of them start a flush.
 pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
@@ -50,6 +50,20 @@ pub const OPENAT2_TRIES: u32 = 64;
 pub const DIR_RISKS_TOLD_MAX: usize = 64;
 /// Tries to open the own directory `.gpb` while other processes remove and create it.
 pub const OWN_TRIES: u32 = 8;
+/// Bytes of records of placed files that are gathered before they are written.
+pub const PLACED_BUFFER_LEN: usize = 64 * KIB;
+/// Longest frame of such records, in bytes.
+pub const PLACED_FRAME_LEN_MAX: usize = MIB;
+/// Longest file of such records, in bytes; nothing is recorded beyond it.
+pub const PLACED_LEN_MAX: u64 = 1 << 30;
+/// Bytes by which such a file may grow over twice its length before what was replaced is dropped.
+pub const PLACED_COMPACT_LEN: u64 = 4 * MIB as u64;
+/// Names of one directory that are known from records.
+pub const PLACED_NAMES_MAX: usize = 2 * CATALOGUE_ENTRIES_MAX;
+/// Tries to lock such a file, 5 ms apart.
+pub const PLACED_LOCK_TRIES: u32 = 400;
+/// Names under which a replaced file can be kept, at most.
+pub const BACKUPS_MAX: u32 = 1000;
 
 const _: () = {
     // The longest journal has one chunk in each record (4 bytes of count, 4 of number, 16 of

@@ -10,10 +10,11 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::StoreError;
-use crate::store::inspect::{kind_at, replaceable};
-use crate::store::limits::DIRS_OPEN_MAX;
+use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
+use crate::store::limits::{BACKUPS_MAX, DIRS_OPEN_MAX};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
+use crate::store::place_guard::{OnTaken, PlaceGuard};
 
 /// The directory in which files get their final names.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub(crate) struct PublishTarget<'a> {
     pub(crate) path: &'a Path,
     /// Whether names have to be made durable.
     pub(crate) durable: bool,
+    /// Decides about names that are taken; without it each file is replaced.
+    pub(crate) guard: Option<&'a PlaceGuard>,
 }
 
 /// One batch of files. Directories stay open during the batch, so each is resolved and synced once.
@@ -68,12 +71,45 @@ impl<'a> Publish<'a> {
         let at = dir.map_or(self.target.own.root(), AsFd::as_fd);
         let at_path = |e| StoreError::at(self.path_of(path), e);
         // Most names are new. For them the first rename is the only call.
-        match self.target.own.with(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE)) {
-            Err(e) if is_taken_or_unknown(&e) => {
-                replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
-                self.target.own.with(|o| fs::renameat(o, own, at, name)).map_err(at_path)
+        match self.move_in(own, at, name) {
+            Err(e) if is_taken_or_unknown(&e) => self.replace(own, path, at, name)?,
+            renamed => renamed.map_err(at_path)?,
+        }
+        if let (Some(guard), Some((_, state))) = (self.target.guard, state_at(at, name)) {
+            guard.placed(path, state);
+        }
+        Ok(())
+    }
+
+    /// Renames an own file to a name that is not taken.
+    fn move_in(&self, own: &str, at: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.target.own.with(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE))
+    }
+
+    /// Renames an own file to a name that is taken, if what lies there may be replaced.
+    fn replace(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<(), StoreError> {
+        let at_path = |e| StoreError::at(self.path_of(path), e);
+        let rename = || self.target.own.with(|o| fs::renameat(o, own, at, name)).map_err(at_path);
+        let kind = replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
+        let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else { return rename() };
+        // A rename reports it better.
+        if kind == Some(FileType::Directory) {
+            return rename();
+        }
+        match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
+            OnTaken::Replace => rename(),
+            OnTaken::Keep => {
+                let kept = keep(at, name).map_err(|e| at_path(e.into()))?;
+                let moved = match self.move_in(own, at, name) {
+                    Err(e) if is_taken_or_unknown(&e) && kind_at(at, name).is_none() => rename(),
+                    moved => moved.map_err(at_path),
+                };
+                if moved.is_err() {
+                    // It keeps its new name if another file took the old one meanwhile.
+                    let _ = fs::renameat_with(at, &*kept, at, name, RenameFlags::NOREPLACE);
+                }
+                moved
             }
-            renamed => renamed.map_err(at_path),
         }
     }
 
@@ -119,6 +155,24 @@ impl<'a> Publish<'a> {
     fn path_of(&self, path: &RelPath) -> PathBuf {
         self.target.path.join(path.as_str())
     }
+}
+
+/// Gives the file `name` the first free one of its names for replaced files, which is returned.
+fn keep(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<String> {
+    let names = std::iter::once(format!("{name}~")).chain((2..BACKUPS_MAX).map(|n| format!("{name}.~{n}~")));
+    for kept in names {
+        match fs::renameat_with(at, name, at, &*kept, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(kept),
+            Err(Errno::EXIST) => (),
+            // The file system does not know the flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if kind_at(at, &kept).is_none() => {
+                return fs::renameat(at, name, at, &*kept).map(|()| kept);
+            }
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => (),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Errno::EXIST)
 }
 
 /// Whether a rename with `NOREPLACE` failed because the name is taken, or because the system does

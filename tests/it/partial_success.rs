@@ -10,28 +10,35 @@ use tempfile::TempDir;
 use crate::programs::{Server, program};
 
 /// A client's home with a directory `into`, and servers that share the given files.
-struct Group {
-    home: TempDir,
+pub(crate) struct Group {
+    pub(crate) home: TempDir,
     servers: Vec<Server>,
-    _dirs: Vec<TempDir>,
+    dirs: Vec<TempDir>,
 }
 
 impl Group {
-    fn new(shared: &[&[(&str, &[u8])]]) -> Self {
+    pub(crate) fn new(shared: &[&[(&str, &[u8])]]) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("into")).unwrap();
-        let dirs: Vec<TempDir> = shared.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+        let mut group = Group { home, servers: Vec::new(), dirs: Vec::new() };
+        group.share(shared);
+        group
+    }
+
+    /// Replaces the servers by ones that share these files.
+    pub(crate) fn share(&mut self, shared: &[&[(&str, &[u8])]]) {
+        self.servers.clear();
+        self.dirs = shared.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let start = |(dir, files): (&TempDir, &&[(&str, &[u8])])| {
             for (name, bytes) in *files {
                 put(&dir.path().join("data"), name, bytes);
             }
             Server::start(dir.path(), &["--dir", "data"])
         };
-        let servers = dirs.iter().zip(shared).map(start).collect();
-        Group { home, servers, _dirs: dirs }
+        self.servers = self.dirs.iter().zip(shared).map(start).collect();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), self.home.path(), &["get"]);
         command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--timeout", "4"]);
         for server in &self.servers {
@@ -42,15 +49,15 @@ impl Group {
     }
 
     /// What `get ARGS` says, and its exit code.
-    fn get(&self, args: &[&str]) -> Got {
+    pub(crate) fn get(&self, args: &[&str]) -> Got {
         Got::of(&self.command(args).output().unwrap())
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         put(&self.home.path().join("into"), name, bytes);
     }
 
-    fn content(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.home.path().join("into").join(name);
         // Reading a FIFO would wait for a writer.
         path.symlink_metadata().is_ok_and(|meta| meta.is_file()).then(|| fs::read(path).unwrap())
@@ -64,10 +71,10 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) {
 }
 
 #[derive(Debug)]
-struct Got {
-    code: Option<i32>,
-    out: String,
-    errors: String,
+pub(crate) struct Got {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) errors: String,
 }
 
 impl Got {
@@ -77,7 +84,7 @@ impl Got {
     }
 
     /// The names and codes of `failed` events.
-    fn failed(&self) -> Vec<(String, u64)> {
+    pub(crate) fn failed(&self) -> Vec<(String, u64)> {
         let events = self.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let mut failed: Vec<_> = events
             .filter(|e| e["event"] == "failed")
@@ -88,7 +95,7 @@ impl Got {
     }
 }
 
-fn large(seed: u8) -> Vec<u8> {
+pub(crate) fn large(seed: u8) -> Vec<u8> {
     (0..700_000_u32).map(|i| (i / 251) as u8 ^ i as u8 ^ seed).collect()
 }
 
@@ -176,6 +183,26 @@ fn names_that_clash_keep_nothing_else_from_coming() {
     let has = |name: &str| group.content(name).is_some();
     assert!(["a", "z/1", "z/2"].map(has).iter().all(|here| *here), "{got:?}");
     assert!(!has("twin") && !has("x"), "{got:?}");
+    // A key of one of them, or leaving them out, settles it.
+    let key = |name: &str| {
+        let found = got.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of = found.filter(|e| e["event"] == "candidate" && e["path"] == name).collect::<Vec<_>>();
+        of[0]["holders"][0].as_str().unwrap().to_owned()
+    };
+    let settled = group.get(&["**", "--exclude", "twin", "--exclude", "x/**", "--out", "out"]);
+    assert_eq!(settled.code, Some(0), "{settled:?}");
+    assert!(group.home.path().join("out/x").is_file() && !group.home.path().join("out/twin").exists());
+    let (first, second) = (key("x"), key("x/y"));
+    for (key, is_file) in [(&first, true), (&second, false)] {
+        let out = format!("from{is_file}");
+        let settled = group.get(&["**", "--from", &key[..24], "--out", &out]);
+        assert_eq!(settled.code, Some(0), "{settled:?}");
+        let at = |name: &str| group.home.path().join(&out).join(name);
+        assert_eq!((at("x").is_file(), at("x/y").is_file(), at("z/1").is_file()), (is_file, !is_file, true));
+        assert_eq!(fs::read(at("twin")).unwrap(), if is_file { &b"one"[..] } else { b"other" });
+    }
+    let unknown = group.get(&["**", "--from", "ed25519:AAAAAAAAAAAAAAAA"]);
+    assert_eq!(unknown.code, Some(3), "{unknown:?}");
     let got = group.get(&["**"]);
     assert_eq!(got.code, Some(5), "{got:?}");
     assert!(got.errors.contains("failed: twin: 2 contents\n") && got.out.contains("twin  "), "{got:?}");
@@ -209,4 +236,20 @@ fn a_file_that_is_too_large_keeps_no_smaller_one_from_coming() {
     let got = Got::of(&output);
     assert_eq!((got.code, got.failed()), (Some(7), vec![("0".to_owned(), 7)]), "{got:?}");
     assert!(group.content("1").is_some() && group.content("2").is_some(), "{got:?}");
+}
+
+/// `get '*' --dir ~` brought a `.bashrc`, and `**` a `.ssh/authorized_keys`.
+#[test]
+fn wildcards_leave_dotfiles_alone() {
+    let group = Group::new(&[&[(".bashrc", b"1"), (".ssh/keys", b"2"), ("a/.x/y", b"3"), ("a/b", b"4"), ("c", b"5")]]);
+    let has = |name: &str| group.content(name).is_some();
+    let got = group.get(&["**"]);
+    assert_eq!(got.code, Some(0), "{got:?}");
+    assert!(got.errors.contains("note: 3 names with a leading dot are left out; --hidden takes them"), "{got:?}");
+    assert!(has("a/b") && has("c") && !has(".bashrc") && !has(".ssh/keys") && !has("a/.x/y"));
+    assert_eq!(group.get(&["*", "--json"]).out.matches(r#"{"event":"hidden","names":1}"#).count(), 1);
+    assert_eq!(group.get(&["a"]).code, Some(0));
+    assert!(has("a/.x/y"), "a directory that is named means all of it");
+    assert_eq!(group.get(&["**", "--hidden"]).code, Some(0));
+    assert!(has(".bashrc") && has(".ssh/keys"));
 }

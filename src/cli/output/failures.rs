@@ -38,6 +38,16 @@ impl<W: Write> Output<W> {
         }
         self.flush()
     }
+
+    /// Names with a leading dot were left out, if there are any.
+    pub fn hidden(&mut self, names: usize, errors: &mut dyn Write) -> io::Result<()> {
+        match (names, self.json) {
+            (0, _) => Ok(()),
+            (_, true) => self.line(&EventLine { event: "hidden", of: HiddenLine { names } }, String::new),
+            (1, false) => writeln!(errors, "note: a name with a leading dot is left out; --hidden takes it"),
+            _ => writeln!(errors, "note: {names} names with a leading dot are left out; --hidden takes them"),
+        }
+    }
 }
 
 impl Failure {
@@ -62,6 +72,11 @@ fn line_of(cause: &[FailedFile]) -> String {
         error => Chain(error).to_string(),
     };
     if cause.len() > 1 { format!("{text} ({} names)", cause.len()) } else { text }
+}
+
+#[derive(Serialize)]
+struct HiddenLine {
+    names: usize,
 }
 
 #[derive(Serialize)]

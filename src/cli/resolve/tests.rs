@@ -79,14 +79,25 @@ fn outcome(name: &str, start: &Start) -> String {
         "out" => format!("{:?}", of_get().0),
         "no-share" => (!of_get().1).to_string(),
         "seed" => format!("{:?}", of_get().2),
+        "exclude" => format!("{:?}", choice_of(&command).0.exclude),
+        "hidden" => choice_of(&command).0.hidden.to_string(),
+        "from" => format!("{:?}", choice_of(&command).0.from.map(|from| from.to_string())),
+        "backup" => format!("{:?}", choice_of(&command).1),
         other => panic!("no outcome for {other}"),
+    }
+}
+
+fn choice_of(command: &Command) -> (SelectOptions, Overwrite) {
+    match command {
+        Command::Get { select, overwrite, .. } => (select.clone(), *overwrite),
+        other => panic!("{other:?}"),
     }
 }
 
 /// Name; default; then as flag, variable and file: what is written, and what it comes to.
 type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 
-const TABLE: [Row; 21] = [
+const TABLE: [Row; 25] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -116,6 +127,18 @@ const TABLE: [Row; 21] = [
     ("wait", "2s", [("1", "1s"), ("0", "0ns"), ("3.5", "3.5s")]),
     ("out", "None", [("/a", "Some(\"/a\")"), ("/b", "Some(\"/b\")"), ("'/c'", "Some(\"/c\")")]),
     ("no-share", "false", [("", "true"), ("0", "false"), ("true", "true")]),
+    ("exclude", "[]", [("a", "[\"a\"]"), ("b, *.c", "[\"b\", \"*.c\"]"), ("['d', 'e/**']", "[\"d\", \"e/**\"]")]),
+    ("hidden", "false", [("", "true"), ("0", "false"), ("true", "true")]),
+    (
+        "from",
+        "None",
+        [
+            ("AbCdEfGhIjKl", "Some(\"ed25519:AbCdEfGhIjKl\")"),
+            ("ed25519:bbbbbbbbbbbb", "Some(\"ed25519:bbbbbbbbbbbb\")"),
+            ("'cccccccccccc'", "Some(\"ed25519:cccccccccccc\")"),
+        ],
+    ),
+    ("backup", "Refuse", [("", "Backup"), ("0", "Refuse"), ("true", "Backup")]),
 ];
 const SEED: Row = ("seed", "None", [("1", "Some(1s)"), ("0", "None"), ("3", "Some(3s)")]);
 
@@ -300,7 +323,8 @@ fn commands_and_what_belongs_to_them() {
     assert!(Start::new(&["x"]).server().unwrap_err().contains("takes no argument"));
     let get = Start::new(&["get", "a", "--", "--b"]).client().unwrap().command;
     let patterns = vec!["a".into(), "--b".into()];
-    assert_eq!(get, Command::Get { patterns, out: None, share: true, seed: None });
+    let (select, overwrite) = (SelectOptions::default(), Overwrite::Refuse);
+    assert_eq!(get, Command::Get { patterns, select, overwrite, out: None, share: true, seed: None });
     assert_eq!(Start::new(&["doctor"]).client().unwrap().command, Command::Doctor);
 }
 
@@ -320,4 +344,19 @@ fn keygen_takes_a_place_from_out_or_key_or_state() {
 fn keygen_heeds_no_out_but_its_own_flag() {
     let start = Start::new(&["--key", "/k"]).variable("GPB_OUT", "/downloads").file("out = '/d'");
     assert_eq!(start.keygen().unwrap().task, KeygenTask::Make { out: "/k".into(), force: false });
+}
+
+#[test]
+fn what_is_meant_and_what_is_replaced() {
+    let get = |args: &[&str]| match Start::new(args).client().unwrap().command {
+        Command::Get { select, overwrite, .. } => (select, overwrite),
+        other => panic!("{other:?}"),
+    };
+    let key = crate::identity::PeerId([7; 32]).to_string();
+    let (select, overwrite) = get(&["get", "**", "--exclude", "*.o", "--exclude", "tmp", "--hidden", "--from", &key]);
+    assert_eq!((select.exclude.len(), select.hidden, overwrite), (2, true, Overwrite::Refuse));
+    assert_eq!(select.from.map(|f| f.to_string()), Some(key));
+    assert_eq!(get(&["get", "x", "--force"]).1, Overwrite::Replace);
+    assert_eq!(get(&["get", "x", "--backup"]).1, Overwrite::Backup);
+    assert_eq!(get(&["get", "x", "--backup", "--force"]).1, Overwrite::Backup);
 }

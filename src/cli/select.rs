@@ -1,0 +1,115 @@
+//! The options that say which of the names that are found are meant.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::cli::limits::{EXCLUDE_MAX, TRUSTED_READ_MAX};
+use crate::cli::sources::{Setting, Settings};
+use crate::cli::text::escape;
+use crate::client::Selection;
+use crate::content::Pattern;
+use crate::identity::{KeyPrefix, PeerId};
+
+/// Which of the names that are found are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelectOptions {
+    /// What is left out, each a valid [`Pattern`].
+    pub exclude: Vec<String>,
+    /// Whether wildcards take leading dots.
+    pub hidden: bool,
+    /// The peer whose names are meant where names clash.
+    pub from: Option<KeyPrefix>,
+}
+
+impl SelectOptions {
+    /// Reads the options. A name in `from` is looked up in the file `trusted`.
+    pub(crate) fn read(settings: &Settings, trusted: Option<&Path>) -> Result<Self, String> {
+        let exclude = settings.all("exclude");
+        if exclude.len() > EXCLUDE_MAX {
+            return Err(format!("{}: more than {EXCLUDE_MAX} are given", exclude[EXCLUDE_MAX].source));
+        }
+        let pattern = |setting: &Setting| setting.read(checked);
+        let from = |setting: &Setting| setting.read(|text| peer(text, trusted));
+        Ok(SelectOptions {
+            exclude: exclude.iter().map(pattern).collect::<Result<_, _>>()?,
+            hidden: settings.switch("hidden")?,
+            from: settings.one("from").map(from).transpose()?,
+        })
+    }
+
+    /// The selection for a question.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            exclude: self.exclude.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
+            hidden: self.hidden,
+            prefer: self.from.clone(),
+        }
+    }
+}
+
+fn checked(text: &str) -> Result<String, String> {
+    Pattern::parse(text).map(|_| text.to_owned()).map_err(|e| format!("`{}`: {}", escape(text), escape(&e.to_string())))
+}
+
+/// The key that `text` names: itself, its beginning, or the name behind it in a trusted file. A
+/// name that a peer gives itself is not believed.
+fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, String> {
+    let mut keys: Vec<PeerId> = trusted.map_or(Ok(Vec::new()), |file| named(text, file))?;
+    keys.sort_unstable();
+    keys.dedup();
+    match (keys.as_slice(), text.parse::<KeyPrefix>()) {
+        ([key], _) => Ok((*key).into()),
+        ([], Ok(prefix)) => Ok(prefix),
+        ([], Err(e)) => Err(format!(
+            "`{}` is {e}, and no name in the trusted file; `gpb-client peers` shows the keys",
+            escape(text)
+        )),
+        (several, _) => Err(format!("`{}` names {} keys of the trusted file", escape(text), several.len())),
+    }
+}
+
+/// The keys in the file whose comment is `name`, or begins with it as a word.
+fn named(name: &str, file: &Path) -> Result<Vec<PeerId>, String> {
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(TRUSTED_READ_MAX).read_to_string(&mut text))
+        .map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    let lines = || {
+        text.lines().filter_map(|line| {
+            let (key, comment) = line.trim().split_once(char::is_whitespace)?;
+            Some((key.parse::<PeerId>().ok()?, comment.trim()))
+        })
+    };
+    let exact: Vec<PeerId> = lines().filter(|(_, comment)| *comment == name).map(|(key, _)| key).collect();
+    if !exact.is_empty() {
+        return Ok(exact);
+    }
+    let is_word =
+        |comment: &str| comment.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '\t', ',', ';']));
+    Ok(lines().filter(|(_, comment)| is_word(comment)).map(|(key, _)| key).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_named_by_its_key_or_in_the_trusted_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("trusted");
+        let [ana, bob, eve] = [1, 2, 3].map(|n| PeerId([n; 32]));
+        let lines = format!("# ana\n{ana} ana, laptop\n{bob} bob\n{eve} bob, other\n{ana} twin\n{eve} twin\n");
+        std::fs::write(&file, lines).unwrap();
+        let found = |text: &str| peer(text, Some(&file));
+        for text in ["ana", "ana, laptop"] {
+            assert!(found(text).unwrap().matches(&ana), "{text}");
+        }
+        assert!(found("bob").unwrap().matches(&bob), "the whole comment comes first");
+        assert!(found(&eve.to_string()[..25]).unwrap().matches(&eve));
+        for text in ["twin", "an", "laptop", "nobody", ""] {
+            assert!(found(text).is_err(), "{text}");
+        }
+        assert!(peer("ana", None).is_err() && peer(&ana.to_string(), None).is_ok());
+        assert!(peer("ana", Some(&dir.path().join("none"))).unwrap_err().contains("cannot read"));
+    }
+}

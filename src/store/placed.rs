@@ -1,0 +1,322 @@
+//! The record of the files that fetches put in place: which content each name got, and the state of
+//! the file then. It tells a later fetch what is not the user's.
+//!
+//! There is one file for each directory that is fetched into, in the state directory, to which any
+//! process appends under a lock. A record that is missing, cut or damaged says nothing: then the
+//! file counts as the user's. An *intent* is written before a file is placed, and its state after
+//! it, so that a process that is killed in between leaves a record that can be checked by hashing.
+//!
+//! A file of records: magic 8; length at the last compaction 8; length of the directory's path 2,
+//! and the path; then frames: length 4, checksum 8, and records one after the other. Integers are
+//! little-endian. Of several records of a name the last one counts.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use log::warn;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::chain::Chain;
+use crate::content::{FileId, Stamp};
+use crate::limits::PATH_LEN_MAX;
+use crate::store::limits::{
+    PLACED_BUFFER_LEN, PLACED_COMPACT_LEN, PLACED_LEN_MAX, PLACED_LOCK_TRIES, PLACED_NAMES_MAX,
+};
+use crate::store::storage::{FileLock, Folder, Storage};
+use crate::sync::lock;
+
+mod frames;
+
+use frames::{FRAME_HEAD_LEN, Header, end_of_frames, frame, hash_of, read_frame, read_frame_head};
+
+/// The records of what was fetched into one directory, and access to those of others.
+#[derive(Debug)]
+pub(crate) struct PlacedLog {
+    folder: Arc<dyn Folder>,
+    /// The directory: absolute, without links.
+    root: PathBuf,
+    /// Records that are not written yet.
+    pending: Mutex<Vec<u8>>,
+    /// What the records of a directory say, once they were read. `None` if there are none.
+    known: Mutex<HashMap<PathBuf, Option<Arc<KnownNames>>>>,
+    /// Where the last append ended, in which file.
+    end: Mutex<Option<(u64, u64)>>,
+    /// Why nothing is recorded.
+    trouble: Mutex<Option<String>>,
+}
+
+/// What a record says of one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlacedFile {
+    /// The content that was put there.
+    pub(crate) id: FileId,
+    /// The state of the file then; `None` if only the intent is known.
+    pub(crate) state: Option<PlacedState>,
+}
+
+/// The state of a file on disk: any difference means that it may be another one, or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlacedState {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) len: u64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ctime_ns: i64,
+}
+
+/// Where the last record of each name lies.
+#[derive(Debug)]
+struct KnownNames {
+    file: Arc<dyn Storage>,
+    /// By a hash of the name: the record itself has the whole name.
+    at: HashMap<u64, u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordLine<'a> {
+    name: &'a str,
+    id: FileId,
+    state: Option<PlacedState>,
+}
+
+impl PlacedState {
+    /// The state as other parts keep it.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { mtime_ns: self.mtime_ns, ctime_ns: self.ctime_ns, inode: self.inode }
+    }
+}
+
+impl PlacedLog {
+    /// The records of `root`, which is absolute and without links, in `folder`. Nothing is read or
+    /// written before it is needed.
+    pub(crate) fn new(folder: Arc<dyn Folder>, root: PathBuf) -> Self {
+        let (pending, known) = (Mutex::default(), Mutex::default());
+        PlacedLog { folder, root, pending, known, end: Mutex::default(), trouble: Mutex::default() }
+    }
+
+    /// Notes what a name is to get, or has got in which state. Written by [`flush`](Self::flush),
+    /// and when enough has gathered.
+    pub(crate) fn note(&self, name: &str, file: PlacedFile) {
+        let line = RecordLine { name, id: file.id, state: file.state };
+        let mut pending = lock(&self.pending);
+        if let Ok(bytes) = postcard::to_allocvec(&line) {
+            pending.extend(bytes);
+        }
+        let is_enough = pending.len() >= PLACED_BUFFER_LEN;
+        drop(pending);
+        if is_enough {
+            self.flush();
+        }
+    }
+
+    /// Writes what was noted. A failure is logged once: the record only saves questions.
+    pub(crate) fn flush(&self) {
+        let records = std::mem::take(&mut *lock(&self.pending));
+        if records.is_empty() || lock(&self.trouble).is_some() {
+            return;
+        }
+        if let Err(e) = self.append(&records) {
+            let path = self.folder.path_of(&file_name(&self.root));
+            let path = path.display();
+            warn!("what is fetched is not recorded, so it counts as the user's path={path} error=\"{}\"", Chain(&e));
+            *lock(&self.trouble) = Some(e.to_string());
+        }
+    }
+
+    /// Writes what was noted, makes it durable, and drops what later records replace.
+    pub(crate) fn finish(&self, durable: bool) {
+        self.flush();
+        let compacted = self.locked(|file| {
+            let header = Header::read(&**file, &self.root)?;
+            let grown = file.stat()?.len > header.map_or(0, |h| 2 * h.compacted_len) + PLACED_COMPACT_LEN;
+            if grown {
+                self.compact(file)
+            } else if durable {
+                file.sync()
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(e) = compacted {
+            log::debug!("record of fetched files not tidied error=\"{}\"", Chain(&e));
+        }
+    }
+
+    /// What the records say of the file `path` below the directory: those of the directory itself
+    /// first, then those of each directory on the way, into which a part may have been fetched, and
+    /// of those above.
+    pub(crate) fn find(&self, path: &str) -> Option<PlacedFile> {
+        self.flush();
+        let whole = self.root.join(path);
+        let own = std::iter::once(self.root.as_path());
+        let others = whole.ancestors().skip(1).filter(|dir| *dir != self.root);
+        own.chain(others).find_map(|dir| {
+            let name = whole.strip_prefix(dir).ok()?.to_str()?;
+            self.names_of(dir)?.get(name)
+        })
+    }
+
+    fn names_of(&self, dir: &Path) -> Option<Arc<KnownNames>> {
+        if let Some(known) = lock(&self.known).get(dir) {
+            return known.clone();
+        }
+        let read = || -> io::Result<Option<KnownNames>> {
+            let Some(file) = self.folder.open(&file_name(dir))? else { return Ok(None) };
+            KnownNames::read(file, dir)
+        };
+        let known = read().unwrap_or_default().map(Arc::new);
+        lock(&self.known).insert(dir.to_owned(), known.clone());
+        known
+    }
+
+    /// Appends one frame of records.
+    fn append(&self, records: &[u8]) -> io::Result<()> {
+        self.locked(|file| {
+            let stat = file.stat()?;
+            let known_end = lock(&self.end).filter(|(inode, _)| *inode == stat.stamp.inode).map(|(_, end)| end);
+            let begin = match Header::read(&**file, &self.root)? {
+                Some(header) => known_end.unwrap_or(header.len).min(stat.len),
+                None => Header::write(&**file, &self.root, 0)?,
+            };
+            let end = end_of_frames(&**file, begin)?;
+            if end + (FRAME_HEAD_LEN + records.len()) as u64 > PLACED_LEN_MAX {
+                return Err(io::Error::other("the record is too long"));
+            }
+            file.write_at(end, &frame(records))?;
+            // A longer tail of an append that was cut off is not to be read behind this frame.
+            let end = end + (FRAME_HEAD_LEN + records.len()) as u64;
+            if stat.len > end {
+                file.set_len(end)?;
+            }
+            *lock(&self.end) = Some((stat.stamp.inode, end));
+            Ok(())
+        })
+    }
+
+    /// Runs `act` on the file of the directory, under its lock. The file is made if it is missing.
+    fn locked(&self, act: impl FnOnce(&Arc<dyn Storage>) -> io::Result<()>) -> io::Result<()> {
+        let name = file_name(&self.root);
+        for _ in 0..PLACED_LOCK_TRIES {
+            let file = match self.folder.open(&name)? {
+                Some(file) => file,
+                None => match self.folder.create(&name)? {
+                    Some(file) => file,
+                    None => continue,
+                },
+            };
+            if file.try_lock()? == FileLock::Held {
+                std::thread::sleep(LOCK_NAP);
+                continue;
+            }
+            // A compaction may have put another file under the name.
+            let is_current = match self.folder.open(&name)? {
+                Some(current) => current.stat()?.stamp.inode == file.stat()?.stamp.inode,
+                None => false,
+            };
+            if is_current {
+                let done = act(&file);
+                file.unlock();
+                return done;
+            }
+            file.unlock();
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Replaces the file by one with the last record of each name that still exists.
+    fn compact(&self, file: &Arc<dyn Storage>) -> io::Result<()> {
+        let Some(known) = KnownNames::read(file.clone(), &self.root)? else { return Ok(()) };
+        let (name, temp) = (file_name(&self.root), format!("{}.new", file_name(&self.root)));
+        self.folder.remove(&temp)?;
+        let to = self.folder.create(&temp)?.ok_or(io::ErrorKind::AlreadyExists)?;
+        let begin = Header::write(&*to, &self.root, 0)?;
+        let (mut end, mut records) = (begin, Vec::new());
+        let mut places: Vec<u64> = known.at.values().copied().collect();
+        places.sort_unstable();
+        let mut put = |records: &mut Vec<u8>| -> io::Result<()> {
+            if !records.is_empty() {
+                to.write_at(end, &frame(records))?;
+                end += (FRAME_HEAD_LEN + records.len()) as u64;
+                records.clear();
+            }
+            Ok(())
+        };
+        let mut buffer = vec![0; RECORD_LEN_MAX];
+        for at in places {
+            let Some(line) = read_record(&**file, at, &mut buffer) else { continue };
+            if self.root.join(line.name).symlink_metadata().is_err() {
+                continue;
+            }
+            records.extend(postcard::to_allocvec(&line).map_err(io::Error::other)?);
+            if records.len() >= PLACED_BUFFER_LEN {
+                put(&mut records)?;
+            }
+        }
+        put(&mut records)?;
+        Header::write(&*to, &self.root, end)?;
+        to.sync()?;
+        self.folder.rename(&temp, &name)?;
+        lock(&self.known).remove(&self.root);
+        self.folder.sync()
+    }
+}
+
+impl Drop for PlacedLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl KnownNames {
+    /// Reads all records of `dir`; `None` if the file has none.
+    fn read(file: Arc<dyn Storage>, dir: &Path) -> io::Result<Option<Self>> {
+        let Some(header) = Header::read(&*file, dir)? else { return Ok(None) };
+        let (mut at, mut place) = (HashMap::new(), header.len);
+        while let Some((len, _)) = read_frame_head(&*file, place)? {
+            let begin = place + FRAME_HEAD_LEN as u64;
+            // A damaged frame is left out.
+            let records = read_frame(&*file, place)?.unwrap_or_default();
+            let mut rest = records.as_slice();
+            while let Ok((line, behind)) = postcard::take_from_bytes::<RecordLine<'_>>(rest) {
+                if at.len() < PLACED_NAMES_MAX {
+                    at.insert(hash_of(line.name.as_bytes()), begin + (records.len() - rest.len()) as u64);
+                }
+                rest = behind;
+            }
+            place = begin + len as u64;
+        }
+        Ok(Some(KnownNames { file, at }))
+    }
+
+    fn get(&self, name: &str) -> Option<PlacedFile> {
+        let mut buffer = vec![0; RECORD_LEN_MAX];
+        let line = read_record(&*self.file, *self.at.get(&hash_of(name.as_bytes()))?, &mut buffer)?;
+        (line.name == name).then_some(PlacedFile { id: line.id, state: line.state })
+    }
+}
+
+fn read_record<'b>(file: &dyn Storage, at: u64, buffer: &'b mut [u8]) -> Option<RecordLine<'b>> {
+    let left = file.stat().ok()?.len.saturating_sub(at);
+    let bytes = &mut buffer[..left.min(RECORD_LEN_MAX as u64) as usize];
+    file.read_at(at, bytes).ok()?;
+    postcard::take_from_bytes(bytes).ok().map(|(line, _)| line)
+}
+
+/// The name of the file with the records of `dir`.
+fn file_name(dir: &Path) -> String {
+    let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
+    let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("placed-{hex}")
+}
+
+/// More than the longest record: a name, an identity, five numbers.
+const RECORD_LEN_MAX: usize = PATH_LEN_MAX + 128;
+/// Between two tries to get the lock.
+const LOCK_NAP: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! The form of a file of records: a header, then frames with a checksum each.
+
+use std::io;
+use std::path::Path;
+
+use crate::store::limits::{PLACED_FRAME_LEN_MAX, PLACED_LEN_MAX};
+use crate::store::storage::Storage;
+
+/// The beginning of a file of records.
+pub(super) struct Header {
+    /// Its own length.
+    pub(super) len: u64,
+    /// Length of the file at its last compaction.
+    pub(super) compacted_len: u64,
+}
+
+impl Header {
+    /// The header of the records of `dir`; `None` if the file is empty or has another one.
+    pub(super) fn read(file: &dyn Storage, dir: &Path) -> io::Result<Option<Self>> {
+        let expected = Self::bytes(dir, 0);
+        if file.stat()?.len < expected.len() as u64 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; expected.len()];
+        file.read_at(0, &mut bytes)?;
+        let is_same = bytes[..8] == expected[..8] && bytes[16..] == expected[16..];
+        let compacted_len = bytes[8..16].try_into().map_or(0, u64::from_le_bytes);
+        Ok(is_same.then_some(Header { len: expected.len() as u64, compacted_len: compacted_len.min(PLACED_LEN_MAX) }))
+    }
+
+    /// Makes the file one of `dir`, without records. Returns where they begin.
+    pub(super) fn write(file: &dyn Storage, dir: &Path, compacted_len: u64) -> io::Result<u64> {
+        let bytes = Self::bytes(dir, compacted_len);
+        if compacted_len == 0 {
+            file.set_len(0)?;
+        }
+        file.write_at(0, &bytes)?;
+        Ok(bytes.len() as u64)
+    }
+
+    fn bytes(dir: &Path, compacted_len: u64) -> Vec<u8> {
+        let path = dir.as_os_str().as_encoded_bytes();
+        let len = (path.len() as u16).to_le_bytes();
+        [&MAGIC[..], &compacted_len.to_le_bytes(), &len, path].concat()
+    }
+}
+
+/// Records as a frame.
+pub(super) fn frame(records: &[u8]) -> Vec<u8> {
+    let (len, sum) = ((records.len() as u32).to_le_bytes(), hash_of(records).to_le_bytes());
+    [&len[..], &sum, records].concat()
+}
+
+/// The records of the whole frame at `place`; `None` if there is none.
+pub(super) fn read_frame(file: &dyn Storage, place: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some((len, sum)) = read_frame_head(file, place)? else { return Ok(None) };
+    let mut records = vec![0; len];
+    file.read_at(place + FRAME_HEAD_LEN as u64, &mut records)?;
+    Ok((hash_of(&records) == sum).then_some(records))
+}
+
+/// Length and checksum of the frame at `place`, if it lies within the file.
+pub(super) fn read_frame_head(file: &dyn Storage, place: u64) -> io::Result<Option<(usize, u64)>> {
+    let left = file.stat()?.len.saturating_sub(place);
+    if left < FRAME_HEAD_LEN as u64 {
+        return Ok(None);
+    }
+    let mut head = [0; FRAME_HEAD_LEN];
+    file.read_at(place, &mut head)?;
+    let len = head[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
+    let sum = head[4..].try_into().map_or(0, u64::from_le_bytes);
+    let fits = len > 0 && len <= PLACED_FRAME_LEN_MAX && (FRAME_HEAD_LEN + len) as u64 <= left;
+    Ok(fits.then_some((len, sum)))
+}
+
+/// Where the whole frames from `place` on end. Only the last one is read: one that was cut off can
+/// only be the last.
+pub(super) fn end_of_frames(file: &dyn Storage, mut place: u64) -> io::Result<u64> {
+    while let Some((len, _)) = read_frame_head(file, place)? {
+        let next = place + (FRAME_HEAD_LEN + len) as u64;
+        if read_frame_head(file, next)?.is_none() && read_frame(file, place)?.is_none() {
+            break;
+        }
+        place = next;
+    }
+    Ok(place)
+}
+
+/// A quick hash (FNV-1a over words) against chance, not against intent: the state directory is the
+/// user's alone.
+pub(super) fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ bytes.len() as u64;
+    for part in bytes.chunks(8) {
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+    }
+    hash
+}
+
+const MAGIC: [u8; 8] = *b"gpbplac1";
+pub(super) const FRAME_HEAD_LEN: usize = 12;

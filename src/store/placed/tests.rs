@@ -1,0 +1,149 @@
+use super::*;
+use crate::content::{Digest, Root};
+use crate::store::disk_folder::DiskFolder;
+use crate::store::memory::{Memory, MemoryFolder, Rng};
+
+fn id(n: u64) -> FileId {
+    FileId { root: Root(Digest([n as u8; 32])), len: n }
+}
+
+fn state(n: u64) -> PlacedState {
+    PlacedState { device: 1, inode: n, len: n, mtime_ns: n as i64, ctime_ns: -(n as i64) }
+}
+
+fn on_disk(state_dir: &Path, root: &Path) -> PlacedLog {
+    PlacedLog::new(Arc::new(DiskFolder::new(state_dir)), root.to_path_buf())
+}
+
+fn placed(n: u64) -> PlacedFile {
+    PlacedFile { id: id(n), state: Some(state(n)) }
+}
+
+#[test]
+fn what_one_process_records_another_one_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new("/data/set");
+    let (one, two) = (on_disk(dir.path(), root), on_disk(dir.path(), root));
+    one.note("a", PlacedFile { id: id(1), state: None });
+    one.note("sub/b", placed(2));
+    assert_eq!(one.find("a"), Some(PlacedFile { id: id(1), state: None }), "its own, too");
+    two.note("c", placed(3));
+    two.note("a", placed(4));
+    two.flush();
+    drop((one, two));
+    let after = on_disk(dir.path(), root);
+    assert_eq!(after.find("a"), Some(placed(4)), "the last record counts");
+    assert_eq!((after.find("sub/b"), after.find("c"), after.find("d")), (Some(placed(2)), Some(placed(3)), None));
+    // The same files by another directory.
+    assert_eq!(on_disk(dir.path(), Path::new("/data/set/sub")).find("b"), Some(placed(2)));
+    assert_eq!(on_disk(dir.path(), Path::new("/data")).find("set/sub/b"), Some(placed(2)));
+    assert_eq!(on_disk(dir.path(), Path::new("/data/other")).find("a"), None);
+}
+
+#[test]
+fn a_damaged_record_is_no_record_and_is_written_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new("/d");
+    let file = dir.path().join(file_name(root));
+    let write = |name: &str, n: u64| {
+        let log = on_disk(dir.path(), root);
+        log.note(name, placed(n));
+        log.flush();
+    };
+    write("a", 1);
+    let one = std::fs::read(&file).unwrap();
+    write("b", 2);
+    let two = std::fs::read(&file).unwrap();
+    for len in 0..two.len() {
+        std::fs::write(&file, &two[..len]).unwrap();
+        let log = on_disk(dir.path(), root);
+        assert_eq!(log.find("b"), None, "cut at {len}");
+        assert_eq!(log.find("a"), (len >= one.len()).then_some(placed(1)), "cut at {len}");
+        write("c", 3);
+        let log = on_disk(dir.path(), root);
+        assert_eq!((log.find("c"), log.find("b")), (Some(placed(3)), None), "cut at {len}");
+    }
+    for at in 0..two.len() {
+        let mut bytes = two.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&file, &bytes).unwrap();
+        for (name, n) in [("a", 1), ("b", 2)] {
+            let found = on_disk(dir.path(), root).find(name);
+            assert!(found.is_none() || found == Some(placed(n)), "byte {at}: {found:?}");
+        }
+    }
+    std::fs::write(&file, vec![0xff; 5000]).unwrap();
+    write("c", 3);
+    assert_eq!(on_disk(dir.path(), root).find("c"), Some(placed(3)));
+}
+
+#[test]
+fn what_later_records_replace_is_dropped() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(data.path().join("stays"), b"").unwrap();
+    let log = on_disk(dir.path(), data.path());
+    let rounds = PLACED_COMPACT_LEN / 40;
+    for n in 0..rounds {
+        log.note(if n % 2 == 0 { "stays" } else { "gone" }, placed(n));
+    }
+    log.flush();
+    let file = dir.path().join(file_name(data.path()));
+    let before = std::fs::metadata(&file).unwrap().len();
+    log.finish(true);
+    let after = std::fs::metadata(&file).unwrap().len();
+    assert!(before > PLACED_COMPACT_LEN && after < 1000, "{before} {after}");
+    assert_eq!((log.find("stays"), log.find("gone")), (Some(placed((rounds - 1) / 2 * 2)), None));
+    log.note("stays", placed(1));
+    assert_eq!(on_disk(dir.path(), data.path()).find("gone"), None);
+    drop(log);
+    assert_eq!(on_disk(dir.path(), data.path()).find("stays"), Some(placed(1)), "it is appended to the new file");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn many_processes_append_to_one_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new("/d");
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let log = on_disk(dir.path(), root);
+            scope.spawn(move || {
+                for n in 0..50 {
+                    log.note(&format!("{thread}/{n}"), placed(n));
+                    log.flush();
+                }
+            });
+        }
+    });
+    let log = on_disk(dir.path(), root);
+    for name in (0..4).flat_map(|thread| (0..50_u64).map(move |n| (format!("{thread}/{n}"), n))) {
+        assert_eq!(log.find(&name.0), Some(placed(name.1)), "{}", name.0);
+    }
+}
+
+/// Whatever a crash leaves, no name is said to have got what it was not to get.
+#[test]
+fn a_crash_at_any_point_leaves_no_false_record() {
+    let root = Path::new("/d");
+    for seed in 0..400 {
+        let mut rng = Rng(seed);
+        let volume = Memory::new();
+        volume.cut_after(1 + rng.below(40));
+        let log = PlacedLog::new(Arc::new(MemoryFolder(volume.clone())), root.to_path_buf());
+        for n in 0..12 {
+            log.note(&format!("{}", n % 5), placed(n));
+            if rng.below(2) == 0 {
+                log.flush();
+            }
+            if rng.below(6) == 0 {
+                log.finish(true);
+            }
+        }
+        let after = volume.after_power_loss(&mut rng);
+        let found = PlacedLog::new(Arc::new(MemoryFolder(after)), root.to_path_buf());
+        for name in 0..5 {
+            let n = found.find(&name.to_string());
+            assert!(n.is_none_or(|f| f.id.len % 5 == name && f == placed(f.id.len)), "seed {seed}: {name} {n:?}");
+        }
+    }
+}
