@@ -225,6 +225,7 @@ impl Coordinator {
             here.insert(handle);
             // Peers that are known to hold something were asked already.
             self.mesh.meet(handle, record.revision, state.useful(handle) > 0, now);
+            self.mesh.set_host(handle, record.addrs.first().map(|addr| addr.ip().to_canonical()));
             if record.revision == 0 {
                 state.grows(handle, now);
             }

@@ -18,9 +18,16 @@ pub const LIST_QUIET: Duration = Duration::from_millis(300);
 /// Memory of the listing of one peer, in bytes: a catalogue of 4 million files with names of 60
 /// bytes takes that.
 pub const LISTING_LEN_MAX: usize = 512 * MIB;
-/// Memory of all listings that are being read for one question, in bytes. A listing counts until it
+/// Memory of all listings for one question, in bytes. What several peers list counts once when it
 /// is merged.
 pub const LISTINGS_LEN_MAX: usize = 1024 * MIB;
+/// As [`LISTING_LEN_MAX`] in bytes, for a question that has no globs: a directory of a million files
+/// takes that.
+pub const LISTING_NAMED_LEN_MAX: usize = 128 * MIB;
+/// As [`LISTINGS_LEN_MAX`] in bytes, for a question that has no globs.
+pub const LISTINGS_NAMED_LEN_MAX: usize = 256 * MIB;
+/// Bytes of each listing that do not count: long listings leave room for short ones.
+pub const LISTING_FREE_LEN: usize = 64 * KIB;
 /// A peer whose listing found no room is asked again after this time.
 pub const LISTING_RETRY: Duration = Duration::from_secs(1);
 /// Peers at one address that are asked at the same time: many keys on one host must not take the
@@ -77,4 +84,5 @@ pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
 
 const _: () = {
     assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);
+    assert!(LISTING_NAMED_LEN_MAX <= LISTINGS_NAMED_LEN_MAX && LISTING_LEN_MAX <= LISTINGS_LEN_MAX);
 };

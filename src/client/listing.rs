@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::client::limits::{LISTING_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, PATTERNS_AT_ONCE};
-use crate::content::{FileId, Pattern, RelPath};
-use crate::identity::PeerId;
+use crate::client::limits::{
+    LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_NAMED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, LISTINGS_NAMED_LEN_MAX,
+    PATTERNS_AT_ONCE,
+};
+use crate::client::search_results::SearchResults;
+use crate::content::{FileId, Pattern, PatternKind, RelPath};
+use crate::identity::{NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REASON_SHOWN_MAX};
 use crate::peers::{AskError, Session};
 use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_borrowed};
@@ -16,10 +20,19 @@ use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_bor
 /// The listing of one peer.
 pub(crate) struct PeerListing {
     /// Whether the peer shares a directory; otherwise it lists what it has fetched.
-    pub(crate) shared: bool,
+    shared: bool,
     /// The files, sorted by path for each pattern.
-    pub(crate) files: Vec<Listed>,
-    _room: Room,
+    files: Vec<Listed>,
+    room: Room,
+}
+
+impl PeerListing {
+    /// Adds the files to `results`. What was new among them keeps its room until that is dropped.
+    pub(crate) fn merge(mut self, peer: NodeId, results: &mut SearchResults) -> Room {
+        let fresh = results.add(peer, self.shared, self.files);
+        self.room.keep(fresh);
+        self.room
+    }
 }
 
 /// A question for everything that one of `patterns` means. A peer that sends nothing for `timeout`,
@@ -34,9 +47,14 @@ pub(crate) fn lister(
         [] => [(String::new(), None)].into(),
         some => some.iter().map(asked).collect(),
     };
-    let reading = Arc::new(AtomicUsize::new(0));
+    let (peer_max, all_max) = match patterns.iter().all(|(_, pattern)| pattern.as_ref().is_some_and(is_named)) {
+        true => (LISTING_NAMED_LEN_MAX, LISTINGS_NAMED_LEN_MAX),
+        false => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
+    };
+    let all_rooms = Arc::new(AtomicUsize::new(0));
     move |session, over| {
-        let mut all = Taken { files: Vec::new(), room: Room { reading: reading.clone(), taken: 0 }, logged: false };
+        let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
+        let mut all = Taken { files: Vec::new(), room, logged: false };
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
@@ -61,7 +79,7 @@ pub(crate) fn lister(
                 }
             }
         }
-        Ok(PeerListing { shared: session.welcome.revision > 0, files: all.files, _room: all.room })
+        Ok(PeerListing { shared: session.welcome.revision > 0, files: all.files, room: all.room })
     }
 }
 
@@ -78,11 +96,15 @@ struct Taken {
     logged: bool,
 }
 
-/// Memory of a listing that is not merged with those of others yet.
-struct Room {
-    /// The same of all peers that are being asked, in bytes.
-    reading: Arc<AtomicUsize>,
+/// Memory of the listing of one peer, in bytes.
+pub(crate) struct Room {
+    /// What counts of all listings for the question.
+    all: Arc<AtomicUsize>,
+    all_max: usize,
+    peer_max: usize,
     taken: usize,
+    /// What counts of this one.
+    counted: usize,
 }
 
 impl Taken {
@@ -102,7 +124,7 @@ impl Taken {
             }
         };
         let len = size_of::<Listed>() + path.as_str().len();
-        if self.files.len() >= CATALOGUE_ENTRIES_MAX || self.room.taken + len > LISTING_LEN_MAX {
+        if self.files.len() >= CATALOGUE_ENTRIES_MAX || self.room.taken + len > self.room.peer_max {
             warn!("listing too long peer={peer} entries={}", self.files.len());
             return Err(AskError::Protocol("its listing is too long".into()));
         }
@@ -114,18 +136,32 @@ impl Taken {
 
 impl Room {
     fn take(&mut self, len: usize) -> Result<(), AskError> {
-        if self.reading.fetch_add(len, Ordering::Relaxed) + len > LISTINGS_LEN_MAX {
-            self.reading.fetch_sub(len, Ordering::Relaxed);
+        let counts = (self.taken + len).saturating_sub(LISTING_FREE_LEN) - self.counted;
+        if counts > 0 && self.all.fetch_add(counts, Ordering::Relaxed) + counts > self.all_max {
+            self.all.fetch_sub(counts, Ordering::Relaxed);
             return Err(AskError::Busy(LISTING_RETRY));
         }
         self.taken += len;
+        self.counted += counts;
         Ok(())
     }
+
+    /// Gives back all but `len` bytes.
+    fn keep(&mut self, len: usize) {
+        let back = self.counted.saturating_sub(len);
+        self.all.fetch_sub(back, Ordering::Relaxed);
+        self.counted -= back;
+    }
+}
+
+/// Whether a pattern means a name, a directory or a root.
+fn is_named(pattern: &Pattern) -> bool {
+    !matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. })
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.reading.fetch_sub(self.taken, Ordering::Relaxed);
+        self.all.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -168,23 +204,52 @@ mod tests {
         FileId { root: Root(Digest([n; 32])), len: 5 }
     }
 
+    fn room(all: &Arc<AtomicUsize>, peer_max: usize, all_max: usize) -> Room {
+        Room { all: all.clone(), all_max, peer_max, taken: 0, counted: 0 }
+    }
+
     #[test]
     fn a_listing_is_bounded_and_has_only_what_was_asked_for() {
-        let reading = Arc::new(AtomicUsize::new(0));
-        let taken = || Taken { files: Vec::new(), room: Room { reading: reading.clone(), taken: 0 }, logged: false };
+        let all = Arc::new(AtomicUsize::new(0));
+        let (peer_max, all_max) = (LISTING_NAMED_LEN_MAX, LISTINGS_NAMED_LEN_MAX);
+        let taken = || Taken { files: Vec::new(), room: room(&all, peer_max, all_max), logged: false };
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
+        assert!(is_named(&pattern) && !is_named(&Pattern::parse("f*").unwrap()));
         for name in ["other", "f1", "f1/\0"] {
             one.add(name, id(1), Some(&pattern), &PEER).unwrap();
         }
         assert_eq!(one.files.len(), 1, "neither another name nor one that cannot be");
-        one.room.take(LISTING_LEN_MAX - one.room.taken).unwrap();
+        one.room.take(peer_max - one.room.taken).unwrap();
         assert!(matches!(one.add("f1/x", id(1), None, &PEER), Err(AskError::Protocol(_))), "too long");
         let (mut two, mut three) = (taken(), taken());
-        two.room.take(LISTINGS_LEN_MAX - LISTING_LEN_MAX).unwrap();
-        assert!(matches!(three.add("x", id(1), None, &PEER), Err(AskError::Busy(_))), "no room at the moment");
+        two.room.take(all_max - peer_max).unwrap();
+        assert!(three.add("x", id(1), None, &PEER).is_ok(), "a short one finds room");
+        assert!(matches!(three.room.take(peer_max / 2), Err(AskError::Busy(_))), "no room at the moment");
         drop(one);
-        assert!(three.add("x", id(1), None, &PEER).is_ok(), "what is merged makes room");
+        assert!(three.room.take(peer_max / 2).is_ok());
         drop((two, three));
-        assert_eq!(reading.load(Ordering::Relaxed), 0);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+
+    /// Listings of many peers, each below its bound, were merged without a bound in all.
+    #[test]
+    fn what_is_merged_keeps_the_room_of_what_was_new() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let mut results = SearchResults::default();
+        let listing = |name: &str, count: usize| {
+            let mut taken = Taken { files: Vec::new(), room: room(&all, 1 << 30, 1 << 30), logged: false };
+            (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), id(1), None, &PEER).unwrap());
+            PeerListing { shared: true, files: taken.files, room: taken.room }
+        };
+        let node = |n| NodeId::new(PeerId([n; 32]), 1);
+        let first = listing("a", 10_000).merge(node(1), &mut results);
+        let counted = all.load(Ordering::Relaxed);
+        assert!(counted > 500_000, "{counted}");
+        let again = listing("a", 10_000).merge(node(2), &mut results);
+        assert_eq!(all.load(Ordering::Relaxed), counted, "the same names take no more");
+        let other = listing("b", 10_000).merge(node(3), &mut results);
+        assert_eq!((all.load(Ordering::Relaxed), results.files().len()), (2 * counted, 20_000));
+        drop((first, again, other));
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

@@ -51,13 +51,13 @@ impl Client {
             Ok((text.clone(), pattern))
         };
         let wanted: Vec<(String, Pattern)> = texts.iter().map(parse).collect::<Result<_, FetchError>>()?;
-        let mut results = SearchResults::default();
+        let (mut results, mut rooms) = (SearchResults::default(), Vec::new());
         // The results change only with an answer, so they are judged only then.
         let mut certainty = Certainty::Nothing;
         let begin = Instant::now();
         let progress = survey(self, scope, lister(texts, timeout), |progress, answer| {
             if let Some((record, listing)) = answer {
-                results.add(record.node(), listing.shared, listing.files);
+                rooms.push(listing.merge(record.node(), &mut results));
                 certainty = assess(&wanted, &Chooser::new(&results, selection));
             }
             end(&certainty, progress, begin, timeout)

@@ -43,8 +43,9 @@ pub(crate) struct SearchResults {
 
 impl SearchResults {
     /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be
-    /// is left out, and what is over the bound of any catalogue.
-    pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) {
+    /// is left out, and what is over the bound of any catalogue. Returns the memory of what was new,
+    /// in bytes.
+    pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) -> usize {
         self.peers.insert(peer.peer);
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.
@@ -66,6 +67,7 @@ impl SearchResults {
                 _ => fresh.push(FoundFile { path, id, holders: alone.clone(), shared }),
             }
         }
+        let fresh_len = fresh.iter().map(|file| size_of::<FoundFile>() + file.path.as_str().len()).sum();
         if self.files.is_empty() {
             self.files = fresh;
         } else if !fresh.is_empty() {
@@ -74,6 +76,7 @@ impl SearchResults {
             // Two sorted runs: merging them takes one pass.
             self.files.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
         }
+        fresh_len
     }
 
     /// Everything, sorted by path, then content.

@@ -82,10 +82,10 @@ impl Client {
         for text in patterns {
             Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
         }
-        let (mut results, begin) = (SearchResults::default(), Instant::now());
+        let (mut results, mut rooms, begin) = (SearchResults::default(), Vec::new(), Instant::now());
         let progress = survey(self, scope, lister(patterns, wait), |progress, answer| {
             if let Some((record, listing)) = answer {
-                results.add(record.node(), listing.shared, listing.files);
+                rooms.push(listing.merge(record.node(), &mut results));
             }
             progress.listing_end(begin, wait)
         })?;

@@ -53,6 +53,9 @@ pub enum ParsePeerAddrError {
     /// A port that is no number from 1 to 65535.
     #[error("`{}` has no usable port (1 to 65535)", .0.escape_debug())]
     Port(String),
+    /// A link-local IPv6 address, which means another host on each link, without its interface.
+    #[error("`{}` is a link-local address and needs its interface, as in [fe80::1%eth0]:27420", .0.escape_debug())]
+    Zone(String),
 }
 
 impl PeerAddr {
@@ -93,6 +96,9 @@ impl FromStr for PeerAddr {
         };
         if !is_ipv6(host) && !is_host(host) {
             return Err(bad());
+        }
+        if host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_unicast_link_local()) {
+            return Err(ParsePeerAddrError::Zone(text.into()));
         }
         let number = |p: &str| p.bytes().all(|b| b.is_ascii_digit()).then(|| p.parse().ok()).flatten();
         let port = port.map_or(Some(PORT), number).filter(|&port| port != 0);
@@ -190,6 +196,9 @@ mod tests {
             let error = text.parse::<PeerAddr>().unwrap_err();
             assert!(matches!(error, ParsePeerAddrError::Form(_)), "{text}: {error}");
             assert!(!error.to_string().contains('\n'), "{error:?}");
+        }
+        for text in ["fe80::1", "[fe80::1]", "[fe80::1]:9", "febf::1"] {
+            assert!(matches!(text.parse::<PeerAddr>(), Err(ParsePeerAddrError::Zone(_))), "{text}");
         }
         for text in ["h:0", "h:", "h:65536", "h:+1", "[::1]:", "h: 1", "a:b:c", "fd00::zz"] {
             assert!(matches!(text.parse::<PeerAddr>(), Err(ParsePeerAddrError::Port(_))), "{text}");

@@ -102,7 +102,11 @@ pub fn root_of(listing: &[Value], path: &str) -> Option<String> {
 impl Got {
     /// Waits for the end of a `get`.
     pub fn wait(process: Process, within: std::time::Duration) -> Self {
-        let ended = process.wait(within);
+        Self::of(process.wait(within))
+    }
+
+    /// What a `get` that has ended wrote.
+    pub fn of(ended: Ended) -> Self {
         let events = json(&ended);
         Got { ended, events }
     }

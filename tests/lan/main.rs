@@ -20,7 +20,9 @@
 #[macro_use]
 mod net;
 mod attack;
+mod clock;
 mod content;
+mod crowd;
 mod discovery;
 mod disk;
 mod edges;
@@ -28,6 +30,7 @@ mod exits;
 mod failure;
 mod group;
 mod hostile;
+mod hosts;
 mod link;
 mod load;
 mod long;

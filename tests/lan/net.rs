@@ -3,12 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::link::{Distance, Link};
 use crate::process::{Log, Process};
@@ -155,6 +159,43 @@ impl Lan {
         Host { name: name.into(), ip: "127.0.0.1".into(), namespace, bridge, port: String::new(), link: None, shared }
     }
 
+    /// Plugs `host` into a second network, with the interface `eth1`, and returns its address there.
+    pub fn plug(&self, host: &Host) -> String {
+        let (number, holder) = (&host.port[1..], host.namespace.holder.id());
+        self.bridge.sh(&format!(
+            "ip link show br1 > /dev/null 2>&1 || {{ ip link add br1 type bridge mcast_snooping 0 forward_delay 0 && \
+             ip link set br1 up; }}; \
+             ip link add q{number} type veth peer name eth1 netns {holder} && ip link set q{number} master br1 up"
+        ));
+        let ip = format!("10.78.0.{number}");
+        host.sh(&format!(
+            "for o in accept_dad disable_ipv6; do echo 0 > /proc/sys/net/ipv6/conf/eth1/$o; done; \
+             ip addr add {ip}/24 brd + dev eth1; ip link set eth1 up"
+        ));
+        until("eth1 is up with its addresses", Duration::from_secs(5), || {
+            let addrs = host.sh("ip -o addr show dev eth1; ip -o link show dev eth1");
+            let ready = ["fe80::", &ip, "LOWER_UP"].iter().all(|part| addrs.contains(part));
+            (ready && !addrs.contains("tentative")).then_some(())
+        });
+        ip
+    }
+
+    /// From now on the bridge passes neither multicast nor broadcast. The hosts, which must be all that there are, have
+    /// learned each other's IPv4 addresses before, so that they need neither to reach each other.
+    pub fn filter_discovery(&self, hosts: &[&Host]) {
+        for host in hosts {
+            let mac = host.sh("ip -o link show dev eth0");
+            let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
+            for other in hosts.iter().filter(|other| other.ip != host.ip) {
+                other.sh(&format!("ip neigh replace {} lladdr {mac} nud permanent dev eth0", host.ip));
+            }
+        }
+        self.filter_multicast();
+        for port in 1..=self.hosts.get() {
+            self.bridge.sh(&format!("bridge link set dev p{port} bcast_flood off"));
+        }
+    }
+
     /// From now on the bridge passes no multicast, as on many wireless networks.
     pub fn filter_multicast(&self) {
         for port in 1..=self.hosts.get() {
@@ -223,9 +264,29 @@ impl Host {
         self.bridge.sh(&format!("ip link set {} {}", self.port, if up { "up" } else { "down" }));
     }
 
+    /// Takes the host out of the network, or back in, without a sign of it at the host: `eth0` stays up.
+    pub fn part(&self, out: bool) {
+        self.bridge.sh(&format!("bridge link set dev {} state {}", self.port, if out { 0 } else { 3 }));
+    }
+
+    /// Runs `f` on a thread of this host: its sockets, and those of threads that it starts, are on the host's network.
+    pub fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.namespace.holder.id())).unwrap();
+        let enter = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            f()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join()).unwrap()
+    }
+
     /// Bytes that `eth0` (or `lo`, on a host without a network) has received.
     pub fn received(&self) -> u64 {
         self.counter(0)
+    }
+
+    /// The same of another interface.
+    pub fn received_on(&self, interface: &str) -> u64 {
+        self.counter_of(&format!("{interface}:"), 0)
     }
 
     /// Bytes that it has sent, likewise.
@@ -239,7 +300,10 @@ impl Host {
     }
 
     fn counter(&self, column: usize) -> u64 {
-        let dev = if self.port.is_empty() { "lo:" } else { "eth0:" };
+        self.counter_of(if self.port.is_empty() { "lo:" } else { "eth0:" }, column)
+    }
+
+    fn counter_of(&self, dev: &str, column: usize) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/net/dev", self.namespace.holder.id())).unwrap();
         let line = text.lines().find_map(|l| l.trim().strip_prefix(dev)).unwrap();
         line.split_whitespace().nth(column).unwrap().parse().unwrap()

@@ -91,6 +91,23 @@ impl Process {
         self.child.id()
     }
 
+    /// Most memory that it has had until now, in bytes (`VmHWM`); `None` once it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+    }
+
+    /// Waits for the end as [`wait`](Self::wait) does, and also returns the most memory that it had.
+    pub fn wait_measured(mut self, within: Duration) -> (Ended, u64) {
+        let (deadline, mut peak) = (Instant::now() + within, 0);
+        while self.is_running() && Instant::now() < deadline {
+            peak = self.peak_memory().unwrap_or(0).max(peak);
+            thread::sleep(Duration::from_millis(5));
+        }
+        (self.wait(Duration::ZERO), peak)
+    }
+
     /// Number of lines so far that contain all of `parts`.
     pub fn count_lines(&self, parts: &[&str]) -> usize {
         self.log.lines.lock().unwrap().iter().filter(|l| parts.iter().all(|p| l.text.contains(p))).count()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::CHUNKS_MAX;
+use crate::limits::{CHUNKS_MAX, MIB};
 
 /// Connections that only ask a peer what it holds, at most, once there is a peer to fetch from.
 pub const LOCATES_AT_ONCE: usize = 4;
@@ -32,8 +32,10 @@ pub const ACTIVE_CHUNKS_MAX: u64 = CHUNKS_MAX;
 /// A second peer is asked for a layer that did not come for this time; of `n` peers, the next one
 /// is asked this time divided by `n - 1` after the last one.
 pub const LAYER_PATIENCE: Duration = Duration::from_millis(500);
-/// Most peers that are asked for a layer at once.
-pub const LAYER_ASKED_MAX: usize = 16;
+/// Peers that may be asked for a layer at once, however long it is.
+pub const LAYER_ASKED_MIN: usize = 16;
+/// Bytes of a layer that several peers may be asked for at once, all together.
+pub const LAYERS_LEN_MAX: usize = 16 * MIB;
 /// Time for part of a layer, besides its length at [`LAYER_RATE_MIN`].
 pub const LAYER_TIME: Duration = Duration::from_secs(2);
 /// Least rate of a layer in bytes a second.

@@ -1,17 +1,20 @@
 //! Which of the known peers a download is connected to, and when it dials them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::limits::DOWNLOAD_CONNECTIONS_MAX;
 use crate::swarm::download::limits::{
     DIAL_EVERY, DIALS_AT_ONCE, DROPPED_REST, HOLDERS_FIRST, LOCATE_POLL_MAX, LOCATE_POLL_MIN, LOCATES_AT_ONCE,
 };
+use crate::swarm::download::mesh::host_turns::HostTurns;
 use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::reputation::Reputation;
 use crate::swarm::download::scaler::{ConnectionScaler, ScalerAdvice};
 use crate::swarm::random::next_random;
 
+mod host_turns;
 mod rotation;
 
 /// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the
@@ -93,6 +96,8 @@ struct MeshPeer {
     read: u64,
     /// It was dropped, and other peers come before it until then.
     rests_until: Option<Instant>,
+    /// Where it is.
+    host: Option<IpAddr>,
 }
 
 impl MeshPeer {
@@ -138,6 +143,7 @@ impl Mesh {
             since: now,
             read: 0,
             rests_until: None,
+            host: None,
         });
         if revision != known.revision {
             known.revision = revision;
@@ -172,7 +178,7 @@ impl Mesh {
     /// [`ended`](Self::ended).
     ///
     /// Peers that hold something (`holds`) come before peers that are to be asked; among equals
-    /// chance decides. Once the download has a peer to fetch from, two bounds spread the dials out,
+    /// the hosts take turns, and chance decides. Once the download has a peer to fetch from, two bounds spread the dials out,
     /// so that a large group does not rush at the few peers that hold something at first, and
     /// connections are left for peers that come later:
     /// * at most [`LOCATES_AT_ONCE`] connections only ask what a peer holds;
@@ -196,14 +202,16 @@ impl Mesh {
                 }
                 continue;
             }
-            let place = next_random(&mut self.random);
+            let place = (0, next_random(&mut self.random));
             if holds(peer) {
                 if known.rests(now) { &mut resting } else { &mut first }.push((place, peer));
             } else if known.locate_is_due(now) {
                 asked.push((place, peer));
             }
         }
-        [&mut first, &mut asked, &mut resting].into_iter().for_each(|v| v.sort_unstable());
+        let mut turns = HostTurns::new(self.peers.values());
+        let host = |peer| self.peers.get(&peer).and_then(|known| known.host.as_ref());
+        [&mut first, &mut asked, &mut resting].into_iter().for_each(|v| turns.order(v, host));
         let fetching = self.connections - self.locating;
         let mut room = DOWNLOAD_CONNECTIONS_MAX.saturating_sub(self.connections);
         if !first.is_empty() || !resting.is_empty() || fetching > 0 {

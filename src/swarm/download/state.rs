@@ -12,12 +12,14 @@ use crate::swarm::download::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_P
 use crate::swarm::download::number_map::NumberMap;
 use crate::swarm::download::picker::{ChunkPicker, ChunkState, PeerHandle};
 use crate::swarm::download::state::file::{Backoff, DownloadFile, FilePhase, is_small};
+use crate::swarm::download::state::layer_asks::LayerAsks;
 use crate::swarm::download::state::small::SmallFiles;
 use crate::swarm::download::task::FileNo;
 
 mod elsewhere;
 mod file;
 mod holders;
+mod layer_asks;
 mod small;
 mod tasks;
 
@@ -180,7 +182,7 @@ impl<F: Clone> DownloadState<F> {
 
     /// The layer does not match the root of the file.
     pub fn layer_was_wrong(&mut self, file: FileNo) {
-        self.files[file as usize].phase = FilePhase::Layer(Vec::new());
+        self.files[file as usize].phase = FilePhase::Layer(LayerAsks::default());
     }
 
     /// The partial file is open and has the chunks `have`; the ones in `checking` are being
@@ -283,7 +285,7 @@ impl<F: Clone> DownloadState<F> {
                     if !room && !active.files.is_empty() {
                         return;
                     }
-                    at.phase = FilePhase::Layer(Vec::new());
+                    at.phase = FilePhase::Layer(LayerAsks::default());
                     active.files.push(self.next);
                     active.chunks += chunks;
                 }
@@ -348,7 +350,7 @@ impl<F: Clone> DownloadState<F> {
     pub(in crate::swarm) fn in_flight_of(&self, peer: PeerHandle) -> usize {
         let of_file = |file: &DownloadFile<F>| match &file.phase {
             FilePhase::Chunks(picker, _) => picker.in_flight_of(peer),
-            FilePhase::Layer(asked) => asked.iter().filter(|a| a.0 == peer).count(),
+            FilePhase::Layer(asks) => usize::from(asks.is_asked(peer)),
             _ => 0,
         };
         self.files.iter().map(of_file).sum::<usize>() + self.small.picker.in_flight_of(peer)

@@ -256,3 +256,24 @@ fn slow_peers_come_after_those_that_were_not_tried() {
     now += DIAL_EVERY * DIALS_AT_ONCE;
     assert!(mesh.dial(ALL, now).iter().all(|d| d.failures == 1), "but they are dialed");
 }
+
+/// A hundred and thirty keys of one host took all connections, and a peer elsewhere was dialed late or never.
+#[test]
+fn each_host_has_a_first_connection_before_any_has_a_second() {
+    let ip = |n: u8| Some(std::net::IpAddr::from([10, 0, 0, n]));
+    for seed in 0..20 {
+        let now = Instant::now();
+        let mut mesh = Mesh::new(seed, now);
+        for n in 0..133 {
+            mesh.meet(PeerHandle(n), 1, true, now);
+            mesh.set_host(PeerHandle(n), ip(if n < 130 { 1 } else { n as u8 }));
+        }
+        let dials = mesh.dial(ALL, now);
+        let elsewhere = |dials: &[Dial]| dials.iter().filter(|dial| dial.peer.0 >= 130).count();
+        assert_eq!((dials.len(), elsewhere(&dials[..4])), (DIALS_AT_ONCE as usize, 3));
+        // The connections that a host has count.
+        mesh.meet(PeerHandle(133), 1, true, now);
+        mesh.set_host(PeerHandle(133), ip(200));
+        assert_eq!(mesh.dial(ALL, now + DIAL_EVERY)[0].peer, PeerHandle(133));
+    }
+}

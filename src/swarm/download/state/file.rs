@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::content::{FileId, Geometry};
 use crate::swarm::download::picker::{ChunkPicker, PeerHandle};
+use crate::swarm::download::state::layer_asks::LayerAsks;
 
 /// A file of a download.
 pub(super) struct DownloadFile<F> {
@@ -19,8 +20,8 @@ pub(super) enum FilePhase<F> {
     Unchecked,
     /// It is to be fetched.
     Waiting,
-    /// These peers are asked for its layer, since then.
-    Layer(Vec<(PeerHandle, Instant)>),
+    /// Peers are asked for its layer.
+    Layer(LayerAsks),
     /// The layer came and is being checked, or the partial file is being opened.
     Opening,
     /// Chunks come.

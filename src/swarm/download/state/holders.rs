@@ -64,8 +64,8 @@ impl<F: Clone> DownloadState<F> {
     /// for it meanwhile.
     pub fn layer_busy(&mut self, file: FileNo, peer: PeerHandle, wait: Duration, now: Instant) {
         let at = &mut self.files[file as usize];
-        let FilePhase::Layer(asked) = &mut at.phase else { return };
-        asked.retain(|a| a.0 != peer);
+        let FilePhase::Layer(asks) = &mut at.phase else { return };
+        asks.withdraw(peer);
         if let Some(holder) = at.holders.iter_mut().find(|h| h.peer == peer) {
             let at = Some(now + wait.clamp(HAVE_POLL_MIN, LAYER_BUSY_MAX));
             holder.poll.at = at;
@@ -108,7 +108,7 @@ impl<F: Clone> DownloadState<F> {
         match &mut at.phase {
             FilePhase::Small(slot) => self.small.picker.reject(*slot, peer),
             FilePhase::Chunks(picker, _) => picker.remove_peer(peer),
-            FilePhase::Layer(asked) => asked.retain(|a| a.0 != peer),
+            FilePhase::Layer(asks) => asks.withdraw(peer),
             _ => {}
         }
     }

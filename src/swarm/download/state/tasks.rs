@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use crate::content::{FileId, Geometry};
 use crate::limits::ANY_OF_CHUNKS_MAX;
-use crate::swarm::download::limits::{
-    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_ASKED_MAX, LAYER_PATIENCE, PEERS_POLL_MAX, PEERS_POLL_MIN,
-};
+use crate::swarm::download::limits::{HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, PEERS_POLL_MAX, PEERS_POLL_MIN};
 use crate::swarm::download::picker::{ChunkPicker, PeerHandle};
 use crate::swarm::download::state::DownloadState;
 use crate::swarm::download::state::file::{Backoff, DownloadFile, Extent, FilePhase};
@@ -42,7 +40,9 @@ impl<F: Clone> DownloadState<F> {
             // This loop runs for each request: cheap conditions come before the search for the
             // holder.
             let possible = match &at.phase {
-                FilePhase::Layer(asked) => may_ask_for_layer(asked, peer, self.peers.has_given(peer), now),
+                FilePhase::Layer(asks) => {
+                    asks.may_ask(peer, self.peers.has_given(peer), Geometry::new(at.id.len).chunk_count(), now)
+                }
                 FilePhase::Chunks(picker, _) => !picker.is_complete(peer),
                 _ => false,
             };
@@ -52,8 +52,8 @@ impl<F: Clone> DownloadState<F> {
             let holders = at.holders.len() as f64;
             let Some(holder) = at.holders.iter_mut().find(|h| h.peer == peer) else { continue };
             match &mut at.phase {
-                FilePhase::Layer(asked) if holder.poll.is_due(now) => {
-                    asked.push((peer, now));
+                FilePhase::Layer(asks) if holder.poll.is_due(now) => {
+                    asks.ask(peer, now);
                     return Some(Task::Layer(LayerTask { file, id: at.id, digests: Vec::new() }));
                 }
                 // While the holder has a wanted chunk, its new haves come with the chunks.
@@ -173,8 +173,8 @@ impl<F: Clone> DownloadState<F> {
                 }
             }
             Task::Layer(LayerTask { file, .. }) => {
-                if let FilePhase::Layer(asked) = &mut self.files[*file as usize].phase {
-                    asked.retain(|a| a.0 != peer);
+                if let FilePhase::Layer(asks) = &mut self.files[*file as usize].phase {
+                    asks.fail(peer);
                 }
             }
             Task::AnyOf(AnyOfTask { file, chunks, .. }) => {
@@ -197,15 +197,6 @@ impl<F: Clone> DownloadState<F> {
         });
         chunks.sum::<u64>() + self.small.picker.wanted_of(peer) as u64 * SMALL_COST
     }
-}
-
-/// Whether `peer` may be asked for a layer, too. Each peer that was asked and does not send it
-/// makes the wait for the next one shorter, so that a crowd of them does not hold up the file. A
-/// peer that `has_given` a chunk waits half as long.
-fn may_ask_for_layer(asked: &[(PeerHandle, Instant)], peer: PeerHandle, has_given: bool, now: Instant) -> bool {
-    let Some(last) = asked.iter().map(|a| a.1).max() else { return true };
-    let patience = LAYER_PATIENCE / (asked.len() as u32 - 1).max(1) / if has_given { 2 } else { 1 };
-    asked.len() < LAYER_ASKED_MAX && now.saturating_duration_since(last) > patience && asked.iter().all(|a| a.0 != peer)
 }
 
 fn chunk_of<F>(file: FileNo, id: FileId, chunk: u32, since: u64, open: F) -> Option<ChunkTask<F>> {

@@ -8,7 +8,7 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::LOCATE_FILES_MAX;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::swarm::download::limits::{
-    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_ASKED_MAX, LAYER_BUSY_MAX, LAYER_PATIENCE, LOCATE_POLL_MIN,
+    HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_ASKED_MIN, LAYER_BUSY_MAX, LAYER_PATIENCE, LOCATE_POLL_MIN,
     PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, LayerTask, SmallTask, Task};
@@ -54,29 +54,66 @@ fn open(s: &mut DownloadState<()>, file: FileNo) {
 
 /// Peers that drip a layer held it up for ever once two of them were asked. Now a further holder is
 /// asked after a while, up to a bound, and sooner one that has given a chunk.
-#[test]
-fn a_layer_is_asked_of_one_holder_after_the_other_until_one_sends_it() {
-    let (mut s, p) = state(&[3 * CHUNK], 40);
-    let mut now = Instant::now();
-    let is_asked = |s: &mut DownloadState<()>, peer, now| matches!(next(s, peer, now), Some(Task::Layer(_)));
-    let begin = now;
-    let mut asked = Vec::new();
-    while asked.len() < LAYER_ASKED_MAX && now < begin + LAYER_PATIENCE * 40 {
+fn is_asked_for_layer(s: &mut DownloadState<()>, peer: PeerHandle, now: Instant) -> bool {
+    matches!(next(s, peer, now), Some(Task::Layer(_)))
+}
+
+/// When each of `p` is asked, if none sends anything.
+fn layer_asks(s: &mut DownloadState<()>, p: &[PeerHandle], mut now: Instant) -> Vec<Instant> {
+    let (begin, mut asked) = (now, Vec::new());
+    while asked.len() < p.len() && now < begin + LAYER_PATIENCE * 20 {
         let peer = p[asked.len()];
-        if is_asked(&mut s, peer, now) {
-            assert!(!is_asked(&mut s, peer, now + LAYER_PATIENCE * 2), "never twice at once");
+        if is_asked_for_layer(s, peer, now) {
+            assert!(!is_asked_for_layer(s, peer, now + LAYER_PATIENCE * 2), "never twice at once");
             asked.push(now);
         }
-        now += Duration::from_millis(10);
+        now += Duration::from_millis(5);
     }
-    assert_eq!(asked.len(), LAYER_ASKED_MAX);
+    asked
+}
+
+/// Sixteen holders that sent nothing left no turn to an honest one.
+#[test]
+fn a_layer_is_asked_of_one_holder_after_the_other_until_one_sends_it() {
+    let (mut s, p) = state(&[3 * CHUNK], 64);
+    let asked = layer_asks(&mut s, &p, Instant::now());
+    assert_eq!(asked.len(), 64, "each connection may ask");
     assert!(asked[1] - asked[0] > LAYER_PATIENCE && asked[2] - asked[1] > LAYER_PATIENCE);
-    assert!(asked.windows(2).skip(2).all(|w| w[1] - w[0] > LAYER_PATIENCE / LAYER_ASKED_MAX as u32));
-    assert!(now - begin < Duration::from_secs(4), "{:?}", now - begin);
-    assert!(!is_asked(&mut s, p[20], now + LAYER_PATIENCE * 2), "no more than that");
+    assert!(asked.windows(2).skip(2).all(|w| w[1] - w[0] > LAYER_PATIENCE / 64));
+    assert!(asked[63] - asked[0] < LAYER_PATIENCE * 7, "{:?}", asked[63] - asked[0]);
+    // A long layer is not asked of all at once.
+    let (mut s, p) = state(&[4 << 40], 64);
+    assert_eq!(layer_asks(&mut s, &p, Instant::now()).len(), LAYER_ASKED_MIN);
+}
+
+/// Those that had failed were dialed again and took each turn.
+#[test]
+fn holders_that_did_not_send_a_layer_come_after_those_that_were_not_asked() {
+    let (mut s, p) = state(&[3 * CHUNK], 20);
+    let now = *layer_asks(&mut s, &p[..10], Instant::now()).last().unwrap();
     let task = Task::Layer(LayerTask { file: 0, id: s.id(0), digests: Vec::new() });
-    s.give_back(&task, p[0]);
-    assert!(is_asked(&mut s, p[20], now + LAYER_PATIENCE * 2), "unless one of them has failed");
+    for &peer in &p[..5] {
+        s.give_back(&task, peer);
+    }
+    let soon = now + LAYER_PATIENCE / 3;
+    assert!(!is_asked_for_layer(&mut s, p[0], soon) && is_asked_for_layer(&mut s, p[10], soon));
+    let (mut last, mut late) = (soon, soon + LAYER_PATIENCE * 2);
+    assert!(!is_asked_for_layer(&mut s, p[0], late));
+    late += Duration::from_millis(1);
+    assert!(is_asked_for_layer(&mut s, p[0], late), "where there is no other, in the end");
+    // Of those, only so many that there is room for others.
+    for &peer in &p[1..5] {
+        last = late;
+        late += LAYER_PATIENCE * 3;
+        is_asked_for_layer(&mut s, peer, late);
+    }
+    assert!(!is_asked_for_layer(&mut s, p[4], late + LAYER_PATIENCE * 9), "{last:?}");
+    assert!(is_asked_for_layer(&mut s, p[11], late + LAYER_PATIENCE));
+    // When all have failed, each may be asked at once.
+    for &peer in &p {
+        s.give_back(&task, peer);
+    }
+    assert!(is_asked_for_layer(&mut s, p[2], late));
 }
 
 #[test]

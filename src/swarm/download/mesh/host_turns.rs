@@ -1,0 +1,56 @@
+//! Peers of one host take turns with those of others.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::swarm::download::mesh::{Mesh, MeshPeer};
+use crate::swarm::download::picker::PeerHandle;
+
+/// Where a peer stands among those that could be dialed; the first ones are dialed.
+pub(super) type DialPlace = (u32, u64);
+
+/// The number of peers of each host that are connected, or come before.
+///
+/// A host can have any number of keys. Where chance alone decides, a thousand of them leave no
+/// connection to a peer elsewhere; so each host has a first peer before any has a second one.
+#[derive(Debug, Default)]
+pub(super) struct HostTurns<'a> {
+    counts: HashMap<&'a IpAddr, u32>,
+}
+
+impl<'a> HostTurns<'a> {
+    /// The connected ones of `peers` count.
+    pub(super) fn new<'p: 'a>(peers: impl Iterator<Item = &'p MeshPeer>) -> Self {
+        let mut turns = HostTurns::default();
+        for host in peers.filter(|p| p.connections > 0).filter_map(|p| p.host.as_ref()) {
+            *turns.counts.entry(host).or_default() += 1;
+        }
+        turns
+    }
+
+    /// Puts `candidates`, in the order of chance, into the order of turns.
+    pub(super) fn order(
+        &mut self,
+        candidates: &mut [(DialPlace, PeerHandle)],
+        host: impl Fn(PeerHandle) -> Option<&'a IpAddr>,
+    ) {
+        candidates.sort_unstable();
+        for ((turn, _), peer) in candidates.iter_mut() {
+            let Some(host) = host(*peer) else { continue };
+            let count = self.counts.entry(host).or_default();
+            *turn = *count;
+            *count += 1;
+        }
+        candidates.sort_unstable();
+    }
+}
+
+impl Mesh {
+    /// `peer` is at `host`, as far as is known: hosts take turns. Peers whose host is not known are
+    /// each on a host of their own.
+    pub fn set_host(&mut self, peer: PeerHandle, host: Option<IpAddr>) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.host = host;
+        }
+    }
+}
