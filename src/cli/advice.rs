@@ -193,6 +193,8 @@ impl Advised for StoreError {
             StoreError::NoSpace { .. } | StoreError::Quota { .. } => {
                 "free some space or choose another directory (--dir)"
             }
+            StoreError::NoInodes { .. } => "remove some files or choose another directory (--dir)",
+            StoreError::OtherUser { .. } => "let that user end or remove them, or choose another directory (--dir)",
             StoreError::FileTooLarge { .. } => {
                 "raise the limit of file size (ulimit -f) or choose another directory (--dir)"
             }

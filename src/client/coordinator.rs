@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::sync::WaitGroup;
-use log::{info, warn};
+use log::info;
 
 use crate::chain::Chain;
 use crate::client::fetcher::{Fetcher, PeerConnections};
@@ -115,9 +115,7 @@ impl Coordinator {
         };
         for file in open {
             let id = file.manifest().id();
-            if let Err(e) = file.checkpoint() {
-                warn!("not journaled file={id} error=\"{}\"", Chain(&e));
-            }
+            file.suspend();
             // `FetchedFiles` must not hold the file open, or the next download of it finds it in
             // use.
             if let Some(fetched) = &self.shared.ctx.fetched {

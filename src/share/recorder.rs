@@ -159,7 +159,7 @@ impl Recorder {
     /// Makes all that is recorded durable, for the end.
     pub(super) fn finish(&mut self) {
         if self.sync_at.take().is_some() {
-            self.index.sync();
+            self.index.sync_records();
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::content::{FileId, RelPath};
 use crate::store::StoreError;
 use crate::store::error::again;
 use crate::store::limits::SYNCFS_FILES_MIN;
-use crate::store::storage::{Volume, create_temp};
+use crate::store::storage::{Volume, create_temp, explain_full};
 
 /// Writes each file under a temporary name, makes all of them durable, then renames each to its
 /// final name.
@@ -37,10 +37,11 @@ pub(crate) fn batch_write<B: AsRef<[u8]>>(
         Err(e) => moves.iter().map(|(_, path)| Err(StoreError::at(volume.path_of(path), again(&e)))).collect(),
     };
     for ((i, (temp, _)), done) in places.into_iter().zip(&moves).zip(done) {
-        if done.is_err() {
+        // A missing directory takes an inode, too, as the temporary file still does.
+        results[i] = done.map_err(|e| explain_full(volume, e, 0));
+        if results[i].is_err() {
             let _ = volume.remove_own(temp);
         }
-        results[i] = done;
     }
     results
 }
@@ -48,11 +49,12 @@ pub(crate) fn batch_write<B: AsRef<[u8]>>(
 /// Writes one file under a temporary name and returns that name.
 fn write_temp(volume: &dyn Volume, path: &RelPath, bytes: &[u8], sync: bool) -> Result<String, StoreError> {
     volume.make_own()?;
-    let (name, file) = create_temp(volume)?;
+    let at_path = |e| explain_full(volume, StoreError::at(volume.path_of(path), e), bytes.len() as u64);
+    let (name, file) = create_temp(volume).map_err(at_path)?;
     let written = file.write_at(0, bytes).and_then(|()| if sync { file.sync() } else { Ok(()) });
     written.map(|()| name.clone()).map_err(|e| {
         let _ = volume.remove_own(&name);
-        StoreError::at(volume.path_of(path), e).with_room(bytes.len() as u64, volume.free_bytes().unwrap_or(0))
+        at_path(e)
     })
 }
 

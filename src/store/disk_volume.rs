@@ -21,7 +21,7 @@ use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::PlaceGuard;
 use crate::store::placed::{PlacedLog, PlacedState};
 use crate::store::publish::{Publish, PublishTarget};
-use crate::store::storage::{Storage, Volume};
+use crate::store::storage::{Storage, Volume, explain_full};
 use crate::store::{Overwrite, StoreError};
 
 /// An open directory, and the node's own one in it.
@@ -137,7 +137,16 @@ impl DiskVolume {
 
 impl Volume for DiskVolume {
     fn make_own(&self) -> Result<(), StoreError> {
-        self.own.open().map(drop).map_err(|e| StoreError::at(self.path.join(OWN), e))
+        self.own.open().map(drop).map_err(|e| {
+            let path = self.path.join(OWN);
+            let owner = || fs::statat(self.root(), OWN, AtFlags::SYMLINK_NOFOLLOW).map(|s| s.st_uid);
+            match (e, owner()) {
+                (Errno::ACCESS | Errno::PERM, Ok(owner)) if owner != rustix::process::geteuid().as_raw() => {
+                    StoreError::OtherUser { path, owner }
+                }
+                _ => explain_full(self, StoreError::at(path, e), 0),
+            }
+        })
     }
 
     fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
@@ -207,6 +216,11 @@ impl Volume for DiskVolume {
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = fs::fstatvfs(self.root())?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn free_files(&self) -> io::Result<Option<u64>> {
+        let stat = fs::fstatvfs(self.root())?;
+        Ok((stat.f_files > 0).then_some(stat.f_favail))
     }
 
     fn tidy(&self) {

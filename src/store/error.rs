@@ -48,6 +48,20 @@ pub enum StoreError {
         /// Bytes free.
         free: u64,
     },
+    /// The file system holds as many files as it can, whatever their lengths.
+    #[error("no inodes left for {}: the disk takes no more files", .path.display())]
+    NoInodes {
+        /// What was to be made.
+        path: PathBuf,
+    },
+    /// Another user fetches, or has not finished fetching, into the directory.
+    #[error("unfinished downloads of user {owner} lie in {}", .path.display())]
+    OtherUser {
+        /// The directory of unfinished files.
+        path: PathBuf,
+        /// The number of that user.
+        owner: u32,
+    },
     /// The user's or project's quota is used up.
     #[error("disk quota used up at {}", .path.display())]
     Quota {
@@ -178,6 +192,8 @@ impl StoreError {
         let own = || dir.join(OWN);
         match self {
             StoreError::NoSpace { .. }
+            | StoreError::NoInodes { .. }
+            | StoreError::OtherUser { .. }
             | StoreError::Quota { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::MissingDirectory { .. }
@@ -197,14 +213,6 @@ impl StoreError {
             | StoreError::NotRegular { .. }
             | StoreError::FileTooLarge { .. }
             | StoreError::NotWhole { .. } => false,
-        }
-    }
-
-    /// Adds the numbers to an error that says only that there is no space.
-    pub(crate) fn with_room(self, needed: u64, free: u64) -> Self {
-        match self {
-            StoreError::NoSpace { path, needed: 0, .. } => StoreError::NoSpace { path, needed, free },
-            other => other,
         }
     }
 }
@@ -312,7 +320,7 @@ mod tests {
 
     #[test]
     fn messages_are_one_line_with_thing_and_cause() {
-        let full = of(Errno::NOSPC).with_room(3 << 30, 1 << 30).to_string();
+        let full = StoreError::NoSpace { path: "/d/x".into(), needed: 3 << 30, free: 1 << 30 }.to_string();
         assert_eq!(full, "no space for /d/x: 3221225472 bytes needed, 1073741824 free, 2147483648 missing (2.0 GiB)");
         for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::ACCESS, Errno::IO, Errno::ISDIR] {
             let text = of(errno).to_string();

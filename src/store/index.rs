@@ -1,16 +1,20 @@
 //! The index: a cache of digests, so that no file is hashed twice.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
 
 use redb::{Database, Durability, ReadableDatabase};
+use rustix::io::retry_on_intr;
 
 use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Stamp};
 use crate::store::disk_folder::DiskFolder;
-use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP};
+use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP, WRITEBACK_MAX};
 use crate::store::storage::Folder;
 use crate::sync::{read_lock, write_lock};
 
@@ -34,6 +38,8 @@ pub struct Index {
     /// Where a temporary database would lie, and the directory that it would be for.
     state: Option<Arc<dyn Folder>>,
     name: Vec<u8>,
+    /// Whether a file was recorded whose bytes may not be on the disk yet.
+    has_fresh: AtomicBool,
     /// Whether a temporary database took the place of one that was damaged while it was used.
     replaced: AtomicBool,
     /// Whether a failed write was logged: later ones would only repeat it.
@@ -99,8 +105,8 @@ impl Index {
     /// The database cannot be made.
     pub fn in_memory() -> io::Result<Self> {
         let open = OpenIndex::temporary(None, b"").map_err(io::Error::other)?;
-        let (replaced, complained) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Index { open: RwLock::new(open), state: None, name: Vec::new(), replaced, complained })
+        let [has_fresh, replaced, complained] = Default::default();
+        Ok(Index { open: RwLock::new(open), state: None, name: Vec::new(), has_fresh, replaced, complained })
     }
 
     fn open_in(state: Arc<dyn Folder>, name: &[u8]) -> io::Result<Self> {
@@ -108,6 +114,7 @@ impl Index {
             open: RwLock::new(open),
             state: Some(state.clone()),
             name: name.to_vec(),
+            has_fresh: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             complained: AtomicBool::new(false),
         };
@@ -164,6 +171,9 @@ impl Index {
     /// [`Index::sync`]. False when that failed, so that the layers of these files are missing; the
     /// first failure is logged.
     pub fn record(&self, files: &[Hashed]) -> bool {
+        if files.iter().any(|file| is_fresh(&file.indexed.stamp)) {
+            self.has_fresh.store(true, Ordering::Relaxed);
+        }
         self.logged("write", || {
             self.write(Durability::None, |tables, dir| files.iter().try_for_each(|file| tables.put(dir, file)))
         })
@@ -176,8 +186,24 @@ impl Index {
         });
     }
 
-    /// Makes the records durable. Blocks until the disk has done it.
+    /// Makes the records durable, and before them the bytes of files that were changed shortly
+    /// before they were hashed: after a power loss such a file may have its new times and its old
+    /// bytes, of which the record would have the wrong root. Blocks until the disk has done it.
     pub fn sync(&self) {
+        // What lies in memory outlives nothing.
+        if self.state.is_some()
+            && self.has_fresh.swap(false, Ordering::Relaxed)
+            && !self.logged("sync of the directory", || Ok(sync_file_system(Path::new(OsStr::from_bytes(&self.name)))?))
+        {
+            self.has_fresh.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.sync_records();
+    }
+
+    /// Makes the records durable, as [`sync`](Self::sync), without a wait for the bytes of others:
+    /// for the end, after which the system has the time to write them.
+    pub fn sync_records(&self) {
         self.logged("sync", || self.write(Durability::Immediate, |_, _| Ok(())));
     }
 
@@ -310,6 +336,19 @@ impl Index {
     }
 }
 
+/// Whether the system may not have written the bytes of a file in this state yet.
+fn is_fresh(stamp: &Stamp) -> bool {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let changed = Duration::from_nanos(u64::try_from(stamp.mtime_ns.max(stamp.ctime_ns)).unwrap_or(0));
+    changed + WRITEBACK_MAX >= now
+}
+
+/// Makes everything durable that was written to the file system of `dir`.
+fn sync_file_system(dir: &Path) -> io::Result<()> {
+    let dir = std::fs::File::open(dir)?;
+    Ok(retry_on_intr(|| rustix::fs::syncfs(&dir))?)
+}
+
 impl OpenIndex {
     fn temporary(state: Option<&dyn Folder>, name: &[u8]) -> IndexResult<Self> {
         let database = open_temporary(state)?;
@@ -393,6 +432,15 @@ mod tests {
         let found = index.lookup().unwrap().get(h.path.as_str(), h.indexed.id.len, &h.indexed.stamp);
         assert!(found.is_none_or(|id| id == h.indexed.id));
         found.is_some()
+    }
+
+    #[test]
+    fn a_file_that_was_just_written_is_fresh() {
+        let now = i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+        let at = |mtime_ns, ctime_ns| is_fresh(&Stamp { mtime_ns, ctime_ns, inode: 1 });
+        let hour = 3_600_000_000_000;
+        assert!(at(now, now) && at(0, now - hour / 100) && at(now + hour, 0), "by either time, and by a clock ahead");
+        assert!(!at(now - hour, now - hour) && !at(-5, 0));
     }
 
     #[test]

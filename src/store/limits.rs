@@ -27,6 +27,9 @@ pub const DIRS_OPEN_MAX: usize = 128;
 pub const TEMP_STALE: Duration = Duration::from_secs(3600);
 /// Most fetched files that a node serves. A whole file beyond them is not added.
 pub const FETCHED_SERVED_MAX: usize = 65_536;
+/// Longest time after which a system has written the bytes of a changed file to its disk; 35 s is
+/// usual.
+pub const WRITEBACK_MAX: Duration = Duration::from_secs(600);
 /// Cache of the index database, in bytes.
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 /// Files of several chunks that a reader keeps open between two chunks.

@@ -47,6 +47,7 @@ impl Memory {
             steps_left: u64::MAX,
             fail_syncs: false,
             free: u64::MAX,
+            free_files: None,
             calls: 0,
             fault: None,
             struck: false,
@@ -92,6 +93,10 @@ impl Memory {
 
     pub(crate) fn set_free(&self, bytes: u64) {
         self.lock().free = bytes;
+    }
+
+    pub(crate) fn set_free_files(&self, files: u64) {
+        self.lock().free_files = Some(files);
     }
 
     /// Puts a durable file there.
@@ -358,6 +363,10 @@ impl Volume for Memory {
     fn free_bytes(&self) -> io::Result<u64> {
         self.lock().attempt(CallKind::Look)?;
         Ok(self.lock().free)
+    }
+
+    fn free_files(&self) -> io::Result<Option<u64>> {
+        Ok(self.lock().free_files)
     }
 
     fn tidy(&self) {}

@@ -22,7 +22,7 @@ use crate::limits::READ_LEN;
 use crate::proto::Delta;
 use crate::store::StoreError;
 use crate::store::flusher::Flusher;
-use crate::store::storage::{self, Volume};
+use crate::store::storage::{self, Volume, explain_full};
 use crate::swarm::Arrivals;
 
 mod open;
@@ -287,12 +287,19 @@ impl PartialFile {
     }
 
     fn place(&self, path: &RelPath) -> Result<(), StoreError> {
-        self.part.volume.place(&[(self.part.names.part.clone(), path)]).pop().unwrap_or(Ok(()))
+        let placed = self.part.volume.place(&[(self.part.names.part.clone(), path)]).pop().unwrap_or(Ok(()));
+        placed.map_err(|e| explain_full(&*self.part.volume, e, 0))
     }
 
     fn copy_to(&self, path: &RelPath) -> Result<(), StoreError> {
         let part = &*self.part;
-        storage::place_copy(&*part.volume, &*part.file, part.id.len, path, || Ok(())).map_err(|e| part.with_room(e))
+        storage::place_copy(&*part.volume, &*part.file, part.id.len, path, || Ok(()))
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), for the end of a download: an error is logged, unless it
+    /// is the trouble that ends it.
+    pub fn suspend(&self) {
+        self.log_news("not journaled", self.part.checkpoint());
     }
 
     /// Notes an error that the caller gets.
@@ -324,7 +331,7 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        self.log_news("partial file not journaled", self.part.checkpoint());
+        self.suspend();
         self.part.close();
     }
 }

@@ -159,6 +159,9 @@ pub(crate) trait Volume: Debug + Send + Sync {
     /// Free bytes.
     fn free_bytes(&self) -> io::Result<u64>;
 
+    /// Number of files that can be made, where the file system sets one.
+    fn free_files(&self) -> io::Result<Option<u64>>;
+
     /// Removes the own directory if it is empty.
     fn tidy(&self);
 
@@ -169,15 +172,28 @@ pub(crate) trait Volume: Debug + Send + Sync {
     fn path_of(&self, path: &RelPath) -> PathBuf;
 }
 
+/// Adds to an error that says only that there is no space what is short: inodes, or bytes, of which
+/// `needed` are still to be allocated.
+pub(crate) fn explain_full(volume: &dyn Volume, e: StoreError, needed: u64) -> StoreError {
+    match e {
+        StoreError::NoSpace { path, needed: 0, .. } => {
+            let free = volume.free_bytes().unwrap_or(0);
+            match volume.free_files() {
+                Ok(Some(0)) if free > needed => StoreError::NoInodes { path },
+                _ => StoreError::NoSpace { path, needed, free },
+            }
+        }
+        other => other,
+    }
+}
+
 /// Creates an own file under a name that no other process and no earlier run of this one uses.
-pub(crate) fn create_temp(volume: &dyn Volume) -> Result<(String, Arc<dyn Storage>), StoreError> {
+pub(crate) fn create_temp(volume: &dyn Volume) -> io::Result<(String, Arc<dyn Storage>)> {
     static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("{:016x}-{}{TEMP_SUFFIX}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed));
-    match volume.create_own(&name).and_then(|file| file.ok_or(io::ErrorKind::AlreadyExists.into())) {
-        Ok(file) => Ok((name, file)),
-        Err(e) => Err(StoreError::at(volume.path_of_own(&name), e)),
-    }
+    let file = volume.create_own(&name)?.ok_or(io::ErrorKind::AlreadyExists)?;
+    Ok((name, file))
 }
 
 /// Copies the first `len` bytes. The kernel copies if it can, and shares blocks where the file
@@ -217,11 +233,10 @@ pub(crate) fn place_copy(
     path: &RelPath,
     unchanged: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), StoreError> {
-    let (name, file) = create_temp(volume)?;
+    let at_path = |e| explain_full(volume, StoreError::at(volume.path_of(path), e), len);
+    let (name, file) = create_temp(volume).map_err(at_path)?;
     let copied = copy(from, &*file, len).and_then(|()| file.sync()).and_then(|()| unchanged());
-    let placed = copied
-        .map_err(|e| StoreError::at(volume.path_of(path), e))
-        .and_then(|()| volume.place(&[(name.clone(), path)]).pop().unwrap_or(Ok(())));
+    let placed = copied.map_err(at_path).and_then(|()| volume.place(&[(name.clone(), path)]).pop().unwrap_or(Ok(())));
     if placed.is_err() {
         let _ = volume.remove_own(&name);
     }
@@ -230,3 +245,26 @@ pub(crate) fn place_copy(
 
 /// Suffix of temporary names.
 pub(crate) const TEMP_SUFFIX: &str = ".tmp";
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::store::memory::Memory;
+
+    #[test]
+    fn what_is_short_is_told() {
+        let volume = Memory::new();
+        let full = |needed| explain_full(&volume, StoreError::at("x", Errno::NOSPC), needed);
+        volume.set_free(1000);
+        assert!(matches!(full(0), StoreError::NoSpace { needed: 0, free: 1000, .. }));
+        volume.set_free_files(0);
+        assert!(matches!(full(10), StoreError::NoInodes { .. }));
+        assert!(matches!(full(2000), StoreError::NoSpace { needed: 2000, free: 1000, .. }), "bytes are short, too");
+        volume.set_free_files(3);
+        assert!(matches!(full(10), StoreError::NoSpace { needed: 10, .. }));
+        let other = explain_full(&volume, StoreError::at("x", Errno::IO), 10);
+        assert!(matches!(other, StoreError::Io { .. }));
+    }
+}

@@ -19,6 +19,8 @@
 
 #[macro_use]
 mod net;
+#[macro_use]
+mod mounts;
 mod attack;
 mod clock;
 mod content;
@@ -35,6 +37,7 @@ mod link;
 mod load;
 mod long;
 mod members;
+mod power;
 mod process;
 mod rates;
 mod swarm;

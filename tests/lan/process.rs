@@ -181,6 +181,12 @@ impl Log {
         }
     }
 
+    /// The lines so far that contain `part`.
+    pub fn lines_with(&self, part: &str) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter(|l| l.text.contains(part)).map(|l| l.text.clone()).collect()
+    }
+
     fn wait(&self, parts: &[&str], within: Duration) -> Option<String> {
         let found =
             |lines: &Vec<Line>| lines.iter().find(|l| parts.iter().all(|p| l.text.contains(p))).map(|l| l.text.clone());

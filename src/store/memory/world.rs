@@ -21,6 +21,7 @@ pub(super) struct World {
     pub(super) steps_left: u64,
     pub(super) fail_syncs: bool,
     pub(super) free: u64,
+    pub(super) free_files: Option<u64>,
     /// Calls of any kind so far.
     pub(super) calls: u64,
     pub(super) fault: Option<DiskFault>,

@@ -11,7 +11,7 @@ use crate::store::flusher::Budget;
 use crate::store::journal::{Claims, Journal};
 use crate::store::limits::PART_OPEN_TRIES;
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
-use crate::store::storage::{FileLock, Stat, Storage, Volume};
+use crate::store::storage::{FileLock, Stat, Storage, Volume, explain_full};
 
 /// Opens or resumes the partial file of `id` and reserves its space.
 pub(super) fn open(volume: Arc<dyn Volume>, budget: Arc<Budget>, id: FileId) -> Result<Part, StoreError> {
@@ -51,7 +51,7 @@ pub(super) fn open(volume: Arc<dyn Volume>, budget: Arc<Budget>, id: FileId) -> 
 
 /// Opens or makes the file and takes its lock; true if it was made.
 fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn Storage>, bool), StoreError> {
-    let at = |e| StoreError::at(path, e);
+    let at = |e| explain_full(volume, StoreError::at(path, e), 0);
     for _ in 0..PART_OPEN_TRIES {
         let (file, fresh) = match volume.open_own(name).map_err(at)? {
             Some(file) => (file, false),
@@ -108,5 +108,5 @@ fn reserve(volume: &dyn Volume, file: &dyn Storage, path: &Path, len: u64, stat:
     if stat.len == len && needed == 0 {
         return Ok(());
     }
-    file.reserve(len).map_err(|e| at(e).with_room(needed, volume.free_bytes().unwrap_or(free)))
+    file.reserve(len).map_err(|e| explain_full(volume, at(e), needed))
 }

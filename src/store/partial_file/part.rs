@@ -15,7 +15,7 @@ use crate::store::error::again;
 use crate::store::flusher::{Budget, Flush};
 use crate::store::journal::Journal;
 use crate::store::limits::{JOURNAL_SYNC_LEN, SETTLE_TRIES, TICK_MAX};
-use crate::store::storage::{Storage, Volume};
+use crate::store::storage::{Storage, Volume, explain_full};
 use crate::swarm::Arrivals;
 use crate::sync::lock;
 
@@ -166,9 +166,11 @@ impl Part {
         let file = self.volume.create_own(&self.names.journal)?.ok_or(io::ErrorKind::AlreadyExists)?;
         let mut journal = Journal::create(file, &self.id, self.inode)?;
         journal.append(chunks)?;
+        // The first record and the names of both files: without them a power loss would cost all
+        // that came until the next sync of the journal.
+        let synced = journal.sync().and_then(|()| self.volume.sync_own());
         flushing.journal = Some(journal);
-        // The names of both files: without them a power loss would cost what the records keep.
-        self.volume.sync_own()
+        synced
     }
 
     fn sync_journal(&self, flushing: &mut Flushing) -> Result<(), StoreError> {
@@ -258,17 +260,14 @@ impl Part {
     }
 
     pub(super) fn error(&self, e: io::Error) -> StoreError {
-        self.with_room(StoreError::at(&self.path, e))
-    }
-
-    /// Adds to an error that says only that there is no space how much is needed and free.
-    pub(super) fn with_room(&self, e: StoreError) -> StoreError {
-        if !matches!(e, StoreError::NoSpace { .. }) {
-            return e;
-        }
         // At least the file's own room was short.
-        let allocated = self.file.stat().map_or(0, |s| s.allocated);
-        e.with_room(self.id.len.saturating_sub(allocated), self.volume.free_bytes().unwrap_or(0))
+        let allocated = || self.file.stat().map_or(0, |s| s.allocated);
+        match StoreError::at(&self.path, e) {
+            full @ StoreError::NoSpace { .. } => {
+                explain_full(&*self.volume, full, self.id.len.saturating_sub(allocated()))
+            }
+            other => other,
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, PartState> {
