@@ -173,10 +173,11 @@ pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
-pub use node::{StartError, State, Stopper, Update, Updates};
+pub use node::{FetchStats, NodeStats, ShareStats, StartError, State, Stopper, Update, Updates};
+pub use peers::TrafficStats;
 pub use runtime::Events;
 pub use runtime::keystore::Trust;
-pub use swarm::{Dropped, Event, KnownPeer, RefusalCause};
+pub use swarm::{Dropped, Event, KnownPeer, PeerCounts, RefusalCause};
 
 pub mod error {
     //! The errors of the crate: one enum an operation.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::failures::FailureCounts;
 use crate::client::joins::Joins;
 use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
 use crate::peers::{Dialer, Directory, PeerPool};
@@ -24,6 +25,8 @@ pub struct Client {
     pub askers: Arc<BlockingPool>,
     /// What the downloads of the node have in common.
     pub(crate) joins: Arc<Joins>,
+    /// How fetches failed.
+    pub(crate) failures: Arc<FailureCounts>,
 }
 
 /// What the node lends a client: the peers that it knows, and what it may use.
@@ -52,6 +55,6 @@ impl Client {
         let askers = BlockingPool::new("gpb-ask", CONNECTION_THREADS_STEP, ASK_THREADS_MAX);
         let (threads, askers) = (Arc::new(threads), Arc::new(askers));
         let (pool, joins) = (Arc::new(PeerPool::new(dialer)), Arc::default());
-        Client { ctx: Arc::new(ctx), pool, threads, askers, joins }
+        Client { ctx: Arc::new(ctx), pool, threads, askers, failures: Arc::default(), joins }
     }
 }

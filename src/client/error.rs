@@ -176,6 +176,10 @@ impl FetchError {
         FetchError::Sockets(io::Error::from_raw_os_error(errno))
     }
 
+    /// The names of the kinds, by [`rank`](Self::rank).
+    pub(crate) const KINDS: [&str; 10] =
+        ["request", "ambiguous", "lies", "storage", "refused", "not found", "no peer", "silent", "system", "ended"];
+
     /// The place among the causes: where several apply, the one with the least stands for all.
     pub(crate) fn rank(&self) -> u8 {
         match self {

@@ -275,7 +275,7 @@ impl<'a> Fetcher<'a> {
         }
         for _ in 0..=unanswered {
             match self.session.skip(deadline) {
-                Ok(len) if Instant::now() < deadline => self.shared.stats.waste(len),
+                Ok(len) if Instant::now() < deadline => self.shared.waste(len),
                 _ => break,
             }
         }

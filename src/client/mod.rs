@@ -18,6 +18,7 @@ mod doorbell;
 mod download;
 mod error;
 mod failed;
+mod failures;
 mod fetcher;
 mod joins;
 pub mod limits;

@@ -205,6 +205,7 @@ impl DownloadShared {
 
     /// `peer` sent wrong bytes of `id`: it is not asked again.
     pub(crate) fn strike(&self, handle: PeerHandle, peer: PeerId, id: FileId) {
+        self.ctx.peers.traffic().wrong();
         self.ctx.events.emit(Event::PeerLied { peer, id });
         self.state().forget(handle);
         let mut liars = lock(&self.verdict.liars);
@@ -223,6 +224,12 @@ impl DownloadShared {
     /// Whether a holder of `file` found that.
     pub(crate) fn is_changed_at_source(&self, file: FileNo) -> bool {
         lock(&self.verdict.changed).contains(&file)
+    }
+
+    /// `bytes` came and are of no use.
+    pub(crate) fn waste(&self, bytes: u32) {
+        self.stats.waste(bytes);
+        self.ctx.peers.traffic().wasted(bytes.into());
     }
 
     /// The peers that sent wrong bytes.

@@ -11,6 +11,7 @@ use crate::sync::lock;
 /// Counters that all threads add to.
 #[derive(Debug, Default)]
 pub(super) struct Drops {
+    sent: AtomicU64,
     heard: AtomicU64,
     admitted: AtomicU64,
     by_reason: [AtomicU64; Dropped::ALL.len()],
@@ -29,7 +30,10 @@ pub(super) struct Drops {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DiscoveryStats {
+    /// Announces that were sent, to the group or to one node.
+    pub sent: u64,
     /// Datagrams that arrived, without the node's own.
     pub heard: u64,
     /// Datagrams that were taken in.
@@ -38,6 +42,10 @@ pub struct DiscoveryStats {
 }
 
 impl Drops {
+    pub(super) fn count_sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn count_heard(&self) {
         self.heard.fetch_add(1, Ordering::Relaxed);
     }
@@ -52,6 +60,7 @@ impl Drops {
 
     pub(super) fn stats(&self) -> DiscoveryStats {
         DiscoveryStats {
+            sent: self.sent.load(Ordering::Relaxed),
             heard: self.heard.load(Ordering::Relaxed),
             admitted: self.admitted.load(Ordering::Relaxed),
             by_reason: std::array::from_fn(|i| self.by_reason[i].load(Ordering::Relaxed)),

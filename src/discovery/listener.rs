@@ -70,8 +70,13 @@ impl Listener {
                 Outgoing::Broadcast => (Flags::QUERY.with(Flags::UNICAST), To::Broadcast),
                 Outgoing::Announce => (Flags::default(), To::Group),
             };
-            self.beacon.send(self.shared.directory().own().seal(flags).as_bytes(), to);
+            self.send(self.shared.directory().own().seal(flags).as_bytes(), to);
         }
+    }
+
+    fn send(&mut self, announce: &[u8], to: To) {
+        self.shared.drops.count_sent();
+        self.beacon.send(announce, to);
     }
 
     fn hear(&mut self, bytes: &[u8], datagram: &Datagram, now: Instant) {
@@ -113,7 +118,7 @@ impl Listener {
             || (shared.directory().own().revision() > 0).then(|| shared.directory().read(PeerTable::offering) + 1);
         if self.schedule.asked(&question(announce, unicast), nodes, offering, now) {
             let answer = self.shared.directory().own().current();
-            self.beacon.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
+            self.send(answer.as_bytes(), To::Node(datagram.link, datagram.from));
         }
     }
 
@@ -131,7 +136,7 @@ impl Listener {
     /// Says goodbye, more than once, as no node asks again for a lost one.
     fn leave(&mut self) {
         for _ in 0..GOODBYES {
-            self.beacon.send(self.shared.directory().own().seal(Flags::GOODBYE).as_bytes(), To::Group);
+            self.send(self.shared.directory().own().seal(Flags::GOODBYE).as_bytes(), To::Group);
         }
     }
 

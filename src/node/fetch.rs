@@ -79,6 +79,11 @@ impl Fetch {
         self.0.state.wait(time).is_some()
     }
 
+    /// What was asked for.
+    pub(super) fn what(&self) -> &str {
+        &self.0.state.what
+    }
+
     /// How far the fetch is. Does not block.
     pub fn progress(&self) -> Progress {
         self.0.state.progress()

@@ -50,6 +50,9 @@ impl FetchJob {
     /// Runs until the fetch has ended.
     pub(super) fn run(mut self) {
         let DownloadEnd { report, error } = self.fetch();
+        if let Some(error) = &error {
+            self.client.failures.count(error);
+        }
         self.state.finish(report, error);
     }
 

@@ -17,6 +17,7 @@ pub mod limits;
 mod parts;
 mod run;
 mod running;
+mod stats;
 mod updates;
 
 use std::fmt;
@@ -47,6 +48,7 @@ pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use fetch::Fetch;
 pub use get::Get;
+pub use stats::{FetchStats, NodeStats, ShareStats};
 pub use updates::{Update, Updates};
 
 /// A member of the group: shares a directory, finds other nodes, and fetches from them.

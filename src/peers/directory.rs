@@ -12,6 +12,7 @@ use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_LEN_MAX, PEERS_PER_ANSWER_MAX};
 use crate::net::{Datagram, StreamError};
 use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
+use crate::peers::traffic::Traffic;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Events, Subscription, Watch};
@@ -33,6 +34,7 @@ pub struct Directory {
     table: Watch<PeerTable>,
     events: EventSender,
     source_limit: Mutex<SourceLimit>,
+    traffic: Traffic,
     own_duplicate_logged: AtomicBool,
     /// An announce was dropped because its clock differs too much.
     clocks_differ: AtomicBool,
@@ -66,6 +68,7 @@ impl Directory {
             trust,
             events,
             source_limit: Mutex::default(),
+            traffic: Traffic::default(),
             own_duplicate_logged: AtomicBool::new(false),
             clocks_differ: AtomicBool::new(false),
             no_socket: AtomicI32::new(0),
@@ -75,6 +78,11 @@ impl Directory {
     /// What this node says of itself.
     pub fn own(&self) -> &OwnAnnounce {
         &self.own
+    }
+
+    /// What was exchanged with which peer.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The keys that this node talks to.

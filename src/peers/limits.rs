@@ -14,3 +14,5 @@ pub const IDLE_SESSIONS_MAX: usize = 64;
 pub const SKIP_STEP: usize = 64 * KIB;
 /// Bytes of a body that are allocated at once.
 pub const BODY_STEP: usize = MIB;
+/// Most keys whose bytes are counted each for itself, in each direction.
+pub const TRAFFIC_PEERS_MAX: usize = 4096;

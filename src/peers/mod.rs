@@ -12,8 +12,10 @@ mod own_announce;
 mod pool;
 mod session;
 mod source_limit;
+mod traffic;
 
 pub use directory::{Directory, Hindrance, Presence};
 pub use own_announce::{OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
 pub use session::{AskError, Call, Dialer, Session};
+pub use traffic::{Traffic, TrafficStats};

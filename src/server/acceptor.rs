@@ -265,6 +265,9 @@ impl Acceptor {
             slot.ticket = None;
         }
         slot.sent += sent;
+        if let (Some(peer), true, 1..) = (session.peer(), session.is_admitted(), sent) {
+            self.context.handler.directory.traffic().sent(peer, sent);
+        }
         let account = std::mem::replace(&mut slot.account, session.account);
         if session.is_admitted()
             && let Some(ip) = slot.greeting.take()

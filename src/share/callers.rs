@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crossbeam::channel::Sender;
 
@@ -15,6 +16,8 @@ use crate::share::setup::{FirstComplete, PublishAnswer};
 pub(super) struct Callers {
     /// The first complete catalogue.
     pub(super) ready: Arc<Watch<FirstComplete>>,
+    /// The number of files that are not hashed yet.
+    pub(super) hashing_left: Arc<AtomicU64>,
     publishing: HashMap<RelPath, Publication>,
     forgetting: Vec<Sender<bool>>,
 }
@@ -28,8 +31,8 @@ struct Publication {
 }
 
 impl Callers {
-    pub(super) fn new(ready: Arc<Watch<FirstComplete>>) -> Self {
-        Callers { ready, publishing: HashMap::new(), forgetting: Vec::new() }
+    pub(super) fn new(ready: Arc<Watch<FirstComplete>>, hashing_left: Arc<AtomicU64>) -> Self {
+        Callers { ready, hashing_left, publishing: HashMap::new(), forgetting: Vec::new() }
     }
 
     /// `answer` waits until `path` is offered.
@@ -94,7 +97,7 @@ mod tests {
 
     #[test]
     fn all_that_wait_for_a_name_are_answered_once() {
-        let mut callers = Callers::new(Arc::new(Watch::new(None)));
+        let mut callers = Callers::new(Arc::new(Watch::new(None)), Arc::default());
         let [a, b] = ["a", "b"].map(|name| RelPath::new(name).unwrap());
         let id = FileId { root: Root::EMPTY, len: 0 };
         let (answer, of_a) = bounded(2);

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, select};
 
 use crate::content::{Entry, RelPath};
-use crate::runtime::{Shutdown, Watch};
+use crate::runtime::Shutdown;
 use crate::share::callers::Callers;
 use crate::share::catalogue_draft::CatalogueDraft;
 use crate::share::change_hints::ChangeHints;
@@ -19,7 +19,7 @@ use crate::share::inspector::{Inspection, Inspector};
 use crate::share::limits::QUIET;
 use crate::share::recorder::Recorder;
 use crate::share::scanner::Scanner;
-use crate::share::setup::{FirstComplete, IndexerCommand, ShareSetup};
+use crate::share::setup::{IndexerCommand, ShareSetup};
 use crate::share::shared_dir::{DirSwap, SharedDir};
 use crate::share::watch::PathChange;
 use crate::share::withdrawn::Withdrawn;
@@ -55,7 +55,7 @@ impl Indexer {
     pub(super) fn new(
         setup: ShareSetup,
         commands: Receiver<IndexerCommand>,
-        ready: Arc<Watch<FirstComplete>>,
+        callers: Callers,
         hashed_bytes: Arc<AtomicU64>,
     ) -> io::Result<Self> {
         let now = Instant::now();
@@ -72,7 +72,7 @@ impl Indexer {
             draft: CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now),
             withdrawn: Withdrawn::new(setup.events),
             commands,
-            callers: Callers::new(ready),
+            callers,
             shutdown: setup.shutdown,
         })
     }
@@ -331,6 +331,7 @@ impl Indexer {
             self.draft.publish(is_complete);
         }
         self.answer_callers();
+        self.callers.hashing_left.store(self.hasher.pending() as u64, Ordering::Relaxed);
         if is_complete && self.draft.is_published() {
             self.recorder.calm();
             if self.callers.ready.read(Option::is_none) {

@@ -9,6 +9,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::content::{Entry, FileId, RelPath};
 use crate::runtime::{Shutdown, Watch, Workers};
+use crate::share::callers::Callers;
 use crate::share::indexer::Indexer;
 use crate::share::limits::{ANSWER_LOOK, COMMANDS_MAX};
 use crate::share::publish_error::PublishError;
@@ -27,6 +28,7 @@ pub struct Sharer {
     commands: Arc<Sender<IndexerCommand>>,
     ready: Arc<Watch<FirstComplete>>,
     hashed_bytes: Arc<AtomicU64>,
+    hashing_left: Arc<AtomicU64>,
     shutdown: Shutdown,
     _workers: Workers,
 }
@@ -39,9 +41,10 @@ impl Sharer {
     pub fn start(setup: ShareSetup) -> io::Result<Self> {
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let ready = Arc::new(Watch::new(None));
-        let hashed_bytes = Arc::new(AtomicU64::new(0));
+        let (hashed_bytes, hashing_left) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let callers = Callers::new(ready.clone(), hashing_left.clone());
         let shutdown = setup.shutdown.clone();
-        let indexer = Indexer::new(setup, receiver, ready.clone(), hashed_bytes.clone())?;
+        let indexer = Indexer::new(setup, receiver, callers, hashed_bytes.clone())?;
         let mut workers = Workers::default();
         workers.spawn("gpb-share", move || indexer.run())?;
         let commands = Arc::new(commands);
@@ -55,7 +58,7 @@ impl Sharer {
                 let _ = commands.try_send(IndexerCommand::Wake);
             }
         });
-        Ok(Sharer { commands, ready, hashed_bytes, shutdown, _workers: workers })
+        Ok(Sharer { commands, ready, hashed_bytes, hashing_left, shutdown, _workers: workers })
     }
 
     /// Waits until all files found at the start are hashed, at most for `timeout`. Returns the
@@ -130,5 +133,10 @@ impl Sharer {
     /// the index knows.
     pub fn hashed_bytes(&self) -> u64 {
         self.hashed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Files that are known and wait to be hashed, or are being hashed, the latter counted by turns.
+    pub fn hashing_left(&self) -> u64 {
+        self.hashing_left.load(Ordering::Relaxed)
     }
 }

@@ -21,8 +21,8 @@ pub use download::{
 pub use event::Event;
 pub use known_peer::KnownPeer;
 pub use membership::{
-    AnnounceSchedule, Dropped, GroupSize, Outgoing, PeerRecord, PeerTable, Question, Received, RefusalCause,
-    TableChange, Via, Way, crosses, open_announce, parse_announce,
+    AnnounceSchedule, Dropped, GroupSize, Outgoing, PeerCounts, PeerRecord, PeerTable, Question, Received,
+    RefusalCause, TableChange, Via, Way, crosses, open_announce, parse_announce,
 };
 pub use upload::{
     Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,

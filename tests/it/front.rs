@@ -19,6 +19,7 @@ use gpb::{
     Node, NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Phase, Progress, RelPath, Report, Root, Share, Stamp, State,
     Stopper, Trust, Update, Updates, Wait, Want,
 };
+use gpb::{FetchStats, NodeStats, PeerCounts, ShareStats, TrafficStats};
 
 /// What a program may keep: fields for all that the methods of a node return.
 #[derive(Debug)]
@@ -68,6 +69,10 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&Node, SocketAddr) -> Result<(), ConfigError> = Node::add_peer;
     let _: fn(&Trust, PeerId) -> Result<bool, TrustError> = Trust::insert;
     let _: fn(&Node) -> DiscoveryStats = Node::discovery_stats;
+    let _: fn(&Node) -> NodeStats = Node::stats;
+    let _ = |s: NodeStats| -> (PeerCounts, TrafficStats, ShareStats, Vec<FetchStats>) {
+        (s.peers, s.traffic, s.share, s.fetches)
+    };
     let _: fn(&Node, Wait) -> Result<Vec<Finding>, FetchError> = Node::diagnose;
     let _: fn(&Node) -> Stopper = Node::stopper;
     let _: fn(&Fetch) -> Result<Arc<Report>, Failed> = Fetch::wait;

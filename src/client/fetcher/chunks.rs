@@ -31,7 +31,7 @@ impl Fetcher<'_> {
         match arrival {
             Arrival::Verify => {}
             Arrival::Surplus => {
-                shared.stats.waste(task.len);
+                shared.waste(task.len);
                 return Ok(None);
             }
             Arrival::NotHeld => {
@@ -56,7 +56,7 @@ impl Fetcher<'_> {
         if came.fresh {
             self.credit(task.len);
         } else {
-            shared.stats.waste(task.len);
+            shared.waste(task.len);
         }
         if came.whole {
             let _ = shared.queues.jobs.send(DiskJob::Finish { file: task.file, open: task.open.clone() });
@@ -72,7 +72,7 @@ impl Fetcher<'_> {
         let arrival = self.requester.on_trailer(&mut self.shared.state(), trailer, Instant::now());
         match arrival {
             Arrival::Verify => self.unverified.push(bytes),
-            Arrival::Surplus => self.shared.stats.waste(task.len),
+            Arrival::Surplus => self.shared.waste(task.len),
             Arrival::NotHeld => self.redirect(Some(task.file), Status::Gone),
         }
         Ok(())
@@ -150,7 +150,7 @@ impl Fetcher<'_> {
                     self.credit(task.len);
                     let _ = self.shared.queues.small.send(Some((task.file, bytes)));
                 }
-                SmallArrival::Surplus => self.shared.stats.waste(task.len),
+                SmallArrival::Surplus => self.shared.waste(task.len),
                 SmallArrival::Bad => lie = Some(task),
             }
         }
@@ -159,11 +159,12 @@ impl Fetcher<'_> {
 
     fn credit(&self, len: u32) {
         self.shared.stats.credit(self.session.node(), len.into());
+        self.shared.ctx.peers.traffic().received(self.session.peer, len.into());
     }
 
     /// Bytes with the trailer *good* are not what was asked for.
     fn lied(&mut self, id: FileId, index: u32, len: u32) -> ConnectionEnd {
-        self.shared.stats.waste(len);
+        self.shared.waste(len);
         let (peer, addr) = (self.session.peer, self.session.addr);
         error!("bad chunk, not asked again peer={peer} addr={addr} file={id} chunk={index}");
         self.shared.strike(self.handle, peer, id);

@@ -14,7 +14,7 @@ pub use addresses::crosses;
 pub use admit::{Dropped, open_announce, parse_announce};
 pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
 pub use group_size::GroupSize;
-pub use peer_table::{PeerRecord, PeerTable};
+pub use peer_table::{PeerCounts, PeerRecord, PeerTable};
 pub use received::{Received, TableChange, Via};
 pub use refusal::RefusalCause;
 

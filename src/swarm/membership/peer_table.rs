@@ -21,6 +21,7 @@ use crate::swarm::membership::received::{Received, TableChange, Via};
 use crate::swarm::membership::refusal::RefusalCause;
 use crate::swarm::membership::tombstones::Tombstones;
 
+mod counts;
 mod duplicate_keys;
 mod entry;
 mod eviction;
@@ -28,6 +29,7 @@ mod lifetime;
 mod members;
 mod reported;
 
+pub use counts::PeerCounts;
 pub use entry::PeerRecord;
 
 use entry::{Dated, PeerEntry};

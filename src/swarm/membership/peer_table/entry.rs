@@ -68,7 +68,8 @@ pub(super) struct PeerEntry {
 pub(super) struct Provenance {
     /// Number of new announces that came from the node itself, not as hints.
     pub(super) first_hand: u32,
-    /// The source address of its first announce.
+    /// How its first announce came, and from which source address.
+    pub(super) found: Via,
     pub(super) origin: IpAddr,
     /// When its first datagram came.
     pub(super) first_datagram: Option<Instant>,
@@ -122,6 +123,7 @@ impl PeerEntry {
             sessions: Sessions::default(),
             provenance: Provenance {
                 first_hand: 0,
+                found: received.via,
                 origin: received.addr.ip(),
                 first_datagram: None,
                 member_from: None,

@@ -1,0 +1,142 @@
+//! One look at what a node does.
+
+use crate::client::Progress;
+use crate::discovery::DiscoveryStats;
+use crate::identity::PeerId;
+use crate::node::Node;
+use crate::peers::TrafficStats;
+use crate::swarm::{PeerCounts, PeerTable};
+
+/// What a [`Node`] knows, has and does, as of one call of [`Node::stats`]. Counters begin with the node.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("a.bin", &[7; 300_000])])?;
+/// # let node = lan.node()?;
+/// node.fetch("a.bin")?.wait()?;
+/// let stats = node.stats();
+/// assert_eq!((stats.peers.serving, stats.traffic.bytes_received), (1, 300_000));
+/// assert_eq!(stats.traffic.received_from, [(server.id(), 300_000)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct NodeStats {
+    /// The peers that are there, and how they were found.
+    pub peers: PeerCounts,
+    /// What was sent and received, to and from whom.
+    pub traffic: TrafficStats,
+    /// What is offered.
+    pub share: ShareStats,
+    /// The fetches that run, the oldest first.
+    pub fetches: Vec<FetchStats>,
+    /// How fetches failed, by kind: `"request"`, `"ambiguous"`, `"lies"`, `"storage"`, `"refused"`,
+    /// `"not found"`, `"no peer"`, `"silent"`, `"system"`, `"ended"`. Kinds that did not come are left
+    /// out; later versions may add some.
+    pub failures: Vec<(&'static str, u64)>,
+    /// Announces that were sent, received and dropped.
+    pub announces: DiscoveryStats,
+    /// Most bytes a second that are sent now; none is no limit.
+    pub upload_limit: Option<u64>,
+    /// Most bytes a second that are fetched now; none is no limit.
+    pub download_limit: Option<u64>,
+}
+
+/// What a [`Node`] offers; part of [`NodeStats`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShareStats {
+    /// Revision of the catalogue; 0 while nothing is offered.
+    pub revision: u64,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that were hashed since the start.
+    pub hashed_bytes: u64,
+    /// Files that are known and wait to be hashed, or are being hashed.
+    pub hashing_left: u64,
+}
+
+/// A running fetch; part of [`NodeStats`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct FetchStats {
+    /// What was asked for.
+    pub what: String,
+    /// How far it is.
+    pub progress: Progress,
+    /// Verified bytes from each key, most first.
+    pub peers: Vec<(PeerId, u64)>,
+}
+
+impl Node {
+    /// One look at what the node knows, has and does. Costs far less than a millisecond, and does not
+    /// block.
+    pub fn stats(&self) -> NodeStats {
+        let catalogue = self.catalogue();
+        let sharer = self.services.sharer.as_ref();
+        let fetch = |fetch: crate::node::Fetch| FetchStats {
+            what: fetch.what().into(),
+            progress: fetch.progress(),
+            peers: fetch.peers(),
+        };
+        NodeStats {
+            peers: self.peers.read(PeerTable::counts),
+            traffic: self.peers.traffic().stats(),
+            share: ShareStats {
+                revision: catalogue.revision(),
+                files: catalogue.len() as u64,
+                bytes: catalogue.bytes(),
+                hashed_bytes: sharer.map_or(0, |sharer| sharer.hashed_bytes()),
+                hashing_left: sharer.map_or(0, |sharer| sharer.hashing_left()),
+            },
+            fetches: self.fetches().into_iter().map(fetch).collect(),
+            failures: self.client.failures.all(),
+            announces: self.discovery_stats(),
+            upload_limit: self.services.upload.limit(),
+            download_limit: self.client.ctx.throttle.limit(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::content::{Catalogue, Entry, FileId, RelPath, Root, Stamp};
+    use crate::identity::{Keypair, NodeId};
+    use crate::node::{Share, State};
+    use crate::peers::fake::said;
+
+    #[test]
+    fn a_look_at_a_large_group_and_a_large_catalogue_is_cheap() {
+        let node = Node::builder().share(Share::Nothing).multicast(false).state(State::Memory).start().unwrap();
+        let (key, now) = (Keypair::generate(), std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64);
+        for n in 0..1000_u64 {
+            let key = if n % 8 == 0 { Keypair::generate() } else { key.clone() };
+            let at = NodeId::new(key.peer_id(), n);
+            let addr = ([10, 1, (n / 250) as u8, (n % 250) as u8], 4000).into();
+            let _ = node.peers.welcome(at, said(&key, n, now).as_bytes(), addr, Instant::now());
+            node.peers.traffic().sent(key.peer_id(), n);
+        }
+        let entry = |n: usize| {
+            let (path, id) = (RelPath::new(&format!("d/{n:06}")).unwrap(), FileId { root: Root::EMPTY, len: 0 });
+            Entry { path, id, stamp: Stamp::default() }
+        };
+        node.catalogue.publish(Catalogue::new(7, (0..100_000).map(entry).collect()));
+        let took = |_| {
+            let began = Instant::now();
+            let stats = node.stats();
+            (began.elapsed(), stats)
+        };
+        let looks: Vec<_> = (0..50).map(took).collect();
+        let (fastest, stats) = looks.into_iter().min_by_key(|look| look.0).unwrap();
+        println!("one look took {fastest:?}");
+        assert!(fastest < Duration::from_millis(10), "{fastest:?}");
+        assert!(stats.peers.known > 100 && stats.peers.by_contact == stats.peers.known, "{:?}", stats.peers);
+        assert_eq!((stats.share.revision, stats.share.files), (7, 100_000));
+        assert_eq!(stats.traffic.bytes_sent, 999 * 1000 / 2);
+    }
+}
