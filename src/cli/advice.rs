@@ -27,10 +27,16 @@ trait Advised: Error + Sized + 'static {
     fn exit_advice(&self) -> ExitAdvice;
 }
 
+/// The exit code for `error`, and the next step: about the limit that is reached, if there is one, or
+/// else about the operation that failed.
+fn advice<E: Advised>(error: &E) -> ExitAdvice {
+    let (exit, step) = error.exit_advice();
+    (exit, limit_step(error).map_or(step, Cow::Borrowed))
+}
+
 impl<E: Advised> From<E> for Failure {
     fn from(error: E) -> Self {
-        let (exit, step) = error.exit_advice();
-        let step = limit_step(&error).map_or(step, Cow::Borrowed);
+        let (exit, step) = advice(&error);
         Failure::from_error(exit, &error, &step)
     }
 }
@@ -38,13 +44,13 @@ impl<E: Advised> From<E> for Failure {
 impl Failure {
     /// The end with this error, its causes and the next step.
     pub fn of(error: &FetchError) -> Self {
-        let (exit, step) = error.exit_advice();
+        let (exit, step) = advice(error);
         Failure::from_error(exit, error, &step)
     }
 
     /// What to do next after `error`; nothing for some errors.
     pub(crate) fn step_after(error: &FetchError) -> String {
-        error.exit_advice().1.into_owned()
+        advice(error).1.into_owned()
     }
 }
 
@@ -370,6 +376,13 @@ mod tests {
         for (failure, ..) in all() {
             assert!(failure.message.matches("the cause").count() <= 1, "{failure:?}");
         }
+    }
+
+    #[test]
+    fn a_limit_goes_before_the_advice_of_the_operation_in_each_form() {
+        let error = || FetchError::from(StoreError::Io { path: "/d/x".into(), source: Errno::MFILE.into() });
+        let named = [Failure::of(&error()).message, Failure::from(error()).message, Failure::step_after(&error())];
+        assert!(named.iter().all(|text| text.contains("ulimit -n")), "{named:?}");
     }
 
     #[test]
