@@ -5,13 +5,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use gpb::error::StoreError;
 use gpb::internals::cli::{
-    self, ClientOptions, Command, Exit, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
+    self, ClientOptions, Command, Exit, Failure, Options, Output, PlanTotals, ProgressDisplay, Screen, StopSignals,
+    Verbosity,
 };
 use gpb::internals::client::{AskScope, Resolved};
 use gpb::internals::limits::LIST_WAIT;
+use gpb::internals::store::{Disk, Forecast};
 use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
-use gpb::{Stopper, Update};
+use gpb::{RelPath, Stopper, Update};
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -34,9 +37,12 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
             let listed = output.list(&shown).and_then(|()| output.hidden(hidden, &mut screen.clone()));
             listed.map_err(stdout_failed)
         }
-        Command::Get { patterns, select, overwrite, out, seed, .. } => {
+        Command::Get { patterns, select, overwrite, dry_run, out, seed, .. } => {
             let (select, overwrite) = (select.selection(), *overwrite);
             let get = GetCommand { node: &node, options: &options.node, screen, stopper, select, overwrite };
+            if *dry_run {
+                return get.tell(patterns, out.as_deref(), &mut output);
+            }
             get.run(patterns, out.as_deref(), *seed, &mut output)
         }
         Command::Doctor => doctor(&node, &mut output),
@@ -103,11 +109,9 @@ impl GetCommand<'_> {
         told: &mut Told<'_>,
     ) -> Result<Report, Failure> {
         let get = self.node.get(files).overwrite(self.overwrite);
-        // It names the file if there is one; a directory is one whatever others share.
-        let is_one = files.len() + missing == 1;
         let get = match out {
             None => get,
-            Some(out) if is_one && !out.is_dir() && !out.to_string_lossy().ends_with('/') => get.to_file(out),
+            Some(out) if is_file(out, files.len() + missing) => get.to_file(out),
             Some(out) => get.into_dir(out),
         };
         let fetch = get.start()?;
@@ -121,6 +125,52 @@ impl GetCommand<'_> {
                 _ => Ok(Report::clone(&failed.report)),
             },
         }
+    }
+
+    /// Says what a fetch would do.
+    fn tell(&self, patterns: &[String], out: Option<&Path>, output: &mut Output<Stdout>) -> Result<(), Failure> {
+        let Resolved { files, mut failed, hidden } = self.node.resolve(patterns, &self.select)?;
+        output.hidden(hidden, &mut self.screen.clone()).map_err(stdout_failed)?;
+        let (dir, name) = match out {
+            None => (self.options.dir.as_path(), None),
+            Some(out) if is_file(out, files.len() + failed.len()) => {
+                (out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")), out.file_name())
+            }
+            Some(out) => (out, None),
+        };
+        // Where it would be made, the room is that of the directory above.
+        let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
+        let state = Some(self.options.state.as_path());
+        let disk = Disk::open_guarded(there, false, self.overwrite, state).map_err(FetchError::from)?;
+        let mut totals = PlanTotals { free: disk.free_bytes().map_err(FetchError::from)?, ..PlanTotals::default() };
+        for file in &files {
+            let place = name.and_then(|n| RelPath::new(&n.to_string_lossy()).ok()).unwrap_or(file.path.clone());
+            let forecast = if there == dir { disk.forecast(&place, &file.id) } else { Ok(Forecast::New) };
+            match forecast {
+                Ok(forecast) => {
+                    output.plan(file, &dir.join(place.as_str()), forecast).map_err(stdout_failed)?;
+                    totals.files += 1;
+                    if forecast != Forecast::Here {
+                        totals.fetch += 1;
+                        totals.bytes += file.id.len;
+                        totals.needed += match there == dir {
+                            true => disk.needed_bytes([(&file.id, std::slice::from_ref(&place))]),
+                            false => file.id.len,
+                        };
+                    }
+                }
+                Err(e) => failed.push(FailedFile::new(file.path.as_str(), FetchError::from(e))),
+            }
+        }
+        output.planned(totals).map_err(stdout_failed)?;
+        if totals.needed > totals.free {
+            let full = StoreError::NoSpace { path: dir.into(), needed: totals.needed, free: totals.free };
+            failed.push(FailedFile::new(dir.to_string_lossy(), FetchError::from(full)));
+        }
+        let report = Report { files: totals.files as usize, failed, ..Report::default() };
+        let Some(error) = FailedFile::gravest(&report.failed).cloned() else { return Ok(()) };
+        output.failed(&report.failed, &mut self.screen.clone()).map_err(stdout_failed)?;
+        Err(Failure::of_fetch(&error, &report))
     }
 
     /// Says what could not be fetched, and why the program fails.
@@ -185,6 +235,12 @@ impl Told<'_> {
             self.failed = write(self.output).err();
         }
     }
+}
+
+/// Whether `out` names the file of a fetch of `count` names. A directory is one whatever others
+/// share.
+fn is_file(out: &Path, count: usize) -> bool {
+    count == 1 && !out.is_dir() && !out.to_string_lossy().ends_with('/')
 }
 
 fn stdout_failed(error: io::Error) -> Failure {

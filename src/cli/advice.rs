@@ -149,6 +149,9 @@ impl Advised for FetchError {
                 (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
             }
             FetchError::ClocksDiffer(_) => (Exit::NoPeer, "set the clock, or name the peer with --peer"),
+            FetchError::NotFound { what, .. } if is_root(what) => {
+                (Exit::NotFound, "64 hex digits are a root; a file of that name is ./NAME")
+            }
             FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
             FetchError::Changed { .. } => (Exit::NotFound, "run it again: the source offers it when it is hashed"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
@@ -178,6 +181,11 @@ impl Failure {
     pub fn interrupted() -> Self {
         Failure::new(Exit::Interrupted, format!("interrupted; {RESUME}"))
     }
+}
+
+/// Whether a text that was asked for is a root, which a name may look like.
+fn is_root(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The next step for the reason that peers gave for refusing this node.
@@ -339,6 +347,7 @@ mod tests {
             (FetchError::NoPeer(one).into(), Exit::NoPeer, "--peer"),
             (FetchError::ClocksDiffer(one).into(), Exit::NoPeer, "set the clock"),
             (FetchError::NotFound { what: what(), answered: 1 }.into(), Exit::NotFound, "`gpb-client list`"),
+            (FetchError::NotFound { what: "ab".repeat(32), answered: 1 }.into(), Exit::NotFound, "./NAME"),
             (FetchError::Changed { what: what() }.into(), Exit::NotFound, "x: changed at the source; run it again"),
             (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
             (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),

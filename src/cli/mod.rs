@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use args::Typed;
 
 pub use exit::{Exit, Failure};
-pub use output::Output;
+pub use output::{Output, PlanTotals};
 pub use progress::ProgressDisplay;
 pub use report::{LogOptions, ReportOptions, Screen, Verbosity};
 pub use resolve::{ClientOptions, Command, KeygenOptions, KeygenTask, Options};

@@ -17,8 +17,8 @@ impl Options {
         let trust = self.trusted.as_ref().map(Trust::file).transpose()?.unwrap_or_default();
         Ok(Config {
             dir: Some(self.dir.clone()),
-            // Another directory that is missing may be a file system that is not mounted.
-            create_dir: self.dir == Path::new(DEFAULT_DIR),
+            // A shared directory that is missing may be a file system that is not mounted.
+            create_dir: share != Share::Directory || self.dir == Path::new(DEFAULT_DIR),
             share,
             bind: self.bind,
             port: self.port,

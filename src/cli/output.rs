@@ -16,6 +16,9 @@ use crate::identity::PeerId;
 use crate::node::Finding;
 
 mod failures;
+mod plan;
+
+pub use plan::PlanTotals;
 
 /// Writes results to `W`, which is flushed after each call, so that a reader at a pipe sees them at
 /// once.

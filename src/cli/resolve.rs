@@ -88,6 +88,8 @@ pub enum Command {
         select: SelectOptions,
         /// What happens to files that are in the way.
         overwrite: Overwrite,
+        /// Whether nothing is fetched, only told.
+        dry_run: bool,
         /// The file for exactly one file, else a directory; none keeps the relative path under the
         /// shared directory.
         out: Option<PathBuf>,
@@ -176,6 +178,7 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
             patterns: some_patterns(free)?,
             select,
             overwrite,
+            dry_run: settings.switch("dry-run")?,
             out: settings.one("out").map(path),
             share: !common.no_share,
             seed: common.seed,

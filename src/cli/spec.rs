@@ -68,7 +68,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 4] = ["peers", "list", "get", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 33] = [
+pub(crate) const OPTIONS: [Spec; 34] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -100,6 +100,7 @@ pub(crate) const OPTIONS: [Spec; 33] = [
     ),
     typed(switch("--force", "", "replace files that were not fetched, or were changed since"), &["get"]),
     command(switch("--backup", "", "replace such files, and keep each as NAME~"), &["get"]),
+    command(switch("--dry-run", "", "only say what would be fetched, and the room for it"), &["get"]),
     keygen(text("--out", "FILE", "where to write the key (as --key)")),
     keygen(switch("--force", "", "replace a key that is there; it is lost")),
     keygen(text("--show", "FILE", "print peer id and trusted line of a key")),

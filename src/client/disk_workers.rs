@@ -16,19 +16,23 @@ use crate::client::shared::DownloadShared;
 use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
-use crate::store::{Disk, PartialFile, StoreError, stamp_of};
+use crate::store::{PartialFile, StoreError, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
 use crate::sync::lock;
 
 mod joined;
+mod places;
 
 /// Finds the files that are on the disk already, the places where none can be put, and the files
 /// that `others` are fetching.
 pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Member>) {
-    let mut parents = LastParent::default();
+    if let Err(e) = places::check_room(shared) {
+        return shared.fail(e.into());
+    }
+    let mut parents = places::LastParent::default();
     for (file, wanted) in (0..).zip(&shared.files) {
-        let here = check_file(shared, file, &mut parents);
+        let here = places::check_file(shared, file, &mut parents);
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;
@@ -76,57 +80,6 @@ fn checked(shared: &DownloadShared, file: FileNo, here: bool) -> usize {
         shared.settled(file);
     }
     unfinished
-}
-
-/// Whether all usable places of a file hold it. The other places fail.
-fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut LastParent) -> bool {
-    let (disk, wanted) = (&shared.disk, &shared.files[file as usize]);
-    let (mut there, mut is_looked_for) = (Vec::new(), false);
-    for out in &wanted.outs {
-        match parents.is_missing(disk, out) {
-            Ok(missing) => {
-                is_looked_for |= !missing;
-                there.push(out.clone());
-            }
-            Err(e) => shared.fail_place(file, out, e),
-        }
-    }
-    if !is_looked_for {
-        return false;
-    }
-    let held = disk.holds(&there, &wanted.id, &|| shared.is_stopped());
-    let mut here = !held.is_empty();
-    let mut usable = 0;
-    for (out, held) in there.iter().zip(held) {
-        match held {
-            Ok(holds) => {
-                here &= holds;
-                usable += 1;
-            }
-            Err(e) => shared.fail_place(file, out, e),
-        }
-    }
-    here && usable > 0
-}
-
-/// The directory of the file that was looked at last: it is not looked up again for the next one.
-#[derive(Default)]
-struct LastParent {
-    dir: Option<String>,
-    is_missing: bool,
-}
-
-impl LastParent {
-    /// Whether the directory in which `out` is to lie does not exist.
-    fn is_missing(&mut self, disk: &Disk, out: &RelPath) -> Result<bool, StoreError> {
-        let dir = out.as_str().rsplit_once('/').map_or("", |(dir, _)| dir);
-        if self.dir.as_deref() != Some(dir) {
-            self.dir = None;
-            self.is_missing = disk.lacks_parent(out)?;
-            self.dir = Some(dir.to_owned());
-        }
-        Ok(self.is_missing)
-    }
 }
 
 /// Opens, verifies and finishes partial files, until a job ends the thread.

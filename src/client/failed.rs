@@ -26,7 +26,9 @@ pub struct FailedFile {
 }
 
 impl FailedFile {
-    pub(crate) fn new(path: impl Into<String>, error: impl Into<Arc<FetchError>>) -> Self {
+    /// A name with the reason why it is not there.
+    #[doc(hidden)]
+    pub fn new(path: impl Into<String>, error: impl Into<Arc<FetchError>>) -> Self {
         FailedFile { path: path.into(), error: error.into() }
     }
 

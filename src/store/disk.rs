@@ -19,6 +19,10 @@ use crate::store::verify_existing::VerifiedFile;
 use crate::store::{Overwrite, PartialFile, StoreError};
 use crate::sync::lock;
 
+mod forecast;
+
+pub use forecast::Forecast;
+
 /// An open directory. Nothing outside of it is opened or written.
 ///
 /// Unfinished files lie in `.gpb` below it, which exists only while there are any.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::content::RelPath;
+use crate::content::{FileId, RelPath};
 use crate::store::OWN;
 use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
@@ -78,6 +78,18 @@ impl DiskVolume {
     /// Kind and state of what lies at `path`.
     pub(crate) fn state_of(&self, path: &RelPath) -> Option<(FileType, PlacedState)> {
         state_at(self.root(), path.as_str())
+    }
+
+    /// Bytes that the partial file of `id` takes already.
+    pub(crate) fn reserved_for(&self, id: &FileId) -> u64 {
+        // By its path: opening the own directory would make it.
+        let part = format!("{OWN}/{}-{}.part", id.root, id.len);
+        fs::statat(self.root(), &*part, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_blocks as u64 * 512)
+    }
+
+    /// The path of a final name, for messages.
+    pub(crate) fn path_of_place(&self, path: &RelPath) -> PathBuf {
+        self.path.join(path.as_str())
     }
 
     /// Whether `path` exists with exactly these letters.

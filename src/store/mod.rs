@@ -32,7 +32,7 @@ mod storage;
 mod verify_existing;
 
 pub use dir_risk::warn_of_risk;
-pub use disk::Disk;
+pub use disk::{Disk, Forecast};
 pub use error::StoreError;
 pub use fetched_files::{FetchedFile, FetchedFiles};
 pub use index::{Hashed, Index, Indexed, Lookup};

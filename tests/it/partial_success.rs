@@ -253,3 +253,116 @@ fn wildcards_leave_dotfiles_alone() {
     assert_eq!(group.get(&["**", "--hidden"]).code, Some(0));
     assert!(has(".bashrc") && has(".ssh/keys"));
 }
+
+#[test]
+fn a_directory_to_fetch_into_is_made() {
+    let group = Group::new(&[&[("a", b"a")]]);
+    fs::remove_dir(group.home.path().join("into")).unwrap();
+    assert_eq!(group.get(&["a"]).code, Some(0));
+    assert_eq!(group.get(&["a", "--out", "deep/er/"]).code, Some(0));
+    assert!(group.content("a").is_some() && group.home.path().join("deep/er/a").is_file());
+}
+
+/// A name of 64 hex digits is a root, and nothing said how to ask for the file.
+#[test]
+fn a_name_that_looks_like_a_root_is_explained() {
+    let name = "ab".repeat(32);
+    let group = Group::new(&[&[(name.as_str(), b"a")]]);
+    let got = group.get(&[&name]);
+    assert_eq!((got.code, got.errors.contains("a file of that name is ./NAME")), (Some(4), true), "{got:?}");
+    assert_eq!(group.get(&[&format!("./{name}")]).code, Some(0));
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let big = large(1);
+    let group = Group::new(&[&[("new", &big), ("here", b"here"), ("mine", b"theirs"), ("d/x", b"x")]]);
+    group.put("here", b"here");
+    group.put("mine", b"mine");
+    let rows = |got: &Got| {
+        let events = got.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let plans = events.filter(|e| e["event"] == "plan");
+        plans.map(|e| format!("{} {}", e["path"].as_str().unwrap(), e["state"].as_str().unwrap())).collect::<Vec<_>>()
+    };
+    let got = group.get(&["**", "--dry-run", "--json"]);
+    assert_eq!((got.code, got.failed()), (Some(7), vec![("mine".to_owned(), 7)]), "{got:?}");
+    assert_eq!(rows(&got), ["d/x new", "here here", "new new"]);
+    let got = group.get(&["**", "--dry-run", "--json", "--force"]);
+    assert_eq!(
+        (got.code, rows(&got)),
+        (
+            Some(0),
+            vec!["d/x", "here", "mine", "new"]
+                .into_iter()
+                .zip(["new", "here", "changed", "new"])
+                .map(|(a, b)| format!("{a} {b}"))
+                .collect()
+        )
+    );
+    let totals: Value = serde_json::from_str(got.out.lines().last().unwrap()).unwrap();
+    assert_eq!((totals["files"].as_u64(), totals["fetch"].as_u64()), (Some(4), Some(3)), "{totals}");
+    assert_eq!(totals["needed"].as_u64(), Some(big.len() as u64 + 7));
+    let got = group.get(&["**", "--dry-run", "--out", "not/there/"]);
+    assert!(got.out.contains("would fetch 4 of 4 files"), "{got:?}");
+    assert!(!group.home.path().join("not").exists());
+    let names = || fs::read_dir(group.home.path().join("into")).unwrap().count();
+    assert_eq!((names(), group.content("mine").as_deref()), (2, Some(&b"mine"[..])));
+}
+
+/// Four files of 8 MB went to a disk of 20 until it was full, and three names of one content until the third copy.
+#[test]
+fn the_room_for_all_files_is_known_before_the_first_byte() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    }
+    let bytes: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 2 << 20]).collect();
+    let group = Group::new(&[&[
+        ("a", &bytes[0]),
+        ("b", &bytes[1]),
+        ("c", &bytes[2]),
+        ("t/1", &bytes[3]),
+        ("t/2", &bytes[3]),
+        ("t/3", &bytes[3]),
+    ]]);
+    let small = group.home.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=5m", "gpb-test"]).arg(&small).status().unwrap();
+    assert!(mounted.success());
+    let results =
+        ["[abc]", "t"].map(|what| (group.get(&[what, "--out", "small/"]), fs::read_dir(&small).unwrap().count()));
+    let fits = group.get(&["t/[12]", "--out", "small/"]);
+    assert!(Command::new("umount").arg(&small).status().unwrap().success());
+    for (got, names) in results {
+        assert_eq!((got.code, names), (Some(7), 0), "{got:?}");
+        assert!(got.errors.contains("6291456 bytes needed"), "{got:?}");
+    }
+    assert_eq!(fits.code, Some(0), "{fits:?}");
+}
+
+/// `.gpb` of another user was told as `change its owner or mode`.
+#[test]
+fn a_download_of_another_user_is_told() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: another user needs root");
+        return;
+    }
+    let group = Group::new(&[&[("a", b"a")]]);
+    let into = group.home.path().join("into");
+    fs::create_dir(into.join(".gpb")).unwrap();
+    for (path, mode) in [(into.join(".gpb"), 0o700), (into, 0o777), (group.home.path().to_path_buf(), 0o777)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    chown(group.home.path(), Some(65534), Some(65534)).unwrap();
+    let mut command = group.command(&["a"]);
+    let Ok(output) = command.uid(65534).gid(65534).output() else {
+        eprintln!("skipped: another user may not run the program");
+        return;
+    };
+    let got = Got::of(&output);
+    assert_eq!(got.code, Some(7), "{got:?}");
+    assert!(got.errors.contains("unfinished downloads of user 0 lie in into/.gpb"), "{got:?}");
+}

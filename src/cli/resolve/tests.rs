@@ -82,6 +82,7 @@ fn outcome(name: &str, start: &Start) -> String {
         "exclude" => format!("{:?}", choice_of(&command).0.exclude),
         "hidden" => choice_of(&command).0.hidden.to_string(),
         "from" => format!("{:?}", choice_of(&command).0.from.map(|from| from.to_string())),
+        "dry-run" => matches!(command, Command::Get { dry_run: true, .. }).to_string(),
         "backup" => format!("{:?}", choice_of(&command).1),
         other => panic!("no outcome for {other}"),
     }
@@ -97,7 +98,7 @@ fn choice_of(command: &Command) -> (SelectOptions, Overwrite) {
 /// Name; default; then as flag, variable and file: what is written, and what it comes to.
 type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 
-const TABLE: [Row; 25] = [
+const TABLE: [Row; 26] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -138,6 +139,7 @@ const TABLE: [Row; 25] = [
             ("'cccccccccccc'", "Some(\"ed25519:cccccccccccc\")"),
         ],
     ),
+    ("dry-run", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("backup", "Refuse", [("", "Backup"), ("0", "Refuse"), ("true", "Backup")]),
 ];
 const SEED: Row = ("seed", "None", [("1", "Some(1s)"), ("0", "None"), ("3", "Some(3s)")]);
@@ -324,7 +326,7 @@ fn commands_and_what_belongs_to_them() {
     let get = Start::new(&["get", "a", "--", "--b"]).client().unwrap().command;
     let patterns = vec!["a".into(), "--b".into()];
     let (select, overwrite) = (SelectOptions::default(), Overwrite::Refuse);
-    assert_eq!(get, Command::Get { patterns, select, overwrite, out: None, share: true, seed: None });
+    assert_eq!(get, Command::Get { patterns, select, overwrite, dry_run: false, out: None, share: true, seed: None });
     assert_eq!(Start::new(&["doctor"]).client().unwrap().command, Command::Doctor);
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use log::info;
 
 use crate::chain::Chain;
-use crate::client::disk_workers::{Came, LastParent, check_file, checked, report, settle};
+use crate::client::disk_workers::places::{LastParent, check_file};
+use crate::client::disk_workers::{Came, checked, report, settle};
 use crate::client::joins::{Member, WholeFile};
 use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP};
 use crate::client::shared::DownloadShared;

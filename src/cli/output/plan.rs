@@ -1,0 +1,61 @@
+//! What a fetch would do: one line a file, and the room that it needs.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::output::{EventLine, Output, count};
+use crate::cli::text::{bytes, escape};
+use crate::client::FoundFile;
+use crate::store::Forecast;
+
+/// The sums of a fetch that is only told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PlanTotals {
+    /// Names that would be in place.
+    pub files: u64,
+    /// Names whose content would be fetched.
+    pub fetch: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that the disk must have, copies included.
+    pub needed: u64,
+    /// Bytes that it has.
+    pub free: u64,
+}
+
+impl<W: Write> Output<W> {
+    /// A file that would be put at `out`.
+    pub fn plan(&mut self, file: &FoundFile, out: &Path, forecast: Forecast) -> io::Result<()> {
+        let state = match forecast {
+            Forecast::New => "new",
+            Forecast::Here => "here",
+            Forecast::Changed => "changed",
+        };
+        let (root, shown, holders) = (file.id.root.to_string(), out.to_string_lossy(), file.holders.len());
+        let of = PlanLine { path: file.path.as_str(), root: &root, len: file.id.len, holders, out: &shown, state };
+        self.row(&EventLine { event: "plan", of }, || {
+            let holders = count(holders as u64, "holder");
+            format!("{state:7}  {:>10}  {holders:10}  {}", bytes(file.id.len), escape(&shown))
+        })
+    }
+
+    /// The sums of all files.
+    pub fn planned(&mut self, t: PlanTotals) -> io::Result<()> {
+        self.line(&EventLine { event: "planned", of: t }, || {
+            let fetch = format!("would fetch {} of {}, {}", t.fetch, count(t.files, "file"), bytes(t.bytes));
+            format!("{fetch}; room needed {}, free {}", bytes(t.needed), bytes(t.free))
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct PlanLine<'a> {
+    path: &'a str,
+    root: &'a str,
+    len: u64,
+    holders: usize,
+    out: &'a str,
+    state: &'a str,
+}

@@ -1,0 +1,60 @@
+//! What a fetch would do, without doing it: what is there already, and how much room it needs.
+
+use rustix::fs::FileType;
+
+use crate::content::{FileId, RelPath};
+use crate::store::StoreError;
+use crate::store::disk::Disk;
+use crate::store::verify_existing::VerifiedFile;
+
+/// What a fetch would do at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forecast {
+    /// Nothing is there.
+    New,
+    /// The content is there already.
+    Here,
+    /// Another content is there, which would be replaced.
+    Changed,
+}
+
+impl Disk {
+    /// What a fetch of `id` would do at `path`. A file of the same length is read and hashed.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what would keep the file from being put there.
+    pub fn forecast(&self, path: &RelPath, id: &FileId) -> Result<Forecast, StoreError> {
+        if self.lacks_parent(path)? {
+            return Ok(Forecast::New);
+        }
+        let go = || false;
+        match self.volume.look(path)? {
+            None => Ok(Forecast::New),
+            Some(FileType::Directory) => {
+                Err(StoreError::NameTaken { path: self.volume.path_of_place(path), by: "a directory" })
+            }
+            Some(FileType::RegularFile)
+                if self.volume.open_file(path).is_ok_and(|file| VerifiedFile::check(file, id, &go).is_some()) =>
+            {
+                Ok(Forecast::Here)
+            }
+            Some(_) => self.check_replaceable(path, id, &go).map(|()| Forecast::Changed),
+        }
+    }
+
+    /// Bytes that these contents still need, each at all of its places. A file of the right length
+    /// counts as there, and what lies in a partial file as reserved.
+    pub fn needed_bytes<'f>(&self, files: impl IntoIterator<Item = (&'f FileId, &'f [RelPath])>) -> u64 {
+        let needs = |(id, places): (&FileId, &[RelPath])| {
+            let is_missing = |path: &&RelPath| {
+                self.volume
+                    .state_of(path)
+                    .is_none_or(|(kind, state)| kind != FileType::RegularFile || state.len != id.len)
+            };
+            let missing = places.iter().filter(is_missing).count() as u64;
+            let reserved = if missing > 0 { self.volume.reserved_for(id) } else { 0 };
+            id.len.saturating_mul(missing).saturating_sub(reserved)
+        };
+        files.into_iter().map(needs).fold(0, u64::saturating_add)
+    }
+}
