@@ -220,7 +220,8 @@ impl<'a> Fetcher<'a> {
     }
 
     fn take_body(&mut self, body: &[u8]) -> Result<(), AskError> {
-        let answer = self.requester.on_body(&mut self.shared.state(), body)?;
+        let body = self.requester.read_body(body)?;
+        let answer = self.requester.on_body(&mut self.shared.state(), body);
         self.take_answer(answer);
         Ok(())
     }

@@ -170,4 +170,14 @@ mod tests {
         assert_eq!(not_found(0).check_response(10), Ok(Status::NotFound));
         assert_eq!(not_found(1).check_response(10), Err(FrameError::BodyTooLong(1)), "memory for nothing");
     }
+    /// Cause: a body was read behind any status. Effect: a peer that had nothing to give could still
+    /// send a chunk's worth behind each `Busy`. Mend: only `Ok` has a body.
+    #[test]
+    fn an_answer_other_than_ok_has_no_body() {
+        for status in 1..=7 {
+            let at = |body_len| FramePrefix { kind: 5, status, header_len: 0, body_len };
+            assert!(at(0).check_response(usize::MAX).is_ok());
+            assert_eq!(at(1).check_response(usize::MAX), Err(FrameError::BodyTooLong(1)));
+        }
+    }
 }

@@ -24,7 +24,10 @@ pub use meter::Meter;
 pub use pace::AnswerPace;
 pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle};
 pub use reputation::Reputation;
-pub use requester::{Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Head, Requester, SmallArrival};
+pub use requester::{
+    Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Haves, HavesError, Head, Requester, ShortBody,
+    SmallArrival,
+};
 pub use round_trip::RoundTrip;
 pub use scaler::{ConnectionScaler, ScalerAdvice};
 pub use state::{ChunkCame, Chunks, DownloadState, Extent};

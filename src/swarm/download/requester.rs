@@ -19,8 +19,10 @@ use crate::swarm::download::task::{FileNo, SmallTask, Task};
 use crate::swarm::download::window::Window;
 
 mod answers;
+mod bodies;
 
 pub use answers::{Answer, AnswerError, AnswerStep, Arrival, Head, SmallArrival};
+pub use bodies::{Haves, HavesError, ShortBody};
 
 /// What a connection asks of its peer, and what is still unanswered. Answers come in the order of
 /// the requests.

@@ -184,5 +184,5 @@ fn have_len_max(chunks: u32) -> usize {
     (chunks as usize * NUMBER_LEN_MAX + 32).min(RESPONSE_BODY_LEN_MAX)
 }
 
-/// Longest postcard form of a chunk's number in bytes.
-const NUMBER_LEN_MAX: usize = 5;
+/// Longest postcard form of a chunk's number in bytes: there are at most 2^19.
+const NUMBER_LEN_MAX: usize = 3;

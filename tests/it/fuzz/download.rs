@@ -277,7 +277,8 @@ impl Lab {
     }
 
     fn take(&mut self, conn: &mut Conn, body: &[u8]) -> Result<(), Ended> {
-        match conn.requester.on_body(&mut self.state, body).map_err(|_| Ended)? {
+        let body = conn.requester.read_body(body).map_err(|_| Ended)?;
+        match conn.requester.on_body(&mut self.state, body) {
             Answer::Peers { hints, .. } => assert!(hints.len() <= FETCHERS_PER_ANSWER_MAX),
             Answer::Done | Answer::Located | Answer::Layer { .. } => (),
         }

@@ -66,7 +66,7 @@ impl World {
                 self.send_requests(conn);
             }
             AnswerStep::Body(_) => {
-                let short = c.requester.on_body(download, &answer.body()).unwrap();
+                let short = c.requester.on_body(download, c.requester.read_body(&answer.body()).unwrap());
                 if let Short::Peers { hints, .. } = &short {
                     let host = |hint: &PeerHint| hint.announce[..].try_into().map(u32::from_le_bytes).unwrap();
                     hints.iter().map(host).for_each(|host| self.named(client, host));

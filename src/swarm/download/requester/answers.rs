@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::content::{Bitfield, Digest, FileId, Geometry};
+use crate::content::Digest;
 use crate::limits::FETCHERS_PER_ANSWER_MAX;
 use crate::proto::{
-    self, ChunkHeader, ChunkRef, Delta, Holding, MessageError, PeerHint, Request, Status, decode_body, decode_header,
+    self, ChunkHeader, ChunkRef, Holding, MessageError, PeerHint, Request, Status, decode_body, decode_header,
 };
 use crate::swarm::download::limits::DEFERRED_REST;
-use crate::swarm::download::picker::PeerHandle;
 use crate::swarm::download::requester::Requester;
-use crate::swarm::download::state::{ChunkCame, Chunks, DownloadState, Extent};
+use crate::swarm::download::requester::bodies::{Haves, HavesError, ShortBody};
+use crate::swarm::download::state::{ChunkCame, DownloadState, Extent};
 use crate::swarm::download::task::{ChunkTask, FileNo, SmallTask, Task};
 
 /// The beginning of an answer whose kind and length were checked against [`Requester::expects`].
@@ -111,9 +111,9 @@ pub enum AnswerError {
         /// Bytes asked for.
         want: u32,
     },
-    /// The bitfield is for another number of chunks.
-    #[error("bitfield of another length")]
-    Bitfield,
+    /// The chunks that a holder says it has cannot be.
+    #[error("{0}")]
+    Haves(#[from] HavesError),
     /// The answer is about a chunk that was not asked for, or not offered for choice. That is no
     /// lie: it may be the right chunk for an earlier request.
     #[error("chunk {} of {}, not asked for", .0.index, .0.file)]
@@ -166,7 +166,7 @@ impl<F: Clone> Requester<F> {
                 if chunk.since > 0
                     && let Some(haves) = given.new_haves
                 {
-                    take_haves(state, (chunk.file, chunk.id), self.peer, &haves)?;
+                    Haves::of(haves, &chunk.id)?.note(state, chunk.file, self.peer);
                 }
                 Ok(AnswerStep::Chunk(chunk))
             }
@@ -306,25 +306,39 @@ impl<F: Clone> Requester<F> {
         Answer::Done
     }
 
-    /// The short body of an answer is whole.
+    /// Reads the short body of the answer that is being received. The state of the download is not
+    /// needed, so its lock is not held while up to two MiB are decoded.
     ///
     /// # Errors
     /// [`AnswerError`]: the connection ends.
-    pub fn on_body(&mut self, state: &mut DownloadState<F>, body: &[u8]) -> Result<Answer, AnswerError> {
-        match self.receiving.take() {
-            Some(Task::Have { file, id, .. }) => {
-                take_haves(state, (file, id), self.peer, &decode_body(body, "Have")?)?;
-                Ok(Answer::Done)
-            }
-            Some(Task::Peers { file, .. }) => {
+    pub fn read_body(&self, body: &[u8]) -> Result<ShortBody, AnswerError> {
+        match &self.receiving {
+            Some(Task::Have { id, .. }) => Ok(ShortBody::Haves(Haves::of(decode_body(body, "Have")?, id)?)),
+            Some(Task::Peers { .. }) => {
                 let mut hints: Vec<PeerHint> = decode_body(body, "Peers")?;
                 hints.truncate(FETCHERS_PER_ANSWER_MAX);
-                Ok(Answer::Peers { file, hints })
+                Ok(ShortBody::Peers(hints))
             }
             // It only measured the round trip.
-            Some(Task::Locate(files)) if files.is_empty() => Ok(Answer::Done),
+            Some(Task::Locate(files)) if files.is_empty() => Ok(ShortBody::Nothing),
             Some(Task::Locate(files)) => {
-                let holdings: Vec<Holding> = decode_body(body, "Locate")?;
+                let mut holdings: Vec<Holding> = decode_body(body, "Locate")?;
+                holdings.truncate(files.len());
+                Ok(ShortBody::Holdings(holdings))
+            }
+            _ => Ok(ShortBody::Nothing),
+        }
+    }
+
+    /// The short body of an answer is whole.
+    pub fn on_body(&mut self, state: &mut DownloadState<F>, body: ShortBody) -> Answer {
+        match (self.receiving.take(), body) {
+            (Some(Task::Have { file, .. }), ShortBody::Haves(haves)) => {
+                haves.note(state, file, self.peer);
+                Answer::Done
+            }
+            (Some(Task::Peers { file, .. }), ShortBody::Peers(hints)) => Answer::Peers { file, hints },
+            (Some(Task::Locate(files)), ShortBody::Holdings(holdings)) => {
                 for ((file, _), holding) in files.into_iter().zip(holdings) {
                     match holding {
                         Holding::None => state.not_held(file, self.peer),
@@ -332,11 +346,12 @@ impl<F: Clone> Requester<F> {
                         Holding::Partial(_) => state.set_held(file, self.peer, Extent::Partial),
                     }
                 }
-                Ok(Answer::Located)
+                Answer::Located
             }
-            other => {
+            (Some(Task::Have { .. } | Task::Peers { .. } | Task::Locate(_)), _) => Answer::Done,
+            (other, _) => {
                 self.receiving = other;
-                Ok(Answer::Done)
+                Answer::Done
             }
         }
     }
@@ -350,25 +365,6 @@ impl<F: Clone> Requester<F> {
             state.not_held(file, self.peer);
         }
     }
-}
-
-/// The peer says which chunks it has of a file that it fetches, too: work for all of its
-/// connections.
-fn take_haves<F: Clone>(
-    state: &mut DownloadState<F>,
-    (file, id): (FileNo, FileId),
-    peer: PeerHandle,
-    haves: &Delta,
-) -> Result<(), AnswerError> {
-    match haves {
-        Delta::Whole => state.set_chunks(file, peer, 0, Chunks::All),
-        Delta::Full { revision, bits } => {
-            let bits = Bitfield::from_bytes(bits, Geometry::new(id.len).chunk_count()).ok_or(AnswerError::Bitfield)?;
-            state.set_chunks(file, peer, *revision, Chunks::These(&bits));
-        }
-        Delta::New { revision, chunks } => state.set_chunks(file, peer, *revision, Chunks::More(chunks)),
-    }
-    Ok(())
 }
 
 /// Whether a status puts the answer to `task` off without saying anything against the peer. The

@@ -76,7 +76,10 @@ impl Lab {
     /// The next answer is `Ok` and has that body, which is read.
     fn body(&mut self, body: &[u8]) -> Result<Answer, AnswerError> {
         match self.head(Status::Ok, &[], body.len() as u32)? {
-            AnswerStep::Body(_) => self.requester.on_body(&mut self.state, body),
+            AnswerStep::Body(_) => {
+                let body = self.requester.read_body(body)?;
+                Ok(self.requester.on_body(&mut self.state, body))
+            }
             AnswerStep::Layer { .. } => {
                 self.requester.add_layer_part(body);
                 Ok(self.requester.on_layer_part(&mut self.state, self.now))
@@ -369,7 +372,7 @@ fn a_partial_holder_tells_its_new_haves_with_each_chunk() {
     assert!(matches!(lab.asks()[..], [Request::Chunk(ask)] if ask.since == 4 && ask.chunk.index == 5));
     let wrong = Delta::Full { revision: 5, bits: vec![0; 9] };
     let header = given(id, 5, Some(wrong));
-    assert_eq!(lab.head(Status::Ok, &header, CHUNK as u32 + 1), Err(AnswerError::Bitfield));
+    assert_eq!(lab.head(Status::Ok, &header, CHUNK as u32 + 1), Err(AnswerError::Haves(HavesError::Bitfield)));
     lab.requester.end(&mut lab.state);
     assert_eq!(lab.state.in_flight_of(part), 0);
 }
@@ -549,7 +552,7 @@ proptest! {
                         }
                     }
                     AnswerStep::Body(_) => {
-                        if lab.requester.on_body(&mut lab.state, body).is_err() {
+                        if lab.requester.read_body(body).map(|body| lab.requester.on_body(&mut lab.state, body)).is_err() {
                             break;
                         }
                     }
