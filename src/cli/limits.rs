@@ -19,3 +19,8 @@ pub const SHOWN_CANDIDATES_MAX: usize = 20;
 pub const EXCLUDE_MAX: usize = 256;
 /// Bytes of a trusted file that are searched for a name.
 pub const TRUSTED_READ_MAX: u64 = 4 << 20;
+/// Log lines about panics in a window of [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further
+/// ones are counted.
+pub const PANIC_LINES_MAX: u32 = 5;
+/// Bytes of what a panic says that are logged.
+pub const PANIC_TEXT_LEN_MAX: usize = 200;

@@ -14,6 +14,7 @@ mod log;
 mod log_file;
 mod node;
 mod output;
+mod panics;
 mod progress;
 mod report;
 mod resolve;
@@ -25,6 +26,7 @@ mod text;
 mod value;
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use args::Typed;
@@ -103,7 +105,9 @@ fn run<O>(
             let report = report(&options);
             json = report.json;
             report.log.install(&screen).map_err(|e| Failure::new(Exit::Usage, e))?;
-            body(options, &screen)
+            panics::log_panics();
+            let ended = catch_unwind(AssertUnwindSafe(|| body(options, &screen)));
+            ended.unwrap_or_else(|_| Err(Failure::new(Exit::Other, DEFECT)))
         }
     });
     let exit = match result {
@@ -145,3 +149,6 @@ fn print(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()
 }
+
+/// What is said when the body of a program panics.
+const DEFECT: &str = "a defect of gpb ended the program; please report it with the line `defect` of the log";
