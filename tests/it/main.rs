@@ -30,6 +30,7 @@ mod own_files;
 mod partial_success;
 mod programs;
 mod refusals;
+mod release;
 mod replacing;
 mod running;
 mod server;
