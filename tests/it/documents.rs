@@ -167,3 +167,47 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// The names of all tests below a folder, each with the modules that its file is in.
+fn tests_below(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests_below(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let modules = path.with_extension("").to_string_lossy().replace('/', "::");
+            for test in text.split("#[test]").skip(1) {
+                let name = test.split("fn ").nth(1).unwrap_or_default().split('(').next().unwrap_or_default();
+                found.push((modules.clone(), name.to_string()));
+            }
+        }
+    }
+}
+
+/// A claim is worth its test: each that is named is there, in a file or folder of that name.
+#[test]
+fn tests_that_security_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = Vec::new();
+    ["src", "tests"].iter().for_each(|folder| tests_below(&root.join(folder), &mut tests));
+    for entry in std::fs::read_dir(root.join("fuzz/fuzz_targets")).unwrap() {
+        let target = entry.unwrap().path();
+        tests.push(("::fuzz".into(), target.file_stem().unwrap().to_string_lossy().into_owned()));
+    }
+    let text = read("SECURITY.md");
+    let rows = text.lines().filter(|l| l.starts_with("| ") && l.contains("::"));
+    let mut named = 0;
+    for row in rows {
+        for word in code(row).into_iter().filter(|w| w.contains("::")) {
+            let (file, name) = word.split_once("::").unwrap();
+            let is_there = |(modules, test): &(String, String)| test == name && modules.split("::").any(|m| m == file);
+            assert!(tests.iter().any(is_there), "SECURITY.md names the test {word}, which does not exist");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "only {named} tests are named");
+    for row in text.lines().skip_while(|l| !l.starts_with("| claim ")).skip(2).take_while(|l| l.starts_with('|')) {
+        assert!(row.contains("::"), "no test for: {row}");
+    }
+}

@@ -76,7 +76,7 @@ pub fn config(bytes: &[u8]) {
     let refused = |failed: Failure| {
         // It quotes what the user wrote, and is escaped when it is printed.
         assert!(failed.exit == Exit::Usage && !failed.message.is_empty());
-        assert!(failed.message.len() < 500 + 2 * bytes.len(), "{}", failed.message);
+        assert!(failed.message.len() < 500 + 8 * bytes.len(), "{}", failed.message);
     };
     drop(cli::resolve_server(&env).map_err(refused));
     drop(cli::resolve_client(&env).map_err(refused));

@@ -86,7 +86,7 @@ impl World {
                 let max = input.below(300);
                 let hints = self.table.hints(addr.ip(), max);
                 assert!(hints.len() <= max);
-                let to_self = addr.ip().is_loopback();
+                let to_self = addr.ip().to_canonical().is_loopback();
                 for hint in &hints {
                     assert!((1..=ADDRS_PER_PEER_MAX).contains(&hint.addrs.len()));
                     assert!(to_self || hint.addrs.iter().all(|a| !a.ip().is_loopback()), "{hint:?} for {addr}");

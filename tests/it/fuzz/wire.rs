@@ -143,7 +143,7 @@ pub fn answers(bytes: &[u8]) {
         }),
         // No list is longer than the bytes that it came in.
         _ => body::<Vec<PeerHint>>(bytes, |hints, len| {
-            assert!(hints.iter().map(|h| 2 + h.announce.len() + h.addrs.len() * 7).sum::<usize>() <= len);
+            assert!(hints.iter().map(|h| 2 + h.announce.len() + h.addrs.len() * 6).sum::<usize>() <= len);
         }),
     }
 }
