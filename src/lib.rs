@@ -121,6 +121,24 @@
 //! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
 //! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-fetch`, `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
 //!
+//! A node that shares a directory has some 15 threads on two processors; a fetch adds 7, one that
+//! journals while files are unfinished, and one for each connection.
+//!
+//! # What it does to its process
+//!
+//! Nothing but threads, sockets and open files, all of which end with the node. It sets no signal
+//! handler, no environment variable, no umask, no working directory and no global logger. It reads
+//! `HOME` and `XDG_STATE_HOME`, if the state is that of the user. The limit of open files changes
+//! only if [`Config::raise_file_limit`] asks for it.
+//!
+//! # What it leaves on disk
+//!
+//! | where | what | until |
+//! |---|---|---|
+//! | the place of a file | the whole, verified file; a different one there before is replaced only if the fetch was told so | it is removed |
+//! | `.gpb` in the directory that is fetched into, or beside the path of [`Get::to_file`] | chunks of unfinished files, with a journal | the file is whole; the next fetch of it goes on from there, else remove `.gpb` while no fetch runs |
+//! | the state directory | the key, the index of hashes | it is removed; [`State::Memory`] has none |
+//!
 //! # Features
 //!
 //! | feature | default | what it adds |
@@ -171,7 +189,7 @@ pub use client::{Overwrite, Phase, Progress, Report, Selection, Wait, Want};
 pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};
 pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
-pub use net::{Interface, PeerAddr};
+pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
 pub use node::{FetchStats, NodeStats, ShareStats, StartError, State, Stopper, Update, Updates};
 pub use peers::TrafficStats;
@@ -202,7 +220,7 @@ pub mod error {
     pub use crate::client::{Failed, FetchError};
     pub use crate::content::{ParseDigestError, ParseFileIdError, PatternError, RelPathError};
     pub use crate::identity::{KeypairError, ParsePeerIdError};
-    pub use crate::net::{ParseInterfaceError, ParsePeerAddrError};
+    pub use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
     pub use crate::node::{ConfigError, StartError};
     pub use crate::runtime::EventsError;
     pub use crate::runtime::keystore::{KeyError, TrustError};

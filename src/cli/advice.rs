@@ -81,6 +81,7 @@ impl Advised for ConfigError {
             ConfigError::Network(_) => "choose another one with --network",
             ConfigError::Timeout(_) => "raise --timeout",
             ConfigError::Peer(_) => "mend --peer",
+            ConfigError::Bind(_) => "mend --bind",
             ConfigError::Interface(_) => "mend --interface",
             ConfigError::NoDir => "name one with --dir",
             ConfigError::NoState => "name one with --state",

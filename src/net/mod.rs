@@ -1,6 +1,7 @@
 //! Bytes on the wire: datagrams between nodes, TLS sessions. Tier 4.
 
 mod beacon;
+mod bind_addr;
 mod channel;
 mod error;
 mod incoming;
@@ -17,6 +18,7 @@ mod stream;
 mod troubles;
 
 pub use beacon::{Beacon, Datagram, Hub, HubBeacon, Link, LinkError, LinkId, To, Waker};
+pub use bind_addr::{BindAddr, ParseBindAddrError};
 pub(crate) use channel::WIRE_RECORD_LEN_MAX;
 pub use channel::{Channel, Opened};
 pub use error::StreamError;

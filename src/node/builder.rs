@@ -1,18 +1,17 @@
 //! The settings of a node, step by step.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::identity::Keypair;
-use crate::net::{Beacon, Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
+use crate::net::{Beacon, BindAddr, Interface, ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 use crate::node::parts::NodeParts;
 use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError, State};
 use crate::runtime::keystore::Trust;
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
 ///
-/// A text that is no peer or no interface is an error of [`start`](Self::start).
+/// A text that is no peer, no interface or no address is an error of [`start`](Self::start).
 ///
 /// ```no_run
 /// use gpb::{Node, Share, Trust};
@@ -52,9 +51,17 @@ impl NodeBuilder {
         self
     }
 
-    /// [`Config::bind`]: the address to listen on.
-    pub fn bind(mut self, addr: IpAddr) -> Self {
-        self.config.bind = Some(addr);
+    /// [`Config::bind`]: the address to listen on, such as `"127.0.0.1"` or an
+    /// [`IpAddr`](std::net::IpAddr).
+    pub fn bind<A>(mut self, addr: A) -> Self
+    where
+        A: TryInto<BindAddr>,
+        ParseBindAddrError: From<A::Error>,
+    {
+        match addr.try_into() {
+            Ok(BindAddr(addr)) => self.config.bind = Some(addr),
+            Err(e) => self.note(ConfigError::Bind(e.into())),
+        }
         self
     }
 

@@ -67,7 +67,8 @@ pub struct Config {
     /// A fetch fails when it made no progress for this time, more than 0: no verified chunk, and not
     /// 64 KiB. Default 10 s.
     pub timeout: Duration,
-    /// Most bytes a second that are sent to all peers together; 0 sends none. Default: no limit.
+    /// Most bytes a second that are sent to all peers together; 0 sends next to nothing, and is not
+    /// the same as no limit. Default: no limit.
     pub upload_limit: Option<u64>,
     /// Most bytes a second that are fetched from all peers together; 0 fetches none. Default: no
     /// limit.
@@ -90,7 +91,9 @@ pub enum Share {
     /// Nothing: the node does not listen.
     Nothing,
     /// What it fetches, from the first chunk until the node ends, and nothing else of the
-    /// directory. Only whole files are listed.
+    /// directory. Only whole files are listed. After a restart nothing is offered: what was fetched
+    /// before is shared again by a fetch of it, which finds it in place, or by
+    /// [`Directory`](Share::Directory).
     Fetched,
     /// The whole directory. The catalogue follows as files appear, change and vanish.
     Directory,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX};
-use crate::net::{ParseInterfaceError, ParsePeerAddrError};
+use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 
@@ -88,6 +88,9 @@ pub enum ConfigError {
     /// No address of a peer.
     #[error(transparent)]
     Peer(#[from] ParsePeerAddrError),
+    /// No address to listen on.
+    #[error(transparent)]
+    Bind(#[from] ParseBindAddrError),
     /// No interface.
     #[error(transparent)]
     Interface(#[from] ParseInterfaceError),

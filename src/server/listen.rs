@@ -13,7 +13,7 @@ use crate::server::limits::LISTEN_BACKLOG;
 /// use gpb::{Keypair, Node, StartError, error::ServerError};
 ///
 /// let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
-/// let node = Node::builder().key(Keypair::generate()).bind([127, 0, 0, 1].into());
+/// let node = Node::builder().key(Keypair::generate()).bind("127.0.0.1");
 /// let error = node.port(taken.local_addr()?.port()).start().unwrap_err();
 /// assert!(matches!(error, StartError::Listen(ServerError::PortInUse { .. })));
 /// # Ok::<(), std::io::Error>(())

@@ -91,6 +91,37 @@ fn the_examples_work_together() {
     fetch.finish();
     assert!(std::fs::read(fetched.join("a.bin")).unwrap() == content);
 
+    let elsewhere = home.path().join("elsewhere");
+    let args = ["a.bin", elsewhere.to_str().unwrap(), &network, "lo"];
+    let mut window = Example::start(home.path(), "progress_window", &args);
+    window.wait_line("a.bin is there");
+    window.wait_line("1 files are in");
+    window.finish();
+    assert!(std::fs::read(elsewhere.join("a.bin")).unwrap() == content);
+    let mut memory = Example::start(home.path(), "file_to_memory", &["a.bin", &network, "lo"]);
+    memory.wait_line(&format!("a.bin has 3000000 bytes, the first is Some({})", content[0]));
+    memory.finish();
+
     share.finish();
     watch.wait_line(&format!("{id} left"));
+}
+
+#[test]
+fn a_button_cancels_a_search() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, network) = (home.path().join("dir"), format!("button-{}", std::process::id()));
+    let args = ["nowhere.bin", dir.to_str().unwrap(), &network, "lo"];
+    let mut window = Example::start(home.path(), "progress_window", &args);
+    window.wait_line("press Enter to cancel");
+    window.finish();
+}
+
+#[test]
+fn members_of_a_group_come_and_go() {
+    let home = tempfile::tempdir().unwrap();
+    let mut group = Example::start(home.path(), "closed_group", &["lo"]);
+    group.wait_line("bo sees plan.txt");
+    group.wait_line("eve is refused: they do not trust its key");
+    group.wait_line("eve sees 1 files");
+    group.finish();
 }

@@ -64,7 +64,7 @@ fn natural_calls_compile_and_mean_what_they_say() {
     assert_eq!("..:5".parse::<FileId>(), Err(ParseFileIdError::Root));
     assert_eq!(file.id.to_string().parse::<FileId>(), Ok(file.id));
     let addr: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let builder = Node::builder().bind(IpAddr::from(Ipv4Addr::LOCALHOST)).peer(addr).peer("lab3");
+    let builder = Node::builder().bind("127.0.0.1").bind(IpAddr::from(Ipv4Addr::LOCALHOST)).peer(addr).peer("lab3");
     drop(builder);
     let (events, catalogue, known) = (node.events(), node.catalogue(), node.known_peers());
     let fetch = Some(node.fetch("e").unwrap());

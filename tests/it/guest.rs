@@ -32,7 +32,7 @@ fn process_state() -> BTreeMap<String, String> {
 
 /// A node without a directory, which leaves nothing behind.
 fn guest() -> NodeBuilder {
-    Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST.into()).interface("127.0.0.1")
+    Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST).interface("127.0.0.1")
 }
 
 /// Runs in a process of its own, where no other test starts threads: see below.
@@ -83,7 +83,7 @@ fn a_node_leaves_the_process_as_it_found_it() {
 fn a_node_without_a_directory_lists_and_fetches_to_places_that_are_given() {
     let (lan, home) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
     let _server = lan.sharing(&[("docs/a.txt", b"hello")]).unwrap();
-    let node = Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST.into());
+    let node = Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST);
     let node = lan.start(node).unwrap();
     assert_eq!((node.config().dir.as_ref(), node.config().state.clone()), (None, State::Memory));
     let files = node.list("docs", WAIT).unwrap();
@@ -103,7 +103,7 @@ fn a_state_in_memory_leaves_nothing_and_still_shares() {
     let (lan, dir) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(dir.path().join("a.bin"), vec![5; 700_000]).unwrap();
     let start = |key: Option<Keypair>| {
-        let node = Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST.into());
+        let node = Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST);
         let node = node.dir(dir.path()).share(Share::Directory);
         lan.start(key.into_iter().fold(node, NodeBuilder::key)).unwrap()
     };

@@ -18,7 +18,7 @@ fn quiet(dir: &tempfile::TempDir) -> NodeBuilder {
         .dir(dir.path())
         .state(dir.path().join("state"))
         .key(Keypair::generate())
-        .bind(Ipv4Addr::LOCALHOST.into())
+        .bind(Ipv4Addr::LOCALHOST)
         .multicast(false)
 }
 

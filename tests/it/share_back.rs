@@ -12,7 +12,7 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 fn builder(tmp: &Path, name: &str) -> NodeBuilder {
-    let loopback = [127, 0, 0, 1].into();
+    let loopback = "127.0.0.1";
     let dir = tmp.join(name);
     Node::builder().dir(dir).state(tmp.join(format!("{name}-state"))).bind(loopback).multicast(false).timeout(WAIT)
 }
