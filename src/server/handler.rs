@@ -216,9 +216,10 @@ impl Handler {
             Held::Whole => *index < geometry.chunk_count(),
             Held::Partly(have) => have.bit(*index),
         };
-        let candidates = chunks.iter().copied().filter(is_held);
+        let candidates = peer.lacking(since.file, chunks.iter().copied().filter(is_held));
         let is_known = !matches!(held, Held::Nothing);
-        let choose = || lock(&self.sent).choose(&since.file, geometry.chunk_count(), candidates, random);
+        let choose =
+            || lock(&self.sent).choose(&since.file, geometry.chunk_count(), candidates.iter().copied(), random);
         let chosen = is_known.then(choose).flatten();
         let body = match chosen.and_then(|i| geometry.chunk(i)) {
             Some(index) => self.open(Kind::AnyOf, peer, since, index, out),

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
+use crate::content::FileId;
 use crate::identity::{NodeId, PeerId};
-use crate::limits::SERVED_REMEMBERED;
+use crate::limits::{SERVED_REMEMBERED, WINDOW_MAX};
 use crate::peers::Presence;
 use crate::proto::ChunkRef;
 use crate::runtime::keystore::TrustView;
@@ -85,6 +86,23 @@ impl RemotePeer {
             self.served.last.pop_front();
         }
         self.served.last.push_back(self.served.key.hash_one(chunk));
+    }
+
+    /// Of `chunks` of a file, those that it may be sent as an answer to `AnyOf`. A peer names what it
+    /// lacks when it asks, and some of that is on its way to it already: what it was sent last comes
+    /// only when there is nothing else, the oldest first.
+    pub(crate) fn lacking(&self, file: FileId, chunks: impl Iterator<Item = u32>) -> Vec<u32> {
+        let served = &self.served;
+        let sent_at = |index: &u32| {
+            let hash = served.key.hash_one(ChunkRef { file, index: *index });
+            served.last.iter().rev().position(|sent| *sent == hash)
+        };
+        let all: Vec<(u32, Option<usize>)> = chunks.map(|index| (index, sent_at(&index))).collect();
+        let is_old = |at: &Option<usize>| at.is_none_or(|at| at >= WINDOW_MAX as usize);
+        if all.iter().any(|(_, at)| is_old(at)) {
+            return all.into_iter().filter(|(_, at)| is_old(at)).map(|(index, _)| index).collect();
+        }
+        all.into_iter().max_by_key(|(_, at)| *at).map(|(index, _)| index).into_iter().collect()
     }
 
     /// Whether `chunk` is one of the last that it was sent.

@@ -343,6 +343,27 @@ fn any_gives_what_is_lacked_and_was_sent_least() {
     assert_eq!((given.chunk.index, given.new_haves), (1, None));
 }
 
+/// Once the chunks of a file had been sent unequally often, several requests in flight were answered with the same one:
+/// each further fetch of a file wasted more.
+#[test]
+fn requests_in_flight_bring_different_chunks_however_often_each_was_sent() {
+    let bytes = noise(8 * CHUNK, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    // All but the first were sent three times.
+    for _ in 0..3 {
+        (1..8).for_each(|i| assert_eq!(desk.status(&chunk(id, i)), Status::Ok));
+    }
+    let any = Request::AnyOf(Since { file: id, revision: 0 }, (0..8).collect());
+    for fetch in 0..2 {
+        let mut given: Vec<u32> = (0..8)
+            .map(|_| decode_header::<ChunkHeader>(&desk.ask(&any).header, "ChunkHeader").unwrap().chunk.index)
+            .collect();
+        given.sort_unstable();
+        assert_eq!(given, (0..8).collect::<Vec<_>>(), "{fetch}");
+    }
+}
+
 #[test]
 fn a_chunk_of_a_download_comes_with_the_news_that_were_asked_for() {
     let (part, whole) = (noise(9 * CHUNK, 3), noise(2 * CHUNK, 4));

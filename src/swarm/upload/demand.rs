@@ -39,6 +39,10 @@ impl Sent {
         random: u64,
     ) -> Option<u32> {
         self.with(file, count, |sent| {
+            if candidates.clone().any(|i| sent.get(i as usize) == Some(&u8::MAX)) {
+                // A full count would no longer tell what was sent just now.
+                sent.iter_mut().for_each(|n| *n /= 2);
+            }
             let times = |i: &u32| sent.get(*i as usize).copied().unwrap_or(u8::MAX);
             let least = candidates.clone().map(|i| times(&i)).min()?;
             let equals = candidates.filter(|i| times(i) == least);
@@ -127,6 +131,16 @@ mod tests {
         chosen.dedup();
         assert_eq!(chosen.len(), 39);
         assert_eq!(sent.choose(&file(1), 40, std::iter::empty(), 0), None);
+    }
+
+    #[test]
+    fn a_chunk_that_was_sent_very_often_still_has_its_turn() {
+        let mut sent = Sent::default();
+        (0..2000).for_each(|_| sent.count(&file(1), 4, 2));
+        let chosen: Vec<_> = (0..1200).map(|_| sent.choose(&file(1), 4, 0..4, 5).unwrap()).collect();
+        let times = |chunk| chosen.iter().filter(|c| **c == chunk).count();
+        assert!((0..4).all(|chunk| times(chunk) > 200), "{:?}", [0, 1, 2, 3].map(times));
+        assert!(chosen[1000..].chunks(4).all(|turn| (0..4).all(|chunk| turn.contains(&chunk))), "each in turn");
     }
 
     #[test]
