@@ -340,12 +340,15 @@ impl Mesh {
                 known.locate_at = known.locate_at.or(dial.locate.then_some(now));
                 None
             }
-            ConnectionEnd::Slow => {
-                // Peers that were not tried come first.
-                known.rests_until = Some(now + DROPPED_REST);
-                Some(known.reputation.failed(now, jitter))
-            }
-            ConnectionEnd::Stale | ConnectionEnd::Refused | ConnectionEnd::Unreachable | ConnectionEnd::Failed => {
+            ConnectionEnd::Slow
+            | ConnectionEnd::Stale
+            | ConnectionEnd::Refused
+            | ConnectionEnd::Unreachable
+            | ConnectionEnd::Failed => {
+                if end == ConnectionEnd::Slow {
+                    // Peers that were not tried come first.
+                    known.rests_until = Some(now + DROPPED_REST);
+                }
                 let at = known.reputation.failed(now, jitter);
                 // What was not located yet is to be asked again.
                 if dial.locate {

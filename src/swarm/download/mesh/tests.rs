@@ -277,3 +277,16 @@ fn each_host_has_a_first_connection_before_any_has_a_second() {
         assert_eq!(mesh.dial(ALL, now + DIAL_EVERY)[0].peer, PeerHandle(133));
     }
 }
+
+/// A peer that was too slow before it had said what it holds was never asked again.
+#[test]
+fn a_slow_peer_is_asked_again_what_it_holds() {
+    let now = Instant::now();
+    let mut mesh = Mesh::new(7, now);
+    mesh.meet(PeerHandle(0), 1, false, now);
+    let dial = mesh.dial(NONE, now)[0];
+    assert!(dial.locate);
+    mesh.ended(dial, ConnectionEnd::Slow, (false, false), now, 0.0);
+    let again = mesh.dial(NONE, now + RETRY_MAX);
+    assert!(matches!(again[..], [dial] if dial.locate), "{again:?}");
+}

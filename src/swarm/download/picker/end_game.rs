@@ -118,7 +118,7 @@ impl ChunkPicker {
                 break;
             }
         }
-        let chunk = found?;
+        let chunk = found.filter(|_| self.may_steal(thief, now))?;
         let (first, second) = self.in_flight.get_mut(&chunk)?;
         if let Some(p) = self.peers.get_mut(&first.peer) {
             p.history.stolen = Some((chunk, first.since));
@@ -132,6 +132,17 @@ impl ChunkPicker {
         *second = Some(ChunkRequest { peer: thief, since: now });
         self.by_age.insert((latest(*first, *second), chunk));
         Some(chunk)
+    }
+
+    /// Whether `thief` gives about as lately as any peer. While others give, a peer that does not
+    /// gets chunks that are missing, but none that another one was asked for: each request makes a
+    /// chunk look young again, so that a crowd of silent peers could pass the last ones round for
+    /// ever.
+    fn may_steal(&self, thief: PeerHandle, now: Instant) -> bool {
+        let Some(latest) = self.peers.values().filter_map(|p| p.history.last_came).max() else { return true };
+        let gave = self.peers.get(&thief).and_then(|p| p.history.last_came);
+        now.saturating_duration_since(latest) > GIVES_FOR
+            || gave.is_some_and(|at| latest.saturating_duration_since(at) <= GIVES_FOR)
     }
 
     /// Whether a peer that was asked delivers nothing, on any of its connections: a chunk that is
@@ -163,6 +174,8 @@ impl ChunkPicker {
     }
 }
 
+/// A peer gives for this time after a chunk of it came.
+const GIVES_FOR: Duration = Duration::from_millis(500);
 /// No chunk is late before twice this time: shorter delays are noise of a busy machine.
 const LATE_MIN: Duration = Duration::from_millis(50);
 /// Shorter times of a chunk are noise.

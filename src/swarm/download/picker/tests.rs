@@ -220,10 +220,11 @@ fn at_most_two_are_asked_and_the_hung_give_way() {
     assert_eq!(p.acquire(PeerHandle(1), t + MS * 11), None, "too early to be suspicious");
     assert_eq!(p.acquire(PeerHandle(1), t + MS * 105), Some(hung));
     assert_eq!(p.acquire(PeerHandle(2), t + MS * 106), None, "two are enough");
-    assert_eq!(p.acquire(PeerHandle(2), t + MS * 300), Some(hung), "both hang");
+    assert_eq!(p.acquire(PeerHandle(2), t + MS * 300), None, "it gave nothing, and another one did just now");
+    assert_eq!(p.acquire(PeerHandle(2), t + MS * 600), Some(hung), "both hang");
     let Some(ChunkState::InFlight(a, Some(b))) = p.state(hung) else { panic!("{:?}", p.state(hung)) };
     assert_eq!((a.peer, b.peer), (PeerHandle(1), PeerHandle(2)));
-    let done = p.complete(hung, PeerHandle(0), t + MS * 301);
+    let done = p.complete(hung, PeerHandle(0), t + MS * 601);
     assert!(done.fresh && p.is_done(), "late bytes that are right are as good as any");
     assert_eq!(done.others, [Some(PeerHandle(1)), Some(PeerHandle(2))]);
 }
@@ -486,4 +487,32 @@ fn a_far_peer_is_not_late_before_its_round_trips_are_over() {
         };
         assert_eq!(taken - t, MS * silent_ms, "{path_ms} ms");
     }
+}
+
+/// A hundred silent peers asked each other's chunks in turn, and the honest one waited for the last two until the
+/// download timed out.
+#[test]
+fn silent_peers_do_not_pass_the_last_chunks_round() {
+    let mut now = Instant::now();
+    let mut p = ChunkPicker::new(40, 1);
+    let silent: Vec<_> = (1..=60).map(PeerHandle).collect();
+    let honest = PeerHandle(0);
+    silent.iter().chain([&honest]).for_each(|&peer| p.add_complete(peer));
+    // Each of the silent ones has a chunk, as far as there are any; the honest one gives the rest.
+    for &peer in &silent[..30] {
+        p.acquire(peer, now).unwrap();
+    }
+    let begin = now;
+    while !p.is_done() && now < begin + Duration::from_secs(5) {
+        // The silent ones ask before the honest one each time.
+        for &peer in &silent {
+            p.acquire(peer, now);
+        }
+        now += Duration::from_millis(5);
+        if let Some(chunk) = p.acquire(honest, now) {
+            now += Duration::from_millis(5);
+            p.complete(chunk, honest, now);
+        }
+    }
+    assert!(p.is_done() && now < begin + Duration::from_secs(4), "{:?}", now - begin);
 }
