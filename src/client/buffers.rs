@@ -19,6 +19,8 @@ struct BufferState {
     total: usize,
     /// Buffers lent.
     lent: usize,
+    /// Bytes lent to connections that brought nothing good yet.
+    on_trial: usize,
     free: Vec<Vec<u8>>,
     /// Nothing is lent from now on.
     closed: bool,
@@ -28,21 +30,31 @@ struct BufferState {
 pub(crate) struct Buffer<'a> {
     pool: &'a Buffers,
     bytes: Vec<u8>,
+    /// The connection had brought nothing good.
+    on_trial: bool,
 }
 
 impl Buffers {
     /// Lends a buffer of at least `len` bytes with arbitrary content. Waits while the budget is
     /// used up; a buffer larger than the budget is lent when no other is. `None` once the pool is
     /// closed.
-    pub(crate) fn take(&self, len: usize) -> Option<Buffer<'_>> {
+    ///
+    /// Connections that are not `proven` by a good chunk share half of the budget: peers that never
+    /// send the chunks that they are asked for keep no memory from those that do.
+    pub(crate) fn take(&self, len: usize, proven: bool) -> Option<Buffer<'_>> {
         let mut state = lock(&self.state);
         while !state.closed {
+            if !proven && state.on_trial > 0 && state.on_trial + len > RECEIVE_BUDGET / 2 {
+                state = wait(&self.returned, state);
+                continue;
+            }
             // The smallest one that fits, so that large ones stay for large chunks.
             let fits = state.free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
             if let Some((at, _)) = fits {
                 state.lent += 1;
                 let bytes = state.free.swap_remove(at);
-                return Some(Buffer { pool: self, bytes });
+                state.on_trial += if proven { 0 } else { bytes.len() };
+                return Some(Buffer { pool: self, bytes, on_trial: !proven });
             }
             while state.total + len > RECEIVE_BUDGET {
                 let Some(unfit) = state.free.pop() else { break };
@@ -51,8 +63,9 @@ impl Buffers {
             if state.total + len <= RECEIVE_BUDGET || state.lent == 0 {
                 state.total += len;
                 state.lent += 1;
+                state.on_trial += if proven { 0 } else { len };
                 drop(state);
-                return Some(Buffer { pool: self, bytes: vec![0; len] });
+                return Some(Buffer { pool: self, bytes: vec![0; len], on_trial: !proven });
             }
             state = wait(&self.returned, state);
         }
@@ -84,6 +97,7 @@ impl Drop for Buffer<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.pool.state);
         state.lent -= 1;
+        state.on_trial -= if self.on_trial { self.bytes.len() } else { 0 };
         state.free.push(std::mem::take(&mut self.bytes));
         drop(state);
         self.pool.returned.notify_all();
@@ -98,12 +112,12 @@ mod tests {
     fn buffers_are_reused_and_never_over_the_budget() {
         let pool = Buffers::default();
         let quarter = RECEIVE_BUDGET / 4;
-        let lent: Vec<_> = (0..4).map(|_| pool.take(quarter).unwrap()).collect();
+        let lent: Vec<_> = (0..4).map(|_| pool.take(quarter, true).unwrap()).collect();
         std::thread::scope(|s| {
             let (tell, told) = crossbeam::channel::bounded(1);
             let pool = &pool;
             s.spawn(move || {
-                let b = pool.take(quarter / 2).unwrap();
+                let b = pool.take(quarter / 2, true).unwrap();
                 tell.send(b.len()).unwrap();
             });
             assert!(told.recv_timeout(std::time::Duration::from_millis(50)).is_err());
@@ -111,18 +125,39 @@ mod tests {
             assert_eq!(told.recv(), Ok(quarter), "an old one was lent again");
         });
         assert_eq!(pool.state.lock().unwrap().total, RECEIVE_BUDGET);
-        assert_eq!(pool.take(RECEIVE_BUDGET * 2).unwrap().len(), RECEIVE_BUDGET * 2);
+        assert_eq!(pool.take(RECEIVE_BUDGET * 2, true).unwrap().len(), RECEIVE_BUDGET * 2);
     }
+
+    #[test]
+    fn connections_on_trial_leave_half_of_the_budget_to_others() {
+        let pool = Buffers::default();
+        let quarter = RECEIVE_BUDGET / 4;
+        let on_trial: Vec<_> = (0..2).map(|_| pool.take(quarter, false).unwrap()).collect();
+        std::thread::scope(|s| {
+            let (tell, told) = crossbeam::channel::bounded(1);
+            let pool = &pool;
+            s.spawn(move || tell.send(pool.take(quarter, false).unwrap().len()));
+            assert!(told.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+            let proven: Vec<_> = (0..2).map(|_| pool.take(quarter, true).unwrap()).collect();
+            drop(proven);
+            assert!(told.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "not for it");
+            drop(on_trial);
+            assert_eq!(told.recv(), Ok(quarter));
+        });
+        assert_eq!(pool.state.lock().unwrap().on_trial, 0);
+        assert_eq!(pool.take(RECEIVE_BUDGET * 2, false).unwrap().len(), RECEIVE_BUDGET * 2, "alone, any length");
+    }
+
     #[test]
     fn who_waits_for_a_buffer_is_let_go_at_the_end() {
         let pool = Buffers::default();
-        let all = pool.take(RECEIVE_BUDGET).unwrap();
+        let all = pool.take(RECEIVE_BUDGET, true).unwrap();
         std::thread::scope(|s| {
-            let waiting = s.spawn(|| pool.take(1).is_none());
+            let waiting = s.spawn(|| pool.take(1, true).is_none());
             pool.close();
             assert!(waiting.join().unwrap());
         });
         drop(all);
-        assert!(pool.take(1).is_none(), "nothing begins any more");
+        assert!(pool.take(1, true).is_none(), "nothing begins any more");
     }
 }

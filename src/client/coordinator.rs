@@ -15,6 +15,7 @@ use crate::client::fetcher::{Fetcher, PeerConnections};
 use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE};
 use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
+use crate::content::{FileId, Geometry};
 use crate::identity::{NodeId, PeerId};
 use crate::peers::AskError;
 use crate::runtime::BlockingPool;
@@ -41,6 +42,8 @@ pub(crate) struct Coordinator {
     refusals: BTreeMap<PeerId, RefusalCause>,
     /// Since when every peer that could give something refuses.
     refused_since: Option<Instant>,
+    /// Bytes of the longest layer or chunk: what is verified as a whole.
+    unit_len: u64,
     /// Bytes that were there and places that were filled when that was told last.
     told: (u64, usize),
 }
@@ -84,6 +87,7 @@ impl EndedConnection {
 impl Coordinator {
     pub(crate) fn new(shared: Arc<DownloadShared>, threads: Arc<BlockingPool>) -> Self {
         let trust_generation = shared.ctx.trust.generation();
+        let unit_len = shared.files.iter().map(|file| unit_len(&file.id)).max().unwrap_or(0);
         Coordinator {
             shared,
             threads,
@@ -94,6 +98,7 @@ impl Coordinator {
             trust_generation,
             refusals: BTreeMap::new(),
             refused_since: None,
+            unit_len,
             told: (0, 0),
         }
     }
@@ -160,6 +165,8 @@ impl Coordinator {
             }
             self.shun_liars();
             self.connect(now);
+            // Each connection may have a chunk on its way and one that waits to be verified.
+            shared.stats.await_verification((self.mesh.connections() as u64 + 1) * 2 * self.unit_len);
             if shared.disk_is_busy() {
                 shared.stats.progressed();
             }
@@ -381,4 +388,10 @@ impl Coordinator {
         let often = if looks_often { COORDINATE_EVERY } else { IDLE_LOOK };
         self.mesh.next_due(now).map_or(often, |at| often.min(at - now))
     }
+}
+
+/// Bytes of the layer of a file or of one of its chunks, whichever is longer.
+fn unit_len(id: &FileId) -> u64 {
+    let geometry = Geometry::new(id.len);
+    geometry.chunk_len().max(u64::from(geometry.chunk_count()) * 32)
 }

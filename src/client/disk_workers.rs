@@ -101,7 +101,10 @@ pub(crate) fn run_jobs(shared: &Arc<DownloadShared>, jobs: &Receiver<DiskJob>) {
 fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: PeerHandle, peer: PeerId) {
     let id = shared.files[file as usize].id;
     let manifest = match Manifest::new(id, layer) {
-        Ok(manifest) => Arc::new(manifest),
+        Ok(manifest) => {
+            shared.stats.verified();
+            Arc::new(manifest)
+        }
         Err(e) => {
             error!("bad layer, not asked again peer={peer} file={id} error=\"{e}\"");
             shared.state().layer_was_wrong(file);

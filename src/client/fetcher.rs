@@ -201,7 +201,7 @@ impl<'a> Fetcher<'a> {
     /// Reads part of a layer, within a time in all if another peer could be asked for it.
     fn receive_layer(&mut self, file: FileNo, len: u32) -> Result<(), AskError> {
         let shared = self.shared;
-        let mut buffer = shared.buffers.take(len as usize).ok_or(StreamError::Closed)?;
+        let mut buffer = shared.buffers.take(len as usize, self.requester.is_useful()).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..len as usize];
         let (pace, connections, number, handle) = (&mut self.pace, self.connections, self.number, self.handle);
         let is_slow = &mut self.is_slow;

@@ -48,6 +48,10 @@ struct Pulse {
     arrival_ms: AtomicU64,
     /// Bytes of layers and chunks that came, good or not.
     arrived: AtomicU64,
+    /// The same since a layer or a wanted chunk was verified.
+    unverified: AtomicU64,
+    /// So many of them may be on their way to be verified.
+    unverified_max: AtomicU64,
 }
 
 impl Stats {
@@ -77,12 +81,27 @@ impl Stats {
 
     /// `n` bytes of a layer or chunk came. They may be of no use: only each [`PROGRESS_LEN`] bytes
     /// of all peers together count as progress, so that peers that drip do not keep a download
-    /// alive.
+    /// alive; and no more than [`await_verification`](Self::await_verification) allows, so that
+    /// peers do not that never bring a chunk to its end.
     pub(crate) fn arrived(&self, n: u64) {
         let before = self.pulse.arrived.fetch_add(n, Ordering::Relaxed);
-        if (before + n) / PROGRESS_LEN > before / PROGRESS_LEN {
+        let unverified = self.pulse.unverified.fetch_add(n, Ordering::Relaxed) + n;
+        let is_awaited = unverified <= self.pulse.unverified_max.load(Ordering::Relaxed);
+        if is_awaited && (before + n) / PROGRESS_LEN > before / PROGRESS_LEN {
             self.progressed();
         }
+    }
+
+    /// Up to so many bytes may be on their way at once: as much is progress before any of it is
+    /// verified.
+    pub(crate) fn await_verification(&self, bytes: u64) {
+        self.pulse.unverified_max.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// A layer or a wanted chunk is right.
+    pub(crate) fn verified(&self) {
+        self.pulse.unverified.store(0, Ordering::Relaxed);
+        self.progressed();
     }
 
     /// A peer deferred a request: it is there and its queue moves. That counts as progress, but not
@@ -102,7 +121,7 @@ impl Stats {
 
     /// `bytes` came from a peer, verified and wanted.
     pub(crate) fn credit(&self, peer: NodeId, bytes: u64) {
-        self.progressed();
+        self.verified();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         *lock(&self.by_peer).entry(peer).or_default() += bytes;
     }
@@ -173,10 +192,27 @@ mod tests {
     #[test]
     fn bytes_count_as_progress_once_enough_came() {
         let stats = Stats::new();
+        stats.await_verification(2 * PROGRESS_LEN);
         std::thread::sleep(Duration::from_millis(20));
         (1..PROGRESS_LEN).for_each(|_| stats.arrived(1));
         assert_eq!(stats.pulse.progress_ms.load(Ordering::Relaxed), 0);
         stats.arrived(1);
         assert!(stats.pulse.progress_ms.load(Ordering::Relaxed) >= 20);
+    }
+
+    /// Peers that sent half of each chunk kept a download alive for ever.
+    #[test]
+    fn bytes_that_are_never_verified_are_no_progress_in_the_end() {
+        let stats = Stats::new();
+        stats.await_verification(2 * PROGRESS_LEN);
+        let comes = || {
+            stats.pulse.progress_ms.store(0, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(2));
+            stats.arrived(PROGRESS_LEN);
+            stats.pulse.progress_ms.load(Ordering::Relaxed) > 0
+        };
+        assert_eq!([comes(), comes(), comes()], [true, true, false]);
+        stats.verified();
+        assert!(comes());
     }
 }

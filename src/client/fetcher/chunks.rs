@@ -24,7 +24,8 @@ impl Fetcher<'_> {
         task: &ChunkTask<Arc<PartialFile>>,
     ) -> Result<Option<ConnectionEnd>, AskError> {
         let shared = self.shared;
-        let mut buffer = shared.buffers.take(task.len as usize).ok_or(StreamError::Closed)?;
+        let mut buffer =
+            shared.buffers.take(task.len as usize, self.requester.is_useful()).ok_or(StreamError::Closed)?;
         let bytes = &mut buffer[..task.len as usize];
         let trailer = self.read_chunk(task.file, task.index, bytes)?;
         let arrival = self.requester.on_trailer(&mut shared.state(), trailer, Instant::now());

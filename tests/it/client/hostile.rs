@@ -142,6 +142,23 @@ fn peers_that_all_misbehave_end_a_download_with_an_error_or_the_right_bytes() {
     });
 }
 
+/// Chunks that never come to their end were progress for ever: what was verified last is what counts in the end.
+#[test]
+fn peers_that_bring_bytes_and_never_a_chunk_are_silent() {
+    let f = file("x", MIB, 90);
+    each(&[Fault::CutSome { percent: 100, seed: 1 }, Fault::ChangingChunks], |fault| {
+        let faulty = [0; 2].map(|_| fake(fault, std::slice::from_ref(&f)));
+        // Longer than the longest time between two dials, so that there is always something that comes.
+        let c = Client::with(Duration::from_secs(6), None);
+        c.meet(&[&faulty[0], &faulty[1]]);
+        let begin = Instant::now();
+        let e = c.start(vec![target(&f)]).wait().unwrap_err();
+        println!("{fault:?}: {:?} {e}", begin.elapsed());
+        assert!(matches!(code(&e), 4 | 8), "{fault:?}: {e}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{fault:?}: {:?}", begin.elapsed());
+    });
+}
+
 #[test]
 fn hostile_names_leave_the_directory_alone() {
     let f = file("good", 1000, 85);
