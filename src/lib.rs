@@ -146,17 +146,26 @@
 //! | `cli` | yes | the programs `gpb-keygen`, `gpb-server` and `gpb-client`, and what only they need |
 //! | `testing` | no | the module `testing`: a LAN in memory and peers that misbehave |
 //! | `portable-watch` | no | on Linux, the directory watch of other systems |
+//! | `serde` | no | `Serialize` for progress, reports of files and [`NodeStats`]. Keys, roots, identities and names have their text forms in readable formats without it |
 //!
 //! # Errors, panics, logs
 //!
 //! Each operation has an error type of its own, see [`error`]. Nothing panics but
 //! [`Keypair::generate`], on a system without random numbers. The library logs through `log` and
-//! prints nothing.
+//! prints nothing. Starts, ends and troubles are INFO and above; a line for each file is DEBUG. The
+//! target of a line begins with its part of the node, so that `gpb::server=debug` filters by it:
+//!
+//! | target | what it tells |
+//! |---|---|
+//! | `gpb::net`, `gpb::discovery`, `gpb::peers` | links, announces, sessions with peers |
+//! | `gpb::client`, `gpb::store` | fetches, and files on disk |
+//! | `gpb::server`, `gpb::share` | what is served, and what is offered |
+//! | `gpb::node`, `gpb::runtime` | keys, trust, peers that come and go |
 //!
 //! # Stability
 //!
 //! Stable, as SemVer has it: the items on this page, in [`error`] and in `testing`; the wire
-//! protocol; the command line. Not stable: the texts of errors and logs, and everything that is
+//! protocol; the command line; the targets of the log. Not stable: the texts of errors and logs, and everything that is
 //! hidden from these docs. Enums that may grow are `#[non_exhaustive]`.
 #![cfg_attr(
     test,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
 use crate::chain::Chain;
 use crate::client::FileReport;
@@ -66,7 +66,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
 fn checked(shared: &DownloadShared, file: FileNo, here: bool) -> usize {
     let wanted = &shared.files[file as usize];
     if here {
-        info!("already there path={} file={}", wanted.path, wanted.id);
+        debug!("already there path={} file={}", wanted.path, wanted.id);
         shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
         report(shared, file, &shared.places(file), Came::Before);
     }
@@ -333,7 +333,7 @@ fn report(shared: &DownloadShared, file: FileNo, places: &[RelPath], came: Came)
     let wanted = &shared.files[file as usize];
     let seconds = shared.stats.begun.elapsed().as_secs_f64();
     if came == Came::Fetched {
-        info!("fetched path={} file={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
+        debug!("fetched path={} file={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
         shared.ctx.events.emit(Event::FileFetched { path: wanted.path.clone(), id: wanted.id });
     }
     let reports = places.iter().map(|out| FileReport {

@@ -21,6 +21,7 @@ use crate::identity::PeerId;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Phase {
     /// It looks for what was asked for; the numbers are 0.
     #[default]
@@ -45,6 +46,7 @@ pub enum Phase {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Progress {
     /// What it does at the moment.
     pub phase: Phase,
@@ -161,6 +163,7 @@ impl std::error::Error for Failed {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FileReport {
     /// The name under which it is shared.
     pub path: RelPath,

@@ -20,6 +20,7 @@ use crate::proto::Listed;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FoundFile {
     /// Its name.
     pub path: RelPath,

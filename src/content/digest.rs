@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A SHA-256 digest: of a 16 KiB block, or of an inner node of a merkle tree.
 ///
@@ -14,7 +15,9 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(digest, Digest([0xab; 32]));
 /// # Ok::<(), gpb::error::ParseDigestError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// With `serde` it is its text in readable formats such as JSON, and its 32 bytes in others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
@@ -56,7 +59,9 @@ impl Root {
 /// assert_eq!(id.to_string().parse::<FileId>()?, id);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// With `serde` it is its text in readable formats such as JSON.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     /// Pieces root of the content.
     pub root: Root,
@@ -85,6 +90,36 @@ pub enum ParseFileIdError {
     /// No length follows behind a colon.
     #[error("no `:` and length in bytes behind the root")]
     Len,
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            return String::deserialize(from)?.parse().map_err(D::Error::custom);
+        }
+        <[u8; 32]>::deserialize(from).map(Digest)
+    }
+}
+
+impl Serialize for FileId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { (self.root, self.len).serialize(to) }
+    }
+}
+
+impl<'de> Deserialize<'de> for FileId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            return String::deserialize(from)?.parse().map_err(D::Error::custom);
+        }
+        <(Root, u64)>::deserialize(from).map(|(root, len)| FileId { root, len })
+    }
 }
 
 impl fmt::Display for Digest {
@@ -171,6 +206,19 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readable_formats_have_the_text_and_others_the_bytes() {
+        let id = FileId { root: Root(Digest([0xab; 32])), len: 300 };
+        let json = serde_json::to_string(&(id, id.root)).unwrap();
+        assert_eq!(json, format!("[\"{id}\",\"{}\"]", id.root));
+        assert_eq!(serde_json::from_str::<(FileId, Root)>(&json).unwrap(), (id, id.root));
+        assert!(serde_json::from_str::<FileId>("\"ab:5\"").is_err());
+        // The root, and the length in seven bits a byte.
+        let bytes = postcard::to_stdvec(&id).unwrap();
+        assert_eq!(bytes, [&[0xab; 32][..], &[0xac, 2]].concat());
+        assert_eq!(postcard::from_bytes(&bytes), Ok(id));
+    }
 
     #[test]
     fn a_digest_survives_its_text_form() {

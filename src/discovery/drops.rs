@@ -91,6 +91,22 @@ impl Drops {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for DiscoveryStats {
+    /// The counters by name; what was dropped is a map from the reason to its number.
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let dropped: std::collections::BTreeMap<_, _> =
+            Dropped::ALL.iter().map(|reason| (reason.to_string(), self.dropped(*reason))).collect();
+        let mut fields = to.serialize_struct("DiscoveryStats", 4)?;
+        fields.serialize_field("sent", &self.sent)?;
+        fields.serialize_field("heard", &self.heard)?;
+        fields.serialize_field("admitted", &self.admitted)?;
+        fields.serialize_field("dropped", &dropped)?;
+        fields.end()
+    }
+}
+
 impl DiscoveryStats {
     /// Announces that were dropped for that reason.
     pub fn dropped(&self, reason: Dropped) -> u64 {

@@ -69,6 +69,18 @@ impl Keypair {
         Ok(Keypair { signing: SigningKey::from_bytes(&secret) })
     }
 
+    /// The key of this seed, which is the secret (RFC 8032): the same seed is always the same key.
+    ///
+    /// ```
+    /// use gpb::Keypair;
+    ///
+    /// let seed = [7; 32]; // 32 bytes that nobody else can guess
+    /// assert_eq!(Keypair::from_seed(seed).peer_id(), Keypair::from_seed(seed).peer_id());
+    /// ```
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Keypair { signing: SigningKey::from_bytes(&Zeroizing::new(seed)) }
+    }
+
     /// The public half.
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.signing.verifying_key().to_bytes())

@@ -17,6 +17,7 @@ use crate::identity::PeerId;
 /// assert!(server != client && server.peer == client.peer);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NodeId {
     /// The node's key.
     pub peer: PeerId,

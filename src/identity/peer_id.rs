@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64ct::{Base64, Encoding};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A peer's Ed25519 public key. Written everywhere as `ed25519:` and the padded standard base64 of
 /// its 32 bytes.
@@ -20,7 +21,9 @@ use serde::{Deserialize, Serialize};
 /// assert!(id.to_string().starts_with("ed25519:"));
 /// # Ok::<(), gpb::error::ParsePeerIdError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// With `serde` it is its text in readable formats such as JSON, and its 32 bytes in others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 32]);
 
 /// Not `ed25519:` and the padded base64 of 32 bytes.
@@ -55,6 +58,21 @@ impl FromStr for PeerId {
     }
 }
 
+impl Serialize for PeerId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            return String::deserialize(from)?.parse().map_err(D::Error::custom);
+        }
+        <[u8; 32]>::deserialize(from).map(PeerId)
+    }
+}
+
 const PREFIX: &str = "ed25519:";
 
 #[cfg(test)]
@@ -66,6 +84,17 @@ mod tests {
         let id = PeerId([0xfb; 32]);
         assert_eq!(id.to_string(), "ed25519:+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/v7+/s=");
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn readable_formats_have_the_text_and_others_the_bytes() {
+        let id = PeerId([0xfb; 32]);
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<PeerId>(&json).unwrap(), id);
+        assert!(serde_json::from_str::<PeerId>("\"ed25519:x\"").is_err());
+        let bytes = postcard::to_stdvec(&id).unwrap();
+        assert_eq!((bytes.as_slice(), postcard::from_bytes(&bytes)), (&id.0[..], Ok(id)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::swarm::{PeerCounts, PeerTable};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NodeStats {
     /// The peers that are there, and how they were found.
     pub peers: PeerCounts,
@@ -45,6 +46,7 @@ pub struct NodeStats {
 /// What a [`Node`] offers; part of [`NodeStats`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ShareStats {
     /// Revision of the catalogue; 0 while nothing is offered.
     pub revision: u64,
@@ -61,6 +63,7 @@ pub struct ShareStats {
 /// A running fetch; part of [`NodeStats`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FetchStats {
     /// What was asked for.
     pub what: String,

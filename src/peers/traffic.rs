@@ -27,6 +27,7 @@ struct Tally {
 /// What a node exchanged with its peers since it started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct TrafficStats {
     /// Bytes that were sent to peers, as they go over the wire.
     pub bytes_sent: u64,

@@ -163,3 +163,19 @@ fn handles_may_cross_threads() {
     crosses::<StartError>();
     crosses::<FetchError>();
 }
+
+/// With the feature, what a node reports can be written as JSON, keys and contents as their texts.
+#[cfg(feature = "serde")]
+#[test]
+fn reports_have_a_text_form() {
+    let lan = Lan::new().unwrap();
+    let (server, node) = (lan.sharing(&[("a.bin", b"hello")]).unwrap(), lan.node().unwrap());
+    let files = node.list("a.bin", Duration::from_secs(10)).unwrap();
+    let json = serde_json::to_value(&files[0]).unwrap();
+    assert_eq!(json["id"], files[0].id.to_string());
+    assert_eq!(json["holders"][0]["peer"], server.id().to_string());
+    node.fetch(&files[0]).unwrap().wait().unwrap();
+    let stats = serde_json::to_value(node.stats()).unwrap();
+    assert_eq!(stats["traffic"]["received_from"][0][0], server.id().to_string());
+    assert!(stats["announces"]["dropped"].is_object() && stats["peers"]["serving"] == 1, "{stats}");
+}

@@ -6,6 +6,7 @@ use crate::swarm::membership::received::Via;
 /// The peers that a node knows, and how it came to know them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PeerCounts {
     /// Nodes that are there, without this one.
     pub known: usize,
