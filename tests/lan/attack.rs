@@ -255,9 +255,9 @@ fn fetch(target: SocketAddr, count: usize, seconds: usize, id: FileId) {
         let (mut bytes, wave) = (0, chunks(id, 4));
         let of_wave = Geometry::new(id.len).chunk_len() * wave.len() as u64;
         let mut asked = 0;
-        session.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        session.socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         while Instant::now() < end {
-            while asked < bytes + 4 * of_wave {
+            while asked < bytes + 2 * of_wave {
                 session.ask(&wave).unwrap();
                 asked += of_wave;
             }

@@ -144,7 +144,8 @@ fn fifty_connections_get_no_more_than_one_of_a_limited_rate() {
     for (name, link, args) in [("limited rate", None, &["--upload-limit", "20MB"][..]), ("full link", Some(200), &[])] {
         let [one, many] = shares(link, args).unwrap();
         println!("{name}: one connection {:.1} MB, fifty {:.1} MB: {:.2}", one / 1e6, many / 1e6, one / many);
-        assert!(link.is_some() || one / many > 0.5, "{one} and {many}");
+        // By connections it would be 0.02.
+        assert!(link.is_some() || one / many > 0.2, "{one} and {many}");
     }
 }
 
