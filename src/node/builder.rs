@@ -72,7 +72,7 @@ impl NodeBuilder {
     }
 
     /// [`Config::state`]: the directory of the index and, by default, of the key, or
-    /// [`State::Memory`](crate::State::Memory).
+    /// [`State::Memory`].
     pub fn state(mut self, state: impl Into<State>) -> Self {
         self.config.state = state.into();
         self

@@ -115,7 +115,7 @@ pub enum Share {
 pub enum State {
     /// `$XDG_STATE_HOME/gpb`, else `~/.local/state/gpb`: programs that use it are one identity, and
     /// only one of them at a time has the index. Where neither variable is an absolute path, the
-    /// start fails with [`ConfigError::NoState`](crate::error::ConfigError::NoState).
+    /// start fails with [`ConfigError::NoState`].
     #[default]
     User,
     /// This directory, made on first use with mode 0700.

@@ -56,7 +56,7 @@ pub enum DiscoveryProblem {
     LinkSilent,
     /// Nodes of another [`Config::network`] are on the same wire.
     OtherNetwork,
-    /// Nodes are here whose keys are not in [`Config::trusted`].
+    /// Nodes are here whose keys are not in [`Config::trust`].
     Untrusted,
     /// Nodes are here that speak another version of the protocol.
     OtherVersion,

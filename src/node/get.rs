@@ -54,7 +54,7 @@ impl<'n> Get<'n> {
 
     /// Puts the file at this path; its directory is made if it is missing. What is asked for must
     /// mean one file, else the fetch fails with
-    /// [`FetchError::SeveralFiles`](crate::FetchError::SeveralFiles). Unfinished, it lies in `.gpb`
+    /// [`FetchError::SeveralFiles`]. Unfinished, it lies in `.gpb`
     /// beside the path.
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.place = Some(Place::File(path.into()));

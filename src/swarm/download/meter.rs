@@ -18,7 +18,7 @@ impl Meter {
     }
 
     /// `bytes` more came. Returns the rate of the last span alone, once that is over: a span is a
-    /// round trip, or [`METER_SPAN`] if that is longer, since a sender in its slow start sends one
+    /// round trip, or `METER_SPAN` if that is longer, since a sender in its slow start sends one
     /// burst each round trip.
     pub fn add(&mut self, bytes: u64, round_trip: Duration, now: Instant) -> Option<f64> {
         self.bytes += bytes;

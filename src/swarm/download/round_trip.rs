@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 ///
 /// A request that finds nothing before it at the peer, neither chunks that are still to be sent nor
 /// a line for upload slots, comes back after the time of the path alone. Each such answer is a
-/// measurement; the minimum over the present [`PERIOD`] and the one before it leaves out what a
+/// measurement; the minimum over the present `PERIOD` and the one before it leaves out what a
 /// busy peer or a lost packet added (a windowed minimum, as BBR keeps it for 10 s:
 /// draft-cardwell-iccrg-bbr-congestion-control, `RTprop`). A path that became longer is noticed
 /// since old periods are forgotten.
 ///
 /// A connection that is kept busy has no such request. It then [`wants`](Self::wants) one: the
 /// owner lets the last answer but one come in full and asks something small. That costs at most a
-/// round trip, a hundredth of the time. A path that is short beside [`IMMATERIAL`] is not measured
+/// round trip, a hundredth of the time. A path that is short beside `IMMATERIAL` is not measured
 /// without a reason, as nothing would follow from it.
 #[derive(Debug, Clone)]
 pub struct RoundTrip {

@@ -23,12 +23,12 @@ use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
 ///
 /// **Search** (BBR's `Startup`, TCP's slow start). A rate below the window over the round trip says
 /// what the peer can give; a rate equal to it says only how small the window is. So at first the
-/// window is [`SEARCH_ROUND_TRIPS`] of the best rate: while the window is what holds back, each
+/// window is `SEARCH_ROUND_TRIPS` of the best rate: while the window is what holds back, each
 /// round brings that many times as much. When the rate has not grown by a quarter in three rounds,
 /// the path is full.
 ///
-/// **Cruise**. Then the window is [`CRUISE_ROUND_TRIPS`] of the mean rate: one round trip that is
-/// travelling, one for a loss, during whose repair TCP holds back what follows. [`QUEUE_TIME`] is
+/// **Cruise**. Then the window is `CRUISE_ROUND_TRIPS` of the mean rate: one round trip that is
+/// travelling, one for a loss, during whose repair TCP holds back what follows. `QUEUE_TIME` is
 /// added, so that the peer has a request at hand; on a local network that is nearly all of it. A
 /// peer that gives less, since its own queue grew or it shares its link with others, is asked for
 /// less. Since the window exceeds what is travelling, a rate that may grow does.

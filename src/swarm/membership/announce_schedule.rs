@@ -40,7 +40,7 @@ use sources::SourceShares;
 /// large group has seen few of them prove it; it would announce too often, and its group would be
 /// crowded. In a crowded group all known nodes count. So made-up nodes slow the others only while
 /// they fill the group with packets, not for as long as they claim to live. A few hosts cannot fill
-/// it: see [`SourceShares`].
+/// it: see `SourceShares`.
 #[derive(Debug)]
 pub struct AnnounceSchedule {
     rng: StdRng,
