@@ -163,6 +163,7 @@ pub(crate) fn survey<T: Send + 'static>(
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
     let mut survey = Survey::new(client, scope, ask);
+    let _taker = client.pool.taker();
     let (bell, cancelled) = (survey.bell.clone(), survey.bell.clone());
     let _subscription = client.ctx.peers.subscribe(move || bell.ring());
     let _cancel = scope.canceller.signal().while_held(move || cancelled.ring());

@@ -40,7 +40,10 @@ pub(super) fn contact(
         Err(reason) => return Err(ContactError::Dropped(reason)),
     }
     let hints = read_pages(&mut session, shared, deadline);
-    session.close();
+    match &hints {
+        Ok(_) => session.hand_over(),
+        Err(_) => session.close(),
+    }
     log::debug!("peers exchanged peer={peer} addr={addr} hints={}", hints?);
     Ok(peer)
 }

@@ -70,7 +70,7 @@ impl Discovery {
         let DiscoverySetup { dialer, beacon, peers } = setup;
         let shutdown = dialer.shutdown().clone();
         let shared = Arc::new(DiscoveryContext {
-            dialer,
+            dialer: dialer.handing_over(),
             drops: Drops::default(),
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
             shutdown: shutdown.clone(),

@@ -10,6 +10,11 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 pub const DIAL_QUICK: Duration = Duration::from_millis(400);
 /// Most idle sessions in a pool.
 pub const IDLE_SESSIONS_MAX: usize = 64;
+/// Most sessions that contacts leave for a survey.
+pub const HANDOVERS_MAX: usize = 8;
+/// Longest wait for a session that a contact is about to leave: its last answer comes right behind
+/// `Welcome`.
+pub const HANDOVER_PATIENCE: Duration = Duration::from_millis(100);
 /// Bytes of an unwanted body that are read at once.
 pub const SKIP_STEP: usize = 64 * KIB;
 /// Bytes of a body that are allocated at once.

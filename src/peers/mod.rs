@@ -7,6 +7,7 @@
 mod directory;
 #[cfg(test)]
 pub(crate) mod fake;
+mod handover;
 pub mod limits;
 mod own_announce;
 mod pool;
@@ -15,6 +16,7 @@ mod source_limit;
 mod traffic;
 
 pub use directory::{Directory, Hindrance, Presence};
+pub use handover::{Handover, HandoverOffer, HandoverTaker};
 pub use own_announce::{OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
 pub use session::{AskError, Call, Dialer, Session};

@@ -10,7 +10,8 @@ use log::{debug, info, warn};
 
 use crate::identity::NodeId;
 use crate::limits::CONNECTIONS_PER_PEER_MAX;
-use crate::peers::limits::IDLE_SESSIONS_MAX;
+use crate::peers::handover::HandoverTaker;
+use crate::peers::limits::{HANDOVER_PATIENCE, IDLE_SESSIONS_MAX};
 use crate::peers::session::{AskError, Dialer, Session};
 use crate::swarm::PeerRecord;
 use crate::sync::lock;
@@ -45,6 +46,10 @@ impl PeerPool {
             session.reused = true;
             return Ok(session);
         }
+        if let Some(mut session) = self.dialer.handover().take(&key, HANDOVER_PATIENCE) {
+            session.reused = true;
+            return Ok(session);
+        }
         let begin = Instant::now();
         match self.dialer.open_any(record.peer, &record.addrs) {
             Ok(session) => {
@@ -58,6 +63,11 @@ impl PeerPool {
                 Err(e)
             }
         }
+    }
+
+    /// While it lives, contacts leave the sessions for this pool by which peers become known.
+    pub fn taker(&self) -> HandoverTaker<Session> {
+        self.dialer.handover().taker()
     }
 
     /// Takes back a session without unanswered requests. It is closed when enough are kept.

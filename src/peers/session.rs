@@ -10,6 +10,7 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::{CHUNKS_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, REASON_SHOWN_MAX, RESPONSE_BODY_LEN_MAX};
 use crate::net::{Dialed, StreamError, Tls};
 use crate::peers::directory::{Directory, Presence};
+use crate::peers::handover::{Handover, HandoverOffer};
 use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, SKIP_STEP};
 use crate::proto::{FramePrefix, Kind, MessageError, Problem, Request, Status, Welcome, decode_header, encode_request};
 use crate::runtime::{OnBegin, Shutdown, Subscription};
@@ -21,6 +22,9 @@ pub struct Dialer {
     directory: Arc<Directory>,
     tls: Tls,
     shutdown: Shutdown,
+    handover: Arc<Handover<Session>>,
+    /// Whether its sessions are left for a survey in the end.
+    hands_over: bool,
 }
 
 /// How to open a session.
@@ -57,6 +61,7 @@ pub struct Session {
     pub round_trip: Duration,
     /// Whether the session served an earlier task, so that the peer may have closed it since.
     pub reused: bool,
+    offer: Option<HandoverOffer<Session>>,
     _presence: Presence,
     /// Cut the session off at the end of the node, and of the trust in the peer.
     _held: (OnBegin, Option<Subscription>),
@@ -107,12 +112,22 @@ impl Dialer {
     /// A dialer for the node of `directory`, with the identity `tls`. Beginning of `shutdown` cuts
     /// off its sessions.
     pub fn new(directory: Arc<Directory>, tls: Tls, shutdown: Shutdown) -> Self {
-        Dialer { directory, tls, shutdown }
+        Dialer { directory, tls, shutdown, handover: Handover::new(), hands_over: false }
     }
 
     /// The directory that it takes answers into.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// The same dialer for contacts, whose sessions end with [`Session::hand_over`].
+    pub fn handing_over(self) -> Self {
+        Dialer { hands_over: true, ..self }
+    }
+
+    /// Where contacts leave their sessions for surveys.
+    pub fn handover(&self) -> &Arc<Handover<Session>> {
+        &self.handover
     }
 
     /// The signal that ends the node.
@@ -170,11 +185,13 @@ impl Dialer {
         };
         let round_trip = dialed.handshake().min(sent.elapsed());
         let node = NodeId::new(peer, welcome.instance);
+        // Before the peer becomes known: a survey then waits for this session.
+        let offer = if self.hands_over { self.handover.offer(node) } else { None };
         let announced = self.directory.welcome(node, &welcome.announce, addr, Instant::now());
         let presence = self.directory.hold(node);
         let instance = welcome.instance;
         let (reused, _presence, _held) = (false, presence, (held, revoked));
-        Ok(Session { dialed, peer, instance, addr, welcome, announced, round_trip, reused, _presence, _held, frames })
+        Ok(Session { dialed, peer, instance, addr, welcome, announced, round_trip, reused, offer, _presence, _held, frames })
     }
 
     /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets
@@ -324,6 +341,15 @@ impl Session {
     /// What an answer other than `Ok` means.
     pub fn problem(&self, status: Status) -> AskError {
         self.frames.problem(status)
+    }
+
+    /// Leaves the session, on which nothing is unanswered, for a survey if there is one; otherwise
+    /// as [`close`](Self::close).
+    pub fn hand_over(mut self) {
+        match self.offer.take() {
+            Some(offer) => offer.leave(self),
+            None => self.close(),
+        }
     }
 
     /// Says goodbye and closes. Does not wait.
