@@ -191,7 +191,20 @@ impl Dialer {
         let presence = self.directory.hold(node);
         let instance = welcome.instance;
         let (reused, _presence, _held) = (false, presence, (held, revoked));
-        Ok(Session { dialed, peer, instance, addr, welcome, announced, round_trip, reused, offer, _presence, _held, frames })
+        Ok(Session {
+            dialed,
+            peer,
+            instance,
+            addr,
+            welcome,
+            announced,
+            round_trip,
+            reused,
+            offer,
+            _presence,
+            _held,
+            frames,
+        })
     }
 
     /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets
