@@ -27,6 +27,13 @@ mod places;
 /// Finds the files that are on the disk already, the places where none can be put, and the files
 /// that `others` are fetching.
 pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Member>) {
+    // What nobody resumes takes room that this download may need.
+    let ids: Vec<FileId> = shared.files.iter().map(|wanted| wanted.id).collect();
+    let left = shared.disk.sweep(&ids);
+    if left.files > 0 {
+        let dir = shared.disk.path().display();
+        info!("unfinished downloads of other files are kept dir={dir} files={} bytes={}", left.files, left.bytes);
+    }
     if let Err(e) = places::check_room(shared) {
         return shared.fail(e.into());
     }

@@ -4,11 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::content::{ChunkIndex, Digest, FileId, Geometry, Manifest, RelPath, Root, merkle};
 use crate::limits::CHUNK_LEN_MIN;
 use crate::store::batch_write::batch_write;
 use crate::store::flusher::Flusher;
+use crate::store::leftovers;
 use crate::store::memory::{FaultKind, Memory, Rng, own_name};
 use crate::store::storage::{Volume, place_copy};
 use crate::store::{PartialFile, StoreError};
@@ -88,6 +90,8 @@ impl Plan {
 
     /// Downloads what is not there, in random order with random flushes. `done` learns what was said to be durable.
     fn run(&self, volume: &Memory, rng: &mut Rng, done: &mut Done) -> Result<(), StoreError> {
+        let wanted: Vec<FileId> = self.large.iter().map(|sample| sample.manifest.id()).collect();
+        leftovers::sweep(volume, &wanted, Duration::from_secs(1 << 31));
         let missing: Vec<_> = self
             .small
             .iter()
@@ -185,6 +189,9 @@ fn check_claims(volume: &Memory, plan: &Plan, done: &Done, what: &str) -> u32 {
 fn with_old_files(plan: &Plan) -> Memory {
     let volume = Memory::new();
     plan.finals().iter().for_each(|(path, _)| volume.put(path.as_str(), OLD));
+    // Of a content that is no longer asked for.
+    volume.put(&own_name("0123-77.part"), OLD);
+    volume.put(&own_name("0123-77.journal"), OLD);
     volume
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use crate::content::{FileId, Manifest, RelPath, Stamp};
 use crate::store::batch_write::batch_write;
 use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
+use crate::store::leftovers::{self, Leftovers};
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
 use crate::store::{Overwrite, PartialFile, StoreError};
@@ -243,6 +245,16 @@ impl Disk {
             // Placing a file there reports whatever else is wrong with it.
             Err(_) => Ok(false),
         }
+    }
+
+    /// Removes what earlier fetches left and nobody resumes, but nothing of `wanted`: partial files
+    /// of which no byte was written for 30 days, and those without a journal after an hour, unless
+    /// a process uses them. What stays of other files.
+    pub fn sweep(&self, wanted: &[FileId]) -> Leftovers {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let left = leftovers::sweep(&*self.volume, wanted, now);
+        self.volume.tidy();
+        left
     }
 
     /// Whether written data has to be made durable, which takes time. False where files live in

@@ -5,12 +5,13 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
-use crate::store::limits::JOURNAL_BATCH_LEN;
+use crate::store::limits::{JOURNAL_BATCH_LEN, PART_STALE};
 
 fn id(byte: u8, len: u64) -> FileId {
     FileId { root: Root(Digest([byte; 32])), len }
@@ -259,6 +260,36 @@ fn two_downloads_of_one_file_do_not_share_its_part() {
     partial(&again, &fake(7, LEN)).unwrap();
     drop(file);
     partial(&again, &real(LEN)).unwrap();
+}
+
+#[test]
+fn what_nobody_resumes_is_swept_and_the_rest_is_counted() {
+    let (dir, disk) = tempdir();
+    assert_eq!(disk.sweep(&[]), Leftovers::default());
+    assert!(!dir.path().join(".gpb").exists(), "looking makes nothing");
+    let (stale, kept) = (real(LEN), fake(7, LEN));
+    for manifest in [&stale, &kept] {
+        let file = partial(&disk, manifest).unwrap();
+        let first = manifest.geometry().chunk(0).unwrap();
+        file.write(first, &chunk(&manifest.geometry(), first)).unwrap();
+    }
+    let stem = dir.path().join(format!(".gpb/{}-{LEN}", stale.id().root));
+    let old = SystemTime::now() - PART_STALE - Duration::from_secs(60);
+    for suffix in ["part", "journal"] {
+        File::options().write(true).open(stem.with_extension(suffix)).unwrap().set_modified(old).unwrap();
+    }
+    let used = partial(&disk, &stale).unwrap();
+    assert_eq!(disk.sweep(&[]).files, 1, "one is in use, which is told by its lock alone");
+    used.kill();
+    for suffix in ["part", "journal"] {
+        File::options().write(true).open(stem.with_extension(suffix)).unwrap().set_modified(old).unwrap();
+    }
+    assert_eq!(disk.sweep(&[stale.id()]).files, 1, "one is wanted");
+    assert!(stem.with_extension("part").exists());
+    let left = disk.sweep(&[]);
+    assert!(left.files == 1 && left.bytes >= 1 << 18, "{left:?}");
+    assert!(!stem.with_extension("part").exists() && !stem.with_extension("journal").exists());
+    assert_eq!(partial(&disk, &kept).unwrap().resumed(), 1);
 }
 
 #[test]

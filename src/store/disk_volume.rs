@@ -185,6 +185,15 @@ impl Volume for DiskVolume {
         }
     }
 
+    fn own_names(&self) -> io::Result<Vec<String>> {
+        let own = match retry_on_intr(|| fs::openat(self.root(), OWN, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            own => own?,
+        };
+        let entries = fs::Dir::read_from(&own)?.flatten();
+        Ok(entries.filter_map(|entry| entry.file_name().to_str().ok().map(Into::into)).collect())
+    }
+
     fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>> {
         self.own.with(|own| match fs::statat(own, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat.st_ino)),

@@ -23,6 +23,11 @@ pub const PART_OPEN_TRIES: u32 = 8;
 pub const SYNCFS_FILES_MIN: usize = 4;
 /// Directories that stay open while a batch of files is renamed into place.
 pub const DIRS_OPEN_MAX: usize = 128;
+/// Age after the last write from which a partial file goes with the next fetch into its directory.
+pub const PART_STALE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Pause before a partial file that another process has locked is opened again: that one may only
+/// have looked at it.
+pub const PART_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Age after the last write from which a temporary file counts as left behind by a dead process.
 pub const TEMP_STALE: Duration = Duration::from_secs(3600);
 /// Most fetched files that a node serves. A whole file beyond them is not added.

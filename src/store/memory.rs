@@ -310,6 +310,12 @@ impl Volume for Memory {
         self.create_name(&own_name(name))
     }
 
+    fn own_names(&self) -> io::Result<Vec<String>> {
+        let mut world = self.lock();
+        world.attempt(CallKind::Look)?;
+        Ok(world.names.keys().filter_map(|name| name.strip_prefix(OWN)).map(Into::into).collect())
+    }
+
     fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>> {
         self.lock().attempt(CallKind::Look)?;
         Ok(self.lock().names.get(&own_name(name)).copied())

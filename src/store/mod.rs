@@ -14,6 +14,7 @@ mod flusher;
 mod index;
 mod inspect;
 mod journal;
+mod leftovers;
 pub mod limits;
 mod make_dirs;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use fetched_files::{FetchedFile, FetchedFiles};
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use inspect::stamp_of;
 pub use journal::JournalText;
+pub use leftovers::Leftovers;
 pub use overwrite::Overwrite;
 pub use own_files::OwnFiles;
 pub(crate) use own_files::is_one_of;

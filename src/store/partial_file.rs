@@ -29,6 +29,7 @@ mod open;
 mod part;
 
 use part::Part;
+pub(super) use part::PartNames;
 
 /// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, with a journal beside it and a
 /// lock on it.

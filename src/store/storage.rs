@@ -138,6 +138,9 @@ pub(crate) trait Volume: Debug + Send + Sync {
     /// Creates the own file `name`; `None` if it exists.
     fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
 
+    /// The names in the own directory, which is not made for it.
+    fn own_names(&self) -> io::Result<Vec<String>>;
+
     /// Inode number behind the own name `name`, if it exists.
     fn inode_of_own(&self, name: &str) -> io::Result<Option<u64>>;
 

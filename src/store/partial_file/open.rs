@@ -9,7 +9,7 @@ use crate::content::{Bitfield, FileId, Geometry};
 use crate::store::StoreError;
 use crate::store::flusher::Budget;
 use crate::store::journal::{Claims, Journal};
-use crate::store::limits::PART_OPEN_TRIES;
+use crate::store::limits::{PART_LOCK_PAUSE, PART_OPEN_TRIES};
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
 use crate::store::storage::{FileLock, Stat, Storage, Volume, explain_full};
 
@@ -62,7 +62,8 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
         };
         // A file system without locks is no reason not to write there.
         if file.try_lock().map_err(at)? == FileLock::Held {
-            break;
+            std::thread::sleep(PART_LOCK_PAUSE);
+            continue;
         }
         // The holder of the lock before may have put the file in place meanwhile: then it is no
         // longer a partial one.

@@ -65,9 +65,9 @@ pub(super) struct Flushing {
 
 /// The own names of a partial file.
 #[derive(Debug)]
-pub(super) struct PartNames {
-    pub(super) part: String,
-    pub(super) journal: String,
+pub(in crate::store) struct PartNames {
+    pub(in crate::store) part: String,
+    pub(in crate::store) journal: String,
 }
 
 /// Chunks that became durable together.
@@ -281,7 +281,9 @@ impl Part {
 
 impl Flushing {
     pub(super) fn new(journal: Option<Journal>) -> Self {
-        Flushing { journal, unsynced_len: 0 }
+        // A process that was killed may have left records that are not durable.
+        let unsynced_len = u64::from(journal.is_some());
+        Flushing { journal, unsynced_len }
     }
 }
 
@@ -331,7 +333,7 @@ impl PartState {
 }
 
 impl PartNames {
-    pub(super) fn new(id: &FileId) -> Self {
+    pub(in crate::store) fn new(id: &FileId) -> Self {
         let stem = format!("{}-{}", id.root, id.len);
         PartNames { part: format!("{stem}.part"), journal: format!("{stem}.journal") }
     }
