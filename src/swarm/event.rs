@@ -13,9 +13,11 @@ use crate::swarm::KnownPeer;
 /// # let node = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// use gpb::Event;
 ///
-/// for event in node.events() {
-///     if let Event::CatalogueChanged { files, bytes, complete: true, .. } = event {
-///         assert_eq!((files, bytes), (1, 5));
+/// let events = node.events();
+/// node.forget("docs/a.txt")?;
+/// for event in events {
+///     if let Event::CatalogueChanged { files: 0, bytes, .. } = event {
+///         assert_eq!(bytes, 0);
 ///         break;
 ///     }
 /// }
