@@ -81,6 +81,13 @@ impl Callers {
         }
     }
 
+    /// `path` is not published because of `cause`.
+    pub(super) fn not_shared(&mut self, path: &RelPath, cause: &str) {
+        if self.wait_for(path) {
+            self.fail(path, &PublishError::NotShared { path: path.clone(), cause: cause.into() });
+        }
+    }
+
     /// Nothing that is waited for is published: the directory is gone or another one.
     pub(super) fn fail_all(&mut self) {
         let paths: Vec<_> = self.publishing.keys().cloned().collect();

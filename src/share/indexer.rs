@@ -17,6 +17,7 @@ use crate::share::change_hints::ChangeHints;
 use crate::share::hasher::Hasher;
 use crate::share::inspector::{Inspection, Inspector};
 use crate::share::limits::QUIET;
+use crate::share::publish_error::PublishError;
 use crate::share::recorder::Recorder;
 use crate::share::scanner::Scanner;
 use crate::share::setup::{IndexerCommand, ShareSetup};
@@ -30,6 +31,9 @@ mod hashing;
 mod publishing;
 mod rechecking;
 mod walking;
+
+#[cfg(test)]
+mod tests;
 
 /// Turns hints of changes into a catalogue: take hints, inspect paths, hash files, record digests,
 /// publish.
@@ -226,7 +230,7 @@ impl Indexer {
         if found == Inspection::Dir {
             // A file was there before, perhaps. No walk finds it.
             if let Ok(name) = RelPath::new(name) {
-                self.draft.drop(&name);
+                self.take_out(&name);
             }
             if tree {
                 self.scanner.add_tree(name, now);
@@ -234,7 +238,7 @@ impl Indexer {
             return;
         }
         for below in self.draft.below(name) {
-            self.draft.drop(&below);
+            self.take_out(&below);
         }
         if let Some(name) = self.inspector.valid(name, &path) {
             self.apply(&name, &path, found, now);
@@ -263,7 +267,7 @@ impl Indexer {
             self.debounce.forget(name);
             self.hints.unfollow(name);
             self.withdrawn.forget(name);
-            self.draft.drop(name);
+            self.take_out(name);
             self.inspector.log_if_skipped(path, &found);
             return;
         };
@@ -277,12 +281,14 @@ impl Indexer {
         self.draft.drop(name);
         if self.withdrawn.contains(name, state) || owner_only && self.inspector.is_private_key(name) {
             self.debounce.forget(name);
+            self.take_out(name);
             return;
         }
         self.withdrawn.forget(name);
         let known = self.recorder.known(name, state);
         if !self.draft.has_room() {
             self.inspector.skip_rest();
+            self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
             self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp });
@@ -294,12 +300,18 @@ impl Indexer {
         }
     }
 
+    /// Offers `name` no longer. What waits until it is published learns that it will not be.
+    fn take_out(&mut self, name: &RelPath) {
+        self.draft.drop(name);
+        self.callers.fail(name, &PublishError::Changed(name.clone()));
+    }
+
     // ---- withdrawing ----
 
     fn withdraw(&mut self, entry: &Entry) {
         if self.draft.get(&entry.path) == Some(entry.view()) {
             self.withdrawn.add(entry);
-            self.draft.drop(&entry.path);
+            self.take_out(&entry.path);
             self.recorder.forget(&entry.path);
         }
     }

@@ -94,18 +94,17 @@ impl Recorder {
         self.record_at.is_some_and(|at| is_idle || now >= at)
     }
 
-    /// Records the hashed files. Returns the ones that can be offered: without its layer in the
-    /// index no peer could verify a chunk of a file.
-    pub(super) fn record(&mut self, now: Instant) -> Vec<Entry> {
+    /// Records the hashed files. Returns the ones that can be offered, and the names of the others:
+    /// without its layer in the index no peer could verify a chunk of a file.
+    pub(super) fn record(&mut self, now: Instant) -> (Vec<Entry>, Vec<RelPath>) {
         self.record_at = None;
         if self.hashed.is_empty() {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let hashed = std::mem::take(&mut self.hashed);
         let is_recorded = self.index.record(&hashed);
         self.sync_at.get_or_insert(now + INDEX_SYNC);
-        let can_be_offered = hashed.into_iter().filter(|file| is_recorded || file.layer.is_empty());
-        can_be_offered.map(|f| Entry { path: f.path, id: f.indexed.id, stamp: f.indexed.stamp }).collect()
+        part(hashed, is_recorded)
     }
 
     /// Notes that a path was inspected because of a hint, so that a file which is being hashed may
@@ -161,5 +160,35 @@ impl Recorder {
         if self.sync_at.take().is_some() {
             self.index.sync_records();
         }
+    }
+}
+
+/// The files that can be offered, and the names of the others.
+fn part(hashed: Vec<Hashed>, is_recorded: bool) -> (Vec<Entry>, Vec<RelPath>) {
+    let (offered, lost): (Vec<_>, Vec<_>) = hashed.into_iter().partition(|f| is_recorded || f.layer.is_empty());
+    let entry = |f: Hashed| Entry { path: f.path, id: f.indexed.id, stamp: f.indexed.stamp };
+    (offered.into_iter().map(entry).collect(), lost.into_iter().map(|f| f.path).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, Root, Stamp};
+    use crate::store::Indexed;
+
+    #[test]
+    fn without_an_index_only_files_of_one_chunk_are_offered() {
+        let hashed = |is_recorded| {
+            let file = |name, chunks| {
+                let id = FileId { root: Root::EMPTY, len: 5 };
+                let indexed = Indexed { id, stamp: Stamp::default() };
+                Hashed { path: RelPath::new(name).unwrap(), indexed, layer: vec![Digest([1; 32]); chunks] }
+            };
+            let (offered, lost) = part(vec![file("small", 0), file("large", 2)], is_recorded);
+            let names = |all: Vec<RelPath>| all.iter().map(RelPath::to_string).collect::<Vec<_>>().join(" ");
+            (names(offered.into_iter().map(|e| e.path).collect()), names(lost))
+        };
+        assert_eq!(hashed(true), ("small large".into(), String::new()));
+        assert_eq!(hashed(false), ("small".into(), "large".into()));
     }
 }

@@ -33,8 +33,7 @@ impl Indexer {
             HashOutcome::Unreadable(name, e) => {
                 let path = self.inspector.path_of(name.as_str());
                 self.inspector.skip(&path, &e.to_string());
-                let cause = e.to_string();
-                self.callers.fail(&name, &PublishError::NotShared { path: name.clone(), cause });
+                self.callers.not_shared(&name, &e.to_string());
             }
         }
     }
@@ -67,13 +66,15 @@ impl Indexer {
             return;
         }
         self.refresh_own_files(now);
-        let recorded = self.recorder.record(now);
+        let (recorded, lost) = self.recorder.record(now);
+        lost.iter().for_each(|name| self.callers.not_shared(name, "the index cannot be written"));
         // Where every change is reported and none was, a file is as it was when it had been hashed.
         let is_untouched = self.dir.is_watched() && !self.recorder.is_disturbed();
         for entry in recorded {
             let path = self.inspector.path_of(entry.path.as_str());
             if self.withdrawn.contains(&entry.path, FileState { len: entry.id.len, stamp: entry.stamp }) {
                 self.recorder.forget(&entry.path);
+                self.take_out(&entry.path);
             } else if is_untouched
                 || matches!(self.inspector.inspect(&path), Inspection::File { state, .. } if state.is_of(entry.view()))
             {

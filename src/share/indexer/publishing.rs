@@ -54,11 +54,12 @@ impl Indexer {
             self.withdrawn.set(name, state);
         }
         self.debounce.forget(name);
-        if self.draft.get(name).is_none() {
+        let is_offered = self.draft.get(name).is_some();
+        self.take_out(name);
+        if !is_offered {
             let _ = answer.try_send(false);
             return;
         }
-        self.draft.drop(name);
         self.callers.forget(answer);
         self.answer_callers();
     }

@@ -28,7 +28,7 @@ impl Indexer {
             return;
         }
         if self.hints.has(&path) || !self.hints.may_recheck(name, now) {
-            self.draft.drop(name);
+            self.take_out(name);
             return;
         }
         let manner = if found == Inspection::Nothing { "is gone" } else { "changed" };
@@ -55,7 +55,7 @@ impl Indexer {
                 }
                 return;
             }
-            self.draft.below(dir).iter().for_each(|path| self.draft.drop(path));
+            self.draft.below(dir).iter().for_each(|path| self.take_out(path));
             below = dir;
         }
     }
