@@ -78,7 +78,7 @@ enum Certainty {
     Certain,
 }
 
-/// When to stop asking.
+/// When to stop asking: not after `timeout`.
 fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout: Duration) -> Instant {
     let (Some(first), Some(last)) = (progress.first_answer, progress.last_answer) else {
         // The peers that refuse may not be all: others get a moment to appear.
@@ -87,16 +87,15 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
             _ => begin + timeout,
         };
     };
-    match certainty {
+    let enough = match certainty {
         Certainty::Certain => first,
         Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
         // A peer that has not answered yet may hold it: the link of the only holder, or the holder
         // itself, may be full.
-        Certainty::Nothing if progress.pending + progress.awaited + progress.full > 0 => {
-            (first + RESOLVE_ALL_MAX).min(begin + timeout)
-        }
+        Certainty::Nothing if progress.pending + progress.awaited + progress.full > 0 => first + RESOLVE_ALL_MAX,
         Certainty::Nothing => first + RESOLVE_MAX,
-    }
+    };
+    enough.min(begin + timeout)
 }
 
 fn assess(wanted: &[(String, Pattern)], chooser: &Chooser<'_>) -> Certainty {
@@ -335,6 +334,21 @@ mod tests {
         let (_, nobody) = (1, Selection { prefer: Some(PeerId([9; 32]).into()), ..all });
         let wanted = [("a".to_string(), Pattern::parse("a").unwrap())];
         assert!(matches!(collect(&wanted, f, &nobody, 2), Err(FetchError::Prefix { answered: 2, .. })));
+    }
+
+    #[test]
+    fn no_search_takes_longer_than_it_may() {
+        let (begin, timeout) = (Instant::now(), Duration::from_millis(100));
+        let at = begin + Duration::from_millis(90);
+        for certainty in [Certainty::Nothing, Certainty::Likely, Certainty::Certain] {
+            for (answer, pending) in [(Some(at), 0), (Some(at), 1), (None, 0), (None, 1)] {
+                let (first_answer, first_refusal) = (answer, Some(at));
+                let asked =
+                    SurveyProgress { pending, first_answer, last_answer: answer, first_refusal, ..Default::default() };
+                let end = end(&certainty, &asked, begin, timeout);
+                assert!(end >= at && end <= begin + timeout, "{certainty:?} {asked:?}");
+            }
+        }
     }
 
     #[test]
