@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::error::StoreError;
 use gpb::internals::cli::{
-    self, ClientOptions, Command, Exit, Failure, Options, Output, PlanTotals, ProgressDisplay, Screen, StopSignals,
-    Verbosity,
+    self, ClientOptions, Command, Failure, Options, Output, PlanTotals, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
 use gpb::internals::client::{AskScope, Resolved};
 use gpb::internals::limits::LIST_WAIT;
@@ -48,7 +48,8 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::Doctor => doctor(&node, &mut output),
     };
     match result {
-        Err(failure) if signals.asked() && failure.exit != Exit::Done => Err(Failure::interrupted()),
+        // One without a message was told before the signal came.
+        Err(failure) if signals.asked() && !failure.message.is_empty() => Err(Failure::interrupted()),
         result => result,
     }
 }
@@ -85,45 +86,59 @@ impl GetCommand<'_> {
         if self.options.report.json || self.options.report.log.verbosity != Verbosity::Quiet {
             told.tell(|output| output.hidden(hidden, &mut self.screen.clone()));
         }
-        let end = if files.is_empty() { Report::default() } else { self.fetch(&files, failed.len(), out, &mut told)? };
+        let end = if files.is_empty() { Report::default() } else { self.fetch(&files, &failed, out, &mut told)? };
         let report = Report { failed: [failed, end.failed.clone()].concat(), ..end };
-        let error = FailedFile::gravest(&report.failed).cloned();
-        if error.is_none() {
+        let mut failure = FailedFile::gravest(&report.failed).map(|error| self.failed(error, &report, &mut told));
+        if failure.is_none() {
             told.tell(|output| output.done(&report));
         }
         if let Some(seed) = seed.filter(|_| report.files > 0) {
+            // What failed is known now, whatever ends the seeding.
+            if let Some(failure) = &mut failure {
+                failure.print(self.options.report.json, &mut io::stdout(), &mut self.screen.clone());
+                failure.message.clear();
+            }
             self.stopper.wait(seed);
         }
-        match error {
-            Some(error) => Err(self.failed(&error, &report, told)),
+        match failure {
+            Some(failure) => Err(failure),
             None => told.failed.map_or(Ok(()), |error| Err(stdout_failed(error))),
         }
     }
 
-    /// Fetches `files`, while `missing` other names were not found.
+    /// Fetches `files`, while other names `failed` to be found.
     fn fetch(
         &self,
         files: &[FoundFile],
-        missing: usize,
+        failed: &[FailedFile],
         out: Option<&Path>,
         told: &mut Told<'_>,
     ) -> Result<Report, Failure> {
         let get = self.node.get(files).overwrite(self.overwrite);
         let get = match out {
             None => get,
-            Some(out) if is_file(out, files.len() + missing) => get.to_file(out),
+            Some(out) if is_file(out, files.len() + failed.len()) => get.to_file(out),
             Some(out) => get.into_dir(out),
         };
-        let fetch = get.start()?;
-        self.watch(&fetch, told);
-        match fetch.wait() {
-            Ok(report) => Ok(Report::clone(&report)),
-            Err(failed) => match &*failed.error {
-                FetchError::Cancelled | FetchError::Stopped => Err(Failure::of(&failed.error)),
-                error if failed.report.failed.is_empty() => Err(Failure::of(error)),
-                // They are shown with the names that were not found.
-                _ => Ok(Report::clone(&failed.report)),
-            },
+        let (error, report) = match get.start() {
+            Err(error) => (Arc::new(error), Report::default()),
+            Ok(fetch) => {
+                self.watch(&fetch, told);
+                match fetch.wait() {
+                    Ok(report) => return Ok(Report::clone(&report)),
+                    Err(failed) => (failed.error, Report::clone(&failed.report)),
+                }
+            }
+        };
+        match &*error {
+            FetchError::Cancelled | FetchError::Stopped => Err(Failure::of(&error)),
+            // They are shown with the names that were not found.
+            _ if !report.failed.is_empty() => Ok(report),
+            _ if failed.is_empty() => Err(Failure::of(&error)),
+            _ => {
+                let fail = |file: &FoundFile| FailedFile::new(file.path.as_str(), error.clone());
+                Ok(Report { failed: files.iter().map(fail).collect(), ..report })
+            }
         }
     }
 
@@ -174,7 +189,7 @@ impl GetCommand<'_> {
     }
 
     /// Says what could not be fetched, and why the program fails.
-    fn failed(&self, error: &FetchError, report: &Report, mut told: Told<'_>) -> Failure {
+    fn failed(&self, error: &FetchError, report: &Report, told: &mut Told<'_>) -> Failure {
         if report.files > 0 {
             told.tell(|output| output.incomplete(report));
         }

@@ -82,7 +82,7 @@ impl Failure {
 
     /// Prints the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. An error of that
     /// is ignored, since there is no place left to report it.
-    pub(crate) fn print(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
+    pub fn print(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
         if !self.message.is_empty() {
             let _ = if json {
                 let line = ErrorLine { event: "error", code: self.exit.code(), message: &self.message };

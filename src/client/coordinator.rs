@@ -129,7 +129,7 @@ impl Coordinator {
         }
         self.shared.terms.joins.end(&*self.shared);
         let failure = self.shared.take_failure();
-        self.end(pending, failure.map_or(result, Err))
+        self.end(pending, failure.map_or(result.map_err(Arc::new), Err))
     }
 
     fn drive(&mut self) -> Result<(), FetchError> {

@@ -32,7 +32,8 @@ impl Client {
     ///
     /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the
     /// last new answer, and at most [`RESOLVE_MAX`] after the first one. A name that no answer
-    /// holds is waited for up to [`RESOLVE_ALL_MAX`] while other peers are still being asked.
+    /// holds, and the preferred peer, are waited for up to [`RESOLVE_ALL_MAX`] while other peers are
+    /// still being asked.
     /// Without any answer this takes `timeout`.
     ///
     /// # Errors
@@ -99,6 +100,9 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
 }
 
 fn assess(wanted: &[(String, Pattern)], chooser: &Chooser<'_>) -> Certainty {
+    if chooser.awaits_preferred() {
+        return Certainty::Nothing;
+    }
     let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| chooser.choose(pattern)).collect();
     if choices.iter().any(Choice::is_nothing) {
         return Certainty::Nothing;
@@ -375,6 +379,39 @@ mod tests {
         let Err(FetchError::NotFound { what, .. }) = get(&["nope", "neither"], &f) else { panic!() };
         assert_eq!(what, "nope");
         assert!(matches!(get(&["nope", "x"], &f), Err(FetchError::Ambiguous { .. })), "whichever comes first");
+    }
+
+    #[test]
+    fn the_preferred_peer_is_waited_for() {
+        let wanted = [("a".to_string(), Pattern::parse("a").unwrap())];
+        let root = [("".to_string(), Pattern::parse(&"01".repeat(32)).unwrap())];
+        let prefer = Selection { prefer: Some(PeerId([2; 32]).into()), ..Selection::default() };
+        let mut f = found(&[(1, "a", id(1, 1))]);
+        assert_eq!(assess(&wanted, &Chooser::new(&f, &Selection::default())), Certainty::Likely);
+        for wanted in [&wanted, &root] {
+            assert_eq!(assess(wanted, &Chooser::new(&f, &prefer)), Certainty::Nothing);
+        }
+        f.add(NodeId::new(PeerId([2; 32]), 1), true, vec![]);
+        assert_eq!(assess(&wanted, &Chooser::new(&f, &prefer)), Certainty::Likely, "it has nothing, and has said so");
+        assert_eq!(assess(&root, &Chooser::new(&f, &prefer)), Certainty::Certain);
+    }
+
+    #[test]
+    fn a_root_is_left_out_and_the_beginning_of_one_is_a_name() {
+        let f = found(&[(1, "a", id(1, 1)), (1, "b", id(2, 2)), (1, "c", id(1, 64)), (1, "02020202", id(3, 3))]);
+        let (one, two) = ("01".repeat(32), "02".repeat(32));
+        for (exclude, left) in [
+            (one.clone(), "02020202 b c"),
+            (format!("{one}:1"), "02020202 b c"),
+            (format!("{one}:64"), "02020202 a b"),
+            (format!("{two}:9"), "02020202 a b c"),
+            ("02020202".into(), "a b c"),
+        ] {
+            let selection = Selection { exclude: vec![Pattern::parse(&exclude).unwrap()], ..Selection::default() };
+            let (files, failed) = got(&["**"], &f, &selection);
+            let names: Vec<String> = files.into_iter().map(|f| f.0).collect();
+            assert_eq!((names.join(" "), failed.len()), (left.into(), 0), "{exclude}");
+        }
     }
 
     #[test]

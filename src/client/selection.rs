@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::client::FoundFile;
-use crate::content::Pattern;
+use crate::content::{FileId, Pattern, PatternKind};
 use crate::identity::KeyPrefix;
 
 /// What narrows down a question for files.
@@ -40,9 +40,13 @@ impl Selection {
         (found, hidden.len())
     }
 
-    /// Whether the file of this name is left out.
-    pub(crate) fn excludes(&self, path: &str) -> bool {
-        self.exclude.iter().any(|pattern| pattern.matches_path(path))
+    /// Whether a file is left out. The beginning of a root is no more than a name here: whatever
+    /// else has a root that begins so stays.
+    pub(crate) fn excludes(&self, path: &str, id: &FileId) -> bool {
+        self.exclude.iter().any(|pattern| match pattern.kind() {
+            PatternKind::Root(..) => pattern.matches_id(id),
+            PatternKind::Path { .. } => pattern.matches_path(path),
+        })
     }
 
     /// Whether a pattern that matches `path` means it.

@@ -71,7 +71,7 @@ pub(crate) struct Terms {
 #[derive(Default)]
 struct Verdict {
     stopped: AtomicBool,
-    failure: Mutex<Option<FetchError>>,
+    failure: Mutex<Option<Arc<FetchError>>>,
     /// What cannot be fetched while the rest is.
     places: Mutex<FailedPlaces>,
     /// Peers that sent wrong bytes.
@@ -139,8 +139,13 @@ impl DownloadShared {
 
     /// Ends the download because of `error`; the first one counts.
     pub(crate) fn fail(&self, error: FetchError) {
-        lock(&self.verdict.failure).get_or_insert(error);
+        self.failing(error);
         self.stop();
+    }
+
+    /// The error that the download ends because of: `error`, unless there was one.
+    fn failing(&self, error: FetchError) -> Arc<FetchError> {
+        lock(&self.verdict.failure).get_or_insert_with(|| error.into()).clone()
     }
 
     /// Whether the download ends because of an error.
@@ -148,7 +153,7 @@ impl DownloadShared {
         lock(&self.verdict.failure).is_some()
     }
 
-    pub(crate) fn take_failure(&self) -> Option<FetchError> {
+    pub(crate) fn take_failure(&self) -> Option<Arc<FetchError>> {
         lock(&self.verdict.failure).take()
     }
 
@@ -160,10 +165,13 @@ impl DownloadShared {
 
     /// `place` of a file cannot be used, which ends the download only if the whole disk cannot.
     pub(crate) fn fail_place(&self, file: FileNo, place: &RelPath, error: StoreError) {
-        if error.is_of_whole_disk(self.disk.path()) {
-            return self.fail(error.into());
+        let is_of_disk = error.is_of_whole_disk(self.disk.path());
+        let error = if is_of_disk { self.failing(error.into()) } else { Arc::new(error.into()) };
+        // A file that is at another place already counts as done, so the end would leave this out.
+        self.note_failed_at(file, std::slice::from_ref(place), &error);
+        if is_of_disk {
+            self.stop();
         }
-        self.note_failed_at(file, std::slice::from_ref(place), &Arc::new(error.into()));
     }
 
     /// A file cannot be put anywhere, which ends the download only if the whole disk cannot be

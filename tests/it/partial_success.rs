@@ -1,13 +1,17 @@
 //! `get` fetches all that can be fetched, and says what could not be and why, by the real programs over loopback.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::programs::{Server, program};
+use crate::programs::{Server, WAIT, program};
 
 /// A client's home with a directory `into`, and servers that share the given files.
 pub(crate) struct Group {
@@ -365,4 +369,71 @@ fn a_download_of_another_user_is_told() {
     let got = Got::of(&output);
     assert_eq!(got.code, Some(7), "{got:?}");
     assert!(got.errors.contains("unfinished downloads of user 0 lie in into/.gpb"), "{got:?}");
+}
+
+/// For as long as it seeded, a fetch said nothing of what had failed, and then ended as interrupted.
+#[test]
+fn what_failed_is_told_before_the_seeding() {
+    let group = Group::new(&[&[("a", b"a")]]);
+    let mut command = group.command(&["a", "missing", "--seed", "3600", "--json"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (sender, lines) = mpsc::channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let reader = thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut said = String::new();
+    let deadline = Instant::now() + WAIT;
+    while !said.contains("\"event\":\"error\"") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(line) = lines.recv_timeout(left) else {
+            child.kill().unwrap();
+            panic!("no error before the end of the seeding: {said}");
+        };
+        said += &(line + "\n");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let code = child.wait().unwrap().code();
+    let _ = reader.join().unwrap();
+    said.extend(lines.try_iter());
+    assert_eq!((code, said.matches("\"event\":\"error\"").count()), (Some(4), 1), "{said}");
+    assert!(said.contains("\"event\":\"failed\"") && said.contains("\"event\":\"incomplete\""), "{said}");
+}
+
+/// A copy that met a full disk was in no list, and the name that no peer has gave the exit code.
+#[test]
+fn a_copy_without_room_is_named_and_counts() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    }
+    let bytes = large(1);
+    let group = Group::new(&[&[("t/1", &bytes), ("t/2", &bytes), ("t/3", &bytes)]]);
+    let small = group.home.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mut parted = 0;
+    for inodes in 5..12 {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size=9m,nr_inodes={inodes}"), "gpb-test"])
+            .arg(&small)
+            .status();
+        assert!(mounted.unwrap().success());
+        let got = group.get(&["t", "none", "--out", "small/", "--json"]);
+        let lacks = ["t/1", "t/2", "t/3"].into_iter().filter(|name| !small.join(name).exists()).collect::<Vec<_>>();
+        assert!(Command::new("umount").arg(&small).status().unwrap().success());
+        parted += usize::from(!lacks.is_empty() && lacks.len() < 3);
+        let mut expected = vec![("none".to_owned(), 4)];
+        expected.extend(lacks.iter().map(|name| ((*name).to_owned(), 7)));
+        assert_eq!(got.failed(), expected, "{inodes} inodes: {got:?}");
+        assert_eq!(got.code, Some(if lacks.is_empty() { 4 } else { 7 }), "{inodes} inodes: {got:?}");
+    }
+    assert!(parted > 0, "no number of inodes was enough for some of the copies");
+}
+
+/// A root was taken for `--exclude`, and left nothing out.
+#[test]
+fn a_root_is_excluded() {
+    let group = Group::new(&[&[("a", b"a"), ("b", b"b"), ("d/a", b"a")]]);
+    let root = gpb::internals::content::merkle::root_of_bytes(b"a").to_string();
+    assert_eq!(group.get(&["**", "--exclude", &root]).code, Some(0));
+    assert_eq!(["a", "b", "d/a"].map(|name| group.content(name).is_some()), [false, true, false]);
 }

@@ -116,8 +116,8 @@ impl Coordinator {
 
     /// What came of it. An error in `result` is the cause for the files that are `pending`, unless
     /// it is an interruption.
-    pub(super) fn end(&self, pending: Vec<FileNo>, result: Result<(), FetchError>) -> DownloadEnd {
-        let ended = result.err().map(Arc::new);
+    pub(super) fn end(&self, pending: Vec<FileNo>, result: Result<(), Arc<FetchError>>) -> DownloadEnd {
+        let ended = result.err();
         let is_interrupted = ended.as_deref().is_some_and(|e| matches!(e, FetchError::Cancelled | FetchError::Stopped));
         if let Some(error) = ended.as_ref().filter(|_| !is_interrupted) {
             pending.into_iter().for_each(|file| self.shared.note_failed(file, error));

@@ -8,7 +8,7 @@ use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::{Candidate, FetchError};
 use crate::content::{Pattern, PatternKind};
-use crate::identity::PeerId;
+use crate::identity::{KeyPrefix, PeerId};
 
 /// Chooses among what was found. Files are named by their position there.
 pub(super) struct Chooser<'a> {
@@ -199,10 +199,16 @@ impl<'a> Chooser<'a> {
         }
     }
 
+    /// Whether the preferred peer may still answer: none of its key has.
+    pub(super) fn awaits_preferred(&self) -> bool {
+        let answered = |prefix: &KeyPrefix| self.results.peers().iter().any(|peer| prefix.matches(peer));
+        self.selection.prefer.as_ref().is_some_and(|prefix| !answered(prefix))
+    }
+
     fn without_excluded(&self, mut found: Vec<u32>) -> (Vec<u32>, bool) {
         let before = found.len();
         if !self.selection.exclude.is_empty() {
-            found.retain(|&at| !self.selection.excludes(self.path(at)));
+            found.retain(|&at| !self.selection.excludes(self.path(at), &self.file(at).id));
         }
         let left_out = found.len() < before;
         (found, left_out)
