@@ -278,6 +278,7 @@ impl Indexer {
             self.debounce.forget(name);
             return;
         }
+        let was_offered = self.draft.get(name).is_some();
         self.draft.drop(name);
         if self.withdrawn.contains(name, state) || owner_only && self.inspector.is_private_key(name) {
             self.debounce.forget(name);
@@ -285,6 +286,10 @@ impl Indexer {
             return;
         }
         self.withdrawn.forget(name);
+        if was_offered && self.callers.wait_for(name) {
+            // It changed before a snapshot had it. Waiting for quiet may take for ever.
+            return self.postpone(name, now);
+        }
         let known = self.recorder.known(name, state);
         if !self.draft.has_room() {
             self.inspector.skip_rest();

@@ -39,7 +39,7 @@ impl Indexer {
     }
 
     /// Waits until a file is quiet that changed while it was hashed.
-    fn postpone(&mut self, name: &RelPath, now: Instant) {
+    pub(super) fn postpone(&mut self, name: &RelPath, now: Instant) {
         let path = self.inspector.path_of(name.as_str());
         match self.inspector.inspect(&path) {
             Inspection::File { state, .. } if self.draft.get(name).is_some_and(|e| state.is_of(e)) => {}

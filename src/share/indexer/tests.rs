@@ -7,6 +7,7 @@ use crossbeam::channel::{Receiver, bounded};
 use super::*;
 use crate::content::{Catalogue, FileId};
 use crate::runtime::{EventSender, Watch};
+use crate::share::limits::PUBLISH_RETRIES_MAX;
 use crate::share::setup::ShareSetup;
 use crate::store::{Index, OwnFiles, Reader};
 
@@ -81,4 +82,19 @@ fn a_file_that_is_not_published_after_all_has_an_answer() {
     steps.indexer.withdraw(&entry);
     assert_eq!(told.try_recv(), Ok(Err(PublishError::Changed(c))), "withdrawn before the snapshot");
     assert!(!steps.indexer.callers.is_waiting());
+}
+
+#[test]
+fn a_file_that_changes_before_each_snapshot_is_hashed_again_and_then_given_up() {
+    let name = RelPath::new("a").unwrap();
+    let mut steps = Steps::over(&["a"]);
+    let told = steps.publish(&name);
+    steps.hash();
+    for len in 2..=PUBLISH_RETRIES_MAX + 2 {
+        assert!(told.is_empty() && steps.indexer.draft.get(&name).is_some(), "hashed at once, without quiet");
+        fs::write(steps.tmp.path().join("a"), vec![7; len as usize]).unwrap();
+        steps.indexer.inspect_name("a", false, Instant::now());
+        steps.hash();
+    }
+    assert_eq!(told.try_recv(), Ok(Err(PublishError::Changed(name))));
 }
