@@ -34,14 +34,19 @@ impl Node {
         self.sharing()?.publish(named(path.as_ref())?)
     }
 
-    /// Offers a file of the shared directory no longer until it changes, is published, or the node
-    /// starts again; the file stays where it is. Returns whether it was offered. When this returns,
-    /// no other node finds it here; chunks that were asked for before may still be sent.
+    /// Offers a file of the shared directory no longer until it changes, is published or fetched, or
+    /// the node starts again; the file stays where it is. Returns whether it was offered. When this
+    /// returns, no other node finds it here; chunks that were asked for before may still be sent.
     ///
     /// # Errors
     /// [`PublishError`]: the node shares no directory, or the text is no name
     pub fn forget(&self, path: impl AsRef<str>) -> Result<bool, PublishError> {
-        self.sharing()?.forget(named(path.as_ref())?)
+        let name = named(path.as_ref())?;
+        let was_shared = self.sharing()?.forget(name.clone())?;
+        // What was fetched is offered besides, by its identity.
+        let fetched = self.client.ctx.fetched.as_ref().zip(self.config.dir.as_ref());
+        let was_fetched = fetched.is_some_and(|(fetched, dir)| fetched.remove_at(dir, &name));
+        Ok(was_shared || was_fetched)
     }
 
     /// Whether this node has the whole of a content and offers it: in the shared directory, or

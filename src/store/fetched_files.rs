@@ -85,6 +85,23 @@ impl FetchedFiles {
         self.replace(*id, None, &[]);
     }
 
+    /// Removes each whole file that lies at `name` below `dir`, under whatever name other peers know
+    /// it. True if there was one.
+    pub fn remove_at(&self, dir: &Path, name: &RelPath) -> bool {
+        let place_of = |dir: &Path, name: &RelPath| Some(dir.canonicalize().ok()?.join(name.as_str()));
+        let Some(place) = place_of(dir, name) else { return false };
+        let named_so = |(id, file): (&FileId, &FetchedFile)| match file {
+            FetchedFile::Whole(entry, _, reader) if place.ends_with(entry.path.as_str()) => {
+                Some((*id, entry.path.clone(), reader.clone()))
+            }
+            _ => None,
+        };
+        let mut maybe: Vec<_> = read_lock(&self.files).iter().filter_map(named_so).collect();
+        maybe.retain(|(_, path, reader)| place_of(reader.path(), path).as_ref() == Some(&place));
+        maybe.iter().for_each(|(id, ..)| self.remove(id));
+        !maybe.is_empty()
+    }
+
     /// The file with this identity.
     pub fn get(&self, id: &FileId) -> Option<FetchedFile> {
         read_lock(&self.files).get(id).cloned()
@@ -231,6 +248,20 @@ mod tests {
         assert_eq!(listed(&fetched).len(), 1);
         fetched.put_partial(file);
         assert!(listed(&fetched).is_empty(), "it is fetched once more");
+    }
+
+    #[test]
+    fn what_lies_at_a_place_is_removed_whatever_directory_it_was_fetched_to() {
+        let (tmp, fetched) = (tempfile::tempdir().unwrap(), FetchedFiles::new());
+        let sub = tmp.path().join("sub");
+        std::fs::create_dir(&sub).unwrap();
+        let [outer, inner] = [tmp.path(), &sub].map(|dir| Arc::new(Reader::open(dir).unwrap()));
+        put(&fetched, 1, &["x"], &outer);
+        put(&fetched, 2, &["x"], &inner);
+        assert!(!fetched.remove_at(&sub, &name("f1")) && !fetched.remove_at(tmp.path(), &name("f2")));
+        assert!(!fetched.remove_at(tmp.path(), &name("x")) && fetched.len() == 2);
+        assert!(fetched.remove_at(&tmp.path().join("sub/.."), &name("sub/f2")) && fetched.get(&id(2)).is_none());
+        assert!(fetched.remove_at(tmp.path(), &name("f1")) && fetched.is_empty() && listed(&fetched).is_empty());
     }
 
     #[test]

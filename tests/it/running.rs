@@ -183,6 +183,20 @@ fn what_is_no_file_is_not_published_and_what_is_forgotten_stays_so() {
 }
 
 #[test]
+fn what_was_fetched_into_the_shared_directory_is_forgotten_too() {
+    let (lan, dir) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
+    let _source = lan.sharing(&[("d/a", b"a")]).unwrap();
+    let node = lan.start(lan.builder().dir(dir.path()).share(gpb::Share::Directory)).unwrap();
+    let id = node.fetch("d/a").unwrap().wait().unwrap().fetched[0].id;
+    assert!(node.is_here(&id));
+    assert_eq!(node.forget("d/a"), Ok(true));
+    assert!(!node.is_here(&id), "neither as shared nor as fetched");
+    assert_eq!(node.forget("d/a"), Ok(false));
+    assert_eq!(node.publish("d/a"), Ok(id));
+    assert!(node.is_here(&id));
+}
+
+#[test]
 fn publishing_ends_with_the_node() {
     let lan = Lan::new().unwrap();
     let node = lan.sharing(&[]).unwrap();
