@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::identity::NodeId;
+use crate::identity::{NodeId, PeerId};
 use crate::limits::WAIT_MAX;
 use crate::runtime::Shutdown;
 
@@ -96,5 +96,10 @@ impl AskScope {
     /// Whether `node` is asked.
     pub(crate) fn has(&self, node: NodeId) -> bool {
         self.nodes.as_ref().is_none_or(|nodes| nodes.contains(&node))
+    }
+
+    /// Whether a node with this key is asked.
+    pub(crate) fn has_key(&self, key: &PeerId) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|node| node.peer == *key))
     }
 }

@@ -341,9 +341,14 @@ where
     }
 
     /// Takes over what the table counts: refusals and full peers, which exchange meets too, and
-    /// named peers that are still sought.
+    /// named peers that are still sought. Only what may be asked counts.
     fn read_table_counts(&mut self, now: Instant) {
-        let read = |t: &PeerTable| (t.refusals().collect::<Vec<_>>(), t.awaited(), t.full(now));
+        let scope = self.scope;
+        let read = |t: &PeerTable| {
+            let refusals: Vec<_> = t.refusals().filter(|(peer, _)| scope.has_key(peer)).collect();
+            let awaited = if scope.nodes.is_none() { t.awaited() } else { 0 };
+            (refusals, awaited, t.full(now).filter(|peer| scope.has_key(peer)).count())
+        };
         let (refusals, awaited, full) = self.client.ctx.peers.read(read);
         (self.progress.awaited, self.progress.full) = (awaited, full);
         if !refusals.is_empty() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gpb::error::FetchError;
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
-use gpb::{Everything, Keypair, Node, RefusalCause, Share, Trust};
+use gpb::{Everything, Keypair, Node, NodeId, RefusalCause, Share, Trust};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -37,6 +37,18 @@ fn three_causes_are_told_apart_and_counted_once() {
     let failed = other_network.fetch("x").unwrap().wait().unwrap_err();
     assert!(matches!(&*failed.error, FetchError::Refused { peers } if peers[0].0 == closed.id()), "{failed}");
     assert!(begin.elapsed() < Duration::from_secs(5), "not the timeout, but {:?}", begin.elapsed());
+}
+
+#[test]
+fn a_question_to_one_node_is_not_answered_by_the_refusal_of_another() {
+    let lan = Lan::new().unwrap();
+    let _closed = lan.start(lan.builder().trust(Trust::keys([Keypair::generate().peer_id()]).unwrap())).unwrap();
+    let node = lan.node().unwrap();
+    assert_eq!(refusals(&node), [RefusalCause::NotTrustedThere]);
+    let (absent, wait, begin) = (Keypair::generate().peer_id(), Duration::from_millis(1500), Instant::now());
+    let found = node.peer_files(NodeId::new(absent, 1), wait);
+    assert!(found.as_ref().is_ok_and(Vec::is_empty), "{found:?}");
+    assert!(begin.elapsed() >= wait, "it may still come");
 }
 
 #[test]

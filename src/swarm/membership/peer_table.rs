@@ -265,11 +265,12 @@ impl PeerTable {
         })
     }
 
-    /// Number of peers that had no place for this node in the last [`FULL_REMEMBERED`] and have not
-    /// let it in since.
-    pub fn full(&self, now: Instant) -> usize {
-        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < FULL_REMEMBERED;
-        self.denials.values().filter(|denial| matches!(denial, Denial::Full(at) if is_recent(at))).count()
+    /// The peers that had no place for this node in the last [`FULL_REMEMBERED`] and have not let it
+    /// in since.
+    pub fn full(&self, now: Instant) -> impl Iterator<Item = PeerId> + '_ {
+        let is_recent = move |at: &Instant| now.saturating_duration_since(*at) < FULL_REMEMBERED;
+        let full = self.denials.iter().filter(move |(_, denial)| matches!(denial, Denial::Full(at) if is_recent(at)));
+        full.map(|(peer, _)| *peer)
     }
 
     /// The user named `count` peers, which are contacted for the first time.
