@@ -16,7 +16,9 @@ use crate::identity::PeerId;
 /// | [`Everything`] | all files |
 ///
 /// A text without `*`, `?`, `[` and `{` is a name, unless it is a root in hex digits. A name that
-/// has such a character is best given as a [`RelPath`]; as a text it is `./NAME`. Nothing at all,
+/// has such a character is best given as a [`RelPath`]; as a text it is `./NAME`. No wildcard takes
+/// the dot that a name, or a directory above it, begins with: `**` leaves such names out, `.*` means
+/// them, and [`Everything`] has them. Nothing at all,
 /// such as an empty `Vec`, is [`FetchError::NothingAsked`] in every call.
 ///
 /// ```

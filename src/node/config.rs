@@ -70,8 +70,8 @@ pub struct Config {
     /// Most bytes a second that are sent to all peers together; 0 sends next to nothing, and is not
     /// the same as no limit. Default: no limit.
     pub upload_limit: Option<u64>,
-    /// Most bytes a second that are fetched from all peers together; 0 fetches none. Default: no
-    /// limit.
+    /// Most bytes a second that are fetched from all peers together; 0 fetches next to nothing, and is
+    /// not the same as no limit. Default: no limit.
     pub download_limit: Option<u64>,
     /// Whether the start raises the soft limit of open files of the whole process to the hard one.
     /// Each connection takes one, so the limit bounds how many peers are served at once. It stays

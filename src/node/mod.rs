@@ -165,7 +165,8 @@ impl Node {
 
     /// Asks all peers for the files that are meant by `want`: [`Everything`](crate::Everything), a
     /// text such as `"models/**"`, or what else [`Want`] takes. Sorted by path, and blocks, as
-    /// [`peers`](Self::peers) does. What no peer offers, or no peer at all, is an empty list.
+    /// [`peers`](Self::peers) does. What no peer offers, or no peer at all, is an empty list. As in a
+    /// [`fetch`](Self::fetch), a wildcard takes no leading dot of a name.
     ///
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::NothingAsked`] and [`FetchError::Pattern`] for
@@ -174,7 +175,10 @@ impl Node {
         let want = want.into();
         want.check()?;
         let (scope, time) = scope(wait.into(), None);
-        empty_if_alone(self.client.list(&want.into_patterns()?, &scope, time))
+        let selection = Selection { hidden: want.everything, ..Selection::default() };
+        let patterns = want.into_patterns()?;
+        let found = empty_if_alone(self.client.list(&patterns, &scope, time))?;
+        Ok(selection.shown(&patterns, found).0)
     }
 
     /// Asks one node for all of its files, as [`list`](Self::list) asks all.
@@ -268,9 +272,14 @@ impl Node {
         if let Err(end @ (FetchError::Stopped | FetchError::Cancelled)) = answers {
             return Err(end);
         }
+        let (end, [node, call]) = (Shutdown::new(), [&self.shutdown, scope.canceller.signal()]);
+        let _ends = [node, call].map(|either| {
+            let end = end.clone();
+            either.while_held(move || end.begin())
+        });
         // The counters of the links are up to a second old.
-        if self.shutdown.wait(LINKS_FRESH) {
-            return Err(FetchError::Stopped);
+        if end.wait(LINKS_FRESH) {
+            return Err(if node.has_begun() { FetchError::Stopped } else { FetchError::Cancelled });
         }
         let discovery = &self.services.discovery;
         Ok(doctor::findings(&self.config, &discovery.links(), &discovery.stats(), answers))

@@ -51,6 +51,37 @@ fn a_survey_that_waits_ends_with_the_node() {
 }
 
 #[test]
+fn a_diagnosis_that_is_cancelled_in_its_last_second_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = quiet(&dir).share(Share::Nothing).start().unwrap();
+    let canceller = gpb::Canceller::new();
+    let button = canceller.clone();
+    let pressing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        button.cancel();
+    });
+    let found = node.diagnose(canceller.within(Duration::from_millis(1)));
+    assert!(matches!(found, Err(FetchError::Cancelled)), "{found:?}");
+    pressing.join().unwrap();
+}
+
+#[test]
+fn a_wildcard_takes_no_leading_dot_in_any_call() {
+    let lan = Lan::new().unwrap();
+    let _server = lan.sharing(&[(".a", b"1"), ("d/.b", b"2"), ("d/c", b"3")]).unwrap();
+    let node = lan.node().unwrap();
+    let names = |found: Result<Vec<gpb::FoundFile>, FetchError>| -> Vec<String> {
+        found.unwrap().iter().map(|f| f.path.to_string()).collect()
+    };
+    for (want, meant) in [("**", &["d/c"][..]), ("d/*", &["d/c"]), (".*", &[".a"]), ("d", &["d/.b", "d/c"])] {
+        assert_eq!(names(node.list(want, WAIT)), meant, "list {want}");
+        assert_eq!(names(node.find(want, WAIT)), meant, "find {want}");
+    }
+    assert_eq!(names(node.list(Everything, WAIT)), [".a", "d/.b", "d/c"]);
+    assert_eq!(names(node.find(Everything, WAIT)), [".a", "d/.b", "d/c"]);
+}
+
+#[test]
 fn the_longest_waits_are_taken() {
     let dir = tempfile::tempdir().unwrap();
     let node = quiet(&dir).share(Share::Nothing).timeout(Duration::MAX).start().unwrap();
