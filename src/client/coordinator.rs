@@ -12,7 +12,7 @@ use log::info;
 
 use crate::chain::Chain;
 use crate::client::fetcher::{Fetcher, PeerConnections};
-use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE};
+use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE, TELL_EVERY};
 use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
 use crate::content::{FileId, Geometry};
@@ -44,8 +44,17 @@ pub(crate) struct Coordinator {
     refused_since: Option<Instant>,
     /// Bytes of the longest layer or chunk: what is verified as a whole.
     unit_len: u64,
-    /// Bytes that were there and places that were filled when that was told last.
-    told: (u64, usize),
+    told: Told,
+}
+
+/// What the caller of the download knows.
+#[derive(Default)]
+struct Told {
+    /// Bytes that were there and places that were filled.
+    mark: (u64, usize),
+    at: Option<Instant>,
+    /// There is more by now.
+    is_old: bool,
 }
 
 /// A peer of the download.
@@ -99,7 +108,7 @@ impl Coordinator {
             refusals: BTreeMap::new(),
             refused_since: None,
             unit_len,
-            told: (0, 0),
+            told: Told::default(),
         }
     }
 
@@ -150,7 +159,7 @@ impl Coordinator {
                 return Err(FetchError::Cancelled);
             }
             self.read_lent();
-            self.tell_progress();
+            self.tell_progress(now);
             while let Ok(ended) = self.ends.1.try_recv() {
                 self.take_end(ended, now);
             }
@@ -188,10 +197,13 @@ impl Coordinator {
         }
     }
 
-    /// Tells the caller of the download that it is further.
-    fn tell_progress(&mut self) {
-        let at = self.shared.stats.mark();
-        if std::mem::replace(&mut self.told, at) != at {
+    /// Tells the caller of the download that it is further, at most each [`TELL_EVERY`].
+    fn tell_progress(&mut self, now: Instant) {
+        let mark = self.shared.stats.mark();
+        let is_soon = self.told.at.is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY);
+        self.told.is_old = mark != self.told.mark && is_soon;
+        if mark != self.told.mark && !is_soon {
+            self.told = Told { mark, at: Some(now), is_old: false };
             (self.shared.terms.notify)();
         }
     }
@@ -383,6 +395,7 @@ impl Coordinator {
     /// Time after which connections are looked at again, unless the bell rings before.
     fn next_look(&self, now: Instant) -> Duration {
         let looks_often = self.mesh.connections() > 0
+            || self.told.is_old
             || self.refused_since.is_some()
             || self.shared.terms.has_joined.load(Ordering::Relaxed);
         let often = if looks_often { COORDINATE_EVERY } else { IDLE_LOOK };

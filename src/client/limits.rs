@@ -48,7 +48,9 @@ pub const RECHECK_TURN_LEN: u64 = 8 * MIB as u64;
 pub const SMALL_THREADS: usize = 2;
 /// Longest time between two decisions about the connections of a download, while there are any.
 pub const COORDINATE_EVERY: Duration = Duration::from_millis(50);
-/// The same while there is no connection.
+/// Shortest time between two times that the caller of a download learns that it is further.
+pub const TELL_EVERY: Duration = Duration::from_millis(50);
+/// As [`COORDINATE_EVERY`], while there is no connection.
 pub const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// A download ends this time after every peer that could give something has refused: others get a
 /// moment to appear.

@@ -1,13 +1,14 @@
 //! The counters of a download.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::joins::Lent;
 use crate::client::limits::{DEFERRED_MAX, PROGRESS_LEN};
-use crate::client::{FileReport, Phase, Progress};
+use crate::client::{FailedFile, FileReport, Phase, Progress, Report};
 use crate::identity::{NodeId, PeerId};
 use crate::sync::lock;
 
@@ -156,6 +157,25 @@ impl Stats {
             bytes_fetched: self.bytes.load(Ordering::Relaxed),
             seconds: self.begun.elapsed().as_secs_f64(),
             peers: lock(&self.by_peer).len(),
+        }
+    }
+
+    /// What was reached below `dir` by now, and what `failed`.
+    pub(crate) fn report(&self, dir: PathBuf, failed: Vec<FailedFile>) -> Report {
+        let fetched = lock(&self.reports).clone();
+        Report {
+            dir,
+            files: fetched.len(),
+            skipped: fetched.iter().filter(|f| f.skipped).count(),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            retries: self.retries.load(Ordering::Relaxed),
+            wasted: self.wasted.load(Ordering::Relaxed),
+            redirects: self.redirects.load(Ordering::Relaxed),
+            rehashed: self.rehashed.load(Ordering::Relaxed),
+            peers: self.by_key(),
+            fetched,
+            failed,
         }
     }
 

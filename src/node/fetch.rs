@@ -20,7 +20,8 @@ use crate::sync::lock;
 /// It exists at once: its first [`Phase`](crate::Phase) is to search. Clones are handles of the
 /// same fetch, so one part of a program may wait for it while another shows or cancels it. When the
 /// last of them is dropped, the fetch ends, its threads are joined, and the chunks that arrived are
-/// kept: the next fetch of the same files continues from them, also after a restart.
+/// kept: the next fetch of the same files continues from them, also after a restart. That drop waits
+/// for the threads, and so for a callback that runs: hold no lock meanwhile that a callback takes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -79,11 +80,6 @@ impl Fetch {
         self.0.state.wait(time).is_some()
     }
 
-    /// What was asked for.
-    pub(super) fn what(&self) -> &str {
-        &self.0.state.what
-    }
-
     /// How far the fetch is. Does not block.
     pub fn progress(&self) -> Progress {
         self.0.state.progress()
@@ -100,7 +96,11 @@ impl Fetch {
     ///
     /// The first call comes from the calling thread, the others from the thread of the fetch, which
     /// waits for them: send a message, or wake what shows the state. The callback is dropped when the
-    /// fetch has ended; a handle of the fetch that it holds keeps the fetch until then.
+    /// fetch has ended; a handle of the fetch that it holds keeps the fetch until then. One that
+    /// panics in the thread of the fetch is dropped with a warning in the log, and the fetch goes on.
+    ///
+    /// A callback may add another one, or cancel and pause the fetch. It must not
+    /// [`wait`](Self::wait) for it.
     pub fn on_update(&self, callback: impl FnMut(Progress) + Send + 'static) {
         self.0.state.on_update(Box::new(callback));
     }
@@ -161,18 +161,35 @@ impl fmt::Debug for Fetch {
 
 /// The fetches of a node. It does not keep them alive.
 #[derive(Default)]
-pub(super) struct RunningFetches(Mutex<Vec<Weak<FetchOwner>>>);
+pub(super) struct RunningFetches(Mutex<Vec<RunningFetch>>);
+
+/// A fetch that has not ended, as far as is known.
+struct RunningFetch {
+    owner: Weak<FetchOwner>,
+    state: Weak<FetchState>,
+}
 
 impl RunningFetches {
     pub(super) fn add(&self, fetch: &Fetch) {
         let mut all = lock(&self.0);
-        all.retain(|fetch| fetch.upgrade().is_some_and(|owner| !owner.state.has_ended()));
-        all.push(Arc::downgrade(&fetch.0));
+        // Let go behind the lock.
+        let states: Vec<_> = all.iter().map(|running| running.state.upgrade()).collect();
+        let mut runs = states.iter().map(|state| state.as_ref().is_some_and(|state| !state.has_ended()));
+        all.retain(|running| runs.next() == Some(true) && running.owner.strong_count() > 0);
+        all.push(RunningFetch { owner: Arc::downgrade(&fetch.0), state: Arc::downgrade(&fetch.0.state) });
+        drop(all);
+    }
+
+    /// The states of those that have not ended, the oldest first. They keep no fetch alive, so that
+    /// to let go of them waits for no thread.
+    pub(super) fn states(&self) -> Vec<Arc<FetchState>> {
+        let all: Vec<_> = lock(&self.0).iter().filter_map(|running| running.state.upgrade()).collect();
+        all.into_iter().filter(|state| !state.has_ended()).collect()
     }
 
     /// Those that have not ended, the oldest first.
     pub(super) fn all(&self) -> Vec<Fetch> {
-        let all: Vec<Fetch> = lock(&self.0).iter().filter_map(Weak::upgrade).map(Fetch).collect();
+        let all: Vec<Fetch> = lock(&self.0).iter().filter_map(|running| running.owner.upgrade()).map(Fetch).collect();
         all.into_iter().filter(|fetch| !fetch.0.state.has_ended()).collect()
     }
 }

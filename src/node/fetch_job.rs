@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{
-    AskScope, Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, FailedFile, FetchError, FoundFile, Phase,
-    Report, Resolved, Selection, Target, Want, join_found,
+    AskScope, Canceller, Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, FailedFile, FetchError,
+    FoundFile, Phase, Resolved, Selection, Target, Want, join_found,
 };
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
@@ -60,7 +60,7 @@ impl FetchJob {
         let found = self.find();
         let placed = match found.and_then(|found| self.place.of(&self.state.what, found)) {
             Ok(placed) => placed,
-            Err(error) => return self.failed(error),
+            Err(error) => return self.failed(error, Vec::new()),
         };
         let Placed { dir, create, targets, mut failed } = self.without_own(placed);
         if targets.is_empty() {
@@ -69,7 +69,7 @@ impl FetchJob {
         match Disk::open_guarded(&dir, create, self.options.overwrite, self.state_dir.as_deref()) {
             Ok(disk) => {
                 warn_of_risk(&dir);
-                self.download(&disk, targets, &failed)
+                self.download(&disk, targets, failed)
             }
             Err(error) => {
                 let error = Arc::new(FetchError::from(error));
@@ -85,9 +85,26 @@ impl FetchJob {
         if texts.is_empty() {
             return Ok(Resolved { files: join_found(Vec::new(), files)?, ..Resolved::default() });
         }
-        let scope = AskScope { nodes: self.options.sources.clone(), canceller: self.state.canceller.clone() };
-        let found = self.client.resolve(&texts, &self.selection, &scope, self.client.ctx.timeout)?;
+        let found = self.search(&texts)?;
         Ok(Resolved { files: join_found(found.files, files)?, ..found })
+    }
+
+    /// Looks for `texts`. A pause ends the search, and a new one begins after it.
+    fn search(&self, texts: &[String]) -> Result<Resolved, FetchError> {
+        loop {
+            if let Some(error) = self.rest() {
+                return Err(error);
+            }
+            self.state.enter(Phase::Searching);
+            self.state.tell();
+            let canceller = Canceller::new();
+            let _interrupts = self.state.interrupts(&canceller);
+            let scope = AskScope { nodes: self.options.sources.clone(), canceller };
+            match self.client.resolve(texts, &self.selection, &scope, self.client.ctx.timeout) {
+                Err(FetchError::Cancelled) if !self.state.canceller.is_cancelled() => {}
+                found => return found,
+            }
+        }
     }
 
     /// Takes the targets out that are files of this node itself: these fail.
@@ -107,26 +124,30 @@ impl FetchJob {
 
     /// Downloads `targets`, and reports `failed` with them. A pause ends the download; what comes
     /// after it is a new one of what is still missing.
-    fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: &[FailedFile]) -> DownloadEnd {
+    fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: Vec<FailedFile>) -> DownloadEnd {
+        let mut failed_before = failed.clone();
         self.state.found(targets.len(), contents_len(&targets));
         let wake = self.waker();
         let _cancel = self.state.canceller.signal().while_held(wake.clone());
         let _stop = self.client.ctx.shutdown.while_held(wake);
         loop {
             if let Some(error) = self.rest() {
-                return self.failed(error);
+                return self.failed(error, failed_before);
             }
             self.state.enter(Phase::Fetching);
             let notify: Arc<dyn Fn() + Send + Sync> = Arc::new(self.waker());
             let plan = DownloadPlan::new(targets.clone(), disk.clone(), self.options.clone());
-            let plan = plan.with_failed(failed.to_vec());
-            let end = match Download::start(plan.watched(self.state.stats.clone(), notify), &self.client) {
+            let plan = plan.with_failed(failed.clone());
+            let (end, has_paused) = match Download::start(plan.watched(self.state.stats.clone(), notify), &self.client)
+            {
                 Ok(download) => self.watch(&download),
-                Err(error) => Some(self.failed(error)),
+                Err(error) => (self.failed(error, failed_before), false),
             };
-            if let Some(end) = end {
+            let is_cancelled = matches!(end.error.as_deref(), Some(FetchError::Cancelled));
+            if !is_cancelled || !has_paused || self.state.canceller.is_cancelled() {
                 return end;
             }
+            failed_before = end.report.failed;
             let done: HashSet<RelPath> = lock(&self.state.stats.reports).iter().map(|r| r.out.clone()).collect();
             let all = contents_len(&targets);
             targets.retain(|target| !done.contains(&target.out));
@@ -134,18 +155,18 @@ impl FetchJob {
         }
     }
 
-    /// Waits for the end of `download`; `None` when it is paused.
-    fn watch(&self, download: &Download) -> Option<DownloadEnd> {
+    /// Waits for the end of `download`, which the end of the fetch and a pause cancel. Returns
+    /// whether a pause did.
+    fn watch(&self, download: &Download) -> (DownloadEnd, bool) {
+        let mut has_paused = false;
         loop {
             let seen = self.state.changes();
-            if self.state.canceller.is_cancelled() {
+            has_paused |= self.state.is_paused();
+            if has_paused || self.state.canceller.is_cancelled() {
                 download.cancel();
             }
             if let Some(end) = download.end() {
-                return Some(end);
-            }
-            if self.state.is_paused() && !self.state.canceller.is_cancelled() {
-                return None;
+                return (end, has_paused);
             }
             self.state.tell();
             self.state.wait_beyond(seen, WAIT_MAX);
@@ -164,13 +185,15 @@ impl FetchJob {
                 return Some(FetchError::Cancelled);
             }
             if !self.state.is_paused() {
+                // What comes now has its whole time.
+                self.state.stats.progressed();
                 return None;
             }
             if !std::mem::replace(&mut told, true) {
                 self.state.enter(Phase::Paused);
-                self.state.tell();
                 continue;
             }
+            self.state.tell();
             self.state.wait_beyond(seen, Duration::MAX.min(WAIT_MAX));
         }
     }
@@ -181,25 +204,24 @@ impl FetchJob {
         move || state.wake()
     }
 
-    /// An end while no download runs, with what is in place.
-    fn failed(&self, error: FetchError) -> DownloadEnd {
-        let fetched = lock(&self.state.stats.reports).clone();
-        let report = Report { dir: self.state.dir.clone(), files: fetched.len(), fetched, ..Report::default() };
-        DownloadEnd { report, error: Some(Arc::new(error)) }
+    /// An end while no download runs, with what was reached.
+    fn failed(&self, error: FetchError, failed: Vec<FailedFile>) -> DownloadEnd {
+        DownloadEnd { report: self.state.report(failed), error: Some(Arc::new(error)) }
     }
 
     /// An end of which nothing is in place. Nothing to fetch is a good one, if it was left out.
     fn all_failed(&self, failed: Vec<FailedFile>) -> DownloadEnd {
         let error = FailedFile::gravest(&failed).cloned();
-        DownloadEnd { report: Report { dir: self.state.dir.clone(), failed, ..Report::default() }, error }
+        DownloadEnd { report: self.state.report(failed), error }
     }
 }
 
 impl Drop for FetchJob {
-    /// If a callback panicked, the fetch ends all the same.
+    /// A thread that panics ends its fetch all the same.
     fn drop(&mut self) {
         if !self.state.has_ended() {
-            self.state.finish(Report::default(), Some(Arc::new(FetchError::Cancelled)));
+            let report = self.state.report(Vec::new());
+            self.state.finish(report, Some(Arc::new(FetchError::Cancelled)));
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::{Canceller, Failed, FetchError, FileReport, Phase, Progress, Report, Stats};
-use crate::runtime::{Watch, deadline};
+use crate::client::{Canceller, Failed, FailedFile, FetchError, FileReport, Phase, Progress, Report, Stats};
+use crate::node::callbacks::{Callback, Callbacks};
+use crate::runtime::{OnBegin, Subscription, Watch, deadline};
 use crate::sync::lock;
 
 /// The state of a fetch. Each change wakes all that wait for it.
@@ -19,10 +20,8 @@ pub(super) struct FetchState {
     pub(super) stats: Arc<Stats>,
     status: Watch<FetchStatus>,
     /// Called by the thread of the fetch.
-    callbacks: Mutex<Vec<Callback>>,
+    callbacks: Callbacks,
 }
-
-type Callback = Box<dyn FnMut(Progress) + Send>;
 
 /// The end of a fetch, which all that wait for it get.
 pub(super) type FetchEnd = Result<Arc<Report>, Failed>;
@@ -47,7 +46,7 @@ impl FetchState {
             canceller: Canceller::new(),
             stats: Arc::new(Stats::new()),
             status: Watch::new(FetchStatus::default()),
-            callbacks: Mutex::default(),
+            callbacks: Callbacks::default(),
         }
     }
 
@@ -129,24 +128,49 @@ impl FetchState {
             status.phase = Phase::Ended;
             status.end.get_or_insert(end);
         });
-        self.tell();
-        // What a callback holds is let go: it may be a handle of this fetch.
-        drop(std::mem::take(&mut *lock(&self.callbacks)));
+        self.callbacks.end(self.progress());
     }
 
     /// Calls the callbacks.
     pub(super) fn tell(&self) {
-        let progress = self.progress();
-        lock(&self.callbacks).iter_mut().for_each(|callback| callback(progress));
+        self.callbacks.tell(self.progress());
     }
 
     /// Calls `callback` now and at each change until the end.
     pub(super) fn on_update(&self, mut callback: Callback) {
-        let mut callbacks = lock(&self.callbacks);
-        callback(self.progress());
-        if !self.has_ended() {
-            callbacks.push(callback);
+        let at = self.progress();
+        callback(at);
+        if at.phase == Phase::Ended {
+            return;
         }
+        self.callbacks.add(callback);
+        // A change that came meanwhile may have found no callback.
+        if self.has_ended() {
+            self.callbacks.end(self.progress());
+        } else if self.progress().phase != at.phase {
+            self.wake();
+        }
+    }
+
+    /// Cancels what `canceller` was given to when the fetch is to end or to rest.
+    pub(super) fn interrupts(self: &Arc<Self>, canceller: &Canceller) -> (OnBegin, Subscription) {
+        let (ending, resting, state) = (canceller.clone(), canceller.clone(), Arc::downgrade(self));
+        let end = self.canceller.signal().while_held(move || ending.cancel());
+        let rest = self.status.subscribe(move || {
+            if state.upgrade().is_some_and(|state| state.is_paused()) {
+                resting.cancel();
+            }
+        });
+        // It may have come before the subscription.
+        if self.is_paused() {
+            canceller.cancel();
+        }
+        (end, rest)
+    }
+
+    /// What was reached by now, and what `failed`.
+    pub(super) fn report(&self, failed: Vec<FailedFile>) -> Report {
+        self.stats.report(self.dir.clone(), failed)
     }
 }
 
@@ -156,5 +180,64 @@ impl fmt::Debug for FetchState {
             .field("what", &self.what)
             .field("progress", &self.progress())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use super::*;
+
+    fn state() -> Arc<FetchState> {
+        Arc::new(FetchState::new("x".into(), "/x".into()))
+    }
+
+    #[test]
+    fn a_callback_that_panics_is_let_go_and_the_others_are_called_on() {
+        let (state, (tell, told)) = (state(), mpsc::channel());
+        let mut calls = 0;
+        state.on_update(Box::new(move |_| {
+            calls += 1;
+            assert!(calls < 2, "it panics for the test");
+        }));
+        let last = tell.clone();
+        state.on_update(Box::new(move |at| tell.send(at.phase).unwrap()));
+        state.on_update(Box::new(move |at| {
+            last.send(at.phase).unwrap();
+            assert!(at.phase != Phase::Ended, "it panics for the test");
+        }));
+        state.tell();
+        state.finish(Report::default(), None);
+        assert_eq!(told.iter().filter(|phase| *phase == Phase::Ended).count(), 2);
+    }
+
+    #[test]
+    fn an_end_that_comes_in_the_first_call_is_told_once() {
+        let (state, (tell, told)) = (state(), mpsc::channel());
+        let (ending, mut is_first) = (state.clone(), true);
+        state.on_update(Box::new(move |at| {
+            tell.send(at.phase).unwrap();
+            if std::mem::replace(&mut is_first, false) {
+                ending.finish(Report::default(), None);
+            }
+        }));
+        assert_eq!(told.iter().collect::<Vec<_>>(), [Phase::Searching, Phase::Ended]);
+    }
+
+    #[test]
+    fn a_callback_may_add_another_to_the_same_fetch() {
+        let (state, (tell, told)) = (state(), mpsc::channel());
+        let (weak, tell) = (Arc::downgrade(&state), Arc::new(Mutex::new(tell)));
+        let mut has_added = false;
+        state.on_update(Box::new(move |_| {
+            let (Some(state), tell) = (weak.upgrade(), tell.clone()) else { return };
+            if !std::mem::replace(&mut has_added, true) {
+                state.on_update(Box::new(move |at| lock(&tell).send(at.phase).unwrap()));
+            }
+        }));
+        state.tell();
+        state.finish(Report::default(), None);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Phase::Searching, Phase::Searching, Phase::Ended]);
     }
 }

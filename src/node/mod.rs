@@ -5,6 +5,7 @@
 //! Dropping the node ends and joins all of their threads. Its own thread is `gpb-trust`.
 
 mod builder;
+mod callbacks;
 mod config;
 mod doctor;
 mod error;

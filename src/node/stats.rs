@@ -1,9 +1,12 @@
 //! One look at what a node does.
 
+use std::sync::Arc;
+
 use crate::client::Progress;
 use crate::discovery::DiscoveryStats;
 use crate::identity::PeerId;
 use crate::node::Node;
+use crate::node::fetch_state::FetchState;
 use crate::peers::TrafficStats;
 use crate::swarm::{PeerCounts, PeerTable};
 
@@ -79,10 +82,10 @@ impl Node {
     pub fn stats(&self) -> NodeStats {
         let catalogue = self.catalogue();
         let sharer = self.services.sharer.as_ref();
-        let fetch = |fetch: crate::node::Fetch| FetchStats {
-            what: fetch.what().into(),
+        let fetch = |fetch: &Arc<FetchState>| FetchStats {
+            what: fetch.what.clone(),
             progress: fetch.progress(),
-            peers: fetch.peers(),
+            peers: fetch.stats.by_key(),
         };
         NodeStats {
             peers: self.peers.read(PeerTable::counts),
@@ -94,7 +97,7 @@ impl Node {
                 hashed_bytes: sharer.map_or(0, |sharer| sharer.hashed_bytes()),
                 hashing_left: sharer.map_or(0, |sharer| sharer.hashing_left()),
             },
-            fetches: self.fetches().into_iter().map(fetch).collect(),
+            fetches: self.fetches.states().iter().map(fetch).collect(),
             failures: self.client.failures.all(),
             announces: self.discovery_stats(),
             upload_limit: self.services.upload.limit(),

@@ -259,6 +259,75 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
 }
 
 #[test]
+fn a_search_rests_and_its_pause_counts_in_no_timeout() {
+    let lan = Lan::new().unwrap();
+    let node = lan.start(lan.builder().timeout(Duration::from_millis(700))).unwrap();
+    let fetch = node.fetch("big").unwrap();
+    fetch.pause();
+    let end = Instant::now() + WAIT;
+    while fetch.progress().phase != Phase::Paused {
+        assert!(Instant::now() < end && !fetch.wait_for(Duration::from_millis(2)), "it rests: {fetch:?}");
+    }
+    assert!(!fetch.wait_for(Duration::from_millis(1000)), "{fetch:?}");
+    let bytes = content(1 << 20);
+    let _peer = slow_peer(&lan, &bytes);
+    fetch.resume();
+    assert_eq!(fetch.wait().unwrap().bytes, 1 << 20);
+}
+
+#[test]
+fn what_was_reached_before_a_pause_is_reported_when_the_fetch_ends_in_it() {
+    let lan = Lan::new().unwrap();
+    let bytes = content(12 << 20);
+    let _peer = slow_peer(&lan, &bytes);
+    let node = lan.start(lan.builder().timeout(Duration::from_millis(700))).unwrap();
+    let fetch = node.fetch("big").unwrap();
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let end = Instant::now() + WAIT;
+        while !is() {
+            assert!(Instant::now() < end, "{what}: {fetch:?}");
+            fetch.wait_for(Duration::from_millis(2));
+        }
+    };
+    for round in 1..3 {
+        until("some came", &|| fetch.progress().bytes_fetched > round << 20);
+        fetch.pause();
+        until("it rests", &|| fetch.progress().phase == Phase::Paused);
+        assert!(!fetch.wait_for(Duration::from_millis(900)));
+        if round == 1 {
+            fetch.resume();
+        }
+    }
+    let fetched = fetch.progress().bytes_fetched;
+    fetch.cancel();
+    let failed = fetch.wait().unwrap_err();
+    assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
+    assert_eq!((failed.report.bytes, failed.report.peers.len()), (fetched, 1), "{:?}", failed.report);
+    assert!(failed.report.seconds > 1.8, "{:?}", failed.report);
+}
+
+#[test]
+fn callbacks_may_panic_and_are_called_at_most_twenty_times_a_second() {
+    let lan = Lan::new().unwrap();
+    let bodies: Vec<_> = (0..60).map(|i| (format!("d/{i}"), content(300_000 + i))).collect();
+    let files: Vec<_> = bodies.iter().map(|(path, body)| TestFile::new(path, body.clone()).unwrap()).collect();
+    let peer = FaultyPeer::start(&files, &[Fault::Delay(Duration::from_millis(10))]).unwrap();
+    lan.join(&peer);
+    let node = lan.node().unwrap();
+    let fetch = node.fetch("d").unwrap();
+    let caller = std::thread::current().id();
+    fetch.on_update(move |_| assert!(std::thread::current().id() == caller, "it panics for the test"));
+    let (tell, told) = mpsc::channel();
+    let begin = Instant::now();
+    fetch.on_update(move |at| _ = tell.send(at.phase));
+    assert_eq!(fetch.wait().unwrap().files, 60);
+    let calls = told.iter().count() as u128;
+    let took = begin.elapsed();
+    println!("{calls} calls in {took:?}");
+    assert!(calls <= took.as_millis() / 50 + 6, "{calls} calls in {took:?}");
+}
+
+#[test]
 fn a_failure_keeps_what_was_reached() {
     let lan = Lan::new().unwrap();
     let _server = lan.sharing(&[("d/a", b"a")]).unwrap();

@@ -11,7 +11,6 @@ use crate::client::{DownloadEnd, FailedFile, FetchError, Report};
 use crate::content::FileId;
 use crate::peers::Hindrance;
 use crate::swarm::{ConnectionEnd, FileNo, PeerHandle};
-use crate::sync::lock;
 
 /// Why nothing comes of a file.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,22 +127,7 @@ impl Coordinator {
     }
 
     fn report(&self) -> Report {
-        let stats = &self.shared.stats;
-        let fetched = lock(&stats.reports).clone();
-        let report = Report {
-            dir: self.shared.disk.path().to_path_buf(),
-            files: fetched.len(),
-            skipped: fetched.iter().filter(|f| f.skipped).count(),
-            bytes: stats.bytes.load(Ordering::Relaxed),
-            seconds: stats.begun.elapsed().as_secs_f64(),
-            retries: stats.retries.load(Ordering::Relaxed),
-            wasted: stats.wasted.load(Ordering::Relaxed),
-            redirects: stats.redirects.load(Ordering::Relaxed),
-            rehashed: stats.rehashed.load(Ordering::Relaxed),
-            peers: stats.by_key(),
-            fetched,
-            failed: self.shared.failed(),
-        };
+        let report = self.shared.stats.report(self.shared.disk.path().to_path_buf(), self.shared.failed());
         info!(
             "download done files={} failed={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
             report.files,
