@@ -12,7 +12,7 @@ use log::info;
 
 use crate::chain::Chain;
 use crate::client::fetcher::{Fetcher, PeerConnections};
-use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE, TELL_EVERY};
+use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE};
 use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
 use crate::content::{FileId, Geometry};
@@ -22,6 +22,9 @@ use crate::runtime::BlockingPool;
 use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, RefusalCause, ScalerAdvice};
 
 mod outcome;
+mod telling;
+
+use telling::LastNews;
 
 /// Opens and ends the connections that [`Mesh`] decides about; each connection works on a thread of
 /// its own.
@@ -44,17 +47,7 @@ pub(crate) struct Coordinator {
     refused_since: Option<Instant>,
     /// Bytes of the longest layer or chunk: what is verified as a whole.
     unit_len: u64,
-    told: Told,
-}
-
-/// What the caller of the download knows.
-#[derive(Default)]
-struct Told {
-    /// Bytes that were there and places that were filled.
-    mark: (u64, usize),
-    at: Option<Instant>,
-    /// There is more by now.
-    is_old: bool,
+    told: LastNews,
 }
 
 /// A peer of the download.
@@ -108,7 +101,7 @@ impl Coordinator {
             refusals: BTreeMap::new(),
             refused_since: None,
             unit_len,
-            told: Told::default(),
+            told: LastNews::default(),
         }
     }
 
@@ -186,25 +179,6 @@ impl Coordinator {
             }
             let wait = self.next_look(now).min(shared.ctx.timeout - silence);
             shared.bell.wait(wait.max(Duration::from_millis(1)));
-        }
-    }
-
-    /// Counts what other downloads have done for this one: what it waits for makes progress there.
-    fn read_lent(&self) {
-        if self.shared.terms.has_joined.load(Ordering::Acquire) {
-            let lent = self.shared.terms.joins.lent_to(&*self.shared);
-            self.shared.stats.borrowed(lent);
-        }
-    }
-
-    /// Tells the caller of the download that it is further, at most each [`TELL_EVERY`].
-    fn tell_progress(&mut self, now: Instant) {
-        let mark = self.shared.stats.mark();
-        let is_soon = self.told.at.is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY);
-        self.told.is_old = mark != self.told.mark && is_soon;
-        if mark != self.told.mark && !is_soon {
-            self.told = Told { mark, at: Some(now), is_old: false };
-            (self.shared.terms.notify)();
         }
     }
 

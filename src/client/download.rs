@@ -86,7 +86,7 @@ impl Download {
         let (files, holders) = merge(targets);
         let (queues, receivers) = DiskQueues::new();
         let DownloadOptions { sources, limit, .. } = options;
-        let (limit, joins) = (Throttle::new(limit), client.joins.clone());
+        let (limit, joins) = ((Throttle::new(limit), limit), client.joins.clone());
         let terms = Terms { sources, limit, notify, joins, has_joined: AtomicBool::new(false) };
         let shared = Arc::new(DownloadShared::new(client, (disk, files, failed), queues, stats, terms));
         {

@@ -4,6 +4,10 @@
 //! the file is in place there, the waiting download gets its own place from it; when the other
 //! download ends without it, the first that waits fetches it itself, and the others wait with that
 //! one. So a cancelled download takes nothing from another.
+//!
+//! Content goes only to downloads with the same sources: one with other sources waits while the
+//! partial file is open, and then fetches the content itself. The limit of a download that others
+//! wait for is the loosest of theirs.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,6 +15,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::content::{FileId, Stamp};
+use crate::identity::NodeId;
 use crate::store::stamp_of;
 use crate::swarm::FileNo;
 use crate::sync::lock;
@@ -23,6 +28,10 @@ pub(crate) trait JoinedDownload: Send + Sync {
     fn fate(&self, file: FileNo) -> FileFate;
     /// The files that another download may wait for.
     fn awaitable(&self) -> Vec<(FileNo, FileId)>;
+    /// The only nodes that it takes content from; all without them.
+    fn sources(&self) -> Option<&[NodeId]>;
+    /// Most bytes a second that its caller allows.
+    fn limit(&self) -> Option<u64>;
     /// What it has done for that file.
     fn lent(&self, file: FileNo) -> Lent;
     /// That file is to be taken from `whole`, or to be fetched without one. False if it has ended.
@@ -103,9 +112,10 @@ impl Joins {
     /// A download begins. Returns the files of the downloads before it that it may wait for.
     pub(crate) fn begin(&self, download: &Arc<impl JoinedDownload + 'static>) -> HashMap<FileId, Member> {
         let mut running = lock(&self.running);
-        let before: Vec<_> = running.iter().filter_map(Weak::upgrade).filter(|d| !d.is_over()).collect();
+        let mut before: Vec<_> = running.iter().filter_map(Weak::upgrade).collect();
         running.push(Member::new(download, 0).download);
         drop(running);
+        before.retain(|other| !other.is_over() && has_same_sources(&**other, &**download));
         let mut files = HashMap::new();
         for download in &before {
             for (file, id) in download.awaitable() {
@@ -162,7 +172,10 @@ impl Joins {
         let FileFate::InPlace(path) = download.fate(file) else { return self.pass_on(download, Some(id)) };
         let waiting = lock(&self.files).remove(&id).map_or(Vec::new(), |joined| joined.waiting);
         let verified = std::fs::metadata(&path).ok().map(|meta| stamp_of(&meta));
-        waiting.iter().for_each(|member| _ = member.give(Some(WholeFile { path: path.clone(), verified })));
+        for member in waiting {
+            let gets_it = member.live().is_some_and(|other| has_same_sources(&*other, download));
+            member.give(gets_it.then(|| WholeFile { path: path.clone(), verified }));
+        }
     }
 
     /// `download` has ended: what it did not finish is fetched by the downloads that wait for it.
@@ -203,6 +216,17 @@ impl Joins {
         lent.reduce(|a, b| Lent { bytes: a.bytes + b.bytes, silence: a.silence.min(b.silence) })
     }
 
+    /// The limit of `download`, which is that of its caller or the loosest of those that wait for
+    /// it.
+    pub(crate) fn limit_of(&self, download: &dyn JoinedDownload) -> Option<u64> {
+        let files = lock(&self.files);
+        let owned = files.values().filter(|joined| joined.owner.is_of(download));
+        let waiting: Vec<Member> = owned.flat_map(|joined| joined.waiting.iter().cloned()).collect();
+        drop(files);
+        let limits = waiting.iter().filter_map(Member::live).map(|other| other.limit());
+        limits.fold(download.limit(), |a, b| Some(a?.max(b?)))
+    }
+
     /// `by` no longer waits.
     fn leave(&self, id: FileId, by: &Member) {
         let mut files = lock(&self.files);
@@ -211,5 +235,15 @@ impl Joins {
         if joined.waiting.is_empty() && joined.owner.live().is_none() {
             files.remove(&id);
         }
+    }
+}
+
+/// Whether two downloads may take the same content.
+fn has_same_sources(a: &dyn JoinedDownload, b: &dyn JoinedDownload) -> bool {
+    let holds = |a: &[NodeId], b: &[NodeId]| b.iter().all(|node| a.contains(node));
+    match (a.sources(), b.sources()) {
+        (None, None) => true,
+        (Some(a), Some(b)) => holds(a, b) && holds(b, a),
+        _ => false,
     }
 }

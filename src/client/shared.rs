@@ -57,8 +57,8 @@ struct WorkState {
 pub(crate) struct Terms {
     /// The only nodes that are asked.
     pub(crate) sources: Option<Arc<[NodeId]>>,
-    /// The limit of this download, besides that of the node.
-    pub(crate) limit: Throttle,
+    /// The limit of this download, besides that of the node, and as its caller set it.
+    pub(crate) limit: (Throttle, Option<u64>),
     /// Called when the download is further, or over.
     pub(crate) notify: Arc<dyn Fn() + Send + Sync>,
     /// The other downloads of the node.
@@ -120,9 +120,9 @@ impl DownloadShared {
     /// # Errors
     /// The time after which a call can succeed.
     pub(crate) fn grant(&self, want: usize, left: usize, now: Instant) -> Result<usize, Duration> {
-        let own = self.terms.limit.take(want, left, now)?;
+        let own = self.terms.limit.0.take(want, left, now)?;
         let granted = self.ctx.throttle.take(own, left, now);
-        self.terms.limit.put_back(own - granted.unwrap_or(0).min(own));
+        self.terms.limit.0.put_back(own - granted.unwrap_or(0).min(own));
         granted
     }
 
@@ -295,6 +295,14 @@ impl JoinedDownload for DownloadShared {
 
     fn awaitable(&self) -> Vec<(FileNo, FileId)> {
         self.state().awaitable(JOIN_FILES_MAX)
+    }
+
+    fn sources(&self) -> Option<&[NodeId]> {
+        self.terms.sources.as_deref()
+    }
+
+    fn limit(&self) -> Option<u64> {
+        self.terms.limit.1
     }
 
     fn lent(&self, file: FileNo) -> Lent {

@@ -57,6 +57,9 @@ impl FetchJob {
     }
 
     fn fetch(&mut self) -> DownloadEnd {
+        let wake = self.waker();
+        let _cancel = self.state.canceller.signal().while_held(wake.clone());
+        let _stop = self.client.ctx.shutdown.while_held(wake);
         let found = self.find();
         let placed = match found.and_then(|found| self.place.of(&self.state.what, found)) {
             Ok(placed) => placed,
@@ -127,9 +130,6 @@ impl FetchJob {
     fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: Vec<FailedFile>) -> DownloadEnd {
         let mut failed_before = failed.clone();
         self.state.found(targets.len(), contents_len(&targets));
-        let wake = self.waker();
-        let _cancel = self.state.canceller.signal().while_held(wake.clone());
-        let _stop = self.client.ctx.shutdown.while_held(wake);
         loop {
             if let Some(error) = self.rest() {
                 return self.failed(error, failed_before);

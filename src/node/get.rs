@@ -83,6 +83,10 @@ impl<'n> Get<'n> {
     }
 
     /// Asks only these nodes, for names and for content. Default: all that have it.
+    ///
+    /// A fetch takes what another fetch of the node brings only if both name the same nodes, or
+    /// none. While one with other nodes has the same file open, this one waits, and then fetches
+    /// the file itself.
     pub fn from(mut self, nodes: &[NodeId]) -> Self {
         self.options.sources = Some(nodes.into());
         self
@@ -90,6 +94,9 @@ impl<'n> Get<'n> {
 
     /// Most bytes a second of this fetch; 0 fetches next to nothing. The limit of the node holds
     /// besides. Default: no limit.
+    ///
+    /// Fetches of one node that want the same file fetch it once. While others wait for a file of
+    /// this fetch, the loosest of their limits holds for it.
     pub fn limit(mut self, bytes_per_s: u64) -> Self {
         self.options.limit = Some(bytes_per_s);
         self

@@ -131,6 +131,40 @@ fn cancel_lets_go_of_the_own_share_only() {
     assert_eq!(fetches[(owner + 1) % 3].wait().unwrap().files, 1);
 }
 
+#[test]
+fn a_fetch_does_not_go_under_the_limit_of_another() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 6 * MIB, 1);
+    let _peer = peer(&lan, std::slice::from_ref(&f), 2);
+    let node = lan.node().unwrap();
+    let slow = node.get("x").limit(100_000).start().unwrap();
+    until("it fetches", &slow, || slow.progress().bytes_done > 0);
+    let dir = node.config().dir.as_ref().unwrap().join("copy");
+    let free = node.get("x").into_dir(&dir).start().unwrap();
+    assert!(free.wait_for(WAIT), "6 MiB at the limit take a minute: {free:?}");
+    assert!(holds(&dir, &f));
+    assert_eq!(slow.wait().unwrap().bytes + free.wait().unwrap().bytes, f.id.len, "nothing twice");
+}
+
+#[test]
+fn a_fetch_takes_nothing_from_one_with_other_sources() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 6 * MIB, 1);
+    let servers: Vec<Node> = (0..2).map(|_| lan.sharing(&[("x", &f.bytes)]).unwrap()).collect();
+    let node = lan.node().unwrap();
+    let files = node.list("x", WAIT).unwrap();
+    let holders = files[0].holders.to_vec();
+    let first = node.get("x").from(&holders[..1]).limit(2 * MIB as u64).start().unwrap();
+    until("it fetches", &first, || first.progress().bytes_done > 0);
+    let dir = node.config().dir.as_ref().unwrap().join("copy");
+    let second = node.get("x").from(&holders[1..]).into_dir(&dir).start().unwrap();
+    let (first, second) = (first.wait().unwrap(), second.wait().unwrap());
+    assert_eq!(first.peers, [(holders[0].peer, f.id.len)]);
+    assert_eq!(second.peers, [(holders[1].peer, f.id.len)]);
+    assert!(holds(&dir, &f));
+    drop(servers);
+}
+
 /// The holder is silent: all that wait for it end when the one that asks does, and not one after
 /// the other.
 #[test]
