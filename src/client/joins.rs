@@ -139,7 +139,10 @@ impl Joins {
         if is_waiting && fate == FileFate::Pending && !owner.is_over() {
             return true;
         }
-        self.leave(id, &by);
+        if !self.leave(id, &by) {
+            // What came of it was given to `by` meanwhile.
+            return true;
+        }
         match fate {
             FileFate::InPlace(path) => by.give(Some(WholeFile { path, verified: None })),
             FileFate::Pending | FileFate::Failed => false,
@@ -227,14 +230,17 @@ impl Joins {
         limits.fold(download.limit(), |a, b| Some(a?.max(b?)))
     }
 
-    /// `by` no longer waits.
-    fn leave(&self, id: FileId, by: &Member) {
+    /// `by` no longer waits. False if it did not.
+    fn leave(&self, id: FileId, by: &Member) -> bool {
         let mut files = lock(&self.files);
-        let Some(joined) = files.get_mut(&id) else { return };
+        let Some(joined) = files.get_mut(&id) else { return false };
+        let before = joined.waiting.len();
         joined.waiting.retain(|member| !(member.file == by.file && Weak::ptr_eq(&member.download, &by.download)));
+        let was_waiting = joined.waiting.len() < before;
         if joined.waiting.is_empty() && joined.owner.live().is_none() {
             files.remove(&id);
         }
+        was_waiting
     }
 }
 
@@ -245,5 +251,66 @@ fn has_same_sources(a: &dyn JoinedDownload, b: &dyn JoinedDownload) -> bool {
         (None, None) => true,
         (Some(a), Some(b)) => holds(a, b) && holds(b, a),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::content::{Digest, Root};
+
+    const ID: FileId = FileId { root: Root(Digest([1; 32])), len: 5 };
+
+    /// A download whose file comes into place while another one asks for its fate.
+    #[derive(Default)]
+    struct LuckyDownload {
+        joins: Arc<Joins>,
+        settles: AtomicBool,
+        given: AtomicUsize,
+    }
+
+    impl JoinedDownload for LuckyDownload {
+        fn is_over(&self) -> bool {
+            false
+        }
+        fn fate(&self, file: FileNo) -> FileFate {
+            if self.settles.swap(false, Ordering::Relaxed) {
+                self.joins.settled(self, file, ID);
+            }
+            FileFate::InPlace("there".into())
+        }
+        fn awaitable(&self) -> Vec<(FileNo, FileId)> {
+            Vec::new()
+        }
+        fn sources(&self) -> Option<&[NodeId]> {
+            None
+        }
+        fn limit(&self) -> Option<u64> {
+            None
+        }
+        fn lent(&self, _: FileNo) -> Lent {
+            Lent { bytes: 0, silence: Duration::ZERO }
+        }
+        fn give(&self, _: FileNo, _: Option<WholeFile>) -> bool {
+            self.given.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
+
+    #[test]
+    fn a_file_that_settles_during_a_join_is_given_once() {
+        for settles in [true, false] {
+            let joins = Arc::<Joins>::default();
+            let download = |settles| {
+                let settles = AtomicBool::new(settles);
+                Arc::new(LuckyDownload { joins: joins.clone(), settles, given: AtomicUsize::new(0) })
+            };
+            let (owner, other) = (download(settles), download(false));
+            assert!(joins.join(ID, &Member::new(&owner, 0), Member::new(&other, 3)), "{settles}");
+            assert_eq!(other.given.load(Ordering::Relaxed), 1, "{settles}");
+            assert!(lock(&joins.files).values().all(|joined| joined.waiting.is_empty()));
+        }
     }
 }
