@@ -657,3 +657,29 @@ fn one_whole_file_is_copied_to_the_other_names() {
         !all_hold(&disk, &[name("a"), name("d")], &FileId { len: LEN - 1, ..id }) && !dir.path().join("d").exists()
     );
 }
+
+/// The copy to another place failed, so the file is fetched for both.
+#[test]
+fn a_place_that_has_the_content_stays_as_it_is() {
+    for overwrite in [Overwrite::Refuse, Overwrite::Backup] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open_guarded(dir.path(), false, overwrite, None).unwrap();
+        let (bytes, manifest) = (whole(100), real(100));
+        std::fs::write(dir.path().join("a"), &bytes).unwrap();
+        let before = disk.volume.state_of(&name("a"));
+        assert!(all_hold(&disk, &[name("a")], &manifest.id()));
+        let written = disk.batch_write(&[(name("a"), manifest.id(), &bytes), (name("b"), manifest.id(), &bytes)]);
+        assert!(written.iter().all(Result::is_ok), "{written:?}");
+        assert_eq!(disk.volume.state_of(&name("a")), before);
+        disk.tidy();
+        let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b"], "no backup, and nothing left");
+        // Saved since, it is another file.
+        std::fs::write(dir.path().join("a"), b"mine").unwrap();
+        let written = disk.batch_write(&[(name("a"), manifest.id(), &bytes)]).remove(0);
+        assert_eq!(written.is_ok(), overwrite == Overwrite::Backup, "{written:?}");
+        let kept = if overwrite == Overwrite::Backup { "a~" } else { "a" };
+        assert_eq!(std::fs::read(dir.path().join(kept)).unwrap(), b"mine");
+    }
+}

@@ -269,10 +269,62 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::content::{Digest, Root};
     use crate::store::limits::TEMP_STALE;
+    use crate::store::placed::PlacedFile;
+    use crate::store::storage::{Folder, create_temp};
 
     fn name(path: &str) -> RelPath {
         RelPath::new(path).unwrap()
+    }
+
+    /// The state directory; the user saves the file while its records are read.
+    #[derive(Debug)]
+    struct SlowState(DiskFolder, PathBuf);
+
+    impl Folder for SlowState {
+        fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+            std::fs::write(&self.1, b"saved just now")?;
+            self.0.open(name)
+        }
+        fn create(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+            self.0.create(name)
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<bool> {
+            self.0.remove(name)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+        fn path_of(&self, name: &str) -> PathBuf {
+            self.0.path_of(name)
+        }
+    }
+
+    #[test]
+    fn what_is_saved_while_a_file_is_judged_is_kept() {
+        for overwrite in [Overwrite::Refuse, Overwrite::Backup] {
+            let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let (root, file) = (std::fs::canonicalize(dir.path()).unwrap(), dir.path().join("f"));
+            std::fs::write(&file, b"fetched").unwrap();
+            let mut volume = DiskVolume::open(dir.path(), false).unwrap();
+            let id = FileId { root: Root(Digest([1; 32])), len: 7 };
+            let log = PlacedLog::new(Arc::new(DiskFolder::new(state.path())), root.clone());
+            let (_, placed) = volume.state_of(&name("f")).unwrap();
+            log.note("f", PlacedFile { id, state: Some(placed) });
+            drop(log);
+            let log = PlacedLog::new(Arc::new(SlowState(DiskFolder::new(state.path()), file.clone())), root);
+            volume.guard = Some(PlaceGuard::new(overwrite, dir.path(), Some(log)));
+            volume.make_own().unwrap();
+            let (own, _) = create_temp(&volume).unwrap();
+            let result = volume.place(&[(own, &name("f"))]).remove(0);
+            let kept = if overwrite == Overwrite::Backup { dir.path().join("f~") } else { file };
+            assert_eq!(std::fs::read(kept).unwrap(), b"saved just now", "{result:?}");
+            assert_eq!(result.is_ok(), overwrite == Overwrite::Backup, "{result:?}");
+        }
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub const OPENAT2_TRIES: u32 = 64;
 pub const DIR_RISKS_TOLD_MAX: usize = 64;
 /// Tries to open the own directory `.gpb` while other processes remove and create it.
 pub const OWN_TRIES: u32 = 8;
+/// Looks at a file that is to be replaced while it goes on changing.
+pub const REPLACE_TRIES: u32 = 8;
 /// Bytes of records of placed files that are gathered before they are written.
 pub const PLACED_BUFFER_LEN: usize = 64 * KIB;
 /// Longest frame of such records, in bytes.
@@ -70,6 +72,10 @@ pub const PLACED_COMPACT_LEN: u64 = 4 * MIB as u64;
 pub const PLACED_NAMES_MAX: usize = 2 * CATALOGUE_ENTRIES_MAX;
 /// Tries to lock such a file, 5 ms apart.
 pub const PLACED_LOCK_TRIES: u32 = 400;
+/// Such tries at the end of a fetch, after which what is not written is lost.
+pub const PLACED_LAST_LOCK_TRIES: u32 = 10 * PLACED_LOCK_TRIES;
+/// Bytes of such records that wait for the lock; they are written as one frame.
+pub const PLACED_KEPT_LEN_MAX: usize = PLACED_FRAME_LEN_MAX / 2;
 /// Names under which a replaced file can be kept, at most.
 pub const BACKUPS_MAX: u32 = 1000;
 

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use crate::store::StoreError;
 use crate::store::index::{DAMAGED_NAME, INDEX_NAME};
+use crate::store::placed::is_record_name;
 use crate::sync::{read_lock, write_lock};
 
 /// Knows the own files of a process. Its paths are fixed at the start; what lies there is looked up
@@ -21,7 +22,7 @@ use crate::sync::{read_lock, write_lock};
 #[derive(Debug, Default)]
 pub struct OwnFiles {
     /// Absolute paths, each as it was given and with its links resolved. A directory stands for all
-    /// below it.
+    /// below it, and the name [`RECORDS`] for all records beside it.
     paths: Vec<PathBuf>,
     known: RwLock<KnownInodes>,
 }
@@ -44,7 +45,7 @@ impl OwnFiles {
     /// which may be missing. `shared` is the directory that it offers, if any: a state directory that
     /// holds that one is not left out as a whole, only what the process itself keeps there.
     pub fn new(state: Option<&Path>, others: impl IntoIterator<Item = PathBuf>, shared: Option<&Path>) -> Self {
-        let named = state.map(|state| [KEY_NAME, INDEX_NAME, DAMAGED_NAME].map(|name| state.join(name)));
+        let named = state.map(|state| [KEY_NAME, INDEX_NAME, DAMAGED_NAME, RECORDS].map(|name| state.join(name)));
         let holds_shared = |state: &Path| shared.is_some_and(|s| resolved(s).starts_with(resolved(state)));
         let state = state.filter(|state| !holds_shared(state)).map(Path::to_path_buf);
         let mut paths = Vec::new();
@@ -70,6 +71,13 @@ impl OwnFiles {
     fn look(&self) -> HashMap<DevIno, Option<SystemTime>> {
         let mut found = HashMap::new();
         for path in &self.paths {
+            if path.ends_with(RECORDS) {
+                let dir = path.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+                let entries = dir.into_iter().flatten().take(DIR_ENTRIES_MAX).flatten();
+                let records = entries.filter(|e| e.file_name().to_str().is_some_and(is_record_name));
+                found.extend(records.filter_map(|e| e.metadata().ok()).filter(Metadata::is_file).map(inode));
+                continue;
+            }
             let Ok(meta) = std::fs::metadata(path) else { continue };
             if meta.is_dir() {
                 let entries = std::fs::read_dir(path).into_iter().flatten().take(DIR_ENTRIES_MAX).flatten();
@@ -91,7 +99,8 @@ impl OwnFiles {
     }
 
     /// Their names relative to the directory `root`, which is absolute and free of links: what has
-    /// one of these names, or lies below one, is an own file. An empty name if all of `root` is.
+    /// one of these names, or lies below one, is an own file; see [`is_one_of`]. An empty name if
+    /// all of `root` is.
     pub fn names_below(&self, root: &Path) -> Vec<String> {
         if self.paths.iter().any(|own| root.starts_with(own)) {
             return vec![String::new()];
@@ -142,11 +151,15 @@ impl KnownInodes {
 }
 
 /// Whether `name` is one of `names` or lies below one of them. The empty name stands for
-/// everything.
+/// everything, and [`RECORDS`] at the end of one for each record of placed files.
 pub(crate) fn is_one_of(name: &str, names: &[String]) -> bool {
+    let is_record_in = |dir: &str| match name.strip_prefix(dir) {
+        Some(rest) => (dir.is_empty() || dir.ends_with('/')) && rest.split('/').next().is_some_and(is_record_name),
+        None => false,
+    };
     names.iter().any(|own| match name.strip_prefix(own.as_str()) {
         Some(rest) => rest.is_empty() || rest.starts_with('/') || own.is_empty(),
-        None => false,
+        None => own.strip_suffix(RECORDS).is_some_and(is_record_in),
     })
 }
 
@@ -169,8 +182,10 @@ fn inode(meta: Metadata) -> (DevIno, Option<SystemTime>) {
 
 /// The key file's name in a state directory.
 const KEY_NAME: &str = "key.pem";
-/// Entries of the state directory that are looked at; the process makes no more than four.
-const DIR_ENTRIES_MAX: usize = 256;
+/// Stands for the records of placed files, one for each directory that was fetched into.
+const RECORDS: &str = "placed-*";
+/// Entries of the state directory that are looked at. The process makes four, and the records.
+const DIR_ENTRIES_MAX: usize = 4096;
 /// Files remembered that lay at the paths once.
 const FORMER_MAX: usize = 4096;
 
@@ -270,7 +285,8 @@ mod tests {
     fn a_state_directory_around_the_shared_one_hides_only_its_own_files() {
         let p = Places::new();
         p.put("shared/key.pem");
-        for (state, names) in [("shared", &["index.redb", "index.redb.damaged", "key.pem"][..]), ("", &[])] {
+        for (state, names) in [("shared", &["index.redb", "index.redb.damaged", "key.pem", "placed-*"][..]), ("", &[])]
+        {
             assert_eq!(p.own(state, &[]).names_below(&p.at("shared")), names, "{state}");
         }
         assert_eq!(p.own("shared/sub", &["shared/sub/key"]).names_below(&p.at("shared")), ["sub"]);
@@ -298,6 +314,27 @@ mod tests {
         let (_, error) = own.refused(&p.at("shared"), ["log"]).remove(0);
         assert!(matches!(&error, StoreError::OwnFile { path } if *path == p.at("shared/log")), "{error}");
         assert!(error.to_string().contains("shared/log is a file of this node itself"), "{error}");
+    }
+
+    /// A directory that was fetched into while the state lies in it as well.
+    #[test]
+    fn records_of_placed_files_are_own_files() {
+        let p = Places::new();
+        let record = format!("placed-{}", "0af9".repeat(8));
+        let (new, deep) = (format!("{record}.new"), format!("sub/{record}"));
+        for name in [&record, &deep] {
+            p.put(&format!("shared/{name}"));
+        }
+        fs::hard_link(p.at("shared").join(&record), p.at("shared/linked")).unwrap();
+        let own = p.own("shared", &[]);
+        let names = own.names_below(&p.at("shared"));
+        let users = ["placed-1".to_string(), format!("{record}0"), format!("{record}.old"), deep];
+        for (name, is_own) in [(&record, true), (&new, true)].into_iter().chain(users.iter().map(|n| (n, false))) {
+            assert_eq!(is_one_of(name, &names), is_own, "{name}");
+            assert_eq!(!own.refused(&p.at("shared"), [name.as_str()]).is_empty(), is_own, "{name}");
+            assert_eq!(!own.refused(&p.root, [format!("shared/{name}").as_str()]).is_empty(), is_own, "{name}");
+        }
+        assert!(p.holds(&own, "shared/linked") && !own.refused(&p.at("shared"), ["linked"]).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a fetch may replace: what it or an earlier fetch put there, and nothing of the user's unless
 //! told so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -31,9 +31,17 @@ struct Places {
     fresh: HashMap<RelPath, PlacedState>,
     /// The names that have what they are to have, by device and inode: two names may be one on the
     /// file system.
-    here: HashMap<(u64, u64), (RelPath, FileId)>,
+    here: HashMap<(u64, u64), HereFile>,
     /// Files that may be replaced, in this state.
     replaceable: HashMap<RelPath, PlacedState>,
+}
+
+/// A name that has what it is to have, in this state.
+#[derive(Debug)]
+struct HereFile {
+    path: RelPath,
+    id: FileId,
+    state: PlacedState,
 }
 
 /// What becomes of a file that lies where another one goes.
@@ -43,6 +51,8 @@ pub(crate) enum OnTaken {
     Replace,
     /// It gets another name.
     Keep,
+    /// It has the content already, and stays.
+    Done,
 }
 
 /// Whether a name that is looked for exists with exactly these letters.
@@ -81,7 +91,7 @@ impl PlaceGuard {
         let mut places = lock(&self.places);
         let (going, fresh) = (places.going.remove(path), places.fresh.get(path).copied());
         if let (Some(id), Some(state), false) = (going, fresh, failed) {
-            places.here.insert((state.device, state.inode), (path.clone(), id));
+            places.here.insert((state.device, state.inode), HereFile { path: path.clone(), id, state });
             if let Some(log) = &self.log {
                 log.note(path.as_str(), PlacedFile { id, state: Some(state) });
             }
@@ -95,7 +105,20 @@ impl PlaceGuard {
 
     /// `path` had its content before.
     pub(crate) fn is_here(&self, path: &RelPath, id: FileId, state: PlacedState) {
-        lock(&self.places).here.entry((state.device, state.inode)).or_insert((path.clone(), id));
+        let here = HereFile { path: path.clone(), id, state };
+        lock(&self.places).here.entry((state.device, state.inode)).or_insert(here);
+    }
+
+    /// Whether `path` is known to have the content `id` while it is in this state.
+    fn has(&self, path: &RelPath, id: FileId, state: &PlacedState) -> bool {
+        let places = lock(&self.places);
+        let here = places.here.get(&(state.device, state.inode));
+        here.is_some_and(|here| here.path == *path && here.id == id && here.state == *state)
+    }
+
+    /// Whether each file is replaced, whatever it is.
+    pub(crate) fn replaces_all(&self) -> bool {
+        self.overwrite == Overwrite::Replace
     }
 
     /// Looks at a file that is to be replaced by `id`, before anything is fetched. `holds` tells
@@ -115,15 +138,26 @@ impl PlaceGuard {
         if is_twin || self.overwrite != Overwrite::Refuse {
             return Ok(());
         }
-        let recorded = self.log.as_ref().and_then(|log| log.find(path.as_str()));
-        let is_own = |file: PlacedFile| {
-            kind == FileType::RegularFile && file.id.len == state.len && (file.state == Some(state) || holds(&file.id))
-        };
-        if !recorded.is_some_and(is_own) {
-            return Err(StoreError::Exists { path: self.dir.join(path.as_str()) });
+        let mut own = self.recorded(path, kind);
+        own.retain(|file| file.id.len == state.len);
+        if !own.iter().any(|file| file.state == Some(state)) {
+            let mut looked = HashSet::new();
+            let Some(own) = own.iter().find(|file| looked.insert(file.id) && holds(&file.id)) else {
+                return Err(StoreError::Exists { path: self.dir.join(path.as_str()) });
+            };
+            // A later intent for the name would hide this one.
+            if let Some(log) = &self.log {
+                log.note(path.as_str(), PlacedFile { state: Some(state), ..*own });
+            }
         }
         lock(&self.places).replaceable.insert(path.clone(), state);
         Ok(())
+    }
+
+    /// What an earlier fetch may have put at `path`.
+    fn recorded(&self, path: &RelPath, kind: FileType) -> Vec<PlacedFile> {
+        let log = self.log.as_ref().filter(|_| kind == FileType::RegularFile);
+        log.map_or(Vec::new(), |log| log.find(path.as_str()))
     }
 
     /// What becomes of a file that lies at `path` when another one is about to be put there.
@@ -138,11 +172,13 @@ impl PlaceGuard {
     ) -> Result<OnTaken, StoreError> {
         let going = lock(&self.places).going.get(path).copied();
         let is_twin = self.refuse_same_name(path, going, &state, is_spelled_so)?;
-        if is_twin || self.overwrite == Overwrite::Replace || lock(&self.places).replaceable.get(path) == Some(&state) {
+        if going.is_some_and(|id| self.has(path, id, &state)) {
+            return Ok(OnTaken::Done);
+        }
+        if is_twin || self.replaces_all() || lock(&self.places).replaceable.get(path) == Some(&state) {
             return Ok(OnTaken::Replace);
         }
-        let recorded = self.log.as_ref().and_then(|log| log.find(path.as_str()));
-        let is_own = kind == FileType::RegularFile && recorded.is_some_and(|file| file.state == Some(state));
+        let is_own = self.recorded(path, kind).iter().any(|file| file.state == Some(state));
         match (is_own, self.overwrite) {
             (true, _) => Ok(OnTaken::Replace),
             (false, Overwrite::Backup) => Ok(OnTaken::Keep),
@@ -164,7 +200,7 @@ impl PlaceGuard {
             let key = (state.device, state.inode);
             let fresh = || places.fresh.iter().find(|(_, fresh)| (fresh.device, fresh.inode) == key);
             let fresh = || fresh().map(|(path, _)| (path.clone(), places.going.get(path).copied()));
-            places.here.get(&key).map(|(path, id)| (path.clone(), Some(*id))).or_else(fresh)
+            places.here.get(&key).map(|here| (here.path.clone(), Some(here.id))).or_else(fresh)
         };
         match other {
             Some((other, other_id)) if other != *path && !is_spelled_so() => match id.is_some() && other_id == id {

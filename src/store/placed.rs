@@ -8,7 +8,8 @@
 //!
 //! A file of records: magic 8; length at the last compaction 8; length of the directory's path 2,
 //! and the path; then frames: length 4, checksum 8, and records one after the other. Integers are
-//! little-endian. Of several records of a name the last one counts.
+//! little-endian. Of several records of a name the last one with a state counts, and an intent behind
+//! it: of a file that was to be replaced it is open which of both came to be.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,20 +19,23 @@ use std::time::Duration;
 
 use log::warn;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::chain::Chain;
 use crate::content::{FileId, Stamp};
 use crate::limits::PATH_LEN_MAX;
 use crate::store::limits::{
-    PLACED_BUFFER_LEN, PLACED_COMPACT_LEN, PLACED_LEN_MAX, PLACED_LOCK_TRIES, PLACED_NAMES_MAX,
+    PLACED_BUFFER_LEN, PLACED_COMPACT_LEN, PLACED_KEPT_LEN_MAX, PLACED_LAST_LOCK_TRIES, PLACED_LEN_MAX,
+    PLACED_LOCK_TRIES, PLACED_NAMES_MAX,
 };
 use crate::store::storage::{FileLock, Folder, Storage};
 use crate::sync::lock;
 
 mod frames;
 
-use frames::{FRAME_HEAD_LEN, Header, end_of_frames, frame, hash_of, read_frame, read_frame_head};
+pub(crate) use frames::is_record_name;
+use frames::{
+    FRAME_HEAD_LEN, Header, NEW_SUFFIX, end_of_frames, file_name, frame, hash_of, read_frame, read_frame_head,
+};
 
 /// The records of what was fetched into one directory, and access to those of others.
 #[derive(Debug)]
@@ -40,13 +44,21 @@ pub(crate) struct PlacedLog {
     /// The directory: absolute, without links.
     root: PathBuf,
     /// Records that are not written yet.
-    pending: Mutex<Vec<u8>>,
+    pending: Mutex<PendingRecords>,
     /// What the records of a directory say, once they were read. `None` if there are none.
     known: Mutex<HashMap<PathBuf, Option<Arc<KnownNames>>>>,
     /// Where the last append ended, in which file.
     end: Mutex<Option<(u64, u64)>>,
     /// Why nothing is recorded.
     trouble: Mutex<Option<String>>,
+}
+
+/// Records that are not written yet.
+#[derive(Debug, Default)]
+struct PendingRecords {
+    bytes: Vec<u8>,
+    /// How many of them could not be written since another process had the file.
+    kept_len: usize,
 }
 
 /// What a record says of one name.
@@ -68,12 +80,30 @@ pub(crate) struct PlacedState {
     pub(crate) ctime_ns: i64,
 }
 
-/// Where the last record of each name lies.
+/// Where the last records of each name lie.
 #[derive(Debug)]
 struct KnownNames {
     file: Arc<dyn Storage>,
     /// By a hash of the name: the record itself has the whole name.
-    at: HashMap<u64, u64>,
+    at: HashMap<u64, LastRecords>,
+}
+
+/// Where the last record of a name with a state lies, and the intent behind it. Zero, where the
+/// header is, stands for none.
+#[derive(Debug, Clone, Copy, Default)]
+struct LastRecords {
+    state: u32,
+    intent: u32,
+}
+
+impl LastRecords {
+    fn add(&mut self, at: u32, has_state: bool) {
+        *self = if has_state { LastRecords { state: at, intent: 0 } } else { LastRecords { intent: at, ..*self } };
+    }
+
+    fn each(self) -> impl Iterator<Item = u64> {
+        [self.state, self.intent].into_iter().filter(|at| *at > 0).map(u64::from)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,9 +134,9 @@ impl PlacedLog {
         let line = RecordLine { name, id: file.id, state: file.state };
         let mut pending = lock(&self.pending);
         if let Ok(bytes) = postcard::to_allocvec(&line) {
-            pending.extend(bytes);
+            pending.bytes.extend(bytes);
         }
-        let is_enough = pending.len() >= PLACED_BUFFER_LEN;
+        let is_enough = pending.bytes.len() - pending.kept_len >= PLACED_BUFFER_LEN;
         drop(pending);
         if is_enough {
             self.flush();
@@ -115,22 +145,44 @@ impl PlacedLog {
 
     /// Writes what was noted. A failure is logged once: the record only saves questions.
     pub(crate) fn flush(&self) {
-        let records = std::mem::take(&mut *lock(&self.pending));
+        // Another process that had the file for so long may have it for longer.
+        let is_kept = lock(&self.pending).kept_len > 0;
+        self.flush_trying(if is_kept { 1 } else { PLACED_LOCK_TRIES });
+    }
+
+    fn flush_trying(&self, tries: u32) {
+        let PendingRecords { bytes: records, kept_len } = std::mem::take(&mut *lock(&self.pending));
         if records.is_empty() || lock(&self.trouble).is_some() {
             return;
         }
-        if let Err(e) = self.append(&records) {
-            let path = self.folder.path_of(&file_name(&self.root));
-            let path = path.display();
-            warn!("what is fetched is not recorded, so it counts as the user's path={path} error=\"{}\"", Chain(&e));
+        let Err(e) = self.append(&records, tries) else { return };
+        let is_held = e.kind() == io::ErrorKind::WouldBlock;
+        if is_held && self.keep(&records, kept_len) {
+            return;
+        }
+        let path = self.folder.path_of(&file_name(&self.root));
+        let path = path.display();
+        warn!("what is fetched is not recorded, so it counts as the user's path={path} error=\"{}\"", Chain(&e));
+        if !is_held {
             *lock(&self.trouble) = Some(e.to_string());
         }
     }
 
+    /// Keeps records for the next flush, before those that were noted meanwhile. False if there are
+    /// too many: then only the first `kept_len` bytes of them, which were kept before, stay.
+    fn keep(&self, records: &[u8], kept_len: usize) -> bool {
+        let mut pending = lock(&self.pending);
+        let has_room = records.len() + pending.bytes.len() <= PLACED_KEPT_LEN_MAX;
+        let kept = if has_room { records } else { &records[..kept_len] };
+        pending.bytes.splice(..0, kept.iter().copied());
+        pending.kept_len += kept.len();
+        has_room
+    }
+
     /// Writes what was noted, makes it durable, and drops what later records replace.
     pub(crate) fn finish(&self, durable: bool) {
-        self.flush();
-        let compacted = self.locked(|file| {
+        self.flush_trying(PLACED_LAST_LOCK_TRIES);
+        let compacted = self.locked(PLACED_LOCK_TRIES, |file| {
             let header = Header::read(&**file, &self.root)?;
             let grown = file.stat()?.len > header.map_or(0, |h| 2 * h.compacted_len) + PLACED_COMPACT_LEN;
             if grown {
@@ -146,18 +198,19 @@ impl PlacedLog {
         }
     }
 
-    /// What the records say of the file `path` below the directory: those of the directory itself
-    /// first, then those of each directory on the way, into which a part may have been fetched, and
-    /// of those above.
-    pub(crate) fn find(&self, path: &str) -> Option<PlacedFile> {
+    /// All that the records say of the file `path` below the directory: those of the directory
+    /// itself first, then those of each directory on the way, into which a part may have been fetched,
+    /// and of those above. Nothing tells which of them is the newest, so any of them may be true.
+    pub(crate) fn find(&self, path: &str) -> Vec<PlacedFile> {
         self.flush();
         let whole = self.root.join(path);
         let own = std::iter::once(self.root.as_path());
         let others = whole.ancestors().skip(1).filter(|dir| *dir != self.root);
-        own.chain(others).find_map(|dir| {
+        let found = own.chain(others).filter_map(|dir| {
             let name = whole.strip_prefix(dir).ok()?.to_str()?;
-            self.names_of(dir)?.get(name)
-        })
+            Some(self.names_of(dir)?.get(name))
+        });
+        found.flatten().collect()
     }
 
     fn names_of(&self, dir: &Path) -> Option<Arc<KnownNames>> {
@@ -174,8 +227,8 @@ impl PlacedLog {
     }
 
     /// Appends one frame of records.
-    fn append(&self, records: &[u8]) -> io::Result<()> {
-        self.locked(|file| {
+    fn append(&self, records: &[u8], tries: u32) -> io::Result<()> {
+        self.locked(tries, |file| {
             let stat = file.stat()?;
             let known_end = lock(&self.end).filter(|(inode, _)| *inode == stat.stamp.inode).map(|(_, end)| end);
             let begin = match Header::read(&**file, &self.root)? {
@@ -198,9 +251,9 @@ impl PlacedLog {
     }
 
     /// Runs `act` on the file of the directory, under its lock. The file is made if it is missing.
-    fn locked(&self, act: impl FnOnce(&Arc<dyn Storage>) -> io::Result<()>) -> io::Result<()> {
+    fn locked(&self, tries: u32, act: impl FnOnce(&Arc<dyn Storage>) -> io::Result<()>) -> io::Result<()> {
         let name = file_name(&self.root);
-        for _ in 0..PLACED_LOCK_TRIES {
+        for _ in 0..tries {
             let file = match self.folder.open(&name)? {
                 Some(file) => file,
                 None => match self.folder.create(&name)? {
@@ -227,15 +280,15 @@ impl PlacedLog {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Replaces the file by one with the last record of each name that still exists.
+    /// Replaces the file by one with the last records of each name that still exists.
     fn compact(&self, file: &Arc<dyn Storage>) -> io::Result<()> {
         let Some(known) = KnownNames::read(file.clone(), &self.root)? else { return Ok(()) };
-        let (name, temp) = (file_name(&self.root), format!("{}.new", file_name(&self.root)));
+        let (name, temp) = (file_name(&self.root), format!("{}{NEW_SUFFIX}", file_name(&self.root)));
         self.folder.remove(&temp)?;
         let to = self.folder.create(&temp)?.ok_or(io::ErrorKind::AlreadyExists)?;
         let begin = Header::write(&*to, &self.root, 0)?;
         let (mut end, mut records) = (begin, Vec::new());
-        let mut places: Vec<u64> = known.at.values().copied().collect();
+        let mut places: Vec<u64> = known.at.values().flat_map(|last| last.each()).collect();
         places.sort_unstable();
         let mut put = |records: &mut Vec<u8>| -> io::Result<()> {
             if !records.is_empty() {
@@ -275,15 +328,18 @@ impl KnownNames {
     /// Reads all records of `dir`; `None` if the file has none.
     fn read(file: Arc<dyn Storage>, dir: &Path) -> io::Result<Option<Self>> {
         let Some(header) = Header::read(&*file, dir)? else { return Ok(None) };
-        let (mut at, mut place) = (HashMap::new(), header.len);
+        let (mut at, mut place) = (HashMap::<u64, LastRecords>::new(), header.len);
         while let Some((len, _)) = read_frame_head(&*file, place)? {
             let begin = place + FRAME_HEAD_LEN as u64;
             // A damaged frame is left out.
             let records = read_frame(&*file, place)?.unwrap_or_default();
             let mut rest = records.as_slice();
             while let Ok((line, behind)) = postcard::take_from_bytes::<RecordLine<'_>>(rest) {
-                if at.len() < PLACED_NAMES_MAX {
-                    at.insert(hash_of(line.name.as_bytes()), begin + (records.len() - rest.len()) as u64);
+                let name = hash_of(line.name.as_bytes());
+                // Nothing lies beyond the longest file that is written.
+                let Ok(record) = u32::try_from(begin + (records.len() - rest.len()) as u64) else { break };
+                if at.len() < PLACED_NAMES_MAX || at.contains_key(&name) {
+                    at.entry(name).or_default().add(record, line.state.is_some());
                 }
                 rest = behind;
             }
@@ -292,10 +348,14 @@ impl KnownNames {
         Ok(Some(KnownNames { file, at }))
     }
 
-    fn get(&self, name: &str) -> Option<PlacedFile> {
+    fn get(&self, name: &str) -> Vec<PlacedFile> {
+        let Some(last) = self.at.get(&hash_of(name.as_bytes())) else { return Vec::new() };
         let mut buffer = vec![0; RECORD_LEN_MAX];
-        let line = read_record(&*self.file, *self.at.get(&hash_of(name.as_bytes()))?, &mut buffer)?;
-        (line.name == name).then_some(PlacedFile { id: line.id, state: line.state })
+        let mut read = |at| {
+            let line = read_record(&*self.file, at, &mut buffer)?;
+            (line.name == name).then_some(PlacedFile { id: line.id, state: line.state })
+        };
+        last.each().filter_map(&mut read).collect()
     }
 }
 
@@ -304,13 +364,6 @@ fn read_record<'b>(file: &dyn Storage, at: u64, buffer: &'b mut [u8]) -> Option<
     let bytes = &mut buffer[..left.min(RECORD_LEN_MAX as u64) as usize];
     file.read_at(at, bytes).ok()?;
     postcard::take_from_bytes(bytes).ok().map(|(line, _)| line)
-}
-
-/// The name of the file with the records of `dir`.
-fn file_name(dir: &Path) -> String {
-    let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
-    let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("placed-{hex}")
 }
 
 /// More than the longest record: a name, an identity, five numbers.

@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::StoreError;
 use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
-use crate::store::limits::{BACKUPS_MAX, DIRS_OPEN_MAX};
+use crate::store::limits::{BACKUPS_MAX, DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::{OnTaken, PlaceGuard};
@@ -70,13 +70,17 @@ impl<'a> Publish<'a> {
         let dir = self.dirs.get(parent).and_then(Option::as_ref);
         let at = dir.map_or(self.target.own.root(), AsFd::as_fd);
         let at_path = |e| StoreError::at(self.path_of(path), e);
-        // Most names are new. For them the first rename is the only call.
+        let placed = self.target.guard.and_then(|_| self.target.own.with(|o| Ok(state_at(o, own))).ok().flatten());
+        // Most names are new. For them the first rename is the only one.
         match self.move_in(own, at, name) {
             Err(e) if is_taken_or_unknown(&e) => self.replace(own, path, at, name)?,
             renamed => renamed.map_err(at_path)?,
         }
-        if let (Some(guard), Some((_, state))) = (self.target.guard, state_at(at, name)) {
-            guard.placed(path, state);
+        if let (Some(guard), Some((_, own)), Some((_, state))) = (self.target.guard, placed, state_at(at, name)) {
+            // Another process may have put its file there since.
+            if (own.device, own.inode, own.len) == (state.device, state.inode, state.len) {
+                guard.placed(path, state);
+            }
         }
         Ok(())
     }
@@ -90,27 +94,45 @@ impl<'a> Publish<'a> {
     fn replace(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<(), StoreError> {
         let at_path = |e| StoreError::at(self.path_of(path), e);
         let rename = || self.target.own.with(|o| fs::renameat(o, own, at, name)).map_err(at_path);
-        let kind = replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
-        let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else { return rename() };
-        // A rename reports it better.
-        if kind == Some(FileType::Directory) {
-            return rename();
-        }
-        match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
-            OnTaken::Replace => rename(),
-            OnTaken::Keep => {
-                let kept = keep(at, name).map_err(|e| at_path(e.into()))?;
-                let moved = match self.move_in(own, at, name) {
-                    Err(e) if is_taken_or_unknown(&e) && kind_at(at, name).is_none() => rename(),
-                    moved => moved.map_err(at_path),
-                };
-                if moved.is_err() {
-                    // It keeps its new name if another file took the old one meanwhile.
-                    let _ = fs::renameat_with(at, &*kept, at, name, RenameFlags::NOREPLACE);
+        for _ in 0..REPLACE_TRIES {
+            let kind =
+                replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
+            let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else { return rename() };
+            // A rename reports it better.
+            if kind == Some(FileType::Directory) {
+                return rename();
+            }
+            match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
+                // The verdict may have taken long: it does not hold for what was saved meanwhile.
+                OnTaken::Replace if !guard.replaces_all() && state_at(at, name) != Some(found) => (),
+                OnTaken::Replace => return rename(),
+                OnTaken::Done => {
+                    // What stays of it is removed as another leftover.
+                    let _ = self.target.own.with(|o| fs::unlinkat(o, own, AtFlags::empty()));
+                    return Ok(());
                 }
-                moved
+                OnTaken::Keep => return self.keep_and_move(own, path, at, name),
             }
         }
+        Err(StoreError::Exists { path: self.path_of(path) })
+    }
+
+    /// Gives what lies at a name another one, and an own file its name.
+    fn keep_and_move(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<(), StoreError> {
+        let at_path = |e| StoreError::at(self.path_of(path), e);
+        let kept = keep(at, name).map_err(|e| at_path(e.into()))?;
+        let moved = match self.move_in(own, at, name) {
+            // The file system does not know the flag.
+            Err(e) if is_taken_or_unknown(&e) && kind_at(at, name).is_none() => {
+                self.target.own.with(|o| fs::renameat(o, own, at, name))
+            }
+            moved => moved,
+        };
+        if moved.is_err() {
+            // It keeps its new name if another file took the old one meanwhile.
+            let _ = fs::renameat_with(at, &*kept, at, name, RenameFlags::NOREPLACE);
+        }
+        moved.map_err(at_path)
     }
 
     /// Opens the directory `dir` and creates what is missing of it.

@@ -108,6 +108,10 @@ fn what_was_fetched_is_replaced_without_a_word_and_what_was_changed_since_is_not
     running.wait().unwrap();
     assert_eq!((below.code, whole.code), (Some(0), Some(0)), "{below:?} {whole:?}");
     assert_eq!((group.content("d/large"), group.content("big")), (Some(one.clone()), Some(one)));
+    // What the whole directory has on record of it is older.
+    group.share(&[&[("d/large", &two)]]);
+    let again = group.get(&["d/large"]);
+    assert_eq!((again.code, group.content("d/large")), (Some(0), Some(two.clone())), "{again:?}");
     // Nothing is known of what another state recorded.
     group.share(&[&[("big", &two)]]);
     assert_eq!(group.get(&["big", "--state", "other"]).code, Some(7));

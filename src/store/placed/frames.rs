@@ -1,7 +1,9 @@
-//! The form of a file of records: a header, then frames with a checksum each.
+//! The name and the form of a file of records: a header, then frames with a checksum each.
 
 use std::io;
 use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::store::limits::{PLACED_FRAME_LEN_MAX, PLACED_LEN_MAX};
 use crate::store::storage::Storage;
@@ -43,6 +45,20 @@ impl Header {
         let len = (path.len() as u16).to_le_bytes();
         [&MAGIC[..], &compacted_len.to_le_bytes(), &len, path].concat()
     }
+}
+
+/// The name of the file with the records of `dir`.
+pub(super) fn file_name(dir: &Path) -> String {
+    let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
+    let hex: String = hash[..NAME_HEX_LEN / 2].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{NAME_PREFIX}{hex}")
+}
+
+/// Whether a file of records may have this name, for whichever directory, or one that is about to
+/// replace it.
+pub(crate) fn is_record_name(name: &str) -> bool {
+    let hex = name.strip_suffix(NEW_SUFFIX).unwrap_or(name).strip_prefix(NAME_PREFIX);
+    hex.is_some_and(|hex| hex.len() == NAME_HEX_LEN && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// Records as a frame.
@@ -98,5 +114,9 @@ pub(super) fn hash_of(bytes: &[u8]) -> u64 {
     hash
 }
 
+const NAME_PREFIX: &str = "placed-";
+const NAME_HEX_LEN: usize = 32;
+/// Of a file that is about to replace another one.
+pub(super) const NEW_SUFFIX: &str = ".new";
 const MAGIC: [u8; 8] = *b"gpbplac1";
 pub(super) const FRAME_HEAD_LEN: usize = 12;

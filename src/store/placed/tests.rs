@@ -15,6 +15,17 @@ fn on_disk(state_dir: &Path, root: &Path) -> PlacedLog {
     PlacedLog::new(Arc::new(DiskFolder::new(state_dir)), root.to_path_buf())
 }
 
+/// The only thing that is recorded of a name.
+fn only(log: &PlacedLog, name: &str) -> Option<PlacedFile> {
+    let found = log.find(name);
+    assert!(found.len() <= 1, "{name} {found:?}");
+    found.first().copied()
+}
+
+fn intent(n: u64) -> PlacedFile {
+    PlacedFile { id: id(n), state: None }
+}
+
 fn placed(n: u64) -> PlacedFile {
     PlacedFile { id: id(n), state: Some(state(n)) }
 }
@@ -26,18 +37,73 @@ fn what_one_process_records_another_one_finds() {
     let (one, two) = (on_disk(dir.path(), root), on_disk(dir.path(), root));
     one.note("a", PlacedFile { id: id(1), state: None });
     one.note("sub/b", placed(2));
-    assert_eq!(one.find("a"), Some(PlacedFile { id: id(1), state: None }), "its own, too");
+    assert_eq!(only(&one, "a"), Some(PlacedFile { id: id(1), state: None }), "its own, too");
     two.note("c", placed(3));
     two.note("a", placed(4));
     two.flush();
     drop((one, two));
     let after = on_disk(dir.path(), root);
-    assert_eq!(after.find("a"), Some(placed(4)), "the last record counts");
-    assert_eq!((after.find("sub/b"), after.find("c"), after.find("d")), (Some(placed(2)), Some(placed(3)), None));
+    assert_eq!(only(&after, "a"), Some(placed(4)), "the last record counts");
+    assert_eq!((only(&after, "sub/b"), only(&after, "c"), only(&after, "d")), (Some(placed(2)), Some(placed(3)), None));
     // The same files by another directory.
-    assert_eq!(on_disk(dir.path(), Path::new("/data/set/sub")).find("b"), Some(placed(2)));
-    assert_eq!(on_disk(dir.path(), Path::new("/data")).find("set/sub/b"), Some(placed(2)));
-    assert_eq!(on_disk(dir.path(), Path::new("/data/other")).find("a"), None);
+    assert_eq!(only(&on_disk(dir.path(), Path::new("/data/set/sub")), "b"), Some(placed(2)));
+    assert_eq!(only(&on_disk(dir.path(), Path::new("/data")), "set/sub/b"), Some(placed(2)));
+    assert_eq!(only(&on_disk(dir.path(), Path::new("/data/other")), "a"), None);
+}
+
+/// A replacement that fails, or that a crash cuts off, leaves what was there.
+#[test]
+fn an_intent_does_not_hide_the_state_before_it() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(data.path().join("a"), b"").unwrap();
+    let log = on_disk(dir.path(), data.path());
+    log.note("a", placed(1));
+    (2..4).for_each(|n| log.note("a", intent(n)));
+    assert_eq!(log.find("a"), [placed(1), intent(3)]);
+    // It is dropped with those that came before, not with what it leaves open.
+    for n in 0..PLACED_COMPACT_LEN / 40 {
+        log.note("gone", placed(n));
+    }
+    log.finish(true);
+    assert_eq!(log.find("a"), [placed(1), intent(3)]);
+    assert!(log.find("gone").is_empty(), "compacted");
+    log.note("a", placed(3));
+    drop(log);
+    assert_eq!(on_disk(dir.path(), data.path()).find("a"), [placed(3)]);
+    // By the directory above, in a record of its own.
+    let (above, name) = (data.path().parent().unwrap(), data.path().file_name().unwrap().to_str().unwrap());
+    let log = on_disk(dir.path(), above);
+    log.note(&format!("{name}/a"), placed(5));
+    drop(log);
+    assert_eq!(on_disk(dir.path(), data.path()).find("a"), [placed(3), placed(5)]);
+}
+
+/// Another process has the file for longer than a flush waits.
+#[test]
+fn records_wait_for_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new("/d");
+    let log = on_disk(dir.path(), root);
+    log.note("a", placed(1));
+    log.flush();
+    let held = DiskFolder::new(dir.path()).open(&file_name(root)).unwrap().unwrap();
+    assert!(held.try_lock().unwrap() != FileLock::Held);
+    log.note("b", placed(2));
+    log.flush_trying(2);
+    log.note("c", placed(3));
+    log.flush();
+    let too_long = "x".repeat(PATH_LEN_MAX);
+    for _ in 0..2 * PLACED_KEPT_LEN_MAX / PATH_LEN_MAX {
+        log.note(&too_long, placed(4));
+    }
+    assert!(lock(&log.pending).bytes.len() <= PLACED_KEPT_LEN_MAX + PLACED_BUFFER_LEN);
+    held.unlock();
+    log.note("e", placed(5));
+    log.flush();
+    drop(log);
+    let after = on_disk(dir.path(), root);
+    let found = ["a", "b", "c", "e"].map(|name| only(&after, name));
+    assert_eq!(found, [1, 2, 3, 5].map(|n| Some(placed(n))));
 }
 
 #[test]
@@ -57,24 +123,24 @@ fn a_damaged_record_is_no_record_and_is_written_on() {
     for len in 0..two.len() {
         std::fs::write(&file, &two[..len]).unwrap();
         let log = on_disk(dir.path(), root);
-        assert_eq!(log.find("b"), None, "cut at {len}");
-        assert_eq!(log.find("a"), (len >= one.len()).then_some(placed(1)), "cut at {len}");
+        assert_eq!(only(&log, "b"), None, "cut at {len}");
+        assert_eq!(only(&log, "a"), (len >= one.len()).then_some(placed(1)), "cut at {len}");
         write("c", 3);
         let log = on_disk(dir.path(), root);
-        assert_eq!((log.find("c"), log.find("b")), (Some(placed(3)), None), "cut at {len}");
+        assert_eq!((only(&log, "c"), only(&log, "b")), (Some(placed(3)), None), "cut at {len}");
     }
     for at in 0..two.len() {
         let mut bytes = two.clone();
         bytes[at] ^= 0x40;
         std::fs::write(&file, &bytes).unwrap();
         for (name, n) in [("a", 1), ("b", 2)] {
-            let found = on_disk(dir.path(), root).find(name);
+            let found = only(&on_disk(dir.path(), root), name);
             assert!(found.is_none() || found == Some(placed(n)), "byte {at}: {found:?}");
         }
     }
     std::fs::write(&file, vec![0xff; 5000]).unwrap();
     write("c", 3);
-    assert_eq!(on_disk(dir.path(), root).find("c"), Some(placed(3)));
+    assert_eq!(only(&on_disk(dir.path(), root), "c"), Some(placed(3)));
 }
 
 #[test]
@@ -92,11 +158,11 @@ fn what_later_records_replace_is_dropped() {
     log.finish(true);
     let after = std::fs::metadata(&file).unwrap().len();
     assert!(before > PLACED_COMPACT_LEN && after < 1000, "{before} {after}");
-    assert_eq!((log.find("stays"), log.find("gone")), (Some(placed((rounds - 1) / 2 * 2)), None));
+    assert_eq!((only(&log, "stays"), only(&log, "gone")), (Some(placed((rounds - 1) / 2 * 2)), None));
     log.note("stays", placed(1));
-    assert_eq!(on_disk(dir.path(), data.path()).find("gone"), None);
+    assert_eq!(only(&on_disk(dir.path(), data.path()), "gone"), None);
     drop(log);
-    assert_eq!(on_disk(dir.path(), data.path()).find("stays"), Some(placed(1)), "it is appended to the new file");
+    assert_eq!(only(&on_disk(dir.path(), data.path()), "stays"), Some(placed(1)), "it is appended to the new file");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
@@ -117,7 +183,7 @@ fn many_processes_append_to_one_record() {
     });
     let log = on_disk(dir.path(), root);
     for name in (0..4).flat_map(|thread| (0..50_u64).map(move |n| (format!("{thread}/{n}"), n))) {
-        assert_eq!(log.find(&name.0), Some(placed(name.1)), "{}", name.0);
+        assert_eq!(only(&log, &name.0), Some(placed(name.1)), "{}", name.0);
     }
 }
 
@@ -142,7 +208,7 @@ fn a_crash_at_any_point_leaves_no_false_record() {
         let after = volume.after_power_loss(&mut rng);
         let found = PlacedLog::new(Arc::new(MemoryFolder(after)), root.to_path_buf());
         for name in 0..5 {
-            let n = found.find(&name.to_string());
+            let n = only(&found, &name.to_string());
             assert!(n.is_none_or(|f| f.id.len % 5 == name && f == placed(f.id.len)), "seed {seed}: {name} {n:?}");
         }
     }
