@@ -1,5 +1,6 @@
 //! Finds peers, lists what they offer, and fetches it.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +14,9 @@ use gpb::internals::cli::{
 use gpb::internals::client::{AskScope, Resolved};
 use gpb::internals::limits::LIST_WAIT;
 use gpb::internals::store::{Disk, Forecast};
-use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
+use gpb::{
+    FailedFile, Fetch, FetchError, FileId, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share,
+};
 use gpb::{RelPath, Stopper, Update};
 
 fn main() -> ExitCode {
@@ -158,9 +161,17 @@ impl GetCommand<'_> {
         let state = Some(self.options.state.as_path());
         let disk = Disk::open_guarded(there, false, self.overwrite, state).map_err(FetchError::from)?;
         let mut totals = PlanTotals { free: disk.free_bytes().map_err(FetchError::from)?, ..PlanTotals::default() };
-        for file in &files {
-            let place = name.and_then(|n| RelPath::new(&n.to_string_lossy()).ok()).unwrap_or(file.path.clone());
-            let forecast = if there == dir { disk.forecast(&place, &file.id) } else { Ok(Forecast::New) };
+        let name = name.and_then(|name| RelPath::new(&name.to_string_lossy()).ok());
+        let places: Vec<&RelPath> = files.iter().map(|file| name.as_ref().unwrap_or(&file.path)).collect();
+        let mut refused = self.node.refused(dir, places.iter().map(|place| place.as_str())).into_iter().peekable();
+        // Places by content, since one partial file serves all of them.
+        let mut missing: BTreeMap<FileId, usize> = BTreeMap::new();
+        for (at, (file, place)) in files.iter().zip(places).enumerate() {
+            let forecast = match refused.next_if(|(refused, _)| *refused == at) {
+                Some((_, error)) => Err(error),
+                None if there == dir => disk.forecast(place, &file.id),
+                None => Ok(Forecast::New),
+            };
             match forecast {
                 Ok(forecast) => {
                     output.plan(file, &dir.join(place.as_str()), forecast).map_err(stdout_failed)?;
@@ -168,15 +179,17 @@ impl GetCommand<'_> {
                     if forecast != Forecast::Here {
                         totals.fetch += 1;
                         totals.bytes += file.id.len;
-                        totals.needed += match there == dir {
-                            true => disk.needed_bytes([(&file.id, std::slice::from_ref(&place))]),
-                            false => file.id.len,
-                        };
+                        *missing.entry(file.id).or_default() += 1;
                     }
                 }
                 Err(e) => failed.push(FailedFile::new(file.path.as_str(), FetchError::from(e))),
             }
         }
+        let needs = missing.into_iter().map(|(id, places)| match there == dir {
+            true => disk.needed_for(&id, places),
+            false => id.len.saturating_mul(places as u64),
+        });
+        totals.needed = needs.fold(0, u64::saturating_add);
         output.planned(totals).map_err(stdout_failed)?;
         if totals.needed > totals.free {
             let full = StoreError::NoSpace { path: dir.into(), needed: totals.needed, free: totals.free };

@@ -34,12 +34,27 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
         let dir = shared.disk.path().display();
         info!("unfinished downloads of other files are kept dir={dir} files={} bytes={}", left.files, left.bytes);
     }
-    if let Err(e) = places::check_room(shared) {
+    let mut parents = places::LastParent::default();
+    // Where the room may not do, what is there is known before anything is fetched.
+    let seen = match places::is_tight(shared) {
+        Ok(is_tight) => is_tight.then(|| places::check_files(shared, &mut parents)),
+        Err(e) => return shared.fail(e.into()),
+    };
+    if shared.is_stopped() {
+        return;
+    }
+    if let Some(seen) = &seen
+        && let Err(e) = places::check_room(shared, seen)
+    {
+        // What is there does not fail with the rest.
+        for (file, _) in (0..).zip(seen).filter(|(_, seen)| seen.here) {
+            checked(shared, file, true);
+        }
         return shared.fail(e.into());
     }
-    let mut parents = places::LastParent::default();
     for (file, wanted) in (0..).zip(&shared.files) {
-        let here = places::check_file(shared, file, &mut parents);
+        let look = || places::check_file(shared, file, &mut parents);
+        let here = seen.as_ref().and_then(|seen| seen.get(file as usize).copied()).unwrap_or_else(look).here;
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;

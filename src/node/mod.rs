@@ -23,6 +23,7 @@ mod updates;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ use crate::peers::Directory;
 use crate::runtime::{Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::Server;
 use crate::share::Sharer;
-use crate::store::OwnFiles;
+use crate::store::{OwnFiles, StoreError};
 use crate::swarm::{KnownPeer, PeerTable};
 
 pub use builder::NodeBuilder;
@@ -249,6 +250,13 @@ impl Node {
     #[doc(hidden)]
     pub fn resolve(&self, texts: &[String], selection: &Selection) -> Result<Resolved, FetchError> {
         self.client.resolve(texts, selection, &AskScope::default(), self.config.timeout)
+    }
+
+    /// The `names` below `dir` that are files of this node, each with its position, for the programs of
+    /// this package.
+    #[doc(hidden)]
+    pub fn refused<'n>(&self, dir: &Path, names: impl IntoIterator<Item = &'n str>) -> Vec<(usize, StoreError)> {
+        self.own_files.refused(dir, names)
     }
 
     /// What this node finds and fetches with, for the programs of this package.

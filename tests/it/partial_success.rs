@@ -356,7 +356,8 @@ fn a_download_of_another_user_is_told() {
     }
     let group = Group::new(&[&[("a", b"a")]]);
     let into = group.home.path().join("into");
-    fs::create_dir(into.join(".gpb")).unwrap();
+    // An empty directory would be removed, and made anew.
+    group.put(".gpb/unfinished.part", b"x");
     for (path, mode) in [(into.join(".gpb"), 0o700), (into, 0o777), (group.home.path().to_path_buf(), 0o777)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -436,4 +437,59 @@ fn a_root_is_excluded() {
     let root = gpb::internals::content::merkle::root_of_bytes(b"a").to_string();
     assert_eq!(group.get(&["**", "--exclude", &root]).code, Some(0));
     assert_eq!(["a", "b", "d/a"].map(|name| group.content(name).is_some()), [false, true, false]);
+}
+
+/// A file of equal length counted as there, and a partial file once for each name.
+#[test]
+fn a_dry_run_sums_the_room_that_is_needed() {
+    use std::os::unix::fs::MetadataExt;
+    let (twin, root) = ([7_u8; 20_000], |bytes: &[u8]| gpb::internals::content::merkle::root_of_bytes(bytes));
+    let group = Group::new(&[&[("mine", b"theirs"), ("t/1", &twin), ("t/2", &twin), ("t/3", &twin)]]);
+    group.put("mine", b"mine..");
+    group.put("t/3", &twin);
+    let part = format!(".gpb/{}-20000.part", root(&twin));
+    group.put(&part, &twin[..8192]);
+    let reserved = fs::metadata(group.home.path().join("into").join(&part)).unwrap().blocks() * 512;
+    let got = group.get(&["**", "--dry-run", "--force", "--json"]);
+    let totals: Value = serde_json::from_str(got.out.lines().last().unwrap()).unwrap();
+    assert_eq!((totals["files"].as_u64(), totals["fetch"].as_u64()), (Some(4), Some(3)), "{got:?}");
+    assert!(reserved > 0, "the partial file takes room");
+    assert_eq!(totals["needed"].as_u64(), Some(6 + 40_000 - reserved), "{got:?}");
+}
+
+/// It named the files of the node as ones that would be fetched.
+#[test]
+fn a_dry_run_refuses_the_files_of_the_node() {
+    let group = Group::new(&[&[("key.pem", b"a key")]]);
+    for more in [&["--dry-run"][..], &[]] {
+        let got = group.get(&[&["key.pem", "--json", "--out", ".local/state/gpb/"], more].concat());
+        assert_eq!((got.code, got.failed()), (Some(7), vec![("key.pem".to_owned(), 7)]), "{more:?} {got:?}");
+        assert!(!got.out.contains("\"plan\""), "{got:?}");
+    }
+}
+
+/// What is in the way of a large file, or there already, counted against the room for the others.
+#[test]
+fn room_is_asked_for_what_is_missing_alone() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    }
+    let (image, here, big) = (vec![1; 5 << 20], vec![2; 1 << 20], vec![3; 7 << 20]);
+    let group = Group::new(&[&[("disk.img", &image), ("here", &here), ("s/1", b"1"), ("s/2", b"2"), ("big", &big)]]);
+    let small = group.home.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=7m", "gpb-test"]).arg(&small).status();
+    assert!(mounted.unwrap().success());
+    fs::write(small.join("disk.img"), vec![9; 4 << 20]).unwrap();
+    fs::write(small.join("here"), &here).unwrap();
+    let fits = group.get(&["disk.img", "here", "s", "--out", "small/", "--json"]);
+    let small_ones = ["s/1", "s/2"].map(|name| small.join(name).exists());
+    let lacks = group.get(&["big", "here", "--out", "small/", "--json"]);
+    assert!(Command::new("umount").arg(&small).status().unwrap().success());
+    assert_eq!((fits.code, fits.failed()), (Some(7), vec![("disk.img".to_owned(), 7)]), "{fits:?}");
+    assert!(!fits.out.contains("no space"), "{fits:?}");
+    assert_eq!(small_ones, [true; 2], "{fits:?}");
+    assert_eq!((lacks.code, lacks.failed()), (Some(7), vec![("big".to_owned(), 7)]), "what is there is no failure");
+    assert!(lacks.out.contains("7340032 bytes needed"), "{lacks:?}");
 }

@@ -52,7 +52,7 @@ pub(super) fn claim(shared: &Arc<DownloadShared>, file: FileNo) -> bool {
 
 /// Looks after a file that another download was to bring: it may have come, or is to be fetched.
 pub(super) fn own(shared: &DownloadShared, file: FileNo) {
-    let here = check_file(shared, file, &mut LastParent::default());
+    let here = check_file(shared, file, &mut LastParent::default()).here;
     if !shared.is_stopped() {
         checked(shared, file, here);
         shared.wake_all();

@@ -6,23 +6,50 @@ use crate::content::RelPath;
 use crate::store::{Disk, StoreError};
 use crate::swarm::FileNo;
 
-/// An error if not all files fit onto the disk, copies included. Where all of them would fit if
-/// nothing were there, none is looked at.
-pub(super) fn check_room(shared: &DownloadShared) -> Result<(), StoreError> {
+/// What lies at the usable places of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlacesSeen {
+    /// All of them hold it, and there is one.
+    pub(super) here: bool,
+    /// Places that it has to be put in.
+    missing: usize,
+}
+
+/// Whether the files, copies included, may not fit onto the disk. Nothing is read for that, and
+/// nothing is looked at where all of them would fit if nothing were there.
+pub(super) fn is_tight(shared: &DownloadShared) -> Result<bool, StoreError> {
     let most = shared.files.iter().map(|f| f.id.len.saturating_mul(f.outs.len() as u64));
     let free = shared.disk.free_bytes()?;
     if most.fold(0, u64::saturating_add) <= free {
-        return Ok(());
+        return Ok(false);
     }
-    let needed = shared.disk.needed_bytes(shared.files.iter().map(|f| (&f.id, f.outs.as_slice())));
+    Ok(shared.disk.needed_bytes(shared.files.iter().map(|f| (&f.id, f.outs.as_slice()))) > free)
+}
+
+/// Looks at the places of all files, until the download is stopped.
+pub(super) fn check_files(shared: &DownloadShared, parents: &mut LastParent) -> Vec<PlacesSeen> {
+    let files = (0..).zip(&shared.files).take_while(|_| !shared.is_stopped());
+    let seen = files.map(|(file, _)| {
+        let seen = check_file(shared, file, parents);
+        shared.stats.progressed();
+        seen
+    });
+    seen.collect()
+}
+
+/// An error if what is missing does not fit onto the disk. What cannot be put anywhere needs no
+/// room.
+pub(super) fn check_room(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<(), StoreError> {
+    let needs = shared.files.iter().zip(seen).map(|(file, seen)| shared.disk.needed_for(&file.id, seen.missing));
+    let (needed, free) = (needs.fold(0, u64::saturating_add), shared.disk.free_bytes()?);
     if needed <= free {
         return Ok(());
     }
     Err(StoreError::NoSpace { path: shared.disk.path().to_path_buf(), needed, free })
 }
 
-/// Whether all usable places of a file hold it. The other places fail.
-pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut LastParent) -> bool {
+/// Looks at the places of a file. Those that cannot be used fail.
+pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut LastParent) -> PlacesSeen {
     let (disk, wanted) = (&shared.disk, &shared.files[file as usize]);
     let (mut there, mut is_looked_for) = (Vec::new(), false);
     for out in &wanted.outs {
@@ -35,21 +62,20 @@ pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut La
         }
     }
     if !is_looked_for {
-        return false;
+        return PlacesSeen { here: false, missing: there.len() };
     }
     let held = disk.holds(&there, &wanted.id, &|| shared.is_stopped());
-    let mut here = !held.is_empty();
-    let mut usable = 0;
+    let (mut usable, mut missing) = (0, 0);
     for (out, held) in there.iter().zip(held) {
         match held {
             Ok(holds) => {
-                here &= holds;
                 usable += 1;
+                missing += usize::from(!holds);
             }
             Err(e) => shared.fail_place(file, out, e),
         }
     }
-    here && usable > 0
+    PlacesSeen { here: missing == 0 && usable > 0, missing }
 }
 
 /// The directory of the file that was looked at last: it is not looked up again for the next one.

@@ -42,8 +42,8 @@ impl Disk {
         }
     }
 
-    /// Bytes that these contents still need, each at all of its places. A file of the right length
-    /// counts as there, and what lies in a partial file as reserved.
+    /// Bytes that these contents still need, each at all of its places, without reading a file: one
+    /// of the right length counts as there.
     pub fn needed_bytes<'f>(&self, files: impl IntoIterator<Item = (&'f FileId, &'f [RelPath])>) -> u64 {
         let needs = |(id, places): (&FileId, &[RelPath])| {
             let is_missing = |path: &&RelPath| {
@@ -51,10 +51,15 @@ impl Disk {
                     .state_of(path)
                     .is_none_or(|(kind, state)| kind != FileType::RegularFile || state.len != id.len)
             };
-            let missing = places.iter().filter(is_missing).count() as u64;
-            let reserved = if missing > 0 { self.volume.reserved_for(id) } else { 0 };
-            id.len.saturating_mul(missing).saturating_sub(reserved)
+            self.needed_for(id, places.iter().filter(is_missing).count())
         };
         files.into_iter().map(needs).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes that a content still needs where it is missing at so many places. What its partial file
+    /// takes already is reserved for one of them.
+    pub fn needed_for(&self, id: &FileId, missing: usize) -> u64 {
+        let reserved = if missing > 0 { self.volume.reserved_for(id).min(id.len) } else { 0 };
+        id.len.saturating_mul(missing as u64).saturating_sub(reserved)
     }
 }
