@@ -683,3 +683,31 @@ fn a_place_that_has_the_content_stays_as_it_is() {
         assert_eq!(std::fs::read(dir.path().join(kept)).unwrap(), b"mine");
     }
 }
+
+/// A fetch that failed, or was killed before or after the rename, and then another one that failed.
+#[test]
+fn a_fetch_that_comes_to_nothing_leaves_files_known_as_fetched() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = || Disk::open_guarded(dir.path(), false, Overwrite::Refuse, Some(state.path())).unwrap();
+    let paths = [name("kept"), name("placed")];
+    let (old, next) = (real(100), real(200));
+    let old_files = paths.clone().map(|path| (path, old.id(), whole(100)));
+    assert!(open().batch_write(&old_files).iter().all(Result::is_ok));
+    let fail = |id: FileId| {
+        let disk = open();
+        disk.volume.guard().unwrap().begin(paths.iter().map(|path| (path, id)));
+    };
+    fail(next.id());
+    std::fs::write(dir.path().join("placed"), whole(200)).unwrap();
+    for round in 3..6 {
+        let disk = open();
+        for held in disk.holds(&paths, &id(round, 300), &GO) {
+            assert!(!held.unwrap(), "round {round}");
+        }
+        drop(disk);
+        fail(id(round, 300));
+    }
+    std::fs::write(dir.path().join("placed"), b"mine").unwrap();
+    let held = open().holds(&paths, &id(9, 300), &GO);
+    assert!(held[0].is_ok() && matches!(held[1], Err(StoreError::Exists { .. })), "{held:?}");
+}
