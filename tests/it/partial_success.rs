@@ -462,7 +462,7 @@ fn a_dry_run_sums_the_room_that_is_needed() {
 fn a_dry_run_refuses_the_files_of_the_node() {
     let group = Group::new(&[&[("key.pem", b"a key")]]);
     for more in [&["--dry-run"][..], &[]] {
-        let got = group.get(&[&["key.pem", "--json", "--out", ".local/state/gpb/"], more].concat());
+        let got = group.get(&[&["key.pem", "--json", "--force", "--out", ".local/state/gpb/"], more].concat());
         assert_eq!((got.code, got.failed()), (Some(7), vec![("key.pem".to_owned(), 7)]), "{more:?} {got:?}");
         assert!(!got.out.contains("\"plan\""), "{got:?}");
     }
