@@ -241,7 +241,10 @@ impl FileHasher {
             return Err(HashFailure::Changed);
         }
         match self.dir.open_file(job.path.as_str()) {
-            Ok((file, meta)) if meta.len() == job.len && stamp_of(&meta) == job.stamp => Ok(file),
+            Ok((file, meta)) if meta.len() == job.len && stamp_of(&meta) == job.stamp => {
+                job.check_end(&file)?;
+                Ok(file)
+            }
             Ok(_) => Err(HashFailure::Changed),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(HashFailure::Changed),
             Err(e) => Err(HashFailure::Unreadable(e)),
@@ -284,6 +287,16 @@ impl HashJob {
     fn hashed(self, root: Digest, layer: Vec<Digest>) -> HashOutcome {
         let id = FileId { root: Root(root), len: self.len };
         HashOutcome::Hashed(Hashed { path: self.path, indexed: Indexed { id, stamp: self.stamp }, layer })
+    }
+
+    /// Refuses a file that goes on behind its length. Those of `/proc` and `/sys` are made when they
+    /// are read and have the length 0 or 4,096: what was hashed would not be what is in them.
+    fn check_end(&self, file: &File) -> Result<(), HashFailure> {
+        if !matches!(file.read_at(&mut [0], self.len), Ok(1)) {
+            return Ok(());
+        }
+        self.check_unchanged(file)?;
+        Err(HashFailure::Unreadable(io::Error::other("it holds more than its length says")))
     }
 
     fn check_unchanged(&self, file: &File) -> Result<(), HashFailure> {

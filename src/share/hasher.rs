@@ -216,6 +216,18 @@ mod tests {
         }
     }
 
+    /// Such files were offered as empty ones.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_goes_on_behind_its_length_is_not_hashed() {
+        let proc = std::path::Path::new("/proc/self");
+        let (outcomes, bytes) = hash_all(proc, vec![job(proc, "status")]);
+        assert!(
+            matches!(&outcomes[0], HashOutcome::Unreadable(_, e) if e.to_string().contains("more than its length"))
+        );
+        assert_eq!((outcomes.len(), bytes), (1, 0));
+    }
+
     #[test]
     fn a_file_in_another_state_is_not_hashed() {
         let tmp = tempfile::tempdir().unwrap();
