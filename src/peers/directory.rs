@@ -275,6 +275,7 @@ impl Directory {
     pub fn forget_untrusted(&self) {
         self.trust_seen.store(self.trust.generation(), Ordering::Release);
         self.table.update(|t| self.events.emit_all(t.retain(|peer| self.trust.allows(peer))));
+        self.events.log_peers();
     }
 
     fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<NodeId, Dropped> {
@@ -327,11 +328,12 @@ impl Directory {
         self.wake_if(notable);
     }
 
-    /// Wakes the threads that wait for the table if its change is `notable`.
+    /// Wakes the threads that wait for the table if its change is `notable`, and logs it.
     fn wake_if(&self, notable: bool) {
         if notable {
             self.table.wake();
         }
+        self.events.log_peers();
     }
 
     fn warn_own_duplicate(&self, from: SocketAddr) {

@@ -79,7 +79,11 @@ impl<T> Handover<T> {
 
     /// What `change` takes out is dropped without the lock: a session that ends takes others.
     fn change<R>(&self, change: impl FnOnce(&mut HandoverState<T>) -> R) {
-        drop(change(&mut lock(&self.state)));
+        let out = {
+            let mut state = lock(&self.state);
+            change(&mut state)
+        };
+        drop(out);
         self.changed.notify_all();
     }
 }

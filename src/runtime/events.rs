@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use crate::runtime::deadline;
-use crate::runtime::limits::JOINS_LOGGED_PER_S;
+use crate::runtime::limits::{JOINS_LOGGED_PER_S, LINES_DUE_MAX};
 use crate::swarm::{Event, KnownPeer};
 use crate::sync::{lock, wait_timeout};
 use queue::EventQueue;
@@ -173,6 +173,8 @@ struct JoinLines {
     begun: Option<Instant>,
     logged: u32,
     left_out: u64,
+    /// Lines that wait for [`EventSender::log_peers`].
+    due: Vec<(log::Level, String)>,
 }
 
 impl EventSender {
@@ -203,9 +205,10 @@ impl EventSender {
         Events { mailbox }
     }
 
-    /// Sends `event`.
+    /// Sends `event`. It may be called with a lock held: what there is to log of peers waits for
+    /// [`log_peers`](Self::log_peers).
     pub fn emit(&self, event: Event) {
-        self.log(&event);
+        self.note(&event);
         let all = lock(&self.subscribers.0);
         for mailbox in all.iter().filter_map(Weak::upgrade) {
             mailbox.change(|state| state.queue.push(event.clone()));
@@ -217,60 +220,66 @@ impl EventSender {
         events.into_iter().map(|event| self.emit(event)).count() > 0
     }
 
+    /// Logs what was sent of peers since the last call. To be called without a lock, since a log may
+    /// block.
+    pub fn log_peers(&self) {
+        let due = std::mem::take(&mut lock(&self.lines).due);
+        due.into_iter().for_each(|(level, line)| log::log!(level, "{line}"));
+    }
+
     /// Logs the number of joins and leaves that were left out, once their second is over. To be
     /// called about once a second.
     pub fn log_left_out(&self) {
-        let left_out = lock(&self.lines).turn(Instant::now());
-        log_count(left_out);
+        lock(&self.lines).turn(Instant::now());
+        self.log_peers();
     }
 
-    fn log(&self, event: &Event) {
-        let (joined, peer) = match event {
-            Event::PeerJoined { node, addr } => (Some(addr), node.peer),
-            Event::PeerLeft { node } => (None, node.peer),
-            Event::PeerChanged { node, revision } => {
-                return log::debug!("peer changed peer={} revision={revision}", node.peer);
+    fn note(&self, event: &Event) {
+        let line = match event {
+            Event::PeerJoined { node, addr } => format!("peer joined peer={} addr={addr}", node.peer),
+            Event::PeerLeft { node } => format!("peer left peer={}", node.peer),
+            Event::PeerChanged { node, revision } if log::log_enabled!(log::Level::Debug) => {
+                let line = format!("peer changed peer={} revision={revision}", node.peer);
+                return lock(&self.lines).push(log::Level::Debug, line);
             }
             _ => return,
         };
-        let (left_out, may) = lock(&self.lines).next(Instant::now());
-        log_count(left_out);
-        match joined {
-            _ if !may => {}
-            Some(addr) => log::info!("peer joined peer={peer} addr={addr}"),
-            None => log::info!("peer left peer={peer}"),
+        let mut lines = lock(&self.lines);
+        if lines.next(Instant::now()) {
+            lines.push(log::Level::Info, line);
         }
     }
 }
 
 impl JoinLines {
-    /// The number of lines that the last second left out, if it is over, and whether one more may
-    /// be logged now.
-    fn next(&mut self, now: Instant) -> (u64, bool) {
-        let left_out = self.turn(now);
+    /// Whether one more line may be logged now.
+    fn next(&mut self, now: Instant) -> bool {
+        self.turn(now);
         let may = self.logged < JOINS_LOGGED_PER_S;
         if may {
             self.logged += 1;
         } else {
             self.left_out += 1;
         }
-        (left_out, may)
+        may
     }
 
-    /// Begins a new second if the last one is over, and returns the number of lines that that one
-    /// left out.
-    fn turn(&mut self, now: Instant) -> u64 {
+    /// Begins a new second if the last one is over, with a line about what that one left out.
+    fn turn(&mut self, now: Instant) {
         if self.begun.is_some_and(|at| now.saturating_duration_since(at) < SECOND) {
-            return 0;
+            return;
         }
         (self.begun, self.logged) = (Some(now), 0);
-        std::mem::take(&mut self.left_out)
+        let count = std::mem::take(&mut self.left_out);
+        if count > 0 {
+            self.push(log::Level::Info, format!("joins and leaves of peers not logged count={count}"));
+        }
     }
-}
 
-fn log_count(count: u64) {
-    if count > 0 {
-        log::info!("joins and leaves of peers not logged count={count}");
+    fn push(&mut self, level: log::Level, line: String) {
+        if self.due.len() < LINES_DUE_MAX {
+            self.due.push((level, line));
+        }
     }
 }
 
@@ -308,10 +317,14 @@ mod tests {
     #[test]
     fn a_crowd_of_strangers_does_not_fill_the_log() {
         let (mut lines, t) = (JoinLines::default(), Instant::now());
-        let logged = (0..10_000).filter(|_| lines.next(t) == (0, true)).count();
+        let logged = (0..10_000).filter(|_| lines.next(t)).count();
         assert_eq!(logged, JOINS_LOGGED_PER_S as usize);
-        assert_eq!(lines.turn(t + SECOND / 2), 0);
-        assert_eq!(lines.next(t + SECOND), (10_000 - logged as u64, true), "what is left out is told once");
-        assert_eq!(lines.next(t + SECOND), (0, true));
+        lines.turn(t + SECOND / 2);
+        assert!(lines.due.is_empty());
+        assert!(lines.next(t + SECOND) && lines.next(t + SECOND));
+        let count = format!("joins and leaves of peers not logged count={}", 10_000 - logged);
+        assert_eq!(lines.due, [(log::Level::Info, count)], "what is left out is told once");
+        (0..1000).for_each(|_| lines.push(log::Level::Debug, "peer changed".into()));
+        assert_eq!(lines.due.len(), LINES_DUE_MAX);
     }
 }

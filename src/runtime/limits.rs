@@ -20,6 +20,8 @@ pub const TRUSTED_KEYS_MAX: usize = 16_384;
 /// Most joins and leaves of peers that are logged in a second; of further ones only the number is
 /// logged.
 pub const JOINS_LOGGED_PER_S: u32 = 20;
+/// Lines about peers that wait until the table of peers is unlocked. Further ones are left out.
+pub const LINES_DUE_MAX: usize = 256;
 /// The window in which a [`LimitedLog`](crate::runtime::LimitedLog) counts lines.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Most events of files that wait in the queue of a reader, and most of refusals and lies; further

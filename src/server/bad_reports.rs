@@ -1,6 +1,7 @@
 //! How often each account may report chunks as bad: each report has a chunk read and hashed.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::limits::BAD_REPORTS_PER_MIN;
@@ -26,6 +27,7 @@ struct ReportCount {
 impl BadReports {
     /// Whether one more report of `account` may be looked into.
     pub(crate) fn may_report(&mut self, account: Account, now: Instant) -> bool {
+        let account = reporter(account);
         let is_over = |count: &ReportCount| now.saturating_duration_since(count.began) >= MINUTE;
         if self.by_account.len() >= REPORTERS_MAX && !self.by_account.contains_key(&account) {
             self.by_account.retain(|_, count| !is_over(count));
@@ -42,17 +44,35 @@ impl BadReports {
     }
 }
 
+/// A host has all addresses of an IPv6 network (/64). Counted by address, it could take the places of
+/// all reporters.
+fn reporter(account: Account) -> Account {
+    match account {
+        Account::Addr(IpAddr::V6(addr)) if addr.to_ipv4_mapped().is_none() => {
+            Account::Addr(Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into())
+        }
+        other => other,
+    }
+}
+
 /// The time over which reports are counted.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     fn account(n: u32) -> Account {
         Account::Addr(IpAddr::from(n.to_be_bytes()))
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_are_one_reporter() {
+        let (mut reports, t) = (BadReports::default(), Instant::now());
+        let addr = |net: u16, host: u16| Account::Addr(Ipv6Addr::new(0xfd00, net, 0, 0, 0, 0, 0, host).into());
+        let may = (0..u16::MAX).filter(|host| reports.may_report(addr(1, *host), t)).count();
+        assert_eq!((may as u32, reports.by_account.len()), (BAD_REPORTS_PER_MIN, 1));
+        assert!(reports.may_report(addr(2, 0), t));
     }
 
     /// Counted by connection, eight connections that came again and again took half of the rate of all others.

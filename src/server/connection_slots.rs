@@ -29,8 +29,8 @@ pub(crate) enum Account {
 /// When all slots are taken, the connection that has been idle longest gives its slot to a newcomer:
 /// of the network prefix that has the most slots, and there of the account that has the most. So a
 /// host, or a network of them, that takes all slots locks no other one out. A connection of an
-/// account or prefix that has no more than the newcomer's gives way only after [`GIVES_WAY_AFTER`],
-/// so that equals do not take slots from each other without end.
+/// account or prefix that has as many as the newcomer's gives way only after [`GIVES_WAY_AFTER`], so
+/// that equals do not take slots from each other without end; one that has fewer never does.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlots {
     max: usize,
@@ -74,6 +74,17 @@ pub(crate) struct ConnectionSlot {
     usage: Arc<SlotUse>,
 }
 
+impl Account {
+    /// The network prefix that it counts to. A key is its own wherever it connects from: else it
+    /// would have all slots of an account in each prefix.
+    fn prefix(self, ip: IpAddr) -> IpAddr {
+        match self {
+            Account::Addr(_) => prefix_of(ip),
+            Account::Key(_) => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
 impl ConnectionSlots {
     pub(crate) fn new(max: usize, max_per_account: usize) -> Arc<Self> {
         Arc::new(ConnectionSlots { max, max_per_account, began: Instant::now(), taken: Mutex::default() })
@@ -88,7 +99,7 @@ impl ConnectionSlots {
         session: usize,
         now: Instant,
     ) -> Option<ConnectionSlot> {
-        let (mut taken, prefix) = (lock(&self.taken), prefix_of(ip));
+        let (mut taken, prefix) = (lock(&self.taken), account.prefix(ip));
         let of_account = taken.of_account(prefix, account);
         let idle_before = self.ms(now).saturating_sub(GIVES_WAY_AFTER.as_millis() as u64);
         let victim = if of_account >= self.max_per_account {
@@ -144,10 +155,11 @@ impl TakenSlots {
         let all =
             self.by_prefix.iter().flat_map(|(at, p)| p.by_account.iter().map(move |(a, slots)| (*at, p, *a, slots)));
         let candidates = all.filter_map(|(at, p, holder, slots)| {
-            let has_more = if at == prefix { slots.len() > own + 1 } else { p.count > own_prefix + 1 };
+            let (theirs, ours) = if at == prefix { (slots.len(), own) } else { (p.count, own_prefix) };
+            let (has_more, has_as_many) = (theirs > ours + 1, theirs >= ours);
             let (since, usage) = longest_idle(slots)?;
             let rank = (p.count, slots.len(), Reverse(since));
-            (has_more || since <= idle_before).then_some((rank, at, holder, usage))
+            (has_more || (has_as_many && since <= idle_before)).then_some((rank, at, holder, usage))
         });
         candidates.max_by_key(|(rank, ..)| *rank).map(|(_, at, holder, usage)| (at, holder, usage.clone()))
     }
@@ -374,8 +386,8 @@ mod tests {
             assert!(lab.take(addr, idle));
         }
         assert_eq!(lab.gave_way("10.0.3.1"), Some(2), "10.0.1.2 has most of 10.0.1, which has most");
-        assert_eq!(lab.gave_way("10.0.1.1"), Some(4), "none has more, so the longest idle one of all");
-        assert_eq!(lab.gave_way("10.0.2.1"), Some(1), "an address with two, though it is idle for moments only");
+        assert_eq!(lab.gave_way("10.0.1.1"), None, "none that has as many was idle for long");
+        assert_eq!(lab.gave_way("10.0.2.1"), Some(4), "the longest idle one of those that have as many");
     }
 
     #[test]
@@ -390,6 +402,24 @@ mod tests {
                 "none of its own prefix has more than it would have"
             );
         }
+    }
+
+    /// Idle for two seconds, a lone session gave way to each of the thousands of a network whose own were all in use.
+    #[test]
+    fn a_connection_never_gives_way_to_one_of_an_account_that_has_more() {
+        let mut lab = Lab::new(4, 4);
+        assert!(lab.take("10.0.0.1", LONG) && (1..4).all(|n| lab.take(&format!("10.1.0.{n}"), LONG)));
+        let busy: Vec<_> = lab.held[1..].iter().map(|slot| slot.as_ref().unwrap().begin_turn()).collect();
+        assert_eq!((busy.len(), lab.gave_way("10.1.0.9")), (3, None));
+    }
+
+    /// With a count for each prefix, one key had all slots of an account in each network that it connects from.
+    #[test]
+    fn a_key_is_one_account_wherever_it_connects_from() {
+        let slots = ConnectionSlots::new(9, 2);
+        let (key, now) = (Account::Key(PeerId([1; 32])), slots.began + NOW);
+        let took: Vec<_> = (1..5).map(|n| slots.take(key, ip(&format!("10.{n}.0.1")), n, now)).collect();
+        assert_eq!(took.iter().flatten().count(), 2);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub struct RoundTrip {
 impl RoundTrip {
     /// The first measurement, of the handshake.
     pub fn new(first: Duration, now: Instant) -> Self {
+        let first = first.min(ROUND_TRIP_MAX);
         RoundTrip { periods: [Some(first), None], min: first, since: now, wants: false, doubted: false }
     }
 
@@ -40,6 +41,7 @@ impl RoundTrip {
 
     /// A request that found nothing before it was answered after `time`.
     pub fn measured(&mut self, time: Duration) {
+        let time = time.min(ROUND_TRIP_MAX);
         if std::mem::take(&mut self.doubted) {
             self.periods = [None; 2];
         }
@@ -90,6 +92,10 @@ impl RoundTrip {
     }
 }
 
+/// Longest round trip that is believed; one over two satellites takes about that. A peer that holds
+/// answers back says of itself how far away it is, and the window, and the time until its chunks are
+/// asked of others, follow from that.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// Time after which the round trip is measured again.
 const PERIOD: Duration = Duration::from_secs(10);
 /// The same in round trips: a measurement costs up to one.
@@ -102,6 +108,16 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_peer_cannot_say_that_it_is_farther_away_than_any_path() {
+        let t = Instant::now();
+        let mut path = RoundTrip::new(3000 * MS, t);
+        assert_eq!(path.min(), ROUND_TRIP_MAX);
+        path.doubt();
+        path.measured(5000 * MS);
+        assert_eq!(path.min(), ROUND_TRIP_MAX);
+    }
 
     #[test]
     fn the_shortest_of_two_periods_counts() {

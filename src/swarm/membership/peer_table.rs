@@ -11,17 +11,16 @@ use std::ops::Bound;
 use std::time::Instant;
 
 use crate::identity::{NodeId, PeerId};
-use crate::limits::REFUSALS_MAX;
 use crate::proto::{Announce, PeerHint, SignedAnnounce};
 use crate::swarm::Event;
 use crate::swarm::membership::addresses::{Standing, canonical};
 use crate::swarm::membership::admit::Dropped;
-use crate::swarm::membership::limits::FULL_REMEMBERED;
 use crate::swarm::membership::received::{Received, TableChange, Via};
 use crate::swarm::membership::refusal::RefusalCause;
 use crate::swarm::membership::tombstones::Tombstones;
 
 mod counts;
+mod denials;
 mod duplicate_keys;
 mod entry;
 mod eviction;
@@ -32,6 +31,7 @@ mod reported;
 pub use counts::PeerCounts;
 pub use entry::PeerRecord;
 
+use denials::Denials;
 use entry::{Dated, PeerEntry};
 use members::SourceCounts;
 use reported::{Reported, skew};
@@ -48,7 +48,7 @@ pub struct PeerTable {
     serving: usize,
     tombstones: Tombstones,
     /// Peers that answered and did not let this node in.
-    denials: BTreeMap<PeerId, Denial>,
+    denials: Denials,
     /// Number of peers that the user named and that are still sought.
     awaited: usize,
     reported: Reported,
@@ -63,14 +63,6 @@ pub struct PeerTable {
     full_until: Option<(Instant, usize)>,
 }
 
-/// Why a peer did not let this node in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Denial {
-    Refused(RefusalCause),
-    /// It had no place then.
-    Full(Instant),
-}
-
 impl PeerTable {
     /// An empty table of the node `own`.
     pub fn new(own: NodeId) -> Self {
@@ -80,7 +72,7 @@ impl PeerTable {
             deadlines: BTreeSet::new(),
             serving: 0,
             tombstones: Tombstones::default(),
-            denials: BTreeMap::new(),
+            denials: Denials::default(),
             awaited: 0,
             reported: Reported::default(),
             cursor: own,
@@ -242,35 +234,25 @@ impl PeerTable {
 
     /// A peer was reached and refused this node, or was refused by this node.
     pub fn refused(&mut self, peer: PeerId, cause: RefusalCause) {
-        self.denied(peer, Denial::Refused(cause));
+        self.denials.refused(peer, cause);
     }
 
     /// A peer answered that it has no place for this node now.
     pub fn was_full(&mut self, peer: PeerId, now: Instant) {
-        self.denied(peer, Denial::Full(now));
+        self.denials.was_full(peer, now);
     }
 
-    fn denied(&mut self, peer: PeerId, denial: Denial) {
-        if self.denials.len() < REFUSALS_MAX || self.denials.contains_key(&peer) {
-            self.denials.insert(peer, denial);
-        }
-    }
-
-    /// The peers that have refused this node and not let it in since, up to [`REFUSALS_MAX`], and
+    /// The peers that have refused this node and not let it in since, up to [`REFUSALS_MAX`](crate::limits::REFUSALS_MAX), and
     /// why.
     pub fn refusals(&self) -> impl Iterator<Item = (PeerId, RefusalCause)> + '_ {
-        self.denials.iter().filter_map(|(peer, denial)| match denial {
-            Denial::Refused(cause) => Some((*peer, *cause)),
-            Denial::Full(_) => None,
-        })
+        self.denials.refusals()
     }
 
-    /// The peers that had no place for this node in the last [`FULL_REMEMBERED`] and have not let it
+    /// The peers that had no place for this node in the last
+    /// [`FULL_REMEMBERED`](crate::swarm::membership::limits::FULL_REMEMBERED) and have not let it
     /// in since.
     pub fn full(&self, now: Instant) -> impl Iterator<Item = PeerId> + '_ {
-        let is_recent = move |at: &Instant| now.saturating_duration_since(*at) < FULL_REMEMBERED;
-        let full = self.denials.iter().filter(move |(_, denial)| matches!(denial, Denial::Full(at) if is_recent(at)));
-        full.map(|(peer, _)| *peer)
+        self.denials.full(now)
     }
 
     /// The user named `count` peers, which are contacted for the first time.

@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::identity::Keypair;
+use crate::limits::REFUSALS_MAX;
 use crate::limits::{ADDRS_PER_PEER_MAX, CLOCK_SKEW_MAX, INSTANCES_PER_KEY_MAX, PEERS_MAX, TTL_MIN};
 use crate::proto::Flags;
+use crate::swarm::membership::limits::FULL_REMEMBERED;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
