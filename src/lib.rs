@@ -225,10 +225,11 @@ pub mod error {
     //! | publishing and forgetting a file of a [`Node`](crate::Node) | [`PublishError`] |
     //! | changing a [`Trust`](crate::Trust) | [`TrustError`]; reading its file: [`KeyError`] |
     //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
+    //! | reading a [`KeyPrefix`](crate::KeyPrefix) | [`ParseKeyPrefixError`] |
 
     pub use crate::client::{Failed, FetchError};
     pub use crate::content::{ParseDigestError, ParseFileIdError, PatternError, RelPathError};
-    pub use crate::identity::{KeypairError, ParsePeerIdError};
+    pub use crate::identity::{KeypairError, ParseKeyPrefixError, ParsePeerIdError};
     pub use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
     pub use crate::node::{ConfigError, StartError};
     pub use crate::runtime::EventsError;

@@ -222,6 +222,23 @@ impl Raw {
         assert_eq!(FramePrefix::from_bytes(*self.plain.first_chunk().unwrap()).status, Status::Ok as u8);
     }
 
+    /// Whether a request is answered: the server may have ended the session.
+    fn is_served(&mut self) -> bool {
+        let mut frame = vec![];
+        encode_request(&Request::Locate(vec![]), &mut frame);
+        self.plain.clear();
+        if self.channel.seal(&frame, &mut self.out).is_err() || self.socket.write_all(self.out.data()).is_err() {
+            return false;
+        }
+        self.out.clear();
+        while self.plain.len() < 8 {
+            if !self.read() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Reads until the server is done with it.
     fn is_closed(&mut self) -> bool {
         let end = Instant::now() + SOON;
@@ -393,13 +410,9 @@ fn a_host_with_all_seats_gives_one_to_a_newcomer() {
     taken.iter_mut().for_each(Raw::hello);
     let mut newcomer = rig.host(3);
     newcomer.hello();
-    assert!(taken[0].is_closed(), "the one that was idle longest");
-    // The others, and the newcomer, are served.
-    for raw in taken[1..].iter_mut().chain([&mut newcomer]) {
-        raw.plain.clear();
-        raw.ask(&Request::Locate(vec![]));
-        until("an answer", || raw.read() && raw.plain.len() >= 8);
-    }
+    // Which one was idle longest depends on when the turns of the server ended.
+    let served = taken.iter_mut().filter_map(|raw| raw.is_served().then_some(())).count();
+    assert_eq!((served, newcomer.is_served()), (3, true));
 }
 
 #[test]
