@@ -40,13 +40,8 @@ impl LogFile {
         let Ok(own) = self.file.metadata() else { return };
         match found {
             Ok(found) if is_same(&found, &own) && found.len() < self.len_max => return,
-            Ok(found) if is_same(&found, &own) => {
-                // Behind a symlink lies what is renamed.
-                let real = std::fs::canonicalize(&self.path);
-                if real.and_then(|real| std::fs::rename(&real, older(&real))).is_err() {
-                    return;
-                }
-            }
+            Ok(found) if is_same(&found, &own) && !self.put_aside(&own) => return,
+            Ok(found) if is_same(&found, &own) => {}
             // Another file, which takes what follows.
             Ok(found) if !found.is_file() => return,
             _ => {}
@@ -54,6 +49,22 @@ impl LogFile {
         if let Ok(file) = append_to(&self.path) {
             self.file = file;
         }
+    }
+
+    /// Renames the full file, or finds that another process has. Under a lock and after another
+    /// look: two processes that both find it full would else rename the new one over the full one.
+    fn put_aside(&self, own: &Metadata) -> bool {
+        if self.file.try_lock().is_err() {
+            return false;
+        }
+        // Behind a symlink lies what is renamed.
+        let real = std::fs::canonicalize(&self.path);
+        let done = match std::fs::metadata(&self.path) {
+            Ok(found) if is_same(&found, own) => real.and_then(|real| std::fs::rename(&real, older(&real))).is_ok(),
+            _ => true,
+        };
+        let _ = self.file.unlock();
+        done
     }
 }
 
@@ -147,6 +158,24 @@ mod tests {
         fs::remove_dir(lab.path("log")).unwrap();
         line(&mut lab.log, "two");
         assert_eq!((lab.read("moved").as_str(), lab.read("log").as_str()), ("one\n", "two\n"));
+    }
+
+    /// Two processes that both found it full lost it: the second one renamed the new file over it.
+    #[test]
+    fn a_full_file_is_put_aside_by_one_process_at_a_time() {
+        let mut lab = Lab::new(10);
+        line(&mut lab.log, "long enough");
+        let own = lab.log.file.metadata().unwrap();
+        let other = File::open(lab.path("log")).unwrap();
+        other.lock().unwrap();
+        line(&mut lab.log, "while another one has it");
+        assert!(!lab.path("log.1").exists());
+        // That one did what is to be done.
+        fs::rename(lab.path("log"), lab.path("log.1")).unwrap();
+        fs::write(lab.path("log"), "new\n").unwrap();
+        other.unlock().unwrap();
+        assert!(lab.log.put_aside(&own));
+        assert_eq!((lab.read("log").as_str(), lab.read("log.1").lines().count()), ("new\n", 2));
     }
 
     /// Strangers can cause lines, half a gigabyte of them a day.

@@ -89,10 +89,11 @@ impl Sharer {
     }
 
     /// Looks at the file of `entry` at once, since a request found it changed or gone. It is
-    /// withdrawn and hashed again if that is so. Does not wait. While too many commands wait, it does
-    /// nothing: the next request asks again.
+    /// withdrawn and hashed again if that is so. Does not wait. While many commands wait, it does
+    /// nothing: the next request asks again. Peers cause these, so they leave room for withdrawals.
     pub fn recheck(&self, entry: &Entry) {
-        if self.commands.try_send(IndexerCommand::Recheck(entry.clone())).is_err() {
+        let has_room = self.commands.len() < COMMANDS_MAX / 2;
+        if !has_room || self.commands.try_send(IndexerCommand::Recheck(entry.clone())).is_err() {
             log::debug!("file not looked at, too many commands wait path={}", entry.path);
         }
     }
