@@ -99,7 +99,7 @@ impl OwnFiles {
     }
 
     /// Their names relative to the directory `root`, which is absolute and free of links: what has
-    /// one of these names, or lies below one, is an own file; see [`is_one_of`]. An empty name if
+    /// one of these names, or lies below one, is an own file; see `is_one_of`. An empty name if
     /// all of `root` is.
     pub fn names_below(&self, root: &Path) -> Vec<String> {
         if self.paths.iter().any(|own| root.starts_with(own)) {
