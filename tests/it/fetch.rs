@@ -374,7 +374,7 @@ fn only_the_named_sources_give_and_the_limit_holds() {
 
 /// Files that were listed are fetched without a question for names.
 #[test]
-fn fifty_listed_files_are_fetched_one_by_one_at_once() {
+fn fifty_listed_files_are_fetched_one_by_one_under_their_names() {
     let lan = Lan::new().unwrap();
     let bodies: Vec<(String, Vec<u8>)> = (0..50).map(|i| (format!("d/{i:02}"), content(1000 + i))).collect();
     let shared: Vec<(&str, &[u8])> = bodies.iter().map(|(path, body)| (path.as_str(), body.as_slice())).collect();

@@ -92,9 +92,10 @@ impl RoundTrip {
     }
 }
 
-/// Longest round trip that is believed; one over two satellites takes about that. A peer that holds
-/// answers back says of itself how far away it is, and the window, and the time until its chunks are
-/// asked of others, follow from that.
+/// Longest round trip that is believed; over a geostationary satellite it is some 600 ms (RFC 2488).
+/// A peer that holds answers back says of itself how far away it is, and the window, and the time
+/// until its chunks are asked of others, follow from that. On a longer path the window is smaller
+/// than the path could take.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// Time after which the round trip is measured again.
 const PERIOD: Duration = Duration::from_secs(10);
