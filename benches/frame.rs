@@ -7,8 +7,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use gpb::internals::content::{Digest, FileId, RelPath, Root};
 use gpb::internals::limits::{LIST_PAGE_LEN, LOCATE_FILES_MAX};
 use gpb::internals::proto::{
-    ChunkAsk, ChunkHeader, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Kind, Listed, PageHead, Request, Status,
-    decode_body, decode_header, encode_body, encode_frame, encode_head, encode_request,
+    ChunkAsk, ChunkHeader, ChunkRef, FRAME_PREFIX_LEN, FramePrefix, Kind, Listed, ListedAs, ListedFile, PageHead,
+    Request, Status, decode_body, decode_header, encode_body, encode_frame, encode_head, encode_request,
 };
 
 fn file(n: usize) -> FileId {
@@ -75,9 +75,12 @@ fn chunk_answers(c: &mut Criterion) {
 /// A full page of what is offered.
 fn page_answers(c: &mut Criterion) {
     let files: Vec<Listed> = (0..4000)
-        .map(|n| Listed { path: RelPath::new(&format!("images/{:02}/{n:06}.png", n / 100)).unwrap(), id: file(n) })
+        .map(|n| Listed {
+            path: RelPath::new(&format!("images/{:02}/{n:06}.png", n / 100)).unwrap(),
+            what: ListedAs::File(ListedFile::plain(file(n))),
+        })
         .collect();
-    let head = PageHead { revision: 7, more: true };
+    let head = PageHead { revision: 7, more: true, complete: true, unnamed: 0 };
     let mut frame = Vec::new();
     encode_frame(Kind::List, Status::Ok, &head, &encode_body(&files), &mut frame);
     assert!(frame.len() <= LIST_PAGE_LEN);

@@ -195,7 +195,10 @@ pub mod testing;
 
 pub use client::{Canceller, Candidate, Everything, Failed, FailedFile, FetchError, FileReport, FoundFile, FoundPeer};
 pub use client::{Overwrite, Phase, Progress, Report, Selection, Wait, Want};
-pub use content::{Catalogue, Digest, Entry, EntryRef, FileId, Pattern, RelPath, Root, Stamp};
+pub use content::{
+    Attributes, Bare, BareNames, Catalogue, CatalogueNotes, Digest, Entry, EntryRef, FileId, LinkTo, Marks, Pattern,
+    RelPath, Root, Stamp,
+};
 pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};

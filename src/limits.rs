@@ -96,9 +96,9 @@ pub const HOST_LEN_MAX: usize = 253;
 // ---- sessions ----
 
 /// Version of the wire protocol.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 /// ALPN protocol id.
-pub const ALPN: &[u8] = b"gpb/1";
+pub const ALPN: &[u8] = b"gpb/2";
 /// Longest postcard header of a frame in bytes.
 pub const FRAME_HEADER_LEN_MAX: usize = 16 * KIB;
 /// Longest body of a request in bytes.

@@ -318,7 +318,7 @@ mod tests {
 
     fn found(name: &str, id: FileId, holders: u8) -> FoundFile {
         let holders = (0..holders).map(|n| NodeId { peer: PeerId([n; 32]), instance: 1 }).collect();
-        FoundFile { path: path(name), id, holders, shared: true }
+        FoundFile { path: path(name), id, holders, shared: true, attributes: Default::default(), link: None }
     }
 
     #[test]

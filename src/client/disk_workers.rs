@@ -13,7 +13,7 @@ use crate::client::disk_queues::{DiskJob, SmallJob};
 use crate::client::joins::Member;
 use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
 use crate::client::shared::DownloadShared;
-use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, RelPath};
+use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, Marks, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::store::{PartialFile, StoreError, stamp_of};
@@ -268,7 +268,7 @@ fn offer_fetched(shared: &DownloadShared, file: FileNo, placed: &[RelPath], mani
             // Other nodes ask by the names that they know, not by the place that it was fetched to.
             let own_name = placed.contains(&wanted.path);
             let names = if own_name { placed } else { std::slice::from_ref(&wanted.path) };
-            let entry = Entry { path, id: wanted.id, stamp };
+            let entry = Entry { path, id: wanted.id, stamp, marks: Marks::default() };
             fetched.put_whole(names, entry, manifest, reader);
         }
         Err(e) => {

@@ -10,19 +10,19 @@ use crate::client::limits::{
     LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_NAMED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, LISTINGS_NAMED_LEN_MAX,
     PATTERNS_AT_ONCE,
 };
-use crate::client::search_results::SearchResults;
-use crate::content::{FileId, Pattern, PatternKind, RelPath};
+use crate::client::search_results::{PeerFile, SearchResults};
+use crate::content::{Pattern, PatternKind, RelPath};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REASON_SHOWN_MAX};
 use crate::peers::{AskError, Session};
-use crate::proto::{Kind, ListFrom, Listed, PageHead, Request, Status, decode_borrowed};
+use crate::proto::{Kind, ListFrom, ListPage, ListedAs, ListedFile, PageHead, Request, Status};
 
 /// The listing of one peer.
 pub(crate) struct PeerListing {
     /// Whether the peer shares a directory; otherwise it lists what it has fetched.
     shared: bool,
     /// The files, sorted by path for each pattern.
-    files: Vec<Listed>,
+    files: Vec<PeerFile>,
     room: Room,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn lister(
 /// moment is read again later: a listing that was cut off would make a fetch of everything end well
 /// without some of it.
 struct Taken {
-    files: Vec<Listed>,
+    files: Vec<PeerFile>,
     room: Room,
     /// A name that cannot be one was logged.
     logged: bool,
@@ -108,9 +108,15 @@ pub(crate) struct Room {
 }
 
 impl Taken {
-    /// Takes in one entry of a page.
-    fn add(&mut self, path: &str, id: FileId, pattern: Option<&Pattern>, peer: &PeerId) -> Result<(), AskError> {
-        if pattern.is_some_and(|pattern| !pattern.matches(path, &id)) {
+    /// Takes in one file of a page.
+    fn add(
+        &mut self,
+        path: &str,
+        file: ListedFile<&str>,
+        pattern: Option<&Pattern>,
+        peer: &PeerId,
+    ) -> Result<(), AskError> {
+        if pattern.is_some_and(|pattern| !pattern.matches(path, &file.id)) {
             return Ok(());
         }
         let path = match RelPath::new(path) {
@@ -123,13 +129,14 @@ impl Taken {
                 return Ok(());
             }
         };
-        let len = size_of::<Listed>() + path.as_str().len();
+        let file = PeerFile::new(path, file);
+        let len = file.len();
         if self.files.len() >= CATALOGUE_ENTRIES_MAX || self.room.taken + len > self.room.peer_max {
             warn!("listing too long peer={peer} entries={}", self.files.len());
             return Err(AskError::Protocol("its listing is too long".into()));
         }
         self.room.take(len)?;
-        self.files.push(Listed { path, id });
+        self.files.push(file);
         Ok(())
     }
 }
@@ -183,25 +190,28 @@ fn page(
         };
     }
     let head: PageHead = session.header("List")?;
-    // A name that cannot be one costs its entry and not the peer.
-    let page: Vec<(&str, FileId)> = decode_borrowed(&body, "List")?;
-    // Only pages that advance make sure that there is a last one.
-    let last = page.last().map(|(path, _)| *path).filter(|last| *last > after);
-    for (path, id) in &page {
-        all.add(path, *id, pattern, &session.peer)?;
+    let mut last = None;
+    for entry in ListPage::read(&body)? {
+        // A name that cannot be one costs its entry and not the peer.
+        let (path, what) = entry?;
+        last = Some(path);
+        if let ListedAs::File(file) = what {
+            all.add(path, file, pattern, &session.peer)?;
+        }
     }
-    Ok(last.filter(|_| head.more).map(str::to_string))
+    // Only pages that advance make sure that there is a last one.
+    Ok(last.filter(|last| head.more && *last > after).map(str::to_string))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Root};
+    use crate::content::{Digest, FileId, Root};
 
     const PEER: PeerId = PeerId([1; 32]);
 
-    fn id(n: u8) -> FileId {
-        FileId { root: Root(Digest([n; 32])), len: 5 }
+    fn file(n: u8) -> ListedFile<&'static str> {
+        ListedFile::plain(FileId { root: Root(Digest([n; 32])), len: 5 })
     }
 
     fn room(all: &Arc<AtomicUsize>, peer_max: usize, all_max: usize) -> Room {
@@ -216,14 +226,14 @@ mod tests {
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
         assert!(is_named(&pattern) && !is_named(&Pattern::parse("f*").unwrap()));
         for name in ["other", "f1", "f1/\0"] {
-            one.add(name, id(1), Some(&pattern), &PEER).unwrap();
+            one.add(name, file(1), Some(&pattern), &PEER).unwrap();
         }
         assert_eq!(one.files.len(), 1, "neither another name nor one that cannot be");
         one.room.take(peer_max - one.room.taken).unwrap();
-        assert!(matches!(one.add("f1/x", id(1), None, &PEER), Err(AskError::Protocol(_))), "too long");
+        assert!(matches!(one.add("f1/x", file(1), None, &PEER), Err(AskError::Protocol(_))), "too long");
         let (mut two, mut three) = (taken(), taken());
         two.room.take(all_max - peer_max).unwrap();
-        assert!(three.add("x", id(1), None, &PEER).is_ok(), "a short one finds room");
+        assert!(three.add("x", file(1), None, &PEER).is_ok(), "a short one finds room");
         assert!(matches!(three.room.take(peer_max / 2), Err(AskError::Busy(_))), "no room at the moment");
         drop(one);
         assert!(three.room.take(peer_max / 2).is_ok());
@@ -238,7 +248,7 @@ mod tests {
         let mut results = SearchResults::default();
         let listing = |name: &str, count: usize| {
             let mut taken = Taken { files: Vec::new(), room: room(&all, 1 << 30, 1 << 30), logged: false };
-            (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), id(1), None, &PEER).unwrap());
+            (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), file(1), None, &PEER).unwrap());
             PeerListing { shared: true, files: taken.files, room: taken.room }
         };
         let node = |n| NodeId::new(PeerId([n; 32]), 1);

@@ -160,9 +160,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::client::search_results::PeerFile;
     use crate::content::{Digest, FileId, RelPath, Root};
     use crate::identity::{NodeId, PeerId};
-    use crate::proto::Listed;
+    use crate::proto::ListedFile;
 
     fn id(byte: u8, len: u64) -> FileId {
         FileId { root: Root(Digest([byte; 32])), len }
@@ -176,11 +177,8 @@ mod tests {
         let mut f = SearchResults::default();
         for (all, shared) in [(shared, true), (fetched, false)] {
             for &(peer, path, id) in all {
-                f.add(
-                    NodeId::new(PeerId([peer; 32]), 1),
-                    shared,
-                    vec![Listed { path: RelPath::new(path).unwrap(), id }],
-                );
+                let file = PeerFile::new(RelPath::new(path).unwrap(), ListedFile::plain(id));
+                f.add(NodeId::new(PeerId([peer; 32]), 1), shared, vec![file]);
             }
         }
         f

@@ -1,13 +1,14 @@
 //! The listings of all peers, merged.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::content::{FileId, RelPath, Root};
+use crate::content::{Attributes, FileId, LinkTo, RelPath, Root};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
-use crate::proto::Listed;
+use crate::proto::ListedFile;
 
 /// A file that at least one peer offers under one name.
 ///
@@ -30,6 +31,38 @@ pub struct FoundFile {
     pub holders: Arc<[NodeId]>,
     /// Whether one of them shares it, rather than having fetched it itself.
     pub shared: bool,
+    /// What it is besides its content. Where holders differ in that, what is shared counts before
+    /// what was fetched, then the oldest modification time.
+    pub attributes: Attributes,
+    /// The symbolic link, where the name is one for that holder.
+    pub link: Option<Box<LinkTo<Box<str>>>>,
+}
+
+/// A file that one peer lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerFile {
+    path: RelPath,
+    id: FileId,
+    attributes: Attributes,
+    is_copy: bool,
+    link: Option<Box<LinkTo<Box<str>>>>,
+}
+
+impl PeerFile {
+    pub(crate) fn new(path: RelPath, file: ListedFile<&str>) -> Self {
+        let ListedFile { id, attributes, is_copy, link } = file;
+        let link = link.map(|LinkTo { target, mtime_ns }| Box::new(LinkTo { target: target.into(), mtime_ns }));
+        PeerFile { path, id, attributes, is_copy, link }
+    }
+
+    /// Memory that it takes, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        size_of::<PeerFile>() + self.path.as_str().len() + link_len(self.link.as_deref())
+    }
+}
+
+fn link_len(link: Option<&LinkTo<Box<str>>>) -> usize {
+    link.map_or(0, |link| size_of_val(link) + link.target.len())
 }
 
 /// The files found in the listings, each with its holders. There may be millions, so nothing is
@@ -40,35 +73,46 @@ pub(crate) struct SearchResults {
     files: Vec<FoundFile>,
     /// Whose listings are in it.
     peers: BTreeSet<PeerId>,
+    /// Makes the numbers of link groups of different peers different ones.
+    groups: RandomState,
 }
 
 impl SearchResults {
     /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be
     /// is left out, and what is over the bound of any catalogue. Returns the memory of what was new,
     /// in bytes.
-    pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<Listed>) -> usize {
+    pub(crate) fn add(&mut self, peer: NodeId, shared: bool, mut listed: Vec<PeerFile>) -> usize {
         self.peers.insert(peer.peer);
         listed.retain(|l| l.id.len <= FILE_LEN_MAX && (l.id.len > 0) == (l.id.root != Root::EMPTY));
         // It is sorted already but for the answers to several patterns.
         listed.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
-        listed.dedup();
+        listed.dedup_by(|a, b| (&a.path, &a.id) == (&b.path, &b.id));
         let alone: Arc<[NodeId]> = [peer].into();
         let mut sets = Sets { peer, with: HashMap::new() };
         let (mut fresh, mut at, known) = (Vec::new(), 0, self.files.len());
-        for Listed { path, id } in listed {
+        for PeerFile { path, id, mut attributes, is_copy, link } in listed {
+            if attributes.link_group != 0 {
+                attributes.link_group = self.groups.hash_one((peer.peer, attributes.link_group)).max(1);
+            }
+            let shared = shared && !is_copy;
             while self.files.get(at).is_some_and(|f| (&f.path, &f.id) < (&path, &id)) {
                 at += 1;
             }
             match self.files.get_mut(at) {
                 Some(file) if file.path == path && file.id == id => {
                     sets.join(&mut file.holders);
+                    let age = |shared: bool, of: &Attributes| (!shared, of.mtime_ns, !of.executable);
+                    if age(shared, &attributes) < age(file.shared, &file.attributes) {
+                        (file.attributes, file.link) = (attributes, link);
+                    }
                     file.shared |= shared;
                 }
                 _ if known + fresh.len() >= CATALOGUE_ENTRIES_MAX => {}
-                _ => fresh.push(FoundFile { path, id, holders: alone.clone(), shared }),
+                _ => fresh.push(FoundFile { path, id, holders: alone.clone(), shared, attributes, link }),
             }
         }
-        let fresh_len = fresh.iter().map(|file| size_of::<FoundFile>() + file.path.as_str().len()).sum();
+        let len = |f: &FoundFile| size_of::<FoundFile>() + f.path.as_str().len() + link_len(f.link.as_deref());
+        let fresh_len = fresh.iter().map(len).sum();
         if self.files.is_empty() {
             self.files = fresh;
         } else if !fresh.is_empty() {
@@ -181,8 +225,9 @@ mod tests {
     use crate::content::Digest;
     use crate::identity::{NodeId, PeerId};
 
-    fn listed(path: &str, byte: u8) -> Listed {
-        Listed { path: RelPath::new(path).unwrap(), id: FileId { root: Root(Digest([byte; 32])), len: 9 } }
+    fn listed(path: &str, byte: u8) -> PeerFile {
+        let id = FileId { root: Root(Digest([byte; 32])), len: 9 };
+        PeerFile::new(RelPath::new(path).unwrap(), ListedFile::plain(id))
     }
 
     fn peer(n: u8) -> NodeId {
@@ -216,5 +261,34 @@ mod tests {
             |last: u8, len| FileId { root: Root(Digest(std::array::from_fn(|i| if i < 31 { 5 } else { last }))), len };
         let all = [id(2, 1), id(1, 1), id(2, 1), id(2, 3), id(1, 1)];
         assert_eq!(by_content(&all, |id| id), [1, 4, 0, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_shared_and_then_the_oldest_time_decides_what_a_file_is() {
+        let of = |mtime_ns, executable, link_group, is_copy| {
+            let attributes = Attributes { mtime_ns, executable, link_group };
+            vec![PeerFile { attributes, is_copy, ..listed("a", 1) }]
+        };
+        let order = |shown: [u8; 3]| {
+            let mut f = SearchResults::default();
+            for n in shown {
+                match n {
+                    0 => f.add(peer(1), true, of(9, false, 0, false)),
+                    1 => f.add(peer(2), true, of(7, true, 4, false)),
+                    _ => f.add(peer(3), true, of(5, false, 4, true)),
+                };
+            }
+            let file = &f.files()[0];
+            assert_eq!((f.files().len(), file.shared), (1, true));
+            (file.attributes.mtime_ns, file.attributes.executable, file.attributes.link_group == 0)
+        };
+        for shown in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+            assert_eq!(order(shown), (7, true, false), "{shown:?}");
+        }
+        let mut f = SearchResults::default();
+        f.add(peer(1), true, of(1, false, 4, false));
+        let first = f.files()[0].attributes.link_group;
+        f.add(peer(2), true, of(0, false, 4, false));
+        assert_ne!(f.files()[0].attributes.link_group, first, "groups of two peers are two");
     }
 }

@@ -247,7 +247,14 @@ mod tests {
     fn found(path: &str, root: u8, holder: u8) -> FoundFile {
         let id = FileId { root: Root(Digest([root; 32])), len: 5 };
         let holders = [NodeId::new(PeerId([holder; 32]), 1)].into();
-        FoundFile { path: RelPath::new(path).unwrap(), id, holders, shared: true }
+        FoundFile {
+            path: RelPath::new(path).unwrap(),
+            id,
+            holders,
+            shared: true,
+            attributes: Default::default(),
+            link: None,
+        }
     }
 
     #[test]

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use crate::content::catalogue::block::{BlockBuilder, EntryBlock};
 use crate::content::rel_path::is_below;
-use crate::content::{FileId, RelPath};
+use crate::content::{Attributes, FileId, RelPath};
 
+mod bare;
 mod block;
+
+pub use bare::{Bare, BareNames};
 
 /// The state of a file when it was hashed; any difference means that it may hold other bytes now.
 ///
@@ -29,6 +32,25 @@ pub struct Stamp {
     pub inode: u64,
 }
 
+/// What is known of an offered file besides its content and [`Stamp`].
+///
+/// ```
+/// use gpb::Marks;
+///
+/// assert_eq!(Marks::default(), Marks { executable: false, copy: false, link_group: 0 });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// Whether it may be run as a program.
+    pub executable: bool,
+    /// Whether the node has it from others, as their mirror: what a node shares of its own wins over
+    /// it.
+    pub copy: bool,
+    /// Names with one number in one catalogue are names of one inode (hard links). 0: the name is
+    /// the only one.
+    pub link_group: u64,
+}
+
 /// One offered file.
 ///
 /// ```
@@ -46,6 +68,8 @@ pub struct Entry {
     pub id: FileId,
     /// The state of the disk when it was hashed.
     pub stamp: Stamp,
+    /// What else is known of it.
+    pub marks: Marks,
 }
 
 /// An [`Entry`] where it lies in a [`Catalogue`].
@@ -66,19 +90,29 @@ pub struct EntryRef<'c> {
     pub id: FileId,
     /// The state of the disk when it was hashed.
     pub stamp: Stamp,
+    /// What else is known of it.
+    pub marks: Marks,
 }
 
 impl EntryRef<'_> {
     /// A copy that needs no catalogue.
     pub fn to_entry(self) -> Entry {
-        Entry { path: RelPath::checked_before(self.path), id: self.id, stamp: self.stamp }
+        let path = RelPath::checked_before(self.path);
+        Entry { path, id: self.id, stamp: self.stamp, marks: self.marks }
+    }
+
+    /// What it is besides its content.
+    pub fn attributes(&self) -> Attributes {
+        let Marks { executable, link_group, .. } = self.marks;
+        Attributes { mtime_ns: self.stamp.mtime_ns, executable, link_group }
     }
 }
 
 /// An immutable snapshot of what a node offers, sorted by path, with an index by identity.
 ///
 /// A change makes a new snapshot; a reader keeps the one that it began with. Consecutive snapshots
-/// share the blocks that did not change. An entry takes about 72 bytes and its name.
+/// share the blocks that did not change. An entry takes about 88 bytes and its name. Empty directories
+/// and symbolic links are [`Bare`] names beside the files.
 ///
 /// ```
 /// # let lan = gpb::testing::Lan::new()?;
@@ -100,6 +134,22 @@ pub struct Catalogue {
     /// Positions of all entries, sorted by identity, then path.
     by_id: Vec<u32>,
     bytes: u64,
+    bare: Arc<BareNames>,
+    notes: CatalogueNotes,
+}
+
+/// What a catalogue says of the directory as a whole.
+///
+/// ```
+/// assert!(!gpb::CatalogueNotes::default().complete);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CatalogueNotes {
+    /// Whether it has all that the directory has: that was scanned whole, and nothing in it is
+    /// unmounted, unreadable or still to be hashed.
+    pub complete: bool,
+    /// Files whose names cannot be shared.
+    pub unnamed: u64,
 }
 
 impl Catalogue {
@@ -114,8 +164,8 @@ impl Catalogue {
     }
 
     /// The snapshot after `changes`: the new entry of each path, or `None` if the path is no longer
-    /// offered. BlockBuilder without a change are shared, so the cost for each of their entries
-    /// is one copied number.
+    /// offered. Blocks without a change are shared, so the cost for each of their entries is one
+    /// copied number. Bare names and notes stay as they are.
     pub fn changed(&self, revision: u64, changes: &BTreeMap<RelPath, Option<Entry>>) -> Self {
         let mut next = Draft { moved_to: Vec::with_capacity(self.len), ..Draft::default() };
         let mut changes = changes.iter().peekable();
@@ -141,6 +191,27 @@ impl Catalogue {
         }
         changes.for_each(|(_, entry)| next.put(entry.as_ref()));
         next.finish(self, revision)
+    }
+
+    /// The same files with other `bare` names.
+    pub fn with_bare(self, bare: Arc<BareNames>) -> Self {
+        Catalogue { bare, ..self }
+    }
+
+    /// The same with other `notes`.
+    pub fn with_notes(self, notes: CatalogueNotes) -> Self {
+        Catalogue { notes, ..self }
+    }
+
+    /// The names that are more or less than a file: a symbolic link whose content is offered is both
+    /// here and among the entries.
+    pub fn bare(&self) -> &Arc<BareNames> {
+        &self.bare
+    }
+
+    /// What it says of the directory as a whole.
+    pub fn notes(&self) -> CatalogueNotes {
+        self.notes
     }
 
     /// Number of this snapshot.
@@ -273,6 +344,7 @@ impl Draft {
         });
         let starts = [0].into_iter().chain(ends).take(blocks.len()).collect();
         let mut next = Catalogue { revision, blocks, starts, len: self.len as usize, ..Catalogue::default() };
+        (next.bare, next.notes) = (before.bare.clone(), before.notes);
         next.bytes = next.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.bytes()));
         self.fresh.sort_by_cached_key(|&at| (next.entry(at as usize).id, at));
         // Both lists are sorted by identity, so one merge makes the new index.
@@ -319,7 +391,8 @@ mod tests {
 
     fn entry(path: &str, byte: u8) -> Entry {
         let id = FileId { root: Root(Digest([byte; 32])), len: 100 + byte as u64 };
-        Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp::default() }
+        let marks = Marks { link_group: byte.into(), ..Marks::default() };
+        Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp::default(), marks }
     }
 
     fn paths<'a>(it: impl Iterator<Item = EntryRef<'a>>) -> Vec<&'a str> {

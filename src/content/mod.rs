@@ -1,5 +1,6 @@
 //! What is shared: content identity, chunk geometry, names, the catalogue. Pure; tier 1.
 
+mod attributes;
 mod bitfield;
 mod catalogue;
 mod digest;
@@ -11,8 +12,9 @@ pub mod merkle;
 mod pattern;
 mod rel_path;
 
+pub use attributes::{Attributes, LinkTo};
 pub use bitfield::Bitfield;
-pub use catalogue::{Catalogue, Entry, EntryRef, Stamp};
+pub use catalogue::{Bare, BareNames, Catalogue, CatalogueNotes, Entry, EntryRef, Marks, Stamp};
 pub use digest::{Digest, FileId, ParseDigestError, ParseFileIdError, Root};
 pub use geometry::{ChunkIndex, ChunkSpan, Geometry};
 pub use manifest::{Manifest, ManifestError};

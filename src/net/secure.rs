@@ -38,8 +38,8 @@ pub enum SecureError {
     /// TLS failed; the message says at what.
     #[error("{0}")]
     Tls(#[source] Error),
-    /// The other side does not speak `gpb/1`.
-    #[error("peer does not speak gpb/1")]
+    /// The other side does not speak `gpb/2`.
+    #[error("peer does not speak gpb/2")]
     Alpn,
     /// The other side has another key than the one that was dialed.
     #[error("peer has another key: {0}")]
@@ -48,7 +48,7 @@ pub enum SecureError {
 
 impl Tls {
     /// Configurations for both sides: TLS 1.3 only, AES-128-GCM first where there is AES hardware,
-    /// no resumption, no tickets, no 0-RTT, ALPN `gpb/1`.
+    /// no resumption, no tickets, no 0-RTT, ALPN `gpb/2`.
     ///
     /// # Errors
     /// [`SecureError::Tls`]: the key cannot be used.
@@ -133,7 +133,7 @@ impl From<Error> for SecureError {
     }
 }
 
-/// The key of the peer of a session whose handshake is over and agreed on `gpb/1`.
+/// The key of the peer of a session whose handshake is over and agreed on `gpb/2`.
 ///
 /// # Errors
 /// [`SecureError::Alpn`]: no or another protocol was agreed on; [`SecureError::Tls`]: no key was

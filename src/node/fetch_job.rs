@@ -281,7 +281,14 @@ mod tests {
 
     fn found(path: &str) -> FoundFile {
         let id = FileId { root: Root(Digest([1; 32])), len: 5 };
-        FoundFile { path: RelPath::new(path).unwrap(), id, holders: [].into(), shared: true }
+        FoundFile {
+            path: RelPath::new(path).unwrap(),
+            id,
+            holders: [].into(),
+            shared: true,
+            attributes: Default::default(),
+            link: None,
+        }
     }
 
     #[test]

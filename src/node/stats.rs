@@ -111,7 +111,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::content::{Catalogue, Entry, FileId, RelPath, Root, Stamp};
+    use crate::content::{Catalogue, Entry, FileId, Marks, RelPath, Root, Stamp};
     use crate::identity::{Keypair, NodeId};
     use crate::node::{Share, State};
     use crate::peers::fake::said;
@@ -129,7 +129,7 @@ mod tests {
         }
         let entry = |n: usize| {
             let (path, id) = (RelPath::new(&format!("d/{n:06}")).unwrap(), FileId { root: Root::EMPTY, len: 0 });
-            Entry { path, id, stamp: Stamp::default() }
+            Entry { path, id, stamp: Stamp::default(), marks: Marks::default() }
         };
         node.catalogue.publish(Catalogue::new(7, (0..100_000).map(entry).collect()));
         let took = |_| {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::content::{FileId, RelPath};
+use crate::content::FileId;
 use crate::limits::{ANY_OF_CHUNKS_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, TEXT_LEN_MAX};
 use crate::proto::frame::{FRAME_PREFIX_LEN, FramePrefix, Kind, Status};
 
@@ -85,22 +85,19 @@ pub struct ListFrom {
     pub revision: u64,
 }
 
-/// Header of the answer to `List`; the body is a postcard list of [`Listed`].
+/// Header of the answer to `List`; the body is a postcard list of
+/// [`Listed`](crate::proto::Listed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageHead {
     /// The revision that the page was taken from.
     pub revision: u64,
     /// Whether another page follows.
     pub more: bool,
-}
-
-/// One file of a `List` page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
-    /// Its name.
-    pub path: RelPath,
-    /// Its content.
-    pub id: FileId,
+    /// Whether the catalogue of that revision has all that the shared directory has: it was scanned
+    /// whole, and nothing in it is unmounted, unreadable or still to be hashed.
+    pub complete: bool,
+    /// Files whose names cannot be shared, so that no listing has them.
+    pub unnamed: u64,
 }
 
 /// How much of a file is held.
@@ -339,14 +336,6 @@ pub fn encode_body<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// [`MessageError::Malformed`] with `what`.
 pub fn decode_body<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, MessageError> {
     decode_header(bytes, what)
-}
-
-/// Reads a postcard body that is borrowed from; trailing bytes are ignored.
-///
-/// # Errors
-/// [`MessageError::Malformed`] with `what`.
-pub fn decode_borrowed<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &'static str) -> Result<T, MessageError> {
-    postcard::take_from_bytes(bytes).map(|(value, _)| value).map_err(|_| MessageError::Malformed(what))
 }
 
 #[cfg(test)]

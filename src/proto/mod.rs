@@ -4,13 +4,15 @@
 mod announce;
 mod frame;
 mod list_page;
+mod listed;
 mod message;
 
 pub use announce::{Announce, AnnounceError, Flags, SignedAnnounce};
 pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
-pub use list_page::ListPage;
+pub use list_page::{ListPage, ListedEntries};
+pub use listed::{Listed, ListedAs, ListedFile};
 pub use message::{
-    ChunkAsk, ChunkHeader, ChunkRef, Delta, Hello, Holding, LayerRange, ListFrom, Listed, MessageError, PageHead,
-    PeerHint, Problem, Request, Since, Welcome, decode_body, decode_borrowed, decode_header, encode_body, encode_frame,
-    encode_head, encode_request,
+    ChunkAsk, ChunkHeader, ChunkRef, Delta, Hello, Holding, LayerRange, ListFrom, MessageError, PageHead, PeerHint,
+    Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,
+    encode_request,
 };

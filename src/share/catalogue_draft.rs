@@ -171,7 +171,7 @@ impl CatalogueDraft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{FileId, Root, Stamp};
+    use crate::content::{FileId, Marks, Root, Stamp};
 
     fn draft(tmp: &tempfile::TempDir, now: Instant) -> CatalogueDraft {
         let latest = Arc::new(Watch::new(Arc::new(Catalogue::default())));
@@ -180,7 +180,8 @@ mod tests {
 
     fn entry(path: &str) -> Entry {
         let id = FileId { root: Root(crate::content::Digest([path.len() as u8; 32])), len: 1 };
-        Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp { inode: path.len() as u64, ..Stamp::default() } }
+        let stamp = Stamp { inode: path.len() as u64, ..Stamp::default() };
+        Entry { path: RelPath::new(path).unwrap(), id, stamp, marks: Marks::default() }
     }
 
     #[test]

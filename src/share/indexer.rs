@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, select};
 
-use crate::content::{Entry, RelPath};
+use crate::content::{Entry, Marks, RelPath};
 use crate::runtime::Shutdown;
 use crate::share::callers::Callers;
 use crate::share::catalogue_draft::CatalogueDraft;
@@ -296,7 +296,7 @@ impl Indexer {
             self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
-            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp });
+            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks: Marks::default() });
         } else if state.is_quiet() {
             self.debounce.forget(name);
             self.hash(name, state);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::content::{Catalogue, Entry, FileId, RelPath};
+use crate::content::{Catalogue, Entry, FileId, Marks, RelPath};
 use crate::share::inspector::FileState;
 use crate::share::limits::{HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, PRUNE_LATER, WATCH_DEBOUNCE};
 use crate::store::{Hashed, Index, Lookup};
@@ -166,7 +166,7 @@ impl Recorder {
 /// The files that can be offered, and the names of the others.
 fn part(hashed: Vec<Hashed>, is_recorded: bool) -> (Vec<Entry>, Vec<RelPath>) {
     let (offered, lost): (Vec<_>, Vec<_>) = hashed.into_iter().partition(|f| is_recorded || f.layer.is_empty());
-    let entry = |f: Hashed| Entry { path: f.path, id: f.indexed.id, stamp: f.indexed.stamp };
+    let entry = |f: Hashed| Entry { path: f.path, id: f.indexed.id, stamp: f.indexed.stamp, marks: Marks::default() };
     (offered.into_iter().map(entry).collect(), lost.into_iter().map(|f| f.path).collect())
 }
 

@@ -167,7 +167,7 @@ impl ListedFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Root, Stamp};
+    use crate::content::{Digest, Marks, Root, Stamp};
     use crate::store::Disk;
 
     fn name(text: &str) -> RelPath {
@@ -182,7 +182,7 @@ mod tests {
 
     /// Puts file `n` there, which lies in `f<n>`.
     fn put(fetched: &FetchedFiles, n: usize, names: &[&str], reader: &Arc<Reader>) {
-        let entry = Entry { path: name(&format!("f{n}")), id: id(n), stamp: Stamp::default() };
+        let entry = Entry { path: name(&format!("f{n}")), id: id(n), stamp: Stamp::default(), marks: Marks::default() };
         let names: Vec<RelPath> = names.iter().map(|n| name(n)).collect();
         fetched.put_whole(&names, entry, Arc::new(Manifest::new(id(n), Vec::new()).unwrap()), reader.clone());
     }
@@ -243,7 +243,8 @@ mod tests {
         assert!(
             matches!(fetched.get(&file.manifest().id()), Some(FetchedFile::Partial(_))) && listed(&fetched).is_empty()
         );
-        let entry = Entry { path: name("f"), id: file.manifest().id(), stamp: Stamp::default() };
+        let entry =
+            Entry { path: name("f"), id: file.manifest().id(), stamp: Stamp::default(), marks: Marks::default() };
         fetched.put_whole(&[name("x")], entry, file.manifest().clone(), reader());
         assert_eq!(listed(&fetched).len(), 1);
         fetched.put_partial(file);

@@ -404,7 +404,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::content::{Entry, Root};
+    use crate::content::{Entry, Marks, Root};
 
     fn hashed(path: &str, chunks: u32, byte: u8) -> Hashed {
         hashed_as(path, chunks, byte as u32)
@@ -493,7 +493,7 @@ mod tests {
         let index = Index::open(tmp.path(), tmp.path()).unwrap();
         let (x, y, z) = (hashed("x", 3, 1), hashed("y", 3, 1), hashed("z", 3, 9));
         assert!(index.record(&[x.clone(), y.clone(), z.clone()]));
-        let keep = Entry { path: y.path.clone(), id: y.indexed.id, stamp: y.indexed.stamp };
+        let keep = Entry { path: y.path.clone(), id: y.indexed.id, stamp: y.indexed.stamp, marks: Marks::default() };
         assert_eq!(index.prune_from(&Catalogue::new(1, vec![keep]), ""), None);
         assert!(!known(&index, &x) && known(&index, &y) && !known(&index, &z));
         assert!(index.layer(&x.indexed.id, 0, 3).is_some());
@@ -512,7 +512,12 @@ mod tests {
         let files: Vec<Hashed> = (0..2 * PRUNE_STEP + 3).map(|i| hashed(&format!("{i:06}"), 1, i as u8)).collect();
         assert!(index.record(&files));
         let kept = files.iter().skip(2).step_by(5);
-        let entry = |h: &Hashed| Entry { path: h.path.clone(), id: h.indexed.id, stamp: h.indexed.stamp };
+        let entry = |h: &Hashed| Entry {
+            path: h.path.clone(),
+            id: h.indexed.id,
+            stamp: h.indexed.stamp,
+            marks: Marks::default(),
+        };
         let keep = Catalogue::new(1, kept.map(entry).collect());
         let (mut from, mut steps) = (String::new(), 0);
         while let Some(next) = index.prune_from(&keep, &from) {

@@ -202,7 +202,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::content::{FileId, RelPath, Root};
+    use crate::content::{FileId, Marks, RelPath, Root};
 
     fn shared(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Reader, Vec<Entry>) {
         let tmp = tempfile::tempdir().unwrap();
@@ -220,7 +220,7 @@ mod tests {
     fn entry(dir: &Path, name: &str, bytes: &[u8]) -> Entry {
         let stamp = stamp_of(&fs::metadata(dir.join(name)).unwrap());
         let id = FileId { root: Root(merkle::root_of_bytes(bytes)), len: bytes.len() as u64 };
-        Entry { path: RelPath::new(name).unwrap(), id, stamp }
+        Entry { path: RelPath::new(name).unwrap(), id, stamp, marks: Marks::default() }
     }
 
     fn span(entry: &Entry, index: u32) -> ChunkSpan {

@@ -2,7 +2,7 @@
 
 use crate::content::{FileId, Pattern};
 use crate::limits::LIST_PAGE_LEN;
-use crate::proto::{Kind, ListFrom, PageHead, Status, encode_body, encode_frame};
+use crate::proto::{Kind, ListFrom, ListPage, ListedAs, ListedFile, PageHead, Status, encode_frame};
 use crate::testing::fault::Fault;
 
 /// What a peer lists: its files, and names that a fault adds. A name may be one that no file can
@@ -52,19 +52,20 @@ impl FaultyListing {
         let files = self.files.iter().filter(meant).cloned();
         let mut files = files.peekable();
         let mut made_up = self.made_up.iter().flat_map(|names| names.after(&from.after)).peekable();
-        let (mut page, mut len) = (Vec::new(), 0);
-        while page.len() < self.page_len && len < LIST_PAGE_LEN {
+        let (mut page, mut count) = (ListPage::default(), 0);
+        while count < self.page_len && page.entries_len() < LIST_PAGE_LEN {
             let next = match (files.peek(), made_up.peek()) {
                 (Some(file), Some(name)) if file.0 > name.0 => made_up.next(),
                 (None, _) => made_up.next(),
                 _ => files.next(),
             };
-            let Some(entry) = next else { break };
-            len += entry.0.len() + ENTRY_LEN;
-            page.push(entry);
+            let Some((name, id)) = next else { break };
+            page.push(&name, &ListedAs::File(ListedFile::plain(id)));
+            count += 1;
         }
         let more = files.next().is_some() || made_up.next().is_some();
-        encode_frame(Kind::List, Status::Ok, &PageHead { revision: 1, more }, &encode_body(&page), out);
+        let head = PageHead { revision: 1, more, complete: false, unnamed: 0 };
+        encode_frame(Kind::List, Status::Ok, &head, &page.finish(), out);
         Some(())
     }
 }
@@ -132,8 +133,6 @@ const HOSTILE_NAMES: &[&str] = &[
 
 /// Entries in one page.
 const PAGE_LEN: usize = 2000;
-/// Bytes of an entry besides its name, at most.
-const ENTRY_LEN: usize = 44;
 /// Digits of a made-up name: all of `u64::MAX`.
 const DIGITS: usize = 20;
 /// A made-up name has a separator after that many bytes.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gpb::internals::content::{Catalogue, Digest, Entry, FileId, Geometry, RelPath, Root, merkle};
+use gpb::internals::content::{Catalogue, Digest, Entry, FileId, Geometry, Marks, RelPath, Root, merkle};
 use gpb::internals::identity::{Keypair, PeerId};
 use gpb::internals::limits::WIRE_VERSION;
 use gpb::internals::net::{Dialed, Tls};
@@ -108,7 +108,7 @@ fn hash(dir: &Path, name: &str, bytes: &[u8]) -> (Entry, Vec<Digest>) {
     };
     let id = FileId { root: Root(root), len: bytes.len() as u64 };
     let stamp = stamp_of(&fs::metadata(dir.join(name)).unwrap());
-    (Entry { path: RelPath::new(name).unwrap(), id, stamp }, layer)
+    (Entry { path: RelPath::new(name).unwrap(), id, stamp, marks: Marks::default() }, layer)
 }
 
 fn bytes(len: usize) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::content::catalogue::{EntryRef, Stamp};
+use crate::content::catalogue::{EntryRef, Marks, Stamp};
 use crate::content::limits::CATALOGUE_BLOCK_ENTRIES;
 use crate::content::{Entry, FileId};
 
@@ -13,7 +13,7 @@ pub(super) struct EntryBlock {
     names: Box<str>,
     /// Where each name ends in `names`.
     ends: Box<[u32]>,
-    rest: Box<[(FileId, Stamp)]>,
+    rest: Box<[(FileId, Stamp, Marks)]>,
     /// Sum of the lengths of the files.
     bytes: u64,
 }
@@ -28,8 +28,8 @@ impl EntryBlock {
     }
 
     pub(super) fn entry(&self, at: usize) -> EntryRef<'_> {
-        let (id, stamp) = self.rest[at];
-        EntryRef { path: self.name(at), id, stamp }
+        let (id, stamp, marks) = self.rest[at];
+        EntryRef { path: self.name(at), id, stamp, marks }
     }
 
     pub(super) fn name(&self, at: usize) -> &str {
@@ -58,14 +58,14 @@ pub(super) struct BlockBuilder {
     made: Vec<Arc<EntryBlock>>,
     names: String,
     ends: Vec<u32>,
-    rest: Vec<(FileId, Stamp)>,
+    rest: Vec<(FileId, Stamp, Marks)>,
 }
 
 impl BlockBuilder {
     pub(super) fn push(&mut self, entry: EntryRef<'_>) {
         self.names.push_str(entry.path);
         self.ends.push(self.names.len() as u32);
-        self.rest.push((entry.id, entry.stamp));
+        self.rest.push((entry.id, entry.stamp, entry.marks));
         if self.ends.len() == 2 * CATALOGUE_BLOCK_ENTRIES {
             self.cut(CATALOGUE_BLOCK_ENTRIES);
         }
@@ -106,7 +106,7 @@ impl BlockBuilder {
         let ends = self.ends.drain(..count).collect();
         self.ends.iter_mut().for_each(|end| *end -= len);
         let rest: Box<[_]> = self.rest.drain(..count).collect();
-        let bytes = rest.iter().fold(0, |sum: u64, (id, _)| sum.saturating_add(id.len));
+        let bytes = rest.iter().fold(0, |sum: u64, (id, ..)| sum.saturating_add(id.len));
         self.made.push(Arc::new(EntryBlock { names, ends, rest, bytes }));
     }
 }
@@ -114,6 +114,6 @@ impl BlockBuilder {
 impl Entry {
     /// This entry as a catalogue returns it.
     pub fn view(&self) -> EntryRef<'_> {
-        EntryRef { path: self.path.as_str(), id: self.id, stamp: self.stamp }
+        EntryRef { path: self.path.as_str(), id: self.id, stamp: self.stamp, marks: self.marks }
     }
 }

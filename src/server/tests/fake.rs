@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::content::{Bitfield, Catalogue, ChunkIndex, Digest, Entry, FileId, Geometry, RelPath, Root, Stamp, merkle};
+use crate::content::{
+    Bitfield, Catalogue, ChunkIndex, Digest, Entry, FileId, Geometry, Marks, RelPath, Root, Stamp, merkle,
+};
 use crate::proto::Delta;
 use crate::server::content::{Absent, ChunkBody, Content, Held};
 use crate::swarm::Arrivals;
@@ -28,7 +30,12 @@ impl Files {
         let mut entries = vec![];
         for (path, bytes) in files {
             let id = id_of(bytes);
-            entries.push(Entry { path: RelPath::new(path).unwrap(), id, stamp: Stamp::default() });
+            entries.push(Entry {
+                path: RelPath::new(path).unwrap(),
+                id,
+                stamp: Stamp::default(),
+                marks: Marks::default(),
+            });
             all.bytes.insert(id, Arc::new(bytes.clone()));
         }
         all.catalogue = Arc::new(Catalogue::new(7, entries));

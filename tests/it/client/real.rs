@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gpb::internals::content::{Catalogue, Digest, Entry};
+use gpb::internals::content::{Catalogue, Digest, Entry, Marks};
 use gpb::internals::identity::Keypair;
 use gpb::internals::net::Tls;
 use gpb::internals::peers::{Directory, OwnIdentity};
@@ -37,7 +37,7 @@ impl Real {
         let index = Index::open(&dir.path().join("state"), &shared).unwrap();
         let layer = f.layer.chunks_exact(32).map(|d| Digest(d.try_into().unwrap())).collect();
         index.record(&[Hashed { path: f.path.clone(), indexed: Indexed { id: f.id, stamp }, layer }]);
-        let entry = Entry { path: f.path.clone(), id: f.id, stamp };
+        let entry = Entry { path: f.path.clone(), id: f.id, stamp, marks: Marks::default() };
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, vec![entry]))));
         let events = EventSender::channel().0;
         let listener = listen(Some([127, 0, 0, 1].into()), 0).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use gpb::internals::limits::{PATH_COMPONENT_LEN_MAX, PATH_LEN_MAX, PATTERN_LEN_MAX};
-use gpb::{Catalogue, Digest, Entry, FileId, Pattern, RelPath, Root, Stamp};
+use gpb::{Catalogue, Digest, Entry, FileId, Marks, Pattern, RelPath, Root, Stamp};
 
 /// Names, one a line, and the catalogue of them.
 pub fn names(bytes: &[u8]) {
@@ -15,7 +15,8 @@ pub fn names(bytes: &[u8]) {
         check_name(&path, line);
         wanted.insert(path, FileId { root: Root(Digest([i as u8 % 8; 32])), len: i as u64 });
     }
-    let entries = wanted.iter().map(|(path, id)| Entry { path: path.clone(), id: *id, stamp: Stamp::default() });
+    let entry = |path: &RelPath, id| Entry { path: path.clone(), id, stamp: Stamp::default(), marks: Marks::default() };
+    let entries = wanted.iter().map(|(path, id)| entry(path, *id));
     let catalogue = Catalogue::new(1, entries.collect());
     assert!(catalogue.iter().map(|e| e.path).eq(wanted.keys().map(RelPath::as_str)), "sorted, and whole");
     for (path, id) in &wanted {

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use gpb::Trust;
-use gpb::internals::content::{Catalogue, Digest, Entry, FileId, Geometry, RelPath, Root, merkle};
+use gpb::internals::content::{Catalogue, Digest, Entry, FileId, Geometry, Marks, RelPath, Root, merkle};
 use gpb::internals::identity::Keypair;
 use gpb::internals::limits::{
     FRAME_HEADER_LEN_MAX, LIST_PAGE_LEN, LOCATE_FILES_MAX, PEERS_ANSWER_LEN_MAX, RESPONSE_BODY_LEN_MAX,
@@ -20,8 +20,8 @@ use gpb::internals::limits::{
 use gpb::internals::net::{Channel, Greeting, Opened, Outbox, Tls};
 use gpb::internals::peers::{Call, Dialer, Directory, OwnAnnounce, OwnIdentity};
 use gpb::internals::proto::{
-    FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, ListFrom, PageHead, PeerHint, Request, Status, Welcome,
-    decode_body, decode_borrowed, encode_frame, encode_request,
+    FRAME_PREFIX_LEN, FramePrefix, Hello, Holding, Kind, ListFrom, ListPage, PageHead, PeerHint, Request, Status,
+    Welcome, decode_body, encode_frame, encode_request,
 };
 use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
@@ -273,7 +273,7 @@ pub fn client_session(bytes: &[u8]) {
         match kind {
             Kind::List => {
                 let _: Result<PageHead, _> = session.header("List");
-                let _: Result<Vec<(&str, FileId)>, _> = decode_borrowed(&body, "List");
+                let _ = ListPage::read(&body).map(|entries| entries.map_while(Result::ok).count());
             }
             Kind::Peers => {
                 if let Ok(hints) = decode_body::<Vec<PeerHint>>(&body, "Peers") {
@@ -507,7 +507,7 @@ impl World {
             };
             let id = FileId { root: Root(merkle::root_of_bytes(&content)), len: len as u64 };
             assert!(index.record(&[Hashed { path: path.clone(), indexed: Indexed { id, stamp }, layer }]));
-            entries.push(Entry { path, id, stamp });
+            entries.push(Entry { path, id, stamp, marks: Marks::default() });
         }
         let ids = entries.iter().map(|e| e.id).collect();
         let (server, client) = (Keypair::generate(), Keypair::generate());

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
-use gpb::internals::content::RelPath;
+use gpb::internals::content::{Attributes, LinkTo, RelPath};
 use gpb::internals::identity::{Keypair, NodeId};
 use gpb::internals::limits::{
     ANNOUNCE_LEN_MAX, ANY_OF_CHUNKS_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, NETWORK_LEN_MAX, REQUEST_BODY_LEN_MAX,
@@ -11,8 +11,8 @@ use gpb::internals::limits::{
 };
 use gpb::internals::proto::{
     Announce, ChunkAsk, ChunkHeader, ChunkRef, Delta, FRAME_PREFIX_LEN, Flags, FramePrefix, Hello, Holding, Kind,
-    LayerRange, ListFrom, ListPage, Listed, PageHead, PeerHint, Problem, Request, SignedAnnounce, Since, Status,
-    Welcome, decode_body, decode_borrowed, decode_header, encode_body, encode_request,
+    LayerRange, ListFrom, ListPage, Listed, ListedAs, ListedFile, PageHead, PeerHint, Problem, Request, SignedAnnounce,
+    Since, Status, Welcome, decode_body, decode_header, encode_body, encode_request,
 };
 use gpb::internals::swarm::{open_announce, parse_announce};
 use serde::Serialize;
@@ -167,30 +167,44 @@ fn body<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8], check
 /// A page of a listing: one that comes, and one that is made.
 pub fn pages(bytes: &[u8]) {
     let strict = decode_body::<Vec<Listed>>(bytes, "List");
-    let lenient = decode_borrowed::<Vec<(&str, _)>>(bytes, "List");
+    let lenient = ListPage::read(bytes).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     if let Ok(entries) = &lenient {
-        assert!(entries.len() * 34 <= bytes.len());
+        assert!(entries.len() * 3 <= bytes.len());
         let valid = entries.iter().all(|(path, _)| RelPath::new(path).is_ok());
         assert_eq!(strict.is_ok(), valid);
     }
     if let Ok(listed) = strict {
-        let entries = lenient.unwrap();
-        assert!(listed.iter().map(|l| (l.path.as_str(), l.id)).eq(entries));
+        assert!(listed.iter().map(|l| (l.path.as_str(), l.what.as_borrowed())).eq(lenient.unwrap()));
         let mut page = ListPage::default();
-        listed.iter().for_each(|l| page.push(l.path.as_str(), &l.id));
-        assert_eq!(decode_body::<Vec<Listed>>(&page.finish(), "List"), Ok(listed));
+        listed.iter().for_each(|l| page.push(l.path.as_str(), &l.what.as_borrowed()));
+        let made = page.finish();
+        assert!(made.len() <= bytes.len());
+        assert_eq!(decode_body::<Vec<Listed>>(&made, "List"), Ok(listed));
     }
     let (mut input, mut page, mut all) = (Input::new(bytes), ListPage::default(), Vec::new());
     while !input.is_empty() && all.len() < 300 {
-        let (path, id) = (input.text(300), input.file_id());
-        if RelPath::new(&path).is_ok() {
-            page.push(&path, &id);
-            all.push((path, id));
-        }
+        let (path, what) = (input.text(300), listed_as(&mut input));
+        page.push(&path, &what.as_borrowed());
+        all.push((path, what));
     }
     let made = page.finish();
-    let read: Vec<(&str, _)> = decode_borrowed(&made, "List").unwrap();
-    assert!(read.into_iter().eq(all.iter().map(|(path, id)| (path.as_str(), *id))));
+    let read = ListPage::read(&made).unwrap().map(Result::unwrap);
+    assert!(read.eq(all.iter().map(|(path, what)| (path.as_str(), what.as_borrowed()))));
+}
+
+fn listed_as(input: &mut Input<'_>) -> ListedAs<String> {
+    let kind = input.below(5);
+    let mtime_ns = input.number() as i64;
+    let mut link = || LinkTo { target: input.text(300), mtime_ns };
+    match kind {
+        0 => ListedAs::EmptyDir { mtime_ns },
+        1 => ListedAs::Link(link()),
+        _ => {
+            let link = (kind == 2).then(link);
+            let attributes = Attributes { mtime_ns, executable: input.flag(), link_group: input.number() };
+            ListedAs::File(ListedFile { id: input.file_id(), attributes, is_copy: input.flag(), link })
+        }
+    }
 }
 
 /// A datagram, and an announce that is sealed and then altered.
