@@ -15,8 +15,8 @@ pub mod upload;
 pub use download::{
     Answer, AnswerError, AnswerPace, AnswerStep, AnyOfTask, Arrival, ChunkCame, ChunkPicker, ChunkRequest, ChunkState,
     ChunkTask, Chunks, Completed, ConnectionEnd, ConnectionScaler, ConnectionTurn, Dial, DownloadState, Extent, FileNo,
-    Haves, HavesError, Head, LayerTask, Mesh, Meter, PeerHandle, Reputation, Requester, RoundTrip, ScalerAdvice,
-    SmallArrival, SmallTask, Task, Window,
+    Haves, HavesError, Head, LayerTask, Mesh, Meter, PeerHandle, ReadAhead, ReadOrder, ReadWindow, Reputation,
+    Requester, RoundTrip, ScalerAdvice, SmallArrival, SmallTask, Task, Window,
 };
 pub use event::Event;
 pub use known_peer::KnownPeer;

@@ -81,3 +81,14 @@ pub const PROBES_MAX: usize = 48;
 pub const END_GAME_AT_ONCE: usize = 4;
 /// Unanswered requests of a connection below which it takes part in the end game.
 pub const END_GAME_PENDING_MAX: usize = 2;
+
+/// Chunks right ahead of a reader that are asked for in their order, and of a second peer as soon as
+/// they are late.
+pub const READ_URGENT_CHUNKS: u32 = 4;
+/// Bytes that are fetched ahead of a reader after it went to another place; twice as many with each
+/// chunk that it then reads, up to [`READ_AHEAD_LEN_MAX`].
+pub const READ_AHEAD_LEN_MIN: u64 = MIB as u64;
+/// Most bytes that are fetched ahead of a reader.
+pub const READ_AHEAD_LEN_MAX: u64 = 32 * MIB as u64;
+/// Fewest chunks ahead of a reader, however long they are.
+pub const READ_AHEAD_CHUNKS_MIN: u32 = 4;

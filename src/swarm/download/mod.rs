@@ -11,6 +11,7 @@ mod meter;
 mod number_map;
 mod pace;
 mod picker;
+mod read_ahead;
 mod reputation;
 mod requester;
 mod round_trip;
@@ -22,7 +23,8 @@ mod window;
 pub use mesh::{ConnectionEnd, Dial, Mesh};
 pub use meter::Meter;
 pub use pace::AnswerPace;
-pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle};
+pub use picker::{ChunkPicker, ChunkRequest, ChunkState, Completed, PeerHandle, ReadOrder, ReadWindow};
+pub use read_ahead::ReadAhead;
 pub use reputation::Reputation;
 pub use requester::{
     Answer, AnswerError, AnswerStep, Arrival, ConnectionTurn, Haves, HavesError, Head, Requester, ShortBody,

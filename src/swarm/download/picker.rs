@@ -16,6 +16,10 @@ mod end_game;
 mod offers;
 mod order;
 mod rarest;
+mod reads;
+
+use reads::PickRule;
+pub use reads::{ReadOrder, ReadWindow};
 
 /// A peer, as small as its owner numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,8 +80,7 @@ pub struct ChunkPicker {
     peers: NumberMap<PeerHandle, PickerPeer>,
     /// Missing chunks that complete holders were offered to choose from.
     offers: Vec<(PeerHandle, Vec<u32>)>,
-    /// Where all chunks are equally rare, a peer is asked for one after the other.
-    in_runs: bool,
+    rule: PickRule,
     have: u32,
     checking: u32,
     random: u64,
@@ -106,7 +109,7 @@ impl ChunkPicker {
             by_age: BTreeSet::new(),
             peers: NumberMap::default(),
             offers: Vec::new(),
-            in_runs: false,
+            rule: PickRule::default(),
             have: 0,
             checking: 0,
             random: seed,
@@ -133,7 +136,7 @@ impl ChunkPicker {
     /// one is random. This is for chunks that are files of their own, in order of their names: both
     /// ends then work in few directories at a time.
     pub fn in_runs(self) -> Self {
-        ChunkPicker { in_runs: true, ..self }
+        ChunkPicker { rule: PickRule { in_runs: true, ..self.rule }, ..self }
     }
 
     /// `peer` holds every chunk. O(1) for a new peer.
@@ -206,14 +209,25 @@ impl ChunkPicker {
         if let Some(chunk) = self.steal(peer, now, StealReason::Silent) {
             return Some(chunk);
         }
+        if let Some(chunk) = self.acquire_read(peer, now) {
+            return Some(chunk);
+        }
+        if self.rule.reads.alone {
+            return None;
+        }
         let chunk = self.following(peer).or_else(|| self.rarest(peer))?;
+        self.ask(chunk, peer, now);
+        Some(chunk)
+    }
+
+    /// The missing `chunk` is asked of `peer`.
+    fn ask(&mut self, chunk: u32, peer: PeerHandle, now: Instant) {
         if let Some(p) = self.peers.get_mut(&peer) {
             p.last = Some(chunk);
         }
         self.take_out(chunk, IN_FLIGHT);
         self.in_flight.insert(chunk, (ChunkRequest { peer, since: now }, None));
         self.by_age.insert((now, chunk));
-        Some(chunk)
     }
 
     /// The verified `chunk` came from `peer`, even if that is not asked for it (any longer).
@@ -367,11 +381,6 @@ impl ChunkPicker {
     /// Whether every chunk is there.
     pub fn is_done(&self) -> bool {
         self.have == self.len()
-    }
-
-    /// Missing chunks that `peer` could be asked for.
-    pub fn wanted_of(&self, peer: PeerHandle) -> u32 {
-        self.peers.get(&peer).map_or(0, |p| if p.holds.is_none() { self.missing() } else { p.wanted })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::content::{Bitfield, FileId, Geometry};
 use crate::identity::NodeId;
 use crate::swarm::download::limits::{ACTIVE_CHUNKS_MAX, ACTIVE_FILES_MAX, HAVE_POLL_MAX, HAVE_POLL_MIN};
 use crate::swarm::download::number_map::NumberMap;
-use crate::swarm::download::picker::{ChunkPicker, ChunkState, PeerHandle};
+use crate::swarm::download::picker::{ChunkPicker, ChunkState, PeerHandle, ReadOrder};
 use crate::swarm::download::state::file::{Backoff, DownloadFile, FilePhase, is_small};
 use crate::swarm::download::state::layer_asks::LayerAsks;
 use crate::swarm::download::state::small::SmallFiles;
@@ -20,6 +20,7 @@ mod elsewhere;
 mod file;
 mod holders;
 mod layer_asks;
+mod reads;
 mod small;
 mod tasks;
 
@@ -40,6 +41,8 @@ pub struct DownloadState<F> {
     next: FileNo,
     unfinished: usize,
     arrivals: ArrivalGap,
+    /// The files that are read meanwhile.
+    reads: HashMap<FileNo, ReadOrder>,
     seed: u64,
 }
 
@@ -100,6 +103,7 @@ impl<F: Clone> DownloadState<F> {
             next: 0,
             unfinished: ids.len(),
             arrivals: ArrivalGap { last: None, mean: HAVE_POLL_MAX },
+            reads: HashMap::new(),
             seed,
         }
     }
@@ -156,6 +160,9 @@ impl<F: Clone> DownloadState<F> {
         } else {
             at.phase = FilePhase::Waiting;
         }
+        if let Some(order) = self.reads.get(&file).cloned() {
+            self.set_reads(file, order);
+        }
         self.activate();
     }
 
@@ -192,6 +199,7 @@ impl<F: Clone> DownloadState<F> {
         let at = &mut self.files[file as usize];
         self.seed = self.seed.wrapping_add(1);
         let mut picker = ChunkPicker::resuming(have, checking, self.seed);
+        picker.set_reads(self.reads.get(&file).cloned().unwrap_or_default());
         for holder in &mut at.holders {
             match holder.extent {
                 Extent::Whole => picker.add_complete(holder.peer),
@@ -264,6 +272,7 @@ impl<F: Clone> DownloadState<F> {
             return;
         }
         at.phase = FilePhase::Done;
+        self.reads.remove(&file);
         self.unfinished -= 1;
         for holder in std::mem::take(&mut at.holders) {
             self.peers.useful[holder.peer.0 as usize] -= 1;

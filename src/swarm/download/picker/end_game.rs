@@ -68,7 +68,7 @@ impl ChunkPicker {
     /// takes bandwidth from other peers. Each peer has at most [`END_GAME_AT_ONCE`] such chunks, as
     /// they may still come from the first peer.
     pub fn acquire_end_game(&mut self, peer: PeerHandle, now: Instant) -> Option<u32> {
-        if !self.order.is_empty() {
+        if !self.is_all_asked() {
             return None;
         }
         let shared = self.in_flight.values().filter(|(_, second)| second.is_some_and(|s| s.peer == peer)).count();
@@ -78,47 +78,59 @@ impl ChunkPicker {
         self.steal(peer, now, StealReason::Slow).or_else(|| self.steal(peer, now, StealReason::Late))
     }
 
-    /// A chunk in flight that `thief` has a reason to ask for, too. Of two earlier requests, the
-    /// older one is dropped.
+    /// A chunk in flight that `thief` has a reason to ask for, too.
     ///
     /// The oldest [`PROBES_MAX`] chunks are looked at. A queue in front of a chunk is no fault of
     /// the peer that was asked: the chunk must be late by the usual time of that peer, not only by
     /// that of the thief. A far peer that has given nothing yet has its round trip.
     pub(super) fn steal(&mut self, thief: PeerHandle, now: Instant, reason: StealReason) -> Option<u32> {
-        let state = self.peers.get(&thief)?;
         self.by_age.first()?;
-        let time = state.history.chunk_time.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN);
-        let factor = reason.factor();
-        let limit = time.max(CHUNK_TIME_MIN) * factor;
+        let limit = self.usual_of(thief)?.max(CHUNK_TIME_MIN) * reason.factor();
         let mut found = None;
         for &(since, chunk) in self.by_age.iter().take(PROBES_MAX) {
-            let age = now.saturating_duration_since(since);
-            if age < limit {
+            if now.saturating_duration_since(since) < limit {
                 break;
             }
-            let Some(&(first, second)) = self.in_flight.get(&chunk) else { continue };
-            if first.peer == thief
-                || second.is_some_and(|s| s.peer == thief)
-                || !state.holds.as_ref().is_none_or(|b| b.get(chunk))
-            {
-                continue;
-            }
-            let history = self.history(first);
-            let usual = history.chunk_time.unwrap_or(time);
-            let late = age >= usual.max(LATE_MIN).max(history.path) * factor;
-            let good = match reason {
-                StealReason::Silent => {
-                    [Some(first), second].into_iter().flatten().all(|asked| self.is_silent(asked, now, time))
-                }
-                StealReason::Slow => late || usual >= limit,
-                StealReason::Late => late && second.is_none(),
-            };
-            if good {
+            if self.may_second(chunk, thief, now, reason) {
                 found = Some(chunk);
                 break;
             }
         }
         let chunk = found.filter(|_| self.may_steal(thief, now))?;
+        self.ask_second(chunk, thief, now)
+    }
+
+    /// The usual time of a chunk of `peer`, as far as it is known.
+    fn usual_of(&self, peer: PeerHandle) -> Option<Duration> {
+        let own = self.peers.get(&peer)?.history.chunk_time;
+        Some(own.or_else(|| self.mean_chunk_time()).unwrap_or(CHUNK_TIME_UNKNOWN))
+    }
+
+    /// Whether `thief` may be asked for `chunk`, too, for this `reason`.
+    pub(super) fn may_second(&self, chunk: u32, thief: PeerHandle, now: Instant, reason: StealReason) -> bool {
+        let (Some(&(first, second)), Some(time)) = (self.in_flight.get(&chunk), self.usual_of(thief)) else {
+            return false;
+        };
+        let age = now.saturating_duration_since(latest(first, second));
+        let limit = time.max(CHUNK_TIME_MIN) * reason.factor();
+        let is_asked = first.peer == thief || second.is_some_and(|s| s.peer == thief);
+        if age < limit || is_asked || !self.holds(thief, chunk) {
+            return false;
+        }
+        let history = self.history(first);
+        let usual = history.chunk_time.unwrap_or(time);
+        let late = age >= usual.max(LATE_MIN).max(history.path) * reason.factor();
+        match reason {
+            StealReason::Silent => {
+                [Some(first), second].into_iter().flatten().all(|asked| self.is_silent(asked, now, time))
+            }
+            StealReason::Slow => late || usual >= limit,
+            StealReason::Late => late && second.is_none(),
+        }
+    }
+
+    /// Asks `thief` for `chunk`, too. Of two earlier requests, the older one is dropped.
+    pub(super) fn ask_second(&mut self, chunk: u32, thief: PeerHandle, now: Instant) -> Option<u32> {
         let (first, second) = self.in_flight.get_mut(&chunk)?;
         if let Some(p) = self.peers.get_mut(&first.peer) {
             p.history.stolen = Some((chunk, first.since));
@@ -138,7 +150,7 @@ impl ChunkPicker {
     /// gets chunks that are missing, but none that another one was asked for: each request makes a
     /// chunk look young again, so that a crowd of silent peers could pass the last ones round for
     /// ever.
-    fn may_steal(&self, thief: PeerHandle, now: Instant) -> bool {
+    pub(super) fn may_steal(&self, thief: PeerHandle, now: Instant) -> bool {
         let Some(latest) = self.peers.values().filter_map(|p| p.history.last_came).max() else { return true };
         let gave = self.peers.get(&thief).and_then(|p| p.history.last_came);
         now.saturating_duration_since(latest) > GIVES_FOR

@@ -19,7 +19,7 @@ impl ChunkPicker {
     /// while no partial peer is known: then there is no peer to share with. The chunks stay missing
     /// until [`begin`](Self::begin), and [`withdraw`](Self::withdraw) ends the offer.
     pub fn offer(&mut self, peer: PeerHandle, max: usize) -> Vec<u32> {
-        if self.order.len() <= self.offers.len() || !self.is_complete(peer) {
+        if self.order.len() <= self.offers.len() || self.rule.reads.alone || !self.is_complete(peer) {
             return Vec::new();
         }
         let complete = self.complete_holders();

@@ -7,7 +7,7 @@ use crate::swarm::random::next_random;
 impl ChunkPicker {
     /// The chunk after the last one of a peer that is asked in runs, if it is as rare as any.
     pub(super) fn following(&self, peer: PeerHandle) -> Option<u32> {
-        let state = self.peers.get(&peer).filter(|_| self.in_runs)?;
+        let state = self.peers.get(&peer).filter(|_| self.rule.in_runs)?;
         let (chunk, rarest) = (state.last? + 1, *self.order.first()?);
         let missing = self.place.get(chunk as usize).is_some_and(|&place| place < CHECKING);
         let held = state.holds.as_ref().is_none_or(|b| missing && b.get(chunk));

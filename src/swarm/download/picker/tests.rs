@@ -64,6 +64,7 @@ enum PickerStep {
     Fail(u16),
     Bad(u16),
     Want(u32),
+    Read(u32, u32, bool),
     Wait(u64),
 }
 
@@ -79,6 +80,7 @@ fn steps() -> impl Strategy<Value = Vec<PickerStep>> {
         1 => peer().prop_map(PickerStep::Fail),
         1 => peer().prop_map(PickerStep::Bad),
         1 => (0u32..70).prop_map(PickerStep::Want),
+        1 => (0u32..80, 0u32..20, any::<bool>()).prop_map(|(first, len, alone)| PickerStep::Read(first, len, alone)),
         2 => (0u64..400).prop_map(PickerStep::Wait),
     ];
     prop::collection::vec(step, 0..200)
@@ -116,6 +118,10 @@ proptest! {
                     }
                 }
                 PickerStep::Want(c) => p.want(c),
+                PickerStep::Read(first, len, alone) => {
+                    let windows = vec![ReadWindow { first, len }, ReadWindow { first: first / 2, len }];
+                    p.set_reads(ReadOrder { windows, alone });
+                }
                 PickerStep::Wait(ms) => now += MS * ms as u32,
             }
             check(&p);

@@ -14,8 +14,8 @@ impl<F: Clone> DownloadState<F> {
     /// What to ask `peer` for next; with `end_game`, also chunks that other peers were asked for
     /// and do not send.
     ///
-    /// Layers come first, since their files have nothing else to do; then one-chunk files and
-    /// chunks; the end game last.
+    /// Layers come first, since their files have nothing else to do; then what is read meanwhile;
+    /// then one-chunk files and chunks; the end game last.
     pub fn next_task(&mut self, peer: PeerHandle, now: Instant, end_game: bool) -> Option<Task<F>> {
         if self.useful(peer) == 0 {
             return None;
@@ -23,6 +23,7 @@ impl<F: Clone> DownloadState<F> {
         let task = self
             .layer_or_have_task(peer, now)
             .or_else(|| self.peers_task(peer, now))
+            .or_else(|| self.read_task(peer, now))
             .or_else(|| self.small_task(|small| small.acquire_new(peer, now)))
             .or_else(|| self.any_of_task(peer))
             .or_else(|| self.chunk_task(peer, |picker| picker.acquire_new(peer, now)));
@@ -116,6 +117,14 @@ impl<F: Clone> DownloadState<F> {
             }
         }
         None
+    }
+
+    fn read_task(&mut self, peer: PeerHandle, now: Instant) -> Option<Task<F>> {
+        if self.reads.is_empty() {
+            return None;
+        }
+        self.small_task(|small| small.acquire_read(peer, now))
+            .or_else(|| self.chunk_task(peer, |picker| picker.acquire_read(peer, now)))
     }
 
     fn any_of_task(&mut self, peer: PeerHandle) -> Option<Task<F>> {

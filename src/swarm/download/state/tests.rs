@@ -11,6 +11,7 @@ use crate::swarm::download::limits::{
     HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, LAYER_ASKED_MIN, LAYER_BUSY_MAX, LAYER_PATIENCE, LOCATE_POLL_MIN,
     PEERS_POLL_MAX, PEERS_POLL_MIN,
 };
+use crate::swarm::download::picker::ReadWindow;
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, LayerTask, SmallTask, Task};
 
 const CHUNK: u64 = 256 << 10;
@@ -42,6 +43,14 @@ fn next(s: &mut DownloadState<()>, peer: PeerHandle, now: Instant) -> Option<Tas
 fn any_of(task: &Task<()>) -> &AnyOfTask<()> {
     match task {
         Task::AnyOf(task) => task,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The chunk that is asked for, and its file.
+fn chunk(task: &Task<()>) -> (u32, FileNo) {
+    match task {
+        Task::Chunk(task) => (task.index.get(), task.file),
         other => panic!("{other:?}"),
     }
 }
@@ -483,4 +492,49 @@ fn a_file_that_comes_from_elsewhere_holds_up_no_other_and_can_be_needed_after_al
     assert!(s.is_done(0));
     s.elsewhere(0);
     assert_eq!((s.unfinished(), s.bytes_had(0), s.bytes_had(1)), (2, 3 * CHUNK, 0));
+}
+
+#[test]
+fn what_is_read_comes_before_all_else_of_a_download() {
+    let now = Instant::now();
+    // More files than are fetched at once, one-chunk files among them.
+    let (mut s, peers) = {
+        let mut lens = vec![40 * CHUNK; 120];
+        lens.extend([100, 200, 300]);
+        state(&lens, 1)
+    };
+    let read = |first, alone| ReadOrder { windows: vec![ReadWindow { first, len: 3 }], alone };
+    let (file, small) = (110, 121);
+    s.set_reads(file, read(7, false));
+    s.set_reads(small, read(0, false));
+    let Some(Task::Layer(LayerTask { file: first, .. })) = next(&mut s, peers[0], now) else { panic!() };
+    assert_eq!(first, file, "its layer comes first");
+    open(&mut s, file);
+    while matches!(s.next_task(peers[0], now, false), Some(Task::Layer(_))) {}
+    let asked: Vec<_> = (0..4).filter_map(|_| next(&mut s, peers[0], now)).collect();
+    assert!(matches!(asked[0], Task::Small(SmallTask { file: 121, .. })), "{asked:?}");
+    let chunks: Vec<u32> = asked.iter().filter(|t| matches!(t, Task::Chunk(_))).map(|t| chunk(t).0).collect();
+    assert_eq!(chunks, [7, 8, 9]);
+    s.set_reads(file, ReadOrder::default());
+    s.set_reads(small, ReadOrder::default());
+    assert!(matches!(next(&mut s, peers[0], now), Some(Task::Small(_))), "then the others");
+    assert!(!s.is_resting());
+}
+
+#[test]
+fn a_download_rests_when_its_readers_have_what_they_need() {
+    let now = Instant::now();
+    let (mut s, peers) = state(&[40 * CHUNK], 1);
+    s.set_reads(0, ReadOrder { windows: vec![ReadWindow { first: 0, len: 2 }], alone: true });
+    assert!(matches!(next(&mut s, peers[0], now), Some(Task::Layer(_))) && !s.is_resting());
+    open(&mut s, 0);
+    for n in 0..2 {
+        assert_eq!(next(&mut s, peers[0], now).as_ref().map(chunk), Some((n, 0)));
+        assert!(!s.is_resting());
+        assert!(s.chunk_came(0, n, peers[0], now).fresh);
+    }
+    assert!(s.is_resting() && next(&mut s, peers[0], now).is_none() && s.useful(peers[0]) > 0);
+    s.set_reads(0, ReadOrder { windows: vec![ReadWindow { first: 1, len: 2 }], alone: true });
+    assert!(!s.is_resting());
+    assert_eq!(next(&mut s, peers[0], now).as_ref().map(chunk), Some((2, 0)));
 }
