@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use crossbeam::sync::WaitGroup;
 use log::info;
 
 use crate::chain::Chain;
@@ -105,15 +104,14 @@ impl Coordinator {
         }
     }
 
-    /// Runs until the download has ended, and cleans up. `disk` ends when the disk threads have.
-    pub(crate) fn run(&mut self, disk: WaitGroup) -> DownloadEnd {
+    /// Runs until the download has ended, and cleans up.
+    pub(crate) fn run(&mut self) -> DownloadEnd {
         let result = self.drive();
         self.shared.stop();
         // Connections that are still being dialed are not waited for: they begin no session after
         // the stop.
         self.shared.sessions.wait();
         self.shared.queues.end();
-        disk.wait();
         self.shared.disk.finish_record();
         let (open, pending) = {
             let mut state = self.shared.state();

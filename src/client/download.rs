@@ -6,12 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use crossbeam::sync::WaitGroup;
 
 use crate::client::coordinator::Coordinator;
 use crate::client::disk_queues::{DiskQueues, DiskReceivers};
 use crate::client::disk_workers;
-use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::client::shared::{DownloadShared, Terms};
 use crate::client::targets::{Target, merge};
 use crate::client::{Client, DownloadEnd, FailedFile, FetchError, Overwrite, Phase, Progress, Report, Stats};
@@ -168,7 +166,8 @@ impl Drop for Download {
     }
 }
 
-/// Starts the threads of a download; the coordinator sends the result to `tell`.
+/// Starts the threads of a download; the coordinator sends the result to `tell`. Those that wait for
+/// the disk start when they are needed.
 fn spawn(
     threads: &mut Workers,
     shared: &Arc<DownloadShared>,
@@ -176,29 +175,39 @@ fn spawn(
     receivers: DiskReceivers,
     tell: Sender<DownloadEnd>,
 ) -> io::Result<()> {
-    // The coordinator waits for the disk threads, which each hold a clone.
-    let disk = WaitGroup::new();
-    for i in 0..DISK_THREADS {
-        let (shared, receivers, working) = (shared.clone(), receivers.clone(), disk.clone());
-        threads.spawn(&format!("gpb-disk-{i}"), move || {
-            disk_workers::run_jobs(&shared, &receivers.jobs);
-            drop((receivers, working));
-        })?;
-    }
-    for i in 0..SMALL_THREADS {
-        let (shared, receivers, working) = (shared.clone(), receivers.clone(), disk.clone());
-        threads.spawn(&format!("gpb-small-{i}"), move || {
-            disk_workers::write_small(&shared, &receivers.small);
-            drop((receivers, working));
-        })?;
-    }
+    let DiskReceivers { jobs, small } = receivers;
+    let weak = Arc::downgrade(shared);
+    shared.queues.jobs.starts(move |workers, i| {
+        let (Some(shared), jobs) = (weak.upgrade(), jobs.clone()) else { return Ok(()) };
+        let run = shared.clone();
+        let started = workers.spawn(&format!("gpb-disk-{i}"), move || disk_workers::run_jobs(&run, &jobs));
+        fail_without(&shared, i, started)
+    });
+    let weak = Arc::downgrade(shared);
+    shared.queues.small.starts(move |workers, i| {
+        let (Some(shared), small) = (weak.upgrade(), small.clone()) else { return Ok(()) };
+        let run = shared.clone();
+        let started = workers.spawn(&format!("gpb-small-{i}"), move || disk_workers::write_small(&run, &small));
+        fail_without(&shared, i, started)
+    });
     let (checker, others) = (shared.clone(), shared.terms.joins.begin(shared));
     threads.spawn("gpb-check", move || disk_workers::check(&checker, &others))?;
     let mut coordinator = Coordinator::new(shared.clone(), connections.clone());
     let notify = shared.terms.notify.clone();
     threads.spawn("gpb-download", move || {
-        let _ = tell.send(coordinator.run(disk));
+        let _ = tell.send(coordinator.run());
         notify();
+    })
+}
+
+/// Without its first thread a queue is never worked off. Further ones only make it quicker.
+fn fail_without(shared: &DownloadShared, number: usize, started: io::Result<()>) -> io::Result<()> {
+    started.map_err(|e| {
+        let kind = e.kind();
+        if number == 0 {
+            shared.fail(FetchError::Threads(e));
+        }
+        kind.into()
     })
 }
 

@@ -111,6 +111,7 @@ impl<'a> Fetcher<'a> {
         }
         // However the connection ended, the files that came whole are good, or show a lie.
         let end = self.verify_small().map_or(end, Ok);
+        let is_idle = matches!(end, Ok(ConnectionEnd::Idle { .. }));
         let end = if self.shared.is_stopped() { Ok(ConnectionEnd::Stopped) } else { end };
         let unanswered = self.requester.pending();
         let redirected = self.requester.end(&mut self.shared.state());
@@ -121,10 +122,8 @@ impl<'a> Fetcher<'a> {
         self.shared.wake_connections();
         let (shared, number, useful) = (self.shared, self.number, self.requester.is_useful());
         match end {
-            Ok(ConnectionEnd::Idle { .. }) => {
-                shared.sessions.end(number);
-                shared.pool.checkin(self.session);
-            }
+            // The end of a download is none of a session that waits for work.
+            _ if is_idle && shared.sessions.end(number) => shared.pool.checkin(self.session),
             Ok(ConnectionEnd::Lied) => self.tell_bad(unanswered),
             _ => {}
         }
@@ -135,7 +134,8 @@ impl<'a> Fetcher<'a> {
     fn work(&mut self) -> Result<ConnectionEnd, AskError> {
         loop {
             if self.shared.is_stopped() {
-                return Ok(ConnectionEnd::Stopped);
+                let rests = self.requester.pending() == 0;
+                return Ok(if rests { ConnectionEnd::Idle { lost: false } } else { ConnectionEnd::Stopped });
             }
             if (self.requester.pending() == 0 || self.is_verifying_due())
                 && let Some(end) = self.verify_small()
@@ -152,7 +152,9 @@ impl<'a> Fetcher<'a> {
                 ConnectionTurn::Wait => {
                     // Time alone can bring work, too: chunks that another peer has kept back for
                     // too long.
+                    self.shared.sessions.set_rests(self.number, true);
                     self.shared.wait_for_work(state, LOOK_AGAIN);
+                    self.shared.sessions.set_rests(self.number, false);
                     self.requester.resume(Instant::now());
                     continue;
                 }

@@ -245,10 +245,11 @@ impl DownloadShared {
         lock(&self.verdict.liars).clone()
     }
 
-    /// Cuts off all sessions and ends all waits; the threads end as soon as they notice.
+    /// Cuts off all sessions that something is asked on, and ends all waits; the threads end as soon
+    /// as they notice.
     pub(crate) fn stop(&self) {
         self.verdict.stopped.store(true, Ordering::Release);
-        self.sessions.cut(|_| true);
+        self.sessions.cut_busy();
         self.buffers.close();
         self.wake_all();
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::limits::KIB;
 use crate::store::limits::{PLACED_FRAME_LEN_MAX, PLACED_LEN_MAX};
 use crate::store::storage::Storage;
 
@@ -83,18 +84,38 @@ pub(super) fn read_frame_head(file: &dyn Storage, place: u64) -> io::Result<Opti
     }
     let mut head = [0; FRAME_HEAD_LEN];
     file.read_at(place, &mut head)?;
-    let len = head[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
-    let sum = head[4..].try_into().map_or(0, u64::from_le_bytes);
-    let fits = len > 0 && len <= PLACED_FRAME_LEN_MAX && (FRAME_HEAD_LEN + len) as u64 <= left;
-    Ok(fits.then_some((len, sum)))
+    Ok(parse_head(&head, left))
 }
 
-/// Where the whole frames from `place` on end. Only the last one is read: one that was cut off can
-/// only be the last.
+/// Length and checksum in a head that `left` bytes of the file begin with.
+fn parse_head(head: &[u8], left: u64) -> Option<(usize, u64)> {
+    let len = head.get(..4)?.try_into().map_or(0, u32::from_le_bytes) as usize;
+    let sum = head.get(4..FRAME_HEAD_LEN)?.try_into().map_or(0, u64::from_le_bytes);
+    let fits = len > 0 && len <= PLACED_FRAME_LEN_MAX && (FRAME_HEAD_LEN + len) as u64 <= left;
+    fits.then_some((len, sum))
+}
+
+/// Where the whole frames from `place` on end. Only the last one is verified: one that was cut off
+/// can only be the last. The file is read in long steps, since most frames are short.
 pub(super) fn end_of_frames(file: &dyn Storage, mut place: u64) -> io::Result<u64> {
-    while let Some((len, _)) = read_frame_head(file, place)? {
-        let next = place + (FRAME_HEAD_LEN + len) as u64;
-        if read_frame_head(file, next)?.is_none() && read_frame(file, place)?.is_none() {
+    let len = file.stat()?.len;
+    let (mut seen, mut seen_at) = (Vec::new(), place);
+    let mut head_at = |place: u64| -> io::Result<Option<(usize, u64)>> {
+        let left = len.saturating_sub(place);
+        if left < FRAME_HEAD_LEN as u64 {
+            return Ok(None);
+        }
+        let is_seen = place >= seen_at && place + FRAME_HEAD_LEN as u64 <= seen_at + seen.len() as u64;
+        if !is_seen {
+            seen.resize(left.min(SCAN_STEP as u64) as usize, 0);
+            file.read_at(place, &mut seen)?;
+            seen_at = place;
+        }
+        Ok(parse_head(&seen[(place - seen_at) as usize..], left))
+    };
+    while let Some((frame_len, _)) = head_at(place)? {
+        let next = place + (FRAME_HEAD_LEN + frame_len) as u64;
+        if head_at(next)?.is_none() && read_frame(file, place)?.is_none() {
             break;
         }
         place = next;
@@ -120,3 +141,5 @@ const NAME_HEX_LEN: usize = 32;
 pub(super) const NEW_SUFFIX: &str = ".new";
 const MAGIC: [u8; 8] = *b"gpbplac1";
 pub(super) const FRAME_HEAD_LEN: usize = 12;
+/// Bytes that are read at once to find the end of the frames.
+const SCAN_STEP: usize = 64 * KIB;
