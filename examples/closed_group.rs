@@ -28,12 +28,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let member = node(&bo).trust(Trust::keys([ana.peer_id()])?).start()?;
     let stranger = node(&eve).start()?;
-    for file in member.list(Everything, Duration::from_secs(5))? {
+    for file in member.list_within(Everything, Duration::from_secs(5))? {
         println!("bo sees {}", file.path);
     }
     // No announce of the group leads to the stranger; one that knows the address is refused.
     stranger.add_peer(server.addrs()[0])?;
-    match stranger.list(Everything, Duration::from_secs(5)) {
+    match stranger.list_within(Everything, Duration::from_secs(5)) {
         Err(FetchError::Refused { peers }) => println!("eve is refused: {}", peers[0].1),
         other => println!("eve sees {other:?}"),
     }
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     members.insert(eve.peer_id())?;
     members.remove(&bo.peer_id())?;
     println!("now eve is a member, and bo is none: his sessions are cut");
-    println!("eve sees {} files", stranger.list(Everything, Duration::from_secs(5))?.len());
+    println!("eve sees {} files", stranger.list_within(Everything, Duration::from_secs(5))?.len());
     drop((stranger, member, server));
     std::fs::remove_dir_all(dir)?;
     Ok(())

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let node = builder.start()?;
-    let files = node.list(name.as_str(), Duration::from_secs(5))?;
+    let files = node.list_within(name.as_str(), Duration::from_secs(5))?;
     let file = files.first().ok_or("no peer has it")?;
     let bytes = read(&node, file)?;
     println!("{} has {} bytes, the first is {:?}", file.path, bytes.len(), bytes.first());

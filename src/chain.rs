@@ -20,6 +20,12 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// Writes a shared error as its text with its causes.
+#[cfg(feature = "serde")]
+pub(crate) fn as_text<E: Error, S: serde::Serializer>(error: &std::sync::Arc<E>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&Chain(&**error))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

@@ -28,7 +28,7 @@
 //! # let _server = lan.sharing(&[("models/a.bin", b"a"), ("models/b.bin", b"b")])?;
 //! # let node = lan.node()?;
 //! // let node = Node::builder().dir("/data").share(Share::Fetched).start()?;
-//! let files = node.list("models/**", Duration::from_secs(2))?;
+//! let files = node.list("models/**")?;
 //! for file in &files {
 //!     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
 //! }
@@ -94,7 +94,7 @@
 //! | call | blocks |
 //! |---|---|
 //! | [`Node::start`] | while files are opened and ports bound: milliseconds |
-//! | [`Node::peers`], [`Node::list`] | until 300 ms after the last new peer, at most for the given time |
+//! | [`Node::peers`], [`Node::list`], [`Node::list_within`] | until 300 ms after the last new peer, at most for the given time, for `list` 2 s |
 //! | [`Node::find`] | until it is found: 50 ms after the last answer, at most for the given time |
 //! | [`Node::publish`], [`Node::forget`] | until the file is hashed and the catalogue has it, or has it no longer |
 //! | [`Fetch::wait`] | until the files are in place: at most [`Config::timeout`] for the search, then at most that without a byte |
@@ -121,8 +121,8 @@
 //! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
 //! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-fetch`, `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
 //!
-//! A node that shares a directory has some 15 threads on two processors; a fetch adds 7, one that
-//! journals while files are unfinished, and one for each connection.
+//! A node that shares a directory has some 15 threads on two processors; a fetch adds 3, up to 4 that
+//! wait for the disk, one that journals while files are unfinished, and one for each connection.
 //!
 //! # What it does to its process
 //!
@@ -146,7 +146,7 @@
 //! | `cli` | yes | the programs `gpb-keygen`, `gpb-server` and `gpb-client`, and what only they need |
 //! | `testing` | no | the module `testing`: a LAN in memory and peers that misbehave |
 //! | `portable-watch` | no | on Linux, the directory watch of other systems |
-//! | `serde` | no | `Serialize` for progress, reports of files and [`NodeStats`]. Keys, roots, identities and names have their text forms in readable formats without it |
+//! | `serde` | no | `Serialize` for what a node reports: [`Progress`], [`Report`], [`Failed`], [`Event`], [`Update`], [`NodeStats`], what was found; errors are their texts. Keys, roots, identities and names have their text forms in readable formats without it |
 //!
 //! # Errors, panics, logs
 //!
@@ -206,7 +206,9 @@ pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, N
 pub use node::{FetchStats, NodeStats, ShareStats, StartError, State, Stopper, Update, Updates};
 pub use peers::TrafficStats;
 pub use runtime::Events;
-pub use runtime::keystore::Trust;
+pub use runtime::keystore::{KeyError, Trust};
+#[doc(hidden)]
+pub use swarm::KnownPeer as PeerRecord;
 pub use swarm::{Dropped, Event, KnownPeer, PeerCounts, RefusalCause};
 
 pub mod error {

@@ -89,8 +89,9 @@ impl GetCommand<'_> {
         if self.options.report.json || self.options.report.log.verbosity != Verbosity::Quiet {
             told.tell(|output| output.hidden(hidden, &mut self.screen.clone()));
         }
-        let end = if files.is_empty() { Report::default() } else { self.fetch(&files, &failed, out, &mut told)? };
-        let report = Report { failed: [failed, end.failed.clone()].concat(), ..end };
+        let mut report =
+            if files.is_empty() { Report::default() } else { self.fetch(&files, &failed, out, &mut told)? };
+        report.failed.splice(..0, failed);
         let mut failure = FailedFile::gravest(&report.failed).map(|error| self.failed(error, &report, &mut told));
         if failure.is_none() {
             told.tell(|output| output.done(&report));
@@ -123,7 +124,7 @@ impl GetCommand<'_> {
             Some(out) if is_file(out, files.len() + failed.len()) => get.to_file(out),
             Some(out) => get.into_dir(out),
         };
-        let (error, report) = match get.start() {
+        let (error, mut report) = match get.start() {
             Err(error) => (Arc::new(error), Report::default()),
             Ok(fetch) => {
                 self.watch(&fetch, told);
@@ -140,7 +141,8 @@ impl GetCommand<'_> {
             _ if failed.is_empty() => Err(Failure::of(&error)),
             _ => {
                 let fail = |file: &FoundFile| FailedFile::new(file.path.as_str(), error.clone());
-                Ok(Report { failed: files.iter().map(fail).collect(), ..report })
+                report.failed = files.iter().map(fail).collect();
+                Ok(report)
             }
         }
     }
@@ -195,7 +197,8 @@ impl GetCommand<'_> {
             let full = StoreError::NoSpace { path: dir.into(), needed: totals.needed, free: totals.free };
             failed.push(FailedFile::new(dir.to_string_lossy(), FetchError::from(full)));
         }
-        let report = Report { files: totals.files as usize, failed, ..Report::default() };
+        let mut report = Report::default();
+        (report.files, report.failed) = (totals.files as usize, failed);
         let Some(error) = FailedFile::gravest(&report.failed).cloned() else { return Ok(()) };
         output.failed(&report.failed, &mut self.screen.clone()).map_err(stdout_failed)?;
         Err(Failure::of_fetch(&error, &report))

@@ -22,7 +22,7 @@ use crate::runtime::Shutdown;
 /// let canceller = Canceller::new();
 /// let button = canceller.clone();
 /// std::thread::spawn(move || button.cancel());
-/// let files = node.list(Everything, canceller.within(Duration::from_secs(60)));
+/// let files = node.list_within(Everything, canceller.within(Duration::from_secs(60)));
 /// assert!(matches!(files, Err(FetchError::Cancelled)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

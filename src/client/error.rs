@@ -212,6 +212,8 @@ impl FetchError {
 /// # None }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Candidate {
     /// Its name.
     pub path: RelPath,

@@ -18,10 +18,12 @@ use crate::swarm::FileNo;
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FailedFile {
     /// Its name, or the text that was asked for if no file was found for it.
     pub path: String,
     /// Why it is not there. Files that fail together share the error.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::chain::as_text"))]
     pub error: Arc<FetchError>,
 }
 

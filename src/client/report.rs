@@ -46,6 +46,7 @@ pub enum Phase {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Progress {
     /// What it does at the moment.
@@ -80,6 +81,8 @@ pub struct Progress {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Report {
     /// The directory that [`FileReport::out`] lies below.
     pub dir: PathBuf,
@@ -129,8 +132,11 @@ pub struct DownloadEnd {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Failed {
     /// Why.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::chain::as_text"))]
     pub error: Arc<FetchError>,
     /// What is in place, and where the bytes came from.
     pub report: Arc<Report>,
@@ -163,6 +169,7 @@ impl std::error::Error for Failed {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FileReport {
     /// The name under which it is shared.

@@ -16,11 +16,12 @@ use crate::proto::ListedFile;
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
 /// # let node = lan.node()?;
-/// let found = node.list("docs/**", std::time::Duration::from_secs(2))?;
+/// let found = node.list("docs/**")?;
 /// assert_eq!((found[0].path.as_str(), found[0].id.len, found[0].holders.len()), ("docs/a.txt", 5, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FoundFile {
     /// Its name.

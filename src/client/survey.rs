@@ -32,6 +32,8 @@ use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct FoundPeer {
     /// Its key.
     pub peer: PeerId,

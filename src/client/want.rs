@@ -22,16 +22,14 @@ use crate::identity::PeerId;
 /// such as an empty `Vec`, is [`FetchError::NothingAsked`] in every call.
 ///
 /// ```
-/// use std::time::Duration;
 /// use gpb::{Everything, RelPath};
 ///
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("d/star*.bin", b"star"), ("d/b.bin", b"b")])?;
 /// # let node = lan.node()?;
-/// let wait = Duration::from_secs(2);
-/// assert_eq!(node.list("d/*.bin", wait)?.len(), 2);
-/// assert_eq!(node.list(RelPath::new("d/star*.bin")?, wait)?.len(), 1);
-/// let files = node.list(Everything, wait)?;
+/// assert_eq!(node.list("d/*.bin")?.len(), 2);
+/// assert_eq!(node.list(RelPath::new("d/star*.bin")?)?.len(), 1);
+/// let files = node.list(Everything)?;
 /// assert_eq!(node.fetch(&files)?.wait()?.files, 2);
 /// assert_eq!(node.fetch([files[0].id, files[1].id])?.wait()?.files, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -52,7 +50,7 @@ pub struct Want {
 /// # let lan = gpb::testing::Lan::new()?;
 /// # let server = lan.sharing(&[("a", b"a"), ("d/b", b"b")])?;
 /// # let node = lan.node()?;
-/// assert_eq!(node.list(gpb::Everything, std::time::Duration::from_secs(2))?.len(), 2);
+/// assert_eq!(node.list(gpb::Everything)?.len(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

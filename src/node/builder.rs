@@ -26,6 +26,7 @@ use crate::runtime::keystore::Trust;
 /// # Ok::<(), gpb::StartError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
+#[must_use = "it begins with `start`"]
 pub struct NodeBuilder {
     config: Config,
     /// The first text that could not be read.

@@ -87,6 +87,7 @@ pub struct Config {
 /// assert_eq!(Config::default().share, Share::Fetched);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Share {
     /// Nothing: the node does not listen.
     Nothing,
@@ -180,6 +181,7 @@ impl From<String> for State {
 /// let config = Config { key: KeySource::Key(key), ..Config::default() };
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum KeySource {
     /// `key.pem` in the state directory, made on first use with mode 0600; a new key for each start
     /// with [`State::Memory`].

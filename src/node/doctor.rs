@@ -21,6 +21,8 @@ use crate::swarm::Dropped;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Finding {
     /// What was looked at, such as `interface eth0 10.0.0.1`.
     pub check: String,
@@ -46,6 +48,7 @@ pub struct Finding {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum DiscoveryProblem {
     /// There is no interface to announce on: none is up, or
     /// [`Config::interfaces`] and [`Config::bind`] leave none.

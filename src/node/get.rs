@@ -19,7 +19,7 @@ use crate::node::{Fetch, Node};
 /// # let server = lan.sharing(&[("models/a.bin", b"a"), ("models/b.bin", b"b")])?;
 /// # let node = lan.node()?;
 /// # let here = node.config().dir.clone().unwrap_or_default();
-/// let files = node.list("models/a.bin", std::time::Duration::from_secs(2))?;
+/// let files = node.list("models/a.bin")?;
 /// let fetch = node
 ///     .get(&files[0])
 ///     .to_file(here.join("new/place.bin"))

@@ -23,7 +23,7 @@ mod updates;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::client::{
 use crate::content::Catalogue;
 use crate::discovery::{Discovery, DiscoveryStats};
 use crate::identity::{NodeId, PeerId};
-use crate::limits::WAIT_MAX;
+use crate::limits::{LIST_WAIT, WAIT_MAX};
 use crate::node::fetch::RunningFetches;
 use crate::node::limits::LINKS_FRESH;
 use crate::node::parts::NodeParts;
@@ -67,13 +67,14 @@ pub use updates::{Update, Updates};
 /// use gpb::{Node, Share};
 ///
 /// let node = Node::builder().dir("/data").share(Share::Fetched).start()?;
-/// for file in node.list("models/**", Duration::from_secs(2))? {
+/// for file in node.list("models/**")? {
 ///     println!("{} {} bytes, {} holders", file.path, file.id.len, file.holders.len());
 /// }
 /// let report = node.fetch("models/weights.bin")?.wait()?;
 /// println!("{} bytes from {} peers", report.bytes, report.peers.len());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "a node ends when it is dropped"]
 pub struct Node {
     id: PeerId,
     config: Config,
@@ -166,14 +167,24 @@ impl Node {
     }
 
     /// Asks all peers for the files that are meant by `want`: [`Everything`](crate::Everything), a
-    /// text such as `"models/**"`, or what else [`Want`] takes. Sorted by path, and blocks, as
-    /// [`peers`](Self::peers) does. What no peer offers, or no peer at all, is an empty list. As in a
-    /// [`fetch`](Self::fetch), a wildcard takes no leading dot of a name.
+    /// text such as `"models/**"`, or what else [`Want`] takes. Sorted by path. Blocks as
+    /// [`peers`](Self::peers) does, and at most for two seconds;
+    /// [`list_within`](Self::list_within) names another time. What no peer offers, or no peer at all,
+    /// is an empty list. As in a [`fetch`](Self::fetch), a wildcard takes no leading dot of a name.
     ///
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::NothingAsked`] and [`FetchError::Pattern`] for
     /// what cannot be looked for.
-    pub fn list(&self, want: impl Into<Want>, wait: impl Into<Wait>) -> Result<Vec<FoundFile>, FetchError> {
+    pub fn list(&self, want: impl Into<Want>) -> Result<Vec<FoundFile>, FetchError> {
+        self.list_within(want, LIST_WAIT)
+    }
+
+    /// As [`list`](Self::list), and blocks at most for `wait`, which a
+    /// [`Canceller`](crate::Canceller) may end.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn list_within(&self, want: impl Into<Want>, wait: impl Into<Wait>) -> Result<Vec<FoundFile>, FetchError> {
         let want = want.into();
         want.check()?;
         let (scope, time) = scope(wait.into(), None);
@@ -229,6 +240,15 @@ impl Node {
     /// all others by [`Fetch::wait`].
     pub fn fetch(&self, want: impl Into<Want>) -> Result<Fetch, FetchError> {
         self.get(want).start()
+    }
+
+    /// Fetches the one file that `want` means, and puts it at `path`, whose directory is made if it is
+    /// missing. In short for [`get`](Self::get), [`Get::to_file`] and [`Get::start`].
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch); several files are [`FetchError::SeveralFiles`] by [`Fetch::wait`].
+    pub fn fetch_to(&self, want: impl Into<Want>, path: impl Into<PathBuf>) -> Result<Fetch, FetchError> {
+        self.get(want).to_file(path).start()
     }
 
     /// As [`fetch`](Self::fetch), with choices to make before it starts: another place, what to do

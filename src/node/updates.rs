@@ -27,6 +27,7 @@ use crate::runtime::deadline;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Update {
     /// The fetch is further, or in another phase. Only the newest state is told: a slow reader
     /// skips the ones before it.

@@ -25,6 +25,7 @@ use crate::swarm::KnownPeer;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Event {
     /// The first event of each queue: the peers that were there when it began, perhaps none.
     Known(Vec<KnownPeer>),

@@ -16,6 +16,7 @@ use crate::identity::NodeId;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct KnownPeer {
     /// Its key and instance: one key may run several nodes.
     pub node: NodeId,
@@ -23,6 +24,7 @@ pub struct KnownPeer {
     pub revision: u64,
     /// Where it serves, best first: addresses that TLS proved, then the freshest hints.
     pub addrs: Vec<SocketAddr>,
-    /// Time of its last announce.
+    /// Time of its last announce. Means nothing in another process, so it is not serialized.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub last_seen: Instant,
 }

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use gpb::error::{Failed, FetchError, ParseFileIdError, RelPathError};
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
-use gpb::{
-    Canceller, Candidate, Catalogue, Events, Everything, Fetch, FileId, Finding, Keypair, KnownPeer, Node, Pattern,
-    Phase, RelPath, Share, Update,
-};
+use gpb::{Canceller, Events, Everything, Fetch, FileId, Keypair, Node, Pattern, Phase, RelPath, Share, Update};
+// By these names a program looks for them first.
+use gpb::{Candidate, Catalogue, Finding, KeyError, PeerRecord};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -22,9 +21,10 @@ struct App {
     fetch: Option<Fetch>,
     events: Events,
     catalogue: Arc<Catalogue>,
-    known: Vec<KnownPeer>,
+    known: Vec<PeerRecord>,
     candidates: Vec<Candidate>,
     findings: Vec<Finding>,
+    key: Option<KeyError>,
 }
 
 /// Each of these is what a program writes next after the first example.
@@ -34,7 +34,7 @@ fn natural_calls_compile_and_mean_what_they_say() {
     let lan = Lan::new().unwrap();
     let _server = lan.sharing(&[("d/star*.bin", b"star"), ("d/starx.bin", b"x"), ("e", b"e")]).unwrap();
     let node = lan.node().unwrap();
-    let files = node.list(Everything, WAIT).unwrap();
+    let files = node.list(Everything).unwrap();
     assert_eq!(files.len(), 3);
     let file = &files[0];
     let names = |fetch: Result<Fetch, FetchError>| -> Vec<String> {
@@ -55,9 +55,9 @@ fn natural_calls_compile_and_mean_what_they_say() {
     assert_eq!(names(node.fetch(&files[1..])), ["d/starx.bin", "e"]);
     assert_eq!(names(node.fetch(Pattern::parse("d/*x.bin").unwrap())), ["d/starx.bin"]);
     assert_eq!(names(node.fetch(Everything)).len(), 3);
-    assert_eq!(node.list(["d", "e"], WAIT).unwrap().len(), 3);
+    assert_eq!(node.list_within(["d", "e"], WAIT).unwrap().len(), 3);
     let out = node.config().dir.as_ref().unwrap().join("out.bin");
-    assert_eq!(names(node.get("e").to_file(&out).start()), ["out.bin"]);
+    assert_eq!(names(node.fetch_to(&["e"], &out)), ["out.bin"]);
     assert_eq!(node.peer_files(files[0].holders[0], WAIT).unwrap(), files);
     assert_eq!("a/b".parse::<RelPath>().unwrap().as_str(), "a/b");
     assert_eq!("/a".parse::<RelPath>(), Err(RelPathError::Empty));
@@ -68,7 +68,8 @@ fn natural_calls_compile_and_mean_what_they_say() {
     drop(builder);
     let (events, catalogue, known) = (node.events(), node.catalogue(), node.known_peers());
     let fetch = Some(node.fetch("e").unwrap());
-    let app = App { node: node.into(), fetch, events, catalogue, known, candidates: vec![], findings: vec![] };
+    let app =
+        App { node: node.into(), fetch, events, catalogue, known, candidates: vec![], findings: vec![], key: None };
     assert!(format!("{app:?}").contains("Fetch"));
 }
 
@@ -77,13 +78,13 @@ fn nothing_is_an_error_and_nobody_is_an_empty_list() {
     let lan = Lan::new().unwrap();
     let alone = lan.node().unwrap();
     let short = Duration::from_millis(100);
-    assert!(alone.peers(short).unwrap().is_empty() && alone.list(Everything, short).unwrap().is_empty());
+    assert!(alone.peers(short).unwrap().is_empty() && alone.list_within(Everything, short).unwrap().is_empty());
     assert!(alone.peers(Duration::ZERO).unwrap().is_empty());
-    assert!(matches!(alone.list(Vec::<String>::new(), short), Err(FetchError::NothingAsked)));
+    assert!(matches!(alone.list_within(Vec::<String>::new(), short), Err(FetchError::NothingAsked)));
     assert!(matches!(alone.fetch(Vec::<FileId>::new()), Err(FetchError::NothingAsked)));
     assert!(matches!(alone.fetch(""), Err(FetchError::Pattern { .. })));
     let _server = lan.sharing(&[("a", b"a")]).unwrap();
-    assert!(alone.list("b", WAIT).unwrap().is_empty(), "what no peer has is no error either");
+    assert!(alone.list_within("b", WAIT).unwrap().is_empty(), "what no peer has is no error either");
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn the_layout_is_what_the_caller_said() {
     let node = lan.node().unwrap();
     let home = tempfile::tempdir().unwrap();
     let at = |path: &str| home.path().join(path);
-    let files = node.list("two/y.txt", WAIT).unwrap();
+    let files = node.list_within("two/y.txt", WAIT).unwrap();
     node.get(&files).into_dir(at("new/dir")).start().unwrap().wait().unwrap();
     assert_eq!(fs::read(at("new/dir/two/y.txt")).unwrap(), b"same", "a listed file keeps its own name");
     assert!(!at("new/dir/one").exists());
@@ -155,12 +156,9 @@ fn calls_that_ask_are_cancelled_at_once() {
     for asks_peers in [true, false] {
         let (canceller, asking) = (Canceller::new(), node.clone());
         let wait = canceller.within(WAIT);
-        let thread =
-            std::thread::spawn(
-                move || {
-                    if asks_peers { asking.peers(wait).err() } else { asking.list(Everything, wait).err() }
-                },
-            );
+        let thread = std::thread::spawn(move || {
+            if asks_peers { asking.peers(wait).err() } else { asking.list_within(Everything, wait).err() }
+        });
         std::thread::sleep(Duration::from_millis(20));
         let begin = Instant::now();
         canceller.cancel();
@@ -354,7 +352,7 @@ fn only_the_named_sources_give_and_the_limit_holds() {
     let bytes = content(1 << 20);
     let servers: Vec<Node> = (0..2).map(|_| lan.sharing(&[("big", &bytes)]).unwrap()).collect();
     let node = lan.node().unwrap();
-    let files = node.list("big", WAIT).unwrap();
+    let files = node.list_within("big", WAIT).unwrap();
     assert_eq!(files[0].holders.len(), 2);
     for holder in &*files[0].holders {
         let dir = tempfile::tempdir().unwrap();
@@ -380,7 +378,7 @@ fn fifty_listed_files_are_fetched_one_by_one_under_their_names() {
     let shared: Vec<(&str, &[u8])> = bodies.iter().map(|(path, body)| (path.as_str(), body.as_slice())).collect();
     let _server = lan.sharing(&shared).unwrap();
     let node = lan.start(lan.builder().share(Share::Nothing).key(Keypair::generate())).unwrap();
-    let files = node.list("d", WAIT).unwrap();
+    let files = node.list_within("d", WAIT).unwrap();
     let begin = Instant::now();
     for file in &files {
         let report = node.fetch(file).unwrap().wait().unwrap();

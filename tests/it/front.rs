@@ -14,12 +14,15 @@ use gpb::error::{
 };
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{
-    Canceller, Candidate, Catalogue, Config, Digest, DiscoveryProblem, DiscoveryStats, Dropped, Entry, EntryRef, Event,
-    Events, Fetch, FileId, FileReport, Finding, FoundFile, FoundPeer, Get, Interface, KeySource, Keypair, KnownPeer,
-    Node, NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Phase, Progress, RelPath, Report, Root, Share, Stamp, State,
-    Stopper, Trust, Update, Updates, Wait, Want,
+    BindAddr, Canceller, Candidate, Catalogue, Config, Digest, DiscoveryProblem, DiscoveryStats, Dropped, Entry,
+    EntryRef, Event, Events, Fetch, FileId, FileReport, Finding, FoundFile, FoundPeer, Get, Interface, KeySource,
+    Keypair, KnownPeer, Node, NodeBuilder, NodeId, Pattern, PeerAddr, PeerId, Phase, Progress, RelPath, Report, Root,
+    Share, Stamp, State, Stopper, Trust, Update, Updates, Wait, Want,
 };
-use gpb::{FetchStats, NodeStats, PeerCounts, ShareStats, TrafficStats};
+use gpb::{
+    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Overwrite, PeerCounts, RefusalCause, Selection,
+    ShareStats, TrafficStats,
+};
 
 /// What a program may keep: fields for all that the methods of a node return.
 #[derive(Debug)]
@@ -54,10 +57,12 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&Node, Duration) -> Option<(u64, u64)> = Node::wait_ready;
     let _: fn(&Node) -> Vec<KnownPeer> = Node::known_peers;
     let _: fn(&Node, Wait) -> Result<Vec<FoundPeer>, FetchError> = Node::peers;
-    let _: fn(&Node, Want, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::list;
+    let _: fn(&Node, Want) -> Result<Vec<FoundFile>, FetchError> = Node::list;
+    let _: fn(&Node, Want, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::list_within;
     let _: fn(&Node, Want, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::find;
     let _: fn(&Node, NodeId, Wait) -> Result<Vec<FoundFile>, FetchError> = Node::peer_files;
     let _: fn(&Node, Want) -> Result<Fetch, FetchError> = Node::fetch;
+    let _: fn(&Node, Want, PathBuf) -> Result<Fetch, FetchError> = Node::fetch_to;
     let _: for<'n> fn(&'n Node, Want) -> Get<'n> = Node::get;
     let _: fn(&Node) -> Vec<Fetch> = Node::fetches;
     let _: fn(&Node) -> Events = Node::events;
@@ -160,6 +165,13 @@ fn handles_may_cross_threads() {
     crosses::<Pattern>();
     crosses::<DiscoveryStats>();
     crosses::<Arc<Catalogue>>();
+    crosses::<(Progress, Phase, Report, FileReport, Update, FailedFile)>();
+    crosses::<(FoundPeer, KnownPeer, Candidate, DiscoveryProblem, Entry, EntryRef<'static>, Stamp)>();
+    crosses::<(Everything, Overwrite, Selection, Wait, RelPath, FileId, Root, Digest)>();
+    crosses::<(PeerId, NodeId, KeyPrefix, PeerAddr, BindAddr, Interface, KeySource, State, Share)>();
+    crosses::<(NodeStats, ShareStats, FetchStats, TrafficStats, PeerCounts, RefusalCause, Dropped)>();
+    crosses::<(PublishError, KeypairError, StoreError, ServerError, EventsError, PatternError, RelPathError)>();
+    crosses::<(Lan, FaultyPeer, TestFile, Fault)>();
     crosses::<StartError>();
     crosses::<FetchError>();
 }
@@ -170,11 +182,19 @@ fn handles_may_cross_threads() {
 fn reports_have_a_text_form() {
     let lan = Lan::new().unwrap();
     let (server, node) = (lan.sharing(&[("a.bin", b"hello")]).unwrap(), lan.node().unwrap());
-    let files = node.list("a.bin", Duration::from_secs(10)).unwrap();
+    let files = node.list_within("a.bin", Duration::from_secs(10)).unwrap();
     let json = serde_json::to_value(&files[0]).unwrap();
     assert_eq!(json["id"], files[0].id.to_string());
     assert_eq!(json["holders"][0]["peer"], server.id().to_string());
-    node.fetch(&files[0]).unwrap().wait().unwrap();
+    let events = node.events();
+    let report = serde_json::to_value(&*node.fetch(&files[0]).unwrap().wait().unwrap()).unwrap();
+    assert_eq!((&report["bytes"], &report["fetched"][0]["path"]), (&5.into(), &"a.bin".into()), "{report}");
+    assert_eq!(report["peers"][0][0], server.id().to_string());
+    let failed = serde_json::to_value(node.fetch("b.bin").unwrap().wait().unwrap_err()).unwrap();
+    assert!(failed["error"].as_str().is_some_and(|text| text.contains("b.bin")), "{failed}");
+    assert_eq!(failed["report"]["failed"][0]["path"], "b.bin", "{failed}");
+    let known = serde_json::to_value(events.try_recv().unwrap()).unwrap();
+    assert_eq!(known["Known"][0]["node"]["peer"], server.id().to_string());
     let stats = serde_json::to_value(node.stats()).unwrap();
     assert_eq!(stats["traffic"]["received_from"][0][0], server.id().to_string());
     assert!(stats["announces"]["dropped"].is_object() && stats["peers"]["serving"] == 1, "{stats}");

@@ -86,7 +86,7 @@ fn a_node_without_a_directory_lists_and_fetches_to_places_that_are_given() {
     let node = Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST);
     let node = lan.start(node).unwrap();
     assert_eq!((node.config().dir.as_ref(), node.config().state.clone()), (None, State::Memory));
-    let files = node.list("docs", WAIT).unwrap();
+    let files = node.list_within("docs", WAIT).unwrap();
     assert_eq!(files.len(), 1);
     let error = node.fetch(&files[0]).unwrap_err();
     assert!(matches!(error, FetchError::NoDirectory), "{error}");

@@ -152,7 +152,7 @@ fn a_fetch_takes_nothing_from_one_with_other_sources() {
     let f = file("x", 6 * MIB, 1);
     let servers: Vec<Node> = (0..2).map(|_| lan.sharing(&[("x", &f.bytes)]).unwrap()).collect();
     let node = lan.node().unwrap();
-    let files = node.list("x", WAIT).unwrap();
+    let files = node.list_within("x", WAIT).unwrap();
     let holders = files[0].holders.to_vec();
     let first = node.get("x").from(&holders[..1]).limit(2 * MIB as u64).start().unwrap();
     until("it fetches", &first, || first.progress().bytes_done > 0);

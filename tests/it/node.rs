@@ -74,10 +74,10 @@ fn a_wildcard_takes_no_leading_dot_in_any_call() {
         found.unwrap().iter().map(|f| f.path.to_string()).collect()
     };
     for (want, meant) in [("**", &["d/c"][..]), ("d/*", &["d/c"]), (".*", &[".a"]), ("d", &["d/.b", "d/c"])] {
-        assert_eq!(names(node.list(want, WAIT)), meant, "list {want}");
+        assert_eq!(names(node.list_within(want, WAIT)), meant, "list {want}");
         assert_eq!(names(node.find(want, WAIT)), meant, "find {want}");
     }
-    assert_eq!(names(node.list(Everything, WAIT)), [".a", "d/.b", "d/c"]);
+    assert_eq!(names(node.list_within(Everything, WAIT)), [".a", "d/.b", "d/c"]);
     assert_eq!(names(node.find(Everything, WAIT)), [".a", "d/.b", "d/c"]);
 }
 
@@ -88,7 +88,7 @@ fn the_longest_waits_are_taken() {
     let stopper = node.stopper();
     let asked = std::thread::spawn(move || {
         let found = node.peers(Duration::MAX);
-        let list = node.list(Everything, Duration::MAX);
+        let list = node.list_within(Everything, Duration::MAX);
         (found, list, node.fetch("x").unwrap().wait().err(), node.wait_ready(Duration::MAX))
     });
     std::thread::sleep(Duration::from_millis(50));

@@ -10,7 +10,7 @@ const WAIT: Duration = Duration::from_secs(20);
 
 /// The peers that refuse, by the error of a listing.
 fn refusals(node: &Node) -> Vec<RefusalCause> {
-    match node.list(Everything, WAIT) {
+    match node.list_within(Everything, WAIT) {
         Err(FetchError::Refused { peers }) => peers.into_iter().map(|(_, cause)| cause).collect(),
         other => panic!("{other:?}"),
     }

@@ -64,7 +64,7 @@ fn a_key_that_is_removed_in_code_is_cut_off_at_once() {
     // It comes back as soon as it is trusted again.
     let other = lan.start(lan.builder().key(key.clone())).unwrap();
     assert_eq!(trust.insert(key.peer_id()), Ok(true));
-    until("the file", || other.list("big.bin", Duration::from_secs(1)).is_ok_and(|found| found.len() == 1));
+    until("the file", || other.list_within("big.bin", Duration::from_secs(1)).is_ok_and(|found| found.len() == 1));
 }
 
 #[test]

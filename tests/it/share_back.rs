@@ -69,7 +69,7 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
         assert!(!fetch.wait_for(Duration::from_millis(5)), "it ended before it was looked at");
     }
     let holders = |node: &Node| -> Vec<_> {
-        let found = node.list(gpb::Everything, Duration::from_secs(5)).unwrap();
+        let found = node.list_within(gpb::Everything, Duration::from_secs(5)).unwrap();
         found.iter().map(|f| (f.path.to_string(), f.holders.len(), f.shared)).collect()
     };
     let of = |count, shared| [("d/copy".to_string(), count, shared), ("d/large".to_string(), count, shared)];
