@@ -17,18 +17,22 @@ use crate::store::storage::{FileLock, Stat, Volume};
 use crate::sync::lock;
 
 mod folder;
+mod names;
 mod rng;
 mod world;
 
 pub(crate) use folder::MemoryFolder;
 pub(crate) use rng::Rng;
 pub(crate) use world::FaultKind;
+pub(crate) use world::PlaceManner;
 use world::{CallKind, DiskFault, FileChange, FileContent, NameChange, World};
 
 /// The volume. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     world: Arc<Mutex<World>>,
+    /// How a file takes the place of another one.
+    pub(crate) manner: PlaceManner,
 }
 
 #[derive(Debug)]
@@ -53,7 +57,7 @@ impl Memory {
             struck: false,
             strict: false,
         };
-        Memory { world: Arc::new(Mutex::new(world)) }
+        Memory { world: Arc::new(Mutex::new(world)), manner: PlaceManner::Over }
     }
 
     /// A volume whose directories are made durable one by one, as POSIX allows.
@@ -153,7 +157,7 @@ impl Memory {
     pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Memory {
         let world = self.lock();
         let names = world.surviving_names(rng);
-        let next = Memory::new();
+        let next = Memory { manner: self.manner, ..Memory::new() };
         let mut new = next.lock();
         new.strict = world.strict;
         for inode in names.values() {
@@ -188,13 +192,6 @@ impl Memory {
 
     fn handle(&self, inode: u64) -> Arc<dyn Storage> {
         Arc::new(MemoryFile { world: self.world.clone(), inode })
-    }
-
-    fn place_one(&self, own: &str, path: &RelPath) -> io::Result<()> {
-        let mut world = self.lock();
-        world.attempt(CallKind::Grow)?;
-        world.step()?;
-        world.change(NameChange::Rename(own_name(own), path.as_str().into()))
     }
 }
 
@@ -330,7 +327,9 @@ impl Volume for Memory {
         world.attempt(CallKind::Sync)?;
         world.step()?;
         world.sync_names(|c| match c {
-            NameChange::Link(n, _) | NameChange::Unlink(n) | NameChange::Rename(n, _) => n.starts_with(OWN),
+            NameChange::Link(n, _) | NameChange::Unlink(n) | NameChange::Rename(n, _) | NameChange::Exchange(n, _) => {
+                n.starts_with(OWN)
+            }
         });
         Ok(())
     }
@@ -355,7 +354,7 @@ impl Volume for Memory {
         let mut world = self.lock();
         let synced = world.attempt(CallKind::Sync).and_then(|()| world.step());
         if synced.is_ok() {
-            world.sync_names(|c| matches!(c, NameChange::Rename(..)));
+            world.sync_names(|c| matches!(c, NameChange::Rename(..) | NameChange::Exchange(..)));
         }
         let again = |e: &io::Error| crate::store::error::again(e);
         done.into_iter()

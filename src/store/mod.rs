@@ -30,6 +30,7 @@ mod publish;
 mod read_root;
 mod reader;
 mod storage;
+mod swap;
 mod verify_existing;
 
 pub use dir_risk::warn_of_risk;

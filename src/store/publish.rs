@@ -11,10 +11,12 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::content::RelPath;
 use crate::store::StoreError;
 use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
-use crate::store::limits::{BACKUPS_MAX, DIRS_OPEN_MAX, REPLACE_TRIES};
+use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::{OnTaken, PlaceGuard};
+use crate::store::placed::PlacedState;
+use crate::store::swap::{self, SwapNames, Swapped};
 
 /// The directory in which files get their final names.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,82 @@ pub(crate) struct PublishTarget<'a> {
     pub(crate) durable: bool,
     /// Decides about names that are taken; without it each file is replaced.
     pub(crate) guard: Option<&'a PlaceGuard>,
+}
+
+/// An own name, and a final one in an open directory.
+struct DiskNames<'a> {
+    own_dir: &'a OwnDir,
+    own: &'a str,
+    at: BorrowedFd<'a>,
+    name: &'a str,
+}
+
+impl DiskNames<'_> {
+    /// Renames a file where no other has the name. Where the file system does not know the flag, a look
+    /// tells.
+    fn rename_free(&self, from: &str, to: &str) -> io::Result<()> {
+        match fs::renameat_with(self.at, from, self.at, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match kind_at(self.at, to) {
+                None => Ok(fs::renameat(self.at, from, self.at, to)?),
+                Some(_) => Err(Errno::EXIST.into()),
+            },
+            renamed => Ok(renamed?),
+        }
+    }
+}
+
+impl SwapNames for DiskNames<'_> {
+    fn exchange(&self) -> io::Result<()> {
+        self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, self.name, RenameFlags::EXCHANGE))
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        self.own_dir.with(|o| fs::renameat(o, self.own, self.at, self.name))
+    }
+
+    fn move_in(&self) -> io::Result<()> {
+        match self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, self.name, RenameFlags::NOREPLACE)) {
+            // The file system does not know the flag.
+            Err(e) if is_taken_or_unknown(&e) && kind_at(self.at, self.name).is_none() => self.rename(),
+            moved => moved,
+        }
+    }
+
+    fn link(&self, kept: &str) -> io::Result<()> {
+        Ok(fs::linkat(self.at, self.name, self.at, kept, AtFlags::empty())?)
+    }
+
+    fn move_away(&self, kept: &str) -> io::Result<()> {
+        self.rename_free(self.name, kept)
+    }
+
+    fn move_back(&self, kept: &str) -> io::Result<()> {
+        self.rename_free(kept, self.name)
+    }
+
+    fn remove_own(&self) -> io::Result<()> {
+        self.own_dir.with(|o| fs::unlinkat(o, self.own, AtFlags::empty()))
+    }
+
+    fn remove_kept(&self, kept: &str) -> io::Result<()> {
+        Ok(fs::unlinkat(self.at, kept, AtFlags::empty())?)
+    }
+
+    fn own_state(&self) -> Option<PlacedState> {
+        self.own_dir.with(|o| Ok(state_at(o, self.own))).ok().flatten().map(|(_, state)| state)
+    }
+
+    fn final_state(&self) -> Option<PlacedState> {
+        state_at(self.at, self.name).map(|(_, state)| state)
+    }
+
+    fn kept_state(&self, kept: &str) -> Option<PlacedState> {
+        state_at(self.at, kept).map(|(_, state)| state)
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
 }
 
 /// One batch of files. Directories stay open during the batch, so each is resolved and synced once.
@@ -93,46 +171,33 @@ impl<'a> Publish<'a> {
     /// Renames an own file to a name that is taken, if what lies there may be replaced.
     fn replace(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<(), StoreError> {
         let at_path = |e| StoreError::at(self.path_of(path), e);
-        let rename = || self.target.own.with(|o| fs::renameat(o, own, at, name)).map_err(at_path);
+        let names = DiskNames { own_dir: self.target.own, own, at, name };
         for _ in 0..REPLACE_TRIES {
             let kind =
                 replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
-            let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else { return rename() };
+            let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else {
+                return names.rename().map_err(at_path);
+            };
             // A rename reports it better.
             if kind == Some(FileType::Directory) {
-                return rename();
+                return names.rename().map_err(at_path);
             }
-            match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
+            let swapped = match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
+                OnTaken::Replace if guard.replaces_all() => return names.rename().map_err(at_path),
                 // The verdict may have taken long: it does not hold for what was saved meanwhile.
-                OnTaken::Replace if !guard.replaces_all() && state_at(at, name) != Some(found) => (),
-                OnTaken::Replace => return rename(),
+                OnTaken::Replace => swap::replace(&names, &found.1),
                 OnTaken::Done => {
                     // What stays of it is removed as another leftover.
-                    let _ = self.target.own.with(|o| fs::unlinkat(o, own, AtFlags::empty()));
+                    let _ = names.remove_own();
                     return Ok(());
                 }
-                OnTaken::Keep => return self.keep_and_move(own, path, at, name),
+                OnTaken::Keep => swap::replace_and_keep(&names, &found.1),
+            };
+            if swapped.map_err(at_path)? == Swapped::Done {
+                return Ok(());
             }
         }
         Err(StoreError::Exists { path: self.path_of(path) })
-    }
-
-    /// Gives what lies at a name another one, and an own file its name.
-    fn keep_and_move(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<(), StoreError> {
-        let at_path = |e| StoreError::at(self.path_of(path), e);
-        let kept = keep(at, name).map_err(|e| at_path(e.into()))?;
-        let moved = match self.move_in(own, at, name) {
-            // The file system does not know the flag.
-            Err(e) if is_taken_or_unknown(&e) && kind_at(at, name).is_none() => {
-                self.target.own.with(|o| fs::renameat(o, own, at, name))
-            }
-            moved => moved,
-        };
-        if moved.is_err() {
-            // It keeps its new name if another file took the old one meanwhile.
-            let _ = fs::renameat_with(at, &*kept, at, name, RenameFlags::NOREPLACE);
-        }
-        moved.map_err(at_path)
     }
 
     /// Opens the directory `dir` and creates what is missing of it.
@@ -177,24 +242,6 @@ impl<'a> Publish<'a> {
     fn path_of(&self, path: &RelPath) -> PathBuf {
         self.target.path.join(path.as_str())
     }
-}
-
-/// Gives the file `name` the first free one of its names for replaced files, which is returned.
-fn keep(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<String> {
-    let names = std::iter::once(format!("{name}~")).chain((2..BACKUPS_MAX).map(|n| format!("{name}.~{n}~")));
-    for kept in names {
-        match fs::renameat_with(at, name, at, &*kept, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(kept),
-            Err(Errno::EXIST) => (),
-            // The file system does not know the flag.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if kind_at(at, &kept).is_none() => {
-                return fs::renameat(at, name, at, &*kept).map(|()| kept);
-            }
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => (),
-            Err(e) => return Err(e),
-        }
-    }
-    Err(Errno::EXIST)
 }
 
 /// Whether a rename with `NOREPLACE` failed because the name is taken, or because the system does

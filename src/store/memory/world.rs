@@ -31,6 +31,18 @@ pub(super) struct World {
     pub(super) strict: bool,
 }
 
+/// How a file takes the place of another one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PlaceManner {
+    /// By a rename.
+    #[default]
+    Over,
+    /// By an exchange of the names, after a look.
+    Exchange,
+    /// As well, and the other one is kept.
+    Keep,
+}
+
 /// What goes wrong at one call, or from one call on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DiskFault {
@@ -92,6 +104,7 @@ pub(super) enum NameChange {
     Link(String, u64),
     Unlink(String),
     Rename(String, String),
+    Exchange(String, String),
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +154,7 @@ impl World {
     }
 
     pub(super) fn change(&mut self, change: NameChange) -> io::Result<()> {
-        if let NameChange::Unlink(from) | NameChange::Rename(from, _) = &change
+        if let NameChange::Unlink(from) | NameChange::Rename(from, _) | NameChange::Exchange(from, _) = &change
             && !self.names.contains_key(from)
         {
             return Err(io::ErrorKind::NotFound.into());
@@ -193,7 +206,10 @@ impl World {
 impl NameChange {
     /// The directory that it changes, with its slash; empty for the top.
     pub(super) fn dir(&self) -> &str {
-        let (NameChange::Link(name, _) | NameChange::Unlink(name) | NameChange::Rename(_, name)) = self;
+        let (NameChange::Link(name, _)
+        | NameChange::Unlink(name)
+        | NameChange::Rename(_, name)
+        | NameChange::Exchange(_, name)) = self;
         let end = name.trim_end_matches('/').rfind('/').map_or(0, |i| i + 1);
         &name[..end]
     }
@@ -209,6 +225,11 @@ impl NameChange {
             NameChange::Rename(from, to) => {
                 if let Some(inode) = names.remove(from) {
                     names.insert(to.clone(), inode);
+                }
+            }
+            NameChange::Exchange(one, other) => {
+                if let (Some(first), Some(second)) = (names.get(one).copied(), names.get(other).copied()) {
+                    names.extend([(one.clone(), second), (other.clone(), first)]);
                 }
             }
         }

@@ -1,0 +1,169 @@
+//! Replacing what lies at a final name by an own file, such that nothing else is lost that comes there
+//! meanwhile.
+//!
+//! Between the look at a file and a rename over it, another program may save its own. So the two
+//! names are exchanged, which is one step, and what came out is looked at: if it is not what was
+//! looked at before, both go back. A file that is to be kept gets its second name first.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::store::limits::BACKUPS_MAX;
+use crate::store::placed::PlacedState;
+
+/// An own name and a final one, and what can be done with both.
+pub(crate) trait SwapNames {
+    /// Lets both names change places.
+    fn exchange(&self) -> io::Result<()>;
+
+    /// Gives the own file the final name, whatever lies there.
+    fn rename(&self) -> io::Result<()>;
+
+    /// Gives the own file the final name if that is free.
+    fn move_in(&self) -> io::Result<()>;
+
+    /// Gives the file at the final name the further name `kept`, if that is free.
+    fn link(&self, kept: &str) -> io::Result<()>;
+
+    /// Gives the file at the final name the name `kept` instead, if that is free.
+    fn move_away(&self, kept: &str) -> io::Result<()>;
+
+    /// Gives the file `kept` the final name again, if that is free.
+    fn move_back(&self, kept: &str) -> io::Result<()>;
+
+    /// Removes the own name.
+    fn remove_own(&self) -> io::Result<()>;
+
+    /// Removes the name `kept`.
+    fn remove_kept(&self, kept: &str) -> io::Result<()>;
+
+    /// The state of what lies at the own name.
+    fn own_state(&self) -> Option<PlacedState>;
+
+    /// The state of what lies at the final name.
+    fn final_state(&self) -> Option<PlacedState>;
+
+    /// The state of what lies at the name `kept`.
+    fn kept_state(&self, kept: &str) -> Option<PlacedState>;
+
+    /// The final name.
+    fn name(&self) -> &str;
+}
+
+/// What came of a replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// The own file has the final name.
+    Done,
+    /// Something else lies there than was expected, and both names are as they were.
+    Changed,
+}
+
+/// Replaces the file at the final name, which is expected in the state `found`.
+pub(crate) fn replace(names: &impl SwapNames, found: &PlacedState) -> io::Result<Swapped> {
+    let new = names.own_state();
+    if names.final_state() != Some(*found) {
+        return Ok(Swapped::Changed);
+    }
+    match names.exchange() {
+        // The file system cannot do it. The window between the look and the rename stays.
+        Err(e) if is_unsupported(&e) => return names.rename().map(|()| Swapped::Done),
+        Err(e) if is_gone(&e) && names.final_state().is_none() => return Ok(Swapped::Changed),
+        exchanged => exchanged?,
+    }
+    // The time of the last inode change is that of the exchange.
+    let is_expected = |out: &PlacedState| PlacedState { ctime_ns: found.ctime_ns, ..*out } == *found;
+    if names.own_state().as_ref().is_some_and(is_expected) { Ok(finish(names)) } else { put_back(names, new) }
+}
+
+/// Replaces the file at the final name, which is expected to be the one of `found`, and keeps it under
+/// another name: `NAME~`, or `NAME.~2~` and so on. That name is there at each moment at which the
+/// final one has the new file.
+pub(crate) fn replace_and_keep(names: &impl SwapNames, found: &PlacedState) -> io::Result<Swapped> {
+    let new = names.own_state();
+    let kept = match first_free(names.name(), |kept| names.link(kept)) {
+        Ok(kept) => kept,
+        Err(e) if is_gone(&e) && names.final_state().is_none() => return Ok(Swapped::Changed),
+        Err(e) if is_unsupported(&e) || e.raw_os_error() == Some(Errno::MLINK.raw_os_error()) => {
+            return move_and_keep(names);
+        }
+        Err(e) => return Err(e),
+    };
+    let is_it = |state: Option<PlacedState>| state.is_some_and(|s| (s.device, s.inode) == (found.device, found.inode));
+    if !is_it(names.kept_state(&kept)) {
+        names.remove_kept(&kept)?;
+        return Ok(Swapped::Changed);
+    }
+    let swapped = match names.exchange() {
+        Ok(()) if is_it(names.own_state()) => return Ok(finish(names)),
+        Ok(()) => put_back(names, new),
+        Err(e) if is_gone(&e) && names.final_state().is_none() => Ok(Swapped::Changed),
+        Err(e) if is_unsupported(&e) => return names.rename().map(|()| Swapped::Done),
+        Err(e) => Err(e),
+    };
+    // It lies at the final name as before, or another program has replaced it there.
+    let _ = names.remove_kept(&kept);
+    swapped
+}
+
+/// As [`replace_and_keep`] where a file has one name only: for a moment none has the final name.
+fn move_and_keep(names: &impl SwapNames) -> io::Result<Swapped> {
+    let kept = first_free(names.name(), |kept| names.move_away(kept))?;
+    let moved = names.move_in();
+    if moved.is_err() {
+        // It keeps its new name if another file took the old one meanwhile.
+        let _ = names.move_back(&kept);
+    }
+    moved.map(|()| Swapped::Done)
+}
+
+/// The old file has the own name: it goes. What stays of it is removed as another leftover.
+fn finish(names: &impl SwapNames) -> Swapped {
+    let _ = names.remove_own();
+    Swapped::Done
+}
+
+/// Exchanges both names again, after something else came out than was expected. If meanwhile yet
+/// another file took the final name, it has replaced the `new` one there: it stays, as the last one
+/// that was saved, and what it would have replaced goes.
+fn put_back(names: &impl SwapNames, new: Option<PlacedState>) -> io::Result<Swapped> {
+    names.exchange()?;
+    let is_new = |state: Option<PlacedState>| match (state, new) {
+        (Some(state), Some(new)) => (state.device, state.inode) == (new.device, new.inode),
+        _ => false,
+    };
+    if is_new(names.own_state()) {
+        return Ok(Swapped::Changed);
+    }
+    names.exchange()?;
+    names.remove_own()?;
+    Err(io::Error::other("another program replaced the file at the same moment"))
+}
+
+/// Takes the first of the names for a replaced file that is free.
+fn first_free(name: &str, take: impl Fn(&str) -> io::Result<()>) -> io::Result<String> {
+    let all = std::iter::once(format!("{name}~")).chain((2..BACKUPS_MAX).map(|n| format!("{name}.~{n}~")));
+    for kept in all {
+        match take(&kept) {
+            Ok(()) => return Ok(kept),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => (),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Errno::EXIST.into())
+}
+
+/// Whether the system or the file system lacks the call. `PERM` stands for hard links that it does
+/// not permit, or for a sandbox that does not know the call.
+fn is_unsupported(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM))
+}
+
+fn is_gone(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::NotFound
+}
+
+#[cfg(test)]
+mod tests;
