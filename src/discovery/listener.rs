@@ -81,11 +81,11 @@ impl Listener {
 
     fn hear(&mut self, bytes: &[u8], datagram: &Datagram, now: Instant) {
         match self.shared.directory().datagram(bytes, datagram, now) {
-            Ok(announce) => {
+            Ok((announce, is_new)) => {
                 self.shared.drops.count_heard();
                 self.shared.drops.count_admitted();
                 if !datagram.local {
-                    self.schedule.received(datagram.way, datagram.from.ip(), now);
+                    self.schedule.received(datagram.way, datagram.from.ip(), is_new, now);
                 }
                 let node = NodeId::new(announce.peer, announce.instance);
                 if datagram.way == Way::Group && announce.revision > 0 && announce.port != 0 {

@@ -116,11 +116,13 @@ impl Directory {
         self.table.wake();
     }
 
-    /// Takes in a datagram: cheap checks first, then the signature, then the table.
+    /// Takes in a datagram: cheap checks first, then the signature, then the table. Returns the
+    /// announce, and whether it is new: the table has no other copy of it, such as the one that
+    /// came over IPv4 when this came over IPv6.
     ///
     /// # Errors
     /// [`Dropped`]: the first check that failed.
-    pub fn datagram(&self, bytes: &[u8], datagram: &Datagram, now: Instant) -> Result<Announce, Dropped> {
+    pub fn datagram(&self, bytes: &[u8], datagram: &Datagram, now: Instant) -> Result<(Announce, bool), Dropped> {
         debug_assert!(bytes.len() <= ANNOUNCE_LEN_MAX + 1);
         let (signed, announce) = parse_announce(bytes, self.own.network())?;
         if NodeId::new(announce.peer, announce.instance) == self.own.node() {
@@ -132,7 +134,8 @@ impl Directory {
         if !self.trust.allows(&announce.peer) {
             return Err(Dropped::Untrusted);
         }
-        if !self.table.read(|t| t.screen(&signed, &announce))? {
+        let is_new = !self.table.read(|t| t.screen(&signed, &announce))?;
+        if is_new {
             signed.verify()?;
         }
         if announce.peer == self.own.node().peer && !datagram.local && !datagram.from.ip().is_loopback() {
@@ -144,7 +147,7 @@ impl Directory {
         if matches!(taken, Err(Dropped::Stale | Dropped::Future)) && !self.clocks_differ.swap(true, Ordering::Relaxed) {
             log::warn!("clocks differ by more than a day, announces are dropped peer={} addr={addr}", announce.peer);
         }
-        taken.map(|()| announce)
+        taken.map(|()| (announce, is_new))
     }
 
     /// What stands in the way of reaching peers, if anything is known.

@@ -150,3 +150,13 @@ fn goodbye_is_told_and_its_announce_dropped() {
         "it does not come back"
     );
 }
+
+/// Most networks have IPv4 and IPv6, and each announce comes over both: one is news.
+#[test]
+fn a_second_copy_of_an_announce_is_not_new() {
+    let (directory, (keypair, _)) = (directory(), keypair_and_id());
+    let announce = said(&keypair, 7, unix_ms());
+    let v6 = SocketAddr::from(([0xfe80, 0, 0, 0, 0, 0, 0, 1], 4000));
+    let is_new = |from| directory.datagram(announce.as_bytes(), &datagram(from), Instant::now()).unwrap().1;
+    assert!(is_new(host(1)) && !is_new(v6));
+}

@@ -16,8 +16,8 @@ use crate::identity::NodeId;
 use crate::limits::{ANNOUNCE_INTERVAL, ANSWERERS, PEERS_MAX, TTL_INTERVALS, TTL_MAX};
 use crate::swarm::membership::group_size::{GroupSize, announce_interval};
 use crate::swarm::membership::limits::{
-    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S, POSTPONED_MAX,
-    REVISION_ANNOUNCE_MIN, UNANSWERED_AFTER, UNANSWERED_SPREAD,
+    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, BUSY_RETRY, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S, POSTPONED_INTERVALS,
+    POSTPONED_MAX, REVISION_ANNOUNCE_MIN, UNANSWERED_AFTER, UNANSWERED_SPREAD, UNPROVED_COUNTED_MAX,
 };
 
 mod askers;
@@ -49,8 +49,8 @@ pub struct AnnounceSchedule {
     next: Instant,
     /// The interval that the last announce promised to keep.
     interval: Duration,
-    /// Whether `next` was postponed once because the group was busy.
-    postponed: bool,
+    /// Until when `next` may be postponed because the group is busy, once it was.
+    postponed_until: Option<Instant>,
     pending: PendingAnnounces,
     last_to_group: Option<Instant>,
     arrived: Arrived,
@@ -142,7 +142,7 @@ impl AnnounceSchedule {
             burst: Burst { begun: now, done: 0, repeated: None, repeat_at: None },
             next: now,
             interval: ANNOUNCE_INTERVAL,
-            postponed: false,
+            postponed_until: None,
             pending: PendingAnnounces::default(),
             last_to_group: None,
             arrived: Arrived::default(),
@@ -185,9 +185,10 @@ impl AnnounceSchedule {
         }
         let busy = self.load.is_busy(now);
         if self.next <= now {
-            // A busy group is spared once, or this node would expire.
-            if busy && !std::mem::replace(&mut self.postponed, true) {
-                self.next = now + self.interval.mul_f64(self.rng.random_range(0.1..0.5));
+            let longest = self.interval.mul_f64(POSTPONED_INTERVALS);
+            // A busy group is spared for a while, but then this node would expire.
+            if busy && now < *self.postponed_until.get_or_insert(now + longest) {
+                self.next = now + BUSY_RETRY.mul_f64(self.rng.random_range(0.2..1.0));
             } else {
                 let ttl = self.interval * TTL_INTERVALS;
                 let lonely = self.arrived.group.is_none_or(|at| now.saturating_duration_since(at) > ttl);
@@ -199,7 +200,7 @@ impl AnnounceSchedule {
             if !busy {
                 return Some(self.send(Outgoing::Announce, nodes, now));
             }
-            let later = REVISION_ANNOUNCE_MIN.mul_f64(self.rng.random_range(0.2..1.0));
+            let later = BUSY_RETRY.mul_f64(self.rng.random_range(0.2..1.0));
             self.pending.revision_at = Some(now + later);
         }
         let PendingAnnounces { answer_at, unanswered_at, .. } = &mut self.pending;
@@ -233,12 +234,13 @@ impl AnnounceSchedule {
         self.burst.repeat_at = Some(soonest);
     }
 
-    /// An announce of another host, `source`, arrived.
-    pub fn received(&mut self, way: Way, source: IpAddr, now: Instant) {
+    /// An announce of another host, `source`, arrived. One that is not `is_new` is another copy of
+    /// what came over another link or address family: it counts once for the load of the group.
+    pub fn received(&mut self, way: Way, source: IpAddr, is_new: bool, now: Instant) {
         self.arrived.any = true;
         if way == Way::Group {
             self.arrived.group = Some(now);
-            if self.sources.counts(source, now) {
+            if is_new && self.sources.counts(source, now) {
                 self.load.add(now);
             }
         }
@@ -313,7 +315,7 @@ impl AnnounceSchedule {
         false
     }
 
-    /// The number of nodes that sets the interval and the chance of a unicast answer.
+    /// The number of nodes that sets the chance of a unicast answer.
     fn counted(&self, nodes: GroupSize, now: Instant) -> usize {
         if self.load.is_crowded(now) { nodes.known } else { nodes.proved }
     }
@@ -349,7 +351,7 @@ impl AnnounceSchedule {
         self.last_to_group = Some(now);
         self.load.add(now);
         self.pending = PendingAnnounces { broadcast: self.pending.broadcast, ..PendingAnnounces::default() };
-        self.postponed = false;
+        self.postponed_until = None;
         self.begin_interval(nodes, now);
         what
     }
@@ -357,7 +359,7 @@ impl AnnounceSchedule {
     /// Sets the interval for a group of that size, and its end: somewhat early and never late, so
     /// that two lost announces do not end this node.
     fn begin_interval(&mut self, nodes: GroupSize, now: Instant) {
-        self.interval = announce_interval(self.counted(nodes, now));
+        self.interval = announce_interval(self.counted(nodes, now).max(nodes.known.min(UNPROVED_COUNTED_MAX)));
         if self.burst.done >= BURST_MS.len() {
             self.next = now + self.interval.mul_f64(self.rng.random_range(0.75..1.0));
         }

@@ -54,6 +54,17 @@ pub const SOURCE_COUNTED_BURST: f64 = 8.0;
 pub const SILENCES_AGAIN_AFTER: Duration = Duration::from_secs(20);
 /// Times that an answer waits while the group is busy, before it goes out.
 pub const POSTPONED_MAX: u8 = 3;
+/// The group is busy while it sent this number of announces within a second: regular ones and
+/// answers wait. The rest of [`GROUP_PACKETS_PER_S`] is for first queries, which do not.
+pub const BUSY_FROM_PER_S: usize = 18;
+/// Longest time after which what waits for a busy group looks again.
+pub const BUSY_RETRY: Duration = Duration::from_secs(1);
+/// Longest time that a regular announce waits while the group is busy, as a part of its interval.
+pub const POSTPONED_INTERVALS: f64 = 0.4;
+/// Nodes that set the interval of announces although none of them has proved itself: a newcomer to
+/// a large group sees few do so before two of its intervals are over. Made-up nodes alone make the
+/// interval no longer than for this number.
+pub const UNPROVED_COUNTED_MAX: usize = 800;
 /// The group is crowded from this number of announces a second on: regular ones of a group that
 /// knows its size stay below it.
 pub const CROWDED_FROM_PER_S: u32 = 17;
@@ -61,5 +72,6 @@ pub const CROWDED_FROM_PER_S: u32 = 17;
 const _: () = {
     // Nodes of the largest group announce themselves before they expire.
     assert!(PEERS_MAX as u64 / GROUP_ANNOUNCES_PER_S as u64 * (TTL_INTERVALS as u64) <= TTL_MAX.as_secs());
+    assert!(BUSY_FROM_PER_S * 2 < GROUP_PACKETS_PER_S as usize && BUSY_FROM_PER_S > GROUP_ANNOUNCES_PER_S as usize);
     assert!(GROUP_ANNOUNCES_PER_S * 2 < GROUP_PACKETS_PER_S && GROUP_ANSWERS_PER_S * 2 < GROUP_PACKETS_PER_S);
 };

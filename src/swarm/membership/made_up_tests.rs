@@ -55,7 +55,7 @@ impl Server {
         let signed = &self.signed;
         let received = Received { signed, announce, addr, via: Via::Datagram, unix_ms: NOW_MS, now };
         let _ = self.table.upsert(&received);
-        self.schedule.received(Way::Group, addr.ip(), now);
+        self.schedule.received(Way::Group, addr.ip(), true, now);
         self.schedule.answered(self.table.is_member(received.node()), addr.ip(), now);
     }
 
@@ -87,7 +87,7 @@ impl Server {
                 seq += 1;
                 let unicast = matches!(what, Outgoing::QueryUnicast | Outgoing::Broadcast);
                 let offering = Some(self.table.offering() + 1);
-                self.schedule.received(Way::Group, SocketAddr::from(([10, 9, 9, client as u8], 1)).ip(), now);
+                self.schedule.received(Way::Group, SocketAddr::from(([10, 9, 9, client as u8], 1)).ip(), true, now);
                 let question = Question { asker, seq, unicast };
                 if self.schedule.asked(&question, self.table.size(), || offering, now) {
                     return Some(now - start);
@@ -185,7 +185,7 @@ fn two_hosts_that_announce_without_end_silence_no_other() {
                 answered |= server.sent.len() > sent;
                 while let Some(what) = schedule.due(1, now) {
                     seq += 1;
-                    server.schedule.received(Way::Group, own, now);
+                    server.schedule.received(Way::Group, own, true, now);
                     let unicast = matches!(what, Outgoing::QueryUnicast | Outgoing::Broadcast);
                     let (offering, size) = (Some(server.table.offering() + 1), server.table.size());
                     answered |= server.schedule.asked(&Question { asker, seq, unicast }, size, || offering, now);

@@ -19,4 +19,6 @@ pub use received::{Received, TableChange, Via};
 pub use refusal::RefusalCause;
 
 #[cfg(test)]
+mod joining_tests;
+#[cfg(test)]
 mod made_up_tests;

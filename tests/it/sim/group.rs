@@ -173,7 +173,7 @@ impl World {
             let lost = self.config.loss > 0.0 && self.rng.unit() < self.config.loss;
             if let Some(pace) = pace.as_mut().filter(|_| !lost) {
                 let _ = at;
-                pace.received(way, source_of(peer), now);
+                pace.received(way, source_of(peer), true, now);
             }
         }
         if flags.contains(Flags::QUERY) {
@@ -214,7 +214,7 @@ impl World {
         if pace.asked(&Question { asker: key_of(asker), seq, unicast }, nodes, || (peer == 0).then_some(1), now) {
             self.count(1, len);
             if let Some(pace) = self.group.paces[asker as usize].as_mut() {
-                pace.received(Way::Unicast, source_of(peer), now);
+                pace.received(Way::Unicast, source_of(peer), true, now);
             }
             // Only the asker receives it.
             self.group.packets -= 1;

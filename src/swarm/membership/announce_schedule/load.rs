@@ -1,13 +1,21 @@
 //! How busy the group is.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::swarm::membership::limits::{CROWDED_FROM_PER_S, GROUP_PACKETS_PER_S};
+use crate::swarm::membership::limits::{BUSY_FROM_PER_S, CROWDED_FROM_PER_S, GROUP_PACKETS_PER_S};
 
-/// A bucket that each announce to the group fills and time drains.
+/// A bucket that each announce to the group fills and time drains, and the announces of the last
+/// second.
+///
+/// All nodes hear the same announces. So what can wait, waits until fewer than [`BUSY_FROM_PER_S`]
+/// came within a second, as stations listen before they send on a shared wire (CSMA, IEEE 802.3):
+/// announces of random times alone reach twice their mean in some second of each minute.
 #[derive(Debug)]
 pub(super) struct GroupLoad {
     level: f64,
+    /// The times of the last announces, at most [`BUSY_FROM_PER_S`], which is all that matters.
+    last: VecDeque<Instant>,
     /// Announces a second, averaged over about [`MEMORY_S`](Self::MEMORY_S).
     rate: f64,
     since: Instant,
@@ -32,7 +40,7 @@ impl GroupLoad {
     const LOOK_MIN: Duration = Duration::from_millis(100);
 
     pub(super) fn new(now: Instant) -> Self {
-        GroupLoad { level: 0.0, rate: 0.0, since: now, at: now }
+        GroupLoad { level: 0.0, last: VecDeque::new(), rate: 0.0, since: now, at: now }
     }
 
     /// Counts one announce. The level is bounded, so that a flood is forgotten two seconds after
@@ -41,10 +49,17 @@ impl GroupLoad {
         self.rate = self.rate * Self::kept(self.at, now) + 1.0 / Self::MEMORY_S;
         self.level = (self.level(now) + 1.0).min(2.0 * Self::DRAIN_PER_S);
         self.at = now;
+        if self.last.len() >= BUSY_FROM_PER_S {
+            self.last.pop_front();
+        }
+        self.last.push_back(now);
     }
 
+    /// Whether what can wait is to wait.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
-        self.level(now) >= Self::FULL
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < Duration::from_secs(1);
+        let many = self.last.len() >= BUSY_FROM_PER_S && self.last.front().is_some_and(is_recent);
+        many || self.level(now) >= Self::FULL
     }
 
     /// Whether the group sends more than the regular announces of a group that knows its size.

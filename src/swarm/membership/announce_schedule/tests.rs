@@ -65,11 +65,11 @@ fn a_network_that_comes_and_goes_is_asked_once_an_interval() {
     let t = Instant::now();
     let mut schedule = AnnounceSchedule::new(10, t);
     schedule.due(2, t);
-    schedule.received(Way::Group, other(), t);
+    schedule.received(Way::Group, other(), true, t);
     let mut sent = Vec::new();
     for n in 0..400 {
         schedule.restart(t + n * 100 * MS);
-        schedule.received(Way::Unicast, other(), t + n * 100 * MS);
+        schedule.received(Way::Unicast, other(), true, t + n * 100 * MS);
         while let Some(what) = schedule.due(2, t + n * 100 * MS) {
             sent.push(what);
         }
@@ -84,10 +84,10 @@ fn answers_end_the_broadcasts() {
     let t = Instant::now();
     let mut schedule = AnnounceSchedule::new(2, t);
     assert_eq!(schedule.due(1, t), Some(Outgoing::QueryUnicast));
-    schedule.received(Way::Unicast, other(), t + MS);
+    schedule.received(Way::Unicast, other(), true, t + MS);
     let mut sent = run(&mut schedule, 2, t, 3 * S);
     assert_eq!(sent, [(100, Outgoing::Query), (500, Outgoing::Query), (2000, Outgoing::Query)]);
-    schedule.received(Way::Group, other(), t + 3 * S);
+    schedule.received(Way::Group, other(), true, t + 3 * S);
     sent = run(&mut schedule, 2, t, 30 * S);
     assert!(sent.iter().all(|(_, what)| *what == Outgoing::Announce), "{sent:?}");
     assert!((2..=3).contains(&sent.len()), "{sent:?}");
@@ -100,8 +100,8 @@ fn the_burst_ends_once_enough_answered() {
     let t = Instant::now();
     let mut schedule = AnnounceSchedule::new(3, t);
     assert_eq!(schedule.due(1, t), Some(Outgoing::QueryUnicast));
-    schedule.received(Way::Unicast, other(), t + MS);
-    schedule.received(Way::Group, other(), t + MS);
+    schedule.received(Way::Unicast, other(), true, t + MS);
+    schedule.received(Way::Group, other(), true, t + MS);
     assert_eq!(run(&mut schedule, 33, t, 5 * S), []);
     assert!(schedule.next_due() < t + 11 * S);
 }
@@ -111,7 +111,7 @@ fn news_go_out_at_once_but_not_more_than_once_a_second() {
     let t = Instant::now();
     let mut schedule = AnnounceSchedule::new(4, t);
     run(&mut schedule, 2, t, 3 * S);
-    schedule.received(Way::Group, other(), t + 3 * S);
+    schedule.received(Way::Group, other(), true, t + 3 * S);
     schedule.changed(t + 4 * S);
     assert_eq!(schedule.due(2, t + 4 * S), Some(Outgoing::Announce));
     for ms in (0..1000).step_by(100) {
@@ -129,10 +129,10 @@ fn a_busy_group_is_spared_but_not_to_death() {
     let mut schedule = AnnounceSchedule::new(7, t);
     run(&mut schedule, 5000, t, 3 * S);
     let promised = t + S * schedule.ttl_s().into();
-    (0..80).for_each(|n| schedule.received(Way::Group, other(), t + S + n * 25 * MS));
+    (0..80).for_each(|n| schedule.received(Way::Group, other(), true, t + S + n * 25 * MS));
     schedule.changed(t + 3 * S);
     let sent = (0..).map(|n| t + 3 * S + n * 25 * MS).find(|&now| {
-        schedule.received(Way::Group, other(), now);
+        schedule.received(Way::Group, other(), true, now);
         schedule.due(5000, now).is_some()
     });
     assert!(sent.is_some_and(|at| at > t + 100 * S && at < promised), "{:?}", sent.map(|at| at - t));
@@ -156,14 +156,14 @@ fn when_many_come_at_once_few_answer() {
     let t = Instant::now();
     let mut new = AnnounceSchedule::new(1, t);
     assert!(new.asked(&question(node(1), 1, true), 2, || Some(1), t));
-    (0..8).for_each(|_| new.received(Way::Group, other(), t + 20 * MS));
+    (0..8).for_each(|_| new.received(Way::Group, other(), true, t + 20 * MS));
     assert!(!new.asked(&question(node(2), 1, true), 9, || None, t + 20 * MS), "it offers nothing");
     assert!(new.asked(&question(node(3), 1, true), 9, || Some(1), t + 20 * MS), "it does");
     assert!(new.asked(&question(node(2), 2, true), 9, || None, t + 100 * MS));
     let next_question = |asked: bool, nodes| {
         let mut schedule = AnnounceSchedule::new(1, t);
         assert_eq!(schedule.due(2, t), Some(Outgoing::QueryUnicast));
-        (0..20).for_each(|_| schedule.received(Way::Group, other(), t + 90 * MS));
+        (0..20).for_each(|_| schedule.received(Way::Group, other(), true, t + 90 * MS));
         assert!(!(asked && schedule.asked(&question(node(3), 1, true), nodes, || None, t + 90 * MS)));
         schedule.due(nodes, t + 100 * MS)
     };
@@ -172,7 +172,7 @@ fn when_many_come_at_once_few_answer() {
     let answers = |offering: Option<usize>| {
         let busy = |seed| {
             let mut schedule = AnnounceSchedule::new(seed, t - S);
-            (0..40).for_each(|_| schedule.received(Way::Group, other(), t));
+            (0..40).for_each(|_| schedule.received(Way::Group, other(), true, t));
             schedule.asked(&question(node(1), 1, true), 1000, || offering, t)
         };
         (0..1000).filter(|&seed| busy(seed)).count()
@@ -210,7 +210,7 @@ fn answers_to_the_group_are_soon_and_shared() {
     let t = Instant::now();
     let mut schedule = AnnounceSchedule::new(6, t);
     run(&mut schedule, 3, t, 3 * S);
-    schedule.received(Way::Group, other(), t + 3 * S);
+    schedule.received(Way::Group, other(), true, t + 3 * S);
     let asked = t + 4 * S;
     assert!(
         !schedule.asked(&question(node(1), 1, false), 3, || None, asked)
@@ -302,7 +302,7 @@ impl Group {
         for &(at, who) in self.sent[from..].iter().filter(|(_, who)| *who != n) {
             debug_assert_ne!(who, n);
             let source = IpAddr::from([10, 0, 0, who as u8]);
-            self.schedules[n].received(Way::Group, source, at);
+            self.schedules[n].received(Way::Group, source, true, at);
         }
         self.heard_to[n] = self.sent.len();
     }
