@@ -33,6 +33,12 @@ pub const PATH_LEN_MAX: usize = 1024;
 pub const PATH_COMPONENT_LEN_MAX: usize = 255;
 /// Longest pattern that `List` accepts, in bytes.
 pub const PATTERN_LEN_MAX: usize = 1024;
+/// Longest target of a symbolic link in bytes (`PATH_MAX` of Linux).
+pub const LINK_TARGET_LEN_MAX: usize = 4095;
+/// Most symbolic links on the way of one, as many as Linux follows.
+pub const LINKS_ON_WAY_MAX: u32 = 40;
+/// Most names on the way of one symbolic link.
+pub const LINK_PARTS_MAX: u32 = 1024;
 /// Most entries in a catalogue; what a scan finds beyond it is left out and logged.
 pub const CATALOGUE_ENTRIES_MAX: usize = 4_000_000;
 

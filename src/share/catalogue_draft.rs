@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::content::{Catalogue, Entry, EntryRef, RelPath};
+use crate::content::{Bare, Catalogue, Entry, EntryRef, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::runtime::{EventSender, Watch};
 use crate::share::limits::{
@@ -23,7 +23,9 @@ pub(super) struct CatalogueDraft {
     events: EventSender,
     /// Entries to put, and paths to drop, at the next snapshot.
     changes: BTreeMap<RelPath, Option<Entry>>,
-    /// Number of entries after the next snapshot.
+    /// The same for bare names.
+    bare_changes: BTreeMap<RelPath, Option<Bare>>,
+    /// Number of entries and bare names after the next snapshot.
     count: usize,
     /// Whether an entry of the last snapshot is no longer true.
     is_urgent: bool,
@@ -44,12 +46,13 @@ impl CatalogueDraft {
     ) -> Self {
         let published = latest.get();
         CatalogueDraft {
-            count: published.len(),
+            count: published.len() + published.bare().all().len(),
             published,
             latest,
             reader,
             events,
             changes: BTreeMap::new(),
+            bare_changes: BTreeMap::new(),
             is_urgent: false,
             is_complete: false,
             published_at: now,
@@ -72,7 +75,7 @@ impl CatalogueDraft {
 
     /// Whether nothing has changed since the last snapshot.
     pub(super) fn is_published(&self) -> bool {
-        self.changes.is_empty()
+        self.changes.is_empty() && self.bare_changes.is_empty()
     }
 
     /// Whether there is room for another file.
@@ -86,6 +89,40 @@ impl CatalogueDraft {
             self.count += 1;
         }
         self.changes.insert(entry.path.clone(), Some(entry));
+    }
+
+    /// The bare name that the next snapshot has at `path`.
+    pub(super) fn bare(&self, path: &RelPath) -> Option<&Bare> {
+        match self.bare_changes.get(path) {
+            Some(changed) => changed.as_ref(),
+            None => self.published.bare().get(path.as_str()),
+        }
+    }
+
+    /// Makes `path` this bare name, or none. One for which there is no room is left out.
+    pub(super) fn set_bare(&mut self, path: &RelPath, bare: Option<Bare>) {
+        let before = self.bare(path);
+        if before == bare.as_ref() {
+            return;
+        }
+        match (before.is_some(), bare.is_some()) {
+            (false, true) if !self.has_room() => return,
+            (false, true) => self.count += 1,
+            (true, false) => self.count -= 1,
+            _ => {}
+        }
+        self.bare_changes.insert(path.clone(), bare);
+    }
+
+    /// The bare names below the directory `dir`; all of them when it is empty.
+    pub(super) fn bare_below(&self, dir: &str) -> Vec<RelPath> {
+        let is_below = |path: &&RelPath| dir.is_empty() || path.is_below(dir);
+        let published = self.published.bare();
+        let range = if dir.is_empty() { 0..published.all().len() } else { published.positions_below(dir) };
+        let known = published.all()[range].iter().map(|(path, _)| path);
+        let fresh = self.bare_changes.iter().filter(|(_, bare)| bare.is_some()).map(|(path, _)| path);
+        let fresh = fresh.filter(is_below).filter(|path| published.get(path.as_str()).is_none());
+        known.filter(|path| self.bare(path).is_some()).chain(fresh).cloned().collect()
     }
 
     /// Offers nothing at `path`.
@@ -128,10 +165,12 @@ impl CatalogueDraft {
     /// only adds files waits longer while more are being hashed.
     pub(super) fn due(&self, is_busy: bool, is_complete: bool) -> Option<Instant> {
         // Changes take more memory than entries.
-        if self.changes.len() >= PUBLISH_CHANGES_MAX.max(self.published.len() / PUBLISH_SHARE_MAX) {
+        if self.changes.len() + self.bare_changes.len()
+            >= PUBLISH_CHANGES_MAX.max(self.published.len() / PUBLISH_SHARE_MAX)
+        {
             return Some(self.published_at);
         }
-        if self.changes.is_empty() && is_complete == self.is_complete {
+        if self.is_published() && is_complete == self.is_complete {
             return None;
         }
         let only_adds = is_busy && !self.is_urgent;
@@ -146,15 +185,19 @@ impl CatalogueDraft {
     /// Makes a snapshot, publishes and reports it.
     pub(super) fn publish(&mut self, is_complete: bool) {
         let begun = Instant::now();
-        if !self.changes.is_empty() || self.published.revision() == 0 {
+        if !self.is_published() || self.published.revision() == 0 {
             let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
             // Revisions begin at the clock, so none is used twice although none is remembered from
             // run to run.
             let revision = unix_ms.max(self.published.revision() + 1);
-            let next = self.published.changed(revision, &self.changes);
+            let mut next = self.published.changed(revision, &self.changes);
+            if !self.bare_changes.is_empty() {
+                let bare = next.bare().changed(&self.bare_changes);
+                next = next.with_bare(Arc::new(bare));
+            }
             self.latest.publish(next);
             self.published = self.latest.get();
-            self.changes = BTreeMap::new();
+            (self.changes, self.bare_changes) = Default::default();
         }
         self.is_urgent = false;
         self.is_complete = is_complete;
@@ -219,5 +262,28 @@ mod tests {
         assert_eq!(found(&[2, 3]), ["bb", "dd"]);
         assert_eq!(found(&[1]), ["a"]);
         assert!(found(&[7]).is_empty());
+    }
+
+    #[test]
+    fn bare_names_are_published_with_the_files_and_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut draft = draft(&tmp, Instant::now());
+        let name = |path: &str| RelPath::new(path).unwrap();
+        let dir = || Some(Bare::EmptyDir { mtime_ns: 4 });
+        draft.put(entry("a"));
+        draft.set_bare(&name("d"), dir());
+        draft.publish(true);
+        let revision = draft.published().revision();
+        draft.set_bare(&name("d"), dir());
+        assert!(draft.is_published(), "nothing has changed");
+        draft.set_bare(&name("d"), None);
+        draft.set_bare(&name("d/e"), dir());
+        assert_eq!((draft.bare_below("d"), draft.bare_below("").len()), (vec![name("d/e")], 1));
+        assert!(draft.due(false, true).is_some());
+        draft.publish(true);
+        let published = draft.published();
+        assert!(published.revision() > revision && published.len() == 1);
+        assert_eq!((published.bare().get("d"), published.bare().get("d/e").cloned()), (None, dir()));
+        assert_eq!((draft.count, draft.bare_below("x").len()), (2, 0));
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct ChangeHints {
     rechecked: HashMap<RelPath, Instant>,
     /// Symlinks to files inside the directory. Any hint may be about the target of a link.
     links: HashSet<RelPath>,
+    /// Inodes with several names of which one changed: that is no hint for the others.
+    inodes: HashSet<u64>,
 }
 
 impl ChangeHints {
@@ -77,6 +79,18 @@ impl ChangeHints {
     /// The path is no symlink that can be followed.
     pub(super) fn unfollow(&mut self, path: &RelPath) {
         self.links.remove(path);
+    }
+
+    /// A name of the inode changed. Beyond [`LINKS_FOLLOWED_MAX`] of them, a walk finds the others.
+    pub(super) fn add_inode(&mut self, inode: u64) {
+        if self.inodes.len() < LINKS_FOLLOWED_MAX {
+            self.inodes.insert(inode);
+        }
+    }
+
+    /// The inodes that were added since the last call.
+    pub(super) fn take_inodes(&mut self) -> HashSet<u64> {
+        std::mem::take(&mut self.inodes)
     }
 
     /// Forgets all links, because the directory is gone or another one.

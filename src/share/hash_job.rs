@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::Sender;
 
-use crate::content::{ChunkIndex, Digest, FileId, Geometry, RelPath, Root, Stamp, merkle};
+use crate::content::{ChunkIndex, Digest, FileId, Geometry, Marks, RelPath, Root, Stamp, merkle};
 use crate::limits::{BLOCK_LEN, READ_LEN};
 use crate::share::limits::{HASH_BUFFERS_LEN, HASH_TURN_LEN};
 use crate::store::{Hashed, Indexed, ReadRoot, stamp_of};
@@ -23,6 +23,7 @@ pub(super) struct HashJob {
     pub(super) path: RelPath,
     pub(super) len: u64,
     pub(super) stamp: Stamp,
+    pub(super) marks: Marks,
 }
 
 /// The outcome of hashing a file.
@@ -286,7 +287,12 @@ impl SplitFile {
 impl HashJob {
     fn hashed(self, root: Digest, layer: Vec<Digest>) -> HashOutcome {
         let id = FileId { root: Root(root), len: self.len };
-        HashOutcome::Hashed(Hashed { path: self.path, indexed: Indexed { id, stamp: self.stamp }, layer })
+        HashOutcome::Hashed(Hashed {
+            path: self.path,
+            indexed: Indexed { id, stamp: self.stamp },
+            marks: self.marks,
+            layer,
+        })
     }
 
     /// Refuses a file that goes on behind its length. Those of `/proc` and `/sys` are made when they

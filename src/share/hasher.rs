@@ -160,7 +160,12 @@ mod tests {
 
     fn job(dir: &std::path::Path, name: &str) -> HashJob {
         let meta = fs::metadata(dir.join(name)).unwrap();
-        HashJob { path: RelPath::new(name).unwrap(), len: meta.len(), stamp: stamp_of(&meta) }
+        HashJob {
+            path: RelPath::new(name).unwrap(),
+            len: meta.len(),
+            stamp: stamp_of(&meta),
+            marks: Default::default(),
+        }
     }
 
     fn hash_all(dir: &std::path::Path, jobs: Vec<HashJob>) -> (Vec<HashOutcome>, u64) {

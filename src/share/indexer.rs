@@ -1,6 +1,6 @@
 //! The indexing thread, which decides what is offered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, select};
 
-use crate::content::{Entry, Marks, RelPath};
+use crate::content::{Entry, RelPath};
 use crate::runtime::Shutdown;
 use crate::share::callers::Callers;
 use crate::share::catalogue_draft::CatalogueDraft;
@@ -27,6 +27,7 @@ use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
 use crate::store::ReadRoot;
 
+mod bare;
 mod hashing;
 mod publishing;
 mod rechecking;
@@ -184,6 +185,7 @@ impl Indexer {
 
     fn drop_all(&mut self) {
         self.draft.below("").iter().for_each(|path| self.draft.drop(path));
+        self.drop_bare_below("");
     }
 
     /// Looks at what the own files are now, and inspects offered files that turned out to be one.
@@ -204,6 +206,8 @@ impl Indexer {
     fn inspect_hints(&mut self, changed: HashMap<PathBuf, bool>, links: Vec<RelPath>, now: Instant) {
         self.recorder.disturb();
         self.recorder.begin_lookup();
+        let mut names = BTreeSet::new();
+        self.hints.take_inodes();
         for (path, tree) in changed {
             match self.inspector.name(&path) {
                 Some(name) if name.is_empty() => {
@@ -212,10 +216,15 @@ impl Indexer {
                         self.scanner.rescan_by(now);
                     }
                 }
-                Some(name) => self.inspect_name(&name, tree, now),
+                Some(name) => {
+                    self.inspect_name(&name, tree, now);
+                    names.insert(name);
+                }
                 None => {}
             }
         }
+        self.note_dirs_above(&names);
+        self.inspect_other_names(now);
         for link in links {
             self.inspect_name(link.as_str(), false, now);
         }
@@ -231,6 +240,8 @@ impl Indexer {
             // A file was there before, perhaps. No walk finds it.
             if let Ok(name) = RelPath::new(name) {
                 self.take_out(&name);
+                self.note_link(&name, &found);
+                self.note_dir(&name);
             }
             if tree {
                 self.scanner.add_tree(name, now);
@@ -240,6 +251,7 @@ impl Indexer {
         for below in self.draft.below(name) {
             self.take_out(&below);
         }
+        self.drop_bare_below(name);
         if let Some(name) = self.inspector.valid(name, &path) {
             self.apply(&name, &path, found, now);
         }
@@ -263,7 +275,14 @@ impl Indexer {
 
     /// Brings the draft in line with what was found at `path`.
     fn apply(&mut self, name: &RelPath, path: &Path, found: Inspection, now: Instant) {
-        let Inspection::File { state, link, owner_only } = found else {
+        self.note_link(name, &found);
+        self.note_inodes(name, &found);
+        if let Inspection::DirLink(_) = found {
+            self.hints.follow(name);
+            self.debounce.forget(name);
+            return self.take_out(name);
+        }
+        let Inspection::File { state, is_linked, owner_only, .. } = found else {
             self.debounce.forget(name);
             self.hints.unfollow(name);
             self.withdrawn.forget(name);
@@ -271,7 +290,7 @@ impl Indexer {
             self.inspector.log_if_skipped(path, &found);
             return;
         };
-        if link {
+        if is_linked {
             self.hints.follow(name);
         }
         if self.draft.get(name).is_some_and(|e| state.is_of(e)) {
@@ -296,7 +315,7 @@ impl Indexer {
             self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
-            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks: Marks::default() });
+            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks: state.marks });
         } else if state.is_quiet() {
             self.debounce.forget(name);
             self.hash(name, state);

@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 use std::fs::Metadata;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::content::{EntryRef, RelPath, RelPathError, Stamp};
+use crate::content::{Bare, EntryRef, LinkTo, Marks, RelPath, RelPathError, Stamp};
 use crate::limits::FILE_LEN_MAX;
 use crate::share::limits::{OWN_REFRESH, QUIET};
+use crate::share::link_look::link_inside;
 use crate::share::skip_log::SkipLog;
 use crate::store::{OwnFiles, ReadRoot, is_one_of, stamp_of};
 
@@ -28,6 +30,8 @@ pub(super) struct Inspector {
     own_names: Arc<[String]>,
     own_refresh_at: Instant,
     skips: SkipLog,
+    /// Makes numbers of groups of device and inode.
+    groups: RandomState,
 }
 
 /// What was found at a path.
@@ -37,12 +41,16 @@ pub(super) enum Inspection {
     File {
         state: FileState,
         /// Whether it is reached through a symlink that stays inside the directory.
-        link: bool,
+        is_linked: bool,
+        /// That symlink, if it can be made again elsewhere.
+        link: Option<LinkTo<Box<str>>>,
         /// Whether only its owner has any permission.
         owner_only: bool,
     },
     /// A directory.
     Dir,
+    /// A symlink to a directory inside the directory, which can be made again elsewhere.
+    DirLink(LinkTo<Box<str>>),
     /// Nothing.
     Nothing,
     /// A file or directory of this node itself, at a place that is known to be one.
@@ -56,6 +64,7 @@ pub(super) enum Inspection {
 pub(super) struct FileState {
     pub(super) len: u64,
     pub(super) stamp: Stamp,
+    pub(super) marks: Marks,
 }
 
 impl Inspector {
@@ -66,7 +75,8 @@ impl Inspector {
         // The index is new perhaps. Nothing is hashed so far that could turn out to be an own file.
         own_files.refresh();
         let skips = SkipLog::default();
-        let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at: now, skips };
+        let groups = RandomState::new();
+        let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at: now, skips, groups };
         inspector.name_own_files();
         inspector
     }
@@ -105,9 +115,9 @@ impl Inspector {
         if self.is_own_place(path) {
             Inspection::Own
         } else if meta.is_symlink() {
-            self.follow(path)
+            self.follow(path, meta)
         } else {
-            self.of(meta, false)
+            self.of(meta, false, None)
         }
     }
 
@@ -150,7 +160,7 @@ impl Inspector {
         match found {
             Inspection::Own => self.skips.debug_once(path),
             Inspection::Skip(cause) => self.skips.warn_once(path, cause),
-            Inspection::File { .. } | Inspection::Dir | Inspection::Nothing => {}
+            Inspection::File { .. } | Inspection::Dir | Inspection::DirLink(_) | Inspection::Nothing => {}
         }
     }
 
@@ -205,7 +215,16 @@ impl Inspector {
         !self.own_names.is_empty() && name().is_some_and(|name| is_one_of(name, &self.own_names))
     }
 
-    fn follow(&self, path: &Path) -> Inspection {
+    /// What `path` is as an empty directory, if it is one. A name that cannot be shared makes it as
+    /// little empty as any other.
+    pub(super) fn empty_dir(&self, path: &Path) -> Option<Bare> {
+        let meta = std::fs::symlink_metadata(path).ok().filter(Metadata::is_dir)?;
+        let is_empty = std::fs::read_dir(path).ok()?.next().is_none();
+        (is_empty && self.inspect_known(path, &meta) == Inspection::Dir)
+            .then(|| Bare::EmptyDir { mtime_ns: stamp_of(&meta).mtime_ns })
+    }
+
+    fn follow(&self, path: &Path, link: &Metadata) -> Inspection {
         let target = match std::fs::canonicalize(path) {
             Ok(target) => target,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Inspection::Skip("link leads nowhere".into()),
@@ -220,15 +239,20 @@ impl Inspector {
         if self.is_own_place(&target) {
             return Inspection::Skip("link leads to a file of this node itself".into());
         }
+        let to = link_inside(&self.root, path, inside);
+        let to = to.map(|target| LinkTo { target, mtime_ns: stamp_of(link).mtime_ns });
         match std::fs::symlink_metadata(&target) {
-            Ok(meta) if meta.is_dir() => Inspection::Skip("links to directories are not followed".into()),
+            Ok(meta) if meta.is_dir() => match to {
+                Some(link) => Inspection::DirLink(link),
+                None => Inspection::Skip("links to directories are not followed".into()),
+            },
             Ok(meta) if meta.is_symlink() => Inspection::Skip("link changes while it is followed".into()),
-            Ok(meta) => self.of(&meta, true),
+            Ok(meta) => self.of(&meta, true, to),
             Err(e) => not_found_or_skip(&e),
         }
     }
 
-    fn of(&self, meta: &Metadata, link: bool) -> Inspection {
+    fn of(&self, meta: &Metadata, is_linked: bool, link: Option<LinkTo<Box<str>>>) -> Inspection {
         if self.own_files.contains(meta) {
             Inspection::Skip("a file of this node itself under another name".into())
         } else if meta.is_dir() {
@@ -238,9 +262,16 @@ impl Inspector {
         } else if meta.len() > FILE_LEN_MAX {
             Inspection::Skip(format!("longer than {FILE_LEN_MAX} bytes"))
         } else {
-            let state = FileState { len: meta.len(), stamp: stamp_of(meta) };
-            Inspection::File { state, link, owner_only: meta.mode() & 0o077 == 0 }
+            let state = FileState { len: meta.len(), stamp: stamp_of(meta), marks: self.marks_of(meta, is_linked) };
+            Inspection::File { state, is_linked, link, owner_only: meta.mode() & 0o077 == 0 }
         }
+    }
+
+    /// A symlink is no name of the inode that it leads to.
+    fn marks_of(&self, meta: &Metadata, is_linked: bool) -> Marks {
+        let has_names = meta.nlink() > 1 && !is_linked;
+        let link_group = if has_names { self.groups.hash_one((meta.dev(), meta.ino())).max(1) } else { 0 };
+        Marks { executable: meta.mode() & 0o111 != 0, copy: false, link_group }
     }
 }
 

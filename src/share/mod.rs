@@ -14,6 +14,7 @@ mod hasher;
 mod indexer;
 mod inspector;
 pub mod limits;
+mod link_look;
 mod publish_error;
 mod recorder;
 mod scanner;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::content::{Catalogue, Entry, FileId, Marks, RelPath};
+use crate::content::{Catalogue, Entry, FileId, RelPath};
 use crate::share::inspector::FileState;
 use crate::share::limits::{HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, PRUNE_LATER, WATCH_DEBOUNCE};
 use crate::store::{Hashed, Index, Lookup};
@@ -166,14 +166,14 @@ impl Recorder {
 /// The files that can be offered, and the names of the others.
 fn part(hashed: Vec<Hashed>, is_recorded: bool) -> (Vec<Entry>, Vec<RelPath>) {
     let (offered, lost): (Vec<_>, Vec<_>) = hashed.into_iter().partition(|f| is_recorded || f.layer.is_empty());
-    let entry = |f: Hashed| Entry { path: f.path, id: f.indexed.id, stamp: f.indexed.stamp, marks: Marks::default() };
+    let entry = |f: Hashed| Entry { path: f.path, id: f.indexed.id, stamp: f.indexed.stamp, marks: f.marks };
     (offered.into_iter().map(entry).collect(), lost.into_iter().map(|f| f.path).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Root, Stamp};
+    use crate::content::{Digest, Marks, Root, Stamp};
     use crate::store::Indexed;
 
     #[test]
@@ -182,7 +182,12 @@ mod tests {
             let file = |name, chunks| {
                 let id = FileId { root: Root::EMPTY, len: 5 };
                 let indexed = Indexed { id, stamp: Stamp::default() };
-                Hashed { path: RelPath::new(name).unwrap(), indexed, layer: vec![Digest([1; 32]); chunks] }
+                Hashed {
+                    path: RelPath::new(name).unwrap(),
+                    indexed,
+                    marks: Marks::default(),
+                    layer: vec![Digest([1; 32]); chunks],
+                }
             };
             let (offered, lost) = part(vec![file("small", 0), file("large", 2)], is_recorded);
             let names = |all: Vec<RelPath>| all.iter().map(RelPath::to_string).collect::<Vec<_>>().join(" ");

@@ -1,6 +1,6 @@
 //! Walks of the directory, or of a part of it, in small steps.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use walkdir::WalkDir;
 
-use crate::content::{Catalogue, EntryRef};
+use crate::content::{Catalogue, EntryRef, RelPath};
 use crate::limits::WAIT_MAX;
 use crate::share::limits::{RESCAN, TREES_MAX, WALK_TIME_SHARE};
 
@@ -50,7 +50,7 @@ impl Scanner {
     /// Ends all walks, because the directory is gone or another one. `is_known_whole`: what was
     /// walked last still counts as a walk of the whole directory.
     pub(super) fn clear(&mut self, is_known_whole: bool) {
-        if self.walk.as_ref().is_some_and(|walk| walk.is_whole) {
+        if self.walk.as_ref().is_some_and(|walk| walk.is_whole()) {
             self.rescan_at = self.begun_at;
         }
         self.walk = None;
@@ -88,7 +88,7 @@ impl Scanner {
     /// The walk came to its end. A directory that takes long to walk is walked less often, unless
     /// another walk became due during this one: it may have passed by what happened.
     pub(super) fn end(&mut self, walk: &TreeWalk, now: Instant) {
-        if walk.is_whole {
+        if walk.is_whole() {
             self.rescan_by(now + RESCAN.max(self.begun_at.elapsed() * WALK_TIME_SHARE));
             self.has_walked_whole = true;
         }
@@ -129,7 +129,14 @@ pub(super) struct TreeWalk {
     /// One bit for each entry of that range, which is what the catalogue has below the walked
     /// directory.
     found: Vec<u64>,
-    is_whole: bool,
+    /// The bare names of the base that were found.
+    found_bare: HashSet<String>,
+    /// The directory of the last step, in which nothing was found so far.
+    entered: Option<(PathBuf, usize)>,
+    /// The last directory in which nothing was.
+    empty: Option<PathBuf>,
+    /// The name below which it goes; empty for the whole directory.
+    below: String,
 }
 
 /// One step of a walk.
@@ -152,19 +159,31 @@ impl TreeWalk {
         let range = base.positions_below(below);
         // A start that a link has replaced is no directory to walk.
         let walk = WalkDir::new(start).follow_links(false).follow_root_links(false).into_iter();
-        TreeWalk { walk, base, found: vec![0; range.len().div_ceil(64)], range, is_whole: below.is_empty() }
+        let found = vec![0; range.len().div_ceil(64)];
+        let (below, found_bare) = (below.to_owned(), HashSet::new());
+        TreeWalk { walk, base, found, range, found_bare, entered: None, empty: None, below }
     }
 
     /// Whether it is one of the whole directory.
     pub(super) fn is_whole(&self) -> bool {
-        self.is_whole
+        self.below.is_empty()
     }
 
     /// The next entry.
     pub(super) fn step(&mut self) -> WalkStep {
-        match self.walk.next() {
+        let next = self.walk.next();
+        let entered = self.entered.take();
+        match &next {
+            Some(Err(_)) => {}
+            Some(Ok(entry)) if entered.as_ref().is_some_and(|(_, depth)| entry.depth() > *depth) => {}
+            _ => self.empty = entered.map(|(dir, _)| dir),
+        }
+        match next {
             None => WalkStep::End,
-            Some(Ok(entry)) if entry.file_type().is_dir() => WalkStep::Dir(entry.into_path()),
+            Some(Ok(entry)) if entry.file_type().is_dir() => {
+                self.entered = Some((entry.path().to_path_buf(), entry.depth()));
+                WalkStep::Dir(entry.into_path())
+            }
             Some(Ok(entry)) => WalkStep::Entry(entry),
             Some(Err(e)) => {
                 let cause = e.io_error().map_or_else(|| "cannot be walked".into(), ToString::to_string);
@@ -175,7 +194,13 @@ impl TreeWalk {
 
     /// Does not enter the directory of the last step.
     pub(super) fn leave(&mut self) {
+        self.entered = None;
         self.walk.skip_current_dir();
+    }
+
+    /// A directory that the last step has left, and in which nothing was.
+    pub(super) fn take_empty(&mut self) -> Option<PathBuf> {
+        self.empty.take()
     }
 
     /// Marks the entry of that name as found. Returns it as the base has it.
@@ -184,6 +209,21 @@ impl TreeWalk {
         let bit = at.checked_sub(self.range.start)?;
         *self.found.get_mut(bit / 64)? |= 1 << (bit % 64);
         self.base.entries(at..at + 1).next()
+    }
+
+    /// Marks the bare name as found, if the base has it.
+    pub(super) fn mark_bare(&mut self, path: &str) {
+        if self.base.bare().get(path).is_some() {
+            self.found_bare.insert(path.into());
+        }
+    }
+
+    /// The bare names that the walk did not find.
+    pub(super) fn missed_bare(&self) -> Vec<RelPath> {
+        let bare = self.base.bare();
+        let range = if self.is_whole() { 0..bare.all().len() } else { bare.positions_below(&self.below) };
+        let names = bare.all()[range].iter().map(|(path, _)| path);
+        names.filter(|path| !self.found_bare.contains(path.as_str())).cloned().collect()
     }
 
     /// The entries that the walk did not find.
@@ -262,7 +302,7 @@ mod tests {
         scanner.put_back(walk);
         scanner.add_tree("a", start);
         assert!(scanner.is_walking() && !scanner.has_next_tree());
-        assert!(scanner.take(true, start, below).unwrap().is_whole);
+        assert!(scanner.take(true, start, below).unwrap().is_whole());
         assert!(scanner.has_next_tree());
         scanner.clear(true);
         assert!(!scanner.has_next_tree());

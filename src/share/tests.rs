@@ -2,13 +2,13 @@
 //! a deadline.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{ShareSetup, Sharer};
-use crate::content::{Catalogue, Entry, Geometry, merkle};
+use crate::content::{Bare, Catalogue, Entry, Geometry, merkle};
 use crate::runtime::{EventSender, Events, Shutdown, Watch};
 use crate::share::limits::QUIET;
 use crate::store::{Index, OwnFiles, Reader};
@@ -413,4 +413,62 @@ fn a_removed_file_is_not_kept_open() {
         assert!(Instant::now() < end, "still open");
         std::thread::yield_now();
     }
+}
+
+/// The bare names, with a mark for empty directories and the target of links.
+fn bare(c: &Catalogue) -> Vec<String> {
+    let text = |bare: &Bare| match bare {
+        Bare::EmptyDir { .. } => "/".to_string(),
+        Bare::Link(link) => format!(" -> {}", link.target),
+    };
+    c.bare().all().iter().map(|(name, bare)| format!("{name}{}", text(bare))).collect()
+}
+
+#[test]
+fn programs_links_and_empty_directories_are_announced_as_they_are() {
+    let s = Share::over(&[("v2/model", b"model"), ("bin/run", b"run"), ("one", b"one"), ("twin", b"one")]);
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(s.dir.join("bin/run"), mode(0o755)).unwrap();
+    fs::hard_link(s.dir.join("one"), s.dir.join("other")).unwrap();
+    let age = std::time::SystemTime::UNIX_EPOCH - Duration::new(5, 7);
+    fs::File::options().write(true).open(s.dir.join("v2/model")).unwrap().set_modified(age).unwrap();
+    fs::create_dir_all(s.dir.join("empty/in/it")).unwrap();
+    for (target, link) in [
+        ("v2", "latest"),
+        ("latest/model", "model"),
+        ("../v2", "bin/up"),
+        ("/etc/passwd", "absolute"),
+        ("nowhere", "dangling"),
+        (s.dir.to_str().unwrap(), "inside"),
+        (s.dir.join("one").to_str().unwrap(), "whole"),
+        ("../shared/one", "through"),
+        ("bin/up/../one", "behind"),
+        ("circle", "circle"),
+    ] {
+        symlink(target, s.dir.join(link)).unwrap();
+    }
+    let all = ["bin/up -> ../v2", "empty/in/it/", "latest -> v2", "model -> latest/model"];
+    s.until("links and directories", |c| bare(c) == all && c.len() == 9);
+    let marks = |name: &str| s.entry(name).marks;
+    s.until("attributes", |c| c.get("bin/run").is_some_and(|e| e.marks.executable));
+    assert!(!marks("one").executable && !marks("model").executable);
+    s.until("hard links", |c| c.get("other").is_some_and(|e| e.marks.link_group != 0));
+    s.until("the other name", |c| c.get("one").is_some_and(|e| e.marks.link_group != 0));
+    assert_eq!(marks("one").link_group, marks("other").link_group);
+    assert_eq!([marks("twin").link_group, marks("whole").link_group, marks("model").link_group], [0; 3]);
+    let mtime = |c: &Catalogue, name: &str| c.get(name).map(|e| e.attributes().mtime_ns);
+    s.until("the time", |c| mtime(c, "v2/model") == Some(-5_000_000_007) && mtime(c, "model") == mtime(c, "v2/model"));
+
+    let s = s.restart();
+    s.until("the same after a restart", |c| bare(c) == all && c.len() == 9);
+    assert!(s.entry("bin/run").marks.executable && s.entry("one").marks.link_group != 0);
+
+    put(&s.dir, "empty/in/it/now", b"x");
+    s.until("no longer empty", |c| bare(c).len() == 3 && c.len() == 10);
+    fs::remove_file(s.dir.join("empty/in/it/now")).unwrap();
+    s.until("empty again", |c| bare(c) == all && c.len() == 9);
+    fs::remove_dir_all(s.dir.join("empty")).unwrap();
+    fs::remove_file(s.dir.join("latest")).unwrap();
+    symlink("bin", s.dir.join("latest")).unwrap();
+    s.until("what is gone", |c| bare(c) == ["bin/up -> ../v2", "latest -> bin"] && c.len() == 8);
 }

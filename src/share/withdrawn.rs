@@ -29,7 +29,8 @@ impl Withdrawn {
             entry.id
         );
         if self.files.len() < WITHDRAWN_MAX {
-            self.files.insert(entry.path.clone(), FileState { len: entry.id.len, stamp: entry.stamp });
+            self.files
+                .insert(entry.path.clone(), FileState { len: entry.id.len, stamp: entry.stamp, marks: entry.marks });
         }
         self.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });
     }

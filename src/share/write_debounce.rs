@@ -96,7 +96,7 @@ mod tests {
     use crate::content::Stamp;
 
     fn state(len: u64) -> FileState {
-        FileState { len, stamp: Stamp::default() }
+        FileState { len, stamp: Stamp::default(), marks: Default::default() }
     }
 
     #[test]

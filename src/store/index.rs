@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use redb::{Database, Durability, ReadableDatabase};
 use rustix::io::retry_on_intr;
 
-use crate::content::{Catalogue, Digest, FileId, Geometry, RelPath, Stamp};
+use crate::content::{Catalogue, Digest, FileId, Geometry, Marks, RelPath, Stamp};
 use crate::store::disk_folder::DiskFolder;
 use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP, WRITEBACK_MAX};
 use crate::store::storage::Folder;
@@ -71,6 +71,8 @@ pub struct Hashed {
     pub path: RelPath,
     /// Its content and the state in which it was read.
     pub indexed: Indexed,
+    /// What else was found of it. The index does not keep that.
+    pub marks: Marks,
     /// The digests of its chunks; empty for a file of at most one chunk.
     pub layer: Vec<Digest>,
 }
@@ -404,7 +406,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::content::{Entry, Marks, Root};
+    use crate::content::{Entry, Root};
 
     fn hashed(path: &str, chunks: u32, byte: u8) -> Hashed {
         hashed_as(path, chunks, byte as u32)
@@ -419,7 +421,7 @@ mod tests {
             id: FileId { root: Root(digest(byte, u32::MAX)), len },
             stamp: Stamp { mtime_ns: -5, ctime_ns: 1 << 60, inode: version as u64 },
         };
-        Hashed { path: RelPath::new(path).unwrap(), indexed, layer }
+        Hashed { path: RelPath::new(path).unwrap(), indexed, marks: Marks::default(), layer }
     }
 
     fn digest(byte: u8, i: u32) -> Digest {

@@ -42,7 +42,7 @@ impl Rig {
             falsify(dir.path(), name);
             let (entry, layer) = hash(dir.path(), name, bytes);
             let indexed = Indexed { id: entry.id, stamp: entry.stamp };
-            hashed.push(Hashed { path: entry.path.clone(), indexed, layer });
+            hashed.push(Hashed { path: entry.path.clone(), indexed, marks: Marks::default(), layer });
             entries.push(entry);
         }
         let ids = entries.iter().map(|e| e.id).collect();

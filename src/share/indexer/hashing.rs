@@ -11,13 +11,13 @@ use crate::share::publish_error::PublishError;
 impl Indexer {
     pub(super) fn hash(&mut self, name: &RelPath, state: FileState) {
         if !self.withdrawn.contains(name, state) {
-            self.hasher.queue(HashJob { path: name.clone(), len: state.len, stamp: state.stamp });
+            self.hasher.queue(HashJob { path: name.clone(), len: state.len, stamp: state.stamp, marks: state.marks });
         }
     }
 
     /// As [`hash`](Self::hash), before all files that wait.
     pub(super) fn hash_first(&mut self, name: &RelPath, state: FileState) {
-        self.hasher.queue_first(HashJob { path: name.clone(), len: state.len, stamp: state.stamp });
+        self.hasher.queue_first(HashJob { path: name.clone(), len: state.len, stamp: state.stamp, marks: state.marks });
     }
 
     pub(super) fn take_outcome(&mut self, outcome: HashOutcome) {
@@ -72,7 +72,10 @@ impl Indexer {
         let is_untouched = self.dir.is_watched() && !self.recorder.is_disturbed();
         for entry in recorded {
             let path = self.inspector.path_of(entry.path.as_str());
-            if self.withdrawn.contains(&entry.path, FileState { len: entry.id.len, stamp: entry.stamp }) {
+            if self
+                .withdrawn
+                .contains(&entry.path, FileState { len: entry.id.len, stamp: entry.stamp, marks: entry.marks })
+            {
                 self.recorder.forget(&entry.path);
                 self.take_out(&entry.path);
             } else if is_untouched

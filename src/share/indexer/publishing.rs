@@ -25,8 +25,8 @@ impl Indexer {
             Inspection::File { .. } if self.draft.get(name).is_none() && !self.draft.has_room() => {
                 not_shared("the catalogue is full")
             }
-            Inspection::File { state, link, .. } => {
-                if link {
+            Inspection::File { state, is_linked, .. } => {
+                if is_linked {
                     self.hints.follow(name);
                 }
                 self.withdrawn.forget(name);
@@ -39,7 +39,7 @@ impl Indexer {
                 return self.hash_first(name, state);
             }
             Inspection::Nothing => PublishError::NotFound(name.clone()),
-            Inspection::Dir => not_shared("a directory"),
+            Inspection::Dir | Inspection::DirLink(_) => not_shared("a directory"),
             Inspection::Own => not_shared("a file of the node itself"),
             Inspection::Skip(cause) => not_shared(&cause),
         };

@@ -56,6 +56,7 @@ impl Indexer {
                 return;
             }
             self.draft.below(dir).iter().for_each(|path| self.take_out(path));
+            self.drop_bare_below(dir);
             below = dir;
         }
     }

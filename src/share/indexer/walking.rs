@@ -23,7 +23,11 @@ impl Indexer {
         let Some(mut walk) = self.scanner.take(may_rescan, now, begin) else { return };
         self.recorder.begin_lookup();
         for step in 1u32.. {
-            match walk.step() {
+            let next = walk.step();
+            if let Some(dir) = walk.take_empty() {
+                self.note_walked_empty(&mut walk, &dir);
+            }
+            match next {
                 WalkStep::Entry(entry) => self.inspect_entry(&mut walk, &entry, now),
                 WalkStep::Dir(path) if self.inspector.may_enter(&path) => {
                     self.dir.watch(self.inspector.root(), &path);
@@ -58,9 +62,10 @@ impl Indexer {
             Ok(meta) => self.inspector.inspect_known(path, &meta),
             Err(_) => self.inspector.inspect(path),
         };
+        walk.mark_bare(&name);
         // The common case first, without a copy of the name: nothing has changed.
         if let Some(entry) = walk.mark(&name)
-            && matches!(found, Inspection::File { state, link: false, .. } if state.is_of(entry))
+            && matches!(found, Inspection::File { state, is_linked: false, .. } if state.is_of(entry))
             && self.draft.is_published()
         {
             return;
@@ -80,5 +85,6 @@ impl Indexer {
             };
             self.apply(&entry.path, &path, found, now);
         }
+        self.inspect_missed_bare(walk);
     }
 }

@@ -36,7 +36,12 @@ impl Real {
         let stamp = stamp_of(&fs::metadata(shared.join(f.path.as_str())).unwrap());
         let index = Index::open(&dir.path().join("state"), &shared).unwrap();
         let layer = f.layer.chunks_exact(32).map(|d| Digest(d.try_into().unwrap())).collect();
-        index.record(&[Hashed { path: f.path.clone(), indexed: Indexed { id: f.id, stamp }, layer }]);
+        index.record(&[Hashed {
+            path: f.path.clone(),
+            indexed: Indexed { id: f.id, stamp },
+            marks: Marks::default(),
+            layer,
+        }]);
         let entry = Entry { path: f.path.clone(), id: f.id, stamp, marks: Marks::default() };
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::new(1, vec![entry]))));
         let events = EventSender::channel().0;

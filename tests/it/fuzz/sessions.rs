@@ -506,7 +506,12 @@ impl World {
                 false => vec![],
             };
             let id = FileId { root: Root(merkle::root_of_bytes(&content)), len: len as u64 };
-            assert!(index.record(&[Hashed { path: path.clone(), indexed: Indexed { id, stamp }, layer }]));
+            assert!(index.record(&[Hashed {
+                path: path.clone(),
+                indexed: Indexed { id, stamp },
+                marks: Marks::default(),
+                layer
+            }]));
             entries.push(Entry { path, id, stamp, marks: Marks::default() });
         }
         let ids = entries.iter().map(|e| e.id).collect();
