@@ -87,7 +87,11 @@ pub(crate) fn join_found(mut found: Vec<FoundFile>, known: Vec<FoundFile>) -> Re
     if known.is_empty() {
         return Ok(found);
     }
-    found.extend(known);
+    if found.is_empty() {
+        found = known;
+    } else {
+        found.extend(known);
+    }
     found.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
     found.dedup_by(|later, kept| {
         let same = later.path == kept.path && later.id == kept.id;

@@ -1,10 +1,12 @@
 //! Writing many small files at once.
 
+use std::sync::Arc;
+
 use crate::content::{FileId, RelPath};
 use crate::store::StoreError;
 use crate::store::error::again;
-use crate::store::limits::SYNCFS_FILES_MIN;
-use crate::store::storage::{Volume, create_temp, explain_full};
+use crate::store::limits::{BATCH_OPEN_MAX, SYNCFS_FILES_MIN};
+use crate::store::storage::{Storage, Volume, create_temp, explain_full};
 
 /// Writes each file under a temporary name, makes all of them durable, then renames each to its
 /// final name.
@@ -24,16 +26,24 @@ pub(crate) fn batch_write<B: AsRef<[u8]>>(
     let mut results = Vec::with_capacity(files.len());
     let mut moves = Vec::with_capacity(files.len());
     let mut places = Vec::with_capacity(files.len());
+    // Files that stay open need not be looked for again.
+    let keeps_open = files.len() <= BATCH_OPEN_MAX;
+    let mut open = Vec::with_capacity(if keeps_open { files.len() } else { 0 });
+    let mut is_made = false;
     for (i, (path, id, bytes)) in files.iter().enumerate() {
         let bytes = bytes.as_ref();
         debug_assert_eq!(bytes.len() as u64, id.len);
-        results.push(write_temp(volume, path, bytes, !together).map(|temp| {
+        let made = if is_made { Ok(()) } else { volume.make_own() };
+        is_made = made.is_ok();
+        let written = made.and_then(|()| write_temp(volume, path, bytes, !together));
+        results.push(written.map(|(temp, file)| {
             moves.push((temp, path));
+            open.extend(keeps_open.then_some(file));
             places.push(i);
         }));
     }
     let done = match if together { volume.sync_files() } else { Ok(()) } {
-        Ok(()) => volume.place(&moves),
+        Ok(()) => volume.place_open(&moves, &open),
         Err(e) => moves.iter().map(|(_, path)| Err(StoreError::at(volume.path_of(path), again(&e)))).collect(),
     };
     for ((i, (temp, _)), done) in places.into_iter().zip(&moves).zip(done) {
@@ -46,16 +56,23 @@ pub(crate) fn batch_write<B: AsRef<[u8]>>(
     results
 }
 
-/// Writes one file under a temporary name and returns that name.
-fn write_temp(volume: &dyn Volume, path: &RelPath, bytes: &[u8], sync: bool) -> Result<String, StoreError> {
-    volume.make_own()?;
+/// Writes one file under a temporary name and returns that name, and the file.
+fn write_temp(
+    volume: &dyn Volume,
+    path: &RelPath,
+    bytes: &[u8],
+    sync: bool,
+) -> Result<(String, Arc<dyn Storage>), StoreError> {
     let at_path = |e| explain_full(volume, StoreError::at(volume.path_of(path), e), bytes.len() as u64);
     let (name, file) = create_temp(volume).map_err(at_path)?;
     let written = file.write_at(0, bytes).and_then(|()| if sync { file.sync() } else { Ok(()) });
-    written.map(|()| name.clone()).map_err(|e| {
-        let _ = volume.remove_own(&name);
-        at_path(e)
-    })
+    match written {
+        Ok(()) => Ok((name, file)),
+        Err(e) => {
+            let _ = volume.remove_own(&name);
+            Err(at_path(e))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -145,6 +145,16 @@ impl DiskVolume {
     fn root(&self) -> BorrowedFd<'_> {
         self.own.root()
     }
+
+    fn target(&self) -> PublishTarget<'_> {
+        PublishTarget {
+            own: &self.own,
+            opener: &self.opener,
+            path: &self.path,
+            durable: !self.in_memory,
+            guard: self.guard.as_ref(),
+        }
+    }
 }
 
 impl Volume for DiskVolume {
@@ -224,14 +234,11 @@ impl Volume for DiskVolume {
     }
 
     fn place(&self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
-        let target = PublishTarget {
-            own: &self.own,
-            opener: &self.opener,
-            path: &self.path,
-            durable: !self.in_memory,
-            guard: self.guard.as_ref(),
-        };
-        Publish::new(target).place(moves)
+        Publish::new(self.target(), &[]).place(moves)
+    }
+
+    fn place_open(&self, moves: &[(String, &RelPath)], files: &[Arc<dyn Storage>]) -> Vec<Result<(), StoreError>> {
+        Publish::new(self.target(), files).place(moves)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

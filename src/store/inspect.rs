@@ -28,15 +28,24 @@ pub(crate) fn kind_at(dir: impl AsFd, name: &str) -> Option<FileType> {
 /// Kind and state of what lies at `name`, of a symlink itself; `None` if nothing does.
 pub(crate) fn state_at(dir: impl AsFd, name: &str) -> Option<(FileType, PlacedState)> {
     let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some((FileType::from_raw_mode(stat.st_mode), state_of(&stat)))
+}
+
+/// The state of an open file, whatever its name is by now.
+pub(crate) fn state_of_open(file: impl AsFd) -> Option<PlacedState> {
+    fs::fstat(file).ok().map(|stat| state_of(&stat))
+}
+
+#[allow(clippy::unnecessary_cast, reason = "other systems have other types")]
+fn state_of(stat: &fs::Stat) -> PlacedState {
     let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
-    let state = PlacedState {
+    PlacedState {
         device: stat.st_dev as u64,
         inode: stat.st_ino as u64,
         len: stat.st_size as u64,
         mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
         ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-    };
-    Some((FileType::from_raw_mode(stat.st_mode), state))
+    }
 }
 
 /// Whether `path` below `root` exists with exactly these letters: some file systems take names that

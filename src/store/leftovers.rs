@@ -30,6 +30,10 @@ pub struct Leftovers {
 pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], now: Duration) -> Leftovers {
     let mut left = Leftovers::default();
     let names: HashSet<String> = volume.own_names().unwrap_or_default().into_iter().collect();
+    // Naming each wanted part costs a download of many files more than it is worth.
+    if !names.iter().any(|name| name.ends_with(PART_SUFFIX) || name.ends_with(JOURNAL_SUFFIX)) {
+        return left;
+    }
     let wanted: HashSet<String> = wanted.iter().map(|id| PartNames::new(id).part).collect();
     for part in names.iter().filter(|name| name.ends_with(PART_SUFFIX) && !wanted.contains(*name)) {
         let journal = part.replace(PART_SUFFIX, JOURNAL_SUFFIX);

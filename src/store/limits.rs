@@ -21,6 +21,8 @@ pub const SETTLE_TRIES: u32 = 4;
 pub const PART_OPEN_TRIES: u32 = 8;
 /// Number of small files from which one sync of the file system is cheaper than one for each.
 pub const SYNCFS_FILES_MIN: usize = 4;
+/// Files of a batch up to which all of them stay open until they have their names.
+pub const BATCH_OPEN_MAX: usize = 64;
 /// Directories that stay open while a batch of files is renamed into place.
 pub const DIRS_OPEN_MAX: usize = 128;
 /// Age after the last write from which a partial file goes with the next fetch into its directory.

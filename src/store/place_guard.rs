@@ -25,23 +25,28 @@ pub(crate) struct PlaceGuard {
 /// The places of one fetch.
 #[derive(Debug, Default)]
 struct Places {
-    /// What each name is about to get.
-    going: HashMap<RelPath, FileId>,
-    /// The states of the files that were put in place and are not taken note of.
-    fresh: HashMap<RelPath, PlacedState>,
-    /// The names that have what they are to have, by device and inode: two names may be one on the
-    /// file system.
-    here: HashMap<(u64, u64), HereFile>,
+    /// The names that are about to get a content, or have it.
+    names: HashMap<RelPath, PlaceName>,
+    /// The name by which the file of a device and inode was put in place or found: two names may be
+    /// one on the file system. Made when the first name is found to be taken.
+    by_file: Option<HashMap<(u64, u64), RelPath>>,
     /// Files that may be replaced, in this state.
     replaceable: HashMap<RelPath, PlacedState>,
 }
 
-/// A name that has what it is to have, in this state.
+/// A name of a fetch.
 #[derive(Debug)]
-struct HereFile {
-    path: RelPath,
+struct PlaceName {
+    /// What it is to have.
     id: FileId,
-    state: PlacedState,
+    /// It is about to get that.
+    going: bool,
+    /// It has that.
+    here: bool,
+    /// The state of the file that was put in place or found there.
+    state: Option<PlacedState>,
+    /// That it was put in place is not taken note of.
+    fresh: bool,
 }
 
 /// What becomes of a file that lies where another one goes.
@@ -71,7 +76,13 @@ impl PlaceGuard {
             if let Some(log) = &self.log {
                 log.note(path.as_str(), PlacedFile { id, state: None });
             }
-            places.going.insert(path.clone(), id);
+            match places.names.get_mut(path) {
+                Some(name) if name.id == id => name.going = true,
+                _ => {
+                    let name = PlaceName { id, going: true, here: false, state: None, fresh: false };
+                    places.names.insert(path.clone(), name);
+                }
+            }
         }
         drop(places);
         // Before any file is placed: a process that is killed then leaves no file that nothing
@@ -83,37 +94,49 @@ impl PlaceGuard {
 
     /// The file for `path` was put in place, and is in this state.
     pub(crate) fn placed(&self, path: &RelPath, state: PlacedState) {
-        lock(&self.places).fresh.insert(path.clone(), state);
+        let mut places = lock(&self.places);
+        if let Some(name) = places.names.get_mut(path) {
+            (name.state, name.fresh) = (Some(state), true);
+        }
+        places.is_at(path, &state);
     }
 
     /// Nothing more happens to `path`; it has its content unless it `failed`.
     pub(crate) fn end(&self, path: &RelPath, failed: bool) {
         let mut places = lock(&self.places);
-        let (going, fresh) = (places.going.remove(path), places.fresh.get(path).copied());
-        if let (Some(id), Some(state), false) = (going, fresh, failed) {
-            places.here.insert((state.device, state.inode), HereFile { path: path.clone(), id, state });
+        let Some(name) = places.names.get_mut(path) else { return };
+        let was_going = std::mem::take(&mut name.going);
+        if let (true, true, Some(state), false) = (was_going, name.fresh, name.state, failed) {
+            name.here = true;
             if let Some(log) = &self.log {
-                log.note(path.as_str(), PlacedFile { id, state: Some(state) });
+                log.note(path.as_str(), PlacedFile { id: name.id, state: Some(state) });
             }
         }
     }
 
     /// The state in which `path` was put in place, once.
     pub(crate) fn take_stamp(&self, path: &RelPath) -> Option<Stamp> {
-        lock(&self.places).fresh.remove(path).map(|state| state.stamp())
+        let mut places = lock(&self.places);
+        let name = places.names.get_mut(path)?;
+        let was_fresh = std::mem::take(&mut name.fresh);
+        name.state.filter(|_| was_fresh).map(|state| state.stamp())
     }
 
     /// `path` had its content before.
     pub(crate) fn is_here(&self, path: &RelPath, id: FileId, state: PlacedState) {
-        let here = HereFile { path: path.clone(), id, state };
-        lock(&self.places).here.entry((state.device, state.inode)).or_insert(here);
+        let mut places = lock(&self.places);
+        if places.of_file(&state).is_none() {
+            let going = places.names.get(path).is_some_and(|name| name.going && name.id == id);
+            let name = PlaceName { id, going, here: true, state: Some(state), fresh: false };
+            places.names.insert(path.clone(), name);
+            places.is_at(path, &state);
+        }
     }
 
     /// Whether `path` is known to have the content `id` while it is in this state.
     fn has(&self, path: &RelPath, id: FileId, state: &PlacedState) -> bool {
         let places = lock(&self.places);
-        let here = places.here.get(&(state.device, state.inode));
-        here.is_some_and(|here| here.path == *path && here.id == id && here.state == *state)
+        places.names.get(path).is_some_and(|name| name.here && name.id == id && name.state.as_ref() == Some(state))
     }
 
     /// Whether each file is replaced, whatever it is.
@@ -170,7 +193,7 @@ impl PlaceGuard {
         (kind, state): (FileType, PlacedState),
         is_spelled_so: IsSpelledSo<'_>,
     ) -> Result<OnTaken, StoreError> {
-        let going = lock(&self.places).going.get(path).copied();
+        let going = lock(&self.places).names.get(path).filter(|name| name.going).map(|name| name.id);
         let is_twin = self.refuse_same_name(path, going, &state, is_spelled_so)?;
         if going.is_some_and(|id| self.has(path, id, &state)) {
             return Ok(OnTaken::Done);
@@ -195,13 +218,7 @@ impl PlaceGuard {
         state: &PlacedState,
         is_spelled_so: IsSpelledSo<'_>,
     ) -> Result<bool, StoreError> {
-        let other = {
-            let places = lock(&self.places);
-            let key = (state.device, state.inode);
-            let fresh = || places.fresh.iter().find(|(_, fresh)| (fresh.device, fresh.inode) == key);
-            let fresh = || fresh().map(|(path, _)| (path.clone(), places.going.get(path).copied()));
-            places.here.get(&key).map(|here| (here.path.clone(), Some(here.id))).or_else(fresh)
-        };
+        let other = lock(&self.places).of_file(state);
         match other {
             Some((other, other_id)) if other != *path && !is_spelled_so() => match id.is_some() && other_id == id {
                 true => Ok(true),
@@ -220,6 +237,32 @@ impl PlaceGuard {
             log.finish(durable);
         }
     }
+}
+
+impl Places {
+    /// The name by which a file is known here, and what that has, or is about to get.
+    fn of_file(&mut self, state: &PlacedState) -> Option<(RelPath, Option<FileId>)> {
+        let names = &self.names;
+        let by_file = self.by_file.get_or_insert_with(|| {
+            let known = names.iter().filter_map(|(path, name)| Some((file_key(&name.state?), path.clone())));
+            known.collect()
+        });
+        let path = by_file.get(&file_key(state))?;
+        let name = names.get(path)?;
+        let is_it = name.state.is_some_and(|known| file_key(&known) == file_key(state)) && (name.here || name.fresh);
+        is_it.then(|| (path.clone(), (name.here || name.going).then_some(name.id)))
+    }
+
+    /// The file of `path` is this one.
+    fn is_at(&mut self, path: &RelPath, state: &PlacedState) {
+        if let Some(by_file) = &mut self.by_file {
+            by_file.insert(file_key(state), path.clone());
+        }
+    }
+}
+
+fn file_key(state: &PlacedState) -> (u64, u64) {
+    (state.device, state.inode)
 }
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ struct PendingRecords {
     bytes: Vec<u8>,
     /// How many of them could not be written since another process had the file.
     kept_len: usize,
+    /// Room for one record.
+    record: Vec<u8>,
 }
 
 /// What a record says of one name.
@@ -133,8 +135,10 @@ impl PlacedLog {
     pub(crate) fn note(&self, name: &str, file: PlacedFile) {
         let line = RecordLine { name, id: file.id, state: file.state };
         let mut pending = lock(&self.pending);
-        if let Ok(bytes) = postcard::to_allocvec(&line) {
-            pending.bytes.extend(bytes);
+        let PendingRecords { bytes, record, .. } = &mut *pending;
+        record.resize(RECORD_LEN_MAX, 0);
+        if let Ok(record) = postcard::to_slice(&line, record) {
+            bytes.extend_from_slice(record);
         }
         let is_enough = pending.bytes.len() - pending.kept_len >= PLACED_BUFFER_LEN;
         drop(pending);
@@ -151,7 +155,7 @@ impl PlacedLog {
     }
 
     fn flush_trying(&self, tries: u32) {
-        let PendingRecords { bytes: records, kept_len } = std::mem::take(&mut *lock(&self.pending));
+        let PendingRecords { bytes: records, kept_len, .. } = std::mem::take(&mut *lock(&self.pending));
         if records.is_empty() || lock(&self.trouble).is_some() {
             return;
         }

@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::StoreError;
-use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
+use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at, state_of_open};
 use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::{OnTaken, PlaceGuard};
 use crate::store::placed::PlacedState;
+use crate::store::storage::Storage;
 use crate::store::swap::{self, SwapNames, Swapped};
 
 /// The directory in which files get their final names.
@@ -114,6 +116,8 @@ impl SwapNames for DiskNames<'_> {
 #[derive(Debug)]
 pub(crate) struct Publish<'a> {
     target: PublishTarget<'a>,
+    /// The files of the batch in their order, if they are still open.
+    open: &'a [Arc<dyn Storage>],
     /// Directories with new names, by path. `None` is the root, whose path is empty.
     dirs: HashMap<String, Option<OwnedFd>>,
     /// Index of the first file whose name may not be durable.
@@ -121,16 +125,16 @@ pub(crate) struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
-    pub(crate) fn new(target: PublishTarget<'a>) -> Self {
-        Publish { target, dirs: HashMap::new(), unsynced_from: 0 }
+    pub(crate) fn new(target: PublishTarget<'a>, open: &'a [Arc<dyn Storage>]) -> Self {
+        Publish { target, open, dirs: HashMap::new(), unsynced_from: 0 }
     }
 
     /// Gives own files their final names; see
     /// [`Volume::place`](crate::store::storage::Volume::place).
     pub(crate) fn place(mut self, moves: &[(String, &RelPath)]) -> Vec<Result<(), StoreError>> {
         let mut results = Vec::with_capacity(moves.len());
-        for (own, path) in moves {
-            results.push(self.rename(own, path));
+        for (at, (own, path)) in moves.iter().enumerate() {
+            results.push(self.rename(own, path, self.open.get(at)));
             if self.dirs.len() >= DIRS_OPEN_MAX {
                 self.sync(moves, &mut results);
             }
@@ -139,7 +143,7 @@ impl<'a> Publish<'a> {
         results
     }
 
-    fn rename(&mut self, own: &str, path: &RelPath) -> Result<(), StoreError> {
+    fn rename(&mut self, own: &str, path: &RelPath, open: Option<&Arc<dyn Storage>>) -> Result<(), StoreError> {
         let (parent, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
         if !self.dirs.contains_key(parent) {
             let dir = if parent.is_empty() { None } else { Some(self.open(parent)?) };
@@ -148,17 +152,24 @@ impl<'a> Publish<'a> {
         let dir = self.dirs.get(parent).and_then(Option::as_ref);
         let at = dir.map_or(self.target.own.root(), AsFd::as_fd);
         let at_path = |e| StoreError::at(self.path_of(path), e);
-        let placed = self.target.guard.and_then(|_| self.target.own.with(|o| Ok(state_at(o, own))).ok().flatten());
+        let open = open.and_then(|file| file.fd());
+        let looks = self.target.guard.is_some() && open.is_none();
+        let before = looks.then(|| self.target.own.with(|o| Ok(state_at(o, own))).ok().flatten()).flatten();
         // Most names are new. For them the first rename is the only one.
-        match self.move_in(own, at, name) {
+        let moved = match self.move_in(own, at, name) {
             Err(e) if is_taken_or_unknown(&e) => self.replace(own, path, at, name)?,
-            renamed => renamed.map_err(at_path)?,
-        }
-        if let (Some(guard), Some((_, own)), Some((_, state))) = (self.target.guard, placed, state_at(at, name)) {
-            // Another process may have put its file there since.
-            if (own.device, own.inode, own.len) == (state.device, state.inode, state.len) {
-                guard.placed(path, state);
-            }
+            renamed => renamed.map(|()| true).map_err(at_path)?,
+        };
+        if let (Some(guard), true) = (self.target.guard, moved) {
+            let state = match (open, before) {
+                (Some(file), _) => state_of_open(file),
+                // Another process may have put its file there since.
+                (None, Some((_, own))) => state_at(at, name)
+                    .map(|(_, state)| state)
+                    .filter(|state| (own.device, own.inode, own.len) == (state.device, state.inode, state.len)),
+                (None, None) => None,
+            };
+            state.into_iter().for_each(|state| guard.placed(path, state));
         }
         Ok(())
     }
@@ -168,33 +179,33 @@ impl<'a> Publish<'a> {
         self.target.own.with(|o| fs::renameat_with(o, own, at, name, RenameFlags::NOREPLACE))
     }
 
-    /// Renames an own file to a name that is taken, if what lies there may be replaced.
-    fn replace(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<(), StoreError> {
+    /// Renames an own file to a name that is taken, if what lies there may be replaced; false if it has
+    /// the content already, and stays.
+    fn replace(&self, own: &str, path: &RelPath, at: BorrowedFd<'_>, name: &str) -> Result<bool, StoreError> {
         let at_path = |e| StoreError::at(self.path_of(path), e);
         let names = DiskNames { own_dir: self.target.own, own, at, name };
+        let rename = || names.rename().map(|()| true).map_err(at_path);
         for _ in 0..REPLACE_TRIES {
             let kind =
                 replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
-            let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else {
-                return names.rename().map_err(at_path);
-            };
+            let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else { return rename() };
             // A rename reports it better.
             if kind == Some(FileType::Directory) {
-                return names.rename().map_err(at_path);
+                return rename();
             }
             let swapped = match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
-                OnTaken::Replace if guard.replaces_all() => return names.rename().map_err(at_path),
+                OnTaken::Replace if guard.replaces_all() => return rename(),
                 // The verdict may have taken long: it does not hold for what was saved meanwhile.
                 OnTaken::Replace => swap::replace(&names, &found.1),
                 OnTaken::Done => {
                     // What stays of it is removed as another leftover.
                     let _ = names.remove_own();
-                    return Ok(());
+                    return Ok(false);
                 }
                 OnTaken::Keep => swap::replace_and_keep(&names, &found.1),
             };
             if swapped.map_err(at_path)? == Swapped::Done {
-                return Ok(());
+                return Ok(true);
             }
         }
         Err(StoreError::Exists { path: self.path_of(path) })

@@ -123,8 +123,9 @@ impl<F: Clone> Requester<F> {
     /// Asks for tasks until the window is full. The frames are sent by [`send`](Self::send).
     pub fn fill(&mut self, state: &mut DownloadState<F>, now: Instant) {
         // Small requests go out together, not one by one as answers come.
+        let is_full = self.pending.len() > WINDOW_MAX as usize / 2 || !self.window.has_room(self.in_flight);
         let rests = self.rests_until.is_some_and(|until| now < until);
-        if rests || (self.pending.len() > WINDOW_MAX as usize / 2 && !self.is_locating()) {
+        if rests || (is_full && !self.is_locating()) {
             return;
         }
         if !self.measure(state, now) {

@@ -150,6 +150,13 @@ impl Window {
         }
     }
 
+    /// Whether so much of the window is free that a request is worth being sent. One-chunk files are
+    /// asked for together, not one by one as answers come.
+    pub fn has_room(&self, in_flight: u64) -> bool {
+        let together = if self.small { SMALL_TOGETHER } else { 0 };
+        in_flight == 0 || self.excess(in_flight + together) == 0
+    }
+
     /// How far the `in_flight` bytes exceed the window.
     pub fn excess(&self, in_flight: u64) -> u64 {
         let len = self.target().map_or(self.start, |len| if self.small { len.max(self.start) } else { len });
@@ -172,6 +179,8 @@ const START_CHUNKS: u64 = 2;
 /// The same for one-chunk files, in bytes; later it is the least, since each of them comes within
 /// moments.
 const START_SMALL: u64 = 512 << 10;
+/// Bytes of the window that are free when further one-chunk files are asked for.
+const SMALL_TOGETHER: u64 = START_SMALL / 8;
 /// Time for which a peer has requests at hand beyond the round trips.
 const QUEUE_TIME: Duration = Duration::from_millis(30);
 /// Round trips for which a search asks ahead (`2 / ln 2` in BBR).
