@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Token};
 
-use crate::limits::{PARKED_OUTPUT_MAX, SERVER_TICK};
+use crate::limits::SERVER_TICK;
 use crate::net::Tls;
 use crate::server::connection_slots::HandshakeSlots;
 use crate::server::context::Context;
 use crate::server::limits::{ACCEPTS_AT_ONCE, UPLOAD_LOOK_MIN};
 use crate::server::listen::{canonical, is_of_one_connection};
+use crate::server::parked::ParkedMemory;
 use crate::server::queues::{Line, Queues};
 use crate::server::session::{AcceptedSession, GAVE_WAY, REVOKED};
-use crate::server::slots::{SessionSlot, SessionSlots, SlotState};
+use crate::server::slots::{SessionSlots, SlotState};
 use crate::server::turn::TurnOutcome;
 use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
 use crate::swarm::TurnCost;
@@ -34,6 +35,7 @@ pub(crate) struct Acceptor {
     workers: WorkerChannels,
     slots: SessionSlots,
     queues: Queues,
+    parked: ParkedMemory,
     handshakes: HandshakeSlots,
     /// When to accept again: a listener may hold connections of which no further event comes.
     accept_at: Option<Instant>,
@@ -71,6 +73,7 @@ impl Acceptor {
             workers,
             slots: SessionSlots::default(),
             queues: Queues::new(now),
+            parked: ParkedMemory::default(),
             handshakes,
             accept_at: None,
             trust_generation,
@@ -229,10 +232,10 @@ impl Acceptor {
             let slot = self.slots.at(at);
             slot.drawn = now;
             match (slot.session.take(), slot.state) {
-                (Some(session), SlotState::Queued(line)) => {
+                (Some(mut session), SlotState::Queued(line)) => {
                     slot.state = SlotState::Active(line);
-                    let parked = std::mem::take(&mut slot.parked);
-                    self.context.parked.fetch_sub(parked, Ordering::Relaxed);
+                    self.parked.remove(slot.account, std::mem::take(&mut slot.parked));
+                    session.be_brief(self.parked.is_scarce_for(slot.account));
                     self.context.handed_over.fetch_add(1, Ordering::Relaxed);
                     // Never full here, since no other thread puts jobs in; gone only when the
                     // server ends.
@@ -308,7 +311,7 @@ impl Acceptor {
     fn park(&mut self, at: usize, session: Box<AcceptedSession>, outcome: TurnOutcome) {
         let slot = self.slots.at(at);
         slot.parked = session.parked();
-        self.context.parked.fetch_add(slot.parked, Ordering::Relaxed);
+        self.parked.add(slot.account, slot.parked);
         slot.session = Some(session);
         slot.state = SlotState::Parked;
         match outcome {
@@ -333,18 +336,6 @@ impl Acceptor {
         }
     }
 
-    /// Closes the sessions that were stalled longest, until no more is parked than may be.
-    fn evict(&mut self) {
-        while self.context.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX {
-            let can_end = |s: &SessionSlot| s.state == SlotState::Parked || s.is_held_up();
-            let holding = self.slots.iter().filter(|(_, slot)| slot.parked > 0 && can_end(slot));
-            let since = |s: &SessionSlot| s.session.as_ref().and_then(|session| session.stalled_since);
-            let stalled = holding.filter_map(|(at, slot)| Some((slot.is_held_up(), since(slot)?, at))).min();
-            let Some((.., at)) = stalled else { return };
-            self.close(at, "stalled while others need the memory");
-        }
-    }
-
     /// Ends a session that no worker has.
     fn close(&mut self, at: usize, why: &str) {
         if let Some(mut session) = self.slots.at(at).session.take() {
@@ -363,8 +354,7 @@ impl Acceptor {
         session.end(why, &self.context);
         self.context.handler.gate().leave(at);
         let slot = self.slots.at(at);
-        let parked = std::mem::take(&mut slot.parked);
-        self.context.parked.fetch_sub(parked, Ordering::Relaxed);
+        self.parked.remove(slot.account, std::mem::take(&mut slot.parked));
         if let Some(ip) = slot.greeting.take() {
             self.handshakes.leave(ip, at);
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::limits::PARKED_OUTPUT_MAX;
 use crate::net::Outbox;
 use crate::runtime::{EventSender, LimitedLog, Shutdown, Throttle};
 use crate::server::handler::Handler;
@@ -31,8 +30,6 @@ pub(crate) struct Context {
     /// Workers that wait for a socket of their session.
     pub(crate) lingering: AtomicUsize,
     pub(crate) lingering_max: usize,
-    /// Memory in bytes of all sessions that no worker has; kept by the accepting thread.
-    pub(crate) parked: AtomicUsize,
 }
 
 impl Context {
@@ -57,12 +54,6 @@ impl Context {
         if let Some(slot) = slot {
             self.handler.gate().ended(slot, whole, Instant::now());
         }
-    }
-
-    /// Whether parked sessions take half of the memory that they may: then sessions produce little
-    /// at once.
-    pub(crate) fn is_memory_scarce(&self) -> bool {
-        self.parked.load(Ordering::Relaxed) > PARKED_OUTPUT_MAX / 2
     }
 
     /// Logs that a session was ended with an answer, and emits the event.

@@ -14,6 +14,8 @@ pub const DESCRIPTORS_RESERVED: usize = 128;
 pub const REPLY_LEN: usize = 128 * KIB;
 /// Plaintext that a worker sends first after a peer's socket was full, in bytes.
 pub const REPLY_FIRST_LEN: usize = 16 * KIB;
+/// Bytes that an account may always have parked before it is to produce little.
+pub const PARKED_SHARE_MIN: usize = 4 * REPLY_LEN;
 /// Log lines about rejected connections in a window of
 /// [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further ones are counted.
 pub const REJECTED_LINES_MAX: u32 = 20;

@@ -20,6 +20,7 @@ pub mod limits;
 mod listen;
 mod listing;
 mod output;
+mod parked;
 mod piped;
 mod queues;
 mod remote_peer;
@@ -190,7 +191,6 @@ fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBound
         handed_over: AtomicUsize::new(0),
         lingering: AtomicUsize::new(0),
         lingering_max: (bounds.workers / 2).max(1),
-        parked: AtomicUsize::new(0),
     }
 }
 

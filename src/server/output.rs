@@ -33,6 +33,8 @@ pub(crate) struct SessionOutput {
     /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little
     /// is parked.
     reply_len: usize,
+    /// Its account has much of the memory: no more than at first is gathered.
+    pub(crate) is_brief: bool,
 }
 
 /// Why gathering ended.
@@ -53,7 +55,8 @@ pub(crate) enum Pause {
 
 impl SessionOutput {
     pub(crate) fn new() -> Self {
-        SessionOutput { sealed: Outbox::new(), listing: None, body: None, slot: None, reply_len: REPLY_FIRST_LEN }
+        let sealed = Outbox::new();
+        SessionOutput { sealed, listing: None, body: None, slot: None, reply_len: REPLY_FIRST_LEN, is_brief: false }
     }
 
     /// Appends answers to `scratch.plain` until there is enough, or nothing to answer.
@@ -72,7 +75,7 @@ impl SessionOutput {
         if self.body.is_none() {
             context.end_slot(self.slot.take(), true);
         }
-        let target = if context.is_memory_scarce() { REPLY_FIRST_LEN } else { self.reply_len };
+        let target = if self.is_brief { REPLY_FIRST_LEN } else { self.reply_len };
         let mut pause = None;
         while pause.is_none() && scratch.plain.len() < target {
             pause = match self.body {

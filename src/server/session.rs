@@ -148,6 +148,11 @@ impl AcceptedSession {
         }
     }
 
+    /// Makes it produce little at once, or not: its account has much of the memory.
+    pub(crate) fn be_brief(&mut self, brief: bool) {
+        self.output.is_brief = brief;
+    }
+
     /// Serves the session for one turn.
     pub(crate) fn turn(&mut self, scratch: &mut Scratch, context: &Context) -> TurnOutcome {
         self.output.lend(&mut scratch.out);

@@ -1,11 +1,13 @@
-//! What the accepting thread looks at again and again: trust, deadlines, waits that are too long.
+//! What the accepting thread looks at again and again: trust, deadlines, memory, waits that are too
+//! long.
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::Acceptor;
 use crate::server::queues::Line;
 use crate::server::session::{AcceptedSession, REVOKED};
-use crate::server::slots::SessionSlot;
+use crate::server::slots::{SessionSlot, SlotState};
 
 impl Acceptor {
     /// Ends the sessions whose key has lost trust. A worker that has one ends its turn, and
@@ -20,6 +22,20 @@ impl Acceptor {
         let of = |(at, slot): (usize, &SessionSlot)| slot.session.as_ref().is_some_and(|s| is_revoked(s)).then_some(at);
         let over: Vec<_> = self.slots.iter().filter_map(of).collect();
         over.into_iter().for_each(|at| self.close(at, REVOKED));
+    }
+
+    /// Closes sessions until no more is parked than may be: those of the account that has most, the
+    /// one that was stalled longest first.
+    pub(super) fn evict(&mut self) {
+        while self.parked.is_over() {
+            let can_end = |s: &SessionSlot| s.state == SlotState::Parked || s.is_held_up();
+            let holding = self.slots.iter().filter(|(_, slot)| slot.parked > 0 && can_end(slot));
+            let since = |s: &SessionSlot| s.session.as_ref().and_then(|session| session.stalled_since);
+            let rank = |s: &SessionSlot| Some((s.is_held_up(), Reverse(self.parked.of(s.account)), since(s)?));
+            let first = holding.filter_map(|(at, slot)| Some((rank(slot)?, at))).min();
+            let Some((_, at)) = first else { return };
+            self.close(at, "stalled while others need the memory");
+        }
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
