@@ -9,7 +9,7 @@ use crate::net::Outbox;
 use crate::server::body::Body;
 use crate::server::context::{Context, Scratch};
 use crate::server::input::{SessionError, SessionInput};
-use crate::server::limits::{REPLY_FIRST_LEN, REPLY_LEN, UPLOAD_LEN_MIN};
+use crate::server::limits::{REPLY_FIRST_LEN, REPLY_LEN, UNSENT_LEN_MAX, UPLOAD_LEN_MIN};
 use crate::server::listing::Listing;
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::{Refusal, Reply};
@@ -33,6 +33,8 @@ pub(crate) struct SessionOutput {
     /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little
     /// is parked.
     reply_len: usize,
+    /// It once took as much as is gathered at most.
+    takes_much: bool,
     /// Its account has much of the memory: no more than at first is gathered.
     pub(crate) is_brief: bool,
 }
@@ -53,10 +55,19 @@ pub(crate) enum Pause {
     Refused(Refusal),
 }
 
+/// Bounds what waits in a socket before it is on the wire.
+pub(crate) fn set_unsent_max(socket: &TcpStream, len: usize) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(len as u32);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (socket, len);
+}
+
 impl SessionOutput {
     pub(crate) fn new() -> Self {
         let sealed = Outbox::new();
-        SessionOutput { sealed, listing: None, body: None, slot: None, reply_len: REPLY_FIRST_LEN, is_brief: false }
+        let reply_len = REPLY_FIRST_LEN;
+        SessionOutput { sealed, listing: None, body: None, slot: None, reply_len, takes_much: false, is_brief: false }
     }
 
     /// Appends answers to `scratch.plain` until there is enough, or nothing to answer.
@@ -170,8 +181,11 @@ impl SessionOutput {
                 Err(e) => return Err(e.into()),
             }
         }
-        if some {
+        if some && self.reply_len < REPLY_LEN {
             self.reply_len = (self.reply_len * 2).min(REPLY_LEN);
+            if self.reply_len == REPLY_LEN && !std::mem::replace(&mut self.takes_much, true) {
+                set_unsent_max(socket, UNSENT_LEN_MAX);
+            }
         }
         Ok(true)
     }

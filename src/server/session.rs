@@ -17,8 +17,8 @@ use crate::runtime::keystore::TrustView;
 use crate::server::connection_slots::{Account, ConnectionSlot};
 use crate::server::context::{Context, Scratch};
 use crate::server::input::{SessionError, SessionInput};
-use crate::server::limits::{DRAIN_READS_MAX, LINGER_STEP, PARK_AFTER, UNSENT_LEN_MAX};
-use crate::server::output::{Pause, SessionOutput};
+use crate::server::limits::{DRAIN_READS_MAX, LINGER_STEP, PARK_AFTER, UNSENT_FIRST_LEN};
+use crate::server::output::{Pause, SessionOutput, set_unsent_max};
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::Refusal;
 use crate::server::turn::{TurnBudget, TurnOutcome};
@@ -73,8 +73,8 @@ impl AcceptedSession {
         now: Instant,
     ) -> Result<Self, SecureError> {
         let _ = socket.set_nodelay(true);
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_LEN_MAX as u32);
+        // What a peer that reads nothing is sent is lost to the others.
+        set_unsent_max(&socket, UNSENT_FIRST_LEN);
         Ok(AcceptedSession {
             id,
             socket,

@@ -14,7 +14,7 @@ use crate::swarm::upload::limits::UPLOADS_MIN;
 /// *Rarest first and choke algorithms are enough*). The number that keeps the link busy depends on
 /// the peers: it rises by one for each round of chunks that take less than 100 ms, and falls by one
 /// otherwise. An upload that takes four times as long as the mean stops counting, so that a slow
-/// peer keeps no other waiting.
+/// peer keeps no other waiting: between quick hosts that is after some hundredths of a second.
 ///
 /// The next slot is for a waiting key with the fewest uploads under way. So a key with ten
 /// connections has no more than a key with one, and a newcomer waits for one chunk, not for ten.
@@ -101,7 +101,7 @@ impl<K: Copy + Ord> UploadSlots<K> {
     }
 
     fn overdue(&self) -> Duration {
-        (self.mean * OVERDUE).max(CHUNK_TIME)
+        if self.mean.is_zero() { CHUNK_TIME } else { (self.mean * OVERDUE).max(OVERDUE_MIN) }
     }
 
     fn enter(&mut self, key: K, now: Instant) -> SlotId {
@@ -131,7 +131,7 @@ impl<K: Copy + Ord> UploadSlots<K> {
         let Some((begun, _)) = self.active.remove(&slot.0) else { return };
         if whole {
             let took = now.saturating_duration_since(begun);
-            self.mean = (self.mean * 7 + took) / 8;
+            self.mean = if self.mean.is_zero() { took } else { (self.mean * 7 + took) / 8 };
             let step = if took < CHUNK_TIME { 1.0 } else { -1.0 } / self.limit;
             self.limit = (self.limit + step).clamp(UPLOADS_MIN as f64, UPLOADS_MAX as f64);
         }
@@ -154,6 +154,8 @@ const UPLOADS_START: f64 = 8.0;
 const CHUNK_TIME: Duration = Duration::from_millis(100);
 /// An upload that takes this many times the mean time stops counting.
 const OVERDUE: u32 = 4;
+/// Shortest time after which an upload stops counting.
+const OVERDUE_MIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -287,5 +289,26 @@ mod tests {
         // that.
         let [ten, one] = got;
         assert!(one * (UPLOADS_MIN as u32 + 2) >= ten && one * 150 <= 20_000, "{one} of the one, {ten} of the ten");
+    }
+
+    /// Cause: an upload counted for 100 ms, though chunks took two. Effect: 500 readers that took nothing
+    /// kept all slots for seconds, and a quick client waited. Mend: it counts four times as long as
+    /// others take, once that is known.
+    #[test]
+    fn readers_that_take_nothing_keep_the_slots_of_a_quick_link_for_a_moment() {
+        let (mut uploads, mut now) = (UploadSlots::default(), Instant::now());
+        for _ in 0..50 {
+            let upload = uploads.begin('q', now).unwrap();
+            now += 2 * MS;
+            uploads.end(upload, true, now);
+        }
+        let stuck = (0..).map_while(|_| uploads.begin('s', now)).count();
+        assert!(stuck >= UPLOADS_START as usize && uploads.free(now + 5 * MS) == 0, "{stuck}");
+        assert_eq!(uploads.free(now + 11 * MS), stuck);
+        // Where nothing is known yet, and where chunks take long, it counts for longer.
+        let mut fresh = UploadSlots::default();
+        assert!(std::iter::from_fn(|| fresh.begin('s', now)).count() > 0 && fresh.free(now + 90 * MS) == 0);
+        uploads.mean = 50 * MS;
+        assert_eq!(uploads.free(now + 190 * MS), 0);
     }
 }
