@@ -70,9 +70,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
             continue;
         }
         let unfinished = checked(shared, file, here);
-        if !here && !blocked && wanted.id.len == 0 {
-            let _ = shared.queues.small.send(Some((file, Vec::new())));
-        }
+        write_empty(shared, file, here);
         shared.stats.progressed();
         if unfinished == 0 || file % CHECK_STRIDE == 0 {
             shared.wake_all();
@@ -81,6 +79,13 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
         }
     }
     shared.wake_all();
+}
+
+/// An empty file that is not `here` is written at once, since no peer has anything to send for it.
+fn write_empty(shared: &DownloadShared, file: FileNo, here: bool) {
+    if !here && shared.files[file as usize].id.len == 0 && !shared.places(file).is_empty() {
+        let _ = shared.queues.small.send(Some((file, Vec::new())));
+    }
 }
 
 /// A file was looked for and is `here`, or is to be fetched if it has any place. Returns the number

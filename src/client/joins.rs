@@ -5,12 +5,13 @@
 //! download ends without it, the first that waits fetches it itself, and the others wait with that
 //! one. So a cancelled download takes nothing from another.
 //!
-//! Content goes only to downloads with the same sources: one with other sources waits while the
-//! partial file is open, and then fetches the content itself. The limit of a download that others
+//! Content goes only to downloads with the same sources. One with other sources fetches the content
+//! itself: at once into another directory, else as soon as the partial file, which has one owner at a
+//! time, is closed. The limit of a download that others
 //! wait for is the loosest of theirs.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) trait JoinedDownload: Send + Sync {
     fn sources(&self) -> Option<&[NodeId]>;
     /// Most bytes a second that its caller allows.
     fn limit(&self) -> Option<u64>;
+    /// The directory that it fetches into, where the partial files lie.
+    fn dir(&self) -> &Path;
     /// What it has done for that file.
     fn lent(&self, file: FileNo) -> Lent;
     /// That file is to be taken from `whole`, or to be fetched without one. False if it has ended.
@@ -149,18 +152,27 @@ impl Joins {
         }
     }
 
-    /// `by` is about to open the partial file of `id`: true if it may, and has to tell of its end;
-    /// false if another download has it open. Then `by` is told what came of it.
+    /// `by` is about to open the partial file of `id`: true if it may; false if another download has it
+    /// open. Then `by` is told what came of it. One that would take nothing from the other, and has
+    /// another directory, does not wait for it: that one may be silent.
     pub(crate) fn claim(&self, id: FileId, by: Member) -> bool {
         let mut files = lock(&self.files);
         let joined = files.entry(id).or_insert_with(|| JoinedFile { owner: by.clone(), waiting: Vec::new() });
-        let is_taken = joined.owner.live().is_some_and(|owner| !by.is_of(&*owner));
-        if is_taken {
-            joined.waiting.push(by);
-        } else {
-            joined.owner = by;
+        let owner = joined.owner.live().filter(|owner| !by.is_of(&**owner));
+        let is_apart = |other: &dyn JoinedDownload| {
+            by.live().is_some_and(|by| by.dir() != other.dir() && !has_same_sources(&*by, other))
+        };
+        match owner {
+            Some(owner) if is_apart(&*owner) => true,
+            Some(_) => {
+                joined.waiting.push(by);
+                false
+            }
+            None => {
+                joined.owner = by;
+                true
+            }
         }
-        !is_taken
     }
 
     /// `file` of `download`, with the content `id`, came into place or failed just now.
@@ -289,6 +301,9 @@ mod tests {
         }
         fn limit(&self) -> Option<u64> {
             None
+        }
+        fn dir(&self) -> &Path {
+            Path::new("there")
         }
         fn lent(&self, _: FileNo) -> Lent {
             Lent { bytes: 0, silence: Duration::ZERO }

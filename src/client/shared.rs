@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -304,6 +305,10 @@ impl JoinedDownload for DownloadShared {
 
     fn limit(&self) -> Option<u64> {
         self.terms.limit.1
+    }
+
+    fn dir(&self) -> &Path {
+        self.disk.path()
     }
 
     fn lent(&self, file: FileNo) -> Lent {

@@ -184,3 +184,26 @@ fn waiting_fetches_time_out_together() {
     println!("all had ended after {:?}", begin.elapsed());
     assert!(begin.elapsed() < Duration::from_millis(3500), "{:?}", begin.elapsed());
 }
+
+/// Nothing of the silent holder's fetch is of use to the other, which has another source.
+#[test]
+fn a_fetch_with_other_sources_waits_for_no_silent_one() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 4 * MIB, 1);
+    let mute = FaultyPeer::start(std::slice::from_ref(&f), &[Fault::DripChunks]).unwrap();
+    lan.join(&mute);
+    let server = lan.sharing(&[("x", &f.bytes)]).unwrap();
+    let node = lan.start(lan.builder().timeout(WAIT)).unwrap();
+    let holders = node.find("x", WAIT).unwrap()[0].holders.to_vec();
+    let (good, silent): (Vec<_>, Vec<_>) = holders.into_iter().partition(|holder| holder.peer == server.id());
+    assert_eq!((good.len(), silent.len()), (1, 1));
+    let stuck = node.get(f.id).from(&silent).start().unwrap();
+    let part = |dir: &Path| fs::read_dir(dir.join(".gpb")).is_ok_and(|mut files| files.next().is_some());
+    until("it has the file open", &stuck, || part(node.config().dir.as_ref().unwrap()));
+    let dir = node.config().dir.as_ref().unwrap().join("copy");
+    let begin = Instant::now();
+    node.get(f.id).from(&good).into_dir(&dir).start().unwrap().wait().unwrap();
+    assert!(begin.elapsed() < WAIT / 2, "{:?}", begin.elapsed());
+    assert!(holds(&dir, &f) && !stuck.wait_for(Duration::ZERO));
+    stuck.cancel();
+}

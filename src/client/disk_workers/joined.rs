@@ -7,7 +7,7 @@ use log::info;
 
 use crate::chain::Chain;
 use crate::client::disk_workers::places::{LastParent, check_file};
-use crate::client::disk_workers::{Came, checked, report, settle};
+use crate::client::disk_workers::{Came, checked, report, settle, write_empty};
 use crate::client::joins::{Member, WholeFile};
 use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP};
 use crate::client::shared::DownloadShared;
@@ -55,6 +55,7 @@ pub(super) fn own(shared: &DownloadShared, file: FileNo) {
     let here = check_file(shared, file, &mut LastParent::default()).here;
     if !shared.is_stopped() {
         checked(shared, file, here);
+        write_empty(shared, file, here);
         shared.wake_all();
     }
 }
