@@ -40,6 +40,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Offer what is no file of a directory
+//!
+//! ```
+//! # let lan = gpb::testing::Lan::new()?;
+//! # let (node, other) = (lan.node()?, lan.node()?);
+//! // Bytes, a file elsewhere, or a reader of the program; no directory is needed.
+//! let offered = node.offer("tables/today.bin", vec![7; 100_000])?;
+//! let report = other.fetch(offered.wait()?)?.wait()?;
+//! assert_eq!(report.fetched[0].path.as_str(), "tables/today.bin");
+//! // Withdrawn.
+//! drop(offered);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Watch peers come and go
 //!
 //! ```
@@ -96,6 +110,7 @@
 //! | [`Node::start`] | while files are opened and ports bound: milliseconds |
 //! | [`Node::peers`], [`Node::list`], [`Node::list_within`] | until 300 ms after the last new peer, at most for the given time, for `list` 2 s |
 //! | [`Node::find`] | until it is found: 50 ms after the last answer, at most for the given time |
+//! | [`Offered::wait`], [`Offered::wait_for`] | until the source is hashed, for `wait_for` at most for the given time |
 //! | [`Node::publish`], [`Node::forget`] | until the file is hashed and the catalogue has it, or has it no longer |
 //! | [`Fetch::wait`] | until the files are in place: at most [`Config::timeout`] for the search, then at most that without a byte |
 //! | [`Node::wait_ready`], [`Fetch::wait_for`], [`Updates::recv_timeout`], [`Events::recv_timeout`], [`Stopper::wait`] | at most for the given time |
@@ -117,7 +132,8 @@
 //! |---|---|
 //! | a node | `gpb-listen`, `gpb-static`, `gpb-contact-N`; `gpb-resolve` with named peers, `gpb-trust` with a trusted file |
 //! | a node that shares | `gpb-accept`, `gpb-serve-N`: two for each processor, at least 4 |
-//! | a node that shares its directory | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor |
+//! | a node that offers contents of its program | `gpb-offer-N`: two, with the first one over a MiB or not in memory |
+//! | each directory that a node shares | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor |
 //! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
 //! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-fetch`, `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
 //!
@@ -203,10 +219,11 @@ pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
-pub use node::{FetchStats, NodeStats, ShareStats, StartError, State, Stopper, Update, Updates};
+pub use node::{FetchStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
 pub use peers::TrafficStats;
 pub use runtime::Events;
 pub use runtime::keystore::{KeyError, Trust};
+pub use store::{ReadAt, Source};
 #[doc(hidden)]
 pub use swarm::KnownPeer as PeerRecord;
 pub use swarm::{Dropped, Event, KnownPeer, PeerCounts, RefusalCause};
@@ -227,6 +244,7 @@ pub mod error {
     //! | reading a [`Pattern`](crate::Pattern) | [`PatternError`] |
     //! | reading a [`RelPath`](crate::RelPath) | [`RelPathError`] |
     //! | reading a [`Digest`](crate::Digest), [`Root`](crate::Root), [`FileId`](crate::FileId), [`PeerId`](crate::PeerId) | [`ParseDigestError`], [`ParseFileIdError`], [`ParsePeerIdError`] |
+    //! | offering a content by a [`Node`](crate::Node) | [`OfferError`]: a [`SourceError`], or its own |
     //! | publishing and forgetting a file of a [`Node`](crate::Node) | [`PublishError`] |
     //! | changing a [`Trust`](crate::Trust) | [`TrustError`]; reading its file: [`KeyError`] |
     //! | making or reading a [`Keypair`](crate::Keypair) | [`KeypairError`] |
@@ -236,12 +254,12 @@ pub mod error {
     pub use crate::content::{ParseDigestError, ParseFileIdError, PatternError, RelPathError};
     pub use crate::identity::{KeypairError, ParseKeyPrefixError, ParsePeerIdError};
     pub use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
-    pub use crate::node::{ConfigError, StartError};
+    pub use crate::node::{ConfigError, OfferError, StartError};
     pub use crate::runtime::EventsError;
     pub use crate::runtime::keystore::{KeyError, TrustError};
     pub use crate::server::ServerError;
     pub use crate::share::PublishError;
-    pub use crate::store::StoreError;
+    pub use crate::store::{SourceError, StoreError};
 }
 
 /// What the tests, benches, examples and programs of this package use besides the front of the

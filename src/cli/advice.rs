@@ -84,6 +84,7 @@ impl Advised for ConfigError {
             ConfigError::Bind(_) => "mend --bind",
             ConfigError::Interface(_) => "mend --interface",
             ConfigError::NoDir => "name one with --dir",
+            ConfigError::DirName(_) | ConfigError::SameDir(_) | ConfigError::TooManyDirs(_) => "name other directories",
             ConfigError::NoState => "name one with --state",
             ConfigError::TooManyPeers(_) => "name fewer with --peer: each tells of the peers that it knows",
         };
@@ -145,7 +146,9 @@ impl Advised for FetchError {
             FetchError::Prefix { .. } => (Exit::Usage, "give more letters of it"),
             FetchError::NoDirectory => (Exit::Usage, "name one with --dir or --out"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
-            FetchError::SeveralFiles { .. } => (Exit::Usage, "name a directory with --out"),
+            FetchError::SeveralFiles { .. } | FetchError::SeveralDirs { .. } => {
+                (Exit::Usage, "name a directory with --out")
+            }
             FetchError::NoPeer(_) => {
                 (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
             }

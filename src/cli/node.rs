@@ -17,6 +17,7 @@ impl Options {
         let trust = self.trusted.as_ref().map(Trust::file).transpose()?.unwrap_or_default();
         Ok(Config {
             dir: Some(self.dir.clone()),
+            dirs: Vec::new(),
             // A shared directory that is missing may be a file system that is not mounted.
             create_dir: share != Share::Directory || self.dir == Path::new(DEFAULT_DIR),
             share,

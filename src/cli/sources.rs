@@ -47,23 +47,23 @@ impl Environment {
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
     pub(crate) value: OsString,
-    pub(crate) source: Source,
+    pub(crate) source: SettingSource,
 }
 
 /// The source of a value, as errors name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum SettingSource {
     Flag(&'static str),
     Variable(String),
     File { file: PathBuf, line: usize, key: &'static str },
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Flag(flag) => f.write_str(flag),
-            Source::Variable(name) => f.write_str(name),
-            Source::File { file, line, key } => write!(f, "{}:{line}: {key}", file.display()),
+            SettingSource::Flag(flag) => f.write_str(flag),
+            SettingSource::Variable(name) => f.write_str(name),
+            SettingSource::File { file, line, key } => write!(f, "{}:{line}: {key}", file.display()),
         }
     }
 }
@@ -94,8 +94,8 @@ impl Settings {
     pub(crate) fn gather(typed: &Typed, env: &Environment) -> Result<Self, String> {
         let flags = OPTIONS.iter().filter_map(|spec| Some((spec, typed.options.get(spec.name())?)));
         let flags = flags.map(|(spec, values)| {
-            let one = |value: &OsString| Setting { value: value.clone(), source: Source::Flag(spec.flag) };
-            let on = || Setting { value: "true".into(), source: Source::Flag(spec.flag) };
+            let one = |value: &OsString| Setting { value: value.clone(), source: SettingSource::Flag(spec.flag) };
+            let on = || Setting { value: "true".into(), source: SettingSource::Flag(spec.flag) };
             (spec.name(), if spec.kind == ValueKind::Switch { vec![on()] } else { values.iter().map(one).collect() })
         });
         let (flags, variables) = (flags.collect(), from_variables(env)?);
@@ -161,7 +161,7 @@ fn from_variables(env: &Environment) -> Result<BTreeMap<&'static str, Vec<Settin
         if value.is_empty() {
             continue;
         }
-        let setting = |value: OsString| Setting { value, source: Source::Variable(spec.variable()) };
+        let setting = |value: OsString| Setting { value, source: SettingSource::Variable(spec.variable()) };
         let settings = match (spec.kind, value.to_str()) {
             (ValueKind::Texts(_), Some(list)) => list.split(',').map(|v| setting(v.trim().into())).collect(),
             _ => vec![setting(value.clone())],
@@ -207,7 +207,7 @@ fn from_file(path: &Path, content: &str) -> Result<BTreeMap<&'static str, Vec<Se
             ));
         };
         let setting = |value: &Spanned<DeValue<'_>>, accepted: Accepted| {
-            let source = Source::File { file: path.into(), line: line_of(value.span().start), key: spec.name() };
+            let source = SettingSource::File { file: path.into(), line: line_of(value.span().start), key: spec.name() };
             match accepted.text_of(value.get_ref()) {
                 Some(text) if text.is_empty() => Err(format!("{source}: the value is empty; leave the key out")),
                 Some(text) => Ok(Setting { value: text.into(), source }),

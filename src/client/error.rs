@@ -108,6 +108,15 @@ pub enum FetchError {
         /// The place.
         path: PathBuf,
     },
+    /// The files belong into several directories of the node, and a fetch has one. Each part can be
+    /// fetched alone, or all of it to a place that is given.
+    #[error("{what}: the files belong into {} directories", .dirs.len())]
+    SeveralDirs {
+        /// What was asked for.
+        what: String,
+        /// The directories.
+        dirs: Vec<PathBuf>,
+    },
     /// No place is given for the files, and the node has no directory.
     #[error("no place for the files: the node has no directory, and the fetch names none")]
     NoDirectory,
@@ -187,6 +196,7 @@ impl FetchError {
             | FetchError::NoDirectory
             | FetchError::Pattern { .. }
             | FetchError::SeveralFiles { .. }
+            | FetchError::SeveralDirs { .. }
             | FetchError::Out { .. }
             | FetchError::Prefix { .. } => 0,
             FetchError::Ambiguous { .. } => 1,

@@ -40,6 +40,34 @@ impl NodeBuilder {
         self
     }
 
+    /// Adds to [`Config::dirs`]: a directory whose names begin with `name`.
+    ///
+    /// ```
+    /// # let lan = gpb::testing::Lan::new()?;
+    /// # let home = std::env::temp_dir().join(format!("dir-as-{}", std::process::id()));
+    /// # let (models, notes) = (home.join("models"), home.join("notes"));
+    /// # std::fs::create_dir_all(&models)?;
+    /// # std::fs::create_dir_all(&notes)?;
+    /// # std::fs::write(models.join("a.bin"), "a")?;
+    /// # std::fs::write(notes.join("b.txt"), "b")?;
+    /// use gpb::Share;
+    ///
+    /// # let builder = gpb::Node::builder().state(gpb::State::Memory).bind("127.0.0.1");
+    /// let builder = builder.dir_as("models", &models).dir_as("notes", &notes).share(Share::Directory);
+    /// # let node = lan.start(builder)?;
+    /// # node.wait_ready(std::time::Duration::from_secs(20));
+    /// let catalogue = node.catalogue();
+    /// let names: Vec<&str> = catalogue.iter().map(|file| file.path).collect();
+    /// assert_eq!(names, ["models/a.bin", "notes/b.txt"]);
+    /// # drop(node);
+    /// # std::fs::remove_dir_all(&home)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dir_as(mut self, name: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
+        self.config.dirs.push((name.into(), dir.into()));
+        self
+    }
+
     /// [`Config::create_dir`]: whether a fetch makes the directory if it is missing.
     pub fn create_dir(mut self, create: bool) -> Self {
         self.config.create_dir = create;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::content::RelPath;
 use crate::identity::Keypair;
 use crate::limits::PROGRESS_TIMEOUT;
 use crate::net::{Interface, PeerAddr};
@@ -32,6 +33,11 @@ pub struct Config {
     ///
     /// Unfinished files lie in its subdirectory `.gpb`, which is never shared.
     pub dir: Option<PathBuf>,
+    /// Further directories, each under a first component of its own, which is all that its names begin
+    /// with: the file `b.bin` of the directory `models` is `models/b.bin` for other nodes, and a fetch
+    /// of `models/b.bin` goes there. What `dir` has below that name is hidden. They are shared with
+    /// `dir`, and limits, own files and state are those of the node. At most 64. Default none.
+    pub dirs: Vec<(String, PathBuf)>,
     /// Whether a fetch makes `dir` if it is missing. Default false, since a missing directory may
     /// be a file system that is not mounted.
     pub create_dir: bool,
@@ -79,6 +85,15 @@ pub struct Config {
     pub raise_file_limit: bool,
 }
 
+impl Config {
+    /// The directories, each with the first component of its names, if they have one. A name of `dirs`
+    /// that is none is left out.
+    pub(super) fn places(&self) -> Vec<(Option<RelPath>, PathBuf)> {
+        let named = self.dirs.iter().filter_map(|(name, dir)| Some((Some(RelPath::new(name).ok()?), dir.clone())));
+        self.dir.iter().map(|dir| (None, dir.clone())).chain(named).collect()
+    }
+}
+
 /// What other nodes may have of a [`Node`](crate::Node).
 ///
 /// ```
@@ -96,7 +111,7 @@ pub enum Share {
     /// before is shared again by a fetch of it, which finds it in place, or by
     /// [`Directory`](Share::Directory).
     Fetched,
-    /// The whole directory. The catalogue follows as files appear, change and vanish.
+    /// The whole of its directories. The catalogue follows as files appear, change and vanish.
     Directory,
 }
 
@@ -196,6 +211,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             dir: None,
+            dirs: Vec::new(),
             create_dir: false,
             share: Share::Fetched,
             bind: None,

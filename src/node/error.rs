@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX};
 use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
+use crate::node::limits::DIRS_MAX;
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 
@@ -82,6 +83,15 @@ pub enum ConfigError {
     /// A directory is to be shared, and none is named.
     #[error("no directory is named that could be shared")]
     NoDir,
+    /// No name of a directory: one component, without `/`.
+    #[error("`{}` is no name of a directory: it is one component of a path", .0.escape_debug())]
+    DirName(String),
+    /// Two directories have one name.
+    #[error("two directories are named `{}`", .0.escape_debug())]
+    SameDir(String),
+    /// More named directories than a node takes.
+    #[error("{0} directories are named, more than {DIRS_MAX}")]
+    TooManyDirs(usize),
     /// There is no place for key and index: [`State::User`](crate::State::User) without a user.
     #[error("no place for key and index: neither HOME nor XDG_STATE_HOME is an absolute path")]
     NoState,

@@ -105,9 +105,10 @@ impl Fetch {
         self.0.state.on_update(Box::new(callback));
     }
 
-    /// The directory that [`FileReport::out`] lies below.
+    /// The directory that [`FileReport::out`] lies below. With [`Config::dirs`](crate::Config::dirs) it
+    /// depends on what is found, and is known once that is fetched.
     pub fn dir(&self) -> &Path {
-        &self.0.state.dir
+        self.0.state.dir()
     }
 
     /// The files that are in place by now. Does not block.

@@ -12,7 +12,7 @@ use crate::client::{
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
 use crate::node::fetch_state::FetchState;
-use crate::store::{Disk, OwnFiles, warn_of_risk};
+use crate::store::{Disk, OwnFiles, place_of, warn_of_risk};
 use crate::sync::lock;
 
 /// What the thread of a fetch has to do.
@@ -33,6 +33,8 @@ pub(super) struct FetchJob {
 pub(super) enum Place {
     /// Below this directory, each under its own name.
     Dir { dir: PathBuf, create: bool },
+    /// Below the one of these directories that their names begin with; the names go on there.
+    NamedDirs { dirs: Vec<(Option<RelPath>, PathBuf)>, create: bool },
     /// There is one file, and this is its path.
     File(PathBuf),
 }
@@ -66,6 +68,7 @@ impl FetchJob {
             Err(error) => return self.failed(error, Vec::new()),
         };
         let Placed { dir, create, targets, mut failed } = self.without_own(placed);
+        self.state.set_dir(&dir);
         if targets.is_empty() {
             return self.all_failed(failed);
         }
@@ -231,6 +234,8 @@ impl Place {
     pub(super) fn dir(&self) -> &Path {
         match self {
             Place::Dir { dir, .. } => dir,
+            // Known when the files are.
+            Place::NamedDirs { dirs, .. } => dirs.first().map_or(Path::new("."), |(_, dir)| dir),
             Place::File(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         }
     }
@@ -245,6 +250,27 @@ impl Place {
         match self {
             Place::Dir { dir, create } => {
                 let targets = files.into_iter().map(|file| target(file, None)).collect();
+                Ok(Placed { dir: dir.clone(), create: *create, targets, failed })
+            }
+            Place::NamedDirs { dirs, create } => {
+                let mut places = Vec::with_capacity(files.len());
+                for file in files {
+                    let place = place_of(dirs.iter().map(|(name, _)| name.as_ref()), &file.path);
+                    let (number, local) = place.ok_or(FetchError::NoDirectory)?;
+                    places.push((number, target(file, Some(local))));
+                }
+                let mut used: Vec<usize> = places.iter().map(|(number, _)| *number).collect();
+                used.sort_unstable();
+                used.dedup();
+                let dirs_used: Vec<PathBuf> =
+                    used.iter().filter_map(|&number| Some(dirs.get(number)?.1.clone())).collect();
+                let [dir] = dirs_used.as_slice() else {
+                    if dirs_used.is_empty() {
+                        return Ok(Placed { dir: self.dir().into(), create: *create, targets: Vec::new(), failed });
+                    }
+                    return Err(FetchError::SeveralDirs { what: what.into(), dirs: dirs_used });
+                };
+                let targets = places.into_iter().map(|(_, target)| target).collect();
                 Ok(Placed { dir: dir.clone(), create: *create, targets, failed })
             }
             Place::File(path) => {

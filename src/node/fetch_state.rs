@@ -1,8 +1,8 @@
 //! What a fetch is at: shared by its thread, its handles and its watchers.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::client::{Canceller, Failed, FailedFile, FetchError, FileReport, Phase, Progress, Report, Stats};
@@ -15,7 +15,9 @@ pub(super) struct FetchState {
     /// What was asked for, as shown in messages.
     pub(super) what: String,
     /// The directory that the places of the files lie below.
-    pub(super) dir: PathBuf,
+    dir: PathBuf,
+    /// The same, once it depended on what was found.
+    found_dir: OnceLock<PathBuf>,
     pub(super) canceller: Canceller,
     pub(super) stats: Arc<Stats>,
     status: Watch<FetchStatus>,
@@ -43,11 +45,22 @@ impl FetchState {
         FetchState {
             what,
             dir,
+            found_dir: OnceLock::new(),
             canceller: Canceller::new(),
             stats: Arc::new(Stats::new()),
             status: Watch::new(FetchStatus::default()),
             callbacks: Callbacks::default(),
         }
+    }
+
+    /// The directory that the places of the files lie below.
+    pub(super) fn dir(&self) -> &Path {
+        self.found_dir.get().unwrap_or(&self.dir)
+    }
+
+    /// What was found goes below `dir`.
+    pub(super) fn set_dir(&self, dir: &Path) {
+        let _ = self.found_dir.set(dir.to_path_buf());
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -170,7 +183,7 @@ impl FetchState {
 
     /// What was reached by now, and what `failed`.
     pub(super) fn report(&self, failed: Vec<FailedFile>) -> Report {
-        self.stats.report(self.dir.clone(), failed)
+        self.stats.report(self.dir().to_path_buf(), failed)
     }
 }
 

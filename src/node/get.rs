@@ -47,7 +47,10 @@ pub struct Get<'n> {
 impl<'n> Get<'n> {
     pub(super) fn new(node: &'n Node, want: Want) -> Self {
         let create = node.config.create_dir;
-        let place = node.config.dir.clone().map(|dir| Place::Dir { dir, create });
+        let place = match node.config.dirs.is_empty() {
+            true => node.config.dir.clone().map(|dir| Place::Dir { dir, create }),
+            false => Some(Place::NamedDirs { dirs: node.config.places(), create }),
+        };
         let selection = Selection { hidden: want.everything, ..Selection::default() };
         Get { node, want, place, selection, options: DownloadOptions::default() }
     }
@@ -62,7 +65,9 @@ impl<'n> Get<'n> {
     }
 
     /// Puts the files below this directory, each under its own name; it is made if it is missing.
-    /// Default [`Config::dir`](crate::Config::dir).
+    /// Default [`Config::dir`](crate::Config::dir), or the one of [`Config::dirs`](crate::Config::dirs)
+    /// that their names begin with; files of several such directories are
+    /// [`FetchError::SeveralDirs`].
     pub fn into_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.place = Some(Place::Dir { dir: dir.into(), create: true });
         self
@@ -85,8 +90,8 @@ impl<'n> Get<'n> {
     /// Asks only these nodes, for names and for content. Default: all that have it.
     ///
     /// A fetch takes what another fetch of the node brings only if both name the same nodes, or
-    /// none. While one with other nodes has the same file open, this one waits, and then fetches
-    /// the file itself.
+    /// none. With other nodes it fetches the file itself: into another directory at once, into the
+    /// same one after the other fetch of the file has ended.
     pub fn from(mut self, nodes: &[NodeId]) -> Self {
         self.options.sources = Some(nodes.into());
         self

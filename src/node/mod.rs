@@ -4,6 +4,7 @@
 //! services (`share`, `discovery`, `server`, `client`) meet only through what the node lends them.
 //! Dropping the node ends and joins all of their threads. Its own thread is `gpb-trust`.
 
+mod board;
 mod builder;
 mod callbacks;
 mod config;
@@ -15,9 +16,11 @@ mod fetch_job;
 mod fetch_state;
 mod get;
 pub mod limits;
+mod offer;
 mod parts;
 mod run;
 mod running;
+mod sharers;
 mod stats;
 mod updates;
 
@@ -36,11 +39,12 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::{LIST_WAIT, WAIT_MAX};
 use crate::node::fetch::RunningFetches;
 use crate::node::limits::LINKS_FRESH;
+use crate::node::offer::Offers;
 use crate::node::parts::NodeParts;
+use crate::node::sharers::Sharers;
 use crate::peers::Directory;
-use crate::runtime::{Shutdown, Subscription, Throttle, Watch, Workers};
+use crate::runtime::{BlockingPool, Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::Server;
-use crate::share::Sharer;
 use crate::store::{OwnFiles, StoreError};
 use crate::swarm::{KnownPeer, PeerTable};
 
@@ -50,6 +54,7 @@ pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use fetch::Fetch;
 pub use get::Get;
+pub use offer::{OfferError, Offered};
 pub use stats::{FetchStats, NodeStats, ShareStats};
 pub use updates::{Update, Updates};
 
@@ -93,7 +98,10 @@ struct Services {
     /// Ends the sessions with keys that lose trust.
     _revoking: Subscription,
     discovery: Discovery,
-    sharer: Option<Arc<Sharer>>,
+    sharers: Arc<Sharers>,
+    /// What the program offers besides, and the threads that hash it.
+    offers: Arc<Offers>,
+    offering: BlockingPool,
     upload: Arc<Throttle>,
     _server: Option<Server>,
     _workers: Workers,
@@ -129,12 +137,14 @@ impl Node {
         &self.addrs
     }
 
-    /// What the node offers now: with [`Share::Directory`] its directory, with [`Share::Fetched`]
-    /// what it has fetched since it started. Does not block.
+    /// What the node offers now: with [`Share::Directory`] its directories, with [`Share::Fetched`]
+    /// what it has fetched since it started, and in either case what the program
+    /// [`offer`](Self::offer)s. Does not block.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        match (&self.services.sharer, &self.client.ctx.fetched) {
-            (None, Some(fetched)) => fetched.catalogue(),
-            _ => self.catalogue.get(),
+        let named = self.catalogue.get();
+        match &self.client.ctx.fetched {
+            Some(fetched) if self.services.sharers.roots.is_empty() => fetched.catalogue_with(&named),
+            _ => named,
         }
     }
 
@@ -145,7 +155,7 @@ impl Node {
     /// Files that were written less than half a second ago count as unfinished and are waited for.
     /// A file is offered as soon as it is hashed, without a call of this.
     pub fn wait_ready(&self, timeout: Duration) -> Option<(u64, u64)> {
-        self.services.sharer.as_ref()?.wait_ready(timeout.min(WAIT_MAX))
+        self.services.sharers.wait_ready(timeout.min(WAIT_MAX))
     }
 
     /// The peers that are known now, whether they were asked or not. Does not block.

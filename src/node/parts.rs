@@ -5,14 +5,16 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::content::RelPath;
 use crate::identity::Keypair;
 use crate::limits::STATIC_PEERS_MAX;
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
+use crate::node::limits::DIRS_MAX;
 use crate::node::{Config, ConfigError, KeySource, Share, StartError};
 use crate::proto::Announce;
 use crate::runtime::keystore::{KeyError, TrustView, load_or_create_key};
 use crate::server::{listen, raise_file_limit};
-use crate::store::{Index, OwnFiles, Reader, warn_of_risk};
+use crate::store::{Index, OwnFiles, Reader, SharedRoot, SharedRoots, warn_of_risk};
 
 /// What a node is made of before its threads start.
 pub(super) struct NodeParts {
@@ -26,10 +28,8 @@ pub(super) struct NodeParts {
     pub(super) addrs: Vec<SocketAddr>,
     /// Carries announces; none without multicast.
     pub(super) beacon: Option<Box<dyn Beacon>>,
-    /// Reads the directory; none where a client has no directory yet.
-    pub(super) reader: Option<Arc<Reader>>,
-    /// What was hashed before; only with [`Share::Directory`].
-    pub(super) index: Option<Arc<Index>>,
+    /// The directories that are shared; only with [`Share::Directory`].
+    pub(super) roots: SharedRoots,
     /// What is never offered and never overwritten.
     pub(super) own_files: Arc<OwnFiles>,
 }
@@ -42,10 +42,11 @@ impl NodeParts {
             raise_file_limit();
         }
         let state = config.state.path()?;
-        let reader = match &config.dir {
-            Some(dir) => open_reader(dir, config.share)?,
-            None => None,
-        };
+        let places = config.places();
+        let mut readers = Vec::with_capacity(places.len());
+        for (name, dir) in &places {
+            readers.push((name.clone(), open_reader(dir, config.share)?));
+        }
         let keypair = match (&config.key, &state) {
             (KeySource::Key(keypair), _) => keypair.clone(),
             (KeySource::File(file), _) => read_key(file)?,
@@ -64,9 +65,15 @@ impl NodeParts {
             beacon => beacon,
         };
         let own_files = Arc::new(own_files(&config, state.as_deref()));
-        let shared = config.dir.as_ref().filter(|_| config.share == Share::Directory);
-        let index = shared.map(|dir| open_index(state.as_deref(), dir)).transpose()?;
-        Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files })
+        let mut roots = Vec::new();
+        for (name, reader) in readers {
+            if let (Some(reader), Share::Directory) = (reader, config.share) {
+                let index = open_index(state.as_deref(), reader.path())?;
+                roots.push(SharedRoot { name, reader, index });
+            }
+        }
+        let roots = SharedRoots::new(roots);
+        Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files })
     }
 }
 
@@ -78,8 +85,19 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.timeout.is_zero() {
         return Err(ConfigError::Timeout(config.timeout));
     }
-    if config.share == Share::Directory && config.dir.is_none() {
+    if config.share == Share::Directory && config.dir.is_none() && config.dirs.is_empty() {
         return Err(ConfigError::NoDir);
+    }
+    if config.dirs.len() > DIRS_MAX {
+        return Err(ConfigError::TooManyDirs(config.dirs.len()));
+    }
+    for (at, (name, _)) in config.dirs.iter().enumerate() {
+        if RelPath::new(name).is_err() || name.contains('/') {
+            return Err(ConfigError::DirName(name.clone()));
+        }
+        if config.dirs[..at].iter().any(|(other, _)| other == name) {
+            return Err(ConfigError::SameDir(name.clone()));
+        }
     }
     if config.peers.len() > STATIC_PEERS_MAX {
         return Err(ConfigError::TooManyPeers(config.peers.len()));
@@ -121,7 +139,7 @@ fn own_files(config: &Config, state: Option<&Path>) -> OwnFiles {
     };
     let files = key.map(PathBuf::as_path).into_iter().chain(config.trust.path());
     let others = files.map(PathBuf::from).chain(config.never_share.iter().cloned());
-    OwnFiles::new(state, others, config.dir.as_deref())
+    OwnFiles::new(state, others, config.places().iter().map(|(_, dir)| dir.as_path()))
 }
 
 /// Opens the directory for reading; none where it does not exist and need not.

@@ -3,22 +3,26 @@
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::client::{Client, ClientContext};
-use crate::content::{Catalogue, Entry};
+use crate::content::{Catalogue, Entry, RelPath};
 use crate::discovery::{Discovery, DiscoverySetup};
 use crate::limits::WAIT_MAX;
 use crate::net::Tls;
+use crate::node::board::CatalogueBoard;
 use crate::node::fetch::RunningFetches;
 use crate::node::limits::TRUST_POLL;
+use crate::node::offer::Offers;
 use crate::node::parts::NodeParts;
+use crate::node::sharers::Sharers;
 use crate::node::{Config, Node, Services, Share, StartError};
 use crate::peers::{Dialer, Directory, OwnAnnounce, OwnIdentity};
 use crate::runtime::{EventSender, Shutdown, Throttle, Watch, Workers, no_thread};
-use crate::server::{FileDoubt, Server, ServerBounds, ServerConfig};
+use crate::server::{Server, ServerBounds, ServerConfig};
 use crate::share::{ShareSetup, Sharer};
-use crate::store::{FetchedFiles, Index, OwnFiles, Reader};
+use crate::store::{FetchedFiles, OwnFiles, SharedRoot, SharedRoots};
+use crate::swarm::Event;
 
 /// What the services of a node have in core.
 struct NodeCore {
@@ -34,7 +38,7 @@ struct NodeCore {
 impl Node {
     /// Starts the services over `parts`, each after the services that it uses.
     pub(super) fn run(parts: NodeParts) -> Result<Self, StartError> {
-        let NodeParts { config, keypair, trust, tls, listener, addrs, beacon, reader, index, own_files } = parts;
+        let NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files } = parts;
         let id = keypair.peer_id();
         let events = EventSender::new();
         let shutdown = Shutdown::new();
@@ -58,65 +62,85 @@ impl Node {
         });
         let (fetched, upload) = (Arc::new(FetchedFiles::new()), Arc::new(Throttle::new(config.upload_limit)));
         let core = NodeCore { config, catalogue, peers, fetched, upload, events, shutdown };
-        let sharer = core.start_sharer(index.clone(), reader.clone(), &own_files)?;
+        let board = Arc::new(CatalogueBoard::new(core.catalogue.clone()));
+        let sharers = Arc::new(core.start_sharers(roots, &board, &own_files)?);
+        let offers = Offers::new(board, core.events.clone());
         let dialer = Dialer::new(core.peers.clone(), tls.clone(), core.shutdown.clone());
         let named = core.config.peers.clone();
         let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, peers: named })?;
         let server = match listener {
-            Some(listener) => Some(core.start_server(listener, tls, sharer.clone(), index, reader)?),
+            Some(listener) => Some(core.start_server(listener, tls, &sharers, &offers)?),
             None => None,
         };
         let workers = core.start_workers()?;
         let client = core.client(dialer);
         let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
-        let services = Services { _revoking: revoking, discovery, sharer, upload, _server: server, _workers: workers };
+        let offering = Offers::threads();
+        let services = Services {
+            _revoking: revoking,
+            discovery,
+            sharers,
+            offers,
+            offering,
+            upload,
+            _server: server,
+            _workers: workers,
+        };
         let fetches = RunningFetches::default();
         Ok(Node { id, config, addrs, catalogue, peers, shutdown, client, fetches, own_files, services })
     }
 }
 
 impl NodeCore {
-    /// Keeps the catalogue true to the directory, if that is shared.
-    fn start_sharer(
+    /// Keeps the catalogue true to the directories that are shared.
+    fn start_sharers(
         &self,
-        index: Option<Arc<Index>>,
-        reader: Option<Arc<Reader>>,
+        roots: SharedRoots,
+        board: &Arc<CatalogueBoard>,
         own_files: &Arc<OwnFiles>,
-    ) -> Result<Option<Arc<Sharer>>, StartError> {
-        let (Some(index), Some(reader)) = (index, reader) else { return Ok(None) };
-        let Some(dir) = self.config.dir.clone() else { return Ok(None) };
-        let setup = ShareSetup {
-            dir: dir.clone(),
-            index,
-            reader,
-            own_files: own_files.clone(),
-            catalogue: self.catalogue.clone(),
-            events: self.events.clone(),
-            shutdown: self.shutdown.clone(),
-        };
-        Ok(Some(Arc::new(Sharer::start(setup).map_err(|e| share_failed(&dir, e))?)))
+    ) -> Result<Sharers, StartError> {
+        let mut all = Vec::new();
+        for SharedRoot { name, reader, index } in roots.all() {
+            let dir = reader.path().to_path_buf();
+            let (catalogue, sizes) = (Arc::new(Watch::new(Arc::new(Catalogue::default()))), Arc::downgrade(board));
+            board.follow(name.clone(), catalogue.clone());
+            let named = name.clone();
+            let events = self.events.mapped(move |event| of_node(event, named.as_ref(), &sizes));
+            let setup = ShareSetup {
+                dir: dir.clone(),
+                index: index.clone(),
+                reader: reader.clone(),
+                own_files: if all.is_empty() { own_files.clone() } else { Arc::new(own_files.another()) },
+                catalogue,
+                events,
+                shutdown: self.shutdown.clone(),
+            };
+            all.push(Sharer::start(setup).map_err(|e| share_failed(&dir, e))?);
+        }
+        Ok(Sharers::new(roots, all))
     }
 
     fn start_server(
         &self,
         listener: TcpListener,
         tls: Tls,
-        sharer: Option<Arc<Sharer>>,
-        index: Option<Arc<Index>>,
-        reader: Option<Arc<Reader>>,
+        sharers: &Arc<Sharers>,
+        offers: &Arc<Offers>,
     ) -> Result<Server, StartError> {
-        let report = move |entry: &Entry, doubt| match (&sharer, doubt) {
-            (Some(sharer), FileDoubt::Falsified) => sharer.withdraw(entry),
-            (Some(sharer), FileDoubt::Changed) => sharer.recheck(entry),
-            (None, _) => {}
+        let (roots, offered) = (sharers.roots.clone(), offers.files.clone());
+        let (sharers, offers) = (sharers.clone(), offers.clone());
+        let report = move |entry: &Entry, doubt| {
+            if !offers.doubt(entry) {
+                sharers.doubt(entry, doubt);
+            }
         };
         Ok(Server::start(ServerConfig {
             listeners: vec![listener],
             tls,
             directory: self.peers.clone(),
             catalogue: self.catalogue.clone(),
-            reader,
-            index,
+            roots,
+            offered,
             fetched: self.fetched.clone(),
             report: Arc::new(report),
             upload: self.upload.clone(),
@@ -146,6 +170,22 @@ impl NodeCore {
             timeout: self.config.timeout.min(WAIT_MAX),
         };
         Client::new(context, dialer)
+    }
+}
+
+/// An event of a directory as one of the node: by the names that other nodes know, with the size of the
+/// whole catalogue.
+fn of_node(event: Event, dir: Option<&RelPath>, board: &Weak<CatalogueBoard>) -> Event {
+    match (event, dir, board.upgrade()) {
+        (Event::CatalogueChanged { complete, .. }, _, Some(board)) => {
+            let (revision, files, bytes) = board.size();
+            Event::CatalogueChanged { revision, files, bytes, complete }
+        }
+        (Event::FileWithdrawn { path, id }, Some(dir), _) => {
+            let path = RelPath::new(&format!("{dir}/{path}")).unwrap_or(path);
+            Event::FileWithdrawn { path, id }
+        }
+        (event, ..) => event,
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::content::{FileId, RelPath};
 use crate::net::{ParsePeerAddrError, PeerAddr};
 use crate::node::{ConfigError, Node};
-use crate::share::{PublishError, Sharer};
-use crate::store::FetchedFile;
+use crate::share::PublishError;
+use crate::store::{FetchedFile, place_of};
 
 impl Node {
     /// Offers a file of the shared directory that its writer has closed, without the half second of
@@ -31,7 +31,7 @@ impl Node {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn publish(&self, path: impl AsRef<str>) -> Result<FileId, PublishError> {
-        self.sharing()?.publish(named(path.as_ref())?)
+        self.services.sharers.publish(&named(path.as_ref())?)
     }
 
     /// Offers a file of the shared directory no longer until it changes, is published or fetched, or
@@ -42,10 +42,13 @@ impl Node {
     /// [`PublishError`]: the node shares no directory, or the text is no name
     pub fn forget(&self, path: impl AsRef<str>) -> Result<bool, PublishError> {
         let name = named(path.as_ref())?;
-        let was_shared = self.sharing()?.forget(name.clone())?;
+        let was_shared = self.services.sharers.forget(&name)?;
         // What was fetched is offered besides, by its identity.
-        let fetched = self.client.ctx.fetched.as_ref().zip(self.config.dir.as_ref());
-        let was_fetched = fetched.is_some_and(|(fetched, dir)| fetched.remove_at(dir, &name));
+        let dirs = self.config.places();
+        let place = place_of(dirs.iter().map(|(name, _)| name.as_ref()), &name);
+        let place = place.and_then(|(number, local)| Some((dirs.get(number)?.1.as_path(), local)));
+        let fetched = self.client.ctx.fetched.as_ref().zip(place);
+        let was_fetched = fetched.is_some_and(|(fetched, (dir, local))| fetched.remove_at(dir, &local));
         Ok(was_shared || was_fetched)
     }
 
@@ -54,10 +57,6 @@ impl Node {
     pub fn is_here(&self, id: &FileId) -> bool {
         let fetched = self.client.ctx.fetched.as_ref().and_then(|fetched| fetched.get(id));
         self.catalogue.get().find(id).next().is_some() || matches!(fetched, Some(FetchedFile::Whole(..)))
-    }
-
-    fn sharing(&self) -> Result<&Sharer, PublishError> {
-        self.services.sharer.as_deref().ok_or(PublishError::NotSharing)
     }
 
     /// Changes [`Config::upload_limit`](crate::Config::upload_limit): most bytes a second that are

@@ -81,7 +81,7 @@ impl Node {
     /// block.
     pub fn stats(&self) -> NodeStats {
         let catalogue = self.catalogue();
-        let sharer = self.services.sharer.as_ref();
+        let sharers = &self.services.sharers;
         let fetch = |fetch: &Arc<FetchState>| FetchStats {
             what: fetch.what.clone(),
             progress: fetch.progress(),
@@ -94,8 +94,8 @@ impl Node {
                 revision: catalogue.revision(),
                 files: catalogue.len() as u64,
                 bytes: catalogue.bytes(),
-                hashed_bytes: sharer.map_or(0, |sharer| sharer.hashed_bytes()),
-                hashing_left: sharer.map_or(0, |sharer| sharer.hashing_left()),
+                hashed_bytes: sharers.hashed_bytes(),
+                hashing_left: sharers.hashing_left(),
             },
             fetches: self.fetches.states().iter().map(fetch).collect(),
             failures: self.client.failures.all(),

@@ -75,6 +75,18 @@ pub enum EventsError {
 pub struct EventSender {
     subscribers: Arc<EventQueues>,
     lines: Arc<Mutex<JoinLines>>,
+    /// What becomes of each event before it is sent.
+    map: Option<EventMap>,
+}
+
+/// Makes another event of one.
+#[derive(Clone)]
+struct EventMap(Arc<dyn Fn(Event) -> Event + Send + Sync>);
+
+impl fmt::Debug for EventMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventMap")
+    }
 }
 
 /// The queues that are read; ended when no event can come any more.
@@ -183,6 +195,11 @@ impl EventSender {
         Self::default()
     }
 
+    /// A sender to the same subscribers, of which each event goes through `map` first.
+    pub fn mapped(&self, map: impl Fn(Event) -> Event + Send + Sync + 'static) -> Self {
+        EventSender { map: Some(EventMap(Arc::new(map))), ..self.clone() }
+    }
+
     /// A sender, and the events that it sends.
     pub fn channel() -> (Self, Events) {
         let sender = Self::new();
@@ -208,6 +225,7 @@ impl EventSender {
     /// Sends `event`. It may be called with a lock held: what there is to log of peers waits for
     /// [`log_peers`](Self::log_peers).
     pub fn emit(&self, event: Event) {
+        let event = self.map.iter().fold(event, |event, EventMap(map)| map(event));
         self.note(&event);
         let all = lock(&self.subscribers.0);
         for mailbox in all.iter().filter_map(Weak::upgrade) {

@@ -91,13 +91,13 @@ mod tests {
     use super::*;
     use std::io;
 
-    struct Source {
+    struct FailingSource {
         len: usize,
         fail_at: usize,
         unchanged: bool,
     }
 
-    impl ChunkBody for Source {
+    impl ChunkBody for FailingSource {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             let n = into.len().min(self.len).min(3);
             if self.len <= self.fail_at {
@@ -108,7 +108,7 @@ mod tests {
             Ok(n)
         }
 
-        fn unchanged(&self) -> bool {
+        fn unchanged(&mut self) -> bool {
             self.unchanged
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_chunk_ends_with_a_trailer_that_tells_the_truth() {
         for step in 1..20 {
-            let body = |fail_at, unchanged| Body::chunk(Box::new(Source { len: 10, fail_at, unchanged }), 10);
+            let body = |fail_at, unchanged| Body::chunk(Box::new(FailingSource { len: 10, fail_at, unchanged }), 10);
             assert_eq!(all(body(0, true), step), [vec![7; 10], vec![Request::GOOD]].concat());
             assert_eq!(all(body(0, false), step), [vec![7; 10], vec![Request::GONE]].concat());
             let broken = all(body(4, true), step);

@@ -1,4 +1,5 @@
-//! The sources of what is served: the shared directory and the downloads of this node.
+//! The sources of what is served: the shared directories, what the program offers, and the downloads
+//! of this node.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, 
 use crate::proto::Delta;
 use crate::runtime::Watch;
 use crate::server::limits::COPIES_TRIED_MAX;
-use crate::store::{ChunkReader, FetchedFile, FetchedFiles, Index, PartialFile, Reader};
+use crate::store::{
+    ChunkReader, FetchedFile, FetchedFiles, OfferedChunk, OfferedFiles, PartialFile, Reader, SharedRoots,
+};
 
 /// What the handler serves from. The tests keep files in memory instead.
 pub(crate) trait Content: Send + Sync {
@@ -42,7 +45,7 @@ pub(crate) trait ChunkBody: Send {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// After the last byte: whether all of them are from the state that was hashed.
-    fn unchanged(&self) -> bool;
+    fn unchanged(&mut self) -> bool;
 }
 
 /// What a request found wrong with a file that is offered.
@@ -76,20 +79,20 @@ pub(crate) enum Absent {
     Unreadable,
 }
 
-/// The shared directory, what is known of it, and the downloads.
+/// The shared directories, what is offered besides, and the downloads.
 pub(crate) struct Sources {
     pub(crate) catalogue: Arc<Watch<Arc<Catalogue>>>,
-    /// Of the shared directory; each download brings its own.
-    pub(crate) reader: Option<Arc<Reader>>,
-    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) roots: SharedRoots,
+    pub(crate) offered: Arc<OfferedFiles>,
     pub(crate) fetched: Arc<FetchedFiles>,
     pub(crate) report: DoubtReport,
 }
 
 impl Content for Sources {
     fn catalogue(&self) -> Arc<Catalogue> {
-        // Without a directory to share, what was fetched is all that there is to offer.
-        if self.index.is_some() { self.catalogue.get() } else { self.fetched.catalogue() }
+        // Without a directory to share, what was fetched is listed, too.
+        let named = self.catalogue.get();
+        if self.roots.is_empty() { self.fetched.catalogue_with(&named) } else { named }
     }
 
     fn held(&self, id: &FileId) -> Held {
@@ -116,8 +119,11 @@ impl Content for Sources {
             let first = first as usize;
             m.layer().get(first..first.checked_add(count as usize)?).map(<[_]>::to_vec)
         };
-        let offered = self.catalogue.get().find(id).next().is_some();
-        let known = offered.then(|| self.index.as_ref()?.layer(id, first, count)).flatten();
+        let catalogue = self.catalogue.get();
+        let known = catalogue.find(id).next().and_then(|entry| match self.offered.get(&entry.to_entry().path) {
+            Some(file) if file.manifest().id() == *id => from_manifest(file.manifest()),
+            _ => self.roots.layer(id, first, count),
+        });
         known.or_else(|| match self.fetched.get(id)? {
             FetchedFile::Whole(_, manifest, _) => from_manifest(&manifest),
             FetchedFile::Partial(file) => from_manifest(file.manifest()),
@@ -129,8 +135,8 @@ impl Content for Sources {
         let mut absent = Absent::NotFound;
         for entry in self.catalogue.get().find(id).take(COPIES_TRIED_MAX) {
             let entry = entry.to_entry();
-            match self.reader.as_ref().ok_or(Absent::Gone).and_then(|r| open_entry(r, &entry, span)) {
-                Ok(chunk) => return Ok(Box::new(SharedBody { chunk, report: self.report.clone() })),
+            match self.open_named(&entry, index, span) {
+                Ok(chunk) => return Ok(chunk),
                 Err(why) => {
                     if why == Absent::Gone {
                         (self.report)(&entry, FileDoubt::Changed);
@@ -161,9 +167,8 @@ impl Content for Sources {
     fn audit(&self, id: &FileId, index: ChunkIndex) -> bool {
         let mut withdrawn = false;
         for entry in self.catalogue.get().find(id).take(COPIES_TRIED_MAX) {
-            let digest = self.index.as_ref().and_then(|i| i.layer(id, index.get(), 1)).and_then(|l| l.first().copied());
             let entry = entry.to_entry();
-            if self.reader.as_ref().is_some_and(|r| is_falsified(r, &entry, index, digest.as_ref())) {
+            if self.is_falsified(&entry, index) {
                 (self.report)(&entry, FileDoubt::Falsified);
                 withdrawn = true;
             }
@@ -187,6 +192,34 @@ impl Content for Sources {
 }
 
 impl Sources {
+    /// Begins to read a chunk of a file that is offered by name.
+    fn open_named(&self, entry: &Entry, index: ChunkIndex, span: ChunkSpan) -> Result<Box<dyn ChunkBody>, Absent> {
+        let report = self.report.clone();
+        match self.offered.get(&entry.path).filter(|file| file.manifest().id() == entry.id) {
+            Some(file) => {
+                let opened = file.chunk(index).map_err(|e| absence(entry, &e))?;
+                let chunk = opened.ok_or(Absent::Gone)?;
+                Ok(Box::new(NamedBody { chunk, entry: entry.clone(), report }))
+            }
+            None => {
+                let (root, local) = self.roots.find(entry).ok_or(Absent::Gone)?;
+                let chunk = open_entry(&root.reader, &local, span)?;
+                Ok(Box::new(NamedBody { chunk, entry: entry.clone(), report }))
+            }
+        }
+    }
+
+    /// Whether the source of an offered file gives other bytes than were hashed although it looks the
+    /// same.
+    fn is_falsified(&self, entry: &Entry, index: ChunkIndex) -> bool {
+        if let Some(file) = self.offered.get(&entry.path).filter(|file| file.manifest().id() == entry.id) {
+            return file.is_falsified(index);
+        }
+        let Some((root, local)) = self.roots.find(entry) else { return false };
+        let digest = root.index.layer(&entry.id, index.get(), 1).and_then(|layer| layer.first().copied());
+        is_falsified(&root.reader, &local, index, digest.as_ref())
+    }
+
     /// What is there of a file: all of it, or what `of_partial` says.
     fn tell(&self, id: &FileId, of_partial: impl FnOnce(&PartialFile) -> Option<Delta>) -> Option<Delta> {
         if self.catalogue.get().find(id).next().is_some() {
@@ -203,11 +236,13 @@ impl Sources {
 fn open_entry(reader: &Reader, entry: &Entry, span: ChunkSpan) -> Result<ChunkReader, Absent> {
     match reader.chunk(entry, span) {
         Ok(chunk) => chunk.ok_or(Absent::Gone),
-        Err(e) => {
-            log::debug!("cannot read path={} error=\"{e}\"", entry.path);
-            Err(if is_passing(&e) { Absent::Unreadable } else { Absent::Gone })
-        }
+        Err(e) => Err(absence(entry, &e)),
     }
+}
+
+fn absence(entry: &Entry, e: &io::Error) -> Absent {
+    log::debug!("cannot read path={} error=\"{e}\"", entry.path);
+    if is_passing(e) { Absent::Unreadable } else { Absent::Gone }
 }
 
 /// Whether the disk gives other bytes than were hashed although the file looks the same.
@@ -241,26 +276,37 @@ impl ChunkBody for ChunkReader {
         ChunkReader::read(self, into)
     }
 
-    fn unchanged(&self) -> bool {
+    fn unchanged(&mut self) -> bool {
         ChunkReader::unchanged(self)
     }
 }
 
-/// A chunk of the shared directory. It reports its file if that changes while it is read.
-struct SharedBody {
-    chunk: ChunkReader,
+impl ChunkBody for OfferedChunk {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        OfferedChunk::read(self, into)
+    }
+
+    fn unchanged(&mut self) -> bool {
+        OfferedChunk::unchanged(self)
+    }
+}
+
+/// A chunk of what is offered by name. It reports its file if that changes while it is read.
+struct NamedBody<C> {
+    chunk: C,
+    entry: Entry,
     report: DoubtReport,
 }
 
-impl ChunkBody for SharedBody {
+impl<C: ChunkBody> ChunkBody for NamedBody<C> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.chunk.read(into)
     }
 
-    fn unchanged(&self) -> bool {
+    fn unchanged(&mut self) -> bool {
         let is_unchanged = self.chunk.unchanged();
         if !is_unchanged {
-            (self.report)(self.chunk.entry(), FileDoubt::Changed);
+            (self.report)(&self.entry, FileDoubt::Changed);
         }
         is_unchanged
     }
@@ -282,7 +328,7 @@ impl ChunkBody for PartialBody {
         Ok(n)
     }
 
-    fn unchanged(&self) -> bool {
+    fn unchanged(&mut self) -> bool {
         true
     }
 }

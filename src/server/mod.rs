@@ -49,7 +49,7 @@ use crate::server::context::Context;
 use crate::server::handler::Handler;
 use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::worker::{WorkerChannels, work};
-use crate::store::{FetchedFiles, Index, Reader};
+use crate::store::{FetchedFiles, OfferedFiles, SharedRoots};
 
 pub use connection_slots::raise_file_limit;
 pub use content::{DoubtReport, FileDoubt};
@@ -66,10 +66,10 @@ pub struct ServerConfig {
     pub directory: Arc<Directory>,
     /// What is offered.
     pub catalogue: Arc<Watch<Arc<Catalogue>>>,
-    /// Reads what is offered; without it only downloads that are under way are served.
-    pub reader: Option<Arc<Reader>>,
-    /// Chunk digests of what is offered.
-    pub index: Option<Arc<Index>>,
+    /// The directories that are shared; without any only downloads and offers are served.
+    pub roots: SharedRoots,
+    /// What the program offers besides.
+    pub offered: Arc<OfferedFiles>,
     /// Downloads of this node.
     pub fetched: Arc<FetchedFiles>,
     /// Called when a file turns out not to be what was hashed; the indexer looks at it.
@@ -162,8 +162,8 @@ impl Server {
 fn sources(config: &ServerConfig) -> Sources {
     Sources {
         catalogue: config.catalogue.clone(),
-        reader: config.reader.clone(),
-        index: config.index.clone(),
+        roots: config.roots.clone(),
+        offered: config.offered.clone(),
         fetched: config.fetched.clone(),
         report: config.report.clone(),
     }

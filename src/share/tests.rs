@@ -45,7 +45,8 @@ impl Share {
     /// With these own files, relative to the temporary directory, beside the state directory.
     fn start_with(tmp: Arc<tempfile::TempDir>, own: &[&str]) -> Self {
         let dir = tmp.path().join("shared");
-        let own = OwnFiles::new(Some(&tmp.path().join("state")), own.iter().map(|o| tmp.path().join(o)), Some(&dir));
+        let own =
+            OwnFiles::new(Some(&tmp.path().join("state")), own.iter().map(|o| tmp.path().join(o)), Some(dir.as_path()));
         let index = Arc::new(Index::open(&tmp.path().join("state"), &dir).unwrap());
         let catalogue = Arc::new(Watch::new(Arc::new(Catalogue::default())));
         let (sender, events) = EventSender::channel();

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
-use crate::content::{Catalogue, Entry, FileId, Manifest, RelPath};
+use crate::content::{Catalogue, Entry, EntryRef, FileId, Manifest, Marks, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::store::limits::FETCHED_SERVED_MAX;
 use crate::store::{PartialFile, Reader};
@@ -38,6 +38,8 @@ struct ListedFiles {
     /// Names that were added (`Some`) or removed since the snapshot. A new snapshot takes time in
     /// proportion to its length, so it is made on demand.
     changes: BTreeMap<RelPath, Option<Entry>>,
+    /// What was joined last: this snapshot, with which other one, and what came of it.
+    joined: Option<[Arc<Catalogue>; 3]>,
 }
 
 impl FetchedFiles {
@@ -63,6 +65,29 @@ impl FetchedFiles {
     /// partial file has no name here.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         lock(&self.listed).fresh()
+    }
+
+    /// As [`catalogue`](Self::catalogue), together with what is `named`, which goes before a fetched
+    /// file of the same name. Then the fetched files are marked as copies, and the revision is that of
+    /// `named`.
+    pub fn catalogue_with(&self, named: &Arc<Catalogue>) -> Arc<Catalogue> {
+        let mut listed = lock(&self.listed);
+        let fetched = listed.fresh();
+        if named.revision() == 0 {
+            return fetched;
+        }
+        let is_same = |[a, b, _]: &&[_; 3]| Arc::ptr_eq(a, &fetched) && Arc::ptr_eq(b, named);
+        if let Some([.., joined]) = listed.joined.as_ref().filter(is_same) {
+            return joined.clone();
+        }
+        let own = fetched.iter().filter(|entry| named.get(entry.path).is_none()).map(EntryRef::to_entry);
+        let copies = own.map(|entry| {
+            let marks = Marks { copy: true, ..entry.marks };
+            (entry.path.clone(), Some(Entry { marks, ..entry }))
+        });
+        let joined = Arc::new(named.changed(named.revision(), &copies.collect()));
+        listed.joined = Some([fetched, named.clone(), joined.clone()]);
+        joined
     }
 
     /// The reader of the directory `dir`. All callers share one while it is in use.

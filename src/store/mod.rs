@@ -19,6 +19,7 @@ pub mod limits;
 mod make_dirs;
 #[cfg(test)]
 pub(crate) mod memory;
+mod offered;
 mod open_beneath;
 mod overwrite;
 mod own_dir;
@@ -29,6 +30,8 @@ mod placed;
 mod publish;
 mod read_root;
 mod reader;
+mod shared_roots;
+mod source;
 mod storage;
 mod swap;
 mod verify_existing;
@@ -41,12 +44,15 @@ pub use index::{Hashed, Index, Indexed, Lookup};
 pub use inspect::stamp_of;
 pub use journal::JournalText;
 pub use leftovers::Leftovers;
+pub use offered::{OfferedChunk, OfferedFile, OfferedFiles};
 pub use overwrite::Overwrite;
 pub use own_files::OwnFiles;
 pub(crate) use own_files::is_one_of;
 pub use partial_file::PartialFile;
 pub use read_root::ReadRoot;
 pub use reader::{ChunkReader, Reader};
+pub use shared_roots::{SharedRoot, SharedRoots, place_of};
+pub use source::{ReadAt, Source, SourceError};
 
 /// The name of the directory in which a node keeps unfinished files, below the one that it writes
 /// to.

@@ -42,11 +42,16 @@ struct KnownInodes {
 
 impl OwnFiles {
     /// The own files of a process: the state directory `state`, if it has one, and `others`, all of
-    /// which may be missing. `shared` is the directory that it offers, if any: a state directory that
-    /// holds that one is not left out as a whole, only what the process itself keeps there.
-    pub fn new(state: Option<&Path>, others: impl IntoIterator<Item = PathBuf>, shared: Option<&Path>) -> Self {
+    /// which may be missing. `shared` are the directories that it offers: a state directory that
+    /// holds one of them is not left out as a whole, only what the process itself keeps there.
+    pub fn new<'s>(
+        state: Option<&Path>,
+        others: impl IntoIterator<Item = PathBuf>,
+        shared: impl IntoIterator<Item = &'s Path>,
+    ) -> Self {
         let named = state.map(|state| [KEY_NAME, INDEX_NAME, DAMAGED_NAME, RECORDS].map(|name| state.join(name)));
-        let holds_shared = |state: &Path| shared.is_some_and(|s| resolved(s).starts_with(resolved(state)));
+        let shared: Vec<PathBuf> = shared.into_iter().map(resolved).collect();
+        let holds_shared = |state: &Path| shared.iter().any(|dir| dir.starts_with(resolved(state)));
         let state = state.filter(|state| !holds_shared(state)).map(Path::to_path_buf);
         let mut paths = Vec::new();
         for path in named.into_iter().flatten().chain(state).chain(others) {
@@ -96,6 +101,20 @@ impl OwnFiles {
         let known = read_lock(&self.known);
         known.is_current(&id)
             || known.former.get(&id).is_some_and(|born| meta.created().is_ok_and(|created| created == *born))
+    }
+
+    /// As [`contains`](Self::contains), after another look at the paths, which
+    /// [`refresh`](Self::refresh) learns nothing of.
+    pub fn contains_now(&self, meta: &Metadata) -> bool {
+        self.contains(meta) || self.look().contains_key(&(meta.dev(), meta.ino()))
+    }
+
+    /// The same files for one more user of [`refresh`](Self::refresh): each learns by itself what is
+    /// new.
+    pub fn another(&self) -> Self {
+        let other = OwnFiles { paths: self.paths.clone(), known: RwLock::default() };
+        other.refresh();
+        other
     }
 
     /// Their names relative to the directory `root`, which is absolute and free of links: what has
@@ -220,7 +239,7 @@ mod tests {
         }
 
         fn own(&self, state: &str, others: &[&str]) -> OwnFiles {
-            OwnFiles::new(Some(&self.at(state)), others.iter().map(|o| self.at(o)), Some(&self.at("shared")))
+            OwnFiles::new(Some(&self.at(state)), others.iter().map(|o| self.at(o)), Some(self.at("shared").as_path()))
         }
 
         fn holds(&self, own: &OwnFiles, name: &str) -> bool {

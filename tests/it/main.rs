@@ -25,6 +25,7 @@ mod keys;
 mod merkle_oracle;
 mod names;
 mod node;
+mod offering;
 mod outputs;
 mod own_files;
 mod partial_success;

@@ -14,7 +14,7 @@ use gpb::internals::proto::{ChunkAsk, ChunkRef, Hello, LayerRange, Request, Stat
 use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{FileDoubt, Server, ServerBounds, ServerConfig, listen};
-use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
+use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, SharedRoot, SharedRoots, stamp_of};
 
 use crate::directory::{directory, identity, lines, warnings};
 
@@ -59,8 +59,12 @@ impl Rig {
             tls,
             directory: directory(identity(&keypair, 1), &catalogue, TrustView::open(), &events),
             catalogue,
-            reader: Some(Arc::new(Reader::open(dir.path()).unwrap())),
-            index: Some(Arc::new(index)),
+            roots: SharedRoots::new(vec![SharedRoot {
+                name: None,
+                reader: Arc::new(Reader::open(dir.path()).unwrap()),
+                index: Arc::new(index),
+            }]),
+            offered: Default::default(),
             fetched: Arc::new(FetchedFiles::new()),
             report: Arc::new(move |entry: &Entry, why| report.lock().unwrap().push((entry.path.to_string(), why))),
             upload: Arc::new(Throttle::new(None)),

@@ -124,7 +124,7 @@ impl ChunkBody for Slice {
         Ok(n)
     }
 
-    fn unchanged(&self) -> bool {
+    fn unchanged(&mut self) -> bool {
         !self.changed
     }
 }

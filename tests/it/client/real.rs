@@ -11,7 +11,7 @@ use gpb::internals::peers::{Directory, OwnIdentity};
 use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{Server, ServerBounds, ServerConfig, listen};
-use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
+use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, SharedRoot, SharedRoots, stamp_of};
 use gpb::testing::TestFile;
 
 use crate::directory::{announce, directory, hear, identity};
@@ -52,8 +52,12 @@ impl Real {
             tls: Tls::new(&keypair).unwrap(),
             directory: directory(own, &catalogue, TrustView::open(), &events),
             catalogue,
-            reader: Some(Arc::new(Reader::open(&shared).unwrap())),
-            index: Some(Arc::new(index)),
+            roots: SharedRoots::new(vec![SharedRoot {
+                name: None,
+                reader: Arc::new(Reader::open(&shared).unwrap()),
+                index: Arc::new(index),
+            }]),
+            offered: Default::default(),
             fetched: Arc::new(FetchedFiles::new()),
             report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(None)),

@@ -26,7 +26,7 @@ use gpb::internals::proto::{
 use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Shutdown, Throttle, Watch};
 use gpb::internals::server::{PipedSession, ServerBounds, ServerConfig};
-use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, stamp_of};
+use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, SharedRoot, SharedRoots, stamp_of};
 
 use super::input::Input;
 use super::wire::{KINDS, request};
@@ -545,8 +545,12 @@ impl World {
                 events.clone(),
             ),
             catalogue: self.catalogue.clone(),
-            reader: Some(self.reader.clone()),
-            index: Some(self.index.clone()),
+            roots: SharedRoots::new(vec![SharedRoot {
+                name: None,
+                reader: self.reader.clone(),
+                index: self.index.clone(),
+            }]),
+            offered: Default::default(),
             fetched: Arc::new(FetchedFiles::new()),
             report: Arc::new(|_, _| ()),
             upload: Arc::new(Throttle::new(None)),
