@@ -30,7 +30,7 @@ pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 /// Bytes that may wait in a socket of the server before they are on the wire: what is queued there
 /// can be neither reordered nor shared fairly.
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
-/// The same until a peer has taken answers of [`REPLY_LEN`] at once.
+/// The same, in bytes, until a peer has taken answers of [`REPLY_LEN`] at once.
 pub const UNSENT_FIRST_LEN: usize = 16 * KIB;
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
