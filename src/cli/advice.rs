@@ -157,6 +157,9 @@ impl Advised for FetchError {
                 (Exit::NotFound, "64 hex digits are a root; a file of that name is ./NAME")
             }
             FetchError::NotFound { .. } => (Exit::NotFound, "see what there is with `gpb-client list`"),
+            FetchError::LongListing { .. } => {
+                (Exit::NotFound, "ask for a directory of it, or prefer that peer with `get --from`")
+            }
             FetchError::Changed { .. } => (Exit::NotFound, "run it again: the source offers it when it is hashed"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
@@ -316,6 +319,7 @@ mod tests {
         let (one, file) = (Duration::from_secs(1), path.clone());
         let refused = |cause| FetchError::Refused { peers: vec![(PeerId([1; 32]), cause)] };
         let several = FetchError::SeveralFiles { what: what(), files: 2, path: path.clone() };
+        let long = FetchError::LongListing { what: what(), peer: PeerId([1; 32]), len_max: 1 << 20 };
         let failed = Failed { error: Arc::new(FetchError::Cancelled), report: Arc::default() };
         let full = StoreError::NoSpace { path: path.clone(), needed: 2, free: 1 };
         vec![
@@ -352,6 +356,7 @@ mod tests {
             (FetchError::ClocksDiffer(one).into(), Exit::NoPeer, "set the clock"),
             (FetchError::NotFound { what: what(), answered: 1 }.into(), Exit::NotFound, "`gpb-client list`"),
             (FetchError::NotFound { what: "ab".repeat(32), answered: 1 }.into(), Exit::NotFound, "./NAME"),
+            (long.into(), Exit::NotFound, "x: the listing of"),
             (FetchError::Changed { what: what() }.into(), Exit::NotFound, "x: changed at the source; run it again"),
             (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
             (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),

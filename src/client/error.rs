@@ -165,6 +165,17 @@ pub enum FetchError {
         /// Bytes in all.
         of: u64,
     },
+    /// A peer lists more than is taken in, so that what it has may be missing from what a pattern
+    /// means.
+    #[error("{what}: the listing of {peer} takes more than {} MiB", .len_max >> 20)]
+    LongListing {
+        /// What was asked for.
+        what: String,
+        /// The peer.
+        peer: PeerId,
+        /// Memory in bytes that a listing may take.
+        len_max: usize,
+    },
     /// The fetch or the call was cancelled; the node goes on.
     #[error("cancelled")]
     Cancelled,
@@ -203,7 +214,7 @@ impl FetchError {
             FetchError::OnlyLiars { .. } => 2,
             FetchError::Storage(_) => 3,
             FetchError::Refused { .. } => 4,
-            FetchError::NotFound { .. } | FetchError::Changed { .. } => 5,
+            FetchError::NotFound { .. } | FetchError::Changed { .. } | FetchError::LongListing { .. } => 5,
             FetchError::NoPeer(_) | FetchError::ClocksDiffer(_) | FetchError::HolderLeft { .. } => 6,
             FetchError::Silent { .. } | FetchError::Full { .. } => 7,
             FetchError::Threads(_) | FetchError::Sockets(_) => 8,

@@ -15,17 +15,13 @@ pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
 /// A listing is complete this time after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
-/// Memory of the listing of one peer, in bytes: a catalogue of 4 million files with names of 60
-/// bytes takes that.
-pub const LISTING_LEN_MAX: usize = 512 * MIB;
+/// Memory of the listing of one peer, in bytes: 600,000 files with names of 60 bytes take that.
+pub const LISTING_LEN_MAX: usize = 176 * MIB;
 /// Memory of all listings for one question, in bytes. What several peers list counts once when it
 /// is merged.
-pub const LISTINGS_LEN_MAX: usize = 1024 * MIB;
-/// As [`LISTING_LEN_MAX`] in bytes, for a question that has no globs: a directory of a million files
-/// takes that.
-pub const LISTING_NAMED_LEN_MAX: usize = 128 * MIB;
-/// As [`LISTINGS_LEN_MAX`] in bytes, for a question that has no globs.
-pub const LISTINGS_NAMED_LEN_MAX: usize = 256 * MIB;
+pub const LISTINGS_LEN_MAX: usize = 208 * MIB;
+/// As [`LISTING_LEN_MAX`] in bytes, for the peer that a question prefers: 3.8 million such files.
+pub const LISTING_PREFERRED_LEN_MAX: usize = 1024 * MIB;
 /// Bytes of each listing that do not count: long listings leave room for short ones.
 pub const LISTING_FREE_LEN: usize = 64 * KIB;
 /// A peer whose listing found no room is asked again after this time.
@@ -86,5 +82,5 @@ pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
 
 const _: () = {
     assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);
-    assert!(LISTING_NAMED_LEN_MAX <= LISTINGS_NAMED_LEN_MAX && LISTING_LEN_MAX <= LISTINGS_LEN_MAX);
+    assert!(LISTING_LEN_MAX <= LISTINGS_LEN_MAX && LISTINGS_LEN_MAX <= LISTING_PREFERRED_LEN_MAX);
 };

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::client::limits::{
-    LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_NAMED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, LISTINGS_NAMED_LEN_MAX,
-    PATTERNS_AT_ONCE,
+    LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_PREFERRED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, PATTERNS_AT_ONCE,
 };
 use crate::client::search_results::{PeerFile, SearchResults};
-use crate::content::{Pattern, PatternKind, RelPath};
-use crate::identity::{NodeId, PeerId};
+use crate::content::{Pattern, RelPath};
+use crate::identity::{KeyPrefix, NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REASON_SHOWN_MAX};
 use crate::peers::{AskError, Session};
 use crate::proto::{Kind, ListFrom, ListPage, ListedAs, ListedFile, PageHead, Request, Status};
@@ -36,10 +35,12 @@ impl PeerListing {
 }
 
 /// A question for everything that one of `patterns` means. A peer that sends nothing for `timeout`,
-/// or [`HANDSHAKE_TIMEOUT`] if that is less, counts as silent.
+/// or [`HANDSHAKE_TIMEOUT`] if that is less, counts as silent. Listings take little memory whatever
+/// peers list, but for the one that the user prefers.
 pub(crate) fn lister(
     patterns: &[String],
     timeout: Duration,
+    prefer: Option<&KeyPrefix>,
 ) -> impl Fn(&mut Session, &AtomicBool) -> Result<PeerListing, AskError> + Clone + use<> {
     let patience = timeout.min(HANDSHAKE_TIMEOUT);
     let asked = |text: &String| (text.clone(), Pattern::parse(text).ok());
@@ -47,12 +48,13 @@ pub(crate) fn lister(
         [] => [(String::new(), None)].into(),
         some => some.iter().map(asked).collect(),
     };
-    let (peer_max, all_max) = match patterns.iter().all(|(_, pattern)| pattern.as_ref().is_some_and(is_named)) {
-        true => (LISTING_NAMED_LEN_MAX, LISTINGS_NAMED_LEN_MAX),
-        false => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
-    };
+    let prefer = prefer.cloned();
     let all_rooms = Arc::new(AtomicUsize::new(0));
     move |session, over| {
+        let (peer_max, all_max) = match &prefer {
+            Some(prefix) if prefix.matches(&session.peer) => (LISTING_PREFERRED_LEN_MAX, usize::MAX),
+            _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
+        };
         let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
         let mut all = Taken { files: Vec::new(), room, logged: false };
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
@@ -132,8 +134,7 @@ impl Taken {
         let file = PeerFile::new(path, file);
         let len = file.len();
         if self.files.len() >= CATALOGUE_ENTRIES_MAX || self.room.taken + len > self.room.peer_max {
-            warn!("listing too long peer={peer} entries={}", self.files.len());
-            return Err(AskError::Protocol("its listing is too long".into()));
+            return Err(AskError::LongListing(self.room.peer_max));
         }
         self.room.take(len)?;
         self.files.push(file);
@@ -159,11 +160,6 @@ impl Room {
         self.all.fetch_sub(back, Ordering::Relaxed);
         self.counted -= back;
     }
-}
-
-/// Whether a pattern means a name, a directory or a root.
-fn is_named(pattern: &Pattern) -> bool {
-    !matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. })
 }
 
 impl Drop for Room {
@@ -207,6 +203,7 @@ fn page(
 mod tests {
     use super::*;
     use crate::content::{Digest, FileId, Root};
+    use crate::limits::MIB;
 
     const PEER: PeerId = PeerId([1; 32]);
 
@@ -221,22 +218,21 @@ mod tests {
     #[test]
     fn a_listing_is_bounded_and_has_only_what_was_asked_for() {
         let all = Arc::new(AtomicUsize::new(0));
-        let (peer_max, all_max) = (LISTING_NAMED_LEN_MAX, LISTINGS_NAMED_LEN_MAX);
+        let (peer_max, all_max) = (LISTING_LEN_MAX, LISTINGS_LEN_MAX);
         let taken = || Taken { files: Vec::new(), room: room(&all, peer_max, all_max), logged: false };
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
-        assert!(is_named(&pattern) && !is_named(&Pattern::parse("f*").unwrap()));
         for name in ["other", "f1", "f1/\0"] {
             one.add(name, file(1), Some(&pattern), &PEER).unwrap();
         }
         assert_eq!(one.files.len(), 1, "neither another name nor one that cannot be");
         one.room.take(peer_max - one.room.taken).unwrap();
-        assert!(matches!(one.add("f1/x", file(1), None, &PEER), Err(AskError::Protocol(_))), "too long");
+        assert!(matches!(one.add("f1/x", file(1), None, &PEER), Err(AskError::LongListing(max)) if max == peer_max));
         let (mut two, mut three) = (taken(), taken());
         two.room.take(all_max - peer_max).unwrap();
         assert!(three.add("x", file(1), None, &PEER).is_ok(), "a short one finds room");
-        assert!(matches!(three.room.take(peer_max / 2), Err(AskError::Busy(_))), "no room at the moment");
+        assert!(matches!(three.room.take(MIB), Err(AskError::Busy(_))), "no room at the moment");
         drop(one);
-        assert!(three.room.take(peer_max / 2).is_ok());
+        assert!(three.room.take(MIB).is_ok());
         drop((two, three));
         assert_eq!(all.load(Ordering::Relaxed), 0);
     }

@@ -56,7 +56,7 @@ impl Client {
         // The results change only with an answer, so they are judged only then.
         let mut certainty = Certainty::Nothing;
         let begin = Instant::now();
-        let progress = survey(self, scope, lister(texts, timeout), |progress, answer| {
+        let progress = survey(self, scope, lister(texts, timeout, selection.prefer.as_ref()), |progress, answer| {
             if let Some((record, listing)) = answer {
                 rooms.push(listing.merge(record.node(), &mut results));
                 certainty = assess(&wanted, &Chooser::new(&results, selection));
@@ -64,7 +64,14 @@ impl Client {
             end(&certainty, progress, begin, timeout)
         })?;
         progress.check(texts.first().map_or("", |t| t), timeout)?;
-        collect(&wanted, results, selection, progress.answered)
+        let mut resolved = collect(&wanted, results, selection, progress.answered)?;
+        // What was left out may have been meant by a pattern, and not by a name that was found.
+        let is_glob = |pattern: &Pattern| matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. });
+        if let Some((text, _)) = wanted.iter().find(|(_, pattern)| is_glob(pattern)) {
+            let failed = |(&peer, &len_max)| FetchError::LongListing { what: text.clone(), peer, len_max };
+            resolved.failed.extend(progress.long.iter().map(failed).map(|e| FailedFile::new(text.as_str(), e)));
+        }
+        Ok(resolved)
     }
 }
 

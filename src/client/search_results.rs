@@ -56,11 +56,16 @@ impl PeerFile {
         PeerFile { path, id, attributes, is_copy, link }
     }
 
-    /// Memory that it takes, in bytes.
+    /// Memory in bytes that it takes, and that it takes as a [`FoundFile`] at the same time while it
+    /// is merged.
     pub(crate) fn len(&self) -> usize {
-        size_of::<PeerFile>() + self.path.as_str().len() + link_len(self.link.as_deref())
+        let texts = self.path.as_str().len() + link_len(self.link.as_deref());
+        size_of::<PeerFile>() + size_of::<FoundFile>() + ALLOCATION_LEN + texts
     }
 }
+
+/// Bytes that a text on the heap takes besides its own.
+const ALLOCATION_LEN: usize = 16;
 
 fn link_len(link: Option<&LinkTo<Box<str>>>) -> usize {
     link.map_or(0, |link| size_of_val(link) + link.target.len())
@@ -112,7 +117,8 @@ impl SearchResults {
                 _ => fresh.push(FoundFile { path, id, holders: alone.clone(), shared, attributes, link }),
             }
         }
-        let len = |f: &FoundFile| size_of::<FoundFile>() + f.path.as_str().len() + link_len(f.link.as_deref());
+        let texts = |f: &FoundFile| f.path.as_str().len() + link_len(f.link.as_deref());
+        let len = |f: &FoundFile| size_of::<FoundFile>() + ALLOCATION_LEN + texts(f);
         let fresh_len = fresh.iter().map(len).sum();
         if self.files.is_empty() {
             self.files = fresh;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use log::debug;
+use log::{debug, warn};
 
 use crate::client::doorbell::Doorbell;
 use crate::client::limits::{ASKED_PER_ADDR_MAX, LIST_QUIET, RESOLVE_MAX};
@@ -85,7 +85,7 @@ impl Client {
             Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
         }
         let (mut results, mut rooms, begin) = (SearchResults::default(), Vec::new(), Instant::now());
-        let progress = survey(self, scope, lister(patterns, wait), |progress, answer| {
+        let progress = survey(self, scope, lister(patterns, wait, None), |progress, answer| {
             if let Some((record, listing)) = answer {
                 rooms.push(listing.merge(record.node(), &mut results));
             }
@@ -103,6 +103,8 @@ pub(crate) struct SurveyProgress {
     pub(crate) answered: usize,
     /// Peers that refused this node, or that it refused.
     pub(crate) refused: BTreeMap<PeerId, RefusalCause>,
+    /// Peers that list more than is taken in, and what is, in bytes.
+    pub(crate) long: BTreeMap<PeerId, usize>,
     /// Peers that answered that they have no place for this node now; it asks them again.
     pub(crate) full: usize,
     /// Sessions that said hello, whether an answer came on them or not.
@@ -126,7 +128,7 @@ impl SurveyProgress {
     fn listing_end(&self, begin: Instant, wait: Duration) -> Instant {
         let end = begin + wait;
         match self.last_peer {
-            Some(last) if self.pending == 0 && self.answered > 0 => end.min(last + LIST_QUIET),
+            Some(last) if self.pending == 0 && self.answered + self.long.len() > 0 => end.min(last + LIST_QUIET),
             // The peers that refuse may not be all: others get a moment to appear.
             _ if self.pending == 0 && self.answered == 0 => {
                 self.first_refusal.map_or(end, |at| end.min(at + RESOLVE_MAX))
@@ -137,6 +139,9 @@ impl SurveyProgress {
 
     /// An error if no peer answered when asked for `what`, for the time `wait`.
     pub(crate) fn check(&self, what: &str, wait: Duration) -> Result<(), FetchError> {
+        if let (0, Some((&peer, &len_max))) = (self.answered, self.long.first_key_value()) {
+            return Err(FetchError::LongListing { what: what.into(), peer, len_max });
+        }
         match (self.answered, self.refused.len()) {
             (0, _) if self.full > 0 => Err(FetchError::Full { full: self.full, wait }),
             (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
@@ -270,6 +275,13 @@ where
                 self.progress.first_refusal.get_or_insert(now);
             }
             Err(AskError::Untrusted(_)) => {}
+            Err(AskError::LongListing(len_max)) => {
+                let (peer, mib) = (record.peer, len_max >> 20);
+                warn!("listing left out, since it takes more than {mib} MiB: ask for a directory of it peer={peer}");
+                self.progress.long.insert(peer, len_max);
+                self.progress.first_answer.get_or_insert(now);
+                self.progress.last_answer = Some(now);
+            }
             Err(e) => {
                 debug!("no answer peer={} error=\"{e}\"", record.peer);
                 let attempts = self.attempts.entry(record.node()).or_default();
@@ -412,6 +424,10 @@ mod tests {
         let hindrance = Some(Hindrance::NoSocket(24));
         let no_socket = SurveyProgress { hindrance, ..SurveyProgress::default() }.check("x", wait);
         assert!(matches!(no_socket, Err(FetchError::Sockets(e)) if e.raw_os_error() == Some(24)));
+        let long = SurveyProgress { long: [(PeerId([7; 32]), 1 << 20)].into(), connected: 1, ..Default::default() };
+        let Err(e @ FetchError::LongListing { .. }) = long.check("x", wait) else { panic!() };
+        assert!(e.to_string().ends_with("takes more than 1 MiB") && e.to_string().starts_with("x: the listing of ed"));
+        assert!(SurveyProgress { answered: 1, ..long }.check("x", wait).is_ok(), "others answered");
         assert!(of(1, 1, 0).is_ok() && matches!(of(0, 0, 0), Err(FetchError::NoPeer(_))));
     }
 }

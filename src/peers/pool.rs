@@ -111,7 +111,7 @@ impl PeerPool {
         match e {
             AskError::Refused(reason) => warn!("refused peer={peer} addr={addr} reason={reason:?}"),
             AskError::Busy(wait) => info!("busy peer={peer} addr={addr} retry_ms={}", wait.as_millis()),
-            AskError::Untrusted(_) | AskError::Slow | AskError::NoAddress => {}
+            AskError::Untrusted(_) | AskError::Slow | AskError::LongListing(_) | AskError::NoAddress => {}
             AskError::Stream(_) | AskError::Protocol(_) => {
                 info!("unreachable peer={peer} addr={addr} error=\"{e}\"");
                 self.dialer.directory().failed(NodeId::new(peer, record.instance), addr, Instant::now());

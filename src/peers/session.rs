@@ -91,6 +91,9 @@ pub enum AskError {
     /// The peer sends so little that another one is asked in its place.
     #[error("it sends next to nothing")]
     Slow,
+    /// The peer lists more than is taken in, in bytes of memory.
+    #[error("its listing takes more than {} MiB", .0 >> 20)]
+    LongListing(usize),
     /// The session failed.
     #[error(transparent)]
     Stream(#[from] StreamError),

@@ -228,7 +228,7 @@ fn a_long_list_takes_little_memory_of_a_client_that_asks_for_one_name() {
 fn four_million_long_names_take_little_memory() {
     // Also names that could be meant: `f1` may be a directory.
     for below in ["made-up", "f1"] {
-        beside_a_long_list(below, 4_000_000, "20", 256, 1300);
+        beside_a_long_list(below, 4_000_000, "20", 256, 256);
     }
 }
 
