@@ -210,7 +210,7 @@ mod sync;
 pub mod testing;
 
 pub use client::{Canceller, Candidate, Everything, Failed, FailedFile, FetchError, FileReport, FoundFile, FoundPeer};
-pub use client::{Overwrite, Phase, Progress, Report, Selection, Wait, Want};
+pub use client::{LocalBytes, Overwrite, Phase, Progress, Report, Selection, Wait, Want};
 pub use content::{
     Attributes, Bare, BareNames, Catalogue, CatalogueNotes, Digest, Entry, EntryRef, FileId, LinkTo, Marks, Pattern,
     RelPath, Root, Stamp,

@@ -170,14 +170,24 @@ impl<W: Write> Output<W> {
 fn done_line(r: &Report) -> DoneLine {
     let peers = r.peers.iter().map(|(peer, bytes)| PeerBytes { peer: peer.to_string(), bytes: *bytes }).collect();
     let seconds = thousandths(r.seconds);
-    DoneLine { files: r.files, bytes: r.bytes, seconds, retries: r.retries, wasted: r.wasted, peers }
+    DoneLine {
+        files: r.files,
+        bytes: r.bytes,
+        fetched: r.bytes,
+        reused: r.local.reused,
+        holes: r.local.holes,
+        seconds,
+        retries: r.retries,
+        wasted: r.wasted,
+        peers,
+    }
 }
 
 fn summary(r: &Report, verb: &str) -> String {
     let mut text = format!(
         "{verb} {} {} in {:.2} s, {}, {}",
         count(r.files as u64, "file"),
-        bytes(r.bytes),
+        origins(r),
         r.seconds,
         rate(r.bytes, r.seconds),
         if r.retries == 1 { "1 retry".into() } else { format!("{} retries", r.retries) },
@@ -191,6 +201,14 @@ fn summary(r: &Report, verb: &str) -> String {
         text = format!("{text}\n  {peer}  {:>10}  {percent:.1}%", bytes(*n));
     }
     text
+}
+
+/// Bytes that came from peers, and where other bytes came from.
+fn origins(r: &Report) -> String {
+    if r.local.reused == 0 && r.local.holes == 0 {
+        return bytes(r.bytes);
+    }
+    format!("{} fetched, {} reused, {} holes", bytes(r.bytes), bytes(r.local.reused), bytes(r.local.holes))
 }
 
 fn count(n: u64, noun: &str) -> String {
@@ -253,6 +271,10 @@ struct FileLine<'a> {
 struct DoneLine {
     files: usize,
     bytes: u64,
+    /// Equal to `bytes`, and named so beside the two that follow.
+    fetched: u64,
+    reused: u64,
+    holes: u64,
     seconds: f64,
     retries: u64,
     wasted: u64,
@@ -299,6 +321,7 @@ struct KeyLine<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::LocalBytes;
     use crate::content::{Digest, FileId, RelPath, Root};
     use crate::identity::NodeId;
 
@@ -349,11 +372,13 @@ mod tests {
             )
         );
         let peers = vec![(peer, 5)];
-        let done = Report { files: 1, bytes: 5, seconds: 2.0, retries: 3, wasted: 4, peers, ..Report::default() };
+        let local = LocalBytes { reused: 6, holes: 7, rehashed: 0 };
+        let done =
+            Report { files: 1, bytes: 5, seconds: 2.0, retries: 3, wasted: 4, peers, local, ..Report::default() };
         assert_eq!(
             written(true, |o| o.done(&done)),
             format!(
-                "{{\"event\":\"done\",\"files\":1,\"bytes\":5,\"seconds\":2.0,\"retries\":3,\"wasted\":4,\
+                "{{\"event\":\"done\",\"files\":1,\"bytes\":5,\"fetched\":5,\"reused\":6,\"holes\":7,\"seconds\":2.0,\"retries\":3,\"wasted\":4,\
                  \"peers\":[{{\"peer\":\"{peer}\",\"bytes\":5}}]}}\n"
             )
         );
@@ -380,6 +405,12 @@ mod tests {
             format!(
                 "done 2 files 4.0 MiB in 2.00 s, 2.0 MiB/s, 1 retry\n  {p}     3.0 MiB  75.0%\n  {q}     1.0 MiB  25.0%\n"
             )
+        );
+        let local = LocalBytes { reused: 3 << 20, holes: 2 << 20, rehashed: 0 };
+        let partly = Report { files: 1, bytes: 1 << 20, seconds: 2.0, local, ..Report::default() };
+        assert_eq!(
+            written(false, |o| o.done(&partly)),
+            "done 1 file 1.0 MiB fetched, 3.0 MiB reused, 2.0 MiB holes in 2.00 s, 512 KiB/s, 0 retries\n"
         );
         let none = Report { wasted: 7, peers: vec![(p, 0)], ..Report::default() };
         let text = written(false, |o| o.done(&none));

@@ -11,7 +11,7 @@ use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::content::Digest;
 use crate::identity::PeerId;
 use crate::runtime::Workers;
-use crate::store::PartialFile;
+use crate::store::{KnownCopy, PartialFile};
 use crate::swarm::{FileNo, PeerHandle};
 use crate::sync::lock;
 
@@ -25,14 +25,26 @@ pub(crate) enum DiskJob {
     TakeOver { file: FileNo, from: WholeFile },
     /// The download that was waited for has ended: fetch the file.
     Own { file: FileNo },
+    /// The content lies in another file on the disk.
+    Reuse { file: FileNo, copy: KnownCopy },
     /// All chunks are written: make the file durable and name it.
     Finish { file: FileNo, open: Arc<PartialFile> },
     /// No more jobs for one thread.
     End,
 }
 
-/// A verified one-chunk file to write; `None` ends one writer.
-pub(crate) type SmallJob = Option<(FileNo, Vec<u8>)>;
+/// A one-chunk file to write; `None` ends one writer.
+pub(crate) type SmallJob = Option<(FileNo, SmallContent)>;
+
+/// Where the bytes of a one-chunk file come from.
+pub(crate) enum SmallContent {
+    /// A peer sent them, and they are verified.
+    Came(Vec<u8>),
+    /// They are zeros.
+    Zeros,
+    /// They lie in another file.
+    Reused(KnownCopy),
+}
 
 /// The sending ends of the queues. The state of the download bounds what is in them.
 pub(crate) struct DiskQueues {

@@ -9,11 +9,12 @@ use log::{debug, error, info, warn};
 
 use crate::chain::Chain;
 use crate::client::FileReport;
-use crate::client::disk_queues::{DiskJob, SmallJob};
+use crate::client::disk_queues::{DiskJob, SmallContent, SmallJob};
 use crate::client::joins::Member;
 use crate::client::limits::{CHECK_STRIDE, DISK_THREADS, RECHECK_TURN_LEN};
 use crate::client::shared::DownloadShared;
-use crate::content::{Bitfield, Digest, Entry, FileId, Manifest, Marks, RelPath};
+use crate::client::targets::FileTarget;
+use crate::content::{Digest, Entry, FileId, Manifest, Marks, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
 use crate::store::{PartialFile, StoreError, stamp_of};
@@ -23,6 +24,7 @@ use crate::sync::lock;
 
 mod joined;
 mod places;
+mod reuse;
 
 /// Finds the files that are on the disk already, the places where none can be put, and the files
 /// that `others` are fetching.
@@ -64,9 +66,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
             joined::join(shared, file, other);
             continue;
         }
-        if let Some(whole) = (!here && !blocked).then(|| joined::fetched_before(shared, file)).flatten() {
-            shared.state().elsewhere(file);
-            let _ = shared.queues.jobs.send(DiskJob::TakeOver { file, from: whole });
+        if !here && !blocked && reuse::take(shared, file) {
             continue;
         }
         let unfinished = checked(shared, file, here);
@@ -84,7 +84,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
 /// An empty file that is not `here` is written at once, since no peer has anything to send for it.
 fn write_empty(shared: &DownloadShared, file: FileNo, here: bool) {
     if !here && shared.files[file as usize].id.len == 0 && !shared.places(file).is_empty() {
-        let _ = shared.queues.small.send(Some((file, Vec::new())));
+        let _ = shared.queues.small.send(Some((file, SmallContent::Came(Vec::new()))));
     }
 }
 
@@ -94,7 +94,7 @@ fn checked(shared: &DownloadShared, file: FileNo, here: bool) -> usize {
     let wanted = &shared.files[file as usize];
     if here {
         debug!("already there path={} file={}", wanted.path, wanted.id);
-        shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
+        shared.stats.local.there.fetch_add(wanted.id.len, Ordering::Relaxed);
         report(shared, file, &shared.places(file), Came::Before);
     }
     let is_settled = here || shared.places(file).is_empty();
@@ -120,6 +120,7 @@ pub(crate) fn run_jobs(shared: &Arc<DownloadShared>, jobs: &Receiver<DiskJob>) {
             DiskJob::Finish { file, open } => finish(shared, file, &open),
             DiskJob::TakeOver { file, from } => joined::take_over(shared, file, &from),
             DiskJob::Own { file } => joined::own(shared, file),
+            DiskJob::Reuse { file, copy } => reuse::copy(shared, file, &copy),
         }
         shared.stats.progressed();
     }
@@ -144,16 +145,7 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
     }
     match joined::open_part(shared, &manifest) {
         Ok(open) => {
-            let (have, unchecked) = (open.have(), open.unchecked());
-            let geometry = open.manifest().geometry();
-            let bytes_of = |chunks: &Bitfield| -> u64 {
-                chunks.iter().filter_map(|c| geometry.chunk(c)).map(|c| geometry.span(c).len as u64).sum()
-            };
-            let (there, to_rehash) = (bytes_of(&have), bytes_of(&unchecked));
-            if open.resumed() > 0 {
-                info!("resumed file={id} chunks={} bytes={} to_rehash={to_rehash}", open.resumed(), there + to_rehash);
-            }
-            shared.stats.there.fetch_add(there, Ordering::Relaxed);
+            let (have, unchecked) = (open.have(), reuse::chunks_to_check(shared, file, &open));
             if let Some(fetched) = &shared.ctx.fetched {
                 fetched.put_partial(open.clone());
             }
@@ -171,28 +163,20 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
     }
 }
 
-/// Verifies some chunks of an earlier run. The next turn queues behind the other jobs.
+/// Verifies some chunks that may be on the disk. The next turn queues behind the other jobs.
 fn recheck(shared: &DownloadShared, file: FileNo, open: Arc<PartialFile>) {
     let checked = open.recheck(RECHECK_TURN_LEN);
     if checked.is_empty() {
         return;
     }
-    let (mut right, mut wrong, mut wrong_chunks, mut whole) = (0, 0, 0, false);
+    let mut whole = false;
     {
-        let geometry = open.manifest().geometry();
         let mut state = shared.state();
-        for (index, is_right) in checked {
-            whole |= state.rechecked(file, index.get(), is_right);
-            let len = geometry.span(index).len as u64;
-            *(if is_right { &mut right } else { &mut wrong }) += len;
-            wrong_chunks += u32::from(!is_right);
+        for chunk in &checked {
+            whole |= state.rechecked(file, chunk.index.get(), chunk.right);
         }
     }
-    shared.stats.there.fetch_add(right, Ordering::Relaxed);
-    shared.stats.rehashed.fetch_add(right + wrong, Ordering::Relaxed);
-    if wrong > 0 {
-        let id = open.manifest().id();
-        warn!("changed since it was fetched, fetched again file={id} chunks={wrong_chunks} bytes={wrong}");
+    if reuse::count(shared, &open, &checked) {
         shared.wake_all();
     }
     if whole {
@@ -290,47 +274,32 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
         // gathers: two threads would wait twice as often, for half as much.
         let turn = shared.disk.is_durable().then(|| lock(&shared.queues.small_turn));
         let Ok(Some(first)) = files.recv() else { break };
-        let mut members = Vec::new();
-        let mut len = 0;
-        let mut ended = false;
-        let mut next = Some(first);
-        while let Some((file, bytes)) = next {
-            len += bytes.len() as u64;
-            members.push((&shared.files[file as usize], file, bytes));
-            // A file that is taken out must be written, so the bound comes first.
-            if len >= SMALL_FILES_LEN_MAX / 2 {
-                break;
-            }
-            next = match files.try_recv() {
-                Ok(Some(more)) => Some(more),
-                Ok(None) => {
-                    ended = true;
-                    None
-                }
-                Err(_) => None,
-            };
-        }
+        let (members, ended) = gather_small(shared, files, first);
         // A content may have many names; it is in memory once.
-        let places: Vec<_> = members.iter().map(|(_, file, _)| shared.places(*file)).collect();
-        let all = members.iter().zip(&places).flat_map(|((wanted, _, bytes), places)| {
+        let places: Vec<_> = members.iter().map(|(_, file, ..)| shared.places(*file)).collect();
+        let all = members.iter().zip(&places).flat_map(|((wanted, _, bytes, _), places)| {
             places.iter().map(|out| (out.clone(), wanted.id, bytes.as_slice()))
         });
         let batch: Vec<(RelPath, FileId, &[u8])> = all.collect();
         let mut results = shared.disk.batch_write(&batch).into_iter();
         drop(batch);
         drop(turn);
-        for ((wanted, file, _), places) in members.iter().zip(&places) {
+        for ((wanted, file, _, came), places) in members.iter().zip(&places) {
             let placed = settle(shared, *file, places, results.by_ref().take(places.len()));
             if shared.has_failed() && placed.is_empty() {
                 continue;
             }
             if !placed.is_empty() {
-                report(shared, *file, &placed, Came::Fetched);
+                report(shared, *file, &placed, *came);
                 if let Ok(manifest) = Manifest::new(wanted.id, Vec::new()) {
                     offer_fetched(shared, *file, &placed, Arc::new(manifest));
                 }
             }
-            shared.state().small_written(*file);
+            if *came == Came::Fetched {
+                shared.state().small_written(*file);
+            } else {
+                shared.state().finished(*file);
+            }
             shared.settled(*file);
         }
         shared.stats.progressed();
@@ -345,6 +314,40 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
     shared.disk.tidy();
 }
 
+/// A one-chunk file that is about to be written.
+type SmallMember<'a> = (&'a FileTarget, FileNo, Vec<u8>, Came);
+
+/// The files that wait to be written, from `first` on, and whether the thread is to end after them.
+fn gather_small<'a>(
+    shared: &'a DownloadShared,
+    files: &Receiver<SmallJob>,
+    first: (FileNo, SmallContent),
+) -> (Vec<SmallMember<'a>>, bool) {
+    let (mut members, mut len, mut next) = (Vec::new(), 0, Some(first));
+    while let Some((file, content)) = next {
+        let wanted = &shared.files[file as usize];
+        let (bytes, came) = match content {
+            SmallContent::Came(bytes) => (Some(bytes), Came::Fetched),
+            SmallContent::Zeros => (Some(vec![0; wanted.id.len as usize]), Came::Zeros),
+            SmallContent::Reused(copy) => (reuse::read(shared, file, &copy), Came::Reused),
+        };
+        if let Some(bytes) = bytes {
+            len += bytes.len() as u64;
+            members.push((wanted, file, bytes, came));
+        }
+        // A file that is taken out must be written, so the bound comes first.
+        if len >= SMALL_FILES_LEN_MAX / 2 {
+            break;
+        }
+        next = match files.try_recv() {
+            Ok(Some(more)) => Some(more),
+            Ok(None) => return (members, true),
+            Err(_) => None,
+        };
+    }
+    (members, false)
+}
+
 /// How a file came into place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Came {
@@ -354,11 +357,25 @@ enum Came {
     Fetched,
     /// Another download of the node fetched it.
     ByAnother,
+    /// It holds nothing but zeros.
+    Zeros,
+    /// It was copied from elsewhere on the disk.
+    Reused,
 }
 
 fn report(shared: &DownloadShared, file: FileNo, places: &[RelPath], came: Came) {
     let wanted = &shared.files[file as usize];
     let seconds = shared.stats.begun.elapsed().as_secs_f64();
+    let local = &shared.stats.local;
+    let count = match came {
+        Came::ByAnother => Some(&local.there),
+        Came::Zeros => Some(&local.holes),
+        Came::Reused => Some(&local.reused),
+        Came::Before | Came::Fetched => None,
+    };
+    if let Some(count) = count {
+        count.fetch_add(wanted.id.len, Ordering::Relaxed);
+    }
     if came == Came::Fetched {
         debug!("fetched path={} file={} bytes={} seconds={seconds:.3}", wanted.path, wanted.id, wanted.id.len);
         shared.ctx.events.emit(Event::FileFetched { path: wanted.path.clone(), id: wanted.id });

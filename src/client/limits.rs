@@ -40,6 +40,9 @@ pub const DISK_THREADS: usize = 2;
 /// Bytes of an earlier run that a disk thread verifies before it looks for other jobs: some
 /// milliseconds.
 pub const RECHECK_TURN_LEN: u64 = 8 * MIB as u64;
+/// Length in bytes from which a one-chunk file of zeros is not fetched: a block of most file systems,
+/// the least that a hole saves.
+pub const HOLE_LEN_MIN: u64 = 4 * KIB as u64;
 /// Threads of a download that write small files.
 pub const SMALL_THREADS: usize = 2;
 /// Longest time between two decisions about the connections of a download, while there are any.

@@ -39,7 +39,7 @@ pub use context::{Client, ClientContext};
 pub use download::{Download, DownloadOptions, DownloadPlan};
 pub use error::{Candidate, FetchError};
 pub use failed::FailedFile;
-pub use report::{DownloadEnd, Failed, FileReport, Phase, Progress, Report};
+pub use report::{DownloadEnd, Failed, FileReport, LocalBytes, Phase, Progress, Report};
 pub use resolve::Resolved;
 pub use search_results::FoundFile;
 pub use selection::Selection;

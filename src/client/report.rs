@@ -92,6 +92,8 @@ pub struct Report {
     pub skipped: usize,
     /// Verified bytes that came from peers.
     pub bytes: u64,
+    /// Bytes that no peer had to send.
+    pub local: LocalBytes,
     /// From start to end.
     pub seconds: f64,
     /// Dials after a failure.
@@ -100,14 +102,35 @@ pub struct Report {
     pub wasted: u64,
     /// Requests that another peer had to answer.
     pub redirects: u64,
-    /// Bytes that were hashed again to resume.
-    pub rehashed: u64,
     /// Bytes from each peer, most first.
     pub peers: Vec<(PeerId, u64)>,
     /// Each path.
     pub fetched: Vec<FileReport>,
     /// Each name that is not there, and why.
     pub failed: Vec<FailedFile>,
+}
+
+/// Bytes that no peer had to send; part of a [`Report`]. Files that were in place before are not among
+/// them.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let server = lan.sharing(&[("zeros.img", &[0; 100_000])])?;
+/// # let node = lan.node()?;
+/// let report = node.fetch("zeros.img")?.wait()?;
+/// assert_eq!((report.bytes, report.local.holes), (0, 100_000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct LocalBytes {
+    /// Bytes that were copied from files on the disk: an older version, or the same content under
+    /// another name.
+    pub reused: u64,
+    /// Bytes of zeros, which are known by their digests. On most file systems they take no room.
+    pub holes: u64,
+    /// Bytes that an earlier fetch left, and that were hashed again to resume.
+    pub rehashed: u64,
 }
 
 /// What came of a download.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::joins::Lent;
 use crate::client::limits::{DEFERRED_MAX, PROGRESS_LEN};
-use crate::client::{FailedFile, FileReport, Phase, Progress, Report};
+use crate::client::{FailedFile, FileReport, LocalBytes, Phase, Progress, Report};
 use crate::identity::{NodeId, PeerId};
 use crate::sync::lock;
 
@@ -16,8 +16,7 @@ use crate::sync::lock;
 /// before.
 pub(crate) struct Stats {
     pub(crate) begun: Instant,
-    /// Bytes that were on the disk before.
-    pub(crate) there: AtomicU64,
+    pub(crate) local: LocalCounts,
     /// Bytes of unfinished files that were there when the download went on after a pause: they are
     /// counted again as they are found on the disk.
     carried: AtomicU64,
@@ -31,13 +30,31 @@ pub(crate) struct Stats {
     pub(crate) retries: AtomicU64,
     /// Requests that another peer had to answer.
     pub(crate) redirects: AtomicU64,
-    /// Bytes of an earlier run that were hashed again.
-    pub(crate) rehashed: AtomicU64,
     pulse: Pulse,
     /// Verified, wanted bytes of each node.
     pub(crate) by_peer: Mutex<HashMap<NodeId, u64>>,
     /// The paths that are in place.
     pub(crate) reports: Mutex<Vec<FileReport>>,
+}
+
+/// Bytes that no peer sent in this download.
+#[derive(Default)]
+pub(crate) struct LocalCounts {
+    /// They were in place, or in a partial file.
+    pub(crate) there: AtomicU64,
+    /// They were copied from other files on the disk.
+    pub(crate) reused: AtomicU64,
+    /// They are zeros, and were not written.
+    pub(crate) holes: AtomicU64,
+    /// They are of an earlier run, and were hashed again.
+    pub(crate) rehashed: AtomicU64,
+}
+
+impl LocalCounts {
+    fn report(&self) -> LocalBytes {
+        let [reused, holes, rehashed] = [&self.reused, &self.holes, &self.rehashed].map(|n| n.load(Ordering::Relaxed));
+        LocalBytes { reused, holes, rehashed }
+    }
 }
 
 /// When the download last showed that it goes on.
@@ -59,14 +76,13 @@ impl Stats {
     pub(crate) fn new() -> Self {
         Stats {
             begun: Instant::now(),
-            there: AtomicU64::new(0),
+            local: LocalCounts::default(),
             carried: AtomicU64::new(0),
             borrowed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             wasted: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             redirects: AtomicU64::new(0),
-            rehashed: AtomicU64::new(0),
             pulse: Pulse::default(),
             by_peer: Mutex::default(),
             reports: Mutex::default(),
@@ -137,8 +153,10 @@ impl Stats {
     /// Bytes that are there.
     fn bytes_done(&self) -> u64 {
         let borrowed = self.borrowed.load(Ordering::Relaxed);
-        let all = self.bytes.load(Ordering::Relaxed) + self.there.load(Ordering::Relaxed) + borrowed;
-        all.saturating_sub(self.carried.load(Ordering::Relaxed))
+        let fetched = self.bytes.load(Ordering::Relaxed);
+        let here =
+            [&self.local.there, &self.local.reused, &self.local.holes].map(|bytes| bytes.load(Ordering::Relaxed));
+        (fetched + borrowed + here.iter().sum::<u64>()).saturating_sub(self.carried.load(Ordering::Relaxed))
     }
 
     /// Bytes that are there and places that are filled: both change only when it is further.
@@ -168,11 +186,11 @@ impl Stats {
             files: fetched.len(),
             skipped: fetched.iter().filter(|f| f.skipped).count(),
             bytes: self.bytes.load(Ordering::Relaxed),
+            local: self.local.report(),
             seconds: self.begun.elapsed().as_secs_f64(),
             retries: self.retries.load(Ordering::Relaxed),
             wasted: self.wasted.load(Ordering::Relaxed),
             redirects: self.redirects.load(Ordering::Relaxed),
-            rehashed: self.rehashed.load(Ordering::Relaxed),
             peers: self.by_key(),
             fetched,
             failed,

@@ -88,6 +88,13 @@ impl Bitfield {
         }
     }
 
+    /// Puts all of `chunks` in.
+    pub fn extend(&mut self, chunks: impl IntoIterator<Item = ChunkIndex>) {
+        for chunk in chunks {
+            self.insert(chunk);
+        }
+    }
+
     /// Takes `index` out; false if it was not there.
     pub fn remove(&mut self, index: ChunkIndex) -> bool {
         let mask = 0x80 >> (index.get() % 8);

@@ -1,6 +1,6 @@
 //! What chunks are verified against: a file's identity and its layer.
 
-use crate::content::{ChunkIndex, Digest, FileId, Geometry, merkle};
+use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, merkle, zeros};
 
 /// A file's layer (the digests of its chunks, BEP 52 piece layers), proved to belong to its root.
 /// With it each chunk is verified alone, in any order.
@@ -59,6 +59,25 @@ impl Manifest {
     /// The digests of all chunks; empty for a file of at most one chunk.
     pub fn layer(&self) -> &[Digest] {
         &self.layer
+    }
+
+    /// The chunks that hold nothing but zeros, as their digests say.
+    pub fn zero_chunks(&self) -> Bitfield {
+        let (geometry, height) = (self.geometry, self.geometry.chunk_height());
+        let mut zero_chunks = Bitfield::empty(geometry.chunk_count());
+        if !geometry.needs_layer() {
+            let is_zeros = self.id.is_zeros();
+            zero_chunks.extend(geometry.chunks().filter(|_| is_zeros));
+            return zero_chunks;
+        }
+        let whole = merkle::zero_chunk_digest(height);
+        for (chunk, digest) in geometry.chunks().zip(&self.layer) {
+            let len = u64::from(geometry.span(chunk).len);
+            if *digest == if len == geometry.chunk_len() { whole } else { zeros::chunk_of_zeros(len, height) } {
+                zero_chunks.insert(chunk);
+            }
+        }
+        zero_chunks
     }
 
     /// Whether `bytes` are the content of chunk `index`.

@@ -182,7 +182,7 @@ fn fold(level: &mut Vec<NodeDigest>, from: u32, to: u32) -> Digest {
 }
 
 /// The root of a subtree of `height` without any leaf.
-fn zero_leaves(height: u32) -> Digest {
+pub(super) fn zero_leaves(height: u32) -> Digest {
     static TABLE: OnceLock<[NodeDigest; 64]> = OnceLock::new();
     Digest(TABLE.get_or_init(|| doubled([0; 32]))[height.min(63) as usize])
 }

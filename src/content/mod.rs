@@ -12,6 +12,7 @@ mod manifest;
 pub mod merkle;
 mod pattern;
 mod rel_path;
+pub mod zeros;
 
 pub use attributes::{Attributes, LinkTo};
 pub use bitfield::Bitfield;

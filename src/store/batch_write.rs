@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::content::{FileId, RelPath};
 use crate::store::StoreError;
 use crate::store::error::again;
+use crate::store::holes;
 use crate::store::limits::{BATCH_OPEN_MAX, SYNCFS_FILES_MIN};
 use crate::store::storage::{Storage, Volume, create_temp, explain_full};
 
@@ -65,7 +66,10 @@ fn write_temp(
 ) -> Result<(String, Arc<dyn Storage>), StoreError> {
     let at_path = |e| explain_full(volume, StoreError::at(volume.path_of(path), e), bytes.len() as u64);
     let (name, file) = create_temp(volume).map_err(at_path)?;
-    let written = file.write_at(0, bytes).and_then(|()| if sync { file.sync() } else { Ok(()) });
+    let len = bytes.len() as u64;
+    // Zeros become a hole.
+    let written = if holes::is_zeros(bytes) && len > 0 { file.set_len(len) } else { file.write_at(0, bytes) };
+    let written = written.and_then(|()| if sync { file.sync() } else { Ok(()) });
     match written {
         Ok(()) => Ok((name, file)),
         Err(e) => {

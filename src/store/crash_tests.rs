@@ -12,6 +12,7 @@ use crate::store::batch_write::batch_write;
 use crate::store::flusher::Flusher;
 use crate::store::leftovers;
 use crate::store::memory::{FaultKind, Memory, PlaceManner, Rng, own_name};
+use crate::store::reuse::ReuseSource;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::{PartialFile, StoreError};
 
@@ -21,7 +22,7 @@ struct Sample {
     outs: Vec<RelPath>,
 }
 
-/// What a download fetches: large files, one of them under two names, small ones in one batch, and a copy of a file that
+/// What a download fetches: large files, one of them under two names, one with zeros and an older version, small ones in one batch, and a copy of a file that
 /// is there.
 struct Plan {
     large: Vec<Sample>,
@@ -34,6 +35,9 @@ fn name(path: &str) -> RelPath {
 }
 
 fn chunk(len: u64, salt: u8, index: ChunkIndex) -> Vec<u8> {
+    if len % CHUNK_LEN_MIN == WITH_ZEROS && index.get() % 2 == 1 {
+        return vec![0; Geometry::new(len).span(index).len as usize];
+    }
     vec![(index.get() as u8).wrapping_mul(7) ^ salt | 1; Geometry::new(len).span(index).len as usize]
 }
 
@@ -41,6 +45,16 @@ fn whole(manifest: &Manifest) -> Vec<u8> {
     let len = manifest.id().len;
     let chunks: Vec<_> = manifest.geometry().chunks().map(|c| chunk(len, (len % 251) as u8, c)).collect();
     chunks.concat()
+}
+
+/// A content of that length of which an older version is on the disk: some chunks differ, some that are zeros now were
+/// not, and it ends earlier.
+fn older(manifest: &Manifest) -> Vec<u8> {
+    let mut bytes = whole(manifest);
+    bytes[CHUNK_LEN_MIN as usize + 9] = 1;
+    bytes[2 * CHUNK_LEN_MIN as usize] ^= 1;
+    bytes.truncate(bytes.len() - 2);
+    bytes
 }
 
 /// A file of that length, which also says what is in it.
@@ -71,6 +85,7 @@ impl Plan {
         let large = vec![
             Sample { manifest: manifest((chunks - 1) * CHUNK_LEN_MIN + 77), outs: vec![name("d/large")] },
             Sample { manifest: manifest(CHUNK_LEN_MIN + 99), outs: vec![name("twin"), name("d/twin")] },
+            Sample { manifest: manifest(3 * CHUNK_LEN_MIN + WITH_ZEROS), outs: vec![name("d/changed")] },
         ];
         // With and without one sync for all of them.
         let small = (0..1 + rng.below(6)).map(|i| {
@@ -125,6 +140,14 @@ fn open(volume: &Memory, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreE
 
 fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<FileId, u32>) -> Result<(), StoreError> {
     let file = open(volume, &sample.manifest)?;
+    let old = volume.open_name(sample.outs[0].as_str()).map_err(|e| StoreError::at("old", e))?;
+    let old = old.map(|old| old.stat().map(|stat| ReuseSource::new(old.clone(), stat.len)));
+    let old = old.transpose().map_err(|e| StoreError::at("old", e))?;
+    file.reuse(old.into_iter().collect());
+    if rng.below(4) == 0 {
+        file.recheck(1);
+        file.checkpoint()?;
+    }
     file.recheck(u64::MAX);
     let len = sample.manifest.id().len;
     let mut missing: Vec<ChunkIndex> = sample.manifest.geometry().chunks().filter(|c| !file.has(*c)).collect();
@@ -150,15 +173,24 @@ fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<Fil
     done
 }
 
+/// What lies at a final name before.
+fn before(plan: &Plan, path: &RelPath) -> Vec<u8> {
+    let sample = plan.large.iter().find(|s| s.outs.contains(path) && s.manifest.id().len % CHUNK_LEN_MIN == WITH_ZEROS);
+    sample.map_or(OLD.to_vec(), |sample| older(&sample.manifest))
+}
+
 /// Every final name has its old bytes or the whole new ones, and the new ones where that was said.
 fn check_finals(volume: &Memory, plan: &Plan, done: &Done, what: &str) {
     for (path, new) in plan.finals() {
         let found = volume.content(path.as_str()).unwrap();
-        assert!(found == OLD || found == new, "{what}: {path} is neither old nor whole");
+        assert!(found == before(plan, path) || found == new, "{what}: {path} is neither old nor whole");
         assert!(!done.finals.contains(path) || found == new, "{what}: {path} was said to be durable");
         if volume.manner == PlaceManner::Keep && found == new {
             let kept = volume.content(&format!("{path}~"));
-            assert!(kept.is_some_and(|kept| kept == OLD), "{what}: {path} is new and the old file is not kept");
+            assert!(
+                kept.is_some_and(|kept| kept == before(plan, path)),
+                "{what}: {path} is new and the old file is not kept"
+            );
         }
     }
 }
@@ -176,8 +208,9 @@ fn check_claims(volume: &Memory, plan: &Plan, done: &Done, what: &str) -> u32 {
             continue;
         }
         let file = open(volume, manifest).unwrap();
+        let found = file.have_count() + file.unchecked().count();
         // After an exchange the own name is that of the old file until it is removed.
-        assert!(file.resumed() >= kept || in_place, "{what}: {} of {kept} chunks are kept", file.resumed());
+        assert!(found >= kept || in_place, "{what}: {found} of {kept} chunks are kept");
         for index in manifest.geometry().chunks().filter(|c| file.has(*c)) {
             let (span, len) = (manifest.geometry().span(index), manifest.id().len);
             let mut bytes = vec![0; span.len as usize];
@@ -193,7 +226,7 @@ fn check_claims(volume: &Memory, plan: &Plan, done: &Done, what: &str) -> u32 {
 
 fn with_old_files(plan: &Plan) -> Memory {
     let volume = Memory::new();
-    plan.finals().iter().for_each(|(path, _)| volume.put(path.as_str(), OLD));
+    plan.finals().iter().for_each(|(path, _)| volume.put(path.as_str(), &before(plan, path)));
     // Of a content that is no longer asked for.
     volume.put(&own_name("0123-77.part"), OLD);
     volume.put(&own_name("0123-77.journal"), OLD);
@@ -306,5 +339,7 @@ fn a_fault_at_any_call_is_told_and_the_next_run_ends_right() {
     }
 }
 
-/// What lies at the final names before.
+/// Length beyond whole chunks of a content of which every other chunk is zeros.
+const WITH_ZEROS: u64 = 5;
+/// What lies at most final names before.
 const OLD: &[u8] = b"old";

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 use rustix::fs::FileType;
@@ -17,11 +17,13 @@ use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
 use crate::store::leftovers::{self, Leftovers};
 use crate::store::limits::BATCH_OPEN_MAX;
+use crate::store::nearby::Nearby;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
 use crate::store::{Overwrite, PartialFile, StoreError};
 use crate::sync::lock;
 
+mod elsewhere;
 mod forecast;
 
 pub use forecast::Forecast;
@@ -34,6 +36,7 @@ pub struct Disk {
     volume: Arc<DiskVolume>,
     /// The thread that journals, started with the first partial file.
     flusher: Mutex<Option<Arc<Flusher>>>,
+    nearby: OnceLock<Nearby>,
 }
 
 impl Disk {
@@ -45,7 +48,7 @@ impl Disk {
     /// or what else keeps it from being used.
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?);
-        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
+        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new() }))
     }
 
     /// As [`open`](Disk::open), but `overwrite` decides about files that are there already; without
@@ -60,7 +63,7 @@ impl Disk {
         state: Option<&Path>,
     ) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state));
-        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None) }))
+        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new() }))
     }
 
     /// The directory, as it was given to [`open`](Disk::open).
@@ -99,11 +102,16 @@ impl Disk {
         let mut whole = None;
         let mut look = |path: &RelPath| match self.volume.look(path)? {
             Some(FileType::RegularFile) => {
-                let state = self.volume.state_of(path);
-                let found = self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, id, stop));
-                let holds = found.is_some();
+                let (guard, state) = (self.volume.guard(), self.volume.state_of(path));
+                let is_placed = state.is_some_and(|(_, state)| guard.is_some_and(|g| g.is_placed(path, id, &state)));
+                let open = || self.volume.open_file(path).ok();
+                let found = if is_placed { None } else { open().and_then(|file| VerifiedFile::check(file, id, stop)) };
+                let holds = is_placed || found.is_some();
+                if let (true, Some((_, state)), 2..) = (is_placed, state, paths.len()) {
+                    whole = whole.take().or_else(|| VerifiedFile::known(open()?, id, state.stamp()));
+                }
                 whole = whole.take().or(found);
-                match (self.volume.guard(), state) {
+                match (guard, state) {
                     (Some(guard), Some((_, state))) if holds => guard.is_here(path, *id, state),
                     // A check that was cut short says nothing.
                     _ if stop() => (),
@@ -147,6 +155,12 @@ impl Disk {
         let whole = whole.ok_or_else(|| StoreError::at(source, io::Error::other("changed since it was fetched")))?;
         let is_it = |path| self.volume.open_file(path).is_ok_and(|there| whole.is(&there));
         Ok(paths.iter().map(|path| if is_it(path) { Ok(()) } else { self.try_copy(&whole, id, path) }).collect())
+    }
+
+    /// Whether a fetch put `id` at `path`, where it still is in the state that it was left in.
+    fn is_placed(&self, path: &RelPath, id: &FileId) -> bool {
+        let (guard, state) = (self.volume.guard(), self.volume.state_of(path));
+        guard.zip(state).is_some_and(|(guard, (_, state))| guard.is_placed(path, id, &state))
     }
 
     /// An error if what lies at `path` must not be replaced by `id`.

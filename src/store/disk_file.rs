@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{self, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::store::holes;
 use crate::store::inspect::stamp_of;
 use crate::store::storage::{FileLock, Stat, Storage};
 
@@ -42,22 +44,41 @@ impl Storage for DiskFile {
         self.file.set_len(len)
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<()> {
         // In memory, reserving takes and zeroes every page, which the writes then touch again: a
         // tenth slower than writing into a hole. Room was checked; should others take it, the write
         // says so.
-        if self.in_memory || len == 0 {
-            return self.file.set_len(len);
+        let (ranges, mut end) = (if self.in_memory { &[] } else { ranges }, 0);
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            let (at, len) = (range.start, range.end - range.start);
+            match retry_on_intr(|| fs::fallocate(&self.file, FallocateFlags::empty(), at, len)) {
+                Ok(()) => end = range.end,
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+                Err(e) => return Err(e.into()),
+            }
         }
-        match retry_on_intr(|| fs::fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(len),
-            other => Ok(other?),
+        if end == len && end > 0 { Ok(()) } else { self.file.set_len(len) }
+    }
+
+    fn make_hole(&self, range: Range<u64>) -> io::Result<()> {
+        let (flags, len) = (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range.end - range.start);
+        match retry_on_intr(|| fs::fallocate(&self.file, flags, range.start, len)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_zeros(range),
+            done => Ok(done?),
         }
+    }
+
+    fn become_clone_of(&self, other: &dyn Storage) -> bool {
+        other.fd().is_some_and(|other| fs::ioctl_ficlone(&self.file, other).is_ok())
+    }
+
+    fn next_data(&self, offset: u64) -> Option<Range<u64>> {
+        holes::next_data(&self.file, offset)
     }
 
     fn stat(&self) -> io::Result<Stat> {
         let meta = self.file.metadata()?;
-        Ok(Stat { len: meta.len(), allocated: meta.blocks() * 512, stamp: stamp_of(&meta) })
+        Ok(Stat { len: meta.len(), allocated: meta.blocks() * 512, links: meta.nlink(), stamp: stamp_of(&meta) })
     }
 
     fn try_lock(&self) -> io::Result<FileLock> {

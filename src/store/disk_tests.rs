@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
 use crate::store::limits::{JOURNAL_BATCH_LEN, PART_STALE};
+use crate::store::{CheckedChunk, KnownCopy};
 
 fn id(byte: u8, len: u64) -> FileId {
     FileId { root: Root(Digest([byte; 32])), len }
@@ -64,8 +65,8 @@ fn partial(disk: &Disk, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreEr
 /// Checks what is unchecked; which chunks were right and which were not.
 fn recheck(file: &PartialFile) -> (Vec<u32>, Vec<u32>) {
     let turns = std::iter::from_fn(|| Some(file.recheck(1)).filter(|turn| !turn.is_empty()));
-    let (right, wrong): (Vec<_>, Vec<_>) = turns.flatten().partition(|(_, right)| *right);
-    let numbers = |chunks: Vec<(ChunkIndex, bool)>| chunks.into_iter().map(|c| c.0.get()).collect();
+    let (right, wrong): (Vec<_>, Vec<_>) = turns.flatten().partition(|chunk| chunk.right);
+    let numbers = |chunks: Vec<CheckedChunk>| chunks.into_iter().map(|c| c.index.get()).collect();
     (numbers(right), numbers(wrong))
 }
 
@@ -710,4 +711,132 @@ fn a_fetch_that_comes_to_nothing_leaves_files_known_as_fetched() {
     std::fs::write(dir.path().join("placed"), b"mine").unwrap();
     let held = open().holds(&paths, &id(9, 300), &GO);
     assert!(held[0].is_ok() && matches!(held[1], Err(StoreError::Exists { .. })), "{held:?}");
+}
+
+/// Bytes that a file takes on the disk.
+fn room_of(path: &std::path::Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).unwrap()) * 512
+}
+
+#[test]
+fn a_tebibyte_of_zeros_is_there_in_moments_and_its_copy_takes_no_room() {
+    let (dir, disk) = tempdir();
+    let geometry = Geometry::new(1 << 40);
+    let mut layer = vec![merkle::zero_chunk_digest(geometry.chunk_height()); geometry.chunk_count() as usize];
+    let (bytes, at) = (vec![7; geometry.chunk_len() as usize], geometry.chunk(300_000).unwrap());
+    layer[at.as_usize()] = merkle::chunk_digest(&bytes, geometry.chunk_height());
+    let root = Root(merkle::root_of_layer(&layer, geometry.chunk_height()));
+    let manifest = Arc::new(Manifest::new(FileId { root, len: 1 << 40 }, layer).unwrap());
+    let begun = std::time::Instant::now();
+    // Killed, so that all zeros have to be looked for again.
+    partial(&disk, &manifest).unwrap().kill();
+    let file = partial(&disk, &manifest).unwrap();
+    assert!(recheck(&file).1.is_empty());
+    assert_eq!(file.have_count(), geometry.chunk_count() - 1);
+    file.write(at, &bytes).unwrap();
+    file.finish(&[name("huge"), name("copy")]).unwrap();
+    assert!(all_hold(&disk, &[name("huge"), name("copy")], &manifest.id()));
+    println!("{:?}", begun.elapsed());
+    for path in ["huge", "copy"].map(|path| dir.path().join(path)) {
+        assert!(room_of(&path) < 3 * geometry.chunk_len(), "{} takes {} bytes", path.display(), room_of(&path));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 40);
+    }
+}
+
+#[test]
+fn a_small_file_of_zeros_is_a_hole() {
+    let (dir, disk) = tempdir();
+    let bytes = vec![0; 200_000];
+    let id = FileId { root: Root(merkle::root_of_bytes(&bytes)), len: 200_000 };
+    assert!(id.is_zeros());
+    disk.batch_write(&[(name("f"), id, &bytes)]).remove(0).unwrap();
+    assert!(std::fs::read(dir.path().join("f")).unwrap() == bytes && room_of(&dir.path().join("f")) == 0);
+}
+
+#[test]
+fn only_regular_files_that_can_be_read_are_older_versions() {
+    let (dir, disk) = tempdir();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("f"), b"secret").unwrap();
+    std::fs::write(dir.path().join("f"), b"old").unwrap();
+    std::fs::write(dir.path().join("empty"), b"").unwrap();
+    symlink(outside.path(), dir.path().join("d")).unwrap();
+    symlink("f", dir.path().join("link")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("fifo"), rustix::fs::Mode::RWXU).unwrap();
+    let manifest = real(LEN);
+    let found = |path: &str| disk.reuse_sources(&[name(path)], &manifest).len();
+    assert_eq!(["f", "empty", "d/f", "link", "fifo", "d", "none"].map(found), [1, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn what_was_fetched_is_known_without_being_read_until_it_is_touched_or_distrusted() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = || Disk::open_guarded(dir.path(), false, Overwrite::Refuse, Some(state.path())).unwrap();
+    let (bytes, manifest) = (whole(100), real(100));
+    // Bytes that are not what the name says: only what is not read passes for it.
+    let wrong = vec![9; 100];
+    for path in ["a", "b", "c"] {
+        assert!(open().batch_write(&[(name(path), manifest.id(), &wrong)]).remove(0).is_ok());
+    }
+    let disk = open();
+    assert!(all_hold(&disk, &[name("a")], &manifest.id()));
+    assert_eq!(disk.forecast(&name("a"), &manifest.id()).unwrap(), Forecast::Here);
+    disk.distrust(&name("b"));
+    File::options()
+        .write(true)
+        .open(dir.path().join("c"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    drop(disk);
+    let disk = open();
+    assert_eq!(disk.holds(&[name("b")], &manifest.id(), &GO).remove(0).ok(), Some(false), "and it may be replaced");
+    assert!(matches!(disk.holds(&[name("c")], &manifest.id(), &GO).remove(0), Err(StoreError::Exists { .. })));
+    assert!(disk.batch_write(&[(name("b"), manifest.id(), &bytes)]).remove(0).is_ok());
+}
+
+#[test]
+fn a_content_is_taken_from_where_a_fetch_put_it_or_where_it_was_moved_since() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = || Disk::open_guarded(dir.path(), false, Overwrite::Refuse, Some(state.path())).unwrap();
+    let (bytes, manifest) = (whole(LEN), real(LEN));
+    let id = manifest.id();
+    std::fs::write(dir.path().join("source"), &bytes).unwrap();
+    let first = open();
+    assert!(first.copy_of(&id).is_none(), "nothing is recorded of it");
+    let known = KnownCopy { path: name("source"), verified: None };
+    first.reuse(&[name("d/old")], &id, &known, &GO).unwrap().remove(0).unwrap();
+    std::fs::remove_file(dir.path().join("source")).unwrap();
+    drop(first);
+
+    let found = open().copy_of(&id).unwrap();
+    assert!(found.path == name("d/old") && found.verified.is_some(), "{found:?}");
+    open().reuse(&[name("e/new"), name("f")], &id, &found, &GO).unwrap().into_iter().for_each(Result::unwrap);
+    assert!(
+        std::fs::read(dir.path().join("e/new")).unwrap() == bytes && open().read_copy(&id, &found).unwrap() == bytes
+    );
+    for gone in ["e", "f", "d"] {
+        let path = dir.path().join(gone);
+        match gone {
+            "f" => std::fs::remove_file(path).unwrap(),
+            "d" => std::fs::rename(path.join("old"), dir.path().join("moved")).unwrap(),
+            _ => std::fs::remove_dir_all(path).unwrap(),
+        }
+    }
+    let moved = open().copy_of(&id).unwrap();
+    assert_eq!(moved, KnownCopy { path: name("moved"), verified: None });
+    open().reuse(&[name("again")], &id, &moved, &GO).unwrap().remove(0).unwrap();
+
+    // It changes: nothing of it gets a name.
+    for path in ["moved", "again"] {
+        let file = File::options().write(true).open(dir.path().join(path)).unwrap();
+        file.write_all_at(b"changed", 5).unwrap();
+    }
+    assert!(open().copy_of(&id).is_none_or(|copy| copy.verified.is_none()));
+    assert!(open().reuse(&[name("x")], &id, &moved, &GO).is_err() && open().read_copy(&id, &moved).is_err());
+    assert!(!dir.path().join("x").exists() && !dir.path().join(".gpb").exists());
+    // Another program put a whole copy somewhere: it is found by its length, and by some of its chunks.
+    std::fs::write(dir.path().join("copied"), &bytes).unwrap();
+    let sources = |manifest: &Manifest| open().reuse_sources(&[], manifest).len();
+    assert_eq!((sources(&manifest), sources(&fake(3, LEN))), (1, 0));
 }

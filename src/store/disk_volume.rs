@@ -16,6 +16,7 @@ use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
 use crate::store::make_dirs::make_dirs;
+use crate::store::nearby::Nearby;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::PlaceGuard;
@@ -95,6 +96,11 @@ impl DiskVolume {
     /// Whether `path` exists with exactly these letters.
     pub(crate) fn is_spelled_so(&self, path: &RelPath) -> bool {
         is_spelled_so(self.root(), path)
+    }
+
+    /// Looks for all regular files below the directory.
+    pub(crate) fn walk(&self) -> Nearby {
+        Nearby::walk(self.root(), &self.opener)
     }
 
     /// The path that the directory was opened by.

@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn resume(file: &Arc<dyn Storage>, stamp: Stamp) -> (Journal, Claims) {
-        let part = Stat { len: id().len, allocated: 0, stamp };
+        let part = Stat { len: id().len, allocated: 0, links: 1, stamp };
         Journal::resume(file.clone(), &id(), &part).unwrap().unwrap()
     }
 
@@ -369,7 +369,7 @@ mod tests {
             assert!(!resume(&file, STAMP).1.proved, "the seal is gone for good");
         }
         file.write_at(0, &sealed).unwrap();
-        let part = Stat { len: id().len - 1, allocated: 0, stamp: STAMP };
+        let part = Stat { len: id().len - 1, allocated: 0, links: 1, stamp: STAMP };
         assert!(!Journal::resume(file.clone(), &id(), &part).unwrap().unwrap().1.proved, "another length");
         // What is appended takes the place of the seal.
         file.write_at(0, &sealed).unwrap();

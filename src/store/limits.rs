@@ -49,6 +49,13 @@ pub const CHECK_THREADS_MAX: usize = 16;
 pub const INDEX_RECORD_DIGESTS: u32 = 1000;
 /// Keys that are compared between two writes while pruning.
 pub const PRUNE_STEP: usize = 8192;
+/// Names that are looked at in search of files that were moved.
+pub const NEARBY_ENTRIES_MAX: usize = 100_000;
+/// Files from which the chunks of one file are taken, at most.
+pub const REUSE_SOURCES_MAX: usize = 4;
+/// Runs of chunks for which room is reserved, at most: with more of them, between chunks of zeros,
+/// none is, and the writes find out.
+pub const RESERVE_RANGES_MAX: usize = 1 << 16;
 /// Bytes that the kernel is asked to copy from one file to another in one call.
 pub const COPY_LEN_MAX: usize = 1 << 30;
 /// Bytes of the buffer for copies that the kernel refuses.

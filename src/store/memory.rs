@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -272,7 +273,7 @@ impl Storage for MemoryFile {
         Ok(())
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn reserve(&self, len: u64, _: &[Range<u64>]) -> io::Result<()> {
         self.set_len(len)
     }
 
@@ -280,7 +281,8 @@ impl Storage for MemoryFile {
         self.attempt(CallKind::Look)?;
         let (len, changes) = self.with(|f| (f.bytes.len() as u64, f.changes));
         let stamp = Stamp { mtime_ns: changes, ctime_ns: changes, inode: self.inode };
-        Ok(Stat { len, allocated: len, stamp })
+        let links = lock(&self.world).names.values().filter(|inode| **inode == self.inode).count() as u64;
+        Ok(Stat { len, allocated: len, links, stamp })
     }
 
     fn try_lock(&self) -> io::Result<FileLock> {

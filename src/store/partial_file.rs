@@ -12,24 +12,27 @@
 //! [`journal`]: crate::store::journal
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use log::{Level, log, warn};
+use log::{Level, log};
 
 use crate::chain::Chain;
-use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, merkle};
-use crate::limits::READ_LEN;
+use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath};
 use crate::proto::Delta;
 use crate::store::StoreError;
 use crate::store::flusher::Flusher;
+use crate::store::reuse::ReuseSource;
 use crate::store::storage::{self, Volume, explain_full};
 use crate::swarm::Arrivals;
 
 mod open;
 mod part;
+mod recheck;
 
+use open::OpenedPart;
 use part::Part;
 pub(super) use part::PartNames;
+pub use recheck::{CheckedChunk, ChunkOrigin};
 
 /// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, with a journal beside it and a
 /// lock on it.
@@ -41,6 +44,10 @@ pub struct PartialFile {
     manifest: Arc<Manifest>,
     part: Arc<Part>,
     resumed: u32,
+    /// The chunks that hold nothing but zeros.
+    zero_chunks: Bitfield,
+    /// What chunks may be taken from.
+    sources: Mutex<Arc<[ReuseSource]>>,
     /// Keeps the thread that flushes alive.
     flusher: Arc<Flusher>,
 }
@@ -52,12 +59,9 @@ impl PartialFile {
         flusher: Arc<Flusher>,
         manifest: Arc<Manifest>,
     ) -> Result<Self, StoreError> {
-        let part = Arc::new(open::open(volume, flusher.budget().clone(), manifest.id())?);
-        let resumed = {
-            let state = part.state();
-            state.came.have().count() + state.unchecked.len() as u32
-        };
-        Ok(PartialFile { manifest, part, resumed, flusher })
+        let OpenedPart { part, zero_chunks, claimed } = open::open(volume, flusher.budget().clone(), &manifest)?;
+        let (part, sources) = (Arc::new(part), Mutex::new(Arc::default()));
+        Ok(PartialFile { manifest, part, resumed: claimed, zero_chunks, sources, flusher })
     }
 
     /// What the chunks are checked against.
@@ -92,62 +96,9 @@ impl PartialFile {
     }
 
     /// Number of chunks that the journal claimed when the file was opened, the unchecked ones
-    /// included.
+    /// included, and chunks of zeros left out.
     pub fn resumed(&self) -> u32 {
         self.resumed
-    }
-
-    /// The chunks that the journal claims without a proof that they are still as they were: the
-    /// file was not left by an orderly end, or was touched since. They count as written only after
-    /// [`recheck`](Self::recheck).
-    pub fn unchecked(&self) -> Bitfield {
-        let mut unchecked = Bitfield::empty(self.manifest.geometry().chunk_count());
-        for chunk in &self.part.state().unchecked {
-            unchecked.insert(*chunk);
-        }
-        unchecked
-    }
-
-    /// Reads and hashes the next [`unchecked`](Self::unchecked) chunks until at least `max_len`
-    /// bytes are done, and says of each whether it is right. The result is empty when no chunk is
-    /// left. A chunk that cannot be read is wrong: it has to be written again. Several threads may
-    /// call this at the same time. Needs [`READ_LEN`] bytes of memory.
-    pub fn recheck(&self, max_len: u64) -> Vec<(ChunkIndex, bool)> {
-        let (mut done, mut len) = (Vec::new(), 0);
-        let mut hash = (merkle::Blocks::new(), vec![0; READ_LEN]);
-        while len < max_len
-            && let Some(index) = self.next_unchecked()
-        {
-            let right = self.is_right(index, &mut hash);
-            self.part.state().checked(index, right);
-            done.push((index, right));
-            len += self.manifest.geometry().span(index).len as u64;
-        }
-        done
-    }
-
-    fn next_unchecked(&self) -> Option<ChunkIndex> {
-        self.part.state().next_unchecked()
-    }
-
-    fn is_right(&self, index: ChunkIndex, (blocks, buffer): &mut (merkle::Blocks, Vec<u8>)) -> bool {
-        let geometry = self.manifest.geometry();
-        let span = geometry.span(index);
-        let (mut offset, end) = (span.offset, span.offset + span.len as u64);
-        blocks.clear();
-        while offset < end {
-            let run = (end - offset).min(buffer.len() as u64) as usize;
-            if let Err(e) = self.read_at(offset, &mut buffer[..run]) {
-                warn!("chunk not readable file={} chunk={} error=\"{}\"", self.manifest.id(), index.get(), Chain(&e));
-                return false;
-            }
-            blocks.push(&buffer[..run]);
-            offset += run as u64;
-        }
-        match self.manifest.layer().get(index.as_usize()) {
-            Some(digest) => blocks.finish_chunk(geometry.chunk_height()) == *digest,
-            None => blocks.finish_root() == self.manifest.id().root.0,
-        }
     }
 
     /// Writes a verified chunk at its offset. Any thread may call this; no lock is held over I/O. A
@@ -165,17 +116,23 @@ impl PartialFile {
     }
 
     fn write_chunk(&self, index: ChunkIndex, bytes: &[u8]) -> Result<(), StoreError> {
-        let part = &*self.part;
         let span = self.manifest.geometry().span(index);
         if bytes.len() != span.len as usize || bytes.is_empty() {
-            return Err(part.error(io::Error::new(io::ErrorKind::InvalidInput, "chunk of another length")));
+            let e = io::Error::new(io::ErrorKind::InvalidInput, "chunk of another length");
+            return Err(self.part.error(e));
         }
+        self.put(index, || self.part.file.write_at(span.offset, bytes))
+    }
+
+    /// Lets `write` put a chunk into the file, unless it is there, and counts it as written.
+    fn put(&self, index: ChunkIndex, write: impl FnOnce() -> io::Result<()>) -> Result<(), StoreError> {
+        let part = &*self.part;
         if part.usable()?.came.have().contains(index) {
             return Ok(());
         }
-        let len = span.len as u64;
+        let len = u64::from(self.manifest.geometry().span(index).len);
         part.budget.take(len);
-        let written = part.file.write_at(span.offset, bytes);
+        let written = write();
         let mut state = part.state();
         let done = written.map_err(|e| part.error(e)).and_then(|()| part.refuse_failed(&state));
         if done.is_err() || state.closed || !state.came.insert(index) {

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 
 use rustix::fs::FileType;
 
-use crate::content::{FileId, RelPath, Stamp};
+use crate::content::{FileId, RelPath, Root, Stamp};
+use crate::store::limits::REUSE_SOURCES_MAX;
 use crate::store::placed::{PlacedFile, PlacedLog, PlacedState};
 use crate::store::{Overwrite, StoreError};
 use crate::sync::lock;
@@ -137,6 +138,28 @@ impl PlaceGuard {
     fn has(&self, path: &RelPath, id: FileId, state: &PlacedState) -> bool {
         let places = lock(&self.places);
         places.names.get(path).is_some_and(|name| name.here && name.id == id && name.state.as_ref() == Some(state))
+    }
+
+    /// Whether a fetch put the content `id` at `path`, and left it in this state: then it need not be
+    /// read. As with the index of a shared directory, a state stands for the bytes.
+    pub(crate) fn is_placed(&self, path: &RelPath, id: &FileId, state: &PlacedState) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_placed(path.as_str(), id, state))
+    }
+
+    /// Names where fetches put the content `id`, and the states that they left there. What lies there now
+    /// may be something else.
+    pub(crate) fn places_of(&self, id: &FileId) -> Vec<(RelPath, PlacedState)> {
+        let found = self.log.as_ref().map_or(Vec::new(), |log| log.places_of(id, REUSE_SOURCES_MAX));
+        found.into_iter().filter_map(|(name, state)| Some((RelPath::new(&name).ok()?, state))).collect()
+    }
+
+    /// What lies at `path`, in this state, is not what was put there: it is still replaced without a
+    /// question, but no longer taken for its content without being read.
+    pub(crate) fn distrust(&self, path: &RelPath, state: PlacedState) {
+        if let Some(log) = &self.log {
+            let id = FileId { root: Root::EMPTY, len: state.len };
+            log.note(path.as_str(), PlacedFile { id, state: Some(state) });
+        }
     }
 
     /// Whether each file is replaced, whatever it is.

@@ -22,20 +22,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
 use crate::content::{FileId, Stamp};
-use crate::limits::PATH_LEN_MAX;
 use crate::store::limits::{
     PLACED_BUFFER_LEN, PLACED_COMPACT_LEN, PLACED_KEPT_LEN_MAX, PLACED_LAST_LOCK_TRIES, PLACED_LEN_MAX,
-    PLACED_LOCK_TRIES, PLACED_NAMES_MAX,
+    PLACED_LOCK_TRIES,
 };
 use crate::store::storage::{FileLock, Folder, Storage};
 use crate::sync::lock;
 
 mod frames;
+mod known;
 
 pub(crate) use frames::is_record_name;
-use frames::{
-    FRAME_HEAD_LEN, Header, NEW_SUFFIX, end_of_frames, file_name, frame, hash_of, read_frame, read_frame_head,
-};
+use frames::{FRAME_HEAD_LEN, Header, NEW_SUFFIX, end_of_frames, file_name, frame};
+use known::{KnownNames, RECORD_LEN_MAX, RecordLine, read_record};
 
 /// The records of what was fetched into one directory, and access to those of others.
 #[derive(Debug)]
@@ -73,46 +72,13 @@ pub(crate) struct PlacedFile {
 }
 
 /// The state of a file on disk: any difference means that it may be another one, or changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct PlacedState {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) len: u64,
     pub(crate) mtime_ns: i64,
     pub(crate) ctime_ns: i64,
-}
-
-/// Where the last records of each name lie.
-#[derive(Debug)]
-struct KnownNames {
-    file: Arc<dyn Storage>,
-    /// By a hash of the name: the record itself has the whole name.
-    at: HashMap<u64, LastRecords>,
-}
-
-/// Where the last record of a name with a state lies, and the intent behind it. Zero, where the
-/// header is, stands for none.
-#[derive(Debug, Clone, Copy, Default)]
-struct LastRecords {
-    state: u32,
-    intent: u32,
-}
-
-impl LastRecords {
-    fn add(&mut self, at: u32, has_state: bool) {
-        *self = if has_state { LastRecords { state: at, intent: 0 } } else { LastRecords { intent: at, ..*self } };
-    }
-
-    fn each(self) -> impl Iterator<Item = u64> {
-        [self.state, self.intent].into_iter().filter(|at| *at > 0).map(u64::from)
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct RecordLine<'a> {
-    name: &'a str,
-    id: FileId,
-    state: Option<PlacedState>,
 }
 
 impl PlacedState {
@@ -215,6 +181,33 @@ impl PlacedLog {
             Some(self.names_of(dir)?.get(name))
         });
         found.flatten().collect()
+    }
+
+    /// Whether a fetch put the content `id` at `path`, and left it in this state. Reads nothing once the
+    /// records are known.
+    pub(crate) fn is_placed(&self, path: &str, id: &FileId, state: &PlacedState) -> bool {
+        let whole = self.root.join(path);
+        let is_in = |dir: &Path| {
+            let name = whole.strip_prefix(dir).ok().and_then(Path::to_str);
+            name.is_some_and(|name| self.names_of(dir).is_some_and(|names| names.has(name, id, state)))
+        };
+        is_in(&self.root) || whole.ancestors().skip(1).filter(|dir| *dir != self.root).any(is_in)
+    }
+
+    /// Names below the directory where a fetch put the content `id`, and the states that it left there;
+    /// at most `max` of them. What lies there now may be something else.
+    pub(crate) fn places_of(&self, id: &FileId, max: usize) -> Vec<(String, PlacedState)> {
+        let mut found = Vec::new();
+        for dir in self.root.ancestors() {
+            let Some(names) = self.names_of(dir) else { continue };
+            let below = self.root.strip_prefix(dir).ok().and_then(Path::to_str).unwrap_or_default();
+            found.extend(names.places_of(id).into_iter().filter_map(|(name, state)| {
+                let name = if below.is_empty() { &*name } else { name.strip_prefix(below)?.strip_prefix('/')? };
+                Some((name.to_owned(), state))
+            }));
+        }
+        found.truncate(max);
+        found
     }
 
     fn names_of(&self, dir: &Path) -> Option<Arc<KnownNames>> {
@@ -328,50 +321,6 @@ impl Drop for PlacedLog {
     }
 }
 
-impl KnownNames {
-    /// Reads all records of `dir`; `None` if the file has none.
-    fn read(file: Arc<dyn Storage>, dir: &Path) -> io::Result<Option<Self>> {
-        let Some(header) = Header::read(&*file, dir)? else { return Ok(None) };
-        let (mut at, mut place) = (HashMap::<u64, LastRecords>::new(), header.len);
-        while let Some((len, _)) = read_frame_head(&*file, place)? {
-            let begin = place + FRAME_HEAD_LEN as u64;
-            // A damaged frame is left out.
-            let records = read_frame(&*file, place)?.unwrap_or_default();
-            let mut rest = records.as_slice();
-            while let Ok((line, behind)) = postcard::take_from_bytes::<RecordLine<'_>>(rest) {
-                let name = hash_of(line.name.as_bytes());
-                // Nothing lies beyond the longest file that is written.
-                let Ok(record) = u32::try_from(begin + (records.len() - rest.len()) as u64) else { break };
-                if at.len() < PLACED_NAMES_MAX || at.contains_key(&name) {
-                    at.entry(name).or_default().add(record, line.state.is_some());
-                }
-                rest = behind;
-            }
-            place = begin + len as u64;
-        }
-        Ok(Some(KnownNames { file, at }))
-    }
-
-    fn get(&self, name: &str) -> Vec<PlacedFile> {
-        let Some(last) = self.at.get(&hash_of(name.as_bytes())) else { return Vec::new() };
-        let mut buffer = vec![0; RECORD_LEN_MAX];
-        let mut read = |at| {
-            let line = read_record(&*self.file, at, &mut buffer)?;
-            (line.name == name).then_some(PlacedFile { id: line.id, state: line.state })
-        };
-        last.each().filter_map(&mut read).collect()
-    }
-}
-
-fn read_record<'b>(file: &dyn Storage, at: u64, buffer: &'b mut [u8]) -> Option<RecordLine<'b>> {
-    let left = file.stat().ok()?.len.saturating_sub(at);
-    let bytes = &mut buffer[..left.min(RECORD_LEN_MAX as u64) as usize];
-    file.read_at(at, bytes).ok()?;
-    postcard::take_from_bytes(bytes).ok().map(|(line, _)| line)
-}
-
-/// More than the longest record: a name, an identity, five numbers.
-const RECORD_LEN_MAX: usize = PATH_LEN_MAX + 128;
 /// Between two tries to get the lock.
 const LOCK_NAP: Duration = Duration::from_millis(5);
 

@@ -8,6 +8,7 @@
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
+use crate::store::holes;
 use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
 
 /// One open file. Any thread may call any method.
@@ -62,9 +64,37 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Cuts the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Makes the file `len` bytes long and reserves room for all of them, where the file system
-    /// can.
-    fn reserve(&self, len: u64) -> io::Result<()>;
+    /// Makes the file `len` bytes long and reserves room for the bytes in `ranges`, where the file
+    /// system can.
+    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<()>;
+
+    /// The first bytes from `offset` on that may not lie in a hole; `None` if the rest is a hole. All
+    /// of the rest where the file system does not say.
+    fn next_data(&self, offset: u64) -> Option<Range<u64>> {
+        Some(offset..u64::MAX)
+    }
+
+    /// Makes these bytes zeros, and frees their room where the file system can.
+    fn make_hole(&self, range: Range<u64>) -> io::Result<()> {
+        self.write_zeros(range)
+    }
+
+    /// Writes zeros.
+    fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
+        let (mut at, zeros) = (range.start, vec![0; (range.end - range.start).min(COPY_BUFFER_LEN as u64) as usize]);
+        while at < range.end {
+            let len = (range.end - at).min(zeros.len() as u64);
+            self.write_at(at, &zeros[..len as usize])?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Makes this file a copy of `other` that shares its blocks. False, with nothing done, where the
+    /// file system does not share blocks.
+    fn become_clone_of(&self, _other: &dyn Storage) -> bool {
+        false
+    }
 
     /// Length, used room, identity and times.
     fn stat(&self) -> io::Result<Stat>;
@@ -100,6 +130,8 @@ pub(crate) struct Stat {
     pub(crate) len: u64,
     /// Bytes that it uses on the disk.
     pub(crate) allocated: u64,
+    /// Number of its names.
+    pub(crate) links: u64,
     /// Identity, and the times of the last change.
     pub(crate) stamp: Stamp,
 }
@@ -206,10 +238,35 @@ pub(crate) fn create_temp(volume: &dyn Volume) -> io::Result<(String, Arc<dyn St
     Ok((name, file))
 }
 
-/// Copies the first `len` bytes. The kernel copies if it can, and shares blocks where the file
-/// system does.
+/// Copies the first `len` bytes of `from` to the empty file `to`. The kernel shares blocks where the
+/// file system does, and copies if it can. Holes stay holes.
 pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result<()> {
+    if to.become_clone_of(from) {
+        return match to.stat()?.len {
+            cloned if cloned < len => Err(io::ErrorKind::UnexpectedEof.into()),
+            cloned if cloned > len => to.set_len(len),
+            _ => Ok(()),
+        };
+    }
     let mut done = 0;
+    while let Some(data) = from.next_data(done).filter(|data| data.start < len) {
+        done = data.end.min(len);
+        copy_range(from, to, data.start..done)?;
+        if done == len {
+            break;
+        }
+    }
+    // What ends in a hole was not written to its end.
+    match (from.stat()?.len, to.stat()?.len) {
+        (there, _) if there < len => Err(io::ErrorKind::UnexpectedEof.into()),
+        (_, copied) if copied < len => to.set_len(len),
+        _ => Ok(()),
+    }
+}
+
+/// Copies these bytes to the same place.
+fn copy_range(from: &dyn Storage, to: &dyn Storage, range: Range<u64>) -> io::Result<()> {
+    let (mut done, len) = (range.start, range.end);
     if let (Some(from), Some(to)) = (from.fd(), to.fd()) {
         while done < len {
             let (mut read_at, mut write_at) = (done, done);
@@ -228,7 +285,9 @@ pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result
     while done < len {
         let part = &mut buffer[..(len - done).min(COPY_BUFFER_LEN as u64) as usize];
         from.read_at(done, part)?;
-        to.write_at(done, part)?;
+        if !holes::is_zeros(part) {
+            to.write_at(done, part)?;
+        }
         done += part.len() as u64;
     }
     Ok(())

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Builder;
 
-use crate::content::{ChunkSpan, Digest, FileId, Geometry, Stamp, merkle};
+use crate::content::{ChunkSpan, Digest, FileId, Geometry, Stamp, merkle, zeros};
 use crate::limits::READ_LEN;
+use crate::store::holes;
 use crate::store::inspect::stamp_of;
 use crate::store::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX};
 
@@ -66,10 +68,22 @@ fn root_of(file: &File, len: u64, stop: &(dyn Fn() -> bool + Sync)) -> Option<Di
     let (next, failed) = (AtomicU32::new(0), AtomicBool::new(false));
     let work = || {
         let (mut hash, mut digests) = (Hash::new(file, len, stop), Vec::new());
+        let height = geometry.chunk_height();
+        // The next bytes that do not lie in a hole: all that lie before them are zeros.
+        let mut data = None;
         while !failed.load(Ordering::Relaxed) {
             let Some(chunk) = geometry.chunk(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            match hash.read(geometry.span(chunk)) {
-                Some(()) => digests.push((chunk, hash.blocks.finish_chunk(geometry.chunk_height()))),
+            let span = geometry.span(chunk);
+            let end = span.offset + u64::from(span.len);
+            if data.as_ref().is_none_or(|data: &Range<u64>| data.end <= span.offset) {
+                data = Some(holes::next_data(file, span.offset).unwrap_or(len..u64::MAX));
+            }
+            if data.as_ref().is_some_and(|data| data.start >= end) && !stop() {
+                digests.push((chunk, zeros::chunk_of_zeros(span.len.into(), height)));
+                continue;
+            }
+            match hash.read(span) {
+                Some(()) => digests.push((chunk, hash.blocks.finish_chunk(height))),
                 None => failed.store(true, Ordering::Relaxed),
             }
         }

@@ -380,7 +380,7 @@ fn what_came_before_an_end_is_not_fetched_again() {
     assert_eq!(code(&download.wait().unwrap_err()), 130);
     let report = c.get(&["x"]).unwrap();
     assert!(report.bytes < f.id.len - 11 * MIB as u64, "{report:?}");
-    assert_eq!((c.content("x"), report.rehashed), (f.bytes.to_vec(), 0));
+    assert_eq!((c.content("x"), report.local.rehashed), (f.bytes.to_vec(), 0));
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn what_was_touched_between_two_runs_is_verified_and_what_is_wrong_fetched_again
     let report = c.get(&["x"]).unwrap();
     assert!(c.content("x") == *f.bytes);
     let missing = f.id.len - there;
-    assert_eq!((report.rehashed, report.bytes), (there, missing + (256 << 10)));
+    assert_eq!((report.local.rehashed, report.bytes), (there, missing + (256 << 10)));
 }
 
 #[test]

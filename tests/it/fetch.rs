@@ -247,8 +247,8 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     let report = fetch.wait().unwrap();
     assert!(fs::read(node.config().dir.as_ref().unwrap().join("big")).unwrap() == bytes);
     assert_eq!(fetch.progress().bytes_done, bytes.len() as u64);
-    println!("{} bytes fetched, {} wasted, {} hashed again", report.bytes, report.wasted, report.rehashed);
-    assert_eq!((report.bytes, report.rehashed), (bytes.len() as u64, 0), "each byte once");
+    println!("{} bytes fetched, {} wasted, {} hashed again", report.bytes, report.wasted, report.local.rehashed);
+    assert_eq!((report.bytes, report.local.rehashed), (bytes.len() as u64, 0), "each byte once");
 
     let paused = node.get("big").to_file(node.config().dir.as_ref().unwrap().join("copy/of")).start().unwrap();
     paused.pause();

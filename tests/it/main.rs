@@ -33,6 +33,7 @@ mod programs;
 mod refusals;
 mod release;
 mod replacing;
+mod reuse;
 mod running;
 mod server;
 mod share_back;

@@ -129,7 +129,8 @@ impl Coordinator {
     fn report(&self) -> Report {
         let report = self.shared.stats.report(self.shared.disk.path().to_path_buf(), self.shared.failed());
         info!(
-            "download done files={} failed={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={}",
+            "download done files={} failed={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={} reused={} \
+             holes={}",
             report.files,
             report.failed.len(),
             report.bytes,
@@ -137,7 +138,9 @@ impl Coordinator {
             report.retries,
             report.redirects,
             report.wasted,
-            report.rehashed
+            report.local.rehashed,
+            report.local.reused,
+            report.local.holes
         );
         for (peer, bytes) in &report.peers {
             info!("download source peer={peer} bytes={bytes}");

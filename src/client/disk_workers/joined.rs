@@ -11,7 +11,7 @@ use crate::client::disk_workers::{Came, checked, report, settle, write_empty};
 use crate::client::joins::{Member, WholeFile};
 use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP};
 use crate::client::shared::DownloadShared;
-use crate::content::Manifest;
+use crate::content::{Manifest, RelPath};
 use crate::store::{FetchedFile, PartialFile, StoreError};
 use crate::swarm::FileNo;
 
@@ -67,23 +67,32 @@ pub(super) fn take_over(shared: &DownloadShared, file: FileNo, from: &WholeFile)
     let taken = shared.while_writing(|| shared.disk.take_over(&places, &wanted.id, source, &|| shared.is_stopped()));
     match taken {
         Ok(results) => {
-            let placed = settle(shared, file, &places, results);
-            if !placed.is_empty() {
-                shared.stats.there.fetch_add(wanted.id.len, Ordering::Relaxed);
-                report(shared, file, &placed, Came::ByAnother);
-            }
-            if placed.is_empty() && shared.has_failed() {
-                return;
-            }
-            shared.state().finished(file);
-            shared.settled(file);
-            shared.wake_all();
+            arrived(shared, file, (&places, results), Came::ByAnother);
         }
         Err(e) => {
             info!("not taken over path={} error=\"{}\"", wanted.path, Chain(&e));
             own(shared, file);
         }
     }
+}
+
+/// A file was copied to its places, each with one of `results`.
+pub(super) fn arrived(
+    shared: &DownloadShared,
+    file: FileNo,
+    (places, results): (&[RelPath], Vec<Result<(), StoreError>>),
+    came: Came,
+) {
+    let placed = settle(shared, file, places, results);
+    if !placed.is_empty() {
+        report(shared, file, &placed, came);
+    }
+    if placed.is_empty() && shared.has_failed() {
+        return;
+    }
+    shared.state().finished(file);
+    shared.settled(file);
+    shared.wake_all();
 }
 
 /// Opens a partial file. One that is in use may be one that a download before left just now, and of

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use log::{error, trace};
 
-use crate::client::disk_queues::DiskJob;
+use crate::client::disk_queues::{DiskJob, SmallContent};
 use crate::client::disk_workers::abandon;
 use crate::client::fetcher::Fetcher;
 use crate::client::limits::{ASK_STEP, THROTTLE_NAP, VERIFY_FILES_MAX, VERIFY_LEN_MAX};
@@ -149,7 +149,7 @@ impl Fetcher<'_> {
             match arrival {
                 SmallArrival::Fresh => {
                     self.credit(task.len);
-                    let _ = self.shared.queues.small.send(Some((task.file, bytes)));
+                    let _ = self.shared.queues.small.send(Some((task.file, SmallContent::Came(bytes))));
                 }
                 SmallArrival::Surplus => self.shared.waste(task.len),
                 SmallArrival::Bad => lie = Some(task),

@@ -30,6 +30,7 @@ impl Disk {
         let go = || false;
         match self.volume.look(path)? {
             None => Ok(Forecast::New),
+            Some(FileType::RegularFile) if self.is_placed(path, id) => Ok(Forecast::Here),
             Some(FileType::Directory) => {
                 Err(StoreError::NameTaken { path: self.volume.path_of_place(path), by: "a directory" })
             }

@@ -5,30 +5,58 @@ use std::sync::{Arc, Mutex};
 
 use log::info;
 
-use crate::content::{Bitfield, FileId, Geometry};
+use crate::content::{Bitfield, ChunkIndex, Geometry, Manifest};
 use crate::store::StoreError;
 use crate::store::flusher::Budget;
+use crate::store::holes;
 use crate::store::journal::{Claims, Journal};
 use crate::store::limits::{PART_LOCK_PAUSE, PART_OPEN_TRIES};
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
 use crate::store::storage::{FileLock, Stat, Storage, Volume, explain_full};
 
-/// Opens or resumes the partial file of `id` and reserves its space.
-pub(super) fn open(volume: Arc<dyn Volume>, budget: Arc<Budget>, id: FileId) -> Result<Part, StoreError> {
+/// A partial file, and what is known of it.
+pub(super) struct OpenedPart {
+    pub(super) part: Part,
+    /// The chunks that hold nothing but zeros.
+    pub(super) zero_chunks: Bitfield,
+    /// Number of chunks that the journal claims.
+    pub(super) claimed: u32,
+}
+
+/// Opens or resumes the partial file of `manifest` and reserves its space. Chunks of zeros are there
+/// from the beginning: a new file is one hole. In a file that was left without a seal they have to be
+/// checked as the others.
+pub(super) fn open(
+    volume: Arc<dyn Volume>,
+    budget: Arc<Budget>,
+    manifest: &Manifest,
+) -> Result<OpenedPart, StoreError> {
+    let (id, geometry, zero_chunks) = (manifest.id(), manifest.geometry(), manifest.zero_chunks());
     let names = PartNames::new(&id);
     let path = volume.path_of_own(&names.part);
     volume.make_own()?;
-    let (file, fresh) = open_locked(&*volume, &names.part, &path)?;
-    let stat = file.stat().map_err(|e| StoreError::at(&path, e))?;
-    // At another length its creation was interrupted, or another program cut it. No journal can
-    // speak of it.
-    let kept = if fresh || stat.len != id.len {
-        discard_journal(&*volume, &names.journal)?;
-        None
-    } else {
-        resume(&*volume, &names.journal, &id, &stat)?
+    let look = || {
+        let (file, fresh) = open_locked(&*volume, &names.part, &path)?;
+        let stat = file.stat().map_err(|e| StoreError::at(&path, e))?;
+        // At another length its creation was interrupted, or another program cut it. No journal can
+        // speak of it.
+        let kept = if fresh || stat.len != id.len {
+            discard_journal(&*volume, &names.journal)?;
+            None
+        } else {
+            resume(&*volume, &names.journal, manifest, &stat)?
+        };
+        Ok((file, fresh, stat, kept))
     };
-    if let Err(e) = reserve(&*volume, &*file, &path, id.len, stat) {
+    let (mut file, mut fresh, mut stat, mut kept) = look()?;
+    if kept.is_none() && stat.links > 1 {
+        // Placing was cut off between two steps: this is the file that was replaced, which also has the
+        // name under which it is kept, and must not be written to.
+        file.unlock();
+        volume.remove_own(&names.part).map_err(|e| StoreError::at(&path, e))?;
+        (file, fresh, stat, kept) = look()?;
+    }
+    if let Err(e) = reserve(&*volume, &*file, &path, (&geometry, &zero_chunks), stat) {
         if fresh {
             // The new file holds nothing, and a reservation cut short must not keep the disk full.
             let _ = volume.remove_own(&names.part);
@@ -36,17 +64,20 @@ pub(super) fn open(volume: Arc<dyn Volume>, budget: Arc<Budget>, id: FileId) -> 
         }
         return Err(e);
     }
-    let geometry = Geometry::new(id.len);
     let (journal, claims) = kept.unzip();
-    let none = || Bitfield::empty(geometry.chunk_count());
-    let (have, unchecked) = match claims {
-        Some(Claims { have, proved: true }) => (have, none()),
-        Some(Claims { have, proved: false }) => (none(), have),
-        None => (none(), none()),
+    let claims = claims.unwrap_or(Claims { have: Bitfield::empty(geometry.chunk_count()), proved: false });
+    let claimed = claims.have.iter().filter(|chunk| !zero_chunks.bit(*chunk)).count() as u32;
+    let have = match (fresh, claims.proved) {
+        (true, _) => zero_chunks.clone(),
+        (false, true) => claims.have.clone(),
+        (false, false) => Bitfield::empty(geometry.chunk_count()),
     };
-    let state = PartState::new(have, unchecked.iter().filter_map(|i| geometry.chunk(i)));
+    let is_unchecked = |c: &ChunkIndex| !have.contains(*c) && (claims.have.contains(*c) || zero_chunks.contains(*c));
+    let unchecked: Vec<ChunkIndex> = geometry.chunks().filter(is_unchecked).collect();
+    let state = PartState::new(have, unchecked);
     let (state, flushing) = (Mutex::new(state), Mutex::new(Flushing::new(journal)));
-    Ok(Part { id, volume, budget, file, inode: stat.stamp.inode, names, path, state, flushing })
+    let part = Part { id, volume, budget, file, inode: stat.stamp.inode, names, path, state, flushing };
+    Ok(OpenedPart { part, zero_chunks, claimed })
 }
 
 /// Opens or makes the file and takes its lock; true if it was made.
@@ -75,7 +106,13 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
 }
 
 /// What the journal says of the file; `None` if there is no journal, or none that fits.
-fn resume(volume: &dyn Volume, name: &str, id: &FileId, part: &Stat) -> Result<Option<(Journal, Claims)>, StoreError> {
+fn resume(
+    volume: &dyn Volume,
+    name: &str,
+    manifest: &Manifest,
+    part: &Stat,
+) -> Result<Option<(Journal, Claims)>, StoreError> {
+    let id = &manifest.id();
     let at = |e| StoreError::at(volume.path_of_own(name), e);
     let Some(file) = volume.open_own(name).map_err(at)? else { return Ok(None) };
     match Journal::resume(file, id, part).map_err(at)? {
@@ -95,13 +132,19 @@ fn discard_journal(volume: &dyn Volume, name: &str) -> Result<(), StoreError> {
     removed.map_err(|e| StoreError::at(volume.path_of_own(name), e))
 }
 
-/// Gives the file its length and, where possible, its room on the disk.
-fn reserve(volume: &dyn Volume, file: &dyn Storage, path: &Path, len: u64, stat: Stat) -> Result<(), StoreError> {
-    let at = |e| StoreError::at(path, e);
+/// Gives the file its length and, where possible, room on the disk for all but the chunks of zeros.
+fn reserve(
+    volume: &dyn Volume,
+    file: &dyn Storage,
+    path: &Path,
+    (geometry, zero_chunks): (&Geometry, &Bitfield),
+    stat: Stat,
+) -> Result<(), StoreError> {
+    let (at, len) = (|e| StoreError::at(path, e), geometry.len());
     if stat.len > len {
         file.set_len(len).map_err(at)?;
     }
-    let needed = len.saturating_sub(stat.allocated);
+    let needed = (len - holes::len_of(geometry, zero_chunks)).saturating_sub(stat.allocated);
     let free = volume.free_bytes().map_err(at)?;
     if needed > free {
         return Err(StoreError::NoSpace { path: path.to_path_buf(), needed, free });
@@ -109,5 +152,6 @@ fn reserve(volume: &dyn Volume, file: &dyn Storage, path: &Path, len: u64, stat:
     if stat.len == len && needed == 0 {
         return Ok(());
     }
-    file.reserve(len).map_err(|e| explain_full(volume, at(e), needed))
+    let ranges = holes::data_ranges(geometry, zero_chunks).unwrap_or_default();
+    file.reserve(len, &ranges).map_err(|e| explain_full(volume, at(e), needed))
 }

@@ -44,6 +44,8 @@ pub(super) struct PartState {
     pub(super) unchecked: Vec<ChunkIndex>,
     /// Number of chunks that are being checked.
     checking: u32,
+    /// Missing chunks that an older version of the file may have, the next one last.
+    pub(super) reusable: Vec<ChunkIndex>,
     /// In `came`, but not durable.
     pub(super) dirty: Vec<ChunkIndex>,
     pub(super) dirty_len: u64,
@@ -289,13 +291,13 @@ impl Flushing {
 
 impl PartState {
     /// The chunks `have` are there, and `unchecked` may be, in order.
-    pub(super) fn new(have: Bitfield, unchecked: impl Iterator<Item = ChunkIndex>) -> Self {
-        let mut unchecked: Vec<ChunkIndex> = unchecked.collect();
+    pub(super) fn new(have: Bitfield, mut unchecked: Vec<ChunkIndex>) -> Self {
         unchecked.reverse();
         PartState {
             came: Arrivals::new(have),
             unchecked,
             checking: 0,
+            reusable: Vec::new(),
             dirty: Vec::new(),
             dirty_len: 0,
             queued: false,

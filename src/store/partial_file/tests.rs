@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::part::PartNames;
 use super::*;
-use crate::content::{Digest, FileId, Geometry, Root};
+use crate::content::{Digest, FileId, Geometry, Root, merkle};
 use crate::limits::CHUNK_LEN_MIN;
 use crate::store::flusher::Flush;
 use crate::store::limits::TICK_MAX;
@@ -61,7 +61,7 @@ fn name_of(path: &str) -> RelPath {
 
 /// Checks what is unchecked; how many chunks were wrong.
 fn recheck(file: &PartialFile) -> usize {
-    file.recheck(u64::MAX).iter().filter(|(_, right)| !right).count()
+    file.recheck(u64::MAX).iter().filter(|chunk| !chunk.right).count()
 }
 
 fn have(file: &PartialFile) -> Vec<u32> {
@@ -345,4 +345,108 @@ fn a_finished_or_closed_file_is_not_kept_open_by_the_queue() {
         drop(file);
         assert_eq!(Arc::strong_count(&part), 1);
     }
+}
+
+/// A content of six chunks, of which the odd ones and the short last one are zeros.
+fn with_zeros() -> (Arc<Manifest>, Vec<u8>) {
+    let mut bytes = vec![0; 5 * CHUNK_LEN_MIN as usize + 77];
+    for index in [0, 2, 4] {
+        bytes[index * CHUNK_LEN_MIN as usize..][..CHUNK_LEN_MIN as usize].fill(index as u8 + 1);
+    }
+    (manifest_of(&bytes), bytes)
+}
+
+fn manifest_of(bytes: &[u8]) -> Arc<Manifest> {
+    let geometry = Geometry::new(bytes.len() as u64);
+    let digest = |part: &[u8]| merkle::chunk_digest(part, geometry.chunk_height());
+    let layer: Vec<Digest> = bytes.chunks(geometry.chunk_len() as usize).map(digest).collect();
+    let root = Root(merkle::root_of_layer(&layer, geometry.chunk_height()));
+    Arc::new(Manifest::new(FileId { root, len: geometry.len() }, layer).unwrap())
+}
+
+fn write_of(file: &PartialFile, bytes: &[u8], index: u32) {
+    let index = file.manifest().geometry().chunk(index).unwrap();
+    let span = file.manifest().geometry().span(index);
+    file.write(index, &bytes[span.offset as usize..][..span.len as usize]).unwrap();
+}
+
+#[test]
+fn chunks_of_zeros_are_there_and_only_the_rest_needs_room() {
+    let (manifest, bytes) = with_zeros();
+    let volume = Memory::new();
+    volume.set_free(3 * CHUNK_LEN_MIN - 1);
+    let full = open(&volume, &manifest).unwrap_err();
+    assert!(matches!(full, StoreError::NoSpace { needed, .. } if needed == 3 * CHUNK_LEN_MIN), "{full:?}");
+    volume.set_free(3 * CHUNK_LEN_MIN);
+    let file = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&file), file.resumed(), file.unchecked().count()), (vec![1, 3, 5], 0, 0));
+    write_of(&file, &bytes, 2);
+    file.checkpoint().unwrap();
+    drop(file);
+    let file = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&file), file.resumed(), file.unchecked().count()), (vec![1, 2, 3, 5], 1, 0), "sealed");
+    [0, 4].into_iter().for_each(|index| write_of(&file, &bytes, index));
+    file.finish(&[name_of("x")]).unwrap();
+    assert!(volume.content("x").unwrap() == bytes);
+}
+
+#[test]
+fn chunks_of_zeros_are_checked_where_another_program_may_have_written() {
+    let (manifest, bytes) = with_zeros();
+    let volume = Memory::new();
+    let file = open(&volume, &manifest).unwrap();
+    write_of(&file, &bytes, 0);
+    file.checkpoint().unwrap();
+    drop(file);
+    let own = own_name(&PartNames::new(&manifest.id()).part);
+    volume.flip(&own, CHUNK_LEN_MIN as usize + 5);
+    let file = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&file), file.unchecked().iter().collect::<Vec<_>>()), (vec![], vec![0, 1, 3, 5]));
+    assert_eq!((recheck(&file), have(&file)), (0, vec![0, 1, 3, 5]), "and made zeros where they were not");
+    [2, 4].into_iter().for_each(|index| write_of(&file, &bytes, index));
+    file.finish(&[name_of("x")]).unwrap();
+    assert!(volume.content("x").unwrap() == bytes);
+}
+
+fn source(volume: &Memory, name: &str, bytes: &[u8]) -> ReuseSource {
+    volume.put(name, bytes);
+    ReuseSource::new(volume.open_name(name).unwrap().unwrap(), bytes.len() as u64)
+}
+
+#[test]
+fn chunks_that_an_older_version_has_at_their_place_are_taken_from_it() {
+    let (manifest, bytes) = with_zeros();
+    let volume = Memory::new();
+    // Chunk 0 is as it was, 2 is not, 4 lies in the file only in part, and zeros are not looked at.
+    let mut old = bytes[..4 * CHUNK_LEN_MIN as usize + 9].to_vec();
+    old[2 * CHUNK_LEN_MIN as usize + 5] ^= 1;
+    old[CHUNK_LEN_MIN as usize] = 1;
+    let file = open(&volume, &manifest).unwrap();
+    let found = file.reuse(vec![source(&volume, "old", &old), source(&volume, "older", &bytes[..1000])]);
+    assert_eq!(found.iter().collect::<Vec<_>>(), [0, 2]);
+    let checked = file.recheck(u64::MAX);
+    let results: Vec<_> = checked.iter().map(|c| (c.index.get(), c.right, c.origin)).collect();
+    assert_eq!(results, [(0, true, ChunkOrigin::Reused), (2, false, ChunkOrigin::Reused)]);
+    assert_eq!((have(&file), file.recheck(u64::MAX)), (vec![0, 1, 3, 5], vec![]));
+    [2, 4].into_iter().for_each(|index| write_of(&file, &bytes, index));
+    file.finish(&[name_of("old")]).unwrap();
+    assert!(volume.content("old").unwrap() == bytes);
+}
+
+/// The chunks of a longer file may be twice as long.
+#[test]
+fn chunks_are_taken_from_a_file_that_has_shorter_ones() {
+    let volume = Memory::new();
+    let chunk_len = 2 * CHUNK_LEN_MIN as usize;
+    let mut bytes = vec![0; 4097 * CHUNK_LEN_MIN as usize];
+    bytes[..chunk_len].fill(1);
+    bytes[chunk_len..2 * chunk_len].fill(2);
+    let (manifest, old) = (manifest_of(&bytes), &bytes[..4 * CHUNK_LEN_MIN as usize - 1]);
+    assert_eq!(manifest.geometry().chunk_len(), chunk_len as u64);
+    let file = open(&volume, &manifest).unwrap();
+    assert_eq!(file.reuse(vec![source(&volume, "old", old)]).iter().collect::<Vec<_>>(), [0]);
+    assert!(
+        file.recheck(u64::MAX).iter().all(|chunk| chunk.right)
+            && file.has(file.manifest().geometry().chunk(0).unwrap())
+    );
 }

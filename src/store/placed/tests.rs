@@ -1,5 +1,6 @@
 use super::*;
 use crate::content::{Digest, Root};
+use crate::limits::PATH_LEN_MAX;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::memory::{Memory, MemoryFolder, Rng};
 
@@ -212,4 +213,35 @@ fn a_crash_at_any_point_leaves_no_false_record() {
             assert!(n.is_none_or(|f| f.id.len % 5 == name && f == placed(f.id.len)), "seed {seed}: {name} {n:?}");
         }
     }
+}
+
+#[test]
+fn a_content_is_found_by_its_state_and_where_it_was_put() {
+    let (state_dir, root) = (tempfile::tempdir().unwrap(), Path::new("/data/in"));
+    let log = on_disk(state_dir.path(), root);
+    for (name, n) in [("a", 1), ("d/b", 2), ("again", 1)] {
+        log.note(name, PlacedFile { id: id(n), state: None });
+        log.note(name, PlacedFile { id: id(n), state: Some(state(n)) });
+    }
+    log.note("d/b", PlacedFile { id: id(9), state: None });
+    drop(log);
+    let above = on_disk(state_dir.path(), Path::new("/data"));
+    above.note("in/c", PlacedFile { id: id(3), state: Some(state(3)) });
+    above.note("out", PlacedFile { id: id(3), state: Some(state(4)) });
+    drop(above);
+    let log = on_disk(state_dir.path(), root);
+    for (name, n, is_placed) in [("a", 1, true), ("d/b", 2, true), ("c", 3, true), ("a", 2, false), ("x", 1, false)] {
+        assert_eq!(log.is_placed(name, &id(n), &state(n)), is_placed, "{name}");
+        let touched = PlacedState { ctime_ns: 77, ..state(n) };
+        assert!(!log.is_placed(name, &id(n), &touched) && !log.is_placed(name, &id(n + 1), &state(n)), "{name}");
+    }
+    let places = |n| {
+        let mut found = log.places_of(&id(n), 9);
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    assert_eq!(places(1), [("a".into(), state(1)), ("again".into(), state(1))]);
+    assert_eq!(places(2), [("d/b".into(), state(2))], "what was only intended is not there");
+    assert_eq!(places(3), [("c".into(), state(3))], "what lies outside is of no use");
+    assert_eq!((places(9), log.places_of(&id(1), 1).len()), (vec![], 1));
 }

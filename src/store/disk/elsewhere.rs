@@ -1,0 +1,115 @@
+//! What lies below the directory already, under other names or in older versions.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::FileType;
+
+use crate::content::{FileId, Manifest, RelPath};
+use crate::store::StoreError;
+use crate::store::disk::Disk;
+use crate::store::limits::REUSE_SOURCES_MAX;
+use crate::store::nearby::Nearby;
+use crate::store::placed::PlacedState;
+use crate::store::reuse::{KnownCopy, ReuseSource};
+use crate::store::storage::Volume;
+use crate::store::verify_existing::VerifiedFile;
+
+impl Disk {
+    /// A file below the directory that has the content `id` as far as is known: a fetch put it there. It
+    /// is still in the state that it was left in, or was moved since, and then has to be hashed.
+    pub fn copy_of(&self, id: &FileId) -> Option<KnownCopy> {
+        let places = self.volume.guard()?.places_of(id);
+        let is_unchanged = |(path, state): &&(RelPath, PlacedState)| {
+            state.len == id.len && self.volume.state_of(path) == Some((FileType::RegularFile, *state))
+        };
+        if let Some((path, state)) = places.iter().find(is_unchanged) {
+            return Some(KnownCopy { path: path.clone(), verified: Some(state.stamp()) });
+        }
+        let moved = |(_, placed): &(RelPath, PlacedState)| {
+            let path = self.nearby().moved(placed)?;
+            let (kind, state) = self.volume.state_of(path)?;
+            // A rename changes the ctime alone.
+            let is_same = PlacedState { ctime_ns: placed.ctime_ns, ..state } == *placed;
+            (kind == FileType::RegularFile && is_same && state.len == id.len).then(|| path.clone())
+        };
+        places.iter().find_map(moved).map(|path| KnownCopy { path, verified: None })
+    }
+
+    /// Makes `paths` copies of `copy`, which has the content `id` while it is in its state, or else is read
+    /// and hashed. Returns one result for each path.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the copy has changed, is gone, or cannot be read.
+    pub fn reuse(
+        &self,
+        paths: &[RelPath],
+        id: &FileId,
+        copy: &KnownCopy,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let whole = self.open_copy(id, copy, stop)?;
+        let results = paths.iter().map(|path| self.try_copy(&whole, id, path)).collect();
+        // One that changed on the way is no failure of the places.
+        whole.check_unchanged().map_err(|e| StoreError::at(self.volume.path_of(&copy.path), e))?;
+        Ok(results)
+    }
+
+    /// Reads `copy` of the content `id` into memory.
+    ///
+    /// # Errors
+    /// As [`reuse`](Self::reuse).
+    pub fn read_copy(&self, id: &FileId, copy: &KnownCopy) -> Result<Vec<u8>, StoreError> {
+        let whole = self.open_copy(id, copy, &|| false)?;
+        let at = |e| StoreError::at(self.volume.path_of(&copy.path), e);
+        let mut bytes = vec![0; id.len as usize];
+        whole.file().and_then(|file| file.read_exact_at(&mut bytes, 0)).map_err(at)?;
+        whole.check_unchanged().map_err(at)?;
+        Ok(bytes)
+    }
+
+    fn open_copy(
+        &self,
+        id: &FileId,
+        copy: &KnownCopy,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<VerifiedFile, StoreError> {
+        let at = |e| StoreError::at(self.volume.path_of(&copy.path), e);
+        let file = self.volume.open_file(&copy.path).map_err(at)?;
+        let whole = match copy.verified {
+            Some(stamp) => VerifiedFile::known(file, id, stamp),
+            None => VerifiedFile::check(file, id, stop),
+        };
+        whole.ok_or_else(|| at(io::Error::other("changed since it was fetched")))
+    }
+
+    /// What lies at `path` is not what its record says. It counts as fetched all the same, but is read
+    /// before it is taken for a content.
+    pub fn distrust(&self, path: &RelPath) {
+        if let (Some(guard), Some((_, state))) = (self.volume.guard(), self.volume.state_of(path)) {
+            guard.distrust(path, state);
+        }
+    }
+
+    /// Files where chunks of `manifest` may be found: the regular files that lie at `paths`, of which
+    /// each may be an older version, and others below the directory that seem to be the same content.
+    pub fn reuse_sources(&self, paths: &[RelPath], manifest: &Manifest) -> Vec<ReuseSource> {
+        let mut sources: Vec<ReuseSource> = paths.iter().filter_map(|path| self.reuse_source(path)).collect();
+        let others = self.nearby().of_len(manifest.id().len).iter().filter(|other| !paths.contains(other));
+        let seems_same = |source: &ReuseSource| source.seems_to_be(manifest);
+        sources.extend(others.filter_map(|other| self.reuse_source(other)).filter(seems_same));
+        sources.truncate(REUSE_SOURCES_MAX);
+        sources
+    }
+
+    fn reuse_source(&self, path: &RelPath) -> Option<ReuseSource> {
+        let file = self.volume.open_file(path).ok()?;
+        let len = file.metadata().ok()?.len();
+        (len > 0).then(|| ReuseSource::new(self.volume.storage(file.into()), len))
+    }
+
+    /// What lies below the directory; found out when it is first asked for.
+    fn nearby(&self) -> &Nearby {
+        self.nearby.get_or_init(|| self.volume.walk())
+    }
+}
