@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::client::coordinator::Coordinator;
 use crate::client::disk_queues::{DiskQueues, DiskReceivers};
 use crate::client::disk_workers;
+use crate::client::limits::{CHECK_AT_ONCE_FILES, CHECK_AT_ONCE_LEN};
 use crate::client::shared::{DownloadShared, Terms};
 use crate::client::targets::{Target, merge};
 use crate::client::{Client, DownloadEnd, FailedFile, FetchError, Overwrite, Phase, Progress, Report, Stats};
@@ -191,7 +192,13 @@ fn spawn(
         fail_without(&shared, i, started)
     });
     let (checker, others) = (shared.clone(), shared.terms.joins.begin(shared));
-    threads.spawn("gpb-check", move || disk_workers::check(&checker, &others))?;
+    // A look at a few small files takes less time than a thread.
+    let (files, bytes) = (shared.files.len(), shared.files.iter().map(|f| f.id.len).fold(0, u64::saturating_add));
+    if files <= CHECK_AT_ONCE_FILES && bytes <= CHECK_AT_ONCE_LEN {
+        disk_workers::check(&checker, &others);
+    } else {
+        threads.spawn("gpb-check", move || disk_workers::check(&checker, &others))?;
+    }
     let mut coordinator = Coordinator::new(shared.clone(), connections.clone());
     let notify = shared.terms.notify.clone();
     threads.spawn("gpb-download", move || {

@@ -67,6 +67,10 @@ pub const PROGRESS_LEN: u64 = 64 * KIB as u64;
 /// Longest time for which deferred requests alone keep a download from timing out; each chunk or
 /// layer starts it again.
 pub const DEFERRED_MAX: Duration = Duration::from_secs(300);
+/// Files up to which a download looks for them before it starts its threads.
+pub const CHECK_AT_ONCE_FILES: usize = 8;
+/// Bytes of these files, at most: what is there may have to be read.
+pub const CHECK_AT_ONCE_LEN: u64 = 256 * KIB as u64;
 /// Files that are looked for on the disk between two rings of the coordinator's bell.
 pub const CHECK_STRIDE: u32 = 256;
 /// Unfinished files up to which another download waits for any of a download's files. In a longer

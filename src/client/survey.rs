@@ -1,7 +1,7 @@
 //! Asks every peer the same question, as peers appear.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, warn};
 
 use crate::client::doorbell::Doorbell;
+use crate::client::found_peer::FoundPeer;
 use crate::client::limits::{ASKED_PER_ADDR_MAX, LIST_QUIET, RESOLVE_MAX};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
@@ -19,35 +20,6 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::RETRY_MIN;
 use crate::peers::{AskError, Hindrance, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
-
-/// A peer that answered.
-///
-/// ```
-/// # let lan = gpb::testing::Lan::new()?;
-/// # let server = lan.sharing(&[("docs/a.txt", b"hello")])?;
-/// # let node = lan.node()?;
-/// for found in node.peers(std::time::Duration::from_secs(2))? {
-///     println!("{} at {}: {} files of {} bytes", found.peer, found.addr, found.files, found.bytes);
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct FoundPeer {
-    /// Its key.
-    pub peer: PeerId,
-    /// Its instance.
-    pub instance: u64,
-    /// Where it answered.
-    pub addr: SocketAddr,
-    /// Number of files that it offers.
-    pub files: u64,
-    /// Bytes that it offers.
-    pub bytes: u64,
-    /// Time since its last sign of life, in ms.
-    pub age_ms: u64,
-}
 
 impl Client {
     /// Asks which peers are there. Complete [`LIST_QUIET`] after the last new peer, or when `wait`

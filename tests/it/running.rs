@@ -29,7 +29,7 @@ fn giver(lan: &Lan, dir: &tempfile::TempDir, builder: NodeBuilder) -> Node {
 
 /// A node that takes it, and has some of it.
 fn taker(lan: &Lan, builder: NodeBuilder) -> (Node, Fetch) {
-    let client = lan.start(builder.timeout(Duration::from_secs(2))).unwrap();
+    let client = lan.start(builder).unwrap();
     let fetch = client.fetch("big.bin").unwrap();
     until("some bytes", || fetch.progress().bytes_fetched > MIB);
     (client, fetch)
@@ -47,17 +47,41 @@ fn noise(len: usize) -> Vec<u8> {
 /// At 8 MB/s, 50 ms are 400 kB: some more chunks that were on their way may still be verified.
 const AFTER_CUT: u64 = MIB;
 
+/// Bounds of a cut under load. Alone, the last byte goes out within 50 ms, and the fetch ends within a
+/// second.
+const CUT_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+
+/// Until `fetch` has ended: when the last of the bytes came that `count` counts, and when it ended,
+/// since `begin`.
+fn last_change(begin: Instant, fetch: &Fetch, count: impl Fn() -> u64) -> (Duration, Duration) {
+    let (mut seen, mut changed) = (count(), Duration::ZERO);
+    loop {
+        let has_ended = fetch.wait_for(Duration::from_micros(500));
+        let now = count();
+        if now != seen {
+            (seen, changed) = (now, begin.elapsed());
+        }
+        if has_ended {
+            return (changed, begin.elapsed());
+        }
+        assert!(begin.elapsed() < WAIT, "the fetch does not end");
+    }
+}
+
 #[test]
 fn a_key_that_is_removed_in_code_is_cut_off_at_once() {
     let (lan, key) = (Lan::new().unwrap(), Keypair::generate());
     let trust = Trust::keys([key.peer_id()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let server = giver(&lan, &dir, lan.builder().trust(trust.clone()));
-    let (_client, fetch) = taker(&lan, lan.builder().key(key.clone()));
+    let (_client, fetch) = taker(&lan, lan.builder().key(key.clone()).timeout(WAIT));
+    let begin = Instant::now();
     assert_eq!(trust.remove(&key.peer_id()), Ok(true));
     let before = fetch.progress().bytes_fetched;
     assert!(server.known_peers().is_empty(), "it is no peer any more when the call returns");
-    until("the end of the fetch", || fetch.wait_for(Duration::from_millis(10)));
+    let (last_byte, end) = last_change(begin, &fetch, || server.stats().traffic.bytes_sent);
+    println!("the last byte went out {last_byte:?} after the key was removed, the fetch ended after {end:?}");
+    assert!(last_byte < CUT_WITHIN.0 && end < CUT_WITHIN.1, "{last_byte:?}, {end:?}");
     let after = fetch.progress().bytes_fetched;
     assert!(after - before < AFTER_CUT, "{before} and then {after} bytes");
     assert!(fetch.wait().is_err());
@@ -73,11 +97,14 @@ fn a_holder_that_loses_trust_is_asked_no_more() {
     let trust = Trust::keys([holder.peer_id()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let _server = giver(&lan, &dir, lan.builder().key(holder));
-    let (client, fetch) = taker(&lan, lan.builder().trust(trust.clone()));
+    let (client, fetch) = taker(&lan, lan.builder().trust(trust.clone()).timeout(Duration::from_secs(2)));
+    let begin = Instant::now();
     assert_eq!(trust.replace([]), Ok(true));
     let before = fetch.progress().bytes_fetched;
     assert!(client.known_peers().is_empty());
-    until("the end of the fetch", || fetch.wait_for(Duration::from_millis(10)));
+    let (last_byte, end) = last_change(begin, &fetch, || fetch.progress().bytes_fetched);
+    println!("the last byte counted {last_byte:?} after the trust ended, the fetch ended after {end:?}");
+    assert!(last_byte < CUT_WITHIN.0 && end < CUT_WITHIN.1, "{last_byte:?}, {end:?}");
     let after = fetch.progress().bytes_fetched;
     assert!(after - before < AFTER_CUT, "{before} and then {after} bytes");
 }
