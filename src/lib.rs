@@ -133,7 +133,7 @@
 //! | a node | `gpb-listen`, `gpb-static`, `gpb-contact-N`; `gpb-resolve` with named peers, `gpb-trust` with a trusted file |
 //! | a node that shares | `gpb-accept`, `gpb-serve-N`: two for each processor, at least 4 |
 //! | a node that offers contents of its program | `gpb-offer-N`: two, with the first one over a MiB or not in memory |
-//! | each directory that a node shares | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor |
+//! | each directory that a node shares | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor; `gpb-mirror` if it keeps copies |
 //! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
 //! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-fetch`, `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
 //!
@@ -219,10 +219,11 @@ pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
-pub use node::{FetchStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
+pub use node::{FetchStats, MirrorStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
 pub use peers::TrafficStats;
 pub use runtime::Events;
 pub use runtime::keystore::{KeyError, Trust};
+pub use store::Life;
 pub use store::{ReadAt, Source};
 #[doc(hidden)]
 pub use swarm::KnownPeer as PeerRecord;

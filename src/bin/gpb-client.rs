@@ -17,7 +17,7 @@ use gpb::internals::store::{Disk, Forecast};
 use gpb::{
     FailedFile, Fetch, FetchError, FileId, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share,
 };
-use gpb::{RelPath, Stopper, Update};
+use gpb::{Life, RelPath, Stopper, Update};
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -40,9 +40,9 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
             let listed = output.list(&shown).and_then(|()| output.hidden(hidden, &mut screen.clone()));
             listed.map_err(stdout_failed)
         }
-        Command::Get { patterns, select, overwrite, dry_run, out, seed, .. } => {
-            let (select, overwrite) = (select.selection(), *overwrite);
-            let get = GetCommand { node: &node, options: &options.node, screen, stopper, select, overwrite };
+        Command::Get { patterns, select, overwrite, dry_run, life, out, seed, .. } => {
+            let (select, overwrite, life) = (select.selection(), *overwrite, *life);
+            let get = GetCommand { node: &node, options: &options.node, screen, stopper, select, overwrite, life };
             if *dry_run {
                 return get.tell(patterns, out.as_deref(), &mut output);
             }
@@ -74,6 +74,7 @@ struct GetCommand<'a> {
     stopper: Stopper,
     select: Selection,
     overwrite: Overwrite,
+    life: Life,
 }
 
 impl GetCommand<'_> {
@@ -118,7 +119,7 @@ impl GetCommand<'_> {
         out: Option<&Path>,
         told: &mut Told<'_>,
     ) -> Result<Report, Failure> {
-        let get = self.node.get(files).overwrite(self.overwrite);
+        let get = self.node.get(files).overwrite(self.overwrite).life(self.life);
         let get = match out {
             None => get,
             Some(out) if is_file(out, files.len() + failed.len()) => get.to_file(out),

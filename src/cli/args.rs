@@ -116,7 +116,11 @@ fn check(program: Program, args: &[OsString]) -> Result<(), String> {
 fn unknown(program: Program, flag: &str) -> String {
     let shown = escape(flag);
     if let Some(other) = OPTIONS.iter().find(|o| o.flag == flag) {
-        let owner = if other.scope == Scope::Keygen { Program::Keygen } else { Program::Client };
+        let owner = match other.scope {
+            Scope::Keygen => Program::Keygen,
+            Scope::Serving(_) if program != Program::Server => Program::Server,
+            _ => Program::Client,
+        };
         return format!("{program} has no option {shown}; it belongs to {owner}");
     }
     let flags = OPTIONS.iter().filter(|o| o.is_flag_of(program)).map(|o| o.flag);

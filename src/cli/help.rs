@@ -25,12 +25,17 @@ pub(crate) fn help(program: Program, command: Option<&str>) -> String {
         Scope::Commands(commands) | Scope::Typed(commands) => {
             program == Program::Client && command.is_none_or(|c| commands.contains(&c))
         }
+        Scope::Serving(commands) => match program {
+            Program::Server => true,
+            Program::Client => !commands.is_empty() && command.is_none_or(|c| commands.contains(&c)),
+            Program::Keygen => false,
+        },
         Scope::Keygen => program == Program::Keygen,
         Scope::Shared | Scope::Config | Scope::About => false,
     };
     // All three take the shared options, but most mean nothing to a program that only makes keys.
     let shared = |o: &&Spec| match o.scope {
-        Scope::Commands(_) | Scope::Typed(_) | Scope::Keygen => false,
+        Scope::Commands(_) | Scope::Typed(_) | Scope::Serving(_) | Scope::Keygen => false,
         _ => program != Program::Keygen || KEYGEN_USES.contains(&o.flag),
     };
     section(&mut text, "Options", OPTIONS.iter().filter(own));
@@ -87,6 +92,8 @@ gpb-server shares a directory with the local network. Stop it with Ctrl-C.
 Usage: gpb-server [OPTION...]
 
 It prints `listening peer=ID addr=IP:PORT` when it can be reached, and `ready files=N bytes=N` when all is hashed.
+With --mirror it keeps fetching what others share of a pattern, and new versions when they are whole, so that it is
+there when their machine is not. A file of yours is never replaced, and nothing but copies expires.
 ";
 
 const CLIENT: &str = "\

@@ -17,6 +17,10 @@ pub const FAILED_SHOWN_MAX: usize = 20;
 pub const SHOWN_CANDIDATES_MAX: usize = 20;
 /// Patterns of names to leave out, at most.
 pub const EXCLUDE_MAX: usize = 256;
+/// Patterns of what is mirrored, at most.
+pub const MIRROR_PATTERNS_MAX: usize = 256;
+/// Peers whose names are mirrored, at most.
+pub const MIRROR_FROM_MAX: usize = 256;
 /// Bytes of a trusted file that are searched for a name.
 pub const TRUSTED_READ_MAX: u64 = 4 << 20;
 /// Log lines about panics in a window of [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further

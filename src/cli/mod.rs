@@ -12,6 +12,7 @@ mod help;
 pub mod limits;
 mod log;
 mod log_file;
+mod mirror;
 mod node;
 mod output;
 mod panics;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 use args::Typed;
 
 pub use exit::{Exit, Failure};
+pub use mirror::MirrorOptions;
 pub use output::{Output, PlanTotals};
 pub use progress::ProgressDisplay;
 pub use report::{LogOptions, ReportOptions, Screen, Verbosity};

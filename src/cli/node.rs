@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Options;
 use crate::cli::log_file::older;
 use crate::cli::resolve::DEFAULT_DIR;
+use crate::content::Pattern;
 use crate::node::{Config, KeySource, Share, State};
 use crate::runtime::keystore::{KeyError, Trust};
 
@@ -38,6 +39,10 @@ impl Options {
             upload_limit: self.upload_limit.map(u64::from),
             download_limit: self.download_limit.map(u64::from),
             raise_file_limit: true,
+            mirror: self.mirror.patterns.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
+            mirror_from: self.mirror.from.clone(),
+            retain: self.mirror.retain,
+            quota: self.mirror.quota,
         })
     }
 

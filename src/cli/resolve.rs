@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cli::args::Typed;
 use crate::cli::limits::INTERFACES_MAX;
+use crate::cli::mirror::MirrorOptions;
 use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
 use crate::cli::select::SelectOptions;
 use crate::cli::sources::{Environment, Setting, Settings};
@@ -18,6 +19,7 @@ use crate::client::Overwrite;
 use crate::content::Pattern;
 use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 use crate::net::{Interface, PeerAddr};
+use crate::store::Life;
 
 /// The options of a server or a client.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,8 @@ pub struct Options {
     pub upload_limit: Option<NonZeroU64>,
     /// Most bytes received in a second; none is no limit.
     pub download_limit: Option<NonZeroU64>,
+    /// What a server mirrors, and how long copies stay; nothing for a client.
+    pub mirror: MirrorOptions,
     /// How results and logs are written.
     pub report: ReportOptions,
 }
@@ -90,6 +94,8 @@ pub enum Command {
         overwrite: Overwrite,
         /// Whether nothing is fetched, only told.
         dry_run: bool,
+        /// How long what is fetched stays.
+        life: Life,
         /// The file for exactly one file, else a directory; none keeps the relative path under the
         /// shared directory.
         out: Option<PathBuf>,
@@ -151,14 +157,16 @@ pub(crate) fn keygen(typed: &Typed, env: &Environment) -> Result<KeygenOptions, 
 pub(crate) fn server(typed: &Typed, env: &Environment) -> Result<Options, String> {
     refuse_free(Program::Server, &typed.free)?;
     let settings = Settings::gather(typed, env)?;
-    Common::read(Program::Server, &settings)?.into_options(&settings, env)
+    let options = Common::read(Program::Server, &settings)?.into_options(&settings, env)?;
+    let mirror = MirrorOptions::read(&settings, options.trusted.as_deref())?;
+    Ok(Options { mirror, ..options })
 }
 
 /// Resolves what `gpb-client` was started with.
 pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, String> {
     let (name, free) = command_name(&typed.free)?;
     for spec in OPTIONS.iter().filter(|o| typed.has(o.name())) {
-        if let Scope::Commands(commands) | Scope::Typed(commands) = spec.scope
+        if let Scope::Commands(commands) | Scope::Typed(commands) | Scope::Serving(commands) = spec.scope
             && !commands.contains(&name)
         {
             return Err(format!("{} belongs to `gpb-client {}`", spec.flag, commands.join("` and `gpb-client ")));
@@ -179,6 +187,7 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
             select,
             overwrite,
             dry_run: settings.switch("dry-run")?,
+            life: if settings.switch("temporary")? { Life::Temporary } else { Life::Kept },
             out: settings.one("out").map(path),
             share: !common.no_share,
             seed: common.seed,
@@ -237,6 +246,7 @@ impl Common {
             timeout: one("timeout").map_or(Ok(PROGRESS_TIMEOUT), |s| s.read(value::seconds_positive))?,
             upload_limit: rate("upload-limit")?,
             download_limit: rate("download-limit")?,
+            mirror: MirrorOptions::default(),
             report: report.clone(),
         };
         Ok(Common {

@@ -28,6 +28,9 @@ impl SelectOptions {
         if exclude.len() > EXCLUDE_MAX {
             return Err(format!("{}: more than {EXCLUDE_MAX} are given", exclude[EXCLUDE_MAX].source));
         }
+        if let Some(second) = settings.all("from").get(1) {
+            return Err(format!("{}: one peer is named where names clash", second.source));
+        }
         let pattern = |setting: &Setting| setting.read(checked);
         let from = |setting: &Setting| setting.read(|text| peer(text, trusted));
         Ok(SelectOptions {
@@ -47,13 +50,13 @@ impl SelectOptions {
     }
 }
 
-fn checked(text: &str) -> Result<String, String> {
+pub(super) fn checked(text: &str) -> Result<String, String> {
     Pattern::parse(text).map(|_| text.to_owned()).map_err(|e| format!("`{}`: {}", escape(text), escape(&e.to_string())))
 }
 
 /// The key that `text` names: itself, its beginning, or the name behind it in a trusted file. A
 /// name that a peer gives itself is not believed.
-fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, String> {
+pub(super) fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, String> {
     let mut keys: Vec<PeerId> = trusted.map_or(Ok(Vec::new()), |file| named(text, file))?;
     keys.sort_unstable();
     keys.dedup();

@@ -56,6 +56,8 @@ pub(crate) enum Scope {
     Config,
     /// These commands of the client; also a variable and a key of the configuration file.
     Commands(&'static [&'static str]),
+    /// The server, and these commands of the client; also a variable and a key of the configuration file.
+    Serving(&'static [&'static str]),
     /// These commands of the client, as a flag only: an option that replaces files of the user is
     /// always typed.
     Typed(&'static [&'static str]),
@@ -68,7 +70,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 4] = ["peers", "list", "get", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 34] = [
+pub(crate) const OPTIONS: [Spec; 38] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -94,10 +96,14 @@ pub(crate) const OPTIONS: [Spec; 34] = [
     command(number("--seed", "SECS", "go on serving so long when all is fetched"), &["get"]),
     command(texts("--exclude", "PATTERN", "leave out what this means; repeatable"), &["get"]),
     command(switch("--hidden", "", "let wildcards take names that begin with a dot"), &["list", "get"]),
-    command(
-        text("--from", "PEER", "where names clash take those of this peer: a key, 12 letters of it, or its name"),
+    serving(
+        texts("--from", "PEER", "mirror, or take where names clash, this peer's: a key, 12 letters of it, its name"),
         &["get"],
     ),
+    serving(texts("--mirror", "PATTERN", "keep copies of what others share of this; repeatable"), &[]),
+    serving(number("--retain", "TIME", "let copies expire that were not used for so long: 7d, 12h (never)"), &[]),
+    serving(number("--quota", "SIZE", "let copies expire beyond so many bytes: 100GiB (no limit)"), &[]),
+    command(switch("--temporary", "", "what is fetched may expire: see gpb-server --retain and --quota"), &["get"]),
     typed(switch("--force", "", "replace files that were not fetched, or were changed since"), &["get"]),
     command(switch("--backup", "", "replace such files, and keep each as NAME~"), &["get"]),
     command(switch("--dry-run", "", "only say what would be fetched, and the room for it"), &["get"]),
@@ -124,6 +130,9 @@ impl Spec {
         match self.scope {
             Scope::Shared | Scope::Config | Scope::About => true,
             Scope::Commands(_) | Scope::Typed(_) => program == Program::Client,
+            Scope::Serving(commands) => {
+                program == Program::Server || program == Program::Client && !commands.is_empty()
+            }
             Scope::Keygen => program == Program::Keygen,
         }
     }
@@ -135,7 +144,7 @@ impl Spec {
 
     /// Whether it may stand in the configuration file.
     pub(crate) fn is_key(&self) -> bool {
-        matches!(self.scope, Scope::Shared | Scope::Commands(_))
+        matches!(self.scope, Scope::Shared | Scope::Commands(_) | Scope::Serving(_))
     }
 
     /// The placeholder of the value in a help text.
@@ -191,6 +200,10 @@ const fn switch(flag: &'static str, short: &'static str, help: &'static str) -> 
 
 const fn command(spec: Spec, commands: &'static [&'static str]) -> Spec {
     Spec { scope: Scope::Commands(commands), ..spec }
+}
+
+const fn serving(spec: Spec, commands: &'static [&'static str]) -> Spec {
+    Spec { scope: Scope::Serving(commands), ..spec }
 }
 
 const fn typed(spec: Spec, commands: &'static [&'static str]) -> Spec {

@@ -89,6 +89,40 @@ pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
         .ok_or_else(|| "0 would stop everything; leave the option out for no limit".into())
 }
 
+/// A number of bytes, as in a [`rate`], also in `TB` and `TiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let bad = || {
+        format!("`{}` is no size (such as 100GiB, 1.5TB or 500MB; B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)", escape(text))
+    };
+    let of = |unit: &str, scale: f64| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        let plain = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
+        number.parse::<f64>().ok().filter(|_| plain).map(|n| n * scale)
+    };
+    let tera = of("TiB", (1_u64 << 40) as f64).or_else(|| of("TB", 1e12));
+    match tera {
+        Some(bytes) if (1.0..1e18).contains(&bytes) => Ok(bytes as u64),
+        Some(_) => Err(bad()),
+        None if text.ends_with("/s") => Err(bad()),
+        None => rate(text).map(NonZeroU64::get).map_err(|_| bad()),
+    }
+}
+
+/// A time of some seconds, minutes, hours, days or weeks: `45`, `45s`, `30m`, `12h`, `7d`, `2w`.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{}` is no time (such as 7d, 12h, 30m or 2w)", escape(text));
+    let (number, scale) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        Some((at, 'd')) => (&text[..at], 86_400.0),
+        Some((at, 'w')) => (&text[..at], 604_800.0),
+        _ => (text, 1.0),
+    };
+    let time = seconds(number).map_err(|_| bad())?.mul_f64(scale);
+    if time.is_zero() || time.as_secs_f64() > SECONDS_MAX { Err(bad()) } else { Ok(time) }
+}
+
 /// A log level.
 pub(crate) fn level(text: &str) -> Result<log::LevelFilter, String> {
     text.parse().map_err(|_| format!("`{}` is no level (off, error, warn, info, debug, trace)", escape(text)))
@@ -160,6 +194,31 @@ mod tests {
         }
         for text in ["0", "0MB", "0.1B", "0.0"] {
             assert!(rate(text).unwrap_err().contains("leave the option out"), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_ages() {
+        for (text, bytes) in
+            [("100GiB", 100_u64 << 30), ("1.5TB", 1_500_000_000_000), ("2TiB", 2 << 40), ("7", 7), ("1 MB", 1_000_000)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "GiB", "1GiB/s", "-1TB", "1e3TB", "TB", "99999999TB", "x", "1PB"] {
+            assert!(size(text).unwrap_err().contains("no size"), "{text}");
+        }
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        for (text, time) in [
+            ("7d", days(7)),
+            ("2w", days(14)),
+            ("12h", days(1) / 2),
+            ("1.5d", days(3) / 2),
+            ("45", Duration::from_secs(45)),
+        ] {
+            assert_eq!(age(text), Ok(time), "{text}");
+        }
+        for text in ["", "d", "0d", "-1d", "7x", "7dd", "1e3d", "99999999999w", "ü"] {
+            assert!(age(text).unwrap_err().contains("no time"), "{text}");
         }
     }
 

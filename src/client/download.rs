@@ -16,7 +16,7 @@ use crate::client::targets::{Target, merge};
 use crate::client::{Client, DownloadEnd, FailedFile, FetchError, Overwrite, Phase, Progress, Report, Stats};
 use crate::identity::NodeId;
 use crate::runtime::{BlockingPool, OnBegin, Throttle, Workers};
-use crate::store::Disk;
+use crate::store::{Disk, Life};
 use crate::swarm::Extent;
 use crate::sync::lock;
 
@@ -35,6 +35,8 @@ pub struct DownloadPlan {
 pub struct DownloadOptions {
     /// What is done with a different file at the place of one; the disk was opened with it.
     pub overwrite: Overwrite,
+    /// How long what is put in place stays; the disk was opened with it.
+    pub life: Life,
     /// The only nodes that are asked; all without them.
     pub sources: Option<Arc<[NodeId]>>,
     /// Most bytes a second, besides the limit of the node.

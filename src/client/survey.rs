@@ -361,7 +361,7 @@ fn addr_of(record: &PeerRecord) -> Option<IpAddr> {
 }
 
 /// Asks over `session`; a session that lay idle and was closed meanwhile is replaced once.
-fn ask_once<T>(
+pub(super) fn ask_once<T>(
     pool: &PeerPool,
     mut session: Session,
     record: &PeerRecord,

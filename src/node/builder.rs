@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::identity::Keypair;
+use crate::content::Pattern;
+use crate::identity::{KeyPrefix, Keypair};
 use crate::net::{Beacon, BindAddr, Interface, ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 use crate::node::parts::NodeParts;
 use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError, State};
@@ -68,7 +69,7 @@ impl NodeBuilder {
         self
     }
 
-    /// [`Config::create_dir`]: whether a fetch makes the directory if it is missing.
+    /// [`Config::create_dir`]: whether the directory is made if it is missing.
     pub fn create_dir(mut self, create: bool) -> Self {
         self.config.create_dir = create;
         self
@@ -186,6 +187,34 @@ impl NodeBuilder {
     /// [`Config::download_limit`]: most bytes a second that are fetched.
     pub fn download_limit(mut self, bytes_per_s: u64) -> Self {
         self.config.download_limit = Some(bytes_per_s);
+        self
+    }
+
+    /// Adds to [`Config::mirror`]: what of the files of others is kept here, such as `"models/**"`.
+    pub fn mirror(mut self, what: impl AsRef<str>) -> Self {
+        let text = what.as_ref();
+        match Pattern::parse(text) {
+            Ok(pattern) => self.config.mirror.push(pattern),
+            Err(source) => self.note(ConfigError::Mirror { text: text.into(), source }),
+        }
+        self
+    }
+
+    /// Adds to [`Config::mirror_from`]: a peer whose names are mirrored.
+    pub fn mirror_from(mut self, peer: impl Into<KeyPrefix>) -> Self {
+        self.config.mirror_from.push(peer.into());
+        self
+    }
+
+    /// [`Config::retain`]: how long copies stay that are not used.
+    pub fn retain(mut self, time: Duration) -> Self {
+        self.config.retain = Some(time);
+        self
+    }
+
+    /// [`Config::quota`]: most bytes of copies.
+    pub fn quota(mut self, bytes: u64) -> Self {
+        self.config.quota = Some(bytes);
         self
     }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::content::RelPath;
-use crate::identity::Keypair;
+use crate::content::{Pattern, RelPath};
+use crate::identity::{KeyPrefix, Keypair};
 use crate::limits::PROGRESS_TIMEOUT;
 use crate::net::{Interface, PeerAddr};
 use crate::node::ConfigError;
@@ -38,7 +38,8 @@ pub struct Config {
     /// of `models/b.bin` goes there. What `dir` has below that name is hidden. They are shared with
     /// `dir`, and limits, own files and state are those of the node. At most 64. Default none.
     pub dirs: Vec<(String, PathBuf)>,
-    /// Whether a fetch makes `dir` if it is missing. Default false, since a missing directory may
+    /// Whether a start that shares `dir`, or a fetch into it, makes it if it is missing. Default false,
+    /// since a missing directory may
     /// be a file system that is not mounted.
     pub create_dir: bool,
     /// What other nodes may have of this one. Default: what it fetches.
@@ -79,6 +80,28 @@ pub struct Config {
     /// Most bytes a second that are fetched from all peers together; 0 fetches next to nothing, and is
     /// not the same as no limit. Default: no limit.
     pub download_limit: Option<u64>,
+    /// What of the files of others this node keeps copies of, each a name, a directory, a glob or a
+    /// root: it fetches what matches, and new versions when they are whole. A wildcard takes no leading
+    /// dot of a name. Default none.
+    ///
+    /// A copy is offered as one: what another node shares of its own under the name wins over it. Where
+    /// sharers differ, what is here stays, and so does a file of the user's. What its sharer no longer
+    /// lists stays until it expires. 10 % of the file system stays free. Needs
+    /// [`Share::Directory`], a state directory, and in an open group [`mirror_from`](Self::mirror_from)
+    /// and [`quota`](Self::quota).
+    pub mirror: Vec<Pattern>,
+    /// The peers whose names are mirrored, by key or the beginning of one; their contents come from
+    /// all nodes. Default: all peers.
+    pub mirror_from: Vec<KeyPrefix>,
+    /// Copies that were not used for this time expire: mirrored ones that another node keeps, and those
+    /// of fetches with [`Life::Temporary`](crate::Life). Nothing else does, and none that was changed.
+    /// A copy is used when it is fetched, asked for, given to a node, or opened here, as far as the
+    /// file system tells. Needs [`Share::Directory`] and a state directory. Default: none expires.
+    pub retain: Option<Duration>,
+    /// Most bytes of copies that may expire: the ones expire first that were not used for the longest
+    /// time. A mirror fetches nothing for which a copy would have to go that was used since, or that
+    /// no other node has. Default: no bound.
+    pub quota: Option<u64>,
     /// Whether the start raises the soft limit of open files of the whole process to the hard one.
     /// Each connection takes one, so the limit bounds how many peers are served at once. It stays
     /// raised when the node ends, and processes that are started inherit it. Default false.
@@ -138,6 +161,13 @@ pub enum State {
     Dir(PathBuf),
     /// Nowhere: what is shared is hashed at each start.
     Memory,
+}
+
+impl Config {
+    /// Whether copies are mirrored, or expire.
+    pub(super) fn keeps_copies(&self) -> bool {
+        !self.mirror.is_empty() || self.retain.is_some() || self.quota.is_some()
+    }
 }
 
 impl State {
@@ -227,6 +257,10 @@ impl Default for Config {
             timeout: PROGRESS_TIMEOUT,
             upload_limit: None,
             download_limit: None,
+            mirror: Vec::new(),
+            mirror_from: Vec::new(),
+            retain: None,
+            quota: None,
             raise_file_limit: false,
         }
     }

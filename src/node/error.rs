@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::content::PatternError;
 use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX};
 use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
 use crate::node::limits::DIRS_MAX;
@@ -95,6 +96,20 @@ pub enum ConfigError {
     /// There is no place for key and index: [`State::User`](crate::State::User) without a user.
     #[error("no place for key and index: neither HOME nor XDG_STATE_HOME is an absolute path")]
     NoState,
+    /// What is to be mirrored is no pattern.
+    #[error("`{}` cannot be mirrored", .text.escape_debug())]
+    Mirror {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// Copies are kept or expire only where a directory is shared, and recorded.
+    #[error("copies are kept only in a shared directory, by a node with a state directory")]
+    MirrorPlace,
+    /// In an open group any host can offer any name and any number of files.
+    #[error("a mirror in an open group needs the peers whose names it mirrors, and a quota")]
+    MirrorOpen,
     /// No address of a peer.
     #[error(transparent)]
     Peer(#[from] ParsePeerAddrError),

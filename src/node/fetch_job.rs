@@ -72,7 +72,8 @@ impl FetchJob {
         if targets.is_empty() {
             return self.all_failed(failed);
         }
-        match Disk::open_guarded(&dir, create, self.options.overwrite, self.state_dir.as_deref()) {
+        let DownloadOptions { overwrite, life, .. } = self.options;
+        match Disk::open_for(&dir, create, overwrite, self.state_dir.as_deref(), life) {
             Ok(disk) => {
                 warn_of_risk(&dir);
                 self.download(&disk, targets, failed)

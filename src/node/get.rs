@@ -8,6 +8,7 @@ use crate::identity::NodeId;
 use crate::node::fetch_job::{FetchJob, Place};
 use crate::node::fetch_state::FetchState;
 use crate::node::{Fetch, Node};
+use crate::store::Life;
 
 /// A fetch that is about to start: [`Node::get`](crate::Node::get) begins it,
 /// [`start`](Self::start) starts it.
@@ -77,6 +78,14 @@ impl<'n> Get<'n> {
     /// [`Overwrite::Refuse`].
     pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
         self.options.overwrite = overwrite;
+        self
+    }
+
+    /// How long the files stay. Default [`Life::Kept`]. Others expire where a node that shares the
+    /// directory lets copies expire; see [`Config::retain`](crate::Config::retain). A file that is in
+    /// place already, and is kept, stays kept.
+    pub fn life(mut self, life: Life) -> Self {
+        self.options.life = life;
         self
     }
 

@@ -8,6 +8,20 @@ use crate::limits::MIB;
 pub const TRUST_POLL: Duration = Duration::from_millis(500);
 /// Files that the updates of a fetch take over at once.
 pub const UPDATE_FILES: usize = 256;
+/// How often a mirror looks whether the shared directory is hashed, at the start.
+pub const MIRROR_READY_LOOK: Duration = Duration::from_millis(100);
+/// Wait before a mirrored file is considered again for which there was no room.
+pub const MIRROR_ROOM_RETRY: Duration = Duration::from_secs(60);
+/// Lines that a mirror logs in ten seconds about what peers cause.
+pub const MIRROR_LINES_MAX: u32 = 20;
+/// A mirror leaves 1 / [`FREE_SHARE`] of the file system free.
+pub const FREE_SHARE: u64 = 10;
+/// Longest time between two looks for what has expired.
+pub const EXPIRY_LOOK: Duration = Duration::from_secs(60);
+/// Age of the recorded time of use of a copy from which a later use is recorded.
+pub const USE_RECORD_STEP: Duration = Duration::from_secs(3600);
+/// The same as a share of the time that copies stay, if that is less.
+pub const USE_RECORDS_PER_RETAIN: u32 = 20;
 /// Age of the counters of the links, at most.
 pub const LINKS_FRESH: Duration = Duration::from_millis(1100);
 /// Contents that a program offers at the same time, at most.

@@ -16,6 +16,7 @@ mod fetch_job;
 mod fetch_state;
 mod get;
 pub mod limits;
+mod mirror;
 mod offer;
 mod parts;
 mod run;
@@ -39,6 +40,7 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::{LIST_WAIT, WAIT_MAX};
 use crate::node::fetch::RunningFetches;
 use crate::node::limits::LINKS_FRESH;
+use crate::node::mirror::MirrorService;
 use crate::node::offer::Offers;
 use crate::node::parts::NodeParts;
 use crate::node::sharers::Sharers;
@@ -54,6 +56,7 @@ pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use fetch::Fetch;
 pub use get::Get;
+pub use mirror::MirrorStats;
 pub use offer::{OfferError, Offered};
 pub use stats::{FetchStats, NodeStats, ShareStats};
 pub use updates::{Update, Updates};
@@ -95,6 +98,7 @@ pub struct Node {
 
 /// The services that run, in the order in which they are dropped.
 struct Services {
+    mirror: Option<MirrorService>,
     /// Ends the sessions with keys that lose trust.
     _revoking: Subscription,
     discovery: Discovery,

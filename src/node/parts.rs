@@ -10,11 +10,11 @@ use crate::identity::Keypair;
 use crate::limits::STATIC_PEERS_MAX;
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::limits::DIRS_MAX;
-use crate::node::{Config, ConfigError, KeySource, Share, StartError};
+use crate::node::{Config, ConfigError, KeySource, Share, StartError, State};
 use crate::proto::Announce;
 use crate::runtime::keystore::{KeyError, TrustView, load_or_create_key};
 use crate::server::{listen, raise_file_limit};
-use crate::store::{Index, OwnFiles, Reader, SharedRoot, SharedRoots, warn_of_risk};
+use crate::store::{Index, OwnFiles, Reader, SharedRoot, SharedRoots, make_dirs, warn_of_risk};
 
 /// What a node is made of before its threads start.
 pub(super) struct NodeParts {
@@ -45,7 +45,7 @@ impl NodeParts {
         let places = config.places();
         let mut readers = Vec::with_capacity(places.len());
         for (name, dir) in &places {
-            readers.push((name.clone(), open_reader(dir, config.share)?));
+            readers.push((name.clone(), open_reader(dir, &config)?));
         }
         let keypair = match (&config.key, &state) {
             (KeySource::Key(keypair), _) => keypair.clone(),
@@ -99,8 +99,22 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             return Err(ConfigError::SameDir(name.clone()));
         }
     }
+    check_mirror(config)?;
     if config.peers.len() > STATIC_PEERS_MAX {
         return Err(ConfigError::TooManyPeers(config.peers.len()));
+    }
+    Ok(())
+}
+
+/// Refuses a mirror that could not keep to its word.
+fn check_mirror(config: &Config) -> Result<(), ConfigError> {
+    let mirrors = !config.mirror.is_empty();
+    let keeps = mirrors || config.retain.is_some() || config.quota.is_some();
+    if keeps && (config.share != Share::Directory || config.state == State::Memory) {
+        return Err(ConfigError::MirrorPlace);
+    }
+    if mirrors && config.trust.is_open() && (config.mirror_from.is_empty() || config.quota.is_none()) {
+        return Err(ConfigError::MirrorOpen);
     }
     Ok(())
 }
@@ -143,9 +157,12 @@ fn own_files(config: &Config, state: Option<&Path>) -> OwnFiles {
 }
 
 /// Opens the directory for reading; none where it does not exist and need not.
-fn open_reader(dir: &Path, share: Share) -> Result<Option<Arc<Reader>>, StartError> {
+fn open_reader(dir: &Path, config: &Config) -> Result<Option<Arc<Reader>>, StartError> {
     let dir_error = |source| StartError::Dir { path: dir.into(), source };
-    let shares_dir = share == Share::Directory;
+    let shares_dir = config.share == Share::Directory;
+    if shares_dir && config.create_dir && config.dir.as_deref() == Some(dir) {
+        make_dirs(dir, 0o777).map_err(dir_error)?;
+    }
     if !shares_dir && !dir.exists() {
         return Ok(None);
     }

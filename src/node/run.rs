@@ -13,6 +13,7 @@ use crate::net::Tls;
 use crate::node::board::CatalogueBoard;
 use crate::node::fetch::RunningFetches;
 use crate::node::limits::TRUST_POLL;
+use crate::node::mirror::{MirrorLoans, MirrorService};
 use crate::node::offer::Offers;
 use crate::node::parts::NodeParts;
 use crate::node::sharers::Sharers;
@@ -74,9 +75,19 @@ impl Node {
         };
         let workers = core.start_workers()?;
         let client = core.client(dialer);
+        let loans = MirrorLoans {
+            own: id,
+            client: client.clone(),
+            sharers: sharers.clone(),
+            catalogue: core.catalogue.clone(),
+            own_files: own_files.clone(),
+            used: Arc::default(),
+        };
+        let mirror = MirrorService::of(&core.config, loans)?;
         let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
         let offering = Offers::threads();
         let services = Services {
+            mirror,
             _revoking: revoking,
             discovery,
             sharers,
@@ -109,6 +120,7 @@ impl NodeCore {
             let setup = ShareSetup {
                 dir: dir.clone(),
                 index: index.clone(),
+                records: self.config.state.path()?,
                 reader: reader.clone(),
                 own_files: if all.is_empty() { own_files.clone() } else { Arc::new(own_files.another()) },
                 catalogue,

@@ -60,6 +60,20 @@ impl Sharers {
         }
     }
 
+    /// Has the files `names` of the directory without a name looked at without a wait: a fetch of this
+    /// node has just put them in place, or they have just been removed.
+    pub(super) fn look(&self, names: Vec<RelPath>) {
+        let mut unnamed = self.roots.all().zip(&self.all).filter(|(root, _)| root.name.is_none());
+        if let Some((_, sharer)) = unnamed.next() {
+            sharer.look(names);
+        }
+    }
+
+    /// Whether each has hashed what was there at its start.
+    pub(super) fn are_ready(&self) -> bool {
+        self.all.iter().all(Sharer::is_ready)
+    }
+
     pub(super) fn hashed_bytes(&self) -> u64 {
         self.all.iter().map(Sharer::hashed_bytes).sum()
     }

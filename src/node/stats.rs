@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::client::Progress;
 use crate::discovery::DiscoveryStats;
 use crate::identity::PeerId;
-use crate::node::Node;
 use crate::node::fetch_state::FetchState;
+use crate::node::{MirrorStats, Node};
 use crate::peers::TrafficStats;
 use crate::swarm::{PeerCounts, PeerTable};
 
@@ -32,6 +32,9 @@ pub struct NodeStats {
     pub traffic: TrafficStats,
     /// What is offered.
     pub share: ShareStats,
+    /// The copies of the files of others; all 0 without [`Config::mirror`](crate::Config::mirror) and
+    /// expiry.
+    pub mirror: MirrorStats,
     /// The fetches that run, the oldest first.
     pub fetches: Vec<FetchStats>,
     /// How fetches failed, by kind: `"request"`, `"ambiguous"`, `"lies"`, `"storage"`, `"refused"`,
@@ -97,6 +100,7 @@ impl Node {
                 hashed_bytes: sharers.hashed_bytes(),
                 hashing_left: sharers.hashing_left(),
             },
+            mirror: self.services.mirror.as_ref().map_or_else(MirrorStats::default, |mirror| mirror.stats()),
             fetches: self.fetches.states().iter().map(fetch).collect(),
             failures: self.client.failures.all(),
             announces: self.discovery_stats(),

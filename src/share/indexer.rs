@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, select};
 
-use crate::content::{Entry, RelPath};
+use crate::content::{Entry, Marks, RelPath};
 use crate::runtime::Shutdown;
 use crate::share::callers::Callers;
 use crate::share::catalogue_draft::CatalogueDraft;
@@ -25,7 +25,7 @@ use crate::share::shared_dir::{DirSwap, SharedDir};
 use crate::share::watch::PathChange;
 use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
-use crate::store::ReadRoot;
+use crate::store::{Copies, ReadRoot};
 
 mod bare;
 mod hashing;
@@ -69,11 +69,11 @@ impl Indexer {
         Ok(Indexer {
             dir: SharedDir::new(setup.dir, now),
             hasher: Hasher::start(reads.clone(), hashed_bytes)?,
+            recorder: Recorder::new(setup.index, setup.records.map(|state| Copies::new(&state, &root)), now),
             inspector: Inspector::new(root, reads, setup.own_files, now),
             hints: ChangeHints::default(),
             debounce: WriteDebounce::default(),
             scanner: Scanner::new(now),
-            recorder: Recorder::new(setup.index, now),
             draft: CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now),
             withdrawn: Withdrawn::new(setup.events),
             commands,
@@ -103,6 +103,7 @@ impl Indexer {
                     Ok(IndexerCommand::Withdraw(entry)) => self.withdraw(&entry),
                     Ok(IndexerCommand::Recheck(entry)) => self.recheck(&entry),
                     Ok(IndexerCommand::Publish(name, answer)) => self.publish(&name, answer),
+                    Ok(IndexerCommand::Look(names)) => self.look(&names),
                     Ok(IndexerCommand::Forget(name, answer)) => self.forget(&name, answer),
                     Ok(IndexerCommand::Wake) => {}
                     Err(_) => break,
@@ -178,6 +179,7 @@ impl Indexer {
             self.drop_all();
             return;
         };
+        self.recorder.set_root(&root);
         self.inspector.set_root(root);
         self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
         self.scanner.rescan_by(now);
@@ -315,7 +317,8 @@ impl Indexer {
             self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
-            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks: state.marks });
+            let marks = Marks { copy: self.recorder.is_copy(name, &id, now), ..state.marks };
+            self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks });
         } else if state.is_quiet() {
             self.debounce.forget(name);
             self.hash(name, state);

@@ -1,12 +1,13 @@
 //! Writes what was hashed to the index, and reads what an earlier run has written there.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::content::{Catalogue, Entry, FileId, RelPath};
 use crate::share::inspector::FileState;
 use crate::share::limits::{HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, PRUNE_LATER, WATCH_DEBOUNCE};
-use crate::store::{Hashed, Index, Lookup};
+use crate::store::{Copies, Hashed, Index, Lookup};
 
 /// Owns the index while the directory is shared.
 ///
@@ -25,10 +26,12 @@ pub(super) struct Recorder {
     prune_at: Instant,
     /// Whether anything may have changed since files began to be hashed.
     is_disturbed: bool,
+    /// Tells what a fetch put there; none where nothing is recorded.
+    copies: Option<Copies>,
 }
 
 impl Recorder {
-    pub(super) fn new(index: Arc<Index>, now: Instant) -> Self {
+    pub(super) fn new(index: Arc<Index>, copies: Option<Copies>, now: Instant) -> Self {
         Recorder {
             index,
             lookup: None,
@@ -38,6 +41,7 @@ impl Recorder {
             prune_from: None,
             prune_at: now + PRUNE_LATER,
             is_disturbed: false,
+            copies,
         }
     }
 
@@ -57,6 +61,21 @@ impl Recorder {
     /// The content of the file, if it was hashed in this state. `None` outside of a lookup.
     pub(super) fn known(&mut self, name: &RelPath, state: FileState) -> Option<FileId> {
         self.lookup.as_mut()?.get(name.as_str(), state.len, &state.stamp)
+    }
+
+    /// Whether a fetch put the content `id` at `name`.
+    pub(super) fn is_copy(&mut self, name: &RelPath, id: &FileId, now: Instant) -> bool {
+        self.copies.as_mut().is_some_and(|copies| copies.is_copy(name, id, now))
+    }
+
+    /// A fetch has put files in place just now.
+    pub(super) fn expect_copies(&mut self) {
+        self.copies.iter_mut().for_each(Copies::expect_news);
+    }
+
+    /// Another directory has taken the place of the shared one.
+    pub(super) fn set_root(&mut self, root: &Path) {
+        self.copies.iter_mut().for_each(|copies| copies.set_root(root));
     }
 
     /// Whether, since the last call, an empty index replaced one that was damaged. Layers of

@@ -17,6 +17,9 @@ pub struct ShareSetup {
     pub dir: PathBuf,
     /// What was hashed in earlier runs, and where the chunk layers go.
     pub index: Arc<Index>,
+    /// Where fetches record what they put in place, which tells copies from files of the user's; none
+    /// where nothing is recorded.
+    pub records: Option<PathBuf>,
     /// The reader that serves the directory. It closes removed and changed files when a snapshot is
     /// published.
     pub reader: Arc<Reader>,
@@ -43,6 +46,8 @@ pub(super) enum IndexerCommand {
     Withdraw(Entry),
     /// Look at the file of this entry: a request found it in another state.
     Recheck(Entry),
+    /// Look at these files, which were put in place or removed just now.
+    Look(Vec<RelPath>),
     /// Offer this file as it is now.
     Publish(RelPath, PublishAnswer),
     /// Offer this file no longer.

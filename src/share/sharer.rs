@@ -98,6 +98,19 @@ impl Sharer {
         }
     }
 
+    /// Has the files `names` looked at without a wait: a fetch of this node has just put them in place,
+    /// or they have just been removed. Does not wait itself.
+    pub fn look(&self, names: Vec<RelPath>) {
+        if self.commands.try_send(IndexerCommand::Look(names)).is_err() {
+            log::debug!("changed files are found by the watch, too many commands wait");
+        }
+    }
+
+    /// Whether the files that were found at the start are hashed. Does not wait.
+    pub fn is_ready(&self) -> bool {
+        self.ready.read(|ready| ready.is_some())
+    }
+
     /// Offers the file `path` as it is now, as soon as it is hashed, and returns its identity once a
     /// snapshot has it.
     ///

@@ -55,6 +55,7 @@ impl Share {
         let setup = ShareSetup {
             dir: dir.clone(),
             index: index.clone(),
+            records: None,
             reader: reader.clone(),
             own_files: Arc::new(own),
             catalogue: catalogue.clone(),
@@ -386,6 +387,7 @@ fn a_missing_directory_is_an_error() {
     let tmp = tempfile::tempdir().unwrap();
     let setup = ShareSetup {
         dir: tmp.path().join("none"),
+        records: None,
         index: Arc::new(Index::open(tmp.path(), tmp.path()).unwrap()),
         reader: Arc::new(Reader::open(tmp.path()).unwrap()),
         own_files: Arc::default(),

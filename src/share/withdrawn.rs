@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::content::{Entry, RelPath};
+use crate::content::{Entry, Marks, RelPath};
 use crate::runtime::EventSender;
 use crate::share::inspector::FileState;
 use crate::share::limits::WITHDRAWN_MAX;
@@ -29,8 +29,9 @@ impl Withdrawn {
             entry.id
         );
         if self.files.len() < WITHDRAWN_MAX {
-            self.files
-                .insert(entry.path.clone(), FileState { len: entry.id.len, stamp: entry.stamp, marks: entry.marks });
+            // Only the records tell copies, not a look at the file.
+            let marks = Marks { copy: false, ..entry.marks };
+            self.files.insert(entry.path.clone(), FileState { len: entry.id.len, stamp: entry.stamp, marks });
         }
         self.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });
     }

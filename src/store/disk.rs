@@ -20,7 +20,7 @@ use crate::store::limits::BATCH_OPEN_MAX;
 use crate::store::nearby::Nearby;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
-use crate::store::{Overwrite, PartialFile, StoreError};
+use crate::store::{Life, Overwrite, PartialFile, StoreError};
 use crate::sync::lock;
 
 mod elsewhere;
@@ -52,7 +52,7 @@ impl Disk {
     }
 
     /// As [`open`](Disk::open), but `overwrite` decides about files that are there already; without
-    /// it each is replaced. What is put in place is recorded in the directory `state`.
+    /// it each is replaced. What is put in place is recorded in the directory `state`, as kept.
     ///
     /// # Errors
     /// As [`open`](Disk::open).
@@ -62,7 +62,21 @@ impl Disk {
         overwrite: Overwrite,
         state: Option<&Path>,
     ) -> Result<Arc<Self>, StoreError> {
-        let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state));
+        Self::open_for(dir, create, overwrite, state, Life::Kept)
+    }
+
+    /// As [`open_guarded`](Disk::open_guarded), with the `life` of what is put in place.
+    ///
+    /// # Errors
+    /// As [`open`](Disk::open).
+    pub fn open_for(
+        dir: &Path,
+        create: bool,
+        overwrite: Overwrite,
+        state: Option<&Path>,
+        life: Life,
+    ) -> Result<Arc<Self>, StoreError> {
+        let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state, life));
         Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new() }))
     }
 
@@ -300,6 +314,15 @@ impl Disk {
     /// [`StoreError`] if the system cannot answer.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
         self.volume.free_bytes().map_err(|e| StoreError::at(self.path(), e))
+    }
+
+    /// Number of bytes that this process may still write where the directory lies, and the size of the
+    /// file system.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the system cannot answer.
+    pub fn room(&self) -> Result<(u64, u64), StoreError> {
+        self.volume.room().map_err(|e| StoreError::at(self.path(), e))
     }
 
     fn flusher(&self) -> Result<Arc<Flusher>, StoreError> {

@@ -23,7 +23,7 @@ use crate::store::place_guard::PlaceGuard;
 use crate::store::placed::{PlacedLog, PlacedState};
 use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{Storage, Volume, explain_full};
-use crate::store::{Overwrite, StoreError};
+use crate::store::{Life, Overwrite, StoreError};
 
 /// An open directory, and the node's own one in it.
 #[derive(Debug)]
@@ -63,11 +63,11 @@ impl DiskVolume {
     }
 
     /// Lets `overwrite` decide about files that are there already. What is put in place is recorded in
-    /// the directory `state`, if there is one.
-    pub(crate) fn guarded(self, overwrite: Overwrite, state: Option<&Path>) -> Self {
+    /// the directory `state`, if there is one, with its `life`.
+    pub(crate) fn guarded(self, overwrite: Overwrite, state: Option<&Path>, life: Life) -> Self {
         let root = std::fs::canonicalize(&self.path);
         let log = state.zip(root.ok()).map(|(state, root)| PlacedLog::new(Arc::new(DiskFolder::new(state)), root));
-        let guard = Some(PlaceGuard::new(overwrite, &self.path, log));
+        let guard = Some(PlaceGuard::new(overwrite, &self.path, log).with_life(life));
         DiskVolume { guard, ..self }
     }
 
@@ -106,6 +106,13 @@ impl DiskVolume {
     /// The path that the directory was opened by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Free bytes, and the size of the file system.
+    pub(crate) fn room(&self) -> io::Result<(u64, u64)> {
+        let stat = fs::fstatvfs(self.root())?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok((bytes(stat.f_bavail), bytes(stat.f_blocks)))
     }
 
     /// Whether the files live in memory, so that nothing has to be made durable.
@@ -284,7 +291,7 @@ mod tests {
     use super::*;
     use crate::content::{Digest, Root};
     use crate::store::limits::TEMP_STALE;
-    use crate::store::placed::PlacedFile;
+    use crate::store::placed::{Keeping, PlacedFile};
     use crate::store::storage::{Folder, create_temp};
 
     fn name(path: &str) -> RelPath {
@@ -327,7 +334,7 @@ mod tests {
             let id = FileId { root: Root(Digest([1; 32])), len: 7 };
             let log = PlacedLog::new(Arc::new(DiskFolder::new(state.path())), root.clone());
             let (_, placed) = volume.state_of(&name("f")).unwrap();
-            log.note("f", PlacedFile { id, state: Some(placed) });
+            log.note("f", PlacedFile { id, state: Some(placed), keeping: Keeping::Kept });
             drop(log);
             let log = PlacedLog::new(Arc::new(SlowState(DiskFolder::new(state.path()), file.clone())), root);
             volume.guard = Some(PlaceGuard::new(overwrite, dir.path(), Some(log)));

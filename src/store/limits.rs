@@ -85,6 +85,17 @@ pub const PLACED_LOCK_TRIES: u32 = 400;
 pub const PLACED_LAST_LOCK_TRIES: u32 = 10 * PLACED_LOCK_TRIES;
 /// Bytes of such records that wait for the lock; they are written as one frame.
 pub const PLACED_KEPT_LEN_MAX: usize = PLACED_FRAME_LEN_MAX / 2;
+/// Age at which such records are read again to tell copies from files of the user's. It is less than
+/// the time for which hints of changes are collected, so the intent of a file that was put in place is
+/// read before the file is offered.
+pub const COPY_RECORDS_FRESH: Duration = Duration::from_millis(50);
+/// Directories whose records are followed for that.
+pub const COPY_DIRS_MAX: usize = 16_384;
+/// Files of one directory that may expire; those beyond stay. As many names are known to have
+/// expired.
+pub const EXPIRING_MAX: usize = 1_000_000;
+/// Names that are noted as used between two looks at them.
+pub const USED_NAMES_MAX: usize = 1_000_000;
 /// Names under which a replaced file can be kept, at most.
 pub const BACKUPS_MAX: u32 = 1000;
 

@@ -1,6 +1,7 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
 mod batch_write;
+mod copies;
 #[cfg(test)]
 mod crash_tests;
 mod dir_risk;
@@ -9,6 +10,7 @@ mod disk_file;
 mod disk_folder;
 mod disk_volume;
 mod error;
+mod expiring_dir;
 mod fetched_files;
 mod flusher;
 mod holes;
@@ -37,26 +39,35 @@ mod shared_roots;
 mod source;
 mod storage;
 mod swap;
+mod used_names;
 mod verify_existing;
 
+pub use copies::Copies;
 pub use dir_risk::warn_of_risk;
 pub use disk::{Disk, Forecast};
 pub use error::StoreError;
+pub(crate) use expiring_dir::ExpiringDir;
+#[cfg(test)]
+pub(crate) use expiring_dir::placed_at;
 pub use fetched_files::{FetchedFile, FetchedFiles};
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use inspect::stamp_of;
 pub use journal::JournalText;
 pub use leftovers::Leftovers;
+pub(crate) use make_dirs::make_dirs;
 pub use offered::{OfferedChunk, OfferedFile, OfferedFiles};
 pub use overwrite::Overwrite;
 pub use own_files::OwnFiles;
 pub(crate) use own_files::is_one_of;
 pub use partial_file::{CheckedChunk, ChunkOrigin, PartialFile};
+pub(crate) use placed::ExpiringFile;
+pub use placed::Life;
 pub use read_root::ReadRoot;
 pub use reader::{ChunkReader, Reader};
 pub use reuse::{KnownCopy, ReuseSource};
 pub use shared_roots::{SharedRoot, SharedRoots, place_of};
 pub use source::{ReadAt, Source, SourceError};
+pub use used_names::UsedNames;
 
 /// The name of the directory in which a node keeps unfinished files, below the one that it writes
 /// to.

@@ -4,13 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use rustix::fs::FileType;
 
 use crate::content::{FileId, RelPath, Root, Stamp};
 use crate::store::limits::REUSE_SOURCES_MAX;
-use crate::store::placed::{PlacedFile, PlacedLog, PlacedState};
-use crate::store::{Overwrite, StoreError};
+use crate::store::placed::{Keeping, PlacedFile, PlacedLog, PlacedState};
+use crate::store::{Life, Overwrite, StoreError};
 use crate::sync::lock;
 
 /// Decides about files that lie where others go, and records what was put in place.
@@ -20,6 +21,8 @@ pub(crate) struct PlaceGuard {
     /// The directory, for messages.
     dir: PathBuf,
     log: Option<PlacedLog>,
+    /// How long what is put in place stays.
+    life: Life,
     places: Mutex<Places>,
 }
 
@@ -33,6 +36,8 @@ struct Places {
     by_file: Option<HashMap<(u64, u64), RelPath>>,
     /// Files that may be replaced, in this state.
     replaceable: HashMap<RelPath, PlacedState>,
+    /// Names that an earlier fetch was to keep: what replaces their content is kept as well.
+    kept: HashSet<RelPath>,
 }
 
 /// A name of a fetch.
@@ -67,7 +72,17 @@ pub(crate) type IsSpelledSo<'a> = &'a dyn Fn() -> bool;
 impl PlaceGuard {
     /// A guard for a fetch into `dir`. Without a `log` nothing counts as fetched before.
     pub(crate) fn new(overwrite: Overwrite, dir: &Path, log: Option<PlacedLog>) -> Self {
-        PlaceGuard { overwrite, dir: dir.to_path_buf(), log, places: Mutex::default() }
+        PlaceGuard { overwrite, dir: dir.to_path_buf(), log, life: Life::Kept, places: Mutex::default() }
+    }
+
+    /// The same for a fetch whose files stay for this `life`.
+    pub(crate) fn with_life(self, life: Life) -> Self {
+        PlaceGuard { life, ..self }
+    }
+
+    /// How long a file stays that is put in place now.
+    fn keeping(&self, kept: bool) -> Keeping {
+        if kept { Keeping::Kept } else { Keeping::new(self.life, now_s()) }
     }
 
     /// These names are about to get these contents.
@@ -75,7 +90,8 @@ impl PlaceGuard {
         let mut places = lock(&self.places);
         for (path, id) in files {
             if let Some(log) = &self.log {
-                log.note(path.as_str(), PlacedFile { id, state: None });
+                let keeping = self.keeping(places.kept.contains(path));
+                log.note(path.as_str(), PlacedFile { id, state: None, keeping });
             }
             match places.names.get_mut(path) {
                 Some(name) if name.id == id => name.going = true,
@@ -105,12 +121,14 @@ impl PlaceGuard {
     /// Nothing more happens to `path`; it has its content unless it `failed`.
     pub(crate) fn end(&self, path: &RelPath, failed: bool) {
         let mut places = lock(&self.places);
+        let is_kept = places.kept.contains(path);
         let Some(name) = places.names.get_mut(path) else { return };
         let was_going = std::mem::take(&mut name.going);
         if let (true, true, Some(state), false) = (was_going, name.fresh, name.state, failed) {
             name.here = true;
             if let Some(log) = &self.log {
-                log.note(path.as_str(), PlacedFile { id: name.id, state: Some(state) });
+                let keeping = self.keeping(is_kept);
+                log.note(path.as_str(), PlacedFile { id: name.id, state: Some(state), keeping });
             }
         }
     }
@@ -123,7 +141,8 @@ impl PlaceGuard {
         name.state.filter(|_| was_fresh).map(|state| state.stamp())
     }
 
-    /// `path` had its content before.
+    /// `path` had its content before. One that may expire is used by that, and kept from now on if
+    /// this fetch is to keep it.
     pub(crate) fn is_here(&self, path: &RelPath, id: FileId, state: PlacedState) {
         let mut places = lock(&self.places);
         if places.of_file(&state).is_none() {
@@ -132,6 +151,17 @@ impl PlaceGuard {
             places.names.insert(path.clone(), name);
             places.is_at(path, &state);
         }
+        drop(places);
+        let Some(log) = self.log.as_ref().filter(|log| log.may_expire()) else { return };
+        let found = log.find(path.as_str());
+        let Some(own) = found.iter().find(|file| file.state == Some(state)) else { return };
+        let keeping = match (self.life, own.keeping) {
+            (_, Keeping::Kept | Keeping::Expired) => return,
+            (Life::Kept, _) => Keeping::Kept,
+            (_, Keeping::Mirrored { .. }) => Keeping::Mirrored { used_s: now_s() },
+            (_, Keeping::Temporary { .. }) => Keeping::Temporary { used_s: now_s() },
+        };
+        log.note(path.as_str(), PlacedFile { keeping, ..*own });
     }
 
     /// Whether `path` is known to have the content `id` while it is in this state.
@@ -158,7 +188,7 @@ impl PlaceGuard {
     pub(crate) fn distrust(&self, path: &RelPath, state: PlacedState) {
         if let Some(log) = &self.log {
             let id = FileId { root: Root::EMPTY, len: state.len };
-            log.note(path.as_str(), PlacedFile { id, state: Some(state) });
+            log.note(path.as_str(), PlacedFile { id, state: Some(state), keeping: Keeping::Kept });
         }
     }
 
@@ -186,6 +216,9 @@ impl PlaceGuard {
         }
         let mut own = self.recorded(path, kind);
         own.retain(|file| file.id.len == state.len);
+        if own.iter().any(|file| file.keeping == Keeping::Kept) {
+            lock(&self.places).kept.insert(path.clone());
+        }
         if !own.iter().any(|file| file.state == Some(state)) {
             let mut looked = HashSet::new();
             let Some(own) = own.iter().find(|file| looked.insert(file.id) && holds(&file.id)) else {
@@ -224,8 +257,11 @@ impl PlaceGuard {
         if is_twin || self.replaces_all() || lock(&self.places).replaceable.get(path) == Some(&state) {
             return Ok(OnTaken::Replace);
         }
-        let is_own = self.recorded(path, kind).iter().any(|file| file.state == Some(state));
-        match (is_own, self.overwrite) {
+        let own = self.recorded(path, kind).into_iter().find(|file| file.state == Some(state));
+        if own.is_some_and(|file| file.keeping == Keeping::Kept) {
+            lock(&self.places).kept.insert(path.clone());
+        }
+        match (own.is_some(), self.overwrite) {
             (true, _) => Ok(OnTaken::Replace),
             (false, Overwrite::Backup) => Ok(OnTaken::Keep),
             (false, _) => Err(StoreError::Exists { path: self.dir.join(path.as_str()) }),
@@ -286,6 +322,11 @@ impl Places {
 
 fn file_key(state: &PlacedState) -> (u64, u64) {
     (state.device, state.inode)
+}
+
+/// Seconds since 1970.
+fn now_s() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

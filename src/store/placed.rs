@@ -9,7 +9,8 @@
 //! A file of records: magic 8; length at the last compaction 8; length of the directory's path 2,
 //! and the path; then frames: length 4, checksum 8, and records one after the other. Integers are
 //! little-endian. Of several records of a name the last one with a state counts, and an intent behind
-//! it: of a file that was to be replaced it is open which of both came to be.
+//! it: of a file that was to be replaced it is open which of both came to be. A file that may expire has
+//! a further record when it was used, and one when it is gone.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,10 +19,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use log::warn;
-use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
-use crate::content::{FileId, Stamp};
+use crate::content::FileId;
 use crate::store::limits::{
     PLACED_BUFFER_LEN, PLACED_COMPACT_LEN, PLACED_KEPT_LEN_MAX, PLACED_LAST_LOCK_TRIES, PLACED_LEN_MAX,
     PLACED_LOCK_TRIES,
@@ -29,12 +29,18 @@ use crate::store::limits::{
 use crate::store::storage::{FileLock, Folder, Storage};
 use crate::sync::lock;
 
+mod expiring;
 mod frames;
 mod known;
+mod record;
 
-pub(crate) use frames::is_record_name;
+pub(crate) use expiring::{ExpiringFile, ExpiringFiles};
 use frames::{FRAME_HEAD_LEN, Header, NEW_SUFFIX, end_of_frames, file_name, frame};
-use known::{KnownNames, RECORD_LEN_MAX, RecordLine, read_record};
+pub(crate) use frames::{hash_of, is_record_name};
+pub(crate) use known::KnownNames;
+pub use record::Life;
+pub(crate) use record::{Keeping, PlacedFile, PlacedState};
+use record::{RECORD_LEN_MAX, RecordLine, read_record};
 
 /// The records of what was fetched into one directory, and access to those of others.
 #[derive(Debug)]
@@ -62,32 +68,6 @@ struct PendingRecords {
     record: Vec<u8>,
 }
 
-/// What a record says of one name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PlacedFile {
-    /// The content that was put there.
-    pub(crate) id: FileId,
-    /// The state of the file then; `None` if only the intent is known.
-    pub(crate) state: Option<PlacedState>,
-}
-
-/// The state of a file on disk: any difference means that it may be another one, or changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct PlacedState {
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) len: u64,
-    pub(crate) mtime_ns: i64,
-    pub(crate) ctime_ns: i64,
-}
-
-impl PlacedState {
-    /// The state as other parts keep it.
-    pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { mtime_ns: self.mtime_ns, ctime_ns: self.ctime_ns, inode: self.inode }
-    }
-}
-
 impl PlacedLog {
     /// The records of `root`, which is absolute and without links, in `folder`. Nothing is read or
     /// written before it is needed.
@@ -99,7 +79,7 @@ impl PlacedLog {
     /// Notes what a name is to get, or has got in which state. Written by [`flush`](Self::flush),
     /// and when enough has gathered.
     pub(crate) fn note(&self, name: &str, file: PlacedFile) {
-        let line = RecordLine { name, id: file.id, state: file.state };
+        let line = RecordLine { name, id: file.id, state: file.state, keeping: file.keeping };
         let mut pending = lock(&self.pending);
         let PendingRecords { bytes, record, .. } = &mut *pending;
         record.resize(RECORD_LEN_MAX, 0);
@@ -180,7 +160,13 @@ impl PlacedLog {
             let name = whole.strip_prefix(dir).ok()?.to_str()?;
             Some(self.names_of(dir)?.get(name))
         });
-        found.flatten().collect()
+        // What has expired is gone.
+        found.flatten().filter(|file| file.keeping != Keeping::Expired).collect()
+    }
+
+    /// Whether a file of the directory itself may expire, as far as its records were read.
+    pub(crate) fn may_expire(&self) -> bool {
+        self.names_of(&self.root).is_some_and(|names| names.may_expire())
     }
 
     /// Whether a fetch put the content `id` at `path`, and left it in this state. Reads nothing once the
@@ -214,11 +200,8 @@ impl PlacedLog {
         if let Some(known) = lock(&self.known).get(dir) {
             return known.clone();
         }
-        let read = || -> io::Result<Option<KnownNames>> {
-            let Some(file) = self.folder.open(&file_name(dir))? else { return Ok(None) };
-            KnownNames::read(file, dir)
-        };
-        let known = read().unwrap_or_default().map(Arc::new);
+        let mut names = KnownNames::new(self.folder.clone(), dir);
+        let known = names.refresh().is_ok().then(|| Arc::new(names));
         lock(&self.known).insert(dir.to_owned(), known.clone());
         known
     }
@@ -279,14 +262,13 @@ impl PlacedLog {
 
     /// Replaces the file by one with the last records of each name that still exists.
     fn compact(&self, file: &Arc<dyn Storage>) -> io::Result<()> {
-        let Some(known) = KnownNames::read(file.clone(), &self.root)? else { return Ok(()) };
+        let mut known = KnownNames::new(self.folder.clone(), &self.root);
+        known.refresh()?;
         let (name, temp) = (file_name(&self.root), format!("{}{NEW_SUFFIX}", file_name(&self.root)));
         self.folder.remove(&temp)?;
         let to = self.folder.create(&temp)?.ok_or(io::ErrorKind::AlreadyExists)?;
         let begin = Header::write(&*to, &self.root, 0)?;
         let (mut end, mut records) = (begin, Vec::new());
-        let mut places: Vec<u64> = known.at.values().flat_map(|last| last.each()).collect();
-        places.sort_unstable();
         let mut put = |records: &mut Vec<u8>| -> io::Result<()> {
             if !records.is_empty() {
                 to.write_at(end, &frame(records))?;
@@ -296,9 +278,11 @@ impl PlacedLog {
             Ok(())
         };
         let mut buffer = vec![0; RECORD_LEN_MAX];
-        for at in places {
+        for at in known.places() {
             let Some(line) = read_record(&**file, at, &mut buffer) else { continue };
-            if self.root.join(line.name).symlink_metadata().is_err() {
+            // That a file has expired is worth knowing while it is gone.
+            let is_there = self.root.join(line.name).symlink_metadata().is_ok();
+            if !is_there && line.keeping != Keeping::Expired {
                 continue;
             }
             records.extend(postcard::to_allocvec(&line).map_err(io::Error::other)?);

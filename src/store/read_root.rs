@@ -56,6 +56,7 @@ impl ReadRoot {
             opened => opened,
         };
         let file = File::from(opened?);
+        leave_access_time(&file);
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -94,6 +95,15 @@ impl ReadRoot {
             opened => Ok(opened?),
         }
     }
+}
+
+/// Lets reading leave the time of the last access as it is, where the system permits that: it then
+/// tells when other programs read the file, which decides how long a copy stays.
+fn leave_access_time(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fcntl_setfl(file, OFlags::NONBLOCK | OFlags::NOATIME);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {

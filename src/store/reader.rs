@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
 use crate::limits::READ_LEN;
 use crate::store::inspect::stamp_of;
 use crate::store::limits::OPEN_FILES_MAX;
 use crate::store::read_root::ReadRoot;
+use crate::store::used_names::UsedNames;
 use crate::sync::lock;
 
 /// Reads files of a shared directory by their catalogue entry. It opens them beneath the directory,
@@ -23,6 +24,8 @@ pub struct Reader {
     path: PathBuf,
     /// The open files, the one read last at the front.
     open: Mutex<VecDeque<(Entry, Arc<File>)>>,
+    /// Takes note of what is read; none where that does not matter.
+    used: OnceLock<Arc<UsedNames>>,
 }
 
 /// One chunk that is being read. Its file is checked before the first byte and after the last one.
@@ -40,7 +43,13 @@ impl Reader {
     /// # Errors
     /// The system's error.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Reader { dir: ReadRoot::open(dir)?, path: dir.to_path_buf(), open: Mutex::default() })
+        let (open, used) = (Mutex::default(), OnceLock::new());
+        Ok(Reader { dir: ReadRoot::open(dir)?, path: dir.to_path_buf(), open, used })
+    }
+
+    /// Notes in `used` what is read from now on. Only the first call counts.
+    pub fn note_use(&self, used: Arc<UsedNames>) {
+        let _ = self.used.set(used);
     }
 
     /// The directory, as it was given to [`open`](Reader::open).
@@ -54,6 +63,9 @@ impl Reader {
     /// # Errors
     /// The system's error.
     pub fn chunk(&self, entry: &Entry, span: ChunkSpan) -> io::Result<Option<ChunkReader>> {
+        if let Some(used) = self.used.get() {
+            used.note(entry.path.as_str());
+        }
         // A file of one chunk has no next chunk: looking for it costs more than opening it.
         let is_kept = Geometry::new(entry.id.len).needs_layer();
         if let Some(file) = is_kept.then(|| self.opened(entry)).flatten() {

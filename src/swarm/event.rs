@@ -87,6 +87,13 @@ pub enum Event {
         /// Its content.
         id: FileId,
     },
+    /// A copy has expired and is gone; see [`Config::retain`](crate::Config::retain).
+    CopyExpired {
+        /// Its name.
+        path: RelPath,
+        /// Its content.
+        id: FileId,
+    },
     /// So many events followed here and were not kept, as too many waited to be read: never joins,
     /// leaves and changes of peers, nor the state of the own catalogue.
     Missed(u64),

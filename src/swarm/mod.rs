@@ -2,7 +2,7 @@
 //! to serve.
 //!
 //! Pure: time is an argument; tier 3. [`membership`] knows the nodes, [`download`] decides what is
-//! asked of them, and [`upload`] decides what they are given.
+//! asked of them, [`upload`] decides what they are given, and [`mirror`] what copies are kept.
 
 mod event;
 mod known_peer;
@@ -10,6 +10,7 @@ mod random;
 
 pub mod download;
 pub mod membership;
+pub mod mirror;
 pub mod upload;
 
 pub use download::{
@@ -23,6 +24,10 @@ pub use known_peer::KnownPeer;
 pub use membership::{
     AnnounceSchedule, Dropped, GroupSize, Outgoing, PeerCounts, PeerRecord, PeerTable, Question, Received,
     RefusalCause, TableChange, Via, Way, crosses, open_announce, parse_announce,
+};
+pub use mirror::{
+    AskSchedule, ExpiryCandidate, MirrorBatch, MirrorCounts, MirrorNews, MirrorPlan, Offered, OwnFile, Retention,
+    Setback,
 };
 pub use upload::{
     Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,

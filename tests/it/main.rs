@@ -23,6 +23,7 @@ mod house;
 mod join;
 mod keys;
 mod merkle_oracle;
+mod mirror;
 mod names;
 mod node;
 mod offering;

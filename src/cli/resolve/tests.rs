@@ -49,6 +49,14 @@ impl Start {
 
 /// What an option came to, as text, from whichever part of the result it went to.
 fn outcome(name: &str, start: &Start) -> String {
+    if SERVING.contains(&name) {
+        let mirror = start.server().unwrap().mirror;
+        return match name {
+            "mirror" => format!("{:?}", mirror.patterns),
+            "retain" => format!("{:?}", mirror.retain),
+            _ => format!("{:?}", mirror.quota),
+        };
+    }
     let ClientOptions { node: o, command } = start.client().unwrap();
     let of_get = || match &command {
         Command::Get { out, share, seed, .. } => (out.clone(), *share, *seed),
@@ -82,6 +90,7 @@ fn outcome(name: &str, start: &Start) -> String {
         "exclude" => format!("{:?}", choice_of(&command).0.exclude),
         "hidden" => choice_of(&command).0.hidden.to_string(),
         "from" => format!("{:?}", choice_of(&command).0.from.map(|from| from.to_string())),
+        "temporary" => matches!(command, Command::Get { life: Life::Temporary, .. }).to_string(),
         "dry-run" => matches!(command, Command::Get { dry_run: true, .. }).to_string(),
         "backup" => format!("{:?}", choice_of(&command).1),
         other => panic!("no outcome for {other}"),
@@ -98,7 +107,10 @@ fn choice_of(command: &Command) -> (SelectOptions, Overwrite) {
 /// Name; default; then as flag, variable and file: what is written, and what it comes to.
 type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 
-const TABLE: [Row; 26] = [
+/// Options of the server alone.
+const SERVING: [&str; 3] = ["mirror", "retain", "quota"];
+
+const TABLE: [Row; 30] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -139,6 +151,10 @@ const TABLE: [Row; 26] = [
             ("'cccccccccccc'", "Some(\"ed25519:cccccccccccc\")"),
         ],
     ),
+    ("mirror", "[]", [("**", "[\"**\"]"), ("b, *.c", "[\"b\", \"*.c\"]"), ("['d', 'e/**']", "[\"d\", \"e/**\"]")]),
+    ("retain", "None", [("1d", "Some(86400s)"), ("2h", "Some(7200s)"), ("'3m'", "Some(180s)")]),
+    ("quota", "None", [("1MB", "Some(1000000)"), ("2KiB", "Some(2048)"), ("'3kB'", "Some(3000)")]),
+    ("temporary", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("dry-run", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("backup", "Refuse", [("", "Backup"), ("0", "Refuse"), ("true", "Backup")]),
 ];
@@ -148,7 +164,11 @@ const SEED: Row = ("seed", "None", [("1", "Some(1s)"), ("0", "None"), ("3", "Som
 fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
     for (name, default, [flag, variable, file]) in TABLE.into_iter().chain([SEED]) {
         let spec = OPTIONS.iter().find(|o| o.name() == name && o.is_key()).unwrap();
-        let command: &[&str] = if name == "wait" { &["list"] } else { &["get", "x"] };
+        let command: &[&str] = match name {
+            "wait" => &["list"],
+            _ if SERVING.contains(&name) => &["--trusted", "/t"],
+            _ => &["get", "x"],
+        };
         let switch = flag.0.is_empty();
         let option = if switch { spec.flag.to_string() } else { format!("{}={}", spec.flag, flag.0) };
         let content = format!("{name} = {}\n", file.0);
@@ -180,6 +200,28 @@ fn the_table_leaves_no_option_out() {
     for spec in OPTIONS.iter().filter(|o| o.is_key()) {
         assert!(TABLE.iter().chain([&SEED]).any(|row| row.0 == spec.name()), "{}", spec.name());
     }
+}
+
+#[test]
+fn a_mirror_in_an_open_group_says_whom_it_follows_and_how_much_it_takes() {
+    let key = "AbCdEfGhIjKl";
+    let refused = |args: &[&str]| Start::new(args).server().unwrap_err();
+    for args in [&["--mirror", "**"][..], &["--mirror", "**", "--from", key], &["--mirror", "**", "--quota", "1GB"]] {
+        assert!(refused(args).contains("open group needs --from PEER and --quota SIZE"), "{args:?}");
+    }
+    assert!(refused(&["--from", key]).contains("belongs to --mirror"));
+    assert!(refused(&["--mirror", "a{"]).contains("--mirror") || Start::new(&["--mirror", "a{"]).server().is_err());
+    let given =
+        Start::new(&["--mirror", "a", "--mirror", "b", "--from", key, "--from", "BbCdEfGhIjKl", "--quota", "1GB"]);
+    let mirror = given.server().unwrap().mirror;
+    assert_eq!((mirror.patterns.len(), mirror.from.len(), mirror.quota), (2, 2, Some(1_000_000_000)));
+    assert!(Start::new(&["--mirror", "**", "--trusted", "/t"]).server().is_ok());
+    // One file serves both programs.
+    let file = format!("from = ['{key}']\n");
+    assert!(Start::new(&["--quota", "5GB"]).file(&file).server().is_ok());
+    assert!(Start::new(&["get", "x"]).file(&file).client().is_ok());
+    assert!(Start::new(&["get", "x", "--mirror", "a"]).typed(Program::Client).unwrap_err().contains("gpb-server"));
+    assert!(Start::new(&["get", "x", "--from", key, "--from", key]).client().unwrap_err().contains("one peer"));
 }
 
 #[test]
@@ -326,7 +368,10 @@ fn commands_and_what_belongs_to_them() {
     let get = Start::new(&["get", "a", "--", "--b"]).client().unwrap().command;
     let patterns = vec!["a".into(), "--b".into()];
     let (select, overwrite) = (SelectOptions::default(), Overwrite::Refuse);
-    assert_eq!(get, Command::Get { patterns, select, overwrite, dry_run: false, out: None, share: true, seed: None });
+    let life = Life::Kept;
+    let expected =
+        Command::Get { patterns, select, overwrite, dry_run: false, life, out: None, share: true, seed: None };
+    assert_eq!(get, expected);
     assert_eq!(Start::new(&["doctor"]).client().unwrap().command, Command::Doctor);
 }
 

@@ -73,7 +73,9 @@ impl EventQueue {
                 }
                 self.catalogue = Some(self.push_entry(Waiting::State(event)));
             }
-            Event::FileFetched { .. } | Event::FileWithdrawn { .. } if self.files < EVENTS_MAX => {
+            Event::FileFetched { .. } | Event::FileWithdrawn { .. } | Event::CopyExpired { .. }
+                if self.files < EVENTS_MAX =>
+            {
                 self.files += 1;
                 self.push_kept(Waiting::File(event));
             }

@@ -46,6 +46,27 @@ impl Indexer {
         let _ = answer.try_send(Err(refused));
     }
 
+    /// Looks at `names`, which a fetch of this node has just put in place or which have just expired:
+    /// nothing is waited for.
+    pub(super) fn look(&mut self, names: &[RelPath]) {
+        let now = Instant::now();
+        self.refresh_own_files(now);
+        self.recorder.expect_copies();
+        for name in names {
+            let path = self.inspector.path_of(name.as_str());
+            match self.inspector.inspect(&path) {
+                Inspection::File { state, .. } if self.draft.get(name).is_some_and(|e| state.is_of(e)) => {}
+                Inspection::File { state, owner_only: false, link: None, .. } if self.draft.has_room() => {
+                    self.withdrawn.forget(name);
+                    self.draft.drop(name);
+                    self.debounce.forget(name);
+                    self.hash_first(name, state);
+                }
+                found => self.apply(name, &path, found, now),
+            }
+        }
+    }
+
     /// Offers `name` no longer until it changes or is published. The answer is whether it was
     /// offered, once no snapshot has it any more.
     pub(super) fn forget(&mut self, name: &RelPath, answer: Sender<bool>) {

@@ -24,6 +24,7 @@ impl Steps {
         let setup = ShareSetup {
             dir: tmp.path().into(),
             index: Arc::new(Index::in_memory().unwrap()),
+            records: None,
             reader: Arc::new(Reader::open(tmp.path()).unwrap()),
             own_files: Arc::new(OwnFiles::new(None, [], Some(tmp.path()))),
             catalogue: Arc::new(Watch::new(Arc::new(Catalogue::default()))),

@@ -125,7 +125,7 @@ pub(super) fn end_of_frames(file: &dyn Storage, mut place: u64) -> io::Result<u6
 
 /// A quick hash (FNV-1a over words) against chance, not against intent: the state directory is the
 /// user's alone.
-pub(super) fn hash_of(bytes: &[u8]) -> u64 {
+pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ bytes.len() as u64;
     for part in bytes.chunks(8) {
         let mut word = [0; 8];
@@ -139,7 +139,7 @@ const NAME_PREFIX: &str = "placed-";
 const NAME_HEX_LEN: usize = 32;
 /// Of a file that is about to replace another one.
 pub(super) const NEW_SUFFIX: &str = ".new";
-const MAGIC: [u8; 8] = *b"gpbplac1";
+const MAGIC: [u8; 8] = *b"gpbplac2";
 pub(super) const FRAME_HEAD_LEN: usize = 12;
 /// Bytes that are read at once to find the end of the frames.
 const SCAN_STEP: usize = 64 * KIB;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::content::{Digest, Root};
+use crate::content::{Digest, FileId, Root};
 use crate::limits::PATH_LEN_MAX;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::memory::{Memory, MemoryFolder, Rng};
@@ -24,11 +24,11 @@ fn only(log: &PlacedLog, name: &str) -> Option<PlacedFile> {
 }
 
 fn intent(n: u64) -> PlacedFile {
-    PlacedFile { id: id(n), state: None }
+    PlacedFile { id: id(n), state: None, keeping: Keeping::Kept }
 }
 
 fn placed(n: u64) -> PlacedFile {
-    PlacedFile { id: id(n), state: Some(state(n)) }
+    PlacedFile { id: id(n), state: Some(state(n)), keeping: Keeping::Kept }
 }
 
 #[test]
@@ -36,9 +36,9 @@ fn what_one_process_records_another_one_finds() {
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new("/data/set");
     let (one, two) = (on_disk(dir.path(), root), on_disk(dir.path(), root));
-    one.note("a", PlacedFile { id: id(1), state: None });
+    one.note("a", intent(1));
     one.note("sub/b", placed(2));
-    assert_eq!(only(&one, "a"), Some(PlacedFile { id: id(1), state: None }), "its own, too");
+    assert_eq!(only(&one, "a"), Some(intent(1)), "its own, too");
     two.note("c", placed(3));
     two.note("a", placed(4));
     two.flush();
@@ -220,14 +220,14 @@ fn a_content_is_found_by_its_state_and_where_it_was_put() {
     let (state_dir, root) = (tempfile::tempdir().unwrap(), Path::new("/data/in"));
     let log = on_disk(state_dir.path(), root);
     for (name, n) in [("a", 1), ("d/b", 2), ("again", 1)] {
-        log.note(name, PlacedFile { id: id(n), state: None });
-        log.note(name, PlacedFile { id: id(n), state: Some(state(n)) });
+        log.note(name, PlacedFile { id: id(n), state: None, keeping: Keeping::Kept });
+        log.note(name, PlacedFile { id: id(n), state: Some(state(n)), keeping: Keeping::Kept });
     }
-    log.note("d/b", PlacedFile { id: id(9), state: None });
+    log.note("d/b", PlacedFile { id: id(9), state: None, keeping: Keeping::Kept });
     drop(log);
     let above = on_disk(state_dir.path(), Path::new("/data"));
-    above.note("in/c", PlacedFile { id: id(3), state: Some(state(3)) });
-    above.note("out", PlacedFile { id: id(3), state: Some(state(4)) });
+    above.note("in/c", PlacedFile { id: id(3), state: Some(state(3)), keeping: Keeping::Kept });
+    above.note("out", PlacedFile { id: id(3), state: Some(state(4)), keeping: Keeping::Kept });
     drop(above);
     let log = on_disk(state_dir.path(), root);
     for (name, n, is_placed) in [("a", 1, true), ("d/b", 2, true), ("c", 3, true), ("a", 2, false), ("x", 1, false)] {

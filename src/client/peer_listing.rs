@@ -1,0 +1,41 @@
+//! Reads the listing of one peer, for a caller that knows which peer to ask when.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::client::listing::lister;
+use crate::client::search_results::{FoundFile, SearchResults};
+use crate::client::survey::ask_once;
+use crate::client::{Client, FetchError};
+use crate::peers::AskError;
+use crate::swarm::PeerRecord;
+
+impl Client {
+    /// Asks the peer of `record` for the files that one of `patterns` means, on a thread of the client,
+    /// which hands the answer to `done`. A peer that sends nothing for `timeout` fails. Setting `over`
+    /// ends it at the next page, with what came.
+    ///
+    /// # Errors
+    /// [`FetchError::Threads`]
+    pub(crate) fn read_listing(
+        &self,
+        record: PeerRecord,
+        patterns: &[String],
+        timeout: Duration,
+        over: Arc<AtomicBool>,
+        done: impl FnOnce(Result<Vec<FoundFile>, AskError>) + Send + 'static,
+    ) -> Result<(), FetchError> {
+        let (pool, ask) = (self.pool.clone(), lister(patterns, timeout, None));
+        let task = move || {
+            let listed = pool.checkout(&record).and_then(|session| {
+                let listing = ask_once(&pool, session, &record, |session| ask(session, &over))?;
+                let mut results = SearchResults::default();
+                drop(listing.merge(record.node(), &mut results));
+                Ok(results.into_files())
+            });
+            done(listed);
+        };
+        self.askers.spawn(task).map_err(FetchError::Threads)
+    }
+}

@@ -1,0 +1,201 @@
+//! The fetches of a mirror.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::client::{Client, Doorbell, DownloadOptions, FailedFile, FetchError, FoundFile, Selection, Want};
+use crate::content::{Catalogue, FileId, RelPath};
+use crate::node::fetch::Fetch;
+use crate::node::fetch_job::{FetchJob, Place};
+use crate::node::fetch_state::FetchState;
+use crate::node::mirror::{MirrorLoans, MirrorTerms};
+use crate::node::updates::{Update, Updates};
+use crate::runtime::LimitedLog;
+use crate::store::{Life, OwnFiles, StoreError};
+use crate::swarm::{MirrorBatch, MirrorPlan, Offered, Setback};
+
+/// Runs fetches, and says what came of them.
+pub(super) struct MirrorJobs {
+    client: Client,
+    own_files: Arc<OwnFiles>,
+    dir: PathBuf,
+    state: PathBuf,
+    bell: Doorbell,
+    running: Vec<MirrorJob>,
+    /// Fetches for which there was no thread.
+    failed_to_start: Vec<(u64, HashMap<RelPath, FileId>)>,
+    /// Files that are in place and not offered yet.
+    placed: HashMap<RelPath, FileId>,
+}
+
+struct MirrorJob {
+    number: u64,
+    fetch: Fetch,
+    updates: Updates,
+    /// What is not in place yet.
+    left: HashMap<RelPath, FileId>,
+    /// When it began.
+    begun: Instant,
+}
+
+impl MirrorJobs {
+    pub(super) fn new(terms: &MirrorTerms, loans: &MirrorLoans, bell: Doorbell) -> Self {
+        MirrorJobs {
+            client: loans.client.clone(),
+            own_files: loans.own_files.clone(),
+            dir: terms.dir.clone(),
+            state: terms.state.clone(),
+            bell,
+            running: Vec::new(),
+            failed_to_start: Vec::new(),
+            placed: HashMap::new(),
+        }
+    }
+
+    /// Begins to fetch `batch`; without a thread for it, it fails.
+    pub(super) fn start(&mut self, batch: MirrorBatch) {
+        let MirrorBatch { job: number, files } = batch;
+        let left = files.iter().map(|(file, _)| (file.path.clone(), file.id)).collect();
+        let found = |(Offered { path, id, copy, attributes, link }, holders): (Offered, Vec<_>)| FoundFile {
+            path,
+            id,
+            holders: holders.into(),
+            shared: !copy,
+            attributes,
+            link,
+        };
+        let want = Want { files: files.into_iter().map(found).collect(), ..Want::default() };
+        let state = Arc::new(FetchState::new(want.shown(), self.dir.clone()));
+        let job = FetchJob {
+            client: self.client.clone(),
+            want,
+            place: Place::Dir { dir: self.dir.clone(), create: false },
+            selection: Selection::default(),
+            options: DownloadOptions { life: Life::Mirrored, ..DownloadOptions::default() },
+            own_files: self.own_files.clone(),
+            state_dir: Some(self.state.clone()),
+            state,
+        };
+        match Fetch::start(job) {
+            Ok(fetch) => {
+                let bell = self.bell.clone();
+                fetch.on_update(move |_| bell.ring());
+                let updates = fetch.updates();
+                self.running.push(MirrorJob { number, fetch, updates, left, begun: Instant::now() });
+            }
+            Err(e) => {
+                log::warn!("mirrored files not fetched error=\"{e}\"");
+                self.failed_to_start.push((number, left));
+            }
+        }
+    }
+
+    /// Tells `plan` what came of the fetches. Returns the names that are in place since the last call.
+    pub(super) fn take_news(&mut self, plan: &mut MirrorPlan, log: &LimitedLog, now: Instant) -> Vec<RelPath> {
+        let mut placed = Vec::new();
+        for (number, left) in std::mem::take(&mut self.failed_to_start) {
+            left.keys().for_each(|path| plan.failed(path, Setback::Later, now));
+            plan.ended(number);
+        }
+        let mut ended = Vec::new();
+        for (at, job) in self.running.iter_mut().enumerate() {
+            // Asked before the news are read: none comes after the end.
+            let has_ended = job.fetch.wait_for(std::time::Duration::ZERO);
+            while let Some(update) = job.updates.try_recv() {
+                match update {
+                    Update::File(file) => {
+                        job.left.remove(&file.path);
+                        plan.fetched(&file.path, &file.id);
+                        self.placed.insert(file.path.clone(), file.id);
+                        placed.push(file.path);
+                    }
+                    Update::Ended => break,
+                    Update::Progress(_) => {}
+                }
+            }
+            if has_ended {
+                ended.push(at);
+            }
+        }
+        for at in ended.into_iter().rev() {
+            let job = self.running.swap_remove(at);
+            job.end(plan, log, now);
+        }
+        placed
+    }
+
+    /// Ends the fetches of which nothing is wanted any more.
+    pub(super) fn end_outdated(&self, plan: &MirrorPlan) {
+        self.running.iter().filter(|job| plan.is_outdated(job.number)).for_each(|job| job.fetch.cancel());
+    }
+
+    /// The content that was put at `path` and is not offered yet.
+    pub(super) fn placed(&self, path: &RelPath) -> Option<FileId> {
+        self.placed.get(path).copied()
+    }
+
+    /// Forgets what `catalogue` has.
+    pub(super) fn forget_offered(&mut self, catalogue: &Catalogue) {
+        self.placed.retain(|path, id| catalogue.get(path.as_str()).is_none_or(|entry| entry.id != *id));
+    }
+
+    /// Whether `path` is being fetched.
+    pub(super) fn is_fetching(&self, path: &RelPath) -> bool {
+        self.running.iter().any(|job| job.left.contains_key(path))
+    }
+
+    /// Bytes that are still to be put in place.
+    pub(super) fn bytes_left(&self) -> u64 {
+        self.running.iter().flat_map(|job| job.left.values()).map(|id| id.len).fold(0, u64::saturating_add)
+    }
+}
+
+impl MirrorJob {
+    /// The fetch is over.
+    fn end(self, plan: &mut MirrorPlan, log: &LimitedLog, now: Instant) {
+        let (report, error) = match self.fetch.wait() {
+            Ok(report) => (report, None),
+            Err(failed) => (failed.report, Some(failed.error)),
+        };
+        let seconds = now.saturating_duration_since(self.begun).as_secs_f64();
+        let (files, bytes) = (report.fetched.len(), report.bytes);
+        if files > 0 {
+            log::info!("mirrored files={files} bytes={bytes} seconds={seconds:.3}");
+        }
+        let mut failed: HashMap<&str, &FailedFile> = report.failed.iter().map(|f| (f.path.as_str(), f)).collect();
+        let mut first = None;
+        for path in self.left.keys() {
+            let cause = failed.remove(path.as_str()).map(|failed| &failed.error).or(error.as_ref());
+            let setback = cause.map_or(Setback::Later, |error| setback(error));
+            first = first.or(cause.map(|cause| (path, cause)));
+            plan.failed(path, setback, now);
+        }
+        if let Some((path, cause)) = first.filter(|(_, cause)| !is_end(cause)) {
+            let others = self.left.len() - 1;
+            let line = format_args!("not mirrored for now path={path} others={others} error=\"{cause}\"");
+            log.log(log::Level::Warn, now, line);
+        }
+        plan.ended(self.number);
+    }
+}
+
+/// What a failure means for the file.
+fn setback(error: &FetchError) -> Setback {
+    match error {
+        FetchError::Storage(
+            StoreError::Exists { .. }
+            | StoreError::NameTaken { .. }
+            | StoreError::NotRegular { .. }
+            | StoreError::OwnFile { .. }
+            | StoreError::SameName { .. },
+        ) => Setback::Users,
+        _ => Setback::Later,
+    }
+}
+
+/// Whether the mirror or the node ended the fetch.
+fn is_end(error: &FetchError) -> bool {
+    matches!(error, FetchError::Cancelled | FetchError::Stopped)
+}

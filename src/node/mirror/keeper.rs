@@ -1,0 +1,251 @@
+//! The copies of a directory: what room there is for more, and which expire.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::content::{FileId, RelPath};
+use crate::identity::PeerId;
+use crate::node::limits::{EXPIRY_LOOK, FREE_SHARE, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN};
+use crate::node::mirror::jobs::MirrorJobs;
+use crate::node::mirror::{MirrorLoans, MirrorTerms};
+use crate::node::sharers::Sharers;
+use crate::runtime::EventSender;
+use crate::store::{Disk, ExpiringDir, FetchedFiles, UsedNames};
+use crate::swarm::{Event, ExpiryCandidate, MirrorPlan, Retention};
+
+/// Knows the copies, and removes those that expire.
+pub(super) struct CopyKeeper {
+    retention: Retention,
+    dir: ExpiringDir,
+    disk: Arc<Disk>,
+    own: PeerId,
+    used: Arc<UsedNames>,
+    clock: UseClock,
+    /// When to look for what has expired.
+    look_at: Instant,
+    expired: u64,
+    sharers: Arc<Sharers>,
+    fetched: Option<Arc<FetchedFiles>>,
+    events: EventSender,
+}
+
+/// The clock of the machine, which may be set meanwhile.
+struct UseClock {
+    began: (Instant, u64),
+}
+
+/// Room for files that are about to be fetched, and what has to go for them.
+pub(super) struct MirrorRoom<'k> {
+    retention: &'k Retention,
+    /// Bytes that may still be written, and those that the quota leaves.
+    free: u64,
+    allowed: u64,
+    candidates: Vec<(RelPath, ExpiryCandidate)>,
+    gone: BTreeSet<RelPath>,
+    lacking: u64,
+    now_s: u64,
+}
+
+impl CopyKeeper {
+    pub(super) fn new(terms: &MirrorTerms, loans: &MirrorLoans) -> io::Result<Self> {
+        let disk = Disk::open(&terms.dir, false).map_err(io::Error::other)?;
+        let mut dir = ExpiringDir::open(&terms.state, &terms.dir)?;
+        dir.refresh();
+        let now = Instant::now();
+        Ok(CopyKeeper {
+            retention: terms.retention,
+            dir,
+            disk,
+            own: loans.own,
+            used: loans.used.clone(),
+            clock: UseClock { began: (now, unix_s()) },
+            look_at: now,
+            expired: 0,
+            sharers: loans.sharers.clone(),
+            fetched: loans.client.ctx.fetched.clone(),
+            events: loans.client.ctx.events.clone(),
+        })
+    }
+
+    /// Files were put in place: the next look is soon.
+    pub(super) fn has_news(&mut self) {
+        self.dir.refresh();
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn now_s(&self) -> u64 {
+        unix_s()
+    }
+
+    /// Whether `id` was at `path` and has expired.
+    pub(super) fn has_expired(&self, path: &RelPath, id: &FileId) -> bool {
+        self.dir.files().has_expired(path, id)
+    }
+
+    /// Copies, their bytes, and how many have expired.
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
+        (self.dir.files().len() as u64, self.dir.files().bytes(), self.expired)
+    }
+
+    /// When something may expire.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.retention.is_on().then_some(self.look_at)
+    }
+
+    /// Removes what has expired, if it is time to look. `is_known` says whether it is known what other
+    /// nodes have.
+    pub(super) fn expire(&mut self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs, now: Instant) {
+        let is_over = self.retention.quota.is_some_and(|quota| self.dir.files().bytes() > quota);
+        if !self.retention.is_on() || now < self.look_at && !is_over {
+            return;
+        }
+        self.look(now);
+        let (candidates, now_s) = (self.candidates(plan, is_known, jobs), unix_s());
+        let files: Vec<ExpiryCandidate> = candidates.iter().map(|(_, file)| *file).collect();
+        let gone = self.retention.expired(&files, now_s);
+        let last = gone.iter().filter(|at| files[**at].is_last && self.retention.quota.is_some()).count();
+        if last > 0 {
+            log::warn!("copies that no other node has expire for the quota files={last}");
+        }
+        self.remove(gone.into_iter().map(|at| candidates[at].0.clone()).collect());
+        let next = self.retention.next_s(&files, now_s).map_or(EXPIRY_LOOK, |at| Duration::from_secs(at - now_s));
+        self.look_at = now + next.clamp(Duration::from_secs(1), EXPIRY_LOOK);
+    }
+
+    /// What room there is for further files.
+    pub(super) fn room(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom<'_> {
+        let left = jobs.bytes_left();
+        // Room that cannot be told counts as enough: the fetch finds out.
+        let (free, size) = self.disk.room().unwrap_or((u64::MAX, 0));
+        let allowed = self.retention.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.dir.files().bytes()));
+        MirrorRoom {
+            retention: &self.retention,
+            free: free.saturating_sub(size / FREE_SHARE).saturating_sub(left),
+            allowed: allowed.saturating_sub(left),
+            candidates: if self.retention.is_on() { self.candidates(plan, is_known, jobs) } else { Vec::new() },
+            gone: BTreeSet::new(),
+            lacking: 0,
+            now_s: unix_s(),
+        }
+    }
+
+    /// Removes `gone` for what is fetched next.
+    pub(super) fn make_room(&mut self, gone: &BTreeSet<RelPath>) {
+        if !gone.is_empty() {
+            self.remove(gone.iter().cloned().collect());
+        }
+    }
+
+    /// Records what was used.
+    pub(super) fn finish(&mut self) {
+        self.look(Instant::now());
+        self.dir.record_use(1);
+    }
+
+    fn look(&mut self, now: Instant) {
+        self.dir.refresh();
+        if let Some(by_s) = self.clock.leap(now, unix_s()) {
+            log::info!("clock set ahead, copies stay as old as they are seconds={by_s}");
+            self.dir.leap(by_s);
+        }
+        self.dir.used(&self.used.take(), unix_s());
+        self.dir.look();
+        let of_retain = self.retention.retain.map(|retain| retain / USE_RECORDS_PER_RETAIN);
+        self.dir.record_use(of_retain.map_or(USE_RECORD_STEP, |step| step.min(USE_RECORD_STEP)).as_secs());
+    }
+
+    /// What may expire. Nothing that is being replaced.
+    fn candidates(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> Vec<(RelPath, ExpiryCandidate)> {
+        let all = self.dir.files().iter().filter(|(path, _)| !jobs.is_fetching(path));
+        let candidate = |(path, file): (&RelPath, &crate::store::ExpiringFile)| {
+            let is_last = file.is_mirrored && !(is_known && plan.is_kept_elsewhere(path, &file.id, &self.own));
+            (path.clone(), ExpiryCandidate { len: file.id.len, used_s: file.used_s, is_last })
+        };
+        all.map(candidate).collect()
+    }
+
+    fn remove(&mut self, paths: Vec<RelPath>) {
+        if paths.is_empty() {
+            return;
+        }
+        let removed = self.dir.remove(&self.disk, &paths);
+        let bytes: u64 = removed.iter().map(|(_, id)| id.len).sum();
+        if !removed.is_empty() {
+            log::info!("copies expired files={} bytes={bytes}", removed.len());
+        }
+        self.expired += removed.len() as u64;
+        for (path, id) in &removed {
+            log::debug!("copy expired path={path} file={id}");
+            // What was fetched is offered by its identity besides.
+            if let Some(fetched) = &self.fetched {
+                fetched.remove_at(self.disk.path(), path);
+            }
+            self.events.emit(Event::CopyExpired { path: path.clone(), id: *id });
+        }
+        self.sharers.look(paths);
+    }
+}
+
+impl MirrorRoom<'_> {
+    /// Whether there is room for a file of `len` bytes that was first seen at `seen_s`, besides those
+    /// before.
+    pub(super) fn fits(&mut self, len: u64, seen_s: u64) -> bool {
+        let needed = len.saturating_sub(self.free).max(len.saturating_sub(self.allowed));
+        if needed > 0 {
+            let left: Vec<&(RelPath, ExpiryCandidate)> =
+                self.candidates.iter().filter(|(path, _)| !self.gone.contains(path)).collect();
+            let files: Vec<ExpiryCandidate> = left.iter().map(|(_, file)| *file).collect();
+            let Some(gone) = self.retention.room_for(&files, needed, seen_s, self.now_s) else {
+                self.lacking += 1;
+                return false;
+            };
+            let freed: u64 = gone.iter().map(|&at| files[at].len).sum();
+            let gone: Vec<RelPath> = gone.into_iter().map(|at| left[at].0.clone()).collect();
+            self.gone.extend(gone);
+            (self.free, self.allowed) = (self.free.saturating_add(freed), self.allowed.saturating_add(freed));
+        }
+        (self.free, self.allowed) = (self.free - len, self.allowed - len);
+        true
+    }
+
+    /// What has to go, and how many files found no room.
+    pub(super) fn end(self) -> (BTreeSet<RelPath>, u64) {
+        (self.gone, self.lacking)
+    }
+}
+
+impl UseClock {
+    /// By how many seconds the clock was set ahead since the last call, if it was.
+    fn leap(&mut self, now: Instant, now_s: u64) -> Option<u64> {
+        let (then, then_s) = std::mem::replace(&mut self.began, (now, now_s));
+        let passed = now.saturating_duration_since(then).as_secs();
+        let by = now_s.saturating_sub(then_s).saturating_sub(passed);
+        (by > LEAP_S).then_some(by)
+    }
+}
+
+/// Seconds since 1970.
+fn unix_s() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
+}
+
+/// A clock that runs ahead by less was not set.
+const LEAP_S: u64 = 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_ahead_lets_nothing_expire() {
+        let start = Instant::now();
+        let mut clock = UseClock { began: (start, 100) };
+        let minute = Duration::from_secs(60);
+        assert_eq!(clock.leap(start + minute, 161), None);
+        assert_eq!(clock.leap(start + 2 * minute, 1_700_000_000), Some(1_700_000_000 - 161 - 60));
+        assert_eq!(clock.leap(start + 3 * minute, 1_700_000_060), None);
+        assert_eq!(clock.leap(start + 4 * minute, 5), None, "set back");
+    }
+}

@@ -1,0 +1,264 @@
+//! What the peers offer that a mirror takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::content::{Attributes, FileId, LinkTo, RelPath};
+use crate::identity::{NodeId, PeerId};
+use crate::swarm::mirror::limits::MIRROR_OFFERS_MAX;
+
+/// A file that a peer offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// Its name.
+    pub path: RelPath,
+    /// Its content.
+    pub id: FileId,
+    /// Whether a fetch put it there, so that its name is that of another node.
+    pub copy: bool,
+    /// What it is besides its content.
+    pub attributes: Attributes,
+    /// The symbolic link, where the name is one.
+    pub link: Option<Box<LinkTo<Box<str>>>>,
+}
+
+/// The listings of the peers, as far as they concern the mirror.
+#[derive(Debug, Default)]
+pub struct Offers {
+    peers: BTreeMap<NodeId, PeerOffers>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct PeerOffers {
+    /// Sorted by name, one for each.
+    files: Vec<Offered>,
+    /// Whether its names count; otherwise it is only known to hold the contents.
+    names: bool,
+}
+
+/// What is meant by a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorVerdict {
+    /// No peer offers it.
+    Nothing,
+    /// This content, which these nodes offer under that name.
+    One {
+        /// The content.
+        id: FileId,
+        /// Who has it.
+        holders: Vec<NodeId>,
+        /// Whether a sharer says so, rather than copies alone.
+        shared: bool,
+    },
+    /// So many contents, and nothing says which: those of sharers, or of copies where no sharer is.
+    Differ {
+        /// Their number.
+        contents: usize,
+        /// Whether sharers differ, rather than copies.
+        shared: bool,
+    },
+}
+
+impl Offers {
+    /// Takes the listing of `node` in the place of its former one. `names` says whether its names
+    /// count. Returns the names of which something changed; `None` if there is no room for it, and then
+    /// nothing of that node is known.
+    pub fn replace(&mut self, node: NodeId, mut files: Vec<Offered>, names: bool) -> Option<Vec<RelPath>> {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup_by(|a, b| a.path == b.path);
+        let old = self.take(node);
+        if self.count + files.len() > MIRROR_OFFERS_MAX {
+            return None;
+        }
+        let changed = changed(&old, &files);
+        self.count += files.len();
+        self.peers.insert(node, PeerOffers { files, names });
+        Some(changed)
+    }
+
+    /// Forgets what `node` offers. Returns the names.
+    pub fn remove(&mut self, node: NodeId) -> Vec<RelPath> {
+        self.take(node).into_iter().map(|file| file.path).collect()
+    }
+
+    /// What `path` means.
+    pub fn verdict(&self, path: &RelPath) -> MirrorVerdict {
+        let all: Vec<(NodeId, &Offered)> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.names)
+            .filter_map(|(node, peer)| Some((*node, peer.get(path)?)))
+            .collect();
+        let ids = |copy: bool| -> BTreeSet<FileId> {
+            all.iter().filter(|(_, file)| file.copy == copy).map(|(_, file)| file.id).collect()
+        };
+        let (sharers, copies) = (ids(false), ids(true));
+        let (ids, shared) = if sharers.is_empty() { (copies, false) } else { (sharers, true) };
+        match (ids.first(), ids.len()) {
+            (None, _) => MirrorVerdict::Nothing,
+            (Some(&id), 1) => MirrorVerdict::One { id, holders: self.holders(path, &id), shared },
+            (Some(_), contents) => MirrorVerdict::Differ { contents, shared },
+        }
+    }
+
+    /// Whether another node keeps the copy `id` of `path` when this one, with the key `own`, lets it
+    /// go: a sharer has it, or of all that have a copy another one comes first. All nodes that see the
+    /// same copies agree on the one that keeps it.
+    pub fn is_kept_elsewhere(&self, path: &RelPath, id: &FileId, own: &PeerId) -> bool {
+        let others = self.peers.iter().filter_map(|(node, peer)| Some((node, peer.get(path).filter(|f| f.id == *id)?)));
+        let mine = rank(own, id);
+        others.into_iter().any(|(node, file)| !file.copy || rank(&node.peer, id) < mine)
+    }
+
+    /// What `path` is with the content `id`: as a sharer says it, else as a copy.
+    pub fn offered(&self, path: &RelPath, id: &FileId) -> Option<&Offered> {
+        let all = self.peers.values().filter_map(|peer| peer.get(path).filter(|file| file.id == *id));
+        all.min_by_key(|file| (file.copy, file.attributes.mtime_ns))
+    }
+
+    /// The nodes that offer `id` under this name.
+    fn holders(&self, path: &RelPath, id: &FileId) -> Vec<NodeId> {
+        let has = |peer: &PeerOffers| peer.get(path).is_some_and(|file| file.id == *id);
+        self.peers.iter().filter(|(_, peer)| has(peer)).map(|(node, _)| *node).collect()
+    }
+
+    fn take(&mut self, node: NodeId) -> Vec<Offered> {
+        let old = self.peers.remove(&node).map_or(Vec::new(), |peer| peer.files);
+        self.count -= old.len();
+        old
+    }
+}
+
+impl PeerOffers {
+    fn get(&self, path: &RelPath) -> Option<&Offered> {
+        let at = self.files.binary_search_by(|file| file.path.cmp(path)).ok()?;
+        self.files.get(at)
+    }
+}
+
+/// The names of which one listing says something else than the other. Both are sorted.
+fn changed(old: &[Offered], new: &[Offered]) -> Vec<RelPath> {
+    let (mut names, mut old, mut new) = (Vec::new(), old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some(old), Some(new)) => old.path.cmp(&new.path),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (None, None) => return names,
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        let content = |file: Option<&Offered>| file.map(|file| (file.id, file.copy));
+        if content(before) != content(after) {
+            names.extend(before.or(after).map(|file| file.path.clone()));
+        }
+    }
+}
+
+/// The place of a node among those that have a copy of `id`: different for each content, so that the
+/// last copies are spread over the nodes (rendezvous hashing, Thaler and Ravishankar 1998).
+fn rank(peer: &PeerId, id: &FileId) -> (u64, PeerId) {
+    let words = peer.0.chunks_exact(8).chain(id.root.0.0.chunks_exact(8));
+    let hash = words.fold(0, |hash, word| mix(hash ^ word.try_into().map_or(0, u64::from_le_bytes)));
+    (hash, *peer)
+}
+
+/// Spreads each bit over all (SplitMix64).
+fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, Root};
+
+    fn node(n: u8) -> NodeId {
+        NodeId::new(PeerId([n; 32]), 1)
+    }
+
+    fn id(n: u8) -> FileId {
+        FileId { root: Root(Digest([n; 32])), len: 5 }
+    }
+
+    fn name(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    fn plain(path: &str, id: FileId, copy: bool) -> Offered {
+        Offered { path: name(path), id, copy, attributes: Attributes::default(), link: None }
+    }
+
+    fn offered(files: &[(&str, u8, bool)]) -> Vec<Offered> {
+        files.iter().map(|(path, n, copy)| plain(path, id(*n), *copy)).collect()
+    }
+
+    #[test]
+    fn a_sharer_decides_and_a_copy_that_lags_behind_never_does() {
+        let mut offers = Offers::default();
+        offers.replace(node(1), offered(&[("a", 2, false)]), true).unwrap();
+        offers.replace(node(2), offered(&[("a", 1, true)]), true).unwrap();
+        offers.replace(node(3), offered(&[("a", 2, true), ("b", 3, true)]), true).unwrap();
+        let one = |n, holders: &[u8], shared| MirrorVerdict::One {
+            id: id(n),
+            holders: holders.iter().map(|n| node(*n)).collect(),
+            shared,
+        };
+        assert_eq!(offers.verdict(&name("a")), one(2, &[1, 3], true));
+        assert_eq!(offers.verdict(&name("b")), one(3, &[3], false), "its sharer is gone");
+        assert_eq!(offers.verdict(&name("c")), MirrorVerdict::Nothing);
+        offers.remove(node(1));
+        assert_eq!(offers.verdict(&name("a")), MirrorVerdict::Differ { contents: 2, shared: false });
+        offers.replace(node(4), offered(&[("a", 7, false)]), true).unwrap();
+        offers.replace(node(5), offered(&[("a", 8, false)]), true).unwrap();
+        assert_eq!(offers.verdict(&name("a")), MirrorVerdict::Differ { contents: 2, shared: true });
+        offers.replace(node(5), offered(&[("a", 8, false)]), false).unwrap();
+        assert_eq!(offers.verdict(&name("a")), one(7, &[4], true), "only the names of some count");
+        offers.replace(node(5), offered(&[("a", 7, false)]), false).unwrap();
+        assert_eq!(offers.verdict(&name("a")), one(7, &[4, 5], true), "the content comes from all");
+    }
+
+    #[test]
+    fn what_changed_between_two_listings_is_told() {
+        let mut offers = Offers::default();
+        let names = |names: Option<Vec<RelPath>>| -> Vec<String> {
+            names.unwrap().iter().map(|name| name.to_string()).collect()
+        };
+        let first = offers.replace(node(1), offered(&[("b", 1, false), ("a", 1, false), ("d", 1, false)]), true);
+        assert_eq!(names(first), ["a", "b", "d"]);
+        let second = offers.replace(node(1), offered(&[("a", 1, false), ("b", 2, false), ("c", 1, true)]), true);
+        assert_eq!(names(second), ["b", "c", "d"]);
+        assert_eq!(names(Some(offers.remove(node(1)))), ["a", "b", "c"]);
+        assert!(offers.remove(node(1)).is_empty() && offers.count == 0);
+    }
+
+    /// Two mirrors whose copies are equally old must not let both go.
+    #[test]
+    fn of_all_that_have_the_last_copies_exactly_one_keeps_each() {
+        let nodes: Vec<u8> = (1..=5).collect();
+        let contents: Vec<(String, u8)> = (0..40).map(|n| (format!("f{n}"), n)).collect();
+        let listing: Vec<(&str, u8, bool)> = contents.iter().map(|(name, n)| (name.as_str(), *n, true)).collect();
+        let mut kept = BTreeMap::new();
+        for (path, n) in &contents {
+            let keepers = nodes.iter().filter(|own| {
+                let mut offers = Offers::default();
+                for other in nodes.iter().filter(|other| other != own) {
+                    offers.replace(node(*other), offered(&listing), true).unwrap();
+                }
+                !offers.is_kept_elsewhere(&name(path), &id(*n), &node(**own).peer)
+            });
+            let keepers: Vec<u8> = keepers.copied().collect();
+            assert_eq!(keepers.len(), 1, "{path} {keepers:?}");
+            *kept.entry(keepers[0]).or_insert(0) += 1;
+        }
+        assert!(kept.len() == nodes.len(), "spread over the nodes {kept:?}");
+        let mut offers = Offers::default();
+        assert!(!offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "the last one");
+        offers.replace(node(9), offered(&[("a", 1, false)]), true).unwrap();
+        assert!(offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "a sharer has it");
+        assert!(!offers.is_kept_elsewhere(&name("a"), &id(2), &node(1).peer), "another content");
+    }
+}

@@ -1,0 +1,214 @@
+//! Copies that look after themselves: mirrors, and the end of copies.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use gpb::testing::Lan;
+use gpb::{FetchError, Node, NodeBuilder, PeerId, Share};
+
+const WAIT: Duration = Duration::from_secs(30);
+
+/// A node with a directory and a state of its own, which outlive it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let home = Home(tempfile::tempdir().unwrap());
+        fs::create_dir(home.dir()).unwrap();
+        home
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.0.path().join("dir")
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let path = self.dir().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Shares its directory.
+    fn sharing(&self, lan: &Lan) -> NodeBuilder {
+        lan.builder().dir(self.dir()).state(self.0.path().join("state")).share(Share::Directory)
+    }
+
+    fn mirroring(&self, lan: &Lan, from: PeerId) -> NodeBuilder {
+        self.sharing(lan).mirror("**").mirror_from(from).quota(1 << 30)
+    }
+
+    /// Each file with its bytes and times, without what belongs to unfinished downloads.
+    fn manifest(&self) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
+        let all = walkdir::WalkDir::new(self.dir()).sort_by_file_name().into_iter().flatten();
+        let files =
+            all.filter(|entry| entry.file_type().is_file() && !entry.path().starts_with(self.dir().join(".gpb")));
+        files
+            .map(|entry| {
+                let name = entry.path().strip_prefix(self.dir()).unwrap().display().to_string();
+                (name, fs::read(entry.path()).unwrap(), entry.metadata().unwrap().modified().unwrap())
+            })
+            .collect()
+    }
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < WAIT, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    begun.elapsed()
+}
+
+fn offers(node: &Node, name: &str, bytes: &[u8]) -> bool {
+    node.catalogue().get(name).is_some_and(|entry| {
+        entry.id.len == bytes.len() as u64 && fs::read(node.config().dir.clone().unwrap().join(name)).unwrap() == bytes
+    })
+}
+
+fn content(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|i| (i / 253) as u8 ^ i as u8 ^ seed).collect()
+}
+
+#[test]
+fn a_new_file_is_on_all_servers_and_outlives_its_own() {
+    let lan = Lan::new().unwrap();
+    let homes = [Home::new(), Home::new(), Home::new()];
+    homes[0].put("a", &content(3_000_000, 1));
+    homes[0].put("d/b", b"b");
+    let first = lan.start(homes[0].sharing(&lan)).unwrap();
+    let mirrors: Vec<Node> =
+        homes[1..].iter().map(|home| lan.start(home.mirroring(&lan, first.id())).unwrap()).collect();
+    for mirror in &mirrors {
+        until("what is there is mirrored", || {
+            offers(mirror, "a", &content(3_000_000, 1)) && offers(mirror, "d/b", b"b")
+        });
+        assert!(mirror.catalogue().iter().all(|entry| entry.marks.copy), "offered as copies");
+    }
+    // A new file, then a new version of it.
+    for version in [content(500_000, 2), content(600_000, 3)] {
+        homes[0].put("new", &version);
+        let took = until("the new file is everywhere", || mirrors.iter().all(|mirror| offers(mirror, "new", &version)));
+        println!("a new file was on all three servers after {took:?}");
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    }
+    until("nothing is left to do", || mirrors.iter().all(|m| m.stats().mirror.missing == 0));
+    let stats = mirrors[0].stats().mirror;
+    assert_eq!((stats.copies, stats.bytes, stats.differ, stats.users), (3, 3_600_001, 0, 0));
+    drop(first);
+    let client = lan.node().unwrap();
+    let report = client.fetch("**").unwrap().wait().unwrap();
+    assert_eq!((report.files, report.failed.len()), (3, 0));
+    let holders = client.find("new", WAIT).unwrap();
+    assert_eq!((holders[0].holders.len(), holders[0].shared), (2, false));
+}
+
+/// A mirror that was away offers what the sharer had before.
+#[test]
+fn a_copy_that_lags_behind_never_clashes_with_its_sharer() {
+    let lan = Lan::new().unwrap();
+    let (sharer, mirror) = (Home::new(), Home::new());
+    sharer.put("x", b"old");
+    let first = lan.start(sharer.sharing(&lan)).unwrap();
+    let copying = lan.start(mirror.mirroring(&lan, first.id())).unwrap();
+    until("it is mirrored", || offers(&copying, "x", b"old"));
+    drop(copying);
+    sharer.put("x", b"newer");
+    until("the sharer offers it", || offers(&first, "x", b"newer"));
+    // It starts again, and mirrors nothing any more.
+    let lagging = lan.start(mirror.sharing(&lan)).unwrap();
+    until("its copy is offered", || offers(&lagging, "x", b"old"));
+    assert!(lagging.catalogue().get("x").unwrap().marks.copy, "still known as a copy");
+    let client = lan.node().unwrap();
+    until("both are found", || client.list("x").unwrap().len() == 2);
+    client.fetch("x").unwrap().wait().unwrap();
+    assert_eq!(fs::read(client.config().dir.clone().unwrap().join("x")).unwrap(), b"newer");
+    // Edited at the mirror, it is the user's: then both clash.
+    mirror.put("x", b"edited here");
+    until("it is hashed", || offers(&lagging, "x", b"edited here"));
+    assert!(!lagging.catalogue().get("x").unwrap().marks.copy);
+    let failed = lan.node().unwrap().fetch("x").unwrap().wait().unwrap_err();
+    assert!(matches!(*failed.error, FetchError::Ambiguous { .. }), "{failed}");
+}
+
+#[test]
+fn files_of_the_user_stay_and_sharers_that_differ_change_nothing() {
+    let lan = Lan::new().unwrap();
+    let [one, two, mirror] = [Home::new(), Home::new(), Home::new()];
+    one.put("both", b"one");
+    one.put("mine", b"theirs");
+    one.put("edited", b"mirrored");
+    one.put("gone", b"gone");
+    mirror.put("mine", b"mine");
+    let first = lan.start(one.sharing(&lan)).unwrap();
+    let copying = lan.start(mirror.mirroring(&lan, first.id()).mirror_from(PeerId([7; 32]))).unwrap();
+    until("it is mirrored", || ["both", "edited", "gone"].iter().all(|name| copying.catalogue().get(name).is_some()));
+    let second = lan.start(two.sharing(&lan)).unwrap();
+    drop(copying);
+    let copying = lan.start(mirror.mirroring(&lan, first.id()).mirror_from(second.id())).unwrap();
+    two.put("both", b"two");
+    mirror.put("edited", b"edited by the user");
+    until("sharers differ", || copying.stats().mirror.differ == 1);
+    until("the edit is seen", || offers(&copying, "edited", b"edited by the user"));
+    one.put("edited", b"a newer version");
+    fs::remove_file(one.dir().join("gone")).unwrap();
+    until("both are the user's", || copying.stats().mirror.users == 2);
+    one.put("last", b"last");
+    until("it goes on", || offers(&copying, "last", b"last"));
+    let names: Vec<_> = mirror.manifest().into_iter().map(|(name, bytes, _)| (name, bytes)).collect();
+    let expected = [
+        ("both", &b"one"[..]),
+        ("edited", b"edited by the user"),
+        ("gone", b"gone"),
+        ("last", b"last"),
+        ("mine", b"mine"),
+    ];
+    assert_eq!(names, expected.map(|(name, bytes)| (name.to_string(), bytes.to_vec())));
+    // They agree again.
+    two.put("both", b"the same");
+    one.put("both", b"the same");
+    until("both are one", || offers(&copying, "both", b"the same"));
+}
+
+#[test]
+fn the_quota_takes_copies_and_nothing_else() {
+    let lan = Lan::new().unwrap();
+    let [sharer, mirror] = [Home::new(), Home::new()];
+    for n in 0..6 {
+        sharer.put(&format!("f{n}"), &content(100_000, n));
+    }
+    mirror.put("users", &content(900_000, 9));
+    let before = mirror.manifest();
+    let first = lan.start(sharer.sharing(&lan)).unwrap();
+    let quota = |bytes: u64| mirror.mirroring(&lan, first.id()).quota(bytes);
+    let copying = lan.start(quota(350_000)).unwrap();
+    until("three fit", || copying.stats().mirror.copies == 3 && copying.stats().mirror.fetching == 0);
+    let stats = copying.stats().mirror;
+    assert_eq!((stats.bytes, stats.expired), (300_000, 0), "{stats:?}");
+    // What was fetched a moment ago does not make room for a new one; the user's file is not counted.
+    sharer.put("new", &content(100_000, 7));
+    until("it is seen", || copying.stats().mirror.missing == 4);
+    assert_eq!((copying.stats().mirror.copies, copying.stats().mirror.expired), (3, 0));
+    drop(copying);
+    assert_eq!(mirror.manifest().iter().filter(|file| file.0 == "users").collect::<Vec<_>>(), [&before[0]]);
+}
+
+#[test]
+fn what_cannot_be_a_mirror_is_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let start = |builder: NodeBuilder| builder.multicast(false).dir(tmp.path()).state(tmp.path().join("s")).start();
+    let builder = || Node::builder().bind("127.0.0.1");
+    let errors = [
+        start(builder().mirror("**").share(Share::Directory)),
+        start(builder().mirror("**").share(Share::Directory).quota(5)),
+        start(builder().mirror("**").mirror_from(PeerId([1; 32])).quota(5)),
+        start(builder().mirror("").share(Share::Directory)),
+        start(builder().retain(Duration::from_secs(5))),
+    ]
+    .map(|started| started.unwrap_err().to_string());
+    let parts = ["open group", "open group", "shared directory", "cannot be mirrored", "shared directory"];
+    for (error, part) in errors.iter().zip(parts) {
+        assert!(error.contains(part) && !error.contains("--"), "{error}");
+    }
+}
