@@ -65,10 +65,10 @@ impl NodeParts {
             beacon => beacon,
         };
         let own_files = Arc::new(own_files(&config, state.as_deref()));
-        let mut roots = Vec::new();
+        let mut roots: Vec<SharedRoot> = Vec::new();
         for (name, reader) in readers {
             if let (Some(reader), Share::Directory) = (reader, config.share) {
-                let index = open_index(state.as_deref(), reader.path())?;
+                let index = open_index(state.as_deref(), reader.path(), roots.first().map(|root| &*root.index))?;
                 roots.push(SharedRoot { name, reader, index });
             }
         }
@@ -175,10 +175,12 @@ fn open_reader(dir: &Path, config: &Config) -> Result<Option<Arc<Reader>>, Start
     Reader::open(dir).map(|r| Some(Arc::new(r))).map_err(dir_error)
 }
 
-fn open_index(state: Option<&Path>, dir: &Path) -> Result<Arc<Index>, StartError> {
+/// The index of `dir`, which further directories have in common with the `first` one.
+fn open_index(state: Option<&Path>, dir: &Path, first: Option<&Index>) -> Result<Arc<Index>, StartError> {
     let Some(state) = state else {
         return Ok(Arc::new(Index::in_memory()?));
     };
     let state_error = |source| StartError::State { path: state.into(), source };
-    Ok(Arc::new(Index::open(state, dir).map_err(state_error)?))
+    let opened = first.map_or_else(|| Index::open(state, dir), |first| first.beside(dir));
+    Ok(Arc::new(opened.map_err(state_error)?))
 }

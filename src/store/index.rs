@@ -18,6 +18,7 @@ use crate::store::limits::{INDEX_RECORD_DIGESTS, PRUNE_STEP, WRITEBACK_MAX};
 use crate::store::storage::Folder;
 use crate::sync::{read_lock, write_lock};
 
+mod beside;
 mod database;
 mod probe;
 mod tables;

@@ -309,6 +309,24 @@ impl From<Vec<u8>> for Source {
     }
 }
 
+impl From<Box<[u8]>> for Source {
+    fn from(bytes: Box<[u8]>) -> Self {
+        Source(Origin::Bytes(bytes.into()))
+    }
+}
+
+impl From<&Vec<u8>> for Source {
+    fn from(bytes: &Vec<u8>) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
+impl From<&Arc<[u8]>> for Source {
+    fn from(bytes: &Arc<[u8]>) -> Self {
+        bytes.clone().into()
+    }
+}
+
 impl From<&[u8]> for Source {
     fn from(bytes: &[u8]) -> Self {
         Source(Origin::Bytes(bytes.into()))

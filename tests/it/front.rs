@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::error::{
-    ConfigError, EventsError, Failed, FetchError, KeyError, KeypairError, ParseDigestError, ParseInterfaceError,
-    ParsePeerAddrError, ParsePeerIdError, PatternError, PublishError, RelPathError, ServerError, StartError,
-    StoreError, TrustError,
+    ConfigError, EventsError, Failed, FetchError, KeyError, KeypairError, OfferError, ParseDigestError,
+    ParseInterfaceError, ParsePeerAddrError, ParsePeerIdError, PatternError, PublishError, RelPathError, ServerError,
+    SourceError, StartError, StoreError, TrustError,
 };
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{
@@ -20,8 +20,8 @@ use gpb::{
     Share, Stamp, State, Stopper, Trust, Update, Updates, Wait, Want,
 };
 use gpb::{
-    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Overwrite, PeerCounts, RefusalCause, Selection,
-    ShareStats, TrafficStats,
+    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Offered, Overwrite, PeerCounts, RefusalCause, Selection,
+    ShareStats, Source, TrafficStats,
 };
 
 /// What a program may keep: fields for all that the methods of a node return.
@@ -69,6 +69,8 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&Node, &'static str) -> Result<FileId, PublishError> = Node::publish;
     let _: fn(&Node, &'static str) -> Result<bool, PublishError> = Node::forget;
     let _: fn(&Node, &FileId) -> bool = Node::is_here;
+    let _: fn(&Node, &'static str, Source) -> Result<Offered, OfferError> = Node::offer;
+    let _: fn(&Offered) -> Result<FileId, OfferError> = Offered::wait;
     let _: fn(&Node, Option<u64>) = Node::set_upload_limit;
     let _: fn(&Node, Option<u64>) = Node::set_download_limit;
     let _: fn(&Node, SocketAddr) -> Result<(), ConfigError> = Node::add_peer;
@@ -172,6 +174,7 @@ fn handles_may_cross_threads() {
     crosses::<(NodeStats, ShareStats, FetchStats, TrafficStats, PeerCounts, RefusalCause, Dropped)>();
     crosses::<(PublishError, KeypairError, StoreError, ServerError, EventsError, PatternError, RelPathError)>();
     crosses::<(Lan, FaultyPeer, TestFile, Fault)>();
+    crosses::<(Offered, Source, OfferError, SourceError)>();
     crosses::<StartError>();
     crosses::<FetchError>();
 }

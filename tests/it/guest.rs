@@ -51,7 +51,9 @@ fn alone_in_its_process() {
         let multicast = guest().network(format!("guest-{round}")).start().unwrap();
         let events = multicast.events();
         assert!(multicast.peers(Duration::from_millis(10)).unwrap().is_empty());
-        drop((multicast, events));
+        let offered = multicast.offer("x", vec![0; 3 << 20]).unwrap();
+        assert!(offered.wait().is_ok());
+        drop((multicast, events, offered));
     }
     let after = process_state();
     for (name, value) in &before {

@@ -277,6 +277,40 @@ fn several_directories_share_one_node() {
     until("the new bytes", || node.catalogue().get("notes/d/c").is_some_and(|now| now.id != entry.id));
 }
 
+/// The directories have one index, which a second start finds.
+#[test]
+fn nothing_is_hashed_twice_in_any_directory_and_no_own_file_is_offered() {
+    let (lan, home) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
+    drop(two_dirs(&lan, &home));
+    fs::write(home.path().join("models/mine"), "mine").unwrap();
+    fs::write(home.path().join("models/big.bin"), vec![3; 600_000]).unwrap();
+    for hashed in [true, false] {
+        let builder = lan.builder().dir_as("m", home.path().join("models")).dir_as("n", home.path().join("notes"));
+        let builder = builder.state(home.path().join("notes/state")).never_share(home.path().join("models/mine"));
+        let node = lan.start(builder.dir(home.path().join("base")).share(Share::Directory)).unwrap();
+        assert!(node.wait_ready(WAIT).is_some());
+        assert_eq!(names(&node), ["a", "m/b.bin", "m/big.bin", "n/d/c"]);
+        assert_eq!(node.stats().share.hashed_bytes > 0, hashed);
+    }
+}
+
+#[test]
+fn fetched_and_offered_files_are_listed_together() {
+    let lan = Lan::new().unwrap();
+    let source = lan.sharing(&[("d/x", b"fetched")]).unwrap();
+    let (node, other) = (lan.node().unwrap(), guest(&lan));
+    node.fetch("d/x").unwrap().wait().unwrap();
+    drop(source);
+    let offered = node.offer("d/y", b"offered").unwrap();
+    offered.wait().unwrap();
+    until("the peer", || other.known_peers().iter().any(|known| known.node.peer == node.id()));
+    let listed = other.peer_files(other.known_peers()[0].node, WAIT).unwrap();
+    let shown: Vec<_> = listed.iter().map(|file| (file.path.as_str(), file.shared)).collect();
+    assert_eq!(shown, [("d/x", false), ("d/y", true)], "what was fetched is a copy, what is offered is not");
+    drop(offered);
+    assert_eq!(names(&node), ["d/x"]);
+}
+
 #[test]
 fn fetched_files_go_where_their_names_begin() {
     let (lan, home) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
