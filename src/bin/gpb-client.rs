@@ -29,7 +29,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         _ => Share::Nothing,
     };
     let node = Node::start(options.node.config(share)?)?;
-    let (stop, stopper) = (node.stopper(), node.stopper());
+    let (stop, stopper, stopped) = (node.stopper(), node.stopper(), node.stopper());
     let signals = StopSignals::on_first(move || stop.stop()).map_err(Failure::from_signals)?;
     let mut output = Output::new(io::stdout(), options.node.report.json);
     let result = match &options.command {
@@ -37,6 +37,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::List { patterns, select, wait } => {
             let found = node.client().list(patterns, &AskScope::default(), *wait)?;
             let (shown, hidden) = select.selection().shown(patterns, found);
+            patterns.iter().filter_map(|text| cli::unknown_root(text, &shown)).for_each(|hint| log::warn!("{hint}"));
             let listed = output.list(&shown).and_then(|()| output.hidden(hidden, &mut screen.clone()));
             listed.map_err(stdout_failed)
         }
@@ -51,6 +52,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::Doctor => doctor(&node, &mut output),
     };
     match result {
+        Err(_) if stopped.defect().is_some() => Err(Failure::from_defect(&stopped.defect().unwrap_or_default())),
         // One without a message was told before the signal came.
         Err(failure) if signals.asked() && !failure.message.is_empty() => Err(Failure::interrupted()),
         result => result,

@@ -27,12 +27,12 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     while !stopper.wait(Duration::ZERO) {
         if let Some((files, bytes)) = node.wait_ready(PATIENCE) {
-            told(output.ready(files, bytes));
+            told(output.ready(files, bytes, node.stats().share.unnamed));
             break;
         }
     }
     while !stopper.wait(PATIENCE) {}
-    Ok(())
+    stopper.defect().map_or(Ok(()), |thread| Err(Failure::from_defect(&thread)))
 }
 
 /// A server outlives the reader of its output.

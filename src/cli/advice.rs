@@ -194,7 +194,7 @@ impl Failure {
 }
 
 /// Whether a text that was asked for is a root, which a name may look like.
-fn is_root(text: &str) -> bool {
+pub(crate) fn is_root(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

@@ -71,6 +71,14 @@ impl Failure {
         Failure { exit, message: format!("{}{separator}{step}", Chain(error)) }
     }
 
+    /// A thread of the node panicked, which ended it.
+    pub fn from_defect(thread: &str) -> Self {
+        Failure::new(
+            Exit::Other,
+            format!("a defect of gpb ended its thread {thread}; the log has its place, start it again"),
+        )
+    }
+
     /// Standard output took no more. A reader that went away is no failure: it has
     /// seen enough.
     pub fn from_stdout(error: &io::Error) -> Self {

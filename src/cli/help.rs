@@ -91,7 +91,8 @@ gpb-server shares a directory with the local network. Stop it with Ctrl-C.
 
 Usage: gpb-server [OPTION...]
 
-It prints `listening peer=ID addr=IP:PORT` when it can be reached, and `ready files=N bytes=N` when all is hashed.
+It prints `listening peer=ID addr=IP:PORT` when it can be reached, and `ready files=N bytes=N` when all is hashed,
+with `unnamed=N` if files are left out because of their names.
 With --mirror it keeps fetching what others share of a pattern, and new versions when they are whole, so that it is
 there when their machine is not. A file of yours is never replaced, and nothing but copies expires.
 ";

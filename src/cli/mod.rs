@@ -38,7 +38,7 @@ pub use output::{Output, PlanTotals};
 pub use progress::ProgressDisplay;
 pub use report::{LogOptions, ReportOptions, Screen, Verbosity};
 pub use resolve::{ClientOptions, Command, KeygenOptions, KeygenTask, Options};
-pub use select::SelectOptions;
+pub use select::{SelectOptions, unknown_root};
 pub use signal::StopSignals;
 pub use sources::Environment;
 pub use spec::Program;

@@ -43,10 +43,11 @@ impl<W: Write> Output<W> {
         })
     }
 
-    /// A server has hashed all that it found at start.
-    pub fn ready(&mut self, files: u64, bytes: u64) -> io::Result<()> {
-        self.line(&EventLine { event: "ready", of: TotalsLine { files, bytes } }, || {
-            format!("ready files={files} bytes={bytes}")
+    /// A server has hashed all that it found at start, but for the names that cannot be shared.
+    pub fn ready(&mut self, files: u64, bytes: u64, unnamed: u64) -> io::Result<()> {
+        self.line(&EventLine { event: "ready", of: ReadyLine { files, bytes, unnamed } }, || {
+            let left_out = if unnamed > 0 { format!(" unnamed={unnamed}") } else { String::new() };
+            format!("ready files={files} bytes={bytes}{left_out}")
         })
     }
 
@@ -237,6 +238,13 @@ struct ListeningLine {
 }
 
 #[derive(Serialize)]
+struct ReadyLine {
+    files: u64,
+    bytes: u64,
+    unnamed: u64,
+}
+
+#[derive(Serialize)]
 struct TotalsLine {
     files: u64,
     bytes: u64,
@@ -423,8 +431,12 @@ mod tests {
     fn a_server_says_where_it_is_and_what_it_has() {
         let (peer, addr) = (PeerId([1; 32]), "[::1]:5".parse().unwrap());
         assert_eq!(written(false, |o| o.listening(&peer, addr)), format!("listening peer={peer} addr=[::1]:5\n"));
-        assert_eq!(written(false, |o| o.ready(2, 30)), "ready files=2 bytes=30\n");
-        assert_eq!(written(true, |o| o.ready(2, 30)), "{\"event\":\"ready\",\"files\":2,\"bytes\":30}\n");
+        assert_eq!(written(false, |o| o.ready(2, 30, 0)), "ready files=2 bytes=30\n");
+        assert_eq!(written(false, |o| o.ready(2, 30, 1)), "ready files=2 bytes=30 unnamed=1\n");
+        assert_eq!(
+            written(true, |o| o.ready(2, 30, 0)),
+            "{\"event\":\"ready\",\"files\":2,\"bytes\":30,\"unnamed\":0}\n"
+        );
     }
 
     #[test]
@@ -439,7 +451,7 @@ mod tests {
             }
         }
         for json in [true, false] {
-            assert_eq!(Output::new(Closed, json).ready(1, 1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(Output::new(Closed, json).ready(1, 1, 0).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         }
     }
 }

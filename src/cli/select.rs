@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::path::Path;
 
+use crate::cli::advice::is_root;
 use crate::cli::limits::{EXCLUDE_MAX, TRUSTED_READ_MAX};
 use crate::cli::sources::{Setting, Settings};
 use crate::cli::text::escape;
-use crate::client::Selection;
+use crate::client::{FoundFile, Selection};
 use crate::content::Pattern;
 use crate::identity::{KeyPrefix, PeerId};
 
@@ -48,6 +49,12 @@ impl SelectOptions {
             prefer: self.from.clone(),
         }
     }
+}
+
+/// What to say of `text` if it is a root that none of `shown` has: a file may have such a name.
+pub fn unknown_root(text: &str, shown: &[FoundFile]) -> Option<String> {
+    let is_unknown = is_root(text) && !shown.iter().any(|file| file.id.root.to_string().eq_ignore_ascii_case(text));
+    is_unknown.then(|| format!("no file has the root {text}; a file of that name is ./{text}"))
 }
 
 pub(super) fn checked(text: &str) -> Result<String, String> {

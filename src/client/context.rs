@@ -51,8 +51,9 @@ pub struct ClientContext {
 impl Client {
     /// A client that opens its sessions with `dialer`. No thread runs yet.
     pub fn new(ctx: ClientContext, dialer: Dialer) -> Self {
-        let threads = BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX);
-        let askers = BlockingPool::new("gpb-ask", CONNECTION_THREADS_STEP, ASK_THREADS_MAX);
+        let threads =
+            BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX).ending(&ctx.shutdown);
+        let askers = BlockingPool::new("gpb-ask", CONNECTION_THREADS_STEP, ASK_THREADS_MAX).ending(&ctx.shutdown);
         let (threads, askers) = (Arc::new(threads), Arc::new(askers));
         let (pool, joins) = (Arc::new(PeerPool::new(dialer)), Arc::default());
         Client { ctx: Arc::new(ctx), pool, threads, askers, failures: Arc::default(), joins }

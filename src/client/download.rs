@@ -101,7 +101,7 @@ impl Download {
             }
         }
         let (tell, result) = bounded(1);
-        let mut threads = Workers::default();
+        let mut threads = Workers::ending(&client.ctx.shutdown);
         if let Err(e) = spawn(&mut threads, &shared, &client.threads, receivers, tell) {
             shared.stop();
             shared.queues.end();

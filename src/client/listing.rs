@@ -10,7 +10,7 @@ use crate::client::limits::{
     LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_PREFERRED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, PATTERNS_AT_ONCE,
 };
 use crate::client::search_results::{PeerFile, SearchResults};
-use crate::content::{Pattern, RelPath};
+use crate::content::{Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REASON_SHOWN_MAX};
 use crate::peers::{AskError, Session};
@@ -56,7 +56,7 @@ pub(crate) fn lister(
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
         };
         let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
-        let mut all = Taken { files: Vec::new(), room, logged: false };
+        let mut all = Taken { files: Vec::new(), room, logged: false, told_unnamed: false };
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
@@ -96,6 +96,8 @@ struct Taken {
     room: Room,
     /// A name that cannot be one was logged.
     logged: bool,
+    /// That the peer leaves out names was logged.
+    told_unnamed: bool,
 }
 
 /// Memory of the listing of one peer, in bytes.
@@ -168,6 +170,11 @@ impl Drop for Room {
     }
 }
 
+/// Whether a pattern means more than a name, a directory or a root.
+fn has_wildcards(pattern: &Pattern) -> bool {
+    matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. })
+}
+
 /// Appends one page to `all`; returns where the next one begins, if there is one.
 fn page(
     session: &mut Session,
@@ -186,6 +193,9 @@ fn page(
         };
     }
     let head: PageHead = session.header("List")?;
+    if head.unnamed > 0 && pattern.is_none_or(has_wildcards) && !std::mem::replace(&mut all.told_unnamed, true) {
+        warn!("the peer leaves out files whose names cannot be shared peer={} files={}", session.peer, head.unnamed);
+    }
     let mut last = None;
     for entry in ListPage::read(&body)? {
         // A name that cannot be one costs its entry and not the peer.
@@ -219,7 +229,8 @@ mod tests {
     fn a_listing_is_bounded_and_has_only_what_was_asked_for() {
         let all = Arc::new(AtomicUsize::new(0));
         let (peer_max, all_max) = (LISTING_LEN_MAX, LISTINGS_LEN_MAX);
-        let taken = || Taken { files: Vec::new(), room: room(&all, peer_max, all_max), logged: false };
+        let taken =
+            || Taken { files: Vec::new(), room: room(&all, peer_max, all_max), logged: false, told_unnamed: false };
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
         for name in ["other", "f1", "f1/\0"] {
             one.add(name, file(1), Some(&pattern), &PEER).unwrap();
@@ -243,7 +254,8 @@ mod tests {
         let all = Arc::new(AtomicUsize::new(0));
         let mut results = SearchResults::default();
         let listing = |name: &str, count: usize| {
-            let mut taken = Taken { files: Vec::new(), room: room(&all, 1 << 30, 1 << 30), logged: false };
+            let mut taken =
+                Taken { files: Vec::new(), room: room(&all, 1 << 30, 1 << 30), logged: false, told_unnamed: false };
             (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), file(1), None, &PEER).unwrap());
             PeerListing { shared: true, files: taken.files, room: taken.room }
         };

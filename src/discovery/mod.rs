@@ -76,7 +76,7 @@ impl Discovery {
             shutdown: shutdown.clone(),
         });
         // Should one not start, dropping this ends the others.
-        let mut threads = DiscoveryThreads { shutdown: shutdown.clone(), workers: Workers::default() };
+        let mut threads = DiscoveryThreads { shutdown: shutdown.clone(), workers: Workers::ending(&shutdown) };
         let alone = beacon.is_none();
         if let Some(beacon) = beacon {
             let wake = beacon.waker();

@@ -51,7 +51,7 @@ struct FetchOwner {
 impl Fetch {
     /// Starts the thread of a fetch.
     pub(super) fn start(job: FetchJob) -> io::Result<Self> {
-        let (state, mut threads) = (job.state.clone(), Workers::default());
+        let (state, mut threads) = (job.state.clone(), Workers::ending(&job.client.ctx.shutdown));
         threads.spawn("gpb-fetch", move || job.run())?;
         Ok(Fetch(Arc::new(FetchOwner { state, threads: Mutex::new(threads) })))
     }

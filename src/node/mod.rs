@@ -366,6 +366,13 @@ impl fmt::Debug for Node {
 pub struct Stopper(Shutdown);
 
 impl Stopper {
+    /// The thread whose panic, a defect of this library, ended the node; `None` while it runs and
+    /// after any other end. A node does not go on without one of its services, and nothing waits for
+    /// a thread that is gone. Does not block.
+    pub fn defect(&self) -> Option<String> {
+        self.0.defect()
+    }
+
     /// Begins the end: calls that block return within milliseconds, with
     /// [`FetchError::Stopped`], and the peers get a goodbye. The threads are joined when the
     /// node is dropped. Does not block.

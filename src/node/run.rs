@@ -163,7 +163,7 @@ impl NodeCore {
     }
 
     fn start_workers(&self) -> io::Result<Workers> {
-        let mut workers = Workers::default();
+        let mut workers = Workers::ending(&self.shutdown);
         if self.peers.trust().follows_file() {
             let (peers, shutdown) = (self.peers.clone(), self.shutdown.clone());
             workers.spawn("gpb-trust", move || watch_trust(&peers, &shutdown))?;

@@ -64,6 +64,9 @@ pub struct ShareStats {
     pub hashed_bytes: u64,
     /// Files that are known and wait to be hashed, or are being hashed.
     pub hashing_left: u64,
+    /// Files that are left out because their names cannot be shared: not UTF-8, or too long. A
+    /// directory with such a name counts once.
+    pub unnamed: u64,
 }
 
 /// A running fetch; part of [`NodeStats`].
@@ -99,6 +102,7 @@ impl Node {
                 bytes: catalogue.bytes(),
                 hashed_bytes: sharers.hashed_bytes(),
                 hashing_left: sharers.hashing_left(),
+                unnamed: catalogue.notes().unnamed,
             },
             mirror: self.services.mirror.as_ref().map_or_else(MirrorStats::default, |mirror| mirror.stats()),
             fetches: self.fetches.states().iter().map(fetch).collect(),

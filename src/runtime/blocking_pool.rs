@@ -1,10 +1,11 @@
 //! Threads for tasks that block.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::runtime::Workers;
+use crate::runtime::{Shutdown, Workers};
 use crate::sync::lock;
 
 /// Named threads for tasks that block on a socket or a disk, joined when the pool is dropped.
@@ -17,6 +18,8 @@ pub struct BlockingPool {
     block_len: usize,
     threads_max: usize,
     blocks: Mutex<Vec<Block>>,
+    /// What a panic of a task begins.
+    ends: Option<Shutdown>,
 }
 
 /// Dropped in this order: the pool tells its threads to end, then they are joined.
@@ -30,7 +33,13 @@ impl BlockingPool {
     /// A pool without threads. It grows by `block_len` threads at once up to `threads_max`;
     /// they are called `name` with a number.
     pub fn new(name: &'static str, block_len: usize, threads_max: usize) -> Self {
-        BlockingPool { name, block_len, threads_max, blocks: Mutex::default() }
+        BlockingPool { name, block_len, threads_max, blocks: Mutex::default(), ends: None }
+    }
+
+    /// The same, where a panic of a task begins `shutdown`.
+    #[must_use]
+    pub fn ending(self, shutdown: &Shutdown) -> Self {
+        BlockingPool { ends: Some(shutdown.clone()), ..self }
     }
 
     /// A pool of `threads` threads, which have been started.
@@ -61,10 +70,15 @@ impl BlockingPool {
             None => (0..blocks.len()).min_by_key(|&i| blocks[i].busy.load(Ordering::Relaxed)).unwrap_or(0),
         };
         let Some(block) = blocks.get(at) else { return Err(io::ErrorKind::Other.into()) };
-        let busy = Busy::new(&block.busy);
+        let (busy, ends, name) = (Busy::new(&block.busy), self.ends.clone(), self.name);
         block.pool.spawn(move || {
             let _busy = busy;
-            task();
+            // Out of a thread of the pool, a panic would end the whole process.
+            if catch_unwind(AssertUnwindSafe(task)).is_err()
+                && let Some(shutdown) = ends
+            {
+                shutdown.fail(name);
+            }
         });
         Ok(())
     }

@@ -24,6 +24,8 @@ struct Inner {
 #[derive(Default)]
 struct ShutdownState {
     begun: bool,
+    /// The thread whose panic set the signal.
+    defect: Option<String>,
     wakers: BTreeMap<u64, WakeUp>,
     next: u64,
 }
@@ -51,6 +53,18 @@ impl Shutdown {
         self.inner.changed.notify_all();
         // Without the lock: a woken thread reads the signal.
         wakers.into_values().for_each(|wake| wake());
+    }
+
+    /// Sets the signal because the thread called `thread` panicked: without it, what waits for it
+    /// would wait for ever, and a service would be missing in silence.
+    pub fn fail(&self, thread: &str) {
+        self.lock().defect.get_or_insert_with(|| thread.into());
+        self.begin();
+    }
+
+    /// The thread whose panic set the signal first, if one did.
+    pub fn defect(&self) -> Option<String> {
+        self.lock().defect.clone()
     }
 
     /// Whether the signal is set.

@@ -4,14 +4,12 @@
 use std::io;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use crate::content::{Bitfield, Catalogue, ChunkIndex, ChunkSpan, Digest, Entry, FileId, Geometry, Manifest};
 use crate::proto::Delta;
 use crate::runtime::Watch;
 use crate::server::limits::COPIES_TRIED_MAX;
 use crate::store::{
-    ChunkReader, FetchedFile, FetchedFiles, OfferedChunk, OfferedFiles, PartialFile, Reader, SharedRoots,
+    ChunkReader, FetchedFile, FetchedFiles, OfferedChunk, OfferedFiles, PartialFile, Reader, SharedRoots, is_passing,
 };
 
 /// What the handler serves from. The tests keep files in memory instead.
@@ -258,12 +256,6 @@ fn is_falsified(reader: &Reader, entry: &Entry, index: ChunkIndex, digest: Optio
     }
 }
 
-/// Whether an error says nothing about the file itself: too many are open, or the disk has trouble.
-fn is_passing(e: &io::Error) -> bool {
-    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::INTR | Errno::AGAIN))
-}
-
 fn is_partial_falsified(file: &PartialFile, index: ChunkIndex) -> bool {
     let manifest = file.manifest();
     let span = manifest.geometry().span(index);
@@ -330,17 +322,5 @@ impl ChunkBody for PartialBody {
 
     fn unchanged(&mut self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lack_of_descriptors_does_not_mean_that_a_file_is_gone() {
-        let of = |errno: Errno| is_passing(&io::Error::from_raw_os_error(errno.raw_os_error()));
-        assert!(of(Errno::MFILE) && of(Errno::NFILE) && of(Errno::IO));
-        assert!(!of(Errno::NOENT) && !of(Errno::ACCESS) && !is_passing(&io::Error::other("x")));
     }
 }

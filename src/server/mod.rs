@@ -135,7 +135,7 @@ impl Server {
             addrs: addrs.map_err(ServerError::Start)?,
             shutdown: config.shutdown.clone(),
             _trust: config.directory.trust().subscribe(move || drop(wake.wake())),
-            threads: Workers::default(),
+            threads: Workers::ending(&config.shutdown),
         };
         // One job for every worker that is about to be free; more would be drawn before their turn.
         let (jobs, jobs_out) = bounded(bounds.workers);

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::content::{Bare, Catalogue, Entry, EntryRef, RelPath};
+use crate::content::{Bare, Catalogue, CatalogueNotes, Entry, EntryRef, RelPath};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::runtime::{EventSender, Watch};
 use crate::share::limits::{
@@ -163,14 +163,15 @@ impl CatalogueDraft {
     ///
     /// A snapshot that removes what is no longer true comes as soon as its cost allows. One that
     /// only adds files waits longer while more are being hashed.
-    pub(super) fn due(&self, is_busy: bool, is_complete: bool) -> Option<Instant> {
+    pub(super) fn due(&self, is_busy: bool, is_complete: bool, unnamed: u64) -> Option<Instant> {
         // Changes take more memory than entries.
         if self.changes.len() + self.bare_changes.len()
             >= PUBLISH_CHANGES_MAX.max(self.published.len() / PUBLISH_SHARE_MAX)
         {
             return Some(self.published_at);
         }
-        if self.is_published() && is_complete == self.is_complete {
+        let is_noted = unnamed == self.published.notes().unnamed || is_busy;
+        if self.is_published() && is_complete == self.is_complete && is_noted {
             return None;
         }
         let only_adds = is_busy && !self.is_urgent;
@@ -182,15 +183,16 @@ impl CatalogueDraft {
         Some(self.published_at + pause)
     }
 
-    /// Makes a snapshot, publishes and reports it.
-    pub(super) fn publish(&mut self, is_complete: bool) {
+    /// Makes a snapshot, publishes and reports it. `unnamed`: files whose names cannot be shared.
+    pub(super) fn publish(&mut self, is_complete: bool, unnamed: u64) {
         let begun = Instant::now();
-        if !self.is_published() || self.published.revision() == 0 {
+        let notes = CatalogueNotes { unnamed, ..self.published.notes() };
+        if !self.is_published() || notes != self.published.notes() || self.published.revision() == 0 {
             let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
             // Revisions begin at the clock, so none is used twice although none is remembered from
             // run to run.
             let revision = unix_ms.max(self.published.revision() + 1);
-            let mut next = self.published.changed(revision, &self.changes);
+            let mut next = self.published.changed(revision, &self.changes).with_notes(notes);
             if !self.bare_changes.is_empty() {
                 let bare = next.bare().changed(&self.bare_changes);
                 next = next.with_bare(Arc::new(bare));
@@ -231,18 +233,19 @@ mod tests {
     fn what_is_no_longer_true_is_published_sooner_than_what_is_new() {
         let (tmp, start) = (tempfile::tempdir().unwrap(), Instant::now());
         let mut draft = draft(&tmp, start);
-        assert!(draft.due(true, false).is_none());
-        assert!(draft.due(false, true).is_some(), "that it is complete is news");
+        assert!(draft.due(true, false, 0).is_none());
+        assert!(draft.due(false, true, 0).is_some(), "that it is complete is news");
+        assert!(draft.due(false, false, 2).is_some(), "so is what is left out");
         draft.put(entry("a"));
-        assert_eq!(draft.due(true, false), Some(start + PUBLISH_MIN));
-        assert_eq!(draft.due(false, false), Some(start));
-        draft.publish(false);
+        assert_eq!(draft.due(true, false, 0), Some(start + PUBLISH_MIN));
+        assert_eq!(draft.due(false, false, 0), Some(start));
+        draft.publish(false, 0);
         let cost = Duration::from_millis(100);
         draft.cost = cost;
         draft.put(entry("b"));
-        assert_eq!(draft.due(true, false), Some(draft.published_at + cost * PUBLISH_TIME_SHARE_BUSY));
+        assert_eq!(draft.due(true, false, 0), Some(draft.published_at + cost * PUBLISH_TIME_SHARE_BUSY));
         draft.drop(&entry("a").path);
-        assert_eq!(draft.due(true, false), Some(draft.published_at + cost * PUBLISH_TIME_SHARE));
+        assert_eq!(draft.due(true, false, 0), Some(draft.published_at + cost * PUBLISH_TIME_SHARE));
     }
 
     #[test]
@@ -250,7 +253,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let mut draft = draft(&tmp, Instant::now());
         ["a", "bb", "ccc"].iter().for_each(|path| draft.put(entry(path)));
-        draft.publish(true);
+        draft.publish(true, 0);
         draft.put(entry("dd"));
         draft.drop(&entry("ccc").path);
         let found = |inodes: &[u64]| {
@@ -272,15 +275,15 @@ mod tests {
         let dir = || Some(Bare::EmptyDir { mtime_ns: 4 });
         draft.put(entry("a"));
         draft.set_bare(&name("d"), dir());
-        draft.publish(true);
+        draft.publish(true, 0);
         let revision = draft.published().revision();
         draft.set_bare(&name("d"), dir());
         assert!(draft.is_published(), "nothing has changed");
         draft.set_bare(&name("d"), None);
         draft.set_bare(&name("d/e"), dir());
         assert_eq!((draft.bare_below("d"), draft.bare_below("").len()), (vec![name("d/e")], 1));
-        assert!(draft.due(false, true).is_some());
-        draft.publish(true);
+        assert!(draft.due(false, true, 0).is_some());
+        draft.publish(true, 0);
         let published = draft.published();
         assert!(published.revision() > revision && published.len() == 1);
         assert_eq!((published.bare().get("d"), published.bare().get("d/e").cloned()), (None, dir()));

@@ -306,6 +306,11 @@ impl Indexer {
             self.take_out(name);
             return;
         }
+        if self.withdrawn.is_unreadable(name, state) && self.inspector.try_open(name).is_err() {
+            self.debounce.forget(name);
+            self.take_out(name);
+            return;
+        }
         self.withdrawn.forget(name);
         if was_offered && self.callers.wait_for(name) {
             // It changed before a snapshot had it. Waiting for quiet may take for ever.
@@ -352,7 +357,8 @@ impl Indexer {
 
     /// When the next snapshot is due. One that a caller waits for does not wait for other files.
     fn publish_at(&self) -> Option<Instant> {
-        self.draft.due(self.is_busy() && !self.callers.is_waiting(), self.is_complete())
+        let is_busy = self.is_busy() && !self.callers.is_waiting();
+        self.draft.due(is_busy, self.is_complete(), self.inspector.unnamed_count())
     }
 
     /// Whether the draft has all files but the ones that are being written.
@@ -367,7 +373,7 @@ impl Indexer {
         self.recorder.sync_if_due(now);
         let is_complete = self.is_complete();
         if self.publish_at().is_some_and(|at| now >= at) {
-            self.draft.publish(is_complete);
+            self.draft.publish(is_complete, self.inspector.unnamed_count());
         }
         self.answer_callers();
         self.callers.hashing_left.store(self.hasher.pending() as u64, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::limits::FILE_LEN_MAX;
 use crate::share::limits::{OWN_REFRESH, QUIET};
 use crate::share::link_look::link_inside;
 use crate::share::skip_log::SkipLog;
+use crate::share::unnamed_paths::UnnamedPaths;
 use crate::store::{OwnFiles, ReadRoot, is_one_of, stamp_of};
 
 /// Inspects paths of the shared directory and logs once for each why it is not shared.
@@ -32,6 +33,7 @@ pub(super) struct Inspector {
     skips: SkipLog,
     /// Makes numbers of groups of device and inode.
     groups: RandomState,
+    unnamed: UnnamedPaths,
 }
 
 /// What was found at a path.
@@ -75,8 +77,9 @@ impl Inspector {
         // The index is new perhaps. Nothing is hashed so far that could turn out to be an own file.
         own_files.refresh();
         let skips = SkipLog::default();
-        let groups = RandomState::new();
-        let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at: now, skips, groups };
+        let (groups, unnamed) = (RandomState::new(), UnnamedPaths::default());
+        let own_refresh_at = now;
+        let inspector = Inspector { root, reads, own_files, own_names, own_refresh_at, skips, groups, unnamed };
         inspector.name_own_files();
         inspector
     }
@@ -127,6 +130,7 @@ impl Inspector {
         let name = path.strip_prefix(&self.root).ok()?.to_str().map(ToOwned::to_owned);
         if name.is_none() {
             self.skips.warn_once(path, "name is not UTF-8");
+            self.unnamed.found(path);
         }
         name
     }
@@ -136,9 +140,22 @@ impl Inspector {
         match RelPath::new(name) {
             Ok(name) => return Some(name),
             Err(RelPathError::Own) => self.skips.debug_once(path),
-            Err(e) => self.skips.warn_once(path, &e.to_string()),
+            Err(e) => {
+                self.skips.warn_once(path, &e.to_string());
+                self.unnamed.found(path);
+            }
         }
         None
+    }
+
+    /// Number of paths whose names cannot be shared.
+    pub(super) fn unnamed_count(&self) -> u64 {
+        self.unnamed.count()
+    }
+
+    /// The paths whose names cannot be shared.
+    pub(super) fn unnamed(&mut self) -> &mut UnnamedPaths {
+        &mut self.unnamed
     }
 
     /// Whether a walk enters the directory `path`.
@@ -172,6 +189,14 @@ impl Inspector {
     /// Logs that the catalogue has no room for further files.
     pub(super) fn skip_rest(&mut self) {
         self.skips.warn_once(&self.root, "too many files, the rest is left out");
+    }
+
+    /// Opens the file to see whether that is possible.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(super) fn try_open(&self, name: &RelPath) -> io::Result<()> {
+        self.reads.open_file(name.as_str()).map(drop)
     }
 
     /// Whether the file begins as a private key in PEM. This finds key files of other programs and

@@ -82,3 +82,5 @@ pub const PUBLISH_RETRIES_MAX: u32 = 2;
 pub const COMMANDS_MAX: usize = 256;
 
 const _: () = assert!(OWN_REFRESH.as_millis() * 4 <= QUIET.as_millis());
+/// Paths with names that cannot be shared that are counted; further ones are not.
+pub const UNNAMED_COUNTED_MAX: usize = 65_536;

@@ -22,6 +22,7 @@ mod setup;
 mod shared_dir;
 mod sharer;
 mod skip_log;
+mod unnamed_paths;
 mod watch;
 mod withdrawn;
 mod write_debounce;

@@ -45,7 +45,7 @@ impl Sharer {
         let callers = Callers::new(ready.clone(), hashing_left.clone());
         let shutdown = setup.shutdown.clone();
         let indexer = Indexer::new(setup, receiver, callers, hashed_bytes.clone())?;
-        let mut workers = Workers::default();
+        let mut workers = Workers::ending(&shutdown);
         workers.spawn("gpb-share", move || indexer.run())?;
         let commands = Arc::new(commands);
         // Weak, since the thread ends with the last sender and the signal may outlive this service.

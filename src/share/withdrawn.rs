@@ -12,12 +12,14 @@ use crate::swarm::Event;
 /// name and times with other bytes would give one name two contents.
 pub(super) struct Withdrawn {
     files: HashMap<RelPath, FileState>,
+    /// Files that cannot be opened, in the state in which they could not.
+    unreadable: HashMap<RelPath, FileState>,
     events: EventSender,
 }
 
 impl Withdrawn {
     pub(super) fn new(events: EventSender) -> Self {
-        Withdrawn { files: HashMap::new(), events }
+        Withdrawn { files: HashMap::new(), unreadable: HashMap::new(), events }
     }
 
     /// Remembers and reports the withdrawal of `entry`. Beyond [`WITHDRAWN_MAX`] files it is only
@@ -44,6 +46,19 @@ impl Withdrawn {
         }
     }
 
+    /// Remembers that a file cannot be opened in this state, so that each walk tries before it is
+    /// offered. Beyond [`WITHDRAWN_MAX`] files, a walk may offer it again.
+    pub(super) fn add_unreadable(&mut self, path: &RelPath, state: FileState) {
+        if self.unreadable.len() < WITHDRAWN_MAX {
+            self.unreadable.insert(path.clone(), state);
+        }
+    }
+
+    /// Whether the file could not be opened in this state.
+    pub(super) fn is_unreadable(&self, path: &RelPath, state: FileState) -> bool {
+        self.unreadable.get(path) == Some(&state)
+    }
+
     /// Whether the file was withdrawn in this state.
     pub(super) fn contains(&self, path: &RelPath, state: FileState) -> bool {
         self.files.get(path) == Some(&state)
@@ -52,5 +67,6 @@ impl Withdrawn {
     /// Forgets a file that is gone or was changed.
     pub(super) fn forget(&mut self, path: &RelPath) {
         self.files.remove(path);
+        self.unreadable.remove(path);
     }
 }

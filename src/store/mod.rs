@@ -63,7 +63,7 @@ pub use partial_file::{CheckedChunk, ChunkOrigin, PartialFile};
 pub(crate) use placed::ExpiringFile;
 pub use placed::Life;
 pub use read_root::ReadRoot;
-pub use reader::{ChunkReader, Reader};
+pub use reader::{ChunkReader, Reader, is_passing};
 pub use reuse::{KnownCopy, ReuseSource};
 pub use shared_roots::{SharedRoot, SharedRoots, place_of};
 pub use source::{ReadAt, Source, SourceError};

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use rustix::io::Errno;
+
 use crate::content::{ChunkIndex, ChunkSpan, Digest, Entry, Geometry, merkle};
 use crate::limits::READ_LEN;
 use crate::store::inspect::stamp_of;
@@ -209,12 +211,25 @@ fn is_gone(e: &io::Error) -> bool {
     matches!(e.kind(), NotFound | NotADirectory | IsADirectory | InvalidInput | PermissionDenied)
 }
 
+/// Whether an error says nothing about the file itself: too many are open, or the disk has trouble.
+pub fn is_passing(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::INTR | Errno::AGAIN))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
     use crate::content::{FileId, Marks, RelPath, Root};
+
+    #[test]
+    fn a_lack_of_descriptors_does_not_mean_that_a_file_is_gone() {
+        let of = |errno: Errno| is_passing(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(of(Errno::MFILE) && of(Errno::NFILE) && of(Errno::IO));
+        assert!(!of(Errno::NOENT) && !of(Errno::ACCESS) && !is_passing(&io::Error::other("x")));
+    }
 
     fn shared(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Reader, Vec<Entry>) {
         let tmp = tempfile::tempdir().unwrap();

@@ -224,6 +224,40 @@ fn nodes_find_each_other_at_once() {
     assert_eq!(addr, SocketAddr::new(ip(1), 4000), "the source of the datagram and the announced port");
 }
 
+/// A beacon with a defect.
+struct Ill(HubBeacon);
+
+impl Beacon for Ill {
+    fn send(&mut self, bytes: &[u8], to: To) {
+        self.0.send(bytes, to);
+    }
+
+    fn receive(&mut self, _: &mut [u8], _: Instant) -> Option<gpb::internals::net::Datagram> {
+        panic!("for the test")
+    }
+
+    fn waker(&self) -> gpb::internals::net::Waker {
+        self.0.waker()
+    }
+
+    fn links(&self) -> Vec<gpb::internals::net::Link> {
+        self.0.links()
+    }
+
+    fn links_up(&self) -> u64 {
+        self.0.links_up()
+    }
+}
+
+/// Cause: a panic ended `gpb-listen` alone. Effect: the node ran on, and no other one found it. Mend: it ends the node,
+/// with the name of the thread.
+#[test]
+fn a_service_that_panics_ends_its_node() {
+    let node = Plan::on(Ill(Hub::new().join(ip(1)))).start();
+    assert!(node.shutdown.wait(WAIT));
+    assert_eq!(node.shutdown.defect().as_deref(), Some("gpb-listen"));
+}
+
 /// A closed group does not answer strangers, but they hear its announces; one that starts long after the group did must
 /// not wait for the next of them by chance.
 #[test]

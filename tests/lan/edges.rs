@@ -153,8 +153,9 @@ fn the_limit_of_inotify_that_is_reached_is_named() {
         let set = format!(
             "echo 128 > /proc/sys/user/max_inotify_instances && echo {value} > /proc/sys/user/max_inotify_{limit}"
         );
-        let server = blind_server(&h, &dir, &set);
+        let mut server = blind_server(&h, &dir, &set);
         let named = format!("fs.inotify.max_user_{limit}");
+        server.wait_line(&["directory not watched", &named], secs(10));
         assert_eq!(server.count_lines(&["directory not watched", &named]), 1, "{named}");
     }
 }
@@ -237,4 +238,86 @@ fn a_rotated_log_is_begun_anew_and_a_hangup_stops_no_server() {
     assert!(server.is_running());
     server.signal(crate::process::Signal::TERM);
     server.wait(secs(10)).expect(0);
+}
+
+/// A fetch of everything ended with exit code 0, and nothing told that files were left out.
+#[test]
+fn names_that_cannot_be_shared_are_counted_for_everyone() {
+    use std::os::unix::ffi::OsStrExt;
+    let lan = lan_or_skip!();
+    let (h, dir, out) = (lan.lonely_host("h"), lan.new_dir("d"), lan.new_dir("out"));
+    std::fs::write(dir.join("ok.txt"), "ok").unwrap();
+    let odd = |name: &[u8]| dir.join(std::ffi::OsStr::from_bytes(name));
+    std::fs::write(odd(b"caf\xe9.txt"), "x").unwrap();
+    std::fs::create_dir_all(odd(b"d\xff/sub")).unwrap();
+    std::fs::write(odd(b"d\xff/sub/f"), "x").unwrap();
+    std::fs::write(odd(b"a\nb"), "x").unwrap();
+    let server = crate::group::Server::start(&h, &dir, &[]);
+    let ready = server.process.log().lines_with("ready files=");
+    assert!(ready.iter().any(|line| line.contains("files=1 ") && line.contains("unnamed=3")), "{ready:?}");
+    let told = |args: &[&str]| {
+        let mut all = args.to_vec();
+        all.extend(["--dir", out.to_str().unwrap()].iter().filter(|_| args[0] == "get"));
+        let ended = crate::group::client(&h, &all).wait(secs(15)).expect(0);
+        ended.err.iter().filter(|line| line.contains("leaves out files") && line.contains("files=3")).count()
+    };
+    assert_eq!((told(&["list"]), told(&["get", "**"]), told(&["get", "ok.txt"])), (1, 1, 0));
+    std::fs::remove_dir_all(odd(b"d\xff")).unwrap();
+    std::fs::remove_file(odd(b"a\nb")).unwrap();
+    until("one is left", secs(20), || {
+        let ended = crate::group::client(&h, &["list"]).wait(secs(15));
+        ended.err.iter().any(|line| line.contains("leaves out files") && line.contains("files=1")).then_some(())
+    });
+}
+
+/// 64 hex digits are a root. `get` says what to do if a file has such a name, and `list` printed nothing.
+#[test]
+fn a_list_of_64_hex_digits_says_how_a_file_of_that_name_is_meant() {
+    let lan = lan_or_skip!();
+    let (h, dir, name) = (lan.lonely_host("h"), lan.new_dir("d"), "ab".repeat(32));
+    std::fs::write(dir.join(&name), "x").unwrap();
+    let _server = crate::group::Server::start(&h, &dir, &[]);
+    let listed = crate::group::client(&h, &["list", &name]).wait(secs(15)).expect(0);
+    assert!(listed.err.iter().any(|line| line.contains(&format!("./{name}"))), "{}", listed.text());
+    let found = list(&h, &[&format!("./{name}")]);
+    assert_eq!(names(&found), [&name]);
+    let root = found[0]["root"].as_str().unwrap();
+    let by_root = crate::group::client(&h, &["list", root]).wait(secs(15)).expect(0);
+    assert!(!by_root.text().contains("a file of that name"), "{}", by_root.text());
+}
+
+/// A file that can be stat'ed and not opened stayed in the listing, and each request looked at it again.
+#[test]
+fn a_file_that_can_no_longer_be_opened_is_withdrawn() {
+    let lan = lan_or_skip!();
+    let (h, dir, out) = (lan.lonely_host("h"), lan.new_dir("d"), lan.new_dir("out"));
+    let (program, state) = (lan.dir().join("gpb-server"), lan.new_dir("state"));
+    std::fs::copy(SERVER, &program).unwrap();
+    for name in ["secret", "open"] {
+        std::fs::write(dir.join(name), name.repeat(300)).unwrap();
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(dir.join("secret"), mode(0o640)).unwrap();
+    for path in [lan.dir(), &dir] {
+        std::fs::set_permissions(path, mode(0o755)).unwrap();
+    }
+    let args = ["--dir", dir.to_str().unwrap(), "--state", state.to_str().unwrap(), "--port", "0"];
+    // Hashed by a user that may read both, and then offered from the index by one that may not.
+    let mut first = h.spawn(SERVER, &args);
+    first.wait_line(&["ready files=2 "], secs(20));
+    first.signal(crate::process::Signal::TERM);
+    first.wait(secs(10)).expect(0);
+    for file in std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).chain([state.clone()]) {
+        std::os::unix::fs::chown(&file, Some(54_321), Some(54_321)).unwrap();
+    }
+    let as_user = ["--reuid=54321", "--regid=54321", "--clear-groups", program.to_str().unwrap()];
+    let mut second = h.spawn("setpriv", &[&as_user[..], &args].concat());
+    second.wait_line(&["ready files=2 "], secs(20));
+    let got = Got::wait(get(&h, "secret", &out, &["--timeout", "5"]), secs(30));
+    assert_ne!(got.ended.code, Some(0));
+    second.wait_line(&["cannot be opened", "path=secret"], secs(10));
+    until("it is offered no longer", secs(10), || (names(&list(&h, &[])) == ["open"]).then_some(()));
+    std::fs::set_permissions(dir.join("secret"), mode(0o644)).unwrap();
+    until("it is offered again", secs(20), || (names(&list(&h, &[])) == ["open", "secret"]).then_some(()));
+    Got::wait(get(&h, "secret", &out, &[]), secs(15)).expect(0);
 }

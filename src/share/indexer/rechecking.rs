@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::Indexer;
 use crate::content::{Entry, RelPath};
-use crate::share::inspector::Inspection;
+use crate::share::inspector::{FileState, Inspection};
+use crate::store::is_passing;
 
 impl Indexer {
     /// A request found that the file of `entry` is not in that state. It is withdrawn at once, and
@@ -24,7 +25,10 @@ impl Indexer {
         }
         let (name, path) = (&entry.path, self.inspector.path_of(entry.path.as_str()));
         let found = self.inspector.inspect(&path);
-        if matches!(found, Inspection::File { state, .. } if state.is_of(entry.view())) {
+        if let Inspection::File { state, .. } = found
+            && state.is_of(entry.view())
+        {
+            self.withdraw_unreadable(name, state);
             return;
         }
         if self.hints.has(&path) || !self.hints.may_recheck(name, now) {
@@ -41,6 +45,19 @@ impl Indexer {
             self.recheck_above(name, now);
         }
         self.recorder.end_lookup();
+    }
+
+    /// A request could not read a file that is as it was: permissions of a directory, of an ACL or of
+    /// the user of this process do not show in the state of the file. Nothing of it can be served.
+    fn withdraw_unreadable(&mut self, name: &RelPath, state: FileState) {
+        match self.inspector.try_open(name) {
+            Err(e) if !is_passing(&e) => {
+                log::warn!("shared file cannot be opened, it is offered again when it can path={name} error=\"{e}\"");
+                self.withdrawn.add_unreadable(name, state);
+                self.take_out(name);
+            }
+            _ => {}
+        }
     }
 
     /// The file `name` is gone, and perhaps with it the directory or mount that it lay in. A file

@@ -15,8 +15,11 @@ impl Indexer {
             return;
         }
         let may_rescan = self.hasher.pending() == 0 && !self.recorder.has_hashed();
-        if self.scanner.begins_whole(may_rescan, now) && self.dir.may_watch_again(now) {
-            self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
+        if self.scanner.begins_whole(may_rescan, now) {
+            self.inspector.unnamed().begin_walk();
+            if self.dir.may_watch_again(now) {
+                self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
+            }
         }
         let (root, published) = (self.inspector.root(), self.draft.published());
         let begin = |below: &str| TreeWalk::new(root, below, published.clone());
@@ -41,6 +44,7 @@ impl Indexer {
                     self.inspect_missed(&walk, now);
                     self.scanner.end(&walk, now);
                     if walk.is_whole() {
+                        self.inspector.unnamed().end_walk();
                         self.dir.walked(self.inspector.root());
                     }
                     break;

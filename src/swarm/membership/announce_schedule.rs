@@ -16,8 +16,9 @@ use crate::identity::NodeId;
 use crate::limits::{ANNOUNCE_INTERVAL, ANSWERERS, PEERS_MAX, TTL_INTERVALS, TTL_MAX};
 use crate::swarm::membership::group_size::{GroupSize, announce_interval};
 use crate::swarm::membership::limits::{
-    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, BUSY_RETRY, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S, POSTPONED_INTERVALS,
-    POSTPONED_MAX, REVISION_ANNOUNCE_MIN, UNANSWERED_AFTER, UNANSWERED_SPREAD, UNPROVED_COUNTED_MAX,
+    ANSWERERS_BUSY, BROADCAST_AFTER, BURST_MS, BUSY_GROUP_RETRY, GROUP_ANSWER_MIN, GROUP_ANSWERS_PER_S,
+    POSTPONED_INTERVALS, POSTPONED_MAX, REVISION_ANNOUNCE_MIN, UNANSWERED_AFTER, UNANSWERED_SPREAD,
+    UNPROVED_COUNTED_MAX,
 };
 
 mod askers;
@@ -188,7 +189,7 @@ impl AnnounceSchedule {
             let longest = self.interval.mul_f64(POSTPONED_INTERVALS);
             // A busy group is spared for a while, but then this node would expire.
             if busy && now < *self.postponed_until.get_or_insert(now + longest) {
-                self.next = now + BUSY_RETRY.mul_f64(self.rng.random_range(0.2..1.0));
+                self.next = now + BUSY_GROUP_RETRY.mul_f64(self.rng.random_range(0.2..1.0));
             } else {
                 let ttl = self.interval * TTL_INTERVALS;
                 let lonely = self.arrived.group.is_none_or(|at| now.saturating_duration_since(at) > ttl);
@@ -200,7 +201,7 @@ impl AnnounceSchedule {
             if !busy {
                 return Some(self.send(Outgoing::Announce, nodes, now));
             }
-            let later = BUSY_RETRY.mul_f64(self.rng.random_range(0.2..1.0));
+            let later = BUSY_GROUP_RETRY.mul_f64(self.rng.random_range(0.2..1.0));
             self.pending.revision_at = Some(now + later);
         }
         let PendingAnnounces { answer_at, unanswered_at, .. } = &mut self.pending;

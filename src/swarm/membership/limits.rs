@@ -58,7 +58,7 @@ pub const POSTPONED_MAX: u8 = 3;
 /// answers wait. The rest of [`GROUP_PACKETS_PER_S`] is for first queries, which do not.
 pub const BUSY_FROM_PER_S: usize = 18;
 /// Longest time after which what waits for a busy group looks again.
-pub const BUSY_RETRY: Duration = Duration::from_secs(1);
+pub const BUSY_GROUP_RETRY: Duration = Duration::from_secs(1);
 /// Longest time that a regular announce waits while the group is busy, as a part of its interval.
 pub const POSTPONED_INTERVALS: f64 = 0.4;
 /// Nodes that set the interval of announces although none of them has proved itself: a newcomer to
