@@ -1,12 +1,12 @@
 //! How often each account may report chunks as bad: each report has a chunk read and hashed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::limits::BAD_REPORTS_PER_MIN;
 use crate::server::connection_slots::Account;
-use crate::server::limits::REPORTERS_MAX;
+use crate::server::limits::{REPORTERS_MAX, REPORTERS_PER_NET_MAX};
 
 /// The reports of the accounts that sent any in the last minute, at most [`REPORTERS_MAX`] of them.
 ///
@@ -27,7 +27,7 @@ struct ReportCount {
 impl BadReports {
     /// Whether one more report of `account` may be looked into.
     pub(crate) fn may_report(&mut self, account: Account, now: Instant) -> bool {
-        let account = reporter(account);
+        let account = self.reporter(account);
         let is_over = |count: &ReportCount| now.saturating_duration_since(count.began) >= MINUTE;
         if self.by_account.len() >= REPORTERS_MAX && !self.by_account.contains_key(&account) {
             self.by_account.retain(|_, count| !is_over(count));
@@ -42,16 +42,22 @@ impl BadReports {
         reports.count = reports.count.saturating_add(1);
         reports.count <= BAD_REPORTS_PER_MIN
     }
-}
 
-/// A host has all addresses of an IPv6 network (/64). Counted by address, it could take the places of
-/// all reporters.
-fn reporter(account: Account) -> Account {
-    match account {
-        Account::Addr(IpAddr::V6(addr)) if addr.to_ipv4_mapped().is_none() => {
-            Account::Addr(Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into())
+    /// The account that a report counts for. A host has all addresses of an IPv6 network (/64), and may
+    /// have many of an IPv4 network (/24), of which those beyond [`REPORTERS_PER_NET_MAX`] are one
+    /// account. Counted by address alone, one host could take the places of all reporters.
+    fn reporter(&self, account: Account) -> Account {
+        let Account::Addr(addr) = account else { return account };
+        match addr.to_canonical() {
+            IpAddr::V6(addr) => Account::Addr(Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into()),
+            IpAddr::V4(addr) if self.by_account.contains_key(&Account::Addr(addr.into())) => Account::Addr(addr.into()),
+            IpAddr::V4(addr) => {
+                let net = |addr: Ipv4Addr| addr.to_bits() & !0xff;
+                let is_near = |of: &&Account| matches!(of, Account::Addr(IpAddr::V4(of)) if net(*of) == net(addr));
+                let is_full = self.by_account.keys().filter(is_near).count() >= REPORTERS_PER_NET_MAX;
+                Account::Addr(if is_full { Ipv4Addr::from_bits(net(addr)) } else { addr }.into())
+            }
         }
-        other => other,
     }
 }
 
@@ -63,7 +69,20 @@ mod tests {
     use super::*;
 
     fn account(n: u32) -> Account {
-        Account::Addr(IpAddr::from(n.to_be_bytes()))
+        Account::Addr(IpAddr::from((n << 8).to_be_bytes()))
+    }
+
+    /// A host with 1,024 addresses of a few networks kept all others from reporting.
+    #[test]
+    fn many_addresses_of_an_ipv4_network_take_few_places() {
+        let (mut reports, t) = (BadReports::default(), Instant::now());
+        let addr = |net: u8, host: u8| Account::Addr([10, 0, net, host].into());
+        let all = (0..4).flat_map(|net| (1..=255).map(move |host| (net, host)));
+        for (net, host) in all.flat_map(|of| [of; 40]) {
+            reports.may_report(addr(net, host), t);
+        }
+        assert_eq!(reports.by_account.len(), 4 * (REPORTERS_PER_NET_MAX + 1));
+        assert!(!reports.may_report(addr(1, 200), t) && reports.may_report(addr(9, 1), t));
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
 pub const COPIES_TRIED_MAX: usize = 4;
 /// Accounts whose reports of bad chunks are counted. While so many report, no other one may.
 pub const REPORTERS_MAX: usize = 1024;
+/// Accounts of one IPv4 network (/24) whose reports are counted apart.
+pub const REPORTERS_PER_NET_MAX: usize = 64;
 /// Time without a request after which a connection gives its slot to a newcomer that has as many.
 pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(2);
 /// Connections of a server where the limit of open files is tiny: a few peers are served even
