@@ -50,6 +50,8 @@ install_tools() {
     { command -v mkfs.ext4 && command -v e2fsck; } > /dev/null || packages+=(e2fsprogs)
     { command -v mkfs.xfs && command -v xfs_io; } > /dev/null || packages+=(xfsprogs)
     command -v fuse2fs > /dev/null || packages+=(fuse2fs)
+    # A disk that takes names which differ in case for one.
+    { command -v mount.exfat-fuse && command -v mkfs.exfat; } > /dev/null || packages+=(exfat-fuse exfatprogs)
     if [ ${#packages[@]} -gt 0 ]; then
         if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
             echo "installing ${packages[*]}"

@@ -188,7 +188,7 @@ impl Disk {
         let holds = |other: &FileId| {
             self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, other, stop)).is_some()
         };
-        guard.check(path, *id, found, &|| self.volume.is_spelled_so(path), &holds)
+        guard.check(path, *id, found, &|ask| self.volume.spelling(path, ask), &holds)
     }
 
     /// Puts a whole partial file in place, as [`PartialFile::finish_each`].

@@ -14,12 +14,12 @@ use crate::content::{FileId, RelPath};
 use crate::store::OWN;
 use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
-use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at};
+use crate::store::inspect::{has_other_case, is_spelled_so, kind_at, replaceable, state_at};
 use crate::store::make_dirs::make_dirs;
 use crate::store::nearby::Nearby;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
 use crate::store::own_dir::OwnDir;
-use crate::store::place_guard::PlaceGuard;
+use crate::store::place_guard::{PlaceGuard, SpellingAsk};
 use crate::store::placed::{PlacedLog, PlacedState};
 use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{Storage, Volume, explain_full};
@@ -94,8 +94,11 @@ impl DiskVolume {
     }
 
     /// Whether `path` exists with exactly these letters.
-    pub(crate) fn is_spelled_so(&self, path: &RelPath) -> bool {
-        is_spelled_so(self.root(), path)
+    pub(crate) fn spelling(&self, path: &RelPath, ask: SpellingAsk) -> bool {
+        match ask {
+            SpellingAsk::IsExact => is_spelled_so(self.root(), path),
+            SpellingAsk::HasOtherCase => has_other_case(self.root(), path),
+        }
     }
 
     /// Looks for all regular files below the directory.

@@ -66,6 +66,13 @@ pub(crate) fn is_spelled_so(root: impl AsFd, path: &RelPath) -> bool {
     true
 }
 
+/// Whether `path` below `root` exists in another case, too.
+pub(crate) fn has_other_case(root: impl AsFd, path: &RelPath) -> bool {
+    let (dir, name) = path.as_str().rsplit_once('/').unwrap_or((".", path.as_str()));
+    let swapped = [name.to_lowercase(), name.to_uppercase()].into_iter().find(|swapped| swapped != name);
+    swapped.is_some_and(|swapped| kind_at(root, &format!("{dir}/{swapped}")).is_some())
+}
+
 /// The kind of what lies at `name`, as [`kind_at`]. An error names what a file must not replace: it
 /// stands for something else than bytes on a disk.
 ///

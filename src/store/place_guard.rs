@@ -53,6 +53,8 @@ struct PlaceName {
     state: Option<PlacedState>,
     /// That it was put in place is not taken note of.
     fresh: bool,
+    /// It was put in place, whatever state the file system shows then.
+    landed: bool,
 }
 
 /// What becomes of a file that lies where another one goes.
@@ -66,8 +68,17 @@ pub(crate) enum OnTaken {
     Done,
 }
 
-/// Whether a name that is looked for exists with exactly these letters.
-pub(crate) type IsSpelledSo<'a> = &'a dyn Fn() -> bool;
+/// What is asked of a name that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpellingAsk {
+    /// Whether a directory has it with exactly these letters. Reads the directories on the way.
+    IsExact,
+    /// Whether the name with other cases exists, too. Costs one call of the system.
+    HasOtherCase,
+}
+
+/// Answers about the name that is looked for.
+pub(crate) type Spelling<'a> = &'a dyn Fn(SpellingAsk) -> bool;
 
 impl PlaceGuard {
     /// A guard for a fetch into `dir`. Without a `log` nothing counts as fetched before.
@@ -96,7 +107,7 @@ impl PlaceGuard {
             match places.names.get_mut(path) {
                 Some(name) if name.id == id => name.going = true,
                 _ => {
-                    let name = PlaceName { id, going: true, here: false, state: None, fresh: false };
+                    let name = PlaceName { id, going: true, here: false, state: None, fresh: false, landed: false };
                     places.names.insert(path.clone(), name);
                 }
             }
@@ -124,6 +135,7 @@ impl PlaceGuard {
         let is_kept = places.kept.contains(path);
         let Some(name) = places.names.get_mut(path) else { return };
         let was_going = std::mem::take(&mut name.going);
+        name.landed |= was_going && !failed;
         if let (true, true, Some(state), false) = (was_going, name.fresh, name.state, failed) {
             name.here = true;
             if let Some(log) = &self.log {
@@ -147,7 +159,7 @@ impl PlaceGuard {
         let mut places = lock(&self.places);
         if places.of_file(&state).is_none() {
             let going = places.names.get(path).is_some_and(|name| name.going && name.id == id);
-            let name = PlaceName { id, going, here: true, state: Some(state), fresh: false };
+            let name = PlaceName { id, going, here: true, state: Some(state), fresh: false, landed: false };
             places.names.insert(path.clone(), name);
             places.is_at(path, &state);
         }
@@ -207,10 +219,10 @@ impl PlaceGuard {
         path: &RelPath,
         id: FileId,
         (kind, state): (FileType, PlacedState),
-        is_spelled_so: IsSpelledSo<'_>,
+        spelling: Spelling<'_>,
         holds: &dyn Fn(&FileId) -> bool,
     ) -> Result<(), StoreError> {
-        let is_twin = self.refuse_same_name(path, Some(id), &state, is_spelled_so)?;
+        let is_twin = self.refuse_same_name(path, Some(id), &state, spelling)?;
         if is_twin || self.overwrite != Overwrite::Refuse {
             return Ok(());
         }
@@ -247,10 +259,10 @@ impl PlaceGuard {
         &self,
         path: &RelPath,
         (kind, state): (FileType, PlacedState),
-        is_spelled_so: IsSpelledSo<'_>,
+        spelling: Spelling<'_>,
     ) -> Result<OnTaken, StoreError> {
         let going = lock(&self.places).names.get(path).filter(|name| name.going).map(|name| name.id);
-        let is_twin = self.refuse_same_name(path, going, &state, is_spelled_so)?;
+        let is_twin = self.refuse_same_name(path, going, &state, spelling)?;
         if going.is_some_and(|id| self.has(path, id, &state)) {
             return Ok(OnTaken::Done);
         }
@@ -275,11 +287,17 @@ impl PlaceGuard {
         path: &RelPath,
         id: Option<FileId>,
         state: &PlacedState,
-        is_spelled_so: IsSpelledSo<'_>,
+        spelling: Spelling<'_>,
     ) -> Result<bool, StoreError> {
-        let other = lock(&self.places).of_file(state);
+        let mut places = lock(&self.places);
+        let mut other = places.of_file(state).filter(|(other, _)| other != path);
+        // Where inode numbers are made up, as by some FUSE file systems, only the letters tell.
+        if other.is_none() && spelling(SpellingAsk::HasOtherCase) {
+            other = places.of_other_case(path);
+        }
+        drop(places);
         match other {
-            Some((other, other_id)) if other != *path && !is_spelled_so() => match id.is_some() && other_id == id {
+            Some((other, other_id)) if !spelling(SpellingAsk::IsExact) => match id.is_some() && other_id == id {
                 true => Ok(true),
                 false => {
                     let (path, other) = (self.dir.join(path.as_str()), self.dir.join(other.as_str()));
@@ -310,6 +328,15 @@ impl Places {
         let name = names.get(path)?;
         let is_it = name.state.is_some_and(|known| file_key(&known) == file_key(state)) && (name.here || name.fresh);
         is_it.then(|| (path.clone(), (name.here || name.going).then_some(name.id)))
+    }
+
+    /// A name that differs from `path` in cases alone, and the content that it has.
+    fn of_other_case(&self, path: &RelPath) -> Option<(RelPath, Option<FileId>)> {
+        let folded = path.as_str().to_lowercase();
+        let is_it = |(other, name): &(&RelPath, &PlaceName)| {
+            (name.here || name.fresh || name.landed) && *other != path && other.as_str().to_lowercase() == folded
+        };
+        self.names.iter().find(is_it).map(|(other, name)| (other.clone(), Some(name.id)))
     }
 
     /// The file of `path` is this one.
@@ -359,15 +386,34 @@ mod tests {
                 assert_eq!((path, other), ("/d/a.txt".into(), "/d/A.txt".into()));
             };
             // In the batch of the first one, and later.
-            same_name(guard.on_taken(&lower, file(7), &|| false));
+            same_name(guard.on_taken(&lower, file(7), &|_| false));
             guard.end(&upper, false);
-            same_name(guard.on_taken(&lower, file(7), &|| false));
-            assert_eq!(guard.on_taken(&twin, file(7), &|| false).unwrap(), OnTaken::Replace, "of the same content");
-            let looked = guard.check(&lower, id(2), file(7), &|| false, &|_| false);
+            same_name(guard.on_taken(&lower, file(7), &|_| false));
+            assert_eq!(guard.on_taken(&twin, file(7), &|_| false).unwrap(), OnTaken::Replace, "of the same content");
+            let looked = guard.check(&lower, id(2), file(7), &|_| false, &|_| false);
             assert!(matches!(looked, Err(StoreError::SameName { .. })), "{looked:?}");
             // A hard link has letters of its own.
-            let linked = guard.on_taken(&lower, file(7), &|| true);
+            let linked = guard.on_taken(&lower, file(7), &|_| true);
             assert!(!matches!(linked, Err(StoreError::SameName { .. })), "{linked:?}");
+        }
+    }
+
+    /// Cause: a FUSE file system shows another inode number for each name of a file. Effect: the second of two names
+    /// that differ in case was taken for a file of before, and replaced the first one with exit code 0. Mend: where the
+    /// name exists in another case as well, the letters of the directory decide.
+    #[test]
+    fn two_names_of_one_file_with_two_numbers_never_lose_a_content() {
+        for overwrite in [Overwrite::Refuse, Overwrite::Replace, Overwrite::Backup] {
+            let guard = PlaceGuard::new(overwrite, Path::new("/d"), None);
+            let (upper, lower) = (name("Dir/A.txt"), name("dir/a.txt"));
+            let folds = |ask| ask == SpellingAsk::HasOtherCase;
+            guard.begin([(&upper, id(1)), (&lower, id(2))]);
+            // The number may change with the rename, so that no state is known.
+            guard.end(&upper, false);
+            let taken = guard.on_taken(&lower, file(8), &folds);
+            assert!(matches!(taken, Err(StoreError::SameName { .. })), "{overwrite:?} {taken:?}");
+            let taken = guard.on_taken(&lower, file(8), &|_| true);
+            assert!(!matches!(taken, Err(StoreError::SameName { .. })), "two files with letters of their own");
         }
     }
 
@@ -375,7 +421,7 @@ mod tests {
     fn the_choice_decides_about_files_that_nothing_is_known_of() {
         let taken = |overwrite, found| {
             let guard = PlaceGuard::new(overwrite, Path::new("/d"), None);
-            guard.on_taken(&name("a"), found, &|| true)
+            guard.on_taken(&name("a"), found, &|_| true)
         };
         for kind in [FileType::RegularFile, FileType::Symlink] {
             let found = (kind, file(3).1);
@@ -389,8 +435,8 @@ mod tests {
     fn a_file_that_was_looked_at_is_replaced_only_as_it_was() {
         let guard = PlaceGuard::new(Overwrite::Refuse, Path::new("/d"), None);
         lock(&guard.places).replaceable.insert(name("a"), file(3).1);
-        assert_eq!(guard.on_taken(&name("a"), file(3), &|| true).unwrap(), OnTaken::Replace);
+        assert_eq!(guard.on_taken(&name("a"), file(3), &|_| true).unwrap(), OnTaken::Replace);
         let later = (FileType::RegularFile, PlacedState { ctime_ns: 2, ..file(3).1 });
-        assert!(matches!(guard.on_taken(&name("a"), later, &|| true), Err(StoreError::Exists { .. })));
+        assert!(matches!(guard.on_taken(&name("a"), later, &|_| true), Err(StoreError::Exists { .. })));
     }
 }

@@ -11,11 +11,11 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::StoreError;
-use crate::store::inspect::{is_spelled_so, kind_at, replaceable, state_at, state_of_open};
+use crate::store::inspect::{has_other_case, is_spelled_so, kind_at, replaceable, state_at, state_of_open};
 use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
-use crate::store::place_guard::{OnTaken, PlaceGuard};
+use crate::store::place_guard::{OnTaken, PlaceGuard, SpellingAsk};
 use crate::store::placed::PlacedState;
 use crate::store::storage::Storage;
 use crate::store::swap::{self, SwapNames, Swapped};
@@ -193,7 +193,11 @@ impl<'a> Publish<'a> {
             if kind == Some(FileType::Directory) {
                 return rename();
             }
-            let swapped = match guard.on_taken(path, found, &|| is_spelled_so(self.target.own.root(), path))? {
+            let spelling = |ask| match ask {
+                SpellingAsk::IsExact => is_spelled_so(self.target.own.root(), path),
+                SpellingAsk::HasOtherCase => has_other_case(self.target.own.root(), path),
+            };
+            let swapped = match guard.on_taken(path, found, &spelling)? {
                 OnTaken::Replace if guard.replaces_all() => return rename(),
                 // The verdict may have taken long: it does not hold for what was saved meanwhile.
                 OnTaken::Replace => swap::replace(&names, &found.1),

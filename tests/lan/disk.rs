@@ -224,6 +224,120 @@ fn a_mount_whose_program_dies_is_named_and_the_rest_comes_later() {
     lab.expect_rest();
 }
 
+/// Two names that differ in case are one file on exFAT, whose FUSE driver shows a number of its own for each of them.
+#[test]
+fn names_that_a_disk_takes_for_one_lose_no_content() {
+    let lan = lan_or_skip!();
+    let has = |program: &str| std::process::Command::new("sh").arg("-c").arg(format!("command -v {program}")).output();
+    let lacks = ["mount.exfat-fuse", "mkfs.exfat"].iter().any(|p| !has(p).is_ok_and(|o| o.status.success()));
+    if lacks || !Path::new("/dev/fuse").exists() {
+        skip!("needs the programs mount.exfat-fuse and mkfs.exfat, and /dev/fuse");
+    }
+    let lab = Lab::new(&lan, 400);
+    let names = ["A.txt", "a.txt", "Dir/f", "dir/F", "dir/g", "\u{c4}", "\u{e4}", "Large", "large"];
+    for (n, name) in names.iter().enumerate() {
+        sample(&lab.source.join(format!("set/{name}")), if n < 7 { 100 + n as u64 } else { MIB + n as u64 }, n as u64);
+    }
+    let (image, disk) = (lan.dir().join("image"), lab.disk.display());
+    lab.space.sh(&format!(
+        "truncate -s 100M {0}; mkfs.exfat {0} > /dev/null; loop=$(losetup -f --show {0}); mount.exfat-fuse $loop {disk}; \
+         losetup -d $loop; mkdir {disk}/out",
+        image.display()
+    ));
+    until("all are listed", secs(20), || {
+        let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
+        (listed.out.iter().filter(|l| l.contains("set/")).count() == names.len()).then_some(())
+    });
+    let (out, state) = (lab.out(), lab.client.home().join("state"));
+    for force in [&[][..], &["--force"], &["--backup"]] {
+        let mut args = vec!["get", "set", "--dir", out.to_str().unwrap(), "--state", state.to_str().unwrap()];
+        args.extend(["--no-share", "--json"].iter().chain(force));
+        let ended = lab.space.spawn(&lab.client, CLIENT, &args).wait(secs(60)).expect(7);
+        let failed: Vec<_> = ended.out.iter().filter(|l| l.contains("\"event\":\"failed\"")).collect();
+        assert_eq!(failed.len(), 4, "one of each pair:\n{}", ended.text());
+        // Whatever the disk calls it, each pair has the content of one of the two.
+        for pair in [[0, 1], [2, 3], [5, 6], [7, 8]] {
+            let is_one = pair.map(|n| {
+                let there = std::fs::read(lab.at(&format!("set/{}", names[pair[0]]))).unwrap();
+                there == std::fs::read(lab.source.join(format!("set/{}", names[n]))).unwrap()
+            });
+            assert!(is_one[0] != is_one[1], "{pair:?} {is_one:?}:\n{}", ended.text());
+        }
+        if force.contains(&"--force") {
+            let named = |line: &&&String| line.to_lowercase().matches("a.txt").count() >= 2;
+            assert!(failed.iter().any(|line| named(&line)), "both names are told:\n{}", ended.text());
+        }
+    }
+}
+
+/// The calls of the client that meet the disk.
+const CALLS: &[&str] = &[
+    "openat2",
+    "openat",
+    "mkdirat",
+    "fallocate",
+    "ftruncate",
+    "pwrite64",
+    "write",
+    "pread64",
+    "fsync",
+    "fdatasync",
+    "renameat2",
+    "unlinkat",
+    "getdents64",
+    "newfstatat",
+    "statx",
+    "flock",
+];
+
+/// Each call of the real program fails once, one after the other: what is in place is right, exit code 0 means that all
+/// is, and the next run ends right.
+///
+/// `cargo test --test lan disk::each_call -- --ignored --nocapture`; the kernel's part is played by `strace`.
+#[test]
+#[ignore = "minutes; needs strace"]
+fn each_call_of_the_program_may_fail() {
+    let lan = lan_or_skip!();
+    if std::process::Command::new("strace").arg("-V").output().is_err() {
+        skip!("needs the program strace");
+    }
+    let lab = Lab::new(&lan, 1000);
+    let names = ["set/big", "set/s1", "set/sub/s2", "set/empty"];
+    for (name, len) in names.iter().zip([3 * MIB, 100, 5000, 0]) {
+        sample(&lab.source.join(name), len, len);
+    }
+    until("all are listed", secs(20), || {
+        let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
+        (listed.out.iter().filter(|l| l.contains("set/")).count() == names.len()).then_some(())
+    });
+    let state = lab.client.home().join("state");
+    let mut codes = std::collections::BTreeMap::new();
+    for (call, error) in CALLS.iter().flat_map(|call| ["ENOSPC", "EIO", "EINTR"].map(|error| (*call, error))) {
+        // Later positions lie apart: the first calls of a kind differ most.
+        for at in [1, 2, 3, 5, 8, 13, 21, 34] {
+            let out = lan.new_dir(&format!("faults-{call}-{error}-{at}"));
+            let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when={at}"));
+            let args = ["get", "set", "--dir", out.to_str().unwrap(), "--state", state.to_str().unwrap()];
+            let mut traced = vec!["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject, CLIENT];
+            traced.extend(args.iter().chain(&["--no-share", "--timeout", "5"]));
+            let ended = lab.client.spawn("strace", &traced).wait(secs(60));
+            let (text, code) = (ended.text(), ended.code);
+            assert!(code.is_some_and(|code| code < 100) && !text.contains("defect"), "{inject}: {code:?}\n{text}");
+            for name in names {
+                let there = std::fs::read(out.join(name));
+                let is_right = || std::fs::read(lab.source.join(name)).unwrap() == *there.as_ref().unwrap();
+                assert!(if there.is_ok() { is_right() } else { code != Some(0) }, "{inject}: {code:?} {name}\n{text}");
+            }
+            *codes.entry((call, error, code)).or_insert(0) += 1;
+            let again = lab.client.spawn(CLIENT, &[&args[..], &["--no-share"]].concat()).wait(secs(60));
+            assert_eq!(again.code, Some(0), "after {inject}: {}", again.text());
+            assert!(names.iter().all(|name| out.join(name).exists()), "after {inject}");
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+    }
+    codes.iter().for_each(|((call, error, code), count)| println!("{call} {error}: {count} times exit code {code:?}"));
+}
+
 /// A user that owns nothing here.
 const STRANGER: u32 = 65_534;
 
