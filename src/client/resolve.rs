@@ -30,10 +30,10 @@ pub struct Resolved {
 impl Client {
     /// Finds the files that `texts` mean: names, directories, patterns, roots.
     ///
-    /// A whole root is found with its first holder; everything else [`RESOLVE_QUIET`] after the
-    /// last new answer, and at most [`RESOLVE_MAX`] after the first one. A name that no answer
-    /// holds, and the preferred peer, are waited for up to [`RESOLVE_ALL_MAX`] while other peers are
-    /// still being asked.
+    /// A whole root is found with its first holder; everything else with the last answer if no other
+    /// peer can appear, or else [`RESOLVE_QUIET`] after the last new answer, and at most
+    /// [`RESOLVE_MAX`] after the first one. A name that no answer holds, and the preferred peer, are
+    /// waited for up to [`RESOLVE_ALL_MAX`] while other peers are still being asked.
     /// Without any answer this takes `timeout`.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ enum Certainty {
 
 /// When to stop asking: not after `timeout`.
 fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout: Duration) -> Instant {
-    let (Some(first), Some(last)) = (progress.first_answer, progress.last_answer) else {
+    let Some((first, last)) = progress.answers else {
         // The peers that refuse may not be all: others get a moment to appear.
         return match progress.first_refusal {
             Some(at) if progress.pending == 0 => (at + RESOLVE_MAX).min(begin + timeout),
@@ -97,6 +97,7 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
     };
     let enough = match certainty {
         Certainty::Certain => first,
+        Certainty::Likely if progress.complete => last,
         Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
         // A peer that has not answered yet may hold it: the link of the only holder, or the holder
         // itself, may be full.
@@ -350,10 +351,8 @@ mod tests {
         let (begin, timeout) = (Instant::now(), Duration::from_millis(100));
         let at = begin + Duration::from_millis(90);
         for certainty in [Certainty::Nothing, Certainty::Likely, Certainty::Certain] {
-            for (answer, pending) in [(Some(at), 0), (Some(at), 1), (None, 0), (None, 1)] {
-                let (first_answer, first_refusal) = (answer, Some(at));
-                let asked =
-                    SurveyProgress { pending, first_answer, last_answer: answer, first_refusal, ..Default::default() };
+            for (answers, pending) in [(Some((at, at)), 0), (Some((at, at)), 1), (None, 0), (None, 1)] {
+                let asked = SurveyProgress { pending, answers, first_refusal: Some(at), ..Default::default() };
                 let end = end(&certainty, &asked, begin, timeout);
                 assert!(end >= at && end <= begin + timeout, "{certainty:?} {asked:?}");
             }
@@ -428,12 +427,7 @@ mod tests {
         assert_eq!(end(&Certainty::Nothing, &nobody, t, timeout), t + timeout);
         let refused = SurveyProgress { first_refusal: Some(t + ms(10)), ..SurveyProgress::default() };
         assert!(end(&Certainty::Nothing, &refused, t, timeout) < t + ms(1500));
-        let two = SurveyProgress {
-            first_answer: Some(t + ms(5)),
-            last_answer: Some(t + ms(30)),
-            answered: 2,
-            ..SurveyProgress::default()
-        };
+        let two = SurveyProgress { answers: Some((t + ms(5), t + ms(30))), answered: 2, ..SurveyProgress::default() };
         assert_eq!(end(&Certainty::Certain, &two, t, timeout), t + ms(5));
         assert_eq!(end(&Certainty::Likely, &two, t, timeout), t + ms(80));
         assert_eq!(end(&Certainty::Nothing, &two, t, timeout), t + ms(1005));
@@ -445,7 +439,10 @@ mod tests {
         assert_eq!(end(&Certainty::Nothing, &more, t, ms(2000)), t + ms(2000));
         assert_eq!(end(&Certainty::Likely, &more, t, timeout), t + ms(80));
         let two = SurveyProgress { awaited: 0, ..more };
-        let late = SurveyProgress { last_answer: Some(t + ms(1000)), ..two };
+        let late = SurveyProgress { answers: Some((t + ms(5), t + ms(1000))), ..two };
         assert_eq!(end(&Certainty::Likely, &late, t, timeout), t + ms(1005));
+        let alone = SurveyProgress { complete: true, ..late };
+        assert_eq!(end(&Certainty::Likely, &alone, t, timeout), t + ms(1000), "no other peer can appear");
+        assert_eq!(end(&Certainty::Nothing, &alone, t, timeout), t + ms(1005), "a peer may still be hashing it");
     }
 }

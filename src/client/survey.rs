@@ -1,6 +1,6 @@
 //! Asks every peer the same question, as peers appear.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,19 +11,23 @@ use log::{debug, warn};
 
 use crate::client::doorbell::Doorbell;
 use crate::client::found_peer::FoundPeer;
-use crate::client::limits::{ASKED_PER_ADDR_MAX, LIST_QUIET, RESOLVE_MAX};
+use crate::client::limits::ASKED_PER_ADDR_MAX;
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::{AskScope, Client, FetchError};
 use crate::content::Pattern;
-use crate::identity::{NodeId, PeerId};
+use crate::identity::NodeId;
 use crate::limits::RETRY_MIN;
-use crate::peers::{AskError, Hindrance, PeerPool, Session};
+use crate::peers::{AskError, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 
+mod progress;
+
+pub(crate) use progress::SurveyProgress;
+
 impl Client {
-    /// Asks which peers are there. Complete [`LIST_QUIET`] after the last new peer, or when `wait`
-    /// is over; sorted by key.
+    /// Asks which peers are there. Complete [`LIST_QUIET`](crate::client::limits::LIST_QUIET) after
+    /// the last new peer, or when `wait` is over; sorted by key.
     ///
     /// # Errors
     /// [`FetchError::Full`], [`FetchError::Refused`] and [`FetchError::NoPeer`] when no peer answered;
@@ -47,8 +51,8 @@ impl Client {
 
     /// Asks what there is that one of `patterns` means, each the text of a pattern; everything
     /// without any. Complete
-    /// [`LIST_QUIET`] after the last new peer when all have answered, or when `wait` is over;
-    /// sorted by path.
+    /// [`LIST_QUIET`](crate::client::limits::LIST_QUIET) after the last new peer when all have
+    /// answered, or when `wait` is over; sorted by path.
     ///
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
@@ -65,66 +69,6 @@ impl Client {
         })?;
         progress.check(patterns.first().map_or("list", |p| p), wait)?;
         Ok(results.into_files())
-    }
-}
-
-/// How far a survey is.
-#[derive(Debug, Default)]
-pub(crate) struct SurveyProgress {
-    /// Peers that answered.
-    pub(crate) answered: usize,
-    /// Peers that refused this node, or that it refused.
-    pub(crate) refused: BTreeMap<PeerId, RefusalCause>,
-    /// Peers that list more than is taken in, and what is, in bytes.
-    pub(crate) long: BTreeMap<PeerId, usize>,
-    /// Peers that answered that they have no place for this node now; it asks them again.
-    pub(crate) full: usize,
-    /// Sessions that said hello, whether an answer came on them or not.
-    pub(crate) connected: usize,
-    /// What stands in the way of reaching peers.
-    pub(crate) hindrance: Option<Hindrance>,
-    /// Peers that are being asked.
-    pub(crate) pending: usize,
-    /// Peers that the user named and that could not be asked yet.
-    pub(crate) awaited: usize,
-    /// When the last new peer appeared.
-    pub(crate) last_peer: Option<Instant>,
-    /// When the first peer answered, and the last one.
-    pub(crate) first_answer: Option<Instant>,
-    pub(crate) last_answer: Option<Instant>,
-    pub(crate) first_refusal: Option<Instant>,
-}
-
-impl SurveyProgress {
-    /// When a listing is complete.
-    fn listing_end(&self, begin: Instant, wait: Duration) -> Instant {
-        let end = begin + wait;
-        match self.last_peer {
-            Some(last) if self.pending == 0 && self.answered + self.long.len() > 0 => end.min(last + LIST_QUIET),
-            // The peers that refuse may not be all: others get a moment to appear.
-            _ if self.pending == 0 && self.answered == 0 => {
-                self.first_refusal.map_or(end, |at| end.min(at + RESOLVE_MAX))
-            }
-            _ => end,
-        }
-    }
-
-    /// An error if no peer answered when asked for `what`, for the time `wait`.
-    pub(crate) fn check(&self, what: &str, wait: Duration) -> Result<(), FetchError> {
-        if let (0, Some((&peer, &len_max))) = (self.answered, self.long.first_key_value()) {
-            return Err(FetchError::LongListing { what: what.into(), peer, len_max });
-        }
-        match (self.answered, self.refused.len()) {
-            (0, _) if self.full > 0 => Err(FetchError::Full { full: self.full, wait }),
-            (0, 0) if self.connected > 0 => Err(FetchError::Silent { what: what.into(), wait }),
-            (0, 0) => Err(match self.hindrance {
-                Some(Hindrance::NoSocket(errno)) => FetchError::no_socket(errno),
-                Some(Hindrance::ClocksDiffer) => FetchError::ClocksDiffer(wait),
-                None => FetchError::NoPeer(wait),
-            }),
-            (0, _) => Err(FetchError::Refused { peers: self.refused.clone().into_iter().collect() }),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -238,8 +182,7 @@ where
         match answer {
             Ok(answer) => {
                 self.progress.answered += 1;
-                self.progress.first_answer.get_or_insert(now);
-                self.progress.last_answer = Some(now);
+                self.progress.note_answer(now);
                 return Some((record, answer));
             }
             Err(AskError::Refused(reason)) => {
@@ -251,8 +194,7 @@ where
                 let (peer, mib) = (record.peer, len_max >> 20);
                 warn!("listing left out, since it takes more than {mib} MiB: ask for a directory of it peer={peer}");
                 self.progress.long.insert(peer, len_max);
-                self.progress.first_answer.get_or_insert(now);
-                self.progress.last_answer = Some(now);
+                self.progress.note_answer(now);
             }
             Err(e) => {
                 debug!("no answer peer={} error=\"{e}\"", record.peer);
@@ -337,6 +279,10 @@ where
         };
         let (refusals, awaited, full) = self.client.ctx.peers.read(read);
         (self.progress.awaited, self.progress.full) = (awaited, full);
+        // What a named peer knows of others is in the table before it counts as contacted.
+        let is_seen = self.seen == Some(self.client.ctx.peers.changes());
+        self.progress.complete =
+            !self.client.ctx.hears && awaited + self.progress.pending == 0 && is_seen && self.next_retry().is_none();
         if !refusals.is_empty() {
             self.progress.refused.extend(refusals);
             self.progress.first_refusal.get_or_insert(now);
@@ -378,28 +324,4 @@ pub(super) fn ask_once<T>(
         pool.checkin(session);
     }
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn full_peers_have_an_error_of_their_own() {
-        let wait = Duration::from_secs(2);
-        let of = |answered, full, refusing: u8| {
-            let refused = (0..refusing).map(|n| (PeerId([n; 32]), RefusalCause::Unstated)).collect();
-            SurveyProgress { answered, full, refused, ..SurveyProgress::default() }.check("x", wait)
-        };
-        assert!(matches!(of(0, 2, 0), Err(FetchError::Full { full: 2, .. })));
-        assert!(matches!(of(0, 1, 1), Err(FetchError::Full { full: 1, .. })), "not every peer refused");
-        let hindrance = Some(Hindrance::NoSocket(24));
-        let no_socket = SurveyProgress { hindrance, ..SurveyProgress::default() }.check("x", wait);
-        assert!(matches!(no_socket, Err(FetchError::Sockets(e)) if e.raw_os_error() == Some(24)));
-        let long = SurveyProgress { long: [(PeerId([7; 32]), 1 << 20)].into(), connected: 1, ..Default::default() };
-        let Err(e @ FetchError::LongListing { .. }) = long.check("x", wait) else { panic!() };
-        assert!(e.to_string().ends_with("takes more than 1 MiB") && e.to_string().starts_with("x: the listing of ed"));
-        assert!(SurveyProgress { answered: 1, ..long }.check("x", wait).is_ok(), "others answered");
-        assert!(of(1, 1, 0).is_ok() && matches!(of(0, 0, 0), Err(FetchError::NoPeer(_))));
-    }
 }

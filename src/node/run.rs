@@ -67,14 +67,14 @@ impl Node {
         let sharers = Arc::new(core.start_sharers(roots, &board, &own_files)?);
         let offers = Offers::new(board, core.events.clone());
         let dialer = Dialer::new(core.peers.clone(), tls.clone(), core.shutdown.clone());
-        let named = core.config.peers.clone();
+        let (named, hears) = (core.config.peers.clone(), beacon.is_some());
         let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, peers: named })?;
         let server = match listener {
             Some(listener) => Some(core.start_server(listener, tls, &sharers, &offers)?),
             None => None,
         };
         let workers = core.start_workers()?;
-        let client = core.client(dialer);
+        let client = core.client(dialer, hears);
         let loans = MirrorLoans {
             own: id,
             client: client.clone(),
@@ -171,9 +171,10 @@ impl NodeCore {
         Ok(workers)
     }
 
-    fn client(&self, dialer: Dialer) -> Client {
+    fn client(&self, dialer: Dialer, hears: bool) -> Client {
         let context = ClientContext {
             peers: self.peers.clone(),
+            hears,
             trust: self.peers.trust().clone(),
             fetched: (self.config.share != Share::Nothing).then(|| self.fetched.clone()),
             throttle: Arc::new(Throttle::new(self.config.download_limit)),

@@ -17,7 +17,7 @@ use crate::server::body::Body;
 use crate::server::connection_slots::{Account, ConnectionSlots};
 use crate::server::content::{Absent, Content, Held};
 use crate::server::input::RequestFrame;
-use crate::server::limits::{BUSY_RETRY, LAYER_RETRY};
+use crate::server::limits::{ANSWER_RETRY, LAYER_RETRY};
 use crate::server::listing::Listing;
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::{Refusal, Reply, busy, large, problem, refuse, small, unsupported};
@@ -273,7 +273,7 @@ impl Handler {
         let source = self.content.open(&chunk.file, index).map_err(|why| match why {
             Absent::NotFound => problem(kind, Status::NotFound, "", out),
             Absent::Gone => problem(kind, Status::Gone, "changed on disk", out),
-            Absent::Unreadable => busy(kind, BUSY_RETRY, "cannot be read now", out),
+            Absent::Unreadable => busy(kind, ANSWER_RETRY, "cannot be read now", out),
         })?;
         let geometry = Geometry::new(chunk.file.len);
         let len = geometry.span(index).len;

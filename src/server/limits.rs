@@ -42,7 +42,7 @@ pub const HELD_BACK_LOOK: Duration = Duration::from_millis(1);
 /// each wait is 0.5 to 1.5 times as long.
 pub const LAYER_RETRY: Duration = Duration::from_millis(60);
 /// Wait of a peer that gets `Busy` for another reason.
-pub const BUSY_RETRY: Duration = Duration::from_millis(500);
+pub const ANSWER_RETRY: Duration = Duration::from_millis(500);
 /// Sessions that wait for an upload are not looked at more often than this without a reason.
 pub const UPLOAD_LOOK_MIN: Duration = Duration::from_millis(3);
 /// Copies of one content that are tried for a chunk.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::proto::{FRAME_PREFIX_LEN, FramePrefix, Kind, Problem, Status, encode_frame, encode_head};
 use crate::server::body::Body;
-use crate::server::limits::BUSY_RETRY;
+use crate::server::limits::ANSWER_RETRY;
 use crate::server::listing::Listing;
 use crate::swarm::UploadSlot;
 
@@ -48,7 +48,7 @@ impl Refusal {
 /// The answer that ends the session.
 pub(crate) fn refuse(kind: Kind, why: Refusal, out: &mut Vec<u8>) -> Reply {
     match why {
-        Refusal::Full => busy(kind, BUSY_RETRY, why.reason(), out),
+        Refusal::Full => busy(kind, ANSWER_RETRY, why.reason(), out),
         _ => problem(kind, Status::Refused, why.reason(), out),
     };
     Reply::Close(why)

@@ -65,6 +65,7 @@ impl Client {
         let (tls, shutdown) = (Tls::new(&keypair).unwrap(), Shutdown::new());
         let dialer = Dialer::new(peers.clone(), tls, shutdown.clone());
         let ctx = ClientContext {
+            hears: true,
             trust: peers.trust().clone(),
             peers,
             fetched: Some(Arc::new(FetchedFiles::new())),
