@@ -11,6 +11,7 @@ use crate::runtime::{EventSender, Watch};
 use crate::share::limits::{
     PUBLISH_CHANGES_MAX, PUBLISH_MIN, PUBLISH_SHARE_MAX, PUBLISH_TIME_SHARE, PUBLISH_TIME_SHARE_BUSY,
 };
+use crate::share::wholeness::Wholeness;
 use crate::store::Reader;
 use crate::swarm::Event;
 
@@ -31,6 +32,8 @@ pub(super) struct CatalogueDraft {
     is_urgent: bool,
     /// Whether the last snapshot was reported as complete.
     is_complete: bool,
+    /// What the directory has and the draft does not.
+    pub(super) whole: Wholeness,
     published_at: Instant,
     /// How long the last snapshot took.
     cost: Duration,
@@ -55,6 +58,7 @@ impl CatalogueDraft {
             bare_changes: BTreeMap::new(),
             is_urgent: false,
             is_complete: false,
+            whole: Wholeness::default(),
             published_at: now,
             cost: Duration::ZERO,
         }
@@ -170,7 +174,8 @@ impl CatalogueDraft {
         {
             return Some(self.published_at);
         }
-        let is_noted = unnamed == self.published.notes().unnamed || is_busy;
+        let notes = self.published.notes();
+        let is_noted = (unnamed == notes.unnamed || is_busy) && (notes.complete || !self.whole.is_whole());
         if self.is_published() && is_complete == self.is_complete && is_noted {
             return None;
         }
@@ -186,8 +191,11 @@ impl CatalogueDraft {
     /// Makes a snapshot, publishes and reports it. `unnamed`: files whose names cannot be shared.
     pub(super) fn publish(&mut self, is_complete: bool, unnamed: u64) {
         let begun = Instant::now();
-        let notes = CatalogueNotes { unnamed, ..self.published.notes() };
-        if !self.is_published() || notes != self.published.notes() || self.published.revision() == 0 {
+        self.whole.look_at_mounts();
+        let notes = CatalogueNotes { complete: self.whole.is_whole(), unnamed };
+        let has_changed = !self.is_published() || unnamed != self.published.notes().unnamed;
+        let is_news = has_changed || is_complete != self.is_complete;
+        if has_changed || self.published.revision() == 0 {
             let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
             // Revisions begin at the clock, so none is used twice although none is remembered from
             // run to run.
@@ -197,9 +205,14 @@ impl CatalogueDraft {
                 let bare = next.bare().changed(&self.bare_changes);
                 next = next.with_bare(Arc::new(bare));
             }
-            self.latest.publish(next);
+            self.latest.publish(next.with_notes(notes));
             self.published = self.latest.get();
             (self.changes, self.bare_changes) = Default::default();
+        } else if notes.complete && !self.published.notes().complete {
+            // The list as it was turned out to be complete. That something waits now does not make it
+            // less so: a change is published with a note of its own.
+            self.latest.publish(Catalogue::clone(&self.published).with_notes(notes));
+            self.published = self.latest.get();
         }
         self.is_urgent = false;
         self.is_complete = is_complete;
@@ -207,7 +220,9 @@ impl CatalogueDraft {
         self.cost = self.published_at - begun;
         let (revision, files, bytes) = (self.published.revision(), self.published.len() as u64, self.published.bytes());
         log::debug!("catalogue published revision={revision} files={files} bytes={bytes} complete={is_complete}");
-        self.events.emit(Event::CatalogueChanged { revision, files, bytes, complete: is_complete });
+        if is_news {
+            self.events.emit(Event::CatalogueChanged { revision, files, bytes, complete: is_complete });
+        }
         // An open file keeps its space on disk although it was removed.
         self.reader.close_stale();
     }

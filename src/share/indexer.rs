@@ -23,6 +23,7 @@ use crate::share::scanner::Scanner;
 use crate::share::setup::{IndexerCommand, ShareSetup};
 use crate::share::shared_dir::{DirSwap, SharedDir};
 use crate::share::watch::PathChange;
+use crate::share::wholeness::hides;
 use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
 use crate::store::{Copies, ReadRoot};
@@ -66,6 +67,8 @@ impl Indexer {
         let now = Instant::now();
         let root = std::fs::canonicalize(&setup.dir)?;
         let reads = Arc::new(ReadRoot::open(&root)?);
+        let mut draft = CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now);
+        draft.whole.set_root(&root, now);
         Ok(Indexer {
             dir: SharedDir::new(setup.dir, now),
             hasher: Hasher::start(reads.clone(), hashed_bytes)?,
@@ -74,7 +77,7 @@ impl Indexer {
             hints: ChangeHints::default(),
             debounce: WriteDebounce::default(),
             scanner: Scanner::new(now),
-            draft: CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now),
+            draft,
             withdrawn: Withdrawn::new(setup.events),
             commands,
             callers,
@@ -180,6 +183,7 @@ impl Indexer {
             return;
         };
         self.recorder.set_root(&root);
+        self.draft.whole.set_root(&root, now);
         self.inspector.set_root(root);
         self.dir.begin_watch(self.inspector.root(), self.inspector.own_names());
         self.scanner.rescan_by(now);
@@ -277,6 +281,7 @@ impl Indexer {
 
     /// Brings the draft in line with what was found at `path`.
     fn apply(&mut self, name: &RelPath, path: &Path, found: Inspection, now: Instant) {
+        self.draft.whole.settle(name.as_str());
         self.note_link(name, &found);
         self.note_inodes(name, &found);
         if let Inspection::DirLink(_) = found {
@@ -290,6 +295,9 @@ impl Indexer {
             self.withdrawn.forget(name);
             self.take_out(name);
             self.inspector.log_if_skipped(path, &found);
+            if matches!(found, Inspection::Skip(_)) && hides(path) {
+                self.draft.whole.hide(name.as_str(), now);
+            }
             return;
         };
         if is_linked {
@@ -319,6 +327,7 @@ impl Indexer {
         let known = self.recorder.known(name, state);
         if !self.draft.has_room() {
             self.inspector.skip_rest();
+            self.draft.whole.hide(name.as_str(), now);
             self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
@@ -366,12 +375,19 @@ impl Indexer {
         self.scanner.is_complete() && !self.is_busy() && self.debounce.only_changing()
     }
 
+    /// Whether nothing is left to be looked at or hashed, and nothing that is there was withdrawn.
+    fn is_settled(&self) -> bool {
+        let has_hints = self.hints.due_at().is_some() || !self.dir.changes().is_empty();
+        self.dir.is_there() && !has_hints && self.debounce.is_empty() && self.withdrawn.is_empty()
+    }
+
     fn record_and_publish(&mut self, now: Instant) {
         if self.recorder.is_due(self.hasher.pending() == 0, now) {
             self.record(now);
         }
         self.recorder.sync_if_due(now);
         let is_complete = self.is_complete();
+        self.draft.whole.set_settled(is_complete && self.is_settled());
         if self.publish_at().is_some_and(|at| now >= at) {
             self.draft.publish(is_complete, self.inspector.unnamed_count());
         }

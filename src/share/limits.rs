@@ -39,6 +39,11 @@ pub const PRUNE_LATER: Duration = Duration::from_secs(10);
 pub const WATCH_EVENTS_MAX: usize = 16_384;
 /// Time for which hints, and hashed files, are collected before they are processed together.
 pub const WATCH_DEBOUNCE: Duration = Duration::from_millis(100);
+/// Names of what could not be offered that are remembered. With more of them the catalogue counts as
+/// incomplete until the whole directory was walked.
+pub const HIDDEN_NAMES_MAX: usize = 4096;
+/// Mounts below the shared directory that are remembered.
+pub const MOUNTS_MAX: usize = 1024;
 /// Files that wait until they are quiet. Further ones are found by the next scan.
 pub const DEBOUNCED_MAX: usize = 65_536;
 /// Symlinks inside the directory that are inspected with each change. The others are inspected by

@@ -24,6 +24,7 @@ mod sharer;
 mod skip_log;
 mod unnamed_paths;
 mod watch;
+mod wholeness;
 mod withdrawn;
 mod write_debounce;
 

@@ -114,6 +114,11 @@ impl Scanner {
         self.walk.is_none() && may_rescan && now >= self.rescan_at
     }
 
+    /// When the walk that is under way, or else the last one, began.
+    pub(super) fn begun_at(&self) -> Instant {
+        self.begun_at
+    }
+
     /// When the whole directory is walked again.
     pub(super) fn rescan_at(&self) -> Instant {
         self.rescan_at
@@ -167,6 +172,11 @@ impl TreeWalk {
     /// Whether it is one of the whole directory.
     pub(super) fn is_whole(&self) -> bool {
         self.below.is_empty()
+    }
+
+    /// The name of the directory below which it goes.
+    pub(super) fn below(&self) -> &str {
+        &self.below
     }
 
     /// The next entry.

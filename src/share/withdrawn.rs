@@ -59,6 +59,11 @@ impl Withdrawn {
         self.unreadable.get(path) == Some(&state)
     }
 
+    /// Whether no file is, and none was found unreadable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.unreadable.is_empty()
+    }
+
     /// Whether the file was withdrawn in this state.
     pub(super) fn contains(&self, path: &RelPath, state: FileState) -> bool {
         self.files.get(path) == Some(&state)

@@ -84,6 +84,11 @@ impl WriteDebounce {
         self.due.front().map(|(at, _)| *at)
     }
 
+    /// Whether no file waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Whether each file that waits is really being written.
     pub(super) fn only_changing(&self) -> bool {
         self.files.values().all(|s| s.is_changing)

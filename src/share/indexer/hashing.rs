@@ -33,6 +33,7 @@ impl Indexer {
             HashOutcome::Unreadable(name, e) => {
                 let path = self.inspector.path_of(name.as_str());
                 self.inspector.skip(&path, &e.to_string());
+                self.draft.whole.hide(name.as_str(), now);
                 self.callers.not_shared(&name, &e.to_string());
             }
         }
@@ -67,7 +68,10 @@ impl Indexer {
         }
         self.refresh_own_files(now);
         let (recorded, lost) = self.recorder.record(now);
-        lost.iter().for_each(|name| self.callers.not_shared(name, "the index cannot be written"));
+        for name in &lost {
+            self.draft.whole.hide(name.as_str(), now);
+            self.callers.not_shared(name, "the index cannot be written");
+        }
         // Where every change is reported and none was, a file is as it was when it had been hashed.
         let is_untouched = self.dir.is_watched() && !self.recorder.is_disturbed();
         for entry in recorded {

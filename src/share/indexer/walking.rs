@@ -33,16 +33,22 @@ impl Indexer {
             match next {
                 WalkStep::Entry(entry) => self.inspect_entry(&mut walk, &entry, now),
                 WalkStep::Dir(path) if self.inspector.may_enter(&path) => {
+                    if let Some(name) = self.inspector.name(&path) {
+                        self.draft.whole.dir(&name, now);
+                    }
                     self.dir.watch(self.inspector.root(), &path);
                 }
                 WalkStep::Dir(_) => walk.leave(),
                 WalkStep::Unreadable(path, cause) => {
                     let path = path.unwrap_or_else(|| self.inspector.root().to_path_buf());
                     self.inspector.skip(&path, &cause);
+                    let name = self.inspector.name(&path).unwrap_or_default();
+                    self.draft.whole.hide(&name, Instant::now());
                 }
                 WalkStep::End => {
                     self.inspect_missed(&walk, now);
                     self.scanner.end(&walk, now);
+                    self.draft.whole.walked(walk.below(), self.scanner.begun_at());
                     if walk.is_whole() {
                         self.inspector.unnamed().end_walk();
                         self.dir.walked(self.inspector.root());
