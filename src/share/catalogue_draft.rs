@@ -200,7 +200,7 @@ impl CatalogueDraft {
             // Revisions begin at the clock, so none is used twice although none is remembered from
             // run to run.
             let revision = unix_ms.max(self.published.revision() + 1);
-            let mut next = self.published.changed(revision, &self.changes).with_notes(notes);
+            let mut next = self.published.changed(revision, &self.changes);
             if !self.bare_changes.is_empty() {
                 let bare = next.bare().changed(&self.bare_changes);
                 next = next.with_bare(Arc::new(bare));

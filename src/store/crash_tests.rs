@@ -339,6 +339,43 @@ fn a_fault_at_any_call_is_told_and_the_next_run_ends_right() {
     }
 }
 
+/// Names that are removed: wherever that ends, each has its file whole or is gone, no other name changed, and what was
+/// recorded of a file is true of what lies there.
+#[test]
+fn wherever_a_removal_crashes_names_are_whole_or_gone() {
+    let mut counts = [0, 0];
+    for seed in 0..300 {
+        let mut rng = Rng(seed);
+        let volume = Memory::new();
+        let names: Vec<String> = (0..4 + rng.below(4)).map(|n| format!("d{}/f{n}", n % 2)).collect();
+        names.iter().for_each(|name| volume.put(name, name.as_bytes()));
+        let (gone, kept) = names.split_at(1 + rng.below(3) as usize);
+        let recorded: HashMap<_, _> = names.iter().map(|name| (name, volume.state_at(name).unwrap())).collect();
+        volume.cut_after(1 + rng.below(8));
+        let removed = gone.iter().take_while(|name| volume.remove_final(name, &recorded[name]).is_ok()).count();
+        let killed = rng.below(2) == 0;
+        let after = if killed { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
+        for (at, name) in names.iter().enumerate() {
+            let found = after.content(name);
+            assert!(found.is_some() || gone.contains(name), "seed {seed}: {name} is lost");
+            assert!(found.as_ref().is_none_or(|found| found == name.as_bytes()), "seed {seed}: {name}");
+            assert!(found.is_none() || after.state_at(name) == Some(recorded[name]), "seed {seed}: {name} is unknown");
+            assert!(!killed || at >= removed || found.is_none(), "seed {seed}: {name} was said to be gone");
+        }
+        // The next run removes what is left.
+        for name in gone {
+            if let Some(state) = after.state_at(name) {
+                after.remove_final(name, &state).unwrap();
+            }
+        }
+        assert!(
+            gone.iter().all(|name| after.content(name).is_none()) && kept.iter().all(|n| after.content(n).is_some())
+        );
+        counts[usize::from(removed == gone.len())] += 1;
+    }
+    assert!(counts.iter().all(|count| *count > 20), "the runs end too early or too late: {counts:?}");
+}
+
 /// Length beyond whole chunks of a content of which every other chunk is zeros.
 const WITH_ZEROS: u64 = 5;
 /// What lies at most final names before.

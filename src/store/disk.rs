@@ -25,6 +25,7 @@ use crate::sync::lock;
 
 mod elsewhere;
 mod forecast;
+mod tree;
 
 pub use forecast::Forecast;
 

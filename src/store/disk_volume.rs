@@ -25,6 +25,10 @@ use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{Storage, Volume, explain_full};
 use crate::store::{Life, Overwrite, StoreError};
 
+mod tree;
+
+pub use tree::{LocalKind, LocalName, LocalTree};
+
 /// An open directory, and the node's own one in it.
 #[derive(Debug)]
 pub(crate) struct DiskVolume {

@@ -8,6 +8,7 @@ mod dir_risk;
 mod disk;
 mod disk_file;
 mod disk_folder;
+mod disk_names;
 mod disk_volume;
 mod error;
 mod expiring_dir;
@@ -45,6 +46,7 @@ mod verify_existing;
 pub use copies::Copies;
 pub use dir_risk::warn_of_risk;
 pub use disk::{Disk, Forecast};
+pub use disk_volume::{LocalKind, LocalName, LocalTree};
 pub use error::StoreError;
 pub(crate) use expiring_dir::ExpiringDir;
 #[cfg(test)]

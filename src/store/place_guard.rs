@@ -245,6 +245,21 @@ impl PlaceGuard {
         Ok(())
     }
 
+    /// The content that an earlier fetch put at `path`, if it lies there still, as [`check`](Self::check)
+    /// would find it.
+    pub(crate) fn owned(
+        &self,
+        path: &RelPath,
+        (kind, state): (FileType, PlacedState),
+        holds: &dyn Fn(&FileId) -> bool,
+    ) -> Option<FileId> {
+        let mut own = self.recorded(path, kind);
+        own.retain(|file| file.id.len == state.len);
+        let mut looked = HashSet::new();
+        let as_recorded = own.iter().find(|file| file.state == Some(state));
+        as_recorded.or_else(|| own.iter().find(|f| looked.insert(f.id) && holds(&f.id))).map(|file| file.id)
+    }
+
     /// What an earlier fetch may have put at `path`.
     fn recorded(&self, path: &RelPath, kind: FileType) -> Vec<PlacedFile> {
         let log = self.log.as_ref().filter(|_| kind == FileType::RegularFile);

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
 use crate::store::StoreError;
+use crate::store::disk_names::{DiskNames, is_taken_or_unknown};
 use crate::store::inspect::{has_other_case, is_spelled_so, kind_at, replaceable, state_at, state_of_open};
 use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
@@ -33,82 +34,6 @@ pub(crate) struct PublishTarget<'a> {
     pub(crate) durable: bool,
     /// Decides about names that are taken; without it each file is replaced.
     pub(crate) guard: Option<&'a PlaceGuard>,
-}
-
-/// An own name, and a final one in an open directory.
-struct DiskNames<'a> {
-    own_dir: &'a OwnDir,
-    own: &'a str,
-    at: BorrowedFd<'a>,
-    name: &'a str,
-}
-
-impl DiskNames<'_> {
-    /// Renames a file where no other has the name. Where the file system does not know the flag, a look
-    /// tells.
-    fn rename_free(&self, from: &str, to: &str) -> io::Result<()> {
-        match fs::renameat_with(self.at, from, self.at, to, RenameFlags::NOREPLACE) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match kind_at(self.at, to) {
-                None => Ok(fs::renameat(self.at, from, self.at, to)?),
-                Some(_) => Err(Errno::EXIST.into()),
-            },
-            renamed => Ok(renamed?),
-        }
-    }
-}
-
-impl SwapNames for DiskNames<'_> {
-    fn exchange(&self) -> io::Result<()> {
-        self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, self.name, RenameFlags::EXCHANGE))
-    }
-
-    fn rename(&self) -> io::Result<()> {
-        self.own_dir.with(|o| fs::renameat(o, self.own, self.at, self.name))
-    }
-
-    fn move_in(&self) -> io::Result<()> {
-        match self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, self.name, RenameFlags::NOREPLACE)) {
-            // The file system does not know the flag.
-            Err(e) if is_taken_or_unknown(&e) && kind_at(self.at, self.name).is_none() => self.rename(),
-            moved => moved,
-        }
-    }
-
-    fn link(&self, kept: &str) -> io::Result<()> {
-        Ok(fs::linkat(self.at, self.name, self.at, kept, AtFlags::empty())?)
-    }
-
-    fn move_away(&self, kept: &str) -> io::Result<()> {
-        self.rename_free(self.name, kept)
-    }
-
-    fn move_back(&self, kept: &str) -> io::Result<()> {
-        self.rename_free(kept, self.name)
-    }
-
-    fn remove_own(&self) -> io::Result<()> {
-        self.own_dir.with(|o| fs::unlinkat(o, self.own, AtFlags::empty()))
-    }
-
-    fn remove_kept(&self, kept: &str) -> io::Result<()> {
-        Ok(fs::unlinkat(self.at, kept, AtFlags::empty())?)
-    }
-
-    fn own_state(&self) -> Option<PlacedState> {
-        self.own_dir.with(|o| Ok(state_at(o, self.own))).ok().flatten().map(|(_, state)| state)
-    }
-
-    fn final_state(&self) -> Option<PlacedState> {
-        state_at(self.at, self.name).map(|(_, state)| state)
-    }
-
-    fn kept_state(&self, kept: &str) -> Option<PlacedState> {
-        state_at(self.at, kept).map(|(_, state)| state)
-    }
-
-    fn name(&self) -> &str {
-        self.name
-    }
 }
 
 /// One batch of files. Directories stay open during the batch, so each is resolved and synced once.
@@ -257,13 +182,6 @@ impl<'a> Publish<'a> {
     fn path_of(&self, path: &RelPath) -> PathBuf {
         self.target.path.join(path.as_str())
     }
-}
-
-/// Whether a rename with `NOREPLACE` failed because the name is taken, or because the system does
-/// not support it.
-fn is_taken_or_unknown(e: &io::Error) -> bool {
-    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM))
 }
 
 /// Opens the directory `name`, creating it if needed; true if it was created.

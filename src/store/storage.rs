@@ -231,11 +231,16 @@ pub(crate) fn explain_full(volume: &dyn Volume, e: StoreError, needed: u64) -> S
 
 /// Creates an own file under a name that no other process and no earlier run of this one uses.
 pub(crate) fn create_temp(volume: &dyn Volume) -> io::Result<(String, Arc<dyn Storage>)> {
-    static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("{:016x}-{}{TEMP_SUFFIX}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = temp_name();
     let file = volume.create_own(&name)?.ok_or(io::ErrorKind::AlreadyExists)?;
     Ok((name, file))
+}
+
+/// A name that no other process and no earlier run of this one uses.
+pub(crate) fn temp_name() -> String {
+    static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}-{}{TEMP_SUFFIX}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Copies the first `len` bytes of `from` to the empty file `to`. The kernel shares blocks where the

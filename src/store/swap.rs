@@ -23,6 +23,12 @@ pub(crate) trait SwapNames {
     /// Gives the own file the final name if that is free.
     fn move_in(&self) -> io::Result<()>;
 
+    /// Gives the file at the final name the own one instead, which is free.
+    fn move_out(&self) -> io::Result<()>;
+
+    /// Gives the own file the name `kept` beside the final one, if that is free.
+    fn keep_own(&self, kept: &str) -> io::Result<()>;
+
     /// Gives the file at the final name the further name `kept`, if that is free.
     fn link(&self, kept: &str) -> io::Result<()>;
 
@@ -105,6 +111,29 @@ pub(crate) fn replace_and_keep(names: &impl SwapNames, found: &PlacedState) -> i
     // It lies at the final name as before, or another program has replaced it there.
     let _ = names.remove_kept(&kept);
     swapped
+}
+
+/// Removes the final name of the file that is expected there in the state `found`. It is taken away
+/// under the own name, which is free, and looked at: if it is another one, it is put back.
+pub(crate) fn remove(names: &impl SwapNames, found: &PlacedState) -> io::Result<Swapped> {
+    if names.final_state() != Some(*found) {
+        return Ok(Swapped::Changed);
+    }
+    match names.move_out() {
+        Err(e) if is_gone(&e) && names.final_state().is_none() => return Ok(Swapped::Changed),
+        moved => moved?,
+    }
+    let is_expected = |out: &PlacedState| PlacedState { ctime_ns: found.ctime_ns, ..*out } == *found;
+    if names.own_state().as_ref().is_some_and(is_expected) {
+        return Ok(finish(names));
+    }
+    match names.move_in() {
+        // Yet another file took the name meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            first_free(names.name(), |kept| names.keep_own(kept)).map(|_| Swapped::Changed)
+        }
+        moved => moved.map(|()| Swapped::Changed),
+    }
 }
 
 /// As [`replace_and_keep`] where a file has one name only: for a moment none has the final name.

@@ -26,8 +26,14 @@ impl Memory {
         if swapped == Swapped::Done { Ok(()) } else { Err(io::Error::other("nothing else changes the volume")) }
     }
 
+    /// Removes the final name `path` as a disk does.
+    pub(crate) fn remove_final(&self, path: &str, found: &PlacedState) -> io::Result<Swapped> {
+        let names = MemoryNames { volume: self, own: own_name("removed.tmp"), name: path.into() };
+        swap::remove(&names, found)
+    }
+
     /// The state of what lies at a name. Changes of the name count in none of its times.
-    pub(super) fn state_at(&self, name: &str) -> Option<PlacedState> {
+    pub(crate) fn state_at(&self, name: &str) -> Option<PlacedState> {
         let world = self.lock();
         let inode = *world.names.get(name)?;
         let file = world.files.get(&inode)?;
@@ -61,6 +67,14 @@ impl SwapNames for MemoryNames<'_> {
 
     fn link(&self, kept: &str) -> io::Result<()> {
         self.volume.link_name(&self.name, kept)
+    }
+
+    fn move_out(&self) -> io::Result<()> {
+        self.volume.change_names(CallKind::Remove, NameChange::Rename(self.name.clone(), self.own.clone()))
+    }
+
+    fn keep_own(&self, kept: &str) -> io::Result<()> {
+        self.volume.change_names(CallKind::Grow, NameChange::Rename(self.own.clone(), kept.into()))
     }
 
     fn move_away(&self, kept: &str) -> io::Result<()> {

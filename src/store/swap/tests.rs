@@ -61,6 +61,7 @@ impl SwapNames for Disturbed {
     }
 
     fn move_in(&self) -> io::Result<()> {
+        self.before("move_in")?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         Ok(rustix::fs::renameat_with(CWD, self.at("own"), CWD, self.at("f"), flags)?)
     }
@@ -68,6 +69,16 @@ impl SwapNames for Disturbed {
     fn link(&self, kept: &str) -> io::Result<()> {
         self.before("link")?;
         fs::hard_link(self.at("f"), self.at(kept))
+    }
+
+    fn move_out(&self) -> io::Result<()> {
+        self.before("move_out")?;
+        fs::remove_file(self.at("own"))?;
+        fs::rename(self.at("f"), self.at("own"))
+    }
+
+    fn keep_own(&self, kept: &str) -> io::Result<()> {
+        fs::rename(self.at("own"), self.at(kept))
     }
 
     fn move_away(&self, kept: &str) -> io::Result<()> {
@@ -151,4 +162,21 @@ fn a_kept_file_takes_no_name_of_another() {
     fs::write(dir.path().join("f~"), "kept before").unwrap();
     check(&Disturbed::new(dir.path(), &[], &[]), true, Some(Swapped::Done), [Some("new"), None, Some("kept before")]);
     assert_eq!(fs::read_to_string(dir.path().join("f.~2~")).unwrap(), "old");
+}
+
+#[test]
+fn what_is_saved_just_before_the_removal_is_put_back() {
+    for (saves, swapped, contents) in [
+        (&[][..], Swapped::Done, [None, None, None]),
+        (&[0], Swapped::Changed, [Some("saved 2"), None, None]),
+        // A second save, before it is put back.
+        (&[0, 1], Swapped::Changed, [Some("saved 2"), None, Some("saved 1")]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let names = Disturbed::new(dir.path(), saves, &[]);
+        let found = names.final_state().unwrap();
+        assert_eq!(remove(&names, &found).unwrap(), swapped);
+        let found = ["f", "own", "f~"].map(|name| names.content(name));
+        assert_eq!(found.each_ref().map(Option::as_deref), contents);
+    }
 }

@@ -1,0 +1,78 @@
+//! What lies below the directory of a fetch, whose it is, and removing some of it.
+
+use std::collections::BTreeSet;
+
+use rustix::fs::FileType;
+
+use super::Disk;
+use crate::content::{FileId, RelPath};
+use crate::store::StoreError;
+use crate::store::disk_volume::{LocalKind, LocalName, LocalTree};
+use crate::store::limits::DIRS_OPEN_MAX;
+use crate::store::placed::PlacedState;
+use crate::store::storage::Volume;
+use crate::store::verify_existing::VerifiedFile;
+
+impl Disk {
+    /// What lies below the directory `dir`, which may be missing; below the whole one if it is empty.
+    /// What is mounted there, unfinished files, and names that no file can be shared under are left
+    /// out. No symlink is followed. Returns soon after `stop` returns true.
+    ///
+    /// # Errors
+    /// [`StoreError`]: a directory that cannot be read, or more names than any list can have.
+    pub fn tree(&self, dir: &str, stop: &dyn Fn() -> bool) -> Result<LocalTree, StoreError> {
+        self.volume.tree(dir, stop).map_err(|(dir, e)| StoreError::at(self.path().join(dir), e))
+    }
+
+    /// The content that an earlier fetch put under this name, if what lies there is still that: in the
+    /// recorded state, or else by its bytes, which are read and hashed then. `None` for what is the
+    /// user's.
+    pub fn fetched_as(&self, name: &LocalName, stop: &(dyn Fn() -> bool + Sync)) -> Option<FileId> {
+        let kind = match name.kind {
+            LocalKind::File => FileType::RegularFile,
+            LocalKind::Link => FileType::Symlink,
+            LocalKind::Other => return None,
+        };
+        let holds = |id: &FileId| {
+            let file = self.volume.open_file(&name.path).ok();
+            file.and_then(|file| VerifiedFile::check(file, id, stop)).is_some()
+        };
+        self.volume.guard()?.owned(&name.path, (kind, name.state), &holds)
+    }
+
+    /// Removes names, each only while it is the one that was looked at; false for one that is not,
+    /// which stays. A file that has other names keeps those.
+    pub fn remove(&self, names: &[LocalName]) -> Vec<Result<bool, StoreError>> {
+        let all: Vec<(&RelPath, PlacedState)> = names.iter().map(|name| (&name.path, name.state)).collect();
+        self.remove_placed(&all)
+    }
+
+    /// As [`remove`](Self::remove), by the states in which they were seen.
+    pub(crate) fn remove_placed(&self, names: &[(&RelPath, PlacedState)]) -> Vec<Result<bool, StoreError>> {
+        let (mut results, mut dirs) = (Vec::with_capacity(names.len()), BTreeSet::new());
+        for (path, state) in names {
+            results.push(self.volume.remove_one(path, state).map_err(|e| StoreError::at(self.volume.path_of(path), e)));
+            dirs.insert(path.as_str().rsplit_once('/').map_or("", |(dir, _)| dir));
+        }
+        if self.is_durable() {
+            // What comes back after a power loss is removed by the next run.
+            let synced = match dirs.len() <= DIRS_OPEN_MAX {
+                true => dirs.iter().try_for_each(|dir| self.volume.sync_dir(dir)),
+                false => self.volume.sync_files(),
+            };
+            if let Err(e) = synced {
+                log::debug!("removal not made durable error=\"{}\"", crate::chain::Chain(&e));
+            }
+        }
+        self.volume.tidy();
+        results
+    }
+
+    /// Removes the directory `path` if it is empty; whether it did.
+    pub fn remove_dir(&self, path: &RelPath) -> bool {
+        self.volume.remove_dir(path)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The names of a file on a disk while it takes the place of another one, or is removed.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::store::inspect::{kind_at, state_at};
+use crate::store::own_dir::OwnDir;
+use crate::store::placed::PlacedState;
+use crate::store::swap::SwapNames;
+
+/// An own name, and a final one in an open directory.
+pub(crate) struct DiskNames<'a> {
+    pub(crate) own_dir: &'a OwnDir,
+    pub(crate) own: &'a str,
+    pub(crate) at: BorrowedFd<'a>,
+    pub(crate) name: &'a str,
+}
+
+impl DiskNames<'_> {
+    /// Renames a file where no other has the name. Where the file system does not know the flag, a look
+    /// tells.
+    fn rename_free(&self, from: &str, to: &str) -> io::Result<()> {
+        match fs::renameat_with(self.at, from, self.at, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match kind_at(self.at, to) {
+                None => Ok(fs::renameat(self.at, from, self.at, to)?),
+                Some(_) => Err(Errno::EXIST.into()),
+            },
+            renamed => Ok(renamed?),
+        }
+    }
+}
+
+impl SwapNames for DiskNames<'_> {
+    fn exchange(&self) -> io::Result<()> {
+        self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, self.name, RenameFlags::EXCHANGE))
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        self.own_dir.with(|o| fs::renameat(o, self.own, self.at, self.name))
+    }
+
+    fn move_in(&self) -> io::Result<()> {
+        match self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, self.name, RenameFlags::NOREPLACE)) {
+            // The file system does not know the flag.
+            Err(e) if is_taken_or_unknown(&e) && kind_at(self.at, self.name).is_none() => self.rename(),
+            moved => moved,
+        }
+    }
+
+    fn link(&self, kept: &str) -> io::Result<()> {
+        Ok(fs::linkat(self.at, self.name, self.at, kept, AtFlags::empty())?)
+    }
+
+    fn move_out(&self) -> io::Result<()> {
+        self.own_dir.with(|o| match fs::renameat_with(self.at, self.name, o, self.own, RenameFlags::NOREPLACE) {
+            // The file system does not know the flag; the own name is new.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::renameat(self.at, self.name, o, self.own),
+            moved => moved,
+        })
+    }
+
+    fn keep_own(&self, kept: &str) -> io::Result<()> {
+        self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, kept, RenameFlags::NOREPLACE))
+    }
+
+    fn move_away(&self, kept: &str) -> io::Result<()> {
+        self.rename_free(self.name, kept)
+    }
+
+    fn move_back(&self, kept: &str) -> io::Result<()> {
+        self.rename_free(kept, self.name)
+    }
+
+    fn remove_own(&self) -> io::Result<()> {
+        self.own_dir.with(|o| fs::unlinkat(o, self.own, AtFlags::empty()))
+    }
+
+    fn remove_kept(&self, kept: &str) -> io::Result<()> {
+        Ok(fs::unlinkat(self.at, kept, AtFlags::empty())?)
+    }
+
+    fn own_state(&self) -> Option<PlacedState> {
+        self.own_dir.with(|o| Ok(state_at(o, self.own))).ok().flatten().map(|(_, state)| state)
+    }
+
+    fn final_state(&self) -> Option<PlacedState> {
+        state_at(self.at, self.name).map(|(_, state)| state)
+    }
+
+    fn kept_state(&self, kept: &str) -> Option<PlacedState> {
+        state_at(self.at, kept).map(|(_, state)| state)
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+/// Whether a rename with `NOREPLACE` failed because the name is taken, or because the system does
+/// not support it.
+pub(crate) fn is_taken_or_unknown(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM))
+}
