@@ -210,6 +210,7 @@ mod sync;
 pub mod testing;
 
 pub use client::{Canceller, Candidate, Everything, Failed, FailedFile, FetchError, FileReport, FoundFile, FoundPeer};
+pub use client::{KeptFile, KeptReason, MaxDelete, SyncHindrance, SyncPlan};
 pub use client::{LocalBytes, Overwrite, Phase, Progress, Report, Selection, Wait, Want};
 pub use content::{
     Attributes, Bare, BareNames, Catalogue, CatalogueNotes, Digest, Entry, EntryRef, FileId, LinkTo, Marks, Pattern,
@@ -220,6 +221,7 @@ pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
 pub use node::{FetchStats, MirrorStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
+pub use node::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use peers::TrafficStats;
 pub use runtime::Events;
 pub use runtime::keystore::{KeyError, Trust};

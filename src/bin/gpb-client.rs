@@ -19,6 +19,9 @@ use gpb::{
 };
 use gpb::{Life, RelPath, Stopper, Update};
 
+#[path = "client/sync.rs"]
+mod sync;
+
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
 }
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
 fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     let share = match options.command {
         Command::Get { share: true, .. } => Share::Fetched,
+        Command::Sync(ref sync) if sync.share && !sync.dry_run => Share::Fetched,
         _ => Share::Nothing,
     };
     let node = Node::start(options.node.config(share)?)?;
@@ -43,12 +47,15 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         }
         Command::Get { patterns, select, overwrite, dry_run, life, out, seed, .. } => {
             let (select, overwrite, life) = (select.selection(), *overwrite, *life);
-            let get = GetCommand { node: &node, options: &options.node, screen, stopper, select, overwrite, life };
+            let watching = Watching { options: &options.node, screen };
+            let get =
+                GetCommand { node: &node, options: &options.node, screen, watching, stopper, select, overwrite, life };
             if *dry_run {
                 return get.tell(patterns, out.as_deref(), &mut output);
             }
             get.run(patterns, out.as_deref(), *seed, &mut output)
         }
+        Command::Sync(sync) => sync::run(&node, sync, &Watching { options: &options.node, screen }, &mut output),
         Command::Doctor => doctor(&node, &mut output),
     };
     match result {
@@ -73,6 +80,7 @@ struct GetCommand<'a> {
     node: &'a Node,
     options: &'a Options,
     screen: &'a Screen,
+    watching: Watching<'a>,
     stopper: Stopper,
     select: Selection,
     overwrite: Overwrite,
@@ -130,7 +138,7 @@ impl GetCommand<'_> {
         let (error, mut report) = match get.start() {
             Err(error) => (Arc::new(error), Report::default()),
             Ok(fetch) => {
-                self.watch(&fetch, told);
+                self.watching.watch(&fetch, told);
                 match fetch.wait() {
                     Ok(report) => return Ok(Report::clone(&report)),
                     Err(failed) => (failed.error, Report::clone(&failed.report)),
@@ -215,7 +223,15 @@ impl GetCommand<'_> {
         told.tell(|output| output.failed(&report.failed, &mut self.screen.clone()));
         Failure::of_fetch(error, report)
     }
+}
 
+/// Shows how far a fetch is.
+struct Watching<'a> {
+    options: &'a Options,
+    screen: &'a Screen,
+}
+
+impl Watching<'_> {
     /// Shows the progress of a fetch until it has ended.
     fn watch(&self, fetch: &Fetch, told: &mut Told<'_>) {
         let report = &self.options.report;

@@ -17,6 +17,7 @@ pub(crate) fn help(program: Program, command: Option<&str>) -> String {
         (Program::Client, Some("peers")) => PEERS,
         (Program::Client, Some("list")) => LIST,
         (Program::Client, Some("get")) => GET,
+        (Program::Client, Some("sync")) => SYNC,
         (Program::Client, Some("doctor")) => DOCTOR,
         (Program::Client, _) => CLIENT,
     }
@@ -106,9 +107,22 @@ Commands:
   peers                   who is there
   list [PATTERN...]       which files there are: path, size, root, number of holders
   get  WHAT...            fetch a name, a directory, a pattern (`*.iso`, `set/**`) or a root
+  sync DIR --from PEER    make a directory equal to that peer's: as `get`, and remove what is gone there
   doctor                  which interface, group and port sends and hears, who answers, what to change
 
 `gpb-client COMMAND --help` tells more about one.
+";
+
+const SYNC: &str = "\
+gpb-client sync makes a directory equal to that of one peer: what the peer has is fetched, and what it does not have is
+removed. See first what would happen, with --dry-run.
+
+Usage: gpb-client sync DIRECTORY --from PEER [OPTION...]
+
+DIRECTORY is its name there and below --dir; `.` is all of it. PEER is a key, at least 12 letters of it, or its name in the
+trusted file. Removed is what earlier fetches put there and that did not change since, and only by a list that the peer
+says is complete; what is yours stays, is named, and ends with code 7, unless --force is given. If more than --max-delete
+would go, nothing does.
 ";
 
 const PEERS: &str = "\

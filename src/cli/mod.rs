@@ -23,6 +23,7 @@ mod select;
 mod signal;
 mod sources;
 mod spec;
+mod sync_options;
 mod text;
 mod value;
 
@@ -42,6 +43,7 @@ pub use select::{SelectOptions, unknown_root};
 pub use signal::StopSignals;
 pub use sources::Environment;
 pub use spec::Program;
+pub use sync_options::SyncOptions;
 
 /// Runs `gpb-keygen`.
 pub fn keygen(body: impl FnOnce(KeygenOptions, &Screen) -> Result<(), Failure>) -> ExitCode {

@@ -17,6 +17,7 @@ use crate::node::Finding;
 
 mod failures;
 mod plan;
+mod sync;
 
 pub use plan::PlanTotals;
 

@@ -13,6 +13,7 @@ use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
 use crate::cli::select::SelectOptions;
 use crate::cli::sources::{Environment, Setting, Settings};
 use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
+use crate::cli::sync_options::SyncOptions;
 use crate::cli::text::escape;
 use crate::cli::value;
 use crate::client::Overwrite;
@@ -104,6 +105,8 @@ pub enum Command {
         /// How long to serve when all files are whole. Default none.
         seed: Option<Duration>,
     },
+    /// Makes a directory equal to that of a peer.
+    Sync(SyncOptions),
     /// Shows what discovery can and cannot do here.
     Doctor,
 }
@@ -192,6 +195,7 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
             share: !common.no_share,
             seed: common.seed,
         },
+        "sync" => Command::Sync(SyncOptions::read(&settings, free, select, overwrite, !common.no_share)?),
         "list" => Command::List { patterns: patterns(free)?, select, wait },
         _ if !free.is_empty() => {
             return Err(format!("`gpb-client {name}` takes no argument `{}`", escape(&free[0].to_string_lossy())));

@@ -68,9 +68,9 @@ pub(crate) enum Scope {
 }
 
 /// The commands of the client.
-pub(crate) const COMMANDS: [&str; 4] = ["peers", "list", "get", "doctor"];
+pub(crate) const COMMANDS: [&str; 5] = ["peers", "list", "get", "sync", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 38] = [
+pub(crate) const OPTIONS: [Spec; 39] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -92,21 +92,22 @@ pub(crate) const OPTIONS: [Spec; 38] = [
     switch("--json", "", "one JSON object a line on standard output"),
     command(number("--wait", "SECS", "wait so long for answers (2)"), &["peers", "list"]),
     command(text("--out", "PATH", "file for the one file fetched, else a directory"), &["get"]),
-    command(switch("--no-share", "", "do not serve others what is being fetched"), &["get"]),
+    command(switch("--no-share", "", "do not serve others what is being fetched"), &["get", "sync"]),
     command(number("--seed", "SECS", "go on serving so long when all is fetched"), &["get"]),
-    command(texts("--exclude", "PATTERN", "leave out what this means; repeatable"), &["get"]),
+    command(texts("--exclude", "PATTERN", "leave out what this means; repeatable"), &["get", "sync"]),
     command(switch("--hidden", "", "let wildcards take names that begin with a dot"), &["list", "get"]),
     serving(
         texts("--from", "PEER", "mirror, or take where names clash, this peer's: a key, 12 letters of it, its name"),
-        &["get"],
+        &["get", "sync"],
     ),
     serving(texts("--mirror", "PATTERN", "keep copies of what others share of this; repeatable"), &[]),
     serving(number("--retain", "TIME", "let copies expire that were not used for so long: 7d, 12h (never)"), &[]),
     serving(number("--quota", "SIZE", "let copies expire beyond so many bytes: 100GiB (no limit)"), &[]),
     command(switch("--temporary", "", "what is fetched may expire: see gpb-server --retain and --quota"), &["get"]),
-    typed(switch("--force", "", "replace files that were not fetched, or were changed since"), &["get"]),
+    typed(switch("--force", "", "replace files that were not fetched, or were changed since"), &["get", "sync"]),
     command(switch("--backup", "", "replace such files, and keep each as NAME~"), &["get"]),
-    command(switch("--dry-run", "", "only say what would be fetched, and the room for it"), &["get"]),
+    command(switch("--dry-run", "", "only say what would be fetched, and the room for it"), &["get", "sync"]),
+    command(text("--max-delete", "N|N%", "remove nothing if that would be more files (50%)"), &["sync"]),
     keygen(text("--out", "FILE", "where to write the key (as --key)")),
     keygen(switch("--force", "", "replace a key that is there; it is lost")),
     keygen(text("--show", "FILE", "print peer id and trusted line of a key")),

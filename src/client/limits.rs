@@ -10,6 +10,8 @@ pub const RECEIVE_BUDGET: usize = 32 * MIB;
 pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
 /// A name is resolved at most this time after the first answer.
 pub const RESOLVE_MAX: Duration = Duration::from_secs(1);
+/// Times that the whole list of a peer is read until it does not change meanwhile.
+pub const WHOLE_LISTING_TRIES: u32 = 5;
 /// A name that no answer holds is sought for this time after the first answer while other peers are
 /// still being asked.
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);

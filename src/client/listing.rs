@@ -16,6 +16,10 @@ use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REA
 use crate::peers::{AskError, Session};
 use crate::proto::{Kind, ListFrom, ListPage, ListedAs, ListedFile, PageHead, Request, Status};
 
+mod reader;
+
+pub(crate) use reader::ListingReader;
+
 /// The listing of one peer.
 pub(crate) struct PeerListing {
     /// Whether the peer shares a directory; otherwise it lists what it has fetched.

@@ -116,7 +116,7 @@ pub(crate) fn join_found(mut found: Vec<FoundFile>, known: Vec<FoundFile>) -> Re
 }
 
 /// The pattern that means this name and nothing else.
-fn exact(path: &RelPath) -> String {
+pub(crate) fn exact(path: &RelPath) -> String {
     let plain = Pattern::parse(path.as_str());
     let means_itself = |kind: &PatternKind| match kind {
         PatternKind::Path { text, glob: None, prefix: None } => text == path.as_str(),

@@ -23,6 +23,7 @@ mod run;
 mod running;
 mod sharers;
 mod stats;
+mod sync;
 mod updates;
 
 use std::fmt;
@@ -59,6 +60,7 @@ pub use get::Get;
 pub use mirror::MirrorStats;
 pub use offer::{OfferError, Offered};
 pub use stats::{FetchStats, NodeStats, ShareStats};
+pub use sync::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use updates::{Update, Updates};
 
 /// A member of the group: shares a directory, finds other nodes, and fetches from them.

@@ -17,7 +17,6 @@ use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::{OnTaken, PlaceGuard, SpellingAsk};
-use crate::store::placed::PlacedState;
 use crate::store::storage::Storage;
 use crate::store::swap::{self, SwapNames, Swapped};
 

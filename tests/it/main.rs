@@ -39,4 +39,5 @@ mod running;
 mod server;
 mod share_back;
 mod sim;
+mod sync;
 mod terminal;

@@ -82,7 +82,7 @@ pub(crate) struct Got {
 }
 
 impl Got {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         Got { code: output.status.code(), out: text(&output.stdout), errors: text(&output.stderr) }
     }

@@ -40,6 +40,13 @@ impl Disk {
         self.volume.guard()?.owned(&name.path, (kind, name.state), &holds)
     }
 
+    /// Whether `path` is the file of `name`, too: on some file systems two spellings are one name.
+    pub fn has(&self, name: &LocalName, path: &str) -> bool {
+        let path = RelPath::new(path).ok();
+        let state = path.and_then(|path| self.volume.state_of(&path));
+        state.is_some_and(|(_, state)| (state.device, state.inode) == (name.state.device, name.state.inode))
+    }
+
     /// Removes names, each only while it is the one that was looked at; false for one that is not,
     /// which stays. A file that has other names keeps those.
     pub fn remove(&self, names: &[LocalName]) -> Vec<Result<bool, StoreError>> {

@@ -40,6 +40,15 @@ pub struct LocalName {
     pub(crate) state: PlacedState,
 }
 
+#[cfg(test)]
+impl LocalName {
+    /// One that lies nowhere.
+    pub(crate) fn made_up(path: RelPath, kind: LocalKind) -> Self {
+        let state = PlacedState { device: 1, inode: 1, len: 5, mtime_ns: 0, ctime_ns: 0 };
+        LocalName { path, kind, len: 5, has_other_names: false, state }
+    }
+}
+
 /// The kind of what has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalKind {

@@ -1,0 +1,224 @@
+//! What makes a directory equal to that of a peer: what is removed, and what stays. Pure: whose a file
+//! is, and what the node itself needs, are answered by its caller.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+use crate::client::{FoundFile, MaxDelete, WholeListing};
+use crate::content::{FileId, RelPath};
+use crate::store::{LocalKind, LocalName, LocalTree};
+
+/// What a sync does: the files that the peer has are fetched, and what it does not have is removed.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SyncPlan {
+    /// The revision of the peer's list.
+    pub revision: u64,
+    /// The files that the peer has. Those that are here already are not fetched again.
+    pub files: Vec<FoundFile>,
+    /// What is removed because the peer does not have it; what lies where other files go comes first.
+    pub remove: Vec<RelPath>,
+    /// What the peer does not have, and stays.
+    pub kept: Vec<KeptFile>,
+    /// Why nothing is removed.
+    pub hindrance: Option<SyncHindrance>,
+    /// What is removed before anything is fetched.
+    pub(crate) in_the_way: Vec<LocalName>,
+    /// What is removed after all was fetched.
+    pub(crate) later: Vec<LocalName>,
+    /// Directories that go if they are empty then, each behind those in it.
+    pub(crate) dirs: Vec<RelPath>,
+}
+
+/// A file that a sync did not remove although the peer does not have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeptFile {
+    /// Its name.
+    pub path: RelPath,
+    /// Why it stays.
+    pub reason: KeptReason,
+}
+
+impl KeptFile {
+    pub(crate) fn new(path: RelPath, reason: KeptReason) -> Self {
+        KeptFile { path, reason }
+    }
+}
+
+/// Why a file stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeptReason {
+    /// No fetch put it there, or it was changed since.
+    Users,
+    /// It is a device, FIFO or socket.
+    Special,
+    /// It changed after it had been looked at.
+    Changed,
+    /// The system did not remove it.
+    Failed,
+}
+
+/// Why a sync removes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncHindrance {
+    /// The peer does not say that its list is complete, or the list changed each time that it was
+    /// read.
+    Incomplete,
+    /// More than the permitted number would go.
+    TooMany {
+        /// Files that would be removed, without those whose content has another name now.
+        files: u64,
+        /// Files that are there.
+        all: u64,
+        /// What is permitted.
+        max: MaxDelete,
+    },
+    /// Not all that the peer has could be fetched.
+    NotFetched,
+}
+
+/// What the directory has, and what is known of it.
+pub(crate) struct LocalSide<'a> {
+    pub(crate) tree: LocalTree,
+    /// The content that an earlier fetch put there, if it lies there still.
+    pub(crate) fetched_as: &'a dyn Fn(&LocalName) -> Option<FileId>,
+    /// Whether a name stays without being mentioned: a file of the node, or one that is excluded.
+    pub(crate) is_left_out: &'a dyn Fn(&RelPath) -> bool,
+    /// Whether a wanted name means the same file, as on a file system that does not tell cases apart.
+    pub(crate) is_same: &'a dyn Fn(&LocalName, &str) -> bool,
+}
+
+/// What may be removed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SyncLimits {
+    /// Whether the user's files may be removed as well, and any number of files.
+    pub(crate) force: bool,
+    pub(crate) max_delete: MaxDelete,
+}
+
+/// What a name of the peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WantedAs {
+    Leaf,
+    EmptyDir,
+}
+
+/// The names that the peer has.
+struct Wanted<'l> {
+    names: BTreeMap<&'l str, WantedAs>,
+    /// Directories that these names need.
+    dirs: HashSet<&'l str>,
+    /// The names in lower case, with one that is written so.
+    folded: HashMap<String, &'l str>,
+    contents: HashSet<FileId>,
+}
+
+impl<'l> Wanted<'l> {
+    fn new(listing: &'l WholeListing) -> Self {
+        let files = listing.files.iter().map(|file| &file.path);
+        let leaves = files.chain(&listing.links).map(|path| (path.as_str(), WantedAs::Leaf));
+        let empty = listing.empty_dirs.iter().map(|path| (path.as_str(), WantedAs::EmptyDir));
+        let names: BTreeMap<&str, WantedAs> = empty.chain(leaves).collect();
+        let above = names.keys().flat_map(|name| ancestors(name));
+        let own = names.iter().filter(|(_, what)| **what == WantedAs::EmptyDir).map(|(name, _)| *name);
+        let dirs = above.chain(own).collect();
+        let folded = names.keys().map(|name| (name.to_lowercase(), *name)).collect();
+        let contents = listing.files.iter().map(|file| file.id).collect();
+        Wanted { names, dirs, folded, contents }
+    }
+
+    fn is_leaf(&self, name: &str) -> bool {
+        self.names.get(name) == Some(&WantedAs::Leaf)
+    }
+
+    /// Whether what has this name lies where something else goes.
+    fn is_in_the_way(&self, name: &str) -> bool {
+        self.dirs.contains(name) || ancestors(name).any(|dir| self.is_leaf(dir))
+    }
+}
+
+impl SyncPlan {
+    /// Compares the list of a peer with what is here.
+    pub(crate) fn new(listing: WholeListing, local: LocalSide<'_>, limits: SyncLimits) -> Self {
+        let mut plan = SyncPlan { revision: listing.revision, ..SyncPlan::default() };
+        let wanted = Wanted::new(&listing);
+        let (mut all, mut counted) = (0, 0);
+        let mut emptied: BTreeSet<RelPath> = BTreeSet::new();
+        let LocalSide { tree, fetched_as, is_left_out, is_same } = local;
+        for name in tree.names {
+            if is_left_out(&name.path) {
+                continue;
+            }
+            all += 1;
+            let path = name.path.as_str();
+            let twin = || wanted.folded.get(&path.to_lowercase()).is_some_and(|twin| is_same(&name, twin));
+            if wanted.is_leaf(path) || !name.has_other_names && twin() {
+                continue;
+            }
+            let fetched = fetched_as(&name);
+            let reason = match (name.kind, fetched) {
+                (LocalKind::Other, _) => Some(KeptReason::Special),
+                (_, None) if !limits.force => Some(KeptReason::Users),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                plan.kept.push(KeptFile { path: name.path, reason });
+                continue;
+            }
+            // A content that has another name now is moved rather than lost.
+            counted += u64::from(!fetched.is_some_and(|id| wanted.contents.contains(&id)));
+            emptied.extend(ancestors(path).filter_map(|dir| RelPath::new(dir).ok()));
+            let list = if wanted.is_in_the_way(path) { &mut plan.in_the_way } else { &mut plan.later };
+            list.push(name);
+        }
+        let is_gone = |dir: &&RelPath| !wanted.dirs.contains(dir.as_str()) && (limits.force || emptied.contains(*dir));
+        plan.dirs = tree.dirs.iter().rev().filter(is_gone).filter(|dir| !is_left_out(dir)).cloned().collect();
+        drop(wanted);
+        plan.kept.sort_by(|a, b| a.path.cmp(&b.path));
+        plan.in_the_way.sort_by(|a, b| a.path.cmp(&b.path));
+        plan.later.sort_by(|a, b| a.path.cmp(&b.path));
+        plan.remove = plan.in_the_way.iter().chain(&plan.later).map(|name| name.path.clone()).collect();
+        plan.hindrance = match (plan.remove.is_empty(), listing.complete) {
+            (true, true) => None,
+            (_, false) => Some(SyncHindrance::Incomplete),
+            (false, true) if limits.force || limits.max_delete.allows(counted, all) => None,
+            (false, true) => Some(SyncHindrance::TooMany { files: counted, all, max: limits.max_delete }),
+        };
+        plan.files = listing.files;
+        plan
+    }
+}
+
+/// The directories above a name, the nearest first.
+fn ancestors(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(name.rsplit_once('/').map(|(dir, _)| dir), |dir| dir.rsplit_once('/').map(|(dir, _)| dir))
+}
+
+impl fmt::Display for KeptReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeptReason::Users => "not fetched, or changed since",
+            KeptReason::Special => "a device, FIFO or socket",
+            KeptReason::Changed => "changed meanwhile",
+            KeptReason::Failed => "could not be removed",
+        })
+    }
+}
+
+impl fmt::Display for SyncHindrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SyncHindrance::Incomplete => f.write_str("the peer does not say that its list is complete"),
+            SyncHindrance::TooMany { files, all, max } => {
+                write!(f, "{files} of {all} files would be removed, more than {max}")
+            }
+            SyncHindrance::NotFetched => f.write_str("not all that the peer has could be fetched"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
