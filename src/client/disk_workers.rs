@@ -45,18 +45,21 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
     if shared.is_stopped() {
         return;
     }
-    if let Some(seen) = &seen
-        && let Err(e) = places::check_room(shared, seen)
-    {
+    if let Some(seen) = &seen {
         // What is there does not fail with the rest.
         for (file, _) in (0..).zip(seen).filter(|(_, seen)| seen.here) {
             checked(shared, file, true);
         }
-        return shared.fail(e.into());
+        if let Err(e) = places::check_room(shared, seen) {
+            return shared.fail(e.into());
+        }
     }
     for (file, wanted) in (0..).zip(&shared.files) {
-        let look = || places::check_file(shared, file, &mut parents);
-        let here = seen.as_ref().and_then(|seen| seen.get(file as usize).copied()).unwrap_or_else(look).here;
+        let here = match seen.as_ref().and_then(|seen| seen.get(file as usize)) {
+            Some(seen) if seen.here => continue,
+            Some(_) => false,
+            None => places::check_file(shared, file, &mut parents).here,
+        };
         // A check that was cut short says nothing of the file.
         if shared.is_stopped() {
             return;
@@ -143,9 +146,11 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
     if !joined::claim(shared, file) {
         return;
     }
-    match joined::open_part(shared, &manifest) {
+    let room = shared.disk.check_room(&manifest, shared.places(file).len());
+    match room.and_then(|()| joined::open_part(shared, &manifest)) {
         Ok(open) => {
-            let (have, unchecked) = (open.have(), reuse::chunks_to_check(shared, file, &open));
+            let unchecked = reuse::chunks_to_check(shared, file, &open);
+            let have = open.have();
             if let Some(fetched) = &shared.ctx.fetched {
                 fetched.put_partial(open.clone());
             }

@@ -840,3 +840,33 @@ fn a_content_is_taken_from_where_a_fetch_put_it_or_where_it_was_moved_since() {
     let sources = |manifest: &Manifest| open().reuse_sources(&[], manifest).len();
     assert_eq!((sources(&manifest), sources(&fake(3, LEN))), (1, 0));
 }
+
+#[test]
+fn a_partial_file_without_a_chunk_does_not_stay() {
+    let (dir, disk) = tempdir();
+    let own = dir.path().join(".gpb");
+    let file = partial(&disk, &real(LEN)).unwrap();
+    assert!(own.exists());
+    drop(file);
+    assert!(!own.exists(), "its room would be kept for nothing");
+    let file = partial(&disk, &real(LEN)).unwrap();
+    let first = Geometry::new(LEN).chunk(0).unwrap();
+    file.write(first, &chunk(&Geometry::new(LEN), first)).unwrap();
+    drop(file);
+    let file = partial(&disk, &real(LEN)).unwrap();
+    assert_eq!((file.resumed(), file.has(first)), (1, true));
+}
+
+#[test]
+fn room_is_asked_for_what_is_written_alone() {
+    let (_dir, disk) = tempdir();
+    let free = disk.free_bytes().unwrap();
+    let len = (2 * free).min(1 << 45).next_multiple_of(64 << 20);
+    let geometry = Geometry::new(len);
+    let zeros = || geometry.chunks().map(|_| merkle::zero_chunk_digest(geometry.chunk_height()));
+    disk.check_room(&of_layer(len, zeros()), 3).unwrap();
+    match disk.check_room(&fake(1, len), 1).unwrap_err() {
+        StoreError::NoSpace { needed, .. } => assert_eq!(needed, len),
+        other => panic!("{other}"),
+    }
+}

@@ -280,6 +280,12 @@ impl PartialFile {
         look(&self.part.state().came)
     }
 
+    /// Whether nothing is lost with the file: no chunk but zeros came, and none may be in it.
+    fn holds_nothing(&self) -> bool {
+        let state = self.part.state();
+        !state.closed && *state.came.have() == self.zero_chunks && state.unchecked.is_empty()
+    }
+
     /// Ends the use of the file as a killed process would.
     #[cfg(test)]
     pub(crate) fn kill(self) {
@@ -290,6 +296,10 @@ impl PartialFile {
 impl Drop for PartialFile {
     fn drop(&mut self) {
         self.suspend();
+        if self.holds_nothing() {
+            // Its room would stay reserved for nothing.
+            self.part.remove();
+        }
         self.part.close();
     }
 }

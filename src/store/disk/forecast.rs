@@ -2,9 +2,10 @@
 
 use rustix::fs::FileType;
 
-use crate::content::{FileId, RelPath};
+use crate::content::{FileId, Manifest, RelPath};
 use crate::store::StoreError;
 use crate::store::disk::Disk;
+use crate::store::holes;
 use crate::store::verify_existing::VerifiedFile;
 
 /// What a fetch would do at one place.
@@ -55,6 +56,24 @@ impl Disk {
             self.needed_for(id, places.iter().filter(is_missing).count())
         };
         files.into_iter().map(needs).fold(0, u64::saturating_add)
+    }
+
+    /// Whether `manifest` fits at so many places, chunks of zeros left out.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] with the number of missing bytes.
+    pub fn check_room(&self, manifest: &Manifest, places: usize) -> Result<(), StoreError> {
+        let (id, free) = (manifest.id(), self.free_bytes()?);
+        if id.len.saturating_mul(places as u64) <= free {
+            return Ok(());
+        }
+        let written = id.len - holes::len_of(&manifest.geometry(), &manifest.zero_chunks());
+        let reserved = self.volume.reserved_for(&id).min(written);
+        let needed = written.saturating_mul(places as u64).saturating_sub(reserved);
+        if needed <= free {
+            return Ok(());
+        }
+        Err(StoreError::NoSpace { path: self.path().to_path_buf(), needed, free })
     }
 
     /// Bytes that a content still needs where it is missing at so many places. What its partial file

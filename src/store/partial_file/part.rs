@@ -101,6 +101,18 @@ impl Part {
         }
     }
 
+    /// Removes the file, unless its name means another one by now.
+    pub(super) fn remove(&self) {
+        let _flushing = self.flushing();
+        let is_own = self.volume.inode_of_own(&self.names.part).is_ok_and(|inode| inode == Some(self.inode));
+        if is_own && let Err(e) = self.volume.remove_own(&self.names.part) {
+            info!("empty partial file not removed file={} error=\"{}\"", self.id, Chain(&e));
+        }
+        // A journal can only be one that was written before.
+        let _ = self.volume.remove_own(&self.names.journal);
+        self.volume.tidy();
+    }
+
     /// Ends the use of the file after it got its final name.
     pub(super) fn end(&self, flushing: &mut Flushing) {
         self.state().closed = true;
