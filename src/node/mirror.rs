@@ -188,9 +188,14 @@ impl MirrorThread {
     }
 
     fn take_fetched(&mut self, now: Instant) {
+        let before = self.jobs.running();
         let placed = self.jobs.take_news(&mut self.plan, &self.log, now);
+        let has_ended = self.jobs.running() < before;
         if !placed.is_empty() {
             self.loans.sharers.look(placed);
+        }
+        if has_ended {
+            // The last records of a fetch are written at its end.
             self.keeper.has_news();
         }
     }

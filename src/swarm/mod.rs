@@ -26,7 +26,7 @@ pub use membership::{
     RefusalCause, TableChange, Via, Way, crosses, open_announce, parse_announce,
 };
 pub use mirror::{
-    AskSchedule, ExpiryCandidate, MirrorBatch, MirrorCounts, MirrorNews, MirrorPlan, Offered, OwnFile, Retention,
+    AskSchedule, ExpiryCandidate, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer, MirrorPlan, OwnFile, Retention,
     Setback,
 };
 pub use upload::{

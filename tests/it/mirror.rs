@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gpb::testing::Lan;
-use gpb::{FetchError, Node, NodeBuilder, PeerId, Share};
+use gpb::{FetchError, Life, Node, NodeBuilder, PeerId, Share};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -95,7 +95,8 @@ fn a_new_file_is_on_all_servers_and_outlives_its_own() {
     }
     until("nothing is left to do", || mirrors.iter().all(|m| m.stats().mirror.missing == 0));
     let stats = mirrors[0].stats().mirror;
-    assert_eq!((stats.copies, stats.bytes, stats.differ, stats.users), (3, 3_600_001, 0, 0));
+    assert_eq!((stats.copies, stats.differ, stats.users), (3, 0, 0));
+    until("the old version is forgotten", || mirrors.iter().all(|m| m.stats().mirror.bytes == 3_600_001));
     drop(first);
     let client = lan.node().unwrap();
     let report = client.fetch("**").unwrap().wait().unwrap();
@@ -192,6 +193,60 @@ fn the_quota_takes_copies_and_nothing_else() {
     assert_eq!((copying.stats().mirror.copies, copying.stats().mirror.expired), (3, 0));
     drop(copying);
     assert_eq!(mirror.manifest().iter().filter(|file| file.0 == "users").collect::<Vec<_>>(), [&before[0]]);
+}
+
+#[test]
+fn what_a_fetch_brings_for_a_while_is_kept_once_a_fetch_is_to_keep_it() {
+    let lan = Lan::new().unwrap();
+    let (sharer, home) = (Home::new(), Home::new());
+    sharer.put("a", b"a");
+    sharer.put("b", b"b");
+    let _first = lan.start(sharer.sharing(&lan)).unwrap();
+    let fetch = |name: &str, life: Life| {
+        let client = lan.start(lan.builder().dir(home.dir()).state(home.0.path().join("state"))).unwrap();
+        client.get(name).life(life).start().unwrap().wait().unwrap();
+    };
+    let copies = || {
+        let keeper = lan.start(home.sharing(&lan).quota(1 << 30)).unwrap();
+        until("it is ready", || keeper.wait_ready(WAIT).is_some());
+        until("it has counted", || keeper.stats().mirror.copies > 0);
+        keeper.stats().mirror
+    };
+    fetch("a", Life::Temporary);
+    fetch("b", Life::Temporary);
+    assert_eq!((copies().copies, copies().bytes), (2, 2));
+    fetch("a", Life::Temporary);
+    fetch("b", Life::Kept);
+    fetch("b", Life::Temporary);
+    assert_eq!((copies().copies, copies().bytes), (1, 1));
+    assert!(home.manifest().len() == 2);
+}
+
+/// A fresh machine has no directory yet.
+#[test]
+fn a_start_makes_the_directory_that_it_shares_if_it_may() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("data/set");
+    let start = |create| {
+        let builder = Node::builder().dir(&dir).create_dir(create).state(home.path().join("state")).bind("127.0.0.1");
+        builder.multicast(false).share(Share::Directory).start()
+    };
+    assert!(start(false).is_err() && !dir.exists());
+    let node = start(true).unwrap();
+    assert!(dir.is_dir() && node.wait_ready(WAIT) == Some((0, 0)));
+}
+
+#[test]
+fn the_server_says_what_a_mirror_in_an_open_group_needs() {
+    let home = tempfile::tempdir().unwrap();
+    let server = assert_cmd::cargo::cargo_bin!("gpb-server");
+    for args in [&["--mirror", "**"][..], &["--mirror", "**", "--quota", "1GB"]] {
+        let output = crate::programs::program(server, home.path(), args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("needs --from PEER and --quota SIZE"), "{said}");
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod link;
 mod load;
 mod long;
 mod members;
+mod mirror;
 mod power;
 mod process;
 mod rates;

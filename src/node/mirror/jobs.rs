@@ -14,7 +14,7 @@ use crate::node::mirror::{MirrorLoans, MirrorTerms};
 use crate::node::updates::{Update, Updates};
 use crate::runtime::LimitedLog;
 use crate::store::{Life, OwnFiles, StoreError};
-use crate::swarm::{MirrorBatch, MirrorPlan, Offered, Setback};
+use crate::swarm::{MirrorBatch, MirrorOffer, MirrorPlan, Setback};
 
 /// Runs fetches, and says what came of them.
 pub(super) struct MirrorJobs {
@@ -58,7 +58,7 @@ impl MirrorJobs {
     pub(super) fn start(&mut self, batch: MirrorBatch) {
         let MirrorBatch { job: number, files } = batch;
         let left = files.iter().map(|(file, _)| (file.path.clone(), file.id)).collect();
-        let found = |(Offered { path, id, copy, attributes, link }, holders): (Offered, Vec<_>)| FoundFile {
+        let found = |(MirrorOffer { path, id, copy, attributes, link }, holders): (MirrorOffer, Vec<_>)| FoundFile {
             path,
             id,
             holders: holders.into(),
@@ -139,6 +139,11 @@ impl MirrorJobs {
     /// Forgets what `catalogue` has.
     pub(super) fn forget_offered(&mut self, catalogue: &Catalogue) {
         self.placed.retain(|path, id| catalogue.get(path.as_str()).is_none_or(|entry| entry.id != *id));
+    }
+
+    /// The number of running fetches.
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
     }
 
     /// Whether `path` is being fetched.

@@ -69,7 +69,7 @@ impl CopyKeeper {
         })
     }
 
-    /// Files were put in place: the next look is soon.
+    /// A fetch has ended: takes over what it recorded.
     pub(super) fn has_news(&mut self) {
         self.dir.refresh();
     }

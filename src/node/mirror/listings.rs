@@ -12,7 +12,7 @@ use crate::content::{Pattern, RelPath};
 use crate::identity::{KeyPrefix, NodeId};
 use crate::node::mirror::MirrorTerms;
 use crate::peers::AskError;
-use crate::swarm::{AskSchedule, MirrorPlan, Offered, PeerRecord, PeerTable};
+use crate::swarm::{AskSchedule, MirrorOffer, MirrorPlan, PeerRecord, PeerTable};
 
 /// Asks each peer whose revision is new, and gives the plan what it offers.
 pub(super) struct Listings {
@@ -112,7 +112,7 @@ impl Listings {
         }
         files.retain(|file| !self.elsewhere.iter().any(|dir| file.path.is_below(dir.as_str())));
         files.retain(|file| self.patterns.iter().any(|p| p.matches_id(&file.id) || p.shows(file.path.as_str())));
-        let offered = |FoundFile { path, id, shared, attributes, link, .. }| Offered {
+        let offered = |FoundFile { path, id, shared, attributes, link, .. }| MirrorOffer {
             path,
             id,
             copy: !shared,

@@ -13,5 +13,5 @@ mod plan;
 
 pub use asking::AskSchedule;
 pub use expiry::{ExpiryCandidate, Retention};
-pub use offers::{MirrorVerdict, Offered, Offers};
+pub use offers::{MirrorOffer, MirrorOffers, MirrorVerdict};
 pub use plan::{MirrorBatch, MirrorCounts, MirrorNews, MirrorPlan, OwnFile, Setback};

@@ -8,7 +8,7 @@ use crate::swarm::mirror::limits::MIRROR_OFFERS_MAX;
 
 /// A file that a peer offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offered {
+pub struct MirrorOffer {
     /// Its name.
     pub path: RelPath,
     /// Its content.
@@ -23,7 +23,7 @@ pub struct Offered {
 
 /// The listings of the peers, as far as they concern the mirror.
 #[derive(Debug, Default)]
-pub struct Offers {
+pub struct MirrorOffers {
     peers: BTreeMap<NodeId, PeerOffers>,
     count: usize,
 }
@@ -31,7 +31,7 @@ pub struct Offers {
 #[derive(Debug)]
 struct PeerOffers {
     /// Sorted by name, one for each.
-    files: Vec<Offered>,
+    files: Vec<MirrorOffer>,
     /// Whether its names count; otherwise it is only known to hold the contents.
     names: bool,
 }
@@ -59,11 +59,11 @@ pub enum MirrorVerdict {
     },
 }
 
-impl Offers {
+impl MirrorOffers {
     /// Takes the listing of `node` in the place of its former one. `names` says whether its names
     /// count. Returns the names of which something changed; `None` if there is no room for it, and then
     /// nothing of that node is known.
-    pub fn replace(&mut self, node: NodeId, mut files: Vec<Offered>, names: bool) -> Option<Vec<RelPath>> {
+    pub fn replace(&mut self, node: NodeId, mut files: Vec<MirrorOffer>, names: bool) -> Option<Vec<RelPath>> {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
         let old = self.take(node);
@@ -83,7 +83,7 @@ impl Offers {
 
     /// What `path` means.
     pub fn verdict(&self, path: &RelPath) -> MirrorVerdict {
-        let all: Vec<(NodeId, &Offered)> = self
+        let all: Vec<(NodeId, &MirrorOffer)> = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.names)
@@ -111,7 +111,7 @@ impl Offers {
     }
 
     /// What `path` is with the content `id`: as a sharer says it, else as a copy.
-    pub fn offered(&self, path: &RelPath, id: &FileId) -> Option<&Offered> {
+    pub fn offered(&self, path: &RelPath, id: &FileId) -> Option<&MirrorOffer> {
         let all = self.peers.values().filter_map(|peer| peer.get(path).filter(|file| file.id == *id));
         all.min_by_key(|file| (file.copy, file.attributes.mtime_ns))
     }
@@ -122,7 +122,7 @@ impl Offers {
         self.peers.iter().filter(|(_, peer)| has(peer)).map(|(node, _)| *node).collect()
     }
 
-    fn take(&mut self, node: NodeId) -> Vec<Offered> {
+    fn take(&mut self, node: NodeId) -> Vec<MirrorOffer> {
         let old = self.peers.remove(&node).map_or(Vec::new(), |peer| peer.files);
         self.count -= old.len();
         old
@@ -130,14 +130,14 @@ impl Offers {
 }
 
 impl PeerOffers {
-    fn get(&self, path: &RelPath) -> Option<&Offered> {
+    fn get(&self, path: &RelPath) -> Option<&MirrorOffer> {
         let at = self.files.binary_search_by(|file| file.path.cmp(path)).ok()?;
         self.files.get(at)
     }
 }
 
 /// The names of which one listing says something else than the other. Both are sorted.
-fn changed(old: &[Offered], new: &[Offered]) -> Vec<RelPath> {
+fn changed(old: &[MirrorOffer], new: &[MirrorOffer]) -> Vec<RelPath> {
     let (mut names, mut old, mut new) = (Vec::new(), old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
@@ -148,7 +148,7 @@ fn changed(old: &[Offered], new: &[Offered]) -> Vec<RelPath> {
         };
         let before = if order.is_le() { old.next() } else { None };
         let after = if order.is_ge() { new.next() } else { None };
-        let content = |file: Option<&Offered>| file.map(|file| (file.id, file.copy));
+        let content = |file: Option<&MirrorOffer>| file.map(|file| (file.id, file.copy));
         if content(before) != content(after) {
             names.extend(before.or(after).map(|file| file.path.clone()));
         }
@@ -188,17 +188,17 @@ mod tests {
         RelPath::new(text).unwrap()
     }
 
-    fn plain(path: &str, id: FileId, copy: bool) -> Offered {
-        Offered { path: name(path), id, copy, attributes: Attributes::default(), link: None }
+    fn plain(path: &str, id: FileId, copy: bool) -> MirrorOffer {
+        MirrorOffer { path: name(path), id, copy, attributes: Attributes::default(), link: None }
     }
 
-    fn offered(files: &[(&str, u8, bool)]) -> Vec<Offered> {
+    fn offered(files: &[(&str, u8, bool)]) -> Vec<MirrorOffer> {
         files.iter().map(|(path, n, copy)| plain(path, id(*n), *copy)).collect()
     }
 
     #[test]
     fn a_sharer_decides_and_a_copy_that_lags_behind_never_does() {
-        let mut offers = Offers::default();
+        let mut offers = MirrorOffers::default();
         offers.replace(node(1), offered(&[("a", 2, false)]), true).unwrap();
         offers.replace(node(2), offered(&[("a", 1, true)]), true).unwrap();
         offers.replace(node(3), offered(&[("a", 2, true), ("b", 3, true)]), true).unwrap();
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_changed_between_two_listings_is_told() {
-        let mut offers = Offers::default();
+        let mut offers = MirrorOffers::default();
         let names = |names: Option<Vec<RelPath>>| -> Vec<String> {
             names.unwrap().iter().map(|name| name.to_string()).collect()
         };
@@ -244,7 +244,7 @@ mod tests {
         let mut kept = BTreeMap::new();
         for (path, n) in &contents {
             let keepers = nodes.iter().filter(|own| {
-                let mut offers = Offers::default();
+                let mut offers = MirrorOffers::default();
                 for other in nodes.iter().filter(|other| other != own) {
                     offers.replace(node(*other), offered(&listing), true).unwrap();
                 }
@@ -255,7 +255,7 @@ mod tests {
             *kept.entry(keepers[0]).or_insert(0) += 1;
         }
         assert!(kept.len() == nodes.len(), "spread over the nodes {kept:?}");
-        let mut offers = Offers::default();
+        let mut offers = MirrorOffers::default();
         assert!(!offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "the last one");
         offers.replace(node(9), offered(&[("a", 1, false)]), true).unwrap();
         assert!(offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "a sharer has it");

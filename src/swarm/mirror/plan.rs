@@ -9,13 +9,13 @@ use crate::swarm::mirror::asking::doubled;
 use crate::swarm::mirror::limits::{
     MIRROR_BATCH_FILES, MIRROR_BATCH_LEN, MIRROR_JOBS_MAX, MIRROR_RETRY, MIRROR_RETRY_MAX,
 };
-use crate::swarm::mirror::offers::{MirrorVerdict, Offered, Offers};
+use crate::swarm::mirror::offers::{MirrorOffer, MirrorOffers, MirrorVerdict};
 
 /// Keeps track of what is offered, what is here and what is being fetched. The caller reads listings,
 /// looks at the directory, fetches, and says what came of it.
 #[derive(Debug, Default)]
 pub struct MirrorPlan {
-    offers: Offers,
+    offers: MirrorOffers,
     /// Names to judge: something about them changed.
     changed: BTreeSet<RelPath>,
     /// What is to be fetched, and what keeps it from that.
@@ -49,7 +49,7 @@ pub struct MirrorBatch {
     /// Its number.
     pub job: u64,
     /// Each file, and the nodes that offer it under that name.
-    pub files: Vec<(Offered, Vec<NodeId>)>,
+    pub files: Vec<(MirrorOffer, Vec<NodeId>)>,
 }
 
 /// Why a file was not fetched.
@@ -104,7 +104,7 @@ enum JobSize {
 impl MirrorPlan {
     /// Takes the listing of `node`; `names` says whether its names count. False if there is no room
     /// for it.
-    pub fn listed(&mut self, node: NodeId, files: Vec<Offered>, names: bool) -> bool {
+    pub fn listed(&mut self, node: NodeId, files: Vec<MirrorOffer>, names: bool) -> bool {
         match self.offers.replace(node, files, names) {
             Some(changed) => {
                 self.changed.extend(changed);
@@ -255,7 +255,7 @@ impl MirrorPlan {
         waiting.filter_map(|(_, file)| file.not_before).filter(|at| *at > now).min()
     }
 
-    /// See [`Offers::is_kept_elsewhere`].
+    /// See [`MirrorOffers::is_kept_elsewhere`].
     pub fn is_kept_elsewhere(&self, path: &RelPath, id: &FileId, own: &PeerId) -> bool {
         self.offers.is_kept_elsewhere(path, id, own)
     }

@@ -15,14 +15,19 @@ fn name(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
 }
 
-fn offered(files: &[(&str, FileId)]) -> Vec<Offered> {
-    let plain =
-        |path: &str, id| Offered { path: name(path), id, copy: false, attributes: Attributes::default(), link: None };
+fn offered(files: &[(&str, FileId)]) -> Vec<MirrorOffer> {
+    let plain = |path: &str, id| MirrorOffer {
+        path: name(path),
+        id,
+        copy: false,
+        attributes: Attributes::default(),
+        link: None,
+    };
     files.iter().map(|(path, id)| plain(path, *id)).collect()
 }
 
-fn copies(files: &[(&str, FileId)]) -> Vec<Offered> {
-    offered(files).into_iter().map(|file| Offered { copy: true, ..file }).collect()
+fn copies(files: &[(&str, FileId)]) -> Vec<MirrorOffer> {
+    offered(files).into_iter().map(|file| MirrorOffer { copy: true, ..file }).collect()
 }
 
 /// A mirror with an empty directory in front of it, and unbounded room.
@@ -51,7 +56,7 @@ impl Mirror {
     fn fetch_all(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(batch) = self.plan.next_batch(|_, _| true, self.now, self.now) {
-            for (Offered { path, id, .. }, _) in &batch.files {
+            for (MirrorOffer { path, id, .. }, _) in &batch.files {
                 self.plan.fetched(path, id);
                 self.here.insert(path.clone(), OwnFile::Copy(*id));
                 all.push(path.to_string());
