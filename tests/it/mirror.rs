@@ -129,7 +129,12 @@ fn a_copy_that_lags_behind_never_clashes_with_its_sharer() {
     mirror.put("x", b"edited here");
     until("it is hashed", || offers(&lagging, "x", b"edited here"));
     assert!(!lagging.catalogue().get("x").unwrap().marks.copy);
-    let failed = lan.node().unwrap().fetch("x").unwrap().wait().unwrap_err();
+    until("both are found", || {
+        let found = client.list("x").unwrap();
+        found.len() == 2 && found.iter().all(|file| file.shared)
+    });
+    let other = client.get("x").into_dir(lagging.config().dir.clone().unwrap().join("../other"));
+    let failed = other.start().unwrap().wait().unwrap_err();
     assert!(matches!(*failed.error, FetchError::Ambiguous { .. }), "{failed}");
 }
 
@@ -201,7 +206,8 @@ fn what_a_fetch_brings_for_a_while_is_kept_once_a_fetch_is_to_keep_it() {
     let (sharer, home) = (Home::new(), Home::new());
     sharer.put("a", b"a");
     sharer.put("b", b"b");
-    let _first = lan.start(sharer.sharing(&lan)).unwrap();
+    let first = lan.start(sharer.sharing(&lan)).unwrap();
+    until("all is offered", || first.catalogue().len() == 2);
     let fetch = |name: &str, life: Life| {
         let client = lan.start(lan.builder().dir(home.dir()).state(home.0.path().join("state"))).unwrap();
         client.get(name).life(life).start().unwrap().wait().unwrap();
