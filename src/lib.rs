@@ -178,6 +178,9 @@
 //! | `gpb::server`, `gpb::share` | what is served, and what is offered |
 //! | `gpb::node`, `gpb::runtime` | keys, trust, peers that come and go |
 //!
+//! While a process has several nodes, lines about peers end with the one that logs them:
+//! `node=`, its key and instance.
+//!
 //! # Stability
 //!
 //! Stable, as SemVer has it: the items on this page, in [`error`] and in `testing`; the wire

@@ -299,7 +299,8 @@ impl Coordinator {
         let Some(known) = self.peers.get_mut(&dial.peer) else { return };
         if dial.failures > 0 {
             self.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
-            info!("retry peer={} failures={}", known.record.peer, dial.failures);
+            let tag = self.shared.ctx.peers.own().tag();
+            info!("retry peer={} failures={}{tag}", known.record.peer, dial.failures);
         }
         self.opened += 1;
         known.newest = self.opened;
@@ -357,7 +358,8 @@ impl Coordinator {
             ) => {
                 let Some(at) = retry_at else { return };
                 let (peer, retry_ms) = (known.record.peer, (at - now).as_millis());
-                info!("connection failed peer={peer} retry_ms={retry_ms} error=\"{}\"", Chain(e));
+                let tag = self.shared.ctx.peers.own().tag();
+                info!("connection failed peer={peer} retry_ms={retry_ms} error=\"{}\"{tag}", Chain(e));
             }
             _ => {}
         }

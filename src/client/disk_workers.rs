@@ -137,7 +137,8 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
             Arc::new(manifest)
         }
         Err(e) => {
-            error!("bad layer, not asked again peer={peer} file={id} error=\"{e}\"");
+            let tag = shared.ctx.peers.own().tag();
+            error!("bad layer, not asked again peer={peer} file={id} error=\"{e}\"{tag}");
             shared.state().layer_was_wrong(file);
             shared.strike(from, peer, id);
             return;

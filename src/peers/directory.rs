@@ -145,7 +145,8 @@ impl Directory {
         addr.set_port(announce.port);
         let taken = self.upsert(received(&signed, &announce, addr, Via::Datagram, now));
         if matches!(taken, Err(Dropped::Stale | Dropped::Future)) && !self.clocks_differ.swap(true, Ordering::Relaxed) {
-            log::warn!("clocks differ by more than a day, announces are dropped peer={} addr={addr}", announce.peer);
+            let (peer, tag) = (announce.peer, self.own.tag());
+            log::warn!("clocks differ by more than a day, announces are dropped peer={peer} addr={addr}{tag}");
         }
         taken.map(|()| (announce, is_new))
     }
@@ -270,7 +271,7 @@ impl Directory {
         if self.trust_seen.load(Ordering::Acquire) != self.trust.generation() {
             self.forget_untrusted();
         }
-        self.events.log_left_out();
+        self.events.log_left_out(self.own.tag());
     }
 
     /// Ends peers that are no longer trusted. Wakes all waiters: a download must cut off its
@@ -278,7 +279,7 @@ impl Directory {
     pub fn forget_untrusted(&self) {
         self.trust_seen.store(self.trust.generation(), Ordering::Release);
         self.table.update(|t| self.events.emit_all(t.retain(|peer| self.trust.allows(peer))));
-        self.events.log_peers();
+        self.events.log_peers(self.own.tag());
     }
 
     fn hint(&self, hint: &PeerHint, teller: IpAddr, now: Instant) -> Result<NodeId, Dropped> {
@@ -323,7 +324,7 @@ impl Directory {
     fn report(&self, peer: PeerId, addr: SocketAddr, change: TableChange) {
         let TableChange { events: _, notable, skew_ms, duplicate_key } = change;
         if let Some(skew_ms) = skew_ms {
-            log::warn!("clocks differ peer={peer} addr={addr} skew_ms={skew_ms}");
+            log::warn!("clocks differ peer={peer} addr={addr} skew_ms={skew_ms}{}", self.own.tag());
         }
         if let Some((one, other)) = duplicate_key {
             log::warn!("one key seems to be in use on two hosts peer={peer} one={one} other={other}");
@@ -336,7 +337,7 @@ impl Directory {
         if notable {
             self.table.wake();
         }
-        self.events.log_peers();
+        self.events.log_peers(self.own.tag());
     }
 
     fn warn_own_duplicate(&self, from: SocketAddr) {

@@ -17,7 +17,7 @@ mod traffic;
 
 pub use directory::{Directory, Hindrance, Presence};
 pub use handover::{Handover, HandoverOffer, HandoverTaker};
-pub use own_announce::{OwnAnnounce, OwnIdentity};
+pub use own_announce::{NodeTag, OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
 pub use session::{AskError, Call, Dialer, Session};
 pub use traffic::{Traffic, TrafficStats};

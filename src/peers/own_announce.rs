@@ -1,7 +1,8 @@
 //! What this node says of itself.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::content::Catalogue;
@@ -42,6 +43,7 @@ impl OwnAnnounce {
     /// Announces the node `identity`, which offers `catalogue`.
     pub fn new(identity: OwnIdentity, catalogue: Arc<Watch<Arc<Catalogue>>>) -> Self {
         let OwnIdentity { keypair, instance, network, agent, port } = identity;
+        RUNNING.fetch_add(1, Ordering::Relaxed);
         let ttl_s = AtomicU16::new((ANNOUNCE_INTERVAL * TTL_INTERVALS).as_secs() as u16);
         OwnAnnounce { keypair, network, agent, instance, port, catalogue, last_seq: AtomicU64::new(0), ttl_s }
     }
@@ -49,6 +51,11 @@ impl OwnAnnounce {
     /// This node: its key and instance.
     pub fn node(&self) -> NodeId {
         NodeId::new(self.keypair.peer_id(), self.instance)
+    }
+
+    /// What log lines about peers end with: which node they are of, while this process has several.
+    pub fn tag(&self) -> NodeTag {
+        NodeTag((RUNNING.load(Ordering::Relaxed) > 1).then(|| self.node()))
     }
 
     /// The network that the node belongs to.
@@ -121,6 +128,25 @@ impl OwnAnnounce {
     }
 }
 
+impl Drop for OwnAnnounce {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The nodes of this process.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Shown as ` node=` with the node, or as nothing where no other one could be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeTag(Option<NodeId>);
+
+impl fmt::Display for NodeTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|node| write!(f, " node={node}"))
+    }
+}
+
 /// The sequence number that follows `last`: the clock in Unix ms, but always greater than `last`,
 /// since a clock may be set back.
 ///
@@ -171,5 +197,17 @@ mod tests {
         assert_eq!((opened[0].port, opened[0].revision, opened[0].ttl_s), (5, 0, 30));
         catalogue.publish(Catalogue::new(4, vec![]));
         assert_eq!(SignedAnnounce::open(own.current().as_bytes()).unwrap().1.revision, 4);
+        // Other tests have nodes of their own, so that only the one with a second node is certain.
+        let identity = OwnIdentity {
+            keypair: Arc::new(Keypair::generate()),
+            instance: 8,
+            network: "gpb".into(),
+            agent: "test".into(),
+            port: 5,
+        };
+        let other = OwnAnnounce::new(identity, catalogue);
+        assert_eq!(own.tag().to_string(), format!(" node={}", own.node()));
+        assert_ne!(own.tag(), other.tag());
+        assert_eq!(NodeTag(None).to_string(), "");
     }
 }

@@ -107,13 +107,13 @@ impl PeerPool {
     }
 
     fn note_failure(&self, record: &PeerRecord, addr: SocketAddr, e: &AskError) {
-        let peer = record.peer;
+        let (peer, tag) = (record.peer, self.dialer.directory().own().tag());
         match e {
-            AskError::Refused(reason) => warn!("refused peer={peer} addr={addr} reason={reason:?}"),
-            AskError::Busy(wait) => info!("busy peer={peer} addr={addr} retry_ms={}", wait.as_millis()),
+            AskError::Refused(reason) => warn!("refused peer={peer} addr={addr} reason={reason:?}{tag}"),
+            AskError::Busy(wait) => info!("busy peer={peer} addr={addr} retry_ms={}{tag}", wait.as_millis()),
             AskError::Untrusted(_) | AskError::Slow | AskError::LongListing(_) | AskError::NoAddress => {}
             AskError::Stream(_) | AskError::Protocol(_) => {
-                info!("unreachable peer={peer} addr={addr} error=\"{e}\"");
+                info!("unreachable peer={peer} addr={addr} error=\"{e}\"{tag}");
                 self.dialer.directory().failed(NodeId::new(peer, record.instance), addr, Instant::now());
             }
         }

@@ -240,16 +240,17 @@ impl EventSender {
 
     /// Logs what was sent of peers since the last call. To be called without a lock, since a log may
     /// block.
-    pub fn log_peers(&self) {
+    /// Each line ends with `tag`.
+    pub fn log_peers(&self, tag: impl fmt::Display) {
         let due = std::mem::take(&mut lock(&self.lines).due);
-        due.into_iter().for_each(|(level, line)| log::log!(level, "{line}"));
+        due.into_iter().for_each(|(level, line)| log::log!(level, "{line}{tag}"));
     }
 
     /// Logs the number of joins and leaves that were left out, once their second is over. To be
     /// called about once a second.
-    pub fn log_left_out(&self) {
+    pub fn log_left_out(&self, tag: impl fmt::Display) {
         lock(&self.lines).turn(Instant::now());
-        self.log_peers();
+        self.log_peers(tag);
     }
 
     fn note(&self, event: &Event) {

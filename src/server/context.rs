@@ -58,7 +58,8 @@ impl Context {
 
     /// Logs that a session was ended with an answer, and emits the event.
     pub(crate) fn log_refused(&self, peer: &RemotePeer, why: Refusal) {
-        let line = format_args!("refused peer={} addr={} reason=\"{}\"", peer.id, peer.addr, why.reason());
+        let tag = self.handler.directory.own().tag();
+        let line = format_args!("refused peer={} addr={} reason=\"{}\"{tag}", peer.id, peer.addr, why.reason());
         self.log.log(log::Level::Warn, Instant::now(), line);
         if why != Refusal::Full {
             self.events.emit(Event::Refused { peer: peer.id, addr: peer.addr });
@@ -67,12 +68,14 @@ impl Context {
 
     /// Logs what a session did. Strangers cause such lines at will, so they are limited.
     pub(crate) fn log_session(&self, line: fmt::Arguments<'_>) {
-        self.handler.log.log(log::Level::Info, Instant::now(), line);
+        let tag = self.handler.directory.own().tag();
+        self.handler.log.log(log::Level::Info, Instant::now(), format_args!("{line}{tag}"));
     }
 
     /// Logs that a connection never became a session.
     pub(crate) fn log_rejected(&self, addr: SocketAddr, why: &dyn fmt::Display) {
-        self.log.log(log::Level::Info, Instant::now(), format_args!("rejected addr={addr} reason=\"{why}\""));
+        let tag = self.handler.directory.own().tag();
+        self.log.log(log::Level::Info, Instant::now(), format_args!("rejected addr={addr} reason=\"{why}\"{tag}"));
     }
 }
 

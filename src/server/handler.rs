@@ -307,8 +307,9 @@ impl Handler {
             return busy(Kind::Bad, MINUTE, "too many reports", out);
         }
         let withdrawn = self.content.audit(&chunk.file, index);
+        let tag = self.directory.own().tag();
         let line = format_args!(
-            "chunk reported bad peer={} addr={} file={} chunk={} withdrawn={withdrawn}",
+            "chunk reported bad peer={} addr={} file={} chunk={} withdrawn={withdrawn}{tag}",
             peer.id, peer.addr, chunk.file, chunk.index
         );
         self.log.log(log::Level::Warn, now, line);

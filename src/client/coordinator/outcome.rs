@@ -128,9 +128,10 @@ impl Coordinator {
 
     fn report(&self) -> Report {
         let report = self.shared.stats.report(self.shared.disk.path().to_path_buf(), self.shared.failed());
+        let tag = self.shared.ctx.peers.own().tag();
         info!(
             "download done files={} failed={} bytes={} seconds={:.3} retries={} redirects={} wasted={} rehashed={} reused={} \
-             holes={}",
+             holes={}{tag}",
             report.files,
             report.failed.len(),
             report.bytes,
@@ -143,7 +144,7 @@ impl Coordinator {
             report.local.holes
         );
         for (peer, bytes) in &report.peers {
-            info!("download source peer={peer} bytes={bytes}");
+            info!("download source peer={peer} bytes={bytes}{tag}");
         }
         report
     }

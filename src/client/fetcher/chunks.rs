@@ -167,7 +167,8 @@ impl Fetcher<'_> {
     fn lied(&mut self, id: FileId, index: u32, len: u32) -> ConnectionEnd {
         self.shared.waste(len);
         let (peer, addr) = (self.session.peer, self.session.addr);
-        error!("bad chunk, not asked again peer={peer} addr={addr} file={id} chunk={index}");
+        let tag = self.shared.ctx.peers.own().tag();
+        error!("bad chunk, not asked again peer={peer} addr={addr} file={id} chunk={index}{tag}");
         self.shared.strike(self.handle, peer, id);
         self.bad = Some(ChunkRef { file: id, index });
         ConnectionEnd::Lied
