@@ -185,9 +185,13 @@ impl PlacedLog {
     pub(crate) fn places_of(&self, id: &FileId, max: usize) -> Vec<(String, PlacedState)> {
         let mut found = Vec::new();
         for dir in self.root.ancestors() {
-            let Some(names) = self.names_of(dir) else { continue };
+            let places = self.names_of(dir).map_or(Vec::new(), |names| names.places_of(id));
+            // Asked for each file of a fetch, mostly where nothing is known.
+            if places.is_empty() {
+                continue;
+            }
             let below = self.root.strip_prefix(dir).ok().and_then(Path::to_str).unwrap_or_default();
-            found.extend(names.places_of(id).into_iter().filter_map(|(name, state)| {
+            found.extend(places.into_iter().filter_map(|(name, state)| {
                 let name = if below.is_empty() { &*name } else { name.strip_prefix(below)?.strip_prefix('/')? };
                 Some((name.to_owned(), state))
             }));
