@@ -18,6 +18,8 @@ pub const MIRROR_LINES_MAX: u32 = 20;
 pub const FREE_SHARE: u64 = 10;
 /// Longest time between two looks for what has expired.
 pub const EXPIRY_LOOK: Duration = Duration::from_secs(60);
+/// Least time between two looks while copies take more than their quota.
+pub const QUOTA_LOOK: Duration = Duration::from_secs(1);
 /// Age of the recorded time of use of a copy from which a later use is recorded.
 pub const USE_RECORD_STEP: Duration = Duration::from_secs(3600);
 /// The same as a share of the time that copies stay, if that is less.

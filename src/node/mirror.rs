@@ -226,7 +226,7 @@ impl MirrorThread {
     }
 
     fn start_fetches(&mut self, now: Instant) {
-        while !self.loans.client.ctx.shutdown.has_begun() {
+        while self.plan.has_due(now) && !self.loans.client.ctx.shutdown.has_begun() {
             let mut room = self.keeper.room(&self.plan, self.listings.are_read(), &self.jobs);
             let batch = self.plan.next_batch(|len, seen_s| room.fits(len, seen_s), now, now + MIRROR_ROOM_RETRY);
             let (gone, lacking) = room.end();

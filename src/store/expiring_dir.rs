@@ -88,9 +88,10 @@ impl ExpiringDir {
     pub(crate) fn remove(&mut self, disk: &Disk, paths: &[RelPath]) -> Vec<(RelPath, FileId)> {
         let known: Vec<(RelPath, ExpiringFile)> =
             paths.iter().filter_map(|path| Some((path.clone(), *self.files.get(path)?))).collect();
-        let wanted: Vec<_> = known.iter().map(|(path, file)| (path.clone(), file.state)).collect();
+        let wanted: Vec<_> = known.iter().map(|(path, file)| (path, file.state)).collect();
+        let results = disk.remove_placed(&wanted);
         let mut removed = Vec::new();
-        for ((path, file), result) in known.into_iter().zip(remove_in_state(disk, &wanted)) {
+        for ((path, file), result) in known.into_iter().zip(results) {
             match result {
                 Ok(true) => {
                     let expired = PlacedFile { id: file.id, state: None, keeping: Keeping::Expired };
@@ -106,19 +107,6 @@ impl ExpiringDir {
         self.log.flush();
         removed
     }
-}
-
-/// Removes each file that is in its state; whether it was.
-fn remove_in_state(disk: &Disk, files: &[(RelPath, PlacedState)]) -> Vec<Result<bool, StoreError>> {
-    let remove = |(path, state): &(RelPath, PlacedState)| {
-        let place = disk.path().join(path.as_str());
-        let is_it = place.symlink_metadata().is_ok_and(|meta| is_state(&meta, state));
-        if is_it {
-            std::fs::remove_file(&place).map_err(|e| StoreError::at(place, e))?;
-        }
-        Ok(is_it)
-    };
-    files.iter().map(remove).collect()
 }
 
 fn warn_of(path: &RelPath, error: &StoreError) {

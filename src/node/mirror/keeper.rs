@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::content::{FileId, RelPath};
 use crate::identity::PeerId;
-use crate::node::limits::{EXPIRY_LOOK, FREE_SHARE, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN};
+use crate::node::limits::{EXPIRY_LOOK, FREE_SHARE, QUOTA_LOOK, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN};
 use crate::node::mirror::jobs::MirrorJobs;
 use crate::node::mirror::{MirrorLoans, MirrorTerms};
 use crate::node::sharers::Sharers;
@@ -25,6 +25,7 @@ pub(super) struct CopyKeeper {
     clock: UseClock,
     /// When to look for what has expired.
     look_at: Instant,
+    looked_at: Instant,
     expired: u64,
     sharers: Arc<Sharers>,
     fetched: Option<Arc<FetchedFiles>>,
@@ -62,6 +63,7 @@ impl CopyKeeper {
             used: loans.used.clone(),
             clock: UseClock { began: (now, unix_s()) },
             look_at: now,
+            looked_at: now,
             expired: 0,
             sharers: loans.sharers.clone(),
             fetched: loans.client.ctx.fetched.clone(),
@@ -97,11 +99,14 @@ impl CopyKeeper {
     /// Removes what has expired, if it is time to look. `is_known` says whether it is known what other
     /// nodes have.
     pub(super) fn expire(&mut self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs, now: Instant) {
-        let is_over = self.retention.quota.is_some_and(|quota| self.dir.files().bytes() > quota);
+        // What is used now does not go, so a directory may be over its quota for a while.
+        let is_over = now >= self.looked_at + QUOTA_LOOK
+            && self.retention.quota.is_some_and(|quota| self.dir.files().bytes() > quota);
         if !self.retention.is_on() || now < self.look_at && !is_over {
             return;
         }
         self.look(now);
+        self.looked_at = now;
         let (candidates, now_s) = (self.candidates(plan, is_known, jobs), unix_s());
         let files: Vec<ExpiryCandidate> = candidates.iter().map(|(_, file)| *file).collect();
         let gone = self.retention.expired(&files, now_s);

@@ -249,6 +249,13 @@ impl MirrorPlan {
         files.all(|(path, (_, id))| self.wanted.get(path).is_none_or(|file| file.id != *id))
     }
 
+    /// Whether a file waits for nothing but a fetch.
+    pub fn has_due(&self, now: Instant) -> bool {
+        let is_due = |file: &WantedFile| file.not_before.is_none_or(|at| at <= now);
+        let mut wanted = self.wanted.iter();
+        self.jobs.len() < MIRROR_JOBS_MAX && wanted.any(|(path, file)| is_due(file) && !self.running.contains_key(path))
+    }
+
     /// When the next file is due that waits now, if nothing happens before.
     pub fn next_at(&self, now: Instant) -> Option<Instant> {
         let waiting = self.wanted.iter().filter(|(path, _)| !self.running.contains_key(*path));
