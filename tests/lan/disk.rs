@@ -322,6 +322,10 @@ fn each_call_of_the_program_may_fail() {
             traced.extend(args.iter().chain(&["--no-share", "--timeout", "5"]));
             let ended = lab.client.spawn("strace", &traced).wait(secs(60));
             let (text, code) = (ended.text(), ended.code);
+            // Before the program begins, its libraries are read by the same calls.
+            if text.contains("loading shared libraries") {
+                continue;
+            }
             assert!(code.is_some_and(|code| code < 100) && !text.contains("defect"), "{inject}: {code:?}\n{text}");
             for name in names {
                 let there = std::fs::read(out.join(name));

@@ -171,6 +171,10 @@ impl Lab {
             assert!(conn.requester.on_head(&mut self.state, head, self.now).is_err(), "nothing was asked");
             return Ok(());
         };
+        // The rest of a layer may be asked for and not sent yet: no peer answers that.
+        if conn.asked.is_empty() {
+            return Ok(());
+        }
         let how = input.byte();
         let status = if how < 0xd0 { Status::Ok } else { Status::from_u8(how & 7).unwrap() };
         let body = self.body(kind, body_max, input);
