@@ -222,6 +222,7 @@ pub use content::{
 pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
+pub use node::{CheckedFile, FileVerdict, Repair, Verified, Verify};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
 pub use node::{FetchStats, MirrorStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
 pub use node::{PlannedSync, RunningSync, SyncDir, SyncReport};

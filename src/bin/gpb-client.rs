@@ -21,6 +21,8 @@ use gpb::{Life, RelPath, Stopper, Update};
 
 #[path = "client/sync.rs"]
 mod sync;
+#[path = "client/verify.rs"]
+mod verify;
 
 fn main() -> ExitCode {
     cli::client(|options, screen| run(&options, screen))
@@ -56,6 +58,9 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
             get.run(patterns, out.as_deref(), *seed, &mut output)
         }
         Command::Sync(sync) => sync::run(&node, sync, &Watching { options: &options.node, screen }, &mut output),
+        Command::Verify(verify) => {
+            verify::run(&node, verify, &Watching { options: &options.node, screen }, &mut output)
+        }
         Command::Doctor => doctor(&node, &mut output),
     };
     match result {

@@ -18,6 +18,7 @@ pub(crate) fn help(program: Program, command: Option<&str>) -> String {
         (Program::Client, Some("list")) => LIST,
         (Program::Client, Some("get")) => GET,
         (Program::Client, Some("sync")) => SYNC,
+        (Program::Client, Some("verify")) => VERIFY,
         (Program::Client, Some("doctor")) => DOCTOR,
         (Program::Client, _) => CLIENT,
     }
@@ -108,6 +109,7 @@ Commands:
   list [PATTERN...]       which files there are: path, size, root, number of holders
   get  WHAT...            fetch a name, a directory, a pattern (`*.iso`, `set/**`) or a root
   sync DIR --from PEER    make a directory equal to that peer's: as `get`, and remove what is gone there
+  verify [PATH...]        hash files again: which match the index, the group, neither
   doctor                  which interface, group and port sends and hears, who answers, what to change
 
 `gpb-client COMMAND --help` tells more about one.
@@ -123,6 +125,17 @@ DIRECTORY is its name there and below --dir; `.` is all of it. PEER is a key, at
 trusted file. Removed is what earlier fetches put there and that did not change since, and only by a list that the peer
 says is complete; what is yours stays, is named, and ends with code 7, unless --force is given. If more than --max-delete
 would go, nothing does.
+";
+
+const VERIFY: &str = "\
+gpb-client verify hashes files again, and compares them with what was recorded of them and with what the group offers.
+
+Usage: gpb-client verify [PATH...] [--repair [--force]] [OPTION...]
+
+PATH is a file or a directory below --dir; none is all. `damaged` has other bytes than were recorded, in the state that was
+recorded: the disk is at fault, and --repair fetches the chunks that are wrong. `edited` was changed since, and `differs` is
+not what the group has under that name: both are left alone but with --force. The code is 7 for damaged, unreadable and
+missing files, else 1 for edited and different ones. Without a peer it compares with what was recorded.
 ";
 
 const PEERS: &str = "\

@@ -26,6 +26,7 @@ mod spec;
 mod sync_options;
 mod text;
 mod value;
+mod verify_options;
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,7 @@ pub use signal::StopSignals;
 pub use sources::Environment;
 pub use spec::Program;
 pub use sync_options::SyncOptions;
+pub use verify_options::VerifyOptions;
 
 /// Runs `gpb-keygen`.
 pub fn keygen(body: impl FnOnce(KeygenOptions, &Screen) -> Result<(), Failure>) -> ExitCode {

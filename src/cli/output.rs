@@ -18,6 +18,7 @@ use crate::node::Finding;
 mod failures;
 mod plan;
 mod sync;
+mod verify;
 
 pub use plan::PlanTotals;
 

@@ -16,6 +16,7 @@ use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::sync_options::SyncOptions;
 use crate::cli::text::escape;
 use crate::cli::value;
+use crate::cli::verify_options::VerifyOptions;
 use crate::client::Overwrite;
 use crate::content::Pattern;
 use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
@@ -107,6 +108,8 @@ pub enum Command {
     },
     /// Makes a directory equal to that of a peer.
     Sync(SyncOptions),
+    /// Compares local files with what is known of them.
+    Verify(VerifyOptions),
     /// Shows what discovery can and cannot do here.
     Doctor,
 }
@@ -196,6 +199,7 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
             seed: common.seed,
         },
         "sync" => Command::Sync(SyncOptions::read(&settings, free, select, overwrite, !common.no_share)?),
+        "verify" => Command::Verify(VerifyOptions::read(&settings, free, overwrite, wait)?),
         "list" => Command::List { patterns: patterns(free)?, select, wait },
         _ if !free.is_empty() => {
             return Err(format!("`gpb-client {name}` takes no argument `{}`", escape(&free[0].to_string_lossy())));

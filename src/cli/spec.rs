@@ -68,9 +68,9 @@ pub(crate) enum Scope {
 }
 
 /// The commands of the client.
-pub(crate) const COMMANDS: [&str; 5] = ["peers", "list", "get", "sync", "doctor"];
+pub(crate) const COMMANDS: [&str; 6] = ["peers", "list", "get", "sync", "verify", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 39] = [
+pub(crate) const OPTIONS: [Spec; 40] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -90,7 +90,7 @@ pub(crate) const OPTIONS: [Spec; 39] = [
     switch("--quiet", "-q", "log errors only, show no progress"),
     switch("--verbose", "-v", "log what is done and why"),
     switch("--json", "", "one JSON object a line on standard output"),
-    command(number("--wait", "SECS", "wait so long for answers (2)"), &["peers", "list"]),
+    command(number("--wait", "SECS", "wait so long for answers (2)"), &["peers", "list", "verify"]),
     command(text("--out", "PATH", "file for the one file fetched, else a directory"), &["get"]),
     command(switch("--no-share", "", "do not serve others what is being fetched"), &["get", "sync"]),
     command(number("--seed", "SECS", "go on serving so long when all is fetched"), &["get"]),
@@ -104,9 +104,13 @@ pub(crate) const OPTIONS: [Spec; 39] = [
     serving(number("--retain", "TIME", "let copies expire that were not used for so long: 7d, 12h (never)"), &[]),
     serving(number("--quota", "SIZE", "let copies expire beyond so many bytes: 100GiB (no limit)"), &[]),
     command(switch("--temporary", "", "what is fetched may expire: see gpb-server --retain and --quota"), &["get"]),
-    typed(switch("--force", "", "replace files that were not fetched, or were changed since"), &["get", "sync"]),
+    typed(
+        switch("--force", "", "replace files that were not fetched, or were changed since"),
+        &["get", "sync", "verify"],
+    ),
     command(switch("--backup", "", "replace such files, and keep each as NAME~"), &["get"]),
     command(switch("--dry-run", "", "only say what would be fetched, and the room for it"), &["get", "sync"]),
+    command(switch("--repair", "", "fetch the chunks that the disk has damaged"), &["verify"]),
     command(text("--max-delete", "N|N%", "remove nothing if that would be more files (50%)"), &["sync"]),
     keygen(text("--out", "FILE", "where to write the key (as --key)")),
     keygen(switch("--force", "", "replace a key that is there; it is lost")),

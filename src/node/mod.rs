@@ -25,8 +25,8 @@ mod sharers;
 mod stats;
 mod sync;
 mod updates;
+mod verify;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +62,7 @@ pub use offer::{OfferError, Offered};
 pub use stats::{FetchStats, NodeStats, ShareStats};
 pub use sync::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use updates::{Update, Updates};
+pub use verify::{CheckedFile, FileVerdict, Repair, Verified, Verify};
 
 /// A member of the group: shares a directory, finds other nodes, and fetches from them.
 ///
@@ -340,12 +341,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         // The drops of the fields join the threads.
         self.shutdown.begin();
-    }
-}
-
-impl fmt::Debug for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("id", &self.id).field("addrs", &self.addrs).finish_non_exhaustive()
     }
 }
 

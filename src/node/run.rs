@@ -1,5 +1,6 @@
 //! From the parts of a node to its running services.
 
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
@@ -215,6 +216,12 @@ fn share_failed(dir: &Path, source: io::Error) -> StartError {
         (io::ErrorKind::WouldBlock, Some(_)) => StartError::System(no_thread("gpb-hash", source)),
         (io::ErrorKind::WouldBlock, None) => StartError::System(source),
         _ => StartError::Dir { path: dir.into(), source },
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("addrs", &self.addrs).finish_non_exhaustive()
     }
 }
 

@@ -375,12 +375,6 @@ impl Indexer {
         self.scanner.is_complete() && !self.is_busy() && self.debounce.only_changing()
     }
 
-    /// Whether nothing is left to be looked at or hashed, and nothing that is there was withdrawn.
-    fn is_settled(&self) -> bool {
-        let has_hints = self.hints.due_at().is_some() || !self.dir.changes().is_empty();
-        self.dir.is_there() && !has_hints && self.debounce.is_empty() && self.withdrawn.is_empty()
-    }
-
     fn record_and_publish(&mut self, now: Instant) {
         if self.recorder.is_due(self.hasher.pending() == 0, now) {
             self.record(now);

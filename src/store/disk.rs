@@ -23,10 +23,12 @@ use crate::store::verify_existing::VerifiedFile;
 use crate::store::{Life, Overwrite, PartialFile, StoreError};
 use crate::sync::lock;
 
+mod check;
 mod elsewhere;
 mod forecast;
 mod tree;
 
+pub use check::KnownContent;
 pub use forecast::Forecast;
 
 /// An open directory. Nothing outside of it is opened or written.

@@ -20,6 +20,7 @@ use crate::sync::{read_lock, write_lock};
 
 mod beside;
 mod database;
+mod existing;
 mod probe;
 mod tables;
 

@@ -45,7 +45,7 @@ mod verify_existing;
 
 pub use copies::Copies;
 pub use dir_risk::warn_of_risk;
-pub use disk::{Disk, Forecast};
+pub use disk::{Disk, Forecast, KnownContent};
 pub use disk_volume::{LocalKind, LocalName, LocalTree};
 pub use error::StoreError;
 pub(crate) use expiring_dir::ExpiringDir;

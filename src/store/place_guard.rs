@@ -204,6 +204,19 @@ impl PlaceGuard {
         }
     }
 
+    /// What fetches are known to have put at `path`, and in which states.
+    pub(crate) fn known(&self, path: &RelPath) -> Vec<(FileId, Option<PlacedState>)> {
+        let found = self.log.as_ref().map_or(Vec::new(), |log| log.find(path.as_str()));
+        found.into_iter().map(|file| (file.id, file.state)).collect()
+    }
+
+    /// A fetch put `id` at `path`, and left it in this state.
+    pub(crate) fn note(&self, path: &RelPath, id: FileId, state: PlacedState) {
+        if let Some(log) = &self.log {
+            log.note(path.as_str(), PlacedFile { id, state: Some(state), keeping: Keeping::Kept });
+        }
+    }
+
     /// Whether each file is replaced, whatever it is.
     pub(crate) fn replaces_all(&self) -> bool {
         self.overwrite == Overwrite::Replace

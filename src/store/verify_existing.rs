@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Builder;
 
-use crate::content::{ChunkSpan, Digest, FileId, Geometry, Stamp, merkle, zeros};
+use crate::content::{ChunkSpan, Digest, FileId, Geometry, Root, Stamp, merkle, zeros};
 use crate::limits::READ_LEN;
 use crate::store::holes;
 use crate::store::inspect::stamp_of;
@@ -55,6 +55,14 @@ impl VerifiedFile {
 
 fn state_of(file: &File) -> io::Result<(u64, Stamp)> {
     file.metadata().map(|m| (m.len(), stamp_of(&m)))
+}
+
+/// The content of a file of `len` bytes in the state `stamp`; `None` if it is in another one, changes
+/// meanwhile or cannot be read, or if `stop` returns true.
+pub(super) fn identify(file: &File, len: u64, stamp: &Stamp, stop: &(dyn Fn() -> bool + Sync)) -> Option<FileId> {
+    let is_unchanged = || state_of(file).is_ok_and(|state| state == (len, *stamp));
+    let root = is_unchanged().then(|| root_of(file, len, stop)).flatten()?;
+    is_unchanged().then_some(FileId { root: Root(root), len })
 }
 
 /// The root of a file of `len` bytes; `None` if it cannot be read or `stop` returns true.

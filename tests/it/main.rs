@@ -41,3 +41,4 @@ mod share_back;
 mod sim;
 mod sync;
 mod terminal;
+mod verify;

@@ -52,6 +52,11 @@ impl Group {
         command
     }
 
+    /// The options that name the servers.
+    pub(crate) fn addrs(&self) -> Vec<&str> {
+        self.servers.iter().flat_map(|server| ["--peer", server.addr()]).collect()
+    }
+
     /// What `get ARGS` says, and its exit code.
     pub(crate) fn get(&self, args: &[&str]) -> Got {
         Got::of(&self.command(args).output().unwrap())

@@ -85,6 +85,12 @@ impl Indexer {
         self.answer_callers();
     }
 
+    /// Whether nothing is left to be looked at or hashed, and nothing that is there was withdrawn.
+    pub(super) fn is_settled(&self) -> bool {
+        let has_hints = self.hints.due_at().is_some() || !self.dir.changes().is_empty();
+        self.dir.is_there() && !has_hints && self.debounce.is_empty() && self.withdrawn.is_empty()
+    }
+
     /// Answers what is waited for and published already.
     pub(super) fn answer_callers(&mut self) {
         if self.draft.is_published() && self.callers.is_waiting() {

@@ -7,7 +7,7 @@ use rustix::fs::{self, AtFlags, FileType, ResolveFlags};
 use rustix::io::Errno;
 
 use super::DiskVolume;
-use crate::content::RelPath;
+use crate::content::{RelPath, Stamp};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::store::OWN;
 use crate::store::disk_names::DiskNames;
@@ -38,6 +38,13 @@ pub struct LocalName {
     /// Whether the file has other names, too.
     pub has_other_names: bool,
     pub(crate) state: PlacedState,
+}
+
+impl LocalName {
+    /// Whether the file has this length and state.
+    pub fn is_in(&self, len: u64, stamp: &Stamp) -> bool {
+        self.state.len == len && self.state.stamp() == *stamp
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +146,15 @@ impl DiskVolume {
             Err(Errno::NOENT) => Ok(()),
             dir => Ok(rustix::io::retry_on_intr(|| fs::fsync(dir.as_ref().map_err(|e| *e)?))?),
         }
+    }
+
+    /// The name `path`, if a file, a link or the like has it.
+    pub(crate) fn local_name(&self, path: &RelPath) -> Option<LocalName> {
+        let (parent, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+        let dir = self.open_dir(parent).ok().filter(|dir| self.has_device(dir))?;
+        let mut tree = LocalTree::default();
+        self.add_to(&mut tree, &mut Vec::new(), &dir, parent, name);
+        tree.names.pop()
     }
 
     fn open_dir(&self, dir: &str) -> rustix::io::Result<OwnedFd> {

@@ -35,6 +35,19 @@ pub(super) fn open_lasting(state: &dyn Folder) -> Result<Database, DatabaseError
     }
 }
 
+/// Opens the database in `state`, if there is one, and replaces nothing.
+pub(super) fn open_unchanged(state: &dyn Folder) -> io::Result<Option<Database>> {
+    let Some(file) = state.open(INDEX_NAME)? else { return Ok(None) };
+    if file.stat()?.len == 0 {
+        return Ok(None);
+    }
+    match IndexFile::lock(file).and_then(|file| builder().create_with_backend(file)) {
+        Ok(database) => Ok(Some(database)),
+        Err(DatabaseError::DatabaseAlreadyOpen) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(e) => Err(io::Error::other(e)),
+    }
+}
+
 fn open_or_create(state: &dyn Folder) -> io::Result<Arc<dyn Storage>> {
     // Other processes may create, rename or remove it meanwhile.
     for _ in 0..PART_OPEN_TRIES {
