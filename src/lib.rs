@@ -40,6 +40,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Read while it is fetched
+//!
+//! An [`OpenFile`] reads and seeks; what comes next is fetched ahead, and verified before it is handed
+//! out. A node without a directory reads in memory.
+//!
+//! ```
+//! use std::io::{Read, Seek, SeekFrom};
+//!
+//! # let lan = gpb::testing::Lan::new()?;
+//! # let _server = lan.sharing(&[("film.mkv", &[7; 700_000])])?;
+//! # let node = lan.node()?;
+//! let mut film = node.open("film.mkv")?;
+//! film.seek(SeekFrom::Start(500_000))?;
+//! let mut some = [0; 4096];
+//! film.read_exact(&mut some)?;
+//! // Or all of it, into anything that takes bytes.
+//! let fetch = node.get("film.mkv").to_writer(std::io::sink()).start()?;
+//! assert_eq!(fetch.wait()?.failed.len(), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Offer what is no file of a directory
 //!
 //! ```
@@ -112,6 +133,8 @@
 //! | [`Node::find`] | until it is found: 50 ms after the last answer, at most for the given time |
 //! | [`Offered::wait`], [`Offered::wait_for`] | until the source is hashed, for `wait_for` at most for the given time |
 //! | [`Node::publish`], [`Node::forget`] | until the file is hashed and the catalogue has it, or has it no longer |
+//! | [`Node::open`], [`Get::open`] | as `find`, at most for [`Config::timeout`]; not at all for a file that was listed |
+//! | reading an [`OpenFile`] | until the next byte is there, at most for [`Config::timeout`] without progress |
 //! | [`Fetch::wait`] | until the files are in place: at most [`Config::timeout`] for the search, then at most that without a byte |
 //! | [`Node::wait_ready`], [`Fetch::wait_for`], [`Updates::recv_timeout`], [`Events::recv_timeout`], [`Stopper::wait`] | at most for the given time |
 //! | [`Node::diagnose`] | as `peers`, and a second more |
@@ -136,6 +159,7 @@
 //! | each directory that a node shares | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor; `gpb-mirror` if it keeps copies |
 //! | calls that ask peers | `gpb-ask-N`, started as needed and kept |
 //! | a [`Fetch`] | `gpb-conn-N`, started as needed and kept; `gpb-fetch`, `gpb-download`, `gpb-check`, `gpb-disk-N`, `gpb-small-N`, `gpb-check-N`, `gpb-journal` |
+//! | what is open for reading | `gpb-open`, one a node; for each content as a fetch, without `gpb-fetch` |
 //!
 //! A node that shares a directory has some 15 threads on two processors; a fetch adds 3, up to 4 that
 //! wait for the disk, one that journals while files are unfinished, and one for each connection.
@@ -153,6 +177,7 @@
 //! |---|---|---|
 //! | the place of a file | the whole, verified file; a different one there before is replaced only if the fetch was told so | it is removed |
 //! | `.gpb` in the directory that is fetched into, or beside the path of [`Get::to_file`] | chunks of unfinished files, with a journal | the file is whole; the next fetch of it goes on from there, else remove `.gpb` while no fetch runs |
+//! | the same, with a mark | chunks of an [`OpenFile`] that is not kept | a minute after its last reader, or the next fetch into the directory after that |
 //! | the state directory | the key, the index of hashes | it is removed; [`State::Memory`] has none |
 //!
 //! # Features
@@ -223,7 +248,7 @@ pub use discovery::DiscoveryStats;
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{CheckedFile, FileVerdict, Repair, Verified, Verify};
-pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, Share};
+pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, OpenFile, Share};
 pub use node::{FetchStats, MirrorStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
 pub use node::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use peers::TrafficStats;

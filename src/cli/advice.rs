@@ -152,6 +152,9 @@ impl Advised for FetchError {
             FetchError::SeveralFiles { .. } | FetchError::SeveralDirs { .. } => {
                 (Exit::Usage, "name a directory with --out")
             }
+            FetchError::NotOneFile { .. } => (Exit::Usage, "ask for one of them"),
+            FetchError::TooManyReaders(_) => (Exit::Other, "close some first"),
+            FetchError::Writer(_) => (Exit::Other, "look at what takes the bytes"),
             FetchError::NoPeer(_) => {
                 (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
             }

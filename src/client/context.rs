@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::client::failures::FailureCounts;
 use crate::client::joins::Joins;
 use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
+use crate::client::readings::Readings;
 use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::TrustView;
 use crate::runtime::{BlockingPool, EventSender, Shutdown, Throttle};
@@ -25,6 +26,8 @@ pub struct Client {
     pub askers: Arc<BlockingPool>,
     /// What the downloads of the node have in common.
     pub(crate) joins: Arc<Joins>,
+    /// What is read while it is fetched.
+    pub(crate) readings: Arc<Readings>,
     /// How fetches failed.
     pub(crate) failures: Arc<FailureCounts>,
 }
@@ -57,7 +60,7 @@ impl Client {
             BlockingPool::new("gpb-conn", CONNECTION_THREADS_STEP, CONNECTION_THREADS_MAX).ending(&ctx.shutdown);
         let askers = BlockingPool::new("gpb-ask", CONNECTION_THREADS_STEP, ASK_THREADS_MAX).ending(&ctx.shutdown);
         let (threads, askers) = (Arc::new(threads), Arc::new(askers));
-        let (pool, joins) = (Arc::new(PeerPool::new(dialer)), Arc::default());
-        Client { ctx: Arc::new(ctx), pool, threads, askers, failures: Arc::default(), joins }
+        let (pool, joins, readings) = (Arc::new(PeerPool::new(dialer)), Arc::default(), Arc::default());
+        Client { ctx: Arc::new(ctx), pool, threads, askers, failures: Arc::default(), joins, readings }
     }
 }

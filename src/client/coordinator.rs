@@ -167,7 +167,7 @@ impl Coordinator {
             self.connect(now);
             // Each connection may have a chunk on its way and one that waits to be verified.
             shared.stats.await_verification((self.mesh.connections() as u64 + 1) * 2 * self.unit_len);
-            if shared.disk_is_busy() {
+            if shared.disk_is_busy() || shared.state().is_resting() {
                 shared.stats.progressed();
             }
             let silence = shared.stats.silence();

@@ -17,13 +17,14 @@ use crate::client::targets::FileTarget;
 use crate::content::{Digest, Entry, FileId, Manifest, Marks, RelPath};
 use crate::identity::PeerId;
 use crate::limits::SMALL_FILES_LEN_MAX;
-use crate::store::{PartialFile, StoreError, stamp_of};
+use crate::store::{Leftovers, PartialFile, StoreError, stamp_of};
 use crate::swarm::FileNo;
 use crate::swarm::{Event, PeerHandle};
 use crate::sync::lock;
 
 mod joined;
 mod places;
+mod read;
 mod reuse;
 
 /// Finds the files that are on the disk already, the places where none can be put, and the files
@@ -31,7 +32,7 @@ mod reuse;
 pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Member>) {
     // What nobody resumes takes room that this download may need.
     let ids: Vec<FileId> = shared.files.iter().map(|wanted| wanted.id).collect();
-    let left = shared.disk.sweep(&ids);
+    let left = if shared.is_in_memory() { Leftovers::default() } else { shared.disk.sweep(&ids) };
     if left.files > 0 {
         let dir = shared.disk.path().display();
         info!("unfinished downloads of other files are kept dir={dir} files={} bytes={}", left.files, left.bytes);
@@ -73,7 +74,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
             continue;
         }
         let unfinished = checked(shared, file, here);
-        write_empty(shared, file, here);
+        places::write_empty(shared, file, here);
         shared.stats.progressed();
         if unfinished == 0 || file % CHECK_STRIDE == 0 {
             shared.wake_all();
@@ -82,13 +83,6 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
         }
     }
     shared.wake_all();
-}
-
-/// An empty file that is not `here` is written at once, since no peer has anything to send for it.
-fn write_empty(shared: &DownloadShared, file: FileNo, here: bool) {
-    if !here && shared.files[file as usize].id.len == 0 && !shared.places(file).is_empty() {
-        let _ = shared.queues.small.send(Some((file, SmallContent::Came(Vec::new()))));
-    }
 }
 
 /// A file was looked for and is `here`, or is to be fetched if it has any place. Returns the number
@@ -147,11 +141,11 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
     if !joined::claim(shared, file) {
         return;
     }
-    let room = shared.disk.check_room(&manifest, shared.places(file).len());
-    match room.and_then(|()| joined::open_part(shared, &manifest)) {
+    match joined::open_part(shared, file, &manifest) {
         Ok(open) => {
             let unchecked = reuse::chunks_to_check(shared, file, &open);
             let have = open.have();
+            shared.terms.readings.opened(&open);
             if let Some(fetched) = &shared.ctx.fetched {
                 fetched.put_partial(open.clone());
             }
@@ -182,6 +176,7 @@ fn recheck(shared: &DownloadShared, file: FileNo, open: Arc<PartialFile>) {
             whole |= state.rechecked(file, chunk.index.get(), chunk.right);
         }
     }
+    shared.terms.readings.came(&open.manifest().id());
     if reuse::count(shared, &open, &checked) {
         shared.wake_all();
     }
@@ -193,6 +188,9 @@ fn recheck(shared: &DownloadShared, file: FileNo, open: Arc<PartialFile>) {
 }
 
 fn finish(shared: &DownloadShared, file: FileNo, open: &Arc<PartialFile>) {
+    if shared.terms.reading.is_some() {
+        return read::is_whole(shared, file);
+    }
     let places = shared.places(file);
     let results = match shared.disk.put_in_place(open, &places) {
         Ok(results) => results,
@@ -280,7 +278,8 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
         // gathers: two threads would wait twice as often, for half as much.
         let turn = shared.disk.is_durable().then(|| lock(&shared.queues.small_turn));
         let Ok(Some(first)) = files.recv() else { break };
-        let (members, ended) = gather_small(shared, files, first);
+        let (mut members, ended) = gather_small(shared, files, first);
+        members.retain(|(_, file, bytes, _)| !read::keep_small(shared, *file, bytes));
         // A content may have many names; it is in memory once.
         let places: Vec<_> = members.iter().map(|(_, file, ..)| shared.places(*file)).collect();
         let all = members.iter().zip(&places).flat_map(|((wanted, _, bytes, _), places)| {

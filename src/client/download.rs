@@ -11,13 +11,14 @@ use crate::client::coordinator::Coordinator;
 use crate::client::disk_queues::{DiskQueues, DiskReceivers};
 use crate::client::disk_workers;
 use crate::client::limits::{CHECK_AT_ONCE_FILES, CHECK_AT_ONCE_LEN};
+use crate::client::readings::Reading;
 use crate::client::shared::{DownloadShared, Terms};
 use crate::client::targets::{Target, merge};
 use crate::client::{Client, DownloadEnd, FailedFile, FetchError, Overwrite, Phase, Progress, Report, Stats};
 use crate::identity::NodeId;
 use crate::runtime::{BlockingPool, OnBegin, Throttle, Workers};
 use crate::store::{Disk, Life};
-use crate::swarm::Extent;
+use crate::swarm::{Extent, ReadWindow};
 use crate::sync::lock;
 
 /// What to fetch.
@@ -26,6 +27,7 @@ pub struct DownloadPlan {
     failed: Vec<FailedFile>,
     disk: Arc<Disk>,
     options: DownloadOptions,
+    reading: Option<Arc<Reading>>,
     stats: Arc<Stats>,
     notify: Arc<dyn Fn() + Send + Sync>,
 }
@@ -51,6 +53,7 @@ impl DownloadPlan {
             failed: Vec::new(),
             disk,
             options,
+            reading: None,
             stats: Arc::new(Stats::new()),
             notify: Arc::new(|| ()),
         }
@@ -59,6 +62,11 @@ impl DownloadPlan {
     /// Reports `failed` with the files: names that are known to fail.
     pub(crate) fn with_failed(self, failed: Vec<FailedFile>) -> Self {
         DownloadPlan { failed, ..self }
+    }
+
+    /// The only target has readers and no place: what they need is fetched.
+    pub(crate) fn read_by(self, reading: Arc<Reading>) -> Self {
+        DownloadPlan { reading: Some(reading), ..self }
     }
 
     /// Counts in `stats`, and calls `notify` when the download is further or over.
@@ -83,15 +91,21 @@ impl Download {
     /// # Errors
     /// [`FetchError::Threads`]: the system has no thread to give.
     pub fn start(plan: DownloadPlan, client: &Client) -> Result<Self, FetchError> {
-        let DownloadPlan { targets, failed, disk, options, stats, notify } = plan;
+        let DownloadPlan { targets, failed, disk, options, reading, stats, notify } = plan;
         let (files, holders) = merge(targets);
         let (queues, receivers) = DiskQueues::new();
         let DownloadOptions { sources, limit, .. } = options;
         let (limit, joins) = ((Throttle::new(limit), limit), client.joins.clone());
-        let terms = Terms { sources, limit, notify, joins, has_joined: AtomicBool::new(false) };
+        let (has_joined, readings) = (AtomicBool::new(false), client.readings.clone());
+        let windows = reading.as_ref().map(|reading| reading.windows());
+        let terms = Terms { sources, limit, notify, joins, has_joined, readings, reading };
         let shared = Arc::new(DownloadShared::new(client, (disk, files, failed), queues, stats, terms));
         {
             let mut state = shared.state();
+            if let Some(windows) = windows {
+                state.set_alone(0, true);
+                state.set_windows(0, windows);
+            }
             for (file, holders) in (0..).zip(holders) {
                 for &node in &*holders {
                     if let Some(handle) = state.peer(node) {
@@ -153,6 +167,11 @@ impl Download {
         let files = &self.shared.files;
         let (places, bytes) = (files.iter().map(|f| f.outs.len()).sum(), files.iter().map(|f| f.id.len).sum());
         self.shared.stats.progress(Phase::Fetching, places, bytes)
+    }
+
+    /// The readers of its only file need these chunks.
+    pub(crate) fn set_windows(&self, windows: Vec<ReadWindow>) {
+        self.shared.read_on(0, windows);
     }
 
     /// Ends the download soon, with everything kept for the next run; [`wait`](Self::wait) then

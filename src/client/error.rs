@@ -117,6 +117,20 @@ pub enum FetchError {
         /// The directories.
         dirs: Vec<PathBuf>,
     },
+    /// One file is to be read, and what was asked for means several.
+    #[error("{what}: {files} files, and one is to be read")]
+    NotOneFile {
+        /// What was asked for.
+        what: String,
+        /// Number of files that it means.
+        files: usize,
+    },
+    /// More is open for reading than a node allows at once.
+    #[error("{0} readers already")]
+    TooManyReaders(usize),
+    /// The writer that takes the bytes failed.
+    #[error("cannot pass on what was fetched")]
+    Writer(#[source] io::Error),
     /// No place is given for the files, and the node has no directory.
     #[error("no place for the files: the node has no directory, and the fetch names none")]
     NoDirectory,
@@ -208,6 +222,7 @@ impl FetchError {
             | FetchError::Pattern { .. }
             | FetchError::SeveralFiles { .. }
             | FetchError::SeveralDirs { .. }
+            | FetchError::NotOneFile { .. }
             | FetchError::Out { .. }
             | FetchError::Prefix { .. } => 0,
             FetchError::Ambiguous { .. } => 1,
@@ -217,7 +232,9 @@ impl FetchError {
             FetchError::NotFound { .. } | FetchError::Changed { .. } | FetchError::LongListing { .. } => 5,
             FetchError::NoPeer(_) | FetchError::ClocksDiffer(_) | FetchError::HolderLeft { .. } => 6,
             FetchError::Silent { .. } | FetchError::Full { .. } => 7,
-            FetchError::Threads(_) | FetchError::Sockets(_) => 8,
+            FetchError::Threads(_) | FetchError::Sockets(_) | FetchError::TooManyReaders(_) | FetchError::Writer(_) => {
+                8
+            }
             FetchError::Cancelled | FetchError::Stopped => 9,
         }
     }

@@ -9,6 +9,9 @@
 //! itself: at once into another directory, else as soon as the partial file, which has one owner at a
 //! time, is closed. The limit of a download that others
 //! wait for is the loosest of theirs.
+//!
+//! A download that is there for readers fetches all of its content while another one waits for it,
+//! which then takes the part over. While it waits itself, it passes on what its readers need.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +20,8 @@ use std::time::Duration;
 
 use crate::content::{FileId, Stamp};
 use crate::identity::NodeId;
-use crate::store::stamp_of;
-use crate::swarm::FileNo;
+use crate::store::{PartialFile, stamp_of};
+use crate::swarm::{FileNo, ReadWindow};
 use crate::sync::lock;
 
 /// What the others know of a download.
@@ -35,6 +38,12 @@ pub(crate) trait JoinedDownload: Send + Sync {
     fn limit(&self) -> Option<u64>;
     /// The directory that it fetches into, where the partial files lie.
     fn dir(&self) -> &Path;
+    /// Readers need these chunks of that file first.
+    fn set_windows(&self, file: FileNo, windows: Vec<ReadWindow>);
+    /// The part of that file, while chunks of it come.
+    fn part(&self, file: FileNo) -> Option<Arc<PartialFile>>;
+    /// Whether others wait for that file: then all of it is needed.
+    fn set_awaited(&self, file: FileNo, is_awaited: bool);
     /// What it has done for that file.
     fn lent(&self, file: FileNo) -> Lent;
     /// That file is to be taken from `whole`, or to be fetched without one. False if it has ended.
@@ -42,12 +51,12 @@ pub(crate) trait JoinedDownload: Send + Sync {
 }
 
 /// What became of a file of a download.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum FileFate {
     /// It is being fetched, or will be.
     Pending,
     /// It is whole, here.
-    InPlace(PathBuf),
+    InPlace(WholeFile),
     /// It cannot be put in any of its places.
     Failed,
 }
@@ -75,9 +84,12 @@ pub(crate) struct Member {
 }
 
 /// Where a whole file lies.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct WholeFile {
+    /// Its path, unless it has none but a part.
     pub(crate) path: PathBuf,
+    /// The part that readers have open.
+    pub(crate) part: Option<Arc<PartialFile>>,
     /// The state in which it was verified; `None` if it has to be read to be sure of it.
     pub(crate) verified: Option<Stamp>,
 }
@@ -139,7 +151,8 @@ impl Joins {
         drop(files);
         // A file that came into place, or a download that ended, just before tells no more.
         let fate = owner.fate(of.file);
-        if is_waiting && fate == FileFate::Pending && !owner.is_over() {
+        if is_waiting && matches!(fate, FileFate::Pending) && !owner.is_over() {
+            owner.set_awaited(of.file, true);
             return true;
         }
         if !self.leave(id, &by) {
@@ -147,7 +160,7 @@ impl Joins {
             return true;
         }
         match fate {
-            FileFate::InPlace(path) => by.give(Some(WholeFile { path, verified: None })),
+            FileFate::InPlace(whole) => by.give(Some(whole)),
             FileFate::Pending | FileFate::Failed => false,
         }
     }
@@ -175,6 +188,30 @@ impl Joins {
         }
     }
 
+    /// The content `id` of another download is waited for: all of it is needed. Not under the lock of
+    /// any download.
+    pub(crate) fn await_all(&self, id: &FileId) {
+        let owner = lock(&self.files).get(id).map(|joined| joined.owner.clone());
+        if let Some((file, download)) = owner.and_then(|owner| Some((owner.file, owner.live()?))) {
+            download.set_awaited(file, true);
+        }
+    }
+
+    /// The readers of `by` need these chunks of `id`, which another download may be fetching. Returns
+    /// the part that this one has open.
+    pub(crate) fn read_on(
+        &self,
+        by: &dyn JoinedDownload,
+        id: FileId,
+        windows: Vec<ReadWindow>,
+    ) -> Option<Arc<PartialFile>> {
+        let owner = lock(&self.files).get(&id).map(|joined| joined.owner.clone());
+        let owner = owner.filter(|owner| !owner.is_of(by))?;
+        let download = owner.live()?;
+        download.set_windows(owner.file, windows);
+        download.part(owner.file)
+    }
+
     /// `file` of `download`, with the content `id`, came into place or failed just now.
     pub(crate) fn settled(&self, download: &dyn JoinedDownload, file: FileNo, id: FileId) {
         let mut files = lock(&self.files);
@@ -184,12 +221,12 @@ impl Joins {
             return;
         }
         drop(files);
-        let FileFate::InPlace(path) = download.fate(file) else { return self.pass_on(download, Some(id)) };
+        let FileFate::InPlace(whole) = download.fate(file) else { return self.pass_on(download, Some(id)) };
         let waiting = lock(&self.files).remove(&id).map_or(Vec::new(), |joined| joined.waiting);
-        let verified = std::fs::metadata(&path).ok().map(|meta| stamp_of(&meta));
+        let verified = std::fs::metadata(&whole.path).ok().map(|meta| stamp_of(&meta));
         for member in waiting {
             let gets_it = member.live().is_some_and(|other| has_same_sources(&*other, download));
-            member.give(gets_it.then(|| WholeFile { path: path.clone(), verified }));
+            member.give(gets_it.then(|| WholeFile { verified, ..whole.clone() }));
         }
     }
 
@@ -203,22 +240,33 @@ impl Joins {
     /// Takes `download` away from one content, or from all. The first that waits for what it was
     /// fetching fetches it from now on.
     fn pass_on(&self, download: &dyn JoinedDownload, only: Option<FileId>) {
-        let mut heirs = Vec::new();
+        let (mut heirs, mut deserted) = (Vec::new(), Vec::new());
         lock(&self.files).retain(|id, joined| {
             if only.is_some_and(|only| only != *id) {
                 return true;
             }
+            let before = joined.waiting.len();
             joined.waiting.retain(|member| !member.is_of(download) && member.live().is_some());
+            if before > 0 && joined.waiting.is_empty() {
+                deserted.push(joined.owner.clone());
+            }
             if joined.owner.is_of(download) {
                 if joined.waiting.is_empty() {
                     return false;
                 }
                 joined.owner = joined.waiting.remove(0);
-                heirs.push(joined.owner.clone());
+                heirs.push((joined.owner.clone(), !joined.waiting.is_empty()));
             }
             true
         });
-        heirs.iter().for_each(|heir| _ = heir.give(None));
+        let tell = |member: &Member, is_awaited| {
+            member.live().into_iter().for_each(|download| download.set_awaited(member.file, is_awaited));
+        };
+        deserted.iter().filter(|owner| !owner.is_of(download)).for_each(|owner| tell(owner, false));
+        for (heir, is_awaited) in &heirs {
+            tell(heir, *is_awaited);
+            heir.give(None);
+        }
     }
 
     /// What others have done for the files that `download` waits for; `None` if it waits for none.
@@ -291,7 +339,7 @@ mod tests {
             if self.settles.swap(false, Ordering::Relaxed) {
                 self.joins.settled(self, file, ID);
             }
-            FileFate::InPlace("there".into())
+            FileFate::InPlace(WholeFile { path: "there".into(), ..WholeFile::default() })
         }
         fn awaitable(&self) -> Vec<(FileNo, FileId)> {
             Vec::new()
@@ -304,6 +352,11 @@ mod tests {
         }
         fn dir(&self) -> &Path {
             Path::new("there")
+        }
+        fn set_windows(&self, _: FileNo, _: Vec<ReadWindow>) {}
+        fn set_awaited(&self, _: FileNo, _: bool) {}
+        fn part(&self, _: FileNo) -> Option<Arc<PartialFile>> {
+            None
         }
         fn lent(&self, _: FileNo) -> Lent {
             Lent { bytes: 0, silence: Duration::ZERO }

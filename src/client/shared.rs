@@ -17,6 +17,7 @@ use crate::client::doorbell::Doorbell;
 use crate::client::failed::FailedPlaces;
 use crate::client::joins::{FileFate, JoinedDownload, Joins, Lent, WholeFile};
 use crate::client::limits::JOIN_FILES_MAX;
+use crate::client::readings::{Reading, Readings};
 use crate::client::stats::Stats;
 use crate::client::targets::FileTarget;
 use crate::client::{Client, ClientContext, FailedFile, FetchError};
@@ -26,7 +27,7 @@ use crate::limits::{SILENCE_MAX, SILENCE_MIN};
 use crate::peers::PeerPool;
 use crate::runtime::Throttle;
 use crate::store::{Disk, PartialFile, StoreError};
-use crate::swarm::{DownloadState, Event, FileNo, PeerHandle};
+use crate::swarm::{DownloadState, Event, FileNo, PeerHandle, ReadWindow};
 use crate::sync::{lock, wait_timeout};
 
 /// What the threads of one download share. Locks are held for moments only, never over I/O; the one
@@ -66,6 +67,10 @@ pub(crate) struct Terms {
     pub(crate) joins: Arc<Joins>,
     /// This download has waited for a file of another one.
     pub(crate) has_joined: AtomicBool,
+    /// What the node reads while it is fetched, by this download or another one.
+    pub(crate) readings: Arc<Readings>,
+    /// What this download is for, if its only file has readers and no place.
+    pub(crate) reading: Option<Arc<Reading>>,
 }
 
 /// Why a download ends.
@@ -269,6 +274,17 @@ impl DownloadShared {
         result
     }
 
+    /// The readers of a file need these chunks, of this download or of the one that it waits for.
+    pub(crate) fn read_on(&self, file: FileNo, windows: Vec<ReadWindow>) {
+        self.set_windows(file, windows.clone());
+        self.terms.joins.read_on(self, self.files[file as usize].id, windows);
+    }
+
+    /// Whether what it fetches is read in memory, so that it has no disk.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.terms.reading.as_ref().is_some_and(|reading| reading.parts().is_in_memory())
+    }
+
     /// Whether the download waits for its own disk.
     pub(crate) fn disk_is_busy(&self) -> bool {
         self.queues.is_writing() || self.state().disk_is_busy()
@@ -290,7 +306,14 @@ impl JoinedDownload for DownloadShared {
         let is_done = self.state().is_done(file);
         match self.places(file).first() {
             _ if !is_done => FileFate::Pending,
-            Some(place) => FileFate::InPlace(self.disk.path().join(place.as_str())),
+            Some(_) if self.terms.reading.is_some() => match self.terms.reading.as_ref().and_then(|r| r.part()) {
+                Some(part) => FileFate::InPlace(WholeFile { part: Some(part), ..WholeFile::default() }),
+                None => FileFate::Failed,
+            },
+            Some(place) => {
+                let path = self.disk.path().join(place.as_str());
+                FileFate::InPlace(WholeFile { path, ..WholeFile::default() })
+            }
             None => FileFate::Failed,
         }
     }
@@ -313,6 +336,28 @@ impl JoinedDownload for DownloadShared {
 
     fn lent(&self, file: FileNo) -> Lent {
         Lent { bytes: self.state().bytes_had(file), silence: self.stats.silence() }
+    }
+
+    fn set_windows(&self, file: FileNo, windows: Vec<ReadWindow>) {
+        let mut state = self.state();
+        if state.is_resting() {
+            // What is needed from now on has its whole time.
+            self.stats.progressed();
+        }
+        state.set_windows(file, windows);
+        drop(state);
+        self.wake_connections();
+    }
+
+    fn part(&self, file: FileNo) -> Option<Arc<PartialFile>> {
+        self.state().open_file(file)
+    }
+
+    fn set_awaited(&self, file: FileNo, is_awaited: bool) {
+        if self.terms.reading.is_some() {
+            self.state().set_alone(file, !is_awaited);
+            self.wake_all();
+        }
     }
 
     fn give(&self, file: FileNo, whole: Option<WholeFile>) -> bool {

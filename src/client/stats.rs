@@ -150,6 +150,11 @@ impl Stats {
         self.progressed();
     }
 
+    /// All of the `len` bytes are there, whichever download brought them.
+    pub(crate) fn complete(&self, len: u64) {
+        self.local.there.fetch_add(len.saturating_sub(self.bytes_done()), Ordering::Relaxed);
+    }
+
     /// Bytes that are there.
     fn bytes_done(&self) -> u64 {
         let borrowed = self.borrowed.load(Ordering::Relaxed);

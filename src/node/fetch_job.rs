@@ -1,6 +1,8 @@
 //! The thread of a fetch: finds what is meant, downloads it, rests while it is paused.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use crate::client::{
 use crate::content::{RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
 use crate::node::fetch_state::FetchState;
+use crate::node::open_files::OpenFiles;
 use crate::store::{Disk, OwnFiles, place_of, warn_of_risk};
 use crate::sync::lock;
 
@@ -22,6 +25,8 @@ pub(super) struct FetchJob {
     pub(super) place: Place,
     pub(super) selection: Selection,
     pub(super) options: DownloadOptions,
+    /// What takes the bytes, if they go to no file, and where they are read.
+    pub(super) writer: Option<(FetchWriter, Arc<OpenFiles>)>,
     pub(super) own_files: Arc<OwnFiles>,
     /// Where is recorded what was put in place; nowhere without a state directory.
     pub(super) state_dir: Option<PathBuf>,
@@ -37,7 +42,12 @@ pub(super) enum Place {
     NamedDirs { dirs: Vec<(Option<RelPath>, PathBuf)>, create: bool },
     /// There is one file, and this is its path.
     File(PathBuf),
+    /// There is one file, and a writer takes it.
+    Writer,
 }
+
+/// What takes the bytes of a fetch.
+pub(super) struct FetchWriter(pub(super) Box<dyn Write + Send>);
 
 /// A place with the files for it.
 struct Placed {
@@ -63,6 +73,12 @@ impl FetchJob {
         let _cancel = self.state.canceller.signal().while_held(wake.clone());
         let _stop = self.client.ctx.shutdown.while_held(wake);
         let found = self.find();
+        if let Some(writer) = self.writer.take() {
+            return match found {
+                Ok(found) => self.pour(found, writer),
+                Err(error) => self.failed(error, Vec::new()),
+            };
+        }
         let placed = match found.and_then(|found| self.place.of(&self.state.what, found)) {
             Ok(placed) => placed,
             Err(error) => return self.failed(error, Vec::new()),
@@ -178,7 +194,7 @@ impl FetchJob {
     }
 
     /// Rests while the fetch is paused. Returns why it does not go on.
-    fn rest(&self) -> Option<FetchError> {
+    pub(super) fn rest(&self) -> Option<FetchError> {
         let mut told = false;
         loop {
             let seen = self.state.changes();
@@ -209,14 +225,20 @@ impl FetchJob {
     }
 
     /// An end while no download runs, with what was reached.
-    fn failed(&self, error: FetchError, failed: Vec<FailedFile>) -> DownloadEnd {
+    pub(super) fn failed(&self, error: FetchError, failed: Vec<FailedFile>) -> DownloadEnd {
         DownloadEnd { report: self.state.report(failed), error: Some(Arc::new(error)) }
     }
 
     /// An end of which nothing is in place. Nothing to fetch is a good one, if it was left out.
-    fn all_failed(&self, failed: Vec<FailedFile>) -> DownloadEnd {
+    pub(super) fn all_failed(&self, failed: Vec<FailedFile>) -> DownloadEnd {
         let error = FailedFile::gravest(&failed).cloned();
         DownloadEnd { report: self.state.report(failed), error }
+    }
+}
+
+impl fmt::Debug for FetchWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FetchWriter")
     }
 }
 
@@ -237,6 +259,7 @@ impl Place {
             Place::Dir { dir, .. } => dir,
             // Known when the files are.
             Place::NamedDirs { dirs, .. } => dirs.first().map_or(Path::new("."), |(_, dir)| dir),
+            Place::Writer => Path::new(""),
             Place::File(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         }
     }
@@ -249,6 +272,7 @@ impl Place {
             Target { path: file.path, id: file.id, out, holders: file.holders }
         };
         match self {
+            Place::Writer => Ok(Placed { dir: PathBuf::new(), create: false, targets: Vec::new(), failed }),
             Place::Dir { dir, create } => {
                 let targets = files.into_iter().map(|file| target(file, None)).collect();
                 Ok(Placed { dir: dir.clone(), create: *create, targets, failed })

@@ -1,13 +1,15 @@
 //! A fetch before it starts: what, where to, from whom, how fast.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::client::{DownloadOptions, FetchError, Overwrite, Selection, Want};
+use crate::client::{AskScope, Canceller, DownloadOptions, FetchError, FoundFile, Overwrite, Selection, Stats, Want};
 use crate::identity::NodeId;
-use crate::node::fetch_job::{FetchJob, Place};
-use crate::node::fetch_state::FetchState;
-use crate::node::{Fetch, Node};
+use crate::node::fetch_job::{FetchWriter, Place};
+use crate::node::fetch_starter::FetchOrder;
+use crate::node::open_reader::OpenReader;
+use crate::node::{Fetch, Node, OpenFile};
 use crate::store::Life;
 
 /// A fetch that is about to start: [`Node::get`](crate::Node::get) begins it,
@@ -43,6 +45,7 @@ pub struct Get<'n> {
     place: Option<Place>,
     selection: Selection,
     options: DownloadOptions,
+    writer: Option<FetchWriter>,
 }
 
 impl<'n> Get<'n> {
@@ -53,7 +56,7 @@ impl<'n> Get<'n> {
             false => Some(Place::NamedDirs { dirs: node.config.places(), create }),
         };
         let selection = Selection { hidden: want.everything, ..Selection::default() };
-        Get { node, want, place, selection, options: DownloadOptions::default() }
+        Get { node, want, place, selection, options: DownloadOptions::default(), writer: None }
     }
 
     /// Puts the file at this path; its directory is made if it is missing. What is asked for must
@@ -61,7 +64,7 @@ impl<'n> Get<'n> {
     /// [`FetchError::SeveralFiles`]. Unfinished, it lies in `.gpb`
     /// beside the path.
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.place = Some(Place::File(path.into()));
+        (self.place, self.writer) = (Some(Place::File(path.into())), None);
         self
     }
 
@@ -70,7 +73,20 @@ impl<'n> Get<'n> {
     /// that their names begin with; files of several such directories are
     /// [`FetchError::SeveralDirs`].
     pub fn into_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.place = Some(Place::Dir { dir: dir.into(), create: true });
+        (self.place, self.writer) = (Some(Place::Dir { dir: dir.into(), create: true }), None);
+        self
+    }
+
+    /// Passes the bytes to `writer` in their order, each verified before: to memory, a pipe, a hash, a
+    /// decoder. Nothing becomes a file, and the node needs no directory. What is asked for must mean one
+    /// file, else the fetch fails with [`FetchError::NotOneFile`].
+    ///
+    /// The thread of the fetch writes, at most 32 MiB behind what is fetched, and flushes at the end. A
+    /// writer that fails ends the fetch with [`FetchError::Writer`]; one that blocks holds it up, and a
+    /// cancel counts when it returns. The report has no path; see [`OpenFile`] for where the bytes lie
+    /// meanwhile.
+    pub fn to_writer(mut self, writer: impl Write + Send + 'static) -> Self {
+        (self.place, self.writer) = (Some(Place::Writer), Some(FetchWriter(Box::new(writer))));
         self
     }
 
@@ -116,6 +132,32 @@ impl<'n> Get<'n> {
         self
     }
 
+    /// Opens the file for reading while it is fetched. What is asked for must mean one file.
+    ///
+    /// Blocks until it is found, as [`Node::find`](crate::Node::find), and at most for
+    /// [`Config::timeout`](crate::Config::timeout); not at all for a file that was listed. The place
+    /// and what to do with files there count for nothing here. A content that is open already is
+    /// fetched once for all readers, from the nodes and at the limit of the first.
+    ///
+    /// # Errors
+    /// - the errors of [`Node::find`](crate::Node::find)
+    /// - [`FetchError::NotOneFile`]: it means several files
+    /// - [`FetchError::TooManyReaders`]: 64 contents are open, or this one 64 times
+    /// - [`FetchError::Storage`], [`FetchError::Threads`]: its part cannot be made, or no thread
+    pub fn open(self) -> Result<OpenFile, FetchError> {
+        let Get { node, want, selection, options, .. } = self;
+        want.check()?;
+        let (what, canceller) = (want.shown(), Canceller::new());
+        let scope = AskScope { nodes: options.sources.clone(), canceller: canceller.clone() };
+        let found = node.find_all(want, &selection, (&scope, node.config.timeout))?;
+        let files = found.len();
+        let one = <[FoundFile; 1]>::try_from(found).map_err(|_| FetchError::NotOneFile { what, files });
+        let [found] = one?;
+        let files = &node.fetches.open_files;
+        let opened = files.open(found, options, Arc::new(Stats::new()))?;
+        Ok(OpenFile::new(OpenReader::new(files.clone(), opened, canceller), node.fetches.clone()))
+    }
+
     /// Starts the fetch, and returns at once.
     ///
     /// # Errors
@@ -125,15 +167,9 @@ impl<'n> Get<'n> {
     ///
     /// All else is an error of [`Fetch::wait`].
     pub fn start(self) -> Result<Fetch, FetchError> {
-        let Get { node, want, place, selection, options } = self;
+        let Get { node, want, place, selection, options, writer } = self;
         want.check()?;
         let place = place.ok_or(FetchError::NoDirectory)?;
-        let state = Arc::new(FetchState::new(want.shown(), place.dir().to_path_buf()));
-        let (client, own_files) = (node.client.clone(), node.own_files.clone());
-        let state_dir = node.config.state.path().ok().flatten();
-        let job = FetchJob { client, want, place, selection, options, own_files, state_dir, state };
-        let fetch = Fetch::start(job).map_err(FetchError::Threads)?;
-        node.fetches.add(&fetch);
-        Ok(fetch)
+        node.fetches.start(FetchOrder { want, place, selection, options, writer })
     }
 }

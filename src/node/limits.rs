@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::MIB;
+use crate::limits::{KIB, MIB};
 
 /// Time between two looks at the trusted file.
 pub const TRUST_POLL: Duration = Duration::from_millis(500);
@@ -35,3 +35,13 @@ pub const OFFER_AT_ONCE_LEN: u64 = MIB as u64;
 pub const OFFER_THREADS: usize = 2;
 /// Directories with a name of their own, at most.
 pub const DIRS_MAX: usize = 64;
+/// Contents that a node has open for readers, at most.
+pub const READ_FILES_MAX: usize = 64;
+/// Readers of one content, at most.
+pub const READERS_MAX: usize = 64;
+/// What was read, and is no file, stays for this time after its last reader.
+pub const READ_LINGER: Duration = Duration::from_secs(60);
+/// Bytes that are passed to a writer at once.
+pub const TO_WRITER_LEN: usize = 256 * KIB;
+/// Shortest time between two times that the watchers of a fetch to a writer learn that it is further.
+pub const TO_WRITER_TELL_EVERY: Duration = Duration::from_millis(50);

@@ -13,17 +13,23 @@ mod error;
 mod events;
 mod fetch;
 mod fetch_job;
+mod fetch_starter;
 mod fetch_state;
 mod get;
 pub mod limits;
 mod mirror;
 mod offer;
+mod open_file;
+mod open_files;
+mod open_reader;
 mod parts;
 mod run;
 mod running;
 mod sharers;
 mod stats;
+mod stopper;
 mod sync;
+mod to_writer;
 mod updates;
 mod verify;
 
@@ -39,7 +45,7 @@ use crate::content::Catalogue;
 use crate::discovery::{Discovery, DiscoveryStats};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{LIST_WAIT, WAIT_MAX};
-use crate::node::fetch::RunningFetches;
+use crate::node::fetch_starter::FetchStarter;
 use crate::node::limits::LINKS_FRESH;
 use crate::node::mirror::MirrorService;
 use crate::node::offer::Offers;
@@ -59,7 +65,9 @@ pub use fetch::Fetch;
 pub use get::Get;
 pub use mirror::MirrorStats;
 pub use offer::{OfferError, Offered};
+pub use open_file::OpenFile;
 pub use stats::{FetchStats, NodeStats, ShareStats};
+pub use stopper::Stopper;
 pub use sync::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use updates::{Update, Updates};
 pub use verify::{CheckedFile, FileVerdict, Repair, Verified, Verify};
@@ -94,7 +102,7 @@ pub struct Node {
     peers: Arc<Directory>,
     shutdown: Shutdown,
     client: Client,
-    fetches: RunningFetches,
+    fetches: Arc<FetchStarter>,
     own_files: Arc<OwnFiles>,
     services: Services,
 }
@@ -231,9 +239,19 @@ impl Node {
         want.check()?;
         let (scope, time) = scope(wait.into(), None);
         let selection = Selection { hidden: want.everything, ..Selection::default() };
+        self.find_all(want, &selection, (&scope, time))
+    }
+
+    /// Finds what `want` means, of the nodes and in the time that are given.
+    fn find_all(
+        &self,
+        want: Want,
+        selection: &Selection,
+        (scope, time): (&AskScope, Duration),
+    ) -> Result<Vec<FoundFile>, FetchError> {
         let found = match want.texts.is_empty() {
             true => Resolved::default(),
-            false => self.client.resolve(&want.texts, &selection, &scope, time)?,
+            false => self.client.resolve(&want.texts, selection, scope, time)?,
         };
         match FailedFile::gravest(&found.failed).cloned() {
             None => join_found(found.files, want.files),
@@ -274,9 +292,21 @@ impl Node {
         Get::new(self, want.into())
     }
 
+    /// Opens the one file that `want` means, to read it while it is fetched; see [`OpenFile`].
+    /// [`get`](Self::get) has choices to make before.
+    ///
+    /// Blocks until it is found, and not at all for a file that was listed; its first byte is waited
+    /// for by the first read.
+    ///
+    /// # Errors
+    /// As [`Get::open`].
+    pub fn open(&self, want: impl Into<Want>) -> Result<OpenFile, FetchError> {
+        self.get(want).open()
+    }
+
     /// The fetches that run, paused ones included, the oldest first. Does not block.
     pub fn fetches(&self) -> Vec<Fetch> {
-        self.fetches.all()
+        self.fetches.running.all()
     }
 
     /// Finds what `texts` mean among what `selection` leaves, for the programs of this package:
@@ -333,53 +363,15 @@ impl Node {
 
     /// A handle that ends the node from any thread.
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.shutdown.clone())
+        Stopper::new(self.shutdown.clone())
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The drops of the fields join the threads.
+        // The drops of the fields join the threads, of open files with the downloads of these.
         self.shutdown.begin();
-    }
-}
-
-/// Ends a [`Node`] from another thread, such as one that waits for signals.
-///
-/// ```no_run
-/// use std::time::Duration;
-///
-/// # let node = gpb::Node::builder().start()?;
-/// let stopper = node.stopper();
-/// std::thread::spawn(move || {
-///     std::thread::sleep(Duration::from_secs(60));
-///     stopper.stop();
-/// });
-/// // Fails with `FetchError::Stopped` if it takes more than a minute.
-/// let report = node.fetch("big.bin")?.wait();
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Stopper(Shutdown);
-
-impl Stopper {
-    /// The thread whose panic, a defect of this library, ended the node; `None` while it runs and
-    /// after any other end. A node does not go on without one of its services, and nothing waits for
-    /// a thread that is gone. Does not block.
-    pub fn defect(&self) -> Option<String> {
-        self.0.defect()
-    }
-
-    /// Begins the end: calls that block return within milliseconds, with
-    /// [`FetchError::Stopped`], and the peers get a goodbye. The threads are joined when the
-    /// node is dropped. Does not block.
-    pub fn stop(&self) {
-        self.0.begin();
-    }
-
-    /// Waits until the end has begun, at most for `time`; true if it has.
-    pub fn wait(&self, time: Duration) -> bool {
-        self.0.wait(time)
+        self.fetches.open_files.join();
     }
 }
 

@@ -13,9 +13,11 @@ use crate::limits::WAIT_MAX;
 use crate::net::Tls;
 use crate::node::board::CatalogueBoard;
 use crate::node::fetch::RunningFetches;
+use crate::node::fetch_starter::FetchStarter;
 use crate::node::limits::TRUST_POLL;
 use crate::node::mirror::{MirrorLoans, MirrorService};
 use crate::node::offer::Offers;
+use crate::node::open_files::OpenFiles;
 use crate::node::parts::NodeParts;
 use crate::node::sharers::Sharers;
 use crate::node::{Config, Node, Services, Share, StartError};
@@ -98,7 +100,13 @@ impl Node {
             _server: server,
             _workers: workers,
         };
-        let fetches = RunningFetches::default();
+        let fetches = Arc::new(FetchStarter {
+            client: client.clone(),
+            own_files: own_files.clone(),
+            state_dir: config.state.path().ok().flatten(),
+            open_files: Arc::new(OpenFiles::new(client.clone(), &config)),
+            running: RunningFetches::default(),
+        });
         Ok(Node { id, config, addrs, catalogue, peers, shutdown, client, fetches, own_files, services })
     }
 }

@@ -105,7 +105,7 @@ impl Node {
                 unnamed: catalogue.notes().unnamed,
             },
             mirror: self.services.mirror.as_ref().map_or_else(MirrorStats::default, |mirror| mirror.stats()),
-            fetches: self.fetches.states().iter().map(fetch).collect(),
+            fetches: self.fetches.running.states().iter().map(fetch).collect(),
             failures: self.client.failures.all(),
             announces: self.discovery_stats(),
             upload_limit: self.services.upload.limit(),

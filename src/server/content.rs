@@ -99,7 +99,11 @@ impl Content for Sources {
         }
         match self.fetched.get(id) {
             Some(FetchedFile::Whole(..)) => Held::Whole,
-            Some(FetchedFile::Partial(file)) => Held::Partly(file.have()),
+            Some(FetchedFile::Partial(file)) => match file.have() {
+                // What is only read has no other place than its part.
+                have if have.is_full() => Held::Whole,
+                have => Held::Partly(have),
+            },
             None => Held::Nothing,
         }
     }
@@ -225,6 +229,7 @@ impl Sources {
         }
         match self.fetched.get(id)? {
             FetchedFile::Whole(..) => Some(Delta::Whole),
+            FetchedFile::Partial(file) if file.is_whole() => Some(Delta::Whole),
             FetchedFile::Partial(file) => of_partial(&file),
         }
     }

@@ -153,7 +153,7 @@ fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<Fil
     let mut missing: Vec<ChunkIndex> = sample.manifest.geometry().chunks().filter(|c| !file.has(*c)).collect();
     let done = loop {
         if missing.is_empty() {
-            break file.finish_each(&sample.outs).and_then(|each| each.into_iter().collect());
+            break file.finish_each(volume, &sample.outs).and_then(|each| each.into_iter().collect());
         }
         let index = missing.swap_remove(rng.below(missing.len() as u64) as usize);
         let written = file.write(index, &chunk(len, (len % 251) as u8, index));

@@ -194,7 +194,7 @@ impl Disk {
         guard.check(path, *id, found, &|ask| self.volume.spelling(path, ask), &holds)
     }
 
-    /// Puts a whole partial file in place, as [`PartialFile::finish_each`].
+    /// Puts a whole partial file in place, as `PartialFile::finish_each`.
     ///
     /// # Errors
     /// As there.
@@ -204,7 +204,31 @@ impl Disk {
         paths: &[RelPath],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let id = file.manifest().id();
-        self.recording(paths.iter().map(|path| (path, id)), || file.finish_each(paths))
+        self.recording(paths.iter().map(|path| (path, id)), || file.finish_each(&*self.volume, paths))
+    }
+
+    /// Takes over a whole part that is read: it gets the first of `paths` as its name if it lies in
+    /// the own directory of this disk, and is copied to all others. One result for each of `paths`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it can be put at none of them; [`StoreError::NotWhole`] when chunks are
+    /// missing.
+    pub fn take_part(&self, part: &PartialFile, paths: &[RelPath]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        if self.has_part(part) {
+            return self.put_in_place(part, paths);
+        }
+        let id = part.manifest().id();
+        let copied = self.recording(paths.iter().map(|path| (path, id)), || {
+            self.volume.make_own()?;
+            Ok::<_, StoreError>(paths.iter().map(|path| part.copy_to(&*self.volume, path)).collect())
+        });
+        self.volume.tidy();
+        copied
+    }
+
+    /// Whether a part lies in the own directory of this disk.
+    pub fn has_part(&self, part: &PartialFile) -> bool {
+        part.lies_in(&*self.volume)
     }
 
     /// The state in which `path` was put in place by this handle, once.

@@ -407,7 +407,7 @@ fn a_blocked_place_keeps_no_other_from_its_file() {
         std::fs::create_dir_all(dir.path().join("dir/x")).unwrap();
         let file = partial(&disk, &real(LEN)).unwrap();
         write_all(&file, LEN).unwrap();
-        let results = file.finish_each(&paths.map(name)).unwrap();
+        let results = file.finish_each(&*disk.volume, &paths.map(name)).unwrap();
         for ((path, result), placed) in paths.iter().zip(&results).zip(expected) {
             assert_eq!((result.is_ok(), taken(result)), (placed, !placed), "{path}: {result:?}");
             assert!(!placed || std::fs::read(dir.path().join(path)).unwrap() == whole(LEN), "{path}");

@@ -275,6 +275,10 @@ impl Volume for DiskVolume {
         self.own.tidy();
     }
 
+    fn root_id(&self) -> Option<(u64, u64)> {
+        fs::fstat(self.root()).ok().map(|stat| (stat.st_dev, stat.st_ino))
+    }
+
     fn path_of_own(&self, name: &str) -> PathBuf {
         self.path.join(OWN).join(name)
     }

@@ -2,7 +2,8 @@
 //!
 //! A partial file stays until it is resumed. One that was not written to for [`PART_STALE`] goes
 //! with the next fetch into the directory, and one without a journal, of which nothing can be
-//! resumed, after [`TEMP_STALE`]. A file that a process has locked, or whose file system has no
+//! resumed, after [`TEMP_STALE`]. One that was only read, which its mark says, goes after
+//! [`READ_PART_STALE`]. A file that a process has locked, or whose file system has no
 //! locks, stays whatever its age.
 
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use log::info;
 
 use crate::content::FileId;
-use crate::store::limits::{PART_STALE, TEMP_STALE};
+use crate::store::limits::{PART_STALE, READ_PART_STALE, TEMP_STALE};
 use crate::store::partial_file::PartNames;
 use crate::store::storage::{FileLock, Volume};
 
@@ -31,44 +32,70 @@ pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], now: Duration) -> Le
     let mut left = Leftovers::default();
     let names: HashSet<String> = volume.own_names().unwrap_or_default().into_iter().collect();
     // Naming each wanted part costs a download of many files more than it is worth.
-    if !names.iter().any(|name| name.ends_with(PART_SUFFIX) || name.ends_with(JOURNAL_SUFFIX)) {
+    let suffixes = [PART_SUFFIX, JOURNAL_SUFFIX, MARK_SUFFIX];
+    if !names.iter().any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix))) {
         return left;
     }
     let wanted: HashSet<String> = wanted.iter().map(|id| PartNames::new(id).part).collect();
     for part in names.iter().filter(|name| name.ends_with(PART_SUFFIX) && !wanted.contains(*name)) {
-        let journal = part.replace(PART_SUFFIX, JOURNAL_SUFFIX);
-        let journal = names.contains(&journal).then_some(journal);
-        if let Ok(Some(bytes)) = inspect(volume, part, journal.as_deref(), now) {
+        let beside = |suffix| Some(part.replace(PART_SUFFIX, suffix)).filter(|name| names.contains(name));
+        let (journal, mark) = (beside(JOURNAL_SUFFIX), beside(MARK_SUFFIX));
+        let limit = match (&journal, &mark) {
+            (_, Some(_)) => READ_PART_STALE,
+            (Some(_), None) => PART_STALE,
+            (None, None) => TEMP_STALE,
+        };
+        if let Ok(Some(bytes)) = inspect(volume, part, (journal.as_deref(), mark.as_deref()), (now, limit)) {
             left.files += 1;
             left.bytes += bytes;
         }
     }
-    for journal in names.iter().filter(|name| name.ends_with(JOURNAL_SUFFIX)) {
-        let part = journal.replace(JOURNAL_SUFFIX, PART_SUFFIX);
-        let is_alone = !names.contains(&part) && !wanted.contains(&part);
-        if is_alone && age(volume, journal, now).is_ok_and(|age| age > PART_STALE) {
-            let _ = volume.remove_own(journal);
+    for (suffix, limit) in [(JOURNAL_SUFFIX, PART_STALE), (MARK_SUFFIX, READ_PART_STALE)] {
+        for name in names.iter().filter(|name| name.ends_with(suffix)) {
+            let part = name.replace(suffix, PART_SUFFIX);
+            let is_alone = !names.contains(&part) && !wanted.contains(&part);
+            if is_alone && age(volume, name, now).is_ok_and(|age| age > limit) {
+                let _ = volume.remove_own(name);
+            }
         }
     }
     left
 }
 
-/// Removes a partial file with its journal if it is stale; otherwise its bytes, unless it is used.
-fn inspect(volume: &dyn Volume, part: &str, journal: Option<&str>, now: Duration) -> io::Result<Option<u64>> {
+/// Removes the part of `id` if it has a mark that it was only read, and no process uses it.
+pub(super) fn discard(volume: &dyn Volume, id: &FileId) {
+    let names = PartNames::new(id);
+    let has = |name: &str| volume.inode_of_own(name).is_ok_and(|inode| inode.is_some());
+    if has(&names.mark) {
+        let journal = Some(names.journal.as_str()).filter(|name| has(name));
+        let _ = inspect(volume, &names.part, (journal, Some(&names.mark)), (Duration::MAX, Duration::ZERO));
+    }
+}
+
+/// Removes a partial file with its journal and its mark if nothing was written to it for longer than
+/// `limit`; otherwise its bytes, unless it is used.
+fn inspect(
+    volume: &dyn Volume,
+    part: &str,
+    (journal, mark): (Option<&str>, Option<&str>),
+    (now, limit): (Duration, Duration),
+) -> io::Result<Option<u64>> {
     let Some(file) = volume.open_own(part)? else { return Ok(None) };
     if file.try_lock()? != FileLock::Taken {
         return Ok(None);
     }
     let stat = file.stat()?;
-    let limit = if journal.is_some() { PART_STALE } else { TEMP_STALE };
     let touched = journal.map_or(Ok(Duration::MAX), |journal| age(volume, journal, now))?;
     let is_stale = touched.min(since(now, stat.stamp.mtime_ns)) > limit;
-    // Another file may have the name by now.
+    // Another file may have the name by now, or a download taken the mark away.
     let is_named = volume.inode_of_own(part)? == Some(stat.stamp.inode);
-    let removed = is_stale && is_named && {
+    let is_marked = mark.map_or(Ok(true), |mark| volume.inode_of_own(mark).map(|inode| inode.is_some()))?;
+    let removed = is_stale && is_named && is_marked && {
         // Without its part a journal says nothing; a part without its journal starts anew.
         journal.map_or(Ok(false), |journal| volume.remove_own(journal))?;
-        volume.remove_own(part)?
+        let removed = volume.remove_own(part)?;
+        mark.map_or(Ok(false), |mark| volume.remove_own(mark))?;
+        removed
     };
     file.unlock();
     if removed {
@@ -90,6 +117,7 @@ fn since(now: Duration, mtime_ns: i64) -> Duration {
 
 const PART_SUFFIX: &str = ".part";
 const JOURNAL_SUFFIX: &str = ".journal";
+const MARK_SUFFIX: &str = ".read";
 
 #[cfg(test)]
 mod tests {
@@ -153,5 +181,36 @@ mod tests {
         // What was looked at can be opened.
         let part = volume.open_own(&PartNames::new(&id(2)).part).unwrap().unwrap();
         assert_eq!(part.try_lock().unwrap(), FileLock::Taken);
+    }
+
+    #[test]
+    fn what_was_only_read_goes_soon_unless_a_download_took_it_over() {
+        let second = Duration::from_secs(1);
+        let volume = Memory::new();
+        let mark = |byte: u8, age: Duration| {
+            let name = own_name(&PartNames::new(&id(byte)).mark);
+            volume.put(&name, b"");
+            volume.set_changed(&name, i64::try_from((NOW - age).as_nanos()).unwrap());
+        };
+        for byte in 1..=5 {
+            let age = if byte == 2 { READ_PART_STALE - second } else { READ_PART_STALE + second };
+            put(&volume, byte, age, Some(age));
+            if byte != 3 {
+                mark(byte, age);
+            }
+        }
+        mark(6, READ_PART_STALE + second);
+        let used = volume.open_own(&PartNames::new(&id(4)).part).unwrap().unwrap();
+        assert_eq!(used.try_lock().unwrap(), FileLock::Taken);
+        assert_eq!(sweep(&volume, &[id(5)], NOW), Leftovers { files: 2, bytes: 14 });
+        let there = (1..=5).map(|byte| is_there(&volume, byte).0).collect::<Vec<_>>();
+        assert_eq!(there, [false, true, true, true, true], "stale, young, of a download, used, wanted");
+        let marks = volume.own_names().into_iter().filter(|name| name.ends_with(MARK_SUFFIX)).count();
+        assert_eq!(marks, 3, "those of the parts that stay");
+        for byte in 1..=5 {
+            discard(&volume, &id(byte));
+        }
+        let there = (1..=5).map(|byte| is_there(&volume, byte).0).collect::<Vec<_>>();
+        assert_eq!(there, [false, false, true, true, false], "of a download, used");
     }
 }

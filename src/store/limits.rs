@@ -39,6 +39,10 @@ pub const FETCHED_SERVED_MAX: usize = 65_536;
 pub const WRITEBACK_MAX: Duration = Duration::from_secs(600);
 /// Cache of the index database, in bytes.
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
+/// Age after the last write from which a partial file goes that was only read.
+pub const READ_PART_STALE: Duration = Duration::from_secs(60);
+/// Most bytes in memory of what a node without a directory reads while it is fetched.
+pub const READ_MEMORY_MAX: u64 = 256 * MIB as u64;
 /// Files of several chunks that a reader keeps open between two chunks.
 pub const OPEN_FILES_MAX: usize = 64;
 /// Length in bytes from which several threads check an existing file.

@@ -59,7 +59,27 @@ impl PartialFile {
         flusher: Arc<Flusher>,
         manifest: Arc<Manifest>,
     ) -> Result<Self, StoreError> {
-        let OpenedPart { part, zero_chunks, claimed } = open::open(volume, flusher.budget().clone(), &manifest)?;
+        Self::open_for(volume, flusher, manifest, false)
+    }
+
+    /// As [`open`](Self::open), for readers: a part that is made for them goes soon after them, unless
+    /// a download opens or takes it.
+    pub(crate) fn open_to_read(
+        volume: Arc<dyn Volume>,
+        flusher: Arc<Flusher>,
+        manifest: Arc<Manifest>,
+    ) -> Result<Self, StoreError> {
+        Self::open_for(volume, flusher, manifest, true)
+    }
+
+    fn open_for(
+        volume: Arc<dyn Volume>,
+        flusher: Arc<Flusher>,
+        manifest: Arc<Manifest>,
+        is_read: bool,
+    ) -> Result<Self, StoreError> {
+        let OpenedPart { part, zero_chunks, claimed } =
+            open::open(volume, flusher.budget().clone(), &manifest, is_read)?;
         let (part, sources) = (Arc::new(part), Mutex::new(Arc::default()));
         Ok(PartialFile { manifest, part, resumed: claimed, zero_chunks, sources, flusher })
     }
@@ -78,6 +98,11 @@ impl PartialFile {
     /// Whether chunk `index` is verified and written.
     pub fn has(&self, index: ChunkIndex) -> bool {
         self.came(|c| c.have().contains(index))
+    }
+
+    /// Whether every chunk is verified and written.
+    pub fn is_whole(&self) -> bool {
+        self.came(|c| c.have().is_full())
     }
 
     /// Number of chunks that are verified and written.
@@ -175,19 +200,20 @@ impl PartialFile {
     /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing. The partial file stays as
     /// it is, and this may be called again.
     pub fn finish(&self, paths: &[RelPath]) -> Result<(), StoreError> {
-        self.told(self.put_in_place(paths))
+        self.told(self.put_in_place(&*self.part.volume, paths))
     }
 
-    fn put_in_place(&self, paths: &[RelPath]) -> Result<(), StoreError> {
+    fn put_in_place(&self, volume: &dyn Volume, paths: &[RelPath]) -> Result<(), StoreError> {
         let part = &*self.part;
         let mut flushing = part.flushing();
         let Some((first, further)) = paths.split_first() else { return part.usable().map(drop) };
         self.check_whole()?;
+        self.unmark()?;
         if further.is_empty() {
             let batch = part.sync_file()?;
             // Nothing but the name is missing, so the journal is brought up to date only if that
             // fails.
-            if let Err(e) = self.place(first) {
+            if let Err(e) = self.place(volume, first) {
                 let journaled = part.journal(&mut flushing, batch);
                 self.flusher.told().tell(&e);
                 self.log_news("journal not written", journaled);
@@ -198,31 +224,37 @@ impl PartialFile {
             // Copies take time and space, so the chunks are journaled before: a failed copy costs
             // no bytes. The file itself moves last, so that until then all can be repeated.
             part.flush_batch(&mut flushing)?;
-            further.iter().try_for_each(|path| self.copy_to(path))?;
-            self.place(first)?;
+            further.iter().try_for_each(|path| self.copy_to(volume, path))?;
+            self.place(volume, first)?;
         }
         part.end(&mut flushing);
         Ok(())
     }
 
     /// Puts the whole file in place as [`finish`](Self::finish) does, but a place that cannot be
-    /// used keeps no other one from its file. One result for each of `paths`.
+    /// used keeps no other one from its file. One result for each of `paths`, which are places in
+    /// `volume`: that of the file, or another one of the same directory.
     ///
     /// # Errors
     /// [`StoreError`] if the file can be put at none of them. As long as it is at none, the partial
     /// file stays as it is.
-    pub fn finish_each(&self, paths: &[RelPath]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    pub(crate) fn finish_each(
+        &self,
+        volume: &dyn Volume,
+        paths: &[RelPath],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let Some((first, further)) = paths.split_first() else { return Ok(Vec::new()) };
         if further.is_empty() {
-            return Ok(vec![self.finish(paths)]);
+            return Ok(vec![self.told(self.put_in_place(volume, paths))]);
         }
         let part = &*self.part;
         let mut flushing = part.flushing();
         self.check_whole()?;
+        self.unmark()?;
         // As for a copy in `put_in_place`.
         part.flush_batch(&mut flushing)?;
-        let copied: Vec<_> = further.iter().map(|path| self.told(self.copy_to(path))).collect();
-        let placed = self.told(self.place(first));
+        let copied: Vec<_> = further.iter().map(|path| self.told(self.copy_to(volume, path))).collect();
+        let placed = self.told(self.place(volume, first));
         if placed.is_err() && copied.iter().any(Result::is_ok) {
             // Its content is where it was wanted, so nothing is left to resume.
             let removed = part.volume.remove_own(&part.names.part);
@@ -244,14 +276,37 @@ impl PartialFile {
         part.check_same_file()
     }
 
-    fn place(&self, path: &RelPath) -> Result<(), StoreError> {
-        let placed = self.part.volume.place(&[(self.part.names.part.clone(), path)]).pop().unwrap_or(Ok(()));
-        placed.map_err(|e| explain_full(&*self.part.volume, e, 0))
+    /// A download takes the part over from its readers. From then on it goes only as any other: where it
+    /// takes the place of a file, its own name may be that of the older one for a moment.
+    fn unmark(&self) -> Result<(), StoreError> {
+        let (volume, mark) = (&self.part.volume, &self.part.names.mark);
+        let removed = if self.part.is_read { open::remove_mark(&**volume, mark) } else { Ok(()) };
+        removed.map_err(|e| StoreError::at(volume.path_of_own(mark), e))
     }
 
-    fn copy_to(&self, path: &RelPath) -> Result<(), StoreError> {
-        let part = &*self.part;
-        storage::place_copy(&*part.volume, &*part.file, part.id.len, path, || Ok(()))
+    fn place(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
+        let placed = volume.place(&[(self.part.names.part.clone(), path)]).pop().unwrap_or(Ok(()));
+        placed.map_err(|e| explain_full(volume, e, 0))
+    }
+
+    /// Makes `path` in `volume` a durable copy of the whole file.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing.
+    pub(crate) fn copy_to(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
+        self.check_whole()?;
+        storage::place_copy(volume, &*self.part.file, self.part.id.len, path, || Ok(()))
+    }
+
+    /// Whether it lies in the own directory of `volume`, so that it can be placed there.
+    pub(crate) fn lies_in(&self, volume: &dyn Volume) -> bool {
+        let (own, other) = (self.part.volume.root_id(), volume.root_id());
+        own.is_some() && own == other
+    }
+
+    /// Whether it is neither placed nor let go: no other program writes to it.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.part.state().closed
     }
 
     /// As [`checkpoint`](Self::checkpoint), for the end of a download: an error is logged, unless it

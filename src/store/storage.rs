@@ -207,6 +207,11 @@ pub(crate) trait Volume: Debug + Send + Sync {
     /// Removes the own directory if it is empty.
     fn tidy(&self);
 
+    /// What tells its directory from all others of this host; none for one that is in memory.
+    fn root_id(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// The path of an own name, for messages.
     fn path_of_own(&self, name: &str) -> PathBuf;
 

@@ -101,6 +101,11 @@ fn the_examples_work_together() {
     let mut memory = Example::start(home.path(), "file_to_memory", &["a.bin", &network, "lo"]);
     memory.wait_line(&format!("a.bin has 3000000 bytes, the first is Some({})", content[0]));
     memory.finish();
+    let mut read = Example::start(home.path(), "read_while_fetching", &["a.bin", &network, "lo"]);
+    read.wait_line("a.bin has 3000000 bytes; the first after");
+    read.wait_line(&format!(": {:?}", &content[2_999_984..]));
+    read.wait_line("3000000 bytes read");
+    read.finish();
 
     share.finish();
     watch.wait_line(&format!("{id} left"));

@@ -20,8 +20,8 @@ use gpb::{
     Share, Stamp, State, Stopper, Trust, Update, Updates, Wait, Want,
 };
 use gpb::{
-    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Offered, Overwrite, PeerCounts, RefusalCause, Selection,
-    ShareStats, Source, TrafficStats,
+    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Offered, OpenFile, Overwrite, PeerCounts, RefusalCause,
+    Selection, ShareStats, Source, TrafficStats,
 };
 
 /// What a program may keep: fields for all that the methods of a node return.
@@ -36,6 +36,7 @@ struct App {
     peers: Vec<FoundPeer>,
     files: Vec<FoundFile>,
     fetch: Option<Fetch>,
+    open: Option<OpenFile>,
     events: Events,
     last_event: Result<Event, EventsError>,
     stats: DiscoveryStats,
@@ -64,6 +65,10 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&Node, Want) -> Result<Fetch, FetchError> = Node::fetch;
     let _: fn(&Node, Want, PathBuf) -> Result<Fetch, FetchError> = Node::fetch_to;
     let _: for<'n> fn(&'n Node, Want) -> Get<'n> = Node::get;
+    let _: fn(&Node, Want) -> Result<OpenFile, FetchError> = Node::open;
+    let _: fn(Get<'static>) -> Result<OpenFile, FetchError> = Get::open;
+    let _: fn(&OpenFile, PathBuf) -> Result<Fetch, FetchError> = OpenFile::keep;
+    let _: fn(&OpenFile) -> Canceller = OpenFile::canceller;
     let _: fn(&Node) -> Vec<Fetch> = Node::fetches;
     let _: fn(&Node) -> Events = Node::events;
     let _: fn(&Node, &'static str) -> Result<FileId, PublishError> = Node::publish;

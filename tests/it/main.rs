@@ -27,6 +27,7 @@ mod mirror;
 mod names;
 mod node;
 mod offering;
+mod open;
 mod outputs;
 mod own_files;
 mod partial_success;

@@ -1,13 +1,14 @@
 //! A look at the places of a download before anything is fetched: room, what is there, what is in the
 //! way.
 
+use crate::client::disk_queues::SmallContent;
 use crate::client::shared::DownloadShared;
 use crate::content::{FileId, Geometry, RelPath};
 use crate::store::{Disk, StoreError};
 use crate::swarm::FileNo;
 
 /// What lies at the usable places of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PlacesSeen {
     /// All of them hold it, and there is one.
     pub(super) here: bool,
@@ -18,6 +19,9 @@ pub(super) struct PlacesSeen {
 /// Whether the files, copies included, may not fit onto the disk. Nothing is read for that, and
 /// nothing is looked at where all of them would fit if nothing were there.
 pub(super) fn is_tight(shared: &DownloadShared) -> Result<bool, StoreError> {
+    if shared.terms.reading.is_some() {
+        return Ok(false);
+    }
     let most = shared.files.iter().map(|f| f.id.len.saturating_mul(f.outs.len() as u64));
     let free = shared.disk.free_bytes()?;
     if most.fold(0, u64::saturating_add) <= free {
@@ -53,6 +57,10 @@ pub(super) fn check_room(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result
 
 /// Looks at the places of a file. Those that cannot be used fail.
 pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut LastParent) -> PlacesSeen {
+    // What is read has no place.
+    if shared.terms.reading.is_some() {
+        return PlacesSeen::default();
+    }
     let (disk, wanted) = (&shared.disk, &shared.files[file as usize]);
     let (mut there, mut is_looked_for) = (Vec::new(), false);
     for out in &wanted.outs {
@@ -79,6 +87,13 @@ pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut La
         }
     }
     PlacesSeen { here: missing == 0 && usable > 0, missing }
+}
+
+/// An empty file that is not `here` is written at once, since no peer has anything to send for it.
+pub(super) fn write_empty(shared: &DownloadShared, file: FileNo, here: bool) {
+    if !here && shared.files[file as usize].id.len == 0 && !shared.places(file).is_empty() {
+        let _ = shared.queues.small.send(Some((file, SmallContent::Came(Vec::new()))));
+    }
 }
 
 /// The directory of the file that was looked at last: it is not looked up again for the next one.

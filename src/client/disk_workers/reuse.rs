@@ -19,7 +19,9 @@ use crate::swarm::FileNo;
 pub(super) fn take(shared: &DownloadShared, file: FileNo) -> bool {
     let id = shared.files[file as usize].id;
     let is_small = !Geometry::new(id.len).needs_layer();
-    if is_small && id.len >= HOLE_LEN_MIN && id.is_zeros() {
+    // What is read has no place that something could be copied to.
+    let is_read = shared.terms.reading.is_some();
+    if !is_read && is_small && id.len >= HOLE_LEN_MIN && id.is_zeros() {
         shared.state().elsewhere(file);
         return shared.queues.small.send(Some((file, SmallContent::Zeros))).is_ok();
     }
@@ -27,7 +29,9 @@ pub(super) fn take(shared: &DownloadShared, file: FileNo) -> bool {
         shared.state().elsewhere(file);
         return shared.queues.jobs.send(DiskJob::TakeOver { file, from: whole }).is_ok();
     }
-    let Some(copy) = Some(&id).filter(|id| id.len > 0).and_then(|id| shared.disk.copy_of(id)) else { return false };
+    let Some(copy) = Some(&id).filter(|id| id.len > 0 && !is_read).and_then(|id| shared.disk.copy_of(id)) else {
+        return false;
+    };
     debug!("taken from elsewhere on the disk path={} from={}", shared.files[file as usize].path, copy.path);
     shared.state().elsewhere(file);
     match is_small {
@@ -41,7 +45,7 @@ pub(super) fn copy(shared: &DownloadShared, file: FileNo, from: &KnownCopy) {
     let (id, places) = (shared.files[file as usize].id, shared.places(file));
     let stop = || shared.is_stopped();
     match shared.while_writing(|| shared.disk.reuse(&places, &id, from, &stop)) {
-        Ok(results) => joined::arrived(shared, file, (&places, results), Came::Reused),
+        Ok(results) => drop(joined::arrived(shared, file, (&places, results), Came::Reused)),
         Err(e) => give_up(shared, file, &e),
     }
 }
@@ -63,7 +67,10 @@ pub(super) fn chunks_to_check(shared: &DownloadShared, file: FileNo, open: &Part
     let (id, geometry, zeros) = (open.manifest().id(), open.manifest().geometry(), open.zero_chunks());
     let len_of = |chunk| u64::from(geometry.span(chunk).len);
     let (have, claimed) = (open.have(), open.unchecked());
-    let sources = shared.disk.reuse_sources(&shared.places(file), open.manifest());
+    let sources = match shared.is_in_memory() {
+        true => Vec::new(),
+        false => shared.disk.reuse_sources(&shared.places(file), open.manifest()),
+    };
     let reusable = open.reuse(sources);
     // Zeros that were there may have become a copy of something else.
     let (kept, unchecked) = (open.have(), open.unchecked());

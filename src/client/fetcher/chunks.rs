@@ -53,6 +53,7 @@ impl Fetcher<'_> {
         }
         drop(buffer);
         let came = self.requester.on_chunk(&mut shared.state(), Instant::now());
+        shared.terms.readings.came(&task.id);
         trace!("chunk peer={} file={} chunk={} fresh={}", self.session.peer, task.id, task.index.get(), came.fresh);
         if came.fresh {
             self.credit(task.len);

@@ -74,6 +74,7 @@ impl MirrorJobs {
             place: Place::Dir { dir: self.dir.clone(), create: false },
             selection: Selection::default(),
             options: DownloadOptions { life: Life::Mirrored, ..DownloadOptions::default() },
+            writer: None,
             own_files: self.own_files.clone(),
             state_dir: Some(self.state.clone()),
             state,

@@ -1,5 +1,6 @@
 //! Opening a partial file: its lock, what its journal says of it, and its room on the disk.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -25,11 +26,13 @@ pub(super) struct OpenedPart {
 
 /// Opens or resumes the partial file of `manifest` and reserves its space. Chunks of zeros are there
 /// from the beginning: a new file is one hole. In a file that was left without a seal they have to be
-/// checked as the others.
+/// checked as the others. A file that is made for readers is marked as such, and a download takes the
+/// mark away.
 pub(super) fn open(
     volume: Arc<dyn Volume>,
     budget: Arc<Budget>,
     manifest: &Manifest,
+    is_read: bool,
 ) -> Result<OpenedPart, StoreError> {
     let (id, geometry, zero_chunks) = (manifest.id(), manifest.geometry(), manifest.zero_chunks());
     let names = PartNames::new(&id);
@@ -56,10 +59,12 @@ pub(super) fn open(
         volume.remove_own(&names.part).map_err(|e| StoreError::at(&path, e))?;
         (file, fresh, stat, kept) = look()?;
     }
+    mark(&*volume, &names.mark, fresh, is_read)?;
     if let Err(e) = reserve(&*volume, &*file, &path, (&geometry, &zero_chunks), stat) {
         if fresh {
             // The new file holds nothing, and a reservation cut short must not keep the disk full.
             let _ = volume.remove_own(&names.part);
+            let _ = volume.remove_own(&names.mark);
             volume.tidy();
         }
         return Err(e);
@@ -76,8 +81,27 @@ pub(super) fn open(
     let unchecked: Vec<ChunkIndex> = geometry.chunks().filter(is_unchecked).collect();
     let state = PartState::new(have, unchecked);
     let (state, flushing) = (Mutex::new(state), Mutex::new(Flushing::new(journal)));
-    let part = Part { id, volume, budget, file, inode: stat.stamp.inode, names, path, state, flushing };
+    let part = Part { id, volume, budget, file, inode: stat.stamp.inode, names, path, is_read, state, flushing };
     Ok(OpenedPart { part, zero_chunks, claimed })
+}
+
+/// Marks a new part for readers, and takes the mark of any other away. The part is locked meanwhile.
+fn mark(volume: &dyn Volume, name: &str, fresh: bool, is_read: bool) -> Result<(), StoreError> {
+    let marked = match (fresh, is_read) {
+        (true, true) => volume.create_own(name).map(drop),
+        // A mark that comes back after a power loss would let the part go that a download left.
+        (_, false) => remove_mark(volume, name),
+        (false, true) => Ok(()),
+    };
+    marked.map_err(|e| explain_full(volume, StoreError::at(volume.path_of_own(name), e), 0))
+}
+
+/// Removes the mark of a part for good, if it has one.
+pub(super) fn remove_mark(volume: &dyn Volume, name: &str) -> io::Result<()> {
+    if volume.inode_of_own(name)?.is_some() && volume.remove_own(name)? {
+        volume.sync_own()?;
+    }
+    Ok(())
 }
 
 /// Opens or makes the file and takes its lock; true if it was made.

@@ -29,6 +29,8 @@ pub(super) struct Part {
     pub(super) inode: u64,
     pub(super) names: PartNames,
     pub(super) path: PathBuf,
+    /// It was opened for readers, and may have a mark.
+    pub(super) is_read: bool,
     pub(super) state: Mutex<PartState>,
     /// Held over the I/O of a flush: flushes and the end come one after the other. Writers never
     /// take it.
@@ -70,6 +72,8 @@ pub(super) struct Flushing {
 pub(in crate::store) struct PartNames {
     pub(in crate::store) part: String,
     pub(in crate::store) journal: String,
+    /// The mark of a part that is read only: it is there while no download has taken it over.
+    pub(in crate::store) mark: String,
 }
 
 /// Chunks that became durable together.
@@ -349,7 +353,8 @@ impl PartState {
 impl PartNames {
     pub(in crate::store) fn new(id: &FileId) -> Self {
         let stem = format!("{}-{}", id.root, id.len);
-        PartNames { part: format!("{stem}.part"), journal: format!("{stem}.journal") }
+        let [part, journal, mark] = ["part", "journal", "read"].map(|kind| format!("{stem}.{kind}"));
+        PartNames { part, journal, mark }
     }
 }
 

@@ -17,7 +17,8 @@ impl ChunkPicker {
     /// The only complete holder always chooses, as peers that begin at the same time may not know
     /// of each other yet. With several complete holders, each is offered other chunks, and none
     /// while no partial peer is known: then there is no peer to share with. The chunks stay missing
-    /// until [`begin`](Self::begin), and [`withdraw`](Self::withdraw) ends the offer.
+    /// until [`begin`](Self::begin), and [`withdraw`](Self::withdraw) ends the offer. No holder
+    /// chooses among chunks that readers need, nor where only these are fetched.
     pub fn offer(&mut self, peer: PeerHandle, max: usize) -> Vec<u32> {
         if self.order.len() <= self.offers.len() || self.rule.reads.alone || !self.is_complete(peer) {
             return Vec::new();
@@ -39,7 +40,8 @@ impl ChunkPicker {
             let from = (next_random(&mut self.random) % group.len() as u64) as usize;
             let around = group[from..].iter().chain(&group[..from]).copied().take(probes);
             probes -= group.len().min(probes);
-            chunks.extend(around.filter(|c| alone || !self.is_offered(*c)).take(n - chunks.len()));
+            let is_free = |c: &u32| (alone || !self.is_offered(*c)) && !self.is_read(*c);
+            chunks.extend(around.filter(is_free).take(n - chunks.len()));
             if chunks.len() == n || probes == 0 {
                 break;
             }

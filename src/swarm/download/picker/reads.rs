@@ -81,6 +81,11 @@ impl ChunkPicker {
         !self.rule.reads.chunks(self.len()).any(|(chunk, _)| lacks(chunk))
     }
 
+    /// Whether a reader needs `chunk`.
+    pub(super) fn is_read(&self, chunk: u32) -> bool {
+        self.rule.reads.windows.iter().any(|w| chunk.checked_sub(w.first).is_some_and(|at| at < w.len))
+    }
+
     /// Missing chunks that `peer` could be asked for.
     pub fn wanted_of(&self, peer: PeerHandle) -> u32 {
         if self.rule.reads.alone {

@@ -1,0 +1,282 @@
+//! The contents that a node has open for readers: starts and ends their downloads, and removes what
+//! is left of them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use log::debug;
+
+use crate::client::{
+    Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, Failed, FetchError, FoundFile, Reading, Stats, Target,
+};
+use crate::content::{ChunkIndex, FileId};
+use crate::limits::WAIT_MAX;
+use crate::node::Config;
+use crate::node::limits::{READ_FILES_MAX, READ_LINGER, READERS_MAX};
+use crate::runtime::{Watch, Workers};
+use crate::store::{Disk, FetchedFile, ReadParts};
+use crate::sync::lock;
+
+/// The contents that are open for readers. The thread `gpb-open` starts with the first of them.
+pub(super) struct OpenFiles {
+    client: Client,
+    /// The directory of the node, and whether it is made if it is missing.
+    dir: Option<(PathBuf, bool)>,
+    state: Mutex<OpenState>,
+    /// Wakes the thread.
+    bell: Watch<()>,
+}
+
+#[derive(Default)]
+struct OpenState {
+    /// Made with the first open file.
+    parts: Option<Arc<ReadParts>>,
+    contents: HashMap<FileId, Arc<OpenContent>>,
+    /// Contents without readers, and when their parts go.
+    left: Vec<(FileId, Instant)>,
+    thread: Workers,
+    is_running: bool,
+    is_over: bool,
+}
+
+/// A content that is open.
+pub(super) struct OpenContent {
+    pub(super) found: FoundFile,
+    pub(super) reading: Arc<Reading>,
+    pub(super) options: DownloadOptions,
+    stats: Arc<Stats>,
+    /// Brings what is missing; none once all is there, and after a failure.
+    download: Mutex<Option<Download>>,
+}
+
+impl OpenFiles {
+    pub(super) fn new(client: Client, config: &Config) -> Self {
+        let dir = config.dir.clone().map(|dir| (dir, config.create_dir));
+        OpenFiles { client, dir, state: Mutex::default(), bell: Watch::new(()) }
+    }
+
+    /// Opens a content for one more reader; its number. A content that is open already is not fetched
+    /// twice, whoever brings it. `stats` count for a download that begins with this.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        found: FoundFile,
+        options: DownloadOptions,
+        stats: Arc<Stats>,
+    ) -> Result<(Arc<OpenContent>, u64), FetchError> {
+        let mut state = lock(&self.state);
+        if state.is_over || self.client.ctx.shutdown.has_begun() {
+            return Err(FetchError::Stopped);
+        }
+        if let Some(content) = state.contents.get(&found.id) {
+            return enter(content);
+        }
+        if state.contents.len() >= READ_FILES_MAX {
+            return Err(FetchError::TooManyReaders(READ_FILES_MAX));
+        }
+        self.start_thread(&mut state)?;
+        let reading = Arc::new(Reading::new(found.id, self.parts(&mut state)?));
+        let reader = reading.enter();
+        self.client.readings.add(&reading);
+        let content = Arc::new(OpenContent { found, reading, options, stats, download: Mutex::new(None) });
+        state.contents.insert(content.found.id, content.clone());
+        drop(state);
+        if content.found.id.len > 0
+            && let Err(error) = self.fetch(&content)
+        {
+            self.leave(&content, reader);
+            return Err(error);
+        }
+        Ok((content, reader))
+    }
+
+    /// One more reader of a content that is open.
+    pub(super) fn enter(&self, content: &OpenContent) -> Result<(Arc<OpenContent>, u64), FetchError> {
+        enter(lock(&self.state).contents.get(&content.found.id).ok_or(FetchError::Stopped)?)
+    }
+
+    /// Starts the download of what is missing of a content, unless one runs.
+    pub(super) fn fetch(self: &Arc<Self>, content: &Arc<OpenContent>) -> Result<(), FetchError> {
+        let mut download = lock(&content.download);
+        if download.is_some() {
+            return Ok(());
+        }
+        if self.client.ctx.shutdown.has_begun() {
+            return Err(FetchError::Stopped);
+        }
+        let found = &content.found;
+        let disk = match &self.dir {
+            Some((dir, create)) => Disk::open(dir, *create)?,
+            // Nothing is put there: the part lies in memory.
+            None => Disk::open(Path::new("/"), false)?,
+        };
+        let (path, holders) = (found.path.clone(), found.holders.clone());
+        let target = Target { path: path.clone(), id: found.id, out: path, holders };
+        let plan = DownloadPlan::new(vec![target], disk, content.options.clone());
+        let plan = plan.read_by(content.reading.clone()).watched(content.stats.clone(), Arc::new(self.waker()));
+        content.reading.begun();
+        match Download::start(plan, &self.client) {
+            Ok(started) => *download = Some(started),
+            Err(error) => {
+                content.reading.ended(None);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader goes. What was fetched for it stays for a while.
+    pub(super) fn leave(&self, content: &OpenContent, reader: u64) {
+        let was_last = content.reading.leave(reader);
+        content.tell_windows();
+        if was_last {
+            self.bell.wake();
+        }
+    }
+
+    /// The node ends: waits until all downloads for readers have ended.
+    pub(super) fn join(&self) {
+        let thread = std::mem::take(&mut lock(&self.state).thread);
+        drop(thread);
+    }
+
+    fn parts(&self, state: &mut OpenState) -> Result<Arc<ReadParts>, FetchError> {
+        if let Some(parts) = &state.parts {
+            return Ok(parts.clone());
+        }
+        let parts = Arc::new(match &self.dir {
+            Some((dir, create)) => ReadParts::in_dir(dir, *create)?,
+            None => ReadParts::in_memory(),
+        });
+        Ok(state.parts.insert(parts).clone())
+    }
+
+    fn start_thread(self: &Arc<Self>, state: &mut OpenState) -> Result<(), FetchError> {
+        if !state.is_running {
+            state.thread = Workers::ending(&self.client.ctx.shutdown);
+            let files = self.clone();
+            state.thread.spawn("gpb-open", move || files.run()).map_err(FetchError::Threads)?;
+            state.is_running = true;
+        }
+        Ok(())
+    }
+
+    /// Ends what has no readers, until the node ends.
+    fn run(self: &Arc<Self>) {
+        let shutdown = &self.client.ctx.shutdown;
+        let _stop = shutdown.while_held(self.waker());
+        loop {
+            let seen = self.bell.changes();
+            let is_over = shutdown.has_begun();
+            self.take_ends();
+            self.close_unread(is_over);
+            let wait = self.discard_old();
+            if is_over {
+                return;
+            }
+            self.bell.wait_beyond(seen, wait);
+        }
+    }
+
+    /// Tells readers of downloads that have ended.
+    fn take_ends(&self) {
+        let contents: Vec<_> = lock(&self.state).contents.values().cloned().collect();
+        for content in contents {
+            let mut download = lock(&content.download);
+            let Some(end) = download.as_ref().and_then(Download::end) else { continue };
+            let ended = download.take();
+            content.reading.ended(failure(end));
+            drop(download);
+            // Without the lock: its threads are joined.
+            drop(ended);
+        }
+    }
+
+    /// Ends the downloads of contents that are no longer read, or of all.
+    fn close_unread(&self, all: bool) {
+        let closed: Vec<_> = {
+            let mut state = lock(&self.state);
+            state.is_over |= all;
+            let is_unread = |content: &Arc<OpenContent>| all || content.reading.readers() == 0;
+            let closed: Vec<_> = state.contents.values().filter(|content| is_unread(content)).cloned().collect();
+            closed.iter().for_each(|content| _ = state.contents.remove(&content.found.id));
+            closed
+        };
+        for content in &closed {
+            let download = lock(&content.download).take();
+            if let Some(download) = &download {
+                download.cancel();
+            }
+            drop(download);
+            self.close(content);
+        }
+        let until = Instant::now() + READ_LINGER;
+        lock(&self.state).left.extend(closed.iter().map(|content| (content.found.id, until)));
+    }
+
+    /// Lets go of the part, which becomes durable, and of what is shared of it.
+    fn close(&self, content: &OpenContent) {
+        let id = content.found.id;
+        let stopped = self.client.ctx.shutdown.has_begun().then(|| Arc::new(FetchError::Stopped));
+        content.reading.ended(stopped.map(|error| Failed { error, report: Arc::default() }));
+        self.client.readings.remove(&content.reading);
+        let part = content.reading.close();
+        if let (Some(part), Some(fetched)) = (&part, &self.client.ctx.fetched)
+            && matches!(fetched.get(&id), Some(FetchedFile::Partial(shared)) if Arc::ptr_eq(&shared, part))
+        {
+            fetched.remove(&id);
+        }
+        debug!("no longer read file={id}");
+    }
+
+    /// Wakes the thread.
+    fn waker(self: &Arc<Self>) -> impl Fn() + Send + Sync + use<> {
+        let files = Arc::downgrade(self);
+        move || files.upgrade().into_iter().for_each(|files| files.bell.wake())
+    }
+
+    /// Removes the parts whose time is over. The time until the next one.
+    fn discard_old(&self) -> Duration {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        let is_due = |at: &Instant| *at <= now;
+        let mut due: Vec<FileId> = state.left.iter().filter(|(_, at)| is_due(at)).map(|(id, _)| *id).collect();
+        state.left.retain(|(_, at)| !is_due(at));
+        // What is read again goes 60 s after its next last reader.
+        due.retain(|id| !state.contents.contains_key(id));
+        let next = state.left.iter().map(|(_, at)| at.saturating_duration_since(now)).min();
+        let parts = state.parts.clone();
+        drop(state);
+        due.iter().for_each(|id| parts.iter().for_each(|parts| parts.discard(id)));
+        next.unwrap_or(WAIT_MAX).min(WAIT_MAX)
+    }
+}
+
+impl OpenContent {
+    /// A reader is at `chunk` now: what it needs next is asked for.
+    pub(super) fn go(&self, reader: u64, chunk: ChunkIndex) {
+        if self.reading.go(reader, chunk) {
+            self.tell_windows();
+        }
+    }
+
+    fn tell_windows(&self) {
+        // Under the lock, so that the newest ones come last.
+        if let Some(download) = &*lock(&self.download) {
+            download.set_windows(self.reading.windows());
+        }
+    }
+}
+
+fn enter(content: &Arc<OpenContent>) -> Result<(Arc<OpenContent>, u64), FetchError> {
+    if content.reading.readers() >= READERS_MAX {
+        return Err(FetchError::TooManyReaders(READERS_MAX));
+    }
+    Ok((content.clone(), content.reading.enter()))
+}
+
+/// How a download failed that did not bring everything.
+fn failure(end: DownloadEnd) -> Option<Failed> {
+    end.error.map(|error| Failed { error, report: Arc::new(end.report) })
+}
