@@ -52,6 +52,8 @@ install_tools() {
     command -v fuse2fs > /dev/null || packages+=(fuse2fs)
     # A disk that takes names which differ in case for one.
     { command -v mount.exfat-fuse && command -v mkfs.exfat; } > /dev/null || packages+=(exfat-fuse exfatprogs)
+    # The oracle of what a fetched directory is besides its contents.
+    command -v rsync > /dev/null || packages+=(rsync)
     if [ ${#packages[@]} -gt 0 ]; then
         if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
             echo "installing ${packages[*]}"
@@ -61,6 +63,11 @@ install_tools() {
         else
             echo "not installed: ${packages[*]}; tests that need them will be skipped"
         fi
+    fi
+    if ! python3 -c 'import huggingface_hub' > /dev/null 2>&1; then
+        python3 -m pip install --quiet --user --break-system-packages huggingface_hub > "$logs/pip" 2>&1 ||
+            python3 -m pip install --quiet huggingface_hub > "$logs/pip" 2>&1 ||
+            echo 'could not install huggingface_hub; the test that needs it will be skipped'
     fi
     if command -v rustup > /dev/null && ! { cargo fmt --version && cargo clippy --version; } > /dev/null 2>&1; then
         rustup component add rustfmt clippy || echo 'could not add rustfmt and clippy'

@@ -11,13 +11,13 @@ use gpb::error::StoreError;
 use gpb::internals::cli::{
     self, ClientOptions, Command, Failure, Options, Output, PlanTotals, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
-use gpb::internals::client::{AskScope, Resolved};
+use gpb::internals::client::{AskScope, FoundBare, Resolved};
 use gpb::internals::limits::LIST_WAIT;
 use gpb::internals::store::{Disk, Forecast};
 use gpb::{
     FailedFile, Fetch, FetchError, FileId, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share,
 };
-use gpb::{Life, RelPath, Stopper, Update};
+use gpb::{Life, RelPath, Stopper, Update, Want};
 
 #[path = "client/sync.rs"]
 mod sync;
@@ -47,11 +47,11 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
             let listed = output.list(&shown).and_then(|()| output.hidden(hidden, &mut screen.clone()));
             listed.map_err(stdout_failed)
         }
-        Command::Get { patterns, select, overwrite, dry_run, life, out, seed, .. } => {
-            let (select, overwrite, life) = (select.selection(), *overwrite, *life);
-            let watching = Watching { options: &options.node, screen };
-            let get =
-                GetCommand { node: &node, options: &options.node, screen, watching, stopper, select, overwrite, life };
+        Command::Get { patterns, select, overwrite, dry_run, life, out, seed, attributes, .. } => {
+            let (select, overwrite) = (select.selection(), *overwrite);
+            let (node, options, life, attributes) = (&node, &options.node, *life, *attributes);
+            let watching = Watching { options, screen };
+            let get = GetCommand { node, options, screen, watching, stopper, select, overwrite, life, attributes };
             if *dry_run {
                 return get.tell(patterns, out.as_deref(), &mut output);
             }
@@ -90,6 +90,7 @@ struct GetCommand<'a> {
     select: Selection,
     overwrite: Overwrite,
     life: Life,
+    attributes: bool,
 }
 
 impl GetCommand<'_> {
@@ -101,12 +102,14 @@ impl GetCommand<'_> {
         output: &mut Output<Stdout>,
     ) -> Result<(), Failure> {
         let mut told = Told { output, failed: None };
-        let Resolved { files, failed, hidden } = self.node.resolve(patterns, &self.select)?;
+        let Resolved { files, bare, failed, hidden } = self.node.resolve(patterns, &self.select)?;
         if self.options.report.json || self.options.report.log.verbosity != Verbosity::Quiet {
             told.tell(|output| output.hidden(hidden, &mut self.screen.clone()));
         }
-        let mut report =
-            if files.is_empty() { Report::default() } else { self.fetch(&files, &failed, out, &mut told)? };
+        let mut report = match files.is_empty() && bare.is_empty() {
+            true => Report::default(),
+            false => self.fetch((&files, &bare), &failed, out, &mut told)?,
+        };
         report.failed.splice(..0, failed);
         let mut failure = FailedFile::gravest(&report.failed).map(|error| self.failed(error, &report, &mut told));
         if failure.is_none() {
@@ -129,15 +132,16 @@ impl GetCommand<'_> {
     /// Fetches `files`, while other names `failed` to be found.
     fn fetch(
         &self,
-        files: &[FoundFile],
+        (files, bare): (&[FoundFile], &[FoundBare]),
         failed: &[FailedFile],
         out: Option<&Path>,
         told: &mut Told<'_>,
     ) -> Result<Report, Failure> {
-        let get = self.node.get(files).overwrite(self.overwrite).life(self.life);
+        let get = self.node.get(Want::found(files, bare)).overwrite(self.overwrite).life(self.life);
+        let get = if self.attributes { get } else { get.contents_only() };
         let get = match out {
             None => get,
-            Some(out) if is_file(out, files.len() + failed.len()) => get.to_file(out),
+            Some(out) if is_file(out, files.len() + bare.len() + failed.len()) => get.to_file(out),
             Some(out) => get.into_dir(out),
         };
         let (error, mut report) = match get.start() {
@@ -165,7 +169,7 @@ impl GetCommand<'_> {
 
     /// Says what a fetch would do.
     fn tell(&self, patterns: &[String], out: Option<&Path>, output: &mut Output<Stdout>) -> Result<(), Failure> {
-        let Resolved { files, mut failed, hidden } = self.node.resolve(patterns, &self.select)?;
+        let Resolved { files, mut failed, hidden, .. } = self.node.resolve(patterns, &self.select)?;
         output.hidden(hidden, &mut self.screen.clone()).map_err(stdout_failed)?;
         let (dir, name) = match out {
             None => (self.options.dir.as_path(), None),

@@ -103,6 +103,8 @@ pub enum Command {
         out: Option<PathBuf>,
         /// Whether to serve what has arrived while the rest is fetched.
         share: bool,
+        /// Whether attributes, links and empty directories are fetched as well.
+        attributes: bool,
         /// How long to serve when all files are whole. Default none.
         seed: Option<Duration>,
     },
@@ -196,6 +198,7 @@ pub(crate) fn client(typed: &Typed, env: &Environment) -> Result<ClientOptions, 
             life: if settings.switch("temporary")? { Life::Temporary } else { Life::Kept },
             out: settings.one("out").map(path),
             share: !common.no_share,
+            attributes: !settings.switch("no-attributes")?,
             seed: common.seed,
         },
         "sync" => Command::Sync(SyncOptions::read(&settings, free, select, overwrite, !common.no_share)?),

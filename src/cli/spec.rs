@@ -70,7 +70,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 6] = ["peers", "list", "get", "sync", "verify", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 40] = [
+pub(crate) const OPTIONS: [Spec; 41] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -93,6 +93,7 @@ pub(crate) const OPTIONS: [Spec; 40] = [
     command(number("--wait", "SECS", "wait so long for answers (2)"), &["peers", "list", "verify"]),
     command(text("--out", "PATH", "file for the one file fetched, else a directory"), &["get"]),
     command(switch("--no-share", "", "do not serve others what is being fetched"), &["get", "sync"]),
+    command(switch("--no-attributes", "", "fetch contents alone: no times, program bits and links"), &["get"]),
     command(number("--seed", "SECS", "go on serving so long when all is fetched"), &["get"]),
     command(texts("--exclude", "PATTERN", "leave out what this means; repeatable"), &["get", "sync"]),
     command(switch("--hidden", "", "let wildcards take names that begin with a dot"), &["list", "get"]),

@@ -261,7 +261,8 @@ fn offer_fetched(shared: &DownloadShared, file: FileNo, placed: &[RelPath], mani
             // Other nodes ask by the names that they know, not by the place that it was fetched to.
             let own_name = placed.contains(&wanted.path);
             let names = if own_name { placed } else { std::slice::from_ref(&wanted.path) };
-            let entry = Entry { path, id: wanted.id, stamp, marks: Marks::default() };
+            let marks = Marks { executable: shared.disk.makes_program(&path), ..Marks::default() };
+            let entry = Entry { path, id: wanted.id, stamp, marks };
             fetched.put_whole(names, entry, manifest, reader);
         }
         Err(e) => {

@@ -43,6 +43,8 @@ pub struct DownloadOptions {
     pub sources: Option<Arc<[NodeId]>>,
     /// Most bytes a second, besides the limit of the node.
     pub limit: Option<u64>,
+    /// Whether only contents are wanted, and no attributes, links and empty directories.
+    pub contents_only: bool,
 }
 
 impl DownloadPlan {

@@ -84,6 +84,9 @@ pub const BUSY_NAP: Duration = Duration::from_millis(10);
 pub const BUSY_ATTEMPTS: u32 = 30;
 /// Patterns of a listing whose first pages are asked for together.
 pub const PATTERNS_AT_ONCE: usize = 32;
+/// Most names that are looked up to find out where the links of a fetch lead; further links are not
+/// made.
+pub const LINK_STEPS_MAX: u32 = 8_000_000;
 /// Least bytes of a chunk that are read between two looks whether to ask for more.
 pub const ASK_STEP: usize = 16 * KIB;
 /// Longest sleep for the rate limit between two checks for a stop.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
+use crate::client::found_bare::FoundBare;
 use crate::client::limits::{
     LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_PREFERRED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, PATTERNS_AT_ONCE,
 };
 use crate::client::search_results::{PeerFile, SearchResults};
-use crate::content::{Pattern, PatternKind, RelPath};
+use crate::content::{Bare, LinkTo, Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REASON_SHOWN_MAX};
 use crate::peers::{AskError, Session};
@@ -26,13 +27,14 @@ pub(crate) struct PeerListing {
     shared: bool,
     /// The files, sorted by path for each pattern.
     files: Vec<PeerFile>,
+    bare: Vec<FoundBare>,
     room: Room,
 }
 
 impl PeerListing {
     /// Adds the files to `results`. What was new among them keeps its room until that is dropped.
     pub(crate) fn merge(mut self, peer: NodeId, results: &mut SearchResults) -> Room {
-        let fresh = results.add(peer, self.shared, self.files);
+        let fresh = results.add(peer, self.shared, self.files) + results.add_bare(self.shared, self.bare);
         self.room.keep(fresh);
         self.room
     }
@@ -60,7 +62,7 @@ pub(crate) fn lister(
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
         };
         let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
-        let mut all = Taken { files: Vec::new(), room, logged: false, told_unnamed: false };
+        let mut all = Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false };
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
@@ -85,7 +87,7 @@ pub(crate) fn lister(
                 }
             }
         }
-        Ok(PeerListing { shared: session.welcome.revision > 0, files: all.files, room: all.room })
+        Ok(PeerListing { shared: session.welcome.revision > 0, files: all.files, bare: all.bare, room: all.room })
     }
 }
 
@@ -97,6 +99,7 @@ pub(crate) fn lister(
 /// without some of it.
 struct Taken {
     files: Vec<PeerFile>,
+    bare: Vec<FoundBare>,
     room: Room,
     /// A name that cannot be one was logged.
     logged: bool,
@@ -127,24 +130,47 @@ impl Taken {
         if pattern.is_some_and(|pattern| !pattern.matches(path, &file.id)) {
             return Ok(());
         }
-        let path = match RelPath::new(path) {
-            Ok(path) => path,
+        if let Some(path) = self.name(path, peer) {
+            let file = PeerFile::new(path, file);
+            self.take_room(file.len())?;
+            self.files.push(file);
+        }
+        Ok(())
+    }
+
+    /// Takes in one name of a page that is no file.
+    fn add_bare(&mut self, path: &str, bare: Bare, pattern: Option<&Pattern>, peer: &PeerId) -> Result<(), AskError> {
+        if pattern.is_some_and(|pattern| !pattern.matches_path(path)) {
+            return Ok(());
+        }
+        if let Some(path) = self.name(path, peer) {
+            let found = FoundBare { path, bare };
+            self.take_room(found.len())?;
+            self.bare.push(found);
+        }
+        Ok(())
+    }
+
+    /// The name `path`; `None` if it cannot be one, which is logged once.
+    fn name(&mut self, path: &str, peer: &PeerId) -> Option<RelPath> {
+        match RelPath::new(path) {
+            Ok(path) => Some(path),
             Err(e) => {
                 if !std::mem::replace(&mut self.logged, true) {
                     let shown: String = path.chars().take(REASON_SHOWN_MAX).collect();
                     warn!("name left out of a listing peer={peer} path={shown:?} error=\"{e}\"");
                 }
-                return Ok(());
+                None
             }
-        };
-        let file = PeerFile::new(path, file);
-        let len = file.len();
-        if self.files.len() >= CATALOGUE_ENTRIES_MAX || self.room.taken + len > self.room.peer_max {
+        }
+    }
+
+    fn take_room(&mut self, len: usize) -> Result<(), AskError> {
+        let entries = self.files.len() + self.bare.len();
+        if entries >= CATALOGUE_ENTRIES_MAX || self.room.taken + len > self.room.peer_max {
             return Err(AskError::LongListing(self.room.peer_max));
         }
-        self.room.take(len)?;
-        self.files.push(file);
-        Ok(())
+        self.room.take(len)
     }
 }
 
@@ -205,8 +231,15 @@ fn page(
         // A name that cannot be one costs its entry and not the peer.
         let (path, what) = entry?;
         last = Some(path);
-        if let ListedAs::File(file) = what {
-            all.add(path, file, pattern, &session.peer)?;
+        match what {
+            ListedAs::File(file) => all.add(path, file, pattern, &session.peer)?,
+            ListedAs::EmptyDir { mtime_ns } => {
+                all.add_bare(path, Bare::EmptyDir { mtime_ns }, pattern, &session.peer)?;
+            }
+            ListedAs::Link(LinkTo { target, mtime_ns }) => {
+                let link = LinkTo { target: target.into(), mtime_ns };
+                all.add_bare(path, Bare::Link(link), pattern, &session.peer)?;
+            }
         }
     }
     // Only pages that advance make sure that there is a last one.
@@ -233,8 +266,13 @@ mod tests {
     fn a_listing_is_bounded_and_has_only_what_was_asked_for() {
         let all = Arc::new(AtomicUsize::new(0));
         let (peer_max, all_max) = (LISTING_LEN_MAX, LISTINGS_LEN_MAX);
-        let taken =
-            || Taken { files: Vec::new(), room: room(&all, peer_max, all_max), logged: false, told_unnamed: false };
+        let taken = || Taken {
+            files: Vec::new(),
+            bare: Vec::new(),
+            room: room(&all, peer_max, all_max),
+            logged: false,
+            told_unnamed: false,
+        };
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
         for name in ["other", "f1", "f1/\0"] {
             one.add(name, file(1), Some(&pattern), &PEER).unwrap();
@@ -258,10 +296,15 @@ mod tests {
         let all = Arc::new(AtomicUsize::new(0));
         let mut results = SearchResults::default();
         let listing = |name: &str, count: usize| {
-            let mut taken =
-                Taken { files: Vec::new(), room: room(&all, 1 << 30, 1 << 30), logged: false, told_unnamed: false };
+            let mut taken = Taken {
+                files: Vec::new(),
+                bare: Vec::new(),
+                room: room(&all, 1 << 30, 1 << 30),
+                logged: false,
+                told_unnamed: false,
+            };
             (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), file(1), None, &PEER).unwrap());
-            PeerListing { shared: true, files: taken.files, room: taken.room }
+            PeerListing { shared: true, files: taken.files, bare: Vec::new(), room: taken.room }
         };
         let node = |n| NodeId::new(PeerId([n; 32]), 1);
         let first = listing("a", 10_000).merge(node(1), &mut results);

@@ -1,15 +1,17 @@
 //! From what a person typed to files.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::client::failed::FailedFile;
+use crate::client::found_bare::FoundBare;
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::survey::{SurveyProgress, survey};
 use crate::client::{AskScope, Client, FetchError};
-use crate::content::{Pattern, PatternKind};
+use crate::content::{Pattern, PatternKind, RelPath};
 
 mod chooser;
 
@@ -21,6 +23,8 @@ pub struct Resolved {
     /// The files that are meant, sorted by path, each once, with all peers that offer that content
     /// under any name.
     pub files: Vec<FoundFile>,
+    /// Empty directories and links without a content, sorted by path.
+    pub bare: Vec<FoundBare>,
     /// What is not clear or not there.
     pub failed: Vec<FailedFile>,
     /// Names that only a wildcard for a leading dot would mean.
@@ -112,7 +116,10 @@ fn assess(wanted: &[(String, Pattern)], chooser: &Chooser<'_>) -> Certainty {
         return Certainty::Nothing;
     }
     let choices: Vec<Choice> = wanted.iter().map(|(_, pattern)| chooser.choose(pattern)).collect();
-    if choices.iter().any(Choice::is_nothing) {
+    let is_nothing = |(choice, wanted): (&Choice, &(String, Pattern))| {
+        choice.is_nothing() && chooser.bare(&wanted.1).next().is_none()
+    };
+    if choices.iter().zip(wanted).any(is_nothing) {
         return Certainty::Nothing;
     }
     let clear = |(choice, wanted): (&Choice, &(String, Pattern))| {
@@ -132,10 +139,12 @@ fn collect(
     let chooser = Chooser::new(&results, selection);
     chooser.check_preferred(answered)?;
     let (mut chosen, mut clear, mut clashes, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut hidden: Vec<u32> = Vec::new();
+    let (mut hidden, mut bare): (Vec<u32>, BTreeMap<RelPath, FoundBare>) = Default::default();
     for (text, pattern) in wanted {
         let choice = chooser.choose(pattern);
-        if choice.is_nothing() && !choice.left_out {
+        let bare_before = bare.len();
+        bare.extend(chooser.bare(pattern).map(|found| (found.path.clone(), found)));
+        if choice.is_nothing() && !choice.left_out && bare.len() == bare_before {
             failed.push(FailedFile::new(text.as_str(), FetchError::NotFound { what: text.clone(), answered }));
         }
         if matches!(pattern.kind(), PatternKind::Root(..)) {
@@ -160,7 +169,7 @@ fn collect(
     let hidden = hidden.chunk_by(|&a, &b| results.files()[a as usize].path == results.files()[b as usize].path).count();
     results.share_holders();
     results.keep(chosen.into_iter().map(|at| at as usize));
-    Ok(Resolved { files: results.into_files(), failed, hidden })
+    Ok(Resolved { files: results.into_files(), bare: bare.into_values().collect(), failed, hidden })
 }
 
 #[cfg(test)]
@@ -169,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::client::search_results::PeerFile;
-    use crate::content::{Digest, FileId, RelPath, Root};
+    use crate::content::{Digest, FileId, Root};
     use crate::identity::{NodeId, PeerId};
     use crate::proto::ListedFile;
 

@@ -1,11 +1,13 @@
 //! The listings of all peers, merged.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::content::{Attributes, FileId, LinkTo, RelPath, Root};
+use crate::client::found_bare::FoundBare;
+use crate::content::{Attributes, Bare, FileId, LinkTo, RelPath, Root};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
 use crate::proto::ListedFile;
@@ -77,6 +79,8 @@ fn link_len(link: Option<&LinkTo<Box<str>>>) -> usize {
 pub(crate) struct SearchResults {
     /// Sorted by path, then content; no two with the same of both.
     files: Vec<FoundFile>,
+    /// Names that are no plain files, each with whether a peer shares it.
+    bare: BTreeMap<RelPath, (bool, Bare)>,
     /// Whose listings are in it.
     peers: BTreeSet<PeerId>,
     /// Makes the numbers of link groups of different peers different ones.
@@ -129,6 +133,38 @@ impl SearchResults {
             self.files.sort_by(|a, b| (&a.path, &a.id).cmp(&(&b.path, &b.id)));
         }
         fresh_len
+    }
+
+    /// Takes in the names of one peer's listing that are no plain files. Where peers differ, what is
+    /// shared counts before what was fetched, then the oldest time. Returns the memory of what was
+    /// new, in bytes.
+    pub(crate) fn add_bare(&mut self, shared: bool, listed: Vec<FoundBare>) -> usize {
+        let age = |shared: bool, bare: &Bare| match bare {
+            Bare::EmptyDir { mtime_ns } | Bare::Link(LinkTo { mtime_ns, .. }) => (!shared, *mtime_ns),
+        };
+        let mut fresh = 0;
+        for found in listed {
+            let (len, known) = (found.len(), self.bare.len());
+            match self.bare.entry(found.path) {
+                Entry::Occupied(mut there) => {
+                    let (there_shared, there_bare) = there.get();
+                    if age(shared, &found.bare) < age(*there_shared, there_bare) {
+                        there.insert((shared, found.bare));
+                    }
+                }
+                Entry::Vacant(_) if known >= CATALOGUE_ENTRIES_MAX => {}
+                Entry::Vacant(place) => {
+                    fresh += len;
+                    place.insert((shared, found.bare));
+                }
+            }
+        }
+        fresh
+    }
+
+    /// The names that are no plain files, sorted.
+    pub(crate) fn bare(&self) -> impl Iterator<Item = (&RelPath, &Bare)> {
+        self.bare.iter().map(|(path, (_, bare))| (path, bare))
     }
 
     /// Everything, sorted by path, then content.

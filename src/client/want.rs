@@ -1,6 +1,6 @@
 //! What a program asks for, from a text that a person typed to a file that was listed.
 
-use crate::client::{Candidate, FetchError, FoundFile};
+use crate::client::{Candidate, FetchError, FoundBare, FoundFile};
 use crate::content::{FileId, Pattern, PatternKind, RelPath};
 use crate::identity::PeerId;
 
@@ -40,6 +40,8 @@ pub struct Want {
     pub(crate) texts: Vec<String>,
     /// What was found before.
     pub(crate) files: Vec<FoundFile>,
+    /// Names without a content that were found before.
+    pub(crate) bare: Vec<FoundBare>,
     /// Whether [`Everything`] is wanted, names with a leading dot included.
     pub(crate) everything: bool,
 }
@@ -57,6 +59,12 @@ pub struct Want {
 pub struct Everything;
 
 impl Want {
+    /// What [`Client::resolve`](crate::client::Client::resolve) found.
+    #[doc(hidden)]
+    pub fn found(files: &[FoundFile], bare: &[FoundBare]) -> Self {
+        Want { files: files.to_vec(), bare: bare.to_vec(), ..Want::default() }
+    }
+
     /// As texts of patterns, for a question that takes no files.
     pub(crate) fn into_patterns(self) -> Result<Vec<String>, FetchError> {
         let Want { mut texts, files, .. } = self;
@@ -66,7 +74,7 @@ impl Want {
 
     /// Refuses nothing at all, and a text that is no pattern.
     pub(crate) fn check(&self) -> Result<(), FetchError> {
-        if self.texts.is_empty() && self.files.is_empty() {
+        if self.texts.is_empty() && self.files.is_empty() && self.bare.is_empty() {
             return Err(FetchError::NothingAsked);
         }
         let parse = |text: &String| Pattern::parse(text).map(drop).map_err(|source| (text.clone(), source));
@@ -201,10 +209,11 @@ impl<T: Into<Want>> FromIterator<T> for Want {
     fn from_iter<I: IntoIterator<Item = T>>(parts: I) -> Self {
         let mut all = Want::default();
         for part in parts {
-            let Want { texts, files, everything } = part.into();
+            let Want { texts, files, bare, everything } = part.into();
             all.everything |= everything;
             all.texts.extend(texts);
             all.files.extend(files);
+            all.bare.extend(bare);
         }
         all
     }

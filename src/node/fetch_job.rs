@@ -11,7 +11,7 @@ use crate::client::{
     AskScope, Canceller, Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, FailedFile, FetchError,
     FoundFile, Phase, Resolved, Selection, Target, Want, join_found,
 };
-use crate::content::{RelPath, RelPathError};
+use crate::content::{Attributes, RelPath, RelPathError};
 use crate::limits::WAIT_MAX;
 use crate::node::fetch_state::FetchState;
 use crate::node::open_files::OpenFiles;
@@ -54,6 +54,8 @@ struct Placed {
     dir: PathBuf,
     create: bool,
     targets: Vec<Target>,
+    /// What the files are besides their contents, by place; empty if that is not wanted.
+    attributes: Vec<(RelPath, Attributes)>,
     /// What has no place, because it was not found.
     failed: Vec<FailedFile>,
 }
@@ -79,20 +81,30 @@ impl FetchJob {
                 Err(error) => self.failed(error, Vec::new()),
             };
         }
-        let placed = match found.and_then(|found| self.place.of(&self.state.what, found)) {
+        let found = found.map(|mut found| (self.plan_tree(&mut found), found));
+        let placed = found.and_then(|(tree, found)| Ok((self.place.of(&self.state.what, found)?, tree)));
+        let (placed, tree) = match placed {
             Ok(placed) => placed,
             Err(error) => return self.failed(error, Vec::new()),
         };
-        let Placed { dir, create, targets, mut failed } = self.without_own(placed);
+        let Placed { dir, create, targets, attributes, mut failed } = self.without_own(placed);
         self.state.set_dir(&dir);
-        if targets.is_empty() {
+        if targets.is_empty() && tree.is_empty() {
             return self.all_failed(failed);
         }
         let DownloadOptions { overwrite, life, .. } = self.options;
         match Disk::open_for(&dir, create, overwrite, self.state_dir.as_deref(), life) {
             Ok(disk) => {
                 warn_of_risk(&dir);
-                self.download(&disk, targets, failed)
+                if !self.options.contents_only {
+                    disk.set_attributes(attributes);
+                }
+                self.state.found(targets.len() + tree.names_with_content(), contents_len(&targets));
+                let end = match targets.is_empty() {
+                    true => self.all_failed(failed),
+                    false => self.download(&disk, targets, failed),
+                };
+                self.place_tree(&disk, &tree, end)
             }
             Err(error) => {
                 let error = Arc::new(FetchError::from(error));
@@ -104,11 +116,14 @@ impl FetchJob {
 
     /// What is meant, and what of it cannot be found.
     fn find(&mut self) -> Result<Resolved, FetchError> {
-        let Want { texts, files, .. } = std::mem::take(&mut self.want);
+        let Want { texts, files, bare, .. } = std::mem::take(&mut self.want);
         if texts.is_empty() {
-            return Ok(Resolved { files: join_found(Vec::new(), files)?, ..Resolved::default() });
+            return Ok(Resolved { files: join_found(Vec::new(), files)?, bare, ..Resolved::default() });
         }
-        let found = self.search(&texts)?;
+        let mut found = self.search(&texts)?;
+        found.bare.extend(bare);
+        found.bare.sort_by(|a, b| a.path.cmp(&b.path));
+        found.bare.dedup_by(|a, b| a.path == b.path);
         Ok(Resolved { files: join_found(found.files, files)?, ..found })
     }
 
@@ -149,7 +164,6 @@ impl FetchJob {
     /// after it is a new one of what is still missing.
     fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: Vec<FailedFile>) -> DownloadEnd {
         let mut failed_before = failed.clone();
-        self.state.found(targets.len(), contents_len(&targets));
         loop {
             if let Some(error) = self.rest() {
                 return self.failed(error, failed_before);
@@ -267,15 +281,17 @@ impl Place {
     /// The places of `found`, which is what was asked for as `what`.
     fn of(&self, what: &str, found: Resolved) -> Result<Placed, FetchError> {
         let Resolved { files, failed, .. } = found;
-        let target = |file: FoundFile, out: Option<RelPath>| {
+        let mut attributes = Vec::with_capacity(files.len());
+        let mut target = |file: FoundFile, out: Option<RelPath>| {
             let out = out.unwrap_or_else(|| file.path.clone());
+            attributes.push((out.clone(), file.attributes));
             Target { path: file.path, id: file.id, out, holders: file.holders }
         };
         match self {
-            Place::Writer => Ok(Placed { dir: PathBuf::new(), create: false, targets: Vec::new(), failed }),
+            Place::Writer => Ok(Placed { dir: PathBuf::new(), create: false, targets: Vec::new(), attributes, failed }),
             Place::Dir { dir, create } => {
                 let targets = files.into_iter().map(|file| target(file, None)).collect();
-                Ok(Placed { dir: dir.clone(), create: *create, targets, failed })
+                Ok(Placed { dir: dir.clone(), create: *create, targets, attributes, failed })
             }
             Place::NamedDirs { dirs, create } => {
                 let mut places = Vec::with_capacity(files.len());
@@ -291,18 +307,19 @@ impl Place {
                     used.iter().filter_map(|&number| Some(dirs.get(number)?.1.clone())).collect();
                 let [dir] = dirs_used.as_slice() else {
                     if dirs_used.is_empty() {
-                        return Ok(Placed { dir: self.dir().into(), create: *create, targets: Vec::new(), failed });
+                        let (dir, targets) = (self.dir().into(), Vec::new());
+                        return Ok(Placed { dir, create: *create, targets, attributes, failed });
                     }
                     return Err(FetchError::SeveralDirs { what: what.into(), dirs: dirs_used });
                 };
                 let targets = places.into_iter().map(|(_, target)| target).collect();
-                Ok(Placed { dir: dir.clone(), create: *create, targets, failed })
+                Ok(Placed { dir: dir.clone(), create: *create, targets, attributes, failed })
             }
             Place::File(path) => {
                 let (dir, name) = (self.dir().to_path_buf(), file_name(path)?);
                 let targets: Vec<Target> = files.into_iter().map(|file| target(file, Some(name.clone()))).collect();
                 match targets.len() + failed.len() {
-                    0 | 1 => Ok(Placed { dir, create: true, targets, failed }),
+                    0 | 1 => Ok(Placed { dir, create: true, targets, attributes, failed }),
                     files => Err(FetchError::SeveralFiles { what: what.into(), files, path: path.clone() }),
                 }
             }

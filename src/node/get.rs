@@ -132,6 +132,14 @@ impl<'n> Get<'n> {
         self
     }
 
+    /// Fetches contents alone. Default: files get the modification time of the source, and what is a
+    /// program there may be run; symbolic links whose target is fetched too, hard links and empty
+    /// directories are made as they are there.
+    pub fn contents_only(mut self) -> Self {
+        self.options.contents_only = true;
+        self
+    }
+
     /// Opens the file for reading while it is fetched. What is asked for must mean one file.
     ///
     /// Blocks until it is found, as [`Node::find`](crate::Node::find), and at most for

@@ -15,6 +15,7 @@ mod fetch;
 mod fetch_job;
 mod fetch_starter;
 mod fetch_state;
+mod fetch_tree;
 mod get;
 pub mod limits;
 mod mirror;

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 use crate::store::error::again;
 use crate::store::holes;
 use crate::store::limits::{BATCH_OPEN_MAX, SYNCFS_FILES_MIN};
-use crate::store::storage::{Storage, Volume, create_temp, explain_full};
+use crate::store::storage::{Storage, Volume, create_temp, dress, explain_full};
 
 /// Writes each file under a temporary name, makes all of them durable, then renames each to its
 /// final name.
@@ -69,6 +69,7 @@ fn write_temp(
     let len = bytes.len() as u64;
     // Zeros become a hole.
     let written = if holes::is_zeros(bytes) && len > 0 { file.set_len(len) } else { file.write_at(0, bytes) };
+    let written = written.and_then(|()| dress(volume, &*file, path));
     let written = written.and_then(|()| if sync { file.sync() } else { Ok(()) });
     match written {
         Ok(()) => Ok((name, file)),

@@ -11,9 +11,10 @@ use crate::limits::CHUNK_LEN_MIN;
 use crate::store::batch_write::batch_write;
 use crate::store::flusher::Flusher;
 use crate::store::leftovers;
-use crate::store::memory::{FaultKind, Memory, PlaceManner, Rng, own_name};
+use crate::store::memory::{FaultKind, Memory, PlaceManner, Rng, dress_for, own_name};
+use crate::store::place_bare::place_bare;
 use crate::store::reuse::ReuseSource;
-use crate::store::storage::{Volume, place_copy};
+use crate::store::storage::{FileDress, OwnBare, Volume, place_copy};
 use crate::store::{PartialFile, StoreError};
 
 /// A file with its bytes and its places.
@@ -28,6 +29,9 @@ struct Plan {
     large: Vec<Sample>,
     small: Vec<(RelPath, FileId, Vec<u8>)>,
     copy: RelPath,
+    dir: RelPath,
+    link: RelPath,
+    other_name: RelPath,
 }
 
 fn name(path: &str) -> RelPath {
@@ -93,7 +97,8 @@ impl Plan {
             let id = FileId { root: Root(Digest([i as u8; 32])), len: bytes.len() as u64 };
             (name(&format!("s{}/f{i}", i % 2)), id, bytes)
         });
-        Plan { large, small: small.collect(), copy: name("copy") }
+        let [copy, dir, link, other_name] = ["copy", "d/empty", "link", "d/other"].map(name);
+        Plan { large, small: small.collect(), copy, dir, link, other_name }
     }
 
     /// All final names with the bytes that belong there.
@@ -101,6 +106,22 @@ impl Plan {
         let large = self.large.iter().flat_map(|s| s.outs.iter().map(|out| (out, whole(&s.manifest))));
         let small = self.small.iter().map(|(path, _, bytes)| (path, bytes.clone()));
         large.chain(small).chain([(&self.copy, whole(&self.large[0].manifest))]).collect()
+    }
+
+    /// What is no plain file, each with what a process sees there and its attributes.
+    fn bare(&self) -> [(&RelPath, OwnBare<'_>, Vec<u8>, FileDress); 3] {
+        let dress = |mtime_ns| FileDress { mtime_ns, execute_bits: 0 };
+        let (large, id) = (&self.large[0].outs[0], self.large[0].manifest.id());
+        [
+            (&self.dir, OwnBare::Dir { mtime_ns: -3 }, b"/".to_vec(), dress(-3)),
+            (&self.link, OwnBare::Link { target: TARGET, mtime_ns: 9 }, TARGET.into(), dress(9)),
+            (
+                &self.other_name,
+                OwnBare::Name { of: large, id },
+                whole(&self.large[0].manifest),
+                dress_for(large.as_str()),
+            ),
+        ]
     }
 
     /// Downloads what is not there, in random order with random flushes. `done` learns what was said to be durable.
@@ -129,6 +150,13 @@ impl Plan {
             let from = volume.open_name("d/large").map_err(|e| StoreError::at("d/large", e))?.unwrap();
             place_copy(volume, &*from, self.large[0].manifest.id().len, &self.copy, || Ok(()))?;
             done.finals.push(self.copy.clone());
+        }
+        let bare = self.bare();
+        let missing = bare.iter().filter(|(path, _, bytes, _)| volume.content(path.as_str()).as_ref() != Some(bytes));
+        let items: Vec<_> = missing.map(|(path, what, ..)| (*path, *what)).collect();
+        for (result, (path, _)) in place_bare(volume, &items).into_iter().zip(&items) {
+            result?;
+            done.finals.push((*path).clone());
         }
         Ok(())
     }
@@ -183,7 +211,10 @@ fn before(plan: &Plan, path: &RelPath) -> Vec<u8> {
 fn check_finals(volume: &Memory, plan: &Plan, done: &Done, what: &str) {
     for (path, new) in plan.finals() {
         let found = volume.content(path.as_str()).unwrap();
-        assert!(found == before(plan, path) || found == new, "{what}: {path} is neither old nor whole");
+        let old = before(plan, path);
+        assert!(found == old || found == new, "{what}: {path} is neither old nor whole");
+        let is_dressed = volume.dress(path.as_str()) == Some(dress_for(path.as_str()));
+        assert!(found == old || is_dressed, "{what}: {path} is whole without its attributes");
         assert!(!done.finals.contains(path) || found == new, "{what}: {path} was said to be durable");
         if volume.manner == PlaceManner::Keep && found == new {
             let kept = volume.content(&format!("{path}~"));
@@ -227,6 +258,7 @@ fn check_claims(volume: &Memory, plan: &Plan, done: &Done, what: &str) -> u32 {
 fn with_old_files(plan: &Plan) -> Memory {
     let volume = Memory::new();
     plan.finals().iter().for_each(|(path, _)| volume.put(path.as_str(), &before(plan, path)));
+    plan.bare().iter().for_each(|(path, ..)| volume.put(path.as_str(), OLD));
     // Of a content that is no longer asked for.
     volume.put(&own_name("0123-77.part"), OLD);
     volume.put(&own_name("0123-77.journal"), OLD);
@@ -376,6 +408,8 @@ fn wherever_a_removal_crashes_names_are_whole_or_gone() {
     assert!(counts.iter().all(|count| *count > 20), "the runs end too early or too late: {counts:?}");
 }
 
+/// Where the link leads.
+const TARGET: &str = "d/large";
 /// Length beyond whole chunks of a content of which every other chunk is zeros.
 const WITH_ZEROS: u64 = 5;
 /// What lies at most final names before.

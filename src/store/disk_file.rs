@@ -5,13 +5,15 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::store::dress::put_on;
 use crate::store::holes;
 use crate::store::inspect::stamp_of;
-use crate::store::storage::{FileLock, Stat, Storage};
+use crate::store::storage::{FileDress, FileLock, Stat, Storage};
 
 /// An open file on a real disk.
 #[derive(Debug)]
@@ -19,11 +21,13 @@ pub(crate) struct DiskFile {
     file: File,
     /// Whether it lives in memory, where reserving room costs as much as writing.
     in_memory: bool,
+    /// Whether attributes were set, which a sync of the data alone leaves out.
+    is_dressed: AtomicBool,
 }
 
 impl DiskFile {
     pub(crate) fn new(file: OwnedFd, in_memory: bool) -> Self {
-        DiskFile { file: file.into(), in_memory }
+        DiskFile { file: file.into(), in_memory, is_dressed: AtomicBool::new(false) }
     }
 }
 
@@ -37,7 +41,10 @@ impl Storage for DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| fs::fdatasync(&self.file))?)
+        match self.is_dressed.load(Ordering::Relaxed) {
+            true => Ok(retry_on_intr(|| fs::fsync(&self.file))?),
+            false => Ok(retry_on_intr(|| fs::fdatasync(&self.file))?),
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -79,6 +86,11 @@ impl Storage for DiskFile {
     fn stat(&self) -> io::Result<Stat> {
         let meta = self.file.metadata()?;
         Ok(Stat { len: meta.len(), allocated: meta.blocks() * 512, links: meta.nlink(), stamp: stamp_of(&meta) })
+    }
+
+    fn dress(&self, dress: FileDress) -> io::Result<()> {
+        self.is_dressed.store(true, Ordering::Relaxed);
+        put_on(&self.file, dress.mtime_ns, |mode| mode | dress.execute_bits)
     }
 
     fn try_lock(&self) -> io::Result<FileLock> {

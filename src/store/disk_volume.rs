@@ -14,15 +14,16 @@ use crate::content::{FileId, RelPath};
 use crate::store::OWN;
 use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
+use crate::store::dress::Dresses;
 use crate::store::inspect::{has_other_case, is_spelled_so, kind_at, replaceable, state_at};
 use crate::store::make_dirs::make_dirs;
 use crate::store::nearby::Nearby;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
-use crate::store::own_dir::OwnDir;
+use crate::store::own_dir::{OwnDir, remove_name};
 use crate::store::place_guard::{PlaceGuard, SpellingAsk};
 use crate::store::placed::{PlacedLog, PlacedState};
 use crate::store::publish::{Publish, PublishTarget};
-use crate::store::storage::{Storage, Volume, explain_full};
+use crate::store::storage::{FileDress, OwnBare, Storage, Volume, explain_full, temp_name};
 use crate::store::{Life, Overwrite, StoreError};
 
 mod tree;
@@ -40,6 +41,8 @@ pub(crate) struct DiskVolume {
     in_memory: bool,
     /// Decides about files that are there already; without it each is replaced.
     guard: Option<PlaceGuard>,
+    /// What the files get besides their contents.
+    dresses: Dresses,
 }
 
 impl DiskVolume {
@@ -58,7 +61,8 @@ impl DiskVolume {
         match root {
             Ok(root) => {
                 let in_memory = fs::fstatfs(&root).is_ok_and(|s| IN_MEMORY.contains(&(s.f_type as u64)));
-                Ok(DiskVolume { own: OwnDir::new(root), opener: BeneathOpener::new(), path, in_memory, guard: None })
+                let (own, opener) = (OwnDir::new(root), BeneathOpener::new());
+                Ok(DiskVolume { own, opener, path, in_memory, guard: None, dresses: Dresses::default() })
             }
             Err(Errno::NOENT) => Err(StoreError::MissingDirectory { path }),
             Err(Errno::NOTDIR) => Err(StoreError::NotADirectory { path }),
@@ -78,6 +82,20 @@ impl DiskVolume {
     /// What decides about files that are there already.
     pub(crate) fn guard(&self) -> Option<&PlaceGuard> {
         self.guard.as_ref()
+    }
+
+    /// What the files get besides their contents.
+    pub(crate) fn dresses(&self) -> &Dresses {
+        &self.dresses
+    }
+
+    /// The mode of a file that is created with mode 0777: the umask is not asked for otherwise.
+    fn mode_of_program(&self) -> io::Result<u32> {
+        let name = temp_name();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = self.own.with(|own| Ok(fs::fstat(fs::openat(own, &*name, flags, PROGRAM_MODE)?)?.st_mode));
+        self.remove_own(&name)?;
+        mode
     }
 
     /// Kind and state of what lies at `path`.
@@ -162,7 +180,7 @@ impl DiskVolume {
         Arc::new(DiskFile::new(file, self.in_memory))
     }
 
-    fn root(&self) -> BorrowedFd<'_> {
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.own.root()
     }
 
@@ -174,6 +192,15 @@ impl DiskVolume {
             durable: !self.in_memory,
             guard: self.guard.as_ref(),
         }
+    }
+
+    pub(super) fn opener(&self) -> &BeneathOpener {
+        &self.opener
+    }
+
+    /// Runs `act` on the own directory, which is made where there is none.
+    pub(super) fn with_own<R>(&self, act: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<R>) -> io::Result<R> {
+        self.own.with(act)
     }
 }
 
@@ -200,8 +227,14 @@ impl Volume for DiskVolume {
             None => return Ok(None),
             Some(file) => file,
         };
-        if FileType::from_raw_mode(fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        let stat = fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("not a regular file"));
+        }
+        // What a crash left under an own name may be a file that was kept for the user.
+        if stat.st_nlink > 1 {
+            self.remove_own(name)?;
+            return Ok(None);
         }
         Ok(Some(self.storage(file)))
     }
@@ -233,7 +266,7 @@ impl Volume for DiskVolume {
     }
 
     fn remove_own(&self, name: &str) -> io::Result<bool> {
-        self.own.with(|own| match fs::unlinkat(own, name, AtFlags::empty()) {
+        self.own.with(|own| match remove_name(own, name) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e),
@@ -259,6 +292,14 @@ impl Volume for DiskVolume {
 
     fn place_open(&self, moves: &[(String, &RelPath)], files: &[Arc<dyn Storage>]) -> Vec<Result<(), StoreError>> {
         Publish::new(self.target(), files).place(moves)
+    }
+
+    fn create_own_bare(&self, name: &str, what: &OwnBare<'_>) -> io::Result<()> {
+        self.create_bare(name, what)
+    }
+
+    fn dress_of(&self, path: &RelPath) -> Option<FileDress> {
+        self.dresses.of_new(path, || self.mode_of_program())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -290,6 +331,8 @@ impl Volume for DiskVolume {
 
 /// Mode 0666, of which the umask takes bits away, as for every new file of the system.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+/// Mode 0777, likewise for programs.
+const PROGRAM_MODE: Mode = Mode::from_raw_mode(0o777);
 /// File system types of tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 

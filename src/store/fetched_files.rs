@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
-use crate::content::{Catalogue, Entry, EntryRef, FileId, Manifest, Marks, RelPath};
+use crate::content::{Catalogue, Entry, EntryRef, FileId, Manifest, Marks, RelPath, Stamp};
 use crate::limits::CATALOGUE_ENTRIES_MAX;
 use crate::store::limits::FETCHED_SERVED_MAX;
 use crate::store::{PartialFile, Reader};
@@ -127,6 +127,16 @@ impl FetchedFiles {
         !maybe.is_empty()
     }
 
+    /// The file at `path` below `dir` that is offered as `id` is in another state now, since it got
+    /// another name.
+    pub fn restamp(&self, id: &FileId, dir: &Path, path: &RelPath, stamp: Stamp) {
+        let Some(FetchedFile::Whole(entry, manifest, reader)) = self.get(id) else { return };
+        if entry.path == *path && reader.path() == dir {
+            let names: Vec<RelPath> = self.catalogue().find(id).map(|listed| listed.to_entry().path).collect();
+            self.put_whole(&names, Entry { stamp, ..entry }, manifest, reader);
+        }
+    }
+
     /// The file with this identity.
     pub fn get(&self, id: &FileId) -> Option<FetchedFile> {
         read_lock(&self.files).get(id).cloned()
@@ -192,7 +202,7 @@ impl ListedFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Marks, Root, Stamp};
+    use crate::content::{Digest, Marks, Root};
     use crate::store::Disk;
 
     fn name(text: &str) -> RelPath {

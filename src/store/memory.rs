@@ -14,14 +14,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 pub(crate) use crate::store::storage::Storage;
-use crate::store::storage::{FileLock, Stat, Volume};
+use crate::store::storage::{FileDress, FileLock, OwnBare, Stat, Volume};
 use crate::sync::lock;
 
+mod bare;
 mod folder;
 mod names;
+mod power;
 mod rng;
 mod world;
 
+pub(crate) use bare::dress_for;
 pub(crate) use folder::MemoryFolder;
 pub(crate) use rng::Rng;
 pub(crate) use world::FaultKind;
@@ -145,48 +148,6 @@ impl Memory {
         self.lock().names.keys().filter(|n| n.starts_with(OWN)).cloned().collect()
     }
 
-    /// The process is killed: locks end, everything written stays.
-    pub(crate) fn after_kill(&self) -> Memory {
-        let mut world = self.lock();
-        world.steps_left = u64::MAX;
-        world.files.values_mut().for_each(|f| f.locked = false);
-        drop(world);
-        self.clone()
-    }
-
-    /// The disk as found after the power failed.
-    pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Memory {
-        let world = self.lock();
-        let names = world.surviving_names(rng);
-        let next = Memory { manner: self.manner, ..Memory::new() };
-        let mut new = next.lock();
-        new.strict = world.strict;
-        for inode in names.values() {
-            let Some(file) = world.files.get(inode) else { continue };
-            let mut bytes = file.durable.clone();
-            for change in &file.pending {
-                match rng.below(3) {
-                    0 => (),
-                    1 => change.apply_torn(&mut bytes, rng),
-                    _ => change.apply(&mut bytes),
-                }
-            }
-            // The time of the last change may be lost although the change is not.
-            let changes = if rng.below(2) == 0 { file.changes } else { file.durable_changes };
-            let content = FileContent {
-                durable: bytes.clone(),
-                bytes,
-                changes,
-                durable_changes: changes,
-                ..FileContent::default()
-            };
-            new.files.insert(*inode, content);
-        }
-        (new.names, new.durable_names) = (names.clone(), names);
-        drop(new);
-        next
-    }
-
     fn lock(&self) -> MutexGuard<'_, World> {
         lock(&self.world)
     }
@@ -261,7 +222,18 @@ impl Storage for MemoryFile {
         self.with(|f| {
             f.durable.clone_from(&f.bytes);
             f.durable_changes = f.changes;
+            f.durable_dress = f.dress;
             f.pending.clear();
+        });
+        Ok(())
+    }
+
+    fn dress(&self, dress: FileDress) -> io::Result<()> {
+        self.attempt(CallKind::Remove)?;
+        self.step()?;
+        self.with(|f| {
+            f.dress = dress;
+            f.changes += 1;
         });
         Ok(())
     }
@@ -302,6 +274,13 @@ impl Volume for Memory {
     }
 
     fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        let names_of = |world: &World, inode: u64| world.names.values().filter(|other| **other == inode).count();
+        let has_more =
+            |world: &World| world.names.get(&own_name(name)).is_some_and(|inode| names_of(world, *inode) > 1);
+        let has_more = has_more(&self.lock());
+        if has_more {
+            self.remove_own(name)?;
+        }
         self.open_name(&own_name(name))
     }
 
@@ -346,6 +325,7 @@ impl Volume for Memory {
         for file in world.files.values_mut() {
             file.durable.clone_from(&file.bytes);
             file.durable_changes = file.changes;
+            file.durable_dress = file.dress;
             file.pending.clear();
         }
         Ok(())
@@ -365,6 +345,14 @@ impl Volume for Memory {
                 d.and(synced.as_ref().map(|_| ()).map_err(again)).map_err(|e| StoreError::at(p.as_str(), e))
             })
             .collect()
+    }
+
+    fn create_own_bare(&self, name: &str, what: &OwnBare<'_>) -> io::Result<()> {
+        self.create_bare(name, what)
+    }
+
+    fn dress_of(&self, path: &RelPath) -> Option<FileDress> {
+        Some(dress_for(path.as_str()))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

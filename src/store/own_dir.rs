@@ -98,6 +98,14 @@ impl OwnDir {
     }
 }
 
+/// Removes a file, link or empty directory.
+pub(crate) fn remove_name(at: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<()> {
+    match fs::unlinkat(at, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => fs::unlinkat(at, name, AtFlags::REMOVEDIR),
+        removed => removed,
+    }
+}
+
 /// Removes temporary files that a killed process left behind.
 fn sweep(own: &OwnedFd) {
     let Ok(dir) = fs::Dir::read_from(own) else { return };
@@ -107,7 +115,7 @@ fn sweep(own: &OwnedFd) {
         let is_temp = name.to_bytes().ends_with(TEMP_SUFFIX.as_bytes());
         if is_temp && let Ok(stat) = fs::statat(own, name, AtFlags::SYMLINK_NOFOLLOW) {
             let written = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
-            if now.saturating_sub(written) > TEMP_STALE && fs::unlinkat(own, name, AtFlags::empty()).is_ok() {
+            if now.saturating_sub(written) > TEMP_STALE && remove_name(own.as_fd(), name).is_ok() {
                 debug!("left-over temporary file removed name={name:?}");
             }
         }

@@ -209,6 +209,7 @@ impl PartialFile {
         let Some((first, further)) = paths.split_first() else { return part.usable().map(drop) };
         self.check_whole()?;
         self.unmark()?;
+        self.dress(volume, first)?;
         if further.is_empty() {
             let batch = part.sync_file()?;
             // Nothing but the name is missing, so the journal is brought up to date only if that
@@ -224,6 +225,7 @@ impl PartialFile {
             // Copies take time and space, so the chunks are journaled before: a failed copy costs
             // no bytes. The file itself moves last, so that until then all can be repeated.
             part.flush_batch(&mut flushing)?;
+            self.sync_dressed(volume, first)?;
             further.iter().try_for_each(|path| self.copy_to(volume, path))?;
             self.place(volume, first)?;
         }
@@ -251,8 +253,10 @@ impl PartialFile {
         let mut flushing = part.flushing();
         self.check_whole()?;
         self.unmark()?;
+        self.dress(volume, first)?;
         // As for a copy in `put_in_place`.
         part.flush_batch(&mut flushing)?;
+        self.sync_dressed(volume, first)?;
         let copied: Vec<_> = further.iter().map(|path| self.told(self.copy_to(volume, path))).collect();
         let placed = self.told(self.place(volume, first));
         if placed.is_err() && copied.iter().any(Result::is_ok) {
@@ -282,6 +286,18 @@ impl PartialFile {
         let (volume, mark) = (&self.part.volume, &self.part.names.mark);
         let removed = if self.part.is_read { open::remove_mark(&**volume, mark) } else { Ok(()) };
         removed.map_err(|e| StoreError::at(volume.path_of_own(mark), e))
+    }
+
+    fn dress(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
+        storage::dress(volume, &*self.part.file, path).map_err(|e| self.part.error(e))
+    }
+
+    /// Makes the attributes durable, where no chunk that is still to be made durable has done so.
+    fn sync_dressed(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
+        match volume.dress_of(path) {
+            Some(_) => self.part.file.sync().map_err(|e| self.part.error(e)),
+            None => Ok(()),
+        }
     }
 
     fn place(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {

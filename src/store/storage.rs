@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::content::{RelPath, Stamp};
+use crate::content::{FileId, RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::holes;
 use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
@@ -99,6 +99,12 @@ pub(crate) trait Storage: Debug + Send + Sync {
     /// Length, used room, identity and times.
     fn stat(&self) -> io::Result<Stat>;
 
+    /// Gives the file its attributes. Durable with the next [`sync`](Storage::sync). A file system that
+    /// has no such attribute leaves it out.
+    fn dress(&self, _dress: FileDress) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Takes the lock of the file, unless another process or handle has it. It ends with the
     /// process at the latest.
     fn try_lock(&self) -> io::Result<FileLock>;
@@ -110,6 +116,26 @@ pub(crate) trait Storage: Debug + Send + Sync {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// The attributes of a file that is put in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct FileDress {
+    /// Modification time, ns since the Unix epoch.
+    pub(crate) mtime_ns: i64,
+    /// Mode bits that let the file be run; 0 for one that is no program.
+    pub(crate) execute_bits: u32,
+}
+
+/// An own name that is no file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnBare<'a> {
+    /// An empty directory with this modification time.
+    Dir { mtime_ns: i64 },
+    /// A symbolic link with this one.
+    Link { target: &'a str, mtime_ns: i64 },
+    /// Another name of the file at a final name, which has the content `id`.
+    Name { of: &'a RelPath, id: FileId },
 }
 
 /// What came of taking the lock of a file.
@@ -196,6 +222,16 @@ pub(crate) trait Volume: Debug + Send + Sync {
     fn place_open(&self, moves: &[(String, &RelPath)], files: &[Arc<dyn Storage>]) -> Vec<Result<(), StoreError>> {
         let _ = files;
         self.place(moves)
+    }
+
+    /// Makes the own name `name` something else than a file of its own.
+    fn create_own_bare(&self, _name: &str, _what: &OwnBare<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What the file at a final name gets besides its content, if anything.
+    fn dress_of(&self, _path: &RelPath) -> Option<FileDress> {
+        None
     }
 
     /// Free bytes.
@@ -303,6 +339,11 @@ fn copy_range(from: &dyn Storage, to: &dyn Storage, range: Range<u64>) -> io::Re
     Ok(())
 }
 
+/// Gives a file that is about to get the name `path` what belongs to it, before it is synced.
+pub(crate) fn dress(volume: &dyn Volume, file: &dyn Storage, path: &RelPath) -> io::Result<()> {
+    volume.dress_of(path).map_or(Ok(()), |dress| file.dress(dress))
+}
+
 /// Makes `path` a durable copy of the first `len` bytes of `from`. `unchanged` checks the source
 /// once all is copied.
 pub(crate) fn place_copy(
@@ -314,7 +355,10 @@ pub(crate) fn place_copy(
 ) -> Result<(), StoreError> {
     let at_path = |e| explain_full(volume, StoreError::at(volume.path_of(path), e), len);
     let (name, file) = create_temp(volume).map_err(at_path)?;
-    let copied = copy(from, &*file, len).and_then(|()| file.sync()).and_then(|()| unchanged());
+    let copied = copy(from, &*file, len)
+        .and_then(|()| dress(volume, &*file, path))
+        .and_then(|()| file.sync())
+        .and_then(|()| unchanged());
     let placed = copied.map_err(at_path).and_then(|()| volume.place(&[(name.clone(), path)]).pop().unwrap_or(Ok(())));
     if placed.is_err() {
         let _ = volume.remove_own(&name);

@@ -7,8 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Builder;
 
-use crate::content::{ChunkSpan, Digest, FileId, Geometry, Root, Stamp, merkle, zeros};
+use crate::content::{Attributes, ChunkSpan, Digest, FileId, Geometry, Root, Stamp, merkle, zeros};
 use crate::limits::READ_LEN;
+use crate::store::dress::bring_in_line;
 use crate::store::holes;
 use crate::store::inspect::stamp_of;
 use crate::store::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX};
@@ -35,6 +36,17 @@ impl VerifiedFile {
     pub(super) fn known(file: File, id: &FileId, stamp: Stamp) -> Option<Self> {
         let state = state_of(&file).ok().filter(|s| *s == (id.len, stamp))?;
         Some(VerifiedFile { file, state })
+    }
+
+    /// Brings the attributes of the file in line with `wanted`. It stays the checked one. True if that
+    /// changed something.
+    pub(super) fn bring_in_line(&mut self, wanted: &Attributes) -> io::Result<bool> {
+        self.check_unchanged()?;
+        let changed = bring_in_line(&self.file, wanted)?;
+        if changed {
+            self.state = state_of(&self.file)?;
+        }
+        Ok(changed)
     }
 
     /// Whether `other` is the very same file, in the same state.

@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod attributes;
 mod bench;
 mod cli;
 mod client;

@@ -86,6 +86,7 @@ fn outcome(name: &str, start: &Start) -> String {
         },
         "out" => format!("{:?}", of_get().0),
         "no-share" => (!of_get().1).to_string(),
+        "no-attributes" => matches!(command, Command::Get { attributes: false, .. }).to_string(),
         "seed" => format!("{:?}", of_get().2),
         "exclude" => format!("{:?}", choice_of(&command).0.exclude),
         "hidden" => choice_of(&command).0.hidden.to_string(),
@@ -110,7 +111,7 @@ type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 /// Options of the server alone.
 const SERVING: [&str; 3] = ["mirror", "retain", "quota"];
 
-const TABLE: [Row; 30] = [
+const TABLE: [Row; 31] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -140,6 +141,7 @@ const TABLE: [Row; 30] = [
     ("wait", "2s", [("1", "1s"), ("0", "0ns"), ("3.5", "3.5s")]),
     ("out", "None", [("/a", "Some(\"/a\")"), ("/b", "Some(\"/b\")"), ("'/c'", "Some(\"/c\")")]),
     ("no-share", "false", [("", "true"), ("0", "false"), ("true", "true")]),
+    ("no-attributes", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("exclude", "[]", [("a", "[\"a\"]"), ("b, *.c", "[\"b\", \"*.c\"]"), ("['d', 'e/**']", "[\"d\", \"e/**\"]")]),
     ("hidden", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     (
@@ -368,9 +370,9 @@ fn commands_and_what_belongs_to_them() {
     let get = Start::new(&["get", "a", "--", "--b"]).client().unwrap().command;
     let patterns = vec!["a".into(), "--b".into()];
     let (select, overwrite) = (SelectOptions::default(), Overwrite::Refuse);
-    let life = Life::Kept;
+    let (life, out, seed, dry_run) = (Life::Kept, None, None, false);
     let expected =
-        Command::Get { patterns, select, overwrite, dry_run: false, life, out: None, share: true, seed: None };
+        Command::Get { patterns, select, overwrite, dry_run, life, out, share: true, attributes: true, seed };
     assert_eq!(get, expected);
     assert_eq!(Start::new(&["doctor"]).client().unwrap().command, Command::Doctor);
 }

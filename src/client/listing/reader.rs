@@ -33,7 +33,7 @@ impl ListingReader {
             text: text.into(),
             pattern: Pattern::parse(text).ok(),
             patience,
-            all: Taken { files: Vec::new(), room, logged: false, told_unnamed: false },
+            all: Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false },
             bare: Vec::new(),
             after: Some(String::new()),
         }
@@ -84,7 +84,7 @@ impl ListingReader {
     /// The files, and the names that are more or less than one; true for a link.
     pub(crate) fn finish(self, session: &Session) -> (PeerListing, Vec<(RelPath, bool)>) {
         let Taken { files, room, .. } = self.all;
-        (PeerListing { shared: session.welcome.revision > 0, files, room }, self.bare)
+        (PeerListing { shared: session.welcome.revision > 0, files, bare: Vec::new(), room }, self.bare)
     }
 
     fn add_bare(&mut self, path: &str, is_link: bool) -> Result<(), AskError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::client::failed::FailedFile;
+use crate::client::found_bare::FoundBare;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::{Candidate, FetchError};
@@ -63,6 +64,18 @@ impl<'a> Chooser<'a> {
             (true, Some(_)) => self.one_content(by(&|file| pattern.matches_id(&file.id))),
             (true, None) => Choice::default(),
         }
+    }
+
+    /// The names that are no plain files and that the pattern means.
+    pub(super) fn bare(&self, pattern: &Pattern) -> impl Iterator<Item = FoundBare> {
+        let is_meant = |path: &str| match pattern.kind() {
+            PatternKind::Root(..) => false,
+            PatternKind::Path { glob: None, .. } => pattern.matches_path(path),
+            PatternKind::Path { .. } => pattern.matches_path(path) && self.selection.shows(pattern, path),
+        };
+        let is_excluded = |path: &str| self.selection.exclude.iter().any(|excluded| excluded.matches_path(path));
+        let meant = self.results.bare().filter(move |(path, _)| is_meant(path.as_str()) && !is_excluded(path.as_str()));
+        meant.map(|(path, bare)| FoundBare { path: path.clone(), bare: bare.clone() })
     }
 
     /// One file is meant, whatever its names: the first name stands for it.

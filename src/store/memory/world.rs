@@ -7,6 +7,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::store::memory::rng::Rng;
+use crate::store::storage::FileDress;
 
 /// What a disk writes at once.
 const SECTOR_LEN: usize = 512;
@@ -116,6 +117,10 @@ pub(super) struct FileContent {
     /// disk knows it.
     pub(super) changes: i64,
     pub(super) durable_changes: i64,
+    /// What [`Storage::dress`](crate::store::storage::Storage::dress) set, as it is and as the disk
+    /// knows it.
+    pub(super) dress: FileDress,
+    pub(super) durable_dress: FileDress,
     /// How often it was read.
     pub(super) reads: u64,
     pub(super) locked: bool,
