@@ -1,0 +1,53 @@
+//! The attributes of the files that are put in place, and of those that are there already.
+
+use crate::chain::Chain;
+use crate::content::{Attributes, FileId, RelPath};
+use crate::store::disk::Disk;
+use crate::store::dress::may_run;
+use crate::store::placed::PlacedState;
+use crate::store::verify_existing::VerifiedFile;
+
+impl Disk {
+    /// Sets what the files that are put in place get besides their contents, and what files get that
+    /// are there already. Without it that is nothing.
+    pub fn set_attributes(&self, all: Vec<(RelPath, Attributes)>) {
+        self.volume.dresses().set(all);
+    }
+
+    /// Whether the file at `path` is to be one that can be run.
+    pub fn makes_program(&self, path: &RelPath) -> bool {
+        self.volume.dresses().get(path).is_some_and(|attributes| attributes.executable)
+    }
+
+    /// Whether the attributes of the file at `path`, which is in this state, are other ones than it is to
+    /// have.
+    pub(super) fn is_out_of_line(&self, path: &RelPath, state: &PlacedState) -> bool {
+        let Some(wanted) = self.volume.dresses().get(path) else { return false };
+        let executes = || self.volume.mode_of(path).is_some_and(may_run);
+        state.mtime_ns != wanted.mtime_ns || wanted.executable != executes()
+    }
+
+    /// Brings the attributes of a file in line that holds its content already. True if that changed
+    /// something; then what is recorded of the file is brought up to date.
+    pub(super) fn bring_in_line(
+        &self,
+        path: &RelPath,
+        file: &mut VerifiedFile,
+        (id, before): (FileId, PlacedState),
+    ) -> bool {
+        let Some(wanted) = self.volume.dresses().get(path) else { return false };
+        match file.bring_in_line(wanted) {
+            Ok(false) => false,
+            Ok(true) => {
+                if let (Some(guard), Some((_, now))) = (self.volume.guard(), self.volume.state_of(path)) {
+                    guard.restate(path, id, before, now);
+                }
+                true
+            }
+            Err(e) => {
+                log::warn!("attributes not set path={path} error=\"{}\"", Chain(&e));
+                false
+            }
+        }
+    }
+}
