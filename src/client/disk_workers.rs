@@ -146,6 +146,7 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
             let unchecked = reuse::chunks_to_check(shared, file, &open);
             let have = open.have();
             shared.terms.readings.opened(&open);
+            shared.keep_awaited(file);
             if let Some(fetched) = &shared.ctx.fetched {
                 fetched.put_partial(open.clone());
             }

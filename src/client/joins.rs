@@ -42,6 +42,8 @@ pub(crate) trait JoinedDownload: Send + Sync {
     fn set_windows(&self, file: FileNo, windows: Vec<ReadWindow>);
     /// The part of that file, while chunks of it come.
     fn part(&self, file: FileNo) -> Option<Arc<PartialFile>>;
+    /// Whether it would go on from `part` if it fetched the file itself: both lie in one directory.
+    fn goes_on_from(&self, part: &PartialFile) -> bool;
     /// Whether others wait for that file: then all of it is needed.
     fn set_awaited(&self, file: FileNo, is_awaited: bool);
     /// What it has done for that file.
@@ -195,6 +197,12 @@ impl Joins {
         if let Some((file, download)) = owner.and_then(|owner| Some((owner.file, owner.live()?))) {
             download.set_awaited(file, true);
         }
+    }
+
+    /// Whether a download waits for `id` that would go on from `part`.
+    pub(crate) fn is_awaited_for(&self, id: &FileId, part: &PartialFile) -> bool {
+        let waiting = lock(&self.files).get(id).map_or(Vec::new(), |joined| joined.waiting.clone());
+        waiting.iter().filter_map(Member::live).any(|download| download.goes_on_from(part))
     }
 
     /// The readers of `by` need these chunks of `id`, which another download may be fetching. Returns
@@ -354,6 +362,9 @@ mod tests {
             Path::new("there")
         }
         fn set_windows(&self, _: FileNo, _: Vec<ReadWindow>) {}
+        fn goes_on_from(&self, _: &PartialFile) -> bool {
+            false
+        }
         fn set_awaited(&self, _: FileNo, _: bool) {}
         fn part(&self, _: FileNo) -> Option<Arc<PartialFile>> {
             None

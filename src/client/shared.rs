@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, warn};
 
 use crate::chain::Chain;
 use crate::client::active_sessions::ActiveSessions;
@@ -280,6 +280,17 @@ impl DownloadShared {
         self.terms.joins.read_on(self, self.files[file as usize].id, windows);
     }
 
+    /// What it fetches for readers stays after them if a fetch into the same directory waits for it.
+    pub(crate) fn keep_awaited(&self, file: FileNo) {
+        let Some(part) = self.terms.reading.as_ref().and_then(|reading| reading.part()) else { return };
+        let id = &self.files[file as usize].id;
+        if self.terms.joins.is_awaited_for(id, &part)
+            && let Err(e) = part.unmark()
+        {
+            warn!("goes with its readers file={id} error=\"{}\"", Chain(&e));
+        }
+    }
+
     /// Whether what it fetches is read in memory, so that it has no disk.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.terms.reading.as_ref().is_some_and(|reading| reading.parts().is_in_memory())
@@ -353,9 +364,14 @@ impl JoinedDownload for DownloadShared {
         self.state().open_file(file)
     }
 
+    fn goes_on_from(&self, part: &PartialFile) -> bool {
+        self.disk.has_part(part)
+    }
+
     fn set_awaited(&self, file: FileNo, is_awaited: bool) {
         if self.terms.reading.is_some() {
             self.state().set_alone(file, !is_awaited);
+            self.keep_awaited(file);
             self.wake_all();
         }
     }

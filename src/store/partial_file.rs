@@ -281,8 +281,9 @@ impl PartialFile {
     }
 
     /// A download takes the part over from its readers. From then on it goes only as any other: where it
-    /// takes the place of a file, its own name may be that of the older one for a moment.
-    fn unmark(&self) -> Result<(), StoreError> {
+    /// takes the place of a file, its own name may be that of the older one for a moment. Changes nothing
+    /// the second time.
+    pub(crate) fn unmark(&self) -> Result<(), StoreError> {
         let (volume, mark) = (&self.part.volume, &self.part.names.mark);
         let removed = if self.part.is_read { open::remove_mark(&**volume, mark) } else { Ok(()) };
         removed.map_err(|e| StoreError::at(volume.path_of_own(mark), e))

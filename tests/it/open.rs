@@ -250,6 +250,36 @@ fn a_file_is_read_while_a_fetch_brings_it_and_fetched_while_it_is_read() {
 }
 
 #[test]
+fn what_a_fetch_gained_stays_after_the_readers_that_it_joined() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 16 * MIB, 1);
+    let _peer = peer(&lan, &f, 10);
+    let is_marked = |node: &Node| own(&dir(node)).iter().any(|name| name.ends_with(".read"));
+    for is_kept in [false, true] {
+        let node = lan.node().unwrap();
+        let mut opened = node.open("x").unwrap();
+        read_at(&mut opened, 3 * MIB, 1);
+        assert!(is_marked(&node), "it is only read");
+        let fetch = if is_kept { opened.keep(dir(&node).join("./y")).unwrap() } else { node.fetch("x").unwrap() };
+        until("the part is that of a fetch", || !is_marked(&node));
+        fetch.pause();
+        until("it rests", || fetch.progress().phase == gpb::Phase::Paused);
+        drop(opened);
+        until("the part is let go", || own(&dir(&node)).iter().any(|name| name.ends_with(".journal")));
+        assert!(!is_marked(&node), "kept: {is_kept}");
+        fetch.resume();
+        fetch.wait().unwrap();
+        assert!(own(&dir(&node)).is_empty());
+    }
+    // Its own directory is another one: nothing there goes on from what was read.
+    let node = lan.node().unwrap();
+    let mut opened = node.open("x").unwrap();
+    read_at(&mut opened, 3 * MIB, 1);
+    opened.keep(dir(&node).join("deeper/y")).unwrap().wait().unwrap();
+    assert!(is_marked(&node), "it goes after its readers");
+}
+
+#[test]
 fn liars_are_never_read_from() {
     let lan = Lan::new().unwrap();
     let f = file("x", 6 * MIB, 1);

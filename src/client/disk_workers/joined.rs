@@ -140,8 +140,8 @@ pub(super) fn open_part(
     }
     let open = || match (&shared.terms.reading, shared.terms.readings.part(&manifest.id())) {
         (Some(reading), _) => reading.open_part(manifest),
-        // Readers whose download has ended have it open.
-        (None, Some(part)) if shared.disk.has_part(&part) => Ok(part),
+        // Readers whose download has ended have it open. What comes from now on stays after them.
+        (None, Some(part)) if shared.disk.has_part(&part) => part.unmark().map(|()| part),
         (None, _) => shared.disk.partial(manifest.clone()),
     };
     for _ in 0..BUSY_ATTEMPTS {
