@@ -62,6 +62,9 @@ impl OpenReader {
     /// Where `chunk` is, once it has come.
     fn find(&mut self, chunk: ChunkIndex) -> io::Result<ReadSource> {
         loop {
+            if self.canceller.is_cancelled() {
+                return Err(start_error(FetchError::Cancelled));
+            }
             if let Some((_, source)) = self.here.as_ref().filter(|(at, _)| *at == chunk) {
                 return Ok(source.clone());
             }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -354,6 +354,42 @@ fn a_read_that_waits_is_cancelled_and_ends_with_the_node() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let error = third.read(&mut [0; 10]).unwrap_err();
     assert!(matches!(*failed(&error).error, FetchError::Stopped), "{error}");
+}
+
+#[test]
+fn a_cancelled_reader_reads_no_more_of_what_is_there() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", MIB, 1);
+    let _peer = peer(&lan, &f, 0);
+    let node = lan.node().unwrap();
+    let mut opened = node.open("x").unwrap();
+    let mut other = opened.try_clone().unwrap();
+    read_at(&mut opened, 0, MIB);
+    opened.seek(SeekFrom::Start(MIB as u64 - 9)).unwrap();
+    assert_eq!(opened.read(&mut [0; 3]).unwrap(), 3);
+    opened.canceller().cancel();
+    let error = opened.read(&mut [0; 3]).unwrap_err();
+    assert!(matches!(*failed(&error).error, FetchError::Cancelled), "{error}");
+    assert_eq!(read_at(&mut other, 0, MIB), *f.bytes, "the others go on");
+    // The same of a fetch to a writer.
+    struct Cancels(Kept, mpsc::Receiver<gpb::Canceller>);
+    impl Write for Cancels {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Ok(canceller) = self.1.recv() {
+                canceller.cancel();
+            }
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (kept, (sender, receiver)) = (Kept::default(), mpsc::channel());
+    let fetch = node.get("x").to_writer(Cancels(kept.clone(), receiver)).start().unwrap();
+    sender.send(fetch.canceller()).unwrap();
+    drop(sender);
+    assert!(matches!(*fetch.wait().unwrap_err().error, FetchError::Cancelled));
+    assert_eq!(kept.0.lock().unwrap().len(), CHUNK, "no more than was being written");
 }
 
 #[test]
