@@ -87,10 +87,14 @@ impl OpenReader {
 
 impl Read for OpenReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // The place at the end lies in the last chunk, which may have to come from the group.
+        if into.is_empty() || self.position >= self.len() {
+            return Ok(0);
+        }
         let geometry = Geometry::new(self.len());
         loop {
             let chunk = u32::try_from(self.position / geometry.chunk_len().max(1)).ok();
-            let Some(chunk) = chunk.and_then(|chunk| geometry.chunk(chunk)).filter(|_| !into.is_empty()) else {
+            let Some(chunk) = chunk.and_then(|chunk| geometry.chunk(chunk)) else {
                 return Ok(0);
             };
             let source = self.find(chunk)?;

@@ -393,6 +393,21 @@ fn a_cancelled_reader_reads_no_more_of_what_is_there() {
 }
 
 #[test]
+fn nothing_is_asked_for_at_the_end_and_beyond() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", MIB + 5, 1);
+    let _stalls = faulty(&lan, &f, &[Fault::Stall]);
+    let node = lan.node().unwrap();
+    let mut opened = node.open("x").unwrap();
+    for by in [0, 1, CHUNK as i64 - 6, 9 * MIB as i64] {
+        opened.seek(SeekFrom::End(by)).unwrap();
+        assert_eq!(opened.read(&mut [0; 9]).unwrap(), 0, "{by} beyond");
+    }
+    opened.seek(SeekFrom::Start(0)).unwrap();
+    assert_eq!(opened.read(&mut []).unwrap(), 0);
+}
+
+#[test]
 fn what_is_read_is_shared_meanwhile() {
     let lan = Lan::new().unwrap();
     for len in [6 * MIB, 1000] {
