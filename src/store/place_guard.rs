@@ -166,7 +166,13 @@ impl PlaceGuard {
             places.is_at(path, &state);
         }
         drop(places);
-        let Some(log) = self.log.as_ref().filter(|log| log.may_expire()) else { return };
+        let Some(log) = &self.log else { return };
+        if self.life == Life::Kept {
+            log.keep_elsewhere(path.as_str(), &state);
+        }
+        if !log.may_expire() {
+            return;
+        }
         let found = log.find(path.as_str());
         let Some(own) = found.iter().find(|file| file.state == Some(state)) else { return };
         let keeping = match (self.life, own.keeping) {

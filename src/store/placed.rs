@@ -52,8 +52,11 @@ pub(crate) struct PlacedLog {
     pending: Mutex<PendingRecords>,
     /// What the records of a directory say, once they were read. `None` if there are none.
     known: Mutex<HashMap<PathBuf, Option<Arc<KnownNames>>>>,
-    /// Where the last append ended, in which file.
-    end: Mutex<Option<(u64, u64)>>,
+    /// Records of other directories that were written to.
+    others: Mutex<HashMap<PathBuf, Arc<PlacedLog>>>,
+    /// Where the last append ended, in which file. It is held, so that no other file gets its inode
+    /// number.
+    end: Mutex<Option<(Arc<dyn Storage>, u64)>>,
     /// Why nothing is recorded.
     trouble: Mutex<Option<String>>,
 }
@@ -72,8 +75,8 @@ impl PlacedLog {
     /// The records of `root`, which is absolute and without links, in `folder`. Nothing is read or
     /// written before it is needed.
     pub(crate) fn new(folder: Arc<dyn Folder>, root: PathBuf) -> Self {
-        let (pending, known) = (Mutex::default(), Mutex::default());
-        PlacedLog { folder, root, pending, known, end: Mutex::default(), trouble: Mutex::default() }
+        let (pending, known, others) = (Mutex::default(), Mutex::default(), Mutex::default());
+        PlacedLog { folder, root, pending, known, others, end: Mutex::default(), trouble: Mutex::default() }
     }
 
     /// Notes what a name is to get, or has got in which state. Written by [`flush`](Self::flush),
@@ -132,6 +135,8 @@ impl PlacedLog {
     /// Writes what was noted, makes it durable, and drops what later records replace.
     pub(crate) fn finish(&self, durable: bool) {
         self.flush_trying(PLACED_LAST_LOCK_TRIES);
+        // Of those of others a flush at the end is enough.
+        lock(&self.others).clear();
         let compacted = self.locked(PLACED_LOCK_TRIES, |file| {
             let header = Header::read(&**file, &self.root)?;
             let grown = file.stat()?.len > header.map_or(0, |h| 2 * h.compacted_len) + PLACED_COMPACT_LEN;
@@ -167,6 +172,25 @@ impl PlacedLog {
     /// Whether a file of the directory itself may expire, as far as its records were read.
     pub(crate) fn may_expire(&self) -> bool {
         self.names_of(&self.root).is_some_and(|names| names.may_expire())
+    }
+
+    /// Has the file `path` kept, if the records of another directory say that it may expire in this
+    /// state: the one that lets it expire reads only its own.
+    pub(crate) fn keep_elsewhere(&self, path: &str, state: &PlacedState) {
+        let whole = self.root.join(path);
+        for dir in whole.ancestors().skip(1).filter(|dir| *dir != self.root) {
+            let Some(names) = self.names_of(dir).filter(|names| names.may_expire()) else { continue };
+            let Some(name) = whole.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
+            let may_expire = |file: &PlacedFile| file.keeping.may_expire() && file.state == Some(*state);
+            if let Some(own) = names.get(name).into_iter().find(may_expire) {
+                let mut others = lock(&self.others);
+                let new = || Arc::new(PlacedLog::new(self.folder.clone(), dir.to_owned()));
+                others
+                    .entry(dir.to_owned())
+                    .or_insert_with(new)
+                    .note(name, PlacedFile { keeping: Keeping::Kept, ..own });
+            }
+        }
     }
 
     /// Whether a fetch put the content `id` at `path`, and left it in this state. Reads nothing once the
@@ -214,7 +238,10 @@ impl PlacedLog {
     fn append(&self, records: &[u8], tries: u32) -> io::Result<()> {
         self.locked(tries, |file| {
             let stat = file.stat()?;
-            let known_end = lock(&self.end).filter(|(inode, _)| *inode == stat.stamp.inode).map(|(_, end)| end);
+            let known_end = match &*lock(&self.end) {
+                Some((of, end)) if of.stat()?.stamp.inode == stat.stamp.inode => Some(*end),
+                _ => None,
+            };
             let begin = match Header::read(&**file, &self.root)? {
                 Some(header) => known_end.unwrap_or(header.len).min(stat.len),
                 None => Header::write(&**file, &self.root, 0)?,
@@ -229,7 +256,7 @@ impl PlacedLog {
             if stat.len > end {
                 file.set_len(end)?;
             }
-            *lock(&self.end) = Some((stat.stamp.inode, end));
+            *lock(&self.end) = Some((file.clone(), end));
             Ok(())
         })
     }

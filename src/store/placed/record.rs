@@ -77,6 +77,11 @@ impl Keeping {
             Life::Mirrored => Keeping::Mirrored { used_s: now_s },
         }
     }
+
+    /// Whether the file goes when it was not used for long.
+    pub(crate) fn may_expire(self) -> bool {
+        matches!(self, Keeping::Temporary { .. } | Keeping::Mirrored { .. })
+    }
 }
 
 impl PlacedState {

@@ -167,6 +167,33 @@ fn what_later_records_replace_is_dropped() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+/// Another process tidies the record twice: the second file may get the inode number of the first.
+#[test]
+fn an_append_after_two_compactions_cuts_nothing_off() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let long = |n: u64| format!("{}{n}", "x".repeat(200));
+    for n in 0..40 {
+        std::fs::write(data.path().join(long(n)), b"").unwrap();
+    }
+    let (one, other) = (on_disk(dir.path(), data.path()), on_disk(dir.path(), data.path()));
+    one.note("gone", placed(1));
+    one.flush();
+    for _ in 0..2 {
+        for n in 0..PLACED_COMPACT_LEN / 40 {
+            other.note("gone", placed(n));
+        }
+        (0..40).for_each(|n| other.note(&long(n), placed(n)));
+        other.finish(true);
+    }
+    one.note("gone", placed(2));
+    drop((one, other));
+    let after = on_disk(dir.path(), data.path());
+    for n in 0..40 {
+        assert_eq!(only(&after, &long(n)), Some(placed(n)), "{n}");
+    }
+    assert_eq!(only(&after, "gone"), Some(placed(2)));
+}
+
 #[test]
 fn many_processes_append_to_one_record() {
     let dir = tempfile::tempdir().unwrap();
