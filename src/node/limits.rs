@@ -12,6 +12,8 @@ pub const UPDATE_FILES: usize = 256;
 pub const MIRROR_READY_LOOK: Duration = Duration::from_millis(100);
 /// Wait before a mirrored file is considered again for which there was no room.
 pub const MIRROR_ROOM_RETRY: Duration = Duration::from_secs(60);
+/// Fetches that a mirror gives up at once since what was to go for them could not be removed.
+pub const MIRROR_ROOM_TRIES: u32 = 16;
 /// Lines that a mirror logs in ten seconds about what peers cause.
 pub const MIRROR_LINES_MAX: u32 = 20;
 /// A mirror leaves 1 / [`FREE_SHARE`] of the file system free.

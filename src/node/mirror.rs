@@ -12,7 +12,7 @@ use crate::client::{Client, Doorbell};
 use crate::content::{Catalogue, FileId, Pattern, RelPath};
 use crate::identity::{KeyPrefix, PeerId};
 use crate::limits::WAIT_MAX;
-use crate::node::limits::{MIRROR_LINES_MAX, MIRROR_READY_LOOK, MIRROR_ROOM_RETRY};
+use crate::node::limits::{MIRROR_LINES_MAX, MIRROR_READY_LOOK, MIRROR_ROOM_RETRY, MIRROR_ROOM_TRIES, QUOTA_LOOK};
 use crate::node::sharers::Sharers;
 use crate::node::{Config, ConfigError, StartError};
 use crate::runtime::{LimitedLog, Watch, Workers};
@@ -181,9 +181,9 @@ impl MirrorThread {
         self.take_fetched(now);
         self.judge(now);
         self.keeper.expire(&self.plan, self.listings.are_read(), &self.jobs, now);
-        self.start_fetches(now);
+        let again = self.start_fetches(now);
         self.count();
-        let all = [self.listings.next_at(now), self.plan.next_at(now), self.keeper.next_at()];
+        let all = [self.listings.next_at(now), self.plan.next_at(now), self.keeper.next_at(), again];
         all.into_iter().flatten().fold(now + WAIT_MAX, Instant::min)
     }
 
@@ -225,7 +225,9 @@ impl MirrorThread {
         self.jobs.end_outdated(&self.plan);
     }
 
-    fn start_fetches(&mut self, now: Instant) {
+    /// Starts what is due; when to go on if too much could not be removed for it.
+    fn start_fetches(&mut self, now: Instant) -> Option<Instant> {
+        let mut without_room = 0;
         while self.plan.has_due(now) && !self.loans.client.ctx.shutdown.has_begun() {
             let mut room = self.keeper.room(&self.plan, self.listings.are_read(), &self.jobs);
             let batch = self.plan.next_batch(|len, seen_s| room.fits(len, seen_s), now, now + MIRROR_ROOM_RETRY);
@@ -234,10 +236,20 @@ impl MirrorThread {
                 let line = format_args!("no room for mirrored files files={lacking}");
                 self.log.log(log::Level::Warn, now, line);
             }
-            let Some(batch) = batch else { return };
-            self.keeper.make_room(&gone);
-            self.jobs.start(batch);
+            let batch = batch?;
+            if self.keeper.make_room(gone, now) {
+                self.jobs.start(batch);
+                continue;
+            }
+            // Others may go instead of what could not be removed.
+            without_room += 1;
+            let is_last_try = without_room == MIRROR_ROOM_TRIES;
+            self.plan.put_off(batch.job, if is_last_try { now + MIRROR_ROOM_RETRY } else { now });
+            if is_last_try {
+                return Some(now + QUOTA_LOOK);
+            }
         }
+        None
     }
 
     fn count(&self) {

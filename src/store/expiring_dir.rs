@@ -16,8 +16,18 @@ use crate::store::{Disk, StoreError};
 #[derive(Debug)]
 pub(crate) struct ExpiringDir {
     root: PathBuf,
+    /// The file system of the directory.
+    device: u64,
     files: ExpiringFiles,
     log: PlacedLog,
+}
+
+/// What came of copies that were to be removed. Those in neither list are the user's by now.
+#[derive(Debug, Default)]
+pub(crate) struct RemovedCopies {
+    pub(crate) gone: Vec<(RelPath, FileId)>,
+    /// Those that are still there, and why.
+    pub(crate) failed: Vec<(RelPath, StoreError)>,
 }
 
 impl ExpiringDir {
@@ -27,9 +37,10 @@ impl ExpiringDir {
     /// The system's error: the directory is not there.
     pub(crate) fn open(state: &Path, dir: &Path) -> io::Result<Self> {
         let root = std::fs::canonicalize(dir)?;
+        let device = root.metadata()?.dev();
         let folder: Arc<dyn Folder> = Arc::new(DiskFolder::new(state));
         let (files, log) = (ExpiringFiles::new(folder.clone(), &root), PlacedLog::new(folder, root.clone()));
-        Ok(ExpiringDir { root, files, log })
+        Ok(ExpiringDir { root, device, files, log })
     }
 
     /// Takes over what other fetches recorded.
@@ -49,26 +60,35 @@ impl ExpiringDir {
         self.files.used(names, now_s);
     }
 
-    /// Takes the clock's leap of `by_s` seconds out of all times: what was used stays as old as it
-    /// is.
-    pub(crate) fn leap(&mut self, by_s: u64) {
-        self.files.leap(by_s);
+    /// Takes the clock's leap of `by_s` seconds to `now_s` out of the times before it: what was used
+    /// stays as old as it is.
+    pub(crate) fn leap(&mut self, by_s: u64, now_s: u64) {
+        self.files.leap(by_s, now_s);
     }
 
     /// Looks at each file: one that is gone or in another state is not a copy any more, and one that
-    /// was read on this machine was used then, where the file system tells.
-    pub(crate) fn look(&mut self) {
+    /// was read on this machine was used then, where the file system tells. A file that cannot be
+    /// looked at is still a copy, and a time later than `now_s` says nothing.
+    pub(crate) fn look(&mut self, now_s: u64) {
+        // While the file system is not mounted, no name is found.
+        if !self.root.metadata().is_ok_and(|meta| meta.dev() == self.device) {
+            return;
+        }
         let mut gone = Vec::new();
         let mut read = Vec::new();
         for (path, file) in self.files.iter() {
             match self.root.join(path.as_str()).symlink_metadata() {
                 Ok(meta) if is_in_state(&meta, file) => {
                     let read_s = u64::try_from(meta.atime()).unwrap_or(0);
-                    if read_s > file.used_s {
+                    if read_s > file.used_s && read_s <= now_s {
                         read.push((path.clone(), read_s));
                     }
                 }
-                _ => gone.push(path.clone()),
+                Ok(_) => gone.push(path.clone()),
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    gone.push(path.clone());
+                }
+                Err(e) => log::debug!("copy not looked at path={path} error=\"{e}\""),
             }
         }
         gone.iter().for_each(|path| self.files.forget(path));
@@ -84,33 +104,29 @@ impl ExpiringDir {
     }
 
     /// Removes these files if they are still in the state in which they were put in place, and records
-    /// that they have expired. Returns those that are gone.
-    pub(crate) fn remove(&mut self, disk: &Disk, paths: &[RelPath]) -> Vec<(RelPath, FileId)> {
+    /// that they have expired.
+    pub(crate) fn remove(&mut self, disk: &Disk, paths: &[RelPath]) -> RemovedCopies {
         let known: Vec<(RelPath, ExpiringFile)> =
             paths.iter().filter_map(|path| Some((path.clone(), *self.files.get(path)?))).collect();
         let wanted: Vec<_> = known.iter().map(|(path, file)| (path, file.state)).collect();
         let results = disk.remove_placed(&wanted);
-        let mut removed = Vec::new();
+        let mut removed = RemovedCopies::default();
         for ((path, file), result) in known.into_iter().zip(results) {
             match result {
                 Ok(true) => {
                     let expired = PlacedFile { id: file.id, state: None, keeping: Keeping::Expired };
                     self.log.note(path.as_str(), expired);
                     self.files.expire(&path);
-                    removed.push((path, file.id));
+                    removed.gone.push((path, file.id));
                 }
                 // It is the user's by now, or gone.
                 Ok(false) => self.files.forget(&path),
-                Err(e) => warn_of(&path, &e),
+                Err(e) => removed.failed.push((path, e)),
             }
         }
         self.log.flush();
         removed
     }
-}
-
-fn warn_of(path: &RelPath, error: &StoreError) {
-    log::warn!("expired copy not removed path={path} error=\"{}\"", crate::chain::Chain(error));
 }
 
 fn is_in_state(meta: &std::fs::Metadata, file: &ExpiringFile) -> bool {
@@ -216,7 +232,7 @@ mod tests {
         std::fs::rename(data.dir.path().join("new"), data.dir.path().join("replaced")).unwrap();
         let all = ["again", "d/mirrored", "edited", "kept", "replaced", "temporary", "users"].map(name);
         let removed = dir.remove(&data.disk(Life::Kept), &all);
-        let mut removed: Vec<_> = removed.iter().map(|(path, _)| path.to_string()).collect();
+        let mut removed: Vec<_> = removed.gone.iter().map(|(path, _)| path.to_string()).collect();
         removed.sort();
         assert_eq!(removed, ["again", "d/mirrored", "temporary"]);
         assert_eq!(data.names(), ["edited", "kept", "replaced", "users"]);
@@ -259,6 +275,35 @@ mod tests {
         assert!(listed(&data.open()).is_empty());
     }
 
+    /// A fetch into a directory of the shared one, and one into the directory above it.
+    #[test]
+    fn a_fetch_with_another_root_that_is_to_keep_what_is_here_keeps_it() {
+        let data = Data::new();
+        let root = Root(crate::content::merkle::root_of_bytes(b"content"));
+        let whole = FileId { root, len: 7 };
+        let shared = data.dir.path().join("m");
+        std::fs::create_dir(&shared).unwrap();
+        let disk_at =
+            |dir: &Path, life| Disk::open_for(dir, false, Overwrite::Refuse, Some(data.state.path()), life).unwrap();
+        let disk = disk_at(&shared, Life::Mirrored);
+        for path in ["x/a", "x/b", "c"] {
+            disk.batch_write(&[(name(path), whole, b"content".as_slice())]).remove(0).unwrap();
+        }
+        disk.finish_record();
+        let mut dir = ExpiringDir::open(data.state.path(), &shared).unwrap();
+        for (at, path, life, left) in [
+            (shared.join("x"), "a", Life::Temporary, &["c", "x/a", "x/b"][..]),
+            (shared.join("x"), "a", Life::Kept, &["c", "x/b"][..]),
+            (data.dir.path().to_owned(), "m/c", Life::Kept, &["x/b"][..]),
+        ] {
+            let disk = disk_at(&at, life);
+            assert!(matches!(disk.holds(&[name(path)], &whole, &|| false)[..], [Ok(true)]));
+            disk.finish_record();
+            dir.refresh();
+            assert_eq!(listed(&dir), left, "{path} {life:?}");
+        }
+    }
+
     #[test]
     fn use_is_recorded_now_and_then_and_known_after_a_restart() {
         let data = Data::new();
@@ -282,7 +327,35 @@ mod tests {
         assert!(
             after.files().get(&name("a")).unwrap().is_mirrored && !after.files().get(&name("b")).unwrap().is_mirrored
         );
-        dir.leap(1000);
+        dir.leap(1000, began + 1150);
         assert_eq!(used(&dir, "a"), began + 1100);
+        // A machine without a clock: what was recorded before is right, and no time is in the future.
+        dir.leap(began, began + 1200);
+        assert_eq!((used(&dir, "a"), used(&dir, "b") <= began + 1001), (began + 1100, true));
+        dir.leap(1, 50);
+        assert_eq!(used(&dir, "a"), 50);
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_looked_at_is_still_one() {
+        let data = Data::new();
+        for path in ["d/a", "c"] {
+            data.fetch(path, b"bytes", 1, Life::Mirrored);
+        }
+        let mut dir = data.open();
+        let used_s = dir.files().get(&name("c")).unwrap().used_s;
+        std::fs::remove_file(data.dir.path().join("c")).unwrap();
+        // A link to itself stands for any error but that there is no such name.
+        std::fs::rename(data.dir.path().join("d"), data.dir.path().join("e")).unwrap();
+        std::os::unix::fs::symlink("d", data.dir.path().join("d")).unwrap();
+        dir.look(used_s + 1);
+        assert_eq!((listed(&dir), dir.files().bytes()), (vec!["d/a".to_owned()], 5));
+        dir.device += 1;
+        std::fs::remove_file(data.dir.path().join("d")).unwrap();
+        dir.look(used_s + 1);
+        assert_eq!(listed(&dir), ["d/a"], "not mounted");
+        dir.device -= 1;
+        dir.look(used_s + 1);
+        assert!(listed(&dir).is_empty());
     }
 }

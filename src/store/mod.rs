@@ -53,9 +53,9 @@ pub use dir_risk::warn_of_risk;
 pub use disk::{Disk, Forecast, KnownContent, LinkText};
 pub use disk_volume::{LocalKind, LocalName, LocalTree};
 pub use error::StoreError;
-pub(crate) use expiring_dir::ExpiringDir;
 #[cfg(test)]
 pub(crate) use expiring_dir::placed_at;
+pub(crate) use expiring_dir::{ExpiringDir, RemovedCopies};
 pub use fetched_files::{FetchedFile, FetchedFiles};
 pub use index::{Hashed, Index, Indexed, Lookup};
 pub use inspect::stamp_of;

@@ -26,8 +26,8 @@ pub use membership::{
     RefusalCause, TableChange, Via, Way, crosses, open_announce, parse_announce,
 };
 pub use mirror::{
-    AskSchedule, ExpiryCandidate, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer, MirrorPlan, OwnFile, Retention,
-    Setback,
+    AskSchedule, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer, MirrorPlan, OwnFile,
+    Retention, Setback,
 };
 pub use upload::{
     Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,

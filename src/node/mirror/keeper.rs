@@ -1,35 +1,34 @@
 //! The copies of a directory: what room there is for more, and which expire.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::content::{FileId, RelPath};
-use crate::identity::PeerId;
-use crate::node::limits::{EXPIRY_LOOK, FREE_SHARE, QUOTA_LOOK, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN};
+use crate::node::limits::{
+    EXPIRY_LOOK, FREE_SHARE, MIRROR_LINES_MAX, QUOTA_LOOK, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN,
+};
 use crate::node::mirror::jobs::MirrorJobs;
 use crate::node::mirror::{MirrorLoans, MirrorTerms};
-use crate::node::sharers::Sharers;
-use crate::runtime::EventSender;
-use crate::store::{Disk, ExpiringDir, FetchedFiles, UsedNames};
-use crate::swarm::{Event, ExpiryCandidate, MirrorPlan, Retention};
+use crate::runtime::LimitedLog;
+use crate::store::{Disk, ExpiringDir, RemovedCopies};
+use crate::swarm::{Event, ExpiryCandidate, ExpiryRoom, MirrorPlan, Retention};
 
 /// Knows the copies, and removes those that expire.
 pub(super) struct CopyKeeper {
     retention: Retention,
     dir: ExpiringDir,
     disk: Arc<Disk>,
-    own: PeerId,
-    used: Arc<UsedNames>,
+    loans: MirrorLoans,
     clock: UseClock,
-    /// When to look for what has expired.
+    /// When to look for what has expired, and when that was done last.
     look_at: Instant,
     looked_at: Instant,
+    /// Copies that could not be removed count as being used until then.
+    stuck: HashMap<RelPath, Instant>,
+    log: LimitedLog,
     expired: u64,
-    sharers: Arc<Sharers>,
-    fetched: Option<Arc<FetchedFiles>>,
-    events: EventSender,
 }
 
 /// The clock of the machine, which may be set meanwhile.
@@ -38,15 +37,14 @@ struct UseClock {
 }
 
 /// Room for files that are about to be fetched, and what has to go for them.
-pub(super) struct MirrorRoom<'k> {
-    retention: &'k Retention,
+pub(super) struct MirrorRoom {
     /// Bytes that may still be written, and those that the quota leaves.
     free: u64,
     allowed: u64,
     candidates: Vec<(RelPath, ExpiryCandidate)>,
-    gone: BTreeSet<RelPath>,
+    copies: ExpiryRoom,
+    gone: Vec<RelPath>,
     lacking: u64,
-    now_s: u64,
 }
 
 impl CopyKeeper {
@@ -59,15 +57,13 @@ impl CopyKeeper {
             retention: terms.retention,
             dir,
             disk,
-            own: loans.own,
-            used: loans.used.clone(),
+            loans: loans.clone(),
             clock: UseClock { began: (now, unix_s()) },
             look_at: now,
             looked_at: now,
+            stuck: HashMap::new(),
+            log: LimitedLog::new(MIRROR_LINES_MAX),
             expired: 0,
-            sharers: loans.sharers.clone(),
-            fetched: loans.client.ctx.fetched.clone(),
-            events: loans.client.ctx.events.clone(),
         })
     }
 
@@ -99,6 +95,7 @@ impl CopyKeeper {
     /// Removes what has expired, if it is time to look. `is_known` says whether it is known what other
     /// nodes have.
     pub(super) fn expire(&mut self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs, now: Instant) {
+        self.stuck.retain(|_, until| *until > now);
         // What is used now does not go, so a directory may be over its quota for a while.
         let is_over = now >= self.looked_at + QUOTA_LOOK
             && self.retention.quota.is_some_and(|quota| self.dir.files().bytes() > quota);
@@ -114,33 +111,33 @@ impl CopyKeeper {
         if last > 0 {
             log::warn!("copies that no other node has expire for the quota files={last}");
         }
-        self.remove(gone.into_iter().map(|at| candidates[at].0.clone()).collect());
+        self.remove(gone.into_iter().map(|at| candidates[at].0.clone()).collect(), now);
         let next = self.retention.next_s(&files, now_s).map_or(EXPIRY_LOOK, |at| Duration::from_secs(at - now_s));
         self.look_at = now + next.clamp(Duration::from_secs(1), EXPIRY_LOOK);
     }
 
     /// What room there is for further files.
-    pub(super) fn room(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom<'_> {
+    pub(super) fn room(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom {
         let left = jobs.bytes_left();
         // Room that cannot be told counts as enough: the fetch finds out.
         let (free, size) = self.disk.room().unwrap_or((u64::MAX, 0));
         let allowed = self.retention.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.dir.files().bytes()));
+        let candidates = if self.retention.is_on() { self.candidates(plan, is_known, jobs) } else { Vec::new() };
+        let files: Vec<ExpiryCandidate> = candidates.iter().map(|(_, file)| *file).collect();
         MirrorRoom {
-            retention: &self.retention,
             free: free.saturating_sub(size / FREE_SHARE).saturating_sub(left),
             allowed: allowed.saturating_sub(left),
-            candidates: if self.retention.is_on() { self.candidates(plan, is_known, jobs) } else { Vec::new() },
-            gone: BTreeSet::new(),
+            copies: self.retention.room(&files, unix_s()),
+            candidates,
+            gone: Vec::new(),
             lacking: 0,
-            now_s: unix_s(),
         }
     }
 
-    /// Removes `gone` for what is fetched next.
-    pub(super) fn make_room(&mut self, gone: &BTreeSet<RelPath>) {
-        if !gone.is_empty() {
-            self.remove(gone.iter().cloned().collect());
-        }
+    /// Removes `gone` for what is fetched next; whether all of them are gone.
+    pub(super) fn make_room(&mut self, gone: Vec<RelPath>, now: Instant) -> bool {
+        let wanted = gone.len();
+        self.remove(gone, now) == wanted
     }
 
     /// Records what was used.
@@ -153,10 +150,10 @@ impl CopyKeeper {
         self.dir.refresh();
         if let Some(by_s) = self.clock.leap(now, unix_s()) {
             log::info!("clock set ahead, copies stay as old as they are seconds={by_s}");
-            self.dir.leap(by_s);
+            self.dir.leap(by_s, unix_s());
         }
-        self.dir.used(&self.used.take(), unix_s());
-        self.dir.look();
+        self.dir.used(&self.loans.used.take(), unix_s());
+        self.dir.look(unix_s());
         let of_retain = self.retention.retain.map(|retain| retain / USE_RECORDS_PER_RETAIN);
         self.dir.record_use(of_retain.map_or(USE_RECORD_STEP, |step| step.min(USE_RECORD_STEP)).as_secs());
     }
@@ -165,17 +162,26 @@ impl CopyKeeper {
     fn candidates(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> Vec<(RelPath, ExpiryCandidate)> {
         let all = self.dir.files().iter().filter(|(path, _)| !jobs.is_fetching(path));
         let candidate = |(path, file): (&RelPath, &crate::store::ExpiringFile)| {
-            let is_last = file.is_mirrored && !(is_known && plan.is_kept_elsewhere(path, &file.id, &self.own));
-            (path.clone(), ExpiryCandidate { len: file.id.len, used_s: file.used_s, is_last })
+            let is_last = file.is_mirrored && !(is_known && plan.is_kept_elsewhere(path, &file.id, &self.loans.own));
+            // One that cannot be removed now makes no room, but takes it.
+            let used_s = if self.stuck.contains_key(path) { u64::MAX } else { file.used_s };
+            (path.clone(), ExpiryCandidate { len: file.id.len, used_s, is_last })
         };
         all.map(candidate).collect()
     }
 
-    fn remove(&mut self, paths: Vec<RelPath>) {
+    /// How many of `paths` it removed.
+    fn remove(&mut self, paths: Vec<RelPath>, now: Instant) -> usize {
         if paths.is_empty() {
-            return;
+            return 0;
         }
-        let removed = self.dir.remove(&self.disk, &paths);
+        let RemovedCopies { gone: removed, failed } = self.dir.remove(&self.disk, &paths);
+        if let Some((path, error)) = failed.first() {
+            let (files, error) = (failed.len(), crate::chain::Chain(error));
+            let line = format_args!("expired copies not removed files={files} path={path} error=\"{error}\"");
+            self.log.log(log::Level::Warn, now, line);
+        }
+        self.stuck.extend(failed.into_iter().map(|(path, _)| (path, now + EXPIRY_LOOK)));
         let bytes: u64 = removed.iter().map(|(_, id)| id.len).sum();
         if !removed.is_empty() {
             log::info!("copies expired files={} bytes={bytes}", removed.len());
@@ -184,31 +190,27 @@ impl CopyKeeper {
         for (path, id) in &removed {
             log::debug!("copy expired path={path} file={id}");
             // What was fetched is offered by its identity besides.
-            if let Some(fetched) = &self.fetched {
+            if let Some(fetched) = &self.loans.client.ctx.fetched {
                 fetched.remove_at(self.disk.path(), path);
             }
-            self.events.emit(Event::CopyExpired { path: path.clone(), id: *id });
+            self.loans.client.ctx.events.emit(Event::CopyExpired { path: path.clone(), id: *id });
         }
-        self.sharers.look(paths);
+        self.loans.sharers.look(paths);
+        removed.len()
     }
 }
 
-impl MirrorRoom<'_> {
+impl MirrorRoom {
     /// Whether there is room for a file of `len` bytes that was first seen at `seen_s`, besides those
     /// before.
     pub(super) fn fits(&mut self, len: u64, seen_s: u64) -> bool {
         let needed = len.saturating_sub(self.free).max(len.saturating_sub(self.allowed));
         if needed > 0 {
-            let left: Vec<&(RelPath, ExpiryCandidate)> =
-                self.candidates.iter().filter(|(path, _)| !self.gone.contains(path)).collect();
-            let files: Vec<ExpiryCandidate> = left.iter().map(|(_, file)| *file).collect();
-            let Some(gone) = self.retention.room_for(&files, needed, seen_s, self.now_s) else {
+            let Some((gone, freed)) = self.copies.take(needed, seen_s) else {
                 self.lacking += 1;
                 return false;
             };
-            let freed: u64 = gone.iter().map(|&at| files[at].len).sum();
-            let gone: Vec<RelPath> = gone.into_iter().map(|at| left[at].0.clone()).collect();
-            self.gone.extend(gone);
+            self.gone.extend(gone.iter().map(|&at| self.candidates[at].0.clone()));
             (self.free, self.allowed) = (self.free.saturating_add(freed), self.allowed.saturating_add(freed));
         }
         (self.free, self.allowed) = (self.free - len, self.allowed - len);
@@ -216,7 +218,7 @@ impl MirrorRoom<'_> {
     }
 
     /// What has to go, and how many files found no room.
-    pub(super) fn end(self) -> (BTreeSet<RelPath>, u64) {
+    pub(super) fn end(self) -> (Vec<RelPath>, u64) {
         (self.gone, self.lacking)
     }
 }

@@ -114,9 +114,14 @@ impl ExpiringFiles {
         }
     }
 
-    /// Moves all times by `by_s` seconds, as the clock did.
-    pub(crate) fn leap(&mut self, by_s: u64) {
-        self.files.values_mut().for_each(|file| file.used_s = file.used_s.saturating_add(by_s));
+    /// Moves times by `by_s` seconds, as the clock did to `now_s`. A time that was in the future
+    /// before is one of a clock that was right, and stays.
+    pub(crate) fn leap(&mut self, by_s: u64, now_s: u64) {
+        let before_s = now_s.saturating_sub(by_s);
+        for file in self.files.values_mut() {
+            let moved_s = if file.used_s <= before_s { file.used_s.saturating_add(by_s) } else { file.used_s };
+            file.used_s = moved_s.min(now_s);
+        }
     }
 
     /// Those whose last use is later than the recorded one by at least `step_s`, which count as

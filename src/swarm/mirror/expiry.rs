@@ -25,6 +25,35 @@ pub struct ExpiryCandidate {
     pub is_last: bool,
 }
 
+/// What may go for files that are about to be fetched, the copy first that was not used for the
+/// longest time. Each question costs two searches, however many copies there are.
+#[derive(Debug, Clone)]
+pub struct ExpiryRoom {
+    /// The positions of the copies, and when each was used last.
+    order: Vec<usize>,
+    used_s: Vec<u64>,
+    /// Bytes of the copies before each place of the order, and of all.
+    freed: Vec<u64>,
+    /// What stands before this place went for earlier questions.
+    next: usize,
+}
+
+impl ExpiryRoom {
+    /// The positions of the copies that go so that `needed` bytes are freed for a file that was first
+    /// seen at `seen_s`, besides those before, and the bytes that they free; `None` if they cannot be.
+    /// Nothing goes for it that was used since, and no last copy: what is listed first would push out
+    /// what was fetched first, again and again.
+    pub fn take(&mut self, needed: u64, seen_s: u64) -> Option<(&[usize], u64)> {
+        let end = self.used_s.partition_point(|used_s| *used_s < seen_s).max(self.next);
+        let (before, begin) = (self.freed[self.next], self.next);
+        if self.freed[end] - before < needed {
+            return None;
+        }
+        self.next = begin + self.freed[begin..=end].partition_point(|freed| *freed - before < needed);
+        Some((&self.order[begin..self.next], self.freed[self.next] - before))
+    }
+}
+
 impl Retention {
     /// Whether copies expire at all.
     pub fn is_on(&self) -> bool {
@@ -53,25 +82,18 @@ impl Retention {
         gone
     }
 
-    /// The positions of the files that expire so that `needed` bytes are freed for a file that was first
-    /// seen at `seen_s`; `None` if they cannot be. Nothing goes for it that was used since, and no last
-    /// copy: what is listed first would push out what was fetched first, again and again.
-    pub fn room_for(&self, files: &[ExpiryCandidate], needed: u64, seen_s: u64, now_s: u64) -> Option<Vec<usize>> {
-        let (mut needed, mut gone) = (needed, Vec::new());
-        if needed > 0 && !self.is_on() {
-            return None;
-        }
-        for at in by_use(files, now_s) {
-            if needed == 0 {
-                break;
-            }
-            let file = &files[at];
-            if file.used_s < seen_s && !file.is_last {
-                needed = needed.saturating_sub(file.len);
-                gone.push(at);
-            }
-        }
-        (needed == 0).then_some(gone)
+    /// The order in which `files` may go for others, found once for many questions.
+    pub fn room(&self, files: &[ExpiryCandidate], now_s: u64) -> ExpiryRoom {
+        let mut order = if self.is_on() { by_use(files, now_s) } else { Vec::new() };
+        order.retain(|&at| !files[at].is_last);
+        let used_s = order.iter().map(|&at| files[at].used_s).collect();
+        let lens = order.iter().map(|&at| files[at].len);
+        let sum = |freed: &mut u64, len: u64| {
+            *freed = freed.saturating_add(len);
+            Some(*freed)
+        };
+        let freed = std::iter::once(0).chain(lens.scan(0, sum)).collect();
+        ExpiryRoom { order, used_s, freed, next: 0 }
     }
 
     /// When the next file may expire by its age, in seconds since 1970.
@@ -110,6 +132,16 @@ mod tests {
         Retention { retain: days.map(|days| Duration::from_secs(days * DAY)), quota }
     }
 
+    fn room_for(
+        retention: Retention,
+        files: &[ExpiryCandidate],
+        needed: u64,
+        seen: u64,
+        now: u64,
+    ) -> Option<Vec<usize>> {
+        retention.room(files, now).take(needed, seen).map(|(gone, _)| gone.to_vec())
+    }
+
     #[test]
     fn what_was_not_used_for_too_long_goes_unless_no_other_node_keeps_it() {
         let files = [file(1, 8), file(1, 6), last(1, 30), file(1, 9), file(1, 7)];
@@ -138,13 +170,27 @@ mod tests {
     fn room_is_made_only_by_what_was_used_before_the_new_file_was_seen() {
         let files = [file(10, 1), file(10, 3), last(10, 9), file(10, 2)];
         let quota = of(None, Some(40));
-        assert_eq!(quota.room_for(&files, 5, NOW, NOW), Some(vec![1]));
-        assert_eq!(quota.room_for(&files, 25, NOW, NOW), Some(vec![1, 3, 0]));
-        assert_eq!(quota.room_for(&files, 31, NOW, NOW), None, "the last copy stays");
-        assert_eq!(quota.room_for(&files, 15, NOW - 2 * DAY, NOW), None, "it was used since");
-        assert_eq!(of(Some(7), None).room_for(&files, 5, NOW, NOW), Some(vec![1]));
-        assert_eq!(of(None, None).room_for(&files, 5, NOW, NOW), None, "nothing may expire");
-        assert_eq!(of(None, None).room_for(&files, 0, NOW, NOW), Some(vec![]));
+        assert_eq!(room_for(quota, &files, 5, NOW, NOW), Some(vec![1]));
+        assert_eq!(room_for(quota, &files, 25, NOW, NOW), Some(vec![1, 3, 0]));
+        assert_eq!(room_for(quota, &files, 31, NOW, NOW), None, "the last copy stays");
+        assert_eq!(room_for(quota, &files, 15, NOW - 2 * DAY, NOW), None, "it was used since");
+        assert_eq!(room_for(of(Some(7), None), &files, 5, NOW, NOW), Some(vec![1]));
+        assert_eq!(room_for(of(None, None), &files, 5, NOW, NOW), None, "nothing may expire");
+        assert_eq!(room_for(of(None, None), &files, 0, NOW, NOW), Some(vec![]));
+    }
+
+    #[test]
+    fn one_order_serves_many_files() {
+        let files = [file(10, 1), file(10, 3), last(10, 9), file(10, 2), file(0, 2), file(10, 4)];
+        let mut room = of(None, Some(50)).room(&files, NOW);
+        assert_eq!(room.take(15, NOW), Some((&[5, 1][..], 20)));
+        assert_eq!(room.take(0, NOW), Some((&[][..], 0)));
+        assert_eq!(room.take(11, NOW - DAY), None, "one copy is left that was used before");
+        assert_eq!(room.take(1, 0), None, "seen at the start");
+        assert_eq!(room.take(10, NOW - DAY), Some((&[3][..], 10)));
+        assert_eq!(room.take(11, NOW), None);
+        assert_eq!(room.take(10, NOW), Some((&[4, 0][..], 10)));
+        assert_eq!(room.take(1, NOW), None);
     }
 
     /// A set that is larger than the quota must not push itself out in circles.
@@ -156,7 +202,7 @@ mod tests {
         for _ in 0..1000 {
             now += 100;
             // Each of 20 files of 10 bytes was seen at the start.
-            if let Some(gone) = retention.room_for(&files, needed(&files), NOW, now) {
+            if let Some(gone) = room_for(retention, &files, needed(&files), NOW, now) {
                 assert!(gone.is_empty());
                 files.push(ExpiryCandidate { len: 10, used_s: now, is_last: false });
                 fetched += 1;
@@ -165,6 +211,6 @@ mod tests {
         assert_eq!((fetched, files.len()), (5, 5));
         // A new one takes the place of the one that was used least recently.
         now += 100;
-        assert_eq!(retention.room_for(&files, needed(&files), now, now), Some(vec![0]));
+        assert_eq!(room_for(retention, &files, needed(&files), now, now), Some(vec![0]));
     }
 }

@@ -12,6 +12,6 @@ mod offers;
 mod plan;
 
 pub use asking::AskSchedule;
-pub use expiry::{ExpiryCandidate, Retention};
+pub use expiry::{ExpiryCandidate, ExpiryRoom, Retention};
 pub use offers::{MirrorOffer, MirrorOffers, MirrorVerdict};
 pub use plan::{MirrorBatch, MirrorCounts, MirrorNews, MirrorPlan, OwnFile, Setback};

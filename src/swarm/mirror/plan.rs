@@ -180,8 +180,7 @@ impl MirrorPlan {
         if self.jobs.len() >= MIRROR_JOBS_MAX {
             return None;
         }
-        let long_jobs = self.jobs.values().filter(|size| **size == JobSize::Long).count();
-        let may_be_long = long_jobs + 1 < MIRROR_JOBS_MAX;
+        let may_be_long = self.may_be_long();
         let (mut files, mut len) = (Vec::new(), 0_u64);
         for (path, file) in &mut self.wanted {
             let is_long = file.id.len > MIRROR_BATCH_LEN;
@@ -243,6 +242,16 @@ impl MirrorPlan {
         self.count();
     }
 
+    /// The fetch `job` did not begin; its files wait until `until`.
+    pub fn put_off(&mut self, job: u64, until: Instant) {
+        for (path, _) in self.running.iter().filter(|(_, (of, _))| *of == job) {
+            if let Some(file) = self.wanted.get_mut(path) {
+                file.not_before = Some(until);
+            }
+        }
+        self.ended(job);
+    }
+
     /// Whether nothing of the fetch `job` is wanted any more.
     pub fn is_outdated(&self, job: u64) -> bool {
         let mut files = self.running.iter().filter(|(_, (of, _))| *of == job);
@@ -251,9 +260,16 @@ impl MirrorPlan {
 
     /// Whether a file waits for nothing but a fetch.
     pub fn has_due(&self, now: Instant) -> bool {
-        let is_due = |file: &WantedFile| file.not_before.is_none_or(|at| at <= now);
+        let len_max = if self.may_be_long() { u64::MAX } else { MIRROR_BATCH_LEN };
+        let is_due = |file: &WantedFile| file.id.len <= len_max && file.not_before.is_none_or(|at| at <= now);
         let mut wanted = self.wanted.iter();
         self.jobs.len() < MIRROR_JOBS_MAX && wanted.any(|(path, file)| is_due(file) && !self.running.contains_key(path))
+    }
+
+    /// Whether a long file may be fetched besides those that are.
+    fn may_be_long(&self) -> bool {
+        let long_jobs = self.jobs.values().filter(|size| **size == JobSize::Long).count();
+        long_jobs + 1 < MIRROR_JOBS_MAX
     }
 
     /// When the next file is due that waits now, if nothing happens before.

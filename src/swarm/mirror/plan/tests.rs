@@ -134,6 +134,7 @@ fn a_long_file_holds_up_no_short_one() {
         assert_eq!(mirror.batch().unwrap().1, [format!("l{n}")]);
     }
     assert!(mirror.batch().is_none(), "one place is left for others");
+    assert!(!mirror.plan.has_due(mirror.now), "a long file waits for the end of another one");
     listing.extend([("z1", id(1, 1)), ("z2", id(2, MIRROR_BATCH_LEN))]);
     mirror.plan.listed(node(1), offered(&listing), true);
     mirror.judge();
@@ -144,6 +145,22 @@ fn a_long_file_holds_up_no_short_one() {
     mirror.plan.ended(job);
     assert_eq!(mirror.batch().unwrap().1, ["z2"]);
     assert_eq!(mirror.plan.counts(), MirrorCounts { missing: 11, fetching: 4, differ: 0, users: 0 });
+}
+
+#[test]
+fn a_fetch_that_did_not_begin_is_put_off() {
+    let mut mirror = Mirror::new();
+    mirror.plan.listed(node(1), offered(&[("a", id(1, 5)), ("b", id(2, 5))]), true);
+    mirror.judge();
+    let (job, names) = mirror.batch().unwrap();
+    mirror.plan.put_off(job, mirror.now);
+    let (again, same) = mirror.batch().unwrap();
+    assert_eq!((names.len(), &names), (2, &same));
+    mirror.plan.put_off(again, mirror.now + Duration::from_secs(60));
+    assert!(mirror.batch().is_none() && !mirror.plan.has_due(mirror.now));
+    assert_eq!(mirror.plan.counts().fetching, 0);
+    mirror.now += Duration::from_secs(60);
+    assert_eq!(mirror.batch().unwrap().1, names);
 }
 
 #[test]
