@@ -121,10 +121,10 @@ removed. See first what would happen, with --dry-run.
 
 Usage: gpb-client sync DIRECTORY --from PEER [OPTION...]
 
-DIRECTORY is its name there and below --dir; `.` is all of it. PEER is a key, at least 12 letters of it, or its name in the
-trusted file. Removed is what earlier fetches put there and that did not change since, and only by a list that the peer
-says is complete; what is yours stays, is named, and ends with code 7, unless --force is given. If more than --max-delete
-would go, nothing does.
+DIRECTORY is its name there and below --dir; `.` is all of it. PEER is a key, at least 12 letters of it, or its name in
+the trusted file. Removed is what earlier fetches put there and that did not change since, and only by a list that the
+peer says is complete; what is yours stays, is named, and ends with code 7, unless --force is given. If more than
+--max-delete would go, nothing does.
 ";
 
 const VERIFY: &str = "\
@@ -132,10 +132,10 @@ gpb-client verify hashes files again, and compares them with what was recorded o
 
 Usage: gpb-client verify [PATH...] [--repair [--force]] [OPTION...]
 
-PATH is a file or a directory below --dir; none is all. `damaged` has other bytes than were recorded, in the state that was
-recorded: the disk is at fault, and --repair fetches the chunks that are wrong. `edited` was changed since, and `differs` is
-not what the group has under that name: both are left alone but with --force. The code is 7 for damaged, unreadable and
-missing files, else 1 for edited and different ones. Without a peer it compares with what was recorded.
+PATH is a file or a directory below --dir; none is all. `damaged` has other bytes than were recorded, in the state that
+was recorded: the disk is at fault, and --repair fetches the chunks that are wrong. `edited` was changed since, and
+`differs` is not what the group has under that name: both are left alone but with --force. The code is 7 for damaged,
+unreadable and missing files, else 1 for edited and different ones. Without a peer it compares with what was recorded.
 ";
 
 const PEERS: &str = "\

@@ -147,9 +147,12 @@ impl SyncPlan {
         let wanted = Wanted::new(&listing);
         let (mut all, mut counted) = (0, 0);
         let mut emptied: BTreeSet<RelPath> = BTreeSet::new();
+        // What is left out keeps its directories.
+        let mut needed: HashSet<RelPath> = HashSet::new();
         let LocalSide { tree, fetched_as, is_left_out, is_same } = local;
         for name in tree.names {
             if is_left_out(&name.path) {
+                needed.extend(ancestors(name.path.as_str()).filter_map(|dir| RelPath::new(dir).ok()));
                 continue;
             }
             all += 1;
@@ -174,8 +177,9 @@ impl SyncPlan {
             let list = if wanted.is_in_the_way(path) { &mut plan.in_the_way } else { &mut plan.later };
             list.push(name);
         }
-        let is_gone = |dir: &&RelPath| !wanted.dirs.contains(dir.as_str()) && (limits.force || emptied.contains(*dir));
-        plan.dirs = tree.dirs.iter().rev().filter(is_gone).filter(|dir| !is_left_out(dir)).cloned().collect();
+        let stays = |dir: &RelPath| wanted.dirs.contains(dir.as_str()) || needed.contains(dir) || is_left_out(dir);
+        let is_gone = |dir: &&RelPath| !stays(dir) && (limits.force || emptied.contains(*dir));
+        plan.dirs = tree.dirs.iter().rev().filter(is_gone).cloned().collect();
         drop(wanted);
         plan.kept.sort_by(|a, b| a.path.cmp(&b.path));
         plan.in_the_way.sort_by(|a, b| a.path.cmp(&b.path));

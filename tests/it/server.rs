@@ -147,7 +147,7 @@ fn the_agent_of_a_peer_forges_no_field_of_a_log_line() {
     let (rig, _) = Rig::start(&[]);
     drop(rig.dial_as(&keypair, "x\" reason=\"ok\" peer=forged \u{202e}"));
     let connected = lines("connected", keypair.peer_id());
-    assert!(connected[0].ends_with(r#" agent="x\" reason=\"ok\" peer=forged \u{202e}""#), "{connected:?}");
+    assert!(connected[0].contains(r#" agent="x\" reason=\"ok\" peer=forged \u{202e}""#), "{connected:?}");
 }
 
 #[test]

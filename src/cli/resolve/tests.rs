@@ -94,6 +94,10 @@ fn outcome(name: &str, start: &Start) -> String {
         "temporary" => matches!(command, Command::Get { life: Life::Temporary, .. }).to_string(),
         "dry-run" => matches!(command, Command::Get { dry_run: true, .. }).to_string(),
         "backup" => format!("{:?}", choice_of(&command).1),
+        "max-delete" => match command {
+            Command::Sync(options) => options.max_delete.to_string(),
+            other => panic!("{other:?}"),
+        },
         other => panic!("no outcome for {other}"),
     }
 }
@@ -111,7 +115,7 @@ type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 /// Options of the server alone.
 const SERVING: [&str; 3] = ["mirror", "retain", "quota"];
 
-const TABLE: [Row; 31] = [
+const TABLE: [Row; 32] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -158,6 +162,7 @@ const TABLE: [Row; 31] = [
     ("quota", "None", [("1MB", "Some(1000000)"), ("2KiB", "Some(2048)"), ("'3kB'", "Some(3000)")]),
     ("temporary", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("dry-run", "false", [("", "true"), ("0", "false"), ("true", "true")]),
+    ("max-delete", "50%", [("7", "7"), ("20%", "20%"), ("'3'", "3")]),
     ("backup", "Refuse", [("", "Backup"), ("0", "Refuse"), ("true", "Backup")]),
 ];
 const SEED: Row = ("seed", "None", [("1", "Some(1s)"), ("0", "None"), ("3", "Some(3s)")]);
@@ -168,6 +173,7 @@ fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
         let spec = OPTIONS.iter().find(|o| o.name() == name && o.is_key()).unwrap();
         let command: &[&str] = match name {
             "wait" => &["list"],
+            "max-delete" => &["sync", "d", "--from", "AbCdEfGhIjKl"],
             _ if SERVING.contains(&name) => &["--trusted", "/t"],
             _ => &["get", "x"],
         };
@@ -356,13 +362,16 @@ fn verbosity_is_one_setting() {
 #[test]
 fn commands_and_what_belongs_to_them() {
     let said = |args: &[&str]| Start::new(args).client().unwrap_err();
-    assert!(said(&[]).starts_with("which command? peers, list, get, doctor"));
+    assert!(said(&[]).starts_with("which command? peers, list, get, sync, verify, doctor"));
     assert!(said(&["gt", "x"]).contains("unknown command `gt`; the nearest is get"));
     assert!(said(&["get"]).starts_with("get what?"));
     assert!(said(&["peers", "x"]).contains("takes no argument `x`"));
     assert!(said(&["doctor", "x"]).contains("takes no argument"));
     assert_eq!(said(&["peers", "--seed", "1"]), "--seed belongs to `gpb-client get`");
-    assert_eq!(said(&["get", "x", "--wait=1"]), "--wait belongs to `gpb-client peers` and `gpb-client list`");
+    assert_eq!(
+        said(&["get", "x", "--wait=1"]),
+        "--wait belongs to `gpb-client peers` and `gpb-client list` and `gpb-client verify`"
+    );
     assert!(Start::new(&["get", "a["]).client().is_ok(), "a name");
     assert!(said(&["get", &"{a,".repeat(250)]).contains("pattern is too complex"));
     assert!(said(&["list", ""]).contains("empty"));
