@@ -91,6 +91,9 @@ pub const LINK_STEPS_MAX: u32 = 8_000_000;
 pub const ASK_STEP: usize = 16 * KIB;
 /// Longest sleep for the rate limit between two checks for a stop.
 pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
+/// Bytes of a file up to which it needs room for all of it, known before anything is fetched. Longer
+/// ones are often sparse, and need room for what is not zeros.
+pub const DENSE_LEN_MAX: u64 = 64 * MIB as u64;
 
 const _: () = {
     assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);

@@ -2,8 +2,9 @@
 //! way.
 
 use crate::client::disk_queues::SmallContent;
+use crate::client::limits::DENSE_LEN_MAX;
 use crate::client::shared::DownloadShared;
-use crate::content::{FileId, Geometry, RelPath};
+use crate::content::{FileId, RelPath};
 use crate::store::{Disk, StoreError};
 use crate::swarm::FileNo;
 
@@ -42,10 +43,10 @@ pub(super) fn check_files(shared: &DownloadShared, parents: &mut LastParent) -> 
 }
 
 /// An error if what is missing does not fit onto the disk. What cannot be put anywhere needs no
-/// room. Files of several chunks may hold zeros, which need none either: their layers tell, so each of
-/// them is judged before its first chunk is asked for.
+/// room. Large files may hold zeros, which need none either: their layers tell, so each of them is judged
+/// before its first chunk is asked for.
 pub(super) fn check_room(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<(), StoreError> {
-    let is_known = |id: &FileId| !Geometry::new(id.len).needs_layer();
+    let is_known = |id: &FileId| id.len <= DENSE_LEN_MAX;
     let known = shared.files.iter().zip(seen).filter(|(file, _)| is_known(&file.id));
     let needs = known.map(|(file, seen)| shared.disk.needed_for(&file.id, seen.missing));
     let (needed, free) = (needs.fold(0, u64::saturating_add), shared.disk.free_bytes()?);
