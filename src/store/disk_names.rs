@@ -6,10 +6,11 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{self, AtFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::store::OWN;
 use crate::store::inspect::{kind_at, state_at};
 use crate::store::own_dir::OwnDir;
 use crate::store::placed::PlacedState;
-use crate::store::swap::SwapNames;
+use crate::store::swap::{SAVED_SUFFIX, SwapNames};
 
 /// An own name, and a final one in an open directory.
 pub(crate) struct DiskNames<'a> {
@@ -63,7 +64,19 @@ impl SwapNames for DiskNames<'_> {
     }
 
     fn keep_own(&self, kept: &str) -> io::Result<()> {
-        self.own_dir.with(|o| fs::renameat_with(o, self.own, self.at, kept, RenameFlags::NOREPLACE))
+        self.own_dir.with(|o| match fs::renameat_with(o, self.own, self.at, kept, RenameFlags::NOREPLACE) {
+            // The file system does not know the flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if kind_at(self.at, kept).is_none() => {
+                fs::renameat(o, self.own, self.at, kept)
+            }
+            moved => moved,
+        })
+    }
+
+    fn set_aside(&self) -> io::Result<String> {
+        let aside = format!("{}{SAVED_SUFFIX}", self.own);
+        self.own_dir.with(|o| fs::renameat(o, self.own, o, &*aside))?;
+        Ok(format!("{OWN}/{aside}"))
     }
 
     fn move_away(&self, kept: &str) -> io::Result<()> {

@@ -29,6 +29,9 @@ pub(crate) trait SwapNames {
     /// Gives the own file the name `kept` beside the final one, if that is free.
     fn keep_own(&self, kept: &str) -> io::Result<()>;
 
+    /// Gives the own file another name in the own directory, which nothing removes. Returns it.
+    fn set_aside(&self) -> io::Result<String>;
+
     /// Gives the file at the final name the further name `kept`, if that is free.
     fn link(&self, kept: &str) -> io::Result<()>;
 
@@ -78,9 +81,7 @@ pub(crate) fn replace(names: &impl SwapNames, found: &PlacedState) -> io::Result
         Err(e) if is_gone(&e) && names.final_state().is_none() => return Ok(Swapped::Changed),
         exchanged => exchanged?,
     }
-    // The time of the last inode change is that of the exchange.
-    let is_expected = |out: &PlacedState| PlacedState { ctime_ns: found.ctime_ns, ..*out } == *found;
-    if names.own_state().as_ref().is_some_and(is_expected) { Ok(finish(names)) } else { put_back(names, new) }
+    if names.own_state().is_some_and(|out| out.is_renamed(found)) { Ok(finish(names)) } else { put_back(names, new) }
 }
 
 /// Replaces the file at the final name, which is expected to be the one of `found`, and keeps it under
@@ -123,16 +124,16 @@ pub(crate) fn remove(names: &impl SwapNames, found: &PlacedState) -> io::Result<
         Err(e) if is_gone(&e) && names.final_state().is_none() => return Ok(Swapped::Changed),
         moved => moved?,
     }
-    let is_expected = |out: &PlacedState| PlacedState { ctime_ns: found.ctime_ns, ..*out } == *found;
-    if names.own_state().as_ref().is_some_and(is_expected) {
+    if names.own_state().is_some_and(|out| out.is_renamed(found)) {
         return Ok(finish(names));
     }
     match names.move_in() {
         // Yet another file took the name meanwhile.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            first_free(names.name(), |kept| names.keep_own(kept)).map(|_| Swapped::Changed)
+            let kept = first_free(names.name(), |kept| names.keep_own(kept));
+            kept.map(|_| Swapped::Changed).map_err(|e| keep_saved(names, &e))
         }
-        moved => moved.map(|()| Swapped::Changed),
+        moved => moved.map(|()| Swapped::Changed).map_err(|e| keep_saved(names, &e)),
     }
 }
 
@@ -155,19 +156,28 @@ fn finish(names: &impl SwapNames) -> Swapped {
 
 /// Exchanges both names again, after something else came out than was expected. If meanwhile yet
 /// another file took the final name, it has replaced the `new` one there: it stays, as the last one
-/// that was saved, and what it would have replaced goes.
+/// that was saved, and what it would have replaced goes. Where the exchange fails, or what came out
+/// cannot be looked at, the own file may be one that was saved: it gets a name under which it stays.
 fn put_back(names: &impl SwapNames, new: Option<PlacedState>) -> io::Result<Swapped> {
-    names.exchange()?;
-    let is_new = |state: Option<PlacedState>| match (state, new) {
-        (Some(state), Some(new)) => (state.device, state.inode) == (new.device, new.inode),
-        _ => false,
-    };
-    if is_new(names.own_state()) {
-        return Ok(Swapped::Changed);
+    let exchange = || names.exchange().map_err(|e| keep_saved(names, &e));
+    exchange()?;
+    match (names.own_state(), new) {
+        (Some(own), Some(new)) if (own.device, own.inode) == (new.device, new.inode) => return Ok(Swapped::Changed),
+        (Some(_), Some(_)) => exchange()?,
+        _ => return Err(keep_saved(names, &io::Error::other("it cannot be looked at"))),
     }
-    names.exchange()?;
     names.remove_own()?;
     Err(io::Error::other("another program replaced the file at the same moment"))
+}
+
+/// The own file is one that another program saved, and it cannot be put back because of `cause`. It
+/// leaves the own name, whose file is removed after an error. Returns an error that says where it is.
+fn keep_saved(names: &impl SwapNames, cause: &io::Error) -> io::Error {
+    let kept = first_free(names.name(), |kept| names.keep_own(kept)).or_else(|_| names.set_aside());
+    io::Error::other(match kept {
+        Ok(kept) => format!("what another program saved there is now {kept}, as it cannot be put back: {cause}"),
+        Err(e) => format!("what another program saved there cannot be put back: {cause}; nor be kept: {e}"),
+    })
 }
 
 /// Takes the first of the names for a replaced file that is free.
@@ -193,6 +203,9 @@ fn is_unsupported(e: &io::Error) -> bool {
 fn is_gone(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::NotFound
 }
+
+/// Ends the name of an own file that another program saved.
+pub(crate) const SAVED_SUFFIX: &str = ".saved";
 
 #[cfg(test)]
 mod tests;

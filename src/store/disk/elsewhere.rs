@@ -30,7 +30,7 @@ impl Disk {
             let path = self.nearby().moved(placed)?;
             let (kind, state) = self.volume.state_of(path)?;
             // A rename changes the ctime alone.
-            let is_same = PlacedState { ctime_ns: placed.ctime_ns, ..state } == *placed;
+            let is_same = state.is_renamed(placed);
             (kind == FileType::RegularFile && is_same && state.len == id.len).then(|| path.clone())
         };
         places.iter().find_map(moved).map(|path| KnownCopy { path, verified: None })

@@ -6,7 +6,7 @@ use crate::content::RelPath;
 use crate::store::memory::world::{CallKind, NameChange, PlaceManner};
 use crate::store::memory::{Memory, own_name};
 use crate::store::placed::PlacedState;
-use crate::store::swap::{self, SwapNames, Swapped};
+use crate::store::swap::{self, SAVED_SUFFIX, SwapNames, Swapped};
 
 /// An own name and a final one.
 pub(super) struct MemoryNames<'a> {
@@ -74,7 +74,16 @@ impl SwapNames for MemoryNames<'_> {
     }
 
     fn keep_own(&self, kept: &str) -> io::Result<()> {
+        if self.kept_state(kept).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         self.volume.change_names(CallKind::Grow, NameChange::Rename(self.own.clone(), kept.into()))
+    }
+
+    fn set_aside(&self) -> io::Result<String> {
+        let aside = format!("{}{SAVED_SUFFIX}", self.own);
+        self.volume.change_names(CallKind::Grow, NameChange::Rename(self.own.clone(), aside.clone()))?;
+        Ok(aside)
     }
 
     fn move_away(&self, kept: &str) -> io::Result<()> {

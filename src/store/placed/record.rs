@@ -59,6 +59,14 @@ pub(crate) struct PlacedState {
     pub(crate) ctime_ns: i64,
 }
 
+impl PlacedState {
+    /// Whether this is still what `before` was. It may have been renamed since, which sets the time of
+    /// the last inode change alone.
+    pub(crate) fn is_renamed(&self, before: &PlacedState) -> bool {
+        PlacedState { ctime_ns: before.ctime_ns, ..*self } == *before
+    }
+}
+
 /// A record as it is written.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RecordLine<'a> {

@@ -260,6 +260,7 @@ fn a_content_is_found_by_its_state_and_where_it_was_put() {
     for (name, n, is_placed) in [("a", 1, true), ("d/b", 2, true), ("c", 3, true), ("a", 2, false), ("x", 1, false)] {
         assert_eq!(log.is_placed(name, &id(n), &state(n)), is_placed, "{name}");
         let touched = PlacedState { ctime_ns: 77, ..state(n) };
+        assert!(touched.is_renamed(&state(n)) && !PlacedState { mtime_ns: 77, ..touched }.is_renamed(&state(n)));
         assert!(!log.is_placed(name, &id(n), &touched) && !log.is_placed(name, &id(n + 1), &state(n)), "{name}");
     }
     let places = |n| {

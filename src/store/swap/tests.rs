@@ -14,13 +14,22 @@ struct Disturbed {
     saves: Cell<Vec<u32>>,
     /// Calls that the file system lacks.
     lacks: &'static [&'static str],
+    /// Calls that fail, and after how many that do not.
+    fails: Cell<&'static [(&'static str, u32)]>,
+    calls: Cell<u32>,
 }
 
 impl Disturbed {
     fn new(dir: &Path, saves: &[u32], lacks: &'static [&'static str]) -> Self {
         fs::write(dir.join("own"), "new").unwrap();
         fs::write(dir.join("f"), "old").unwrap();
-        Disturbed { dir: dir.into(), saves: Cell::new(saves.to_vec()), lacks }
+        Disturbed {
+            dir: dir.into(),
+            saves: Cell::new(saves.to_vec()),
+            lacks,
+            fails: Cell::default(),
+            calls: Cell::default(),
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -38,7 +47,16 @@ impl Disturbed {
             fs::write(self.at("saving"), format!("saved {number}")).unwrap();
             fs::rename(self.at("saving"), self.at("f")).unwrap();
         }
+        self.fail(call)?;
         if self.lacks.contains(&call) { Err(Errno::INVAL.into()) } else { Ok(()) }
+    }
+
+    fn fail(&self, call: &str) -> io::Result<()> {
+        let due = self.fails.get().iter().find(|(failing, _)| *failing == call);
+        let Some((_, after)) = due else { return Ok(()) };
+        let before = self.calls.get();
+        self.calls.set(before + 1);
+        if before >= *after { Err(Errno::IO.into()) } else { Ok(()) }
     }
 
     fn state(&self, name: &str) -> Option<PlacedState> {
@@ -78,7 +96,14 @@ impl SwapNames for Disturbed {
     }
 
     fn keep_own(&self, kept: &str) -> io::Result<()> {
-        fs::rename(self.at("own"), self.at(kept))
+        self.fail("keep_own")?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        Ok(rustix::fs::renameat_with(CWD, self.at("own"), CWD, self.at(kept), flags)?)
+    }
+
+    fn set_aside(&self) -> io::Result<String> {
+        fs::rename(self.at("own"), self.at("own.saved"))?;
+        Ok("own.saved".into())
     }
 
     fn move_away(&self, kept: &str) -> io::Result<()> {
@@ -178,5 +203,29 @@ fn what_is_saved_just_before_the_removal_is_put_back() {
         assert_eq!(remove(&names, &found).unwrap(), swapped);
         let found = ["f", "own", "f~"].map(|name| names.content(name));
         assert_eq!(found.each_ref().map(Option::as_deref), contents);
+    }
+}
+
+/// What was saved lies at the own name then, which is removed after an error.
+#[test]
+fn what_cannot_be_put_back_gets_a_name_that_stays() {
+    type Act = fn(&Disturbed, &PlacedState) -> io::Result<Swapped>;
+    type Fails = &'static [(&'static str, u32)];
+    let acts: [(Act, &str, &[u32], Fails, Fails); 4] = [
+        (replace, "f~", &[0], &[("exchange", 1)], &[("exchange", 1), ("keep_own", 0)]),
+        (replace, "f~", &[0, 1], &[("exchange", 2)], &[("exchange", 2), ("keep_own", 0)]),
+        (replace_and_keep, "f.~2~", &[1], &[("exchange", 1)], &[("exchange", 1), ("keep_own", 0)]),
+        (remove, "f~", &[0], &[("move_in", 0)], &[("move_in", 0), ("keep_own", 0)]),
+    ];
+    for (act, beside, saves, fails, fails_beside) in acts {
+        for (fails, kept) in [(fails, beside), (fails_beside, "own.saved")] {
+            let dir = tempfile::tempdir().unwrap();
+            let names = Disturbed::new(dir.path(), saves, &[]);
+            names.fails.set(fails);
+            let error = act(&names, &names.final_state().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(&format!("is now {kept}")), "{error}");
+            assert!(names.content(kept).unwrap().starts_with("saved "), "{kept}");
+            assert_eq!(names.content("own"), None);
+        }
     }
 }
