@@ -87,10 +87,10 @@ impl<'a> Publish<'a> {
         if let (Some(guard), true) = (self.target.guard, moved) {
             let state = match (open, before) {
                 (Some(file), _) => state_of_open(file),
-                // Another process may have put its file there since.
-                (None, Some((_, own))) => state_at(at, name)
-                    .map(|(_, state)| state)
-                    .filter(|state| (own.device, own.inode, own.len) == (state.device, state.inode, state.len)),
+                // Another process may have put its file there since, or written to this one.
+                (None, Some((_, own))) => {
+                    state_at(at, name).map(|(_, state)| state).filter(|state| state.is_renamed(&own))
+                }
                 (None, None) => None,
             };
             state.into_iter().for_each(|state| guard.placed(path, state));
