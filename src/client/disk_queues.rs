@@ -10,7 +10,7 @@ use crate::client::joins::WholeFile;
 use crate::client::limits::{DISK_THREADS, SMALL_THREADS};
 use crate::content::Digest;
 use crate::identity::PeerId;
-use crate::runtime::Workers;
+use crate::runtime::{Shutdown, Workers};
 use crate::store::{KnownCopy, PartialFile};
 use crate::swarm::{FileNo, PeerHandle};
 use crate::sync::lock;
@@ -68,12 +68,13 @@ pub(crate) struct JobQueue<T> {
 
 type StartThread = Box<dyn Fn(&mut Workers, usize) -> io::Result<()> + Send + Sync>;
 
-#[derive(Default)]
 struct JobThreads {
     started: usize,
     running: Workers,
     /// No further one starts.
     has_ended: bool,
+    /// What a panic of one of them begins: without it, what waits for its job would wait for ever.
+    shutdown: Shutdown,
 }
 
 /// The receiving ends, which the disk threads share.
@@ -84,9 +85,10 @@ pub(crate) struct DiskReceivers {
 }
 
 impl DiskQueues {
-    pub(crate) fn new() -> (Self, DiskReceivers) {
-        let (jobs, jobs_received) = JobQueue::new(DISK_THREADS);
-        let (small, small_received) = JobQueue::new(SMALL_THREADS);
+    /// Queues whose threads begin `shutdown` with a panic.
+    pub(crate) fn new(shutdown: &Shutdown) -> (Self, DiskReceivers) {
+        let (jobs, jobs_received) = JobQueue::new(DISK_THREADS, shutdown);
+        let (small, small_received) = JobQueue::new(SMALL_THREADS, shutdown);
         let queues = DiskQueues { jobs, small, small_turn: Mutex::default(), writing: AtomicUsize::new(0) };
         (queues, DiskReceivers { jobs: jobs_received, small: small_received })
     }
@@ -104,9 +106,11 @@ impl DiskQueues {
 }
 
 impl<T> JobQueue<T> {
-    fn new(threads_max: usize) -> (Self, Receiver<T>) {
+    fn new(threads_max: usize, shutdown: &Shutdown) -> (Self, Receiver<T>) {
         let (jobs, received) = unbounded();
-        (JobQueue { jobs, threads_max, start: OnceLock::new(), threads: Mutex::default() }, received)
+        let (running, shutdown) = (Workers::ending(shutdown), shutdown.clone());
+        let threads = Mutex::new(JobThreads { started: 0, running, has_ended: false, shutdown });
+        (JobQueue { jobs, threads_max, start: OnceLock::new(), threads }, received)
     }
 
     /// Threads are started by `start`, which gets their numbers. The first call counts.
@@ -139,8 +143,8 @@ impl<T> JobQueue<T> {
     fn end(&self, job: impl Fn() -> T) -> Workers {
         let mut threads = lock(&self.threads);
         threads.has_ended = true;
-        let JobThreads { started, running, .. } = &mut *threads;
-        let (started, running) = (std::mem::take(started), std::mem::take(running));
+        let JobThreads { started, running, shutdown, .. } = &mut *threads;
+        let (started, running) = (std::mem::take(started), std::mem::replace(running, Workers::ending(shutdown)));
         drop(threads);
         (0..started).for_each(|_| drop(self.jobs.send(job())));
         running
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn threads_start_with_the_jobs_up_to_their_number_and_end_behind_them() {
-        let (queue, received) = JobQueue::<Option<u32>>::new(2);
+        let (queue, received) = JobQueue::<Option<u32>>::new(2, &Shutdown::new());
         let (tell, told) = unbounded();
         queue.starts(move |workers, n| {
             let (received, tell) = (received.clone(), tell.clone());
@@ -169,5 +173,15 @@ mod tests {
         done.sort_unstable();
         assert_eq!(done, (0..9).collect::<Vec<_>>());
         assert!(queue.send(Some(9)).is_err(), "no thread starts any more");
+    }
+
+    #[test]
+    fn a_panic_of_a_thread_ends_the_node() {
+        let shutdown = Shutdown::new();
+        let (queue, _received) = JobQueue::<Option<u32>>::new(1, &shutdown);
+        queue.starts(|workers, _| workers.spawn("gpb-test", || panic!("for the test")));
+        queue.send(Some(1)).unwrap();
+        drop(queue.end(|| None));
+        assert_eq!(shutdown.defect().as_deref(), Some("gpb-test"));
     }
 }

@@ -95,7 +95,7 @@ impl Download {
     pub fn start(plan: DownloadPlan, client: &Client) -> Result<Self, FetchError> {
         let DownloadPlan { targets, failed, disk, options, reading, stats, notify } = plan;
         let (files, holders) = merge(targets);
-        let (queues, receivers) = DiskQueues::new();
+        let (queues, receivers) = DiskQueues::new(&client.ctx.shutdown);
         let DownloadOptions { sources, limit, .. } = options;
         let (limit, joins) = ((Throttle::new(limit), limit), client.joins.clone());
         let (has_joined, readings) = (AtomicBool::new(false), client.readings.clone());

@@ -114,7 +114,7 @@ impl MirrorService {
     /// # Errors
     /// The directory cannot be opened, or the system has no thread to give.
     fn start(terms: MirrorTerms, loans: MirrorLoans) -> io::Result<Self> {
-        let (stats, mut workers) = (Arc::default(), Workers::default());
+        let (stats, mut workers) = (Arc::default(), Workers::ending(&loans.client.ctx.shutdown));
         let thread = MirrorThread::new(terms, loans, Arc::clone(&stats))?;
         workers.spawn("gpb-mirror", move || thread.run())?;
         Ok(MirrorService { stats, _workers: workers })

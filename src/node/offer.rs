@@ -258,9 +258,9 @@ impl Offers {
         Arc::new(Offers { files: Arc::default(), board, events, states: Mutex::default() })
     }
 
-    /// The threads that hash what is offered; none runs yet.
-    pub(super) fn threads() -> BlockingPool {
-        BlockingPool::new("gpb-offer", OFFER_THREADS, OFFER_THREADS)
+    /// The threads that hash what is offered; none runs yet. A panic of one begins `shutdown`.
+    pub(super) fn threads(shutdown: &Shutdown) -> BlockingPool {
+        BlockingPool::new("gpb-offer", OFFER_THREADS, OFFER_THREADS).ending(shutdown)
     }
 
     /// Takes `entry` out because a request found that its source is not what was hashed. False if no

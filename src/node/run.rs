@@ -88,7 +88,7 @@ impl Node {
         };
         let mirror = MirrorService::of(&core.config, loans)?;
         let NodeCore { config, catalogue, peers, upload, shutdown, .. } = core;
-        let offering = Offers::threads();
+        let offering = Offers::threads(&shutdown);
         let services = Services {
             mirror,
             _revoking: revoking,
