@@ -138,7 +138,7 @@ impl NodeCore {
             };
             all.push(Sharer::start(setup).map_err(|e| share_failed(&dir, e))?);
         }
-        Ok(Sharers::new(roots, all))
+        Ok(Sharers::new(roots, all, board.clone()))
     }
 
     fn start_server(

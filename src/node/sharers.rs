@@ -1,8 +1,10 @@
 //! The directories that a node shares, each kept by a service of its own.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::content::{Entry, FileId, RelPath};
+use crate::node::board::CatalogueBoard;
 use crate::runtime::deadline;
 use crate::server::FileDoubt;
 use crate::share::{PublishError, Sharer};
@@ -12,11 +14,14 @@ use crate::store::SharedRoots;
 pub(super) struct Sharers {
     pub(super) roots: SharedRoots,
     all: Vec<Sharer>,
+    /// Dropped behind the services, whose threads call it. If one of them had it last, it would end its
+    /// own subscription, and would wait for itself.
+    _board: Arc<CatalogueBoard>,
 }
 
 impl Sharers {
-    pub(super) fn new(roots: SharedRoots, all: Vec<Sharer>) -> Self {
-        Sharers { roots, all }
+    pub(super) fn new(roots: SharedRoots, all: Vec<Sharer>, board: Arc<CatalogueBoard>) -> Self {
+        Sharers { roots, all, _board: board }
     }
 
     /// Waits until each has hashed what was there at its start, at most for `timeout`. Returns their
