@@ -36,6 +36,8 @@ struct Shelf {
     from: Arc<Watch<Arc<Catalogue>>>,
     /// The snapshot that the catalogue of the node has taken in.
     taken: Arc<Catalogue>,
+    /// Whether each file that was found there is hashed, as its last event says.
+    is_complete: bool,
     _subscription: Subscription,
 }
 
@@ -76,7 +78,7 @@ impl CatalogueBoard {
         let number = state.shelves.len();
         let _subscription = from.subscribe(move || board.upgrade().into_iter().for_each(|board| board.take(number)));
         let taken = Arc::new(Catalogue::default());
-        state.shelves.push(Shelf { name, from, taken, _subscription });
+        state.shelves.push(Shelf { name, from, taken, is_complete: false, _subscription });
     }
 
     /// The revision, files and bytes of the catalogue now.
@@ -86,7 +88,14 @@ impl CatalogueBoard {
 
     /// Whether each file that was found in a directory is hashed.
     pub(super) fn is_complete(&self) -> bool {
-        lock(&self.state).shelves.iter().all(|shelf| shelf.taken.notes().complete)
+        lock(&self.state).shelves.iter().all(|shelf| shelf.is_complete)
+    }
+
+    /// Notes whether each file that was found in directory `number` is hashed.
+    pub(super) fn note_complete(&self, number: usize, is_complete: bool) {
+        if let Some(shelf) = lock(&self.state).shelves.get_mut(number) {
+            shelf.is_complete = is_complete;
+        }
     }
 
     /// Takes in the newest snapshot of a directory.

@@ -124,8 +124,8 @@ impl NodeCore {
             let dir = reader.path().to_path_buf();
             let (catalogue, sizes) = (Arc::new(Watch::new(Arc::new(Catalogue::default()))), Arc::downgrade(board));
             board.follow(name.clone(), catalogue.clone());
-            let named = name.clone();
-            let events = self.events.mapped(move |event| of_node(event, named.as_ref(), &sizes));
+            let (named, number) = (name.clone(), all.len());
+            let events = self.events.mapped(move |event| of_node(event, (number, named.as_ref()), &sizes));
             let setup = ShareSetup {
                 dir: dir.clone(),
                 index: index.clone(),
@@ -195,13 +195,14 @@ impl NodeCore {
     }
 }
 
-/// An event of a directory as one of the node: by the names that other nodes know, with the size of the
-/// whole catalogue.
-fn of_node(event: Event, dir: Option<&RelPath>, board: &Weak<CatalogueBoard>) -> Event {
-    match (event, dir, board.upgrade()) {
+/// An event of the directory `number`, with the `name`, as one of the node: by the names that other nodes
+/// know, with the size of the whole catalogue, which is complete when all directories are.
+fn of_node(event: Event, (number, name): (usize, Option<&RelPath>), board: &Weak<CatalogueBoard>) -> Event {
+    match (event, name, board.upgrade()) {
         (Event::CatalogueChanged { complete, .. }, _, Some(board)) => {
+            board.note_complete(number, complete);
             let (revision, files, bytes) = board.size();
-            Event::CatalogueChanged { revision, files, bytes, complete }
+            Event::CatalogueChanged { revision, files, bytes, complete: board.is_complete() }
         }
         (Event::FileWithdrawn { path, id }, Some(dir), _) => {
             let path = RelPath::new(&format!("{dir}/{path}")).unwrap_or(path);
@@ -236,6 +237,22 @@ impl fmt::Debug for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_complete_when_all_of_its_directories_are() {
+        let empty = || Arc::new(Watch::new(Arc::new(Catalogue::default())));
+        let board = Arc::new(CatalogueBoard::new(empty()));
+        let names = [None, RelPath::new("m").ok()];
+        for name in &names {
+            board.follow(name.clone(), empty());
+        }
+        for (number, complete, all) in [(0, true, false), (1, true, true), (0, false, false), (0, true, true)] {
+            let event = Event::CatalogueChanged { revision: 1, files: 1, bytes: 1, complete };
+            let event = of_node(event, (number, names[number].as_ref()), &Arc::downgrade(&board));
+            assert!(matches!(event, Event::CatalogueChanged { complete, .. } if complete == all), "{number}");
+            assert_eq!(board.is_complete(), all, "for what is offered");
+        }
+    }
 
     #[test]
     fn a_missing_thread_is_not_the_directorys_fault() {
