@@ -18,6 +18,7 @@ use crate::sync::lock;
 /// Puts the catalogue of a node together.
 pub(super) struct CatalogueBoard {
     latest: Arc<Watch<Arc<Catalogue>>>,
+    entries_max: usize,
     state: Mutex<BoardState>,
 }
 
@@ -27,6 +28,8 @@ struct BoardState {
     offers: BTreeMap<RelPath, OfferedName>,
     /// The number of the offer that was made last.
     offered: u64,
+    /// Names of directories may be missing for want of room.
+    has_overflowed: bool,
 }
 
 /// What a directory holds.
@@ -68,7 +71,7 @@ type Changes = BTreeMap<RelPath, Option<Entry>>;
 impl CatalogueBoard {
     /// A board that publishes to `latest`.
     pub(super) fn new(latest: Arc<Watch<Arc<Catalogue>>>) -> Self {
-        CatalogueBoard { latest, state: Mutex::default() }
+        CatalogueBoard { latest, entries_max: CATALOGUE_ENTRIES_MAX, state: Mutex::default() }
     }
 
     /// Follows the catalogue of a directory, whose names get `name` in front.
@@ -109,6 +112,7 @@ impl CatalogueBoard {
         let is_newer = next.revision() > latest.revision() || Arc::ptr_eq(&before, &latest);
         if is_alone && shelf.name.is_none() && is_newer {
             drop(self.latest.update(|all| std::mem::replace(all, next)));
+            state.has_overflowed = false;
             return;
         }
         let here = |path: &str| state.shelves.get(number).and_then(|shelf| prefixed(shelf.name.as_ref(), path));
@@ -120,12 +124,18 @@ impl CatalogueBoard {
                 changes.insert(path, entry);
             }
         }
-        let room = CATALOGUE_ENTRIES_MAX.saturating_sub(latest.len());
-        let mut added = 0;
+        let goes = |(path, entry): &(&RelPath, &Option<Entry>)| entry.is_none() && latest.get(path.as_str()).is_some();
+        let mut room = (self.entries_max + changes.iter().filter(goes).count()).saturating_sub(latest.len());
+        if state.has_overflowed && room > 0 {
+            state.has_overflowed = false;
+            state.add_missing(&latest, &mut changes);
+        }
         changes.retain(|path, entry| {
             let is_new = entry.is_some() && latest.get(path.as_str()).is_none();
-            added += usize::from(is_new);
-            !is_new || added <= room
+            let fits = !is_new || room > 0;
+            room -= usize::from(is_new && fits);
+            state.has_overflowed |= !fits;
+            fits
         });
         self.publish(&state, &latest, &changes);
     }
@@ -163,7 +173,7 @@ impl CatalogueBoard {
         }
         // A file may have come to lie there meanwhile.
         state.check(&latest, &entry.path)?;
-        if latest.len() >= CATALOGUE_ENTRIES_MAX {
+        if latest.len() >= self.entries_max {
             return Err(NameClash::Full);
         }
         put();
@@ -204,6 +214,18 @@ impl BoardState {
         };
         !self.shelves.iter().enumerate().any(is_of_another)
             && self.offers.get(path).is_none_or(|offer| offer.entry.is_none())
+    }
+
+    /// Adds the names of directories that `latest` lacks.
+    fn add_missing(&self, latest: &Catalogue, changes: &mut Changes) {
+        for (number, shelf) in self.shelves.iter().enumerate() {
+            for entry in shelf.taken.iter() {
+                let Some(path) = prefixed(shelf.name.as_ref(), entry.path) else { continue };
+                if latest.get(path.as_str()).is_none() && self.is_free_for(number, &path) {
+                    changes.entry(path.clone()).or_insert_with(|| Some(Entry { path, ..entry.to_entry() }));
+                }
+            }
+        }
     }
 
     /// An error if `name` cannot be offered beside the names of `latest`, or of other offers.
@@ -352,6 +374,22 @@ mod tests {
         from[1].publish(Catalogue::new(2, vec![entry("d/b", 7)]));
         from[2].publish(Catalogue::new(2, vec![]));
         assert_eq!(shown(&latest), names(&[("a", 3), ("m/d/b", 7), ("mm", 5)]));
+    }
+
+    #[test]
+    fn names_without_room_show_once_there_is_some() {
+        let empty = || Arc::new(Watch::new(Arc::new(Catalogue::default())));
+        let latest = empty();
+        let board = Arc::new(CatalogueBoard { entries_max: 3, ..CatalogueBoard::new(latest.clone()) });
+        let from = [empty(), empty()];
+        from.iter().zip([None, Some(name("m"))]).for_each(|(from, dir)| board.follow(dir, from.clone()));
+        from[1].publish(Catalogue::new(1, vec![entry("a", 1), entry("b", 2)]));
+        from[0].publish(Catalogue::new(1, vec![entry("a", 3), entry("b", 4), entry("c", 5)]));
+        assert_eq!(shown(&latest), names(&[("a", 3), ("m/a", 1), ("m/b", 2)]));
+        from[1].publish(Catalogue::new(2, vec![entry("a", 1)]));
+        assert_eq!(shown(&latest), names(&[("a", 3), ("b", 4), ("m/a", 1)]));
+        from[0].publish(Catalogue::new(2, vec![entry("b", 4), entry("c", 5)]));
+        assert_eq!(shown(&latest), names(&[("b", 4), ("c", 5), ("m/a", 1)]));
     }
 
     #[test]
