@@ -71,19 +71,24 @@ impl PartialFile {
         for source in &sources {
             source.add_chunks(&geometry, &mut may_have);
         }
-        let is_cloned = is_new && !may_have.is_empty() && self.become_copy(&mut sources);
+        let zeros: Vec<ChunkIndex> = geometry.chunks().filter(|c| self.zero_chunks.contains(*c)).collect();
+        let may_be_cloned = is_new && !may_have.is_empty();
+        if may_be_cloned {
+            // What was a hole may not be one any more, and is read by others meanwhile.
+            part.state().came.remove(zeros.iter().copied());
+        }
+        let is_cloned = may_be_cloned && self.become_copy(&mut sources);
         let mut state = part.state();
+        match is_cloned {
+            true => state.unchecked.extend(zeros.into_iter().rev()),
+            false if may_be_cloned => zeros.into_iter().for_each(|chunk| _ = state.came.insert(chunk)),
+            false => {}
+        }
         let unchecked = self.set_of(&state.unchecked);
         let is_missing = |c: &ChunkIndex| !state.came.have().contains(*c) && !unchecked.contains(*c);
         let mut missing: Vec<ChunkIndex> =
             geometry.chunks().filter(|c| may_have.contains(*c)).filter(is_missing).collect();
         missing.reverse();
-        if is_cloned {
-            // What was a hole may not be one any more.
-            let zeros: Vec<ChunkIndex> = geometry.chunks().filter(|c| self.zero_chunks.contains(*c)).collect();
-            state.came.remove(zeros.iter().copied());
-            state.unchecked.extend(zeros.into_iter().rev());
-        }
         let found = self.set_of(&missing);
         state.reusable = missing;
         drop(state);
