@@ -53,7 +53,7 @@ pub use found_bare::FoundBare;
 pub use found_peer::FoundPeer;
 pub use max_delete::{MaxDelete, ParseMaxDeleteError};
 pub(crate) use read_source::{ReadSource, VerifiedChunk};
-pub(crate) use readings::{ReadStep, Reading};
+pub(crate) use readings::{EnteredReader, ReadStep, Reading};
 pub use report::{DownloadEnd, Failed, FileReport, LocalBytes, Phase, Progress, Report};
 pub use resolve::Resolved;
 pub use search_results::FoundFile;

@@ -47,6 +47,14 @@ struct ReadingState {
     failures: u64,
 }
 
+/// A reader that has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EnteredReader {
+    pub(crate) number: u64,
+    /// Number of downloads that had failed by then, which are none of its failures.
+    pub(crate) failures: u64,
+}
+
 /// What a reader finds when it needs a chunk.
 pub(crate) enum ReadStep {
     /// It is there.
@@ -167,13 +175,13 @@ impl Reading {
         }
     }
 
-    /// One more reader, at the beginning; its number.
-    pub(crate) fn enter(&self) -> u64 {
+    /// One more reader, at the beginning.
+    pub(crate) fn enter(&self) -> EnteredReader {
         let mut state = self.lock();
         state.last += 1;
-        let reader = state.last;
-        state.readers.insert(reader, ReadAhead::new(&Geometry::new(self.id.len)));
-        reader
+        let number = state.last;
+        state.readers.insert(number, ReadAhead::new(&Geometry::new(self.id.len)));
+        EnteredReader { number, failures: state.failures }
     }
 
     /// A reader goes. True if it was the last one.

@@ -84,7 +84,7 @@ impl<'n> Get<'n> {
     /// The thread of the fetch writes, at most 32 MiB behind what is fetched, and flushes at the end. A
     /// writer that fails ends the fetch with [`FetchError::Writer`]; one that blocks holds it up, and a
     /// cancel counts when it returns. The report has no path; see [`OpenFile`] for where the bytes lie
-    /// meanwhile.
+    /// meanwhile: without a directory in memory, where a file of more than 256 MiB has no room.
     pub fn to_writer(mut self, writer: impl Write + Send + 'static) -> Self {
         (self.place, self.writer) = (Some(Place::Writer), Some(FetchWriter(Box::new(writer))));
         self
@@ -112,7 +112,8 @@ impl<'n> Get<'n> {
         self
     }
 
-    /// Asks only these nodes, for names and for content. Default: all that have it.
+    /// Asks only these nodes, for names and for content. Default: all that have it. What is there of a
+    /// content, unfinished or open for reading, is gone on from, whichever node sent it.
     ///
     /// A fetch takes what another fetch of the node brings only if both name the same nodes, or
     /// none. With other nodes it fetches the file itself: into another directory at once, into the

@@ -43,6 +43,8 @@ pub const READ_FILES_MAX: usize = 64;
 pub const READERS_MAX: usize = 64;
 /// What was read, and is no file, stays for this time after its last reader.
 pub const READ_LINGER: Duration = Duration::from_secs(60);
+/// Longest wait for contents without readers to be let go, before another one is opened.
+pub const READ_CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes that are passed to a writer at once.
 pub const TO_WRITER_LEN: usize = 256 * KIB;
 /// Shortest time between two times that the watchers of a fetch to a writer learn that it is further.

@@ -1,23 +1,24 @@
 //! The contents that a node has open for readers: starts and ends their downloads, and removes what
 //! is left of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use log::debug;
 
 use crate::client::{
-    Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, Failed, FetchError, FoundFile, Reading, Stats, Target,
+    Client, Download, DownloadEnd, DownloadOptions, DownloadPlan, EnteredReader, Failed, FetchError, FoundFile,
+    Reading, Stats, Target,
 };
 use crate::content::{ChunkIndex, FileId};
 use crate::limits::WAIT_MAX;
 use crate::node::Config;
-use crate::node::limits::{READ_FILES_MAX, READ_LINGER, READERS_MAX};
-use crate::runtime::{Watch, Workers};
+use crate::node::limits::{READ_CLOSE_WAIT_MAX, READ_FILES_MAX, READ_LINGER, READERS_MAX};
+use crate::runtime::{Watch, Workers, deadline};
 use crate::store::{Disk, FetchedFile, ReadParts};
-use crate::sync::lock;
+use crate::sync::{lock, wait_timeout};
 
 /// The contents that are open for readers. The thread `gpb-open` starts with the first of them.
 pub(super) struct OpenFiles {
@@ -25,6 +26,8 @@ pub(super) struct OpenFiles {
     /// The directory of the node, and whether it is made if it is missing.
     dir: Option<(PathBuf, bool)>,
     state: Mutex<OpenState>,
+    /// A content was let go.
+    closed: Condvar,
     /// Wakes the thread.
     bell: Watch<()>,
 }
@@ -34,12 +37,17 @@ struct OpenState {
     /// Made with the first open file.
     parts: Option<Arc<ReadParts>>,
     contents: HashMap<FileId, Arc<OpenContent>>,
-    /// Contents without readers, and when their parts go.
+    /// Contents without readers, which are being let go.
+    closing: HashSet<FileId>,
+    /// Contents without readers, and when their parts go; the oldest first.
     left: Vec<(FileId, Instant)>,
     thread: Workers,
     is_running: bool,
     is_over: bool,
 }
+
+/// A content that is open, and a reader of it.
+pub(super) type Entered = (Arc<OpenContent>, EnteredReader);
 
 /// A content that is open.
 pub(super) struct OpenContent {
@@ -54,25 +62,30 @@ pub(super) struct OpenContent {
 impl OpenFiles {
     pub(super) fn new(client: Client, config: &Config) -> Self {
         let dir = config.dir.clone().map(|dir| (dir, config.create_dir));
-        OpenFiles { client, dir, state: Mutex::default(), bell: Watch::new(()) }
+        OpenFiles { client, dir, state: Mutex::default(), closed: Condvar::new(), bell: Watch::new(()) }
     }
 
-    /// Opens a content for one more reader; its number. A content that is open already is not fetched
+    /// Opens a content for one more reader. A content that is open already is not fetched
     /// twice, whoever brings it. `stats` count for a download that begins with this.
     pub(super) fn open(
         self: &Arc<Self>,
         found: FoundFile,
         options: DownloadOptions,
         stats: Arc<Stats>,
-    ) -> Result<(Arc<OpenContent>, u64), FetchError> {
-        let mut state = lock(&self.state);
+    ) -> Result<Entered, FetchError> {
+        let is_full = |state: &OpenState| state.contents.len() + state.closing.len() >= READ_FILES_MAX;
+        let is_open = |state: &OpenState| state.contents.contains_key(&found.id);
+        // Its part is locked until it is let go; of others only those count that are read.
+        let mut state = self.wait_for_closing(|state| {
+            state.closing.contains(&found.id) || !is_open(state) && is_full(state) && state.is_letting_go()
+        });
         if state.is_over || self.client.ctx.shutdown.has_begun() {
             return Err(FetchError::Stopped);
         }
         if let Some(content) = state.contents.get(&found.id) {
             return enter(content);
         }
-        if state.contents.len() >= READ_FILES_MAX {
+        if is_full(&state) {
             return Err(FetchError::TooManyReaders(READ_FILES_MAX));
         }
         self.start_thread(&mut state)?;
@@ -85,19 +98,20 @@ impl OpenFiles {
         if content.found.id.len > 0
             && let Err(error) = self.fetch(&content)
         {
-            self.leave(&content, reader);
+            self.leave(&content, reader.number);
             return Err(error);
         }
         Ok((content, reader))
     }
 
     /// One more reader of a content that is open.
-    pub(super) fn enter(&self, content: &OpenContent) -> Result<(Arc<OpenContent>, u64), FetchError> {
+    pub(super) fn enter(&self, content: &OpenContent) -> Result<Entered, FetchError> {
         enter(lock(&self.state).contents.get(&content.found.id).ok_or(FetchError::Stopped)?)
     }
 
     /// Starts the download of what is missing of a content, unless one runs.
     pub(super) fn fetch(self: &Arc<Self>, content: &Arc<OpenContent>) -> Result<(), FetchError> {
+        self.make_room(&content.found.id);
         let mut download = lock(&content.download);
         if download.is_some() {
             return Ok(());
@@ -124,6 +138,39 @@ impl OpenFiles {
             }
         }
         Ok(())
+    }
+
+    /// Waits while `is_waiting`, at most [`READ_CLOSE_WAIT_MAX`]; the thread lets go meanwhile of what has
+    /// no readers.
+    fn wait_for_closing(&self, is_waiting: impl Fn(&OpenState) -> bool) -> MutexGuard<'_, OpenState> {
+        let until = deadline(READ_CLOSE_WAIT_MAX);
+        let mut state = lock(&self.state);
+        while is_waiting(&state) && !state.is_over {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = wait_timeout(&self.closed, state, left);
+        }
+        state
+    }
+
+    /// Makes room in memory for `id`: what is no longer read goes before its time, the oldest first. Not
+    /// under the lock of a download.
+    fn make_room(&self, id: &FileId) {
+        let Some(parts) = lock(&self.state).parts.clone() else { return };
+        while parts.lacks_memory(id.len) {
+            let mut state = self.wait_for_closing(|state| state.left.is_empty() && state.is_letting_go());
+            if state.left.is_empty() {
+                return;
+            }
+            let (oldest, _) = state.left.remove(0);
+            let is_read = state.contents.contains_key(&oldest);
+            drop(state);
+            if !is_read {
+                parts.discard(&oldest);
+            }
+        }
     }
 
     /// A reader goes. What was fetched for it stays for a while.
@@ -200,19 +247,26 @@ impl OpenFiles {
             state.is_over |= all;
             let is_unread = |content: &Arc<OpenContent>| all || content.reading.readers() == 0;
             let closed: Vec<_> = state.contents.values().filter(|content| is_unread(content)).cloned().collect();
-            closed.iter().for_each(|content| _ = state.contents.remove(&content.found.id));
+            for content in &closed {
+                state.contents.remove(&content.found.id);
+                state.closing.insert(content.found.id);
+            }
             closed
         };
-        for content in &closed {
-            let download = lock(&content.download).take();
-            if let Some(download) = &download {
-                download.cancel();
-            }
+        let downloads: Vec<_> = closed.iter().map(|content| lock(&content.download).take()).collect();
+        // All of them end at the same time.
+        downloads.iter().flatten().for_each(Download::cancel);
+        for (content, download) in closed.iter().zip(downloads) {
             drop(download);
             self.close(content);
+            let (id, until) = (content.found.id, Instant::now() + READ_LINGER);
+            let mut state = lock(&self.state);
+            state.left.retain(|(other, _)| *other != id);
+            state.left.push((id, until));
+            state.closing.remove(&id);
+            drop(state);
+            self.closed.notify_all();
         }
-        let until = Instant::now() + READ_LINGER;
-        lock(&self.state).left.extend(closed.iter().map(|content| (content.found.id, until)));
     }
 
     /// Lets go of the part, which becomes durable, and of what is shared of it.
@@ -253,6 +307,13 @@ impl OpenFiles {
     }
 }
 
+impl OpenState {
+    /// Whether contents without readers are let go, now or soon.
+    fn is_letting_go(&self) -> bool {
+        !self.closing.is_empty() || self.contents.values().any(|content| content.reading.readers() == 0)
+    }
+}
+
 impl OpenContent {
     /// A reader is at `chunk` now: what it needs next is asked for.
     pub(super) fn go(&self, reader: u64, chunk: ChunkIndex) {
@@ -269,7 +330,7 @@ impl OpenContent {
     }
 }
 
-fn enter(content: &Arc<OpenContent>) -> Result<(Arc<OpenContent>, u64), FetchError> {
+fn enter(content: &Arc<OpenContent>) -> Result<Entered, FetchError> {
     if content.reading.readers() >= READERS_MAX {
         return Err(FetchError::TooManyReaders(READERS_MAX));
     }

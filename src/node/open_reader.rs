@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::client::{Canceller, DownloadOptions, Failed, FetchError, FoundFile, ReadSource, ReadStep, VerifiedChunk};
 use crate::content::{ChunkIndex, Geometry};
-use crate::node::open_files::{OpenContent, OpenFiles};
+use crate::node::open_files::{Entered, OpenContent, OpenFiles};
 
 /// A reader, and what it has to know between two reads.
 pub(super) struct OpenReader {
@@ -17,15 +17,15 @@ pub(super) struct OpenReader {
     /// The chunk that it read last, and where that is.
     here: Option<(ChunkIndex, ReadSource)>,
     last: VerifiedChunk,
-    /// The failures that it has told.
+    /// The failures that it has told, or that were before it.
     told: u64,
     canceller: Canceller,
 }
 
 impl OpenReader {
-    pub(super) fn new(files: Arc<OpenFiles>, (content, reader): (Arc<OpenContent>, u64), canceller: Canceller) -> Self {
-        let last = VerifiedChunk::default();
-        OpenReader { files, content, reader, position: 0, here: None, last, told: 0, canceller }
+    pub(super) fn new(files: Arc<OpenFiles>, (content, entered): Entered, canceller: Canceller) -> Self {
+        let (reader, told, last) = (entered.number, entered.failures, VerifiedChunk::default());
+        OpenReader { files, content, reader, position: 0, here: None, last, told, canceller }
     }
 
     /// What is read.

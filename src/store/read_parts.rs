@@ -12,6 +12,7 @@ use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
 use crate::store::in_memory::InMemory;
 use crate::store::leftovers;
+use crate::store::limits::READ_MEMORY_MAX;
 use crate::store::storage::Volume;
 use crate::store::{PartialFile, StoreError};
 use crate::sync::lock;
@@ -45,6 +46,12 @@ impl ReadParts {
     /// Whether the parts lie in memory.
     pub fn is_in_memory(&self) -> bool {
         self.is_in_memory
+    }
+
+    /// Whether parts of `len` bytes more have no room in memory, where others make way for them. One that
+    /// cannot have it in an empty memory makes none go.
+    pub fn lacks_memory(&self, len: u64) -> bool {
+        self.is_in_memory && len <= READ_MEMORY_MAX && self.volume.free_bytes().is_ok_and(|free| free < len)
     }
 
     /// Opens or resumes the part of `manifest`. One that was not there is marked as one that is read

@@ -408,6 +408,31 @@ fn nothing_is_asked_for_at_the_end_and_beyond() {
 }
 
 #[test]
+fn in_memory_what_is_no_longer_read_makes_way() {
+    let lan = Lan::new().unwrap();
+    let files: Vec<TestFile> = (0..7).map(|n| file(&format!("{n}"), 44 * MIB, n)).collect();
+    let peer = FaultyPeer::start(&files, &[]).unwrap();
+    lan.join(&peer);
+    let node = lan.start(guest(&lan)).unwrap();
+    for f in &files {
+        let report = node.get(&f.path).to_writer(io::sink()).start().unwrap().wait();
+        assert!(report.is_ok(), "{}: {report:?}", f.path);
+    }
+}
+
+#[test]
+fn contents_are_opened_again_and_many_in_turn() {
+    let lan = Lan::new().unwrap();
+    let files: Vec<TestFile> = (0..70).map(|n| file(&format!("{n}"), 2 * CHUNK, n)).collect();
+    let peer = FaultyPeer::start(&files, &[]).unwrap();
+    lan.join(&peer);
+    let node = lan.node().unwrap();
+    for f in files.iter().flat_map(|f| [f, f]) {
+        assert_eq!(read_at(&mut node.open(&f.path).unwrap(), CHUNK, 5), f.bytes[CHUNK..CHUNK + 5]);
+    }
+}
+
+#[test]
 fn what_is_read_is_shared_meanwhile() {
     let lan = Lan::new().unwrap();
     for len in [6 * MIB, 1000] {
