@@ -17,7 +17,7 @@ use crate::client::targets::{Target, merge};
 use crate::client::{Client, DownloadEnd, FailedFile, FetchError, Overwrite, Phase, Progress, Report, Stats};
 use crate::identity::NodeId;
 use crate::runtime::{BlockingPool, OnBegin, Throttle, Workers};
-use crate::store::{Disk, Life};
+use crate::store::{Disk, Life, LocalName};
 use crate::swarm::{Extent, ReadWindow};
 use crate::sync::lock;
 
@@ -45,6 +45,9 @@ pub struct DownloadOptions {
     pub limit: Option<u64>,
     /// Whether only contents are wanted, and no attributes, links and empty directories.
     pub contents_only: bool,
+    /// Files that the disk has damaged, as they were hashed: the fetch repairs them, and believes no
+    /// record.
+    pub damaged: Option<Arc<[LocalName]>>,
 }
 
 impl DownloadPlan {

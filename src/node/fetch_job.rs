@@ -96,6 +96,9 @@ impl FetchJob {
         match Disk::open_for(&dir, create, overwrite, self.state_dir.as_deref(), life) {
             Ok(disk) => {
                 warn_of_risk(&dir);
+                if let Some(damaged) = &self.options.damaged {
+                    disk.repair(damaged);
+                }
                 if !self.options.contents_only {
                     disk.set_attributes(attributes);
                 }

@@ -10,7 +10,7 @@ use crate::node::fetch_job::{FetchWriter, Place};
 use crate::node::fetch_starter::FetchOrder;
 use crate::node::open_reader::OpenReader;
 use crate::node::{Fetch, Node, OpenFile};
-use crate::store::Life;
+use crate::store::{Life, LocalName};
 
 /// A fetch that is about to start: [`Node::get`](crate::Node::get) begins it,
 /// [`start`](Self::start) starts it.
@@ -138,6 +138,13 @@ impl<'n> Get<'n> {
     /// directories are made as they are there.
     pub fn contents_only(mut self) -> Self {
         self.options.contents_only = true;
+        self
+    }
+
+    /// Repairs these files, which the disk has damaged: each is replaced only as it was hashed, and no
+    /// record is believed.
+    pub(super) fn repairing(mut self, damaged: Vec<LocalName>) -> Self {
+        self.options.damaged = Some(damaged.into());
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use crate::client::{AskScope, FetchError, FoundFile, Report, Wait, exact};
 use crate::content::{FileId, RelPath};
@@ -91,7 +91,6 @@ pub struct CheckedFile {
 pub struct Verified<'n> {
     node: &'n Node,
     place: PathBuf,
-    disk: Arc<Disk>,
     files: Vec<CheckedFile>,
     offered: Vec<FoundFile>,
     is_index_in_use: bool,
@@ -171,7 +170,7 @@ impl<'n> Verify<'n> {
             files.push(judge(name, id, &known, &group));
         }
         files.extend(missing.into_iter().map(CheckedFile::missing));
-        Ok(Verified { node, place, disk, files, offered, is_index_in_use, group_error })
+        Ok(Verified { node, place, files, offered, is_index_in_use, group_error })
     }
 }
 
@@ -198,7 +197,8 @@ impl Verified<'_> {
 
     /// Fetches anew what the disk has damaged: of each file the chunks that are wrong. With `force`
     /// also what was changed, and what has another content than the group offers. Returns none where
-    /// nothing is to be fetched, or nothing can be; such files keep their verdict.
+    /// nothing is to be fetched, or nothing can be; such files keep their verdict. Without `force` a file
+    /// is replaced only in the state in which it was hashed: what was saved there since stays.
     ///
     /// # Errors
     /// [`FetchError::Threads`]
@@ -208,23 +208,21 @@ impl Verified<'_> {
             verdict == FileVerdict::Damaged || force && matches!(verdict, FileVerdict::Edited | FileVerdict::Differs)
         };
         let mut wanted = Vec::new();
-        let mut marked = Vec::new();
+        let mut damaged = Vec::new();
         for file in self.files.iter().filter(|file| is_meant(file.verdict)) {
             let (Some(name), Some(expected)) = (&file.name, file.expected) else { continue };
             let Some(found) = by_id.get(&expected) else { continue };
             wanted.push(FoundFile { path: name.path.clone(), ..FoundFile::clone(found) });
             if file.verdict == FileVerdict::Damaged {
-                self.disk.distrust(&name.path);
-                marked.push((name.clone(), expected));
+                damaged.push(name.clone());
             }
         }
         if wanted.is_empty() {
             return Ok(None);
         }
-        self.disk.finish_record();
         let overwrite = if force { Overwrite::Replace } else { Overwrite::Refuse };
-        let fetch = self.node.get(&wanted).overwrite(overwrite).into_dir(&self.place).start()?;
-        Ok(Some(Repair { fetch, marked, disk: self.disk.clone() }))
+        let get = self.node.get(&wanted).overwrite(overwrite).into_dir(&self.place);
+        Ok(Some(Repair { fetch: get.repairing(damaged).start()? }))
     }
 }
 
@@ -233,8 +231,6 @@ impl Verified<'_> {
 #[must_use = "it ends with `wait`"]
 pub struct Repair {
     fetch: Fetch,
-    marked: Vec<(LocalName, FileId)>,
-    disk: Arc<Disk>,
 }
 
 impl Repair {
@@ -246,17 +242,10 @@ impl Repair {
     /// Waits until it is over. What could not be fetched is part of the report, and stays recorded as
     /// it was.
     pub fn wait(self) -> Report {
-        let report = match self.fetch.wait() {
+        match self.fetch.wait() {
             Ok(report) => Report::clone(&report),
             Err(failed) => Report::clone(&failed.report),
-        };
-        for (name, expected) in &self.marked {
-            if !report.fetched.iter().any(|file| file.out == name.path) {
-                self.disk.note(name, *expected);
-            }
         }
-        self.disk.finish_record();
-        report
     }
 }
 

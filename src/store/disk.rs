@@ -163,7 +163,7 @@ impl Disk {
 
     /// Makes `paths` hold `id`, which another download put whole at `source`. A path that is that
     /// very file is left as it is. The source counts as verified while it has the stamp that
-    /// `verified` names; else it is read and hashed. Returns one result for each path.
+    /// `verified` names; else, and in a repair, it is read and hashed. Returns one result for each path.
     ///
     /// # Errors
     /// [`StoreError`]: the source has changed or is gone.
@@ -175,7 +175,7 @@ impl Disk {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let file = File::open(source).map_err(|e| StoreError::at(source, e))?;
-        let whole = match verified {
+        let whole = match verified.filter(|_| !self.reads_all()) {
             Some(stamp) => VerifiedFile::known(file, id, stamp),
             None => VerifiedFile::check(file, id, stop),
         };

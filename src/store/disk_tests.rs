@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
 use crate::store::limits::{JOURNAL_BATCH_LEN, PART_STALE};
-use crate::store::{CheckedChunk, KnownCopy};
+use crate::store::{CheckedChunk, KnownCopy, LocalName};
 
 fn id(byte: u8, len: u64) -> FileId {
     FileId { root: Root(Digest([byte; 32])), len }
@@ -784,7 +784,7 @@ fn only_regular_files_that_can_be_read_are_older_versions() {
 }
 
 #[test]
-fn what_was_fetched_is_known_without_being_read_until_it_is_touched_or_distrusted() {
+fn what_was_fetched_is_known_without_being_read_until_it_is_touched_or_repaired() {
     let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let open = || Disk::open_guarded(dir.path(), false, Overwrite::Refuse, Some(state.path())).unwrap();
     let (bytes, manifest) = (whole(100), real(100));
@@ -796,7 +796,6 @@ fn what_was_fetched_is_known_without_being_read_until_it_is_touched_or_distruste
     let disk = open();
     assert!(all_hold(&disk, &[name("a")], &manifest.id()));
     assert_eq!(disk.forecast(&name("a"), &manifest.id()).unwrap(), Forecast::Here);
-    disk.distrust(&name("b"));
     File::options()
         .write(true)
         .open(dir.path().join("c"))
@@ -805,9 +804,47 @@ fn what_was_fetched_is_known_without_being_read_until_it_is_touched_or_distruste
         .unwrap();
     drop(disk);
     let disk = open();
+    disk.repair(&[disk.local_name(&name("b")).unwrap()]);
     assert_eq!(disk.holds(&[name("b")], &manifest.id(), &GO).remove(0).ok(), Some(false), "and it may be replaced");
     assert!(matches!(disk.holds(&[name("c")], &manifest.id(), &GO).remove(0), Err(StoreError::Exists { .. })));
     assert!(disk.batch_write(&[(name("b"), manifest.id(), &bytes)]).remove(0).is_ok());
+}
+
+#[test]
+fn a_repair_replaces_what_was_hashed_believes_no_record_and_makes_nothing_a_fetched_file() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open_at = |dir: &Path| Disk::open_guarded(dir, true, Overwrite::Refuse, Some(state.path())).unwrap();
+    let open = || open_at(dir.path());
+    let (bytes, wrong, id) = (whole(100), vec![9; 100], real(100).id());
+    assert!(
+        open().batch_write(&[(name("fetched"), id, &wrong), (name("saved"), id, &wrong)]).iter().all(Result::is_ok)
+    );
+    assert!(open_at(&dir.path().join("sub")).batch_write(&[(name("part"), id, &wrong)]).remove(0).is_ok());
+    std::fs::write(dir.path().join("own"), &wrong).unwrap();
+    let disk = open();
+    let all = ["fetched", "saved", "sub/part", "own"].map(name);
+    let looked: Vec<LocalName> = all.iter().map(|path| disk.local_name(path).unwrap()).collect();
+    std::fs::remove_file(dir.path().join("saved")).unwrap();
+    std::fs::write(dir.path().join("saved"), vec![7; 100]).unwrap();
+    assert!(disk.copy_of(&id).is_some_and(|copy| copy.verified.is_some()), "without a repair the record counts");
+
+    // Of some only: the others have the same bad bytes.
+    let some = open();
+    some.repair(&looked[3..]);
+    assert!(some.copy_of(&id).is_some_and(|copy| copy.verified.is_none()));
+    let repaired = open();
+    repaired.repair(&looked);
+    assert_eq!(repaired.copy_of(&id), None);
+    let held = all.each_ref().map(|path| repaired.holds(std::slice::from_ref(path), &id, &GO).remove(0));
+    assert!(matches!(held, [Ok(false), Err(StoreError::Exists { .. }), Ok(false), Ok(false)]), "{held:?}");
+    let put = all.each_ref().map(|path| repaired.batch_write(&[(path.clone(), id, &bytes)]).remove(0));
+    assert!(matches!(put, [Ok(()), Err(StoreError::Exists { .. }), Ok(()), Ok(())]), "{put:?}");
+    assert_eq!(std::fs::read(dir.path().join("saved")).unwrap(), vec![7; 100]);
+    repaired.finish_record();
+
+    let disk = open();
+    let fetched = all.each_ref().map(|path| disk.fetched_as(&disk.local_name(path).unwrap(), &GO));
+    assert_eq!(fetched, [Some(id), None, Some(id), None], "the user's own stays the user's");
 }
 
 #[test]

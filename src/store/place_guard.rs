@@ -8,12 +8,13 @@ use std::time::SystemTime;
 
 use rustix::fs::FileType;
 
-use crate::content::{FileId, RelPath, Root, Stamp};
+use crate::content::{FileId, RelPath, Stamp};
 use crate::store::limits::REUSE_SOURCES_MAX;
 use crate::store::placed::{Keeping, PlacedFile, PlacedLog, PlacedState};
 use crate::store::{Life, Overwrite, StoreError};
 use crate::sync::lock;
 
+mod repair;
 mod restated;
 
 /// Decides about files that lie where others go, and records what was put in place.
@@ -38,8 +39,11 @@ struct Places {
     by_file: Option<HashMap<(u64, u64), RelPath>>,
     /// Files that may be replaced, in this state.
     replaceable: HashMap<RelPath, PlacedState>,
-    /// Names that an earlier fetch was to keep: what replaces their content is kept as well.
-    kept: HashSet<RelPath>,
+    /// How long stays what replaces the content of a name, where an earlier fetch decided about that.
+    /// `None` if it is the user's and remains so: nothing is recorded of it.
+    keepings: HashMap<RelPath, Option<Keeping>>,
+    /// No recorded state stands for a content: each file is read.
+    reads_all: bool,
 }
 
 /// A name of a fetch.
@@ -93,17 +97,16 @@ impl PlaceGuard {
         PlaceGuard { life, ..self }
     }
 
-    /// How long a file stays that is put in place now.
-    fn keeping(&self, kept: bool) -> Keeping {
-        if kept { Keeping::Kept } else { Keeping::new(self.life, now_s()) }
+    /// What is recorded of how long `path` stays, if it is put in place now; nothing of the user's.
+    fn keeping(&self, places: &Places, path: &RelPath) -> Option<Keeping> {
+        places.keepings.get(path).copied().unwrap_or_else(|| Some(Keeping::new(self.life, now_s())))
     }
 
     /// These names are about to get these contents.
     pub(crate) fn begin<'p>(&self, files: impl IntoIterator<Item = (&'p RelPath, FileId)>) {
         let mut places = lock(&self.places);
         for (path, id) in files {
-            if let Some(log) = &self.log {
-                let keeping = self.keeping(places.kept.contains(path));
+            if let Some((log, keeping)) = self.log.as_ref().zip(self.keeping(&places, path)) {
                 log.note(path.as_str(), PlacedFile { id, state: None, keeping });
             }
             match places.names.get_mut(path) {
@@ -134,14 +137,13 @@ impl PlaceGuard {
     /// Nothing more happens to `path`; it has its content unless it `failed`.
     pub(crate) fn end(&self, path: &RelPath, failed: bool) {
         let mut places = lock(&self.places);
-        let is_kept = places.kept.contains(path);
+        let keeping = self.keeping(&places, path);
         let Some(name) = places.names.get_mut(path) else { return };
         let was_going = std::mem::take(&mut name.going);
         name.landed |= was_going && !failed;
         if let (true, true, Some(state), false) = (was_going, name.fresh, name.state, failed) {
             name.here = true;
-            if let Some(log) = &self.log {
-                let keeping = self.keeping(is_kept);
+            if let Some((log, keeping)) = self.log.as_ref().zip(keeping) {
                 log.note(path.as_str(), PlacedFile { id: name.id, state: Some(state), keeping });
             }
         }
@@ -165,8 +167,9 @@ impl PlaceGuard {
             places.names.insert(path.clone(), name);
             places.is_at(path, &state);
         }
+        let is_decided = places.keepings.contains_key(path);
         drop(places);
-        let Some(log) = &self.log else { return };
+        let Some(log) = self.log.as_ref().filter(|_| !is_decided) else { return };
         if self.life == Life::Kept {
             log.keep_elsewhere(path.as_str(), &state);
         }
@@ -191,25 +194,17 @@ impl PlaceGuard {
     }
 
     /// Whether a fetch put the content `id` at `path`, and left it in this state: then it need not be
-    /// read. As with the index of a shared directory, a state stands for the bytes.
+    /// read. As with the index of a shared directory, a state stands for the bytes, except in a repair.
     pub(crate) fn is_placed(&self, path: &RelPath, id: &FileId, state: &PlacedState) -> bool {
-        self.log.as_ref().is_some_and(|log| log.is_placed(path.as_str(), id, state))
+        !self.reads_all() && self.log.as_ref().is_some_and(|log| log.is_placed(path.as_str(), id, state))
     }
 
     /// Names where fetches put the content `id`, and the states that they left there. What lies there now
-    /// may be something else.
+    /// may be something else; names that are to be repaired are left out.
     pub(crate) fn places_of(&self, id: &FileId) -> Vec<(RelPath, PlacedState)> {
         let found = self.log.as_ref().map_or(Vec::new(), |log| log.places_of(id, REUSE_SOURCES_MAX));
-        found.into_iter().filter_map(|(name, state)| Some((RelPath::new(&name).ok()?, state))).collect()
-    }
-
-    /// What lies at `path`, in this state, is not what was put there: it is still replaced without a
-    /// question, but no longer taken for its content without being read.
-    pub(crate) fn distrust(&self, path: &RelPath, state: PlacedState) {
-        if let Some(log) = &self.log {
-            let id = FileId { root: Root::EMPTY, len: state.len };
-            log.note(path.as_str(), PlacedFile { id, state: Some(state), keeping: Keeping::Kept });
-        }
+        let named = found.into_iter().filter_map(|(name, state)| Some((RelPath::new(&name).ok()?, state)));
+        named.filter(|(path, state)| !self.is_to_be_repaired(path, state)).collect()
     }
 
     /// What fetches are known to have put at `path`, and in which states.
@@ -244,13 +239,13 @@ impl PlaceGuard {
         holds: &dyn Fn(&FileId) -> bool,
     ) -> Result<(), StoreError> {
         let is_twin = self.refuse_same_name(path, Some(id), &state, spelling)?;
-        if is_twin || self.overwrite != Overwrite::Refuse {
+        if is_twin || self.overwrite != Overwrite::Refuse || self.is_to_be_repaired(path, &state) {
             return Ok(());
         }
         let mut own = self.recorded(path, kind);
         own.retain(|file| file.id.len == state.len);
         if own.iter().any(|file| file.keeping == Keeping::Kept) {
-            lock(&self.places).kept.insert(path.clone());
+            lock(&self.places).keepings.insert(path.clone(), Some(Keeping::Kept));
         }
         if !own.iter().any(|file| file.state == Some(state)) {
             let mut looked = HashSet::new();
@@ -308,7 +303,7 @@ impl PlaceGuard {
         }
         let own = self.recorded(path, kind).into_iter().find(|file| file.state == Some(state));
         if own.is_some_and(|file| file.keeping == Keeping::Kept) {
-            lock(&self.places).kept.insert(path.clone());
+            lock(&self.places).keepings.insert(path.clone(), Some(Keeping::Kept));
         }
         match (own.is_some(), self.overwrite) {
             (true, _) => Ok(OnTaken::Replace),

@@ -27,7 +27,8 @@ pub(crate) fn run(
     }
     output.verified(verified.files(), verified.dir()).map_err(stdout_failed)?;
     let repaired = if verify.repair { repair(&verified, verify.force, watching, output)? } else { Report::default() };
-    let whole: BTreeSet<&str> = repaired.fetched.iter().map(|file| file.out.as_str()).collect();
+    let replaced = repaired.fetched.iter().filter(|file| !file.skipped);
+    let whole: BTreeSet<&str> = replaced.map(|file| file.out.as_str()).collect();
     let left: Vec<&CheckedFile> = verified.files().iter().filter(|file| !whole.contains(file.path.as_str())).collect();
     end(&left, &repaired, verify)
 }

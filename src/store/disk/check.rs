@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Builder;
 
 use super::Disk;
-use crate::content::{FileId, RelPath, Root};
+use crate::content::{FileId, RelPath};
 use crate::store::disk_volume::{LocalKind, LocalName};
 use crate::store::limits::{CHECK_HELP_LEN, CHECK_THREADS_MAX};
 use crate::store::placed::PlacedState;
@@ -60,10 +60,22 @@ impl Disk {
     /// What fetches are known to have put under this name, the last one first.
     pub fn known(&self, name: &LocalName) -> Vec<KnownContent> {
         let found = self.volume.guard().map_or(Vec::new(), |guard| guard.known(&name.path));
-        let is_told = |id: &FileId| id.len == 0 || id.root != Root::EMPTY;
         let known =
             |(id, state): (FileId, Option<PlacedState>)| KnownContent { id, is_unchanged: state == Some(name.state) };
-        found.into_iter().filter(|(id, _)| is_told(id)).map(known).collect()
+        found.into_iter().map(known).collect()
+    }
+
+    /// Lets files be replaced that were hashed and have other bytes than they should, each in the state
+    /// in which it was hashed. What is recorded of files is not believed any more: each is read.
+    pub fn repair(&self, names: &[LocalName]) {
+        if let Some(guard) = self.volume.guard() {
+            guard.repair(names.iter().map(|name| (&name.path, name.state)));
+        }
+    }
+
+    /// Whether each file is read, whatever is recorded of it.
+    pub(super) fn reads_all(&self) -> bool {
+        self.volume.guard().is_some_and(|guard| guard.reads_all())
     }
 
     /// Notes that an earlier fetch put `id` there, in the state that the file is in.

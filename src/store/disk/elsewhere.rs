@@ -17,14 +17,16 @@ use crate::store::verify_existing::VerifiedFile;
 
 impl Disk {
     /// A file below the directory that has the content `id` as far as is known: a fetch put it there. It
-    /// is still in the state that it was left in, or was moved since, and then has to be hashed.
+    /// is still in the state that it was left in, or was moved since, and then has to be hashed; so has
+    /// each in a repair.
     pub fn copy_of(&self, id: &FileId) -> Option<KnownCopy> {
         let places = self.volume.guard()?.places_of(id);
         let is_unchanged = |(path, state): &&(RelPath, PlacedState)| {
             state.len == id.len && self.volume.state_of(path) == Some((FileType::RegularFile, *state))
         };
         if let Some((path, state)) = places.iter().find(is_unchanged) {
-            return Some(KnownCopy { path: path.clone(), verified: Some(state.stamp()) });
+            let verified = Some(state.stamp()).filter(|_| !self.reads_all());
+            return Some(KnownCopy { path: path.clone(), verified });
         }
         let moved = |(_, placed): &(RelPath, PlacedState)| {
             let path = self.nearby().moved(placed)?;
@@ -81,14 +83,6 @@ impl Disk {
             None => VerifiedFile::check(file, id, stop),
         };
         whole.ok_or_else(|| at(io::Error::other("changed since it was fetched")))
-    }
-
-    /// What lies at `path` is not what its record says. It counts as fetched all the same, but is read
-    /// before it is taken for a content.
-    pub fn distrust(&self, path: &RelPath) {
-        if let (Some(guard), Some((_, state))) = (self.volume.guard(), self.volume.state_of(path)) {
-            guard.distrust(path, state);
-        }
     }
 
     /// Files where chunks of `manifest` may be found: the regular files that lie at `paths`, of which
