@@ -150,6 +150,9 @@ impl SyncPlan {
         // What is left out keeps its directories.
         let mut needed: HashSet<RelPath> = HashSet::new();
         let LocalSide { tree, fetched_as, is_left_out, is_same } = local;
+        // Of two names that are both listed here none is only another spelling of the other.
+        let listed = tree.names.iter().filter_map(|name| wanted.names.get_key_value(name.path.as_str()));
+        let listed: HashSet<&str> = listed.map(|(name, _)| *name).collect();
         for name in tree.names {
             if is_left_out(&name.path) {
                 needed.extend(ancestors(name.path.as_str()).filter_map(|dir| RelPath::new(dir).ok()));
@@ -157,8 +160,8 @@ impl SyncPlan {
             }
             all += 1;
             let path = name.path.as_str();
-            let twin = || wanted.folded.get(&path.to_lowercase()).is_some_and(|twin| is_same(&name, twin));
-            if wanted.is_leaf(path) || !name.has_other_names && twin() {
+            let twin = || wanted.folded.get(&path.to_lowercase()).filter(|twin| !listed.contains(**twin));
+            if wanted.is_leaf(path) || twin().is_some_and(|twin| is_same(&name, twin)) {
                 continue;
             }
             let fetched = fetched_as(&name);

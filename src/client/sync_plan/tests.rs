@@ -130,4 +130,6 @@ fn what_lies_where_other_names_go_is_removed_first() {
 fn another_spelling_of_a_wanted_name_is_the_same_file() {
     let plan = plan(listing(&[("folded", 1), ("other", 2)]), &[("Folded", 1), ("Other", 2)], ALL);
     assert_eq!(texts(&plan.remove), ["Other"], "two files where cases are told apart");
+    let both = self::plan(listing(&[("folded", 1)]), &[("Folded", 1), ("folded", 1)], ALL);
+    assert_eq!(texts(&both.remove), ["Folded"], "two names of one file");
 }

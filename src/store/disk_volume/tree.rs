@@ -35,8 +35,6 @@ pub struct LocalName {
     pub kind: LocalKind,
     /// Bytes, of a link those of its target's text.
     pub len: u64,
-    /// Whether the file has other names, too.
-    pub has_other_names: bool,
     pub(crate) state: PlacedState,
 }
 
@@ -52,7 +50,7 @@ impl LocalName {
     /// One that lies nowhere.
     pub(crate) fn made_up(path: RelPath, kind: LocalKind) -> Self {
         let state = PlacedState { device: 1, inode: 1, len: 5, mtime_ns: 0, ctime_ns: 0 };
-        LocalName { path, kind, len: 5, has_other_names: false, state }
+        LocalName { path, kind, len: 5, state }
     }
 }
 
@@ -101,7 +99,6 @@ impl DiskVolume {
     fn add_to(&self, tree: &mut LocalTree, todo: &mut Vec<String>, open: &OwnedFd, dir: &str, name: &str) {
         let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
         let Ok(path) = RelPath::new(&path) else { return };
-        let Ok(stat) = fs::statat(open, name, AtFlags::SYMLINK_NOFOLLOW) else { return };
         let Some((kind, state)) = state_at(open, name) else { return };
         let kind = match kind {
             FileType::Directory => {
@@ -112,7 +109,7 @@ impl DiskVolume {
             FileType::Symlink => LocalKind::Link,
             _ => LocalKind::Other,
         };
-        tree.names.push(LocalName { path, kind, len: state.len, has_other_names: stat.st_nlink > 1, state });
+        tree.names.push(LocalName { path, kind, len: state.len, state });
     }
 
     /// Removes the name `path` of the file in the state `found`; false if anything else has the name.
