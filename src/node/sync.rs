@@ -1,12 +1,12 @@
 //! Making a directory equal to that of one peer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::client::{
-    AskScope, FailedFile, FetchError, KeptFile, KeptReason, LocalSide, MaxDelete, Report, Selection, SyncHindrance,
-    SyncLimits, SyncPlan, Wait, WholeListing, exact,
+    AskScope, FailedFile, FetchError, FoundFile, KeptFile, KeptReason, LocalSide, MaxDelete, Report, Selection,
+    SyncHindrance, SyncLimits, SyncPlan, Wait, WholeListing, exact,
 };
 use crate::content::{Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, NodeId};
@@ -117,7 +117,9 @@ impl<'n> SyncDir<'n> {
             return Err(FetchError::NotFound { what: dir.to_string(), answered: 1 });
         }
         let selection = Selection { exclude: self.exclude.clone(), hidden: true, prefer: Some(self.from.clone()) };
-        listing.files.retain(|file| !selection.excludes(file.path.as_str(), &file.id));
+        let is_out = |file: &FoundFile| selection.excludes(file.path.as_str(), &file.id);
+        let dropped: HashSet<RelPath> =
+            listing.files.extract_if(.., |file| is_out(file)).map(|file| file.path).collect();
         let state_dir = self.node.config.state.path().ok().flatten();
         let disk = match place.is_dir() {
             true => Some(Disk::open_guarded(&place, false, self.overwrite, state_dir.as_deref())?),
@@ -134,7 +136,7 @@ impl<'n> SyncDir<'n> {
         let local = LocalSide {
             tree,
             fetched_as: &|name| disk.as_ref()?.fetched_as(name, &stop),
-            is_left_out: &|path| own.contains(path) || is_excluded(&self.exclude, path),
+            is_left_out: &|path| own.contains(path) || dropped.contains(path) || is_excluded(&self.exclude, path),
             is_same: &|name, twin| disk.as_ref().is_some_and(|disk| disk.has(name, twin)),
         };
         let limits = SyncLimits { force: self.overwrite == Overwrite::Replace, max_delete: self.max_delete };
