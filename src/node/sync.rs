@@ -228,15 +228,17 @@ impl RunningSync {
     /// [`FetchError::Cancelled`], [`FetchError::Stopped`], and those that fail the fetch as a whole.
     pub fn wait(self) -> Result<SyncReport, FetchError> {
         let RunningSync { fetch, plan, mut removal } = self;
+        let mut is_only_blocked = true;
         if let Some(fetch) = fetch {
-            removal.report.fetched = match fetch.wait() {
+            let ended = fetch.wait();
+            is_only_blocked = ended.as_ref().err().is_none_or(|failed| is_blocked(&failed.error));
+            removal.report.fetched = match ended {
                 Ok(report) => Report::clone(&report),
                 Err(failed) => match &*failed.error {
                     FetchError::Cancelled => return Err(FetchError::Cancelled),
                     FetchError::Stopped => return Err(FetchError::Stopped),
                     _ if failed.report.failed.is_empty() => {
-                        let fail =
-                            |f: &crate::client::FoundFile| FailedFile::new(f.path.as_str(), failed.error.clone());
+                        let fail = |f: &FoundFile| FailedFile::new(f.path.as_str(), failed.error.clone());
                         let mut report = Report::clone(&failed.report);
                         report.failed = plan.files.iter().map(fail).collect();
                         report
@@ -245,8 +247,9 @@ impl RunningSync {
                 },
             };
         }
-        let is_blocked = |failed: &FailedFile| is_blocked(&failed.error);
-        if !removal.report.fetched.failed.iter().all(is_blocked) && !plan.remove.is_empty() {
+        // A fetch may also fail before it reports what it did not get to.
+        is_only_blocked &= removal.report.fetched.failed.iter().all(|failed| is_blocked(&failed.error));
+        if !is_only_blocked && !plan.remove.is_empty() {
             removal.report.hindrance.get_or_insert(SyncHindrance::NotFetched);
         }
         if removal.report.hindrance.is_none() && !plan.remove.is_empty() {
