@@ -53,13 +53,14 @@ impl Fetcher<'_> {
         }
         drop(buffer);
         let came = self.requester.on_chunk(&mut shared.state(), Instant::now());
-        shared.terms.readings.came(&task.id);
         trace!("chunk peer={} file={} chunk={} fresh={}", self.session.peer, task.id, task.index.get(), came.fresh);
         if came.fresh {
             self.credit(task.len);
         } else {
             shared.waste(task.len);
         }
+        // Counted first: the end of what is read may be the end of the fetch.
+        shared.terms.readings.came(&task.id);
         if came.whole {
             let _ = shared.queues.jobs.send(DiskJob::Finish { file: task.file, open: task.open.clone() });
             shared.wake_connections();
