@@ -114,7 +114,7 @@ fn sweep(own: &OwnedFd) {
         let name = entry.file_name();
         let is_temp = name.to_bytes().ends_with(TEMP_SUFFIX.as_bytes());
         if is_temp && let Ok(stat) = fs::statat(own, name, AtFlags::SYMLINK_NOFOLLOW) {
-            let written = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+            let written = Duration::from_secs(u64::try_from(stat.st_ctime).unwrap_or(0));
             if now.saturating_sub(written) > TEMP_STALE && remove_name(own.as_fd(), name).is_ok() {
                 debug!("left-over temporary file removed name={name:?}");
             }
