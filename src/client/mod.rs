@@ -62,6 +62,7 @@ pub(crate) use stats::Stats;
 pub use sync_plan::{KeptFile, KeptReason, SyncHindrance, SyncPlan};
 pub(crate) use sync_plan::{LocalSide, SyncLimits};
 pub use targets::Target;
+pub(crate) use tree::link_end;
 pub use tree::{OtherName, Tree};
 pub use want::{Everything, Want};
 pub(crate) use want::{exact, join_found};

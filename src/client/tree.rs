@@ -1,8 +1,8 @@
 //! What a fetch makes besides files: empty directories, names of one inode, symbolic links. Pure.
 //!
-//! A listing may say anything, so a link is made only if it leads, by its own text and that of every
-//! other link on its way, to what the fetch puts in place too. A link whose content is offered, and
-//! which is not made, arrives as a copy.
+//! A listing may say anything, so a link is made only if it leads, over no other link, to what the
+//! fetch puts in place too: to a file of the very content that the link is listed with, or to a
+//! directory. A link whose content is offered, and which is not made, arrives as a copy.
 
 use std::collections::HashMap;
 
@@ -68,7 +68,7 @@ impl Tree {
         below_links.iter().for_each(|path| drop(links.remove(path.as_str())));
         let is_below_link = |path: &RelPath| above(path).any(|dir| links.contains_key(dir));
         dirs.retain(|(path, _)| !is_below_link(path) && !is_dir(&solid, path.as_str()));
-        let made = Self::links_to_make(&links, &solid);
+        let made = Self::links_to_make(&links, &files, &solid);
         let mut tree = Tree { dirs, ..Tree::default() };
         for file in files {
             match made.get(file.path.as_str()) {
@@ -106,26 +106,31 @@ impl Tree {
         self.links.retain(|(link, _)| stays(&link.path));
     }
 
-    /// The links that lead to what is put in place.
-    fn links_to_make<'l>(links: &'l HashMap<String, LinkText>, solid: &[RelPath]) -> HashMap<&'l str, &'l LinkText> {
+    /// The links that lead straight to what is put in place: a file of their content, or a directory.
+    fn links_to_make<'l>(
+        links: &'l HashMap<String, LinkText>,
+        files: &[FoundFile],
+        solid: &[RelPath],
+    ) -> HashMap<&'l str, &'l LinkText> {
         let mut steps_left = LINK_STEPS_MAX;
-        let leads_there = |(_, link): &(&'l str, &'l LinkText)| {
-            let path = &link.path;
-            let mut link_at = |at: &str| {
-                steps_left = steps_left.saturating_sub(1);
-                links.get(at).map(|link| link.target.to_string())
+        let id_at = |path: &str| {
+            let at = files.binary_search_by(|file| file.path.as_str().cmp(path)).ok()?;
+            Some(files[at].id)
+        };
+        let leads_there = |(path, link): &(&'l str, &'l LinkText)| {
+            let Some(end) = link_end(link) else {
+                log::debug!("link not made path={path} target={:?}", link.target);
+                return false;
             };
-            let end = follow_link(path, &link.target, &mut link_at);
-            match end {
-                Ok(end) if steps_left > 0 => {
-                    end.is_empty() || has(solid, &end) && !links.contains_key(end.as_str()) || is_dir(solid, &end)
-                }
-                Ok(_) => false,
-                Err(e) => {
-                    log::debug!("link not made path={path} target={:?} error=\"{e}\"", link.target);
-                    false
-                }
-            }
+            let id = id_at(path);
+            let fits = match id {
+                Some(_) => id_at(&end) == id,
+                None => end.is_empty() || has(solid, &end) && id_at(&end).is_none() || is_dir(solid, &end),
+            };
+            fits && std::iter::successors(Some(end.as_str()), |at| at.rsplit_once('/').map(|(dir, _)| dir)).all(|at| {
+                steps_left = steps_left.saturating_sub(1);
+                steps_left > 0 && !links.contains_key(at)
+            })
         };
         links.iter().map(|(path, link)| (path.as_str(), link)).filter(leads_there).collect()
     }
@@ -149,6 +154,16 @@ impl Tree {
             is_first
         });
     }
+}
+
+/// The path below the directory to which a link leads if no part of its way is a link; empty for
+/// the directory itself. Nothing for a text that has a `..` behind a name or leads out.
+pub(crate) fn link_end(link: &LinkText) -> Option<String> {
+    let parts = link.target.split('/').filter(|part| !matches!(*part, "" | "."));
+    if parts.skip_while(|part| *part == "..").any(|part| part == "..") {
+        return None;
+    }
+    follow_link(&link.path, &link.target, &mut |_| None).ok()
 }
 
 /// Whether the sorted `paths` have `path`.
@@ -226,11 +241,20 @@ mod tests {
         let got = plan(vec![file("v2/a", 1, 0), linked("latest", "v2/a"), linked("gone", "v1/a")], vec![]);
         assert_eq!(got, ["gone v2/a", "", "", "latest>v2/a"]);
         let got = plan(vec![file("v2/a", 1, 0), linked("m", "now/a")], vec![link("now", "v2"), link("old", "v1")]);
-        assert_eq!(got, ["v2/a", "", "", "m>now/a now>v2/"]);
+        assert_eq!(got, ["m v2/a", "", "", "now>v2/"], "no link leads over another");
         let got = plan(vec![linked("m", "now/a")], vec![link("now", "v2")]);
         assert_eq!(got, ["m", "", "", ""], "nothing of v2 is fetched");
         let got = plan(vec![], vec![dir("d/e"), link("l", "d"), link("d/up", "..")]);
         assert_eq!(got, ["", "", "d/e", "d/up>../ l>d/"]);
+    }
+
+    #[test]
+    fn a_link_to_other_content_than_its_own_is_a_copy() {
+        let got = plan(vec![file("b", 2, 0), linked("a", "b"), linked("c", "./d"), file("d", 1, 0)], vec![]);
+        assert_eq!(got, ["a b d", "", "", "c>./d"]);
+        let got = plan(vec![file("b", 1, 0), linked("a", "b"), linked("c", "a"), linked("e", "x/../b")], vec![]);
+        assert_eq!(got, ["b c e", "", "", "a>b"]);
+        assert_eq!(plan(vec![file("b", 2, 0)], vec![link("a", "b")])[3], "", "a link without content to a file");
     }
 
     #[test]

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use crate::client::{DownloadEnd, FailedFile, FetchError, FileReport, OtherName, Resolved, Tree};
+use crate::client::{DownloadEnd, FailedFile, FetchError, FileReport, OtherName, Resolved, Tree, link_end};
 use crate::content::{FileId, RelPath};
-use crate::limits::LINKS_ON_WAY_MAX;
 use crate::node::fetch_job::{FetchJob, Place};
 use crate::store::{Disk, LinkText, StoreError};
 use crate::sync::lock;
@@ -52,41 +51,13 @@ impl FetchJob {
             return end;
         }
         let mut failed = end.report.failed;
-        let fail = |failed: &mut Vec<FailedFile>, path: &RelPath, error: StoreError| {
-            log::debug!("not made path={path} error=\"{error}\"");
-            failed.push(FailedFile::new(path.as_str(), FetchError::from(error)));
-        };
         for (made, (path, _)) in disk.make_dirs(&tree.dirs).into_iter().zip(&tree.dirs) {
             if let Err(e) = made {
                 fail(&mut failed, path, e);
             }
         }
         self.make_names(disk, &tree.names, &mut failed);
-        let mut pending: Vec<&(LinkText, Option<FileId>)> = tree.links.iter().collect();
-        // A link may lead over others, which are made before it.
-        for _ in 0..=LINKS_ON_WAY_MAX {
-            let (ready, later): (Vec<_>, Vec<_>) =
-                pending.into_iter().partition(|(link, _)| is_target_there(disk, link));
-            pending = later;
-            let texts: Vec<LinkText> = ready.iter().map(|(link, _)| link.clone()).collect();
-            for (made, (link, id)) in disk.make_links(&texts).into_iter().zip(&ready) {
-                match (made, id) {
-                    (Ok(is_new), Some(id)) => self.report_name(&link.path, *id, !is_new),
-                    (Ok(_), None) => {}
-                    (Err(e), _) => fail(&mut failed, &link.path, e),
-                }
-            }
-            if ready.is_empty() || pending.is_empty() {
-                break;
-            }
-        }
-        for (link, _) in pending {
-            fail(
-                &mut failed,
-                &link.path,
-                StoreError::at(disk.path().join(link.path.as_str()), io::Error::other(NO_TARGET)),
-            );
-        }
+        self.make_links(disk, tree, &mut failed);
         disk.finish_record();
         let error = FailedFile::gravest(&failed).cloned().or(end.error);
         DownloadEnd { report: self.state.report(failed), error }
@@ -118,6 +89,38 @@ impl FetchJob {
         }
     }
 
+    /// Makes the links whose end this fetch put in place or found there, reached over no link.
+    fn make_links(&self, disk: &Disk, tree: &Tree, failed: &mut Vec<FailedFile>) {
+        let in_place: BTreeMap<RelPath, FileId> =
+            lock(&self.state.stats.reports).iter().map(|r| (r.out.clone(), r.id)).collect();
+        let held = |dir: &RelPath| {
+            let behind = in_place.range(dir.clone()..).map(|(path, _)| path);
+            behind.take_while(|path| path.as_str().starts_with(dir.as_str())).any(|path| path.is_below(dir.as_str()))
+                || tree.dirs.iter().any(|(path, _)| path == dir || path.is_below(dir.as_str()))
+        };
+        let is_end_there = |(link, id): &&(LinkText, Option<FileId>)| match (link_end(link), id) {
+            (Some(end), None) if end.is_empty() => true,
+            (Some(end), id) => RelPath::new(&end).is_ok_and(|end| match id {
+                Some(id) => in_place.get(&end) == Some(id) && disk.is_file_at(&end),
+                None => disk.is_dir_at(&end) && held(&end),
+            }),
+            (None, _) => false,
+        };
+        let (ready, others): (Vec<_>, Vec<_>) = tree.links.iter().partition(is_end_there);
+        let texts: Vec<LinkText> = ready.iter().map(|(link, _)| link.clone()).collect();
+        for (made, (link, id)) in disk.make_links(&texts).into_iter().zip(&ready) {
+            match (made, id) {
+                (Ok(is_new), Some(id)) => self.report_name(&link.path, *id, !is_new),
+                (Ok(_), None) => {}
+                (Err(e), _) => fail(failed, &link.path, e),
+            }
+        }
+        for (link, _) in others {
+            let path = disk.path().join(link.path.as_str());
+            fail(failed, &link.path, StoreError::at(path, io::Error::other(NO_TARGET)));
+        }
+    }
+
     fn report_name(&self, path: &RelPath, id: FileId, skipped: bool) {
         let seconds = self.state.stats.begun.elapsed().as_secs_f64();
         let report = FileReport { path: path.clone(), id, out: path.clone(), seconds, skipped };
@@ -125,27 +128,9 @@ impl FetchJob {
     }
 }
 
-/// Whether there is something where the link is to lead.
-fn is_target_there(disk: &Disk, link: &LinkText) -> bool {
-    let parent = link.path.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
-    let (at, target) = (disk.path().join(parent), Path::new(&*link.target));
-    // Its own directory may still be missing, and `x/..` is nothing then.
-    let starts_above = target.starts_with("..") && !at.exists();
-    let at = if starts_above { lexically(&at, target) } else { at.join(target) };
-    at.exists()
-}
-
-/// `target` from `at`, of which no part is a link, by the texts alone.
-fn lexically(at: &Path, target: &Path) -> std::path::PathBuf {
-    let mut at = at.to_path_buf();
-    for part in target {
-        match part.to_str() {
-            Some("..") => drop(at.pop()),
-            Some(".") => {}
-            _ => at.push(part),
-        }
-    }
-    at
+fn fail(failed: &mut Vec<FailedFile>, path: &RelPath, error: StoreError) {
+    log::debug!("not made path={path} error=\"{error}\"");
+    failed.push(FailedFile::new(path.as_str(), FetchError::from(error)));
 }
 
 const NO_TARGET: &str = "its target was not fetched";

@@ -103,11 +103,11 @@ fn tree(root: &Path) {
     }
     for (target, link) in [
         ("v2", "latest"),
-        ("latest/model", "model"),
+        ("v2/model", "model"),
         ("../../hollow", "nest/of/way"),
         ("../bin/run", "v2/run"),
         (".", "self"),
-        ("model", "again"),
+        ("./v2/model", "again"),
     ] {
         symlink(target, root.join(link)).unwrap();
         let time =

@@ -116,6 +116,23 @@ impl Disk {
         made
     }
 
+    /// Whether a file lies at `path`, with no link on the way.
+    pub fn is_file_at(&self, path: &RelPath) -> bool {
+        self.is_at(path, FileType::RegularFile)
+    }
+
+    /// Whether a directory lies at `path`, with no link on the way.
+    pub fn is_dir_at(&self, path: &RelPath) -> bool {
+        self.is_at(path, FileType::Directory)
+    }
+
+    fn is_at(&self, path: &RelPath, kind: FileType) -> bool {
+        let is = |path: &RelPath, kind| self.volume.state_of(path).is_some_and(|(found, _)| found == kind);
+        // From the top, so that each part is looked up in a directory that is none by a link.
+        let above = path.as_str().match_indices('/').map(|(end, _)| &path.as_str()[..end]);
+        above.map(RelPath::new).all(|dir| dir.is_ok_and(|dir| is(&dir, FileType::Directory))) && is(path, kind)
+    }
+
     /// The state of the file at `path` now.
     pub fn stamp_at(&self, path: &RelPath) -> Option<Stamp> {
         self.volume.state_of(path).map(|(_, state)| state.stamp())
