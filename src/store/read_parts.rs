@@ -37,7 +37,7 @@ impl ReadParts {
         Ok(ReadParts { volume, flusher: Mutex::default(), is_in_memory: false })
     }
 
-    /// Parts in memory, of at most [`READ_MEMORY_MAX`](crate::store::limits::READ_MEMORY_MAX) bytes
+    /// Parts in memory, of at most [`READ_MEMORY_MAX`] bytes
     /// together.
     pub fn in_memory() -> Self {
         ReadParts { volume: Arc::new(InMemory::default()), flusher: Mutex::default(), is_in_memory: true }
