@@ -87,14 +87,15 @@ struct Verdict {
 }
 
 impl DownloadShared {
-    /// A download of `files` to `disk`; the names in `failed` are known to fail.
+    /// A download of files to a disk; the names that failed are known to.
     pub(crate) fn new(
         client: &Client,
-        (disk, files, failed): (Arc<Disk>, Vec<FileTarget>, Vec<FailedFile>),
+        what: (Arc<Disk>, Vec<FileTarget>, Vec<FailedFile>),
         queues: DiskQueues,
         stats: Arc<Stats>,
         terms: Terms,
     ) -> Self {
+        let (disk, files, failed) = what;
         let ids: Vec<FileId> = files.iter().map(|f| f.id).collect();
         DownloadShared {
             ctx: client.ctx.clone(),

@@ -223,6 +223,15 @@ fn updates_tell_each_file_and_the_newest_state() {
     assert_eq!(fetch.peers().iter().map(|p| p.1).sum::<u64>(), fetch.wait().unwrap().bytes);
 }
 
+/// Waits, beside the fetch, until something holds.
+fn wait_until(fetch: &Fetch, what: &str, is: &dyn Fn() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !is() {
+        assert!(Instant::now() < end, "{what}: {fetch:?}");
+        fetch.wait_for(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     let lan = Lan::new().unwrap();
@@ -230,13 +239,7 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     let _peer = slow_peer(&lan, &bytes);
     let node = lan.node().unwrap();
     let fetch = node.fetch("big").unwrap();
-    let until = |what: &str, is: &dyn Fn() -> bool| {
-        let end = Instant::now() + WAIT;
-        while !is() {
-            assert!(Instant::now() < end, "{what}: {fetch:?}");
-            fetch.wait_for(Duration::from_millis(2));
-        }
-    };
+    let until = |what: &str, is: &dyn Fn() -> bool| wait_until(&fetch, what, is);
     until("some came", &|| fetch.progress().bytes_fetched > 2 << 20);
     fetch.pause();
     until("it rests", &|| fetch.progress().phase == Phase::Paused);
@@ -280,13 +283,7 @@ fn what_was_reached_before_a_pause_is_reported_when_the_fetch_ends_in_it() {
     let _peer = slow_peer(&lan, &bytes);
     let node = lan.start(lan.builder().timeout(Duration::from_millis(700))).unwrap();
     let fetch = node.fetch("big").unwrap();
-    let until = |what: &str, is: &dyn Fn() -> bool| {
-        let end = Instant::now() + WAIT;
-        while !is() {
-            assert!(Instant::now() < end, "{what}: {fetch:?}");
-            fetch.wait_for(Duration::from_millis(2));
-        }
-    };
+    let until = |what: &str, is: &dyn Fn() -> bool| wait_until(&fetch, what, is);
     for round in 1..3 {
         until("some came", &|| fetch.progress().bytes_fetched > round << 20);
         fetch.pause();
