@@ -1,6 +1,5 @@
 //! Finds peers, lists what they offer, and fetches it.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use gpb::error::StoreError;
 use gpb::internals::cli::{
-    self, ClientOptions, Command, Failure, Options, Output, PlanTotals, ProgressDisplay, Screen, StopSignals, Verbosity,
+    self, ClientOptions, Command, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
-use gpb::internals::client::{AskScope, FoundBare, Resolved};
+use gpb::internals::client::{AskScope, FoundBare, Resolved, Tree};
 use gpb::internals::limits::LIST_WAIT;
-use gpb::internals::store::{Disk, Forecast};
-use gpb::{
-    FailedFile, Fetch, FetchError, FileId, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share,
-};
+use gpb::internals::store::Disk;
+use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
 use gpb::{Life, RelPath, Stopper, Update, Want};
 
+use plan::Plan;
+
+#[path = "client/plan.rs"]
+mod plan;
 #[path = "client/sync.rs"]
 mod sync;
 #[path = "client/verify.rs"]
@@ -169,7 +170,7 @@ impl GetCommand<'_> {
 
     /// Says what a fetch would do.
     fn tell(&self, patterns: &[String], out: Option<&Path>, output: &mut Output<Stdout>) -> Result<(), Failure> {
-        let Resolved { files, mut failed, hidden, .. } = self.node.resolve(patterns, &self.select)?;
+        let Resolved { files, bare, mut failed, hidden } = self.node.resolve(patterns, &self.select)?;
         output.hidden(hidden, &mut self.screen.clone()).map_err(stdout_failed)?;
         let (dir, name) = match out {
             None => (self.options.dir.as_path(), None),
@@ -182,36 +183,29 @@ impl GetCommand<'_> {
         let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
         let state = Some(self.options.state.as_path());
         let disk = Disk::open_guarded(there, false, self.overwrite, state).map_err(FetchError::from)?;
-        let mut totals = PlanTotals { free: disk.free_bytes().map_err(FetchError::from)?, ..PlanTotals::default() };
+        let free = disk.free_bytes().map_err(FetchError::from)?;
+        let tree = match self.attributes && name.is_none() {
+            true => plan::tree_of(&files, bare),
+            false => Tree::default(),
+        };
+        let mut plan = Plan::new((there == dir).then_some(&disk), tree);
         let name = name.and_then(|name| RelPath::new(&name.to_string_lossy()).ok());
         let places: Vec<&RelPath> = files.iter().map(|file| name.as_ref().unwrap_or(&file.path)).collect();
         let mut refused = self.node.refused(dir, places.iter().map(|place| place.as_str())).into_iter().peekable();
-        // Places by content, since one partial file serves all of them.
-        let mut missing: BTreeMap<FileId, usize> = BTreeMap::new();
         for (at, (file, place)) in files.iter().zip(places).enumerate() {
             let forecast = match refused.next_if(|(refused, _)| *refused == at) {
                 Some((_, error)) => Err(error),
-                None if there == dir => disk.forecast(place, &file.id),
-                None => Ok(Forecast::New),
+                None => plan.forecast(file, place),
             };
             match forecast {
                 Ok(forecast) => {
                     output.plan(file, &dir.join(place.as_str()), forecast).map_err(stdout_failed)?;
-                    totals.files += 1;
-                    if forecast != Forecast::Here {
-                        totals.fetch += 1;
-                        totals.bytes += file.id.len;
-                        *missing.entry(file.id).or_default() += 1;
-                    }
+                    plan.count(file, forecast);
                 }
                 Err(e) => failed.push(FailedFile::new(file.path.as_str(), FetchError::from(e))),
             }
         }
-        let needs = missing.into_iter().map(|(id, places)| match there == dir {
-            true => disk.needed_for(&id, places),
-            false => id.len.saturating_mul(places as u64),
-        });
-        totals.needed = needs.fold(0, u64::saturating_add);
+        let totals = plan.totals(free);
         output.planned(totals).map_err(stdout_failed)?;
         if totals.needed > totals.free {
             let full = StoreError::NoSpace { path: dir.into(), needed: totals.needed, free: totals.free };

@@ -1,4 +1,4 @@
-//! What a fetch makes besides files: empty directories, names of one inode, symbolic links. Pure.
+//! What a fetch makes besides files: empty directories, names of one inode, symbolic links. No I/O.
 //!
 //! A listing may say anything, so a link is made only if it leads, over no other link, to what the
 //! fetch puts in place too: to a file of the very content that the link is listed with, or to a

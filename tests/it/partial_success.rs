@@ -462,6 +462,29 @@ fn a_dry_run_sums_the_room_that_is_needed() {
     assert_eq!(totals["needed"].as_u64(), Some(6 + 40_000 - reserved), "{got:?}");
 }
 
+/// Each link counted as one more file to fetch, also where it was in place.
+#[test]
+fn a_dry_run_needs_no_room_for_links() {
+    let bytes = large(3);
+    let group = Group::new(&[&[("v/1", &bytes)]]);
+    let data = group.dirs[0].path().join("data");
+    std::os::unix::fs::symlink("v/1", data.join("latest")).unwrap();
+    fs::hard_link(data.join("v/1"), data.join("v/twin")).unwrap();
+    let deadline = Instant::now() + WAIT;
+    while group.servers[0].listed().len() < 3 {
+        assert!(Instant::now() < deadline, "{:?}", group.servers[0].listed());
+    }
+    let planned = || {
+        let got = group.get(&["**", "--dry-run", "--json"]);
+        let totals: Value = serde_json::from_str(got.out.lines().last().unwrap()).unwrap();
+        ["files", "fetch", "bytes", "needed"].map(|field| totals[field].as_u64().unwrap())
+    };
+    let len = bytes.len() as u64;
+    assert_eq!(planned(), [3, 1, len, len]);
+    assert_eq!(group.get(&["**"]).code, Some(0));
+    assert_eq!(planned(), [3, 0, 0, 0]);
+}
+
 /// It named the files of the node as ones that would be fetched.
 #[test]
 fn a_dry_run_refuses_the_files_of_the_node() {

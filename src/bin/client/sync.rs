@@ -3,10 +3,11 @@
 use std::io::Stdout;
 use std::path::Path;
 
-use gpb::internals::cli::{Exit, Failure, Output, PlanTotals, SyncOptions};
+use gpb::internals::cli::{Exit, Failure, Output, SyncOptions};
 use gpb::internals::store::{Disk, Forecast};
 use gpb::{FailedFile, FetchError, KeptReason, Node, PlannedSync, Report, SyncHindrance, SyncReport};
 
+use super::plan::{Plan, tree_of};
 use super::{Told, Watching, stdout_failed};
 
 /// Makes the directory equal to that of a peer, or says what that would do.
@@ -91,24 +92,17 @@ fn tell(
         true => Some(Disk::open_guarded(dir, false, sync.overwrite, Some(state)).map_err(FetchError::from)?),
         false => None,
     };
-    let (mut totals, mut report) = (PlanTotals::default(), Report::default());
+    let (mut fetch, mut report) = (Plan::new(disk.as_deref(), tree_of(&plan.files, Vec::new())), Report::default());
     for file in &plan.files {
-        match disk.as_ref().map_or(Ok(Forecast::New), |disk| disk.forecast(&file.path, &file.id)) {
+        match fetch.forecast(file, &file.path) {
             Ok(forecast) => {
                 output.plan(file, &dir.join(file.path.as_str()), forecast).map_err(stdout_failed)?;
-                totals.files += 1;
-                if forecast != Forecast::Here {
-                    totals.fetch += 1;
-                    totals.bytes += file.id.len;
-                    totals.needed += disk.as_ref().map_or(file.id.len, |disk| disk.needed_for(&file.id, 1));
-                }
+                fetch.count(file, forecast);
             }
             // What lies in the way goes first.
             Err(_) if plan.hindrance.is_none() && is_in_the_way(plan, file.path.as_str()) => {
                 output.plan(file, &dir.join(file.path.as_str()), Forecast::New).map_err(stdout_failed)?;
-                totals.files += 1;
-                totals.fetch += 1;
-                totals.bytes += file.id.len;
+                fetch.count(file, Forecast::New);
             }
             Err(e) => report.failed.push(FailedFile::new(file.path.as_str(), FetchError::from(e))),
         }
@@ -116,7 +110,8 @@ fn tell(
     output.sync_plan(plan, dir).map_err(stdout_failed)?;
     let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
     let free = Disk::open(there, false).and_then(|disk| disk.free_bytes()).map_err(FetchError::from)?;
-    output.planned(PlanTotals { free, ..totals }).map_err(stdout_failed)?;
+    let totals = fetch.totals(free);
+    output.planned(totals).map_err(stdout_failed)?;
     let failed = FailedFile::gravest(&report.failed).cloned();
     report.files = totals.files as usize;
     let mut all = SyncReport::default();

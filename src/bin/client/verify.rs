@@ -53,6 +53,10 @@ fn repair(
     Ok(report)
 }
 
+fn files(number: usize) -> String {
+    format!("{number} {}", if number == 1 { "file" } else { "files" })
+}
+
 /// The code says whether all is as it should be: 7 where the disk is at fault, 1 where a file was
 /// changed or differs from what the group offers.
 fn end(left: &[&CheckedFile], repaired: &Report, verify: &VerifyOptions) -> Result<(), Failure> {
@@ -74,11 +78,11 @@ fn end(left: &[&CheckedFile], repaired: &Report, verify: &VerifyOptions) -> Resu
             let step = if verify.repair { "; --force replaces them as well" } else { "" };
             Err(Failure::new(
                 Exit::Other,
-                format!("{changed} files were changed, or differ from those of the group{step}"),
+                format!("changed, or other than those of the group: {}{step}", files(changed)),
             ))
         }
         (broken, _) => {
-            Err(Failure::new(Exit::Storage, format!("{broken} files are damaged, unreadable or missing{step}")))
+            Err(Failure::new(Exit::Storage, format!("damaged, unreadable or missing: {}{step}", files(broken))))
         }
     }
 }

@@ -126,6 +126,11 @@ impl Disk {
         self.is_at(path, FileType::Directory)
     }
 
+    /// Whether a symbolic link with this text has the name.
+    pub fn has_link(&self, path: &RelPath, target: &str) -> bool {
+        self.volume.link_at(path).is_some_and(|(text, _)| text == target)
+    }
+
     fn is_at(&self, path: &RelPath, kind: FileType) -> bool {
         let is = |path: &RelPath, kind| self.volume.state_of(path).is_some_and(|(found, _)| found == kind);
         // From the top, so that each part is looked up in a directory that is none by a link.

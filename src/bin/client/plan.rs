@@ -1,0 +1,64 @@
+//! What a fetch would do, told without doing it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use gpb::error::StoreError;
+use gpb::internals::cli::PlanTotals;
+use gpb::internals::client::{FoundBare, Tree};
+use gpb::internals::store::{Disk, Forecast};
+use gpb::{FileId, FoundFile, RelPath};
+
+/// A fetch that is only told.
+pub(crate) struct Plan<'d> {
+    /// None where the directory would be made.
+    disk: Option<&'d Disk>,
+    /// Names that become symbolic links, with their texts.
+    links: HashMap<RelPath, Box<str>>,
+    /// Names that become further names of a file.
+    names: HashSet<RelPath>,
+    /// Places by content, since one partial file serves all of them.
+    missing: BTreeMap<FileId, usize>,
+    totals: PlanTotals,
+}
+
+impl<'d> Plan<'d> {
+    /// `tree` is what would be made, or nothing for contents alone.
+    pub(crate) fn new(disk: Option<&'d Disk>, tree: Tree) -> Self {
+        let links = tree.links.into_iter().map(|(link, _)| (link.path, link.target)).collect();
+        let names = tree.names.into_iter().map(|name| name.path).collect();
+        Plan { disk, links, names, missing: BTreeMap::new(), totals: PlanTotals::default() }
+    }
+
+    /// What would be done at `place`, the name of `file` on the disk.
+    pub(crate) fn forecast(&self, file: &FoundFile, place: &RelPath) -> Result<Forecast, StoreError> {
+        let Some(disk) = self.disk else { return Ok(Forecast::New) };
+        match self.links.get(&file.path) {
+            Some(text) if disk.has_link(place, text) => Ok(Forecast::Here),
+            _ => disk.forecast(place, &file.id),
+        }
+    }
+
+    /// Adds a file to the sums. Links and further names of a file need no bytes.
+    pub(crate) fn count(&mut self, file: &FoundFile, forecast: Forecast) {
+        self.totals.files += 1;
+        if forecast != Forecast::Here && !self.links.contains_key(&file.path) && !self.names.contains(&file.path) {
+            self.totals.fetch += 1;
+            self.totals.bytes += file.id.len;
+            *self.missing.entry(file.id).or_default() += 1;
+        }
+    }
+
+    /// The sums, on a disk with so many free bytes.
+    pub(crate) fn totals(self, free: u64) -> PlanTotals {
+        let needs = self.missing.into_iter().map(|(id, places)| match self.disk {
+            Some(disk) => disk.needed_for(&id, places),
+            None => id.len.saturating_mul(places as u64),
+        });
+        PlanTotals { needed: needs.fold(0, u64::saturating_add), free, ..self.totals }
+    }
+}
+
+/// What a fetch of these makes besides files.
+pub(crate) fn tree_of(files: &[FoundFile], bare: Vec<FoundBare>) -> Tree {
+    Tree::plan(files.to_vec(), bare, &|_, _| false)
+}
