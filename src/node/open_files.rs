@@ -82,8 +82,8 @@ impl OpenFiles {
         if state.is_over || self.client.ctx.shutdown.has_begun() {
             return Err(FetchError::Stopped);
         }
-        if let Some(content) = state.contents.get(&found.id) {
-            return enter(content);
+        if state.contents.contains_key(&found.id) {
+            return enter(state, &found.id);
         }
         if is_full(&state) {
             return Err(FetchError::TooManyReaders(READ_FILES_MAX));
@@ -106,7 +106,7 @@ impl OpenFiles {
 
     /// One more reader of a content that is open.
     pub(super) fn enter(&self, content: &OpenContent) -> Result<Entered, FetchError> {
-        enter(lock(&self.state).contents.get(&content.found.id).ok_or(FetchError::Stopped)?)
+        enter(lock(&self.state), &content.found.id)
     }
 
     /// Starts the download of what is missing of a content, unless one runs.
@@ -330,11 +330,17 @@ impl OpenContent {
     }
 }
 
-fn enter(content: &Arc<OpenContent>) -> Result<Entered, FetchError> {
+/// One more reader of a content that is open. Its download may have passed the beginning by, where the
+/// reader is.
+fn enter(state: MutexGuard<'_, OpenState>, id: &FileId) -> Result<Entered, FetchError> {
+    let content = state.contents.get(id).cloned().ok_or(FetchError::Stopped)?;
     if content.reading.readers() >= READERS_MAX {
         return Err(FetchError::TooManyReaders(READERS_MAX));
     }
-    Ok((content.clone(), content.reading.enter()))
+    let entered = content.reading.enter();
+    drop(state);
+    content.tell_windows();
+    Ok((content, entered))
 }
 
 /// How a download failed that did not bring everything.

@@ -236,9 +236,9 @@ fn a_file_is_read_while_a_fetch_brings_it_and_fetched_while_it_is_read() {
         "{}",
         peer.chunks()
     );
-    // One that is cancelled leaves it to the readers.
+    // One that is cancelled leaves it to the readers; it is far from its end by then.
     let node = lan.node().unwrap();
-    let fetch = node.fetch("x").unwrap();
+    let fetch = node.get("x").limit(2 * MIB as u64).start().unwrap();
     until("it fetches", || fetch.progress().bytes_fetched > MIB as u64);
     let mut opened = node.open("x").unwrap();
     read_at(&mut opened, 5 * MIB, 1);
@@ -277,6 +277,23 @@ fn what_a_fetch_gained_stays_after_the_readers_that_it_joined() {
     read_at(&mut opened, 3 * MIB, 1);
     opened.keep(dir(&node).join("deeper/y")).unwrap().wait().unwrap();
     assert!(is_marked(&node), "it goes after its readers");
+}
+
+/// What the first one passed by is not there.
+#[test]
+fn a_reader_that_comes_later_gets_the_beginning() {
+    let lan = Lan::new().unwrap();
+    let f = file("x", 700_000, 1);
+    let _peer = peer(&lan, &f, 0);
+    for _ in 0..8 {
+        let node = lan.node().unwrap();
+        let mut first = node.open("x").unwrap();
+        read_at(&mut first, 500_000, 4096);
+        let mut other = node.open("x").unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(read_at(&mut other, 0, 100)));
+        assert_eq!(told.recv_timeout(WAIT).expect("the beginning comes"), f.bytes[..100]);
+    }
 }
 
 #[test]
