@@ -46,10 +46,14 @@ pub const CATALOGUE_ENTRIES_MAX: usize = 4_000_000;
 
 /// UDP port of discovery, and the server's default TCP port.
 pub const PORT: u16 = 27420;
-/// IPv4 multicast group.
+/// IPv4 multicast group; the scope of 239.255.0.0/16 is local (RFC 2365).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 71, 80);
 /// IPv6 multicast group, link-local scope.
 pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x4750, 0x4231);
+/// The same group with site-local scope (RFC 4291, 2.7), for announces that cross routers.
+pub const GROUP_V6_SITE: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0x4750, 0x4231);
+/// Most hops of an announce: a routed campus has few, and a loop of routers ends soon.
+pub const HOPS_MAX: u8 = 32;
 /// Longest sealed announce in bytes.
 pub const ANNOUNCE_LEN_MAX: usize = 512;
 /// Longest network name in bytes.

@@ -83,6 +83,7 @@ impl Advised for ConfigError {
             ConfigError::Peer(_) => "mend --peer",
             ConfigError::Bind(_) => "mend --bind",
             ConfigError::Interface(_) => "mend --interface",
+            ConfigError::Hops(_) => "mend --hops",
             ConfigError::Mirror { .. } => "mend --mirror",
             ConfigError::MirrorPlace => "share a directory with --dir, and name one for the state with --state",
             ConfigError::MirrorOpen => "name them with --from and --quota, or close the group with --trusted",

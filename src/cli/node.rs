@@ -34,6 +34,7 @@ impl Options {
             peers: self.peers.clone(),
             multicast: self.multicast,
             interfaces: self.interfaces.clone(),
+            hops: self.hops,
             network: self.network.clone(),
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),

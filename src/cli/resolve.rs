@@ -46,6 +46,8 @@ pub struct Options {
     pub multicast: bool,
     /// Interfaces to discover peers on; none is all.
     pub interfaces: Vec<Interface>,
+    /// How far multicast goes, 1 to 32 hops. Default 1.
+    pub hops: u8,
     /// Name of the network, 1 to 64 bytes. Default `gpb`.
     pub network: String,
     /// A transfer fails after this time without a byte. More than 0; default 10 s.
@@ -253,6 +255,7 @@ impl Common {
                 .iter()
                 .map(|s| s.read(value::interface))
                 .collect::<Result<_, _>>()?,
+            hops: one("hops").map_or(Ok(1), |s| s.read(value::hops))?,
             network: one("network").map_or_else(|| Ok(DEFAULT_NETWORK.into()), |s| s.read(value::network))?,
             timeout: one("timeout").map_or(Ok(PROGRESS_TIMEOUT), |s| s.read(value::seconds_positive))?,
             upload_limit: rate("upload-limit")?,

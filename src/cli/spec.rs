@@ -70,7 +70,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 6] = ["peers", "list", "get", "sync", "verify", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 41] = [
+pub(crate) const OPTIONS: [Spec; 42] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -80,6 +80,7 @@ pub(crate) const OPTIONS: [Spec; 41] = [
     texts("--peer", "HOST[:PORT]", "contact this peer too; repeatable (port 27420)"),
     switch("--no-multicast", "", "neither send nor hear multicast"),
     texts("--interface", "NAME|IP", "discover only here; repeatable (all interfaces)"),
+    number("--hops", "N", "let multicast pass N - 1 routers, where they route it (1)"),
     text("--network", "NAME", "see only peers of this network (gpb)"),
     number("--timeout", "SECS", "give up after this time without progress (10)"),
     Spec { scope: Scope::Config, ..text("--config", "FILE", "configuration ($XDG_CONFIG_HOME/gpb/config.toml)") },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::limits::SECONDS_MAX;
 use crate::cli::text::escape;
-use crate::limits::NETWORK_LEN_MAX;
+use crate::limits::{HOPS_MAX, NETWORK_LEN_MAX};
 use crate::net::{Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 
 /// A port; 0 stands for any.
@@ -35,6 +35,12 @@ pub(crate) fn peer(text: &str) -> Result<PeerAddr, String> {
 /// The name or an address of an interface.
 pub(crate) fn interface(text: &str) -> Result<Interface, String> {
     text.parse().map_err(|e: ParseInterfaceError| escape(&e.to_string()).into())
+}
+
+/// How far multicast goes.
+pub(crate) fn hops(text: &str) -> Result<u8, String> {
+    let hops = digits(text).and_then(|d| d.parse().ok()).filter(|n| (1..=HOPS_MAX).contains(n));
+    hops.ok_or_else(|| format!("`{}` is no number of hops (1 to {HOPS_MAX})", escape(text)))
 }
 
 /// The name of a network.
@@ -245,6 +251,10 @@ mod tests {
         for text in ["", "65536", "-1", "+1", " 1", "http"] {
             assert!(port(text).is_err(), "{text}");
         }
+        assert_eq!((hops("1"), hops("32")), (Ok(1), Ok(32)));
+        for text in ["", "0", "33", "-1", "256", "many"] {
+            assert!(hops(text).unwrap_err().contains("1 to 32"), "{text}");
+        }
         assert!(network("gpb").is_ok() && network(&"x".repeat(64)).is_ok());
         assert!(network("").is_err() && network(&"x".repeat(65)).is_err() && network("a\nb").is_err());
         assert_eq!((switch("TRUE"), switch("0")), (Ok(true), Ok(false)));
@@ -261,6 +271,7 @@ mod tests {
                 bind(&text).err(),
                 peer(&text).err(),
                 interface(&text).err(),
+                hops(&text).err(),
                 network(&text).err(),
                 seconds_positive(&text).err(),
                 rate(&text).err(),

@@ -79,6 +79,8 @@ pub struct Link {
     pub addr: IpAddr,
     /// The group and its port.
     pub group: SocketAddr,
+    /// The hops that what is sent to the group goes at most; 1 stays on the link.
+    pub hops: u8,
     /// Datagrams sent.
     pub sent: u64,
     /// Datagrams received, this host's own included.
@@ -186,7 +188,7 @@ impl Beacon for HubBeacon {
 
     fn links(&self) -> Vec<Link> {
         let (addr, group) = (self.addr.ip(), SocketAddr::from((crate::limits::GROUP_V4, crate::limits::PORT)));
-        vec![Link { interface: "hub".into(), addr, group, sent: self.sent, heard: self.heard, error: None }]
+        vec![Link { interface: "hub".into(), addr, group, hops: 1, sent: self.sent, heard: self.heard, error: None }]
     }
 
     fn links_up(&self) -> u64 {

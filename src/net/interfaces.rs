@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use if_addrs::{IfAddr, IfOperStatus, get_if_addrs};
 
+use crate::limits::{GROUP_V4, GROUP_V6, GROUP_V6_SITE, PORT};
 use crate::net::Interface;
 use crate::net::limits::LINKS_MAX;
 
@@ -17,15 +18,20 @@ pub struct LinkOptions {
     /// The address that the node listens on: announces go out only where peers can reach it. `::`
     /// means all interfaces, `0.0.0.0` all of IPv4.
     pub bind: IpAddr,
+    /// Routers, and one more, that an announce passes at most: 1 stays on the link.
+    pub hops: u8,
 }
 
-/// The address of an interface to send from; one for each interface and address family.
+/// The address of an interface to send from; one for each interface and address family, and with more
+/// than one hop one more for IPv6: its groups with link-local and site-local scope are two.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InterfaceAddr {
     pub(crate) interface: String,
     pub(crate) index: u32,
     pub(crate) addr: IpAddr,
     pub(crate) prefix_len: u8,
+    /// The hop limit of what is sent to the group, IPv4's time to live.
+    pub(crate) hops: u8,
 }
 
 /// The interfaces of this host that the options select.
@@ -43,7 +49,7 @@ pub(crate) struct Interfaces {
 
 impl Default for LinkOptions {
     fn default() -> Self {
-        LinkOptions { interfaces: Vec::new(), bind: Ipv6Addr::UNSPECIFIED.into() }
+        LinkOptions { interfaces: Vec::new(), bind: Ipv6Addr::UNSPECIFIED.into(), hops: 1 }
     }
 }
 
@@ -68,6 +74,15 @@ impl LinkOptions {
 }
 
 impl InterfaceAddr {
+    /// The group to send to and to hear, with its port.
+    pub(crate) fn group(&self) -> SocketAddr {
+        match (self.addr, self.hops) {
+            (IpAddr::V4(_), _) => (GROUP_V4, PORT).into(),
+            (IpAddr::V6(_), 0 | 1) => SocketAddrV6::new(GROUP_V6, PORT, 0, self.index).into(),
+            (IpAddr::V6(_), _) => (GROUP_V6_SITE, PORT).into(),
+        }
+    }
+
     /// Whether `ip` is in the subnet of this address.
     pub(crate) fn is_near(&self, ip: IpAddr) -> bool {
         let (IpAddr::V4(own), IpAddr::V4(other)) = (self.addr, ip.to_canonical()) else { return false };
@@ -95,7 +110,7 @@ pub(crate) fn survey(options: &LinkOptions) -> io::Result<Interfaces> {
 }
 
 fn choose(all: Vec<if_addrs::Interface>, options: &LinkOptions) -> Interfaces {
-    let mut best: BTreeMap<(&str, bool), InterfaceAddr> = BTreeMap::new();
+    let mut best: BTreeMap<(&str, bool, u8), InterfaceAddr> = BTreeMap::new();
     for interface in &all {
         let (addr, prefix_len) = match &interface.addr {
             IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
@@ -107,15 +122,20 @@ fn choose(all: Vec<if_addrs::Interface>, options: &LinkOptions) -> Interfaces {
         if !options.covers(addr) {
             continue;
         }
-        let place = InterfaceAddr { interface: interface.name.clone(), index, addr, prefix_len };
-        best.entry((&interface.name, addr.is_ipv4()))
+        let place = |hops| InterfaceAddr { interface: interface.name.clone(), index, addr, prefix_len, hops };
+        let near = if addr.is_ipv4() { options.hops } else { 1 };
+        best.entry((&interface.name, addr.is_ipv4(), near))
             // Link-local is the IPv6 address that every neighbour can reach.
             .and_modify(|known| {
                 if is_link_local(addr) && !is_link_local(known.addr) {
-                    *known = place.clone();
+                    *known = place(near);
                 }
             })
-            .or_insert(place);
+            .or_insert_with(|| place(near));
+        // No router passes on what comes from a link-local address (RFC 4291, 2.5.6).
+        if options.hops > 1 && addr.is_ipv6() && !is_link_local(addr) {
+            best.entry((&interface.name, false, options.hops)).or_insert_with(|| place(options.hops));
+        }
     }
     let mut places: Vec<InterfaceAddr> = best.into_values().collect();
     // IPv4 first where the bound cuts: more hosts have it.
@@ -172,9 +192,32 @@ mod tests {
         let options = LinkOptions {
             interfaces: interfaces.iter().map(|s| s.parse().unwrap()).collect(),
             bind: bind.parse().unwrap(),
+            hops: 1,
         };
-        let places = choose(host(), &options).places;
+        shown(&options)
+    }
+
+    fn shown(options: &LinkOptions) -> Vec<String> {
+        let places = choose(host(), options).places;
         places.into_iter().map(|p| format!("{} {}", p.interface, p.addr)).collect()
+    }
+
+    #[test]
+    fn what_crosses_routers_has_a_group_and_an_address_that_do() {
+        let places = choose(host(), &LinkOptions { hops: 3, ..LinkOptions::default() }).places;
+        let all: Vec<_> = places.iter().map(|p| format!("{} {} {}", p.addr, p.group(), p.hops)).collect();
+        assert_eq!(
+            all,
+            [
+                "192.0.2.2 239.255.71.80:27420 3",
+                "127.0.0.1 239.255.71.80:27420 3",
+                "fe80::2 [ff02::4750:4231%2]:27420 1",
+                "fd00::2 [ff05::4750:4231]:27420 3",
+                "fe80::3 [ff02::4750:4231%3]:27420 1",
+            ]
+        );
+        let bound = LinkOptions { bind: "fd00::2".parse().unwrap(), hops: 2, ..LinkOptions::default() };
+        assert_eq!(shown(&bound), ["eth0 fd00::2", "eth0 fd00::2"], "one for each scope");
     }
 
     #[test]
@@ -210,6 +253,7 @@ mod tests {
             index: 1,
             addr: ip.parse().unwrap(),
             prefix_len,
+            hops: 1,
         };
         let near = |p: &InterfaceAddr, ip: &str| p.is_near(ip.parse().unwrap());
         let p = place("192.0.2.2", 24);

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{InterfaceIndexOrAddress, SockRef, Socket};
+use socket2::{SockRef, Socket};
 
-use crate::limits::{GROUP_V4, GROUP_V6, PORT};
+use crate::limits::PORT;
 use crate::net::beacon::{Beacon, Datagram, Link, LinkError, LinkId, To, Waker};
 use crate::net::interfaces::{InterfaceAddr, Interfaces, LinkOptions, survey};
 use crate::net::limits::{INTERFACE_POLL, MEMBERSHIP_RENEW, SOCKET_EVENTS_AT_ONCE};
-use crate::net::sockets::{open_v4, open_v6, open_wildcard};
+use crate::net::sockets::{join, leave, open, open_wildcard};
 use crate::net::troubles::Troubles;
 use crate::swarm::Way;
 
@@ -140,10 +140,7 @@ impl Multicast {
 
     fn add(&mut self, place: InterfaceAddr) -> io::Result<()> {
         let id = self.next_link;
-        let (receiver, sender, group) = match place.addr {
-            IpAddr::V4(addr) => open_v4(addr, place.index)?,
-            IpAddr::V6(_) => open_v6(&place)?,
-        };
+        let ((receiver, sender), group) = (open(&place)?, place.group());
         let receiver = self.register(receiver, receiver_token(id))?;
         let sender = self.register(sender, sender_token(id))?;
         // There is no event for datagrams that came before the registration.
@@ -295,6 +292,7 @@ impl Beacon for Multicast {
             interface: l.place.interface.clone(),
             addr: l.place.addr,
             group: l.group,
+            hops: l.place.hops,
             sent: l.sent,
             heard: l.heard,
             error: l.error.clone().map(LinkError::Failed),
@@ -326,18 +324,8 @@ impl LinkSockets {
     /// membership.
     fn renew(&mut self) {
         let socket = SockRef::from(&self.receiver);
-        let result = match self.place.addr {
-            IpAddr::V4(_) => {
-                let interface = InterfaceIndexOrAddress::Index(self.place.index);
-                drop(socket.leave_multicast_v4_n(&GROUP_V4, &interface));
-                socket.join_multicast_v4_n(&GROUP_V4, &interface)
-            }
-            IpAddr::V6(_) => {
-                drop(socket.leave_multicast_v6(&GROUP_V6, self.place.index));
-                socket.join_multicast_v6(&GROUP_V6, self.place.index)
-            }
-        };
-        if let Err(e) = result {
+        drop(leave(&socket, &self.place));
+        if let Err(e) = join(&socket, &self.place) {
             self.note(Err(&e));
             self.broken = true;
         }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 
-use crate::limits::{GROUP_V4, GROUP_V6, PORT};
 use crate::net::beacon::{Link, LinkError};
 use crate::net::interfaces::InterfaceAddr;
 use crate::net::limits::LINK_TROUBLES_MAX;
@@ -53,7 +51,7 @@ impl Troubles {
     /// ready: IPv6 looks for duplicates first (RFC 4862), so only the second failure of that kind
     /// is logged.
     pub(crate) fn failed(&mut self, place: InterfaceAddr, error: &io::Error) {
-        let group = if place.addr.is_ipv4() { (GROUP_V4, PORT).into() } else { SocketAddr::from((GROUP_V6, PORT)) };
+        let group = place.group();
         let cause = match error.kind() {
             io::ErrorKind::AddrInUse => LinkError::PortTaken,
             _ => LinkError::Failed(error.to_string()),
@@ -63,13 +61,14 @@ impl Troubles {
             let name = name_of(&place);
             self.warn_once(&name, || format!("interface cannot be used link={name:?} error=\"{cause}\""));
         }
-        let (interface, addr, error) = (place.interface, place.addr, Some(cause));
-        self.unusable.push(Link { interface, addr, group, sent: 0, heard: 0, error });
+        let InterfaceAddr { interface, addr, hops, .. } = place;
+        self.unusable.push(Link { interface, addr, group, hops, sent: 0, heard: 0, error: Some(cause) });
     }
 }
 
 fn name_of(place: &InterfaceAddr) -> String {
-    format!("{} {}", place.interface, place.addr)
+    let scope = if place.addr.is_ipv6() && place.hops > 1 { " site" } else { "" };
+    format!("{} {}{scope}", place.interface, place.addr)
 }
 
 #[cfg(test)]
@@ -78,8 +77,8 @@ mod tests {
 
     #[test]
     fn an_address_that_has_just_come_up_gets_a_second_look() {
-        let place =
-            InterfaceAddr { interface: "eth0".into(), index: 2, addr: "fe80::1".parse().unwrap(), prefix_len: 64 };
+        let (interface, addr) = ("eth0".into(), "fe80::1".parse().unwrap());
+        let place = InterfaceAddr { interface, index: 2, addr, prefix_len: 64, hops: 1 };
         let mut troubles = Troubles::default();
         let not_yet = io::Error::from(io::ErrorKind::AddrNotAvailable);
         troubles.failed(place.clone(), &not_yet);

@@ -166,6 +166,12 @@ impl NodeBuilder {
         self
     }
 
+    /// [`Config::hops`]: how far announces go by multicast.
+    pub fn hops(mut self, hops: u8) -> Self {
+        self.config.hops = hops;
+        self
+    }
+
     /// [`Config::network`]: the name of the network.
     pub fn network(mut self, network: impl Into<String>) -> Self {
         self.config.network = network.into();

@@ -68,6 +68,11 @@ pub struct Config {
     pub multicast: bool,
     /// The interfaces for multicast. One that is missing is logged and waited for. Default: all.
     pub interfaces: Vec<Interface>,
+    /// How far announces go by multicast, in hops, 1 to 32: with 1 to the hosts of the link, with N over
+    /// N - 1 routers that route multicast. Then a node also speaks to the IPv6 group with site-local
+    /// scope, ff05::4750:4231; the IPv4 group is the same. Broadcasts, and answers to one node, stay on
+    /// the link. Default 1.
+    pub hops: u8,
     /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
     /// Default `gpb`.
     pub network: String,
@@ -253,6 +258,7 @@ impl Default for Config {
             peers: Vec::new(),
             multicast: true,
             interfaces: Vec::new(),
+            hops: 1,
             network: "gpb".into(),
             timeout: PROGRESS_TIMEOUT,
             upload_limit: None,

@@ -97,7 +97,8 @@ pub(super) fn findings(
 
 fn link(link: &Link) -> Finding {
     let check = format!("interface {} {}", link.interface, link.addr);
-    let detail = format!("group {}: {} sent, {} heard", link.group, link.sent, link.heard);
+    let reach = if link.hops > 1 { format!(", up to {} hops", link.hops) } else { String::new() };
+    let detail = format!("group {}{reach}: {} sent, {} heard", link.group, link.sent, link.heard);
     match &link.error {
         Some(error @ LinkError::PortTaken) => bad(&check, &error.to_string(), DiscoveryProblem::PortTaken),
         Some(error) => bad(&check, &format!("{detail}; {error}"), DiscoveryProblem::LinkFails),
@@ -144,6 +145,7 @@ mod tests {
             interface: "eth0".into(),
             addr: "10.0.0.1".parse().unwrap(),
             group: "239.255.71.80:27420".parse().unwrap(),
+            hops: 1,
             sent,
             heard,
             error: error.map(|e| LinkError::Failed(e.into())),
@@ -165,6 +167,13 @@ mod tests {
             found(&[eth(3, 3, Some("network is unreachable"))], &on),
             [(check, Some(DiscoveryProblem::LinkFails))]
         );
+    }
+
+    #[test]
+    fn what_goes_beyond_the_link_says_how_far() {
+        let said = |hops| link(&Link { hops, ..eth(3, 2, None) }).detail;
+        assert_eq!(said(1), "group 239.255.71.80:27420: 3 sent, 2 heard");
+        assert_eq!(said(4), "group 239.255.71.80:27420, up to 4 hops: 3 sent, 2 heard");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::content::PatternError;
-use crate::limits::{NETWORK_LEN_MAX, STATIC_PEERS_MAX};
+use crate::limits::{HOPS_MAX, NETWORK_LEN_MAX, STATIC_PEERS_MAX};
 use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
 use crate::node::limits::DIRS_MAX;
 use crate::runtime::keystore::KeyError;
@@ -119,6 +119,9 @@ pub enum ConfigError {
     /// No interface.
     #[error(transparent)]
     Interface(#[from] ParseInterfaceError),
+    /// No number of hops.
+    #[error("{0} hops are not between 1 and {HOPS_MAX}")]
+    Hops(u8),
     /// More named peers than a node contacts.
     #[error("{0} peers are named, more than {STATIC_PEERS_MAX}")]
     TooManyPeers(usize),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::content::RelPath;
 use crate::identity::Keypair;
-use crate::limits::STATIC_PEERS_MAX;
+use crate::limits::{HOPS_MAX, STATIC_PEERS_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::limits::DIRS_MAX;
 use crate::node::{Config, ConfigError, KeySource, Share, StartError, State};
@@ -99,6 +99,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             return Err(ConfigError::SameDir(name.clone()));
         }
     }
+    if !(1..=HOPS_MAX).contains(&config.hops) {
+        return Err(ConfigError::Hops(config.hops));
+    }
     check_mirror(config)?;
     if config.peers.len() > STATIC_PEERS_MAX {
         return Err(ConfigError::TooManyPeers(config.peers.len()));
@@ -142,7 +145,7 @@ fn of_state(state: &Path, error: StartError) -> StartError {
 /// Multicast on the interfaces that the listener covers: it may have IPv4 only.
 fn open_multicast(config: &Config, addrs: &[SocketAddr]) -> Result<Box<dyn Beacon>, StartError> {
     let bind = addrs.first().map(SocketAddr::ip).or(config.bind).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-    let options = LinkOptions { interfaces: config.interfaces.clone(), bind };
+    let options = LinkOptions { interfaces: config.interfaces.clone(), bind, hops: config.hops };
     Ok(Box::new(Multicast::open(options).map_err(StartError::Multicast)?))
 }
 

@@ -488,7 +488,7 @@ fn nodes_of_one_host_find_each_other_by_real_multicast() {
     let network = format!("test-{:016x}", rand::random::<u64>());
     let on_loopback = || {
         let options =
-            LinkOptions { interfaces: vec!["127.0.0.1".parse().unwrap()], bind: Ipv6Addr::UNSPECIFIED.into() };
+            LinkOptions { interfaces: vec!["127.0.0.1".parse().unwrap()], bind: Ipv6Addr::UNSPECIFIED.into(), hops: 1 };
         Plan { network: network.clone(), ..Plan::on(Multicast::open(options).unwrap()) }
     };
     let (a, b) = (on_loopback().start(), on_loopback().start());

@@ -41,5 +41,6 @@ mod mirror;
 mod power;
 mod process;
 mod rates;
+mod routed;
 mod swarm;
 mod trust;
