@@ -13,9 +13,11 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::seq::IndexedRandom;
 
 use crate::discovery::DiscoveryContext;
+use crate::discovery::contact_list::{ContactList, ContactOutcome};
 use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
-    CONTACT_RETRY_FIRST, CONTACTS_AT_ONCE, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
+    ADDRS_PER_NAME_MAX, CONTACTS_AT_ONCE, CONTACTS_QUEUED_MAX, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
+    SOON_AGAIN_NODES,
 };
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
@@ -27,7 +29,7 @@ use crate::sync::lock;
 /// The thread that decides which peers are contacted when.
 pub(super) struct Contacts {
     shared: Arc<DiscoveryContext>,
-    named: Vec<NamedPeer>,
+    named: ContactList,
     /// Whether there is no multicast. Then this thread also does the housekeeping.
     alone: bool,
     /// When known peers are contacted next, and their number.
@@ -41,7 +43,7 @@ pub(super) struct Contacts {
 }
 
 /// A name to look up, and the number of the peer that has it.
-type NameQuery = (usize, PeerAddr);
+type NameQuery = (u64, PeerAddr);
 
 /// Adds peers to the named ones while the threads run.
 pub(super) struct NamedPeers {
@@ -49,21 +51,10 @@ pub(super) struct NamedPeers {
     report: Sender<ContactReport>,
 }
 
-/// A peer that the user named.
-struct NamedPeer {
-    peer: PeerAddr,
-    /// When to contact it again; `None` while it is being contacted.
-    next: Option<Instant>,
-    retry: Duration,
-    /// Whether the last contact failed, which is logged once.
-    failed: bool,
-    /// Whether it was neither reached nor given up, so that a search may wait for it.
-    awaited: bool,
-}
-
 /// A peer to contact, at the first of the addresses where it answers.
 struct ContactJob {
-    named: Option<usize>,
+    /// The number of the named peer that it is.
+    named: Option<u64>,
     addrs: Vec<SocketAddr>,
     /// The node that must answer, if it is known.
     expect: Option<NodeId>,
@@ -72,19 +63,13 @@ struct ContactJob {
 /// What other threads report to this one.
 enum ContactReport {
     /// The addresses of a name.
-    Resolved(usize, io::Result<Vec<SocketAddr>>),
-    /// How a contact ended.
-    Contacted(usize, Result<PeerId, String>),
+    Resolved(u64, io::Result<Vec<SocketAddr>>),
+    /// How a contact at one address ended.
+    Contacted(u64, Result<PeerId, String>),
     /// The user named this peer.
     Named(PeerAddr),
     /// The shutdown began.
     Wake,
-}
-
-impl NamedPeer {
-    fn new(peer: PeerAddr, now: Instant) -> Self {
-        NamedPeer { peer, next: Some(now), retry: CONTACT_RETRY_FIRST, failed: false, awaited: true }
-    }
 }
 
 impl NamedPeers {
@@ -119,13 +104,14 @@ impl Contacts {
     ) -> io::Result<NamedPeers> {
         let now = Instant::now();
         let peers: Vec<_> = peers.into_iter().take(STATIC_PEERS_MAX).collect();
-        let named: Vec<_> = peers.iter().map(|peer| NamedPeer::new(peer.clone(), now)).collect();
-        shared.directory().expect(named.len());
-        // Each named peer has at most one entry in each queue.
-        let (jobs, job_queue) = bounded::<ContactJob>(STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
+        let mut named = ContactList::default();
+        shared.directory().expect(peers.iter().filter(|peer| named.add((*peer).clone(), now)).count());
+        let (jobs, job_queue) = bounded::<ContactJob>(CONTACTS_QUEUED_MAX);
         let (names, name_queue) = bounded(STATIC_PEERS_MAX);
         let (report, reports) = bounded(3 * STATIC_PEERS_MAX + 1);
-        let threads = if alone { CONTACTS_AT_ONCE } else { named.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
+        let names_hosts = peers.iter().any(|peer| peer.literal().is_none());
+        let all = alone || names_hosts;
+        let threads = if all { CONTACTS_AT_ONCE } else { peers.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
         for n in 0..threads {
             let (shared, queue, report) = (shared.clone(), job_queue.clone(), report.clone());
             workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &queue, &report))?;
@@ -136,7 +122,7 @@ impl Contacts {
         let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
         let shared = shared.clone();
         let mut contacts = Contacts { shared, named, alone, gossip_at, gossip_with, jobs, names, resolver, reports };
-        if contacts.named.iter().any(|n| n.peer.literal().is_none()) {
+        if names_hosts {
             contacts.start_resolver()?;
         }
         workers.spawn("gpb-static", move || contacts.run())?;
@@ -150,16 +136,13 @@ impl Contacts {
             if self.alone {
                 self.shared.housekeep(now);
             }
-            for index in 0..self.named.len() {
-                if self.named[index].next.is_some_and(|at| at <= now) {
-                    self.begin(index);
-                }
+            for (id, peer) in self.named.take_due(now) {
+                self.begin(id, peer);
             }
             if now >= self.gossip_at {
                 self.gossip(now);
             }
-            let named = self.named.iter().filter_map(|n| n.next);
-            let soonest = named.chain([self.gossip_at, now + HOUSEKEEP]).min().unwrap_or(now);
+            let soonest = self.named.next_due().into_iter().fold(self.gossip_at.min(now + HOUSEKEEP), Instant::min);
             if let Ok(report) = self.reports.recv_deadline(soonest) {
                 self.take(report, Instant::now());
             }
@@ -182,67 +165,54 @@ impl Contacts {
         {
             log::warn!("names cannot be looked up host={peer} error=\"{e}\"");
         }
-        if let Some(named) = self.named.iter_mut().find(|named| named.peer == peer) {
-            // One that is being contacted has no time of its next contact.
-            named.next = named.next.map(|_| now);
-        } else if self.named.len() < STATIC_PEERS_MAX {
+        if self.named.add(peer, now) {
             self.shared.directory().expect(1);
-            self.named.push(NamedPeer::new(peer, now));
         }
     }
 
-    fn begin(&mut self, index: usize) {
-        let named = &mut self.named[index];
-        named.next = None;
-        let begun = match named.peer.literal() {
-            Some(addr) => {
-                self.jobs.try_send(ContactJob { named: Some(index), addrs: vec![addr], expect: None }).is_ok()
+    fn begin(&mut self, id: u64, peer: PeerAddr) {
+        match peer.literal() {
+            Some(addr) => self.queue(id, vec![addr]),
+            None if self.names.try_send((id, peer)).is_ok() => {}
+            None => self.ended(id, Err("too many names wait to be looked up".into())),
+        }
+    }
+
+    /// Has the named peer contacted at each of `addrs`, which may be as many hosts.
+    fn queue(&mut self, id: u64, addrs: Vec<SocketAddr>) {
+        self.named.begun(id, addrs.len());
+        for addr in addrs {
+            if self.jobs.try_send(ContactJob { named: Some(id), addrs: vec![addr], expect: None }).is_err() {
+                self.ended(id, Err("too many contacts wait".into()));
             }
-            None => self.names.try_send((index, named.peer.clone())).is_ok(),
-        };
-        if !begun {
-            self.rest(index, false);
         }
     }
 
     fn take(&mut self, report: ContactReport, now: Instant) {
-        let (index, result) = match report {
-            ContactReport::Wake => return,
-            ContactReport::Named(peer) => return self.name(peer, now),
-            ContactReport::Resolved(index, Ok(addrs)) if !addrs.is_empty() => {
-                if self.jobs.try_send(ContactJob { named: Some(index), addrs, expect: None }).is_err() {
-                    self.rest(index, false);
-                }
-                return;
-            }
-            ContactReport::Resolved(index, Ok(_)) => (index, Err("the name has no address".to_string())),
-            ContactReport::Resolved(index, Err(e)) => (index, Err(e.to_string())),
-            ContactReport::Contacted(index, result) => (index, result),
-        };
-        let Some(named) = self.named.get_mut(index) else { return };
-        match &result {
-            Ok(peer) if named.failed => log::info!("named peer answers again host={} peer={peer}", named.peer),
-            Ok(_) => {}
-            Err(e) if !named.failed => log::warn!("named peer cannot be contacted host={} error={e:?}", named.peer),
-            Err(e) => log::debug!("named peer cannot be contacted host={} error={e:?}", named.peer),
+        match report {
+            ContactReport::Wake => {}
+            ContactReport::Named(peer) => self.name(peer, now),
+            ContactReport::Resolved(id, Ok(addrs)) if !addrs.is_empty() => self.queue(id, addrs),
+            ContactReport::Resolved(id, Ok(_)) => self.ended(id, Err("the name has no address".into())),
+            ContactReport::Resolved(id, Err(e)) => self.ended(id, Err(e.to_string())),
+            ContactReport::Contacted(id, result) => self.ended(id, result),
         }
-        // A full link may lose one packet, so only the second failure counts.
-        if named.awaited && (result.is_ok() || named.failed) {
-            named.awaited = false;
-            self.shared.directory().expected_came();
-        }
-        named.failed = result.is_err();
-        self.rest(index, result.is_ok());
-        log::trace!("named peer rests index={index} until={:?}", self.named[index].next.map(|at| at - now));
     }
 
-    /// Sets when a named peer is contacted again: an interval after success, a back-off after
-    /// failure.
-    fn rest(&mut self, index: usize, succeeded: bool) {
-        let named = &mut self.named[index];
-        let wait = if succeeded { ANNOUNCE_INTERVAL } else { named.retry };
-        named.retry = if succeeded { CONTACT_RETRY_FIRST } else { (2 * named.retry).min(ANNOUNCE_INTERVAL) };
-        named.next = Some(Instant::now() + wait);
+    /// The contact of a named peer at one address has ended, or there is none.
+    fn ended(&mut self, id: u64, result: Result<PeerId, String>) {
+        let small = self.shared.directory().read(PeerTable::nodes) <= SOON_AGAIN_NODES;
+        let outcome = self.named.ended(id, result, small, Instant::now());
+        let Some(ContactOutcome { peer, result, failed_before, came }) = outcome else { return };
+        match result {
+            Ok(id) if failed_before => log::info!("named peer answers again host={peer} peer={id}"),
+            Ok(_) => {}
+            Err(e) if !failed_before => log::warn!("named peer cannot be contacted host={peer} error={e:?}"),
+            Err(e) => log::debug!("named peer cannot be contacted host={peer} error={e:?}"),
+        }
+        if came {
+            self.shared.directory().expected_came();
+        }
     }
 
     /// Contacts a few known peers, chosen at random: so announces spread through the group in a few
@@ -288,7 +258,7 @@ fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender
             }
         }
         match job.named {
-            Some(index) => drop(report.send(ContactReport::Contacted(index, result))),
+            Some(id) => drop(report.send(ContactReport::Contacted(id, result))),
             None => {
                 if let Err(e) = result {
                     log::debug!("known peer cannot be contacted error={e:?}");
@@ -300,12 +270,26 @@ fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender
 
 /// Looks up names until the queue ends; the body of a thread that may outlive the node.
 fn resolve(queue: &Receiver<NameQuery>, report: &Sender<ContactReport>) {
-    for (index, peer) in queue {
-        let found = (peer.host(), peer.port()).to_socket_addrs().map(|a| a.take(ADDRS_PER_PEER_MAX).collect());
-        if report.send(ContactReport::Resolved(index, found)).is_err() {
+    for (id, peer) in queue {
+        let found = (peer.host(), peer.port()).to_socket_addrs().map(distinct);
+        if report.send(ContactReport::Resolved(id, found)).is_err() {
             return;
         }
     }
+}
+
+/// The first addresses, each once.
+fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for addr in addrs {
+        if !all.contains(&addr) {
+            all.push(addr);
+        }
+        if all.len() == ADDRS_PER_NAME_MAX {
+            break;
+        }
+    }
+    all
 }
 
 const HOUSEKEEP: Duration = Duration::from_secs(1);

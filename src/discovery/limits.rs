@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::ANSWERERS;
+use crate::limits::{ANSWERERS, PEERS_PER_ANSWER_MAX, STATIC_PEERS_MAX};
 
 /// Peers that are contacted at the same time for exchange.
 pub const CONTACTS_AT_ONCE: usize = 8;
@@ -24,5 +24,20 @@ pub const DROPS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// First back-off of a peer that the user named and that did not answer. It doubles up to
 /// [`ANNOUNCE_INTERVAL`](crate::limits::ANNOUNCE_INTERVAL).
 pub const CONTACT_RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Seconds after which a named peer that answered is contacted again, at first, in a group of at most
+/// [`SOON_AGAIN_NODES`] nodes; then it is [`ANNOUNCE_INTERVAL`](crate::limits::ANNOUNCE_INTERVAL).
+pub const CONTACT_AGAIN_S: [u64; 3] = [1, 2, 4];
+/// Nodes up to which a named peer is soon contacted again: all of them fit one answer.
+pub const SOON_AGAIN_NODES: usize = PEERS_PER_ANSWER_MAX;
+/// Addresses of one name that are contacted, at most: each may be another host. Of further ones
+/// exchange tells.
+pub const ADDRS_PER_NAME_MAX: usize = 64;
+/// Contacts that wait for a thread, at most.
+pub const CONTACTS_QUEUED_MAX: usize = 1024;
 /// Number of goodbyes that are sent, as datagrams get lost.
 pub const GOODBYES: usize = 2;
+
+const _: () = {
+    // Each named peer has a place for one address.
+    assert!(CONTACTS_QUEUED_MAX >= STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
+};

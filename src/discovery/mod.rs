@@ -7,6 +7,7 @@
 //! looks up names. What they find goes into the [`Directory`]; other services learn of it there and
 //! by its events.
 
+mod contact_list;
 mod contacts;
 mod drops;
 mod exchange;

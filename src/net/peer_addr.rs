@@ -173,6 +173,10 @@ mod tests {
             ("[fd00::1]:80", "[fd00::1]:80", true),
             ("[fe80::1%3]:80", "[fe80::1%3]:80", true),
             ("fe80::1%eth0", "[fe80::1%eth0]:27420", false),
+            ("[fe80::1%eth0]:80", "[fe80::1%eth0]:80", false),
+            ("[fe80::1%eth0.7]", "[fe80::1%eth0.7]:27420", false),
+            ("::ffff:10.0.0.1", "[::ffff:10.0.0.1]:27420", true),
+            ("gpb.default.svc.cluster.local:27420", "gpb.default.svc.cluster.local:27420", false),
         ] {
             let peer: PeerAddr = typed.parse().unwrap();
             assert_eq!((peer.to_string().as_str(), peer.literal().is_some()), (shown, literal), "{typed}");
@@ -190,9 +194,25 @@ mod tests {
 
     #[test]
     fn what_is_no_peer_is_an_error() {
-        for text in
-            ["", ":", ":5", "a b", "a,b", "[::1", "::1]", "[::1]5", "[lab3]:5", "-x", "a/b", "h\nx", "[]", "ü", "h{x"]
-        {
+        for text in [
+            "",
+            ":",
+            ":5",
+            "a b",
+            "a,b",
+            "[::1",
+            "::1]",
+            "[::1]5",
+            "[lab3]:5",
+            "-x",
+            "a/b",
+            "h\nx",
+            "[]",
+            "ü",
+            "h{x",
+            "[fe80::1%]:5",
+            "[::1] :5",
+        ] {
             let error = text.parse::<PeerAddr>().unwrap_err();
             assert!(matches!(error, ParsePeerAddrError::Form(_)), "{text}: {error}");
             assert!(!error.to_string().contains('\n'), "{error:?}");

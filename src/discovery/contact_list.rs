@@ -1,0 +1,238 @@
+//! The peers that are named, and when each is contacted. Pure: `now` is an argument.
+//!
+//! A name may have several addresses, which may be as many hosts: each of them is contacted, and the
+//! name answers if one of them does.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::discovery::limits::{CONTACT_AGAIN_S, CONTACT_RETRY_FIRST};
+use crate::identity::PeerId;
+use crate::limits::{ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
+use crate::net::PeerAddr;
+
+/// The named peers, at most [`STATIC_PEERS_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct ContactList {
+    peers: BTreeMap<u64, NamedPeer>,
+    next_id: u64,
+}
+
+/// A peer that the user named.
+#[derive(Debug)]
+struct NamedPeer {
+    peer: PeerAddr,
+    /// When to contact it again; `None` while it is being contacted.
+    next: Option<Instant>,
+    retry: Duration,
+    /// Contacts that succeeded.
+    successes: usize,
+    /// Addresses that are being contacted, and what came of the others.
+    left: usize,
+    reached: Option<PeerId>,
+    cause: String,
+    /// Whether the last contact failed, which is logged once.
+    failed: bool,
+    /// Whether it was neither reached nor given up, so that a search may wait for it.
+    awaited: bool,
+}
+
+/// What came of the contact of a named peer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ContactOutcome {
+    pub(super) peer: PeerAddr,
+    pub(super) result: Result<PeerId, String>,
+    /// Whether the contact before failed, too.
+    pub(super) failed_before: bool,
+    /// Whether a search need not wait for it any more.
+    pub(super) came: bool,
+}
+
+impl ContactList {
+    /// Has `peer` contacted now, and from then on at each interval. True if it was not named before.
+    pub(super) fn add(&mut self, peer: PeerAddr, now: Instant) -> bool {
+        if let Some(named) = self.peers.values_mut().find(|named| named.peer == peer) {
+            // One that is being contacted has no time of its next contact.
+            named.next = named.next.map(|_| now);
+            return false;
+        }
+        if self.peers.len() >= STATIC_PEERS_MAX {
+            return false;
+        }
+        self.peers.insert(self.next_id, NamedPeer::new(peer, now));
+        self.next_id += 1;
+        true
+    }
+
+    /// The peers to contact now, each with its number, until [`begun`](Self::begun) or
+    /// [`ended`](Self::ended) is called for it.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(u64, PeerAddr)> {
+        let is_due = |named: &NamedPeer| named.next.is_some_and(|at| at <= now);
+        let due = self.peers.iter_mut().filter(|(_, named)| is_due(named));
+        due.map(|(id, named)| {
+            (named.next, named.left, named.reached) = (None, 1, None);
+            named.cause.clear();
+            (*id, named.peer.clone())
+        })
+        .collect()
+    }
+
+    /// The contact of a peer has begun at this number of addresses, at least one.
+    pub(super) fn begun(&mut self, id: u64, addrs: usize) {
+        if let Some(named) = self.peers.get_mut(&id) {
+            named.left = addrs.max(1);
+        }
+    }
+
+    /// The contact of a peer at one address has ended. Returns what came of the peer with the last
+    /// one. In a `small` group it is soon contacted again: two peers that have only this one in
+    /// common learn of each other by its next answer.
+    pub(super) fn ended(
+        &mut self,
+        id: u64,
+        result: Result<PeerId, String>,
+        small: bool,
+        now: Instant,
+    ) -> Option<ContactOutcome> {
+        let named = self.peers.get_mut(&id)?;
+        match result {
+            Ok(peer) => named.reached = Some(peer),
+            Err(cause) => named.cause = cause,
+        }
+        named.left = named.left.saturating_sub(1);
+        if named.left > 0 {
+            return None;
+        }
+        let result = named.reached.ok_or_else(|| std::mem::take(&mut named.cause));
+        let failed_before = std::mem::replace(&mut named.failed, result.is_err());
+        // A full link may lose one packet, so only the second failure counts.
+        let came = named.awaited && (result.is_ok() || failed_before);
+        named.awaited &= !came;
+        named.rest(result.is_ok(), small, now);
+        Some(ContactOutcome { peer: named.peer.clone(), result, failed_before, came })
+    }
+
+    /// When the next peer is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.peers.values().filter_map(|named| named.next).min()
+    }
+}
+
+impl NamedPeer {
+    fn new(peer: PeerAddr, now: Instant) -> Self {
+        NamedPeer {
+            peer,
+            next: Some(now),
+            retry: CONTACT_RETRY_FIRST,
+            successes: 0,
+            left: 0,
+            reached: None,
+            cause: String::new(),
+            failed: false,
+            awaited: true,
+        }
+    }
+
+    /// Sets when it is contacted again: an interval after success, a back-off after failure.
+    fn rest(&mut self, succeeded: bool, small: bool, now: Instant) {
+        let wait = if succeeded {
+            let soon = CONTACT_AGAIN_S.get(self.successes).filter(|_| small);
+            self.successes += 1;
+            self.retry = CONTACT_RETRY_FIRST;
+            soon.map_or(ANNOUNCE_INTERVAL, |&s| Duration::from_secs(s))
+        } else {
+            let wait = self.retry;
+            self.retry = (2 * wait).min(ANNOUNCE_INTERVAL);
+            wait
+        };
+        self.next = Some(now + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: PeerId = PeerId([7; 32]);
+
+    fn list(names: &[&str], now: Instant) -> ContactList {
+        let mut list = ContactList::default();
+        for name in names {
+            assert!(list.add(name.parse().unwrap(), now), "{name}");
+        }
+        list
+    }
+
+    fn failed(text: &str) -> Result<PeerId, String> {
+        Err(text.into())
+    }
+
+    #[test]
+    fn a_name_answers_if_one_of_its_addresses_does() {
+        let now = Instant::now();
+        for order in [[Ok(ID), failed("a"), failed("b")], [failed("a"), failed("b"), Ok(ID)]] {
+            let mut list = list(&["pods.example"], now);
+            let due = list.take_due(now);
+            assert_eq!(due.len(), 1);
+            assert!(list.take_due(now).is_empty(), "it is being contacted");
+            list.begun(due[0].0, 3);
+            let [first, second, third] = order;
+            assert_eq!(list.ended(due[0].0, first, true, now), None);
+            assert_eq!(list.ended(due[0].0, second, true, now), None);
+            let outcome = list.ended(due[0].0, third, true, now).unwrap();
+            assert_eq!((outcome.result, outcome.came, outcome.failed_before), (Ok(ID), true, false));
+        }
+    }
+
+    #[test]
+    fn what_answers_is_soon_asked_again_and_then_at_each_interval() {
+        let mut now = Instant::now();
+        let mut small = list(&["a"], now);
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            let (id, _) = small.take_due(now).pop().unwrap();
+            assert!(small.ended(id, Ok(ID), true, now).is_some());
+            let next = small.next_due().unwrap();
+            waits.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(waits, [1, 2, 4, 10, 10]);
+        let mut large = list(&["a"], now);
+        let (id, _) = large.take_due(now).pop().unwrap();
+        large.ended(id, Ok(ID), false, now);
+        assert_eq!(large.next_due(), Some(now + ANNOUNCE_INTERVAL), "a large group is not asked more often");
+    }
+
+    #[test]
+    fn what_fails_backs_off_and_is_awaited_twice() {
+        let mut now = Instant::now();
+        let mut list = list(&["a"], now);
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            let (id, _) = list.take_due(now).pop().unwrap();
+            let outcome = list.ended(id, failed("no route"), true, now).unwrap();
+            assert_eq!(outcome.result, failed("no route"));
+            let next = list.next_due().unwrap();
+            seen.push(((next - now).as_secs(), outcome.came));
+            now = next;
+        }
+        assert_eq!(seen, [(1, false), (2, true), (4, false), (8, false), (10, false), (10, false)]);
+    }
+
+    #[test]
+    fn one_that_is_named_again_is_contacted_now_and_the_list_is_bounded() {
+        let now = Instant::now();
+        let mut list = list(&["a"], now);
+        let (id, _) = list.take_due(now).pop().unwrap();
+        assert!(!list.add("a".parse().unwrap(), now) && list.take_due(now).is_empty(), "it is being contacted");
+        list.ended(id, Ok(ID), true, now);
+        assert!(list.take_due(now).is_empty());
+        assert!(!list.add("a".parse().unwrap(), now));
+        assert_eq!(list.take_due(now).len(), 1);
+        for n in 0..2 * STATIC_PEERS_MAX {
+            list.add(format!("h{n}").parse().unwrap(), now);
+        }
+        assert_eq!(list.peers.len(), STATIC_PEERS_MAX);
+        assert_eq!(list.ended(99_999, Ok(ID), true, now), None, "no such peer");
+    }
+}
