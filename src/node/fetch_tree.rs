@@ -50,8 +50,9 @@ impl FetchJob {
         if tree.is_empty() || is_cut {
             return end;
         }
+        let failed_before = end.report.failed.clone();
         let mut failed = end.report.failed;
-        for (made, (path, _)) in disk.make_dirs(&tree.dirs).into_iter().zip(&tree.dirs) {
+        for (made, (path, _)) in disk.make_dirs(&tree.dirs, &self.stop()).into_iter().zip(&tree.dirs) {
             if let Err(e) = made {
                 fail(&mut failed, path, e);
             }
@@ -59,8 +60,25 @@ impl FetchJob {
         self.make_names(disk, &tree.names, &mut failed);
         self.make_links(disk, tree, &mut failed);
         disk.finish_record();
+        if let Some(error) = self.cut() {
+            return self.failed(error, failed_before);
+        }
         let error = FailedFile::gravest(&failed).cloned().or(end.error);
         DownloadEnd { report: self.state.report(failed), error }
+    }
+
+    /// Why the fetch is to end before it is done.
+    fn cut(&self) -> Option<FetchError> {
+        match self.client.ctx.shutdown.has_begun() {
+            true => Some(FetchError::Stopped),
+            false => self.state.canceller.is_cancelled().then_some(FetchError::Cancelled),
+        }
+    }
+
+    /// Whether it is, asked while the disk is at work.
+    fn stop(&self) -> impl Fn() -> bool + Sync + use<> {
+        let (shutdown, canceller) = (self.client.ctx.shutdown.clone(), self.state.canceller.clone());
+        move || shutdown.has_begun() || canceller.is_cancelled()
     }
 
     /// Gives the files that are in place their further names.
@@ -74,7 +92,7 @@ impl FetchJob {
             }
         }
         let triples: Vec<_> = ready.iter().map(|n| (n.path.clone(), n.first.clone(), n.id)).collect();
-        for (made, name) in disk.make_names(&triples).into_iter().zip(&ready) {
+        for (made, name) in disk.make_names(&triples, &self.stop()).into_iter().zip(&ready) {
             match made {
                 Ok(is_new) => self.report_name(&name.path, name.id, !is_new),
                 Err(e) => failed.push(FailedFile::new(name.path.as_str(), FetchError::from(e))),
@@ -108,7 +126,7 @@ impl FetchJob {
         };
         let (ready, others): (Vec<_>, Vec<_>) = tree.links.iter().partition(is_end_there);
         let texts: Vec<LinkText> = ready.iter().map(|(link, _)| link.clone()).collect();
-        for (made, (link, id)) in disk.make_links(&texts).into_iter().zip(&ready) {
+        for (made, (link, id)) in disk.make_links(&texts, &self.stop()).into_iter().zip(&ready) {
             match (made, id) {
                 (Ok(is_new), Some(id)) => self.report_name(&link.path, *id, !is_new),
                 (Ok(_), None) => {}

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
-use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::chain::Chain;
@@ -28,6 +27,7 @@ mod bare;
 mod check;
 mod elsewhere;
 mod forecast;
+mod here;
 mod tree;
 
 pub use bare::LinkText;
@@ -103,64 +103,6 @@ impl Disk {
         Ok(Arc::new(PartialFile::open(self.volume.clone(), self.flusher()?, manifest)?))
     }
 
-    /// Whether each of `paths` holds exactly `id`. If at least one does, the others are made copies
-    /// of it first. A file of another length is never read. Other files are read and hashed, large
-    /// ones by several threads, all of which have ended when this returns. Returns soon after
-    /// `stop` returns true, and then nothing that can be relied on.
-    ///
-    /// # Errors
-    /// For each of `paths`, what keeps a file from being put there: [`StoreError::NotRegular`] for
-    /// something that a file must not replace, such as a device, [`StoreError::NameTaken`] for a
-    /// directory, [`StoreError::Exists`] for a file that is not to be replaced, and
-    /// [`StoreError::SameName`] for a name that is another one of `paths`, or of an earlier call.
-    pub fn holds(
-        &self,
-        paths: &[RelPath],
-        id: &FileId,
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Vec<Result<bool, StoreError>> {
-        let mut whole = None;
-        let mut look = |path: &RelPath| match self.volume.look(path)? {
-            Some(FileType::RegularFile) => {
-                let (guard, mut state) = (self.volume.guard(), self.volume.state_of(path));
-                let is_placed = state.is_some_and(|(_, state)| guard.is_some_and(|g| g.is_placed(path, id, &state)));
-                let open = || self.volume.open_file(path).ok();
-                let mut found =
-                    if is_placed { None } else { open().and_then(|file| VerifiedFile::check(file, id, stop)) };
-                let holds = is_placed || found.is_some();
-                if let Some((_, before)) = state.filter(|(_, state)| holds && self.is_out_of_line(path, state)) {
-                    found = found.or_else(|| VerifiedFile::known(open()?, id, before.stamp()));
-                    if found.as_mut().is_some_and(|file| self.bring_in_line(path, file, (*id, before))) {
-                        state = self.volume.state_of(path);
-                    }
-                }
-                if let (true, Some((_, state)), 2..) = (is_placed, state, paths.len()) {
-                    whole = whole.take().or_else(|| VerifiedFile::known(open()?, id, state.stamp()));
-                }
-                whole = whole.take().or(found);
-                match (guard, state) {
-                    (Some(guard), Some((_, state))) if holds => guard.is_here(path, *id, state),
-                    // A check that was cut short says nothing.
-                    _ if stop() => (),
-                    _ => self.check_replaceable(path, id, stop)?,
-                }
-                Ok(holds)
-            }
-            Some(FileType::Symlink) => self.check_replaceable(path, id, stop).map(|()| false),
-            Some(FileType::Directory) => {
-                Err(StoreError::NameTaken { path: self.volume.path_of(path), by: "a directory" })
-            }
-            _ => Ok(false),
-        };
-        let mut results: Vec<Result<bool, StoreError>> = paths.iter().map(&mut look).collect();
-        if let Some(whole) = whole.filter(|_| !stop()) {
-            for (path, result) in paths.iter().zip(&mut results).filter(|(_, result)| matches!(result, Ok(false))) {
-                *result = Ok(self.copy(&whole, id, path));
-            }
-        }
-        results
-    }
-
     /// Makes `paths` hold `id`, which another download put whole at `source`. A path that is that
     /// very file is left as it is. The source counts as verified while it has the stamp that
     /// `verified` names; else, and in a repair, it is read and hashed. Returns one result for each path.
@@ -188,20 +130,6 @@ impl Disk {
     fn is_placed(&self, path: &RelPath, id: &FileId) -> bool {
         let (guard, state) = (self.volume.guard(), self.volume.state_of(path));
         guard.zip(state).is_some_and(|(guard, (_, state))| guard.is_placed(path, id, &state))
-    }
-
-    /// An error if what lies at `path` must not be replaced by `id`.
-    fn check_replaceable(
-        &self,
-        path: &RelPath,
-        id: &FileId,
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(), StoreError> {
-        let (Some(guard), Some(found)) = (self.volume.guard(), self.volume.state_of(path)) else { return Ok(()) };
-        let holds = |other: &FileId| {
-            self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, other, stop)).is_some()
-        };
-        guard.check(path, *id, found, &|ask| self.volume.spelling(path, ask), &holds)
     }
 
     /// Puts a whole partial file in place, as `PartialFile::finish_each`.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use tempfile::TempDir;
 
 use super::*;

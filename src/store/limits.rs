@@ -100,6 +100,9 @@ pub const COPY_DIRS_MAX: usize = 16_384;
 pub const EXPIRING_MAX: usize = 1_000_000;
 /// Names that are noted as used between two looks at them.
 pub const USED_NAMES_MAX: usize = 1_000_000;
+/// Directories, links and further names that are put in place together, at most, so that each can stop
+/// soon.
+pub const BARE_AT_ONCE_MAX: usize = 1024;
 /// Names under which a replaced file can be kept, at most.
 pub const BACKUPS_MAX: u32 = 1000;
 

@@ -44,6 +44,10 @@ struct Places {
     keepings: HashMap<RelPath, Option<Keeping>>,
     /// No recorded state stands for a content: each file is read.
     reads_all: bool,
+    /// Files, by device and inode, of which this fetch took a name.
+    unlinked: HashSet<(u64, u64)>,
+    /// What this fetch recorded anew of files that it only found.
+    renewed: HashMap<RelPath, PlacedFile>,
 }
 
 /// A name of a fetch.
@@ -247,7 +251,7 @@ impl PlaceGuard {
         if own.iter().any(|file| file.keeping == Keeping::Kept) {
             lock(&self.places).keepings.insert(path.clone(), Some(Keeping::Kept));
         }
-        if !own.iter().any(|file| file.state == Some(state)) {
+        if !own.iter().any(|file| self.is_still(file.state, &state)) {
             let mut looked = HashSet::new();
             let Some(own) = own.iter().find(|file| looked.insert(file.id) && holds(&file.id)) else {
                 return Err(StoreError::Exists { path: self.dir.join(path.as_str()) });
@@ -298,10 +302,11 @@ impl PlaceGuard {
         if going.is_some_and(|id| self.has(path, id, &state)) {
             return Ok(OnTaken::Done);
         }
-        if is_twin || self.replaces_all() || lock(&self.places).replaceable.get(path) == Some(&state) {
+        let looked_at = lock(&self.places).replaceable.get(path).copied();
+        if is_twin || self.replaces_all() || self.is_still(looked_at, &state) {
             return Ok(OnTaken::Replace);
         }
-        let own = self.recorded(path, kind).into_iter().find(|file| file.state == Some(state));
+        let own = self.recorded(path, kind).into_iter().find(|file| self.is_still(file.state, &state));
         if own.is_some_and(|file| file.keeping == Keeping::Kept) {
             lock(&self.places).keepings.insert(path.clone(), Some(Keeping::Kept));
         }

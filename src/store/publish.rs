@@ -133,6 +133,7 @@ impl<'a> Publish<'a> {
                 OnTaken::Keep => swap::replace_and_keep(&names, &found.1),
             };
             if swapped.map_err(at_path)? == Swapped::Done {
+                guard.took_name(&found.1);
                 return Ok(true);
             }
         }

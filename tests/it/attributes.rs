@@ -10,7 +10,7 @@ use gpb::testing::Lan;
 use gpb::{Everything, Node};
 
 /// The directory of a node.
-fn dir(node: &Node) -> PathBuf {
+pub(crate) fn dir(node: &Node) -> PathBuf {
     node.config().dir.clone().unwrap()
 }
 
@@ -116,7 +116,7 @@ fn tree(root: &Path) {
     }
 }
 
-fn sharing(lan: &Lan, dir: &Path) -> Node {
+pub(crate) fn sharing(lan: &Lan, dir: &Path) -> Node {
     let sharer = lan.start(lan.builder().share(gpb::Share::Directory).dir(dir)).unwrap();
     sharer.wait_ready(Duration::from_secs(20)).unwrap();
     sharer
@@ -131,7 +131,7 @@ fn rsync(from: &Path, to: &Path) -> String {
 }
 
 /// Each name with all that a change would show.
-fn states(root: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+pub(crate) fn states(root: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(root).unwrap().map(Result::unwrap) {
         let meta = entry.path().symlink_metadata().unwrap();

@@ -43,4 +43,5 @@ mod share_back;
 mod sim;
 mod sync;
 mod terminal;
+mod trees;
 mod verify;

@@ -1,7 +1,7 @@
 //! The attributes of the files that are put in place, and of those that are there already.
 
 use crate::chain::Chain;
-use crate::content::{Attributes, FileId, RelPath};
+use crate::content::{Attributes, RelPath};
 use crate::store::disk::Disk;
 use crate::store::dress::may_run;
 use crate::store::placed::PlacedState;
@@ -28,26 +28,12 @@ impl Disk {
     }
 
     /// Brings the attributes of a file in line that holds its content already. True if that changed
-    /// something; then what is recorded of the file is brought up to date.
-    pub(super) fn bring_in_line(
-        &self,
-        path: &RelPath,
-        file: &mut VerifiedFile,
-        (id, before): (FileId, PlacedState),
-    ) -> bool {
+    /// something.
+    pub(super) fn bring_in_line(&self, path: &RelPath, file: &mut VerifiedFile) -> bool {
         let Some(wanted) = self.volume.dresses().get(path) else { return false };
-        match file.bring_in_line(wanted) {
-            Ok(false) => false,
-            Ok(true) => {
-                if let (Some(guard), Some((_, now))) = (self.volume.guard(), self.volume.state_of(path)) {
-                    guard.restate(path, id, before, now);
-                }
-                true
-            }
-            Err(e) => {
-                log::warn!("attributes not set path={path} error=\"{}\"", Chain(&e));
-                false
-            }
-        }
+        file.bring_in_line(wanted).unwrap_or_else(|e| {
+            log::warn!("attributes not set path={path} error=\"{}\"", Chain(&e));
+            false
+        })
     }
 }

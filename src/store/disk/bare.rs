@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 
 use rustix::fs::FileType;
 
 use crate::content::{FileId, RelPath, Root, Stamp, merkle};
 use crate::store::StoreError;
 use crate::store::disk::Disk;
+use crate::store::disk::here::Stop;
+use crate::store::limits::BARE_AT_ONCE_MAX;
 use crate::store::place_bare::place_bare;
 use crate::store::placed::PlacedState;
 use crate::store::storage::{OwnBare, Volume};
@@ -45,14 +48,12 @@ impl Disk {
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
-    pub fn make_dirs(&self, dirs: &[(RelPath, i64)]) -> Vec<Result<bool, StoreError>> {
-        let to_make = |(path, mtime_ns): &'_ (RelPath, i64)| match self.volume.line_up_dir(path, *mtime_ns) {
-            Ok(true) => None,
-            Ok(false) | Err(_) => Some(*mtime_ns),
-        };
-        self.make(dirs, |dir| {
-            let mtime_ns = to_make(dir)?;
-            Some(ToMake { path: &dir.0, id: id_of(DIR_TEXT, ""), what: OwnBare::Dir { mtime_ns } })
+    pub fn make_dirs(&self, dirs: &[(RelPath, i64)], stop: Stop<'_>) -> Vec<Result<bool, StoreError>> {
+        self.make(dirs, stop, |(path, mtime_ns)| match self.volume.line_up_dir(path, *mtime_ns) {
+            Ok(true) => Ok(None),
+            Ok(false) | Err(_) => {
+                Ok(Some(ToMake { path, id: id_of(DIR_TEXT, ""), what: OwnBare::Dir { mtime_ns: *mtime_ns } }))
+            }
         })
     }
 
@@ -60,8 +61,8 @@ impl Disk {
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
-    pub fn make_links(&self, links: &[LinkText]) -> Vec<Result<bool, StoreError>> {
-        self.make(links, |LinkText { path, target, mtime_ns }| {
+    pub fn make_links(&self, links: &[LinkText], stop: Stop<'_>) -> Vec<Result<bool, StoreError>> {
+        self.make(links, stop, |LinkText { path, target, mtime_ns }| {
             let id = id_of(LINK_TEXT, target);
             if let Some((text, before)) = self.volume.link_at(path)
                 && text == **target
@@ -70,9 +71,9 @@ impl Disk {
                 if changed && let (Some(guard), Some((_, now))) = (self.volume.guard(), self.volume.link_at(path)) {
                     guard.restate(path, id, before, now);
                 }
-                return None;
+                return Ok(None);
             }
-            Some(ToMake { path, id, what: OwnBare::Link { target, mtime_ns: *mtime_ns } })
+            Ok(Some(ToMake { path, id, what: OwnBare::Link { target, mtime_ns: *mtime_ns } }))
         })
     }
 
@@ -82,38 +83,48 @@ impl Disk {
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
-    pub fn make_names(&self, names: &[(RelPath, RelPath, FileId)]) -> Vec<Result<bool, StoreError>> {
-        let state_of = |path: &RelPath| self.volume.state_of(path).filter(|(kind, _)| *kind == FileType::RegularFile);
-        let states: BTreeMap<&RelPath, PlacedState> = names
-            .iter()
-            .flat_map(|(path, first, _)| [path, first])
-            .filter_map(|path| Some((path, state_of(path)?.1)))
-            .collect();
-        let mut made = self.make(names, |(path, first, id)| {
-            let inode = |path: &RelPath| state_of(path).map(|(_, state)| (state.device, state.inode));
-            let is_one = inode(first).is_some() && inode(path) == inode(first);
-            (!is_one).then_some(ToMake { path, id: *id, what: OwnBare::Name { of: first, id: *id } })
-        });
-        for (result, (path, _, id)) in made.iter_mut().zip(names) {
-            let holds =
-                || self.volume.open_file(path).is_ok_and(|file| VerifiedFile::check(file, id, &|| false).is_some());
-            if matches!(result, Err(StoreError::Exists { .. })) && holds() {
-                *result = Ok(false);
+    pub fn make_names(&self, names: &[(RelPath, RelPath, FileId)], stop: Stop<'_>) -> Vec<Result<bool, StoreError>> {
+        let states: BTreeMap<&RelPath, PlacedState> =
+            names.iter().filter_map(|(_, first, _)| Some((first, self.file_at(first)?))).collect();
+        let made = self.make(names, stop, |(path, first, id)| {
+            match (self.volume.state_of(path), self.file_at(first)) {
+                (Some((FileType::RegularFile, there)), Some(first)) if is_one(&there, &first) => return Ok(None),
+                (Some((FileType::RegularFile | FileType::Symlink, _)), _) => {
+                    match self.check_replaceable(path, id, stop) {
+                        Err(StoreError::Exists { .. }) if self.has_content(path, id, stop) => return Ok(None),
+                        checked => checked?,
+                    }
+                }
+                _ => {}
             }
-        }
-        // A further name changes the state of all that there were before.
+            Ok(Some(ToMake { path, id: *id, what: OwnBare::Name { of: first, id: *id } }))
+        });
+        // A further name changes the state of all that there were before, and so do other attributes.
         let Some(guard) = self.volume.guard() else { return made };
         for ((path, first, id), made) in names.iter().zip(&made) {
-            let placed = if matches!(made, Ok(true)) { guard.state_of(path) } else { None };
-            for (path, before) in [(path, placed.or(states.get(path).copied())), (first, states.get(first).copied())] {
-                if let (Some(before), Some((_, now))) = (before, state_of(path))
-                    && before != now
-                {
-                    guard.restate(path, *id, before, now);
-                }
+            let Some(now) = self.file_at(first) else { continue };
+            if let Some(before) = states.get(first).filter(|before| **before != now) {
+                guard.restate(first, *id, *before, now);
+            }
+            let is_known = guard.knows(first, *id, now) && self.file_at(path) == Some(now);
+            match (made, guard.state_of(path)) {
+                _ if !is_known => {}
+                (Ok(true), Some(placed)) if placed != now => guard.restate(path, *id, placed, now),
+                (Ok(false), _) if !guard.is_placed(path, id, &now) => guard.renew(path, id, now),
+                _ => {}
             }
         }
         made
+    }
+
+    /// The state of the regular file at `path`.
+    fn file_at(&self, path: &RelPath) -> Option<PlacedState> {
+        let (kind, state) = self.volume.state_of(path)?;
+        (kind == FileType::RegularFile).then_some(state)
+    }
+
+    fn has_content(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> bool {
+        self.volume.open_file(path).is_ok_and(|file| VerifiedFile::check(file, id, stop).is_some())
     }
 
     /// Whether a file lies at `path`, with no link on the way.
@@ -143,17 +154,38 @@ impl Disk {
         self.volume.state_of(path).map(|(_, state)| state.stamp())
     }
 
-    /// Makes what `to_make` says of each item, and puts all in place together.
-    fn make<'i, T>(&self, items: &'i [T], to_make: impl Fn(&'i T) -> Option<ToMake<'i>>) -> Made {
+    /// Makes what `to_make` says of each item, some at once. Soon after `stop` returns true the rest
+    /// fails.
+    fn make<'i, T>(
+        &self,
+        items: &'i [T],
+        stop: Stop<'_>,
+        to_make: impl Fn(&'i T) -> Result<Option<ToMake<'i>>, StoreError>,
+    ) -> Made {
+        let made = items.chunks(BARE_AT_ONCE_MAX).flat_map(|some| self.make_some(some, stop, &to_make)).collect();
+        self.volume.tidy();
+        made
+    }
+
+    /// Puts what is missing of `items` in place together.
+    fn make_some<'i, T>(
+        &self,
+        items: &'i [T],
+        stop: Stop<'_>,
+        to_make: impl Fn(&'i T) -> Result<Option<ToMake<'i>>, StoreError>,
+    ) -> Made {
         let mut made: Made = Vec::with_capacity(items.len());
         let mut missing: Vec<(usize, ToMake<'i>)> = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            made.push(Ok(false));
-            let Some(to_make) = to_make(item) else { continue };
-            match self.check_first(&to_make.what) {
-                Ok(()) => missing.push((at, to_make)),
-                Err(e) => made[at] = Err(StoreError::at(self.volume.path_of(to_make.path), e)),
-            }
+            let ready =
+                if stop() { Err(StoreError::at(self.path(), io::Error::other(STOPPED))) } else { to_make(item) };
+            made.push(ready.and_then(|to_make| {
+                let Some(to_make) = to_make else { return Ok(false) };
+                let checked = self.check_first(&to_make.what, stop);
+                checked.map_err(|e| StoreError::at(self.volume.path_of(to_make.path), e))?;
+                missing.push((at, to_make));
+                Ok(true)
+            }));
         }
         if missing.is_empty() {
             return made;
@@ -167,18 +199,21 @@ impl Disk {
         for ((at, _), placed) in missing.iter().zip(placed) {
             made[*at] = placed.map(|()| true);
         }
-        self.volume.tidy();
         made
     }
 
     /// An error unless the file that gets another name is known to have its content.
-    fn check_first(&self, what: &OwnBare<'_>) -> std::io::Result<()> {
+    fn check_first(&self, what: &OwnBare<'_>, stop: Stop<'_>) -> io::Result<()> {
         let OwnBare::Name { of, id } = what else { return Ok(()) };
         let state = self.volume.state_of(of).map(|(_, state)| state);
         let is_known = self.volume.guard().zip(state).is_some_and(|(guard, state)| guard.knows(of, *id, state));
-        let holds = || self.volume.open_file(of).is_ok_and(|file| VerifiedFile::check(file, id, &|| false).is_some());
-        if is_known || holds() { Ok(()) } else { Err(std::io::Error::other(FIRST_IS_GONE)) }
+        if is_known || self.has_content(of, id, stop) { Ok(()) } else { Err(io::Error::other(FIRST_IS_GONE)) }
     }
+}
+
+/// Whether two states are of one file.
+fn is_one(a: &PlacedState, b: &PlacedState) -> bool {
+    (a.device, a.inode) == (b.device, b.inode)
 }
 
 /// Stands for the content of a name without one, in the records of what was put in place.
@@ -189,4 +224,8 @@ fn id_of(kind: &str, text: &str) -> FileId {
 
 const DIR_TEXT: &str = "gpb empty directory\0";
 const LINK_TEXT: &str = "gpb symbolic link\0";
+const STOPPED: &str = "stopped before it was made";
 const FIRST_IS_GONE: &str = "the file of which it is a name is not there";
+
+#[cfg(test)]
+mod tests;

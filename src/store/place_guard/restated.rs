@@ -1,22 +1,60 @@
 //! Files whose state changes while their content stays: attributes, and further names.
 
+use rustix::fs::FileType;
+
 use crate::content::{FileId, RelPath};
-use crate::store::place_guard::PlaceGuard;
+use crate::store::place_guard::{PlaceGuard, file_key};
 use crate::store::placed::{PlacedFile, PlacedState};
 use crate::sync::lock;
 
 impl PlaceGuard {
-    /// What lies at `path` and has the content `id` is in another state, which this fetch made: if an
-    /// earlier one put it there, it is still known as such.
+    /// What lies at `path` and has the content `id` is in another state, which this fetch made: if a
+    /// fetch put it there, it is still known as such.
     pub(crate) fn restate(&self, path: &RelPath, id: FileId, before: PlacedState, now: PlacedState) {
-        if let Some(name) = lock(&self.places).names.get_mut(path).filter(|name| name.id == id) {
+        let mut places = lock(&self.places);
+        let keeping = self.keeping(&places, path);
+        let mut landed = None;
+        if let Some(name) = places.names.get_mut(path).filter(|name| name.id == id) {
+            landed = keeping.filter(|_| name.landed && name.state == Some(before));
             name.state = Some(now);
         }
+        let renewed = places.renewed.get(path).copied().filter(|file| file.state == Some(before));
+        drop(places);
         let Some(log) = &self.log else { return };
-        let found = log.find(path.as_str());
-        if let Some(own) = found.iter().find(|file| file.state == Some(before)) {
-            log.note(path.as_str(), PlacedFile { state: Some(now), ..*own });
+        let own = || log.find(path.as_str()).into_iter().find(|file| file.state == Some(before));
+        let own = landed.map(|keeping| PlacedFile { id, state: None, keeping }).or(renewed).or_else(own);
+        own.into_iter().for_each(|own| log.note(path.as_str(), PlacedFile { state: Some(now), ..own }));
+    }
+
+    /// Whether an earlier fetch put the content `id` at `path`, in whatever state it is now.
+    pub(crate) fn is_recorded(&self, path: &RelPath, id: &FileId) -> bool {
+        self.recorded(path, FileType::RegularFile).iter().any(|file| file.id == *id)
+    }
+
+    /// What lies at `path` was found to have the content `id` in this state: if an earlier fetch put that
+    /// there, a later one need not read it.
+    pub(crate) fn renew(&self, path: &RelPath, id: &FileId, now: PlacedState) {
+        let mut own = self.recorded(path, FileType::RegularFile);
+        own.retain(|file| file.id == *id);
+        if own.iter().all(|file| file.state != Some(now))
+            && let (Some(own), Some(log)) = (own.first(), &self.log)
+        {
+            let own = PlacedFile { state: Some(now), ..*own };
+            log.note(path.as_str(), own);
+            lock(&self.places).renewed.insert(path.clone(), own);
         }
+    }
+
+    /// A name was taken from the file that was in this state.
+    pub(crate) fn took_name(&self, state: &PlacedState) {
+        lock(&self.places).unlinked.insert(file_key(state));
+    }
+
+    /// Whether a file that is in the state `now` is the one that was in the state `known`. Where this
+    /// fetch took one of its names, the time of its last inode change says nothing.
+    pub(super) fn is_still(&self, known: Option<PlacedState>, now: &PlacedState) -> bool {
+        let Some(known) = known else { return false };
+        known == *now || now.is_renamed(&known) && lock(&self.places).unlinked.contains(&file_key(now))
     }
 
     /// The state in which `path` was put in place or found.

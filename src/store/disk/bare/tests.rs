@@ -1,0 +1,178 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::*;
+use crate::content::Attributes;
+use crate::store::Overwrite;
+
+fn go() -> bool {
+    false
+}
+
+fn name(path: &str) -> RelPath {
+    RelPath::new(path).unwrap()
+}
+
+fn id(bytes: &[u8]) -> FileId {
+    FileId { root: Root(merkle::root_of_bytes(bytes)), len: bytes.len() as u64 }
+}
+
+/// A directory, and one for the records of it.
+struct Place {
+    dir: tempfile::TempDir,
+    state: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place { dir: tempfile::tempdir().unwrap(), state: tempfile::tempdir().unwrap() }
+    }
+
+    fn disk(&self, overwrite: Overwrite) -> Arc<Disk> {
+        Disk::open_guarded(self.dir.path(), false, overwrite, Some(self.state.path())).unwrap()
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn inode(&self, path: &str) -> u64 {
+        fs::metadata(self.path(path)).unwrap().ino()
+    }
+
+    /// One fetch of a link group, whose first name is `a`: what came of the others.
+    fn fetch(&self, overwrite: Overwrite, bytes: &[u8], others: &[&str]) -> Vec<Result<bool, StoreError>> {
+        let (disk, first, id) = (self.disk(overwrite), name("a"), id(bytes));
+        if !disk.holds(std::slice::from_ref(&first), &id, &go).remove(0).unwrap() {
+            disk.batch_write(&[(first.clone(), id, bytes)]).remove(0).unwrap();
+        }
+        let names: Vec<_> = others.iter().map(|other| (name(other), first.clone(), id)).collect();
+        let made = disk.make_names(&names, &go);
+        disk.finish_record();
+        made
+    }
+
+    /// Whether the next fetch reads none of these.
+    fn are_known(&self, bytes: &[u8], names: &[&str]) -> bool {
+        let disk = self.disk(Overwrite::Refuse);
+        names.iter().all(|path| {
+            let (guard, state) = (disk.volume.guard().unwrap(), disk.volume.state_of(&name(path)).unwrap().1);
+            guard.is_placed(&name(path), &id(bytes), &state)
+        })
+    }
+}
+
+fn touch(path: &Path, mtime: SystemTime) {
+    fs::File::options().write(true).open(path).unwrap().set_modified(mtime).unwrap();
+}
+
+/// Cause: the first name of a link group that got a new content changed the time of the inode that the others still
+/// had. Effect: they counted as changed by the user, and kept the old content. Mend: that time says nothing of a file of
+/// which the fetch itself took a name.
+#[test]
+fn all_names_of_a_group_get_its_new_content() {
+    for overwrite in [Overwrite::Refuse, Overwrite::Backup] {
+        let place = Place::new();
+        for bytes in [&b"first"[..], b"other", b"of another length"] {
+            let made = place.fetch(overwrite, bytes, &["b", "d/c"]);
+            assert!(made.iter().all(|made| matches!(made, Ok(true))), "{made:?}");
+            for other in ["b", "d/c"] {
+                assert_eq!(place.inode(other), place.inode("a"), "{other}");
+            }
+            assert!(fs::read(place.path("d/c")).unwrap() == bytes && !place.path("b~").exists());
+            assert!(place.are_known(bytes, &["a", "b", "d/c"]), "the next fetch need not read them");
+            let made = place.fetch(overwrite, bytes, &["b", "d/c"]);
+            assert!(made.iter().all(|made| matches!(made, Ok(false))), "{made:?}");
+        }
+    }
+}
+
+#[test]
+fn a_name_of_a_group_that_the_user_changed_stays() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &["b", "c", "d"]);
+    fs::remove_file(place.path("b")).unwrap();
+    fs::write(place.path("b"), b"mine!").unwrap();
+    fs::remove_file(place.path("c")).unwrap();
+    fs::copy(place.path("a"), place.path("c")).unwrap();
+    let made = place.fetch(Overwrite::Refuse, b"other", &["b", "c", "d"]);
+    assert!(matches!(made[..], [Err(StoreError::Exists { .. }), Ok(true), Ok(true)]), "{made:?}");
+    assert_eq!(fs::read(place.path("b")).unwrap(), b"mine!");
+    assert_eq!(place.inode("d"), place.inode("a"));
+    // One that has the content is not replaced by a link.
+    fs::write(place.path("b"), b"more!").unwrap();
+    let (mine, made) = (place.inode("b"), place.fetch(Overwrite::Refuse, b"more!", &["b", "c", "d"]));
+    assert!(matches!(made[..], [Ok(false), Ok(true), Ok(true)]), "{made:?}");
+    assert_eq!(place.inode("b"), mine);
+}
+
+#[test]
+fn a_group_whose_inode_changed_is_still_known() {
+    let place = Place::new();
+    let (all, day) = (["a", "b", "c"], SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400));
+    place.fetch(Overwrite::Refuse, b"first", &["b", "c"]);
+    for change in 0..3 {
+        match change {
+            0 => touch(&place.path("c"), day),
+            1 => fs::remove_file(place.path("b")).unwrap(),
+            _ => fs::hard_link(place.path("a"), place.path("of the user")).unwrap(),
+        }
+        let made = place.fetch(Overwrite::Refuse, b"first", &["b", "c"]);
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        assert!(place.are_known(b"first", &all), "read once, and known then: {change}");
+    }
+    let made = place.fetch(Overwrite::Refuse, b"other", &["b", "c"]);
+    assert!(made.iter().all(|made| matches!(made, Ok(true))), "{made:?}");
+    assert_eq!(fs::read(place.path("of the user")).unwrap(), b"first");
+}
+
+#[test]
+fn names_that_part_at_the_source_part_here() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &["b", "c"]);
+    let disk = place.disk(Overwrite::Refuse);
+    let (two, three) = ([name("a"), name("b")], id(b"other"));
+    // Looked at before the first is replaced.
+    assert!(disk.holds(&two, &three, &go).into_iter().all(|held| matches!(held, Ok(false))));
+    let files: Vec<_> = two.iter().map(|path| (path.clone(), three, b"other")).collect();
+    let placed = disk.batch_write(&files);
+    assert!(placed.iter().all(Result::is_ok), "{placed:?}");
+    assert!(place.inode("a") != place.inode("b") && fs::read(place.path("c")).unwrap() == b"first");
+}
+
+/// Cause: the attributes of each file with the wanted content were brought in line. Effect: a file of the user's got
+/// another time and mode. Mend: only of what fetches put there.
+#[test]
+fn attributes_of_a_file_of_the_user_stay() {
+    let (place, wanted) = (Place::new(), Attributes { mtime_ns: 5, executable: true, ..Attributes::default() });
+    let file = name("mine");
+    fs::write(place.path("mine"), b"equal").unwrap();
+    let look = || fs::metadata(place.path("mine")).map(|m| (m.mode(), m.mtime(), m.ctime(), m.ctime_nsec())).unwrap();
+    let before = look();
+    for (overwrite, stays) in [(Overwrite::Refuse, true), (Overwrite::Backup, true), (Overwrite::Replace, false)] {
+        let disk = place.disk(overwrite);
+        disk.set_attributes(vec![(file.clone(), wanted)]);
+        assert!(disk.holds(std::slice::from_ref(&file), &id(b"equal"), &go).remove(0).unwrap());
+        disk.finish_record();
+        assert_eq!(look() == before, stays, "{overwrite:?}");
+    }
+}
+
+#[test]
+fn what_is_made_behind_files_ends_when_it_is_to_stop() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &[]);
+    let disk = place.disk(Overwrite::Refuse);
+    let many = |n: usize| name(&format!("n{n:05}"));
+    let names: Vec<_> = (0..3 * BARE_AT_ONCE_MAX).map(|n| (many(n), name("a"), id(b"first"))).collect();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > BARE_AT_ONCE_MAX + 5;
+    let made = disk.make_names(&names, &stop);
+    let there = names.iter().filter(|(path, ..)| place.path(path.as_str()).exists()).count();
+    assert!(there < 2 * BARE_AT_ONCE_MAX, "{there}");
+    assert_eq!(made.iter().filter(|made| matches!(made, Ok(true))).count(), there);
+    assert!(made.iter().skip(there).all(Result::is_err) && !place.path(".gpb").exists());
+}

@@ -1,0 +1,107 @@
+//! What lies at the places of a fetch already.
+
+use rustix::fs::FileType;
+
+use crate::content::{FileId, RelPath};
+use crate::store::StoreError;
+use crate::store::disk::Disk;
+use crate::store::placed::PlacedState;
+use crate::store::storage::Volume;
+use crate::store::verify_existing::VerifiedFile;
+
+/// Tells that a check is to end.
+pub(super) type Stop<'s> = &'s (dyn Fn() -> bool + Sync);
+
+/// A file that has its content.
+struct HeldFile {
+    state: PlacedState,
+    /// It, if it was opened.
+    open: Option<VerifiedFile>,
+}
+
+impl Disk {
+    /// Whether each of `paths` holds exactly `id`. If at least one does, the others are made copies
+    /// of it first. A file of another length is never read. Other files are read and hashed, large
+    /// ones by several threads, all of which have ended when this returns. Returns soon after
+    /// `stop` returns true, and then nothing that can be relied on.
+    ///
+    /// # Errors
+    /// For each of `paths`, what keeps a file from being put there: [`StoreError::NotRegular`] for
+    /// something that a file must not replace, such as a device, [`StoreError::NameTaken`] for a
+    /// directory, [`StoreError::Exists`] for a file that is not to be replaced, and
+    /// [`StoreError::SameName`] for a name that is another one of `paths`, or of an earlier call.
+    pub fn holds(
+        &self,
+        paths: &[RelPath],
+        id: &FileId,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Vec<Result<bool, StoreError>> {
+        let mut whole = None;
+        let mut look = |path: &RelPath| match self.volume.look(path)? {
+            Some(FileType::RegularFile) => {
+                let Some(found) = self.whole_at(path, id, stop) else {
+                    // A check that was cut short says nothing.
+                    return if stop() { Ok(false) } else { self.check_replaceable(path, id, stop).map(|()| false) };
+                };
+                if let Some(guard) = self.volume.guard() {
+                    guard.is_here(path, *id, found.state);
+                }
+                whole = whole.take().or(found.open);
+                if whole.is_none() && paths.len() > 1 {
+                    let file = self.volume.open_file(path).ok();
+                    whole = file.and_then(|file| VerifiedFile::known(file, id, found.state.stamp()));
+                }
+                Ok(true)
+            }
+            Some(FileType::Symlink) => self.check_replaceable(path, id, stop).map(|()| false),
+            Some(FileType::Directory) => {
+                Err(StoreError::NameTaken { path: self.volume.path_of(path), by: "a directory" })
+            }
+            _ => Ok(false),
+        };
+        let mut results: Vec<Result<bool, StoreError>> = paths.iter().map(&mut look).collect();
+        if let Some(whole) = whole.filter(|_| !stop()) {
+            for (path, result) in paths.iter().zip(&mut results).filter(|(_, result)| matches!(result, Ok(false))) {
+                *result = Ok(self.copy(&whole, id, path));
+            }
+        }
+        results
+    }
+
+    /// The file at `path` if it holds exactly `id`. If fetches put it there, or are to replace whatever
+    /// lies there, its attributes are brought in line; what is the user's is not touched.
+    fn whole_at(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> Option<HeldFile> {
+        let (guard, (_, before)) = (self.volume.guard(), self.volume.state_of(path)?);
+        let is_placed = guard.is_some_and(|guard| guard.is_placed(path, id, &before));
+        let open = || self.volume.open_file(path).ok();
+        let mut whole = HeldFile { state: before, open: None };
+        if !is_placed {
+            whole.open = Some(VerifiedFile::check(open()?, id, stop)?);
+        }
+        let is_own = is_placed || guard.is_none_or(|guard| guard.replaces_all() || guard.is_recorded(path, id));
+        if is_own && self.is_out_of_line(path, &before) {
+            whole.open = whole.open.or_else(|| VerifiedFile::known(open()?, id, before.stamp()));
+            if whole.open.as_mut().is_some_and(|file| self.bring_in_line(path, file)) {
+                whole.state = self.volume.state_of(path)?.1;
+            }
+        }
+        if let Some(guard) = guard.filter(|_| is_own && !(is_placed && whole.state == before)) {
+            guard.renew(path, id, whole.state);
+        }
+        Some(whole)
+    }
+
+    /// An error if what lies at `path` must not be replaced by `id`.
+    pub(super) fn check_replaceable(
+        &self,
+        path: &RelPath,
+        id: &FileId,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), StoreError> {
+        let (Some(guard), Some(found)) = (self.volume.guard(), self.volume.state_of(path)) else { return Ok(()) };
+        let holds = |other: &FileId| {
+            self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, other, stop)).is_some()
+        };
+        guard.check(path, *id, found, &|ask| self.volume.spelling(path, ask), &holds)
+    }
+}
