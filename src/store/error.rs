@@ -232,6 +232,19 @@ const OF_ONE_NAME: [Errno; 10] = [
     Errno::OPNOTSUPP,
 ];
 
+/// What the system says when a device was unplugged, or when the program or the host behind a mount
+/// ended: of calls that were under way then, and of later ones.
+const OF_A_DISK_THAT_IS_GONE: [Errno; 8] = [
+    Errno::IO,
+    Errno::NODEV,
+    Errno::NXIO,
+    Errno::NOTCONN,
+    Errno::CONNABORTED,
+    Errno::SHUTDOWN,
+    Errno::HOSTDOWN,
+    Errno::STALE,
+];
+
 /// A copy of an error: what failed in the background is reported by each later call.
 pub(crate) fn again(e: &io::Error) -> io::Error {
     e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
@@ -249,6 +262,9 @@ impl ToldErrors {
             StoreError::Io { source, .. } => source.raw_os_error(),
             _ => None,
         };
+        // Calls that meet the loss of a disk at different moments give different errors.
+        let is_gone = |errno: &i32| OF_A_DISK_THAT_IS_GONE.contains(&Errno::from_raw_os_error(*errno));
+        let errno = errno.map(|errno| if is_gone(&errno) { Errno::IO.raw_os_error() } else { errno });
         lock(&self.0).insert((std::mem::discriminant(e), errno))
     }
 }
@@ -331,9 +347,20 @@ mod tests {
     #[test]
     fn each_kind_of_error_is_news_once() {
         let told = ToldErrors::default();
-        let kinds = [Errno::NOSPC, Errno::IO, Errno::NODEV, Errno::ROFS];
+        let kinds = [Errno::NOSPC, Errno::IO, Errno::MFILE, Errno::ROFS];
         assert!(kinds.iter().all(|e| told.tell(&of(*e))));
         assert!(!kinds.iter().any(|e| told.tell(&StoreError::at("/another", *e))));
+    }
+
+    /// Cause: a write that was under way when the program behind a FUSE mount died failed with one
+    /// error, the sync after it with another. Effect: one loss was told twice. Mend: both are one
+    /// kind.
+    #[test]
+    fn a_disk_that_is_gone_is_news_once_whatever_each_call_says() {
+        let told = ToldErrors::default();
+        assert!(told.tell(&of(Errno::CONNABORTED)));
+        assert!(![Errno::NOTCONN, Errno::IO, Errno::NODEV].iter().any(|e| told.tell(&of(*e))));
+        assert!(told.tell(&of(Errno::MFILE)));
     }
 
     #[test]

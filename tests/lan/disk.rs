@@ -210,17 +210,19 @@ fn a_mount_whose_program_dies_is_named_and_the_rest_comes_later() {
     let lab = Lab::new(&lan, 60);
     let (image, disk) = (lan.dir().join("image"), lab.disk.clone());
     lab.space.sh(&format!("truncate -s 200M {0}; mkfs.ext4 -q -F {0}", image.display()));
-    let mount = || {
-        let fuse = lab.space.spawn(&lab.client, "fuse2fs", &["-f", image.to_str().unwrap(), disk.to_str().unwrap()]);
-        until("it is mounted", secs(10), || lab.space.try_sh(&format!("mountpoint -q {}", disk.display())).ok());
-        fuse
-    };
-    let fuse = std::cell::RefCell::new(Some(mount()));
+    let fuse = lab.space.spawn(&lab.client, "fuse2fs", &["-f", image.to_str().unwrap(), disk.to_str().unwrap()]);
+    until("it is mounted", secs(30), || lab.space.try_sh(&format!("mountpoint -q {}", disk.display())).ok());
     lab.space.sh(&format!("mkdir {}/out", disk.display()));
+    let fuse = std::cell::RefCell::new(Some(fuse));
     let kill = || drop(fuse.take().unwrap().kill());
     vanishes(&lab, &kill, &["Transport endpoint is not connected", "Software caused connection abort", "Input/output"]);
-    lab.space.sh(&format!("umount -l {}; e2fsck -fy {} > /dev/null || true", disk.display(), image.display()));
-    let _fuse = mount();
+    // What the program had not written is lost, and the repair leaves files with holes: fuse2fs itself fails at some of
+    // them ("Extent not found"), the kernel does not.
+    lab.space.sh(&format!(
+        "umount -l {0}; e2fsck -fy {1} > /dev/null || true; mount -o loop {1} {0}",
+        disk.display(),
+        image.display()
+    ));
     lab.expect_rest();
 }
 
