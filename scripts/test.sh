@@ -3,6 +3,9 @@
 #
 # Installs what the tests need where it may (as root, with apt-get). Without root, the tests that make hosts of their own
 # are skipped. With CI=true nothing may be skipped.
+#
+# Each step has a time limit of several times what it needs, and all together have TEST_MINUTES (45): a step that hangs is
+# killed with all that it started, named in the summary with the tests that still ran, and the next ones run.
 set -uo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root" || exit 1
@@ -12,23 +15,58 @@ if [ "${CI:-}" = true ]; then
 fi
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/gpb-test.XXXXXX")
+running= watchdog=
 trap 'rm -rf "$logs"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'kill_step; exit 130' INT
+trap 'kill_step; exit 143' TERM
 
 results=()
 failed=0
+deadline=$((${TEST_MINUTES:-45} * 60))
 
-# step NAME COMMAND...: runs the command, keeps its output, and remembers how it ended.
+# Ends the step that runs, and all that it started.
+kill_step() {
+    [ -z "$running" ] || kill -KILL -- "-$running" "-$watchdog" 2> /dev/null
+}
+
+# step MINUTES NAME COMMAND...: runs the command for so long at most, keeps its output, and remembers how it ended.
 step() {
-    local name=$1 started=$SECONDS result=ok
-    shift
+    local limit=$(($1 * 60)) name=$2 log=$logs/${#results[@]}.log started=$SECONDS result=ok
+    shift 2
     printf '\n== %s\n' "$name"
-    if ! "$@" 2>&1 | tee "$logs/${#results[@]}.log"; then
-        result=FAILED
-        failed=1
+    [ "$limit" -le $((deadline - SECONDS)) ] || limit=$((deadline - SECONDS))
+    [ "$limit" -gt 0 ] || limit=1
+    # A process group of its own, which can be ended as a whole.
+    set -m
+    { "$@" < /dev/null 2>&1 | tee "$log"; } &
+    running=$!
+    { sleep "$limit" && touch "$log.late" && kill -KILL -- "-$running"; } > /dev/null 2>&1 &
+    watchdog=$!
+    set +m
+    wait "$running" 2> /dev/null || result=FAILED
+    running=
+    kill -- "-$watchdog" 2> /dev/null
+    wait "$watchdog" 2> /dev/null
+    if [ -e "$log.late" ]; then
+        result=HANGS
+        printf '\n%s: killed after %d s\n' "$name" "$limit" | tee -a "$log"
     fi
+    [ "$result" = ok ] || failed=1
     results+=("$(printf '%-6s %5d s  %s' "$result" $((SECONDS - started)) "$name")")
+}
+
+# What the output of a step that did not end well says of it: tests that did not end, then what tests that failed wrote, or
+# the last lines.
+why() {
+    local log=$1 test
+    sed -n 's/^test \(.*\) has been running for over 60 seconds$/\1/p' "$log" | while read -r test; do
+        grep -qF "test $test ... " "$log" || echo "still ran: $test"
+    done
+    if grep -q '^failures:$' "$log"; then
+        awk '/^failures:$/ { on = 1 } /^test result:/ { on = 0 } on' "$log" | head -n 100
+    else
+        tail -n 12 "$log"
+    fi
 }
 
 # Whether this Python can serve as an oracle.
@@ -120,21 +158,31 @@ run_demo() {
     fi
 }
 
-step 'tools' install_tools
-step 'scripts are well formed' check_scripts
-step 'cargo fmt' cargo fmt --all --check
-step 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
-step 'cargo clippy, default features' cargo clippy --locked --lib --bins -- -D warnings
-step 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
-step 'cargo clippy, library with testing' cargo clippy --locked --lib --no-default-features --features testing -- -D warnings
-step 'no async runtime' check_no_async_runtime
-step 'cargo deny' check_dependencies
-step 'cargo build --release' cargo build --locked --release --bins
-step 'cargo test' cargo test --locked --no-fail-fast -- --show-output
-step 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::
-step 'cargo doc' check_docs
-step 'scripts/demo.sh' run_demo
+step 10 'tools' install_tools
+step 1 'scripts are well formed' check_scripts
+step 2 'cargo fmt' cargo fmt --all --check
+step 12 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
+step 6 'cargo clippy, default features' cargo clippy --locked --lib --bins -- -D warnings
+step 6 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
+step 6 'cargo clippy, library with testing' cargo clippy --locked --lib --no-default-features --features testing -- -D warnings
+step 2 'no async runtime' check_no_async_runtime
+step 3 'cargo deny' check_dependencies
+step 12 'cargo build --release' cargo build --locked --release --bins
+step 12 'cargo test, building' cargo test --locked --no-run
+step 8 'cargo test, library and programs' cargo test --locked --no-fail-fast --lib --bins -- --show-output
+step 15 'cargo test, it' cargo test --locked --test it -- --show-output
+step 15 'cargo test, lan' cargo test --locked --test lan -- --show-output
+step 8 'cargo test, documentation' cargo test --locked --doc
+step 8 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::
+step 8 'cargo doc' check_docs
+step 5 'scripts/demo.sh' run_demo
 
+for n in "${!results[@]}"; do
+    case ${results[n]} in
+        ok*) ;;
+        *) printf '\n== %s\n' "${results[n]}" && why "$logs/$n.log" ;;
+    esac
+done
 printf '\n== summary\n'
 printf '%s\n' "${results[@]}"
 skipped=$(cat "$logs"/*.log | sed -n -e 's/^skipped: //p' -e 's/^test \(.*\) \.\.\. ignored, /\1: /p' | sort -u)
