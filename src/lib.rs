@@ -238,7 +238,7 @@ mod sync;
 pub mod testing;
 
 pub use client::{Canceller, Candidate, Everything, Failed, FailedFile, FetchError, FileReport, FoundFile, FoundPeer};
-pub use client::{KeptFile, KeptReason, MaxDelete, SyncHindrance, SyncPlan};
+pub use client::{FoundBare, KeptFile, KeptReason, MaxDelete, SyncHindrance, SyncPlan};
 pub use client::{LocalBytes, Overwrite, Phase, Progress, Report, Selection, Wait, Want};
 pub use content::{
     Attributes, Bare, BareNames, Catalogue, CatalogueNotes, Digest, Entry, EntryRef, FileId, LinkTo, Marks, Pattern,

@@ -14,7 +14,7 @@ pub struct FoundBare {
 impl FoundBare {
     /// Memory that it takes, in bytes.
     pub(crate) fn len(&self) -> usize {
-        let text = if let Bare::Link(link) = &self.bare { link.target.len() } else { 0 };
+        let text = if let Bare::Link { to, .. } = &self.bare { to.target.len() } else { 0 };
         size_of::<FoundBare>() + self.path.as_str().len() + text
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct PeerListing {
 impl PeerListing {
     /// Adds the files to `results`. What was new among them keeps its room until that is dropped.
     pub(crate) fn merge(mut self, peer: NodeId, results: &mut SearchResults) -> Room {
-        let fresh = results.add(peer, self.shared, self.files) + results.add_bare(self.shared, self.bare);
+        let fresh = results.add(peer, self.shared, self.files) + results.add_bare(peer.peer, self.shared, self.bare);
         self.room.keep(fresh);
         self.room
     }
@@ -119,6 +119,26 @@ pub(crate) struct Room {
 }
 
 impl Taken {
+    /// Takes in one name of a page.
+    fn take(
+        &mut self,
+        path: &str,
+        what: ListedAs<&str>,
+        pattern: Option<&Pattern>,
+        peer: &PeerId,
+    ) -> Result<(), AskError> {
+        match what {
+            ListedAs::File(file) => self.add(path, file, pattern, peer),
+            ListedAs::EmptyDir { mtime_ns, is_copy } => {
+                self.add_bare(path, Bare::EmptyDir { mtime_ns, copy: is_copy }, pattern, peer)
+            }
+            ListedAs::Link { to: LinkTo { target, mtime_ns }, is_copy } => {
+                let to = LinkTo { target: target.into(), mtime_ns };
+                self.add_bare(path, Bare::Link { to, copy: is_copy }, pattern, peer)
+            }
+        }
+    }
+
     /// Takes in one file of a page.
     fn add(
         &mut self,
@@ -231,16 +251,7 @@ fn page(
         // A name that cannot be one costs its entry and not the peer.
         let (path, what) = entry?;
         last = Some(path);
-        match what {
-            ListedAs::File(file) => all.add(path, file, pattern, &session.peer)?,
-            ListedAs::EmptyDir { mtime_ns } => {
-                all.add_bare(path, Bare::EmptyDir { mtime_ns }, pattern, &session.peer)?;
-            }
-            ListedAs::Link(LinkTo { target, mtime_ns }) => {
-                let link = LinkTo { target: target.into(), mtime_ns };
-                all.add_bare(path, Bare::Link(link), pattern, &session.peer)?;
-            }
-        }
+        all.take(path, what, pattern, &session.peer)?;
     }
     // Only pages that advance make sure that there is a last one.
     Ok(last.filter(|last| head.more && *last > after).map(str::to_string))

@@ -7,12 +7,13 @@ use crate::client::failed::FailedFile;
 use crate::client::found_bare::FoundBare;
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::client::listing::lister;
-use crate::client::search_results::{FoundFile, SearchResults};
+use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::survey::{SurveyProgress, survey};
 use crate::client::{AskScope, Client, FetchError};
 use crate::content::{Pattern, PatternKind, RelPath};
 
+mod bare_clash;
 mod chooser;
 
 use chooser::{Choice, Chooser};
@@ -56,7 +57,7 @@ impl Client {
             Ok((text.clone(), pattern))
         };
         let wanted: Vec<(String, Pattern)> = texts.iter().map(parse).collect::<Result<_, FetchError>>()?;
-        let (mut results, mut rooms) = (SearchResults::default(), Vec::new());
+        let (mut results, mut rooms) = (SearchResults::preferring(selection.prefer.as_ref()), Vec::new());
         // The results change only with an answer, so they are judged only then.
         let mut certainty = Certainty::Nothing;
         let begin = Instant::now();
@@ -139,11 +140,11 @@ fn collect(
     let chooser = Chooser::new(&results, selection);
     chooser.check_preferred(answered)?;
     let (mut chosen, mut clear, mut clashes, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut hidden, mut bare): (Vec<u32>, BTreeMap<RelPath, FoundBare>) = Default::default();
+    let (mut hidden, mut bare): (Vec<u32>, BTreeMap<RelPath, &OfferedBare>) = Default::default();
     for (text, pattern) in wanted {
         let choice = chooser.choose(pattern);
         let bare_before = bare.len();
-        bare.extend(chooser.bare(pattern).map(|found| (found.path.clone(), found)));
+        bare.extend(chooser.bare(pattern).map(|(path, offered)| (path.clone(), offered)));
         if choice.is_nothing() && !choice.left_out && bare.len() == bare_before {
             failed.push(FailedFile::new(text.as_str(), FetchError::NotFound { what: text.clone(), answered }));
         }
@@ -159,6 +160,7 @@ fn collect(
         positions.dedup();
     }
     clashes.retain(|(_, found)| !found.iter().any(|at| clear.binary_search(at).is_ok()));
+    let (chosen, mut clashes) = chooser.part_bare(&mut bare, chosen, clashes, &clear);
     let (chosen, more) = chooser.part(chosen, &clear);
     clashes.extend(more.into_iter().map(|found| ("", found)));
     clashes.sort_by(|a, b| a.1.cmp(&b.1));
@@ -166,10 +168,12 @@ fn collect(
     let unclear = clashes.iter().map(|(text, found)| chooser.clash(text, found));
     failed.splice(0..0, unclear);
     hidden.retain(|at| chosen.binary_search(at).is_err());
+    let found_bare = |(path, offered): (RelPath, &OfferedBare)| FoundBare { path, bare: offered.bare.clone() };
+    let bare = bare.into_iter().map(found_bare).collect();
     let hidden = hidden.chunk_by(|&a, &b| results.files()[a as usize].path == results.files()[b as usize].path).count();
     results.share_holders();
     results.keep(chosen.into_iter().map(|at| at as usize));
-    Ok(Resolved { files: results.into_files(), bare: bare.into_values().collect(), failed, hidden })
+    Ok(Resolved { files: results.into_files(), bare, failed, hidden })
 }
 
 #[cfg(test)]

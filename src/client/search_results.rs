@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::client::found_bare::FoundBare;
 use crate::content::{Attributes, Bare, FileId, LinkTo, RelPath, Root};
-use crate::identity::{NodeId, PeerId};
+use crate::identity::{KeyPrefix, NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, FILE_LEN_MAX};
 use crate::proto::ListedFile;
 
@@ -79,15 +79,36 @@ fn link_len(link: Option<&LinkTo<Box<str>>>) -> usize {
 pub(crate) struct SearchResults {
     /// Sorted by path, then content; no two with the same of both.
     files: Vec<FoundFile>,
-    /// Names that are no plain files, each with whether a peer shares it.
-    bare: BTreeMap<RelPath, (bool, Bare)>,
+    /// Names that are no plain files.
+    bare: BTreeMap<RelPath, OfferedBare>,
+    /// The peer whose word counts most.
+    prefer: Option<KeyPrefix>,
     /// Whose listings are in it.
     peers: BTreeSet<PeerId>,
     /// Makes the numbers of link groups of different peers different ones.
     groups: RandomState,
 }
 
+/// A name that is no plain file, as the peer offers it whose word counts most.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferedBare {
+    pub(crate) bare: Bare,
+    /// Whether it is the preferred peer's.
+    pub(crate) is_preferred: bool,
+    /// Whether that peer shares it, rather than having fetched it.
+    pub(crate) shared: bool,
+}
+
 impl SearchResults {
+    /// Results in which the peer with the key `prefer` says what a name is besides its content.
+    pub(crate) fn preferring(prefer: Option<&KeyPrefix>) -> Self {
+        SearchResults { prefer: prefer.cloned(), ..SearchResults::default() }
+    }
+
+    fn is_preferred(&self, peer: &PeerId) -> bool {
+        self.prefer.as_ref().is_some_and(|prefix| prefix.matches(peer))
+    }
+
     /// Takes in what one peer listed, as files that it `shared` or that it fetched. What cannot be
     /// is left out, and what is over the bound of any catalogue. Returns the memory of what was new,
     /// in bytes.
@@ -100,6 +121,7 @@ impl SearchResults {
         let alone: Arc<[NodeId]> = [peer].into();
         let mut sets = Sets { peer, with: HashMap::new() };
         let (mut fresh, mut at, known) = (Vec::new(), 0, self.files.len());
+        let (prefer, is_preferred) = (self.prefer.clone(), self.is_preferred(&peer.peer));
         for PeerFile { path, id, mut attributes, is_copy, link } in listed {
             if attributes.link_group != 0 {
                 attributes.link_group = self.groups.hash_one((peer.peer, attributes.link_group)).max(1);
@@ -110,9 +132,13 @@ impl SearchResults {
             }
             match self.files.get_mut(at) {
                 Some(file) if file.path == path && file.id == id => {
+                    let is_of = |prefix: &KeyPrefix| file.holders.iter().any(|holder| prefix.matches(&holder.peer));
+                    let was_preferred = prefer.as_ref().is_some_and(is_of);
                     sets.join(&mut file.holders);
-                    let age = |shared: bool, of: &Attributes| (!shared, of.mtime_ns, !of.executable);
-                    if age(shared, &attributes) < age(file.shared, &file.attributes) {
+                    let age = |preferred: bool, shared: bool, of: &Attributes| {
+                        (!preferred, !shared, of.mtime_ns, !of.executable)
+                    };
+                    if age(is_preferred, shared, &attributes) < age(was_preferred, file.shared, &file.attributes) {
                         (file.attributes, file.link) = (attributes, link);
                     }
                     file.shared |= shared;
@@ -135,27 +161,26 @@ impl SearchResults {
         fresh_len
     }
 
-    /// Takes in the names of one peer's listing that are no plain files. Where peers differ, what is
-    /// shared counts before what was fetched, then the oldest time. Returns the memory of what was
-    /// new, in bytes.
-    pub(crate) fn add_bare(&mut self, shared: bool, listed: Vec<FoundBare>) -> usize {
-        let age = |shared: bool, bare: &Bare| match bare {
-            Bare::EmptyDir { mtime_ns } | Bare::Link(LinkTo { mtime_ns, .. }) => (!shared, *mtime_ns),
-        };
-        let mut fresh = 0;
+    /// Takes in the names of one peer's listing that are no plain files. Where peers differ, the
+    /// preferred one counts first, then what is shared before what was fetched, then the oldest time.
+    /// Returns the memory of what was new, in bytes.
+    pub(crate) fn add_bare(&mut self, peer: PeerId, shared: bool, listed: Vec<FoundBare>) -> usize {
+        let age = |of: &OfferedBare| (!of.is_preferred, !of.shared, of.bare.mtime_ns());
+        let (mut fresh, is_preferred) = (0, self.is_preferred(&peer));
         for found in listed {
             let (len, known) = (found.len(), self.bare.len());
+            let shared = shared && !found.bare.is_copy();
+            let offered = OfferedBare { bare: found.bare, is_preferred, shared };
             match self.bare.entry(found.path) {
                 Entry::Occupied(mut there) => {
-                    let (there_shared, there_bare) = there.get();
-                    if age(shared, &found.bare) < age(*there_shared, there_bare) {
-                        there.insert((shared, found.bare));
+                    if age(&offered) < age(there.get()) {
+                        there.insert(offered);
                     }
                 }
                 Entry::Vacant(_) if known >= CATALOGUE_ENTRIES_MAX => {}
                 Entry::Vacant(place) => {
                     fresh += len;
-                    place.insert((shared, found.bare));
+                    place.insert(offered);
                 }
             }
         }
@@ -163,8 +188,8 @@ impl SearchResults {
     }
 
     /// The names that are no plain files, sorted.
-    pub(crate) fn bare(&self) -> impl Iterator<Item = (&RelPath, &Bare)> {
-        self.bare.iter().map(|(path, (_, bare))| (path, bare))
+    pub(crate) fn bare(&self) -> impl Iterator<Item = (&RelPath, &OfferedBare)> {
+        self.bare.iter()
     }
 
     /// Everything, sorted by path, then content.

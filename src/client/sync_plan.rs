@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
-use crate::client::{FoundFile, MaxDelete, WholeListing};
-use crate::content::{FileId, RelPath};
+use crate::client::{FoundBare, FoundFile, MaxDelete, WholeListing};
+use crate::content::{Bare, FileId, RelPath};
 use crate::store::{LocalKind, LocalName, LocalTree};
 
 /// What a sync does: the files that the peer has are fetched, and what it does not have is removed.
@@ -16,6 +16,8 @@ pub struct SyncPlan {
     pub revision: u64,
     /// The files that the peer has. Those that are here already are not fetched again.
     pub files: Vec<FoundFile>,
+    /// Empty directories, and links without a content of their own, that the peer has.
+    pub bare: Vec<FoundBare>,
     /// What is removed because the peer does not have it; what lies where other files go comes first.
     pub remove: Vec<RelPath>,
     /// What the peer does not have, and stays.
@@ -28,6 +30,10 @@ pub struct SyncPlan {
     pub(crate) later: Vec<LocalName>,
     /// Directories that go if they are empty then, each behind those in it.
     pub(crate) dirs: Vec<RelPath>,
+    /// Those of them that lie where something else goes.
+    pub(crate) dirs_in_the_way: Vec<RelPath>,
+    /// Those of them that fetches made, so that they are among what is removed.
+    pub(crate) made: BTreeSet<RelPath>,
 }
 
 /// A file that a sync did not remove although the peer does not have it.
@@ -85,6 +91,8 @@ pub(crate) struct LocalSide<'a> {
     pub(crate) tree: LocalTree,
     /// The content that an earlier fetch put there, if it lies there still.
     pub(crate) fetched_as: &'a dyn Fn(&LocalName) -> Option<FileId>,
+    /// Whether a directory is empty and an earlier fetch made it so.
+    pub(crate) is_made_dir: &'a dyn Fn(&RelPath) -> bool,
     /// Whether a name stays without being mentioned: a file of the node, or one that is excluded.
     pub(crate) is_left_out: &'a dyn Fn(&RelPath) -> bool,
     /// Whether a wanted name means the same file, as on a file system that does not tell cases apart.
@@ -118,10 +126,12 @@ struct Wanted<'l> {
 
 impl<'l> Wanted<'l> {
     fn new(listing: &'l WholeListing) -> Self {
-        let files = listing.files.iter().map(|file| &file.path);
-        let leaves = files.chain(&listing.links).map(|path| (path.as_str(), WantedAs::Leaf));
-        let empty = listing.empty_dirs.iter().map(|path| (path.as_str(), WantedAs::EmptyDir));
-        let names: BTreeMap<&str, WantedAs> = empty.chain(leaves).collect();
+        let files = listing.files.iter().map(|file| (file.path.as_str(), WantedAs::Leaf));
+        let bare = listing.bare.iter().map(|FoundBare { path, bare }| match bare {
+            Bare::EmptyDir { .. } => (path.as_str(), WantedAs::EmptyDir),
+            Bare::Link { .. } => (path.as_str(), WantedAs::Leaf),
+        });
+        let names: BTreeMap<&str, WantedAs> = bare.chain(files).collect();
         let above = names.keys().flat_map(|name| ancestors(name));
         let own = names.iter().filter(|(_, what)| **what == WantedAs::EmptyDir).map(|(name, _)| *name);
         let dirs = above.chain(own).collect();
@@ -149,7 +159,7 @@ impl SyncPlan {
         let mut emptied: BTreeSet<RelPath> = BTreeSet::new();
         // What is left out keeps its directories.
         let mut needed: HashSet<RelPath> = HashSet::new();
-        let LocalSide { tree, fetched_as, is_left_out, is_same } = local;
+        let LocalSide { tree, fetched_as, is_made_dir, is_left_out, is_same } = local;
         // Of two names that are both listed here none is only another spelling of the other.
         let listed = tree.names.iter().filter_map(|name| wanted.names.get_key_value(name.path.as_str()));
         let listed: HashSet<&str> = listed.map(|(name, _)| *name).collect();
@@ -181,20 +191,26 @@ impl SyncPlan {
             list.push(name);
         }
         let stays = |dir: &RelPath| wanted.dirs.contains(dir.as_str()) || needed.contains(dir) || is_left_out(dir);
-        let is_gone = |dir: &&RelPath| !stays(dir) && (limits.force || emptied.contains(*dir));
+        let made: BTreeSet<RelPath> = tree.dirs.iter().filter(|dir| !stays(dir) && is_made_dir(dir)).cloned().collect();
+        emptied.extend(made.iter().flat_map(|dir| ancestors(dir.as_str())).filter_map(|dir| RelPath::new(dir).ok()));
+        let is_gone = |dir: &&RelPath| !stays(dir) && (limits.force || emptied.contains(*dir) || made.contains(*dir));
         plan.dirs = tree.dirs.iter().rev().filter(is_gone).cloned().collect();
+        let is_under_leaf = |dir: &&RelPath| wanted.is_leaf(dir.as_str()) || wanted.is_in_the_way(dir.as_str());
+        plan.dirs_in_the_way = plan.dirs.iter().filter(is_under_leaf).cloned().collect();
         drop(wanted);
         plan.kept.sort_by(|a, b| a.path.cmp(&b.path));
         plan.in_the_way.sort_by(|a, b| a.path.cmp(&b.path));
         plan.later.sort_by(|a, b| a.path.cmp(&b.path));
         plan.remove = plan.in_the_way.iter().chain(&plan.later).map(|name| name.path.clone()).collect();
+        plan.remove.extend(made.iter().cloned());
+        plan.made = made;
         plan.hindrance = match (plan.remove.is_empty(), listing.complete) {
             (true, true) => None,
             (_, false) => Some(SyncHindrance::Incomplete),
             (false, true) if limits.force || limits.max_delete.allows(counted, all) => None,
             (false, true) => Some(SyncHindrance::TooMany { files: counted, all, max: limits.max_delete }),
         };
-        plan.files = listing.files;
+        (plan.files, plan.bare) = (listing.files, listing.bare);
         plan
     }
 }

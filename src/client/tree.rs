@@ -46,8 +46,8 @@ impl Tree {
         let is_free = |path: &RelPath| !stands_at(&solid, path) && !above(path).any(|dir| has(&solid, dir));
         for FoundBare { path, bare } in bare.into_iter().filter(|bare| is_free(&bare.path)) {
             match bare {
-                Bare::EmptyDir { mtime_ns } => dirs.push((path, mtime_ns)),
-                Bare::Link(to) => {
+                Bare::EmptyDir { mtime_ns, .. } => dirs.push((path, mtime_ns)),
+                Bare::Link { to, .. } => {
                     let text = LinkText { path: path.clone(), target: to.target, mtime_ns: to.mtime_ns };
                     links.insert(path.to_string(), text);
                 }
@@ -211,11 +211,11 @@ mod tests {
     }
 
     fn link(path: &str, target: &str) -> FoundBare {
-        FoundBare { path: name(path), bare: Bare::Link(to(target)) }
+        FoundBare { path: name(path), bare: Bare::Link { to: to(target), copy: false } }
     }
 
     fn dir(path: &str) -> FoundBare {
-        FoundBare { path: name(path), bare: Bare::EmptyDir { mtime_ns: 4 } }
+        FoundBare { path: name(path), bare: Bare::EmptyDir { mtime_ns: 4, copy: false } }
     }
 
     /// Files, further names, directories and links, in short.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::client::found_bare::FoundBare;
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET, WHOLE_LISTING_TRIES};
 use crate::client::listing::{ListingReader, PeerListing};
 use crate::client::search_results::{FoundFile, SearchResults};
@@ -29,17 +30,13 @@ pub struct WholeListing {
     pub complete: bool,
     /// The files, sorted by path, each with this peer as its holder.
     pub files: Vec<FoundFile>,
-    /// Directories that have nothing in them.
-    pub empty_dirs: Vec<RelPath>,
-    /// Symbolic links, whether their content is among the files or not.
-    pub links: Vec<RelPath>,
+    /// Empty directories, and links without a content among the files, sorted by path.
+    pub bare: Vec<FoundBare>,
 }
 
 /// What one peer answered.
 struct OneListing {
     listing: PeerListing,
-    empty_dirs: Vec<RelPath>,
-    links: Vec<RelPath>,
     revision: u64,
     complete: bool,
 }
@@ -84,16 +81,11 @@ impl Client {
         let Some((node, one)) = newest.filter(|_| keys.len() == 1) else {
             return Err(FetchError::Prefix { prefix: prefix.clone(), answered: progress.answered, found: keys });
         };
-        let (mut results, OneListing { listing, mut empty_dirs, mut links, revision, complete }) =
-            (SearchResults::default(), one);
+        let (mut results, OneListing { listing, revision, complete }) = (SearchResults::default(), one);
         let _room = listing.merge(node, &mut results);
-        if let Some(dir) = dir {
-            // A peer may list anything.
-            let is_meant = |path: &RelPath| path == dir || path.is_below(dir.as_str());
-            empty_dirs.retain(is_meant);
-            links.retain(is_meant);
-        }
-        Ok(WholeListing { node, revision, complete, files: results.into_files(), empty_dirs, links })
+        let bare =
+            results.bare().map(|found| FoundBare { path: found.0.clone(), bare: found.1.bare.clone() }).collect();
+        Ok(WholeListing { node, revision, complete, files: results.into_files(), bare })
     }
 }
 
@@ -156,8 +148,5 @@ fn read_once(
         }
     }
     complete &= reader.has_ended();
-    let (listing, bare) = reader.finish(session);
-    let part = |is_link: bool| bare.iter().filter(move |(_, link)| *link == is_link).map(|(path, _)| path.clone());
-    let (empty_dirs, links) = (part(false).collect(), part(true).collect());
-    Ok(Some(OneListing { listing, empty_dirs, links, revision: revision.unwrap_or(0), complete }))
+    Ok(Some(OneListing { listing: reader.finish(session), revision: revision.unwrap_or(0), complete }))
 }

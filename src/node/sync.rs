@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::client::{
     AskScope, FailedFile, FetchError, FoundFile, KeptFile, KeptReason, LocalSide, MaxDelete, Report, Selection,
-    SyncHindrance, SyncLimits, SyncPlan, Wait, WholeListing, exact,
+    SyncHindrance, SyncLimits, SyncPlan, Wait, Want, WholeListing, exact,
 };
 use crate::content::{Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, NodeId};
@@ -120,6 +120,7 @@ impl<'n> SyncDir<'n> {
         let is_out = |file: &FoundFile| selection.excludes(file.path.as_str(), &file.id);
         let dropped: HashSet<RelPath> =
             listing.files.extract_if(.., |file| is_out(file)).map(|file| file.path).collect();
+        listing.bare.retain(|bare| !is_excluded(&self.exclude, &bare.path));
         let state_dir = self.node.config.state.path().ok().flatten();
         let disk = match place.is_dir() {
             true => Some(Disk::open_guarded(&place, false, self.overwrite, state_dir.as_deref())?),
@@ -136,6 +137,7 @@ impl<'n> SyncDir<'n> {
         let local = LocalSide {
             tree,
             fetched_as: &|name| disk.as_ref()?.fetched_as(name, &stop),
+            is_made_dir: &|dir| disk.as_ref().is_some_and(|disk| disk.is_made_dir(dir)),
             is_left_out: &|path| own.contains(path) || dropped.contains(path) || is_excluded(&self.exclude, path),
             is_same: &|name, twin| disk.as_ref().is_some_and(|disk| disk.has(name, twin)),
         };
@@ -190,13 +192,16 @@ impl PlannedSync<'_> {
         let mut removal = Removal { disk, fetched: node.client.ctx.fetched.clone(), report: SyncReport::default() };
         removal.report.kept.clone_from(&plan.kept);
         removal.report.hindrance = plan.hindrance;
-        if plan.hindrance.is_none() && !plan.in_the_way.is_empty() {
+        if plan.hindrance.is_none() {
             removal.remove(&plan.in_the_way);
-            removal.remove_dirs(&plan.dirs);
+            removal.remove_dirs(&plan.dirs_in_the_way, &plan.made);
         }
-        let fetch = match plan.files.is_empty() {
+        let fetch = match plan.files.is_empty() && plan.bare.is_empty() {
             true => None,
-            false => Some(node.get(&plan.files).overwrite(overwrite).into_dir(place).start()?),
+            false => {
+                let want = Want::found(&plan.files, &plan.bare);
+                Some(node.get(want).overwrite(overwrite).into_dir(place).start()?)
+            }
         };
         Ok(RunningSync { fetch, plan, removal })
     }
@@ -254,7 +259,7 @@ impl RunningSync {
         }
         if removal.report.hindrance.is_none() && !plan.remove.is_empty() {
             removal.remove(&plan.later);
-            removal.remove_dirs(&plan.dirs);
+            removal.remove_dirs(&plan.dirs, &plan.made);
         }
         Ok(removal.report)
     }
@@ -319,15 +324,18 @@ impl Removal {
         }
     }
 
-    fn remove_dirs(&self, dirs: &[RelPath]) {
+    /// Removes what is empty of `dirs`, and reports those of them that fetches `made`.
+    fn remove_dirs(&mut self, dirs: &[RelPath], made: &BTreeSet<RelPath>) {
         for dir in dirs {
-            self.disk.remove_dir(dir);
+            if self.disk.remove_dir(dir) && made.contains(dir) {
+                self.report.removed.push(dir.clone());
+            }
         }
     }
 }
 
 fn is_empty(listing: &WholeListing) -> bool {
-    listing.files.is_empty() && listing.empty_dirs.is_empty() && listing.links.is_empty()
+    listing.files.is_empty() && listing.bare.is_empty()
 }
 
 /// Whether a name failed because of what lies in its place.

@@ -85,13 +85,13 @@ mod tests {
     fn what(i: u8) -> ListedAs<String> {
         let link = LinkTo { target: "../other".to_string(), mtime_ns: -1 };
         let attributes = Attributes { mtime_ns: i64::MIN, executable: true, link_group: u64::MAX };
-        match i % 6 {
+        match i % 8 {
             0 => ListedAs::File(plain(i)),
             1 => ListedAs::File(ListedFile { attributes, ..plain(i) }),
             2 => ListedAs::File(ListedFile { is_copy: true, ..plain(i) }),
             3 => ListedAs::File(ListedFile { link: Some(link), ..plain(i) }),
-            4 => ListedAs::EmptyDir { mtime_ns: i64::MAX },
-            _ => ListedAs::Link(link),
+            4 | 5 => ListedAs::EmptyDir { mtime_ns: i64::MAX, is_copy: i.is_multiple_of(2) },
+            _ => ListedAs::Link { to: link, is_copy: i.is_multiple_of(2) },
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_cut_short_ends_with_the_error() {
-        let all: Vec<Listed> = (0..6).map(|i| Listed { path: RelPath::new("a").unwrap(), what: what(i) }).collect();
+        let all: Vec<Listed> = (0..8).map(|i| Listed { path: RelPath::new("a").unwrap(), what: what(i) }).collect();
         let body = page_of(&all);
         for cut in 1..body.len() {
             let read: Vec<_> = ListPage::read(&body[..cut]).unwrap().collect();

@@ -24,9 +24,16 @@ pub enum ListedAs<T> {
     EmptyDir {
         /// Modification time, ns since the Unix epoch.
         mtime_ns: i64,
+        /// Whether the node has it from others, as [`ListedFile::is_copy`].
+        is_copy: bool,
     },
     /// A symbolic link to what the listing has no content of, such as a directory.
-    Link(LinkTo<T>),
+    Link {
+        /// Where it leads.
+        to: LinkTo<T>,
+        /// Whether the node has it from others.
+        is_copy: bool,
+    },
 }
 
 /// A file in a listing.
@@ -53,8 +60,8 @@ impl<T: AsRef<str>> ListedAs<T> {
                 is_copy: file.is_copy,
                 link: file.link.as_ref().map(LinkTo::as_borrowed),
             }),
-            ListedAs::EmptyDir { mtime_ns } => ListedAs::EmptyDir { mtime_ns: *mtime_ns },
-            ListedAs::Link(link) => ListedAs::Link(link.as_borrowed()),
+            ListedAs::EmptyDir { mtime_ns, is_copy } => ListedAs::EmptyDir { mtime_ns: *mtime_ns, is_copy: *is_copy },
+            ListedAs::Link { to, is_copy } => ListedAs::Link { to: to.as_borrowed(), is_copy: *is_copy },
         }
     }
 }
@@ -73,6 +80,8 @@ enum ListedForm<T> {
     Marked { id: FileId, mtime_ns: i64, marks: u8, link_group: u64, link: Option<LinkTo<T>> },
     EmptyDir { mtime_ns: i64 },
     Link(LinkTo<T>),
+    CopiedDir { mtime_ns: i64 },
+    CopiedLink(LinkTo<T>),
 }
 
 impl<T> From<ListedForm<T>> for ListedAs<T> {
@@ -86,8 +95,10 @@ impl<T> From<ListedForm<T>> for ListedAs<T> {
                 let attributes = Attributes { mtime_ns, executable: marks & EXECUTABLE != 0, link_group };
                 ListedAs::File(ListedFile { id, attributes, is_copy: marks & COPY != 0, link })
             }
-            ListedForm::EmptyDir { mtime_ns } => ListedAs::EmptyDir { mtime_ns },
-            ListedForm::Link(link) => ListedAs::Link(link),
+            ListedForm::EmptyDir { mtime_ns } => ListedAs::EmptyDir { mtime_ns, is_copy: false },
+            ListedForm::Link(to) => ListedAs::Link { to, is_copy: false },
+            ListedForm::CopiedDir { mtime_ns } => ListedAs::EmptyDir { mtime_ns, is_copy: true },
+            ListedForm::CopiedLink(to) => ListedAs::Link { to, is_copy: true },
         }
     }
 }
@@ -103,8 +114,10 @@ impl<T> From<ListedAs<T>> for ListedForm<T> {
                 }
                 ListedForm::Marked { id, mtime_ns, marks, link_group, link }
             }
-            ListedAs::EmptyDir { mtime_ns } => ListedForm::EmptyDir { mtime_ns },
-            ListedAs::Link(link) => ListedForm::Link(link),
+            ListedAs::EmptyDir { mtime_ns, is_copy: false } => ListedForm::EmptyDir { mtime_ns },
+            ListedAs::EmptyDir { mtime_ns, is_copy: true } => ListedForm::CopiedDir { mtime_ns },
+            ListedAs::Link { to, is_copy: false } => ListedForm::Link(to),
+            ListedAs::Link { to, is_copy: true } => ListedForm::CopiedLink(to),
         }
     }
 }

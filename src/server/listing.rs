@@ -112,7 +112,7 @@ impl Listing {
 /// What one name is: a file, a bare name, or a link whose content is offered, which is both.
 fn listed<'c>(file: Option<EntryRef<'c>>, bare: Option<&'c Bare>) -> Option<ListedAs<&'c str>> {
     let link = match bare {
-        Some(Bare::Link(link)) => Some(link.as_borrowed()),
+        Some(Bare::Link { to, .. }) => Some(to.as_borrowed()),
         _ => None,
     };
     if let Some(file) = file {
@@ -120,8 +120,8 @@ fn listed<'c>(file: Option<EntryRef<'c>>, bare: Option<&'c Bare>) -> Option<List
         return Some(ListedAs::File(ListedFile { id: file.id, attributes, is_copy, link }));
     }
     match bare? {
-        Bare::EmptyDir { mtime_ns } => Some(ListedAs::EmptyDir { mtime_ns: *mtime_ns }),
-        Bare::Link(_) => link.map(ListedAs::Link),
+        Bare::EmptyDir { mtime_ns, copy } => Some(ListedAs::EmptyDir { mtime_ns: *mtime_ns, is_copy: *copy }),
+        Bare::Link { copy, .. } => link.map(|to| ListedAs::Link { to, is_copy: *copy }),
     }
 }
 
@@ -191,8 +191,8 @@ mod tests {
     fn bare_names_come_in_their_order_on_every_page_and_a_link_with_its_content() {
         let name = |n: usize| format!("d/{n:05}{}", "x".repeat(200));
         let files = catalogue((0..3000).filter(|n| n % 3 != 2).map(name));
-        let link = || Bare::Link(LinkTo { target: "../t".into(), mtime_ns: 5 });
-        let bare = |n: usize| if n.is_multiple_of(2) { Bare::EmptyDir { mtime_ns: 7 } } else { link() };
+        let link = || Bare::Link { to: LinkTo { target: "../t".into(), mtime_ns: 5 }, copy: true };
+        let bare = |n: usize| if n.is_multiple_of(2) { Bare::EmptyDir { mtime_ns: 7, copy: false } } else { link() };
         let path = |n| RelPath::new(&name(n)).unwrap();
         // Those that are files as well are links.
         let bare: BTreeMap<_, _> = (0..3000).filter(|n| n % 3 != 1).map(|n| (path(n), Some(bare(n)))).collect();
@@ -204,8 +204,12 @@ mod tests {
                 let is_link = n % 2 == 1;
                 match what {
                     ListedAs::File(file) => assert_eq!((n % 3 == 2, file.link.is_some()), (false, n % 6 == 3), "{n}"),
-                    ListedAs::EmptyDir { mtime_ns } => assert!(mtime_ns == 7 && n % 3 == 2 && !is_link),
-                    ListedAs::Link(link) => assert!(link.target == "../t" && n % 3 == 2 && is_link),
+                    ListedAs::EmptyDir { mtime_ns, is_copy } => {
+                        assert!(mtime_ns == 7 && n % 3 == 2 && !is_link && !is_copy);
+                    }
+                    ListedAs::Link { to, is_copy } => {
+                        assert!(to.target == "../t" && n % 3 == 2 && is_link && is_copy);
+                    }
                 }
             }
         }

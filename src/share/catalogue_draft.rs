@@ -287,7 +287,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let mut draft = draft(&tmp, Instant::now());
         let name = |path: &str| RelPath::new(path).unwrap();
-        let dir = || Some(Bare::EmptyDir { mtime_ns: 4 });
+        let dir = || Some(Bare::EmptyDir { mtime_ns: 4, copy: false });
         draft.put(entry("a"));
         draft.set_bare(&name("d"), dir());
         draft.publish(true, 0);

@@ -229,7 +229,7 @@ impl Indexer {
                 None => {}
             }
         }
-        self.note_dirs_above(&names);
+        self.note_dirs_above(&names, now);
         self.inspect_other_names(now);
         for link in links {
             self.inspect_name(link.as_str(), false, now);
@@ -246,8 +246,8 @@ impl Indexer {
             // A file was there before, perhaps. No walk finds it.
             if let Ok(name) = RelPath::new(name) {
                 self.take_out(&name);
-                self.note_link(&name, &found);
-                self.note_dir(&name);
+                self.note_link(&name, &found, now);
+                self.note_dir(&name, now);
             }
             if tree {
                 self.scanner.add_tree(name, now);
@@ -282,7 +282,7 @@ impl Indexer {
     /// Brings the draft in line with what was found at `path`.
     fn apply(&mut self, name: &RelPath, path: &Path, found: Inspection, now: Instant) {
         self.draft.whole.settle(name.as_str());
-        self.note_link(name, &found);
+        self.note_link(name, &found, now);
         self.note_inodes(name, &found);
         if let Inspection::DirLink(_) = found {
             self.hints.follow(name);
@@ -331,7 +331,7 @@ impl Indexer {
             self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
-            let marks = Marks { copy: self.recorder.is_copy(name, &id, now), ..state.marks };
+            let marks = Marks { copy: self.is_copy(name, &id, now), ..state.marks };
             self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks });
         } else if state.is_quiet() {
             self.debounce.forget(name);

@@ -246,7 +246,7 @@ impl Inspector {
         let meta = std::fs::symlink_metadata(path).ok().filter(Metadata::is_dir)?;
         let is_empty = std::fs::read_dir(path).ok()?.next().is_none();
         (is_empty && self.inspect_known(path, &meta) == Inspection::Dir)
-            .then(|| Bare::EmptyDir { mtime_ns: stamp_of(&meta).mtime_ns })
+            .then(|| Bare::EmptyDir { mtime_ns: stamp_of(&meta).mtime_ns, copy: false })
     }
 
     fn follow(&self, path: &Path, link: &Metadata) -> Inspection {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::content::{Catalogue, Entry, FileId, RelPath};
+use crate::content::{Bare, Catalogue, Entry, FileId, RelPath};
 use crate::share::inspector::FileState;
 use crate::share::limits::{HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, PRUNE_LATER, WATCH_DEBOUNCE};
 use crate::store::{Copies, Hashed, Index, Lookup};
@@ -66,6 +66,11 @@ impl Recorder {
     /// Whether a fetch put the content `id` at `name`.
     pub(super) fn is_copy(&mut self, name: &RelPath, id: &FileId, now: Instant) -> bool {
         self.copies.as_mut().is_some_and(|copies| copies.is_copy(name, id, now))
+    }
+
+    /// Whether a fetch made `name` this link, or this empty directory.
+    pub(super) fn is_copied_bare(&mut self, name: &RelPath, bare: &Bare, now: Instant) -> bool {
+        self.copies.as_mut().is_some_and(|copies| copies.is_copied_bare(name, bare, now))
     }
 
     /// A fetch has put files in place just now.

@@ -422,7 +422,7 @@ fn a_removed_file_is_not_kept_open() {
 fn bare(c: &Catalogue) -> Vec<String> {
     let text = |bare: &Bare| match bare {
         Bare::EmptyDir { .. } => "/".to_string(),
-        Bare::Link(link) => format!(" -> {}", link.target),
+        Bare::Link { to, .. } => format!(" -> {}", to.target),
     };
     c.bare().all().iter().map(|(name, bare)| format!("{name}{}", text(bare))).collect()
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::content::{FileId, RelPath};
+use crate::content::{Bare, FileId, RelPath};
+use crate::store::bare_id::bare_id;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::limits::{COPY_DIRS_MAX, COPY_RECORDS_FRESH};
 use crate::store::placed::{Keeping, KnownNames};
@@ -68,6 +69,11 @@ impl Copies {
             let name = whole.strip_prefix(dir).ok().and_then(Path::to_str);
             name.is_some_and(|name| self.has(dir, name, id))
         })
+    }
+
+    /// Whether a fetch made the name `path` what it is, a link or an empty directory.
+    pub fn is_copied_bare(&mut self, path: &RelPath, bare: &Bare, now: Instant) -> bool {
+        self.is_copy(path, &bare_id(bare), now)
     }
 
     fn has(&mut self, dir: &Path, name: &str, id: &FileId) -> bool {

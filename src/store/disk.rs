@@ -28,6 +28,7 @@ mod check;
 mod elsewhere;
 mod forecast;
 mod here;
+mod made;
 mod tree;
 
 pub use bare::LinkText;
@@ -237,6 +238,7 @@ impl Disk {
             Ok(true) => Ok(false),
             Ok(false) => Err(StoreError::OtherMount { path: self.path().join(parent) }),
             Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTDIR | Errno::LOOP) if self.is_own_on_the_way(parent) => Ok(true),
             Err(e @ (Errno::NOTDIR | Errno::LOOP)) => Err(StoreError::at(self.volume.no_directory(parent), e)),
             Err(e @ Errno::ACCESS) => Err(StoreError::at(self.path().join(parent), e)),
             // Placing a file there reports whatever else is wrong with it.

@@ -71,8 +71,7 @@ impl DiskVolume {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
             Err(e) => return Err(e.into()),
         };
-        let is_here = |entry: &fs::DirEntry| !matches!(entry.file_name().to_bytes(), b"." | b"..");
-        let is_empty = !fs::Dir::read_from(&dir)?.flatten().any(|entry| is_here(&entry));
+        let is_empty = has_nothing(&dir)?;
         let is_in_line = state_at(at, name).is_some_and(|(_, state)| state.mtime_ns == mtime_ns);
         if is_empty && !is_in_line {
             unless_unknown(fs::futimens(&dir, &times(mtime_ns)))?;
@@ -80,11 +79,23 @@ impl DiskVolume {
         Ok(true)
     }
 
+    /// Whether `path` is a directory with nothing in it.
+    pub(super) fn is_empty_dir(&self, path: &RelPath) -> bool {
+        let dir = self.opener().open(self.root(), path.as_str(), DIRECTORY, ResolveFlags::NO_SYMLINKS);
+        dir.and_then(has_nothing).unwrap_or(false)
+    }
+
     /// The directory of a final name, `None` for the root, and its last part.
     fn parent_of<'p>(&self, path: &'p RelPath) -> io::Result<(Option<OwnedFd>, &'p str)> {
         let Some((dir, name)) = path.as_str().rsplit_once('/') else { return Ok((None, path.as_str())) };
         Ok((Some(self.opener().open(self.root(), dir, DIRECTORY, ResolveFlags::NO_SYMLINKS)?), name))
     }
+}
+
+/// Whether nothing is in an open directory.
+fn has_nothing(dir: impl AsFd) -> rustix::io::Result<bool> {
+    let is_here = |entry: &fs::DirEntry| !matches!(entry.file_name().to_bytes(), b"." | b"..");
+    Ok(!fs::Dir::read_from(dir)?.flatten().any(|entry| is_here(&entry)))
 }
 
 /// Sets the modification time of a name; of a symlink itself.

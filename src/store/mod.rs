@@ -1,5 +1,6 @@
 //! Bytes on disk: partial files, journals, reading what is shared, the index cache. Tier 4.
 
+mod bare_id;
 mod batch_write;
 mod copies;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::store::placed::{Keeping, PlacedFile, PlacedLog, PlacedState};
 use crate::store::{Life, Overwrite, StoreError};
 use crate::sync::lock;
 
+mod made;
 mod repair;
 mod restated;
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::content::RelPath;
@@ -17,7 +17,7 @@ use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::{OnTaken, PlaceGuard, SpellingAsk};
-use crate::store::storage::Storage;
+use crate::store::storage::{Storage, temp_name};
 use crate::store::swap::{self, SwapNames, Swapped};
 
 /// The directory in which files get their final names.
@@ -113,9 +113,14 @@ impl<'a> Publish<'a> {
             let kind =
                 replaceable(at, name).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })?;
             let (Some(guard), Some(found)) = (self.target.guard, state_at(at, name)) else { return rename() };
-            // A rename reports it better.
             if kind == Some(FileType::Directory) {
-                return rename();
+                // Only an empty one goes. A rename reports all others better.
+                let is_gone = guard.made_dir(path, &found.1) && fs::unlinkat(at, name, AtFlags::REMOVEDIR).is_ok();
+                match is_gone.then(|| self.move_in(own, at, name)) {
+                    None => return rename(),
+                    Some(Err(e)) if is_taken_or_unknown(&e) => continue,
+                    Some(moved) => return moved.map(|()| true).map_err(at_path),
+                }
             }
             let spelling = |ask| match ask {
                 SpellingAsk::IsExact => is_spelled_so(self.target.own.root(), path),
@@ -152,7 +157,11 @@ impl<'a> Publish<'a> {
             let parent = &dir[..end];
             end += name.len() + usize::from(end > 0);
             let at = here.as_ref().map_or(self.target.own.root(), AsFd::as_fd);
-            let (child, made) = open_or_make(at, name).map_err(|e| {
+            let opened = open_or_make(at, name).or_else(|e| match self.clear(at, name, &dir[..end]) {
+                true => open_or_make(at, name),
+                false => Err(e),
+            });
+            let (child, made) = opened.map_err(|e| {
                 let e = if kind_at(at, name) == Some(FileType::Symlink) { Errno::LOOP } else { e };
                 StoreError::at(self.target.path.join(&dir[..end]), e)
             })?;
@@ -162,6 +171,17 @@ impl<'a> Publish<'a> {
             }
         }
         here.ok_or_else(|| StoreError::at(self.target.path.join(dir), Errno::NOENT))
+    }
+
+    /// Removes a file or link at `path` that a fetch put there and nobody changed, so that a directory
+    /// can be made in its place; whether it did.
+    fn clear(&self, at: BorrowedFd<'_>, name: &str, path: &str) -> bool {
+        let (Some(guard), Ok(path), Some(found)) = (self.target.guard, RelPath::new(path), state_at(at, name)) else {
+            return false;
+        };
+        let own = temp_name();
+        let names = DiskNames { own_dir: self.target.own, own: &own, at, name };
+        guard.is_own(&path, found) && swap::remove(&names, &found.1).is_ok_and(|removed| removed == Swapped::Done)
     }
 
     /// Makes the new names durable and closes the directories. On most file systems the first sync

@@ -43,5 +43,6 @@ mod share_back;
 mod sim;
 mod sync;
 mod terminal;
+mod tree_changes;
 mod trees;
 mod verify;

@@ -92,7 +92,8 @@ fn tell(
         true => Some(Disk::open_guarded(dir, false, sync.overwrite, Some(state)).map_err(FetchError::from)?),
         false => None,
     };
-    let (mut fetch, mut report) = (Plan::new(disk.as_deref(), tree_of(&plan.files, Vec::new())), Report::default());
+    let (mut fetch, mut report) =
+        (Plan::new(disk.as_deref(), tree_of(&plan.files, plan.bare.clone())), Report::default());
     for file in &plan.files {
         match fetch.forecast(file, &file.path) {
             Ok(forecast) => {

@@ -1,4 +1,4 @@
-//! Reads the listing of one peer page by page, with what is more or less than a file.
+//! Reads the listing of one peer page by page.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::{PeerListing, Room, Taken};
 use crate::client::limits::{LISTING_LEN_MAX, LISTINGS_LEN_MAX};
-use crate::content::{Pattern, RelPath};
+use crate::content::Pattern;
 use crate::limits::LIST_PAGE_LEN;
 use crate::peers::{AskError, Session};
-use crate::proto::{Kind, ListFrom, ListPage, ListedAs, PageHead, Request, Status};
+use crate::proto::{Kind, ListFrom, ListPage, PageHead, Request, Status};
 
 /// A listing that is being read, with the bounds of any listing.
 pub(crate) struct ListingReader {
@@ -17,8 +17,6 @@ pub(crate) struct ListingReader {
     pattern: Option<Pattern>,
     patience: Duration,
     all: Taken,
-    /// Empty directories and links; true for a link.
-    bare: Vec<(RelPath, bool)>,
     /// Where the next page begins; `None` at the end.
     after: Option<String>,
 }
@@ -34,7 +32,6 @@ impl ListingReader {
             pattern: Pattern::parse(text).ok(),
             patience,
             all: Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false },
-            bare: Vec::new(),
             after: Some(String::new()),
         }
     }
@@ -57,16 +54,7 @@ impl ListingReader {
         for entry in ListPage::read(&body)? {
             let (path, what) = entry?;
             last = Some(path);
-            match what {
-                ListedAs::File(file) => {
-                    if file.link.is_some() {
-                        self.add_bare(path, true)?;
-                    }
-                    self.all.add(path, file, self.pattern.as_ref(), &session.peer)?;
-                }
-                ListedAs::EmptyDir { .. } => self.add_bare(path, false)?,
-                ListedAs::Link(_) => self.add_bare(path, true)?,
-            }
+            self.all.take(path, what, self.pattern.as_ref(), &session.peer)?;
         }
         // Only pages that advance make sure that there is a last one.
         self.after = last.filter(|last| head.more && *last > after.as_str()).map(str::to_string);
@@ -81,24 +69,9 @@ impl ListingReader {
         self.after.is_none()
     }
 
-    /// The files, and the names that are more or less than one; true for a link.
-    pub(crate) fn finish(self, session: &Session) -> (PeerListing, Vec<(RelPath, bool)>) {
-        let Taken { files, room, .. } = self.all;
-        (PeerListing { shared: session.welcome.revision > 0, files, bare: Vec::new(), room }, self.bare)
-    }
-
-    fn add_bare(&mut self, path: &str, is_link: bool) -> Result<(), AskError> {
-        if self.pattern.as_ref().is_some_and(|pattern| !pattern.matches_path(path)) {
-            return Ok(());
-        }
-        // A name that cannot be one costs its entry and not the peer.
-        let Ok(path) = RelPath::new(path) else { return Ok(()) };
-        let len = size_of::<(RelPath, bool)>() + path.as_str().len();
-        if self.all.room.taken + len > self.all.room.peer_max {
-            return Err(AskError::Protocol("its listing is too long".into()));
-        }
-        self.all.room.take(len)?;
-        self.bare.push((path, is_link));
-        Ok(())
+    /// What was read.
+    pub(crate) fn finish(self, session: &Session) -> PeerListing {
+        let Taken { files, bare, room, .. } = self.all;
+        PeerListing { shared: session.welcome.revision > 0, files, bare, room }
     }
 }

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::client::failed::FailedFile;
-use crate::client::found_bare::FoundBare;
-use crate::client::search_results::{FoundFile, SearchResults};
+use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::{Candidate, FetchError};
-use crate::content::{Pattern, PatternKind};
+use crate::content::{Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, PeerId};
 
 /// Chooses among what was found. Files are named by their position there.
@@ -28,6 +27,10 @@ pub(super) struct Choice {
     /// Something was meant and is excluded.
     pub(super) left_out: bool,
 }
+
+/// Whether the preferred peer offers something, and whether it is shared rather than fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank(pub(super) bool, pub(super) bool);
 
 impl Choice {
     pub(super) fn is_nothing(&self) -> bool {
@@ -67,15 +70,14 @@ impl<'a> Chooser<'a> {
     }
 
     /// The names that are no plain files and that the pattern means.
-    pub(super) fn bare(&self, pattern: &Pattern) -> impl Iterator<Item = FoundBare> {
+    pub(super) fn bare(&self, pattern: &Pattern) -> impl Iterator<Item = (&'a RelPath, &'a OfferedBare)> {
         let is_meant = |path: &str| match pattern.kind() {
             PatternKind::Root(..) => false,
             PatternKind::Path { glob: None, .. } => pattern.matches_path(path),
             PatternKind::Path { .. } => pattern.matches_path(path) && self.selection.shows(pattern, path),
         };
         let is_excluded = |path: &str| self.selection.exclude.iter().any(|excluded| excluded.matches_path(path));
-        let meant = self.results.bare().filter(move |(path, _)| is_meant(path.as_str()) && !is_excluded(path.as_str()));
-        meant.map(|(path, bare)| FoundBare { path: path.clone(), bare: bare.clone() })
+        self.results.bare().filter(move |(path, _)| is_meant(path.as_str()) && !is_excluded(path.as_str()))
     }
 
     /// One file is meant, whatever its names: the first name stands for it.
@@ -225,6 +227,15 @@ impl<'a> Chooser<'a> {
         }
         let left_out = found.len() < before;
         (found, left_out)
+    }
+
+    /// How much the word of its holders counts: the preferred peer's most, then what is shared.
+    pub(super) fn rank(&self, at: u32) -> Rank {
+        Rank(self.is_preferred(at), self.file(at).shared)
+    }
+
+    pub(super) fn results(&self) -> &'a SearchResults {
+        self.results
     }
 
     fn is_preferred(&self, at: u32) -> bool {

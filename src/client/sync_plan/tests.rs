@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::content::{Digest, Root};
+use crate::content::{Digest, LinkTo, Root};
 use crate::identity::{NodeId, PeerId};
 
 fn path(text: &str) -> RelPath {
@@ -15,18 +15,16 @@ fn id(n: u8) -> FileId {
 /// What the peer has: a name that ends with `/` is an empty directory, one with `@` a link, and else a file.
 fn listing(names: &[(&str, u8)]) -> WholeListing {
     let holders: Arc<[NodeId]> = [NodeId::new(PeerId([1; 32]), 1)].into();
-    let mut all = WholeListing {
-        node: holders[0],
-        revision: 7,
-        complete: true,
-        files: Vec::new(),
-        empty_dirs: Vec::new(),
-        links: Vec::new(),
-    };
+    let mut all = WholeListing { node: holders[0], revision: 7, complete: true, files: Vec::new(), bare: Vec::new() };
     for (name, n) in names {
         match (name.strip_suffix('/'), name.strip_suffix('@')) {
-            (Some(dir), _) => all.empty_dirs.push(path(dir)),
-            (_, Some(link)) => all.links.push(path(link)),
+            (Some(dir), _) => {
+                all.bare.push(FoundBare { path: path(dir), bare: Bare::EmptyDir { mtime_ns: 1, copy: false } });
+            }
+            (_, Some(link)) => {
+                let to = LinkTo { target: "target".into(), mtime_ns: 1 };
+                all.bare.push(FoundBare { path: path(link), bare: Bare::Link { to, copy: false } });
+            }
             _ => all.files.push(FoundFile {
                 path: path(name),
                 id: id(*n),
@@ -66,6 +64,7 @@ fn plan(listing: WholeListing, local: &[(&str, u8)], limits: SyncLimits) -> Sync
     let local = LocalSide {
         tree,
         fetched_as: &|name| contents.get(&name.path).filter(|n| **n > 0).map(|n| id(*n)),
+        is_made_dir: &|dir| dir.as_str().ends_with("made"),
         is_left_out: &|path| path.as_str() == "key" || path.is_below("out"),
         is_same: &|_, twin| twin == "folded",
     };
@@ -132,4 +131,16 @@ fn another_spelling_of_a_wanted_name_is_the_same_file() {
     assert_eq!(texts(&plan.remove), ["Other"], "two files where cases are told apart");
     let both = self::plan(listing(&[("folded", 1)]), &[("Folded", 1), ("folded", 1)], ALL);
     assert_eq!(texts(&both.remove), ["Folded"], "two names of one file");
+}
+
+#[test]
+fn empty_directories_go_that_fetches_made_and_the_peer_has_no_more() {
+    let local = [("made/", 0), ("d/made/", 0), ("stays/made/", 0), ("out/made/", 0), ("x/made/", 0), ("users/", 0)];
+    let listed = || listing(&[("stays/made/", 0), ("x", 1)]);
+    let gone = plan(listed(), &local, SyncLimits { max_delete: MaxDelete::Files(0), ..ALL });
+    assert_eq!((texts(&gone.remove), gone.hindrance), (vec!["d/made", "made", "x/made"], None));
+    assert_eq!(texts(&gone.dirs), ["x/made", "x", "d/made", "d", "made"]);
+    assert_eq!(texts(&gone.dirs_in_the_way), ["x/made", "x"]);
+    let incomplete = plan(WholeListing { complete: false, ..listed() }, &local, ALL);
+    assert_eq!(incomplete.hindrance, Some(SyncHindrance::Incomplete));
 }

@@ -11,8 +11,8 @@ use crate::content::{LinkTo, RelPath};
 /// ```
 /// use gpb::{Bare, LinkTo};
 ///
-/// let link = Bare::Link(LinkTo { target: "v2".into(), mtime_ns: 0 });
-/// assert_ne!(link, Bare::EmptyDir { mtime_ns: 0 });
+/// let link = Bare::Link { to: LinkTo { target: "v2".into(), mtime_ns: 0 }, copy: false };
+/// assert_ne!(link, Bare::EmptyDir { mtime_ns: 0, copy: false });
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bare {
@@ -20,9 +20,37 @@ pub enum Bare {
     EmptyDir {
         /// Modification time, ns since the Unix epoch.
         mtime_ns: i64,
+        /// Whether the node has it from others, as [`Marks::copy`](crate::Marks::copy).
+        copy: bool,
     },
     /// A symbolic link.
-    Link(LinkTo<Box<str>>),
+    Link {
+        /// Where it leads.
+        to: LinkTo<Box<str>>,
+        /// Whether the node has it from others.
+        copy: bool,
+    },
+}
+
+impl Bare {
+    /// Whether the node has it from others.
+    pub fn is_copy(&self) -> bool {
+        let (Bare::EmptyDir { copy, .. } | Bare::Link { copy, .. }) = self;
+        *copy
+    }
+
+    /// Modification time, ns since the Unix epoch.
+    pub fn mtime_ns(&self) -> i64 {
+        let (Bare::EmptyDir { mtime_ns, .. } | Bare::Link { to: LinkTo { mtime_ns, .. }, .. }) = self;
+        *mtime_ns
+    }
+
+    /// The same, as a copy or not.
+    pub(crate) fn marked(mut self, is_copy: bool) -> Self {
+        let (Bare::EmptyDir { copy, .. } | Bare::Link { copy, .. }) = &mut self;
+        *copy = is_copy;
+        self
+    }
 }
 
 /// The bare names of a catalogue, sorted by path. They are few beside the files, so a change makes
@@ -91,7 +119,7 @@ mod tests {
 
     #[test]
     fn changes_are_merged_in_order() {
-        let dir = |mtime_ns| Some(Bare::EmptyDir { mtime_ns });
+        let dir = |mtime_ns| Some(Bare::EmptyDir { mtime_ns, copy: false });
         let of = |all: &[(&str, Option<Bare>)]| all.iter().map(|(path, bare)| (name(path), bare.clone())).collect();
         let first = BareNames::default().changed(&of(&[("b", dir(1)), ("d", dir(2)), ("d/x", dir(3)), ("gone", None)]));
         let next = first.changed(&of(&[("a", dir(4)), ("b", None), ("c", dir(5)), ("d", dir(6)), ("z", dir(7))]));

@@ -5,18 +5,35 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Indexer;
-use crate::content::{Bare, RelPath};
+use crate::content::{Bare, FileId, RelPath};
 use crate::share::inspector::Inspection;
 use crate::share::scanner::TreeWalk;
 
 impl Indexer {
     /// Takes note of the link that was found at `name`, or that there is none.
-    pub(super) fn note_link(&mut self, name: &RelPath, found: &Inspection) {
-        let bare = match found {
-            Inspection::File { link: Some(link), .. } | Inspection::DirLink(link) => Some(Bare::Link(link.clone())),
+    pub(super) fn note_link(&mut self, name: &RelPath, found: &Inspection, now: Instant) {
+        let link = match found {
+            Inspection::File { link: Some(link), .. } | Inspection::DirLink(link) => Some(link.clone()),
             _ => None,
         };
+        self.note_bare(name, link.map(|to| Bare::Link { to, copy: false }), now);
+    }
+
+    /// Announces that `name` is this now, as a copy if a fetch made it.
+    fn note_bare(&mut self, name: &RelPath, bare: Option<Bare>, now: Instant) {
+        let bare = bare.map(|bare| {
+            let is_copy = self.recorder.is_copied_bare(name, &bare, now);
+            bare.marked(is_copy)
+        });
         self.draft.set_bare(name, bare);
+    }
+
+    /// Whether a fetch put the content `id` at `name`, or made `name` the link that leads to it.
+    pub(super) fn is_copy(&mut self, name: &RelPath, id: &FileId, now: Instant) -> bool {
+        match self.draft.bare(name) {
+            Some(link) => link.is_copy(),
+            None => self.recorder.is_copy(name, id, now),
+        }
     }
 
     /// Takes note of inodes whose other names may have changed with `name`.
@@ -45,34 +62,34 @@ impl Indexer {
     }
 
     /// Looks whether the directory `name` is empty.
-    pub(super) fn note_dir(&mut self, name: &RelPath) {
+    pub(super) fn note_dir(&mut self, name: &RelPath, now: Instant) {
         let empty = self.inspector.empty_dir(&self.inspector.path_of(name.as_str()));
         if empty.is_some() || matches!(self.draft.bare(name), Some(Bare::EmptyDir { .. })) {
-            self.draft.set_bare(name, empty);
+            self.note_bare(name, empty, now);
         }
     }
 
     /// Looks whether the directories above these names have become empty, or are so no longer.
-    pub(super) fn note_dirs_above(&mut self, names: &BTreeSet<String>) {
+    pub(super) fn note_dirs_above(&mut self, names: &BTreeSet<String>, now: Instant) {
         let above: BTreeSet<&str> = names.iter().filter_map(|name| Some(name.rsplit_once('/')?.0)).collect();
-        above.into_iter().filter_map(|dir| RelPath::new(dir).ok()).for_each(|dir| self.note_dir(&dir));
+        above.into_iter().filter_map(|dir| RelPath::new(dir).ok()).for_each(|dir| self.note_dir(&dir, now));
     }
 
     /// A walk went through the directory `path` and found nothing in it.
-    pub(super) fn note_walked_empty(&mut self, walk: &mut TreeWalk, path: &Path) {
+    pub(super) fn note_walked_empty(&mut self, walk: &mut TreeWalk, path: &Path, now: Instant) {
         let Some(name) = self.inspector.name(path).filter(|name| !name.is_empty()) else { return };
         walk.mark_bare(&name);
         if let Some(name) = self.inspector.valid(&name, path) {
-            self.note_dir(&name);
+            self.note_dir(&name, now);
         }
     }
 
     /// Looks at the bare names that a walk did not find.
-    pub(super) fn inspect_missed_bare(&mut self, walk: &TreeWalk) {
+    pub(super) fn inspect_missed_bare(&mut self, walk: &TreeWalk, now: Instant) {
         for name in walk.missed_bare() {
             match self.inspector.inspect(&self.inspector.path_of(name.as_str())) {
-                Inspection::Dir => self.note_dir(&name),
-                found => self.note_link(&name, &found),
+                Inspection::Dir => self.note_dir(&name, now),
+                found => self.note_link(&name, &found, now),
             }
         }
     }

@@ -85,7 +85,7 @@ impl Indexer {
             } else if is_untouched
                 || matches!(self.inspector.inspect(&path), Inspection::File { state, .. } if state.is_of(entry.view()))
             {
-                let copy = self.recorder.is_copy(&entry.path, &entry.id, now);
+                let copy = self.is_copy(&entry.path, &entry.id, now);
                 self.draft.put(Entry { marks: Marks { copy, ..entry.marks }, ..entry });
             } else {
                 self.postpone(&entry.path, now);

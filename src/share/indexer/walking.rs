@@ -28,7 +28,7 @@ impl Indexer {
         for step in 1u32.. {
             let next = walk.step();
             if let Some(dir) = walk.take_empty() {
-                self.note_walked_empty(&mut walk, &dir);
+                self.note_walked_empty(&mut walk, &dir, now);
             }
             match next {
                 WalkStep::Entry(entry) => self.inspect_entry(&mut walk, &entry, now),
@@ -95,6 +95,6 @@ impl Indexer {
             };
             self.apply(&entry.path, &path, found, now);
         }
-        self.inspect_missed_bare(walk);
+        self.inspect_missed_bare(walk, now);
     }
 }

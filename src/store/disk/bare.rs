@@ -10,8 +10,9 @@ use std::io;
 
 use rustix::fs::FileType;
 
-use crate::content::{FileId, RelPath, Root, Stamp, merkle};
+use crate::content::{FileId, RelPath, Stamp};
 use crate::store::StoreError;
+use crate::store::bare_id::{empty_dir_id, link_id};
 use crate::store::disk::Disk;
 use crate::store::disk::here::Stop;
 use crate::store::limits::BARE_AT_ONCE_MAX;
@@ -35,11 +36,11 @@ pub struct LinkText {
 type Made = Vec<Result<bool, StoreError>>;
 
 /// A name to make.
-struct ToMake<'a> {
-    path: &'a RelPath,
+pub(super) struct ToMake<'a> {
+    pub(super) path: &'a RelPath,
     /// Stands for it where a file has its content.
-    id: FileId,
-    what: OwnBare<'a>,
+    pub(super) id: FileId,
+    pub(super) what: OwnBare<'a>,
 }
 
 impl Disk {
@@ -52,7 +53,7 @@ impl Disk {
         self.make(dirs, stop, |(path, mtime_ns)| match self.volume.line_up_dir(path, *mtime_ns) {
             Ok(true) => Ok(None),
             Ok(false) | Err(_) => {
-                Ok(Some(ToMake { path, id: id_of(DIR_TEXT, ""), what: OwnBare::Dir { mtime_ns: *mtime_ns } }))
+                Ok(Some(ToMake { path, id: empty_dir_id(), what: OwnBare::Dir { mtime_ns: *mtime_ns } }))
             }
         })
     }
@@ -63,7 +64,7 @@ impl Disk {
     /// For each of them, why it cannot be made.
     pub fn make_links(&self, links: &[LinkText], stop: Stop<'_>) -> Vec<Result<bool, StoreError>> {
         self.make(links, stop, |LinkText { path, target, mtime_ns }| {
-            let id = id_of(LINK_TEXT, target);
+            let id = link_id(target);
             if let Some((text, before)) = self.volume.link_at(path)
                 && text == **target
             {
@@ -123,7 +124,7 @@ impl Disk {
         (kind == FileType::RegularFile).then_some(state)
     }
 
-    fn has_content(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> bool {
+    pub(super) fn has_content(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> bool {
         self.volume.open_file(path).is_ok_and(|file| VerifiedFile::check(file, id, stop).is_some())
     }
 
@@ -183,6 +184,7 @@ impl Disk {
                 let Some(to_make) = to_make else { return Ok(false) };
                 let checked = self.check_first(&to_make.what, stop);
                 checked.map_err(|e| StoreError::at(self.volume.path_of(to_make.path), e))?;
+                self.check_taken(&to_make, stop)?;
                 missing.push((at, to_make));
                 Ok(true)
             }));
@@ -216,14 +218,6 @@ fn is_one(a: &PlacedState, b: &PlacedState) -> bool {
     (a.device, a.inode) == (b.device, b.inode)
 }
 
-/// Stands for the content of a name without one, in the records of what was put in place.
-fn id_of(kind: &str, text: &str) -> FileId {
-    let root = Root(merkle::root_of_bytes(format!("{kind}{text}").as_bytes()));
-    FileId { root, len: text.len() as u64 }
-}
-
-const DIR_TEXT: &str = "gpb empty directory\0";
-const LINK_TEXT: &str = "gpb symbolic link\0";
 const STOPPED: &str = "stopped before it was made";
 const FIRST_IS_GONE: &str = "the file of which it is a name is not there";
 

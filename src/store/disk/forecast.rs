@@ -31,6 +31,7 @@ impl Disk {
         let go = || false;
         match self.volume.look(path)? {
             None => Ok(Forecast::New),
+            Some(FileType::Directory) if self.is_made_dir(path) => Ok(Forecast::Changed),
             Some(FileType::RegularFile) if self.is_placed(path, id) => Ok(Forecast::Here),
             Some(FileType::Directory) => {
                 Err(StoreError::NameTaken { path: self.volume.path_of_place(path), by: "a directory" })

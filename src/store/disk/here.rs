@@ -54,6 +54,7 @@ impl Disk {
                 Ok(true)
             }
             Some(FileType::Symlink) => self.check_replaceable(path, id, stop).map(|()| false),
+            Some(FileType::Directory) if self.is_made_dir(path) => Ok(false),
             Some(FileType::Directory) => {
                 Err(StoreError::NameTaken { path: self.volume.path_of(path), by: "a directory" })
             }
@@ -99,9 +100,7 @@ impl Disk {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), StoreError> {
         let (Some(guard), Some(found)) = (self.volume.guard(), self.volume.state_of(path)) else { return Ok(()) };
-        let holds = |other: &FileId| {
-            self.volume.open_file(path).ok().and_then(|file| VerifiedFile::check(file, other, stop)).is_some()
-        };
+        let holds = |other: &FileId| self.has_text_or_content(path, found.0, other, stop);
         guard.check(path, *id, found, &|ask| self.volume.spelling(path, ask), &holds)
     }
 }

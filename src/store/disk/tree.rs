@@ -11,7 +11,6 @@ use crate::store::disk_volume::{LocalKind, LocalName, LocalTree};
 use crate::store::limits::DIRS_OPEN_MAX;
 use crate::store::placed::PlacedState;
 use crate::store::storage::Volume;
-use crate::store::verify_existing::VerifiedFile;
 
 impl Disk {
     /// What lies below the directory `dir`, which may be missing; below the whole one if it is empty.
@@ -33,10 +32,7 @@ impl Disk {
             LocalKind::Link => FileType::Symlink,
             LocalKind::Other => return None,
         };
-        let holds = |id: &FileId| {
-            let file = self.volume.open_file(&name.path).ok();
-            file.and_then(|file| VerifiedFile::check(file, id, stop)).is_some()
-        };
+        let holds = |id: &FileId| self.has_text_or_content(&name.path, kind, id, stop);
         self.volume.guard()?.owned(&name.path, (kind, name.state), &holds)
     }
 

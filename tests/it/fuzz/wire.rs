@@ -197,8 +197,11 @@ fn listed_as(input: &mut Input<'_>) -> ListedAs<String> {
     let mtime_ns = input.number() as i64;
     let mut link = || LinkTo { target: input.text(300), mtime_ns };
     match kind {
-        0 => ListedAs::EmptyDir { mtime_ns },
-        1 => ListedAs::Link(link()),
+        0 => ListedAs::EmptyDir { mtime_ns, is_copy: input.flag() },
+        1 => {
+            let to = link();
+            ListedAs::Link { to, is_copy: input.flag() }
+        }
         _ => {
             let link = (kind == 2).then(link);
             let attributes = Attributes { mtime_ns, executable: input.flag(), link_group: input.number() };

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::content::Attributes;
+use crate::content::{Root, merkle};
 use crate::store::Overwrite;
 
 fn go() -> bool {

@@ -1,0 +1,30 @@
+//! Names that no file has its content by: empty directories and links that fetches made.
+
+use rustix::fs::FileType;
+
+use crate::content::RelPath;
+use crate::store::bare_id::empty_dir_id;
+use crate::store::place_guard::{PlaceGuard, file_key};
+use crate::store::placed::{Keeping, PlacedState};
+use crate::sync::lock;
+
+impl PlaceGuard {
+    /// Whether a fetch made the directory at `path`, which has this state, as an empty one. Its times
+    /// say nothing: they change with each name that comes and goes in it.
+    pub(crate) fn made_dir(&self, path: &RelPath, state: &PlacedState) -> bool {
+        let found = self.log.as_ref().map_or(Vec::new(), |log| log.find(path.as_str()));
+        let is_it = |made: PlacedState| file_key(&made) == file_key(state);
+        found.iter().any(|file| file.id == empty_dir_id() && file.state.is_some_and(is_it))
+    }
+
+    /// Whether a fetch put the file or link at `path` there, and nobody changed it.
+    pub(crate) fn is_own(&self, path: &RelPath, (kind, state): (FileType, PlacedState)) -> bool {
+        self.recorded(path, kind).iter().any(|file| file.state == Some(state))
+    }
+
+    /// What is made at `path` stays until it is removed by hand, however long files do: it takes no
+    /// room, and a link leads to nothing once its file has expired.
+    pub(crate) fn keep_made(&self, path: &RelPath) {
+        lock(&self.places).keepings.insert(path.clone(), Some(Keeping::Kept));
+    }
+}
