@@ -1,15 +1,18 @@
 //! What a fetch makes besides files: empty directories, names of one inode, symbolic links. No I/O.
 //!
-//! A listing may say anything, so a link is made only if it leads, over no other link, to what the
-//! fetch puts in place too: to a file of the very content that the link is listed with, or to a
-//! directory. A link whose content is offered, and which is not made, arrives as a copy.
+//! A listing may say anything, so a link is made only if it leads, over links that are made as well,
+//! to what the fetch puts in place too: to a file of the very content that the link is listed with, or
+//! to a directory. A link whose content is offered, and which is not made, arrives as a copy.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::client::limits::LINK_STEPS_MAX;
 use crate::client::{FoundBare, FoundFile};
-use crate::content::{Bare, FileId, RelPath, follow_link};
+use crate::content::{Bare, FileId, RelPath};
 use crate::store::LinkText;
+
+mod links;
+
+use links::LinkWays;
 
 /// What a fetch puts in place below one directory, each name once.
 #[derive(Debug, Default)]
@@ -20,26 +23,50 @@ pub struct Tree {
     pub names: Vec<OtherName>,
     /// Empty directories, with their modification times in ns since the Unix epoch.
     pub dirs: Vec<(RelPath, i64)>,
-    /// Symbolic links, with the content of those that lead to a file.
-    pub links: Vec<(LinkText, Option<FileId>)>,
+    /// Symbolic links.
+    pub links: Vec<TreeLink>,
+}
+
+/// What lies at a name before the fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiesThere {
+    /// A file of the length that is to be there.
+    SameLength,
+    /// Nothing.
+    Nothing,
+    /// Something else.
+    Other,
+}
+
+/// A symbolic link to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeLink {
+    /// Its name and text.
+    pub text: LinkText,
+    /// The content of the file to which it leads, if it leads to one.
+    pub id: Option<FileId>,
+    /// The path to which it leads, no part of which is a link; empty for the directory itself.
+    pub end: String,
+    /// The links on its way, in their order.
+    pub over: Vec<RelPath>,
+    /// How many links are followed on its way, itself among them.
+    pub hops: u32,
 }
 
 /// A name that becomes a hard link of another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct OtherName {
-    /// The name.
-    pub path: RelPath,
+    /// What was found under the name.
+    pub file: FoundFile,
     /// The name of the file that is written.
     pub first: RelPath,
-    /// Their content.
-    pub id: FileId,
 }
 
 impl Tree {
     /// Decides what becomes of each name. Both lists are sorted by path, and no path is in `files`
-    /// twice. `is_there` tells whether a file of that length lies at a name already: it becomes the
-    /// one that the other names of its inode are linked to.
-    pub fn plan(files: Vec<FoundFile>, bare: Vec<FoundBare>, is_there: &dyn Fn(&RelPath, u64) -> bool) -> Self {
+    /// twice. `look` tells what lies at a name where a file of that length goes: one that may be it becomes
+    /// the one that the other names of its inode are linked to.
+    pub fn plan(files: Vec<FoundFile>, bare: Vec<FoundBare>, look: &dyn Fn(&RelPath, u64) -> LiesThere) -> Self {
         let mut solid: Vec<RelPath> = files.iter().map(|file| file.path.clone()).collect();
         let mut dirs: Vec<(RelPath, i64)> = Vec::new();
         let mut links: HashMap<String, LinkText> = HashMap::new();
@@ -68,18 +95,17 @@ impl Tree {
         below_links.iter().for_each(|path| drop(links.remove(path.as_str())));
         let is_below_link = |path: &RelPath| above(path).any(|dir| links.contains_key(dir));
         dirs.retain(|(path, _)| !is_below_link(path) && !is_dir(&solid, path.as_str()));
-        let made = Self::links_to_make(&links, &files, &solid);
+        let mut made = LinkWays::new(&links, &files, &solid).settle();
         let mut tree = Tree { dirs, ..Tree::default() };
         for file in files {
-            match made.get(file.path.as_str()) {
-                Some(link) => tree.links.push(((*link).clone(), Some(file.id))),
+            match made.remove(file.path.as_str()) {
+                Some(link) => tree.links.push(link),
                 None => tree.files.push(file),
             }
         }
-        let without_content = made.values().filter(|link| !has(&solid, link.path.as_str()));
-        tree.links.extend(without_content.map(|link| ((*link).clone(), None)));
-        tree.links.sort_by(|a, b| a.0.path.cmp(&b.0.path));
-        tree.gather_names(is_there);
+        tree.links.extend(made.into_values());
+        tree.links.sort_by(|a, b| a.text.path.cmp(&b.text.path));
+        tree.gather_names(look);
         tree
     }
 
@@ -90,80 +116,78 @@ impl Tree {
 
     /// Number of names that have a content and are not written.
     pub(crate) fn names_with_content(&self) -> usize {
-        self.names.len() + self.links.iter().filter(|(_, id)| id.is_some()).count()
+        self.names.len() + self.links.iter().filter(|link| link.id.is_some()).count()
     }
 
     /// All that is made besides files.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &RelPath> {
-        let names = self.names.iter().map(|name| &name.path);
-        names.chain(self.dirs.iter().map(|(path, _)| path)).chain(self.links.iter().map(|(link, _)| &link.path))
+        let names = self.names.iter().map(|name| &name.file.path);
+        names.chain(self.dirs.iter().map(|(path, _)| path)).chain(self.links.iter().map(|link| &link.text.path))
     }
 
     /// Leaves out what is made besides files and is not to stay.
     pub(crate) fn retain(&mut self, stays: impl Fn(&RelPath) -> bool) {
-        self.names.retain(|name| stays(&name.path));
+        self.names.retain(|name| stays(&name.file.path));
         self.dirs.retain(|(path, _)| stays(path));
-        self.links.retain(|(link, _)| stays(&link.path));
+        self.links.retain(|link| stays(&link.text.path));
     }
 
-    /// The links that lead straight to what is put in place: a file of their content, or a directory.
-    fn links_to_make<'l>(
-        links: &'l HashMap<String, LinkText>,
-        files: &[FoundFile],
-        solid: &[RelPath],
-    ) -> HashMap<&'l str, &'l LinkText> {
-        let mut steps_left = LINK_STEPS_MAX;
-        let id_at = |path: &str| {
-            let at = files.binary_search_by(|file| file.path.as_str().cmp(path)).ok()?;
-            Some(files[at].id)
-        };
-        let leads_there = |(path, link): &(&'l str, &'l LinkText)| {
-            let Some(end) = link_end(link) else {
-                log::debug!("link not made path={path} target={:?}", link.target);
-                return false;
-            };
-            let id = id_at(path);
-            let fits = match id {
-                Some(_) => id_at(&end) == id,
-                None => end.is_empty() || has(solid, &end) && id_at(&end).is_none() || is_dir(solid, &end),
-            };
-            fits && std::iter::successors(Some(end.as_str()), |at| at.rsplit_once('/').map(|(dir, _)| dir)).all(|at| {
-                steps_left = steps_left.saturating_sub(1);
-                steps_left > 0 && !links.contains_key(at)
-            })
-        };
-        links.iter().map(|(path, link)| (path.as_str(), link)).filter(leads_there).collect()
+    /// Takes, for each file of `blocked` that is the first of its inode, another name of it as the first,
+    /// the best one by what lies there. Returns what is found under these.
+    pub fn take_firsts(
+        &mut self,
+        blocked: &HashSet<&str>,
+        look: &dyn Fn(&RelPath, u64) -> LiesThere,
+    ) -> Vec<FoundFile> {
+        let mut best: HashMap<RelPath, (LiesThere, usize)> = HashMap::new();
+        for (at, name) in self.names.iter().enumerate().filter(|(_, name)| blocked.contains(name.first.as_str())) {
+            let there = look(&name.file.path, name.file.id.len);
+            // What is blocked is a file of the user's, so the free name is the best one.
+            let rank = |there: LiesThere| [LiesThere::Nothing, LiesThere::SameLength].iter().position(|t| *t == there);
+            let best = best.entry(name.first.clone()).or_insert((there, at));
+            if rank(there).unwrap_or(2) < rank(best.0).unwrap_or(2) {
+                *best = (there, at);
+            }
+        }
+        let mut taken = Vec::with_capacity(best.len());
+        let mut new: HashMap<RelPath, RelPath> = HashMap::with_capacity(best.len());
+        let firsts: HashSet<usize> = best.values().map(|(_, at)| *at).collect();
+        let names = std::mem::take(&mut self.names);
+        for (at, name) in names.into_iter().enumerate() {
+            if firsts.contains(&at) {
+                new.insert(name.first, name.file.path.clone());
+                taken.push(name.file);
+            } else {
+                self.names.push(name);
+            }
+        }
+        for name in &mut self.names {
+            if let Some(first) = new.get(&name.first) {
+                name.first = first.clone();
+            }
+        }
+        taken
     }
 
     /// Leaves one of the names of each inode among the files.
-    fn gather_names(&mut self, is_there: &dyn Fn(&RelPath, u64) -> bool) {
+    fn gather_names(&mut self, look: &dyn Fn(&RelPath, u64) -> LiesThere) {
         let mut groups: HashMap<(u64, FileId), Vec<RelPath>> = HashMap::new();
         for file in self.files.iter().filter(|file| file.attributes.link_group != 0) {
             groups.entry((file.attributes.link_group, file.id)).or_default().push(file.path.clone());
         }
         let mut first_of: HashMap<RelPath, RelPath> = HashMap::new();
         for ((_, id), paths) in groups.into_iter().filter(|(_, paths)| paths.len() > 1) {
-            let first = paths.iter().find(|path| is_there(path, id.len)).unwrap_or(&paths[0]).clone();
+            let may_be_it = |path: &&RelPath| look(path, id.len) == LiesThere::SameLength;
+            let first = paths.iter().find(may_be_it).unwrap_or(&paths[0]).clone();
             first_of.extend(paths.into_iter().filter(|path| *path != first).map(|path| (path, first.clone())));
         }
-        let names = &mut self.names;
-        self.files.retain(|file| {
-            let first = first_of.remove(&file.path);
-            let is_first = first.is_none();
-            names.extend(first.map(|first| OtherName { path: file.path.clone(), first, id: file.id }));
-            is_first
-        });
+        for file in std::mem::take(&mut self.files) {
+            match first_of.remove(&file.path) {
+                Some(first) => self.names.push(OtherName { file, first }),
+                None => self.files.push(file),
+            }
+        }
     }
-}
-
-/// The path below the directory to which a link leads if no part of its way is a link; empty for
-/// the directory itself. Nothing for a text that has a `..` behind a name or leads out.
-pub(crate) fn link_end(link: &LinkText) -> Option<String> {
-    let parts = link.target.split('/').filter(|part| !matches!(*part, "" | "."));
-    if parts.skip_while(|part| *part == "..").any(|part| part == "..") {
-        return None;
-    }
-    follow_link(&link.path, &link.target, &mut |_| None).ok()
 }
 
 /// Whether the sorted `paths` have `path`.
@@ -221,16 +245,19 @@ mod tests {
     /// Files, further names, directories and links, in short.
     fn plan(mut files: Vec<FoundFile>, bare: Vec<FoundBare>) -> [String; 4] {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let tree = Tree::plan(files, bare, &|path, _| path.as_str().starts_with("here"));
+        let tree = Tree::plan(files, bare, &|path, _| match path.as_str().starts_with("here") {
+            true => LiesThere::SameLength,
+            false => LiesThere::Nothing,
+        });
         let text = |all: Vec<String>| all.join(" ");
         [
             text(tree.files.iter().map(|f| f.path.to_string()).collect()),
-            text(tree.names.iter().map(|n| format!("{}={}", n.path, n.first)).collect()),
+            text(tree.names.iter().map(|n| format!("{}={}", n.file.path, n.first)).collect()),
             text(tree.dirs.iter().map(|d| d.0.to_string()).collect()),
             text(
                 tree.links
                     .iter()
-                    .map(|(l, id)| format!("{}>{}{}", l.path, l.target, if id.is_some() { "" } else { "/" }))
+                    .map(|l| format!("{}>{}{}", l.text.path, l.text.target, if l.id.is_some() { "" } else { "/" }))
                     .collect(),
             ),
         ]
@@ -241,7 +268,7 @@ mod tests {
         let got = plan(vec![file("v2/a", 1, 0), linked("latest", "v2/a"), linked("gone", "v1/a")], vec![]);
         assert_eq!(got, ["gone v2/a", "", "", "latest>v2/a"]);
         let got = plan(vec![file("v2/a", 1, 0), linked("m", "now/a")], vec![link("now", "v2"), link("old", "v1")]);
-        assert_eq!(got, ["m v2/a", "", "", "now>v2/"], "no link leads over another");
+        assert_eq!(got, ["v2/a", "", "", "m>now/a now>v2/"], "a link may lead over another");
         let got = plan(vec![linked("m", "now/a")], vec![link("now", "v2")]);
         assert_eq!(got, ["m", "", "", ""], "nothing of v2 is fetched");
         let got = plan(vec![], vec![dir("d/e"), link("l", "d"), link("d/up", "..")]);
@@ -253,7 +280,7 @@ mod tests {
         let got = plan(vec![file("b", 2, 0), linked("a", "b"), linked("c", "./d"), file("d", 1, 0)], vec![]);
         assert_eq!(got, ["a b d", "", "", "c>./d"]);
         let got = plan(vec![file("b", 1, 0), linked("a", "b"), linked("c", "a"), linked("e", "x/../b")], vec![]);
-        assert_eq!(got, ["b c e", "", "", "a>b"]);
+        assert_eq!(got, ["b e", "", "", "a>b c>a"]);
         assert_eq!(plan(vec![file("b", 2, 0)], vec![link("a", "b")])[3], "", "a link without content to a file");
     }
 
@@ -304,6 +331,61 @@ mod tests {
         assert_eq!(got[1], "a=here/c b=here/c y=x");
     }
 
+    #[test]
+    fn links_over_links_are_made_if_all_of_them_are() {
+        let chain = || vec![file("v2/a", 1, 0), linked("l1", "l2"), linked("l2", "d/l3"), linked("d/l3", "../v2/a")];
+        let got = plan(chain(), vec![]);
+        assert_eq!(got, ["v2/a", "", "", "d/l3>../v2/a l1>l2 l2>d/l3"]);
+        // The last one of the chain has another content, so it is a copy, and the others lead to that.
+        let mut other = chain();
+        other[0] = file("v2/a", 2, 0);
+        assert_eq!(plan(other, vec![]), ["d/l3 v2/a", "", "", "l1>l2 l2>d/l3"]);
+        // Directories on the way, and a circle among them.
+        let got = plan(
+            vec![file("v2/a", 1, 0), file("x/b", 2, 0), linked("m", "now/sub/a"), linked("n", "round/a")],
+            vec![
+                link("now", "v2x"),
+                link("v2x", "x"),
+                link("x/sub", "../v2"),
+                link("round", "trip"),
+                link("trip", "round"),
+            ],
+        );
+        assert_eq!(got, ["n v2/a x/b", "", "", "m>now/sub/a now>v2x/ v2x>x/ x/sub>../v2/"]);
+        let mut chain = chain();
+        chain.sort_by(|a, b| a.path.cmp(&b.path));
+        let tree = Tree::plan(chain, vec![], &|_, _| LiesThere::Nothing);
+        let hops: Vec<_> = tree.links.iter().map(|l| (l.text.path.as_str(), l.hops, l.over.len(), &*l.end)).collect();
+        assert_eq!(hops, [("d/l3", 1, 0, "v2/a"), ("l1", 3, 1, "v2/a"), ("l2", 2, 1, "v2/a")]);
+    }
+
+    #[test]
+    fn a_chain_is_as_long_as_the_system_follows() {
+        let link_to = |n: u32| linked(&format!("l{n:02}"), &format!("l{:02}", n + 1));
+        let mut chain: Vec<FoundFile> = (0..50).map(link_to).collect();
+        chain.push(file("l50", 1, 0));
+        let got = plan(chain, vec![]);
+        assert_eq!(got[3].split(' ').count(), 40, "{got:?}");
+        assert_eq!(got[0].split(' ').count(), 11, "{got:?}");
+        assert!(got[3].starts_with("l10>l11") && got[0].ends_with("l09 l50"), "{got:?}");
+    }
+
+    #[test]
+    fn another_name_of_an_inode_becomes_the_first() {
+        let all = vec![file("a", 1, 7), file("b", 1, 7), file("c", 1, 7), file("d", 1, 8), file("e", 1, 8)];
+        let mut tree = Tree::plan(all, vec![], &|_, _| LiesThere::Other);
+        let look = |path: &RelPath, _| match path.as_str() {
+            "c" => LiesThere::Nothing,
+            _ => LiesThere::Other,
+        };
+        let pairs = |tree: &Tree| tree.names.iter().map(|n| format!("{}={}", n.file.path, n.first)).collect::<Vec<_>>();
+        let taken = tree.take_firsts(&HashSet::from(["a"]), &look);
+        assert_eq!((taken.len(), taken[0].path.as_str(), pairs(&tree)), (1, "c", vec!["b=c".into(), "e=d".into()]));
+        let taken = tree.take_firsts(&HashSet::from(["c", "d"]), &look);
+        assert_eq!((taken.len(), tree.names.len()), (2, 0));
+        assert!(tree.take_firsts(&HashSet::from(["b", "e"]), &look).is_empty());
+    }
+
     /// A listing of the size that one peer may have, made to cost as much as it can.
     #[test]
     fn a_great_many_links_and_groups_end_soon() {
@@ -313,7 +395,7 @@ mod tests {
         let groups = (0..50_000).map(|n| file(&format!("f{n:06}"), 1, n + 1)).collect();
         let mut bare: Vec<FoundBare> = (0..2_000).map(chain).collect();
         bare.extend((0..2_000).map(deep));
-        let tree = Tree::plan(groups, bare, &|_, _| false);
+        let tree = Tree::plan(groups, bare, &|_, _| LiesThere::Nothing);
         assert_eq!((tree.files.len(), tree.links.len(), tree.names.len()), (50_000, 0, 0));
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     }

@@ -83,7 +83,7 @@ impl FetchJob {
         }
         let found = found.map(|mut found| (self.plan_tree(&mut found), found));
         let placed = found.and_then(|(tree, found)| Ok((self.place.of(&self.state.what, found)?, tree)));
-        let (placed, tree) = match placed {
+        let (placed, mut tree) = match placed {
             Ok(placed) => placed,
             Err(error) => return self.failed(error, Vec::new()),
         };
@@ -107,6 +107,7 @@ impl FetchJob {
                     true => self.all_failed(failed),
                     false => self.download(&disk, targets, failed),
                 };
+                let end = self.write_other_firsts(&disk, &mut tree, end);
                 self.place_tree(&disk, &tree, end)
             }
             Err(error) => {
@@ -165,7 +166,7 @@ impl FetchJob {
 
     /// Downloads `targets`, and reports `failed` with them. A pause ends the download; what comes
     /// after it is a new one of what is still missing.
-    fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: Vec<FailedFile>) -> DownloadEnd {
+    pub(super) fn download(&self, disk: &Arc<Disk>, mut targets: Vec<Target>, failed: Vec<FailedFile>) -> DownloadEnd {
         let mut failed_before = failed.clone();
         loop {
             if let Some(error) = self.rest() {

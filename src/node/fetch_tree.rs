@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::client::{DownloadEnd, FailedFile, FetchError, FileReport, OtherName, Resolved, Tree, link_end};
+use crate::client::{
+    DownloadEnd, FailedFile, FetchError, FileReport, FoundFile, LiesThere, OtherName, Resolved, Target, Tree, TreeLink,
+};
 use crate::content::{FileId, RelPath};
 use crate::node::fetch_job::{FetchJob, Place};
+use crate::node::limits::{FIRST_NAME_TRIES, LINK_ROUNDS_MAX};
 use crate::store::{Disk, LinkText, StoreError};
 use crate::sync::lock;
 
@@ -23,10 +27,8 @@ impl FetchJob {
             found.files = files;
             return Tree::default();
         }
-        let is_there = |path: &RelPath, len: u64| {
-            std::fs::symlink_metadata(dir.join(path.as_str())).is_ok_and(|meta| meta.is_file() && meta.len() == len)
-        };
-        let mut tree = Tree::plan(files, bare, &is_there);
+        let look = |path: &RelPath, len| lies_there(dir, path, len);
+        let mut tree = Tree::plan(files, bare, &look);
         found.files = std::mem::take(&mut tree.files);
         self.refuse_own(dir, &mut tree, &mut found.failed);
         tree
@@ -44,10 +46,40 @@ impl FetchJob {
         }
     }
 
+    /// Where the name of an inode that was to be written is blocked, another one is, so that the rest of
+    /// them come: goes on from the download with this `end`.
+    pub(super) fn write_other_firsts(&self, disk: &Arc<Disk>, tree: &mut Tree, mut end: DownloadEnd) -> DownloadEnd {
+        let look = |path: &RelPath, len| lies_there(disk.path(), path, len);
+        let mut tried = HashSet::new();
+        for _ in 0..FIRST_NAME_TRIES {
+            let is_of_place = |failed: &&FailedFile| match &*failed.error {
+                FetchError::Storage(e) => !e.is_of_whole_disk(disk.path()),
+                _ => false,
+            };
+            let failed = &end.report.failed;
+            let blocked = failed.iter().filter(is_of_place).map(|failed| failed.path.as_str());
+            let firsts = tree.take_firsts(&blocked.filter(|path| !tried.contains(*path)).collect(), &look);
+            if firsts.is_empty() || self.is_cut(&end) {
+                break;
+            }
+            tried.extend(failed.iter().map(|failed| failed.path.clone()));
+            let target = |file: FoundFile| {
+                let out = file.path.clone();
+                Target { path: file.path, id: file.id, out, holders: file.holders }
+            };
+            let failed = std::mem::take(&mut end.report.failed);
+            end = self.download(disk, firsts.into_iter().map(target).collect(), failed);
+        }
+        end
+    }
+
+    fn is_cut(&self, end: &DownloadEnd) -> bool {
+        matches!(end.error.as_deref(), Some(FetchError::Cancelled | FetchError::Stopped))
+    }
+
     /// Makes what belongs to the fetch besides files, behind the download with this `end`.
     pub(super) fn place_tree(&self, disk: &Disk, tree: &Tree, end: DownloadEnd) -> DownloadEnd {
-        let is_cut = matches!(end.error.as_deref(), Some(FetchError::Cancelled | FetchError::Stopped));
-        if tree.is_empty() || is_cut {
+        if tree.is_empty() || self.is_cut(&end) {
             return end;
         }
         let failed_before = end.report.failed.clone();
@@ -88,18 +120,18 @@ impl FetchJob {
         for name in others {
             let of_first = failed.iter().find(|failed| failed.path == name.first.as_str());
             if let Some(error) = of_first.map(|failed| failed.error.clone()) {
-                failed.push(FailedFile::new(name.path.as_str(), error));
+                failed.push(FailedFile::new(name.file.path.as_str(), error));
             }
         }
-        let triples: Vec<_> = ready.iter().map(|n| (n.path.clone(), n.first.clone(), n.id)).collect();
+        let triples: Vec<_> = ready.iter().map(|n| (n.file.path.clone(), n.first.clone(), n.file.id)).collect();
         for (made, name) in disk.make_names(&triples, &self.stop()).into_iter().zip(&ready) {
             match made {
-                Ok(is_new) => self.report_name(&name.path, name.id, !is_new),
-                Err(e) => failed.push(FailedFile::new(name.path.as_str(), FetchError::from(e))),
+                Ok(is_new) => self.report_name(&name.file.path, name.file.id, !is_new),
+                Err(e) => failed.push(FailedFile::new(name.file.path.as_str(), FetchError::from(e))),
             }
         }
         let Some(fetched) = &self.client.ctx.fetched else { return };
-        let firsts: BTreeMap<&RelPath, FileId> = ready.iter().map(|name| (&name.first, name.id)).collect();
+        let firsts: BTreeMap<&RelPath, FileId> = ready.iter().map(|name| (&name.first, name.file.id)).collect();
         for (first, id) in firsts {
             if let Some(stamp) = disk.stamp_at(first) {
                 fetched.restamp(&id, disk.path(), first, stamp);
@@ -107,7 +139,8 @@ impl FetchJob {
         }
     }
 
-    /// Makes the links whose end this fetch put in place or found there, reached over no link.
+    /// Makes the links whose end this fetch put in place or found there, reached over no link but those
+    /// that it makes: each behind the ones on its way.
     fn make_links(&self, disk: &Disk, tree: &Tree, failed: &mut Vec<FailedFile>) {
         let in_place: BTreeMap<RelPath, FileId> =
             lock(&self.state.stats.reports).iter().map(|r| (r.out.clone(), r.id)).collect();
@@ -116,26 +149,37 @@ impl FetchJob {
             behind.take_while(|path| path.as_str().starts_with(dir.as_str())).any(|path| path.is_below(dir.as_str()))
                 || tree.dirs.iter().any(|(path, _)| path == dir || path.is_below(dir.as_str()))
         };
-        let is_end_there = |(link, id): &&(LinkText, Option<FileId>)| match (link_end(link), id) {
-            (Some(end), None) if end.is_empty() => true,
-            (Some(end), id) => RelPath::new(&end).is_ok_and(|end| match id {
-                Some(id) => in_place.get(&end) == Some(id) && disk.is_file_at(&end),
-                None => disk.is_dir_at(&end) && held(&end),
+        let is_end_there = |link: &TreeLink, has_link: &dyn Fn(&str) -> bool| match link.id {
+            None if link.end.is_empty() => true,
+            id => RelPath::new(&link.end).is_ok_and(|end| match id {
+                Some(id) => in_place.get(&end) == Some(&id) && disk.is_file_at(&end),
+                None => disk.is_dir_at(&end) && (held(&end) || has_link(&link.end)),
             }),
-            (None, _) => false,
         };
-        let (ready, others): (Vec<_>, Vec<_>) = tree.links.iter().partition(is_end_there);
-        let texts: Vec<LinkText> = ready.iter().map(|(link, _)| link.clone()).collect();
-        for (made, (link, id)) in disk.make_links(&texts, &self.stop()).into_iter().zip(&ready) {
-            match (made, id) {
-                (Ok(is_new), Some(id)) => self.report_name(&link.path, *id, !is_new),
-                (Ok(_), None) => {}
-                (Err(e), _) => fail(failed, &link.path, e),
+        let (mut links, mut made) = (tree.links.iter().collect::<Vec<_>>(), HashSet::<&RelPath>::new());
+        for _ in 0..LINK_ROUNDS_MAX {
+            let has_link = |dir: &str| made.iter().any(|path| path.is_below(dir));
+            let is_ready =
+                |link: &&TreeLink| link.over.iter().all(|over| made.contains(over)) && is_end_there(link, &has_link);
+            let (ready, others): (Vec<&TreeLink>, Vec<_>) = links.into_iter().partition(is_ready);
+            links = others;
+            if ready.is_empty() {
+                break;
+            }
+            let texts: Vec<LinkText> = ready.iter().map(|link| link.text.clone()).collect();
+            for (result, link) in disk.make_links(&texts, &self.stop()).into_iter().zip(&ready) {
+                match result {
+                    Err(e) => fail(failed, &link.text.path, e),
+                    Ok(is_new) => {
+                        made.insert(&link.text.path);
+                        link.id.into_iter().for_each(|id| self.report_name(&link.text.path, id, !is_new));
+                    }
+                }
             }
         }
-        for (link, _) in others {
-            let path = disk.path().join(link.path.as_str());
-            fail(failed, &link.path, StoreError::at(path, io::Error::other(NO_TARGET)));
+        for link in links {
+            let path = disk.path().join(link.text.path.as_str());
+            fail(failed, &link.text.path, StoreError::at(path, io::Error::other(NO_TARGET)));
         }
     }
 
@@ -149,6 +193,15 @@ impl FetchJob {
 fn fail(failed: &mut Vec<FailedFile>, path: &RelPath, error: StoreError) {
     log::debug!("not made path={path} error=\"{error}\"");
     failed.push(FailedFile::new(path.as_str(), FetchError::from(error)));
+}
+
+/// What lies where a file of `len` bytes is to go.
+fn lies_there(dir: &Path, path: &RelPath, len: u64) -> LiesThere {
+    match std::fs::symlink_metadata(dir.join(path.as_str())) {
+        Ok(meta) if meta.is_file() && meta.len() == len => LiesThere::SameLength,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => LiesThere::Nothing,
+        _ => LiesThere::Other,
+    }
 }
 
 const NO_TARGET: &str = "its target was not fetched";

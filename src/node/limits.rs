@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{KIB, MIB};
+use crate::limits::{KIB, LINKS_ON_WAY_MAX, MIB};
 
 /// Time between two looks at the trusted file.
 pub const TRUST_POLL: Duration = Duration::from_millis(500);
@@ -49,3 +49,9 @@ pub const READ_CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const TO_WRITER_LEN: usize = 256 * KIB;
 /// Shortest time between two times that the watchers of a fetch to a writer learn that it is further.
 pub const TO_WRITER_TELL_EVERY: Duration = Duration::from_millis(50);
+/// Times that a fetch takes another name of an inode as the one that it writes, since something else has
+/// the name that it chose.
+pub const FIRST_NAME_TRIES: u32 = 16;
+/// Rounds in which a fetch makes links, each over those of the rounds before and in directories that came
+/// to be with them.
+pub const LINK_ROUNDS_MAX: u32 = 2 * LINKS_ON_WAY_MAX;

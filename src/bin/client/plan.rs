@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use gpb::error::StoreError;
 use gpb::internals::cli::PlanTotals;
-use gpb::internals::client::{FoundBare, Tree};
+use gpb::internals::client::{FoundBare, LiesThere, Tree};
 use gpb::internals::store::{Disk, Forecast};
 use gpb::{FileId, FoundFile, RelPath};
 
@@ -24,8 +24,8 @@ pub(crate) struct Plan<'d> {
 impl<'d> Plan<'d> {
     /// `tree` is what would be made, or nothing for contents alone.
     pub(crate) fn new(disk: Option<&'d Disk>, tree: Tree) -> Self {
-        let links = tree.links.into_iter().map(|(link, _)| (link.path, link.target)).collect();
-        let names = tree.names.into_iter().map(|name| name.path).collect();
+        let links = tree.links.into_iter().map(|link| (link.text.path, link.text.target)).collect();
+        let names = tree.names.into_iter().map(|name| name.file.path).collect();
         Plan { disk, links, names, missing: BTreeMap::new(), totals: PlanTotals::default() }
     }
 
@@ -60,5 +60,5 @@ impl<'d> Plan<'d> {
 
 /// What a fetch of these makes besides files.
 pub(crate) fn tree_of(files: &[FoundFile], bare: Vec<FoundBare>) -> Tree {
-    Tree::plan(files.to_vec(), bare, &|_, _| false)
+    Tree::plan(files.to_vec(), bare, &|_, _| LiesThere::Nothing)
 }
