@@ -84,6 +84,7 @@ install_tools() {
     command -v openssl > /dev/null || packages+=(openssl)
     { command -v ip && command -v tc && command -v bridge; } > /dev/null || packages+=(iproute2)
     { command -v unshare && command -v nsenter && command -v setpriv; } > /dev/null || packages+=(util-linux)
+    command -v nft > /dev/null || packages+=(nftables)
     # Disks that fill up, break and vanish.
     { command -v mkfs.ext4 && command -v e2fsck; } > /dev/null || packages+=(e2fsprogs)
     { command -v mkfs.xfs && command -v xfs_io; } > /dev/null || packages+=(xfsprogs)

@@ -139,6 +139,8 @@ struct Survey<'a, T, A> {
 #[derive(Default)]
 struct Attempts {
     made: u32,
+    /// Number of its offers to answer on sessions of its own when it was asked last.
+    offers: u32,
     /// When it may be asked again; `None` while it is being asked and once it has answered.
     retry_at: Option<Instant>,
 }
@@ -154,7 +156,7 @@ struct AddrQueue {
 /// What the threads of a survey report.
 enum SurveyMessage<T> {
     Connected,
-    Answer(PeerRecord, Result<T, AskError>),
+    Answer(Box<PeerRecord>, Result<T, AskError>),
 }
 
 impl<'a, T, A> Survey<'a, T, A>
@@ -183,7 +185,7 @@ where
             Ok(answer) => {
                 self.progress.answered += 1;
                 self.progress.note_answer(now);
-                return Some((record, answer));
+                return Some((*record, answer));
             }
             Err(AskError::Refused(reason)) => {
                 self.progress.refused.insert(record.peer, RefusalCause::of_reason(&reason));
@@ -221,13 +223,14 @@ where
                 continue;
             }
             let attempts = self.attempts.entry(record.node()).or_default();
-            if attempts.made > 0 && !is_due(attempts) {
+            let is_offered = attempts.retry_at.is_some() && attempts.offers != record.offers;
+            if attempts.made > 0 && !is_due(attempts) && !is_offered {
                 continue;
             }
             if attempts.made == 0 && self.client.ctx.trust.allows(&record.peer) {
                 self.progress.last_peer = Some(now);
             }
-            *attempts = Attempts { made: attempts.made + 1, retry_at: None };
+            *attempts = Attempts { made: attempts.made + 1, offers: record.offers, retry_at: None };
             self.progress.pending += 1;
             self.at_addr.entry(addr_of(&record)).or_default().waiting.push_back(record);
         }
@@ -262,7 +265,7 @@ where
                 bell.ring();
                 ask_once(&pool, session, &record, |session| ask(session, &over))
             });
-            let _ = tell.send(SurveyMessage::Answer(record, answer));
+            let _ = tell.send(SurveyMessage::Answer(Box::new(record), answer));
             bell.ring();
         };
         self.client.askers.spawn(task).map_err(FetchError::Threads)
@@ -272,13 +275,16 @@ where
     /// named peers that are still sought. Only what may be asked counts.
     fn read_table_counts(&mut self, now: Instant) {
         let scope = self.scope;
+        let failing: Vec<NodeId> =
+            self.attempts.iter().filter(|(_, a)| a.retry_at.is_some()).map(|(node, _)| *node).collect();
         let read = |t: &PeerTable| {
             let refusals: Vec<_> = t.refusals().filter(|(peer, _)| scope.has_key(peer)).collect();
             let awaited = if scope.nodes.is_none() { t.awaited() } else { 0 };
-            (refusals, awaited, t.full(now).filter(|peer| scope.has_key(peer)).count())
+            let unreached = failing.iter().filter(|node| t.may_offer(**node)).count();
+            (refusals, (awaited, unreached), t.full(now).filter(|peer| scope.has_key(peer)).count())
         };
-        let (refusals, awaited, full) = self.client.ctx.peers.read(read);
-        (self.progress.awaited, self.progress.full) = (awaited, full);
+        let (refusals, (awaited, unreached), full) = self.client.ctx.peers.read(read);
+        (self.progress.awaited, self.progress.full) = (awaited + unreached, full);
         // What a named peer knows of others is in the table before it counts as contacted.
         let is_seen = self.seen == Some(self.client.ctx.peers.changes());
         self.progress.complete =

@@ -112,6 +112,13 @@ impl ContactList {
         Some(ContactOutcome { peer: named.peer.clone(), result, failed_before, came })
     }
 
+    /// The peer is contacted again by that time.
+    pub(super) fn hasten(&mut self, id: u64, by: Instant) {
+        if let Some(named) = self.peers.get_mut(&id) {
+            named.next = named.next.map(|at| at.min(by));
+        }
+    }
+
     /// When the next peer is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.peers.values().filter_map(|named| named.next).min()

@@ -17,8 +17,9 @@ use crate::discovery::contact_list::{ContactList, ContactOutcome};
 use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
     ADDRS_PER_NAME_MAX, CONTACTS_AT_ONCE, CONTACTS_QUEUED_MAX, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
-    SOON_AGAIN_NODES,
+    OFFERED_CONTACT_INTERVAL, SOON_AGAIN_NODES,
 };
+use crate::discovery::offers::{OfferEnd, TurnOffers, offer};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
@@ -35,6 +36,7 @@ pub(super) struct Contacts {
     /// When known peers are contacted next, and their number.
     gossip_at: Instant,
     gossip_with: usize,
+    offers: TurnOffers,
     jobs: Sender<ContactJob>,
     names: Sender<NameQuery>,
     /// What the resolver needs, until it is started for the first name.
@@ -58,6 +60,8 @@ struct ContactJob {
     addrs: Vec<SocketAddr>,
     /// The node that must answer, if it is known.
     expect: Option<NodeId>,
+    /// It is offered a session to ask on.
+    is_offer: bool,
 }
 
 /// What other threads report to this one.
@@ -66,6 +70,8 @@ enum ContactReport {
     Resolved(u64, io::Result<Vec<SocketAddr>>),
     /// How a contact at one address ended.
     Contacted(u64, Result<PeerId, String>),
+    /// How an offer to this node ended.
+    Offered(NodeId, OfferEnd),
     /// The user named this peer.
     Named(PeerAddr),
     /// The shutdown began.
@@ -121,7 +127,9 @@ impl Contacts {
         let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };
         let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
         let shared = shared.clone();
-        let mut contacts = Contacts { shared, named, alone, gossip_at, gossip_with, jobs, names, resolver, reports };
+        let offers = TurnOffers::new(now);
+        let mut contacts =
+            Contacts { shared, named, alone, gossip_at, gossip_with, offers, jobs, names, resolver, reports };
         if names_hosts {
             contacts.start_resolver()?;
         }
@@ -142,6 +150,7 @@ impl Contacts {
             if now >= self.gossip_at {
                 self.gossip(now);
             }
+            self.offer(now);
             let soonest = self.named.next_due().into_iter().fold(self.gossip_at.min(now + HOUSEKEEP), Instant::min);
             if let Ok(report) = self.reports.recv_deadline(soonest) {
                 self.take(report, Instant::now());
@@ -182,7 +191,8 @@ impl Contacts {
     fn queue(&mut self, id: u64, addrs: Vec<SocketAddr>) {
         self.named.begun(id, addrs.len());
         for addr in addrs {
-            if self.jobs.try_send(ContactJob { named: Some(id), addrs: vec![addr], expect: None }).is_err() {
+            let job = ContactJob { named: Some(id), addrs: vec![addr], expect: None, is_offer: false };
+            if self.jobs.try_send(job).is_err() {
                 self.ended(id, Err("too many contacts wait".into()));
             }
         }
@@ -191,6 +201,7 @@ impl Contacts {
     fn take(&mut self, report: ContactReport, now: Instant) {
         match report {
             ContactReport::Wake => {}
+            ContactReport::Offered(node, end) => self.offers.ended(node, end, now),
             ContactReport::Named(peer) => self.name(peer, now),
             ContactReport::Resolved(id, Ok(addrs)) if !addrs.is_empty() => self.queue(id, addrs),
             ContactReport::Resolved(id, Ok(_)) => self.ended(id, Err("the name has no address".into())),
@@ -204,6 +215,13 @@ impl Contacts {
         let small = self.shared.directory().read(PeerTable::nodes) <= SOON_AGAIN_NODES;
         let outcome = self.named.ended(id, result, small, Instant::now());
         let Some(ContactOutcome { peer, result, failed_before, came }) = outcome else { return };
+        // Whoever asks for what this node alone has must be found to be offered a session.
+        if let Ok(peer) = &result
+            && small
+            && self.shared.directory().turned().is_answered(*peer)
+        {
+            self.named.hasten(id, Instant::now() + OFFERED_CONTACT_INTERVAL);
+        }
         match result {
             Ok(id) if failed_before => log::info!("named peer answers again host={peer} peer={id}"),
             Ok(_) => {}
@@ -212,6 +230,17 @@ impl Contacts {
         }
         if came {
             self.shared.directory().expected_came();
+        }
+    }
+
+    /// Offers peers that may be unable to dial this node to answer on sessions that it opens.
+    fn offer(&mut self, now: Instant) {
+        for peer in self.offers.due(&self.shared, now) {
+            let node = peer.node();
+            let job = ContactJob { named: None, addrs: peer.addrs, expect: Some(node), is_offer: true };
+            if self.jobs.try_send(job).is_err() {
+                self.offers.ended(node, OfferEnd::Failed, now);
+            }
         }
     }
 
@@ -233,6 +262,7 @@ impl Contacts {
                 named: None,
                 addrs: peer.addrs.clone(),
                 expect: Some(NodeId::new(peer.peer, peer.instance)),
+                is_offer: false,
             };
             if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
                 return;
@@ -246,6 +276,11 @@ fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender
     for job in queue {
         if shared.shutdown.has_begun() {
             return;
+        }
+        if let (true, Some(node)) = (job.is_offer, job.expect) {
+            let end = offer(shared, node, &job.addrs);
+            let _ = report.send(ContactReport::Offered(node, end));
+            continue;
         }
         let mut result = Err("no address".to_string());
         for addr in job.addrs.into_iter().take(ADDRS_PER_PEER_MAX) {

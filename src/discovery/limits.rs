@@ -4,6 +4,23 @@ use std::time::Duration;
 
 use crate::limits::{ANSWERERS, PEERS_PER_ANSWER_MAX, STATIC_PEERS_MAX};
 
+/// Time after the start before a node offers to answer: most short fetches are over.
+pub const OFFER_AFTER: Duration = Duration::from_secs(1);
+/// Offers that are made at once.
+pub const OFFERS_AT_ONCE: usize = 2;
+/// Most peers that a node answers on sessions of its own.
+pub const OFFERED_PEERS_MAX: usize = 64;
+/// Least time between an offer that was taken and the next one to that peer.
+pub const OFFER_AGAIN: Duration = Duration::from_secs(10);
+/// The same while the peer uses all of them.
+pub const OFFER_FURTHER: Duration = Duration::from_secs(1);
+/// First wait before an offer that failed is made again; it doubles up to [`OFFER_RETRY_MAX`].
+pub const OFFER_RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait before an offer that failed, or was not needed, is made again.
+pub const OFFER_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Time between two contacts with a named peer while this node answers it on a session of its own: whoever asks for its
+/// files must be found to be offered one.
+pub const OFFERED_CONTACT_INTERVAL: Duration = Duration::from_secs(2);
 /// Peers that are contacted at the same time for exchange.
 pub const CONTACTS_AT_ONCE: usize = 8;
 /// From this number of nodes on, known peers are asked for exchange, as not every node answers a

@@ -13,6 +13,7 @@ mod drops;
 mod exchange;
 pub mod limits;
 mod listener;
+mod offers;
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -57,6 +58,8 @@ struct DiscoveryThreads {
 /// What the threads of discovery share.
 struct DiscoveryContext {
     dialer: Dialer,
+    /// Opens the sessions that this node offers to answer on.
+    offering: Dialer,
     drops: Drops,
     links: Mutex<Vec<Link>>,
     shutdown: Shutdown,
@@ -71,6 +74,7 @@ impl Discovery {
         let DiscoverySetup { dialer, beacon, peers } = setup;
         let shutdown = dialer.shutdown().clone();
         let shared = Arc::new(DiscoveryContext {
+            offering: dialer.clone(),
             dialer: dialer.handing_over(),
             drops: Drops::default(),
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),

@@ -17,5 +17,12 @@ pub const LINKS_MAX: usize = 64;
 pub const SOCKET_EVENTS_AT_ONCE: usize = 64;
 /// Most troubles of links and interfaces that are remembered as logged.
 pub const LINK_TROUBLES_MAX: usize = 256;
+/// A turned session without traffic shows the way that it lives after this time (TCP keepalive): shorter than NATs
+/// remember a connection.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+/// Time between two tries of that while nothing answers.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Tries without an answer after which the system ends the connection.
+pub const KEEPALIVE_TRIES: u32 = 3;
 /// Most ciphertext that a dialed session reads from its socket at once, in bytes.
 pub const RECEIVE_BUFFER_LEN: usize = 256 * KIB;

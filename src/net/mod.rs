@@ -16,6 +16,7 @@ mod secure;
 mod sockets;
 mod stream;
 mod troubles;
+mod turned;
 
 pub use beacon::{Beacon, Datagram, Hub, HubBeacon, Link, LinkError, LinkId, To, Waker};
 pub use bind_addr::{BindAddr, ParseBindAddrError};
@@ -30,3 +31,4 @@ pub use peer_addr::{ParsePeerAddrError, PeerAddr};
 pub(crate) use pipe::wait_for;
 pub use secure::{SecureError, Tls};
 pub use stream::{Dialed, Greeting};
+pub use turned::TurnedEnd;

@@ -36,6 +36,25 @@ impl TlsPipe {
         self.incoming.grow(len);
     }
 
+    /// Takes the session apart, with what has come and was not read: its plaintext, and the ciphertext of a record that
+    /// is not whole.
+    pub(super) fn take_apart(mut self) -> Result<(TcpStream, Channel, Vec<u8>, Vec<u8>), StreamError> {
+        let mut plain = self.spill.split_off(self.spill_at);
+        loop {
+            let (data, out) = (self.incoming.data(), &mut self.outgoing);
+            let (used, opened) = self.channel.open(data, out, &mut |bytes| plain.extend_from_slice(bytes))?;
+            self.incoming.take(used);
+            match opened {
+                Opened::Data => (),
+                Opened::Starved => break,
+                Opened::Ended => return Err(StreamError::Closed),
+            }
+        }
+        self.flush(Instant::now())?;
+        let sealed = self.incoming.data().to_vec();
+        Ok((self.socket, self.channel, plain, sealed))
+    }
+
     /// Whether bytes have arrived that were not read.
     pub(super) fn has_input(&self) -> bool {
         self.spill_at < self.spill.len() || !self.incoming.is_empty()

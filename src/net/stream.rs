@@ -18,6 +18,7 @@ use crate::net::error::StreamError;
 use crate::net::limits::RECEIVE_BUFFER_LEN;
 use crate::net::pipe::{ReadWait, TlsPipe, wait_for};
 use crate::net::secure::Tls;
+use crate::net::turned::{TurnedEnd, keep_alive};
 use crate::proto::{FRAME_PREFIX_LEN, FrameError, FramePrefix};
 
 /// The dialer's end of a session: frames over TLS over TCP, blocking.
@@ -26,6 +27,8 @@ pub struct Dialed {
     addr: SocketAddr,
     peer: PeerId,
     handshake: Duration,
+    /// The other side opened the connection, and offered to answer on it.
+    is_turned: bool,
     pipe: TlsPipe,
 }
 
@@ -71,6 +74,34 @@ impl Dialed {
         finish_connect(begun, &socket, deadline)?;
         let greeting = Greeting::begin(socket, addr, expect, tls)?;
         Ok((greeting.finish(deadline)?, held))
+    }
+
+    /// The asking end of a session that the other side opened and offered to answer on.
+    ///
+    /// # Errors
+    /// [`StreamError::Closed`]: its handshake is not over; [`StreamError::Io`]: its socket cannot be used.
+    pub fn turned(end: TurnedEnd) -> Result<Self, StreamError> {
+        let TurnedEnd { socket, channel, addr, .. } = end;
+        let peer = channel.peer().ok_or(StreamError::Closed)?;
+        socket.set_nonblocking(true)?;
+        let pipe = TlsPipe::new(socket, channel);
+        Ok(Dialed { addr, peer, handshake: Duration::MAX, is_turned: true, pipe })
+    }
+
+    /// Whether the other side opened the connection.
+    pub fn is_turned(&self) -> bool {
+        self.is_turned
+    }
+
+    /// The answering end of the same session, once the other side has taken the offer to ask from now on.
+    ///
+    /// # Errors
+    /// [`StreamError`]: the session has ended.
+    pub fn turn(self) -> Result<TurnedEnd, StreamError> {
+        let addr = self.addr;
+        let (socket, channel, plain, sealed) = self.pipe.take_apart()?;
+        keep_alive(&socket);
+        Ok(TurnedEnd { socket, channel, addr, plain, sealed })
     }
 
     /// The key that TLS proved.
@@ -195,7 +226,8 @@ impl Greeting {
     /// As [`Dialed::dial`].
     pub fn finish(mut self, deadline: Instant) -> Result<Dialed, StreamError> {
         let peer = self.pipe.shake_hands(deadline)?;
-        Ok(Dialed { addr: self.addr, peer, handshake: self.begun.elapsed(), pipe: self.pipe })
+        let handshake = self.begun.elapsed();
+        Ok(Dialed { addr: self.addr, peer, handshake, is_turned: false, pipe: self.pipe })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::net::{Datagram, StreamError};
 use crate::peers::own_announce::{OwnAnnounce, unix_ms};
 use crate::peers::source_limit::SourceLimit;
 use crate::peers::traffic::Traffic;
+use crate::peers::turned::TurnedSessions;
 use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Events, Subscription, Watch};
@@ -35,6 +36,7 @@ pub struct Directory {
     events: EventSender,
     source_limit: Mutex<SourceLimit>,
     traffic: Traffic,
+    turned: Arc<TurnedSessions>,
     own_duplicate_logged: AtomicBool,
     /// An announce was dropped because its clock differs too much.
     clocks_differ: AtomicBool,
@@ -69,6 +71,7 @@ impl Directory {
             events,
             source_limit: Mutex::default(),
             traffic: Traffic::default(),
+            turned: Arc::default(),
             own_duplicate_logged: AtomicBool::new(false),
             clocks_differ: AtomicBool::new(false),
             no_socket: AtomicI32::new(0),
@@ -83,6 +86,11 @@ impl Directory {
     /// What was exchanged with which peer.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// The sessions whose roles are exchanged.
+    pub fn turned(&self) -> &Arc<TurnedSessions> {
+        &self.turned
     }
 
     /// The keys that this node talks to.
@@ -172,25 +180,25 @@ impl Directory {
         if hello.announce.is_empty() {
             return None;
         }
-        let (node, now) = (NodeId::new(peer, hello.instance), Instant::now());
-        let admitted = open_announce(&hello.announce, self.own.network(), node).and_then(|(signed, announce)| {
-            let mut addr = from;
-            addr.set_port(announce.port);
-            let change = self.table.touch(|table| {
-                let change = table.upsert(&received(&signed, &announce, addr, Via::Hello, now))?;
-                table.session_opened(node);
-                Ok::<_, Dropped>(self.emit(change))
-            })?;
-            self.report(peer, addr, change);
-            Ok(())
-        });
-        match admitted {
-            Ok(()) => Some(Presence { directory: self.clone(), node }),
-            Err(e) => {
-                log::debug!("announce in Hello dropped peer={peer} addr={from} error=\"{e}\"");
-                None
-            }
-        }
+        let admitted = self.said(NodeId::new(peer, hello.instance), &hello.announce, from);
+        admitted.inspect_err(|e| log::debug!("announce in Hello dropped peer={peer} addr={from} error=\"{e}\"")).ok()
+    }
+
+    /// Takes in what `node` said of itself in a session that it opened from `from`.
+    ///
+    /// # Errors
+    /// [`Dropped`]: why the announce was not taken in.
+    pub fn said(self: &Arc<Self>, node: NodeId, announce: &[u8], from: SocketAddr) -> Result<Presence, Dropped> {
+        let (signed, announce) = open_announce(announce, self.own.network(), node)?;
+        let mut addr = from;
+        addr.set_port(announce.port);
+        let change = self.table.touch(|table| {
+            let change = table.upsert(&received(&signed, &announce, addr, Via::Hello, Instant::now()))?;
+            table.session_opened(node);
+            Ok::<_, Dropped>(self.emit(change))
+        })?;
+        self.report(node.peer, addr, change);
+        Ok(Presence { directory: self.clone(), node })
     }
 
     /// Takes in what `node` at `addr` said of itself in a session that this node opened. TLS proved
@@ -246,6 +254,11 @@ impl Directory {
     /// on.
     pub fn failed(&self, node: NodeId, addr: SocketAddr, now: Instant) {
         self.table.touch(|t| t.failed(node, addr, now));
+    }
+
+    /// Notes that `node` offers to answer on a session that it opened: who wants to ask it looks again.
+    pub fn offered(&self, node: NodeId) {
+        self.table.update(|t| t.offered(node));
     }
 
     /// Notes that a session with `node` began.

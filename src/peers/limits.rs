@@ -15,9 +15,22 @@ pub const HANDOVERS_MAX: usize = 8;
 /// Longest wait for a session that a contact is about to leave: its last answer comes right behind
 /// `Welcome`.
 pub const HANDOVER_PATIENCE: Duration = Duration::from_millis(100);
+/// Most sessions of one node on which it offers to answer.
+pub const TURNED_PER_NODE_MAX: usize = 2;
+/// Most sessions of all nodes of one key on which they offer to answer.
+pub const TURNED_PER_KEY_MAX: usize = 8;
+/// Most sessions from one source address on which others offer to answer: many hosts may be behind one NAT.
+pub const TURNED_PER_ADDR_MAX: usize = 64;
+/// Most sessions on which others offer to answer.
+pub const TURNED_MAX: usize = 1024;
 /// Bytes of an unwanted body that are read at once.
 pub const SKIP_STEP: usize = 64 * KIB;
 /// Bytes of a body that are allocated at once.
 pub const BODY_STEP: usize = MIB;
 /// Most keys whose bytes are counted each for itself, in each direction.
 pub const TRAFFIC_PEERS_MAX: usize = 4096;
+
+const _: () = {
+    assert!(TURNED_PER_NODE_MAX <= TURNED_PER_KEY_MAX && TURNED_PER_KEY_MAX <= TURNED_PER_ADDR_MAX);
+    assert!(TURNED_PER_ADDR_MAX < TURNED_MAX);
+};

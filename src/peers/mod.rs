@@ -14,10 +14,12 @@ mod pool;
 mod session;
 mod source_limit;
 mod traffic;
+mod turned;
 
 pub use directory::{Directory, Hindrance, Presence};
 pub use handover::{Handover, HandoverOffer, HandoverTaker};
 pub use own_announce::{NodeTag, OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
-pub use session::{AskError, Call, Dialer, Session};
+pub use session::{AskError, Call, Dialer, Session, TurnAnswer};
 pub use traffic::{Traffic, TrafficStats};
+pub use turned::{AnswerTicket, Answered, Answering, Lease, OfferedSession, SessionGuards, TurnedSessions};

@@ -50,6 +50,12 @@ impl PeerPool {
             session.reused = true;
             return Ok(session);
         }
+        // Where a dial works, the way is the shorter one, and any number of connections can be had.
+        if !self.dialer.directory().read(|t| t.was_reached(key))
+            && let Some(offered) = self.dialer.ask_offered(key)
+        {
+            return offered.inspect(|s| debug!("asks a turned session peer={} addr={}", s.peer, s.addr));
+        }
         let begin = Instant::now();
         match self.dialer.open_any(record.peer, &record.addrs) {
             Ok(session) => {

@@ -12,9 +12,14 @@ use crate::net::{Dialed, StreamError, Tls};
 use crate::peers::directory::{Directory, Presence};
 use crate::peers::handover::{Handover, HandoverOffer};
 use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, SKIP_STEP};
+use crate::peers::turned::{Lease, SessionGuards};
 use crate::proto::{FramePrefix, Kind, MessageError, Problem, Request, Status, Welcome, decode_header, encode_request};
-use crate::runtime::{OnBegin, Shutdown, Subscription};
+use crate::runtime::{OnBegin, Shutdown};
 use crate::swarm::{Dropped, RefusalCause};
+
+mod turned;
+
+pub use turned::TurnAnswer;
 
 /// Opens sessions: dials, says `Hello`, and takes the answer into the [`Directory`].
 #[derive(Clone)]
@@ -51,7 +56,7 @@ pub struct Session {
     pub peer: PeerId,
     /// The peer's instance, as `Welcome` names it.
     pub instance: u64,
-    /// The address that was dialed.
+    /// The address that was dialed, or that a turned session came from.
     pub addr: SocketAddr,
     /// What the peer says of itself.
     pub welcome: Welcome,
@@ -63,8 +68,8 @@ pub struct Session {
     pub reused: bool,
     offer: Option<HandoverOffer<Session>>,
     _presence: Presence,
-    /// Cut the session off at the end of the node, and of the trust in the peer.
-    _held: (OnBegin, Option<Subscription>),
+    /// Cut the session off at the end of the node, and of the trust in the peer; the place of a turned one.
+    _held: (SessionGuards, Option<Box<dyn Lease>>),
     frames: Frames,
 }
 
@@ -190,10 +195,14 @@ impl Dialer {
         let node = NodeId::new(peer, welcome.instance);
         // Before the peer becomes known: a survey then waits for this session.
         let offer = if self.hands_over { self.handover.offer(node) } else { None };
-        let announced = self.directory.welcome(node, &welcome.announce, addr, Instant::now());
+        let announced = match dialed.is_turned() {
+            // Nothing was reached at that address.
+            true => self.directory.said(node, &welcome.announce, addr).map(drop),
+            false => self.directory.welcome(node, &welcome.announce, addr, Instant::now()),
+        };
         let presence = self.directory.hold(node);
         let instance = welcome.instance;
-        let (reused, _presence, _held) = (false, presence, (held, revoked));
+        let (reused, _presence, _held) = (false, presence, ((held, revoked), None));
         Ok(Session {
             dialed,
             peer,

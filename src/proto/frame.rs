@@ -38,6 +38,8 @@ pub enum Kind {
     Bad = 8,
     /// Peer exchange (PEX, BEP 11).
     Peers = 9,
+    /// The dialer offers to answer on this session from now on.
+    Turn = 10,
 }
 
 /// How a request ended.
@@ -134,7 +136,7 @@ impl Kind {
     /// The kind of that number.
     pub fn from_u8(kind: u8) -> Option<Self> {
         use Kind::*;
-        [Hello, List, Locate, Layer, Chunk, AnyOf, Have, Bad, Peers].into_iter().find(|k| *k as u8 == kind)
+        [Hello, List, Locate, Layer, Chunk, AnyOf, Have, Bad, Peers, Turn].into_iter().find(|k| *k as u8 == kind)
     }
 }
 

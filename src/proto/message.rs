@@ -36,6 +36,9 @@ pub enum Request {
     /// Peer exchange (PEX, BEP 11): asks for peers; with a file, for its fetchers, as a tracker
     /// returns them. The postcard body of the answer is a list of [`PeerHint`].
     Peers(Option<FileId>),
+    /// Offers to answer on this session. After `Ok` the roles are exchanged: the side that accepted
+    /// the connection asks, beginning with `Hello`, and the dialer only answers.
+    Turn,
 }
 
 /// Header of `Hello`.
@@ -241,6 +244,7 @@ impl Request {
             Request::Have(_) => Kind::Have,
             Request::Bad(_) => Kind::Bad,
             Request::Peers(_) => Kind::Peers,
+            Request::Turn => Kind::Turn,
         }
     }
 
@@ -278,6 +282,7 @@ impl Request {
             Kind::Have => Request::Have(decode_header(header, "Have")?),
             Kind::Bad => Request::Bad(decode_header(header, "Bad")?),
             Kind::Peers => Request::Peers(decode_header(header, "Peers")?),
+            Kind::Turn => Request::Turn,
         })
     }
 }
@@ -295,6 +300,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Request::AnyOf(h, chunks) => encode_frame(kind, Status::Ok, h, &encode_body(chunks), out),
         Request::Have(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Peers(h) => encode_frame(kind, Status::Ok, h, &[], out),
+        Request::Turn => encode_frame(kind, Status::Ok, &(), &[], out),
     }
 }
 
@@ -367,6 +373,7 @@ mod tests {
             Request::Bad(chunk),
             Request::Peers(Some(file(6))),
             Request::Peers(None),
+            Request::Turn,
         ]
     }
 

@@ -24,6 +24,7 @@ use crate::server::turn::TurnOutcome;
 use crate::server::worker::{TurnDone, TurnJob, WorkerChannels};
 use crate::swarm::TurnCost;
 
+mod turning;
 mod upkeep;
 
 /// All sessions that no worker has, and the lines in which they wait for one.
@@ -103,6 +104,7 @@ impl Acceptor {
                 self.take_back(done);
             }
             let now = Instant::now();
+            self.take_over();
             self.revoke();
             if self.accept_at.is_some_and(|at| now >= at) {
                 self.accept(now);
@@ -113,6 +115,7 @@ impl Acceptor {
             }
             self.dispatch(now);
         }
+        self.context.handler.directory.turned().close();
         for slot in self.slots.iter_mut() {
             if let Some(session) = &mut slot.session {
                 session.end("server stops", &self.context);
@@ -122,7 +125,8 @@ impl Acceptor {
 
     fn wait_at_most(&self) -> Option<Duration> {
         let now = Instant::now();
-        let tick = (!self.slots.is_empty()).then_some(self.next_tick);
+        let keeps = !self.slots.is_empty() || self.context.handler.directory.turned().offered() > 0;
+        let tick = keeps.then_some(self.next_tick);
         let mut lines = [None; 2];
         if !self.workers.jobs.is_full() {
             let for_slot = self.context.handler.gate().next_look(now);
@@ -287,6 +291,7 @@ impl Acceptor {
         };
         match why {
             Some(why) => self.end(at, &mut session, why),
+            None if session.is_offered() && outcome == TurnOutcome::Read => self.hand_over(at, session),
             None => self.park(at, session, outcome),
         }
         // After it is in a line again, so that what its account was served is not forgotten.

@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::identity::PeerId;
 use crate::limits::HANDSHAKES_PER_ADDR_MAX;
+use crate::peers::Lease;
 use crate::server::limits::{CONNECTIONS_MIN, DESCRIPTORS_RESERVED, GIVES_WAY_AFTER};
 use crate::sync::lock;
 
@@ -204,6 +205,16 @@ impl ConnectionSlot {
     /// Whether it went to a newcomer: the session must end.
     pub(crate) fn is_lost(&self) -> bool {
         self.usage.is_lost.load(Ordering::Acquire)
+    }
+}
+
+impl Lease for ConnectionSlot {
+    fn is_lost(&self) -> bool {
+        ConnectionSlot::is_lost(self)
+    }
+
+    fn take_up(&self) {
+        self.begin_turn();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::server::content::{Absent, Content, Held};
 use crate::server::input::RequestFrame;
 use crate::server::limits::{ANSWER_RETRY, LAYER_RETRY};
 use crate::server::listing::Listing;
-use crate::server::remote_peer::RemotePeer;
+use crate::server::remote_peer::{RemotePeer, SessionRole};
 use crate::server::reply::{Refusal, Reply, busy, large, problem, refuse, small, unsupported};
 use crate::swarm::{Admission, Fetchers, Sent, UploadGate, UploadKind, UploadSlot};
 use crate::sync::lock;
@@ -55,6 +55,9 @@ impl Handler {
             let kind = Kind::from_u8(frame.kind).unwrap_or(Kind::Hello);
             return Ok(refuse(kind, Refusal::NoHello, out));
         }
+        if matches!(peer.role, SessionRole::Answers) {
+            return Err(MessageError::Malformed("Turn"));
+        }
         let request = match Request::decode(frame.kind, frame.header, frame.body) {
             Ok(request) => request,
             Err(MessageError::Unknown(kind)) => return Ok(unsupported(kind, out)),
@@ -73,6 +76,7 @@ impl Handler {
             Request::AnyOf(since, chunks) => self.any_of(peer, since, &chunks, now, out),
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(peer, chunk, now, out),
+            Request::Turn => self.turn(peer, out),
             Request::Peers(file) => {
                 let some = |file| lock(&self.fetchers).some_of(&file, FETCHERS_PER_ANSWER_MAX, rand::random());
                 let among = file.map(some);
@@ -110,6 +114,9 @@ impl Handler {
             peer.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
             peer.instance = hello.instance;
             peer.presence = self.directory.hello(peer.id, hello, peer.addr);
+            if let SessionRole::AsksTurned(ticket) = &mut peer.role {
+                ticket.begin();
+            }
         }
         let (catalogue, own) = (self.content.catalogue(), self.directory.own());
         let welcome = Welcome {
@@ -122,6 +129,18 @@ impl Handler {
             agent: own.agent().into(),
         };
         small(Kind::Hello, &welcome, &[], out)
+    }
+
+    /// The peer offers to answer. A session that was turned already stays as it is.
+    fn turn(&self, peer: &mut RemotePeer, out: &mut Vec<u8>) -> Reply {
+        if matches!(peer.role, SessionRole::AsksTurned(_)) {
+            return problem(Kind::Turn, Status::NotModified, "this node dialed", out);
+        }
+        if self.directory.read(|t| t.was_reached(peer.node())) {
+            return problem(Kind::Turn, Status::NotModified, "it can be dialed", out);
+        }
+        peer.role = SessionRole::Answers;
+        small(Kind::Turn, &(), &[], out)
     }
 
     fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Reply {

@@ -44,6 +44,11 @@ pub(crate) enum SessionError {
 }
 
 impl SessionInput {
+    /// What has come on a session before the server had it: plaintext, and the ciphertext of a record that is not whole.
+    pub(crate) fn with(plain: Vec<u8>, sealed: Vec<u8>) -> Self {
+        SessionInput { held: sealed, requests: plain, answered: 0 }
+    }
+
     /// Takes what the peer sent; false when there is nothing now. `incoming` is the buffer of the
     /// worker, and `out` is where TLS puts its own messages.
     pub(crate) fn receive(

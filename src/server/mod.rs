@@ -147,6 +147,8 @@ impl Server {
         let acceptor = Acceptor::new(poll, config.listeners, config.tls, context.clone(), channels, handshakes);
         let acceptor = acceptor.map_err(ServerError::Start)?;
         let wake = waker.clone();
+        config.directory.turned().serve_with(move || drop(wake.wake()));
+        let wake = waker.clone();
         config.shutdown.on_begin(move || drop(wake.wake()));
         for n in 0..bounds.workers {
             let (context, jobs, done, waker) = (context.clone(), jobs_out.clone(), done_in.clone(), waker.clone());

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::content::FileId;
 use crate::identity::{NodeId, PeerId};
 use crate::limits::{SERVED_REMEMBERED, WINDOW_MAX};
-use crate::peers::Presence;
+use crate::peers::{AnswerTicket, Presence};
 use crate::proto::ChunkRef;
 use crate::runtime::keystore::TrustView;
 use crate::server::connection_slots::ConnectionSlot;
@@ -28,9 +28,22 @@ pub(crate) struct RemotePeer {
     pub(crate) agent: String,
     /// Its requests for chunks waited too long: the ones that have come are deferred.
     pub(crate) is_deferred: bool,
+    /// Who asks on its session.
+    pub(crate) role: SessionRole,
     served: ServedChunks,
     /// The state of the trusted keys that allowed it.
     trust_generation: u64,
+}
+
+/// Who asks on a session.
+#[derive(Debug)]
+pub(crate) enum SessionRole {
+    /// The peer, which opened it.
+    Asks,
+    /// The peer opened it and offered to answer: this node may ask from now on.
+    Answers,
+    /// The peer, on a session that this node opened and offered to answer on.
+    AsksTurned(AnswerTicket),
 }
 
 /// The chunks that were sent last, which may be reported as bad: a keyed hash of each, as thousands of
@@ -53,6 +66,7 @@ impl RemotePeer {
             presence: None,
             agent: String::new(),
             is_deferred: false,
+            role: SessionRole::Asks,
             served: ServedChunks::default(),
             trust_generation: trust.generation(),
         }

@@ -23,6 +23,8 @@ use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::Refusal;
 use crate::server::turn::{TurnBudget, TurnOutcome};
 
+mod turned;
+
 /// An accepted connection.
 pub(crate) struct AcceptedSession {
     /// Its number: that of its slot.
@@ -235,6 +237,9 @@ impl AcceptedSession {
                 SessionStep::Starved => (),
                 SessionStep::Ends(outcome) => return Ok(outcome),
             }
+            if self.is_offered() {
+                return self.rest();
+            }
             if !self.receive(scratch, context)? && !self.awaits_request(context, turn)? {
                 return Ok(TurnOutcome::Read);
             }
@@ -347,7 +352,9 @@ impl AcceptedSession {
                 // A peer that ends its session has no use for answers that are on their way.
                 let _ = self.channel.seal_close(&mut self.output.sealed);
             }
-            _ if self.is_admitted() => log::debug!("session failed addr={} error=\"{e}\"", self.addr),
+            _ if self.is_admitted() || self.is_turned() => {
+                log::debug!("session failed addr={} error=\"{e}\"", self.addr);
+            }
             _ => context.log_rejected(self.addr, e),
         }
         // An alert may be in there, which says more than a closed connection.

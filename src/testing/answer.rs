@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::content::{Bitfield, FileId, Geometry};
 use crate::limits::WIRE_VERSION;
-use crate::net::Tls;
+use crate::net::{Tls, TurnedEnd};
 use crate::proto::{
     ChunkAsk, ChunkHeader, ChunkRef, Delta, FramePrefix, Holding, Kind, LayerRange, PeerHint, Problem, Request, Since,
     Status, Welcome, encode_body, encode_frame,
@@ -68,7 +68,15 @@ impl FaultyServer {
         if left == 0 {
             return None;
         }
-        let mut wire = Wire::accept(socket, &self.tls, left, &self.counts.sent)?;
+        self.answer_all(Wire::accept(socket, &self.tls, left, &self.counts.sent)?)
+    }
+
+    /// Answers on a connection that this peer opened, and offered to answer on.
+    pub(super) fn serve_turned(&self, end: TurnedEnd) -> Option<()> {
+        self.answer_all(Wire::turned(end, &self.counts.sent)?)
+    }
+
+    fn answer_all(&self, mut wire: Wire<'_>) -> Option<()> {
         loop {
             let request = wire.receive()?;
             let manner = self.manner(&request);
@@ -151,6 +159,7 @@ impl FaultyServer {
                 return Some(self.problem(kind, Status::NotFound, out));
             }
             Request::Peers(file) => return Some(self.peers(file, out)),
+            Request::Turn => return Some(self.problem(kind, Status::Unsupported, out)),
             Request::Layer(range) => return self.layer(&range, out),
             Request::AnyOf(Since { file, .. }, chunks) => {
                 return self.chunk(kind, ChunkRef { file, index: *chunks.first()? }, out);

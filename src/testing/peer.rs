@@ -6,11 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::content::FileId;
 use crate::identity::{Keypair, NodeId, PeerId};
-use crate::net::Tls;
-use crate::proto::{Flags, SignedAnnounce};
+use crate::limits::WIRE_VERSION;
+use crate::net::{Dialed, Tls};
+use crate::proto::{Flags, Hello, Request, SignedAnnounce, Status, encode_request};
 use crate::sync::lock;
 use crate::testing::announces::{hint, sealed};
 use crate::testing::answer::{Counts, FaultyServer};
@@ -44,6 +46,8 @@ pub struct FaultyPeer {
     addr: SocketAddr,
     server: Arc<FaultyServer>,
     accepting: Option<JoinHandle<()>>,
+    /// The threads of the sessions that it offered.
+    answering: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl FaultyPeer {
@@ -80,7 +84,7 @@ impl FaultyPeer {
         });
         let (addr, accepting) = (listener.local_addr()?, server.clone());
         let accepting = Builder::new().name("gpb-faulty".into()).spawn(move || accept(&listener, &accepting))?;
-        let peer = FaultyPeer { keypair, addr, server, accepting: Some(accepting) };
+        let peer = FaultyPeer { keypair, addr, server, accepting: Some(accepting), answering: Mutex::default() };
         peer.welcome_with(peer.announce(Flags::default()).as_bytes());
         Ok(peer)
     }
@@ -123,6 +127,39 @@ impl FaultyPeer {
     /// Number of connections that it accepted.
     pub fn connections(&self) -> u64 {
         self.server.counts.connections.load(Ordering::SeqCst)
+    }
+
+    /// Opens a session with the node at `addr` and answers on it, with all its faults, once the node takes the offer.
+    ///
+    /// # Errors
+    /// The node is not reached, or does not take the offer.
+    pub fn offer_to(&self, addr: SocketAddr) -> io::Result<()> {
+        let deadline = Instant::now() + OFFER_TIMEOUT;
+        let mut dialed = Dialed::dial(addr, None, &self.server.tls, OFFER_TIMEOUT).map_err(io::Error::other)?;
+        let hello = Hello {
+            version: WIRE_VERSION,
+            network: "gpb".into(),
+            instance: self.server.instance,
+            announce: self.announce(Flags::default()).as_bytes().to_vec(),
+            agent: "gpb-testing".into(),
+        };
+        let mut frames = Vec::new();
+        [Request::Hello(hello), Request::Turn].iter().for_each(|request| encode_request(request, &mut frames));
+        dialed.send(&frames, deadline).map_err(io::Error::other)?;
+        for _ in 0..2 {
+            let prefix = dialed.read_head(&mut Vec::new(), deadline).map_err(io::Error::other)?;
+            if prefix.status != Status::Ok as u8 {
+                return Err(io::Error::other(format!("answered with {:?}", Status::from_u8(prefix.status))));
+            }
+        }
+        let end = dialed.turn().map_err(io::Error::other)?;
+        lock(&self.server.sockets).push(end.socket.try_clone()?);
+        let server = self.server.clone();
+        let answer = move || {
+            server.serve_turned(end);
+        };
+        lock(&self.answering).push(Builder::new().name("gpb-faulty-conn".into()).spawn(answer)?);
+        Ok(())
     }
 
     /// Names `other` to nodes that ask for peers while it is [busy](Fault::Busy).
@@ -171,6 +208,7 @@ impl Drop for FaultyPeer {
             // A panic was reported by the thread.
             let _ = thread.join();
         }
+        lock(&self.answering).drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -207,5 +245,7 @@ fn accept(listener: &TcpListener, server: &Arc<FaultyServer>) {
     serving.into_iter().for_each(|thread| drop(thread.join()));
 }
 
+/// Longest time until an offer is taken.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Distance of the instances that one peer makes up.
 const INSTANCE_STEP: u64 = 1 << 32;

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::FRAME_HEADER_LEN_MAX;
-use crate::net::{Channel, Opened, Outbox, Tls};
+use crate::net::{Channel, Opened, Outbox, Tls, TurnedEnd};
 use crate::proto::{FramePrefix, Request};
 
 /// A connection of a [`FaultyPeer`](crate::testing::FaultyPeer). `None` means that it has ended.
@@ -27,6 +27,13 @@ impl<'a> Wire<'a> {
         socket.set_nodelay(true).ok()?;
         let channel = Channel::accept(tls).ok()?;
         Some(Wire { socket, channel, sealed: Vec::new(), plain: Vec::new(), out: Outbox::new(), left, sent })
+    }
+
+    /// Takes a connection over that this side opened and is to answer on.
+    pub(super) fn turned(end: TurnedEnd, sent: &'a AtomicU64) -> Option<Self> {
+        let TurnedEnd { socket, channel, plain, sealed, .. } = end;
+        socket.set_nonblocking(false).ok()?;
+        Some(Wire { socket, channel, sealed, plain, out: Outbox::new(), left: u64::MAX, sent })
     }
 
     /// The next request.

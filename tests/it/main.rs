@@ -45,4 +45,5 @@ mod sync;
 mod terminal;
 mod tree_changes;
 mod trees;
+mod turned;
 mod verify;

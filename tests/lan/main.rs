@@ -2,7 +2,7 @@
 //! losses and can be cut, and processes that can be killed.
 //!
 //! Everything that a test sees, a person would see too: exit codes, lines, JSON, files and bytes on a wire. Needs root
-//! and the tools `unshare`, `nsenter`, `setpriv`, `ip`, `tc`, `bridge` and `bash`. Without them a test says
+//! and the tools `unshare`, `nsenter`, `setpriv`, `ip`, `tc`, `bridge` and `bash`, and for NAT `nft`. Without them a test says
 //! `skipped: ...` and passes, unless `TESTS_REQUIRE_ALL=1` is set, which makes a skip a failure.
 //!
 //! Namespaces have no names and belong to a process that ends with the test, so nothing stays behind even after
@@ -38,6 +38,7 @@ mod load;
 mod long;
 mod members;
 mod mirror;
+mod nat;
 mod power;
 mod process;
 mod rates;

@@ -44,6 +44,19 @@ macro_rules! long_lan_or_skip {
     }};
 }
 
+/// The same where also NAT is needed.
+macro_rules! nat_or_skip {
+    () => {{
+        let lan = lan_or_skip!();
+        if std::process::Command::new("nft").arg("--version").stdout(std::process::Stdio::null()).status().is_err() {
+            assert!(std::env::var_os("TESTS_REQUIRE_ALL").is_none_or(|v| v != "1"), "needs the program nft");
+            println!("skipped: {}: needs the program nft", std::thread::current().name().unwrap_or("a test"));
+            return;
+        }
+        lan
+    }};
+}
+
 /// A network of hosts on one bridge. Everything ends when it is dropped, and the output of all programs is printed if
 /// the test failed.
 pub struct Lan {
@@ -62,6 +75,8 @@ pub struct Host {
     bridge: Rc<Namespace>,
     port: String,
     link: Option<Link>,
+    /// What is between it and the bridge.
+    router: Option<Box<Host>>,
     shared: Rc<Shared>,
 }
 
@@ -148,7 +163,16 @@ impl Lan {
         self.hosts.set(number);
         let (port, ip) = (format!("p{number}"), format!("10.77.0.{number}"));
         let (bridge, shared) = (Rc::clone(&self.bridge), Rc::clone(&self.shared));
-        Host { name: name.into(), ip, namespace: Rc::new(Namespace::new()), bridge, port, link: None, shared }
+        Host {
+            name: name.into(),
+            ip,
+            namespace: Rc::new(Namespace::new()),
+            bridge,
+            port,
+            link: None,
+            router: None,
+            shared,
+        }
     }
 
     /// A host whose only interface is `lo`.
@@ -156,7 +180,16 @@ impl Lan {
         let namespace = Rc::new(Namespace::new());
         namespace.sh("ip link set lo up");
         let (bridge, shared) = (Rc::clone(&self.bridge), Rc::clone(&self.shared));
-        Host { name: name.into(), ip: "127.0.0.1".into(), namespace, bridge, port: String::new(), link: None, shared }
+        Host {
+            name: name.into(),
+            ip: "127.0.0.1".into(),
+            namespace,
+            bridge,
+            port: String::new(),
+            link: None,
+            router: None,
+            shared,
+        }
     }
 
     /// Plugs `host` into a second network, with the interface `eth1`, and returns its address there.
@@ -178,6 +211,27 @@ impl Lan {
             (ready && !addrs.contains("tentative")).then_some(())
         });
         ip
+    }
+
+    /// A host behind a router with NAT (masquerade): it reaches the hosts on the bridge, and none of them reaches it. The
+    /// router refuses what it gets for itself, or drops it. Its address is that of the router.
+    pub fn host_behind_nat(&self, name: &str, drops: bool) -> Host {
+        let router = self.host(&format!("{name}-router"), None);
+        let mut host = self.lonely_host(name);
+        let holder = host.namespace.holder.id();
+        let verdict = if drops { "drop" } else { "reject with tcp reset" };
+        router.sh(&format!(
+            "ip link add eth1 type veth peer name eth0 netns {holder}; ip addr add 192.168.7.1/24 dev eth1; \
+             ip link set eth1 up; echo 1 > /proc/sys/net/ipv4/ip_forward; set -e; \
+             nft add table ip nat; nft add chain ip nat out '{{ type nat hook postrouting priority 100; }}'; \
+             nft add rule ip nat out oifname eth0 masquerade; \
+             nft add table ip wall; nft add chain ip wall in '{{ type filter hook input priority 0; }}'; \
+             nft add rule ip wall in iifname eth0 meta l4proto tcp ct state new {verdict}"
+        ));
+        host.sh("set -e; ip addr add 192.168.7.2/24 brd + dev eth0; ip link set eth0 up; \
+             ip route add default via 192.168.7.1");
+        (host.ip, host.router) = (router.ip.clone(), Some(Box::new(router)));
+        host
     }
 
     /// From now on the bridge passes neither multicast nor broadcast. The hosts, which must be all that there are, have

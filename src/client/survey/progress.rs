@@ -26,7 +26,8 @@ pub(crate) struct SurveyProgress {
     pub(crate) hindrance: Option<Hindrance>,
     /// Peers that are being asked.
     pub(crate) pending: usize,
-    /// Peers that the user named and that could not be asked yet.
+    /// Peers that could not be asked yet and may be soon: the user named them, or they offer files elsewhere and were not
+    /// reached, so that they may offer to answer on sessions of their own.
     pub(crate) awaited: usize,
     /// No other peer can appear: announces are not heard, and all that was named or is known has
     /// answered.

@@ -51,6 +51,7 @@ impl Acceptor {
         for (at, why) in over {
             self.close(at, why);
         }
+        self.context.handler.directory.turned().sweep();
         let overdue = self.context.handler.gate().overdue(now);
         for at in overdue {
             if let Some(session) = &mut self.slots.at(at).session {

@@ -98,6 +98,8 @@ struct MeshPeer {
     rests_until: Option<Instant>,
     /// Where it is.
     host: Option<IpAddr>,
+    /// Number of its offers to answer on sessions of its own.
+    offers: u32,
 }
 
 impl MeshPeer {
@@ -144,6 +146,7 @@ impl Mesh {
             read: 0,
             rests_until: None,
             host: None,
+            offers: 0,
         });
         if revision != known.revision {
             known.revision = revision;

@@ -27,6 +27,7 @@ mod eviction;
 mod lifetime;
 mod members;
 mod reported;
+mod turned;
 
 pub use counts::PeerCounts;
 pub use entry::PeerRecord;

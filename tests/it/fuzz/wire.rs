@@ -118,6 +118,7 @@ pub fn request(input: &mut Input<'_>) -> Request {
         6 => Request::Have(Since { file: input.file_id(), revision: input.number() }),
         7 => Request::Bad(chunk(input)),
         8 => Request::Peers(Some(input.file_id())),
+        9 if input.flag() => Request::Turn,
         _ => Request::Peers(None),
     }
 }
@@ -255,5 +256,15 @@ pub fn announce(input: &mut Input<'_>, key: &Keypair) -> Announce {
 static KEY: LazyLock<Keypair> = LazyLock::new(Keypair::generate);
 
 /// All kinds of request.
-pub const KINDS: [Kind; 9] =
-    [Kind::Hello, Kind::List, Kind::Locate, Kind::Layer, Kind::Chunk, Kind::AnyOf, Kind::Have, Kind::Bad, Kind::Peers];
+pub const KINDS: [Kind; 10] = [
+    Kind::Hello,
+    Kind::List,
+    Kind::Locate,
+    Kind::Layer,
+    Kind::Chunk,
+    Kind::AnyOf,
+    Kind::Have,
+    Kind::Bad,
+    Kind::Peers,
+    Kind::Turn,
+];

@@ -53,4 +53,15 @@ impl Mesh {
             known.host = host;
         }
     }
+
+    /// `peer` made this number of offers to answer on sessions of its own. After a further one it may be tried at once:
+    /// that dials failed before means nothing then.
+    pub fn set_offers(&mut self, peer: PeerHandle, offers: u32) {
+        if let Some(known) = self.peers.get_mut(&peer)
+            && std::mem::replace(&mut known.offers, offers) != offers
+            && known.connections == 0
+        {
+            known.reputation.succeeded();
+        }
+    }
 }

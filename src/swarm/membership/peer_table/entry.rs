@@ -26,6 +26,8 @@ pub struct PeerRecord {
     pub addrs: Vec<SocketAddr>,
     /// When its last new announce came.
     pub last_seen: Instant,
+    /// Number of times that it offered to answer on a session of its own.
+    pub offers: u32,
     /// The announce as received, to hand on.
     pub announce: SignedAnnounce,
 }
@@ -105,6 +107,8 @@ pub(super) struct Sessions {
     pub(super) live: u32,
     /// Whether the node said goodbye. It ends with its last session.
     pub(super) leaving: bool,
+    /// Number of times that it offered to answer on one that it opened.
+    pub(super) offers: u32,
 }
 
 impl PeerEntry {
@@ -181,6 +185,7 @@ impl PeerEntry {
             revision: self.revision,
             addrs: self.addrs.best_first().collect(),
             last_seen: self.last_seen,
+            offers: self.sessions.offers,
             announce: self.announce.clone(),
         }
     }

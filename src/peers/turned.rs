@@ -1,0 +1,258 @@
+//! Sessions whose roles are exchanged, between the services: the side that opened the connection answers on it, because
+//! nobody can dial it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use crate::identity::{NodeId, PeerId};
+use crate::net::TurnedEnd;
+use crate::peers::limits::{TURNED_MAX, TURNED_PER_ADDR_MAX, TURNED_PER_KEY_MAX, TURNED_PER_NODE_MAX};
+use crate::runtime::{OnBegin, Subscription};
+use crate::sync::lock;
+
+/// What a session keeps while it lives, so that the end of the node, and of the trust in its peer, cut it off.
+pub type SessionGuards = (OnBegin, Option<Subscription>);
+
+/// The turned sessions of a node that no service has: those on which others offer to answer, and those on which this node
+/// is to answer.
+#[derive(Default)]
+pub struct TurnedSessions {
+    state: Mutex<TurnedState>,
+}
+
+#[derive(Default)]
+struct TurnedState {
+    /// The node ends: nothing is kept any more.
+    closed: bool,
+    /// Sessions on which another node answers, the oldest first.
+    offered: Vec<OfferedSession>,
+    /// Sessions that this node offered, on their way to its server.
+    to_answer: Vec<Answering>,
+    /// Wakes the server; `None` where nothing is served.
+    wake: Option<Box<dyn Fn() + Send>>,
+    /// The sessions that this node offered, by the node that may ask.
+    answering: HashMap<NodeId, Answered>,
+}
+
+/// A session on which another node offers to answer.
+pub struct OfferedSession {
+    /// The node.
+    pub node: NodeId,
+    /// Its connection.
+    pub end: TurnedEnd,
+    /// What counts it as a connection of the server that accepted it.
+    pub lease: Box<dyn Lease>,
+    /// Cut it off.
+    pub held: SessionGuards,
+    /// Kept while it is there: the node counts as present.
+    pub presence: Box<dyn Any + Send>,
+}
+
+/// A place of a connection, which may be taken away.
+pub trait Lease: Send {
+    /// Whether it was taken away: the connection must end.
+    fn is_lost(&self) -> bool;
+    /// The connection is used from now on.
+    fn take_up(&self);
+}
+
+/// A session on which this node is to answer.
+pub struct Answering {
+    /// Its connection.
+    pub end: TurnedEnd,
+    /// Counts it.
+    pub ticket: AnswerTicket,
+}
+
+/// Counts a session on which this node answers, until it is dropped.
+pub struct AnswerTicket {
+    sessions: Arc<TurnedSessions>,
+    node: NodeId,
+    begun: bool,
+    _held: SessionGuards,
+    _presence: Box<dyn Any + Send>,
+}
+
+/// Numbers of sessions on which this node answers one other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// All.
+    pub open: usize,
+    /// Those on which something was asked.
+    pub begun: usize,
+}
+
+impl TurnedSessions {
+    /// From now on there is a server, which `wake` wakes.
+    pub fn serve_with(&self, wake: impl Fn() + Send + 'static) {
+        lock(&self.state).wake = Some(Box::new(wake));
+    }
+
+    /// Whether this node can answer.
+    pub fn can_answer(&self) -> bool {
+        let state = lock(&self.state);
+        state.wake.is_some() && !state.closed
+    }
+
+    /// Keeps a session on which another node answers. Over a bound the oldest one gives way that the bound is about; in
+    /// all, the oldest of the address that has most.
+    pub fn keep(&self, offered: OfferedSession) {
+        let mut gone = Vec::new();
+        let mut state = lock(&self.state);
+        if state.closed {
+            gone.push(offered);
+        } else {
+            state.make_room(&offered, &mut gone);
+            state.offered.push(offered);
+        }
+        drop(state);
+        // The end of a session locks the peer table, so this comes after the lock is released.
+        drop(gone);
+    }
+
+    /// The newest session on which `node` answers.
+    pub fn take(&self, node: NodeId) -> Option<OfferedSession> {
+        let mut gone = Vec::new();
+        let mut state = lock(&self.state);
+        let taken = loop {
+            let Some(at) = state.offered.iter().rposition(|o| o.node == node) else { break None };
+            let offered = state.offered.remove(at);
+            if offered.is_usable() {
+                offered.lease.take_up();
+                break Some(offered);
+            }
+            gone.push(offered);
+        };
+        drop(state);
+        drop(gone);
+        taken
+    }
+
+    /// Ends the sessions that are no longer of use: cut off, closed by their peers, or without their places.
+    pub fn sweep(&self) {
+        let mut state = lock(&self.state);
+        let gone: Vec<OfferedSession> = state.offered.extract_if(.., |offered| !offered.is_usable()).collect();
+        drop(state);
+        drop(gone);
+    }
+
+    /// Hands a session over to the server, which answers on it from now on.
+    pub fn answer(&self, answering: Answering) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            drop(state);
+            return drop(answering);
+        }
+        state.to_answer.push(answering);
+        if let Some(wake) = &state.wake {
+            wake();
+        }
+    }
+
+    /// The sessions that the server is to take over.
+    pub fn to_answer(&self) -> Vec<Answering> {
+        std::mem::take(&mut lock(&self.state).to_answer)
+    }
+
+    /// How many sessions there are on which this node answers `node`.
+    pub fn answered(&self, node: NodeId) -> Answered {
+        lock(&self.state).answering.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Whether this node answers a node of `key` on a session of its own.
+    pub fn is_answered(&self, key: PeerId) -> bool {
+        lock(&self.state).answering.keys().any(|node| node.peer == key)
+    }
+
+    /// Number of nodes that this node answers on sessions of its own.
+    pub fn asking(&self) -> usize {
+        lock(&self.state).answering.len()
+    }
+
+    /// Number of sessions on which others offer to answer.
+    pub fn offered(&self) -> usize {
+        lock(&self.state).offered.len()
+    }
+
+    /// Ends all that is kept, and keeps nothing more.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let gone = (std::mem::take(&mut state.offered), std::mem::take(&mut state.to_answer), state.wake.take());
+        drop(state);
+        drop(gone);
+    }
+}
+
+impl TurnedState {
+    /// Takes out what must give way to `offered`.
+    fn make_room(&mut self, offered: &OfferedSession, gone: &mut Vec<OfferedSession>) {
+        let (node, ip) = (offered.node, offered.ip());
+        self.bound(TURNED_PER_NODE_MAX, gone, |o| o.node == node);
+        self.bound(TURNED_PER_KEY_MAX, gone, |o| o.node.peer == node.peer);
+        self.bound(TURNED_PER_ADDR_MAX, gone, |o| o.ip() == ip);
+        if self.offered.len() >= TURNED_MAX {
+            let mut by_addr: HashMap<IpAddr, usize> = HashMap::new();
+            self.offered.iter().for_each(|o| *by_addr.entry(o.ip()).or_default() += 1);
+            let most = by_addr.into_iter().max_by_key(|(_, count)| *count).map(|(ip, _)| ip);
+            self.bound(1, gone, |o| Some(o.ip()) == most);
+        }
+    }
+
+    /// Takes out the oldest of `which` if there are `max` of them.
+    fn bound(&mut self, max: usize, gone: &mut Vec<OfferedSession>, which: impl Fn(&OfferedSession) -> bool) {
+        if self.offered.iter().filter(|o| which(o)).count() >= max
+            && let Some(at) = self.offered.iter().position(&which)
+        {
+            gone.push(self.offered.remove(at));
+        }
+    }
+}
+
+impl OfferedSession {
+    fn ip(&self) -> IpAddr {
+        self.end.addr.ip().to_canonical()
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.lease.is_lost() && self.end.is_silent()
+    }
+}
+
+impl AnswerTicket {
+    /// Counts a session with `node`, which `held` cuts off; while it is there, the node is `present`.
+    pub fn new(sessions: &Arc<TurnedSessions>, node: NodeId, held: SessionGuards, present: impl Any + Send) -> Self {
+        lock(&sessions.state).answering.entry(node).or_default().open += 1;
+        AnswerTicket { sessions: sessions.clone(), node, begun: false, _held: held, _presence: Box::new(present) }
+    }
+
+    /// The other node asked something.
+    pub fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true)
+            && let Some(answered) = lock(&self.sessions.state).answering.get_mut(&self.node)
+        {
+            answered.begun += 1;
+        }
+    }
+}
+
+impl Drop for AnswerTicket {
+    fn drop(&mut self) {
+        let mut state = lock(&self.sessions.state);
+        if let Some(answered) = state.answering.get_mut(&self.node) {
+            answered.open -= 1;
+            answered.begun -= usize::from(self.begun);
+            if answered.open == 0 {
+                state.answering.remove(&self.node);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for AnswerTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AnswerTicket").field("node", &self.node).field("begun", &self.begun).finish_non_exhaustive()
+    }
+}

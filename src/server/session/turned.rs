@@ -1,0 +1,77 @@
+//! A session whose roles are exchanged: handed over to who asks on it, or taken over to be answered.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use socket2::SockRef;
+
+use super::{AcceptedSession, SessionPhase};
+use crate::limits::WAIT_MAX;
+use crate::net::TurnedEnd;
+use crate::peers::{Answering, OfferedSession};
+use crate::proto::MessageError;
+use crate::server::connection_slots::Account;
+use crate::server::context::Context;
+use crate::server::input::{SessionError, SessionInput};
+use crate::server::limits::UNSENT_FIRST_LEN;
+use crate::server::output::{SessionOutput, set_unsent_max};
+use crate::server::remote_peer::{RemotePeer, SessionRole};
+use crate::server::turn::TurnOutcome;
+
+impl AcceptedSession {
+    /// A session that this node opened and is to answer on. It has no deadline before its `Hello`, which comes when the
+    /// peer wants something.
+    pub(crate) fn answering(id: usize, answering: Answering, context: &Context) -> Option<Self> {
+        let Answering { end: TurnedEnd { socket, channel, addr, plain, sealed }, ticket } = answering;
+        let socket = mio::net::TcpStream::from_std(socket);
+        set_unsent_max(&socket, UNSENT_FIRST_LEN);
+        let mut peer = RemotePeer::new(id, channel.peer()?, addr, &context.handler.trust);
+        peer.role = SessionRole::AsksTurned(ticket);
+        let now = Instant::now();
+        Some(AcceptedSession {
+            id,
+            socket,
+            addr,
+            account: Account::Addr(addr.ip().to_canonical()),
+            deadline: now + WAIT_MAX,
+            stalled_since: None,
+            channel,
+            phase: SessionPhase::Open(Box::new(peer)),
+            input: SessionInput::with(plain, sealed),
+            output: SessionOutput::new(),
+            began: now,
+            sent: 0,
+        })
+    }
+
+    /// Whether the peer offered to answer, and was told that this node asks from now on.
+    pub(crate) fn is_offered(&self) -> bool {
+        matches!(&self.phase, SessionPhase::Open(peer) if matches!(peer.role, SessionRole::Answers))
+    }
+
+    /// Whether this node opened it.
+    pub(super) fn is_turned(&self) -> bool {
+        matches!(&self.phase, SessionPhase::Open(peer) if matches!(peer.role, SessionRole::AsksTurned(_)))
+    }
+
+    /// Nothing is answered any more on an offered session, and nothing may have come behind the offer.
+    pub(super) fn rest(&self) -> Result<TurnOutcome, SessionError> {
+        match self.input.len() {
+            0 => Ok(TurnOutcome::Read),
+            _ => Err(MessageError::Malformed("Turn").into()),
+        }
+    }
+
+    /// The session for who asks on it, if the peer is still one that may be asked.
+    pub(crate) fn into_offered(self, context: &Context) -> Option<OfferedSession> {
+        let SessionPhase::Open(peer) = self.phase else { return None };
+        // What waits for the old number of the socket must not meet the new owner of it.
+        let socket: TcpStream = SockRef::from(&self.socket).try_clone().ok()?.into();
+        let (trust, cut) = (&context.handler.trust, socket.try_clone().ok()?);
+        let held = (context.shutdown.cuts(socket.try_clone().ok()?), trust.cuts(peer.id, cut));
+        let (node, RemotePeer { slot, presence, .. }) = (peer.node(), *peer);
+        let (lease, presence) = (Box::new(slot?), Box::new(presence));
+        let end = TurnedEnd::asking(socket, self.channel, self.addr);
+        trust.allows(&node.peer).then(|| OfferedSession { node, end, lease, held, presence })
+    }
+}

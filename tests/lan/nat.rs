@@ -1,0 +1,50 @@
+//! Hosts that nobody can dial: behind routers with NAT, which let sessions out and none in.
+
+use std::fs;
+
+use crate::group::{Got, MIB, Server, assert_same, client, copies};
+use crate::net::secs;
+
+/// The other hosts know the address of the meeting point alone, and take no option besides.
+#[test]
+fn a_server_behind_nat_serves_a_client_outside() {
+    let lan = nat_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", 8 * MIB, 301);
+    let (meeting, outside) = (lan.host("meeting", None), lan.host("outside", None));
+    let _meeting = Server::start(&meeting, &lan.new_dir("empty"), &[]);
+    for drops in [false, true] {
+        let inside = lan.host_behind_nat(&format!("inside-{drops}"), drops);
+        let mut server = Server::start(&inside, &dir, &["--peer", &meeting.ip]);
+        server.process.wait_line(&["peer joined"], secs(10));
+        let out = lan.new_dir(&format!("out-{drops}"));
+        let args = ["get", "a.bin", "--dir", out.to_str().unwrap(), "--peer", &meeting.ip];
+        let got = Got::wait(client(&outside, &args), secs(30)).expect(0);
+        assert_eq!(got.bytes_from(&server.id), 8 * MIB);
+        assert_same(&out.join("a.bin"), &dir.join("a.bin"));
+    }
+}
+
+/// Two clients cannot reach each other, nor can anybody else reach them; what each has, the third takes and passes on.
+#[test]
+fn clients_behind_different_nats_gain_from_a_third() {
+    let lan = nat_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", 24 * MIB, 302);
+    let (origin, third) = (lan.host("origin", None), lan.host("third", None));
+    let server = Server::start(&origin, &dir, &["--upload-limit", "3MB"]);
+    let hosts = [lan.host_behind_nat("one", true), lan.host_behind_nat("two", false), third];
+    let running: Vec<_> = hosts
+        .iter()
+        .map(|host| {
+            let out = lan.new_dir(&host.name);
+            client(host, &["get", "a.bin", "--dir", out.to_str().unwrap(), "--peer", &origin.ip])
+        })
+        .collect();
+    let got: Vec<Got> = running.into_iter().map(|process| Got::wait(process, secs(60)).expect(0)).collect();
+    for (host, got) in hosts.iter().zip(&got) {
+        assert_same(&lan.dir().join(&host.name).join("a.bin"), &dir.join("a.bin"));
+        let from_others = got.bytes() - got.bytes_from(&server.id);
+        println!("{}: {} of {} MiB from other clients", host.name, from_others / MIB, got.bytes() / MIB);
+        assert!(from_others > 2 * MIB, "{}", got.done());
+    }
+    assert!(fs::metadata(lan.dir().join("third/a.bin")).is_ok());
+}
