@@ -98,6 +98,7 @@ impl Download {
     pub fn start(plan: DownloadPlan, client: &Client) -> Result<Self, FetchError> {
         let DownloadPlan { targets, failed, disk, options, reading, stats, notify } = plan;
         let (files, holders) = merge(targets);
+        disk.alarmed(client.ctx.shutdown.alarm());
         let (queues, receivers) = DiskQueues::new(&client.ctx.shutdown);
         let DownloadOptions { sources, limit, .. } = options;
         let (limit, joins) = ((Throttle::new(limit), limit), client.joins.clone());

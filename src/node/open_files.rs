@@ -192,10 +192,11 @@ impl OpenFiles {
         if let Some(parts) = &state.parts {
             return Ok(parts.clone());
         }
-        let parts = Arc::new(match &self.dir {
+        let parts = match &self.dir {
             Some((dir, create)) => ReadParts::in_dir(dir, *create)?,
             None => ReadParts::in_memory(),
-        });
+        };
+        let parts = Arc::new(parts.alarmed(self.client.ctx.shutdown.alarm()));
         Ok(state.parts.insert(parts).clone())
     }
 

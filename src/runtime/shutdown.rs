@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use crate::runtime::deadline;
-use crate::sync::{lock, wait_timeout};
+use crate::sync::{PanicAlarm, lock, wait_timeout};
 
 /// Set once, seen by all: clones share the signal. Threads that wait in something else register a
 /// wake-up.
@@ -60,6 +60,12 @@ impl Shutdown {
     pub fn fail(&self, thread: &str) {
         self.lock().defect.get_or_insert_with(|| thread.into());
         self.begin();
+    }
+
+    /// An alarm that [fails](Self::fail) this, for threads of the storage.
+    pub(crate) fn alarm(&self) -> PanicAlarm {
+        let shutdown = self.clone();
+        PanicAlarm::new(move |thread| shutdown.fail(thread))
     }
 
     /// The thread whose panic set the signal first, if one did.

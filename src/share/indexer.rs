@@ -70,7 +70,7 @@ impl Indexer {
         let mut draft = CatalogueDraft::new(setup.catalogue, setup.reader, setup.events.clone(), now);
         draft.whole.set_root(&root, now);
         Ok(Indexer {
-            dir: SharedDir::new(setup.dir, now),
+            dir: SharedDir::new(setup.dir, now, &setup.shutdown),
             hasher: Hasher::start(reads.clone(), hashed_bytes)?,
             recorder: Recorder::new(setup.index, setup.records.map(|state| Copies::new(&state, &root)), now),
             inspector: Inspector::new(root, reads, setup.own_files, now),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 
 use crate::chain::Chain;
+use crate::runtime::Shutdown;
 use crate::share::limits::{RESCAN, ROOT_POLL, WATCH_RETRY_MAX};
 use crate::share::watch::{DirWatch, PathChange, PathChanges};
 
@@ -37,8 +38,8 @@ pub(super) struct DirSwap {
 impl SharedDir {
     /// The directory is not looked for before the first [`poll`](SharedDir::poll), which reports it
     /// as new.
-    pub(super) fn new(path: PathBuf, now: Instant) -> Self {
-        let changes = PathChanges::new();
+    pub(super) fn new(path: PathBuf, now: Instant, shutdown: &Shutdown) -> Self {
+        let changes = PathChanges::new(shutdown);
         let retry = (now, RESCAN);
         SharedDir { path, identity: None, poll_at: now, watch: None, changes, is_failure_logged: false, retry }
     }
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn a_watch_that_failed_is_tried_again_ever_more_seldom_until_it_succeeds() {
         let (tmp, start) = (tempfile::tempdir().unwrap(), Instant::now());
-        let mut dir = SharedDir::new(tmp.path().into(), start);
+        let mut dir = SharedDir::new(tmp.path().into(), start, &Shutdown::new());
         assert!(!dir.may_watch_again(start), "it was not looked for");
         assert!(dir.poll(start).is_some());
         dir.end_watch(tmp.path(), &io::Error::other("a limit is reached"));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::runtime::Shutdown;
 use crate::share::limits::WATCH_EVENTS_MAX;
 use crate::store::is_one_of;
 
@@ -34,12 +35,14 @@ pub(super) struct PathChanges {
     sender: Sender<PathChange>,
     receiver: Receiver<PathChange>,
     is_lost: Arc<AtomicBool>,
+    /// What a panic of a thread that watches begins.
+    shutdown: Shutdown,
 }
 
 impl PathChanges {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(shutdown: &Shutdown) -> Self {
         let (sender, receiver) = bounded(WATCH_EVENTS_MAX);
-        PathChanges { sender, receiver, is_lost: Arc::default() }
+        PathChanges { sender, receiver, is_lost: Arc::default(), shutdown: shutdown.clone() }
     }
 
     pub(super) fn receiver(&self) -> Receiver<PathChange> {

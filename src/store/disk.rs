@@ -20,7 +20,7 @@ use crate::store::nearby::Nearby;
 use crate::store::storage::{Volume, place_copy};
 use crate::store::verify_existing::VerifiedFile;
 use crate::store::{Life, Overwrite, PartialFile, StoreError};
-use crate::sync::lock;
+use crate::sync::{PanicAlarm, lock};
 
 mod attributes;
 mod bare;
@@ -44,6 +44,8 @@ pub struct Disk {
     /// The thread that journals, started with the first partial file.
     flusher: Mutex<Option<Arc<Flusher>>>,
     nearby: OnceLock<Nearby>,
+    /// What a panic of that thread ends.
+    alarm: OnceLock<PanicAlarm>,
 }
 
 impl Disk {
@@ -55,7 +57,7 @@ impl Disk {
     /// or what else keeps it from being used.
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?);
-        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new() }))
+        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new(), alarm: OnceLock::new() }))
     }
 
     /// As [`open`](Disk::open), but `overwrite` decides about files that are there already; without
@@ -84,7 +86,12 @@ impl Disk {
         life: Life,
     ) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state, life));
-        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new() }))
+        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new(), alarm: OnceLock::new() }))
+    }
+
+    /// From now on a panic of the thread that journals rings `alarm`; the first alarm stays.
+    pub(crate) fn alarmed(&self, alarm: PanicAlarm) {
+        let _ = self.alarm.set(alarm);
     }
 
     /// The directory, as it was given to [`open`](Disk::open).
@@ -297,7 +304,8 @@ impl Disk {
         if let Some(running) = &*flusher {
             return Ok(running.clone());
         }
-        let started = Arc::new(Flusher::start().map_err(|e| StoreError::at(self.path(), e))?);
+        let alarm = self.alarm.get().cloned().unwrap_or_default();
+        let started = Arc::new(Flusher::start(&alarm).map_err(|e| StoreError::at(self.path(), e))?);
         *flusher = Some(started.clone());
         Ok(started)
     }

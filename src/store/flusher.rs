@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::store::error::ToldErrors;
 use crate::store::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
-use crate::sync::{lock, wait, wait_timeout};
+use crate::sync::{PanicAlarm, lock, wait, wait_timeout};
 
 /// A file with chunks that are written and not yet durable.
 pub(crate) trait Flush: Debug + Send + Sync {
@@ -42,6 +42,8 @@ struct Queue {
     /// When the first file was added to the empty queue.
     dirty_since: Option<Instant>,
     stop: bool,
+    /// The thread panicked: nothing is flushed any more.
+    is_dead: bool,
 }
 
 impl Queue {
@@ -53,10 +55,10 @@ impl Queue {
 
 impl Budget {
     /// Takes `len` bytes. Waits while they would exceed [`JOURNAL_BATCH_LEN`]; a longer chunk waits
-    /// until it is alone.
+    /// until it is alone. Once the thread has panicked, nobody waits for it.
     pub(crate) fn take(&self, len: u64) {
         let mut queue = self.lock();
-        while queue.unjournaled > 0 && queue.unjournaled + len > JOURNAL_BATCH_LEN {
+        while !queue.is_dead && queue.unjournaled > 0 && queue.unjournaled + len > JOURNAL_BATCH_LEN {
             queue.waiting += 1;
             self.due.notify_one();
             queue = wait(&self.freed, queue);
@@ -136,6 +138,22 @@ impl Budget {
     }
 }
 
+/// Lets the writers go and rings when it is dropped by a panic of the thread.
+struct Mourner {
+    budget: Arc<Budget>,
+    alarm: PanicAlarm,
+}
+
+impl Drop for Mourner {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.budget.lock().is_dead = true;
+            self.budget.freed.notify_all();
+            self.alarm.ring(THREAD);
+        }
+    }
+}
+
 /// Owns the flushing thread, which is joined on drop.
 #[derive(Debug)]
 pub(crate) struct Flusher {
@@ -145,15 +163,15 @@ pub(crate) struct Flusher {
 }
 
 impl Flusher {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        Self::start_with(JOURNAL_AGE_MAX)
+    /// Starts the thread, whose panic rings `alarm`.
+    pub(crate) fn start(alarm: &PanicAlarm) -> io::Result<Self> {
+        Self::start_with(JOURNAL_AGE_MAX, alarm)
     }
 
-    fn start_with(age_max: Duration) -> io::Result<Self> {
+    fn start_with(age_max: Duration, alarm: &PanicAlarm) -> io::Result<Self> {
         let budget = Arc::new(Budget::default());
-        let shared = budget.clone();
-        let thread = Builder::new().name("gpb-journal".into()).spawn(move || shared.run(age_max))?;
+        let mourner = Mourner { budget: budget.clone(), alarm: alarm.clone() };
+        let thread = Builder::new().name(THREAD.into()).spawn(move || mourner.budget.run(age_max))?;
         Ok(Flusher { budget, told: ToldErrors::default(), thread: Some(thread) })
     }
 
@@ -184,6 +202,9 @@ impl Drop for Flusher {
         }
     }
 }
+
+/// The name of the thread.
+const THREAD: &str = "gpb-journal";
 
 #[cfg(test)]
 mod tests {
@@ -217,7 +238,7 @@ mod tests {
 
     #[test]
     fn nothing_is_flushed_before_half_a_batch_and_writers_never_stall_for_good() {
-        let flusher = Flusher::start().unwrap();
+        let flusher = Flusher::start(&PanicAlarm::default()).unwrap();
         let file = fake(&flusher);
         write(&file, JOURNAL_BATCH_LEN / 2 - 1);
         assert_eq!(file.flushes.load(Ordering::SeqCst), 0);
@@ -235,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_old_is_flushed_however_little_it_is() {
-        let flusher = Flusher::start_with(Duration::from_millis(50)).unwrap();
+        let flusher = Flusher::start_with(Duration::from_millis(50), &PanicAlarm::default()).unwrap();
         let file = fake(&flusher);
         for _ in 0..2 {
             let begun = Instant::now();
@@ -251,7 +272,7 @@ mod tests {
 
     #[test]
     fn writers_wait_at_the_whole_budget() {
-        let flusher = Flusher::start().unwrap();
+        let flusher = Flusher::start(&PanicAlarm::default()).unwrap();
         let file = fake(&flusher);
         // Being written, so nothing can be flushed.
         file.budget.take(JOURNAL_BATCH_LEN);
@@ -269,9 +290,46 @@ mod tests {
         assert_eq!(file.budget.lock().unjournaled, 1);
     }
 
+    /// Fails as a defect does.
+    #[derive(Debug)]
+    struct Ill;
+
+    impl Flush for Ill {
+        fn flush(&self) {
+            panic!("for the test");
+        }
+    }
+
+    /// Cause: a panic ended the thread alone. Effect: writers waited for ever for the budget that it
+    /// gives back. Mend: they are let go, and the alarm ends the node.
+    #[test]
+    fn a_panic_of_the_thread_rings_and_lets_the_writers_go() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let alarm = PanicAlarm::new(move |thread| tell.send(thread.to_string()).unwrap());
+        let flusher = Flusher::start(&alarm).unwrap();
+        let budget = flusher.budget().clone();
+        budget.take(JOURNAL_BATCH_LEN);
+        let (went_on, goes_on) = std::sync::mpsc::channel();
+        std::thread::spawn({
+            let budget = budget.clone();
+            move || {
+                budget.take(1);
+                went_on.send(()).unwrap();
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(20);
+        while budget.lock().waiting == 0 {
+            assert!(Instant::now() < end, "the writer does not wait");
+            std::thread::yield_now();
+        }
+        budget.enqueue(1, Arc::new(Ill));
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), "gpb-journal");
+        goes_on.recv_timeout(Duration::from_secs(20)).expect("the writer is let go");
+    }
+
     #[test]
     fn the_thread_ends_with_its_owner_even_with_work_left() {
-        let flusher = Flusher::start().unwrap();
+        let flusher = Flusher::start(&PanicAlarm::default()).unwrap();
         let file = fake(&flusher);
         write(&file, 5);
         drop(flusher);

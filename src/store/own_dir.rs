@@ -67,7 +67,7 @@ impl OwnDir {
                 Ok(dir) => {
                     let dir = Arc::new(dir);
                     if found {
-                        sweep(&dir);
+                        sweep(&dir, SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
                     }
                     *open = Some(dir.clone());
                     return Ok(dir);
@@ -106,10 +106,9 @@ pub(crate) fn remove_name(at: BorrowedFd<'_>, name: impl rustix::path::Arg + Cop
     }
 }
 
-/// Removes temporary files that a killed process left behind.
-fn sweep(own: &OwnedFd) {
+/// Removes temporary files that a killed process left behind; `now` is counted from 1970.
+fn sweep(own: &OwnedFd, now: Duration) {
     let Ok(dir) = fs::Dir::read_from(own) else { return };
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     for entry in dir.flatten() {
         let name = entry.file_name();
         let is_temp = name.to_bytes().ends_with(TEMP_SUFFIX.as_bytes());
@@ -119,5 +118,34 @@ fn sweep(own: &OwnedFd) {
                 debug!("left-over temporary file removed name={name:?}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The change time, which nothing sets, is the one that counts: so the clock is put forward.
+    #[test]
+    fn temporary_files_that_nobody_touched_for_long_are_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.tmp", "a.part", "a.journal"] {
+            std::fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", dir.path().join("link.tmp")).unwrap();
+        std::fs::create_dir(dir.path().join("dir.tmp")).unwrap();
+        std::fs::create_dir_all(dir.path().join("full.tmp/x")).unwrap();
+        let own = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let names = || {
+            let names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        let (all, now) = (names(), SystemTime::UNIX_EPOCH.elapsed().unwrap());
+        sweep(&own, now + TEMP_STALE / 2);
+        assert_eq!(names(), all, "they may be in use");
+        sweep(&own, Duration::ZERO);
+        assert_eq!(names(), all, "a clock that is wrong removes nothing");
+        sweep(&own, now + 2 * TEMP_STALE);
+        assert_eq!(names(), ["a.journal", "a.part", "full.tmp"].map(String::from).into());
     }
 }

@@ -15,7 +15,7 @@ use crate::store::leftovers;
 use crate::store::limits::READ_MEMORY_MAX;
 use crate::store::storage::Volume;
 use crate::store::{PartialFile, StoreError};
-use crate::sync::lock;
+use crate::sync::{PanicAlarm, lock};
 
 /// Opens and removes the parts of what is read.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct ReadParts {
     /// The thread that journals, started with the first part.
     flusher: Mutex<Option<Arc<Flusher>>>,
     is_in_memory: bool,
+    /// What a panic of that thread ends.
+    alarm: PanicAlarm,
 }
 
 impl ReadParts {
@@ -34,13 +36,19 @@ impl ReadParts {
     /// As [`Disk::open`](crate::store::Disk::open).
     pub fn in_dir(dir: &Path, create: bool) -> Result<Self, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?);
-        Ok(ReadParts { volume, flusher: Mutex::default(), is_in_memory: false })
+        Ok(ReadParts { volume, flusher: Mutex::default(), is_in_memory: false, alarm: PanicAlarm::default() })
     }
 
     /// Parts in memory, of at most [`READ_MEMORY_MAX`] bytes
     /// together.
     pub fn in_memory() -> Self {
-        ReadParts { volume: Arc::new(InMemory::default()), flusher: Mutex::default(), is_in_memory: true }
+        let volume = Arc::new(InMemory::default());
+        ReadParts { volume, flusher: Mutex::default(), is_in_memory: true, alarm: PanicAlarm::default() }
+    }
+
+    /// The same, where a panic of the thread that journals rings `alarm`.
+    pub(crate) fn alarmed(self, alarm: PanicAlarm) -> Self {
+        ReadParts { alarm, ..self }
     }
 
     /// Whether the parts lie in memory.
@@ -66,7 +74,7 @@ impl ReadParts {
                 Some(running) => running.clone(),
                 None => {
                     let path = self.volume.path_of_own("");
-                    let started = Arc::new(Flusher::start().map_err(|e| StoreError::at(path, e))?);
+                    let started = Arc::new(Flusher::start(&self.alarm).map_err(|e| StoreError::at(path, e))?);
                     flusher.insert(started).clone()
                 }
             }

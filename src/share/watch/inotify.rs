@@ -11,13 +11,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::io::Errno;
 
-use crate::runtime::no_thread;
+use crate::runtime::Workers;
 use crate::share::watch::{ChangeSink, PathChanges};
 use crate::sync::lock;
 
@@ -25,7 +24,8 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(in crate::share) struct InotifyWatch {
     queue: Arc<InotifyQueue>,
-    thread: Option<JoinHandle<()>>,
+    /// Joined on drop, after the signal to end.
+    _threads: Workers,
 }
 
 #[derive(Debug)]
@@ -50,9 +50,9 @@ impl InotifyWatch {
             sink: changes.sink(dir, own),
         });
         let reading = queue.clone();
-        let thread = Builder::new().name("gpb-watch".into()).spawn(move || reading.run());
-        let thread = thread.map_err(|e| no_thread("gpb-watch", e))?;
-        Ok(InotifyWatch { queue, thread: Some(thread) })
+        let mut threads = Workers::ending(&changes.shutdown);
+        threads.spawn("gpb-watch", move || reading.run())?;
+        Ok(InotifyWatch { queue, _threads: threads })
     }
 
     /// Watches the directory `dir` as well. Called before its entries are read, so that no change
@@ -91,9 +91,6 @@ fn no_instance(error: Errno) -> io::Error {
 impl Drop for InotifyWatch {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.queue.end, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -174,6 +171,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::runtime::Shutdown;
 
     /// Waits until all of `expected` was heard of; returns what was beside it.
     fn heard(changes: &PathChanges, expected: &[(PathBuf, bool)]) -> Vec<(PathBuf, bool)> {
@@ -192,7 +190,7 @@ mod tests {
     #[test]
     fn what_changes_is_heard_and_what_is_read_is_not() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new(&Shutdown::new()));
         fs::create_dir_all(dir.join("a/b")).unwrap();
         fs::write(dir.join("a/b/old"), "x").unwrap();
         let watch = InotifyWatch::begin(&dir, &changes, &Arc::default()).unwrap();
@@ -214,7 +212,7 @@ mod tests {
     #[test]
     fn a_renamed_directory_is_known_by_its_new_name() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new(&Shutdown::new()));
         fs::create_dir_all(dir.join("a/b")).unwrap();
         let watch = InotifyWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         for below in ["", "a", "a/b"] {
@@ -235,7 +233,7 @@ mod tests {
     #[test]
     fn own_files_are_not_heard_of() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new(&Shutdown::new()));
         fs::create_dir(dir.join("a")).unwrap();
         let names = ["a/log".to_string(), "state".to_string()].into();
         let watch = InotifyWatch::begin(&dir, &changes, &names).unwrap();
@@ -249,10 +247,21 @@ mod tests {
         assert!(others.iter().all(|(path, _)| path == &dir.join("a/logs")), "{others:?}");
     }
 
+    /// Cause: a panic ended the thread alone. Effect: changes were seen by the next scan only, in
+    /// silence. Mend: it ends the node.
+    #[test]
+    fn a_panic_of_its_thread_ends_the_node() {
+        let (tmp, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
+        let mut watch = InotifyWatch::begin(tmp.path(), &PathChanges::new(&shutdown), &Arc::default()).unwrap();
+        watch._threads.spawn("gpb-ill", || panic!("for the test")).unwrap();
+        drop(watch);
+        assert_eq!(shutdown.defect().as_deref(), Some("gpb-ill"));
+    }
+
     #[test]
     fn directories_that_are_gone_are_forgotten() {
         let tmp = tempfile::tempdir().unwrap();
-        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new());
+        let (dir, changes) = (tmp.path().to_path_buf(), PathChanges::new(&Shutdown::new()));
         let watch = InotifyWatch::begin(&dir, &changes, &Arc::default()).unwrap();
         watch.add(&dir).unwrap();
         for i in 0..100 {
