@@ -165,7 +165,7 @@ fn calls_that_ask_are_cancelled_at_once() {
         let error = thread.join().unwrap();
         println!("a cancelled call ended after {:?}", begin.elapsed());
         assert!(matches!(error, Some(FetchError::Cancelled)), "{error:?}");
-        assert!(begin.elapsed() < Duration::from_secs(1));
+        assert!(begin.elapsed() < WAIT / 2, "{:?}", begin.elapsed());
         assert!(matches!(node.find("a", canceller.within(WAIT)), Err(FetchError::Cancelled)), "for good");
     }
 }
