@@ -65,6 +65,8 @@ pub(super) struct Flushing {
     /// Made with the first record, so a short download never has one.
     journal: Option<Journal>,
     unsynced_len: u64,
+    /// The names of the file and of its journal are durable.
+    is_named: bool,
 }
 
 /// The own names of a partial file.
@@ -184,18 +186,31 @@ impl Part {
         let file = self.volume.create_own(&self.names.journal)?.ok_or(io::ErrorKind::AlreadyExists)?;
         let mut journal = Journal::create(file, &self.id, self.inode)?;
         journal.append(chunks)?;
+        flushing.journal = Some(journal);
         // The first record and the names of both files: without them a power loss would cost all
         // that came until the next sync of the journal.
-        let synced = journal.sync().and_then(|()| self.volume.sync_own());
-        flushing.journal = Some(journal);
-        synced
+        self.sync_records(flushing)
     }
 
     fn sync_journal(&self, flushing: &mut Flushing) -> Result<(), StoreError> {
-        if let Some(journal) = flushing.journal.as_ref().filter(|_| flushing.unsynced_len > 0) {
-            journal.sync().map_err(|e| StoreError::at(self.volume.path_of_own(&self.names.journal), e))?;
-            flushing.unsynced_len = 0;
+        match flushing.unsynced_len {
+            0 => Ok(()),
+            _ => {
+                self.sync_records(flushing).map_err(|e| StoreError::at(self.volume.path_of_own(&self.names.journal), e))
+            }
         }
+    }
+
+    /// Makes all records durable, and once the names: of a file that a killed process left they may not
+    /// be.
+    fn sync_records(&self, flushing: &mut Flushing) -> io::Result<()> {
+        let Some(journal) = &flushing.journal else { return Ok(()) };
+        journal.sync()?;
+        if !flushing.is_named {
+            self.volume.sync_own()?;
+            flushing.is_named = true;
+        }
+        flushing.unsynced_len = 0;
         Ok(())
     }
 
@@ -212,11 +227,7 @@ impl Part {
             }
             state.came.have().clone()
         };
-        if journal.seal(stamp, &have)? {
-            journal.sync()?;
-            flushing.unsynced_len = 0;
-        }
-        Ok(())
+        if journal.seal(stamp, &have)? { self.sync_records(flushing) } else { Ok(()) }
     }
 
     /// The state of the file, once a later write is sure to change its times. The kernel stamps
@@ -301,7 +312,7 @@ impl Flushing {
     pub(super) fn new(journal: Option<Journal>) -> Self {
         // A process that was killed may have left records that are not durable.
         let unsynced_len = u64::from(journal.is_some());
-        Flushing { journal, unsynced_len }
+        Flushing { journal, unsynced_len, is_named: false }
     }
 }
 

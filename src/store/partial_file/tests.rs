@@ -190,6 +190,35 @@ fn a_killed_download_resumes_with_what_was_journaled() {
     assert_eq!((recheck(&part), have(&part)), (0, vec![1, 4]));
 }
 
+/// A process that was killed before it made the names durable left a journal that the next one went on with, and whose
+/// records alone it made durable: a power loss took the names, and with them chunks that were said to be kept. The next
+/// one makes the names durable too.
+#[test]
+fn what_a_killed_process_began_is_durable_once_the_next_one_says_so() {
+    let (manifest, mut resumed) = (manifest(4), 0);
+    let chunks = chunks_of(&manifest);
+    for cut in 1..20 {
+        let volume = Memory::new();
+        volume.cut_after(cut);
+        if let Ok(part) = open(&volume, &manifest) {
+            let _ = write(&part, chunks[0]).and_then(|()| part.checkpoint());
+            part.kill();
+        }
+        let volume = volume.after_kill();
+        let part = open(&volume, &manifest).unwrap();
+        recheck(&part);
+        resumed += part.resumed();
+        write(&part, chunks[1]).and_then(|()| part.checkpoint()).unwrap();
+        part.kill();
+        for seed in 0..8 {
+            let part = check_claims(&volume.after_power_loss(&mut Rng(seed)), &manifest, seed);
+            assert!(part.have_count() + part.unchecked().count() > 0, "cut {cut}, seed {seed}: the chunk is lost");
+            part.kill();
+        }
+    }
+    assert!(resumed > 0, "no process left a journal");
+}
+
 /// A part with two chunks of four, left in order.
 fn left_in_order(volume: &Memory, manifest: &Arc<Manifest>) -> String {
     let part = open(volume, manifest).unwrap();
