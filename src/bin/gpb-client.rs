@@ -33,6 +33,8 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     let share = match options.command {
         Command::Get { share: true, .. } => Share::Fetched,
         Command::Sync(ref sync) if sync.share && !sync.dry_run => Share::Fetched,
+        // Whether peers can dial this host shows only where it listens.
+        Command::Doctor => Share::Fetched,
         _ => Share::Nothing,
     };
     let node = Node::start(options.node.config(share)?)?;

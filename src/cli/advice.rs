@@ -259,6 +259,9 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
         DiscoveryProblem::Untrusted => "keys that are not in the trusted file".into(),
         DiscoveryProblem::OtherVersion => "other versions of gpb are here; update them".into(),
         DiscoveryProblem::Clock => "a clock is wrong; set it".into(),
+        DiscoveryProblem::NotReachable => {
+            "open that TCP port in the firewalls, or choose an open one with --port".into()
+        }
         DiscoveryProblem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
     }
 }

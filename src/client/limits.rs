@@ -94,6 +94,12 @@ pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
 /// Bytes of a file up to which it needs room for all of it, known before anything is fetched. Longer
 /// ones are often sparse, and need room for what is not zeros.
 pub const DENSE_LEN_MAX: u64 = 64 * MIB as u64;
+/// Peers that are asked what they see of this node.
+pub const REACH_PEERS_MAX: usize = 3;
+/// Longest wait for their dials to end.
+pub const REACH_WAIT: Duration = Duration::from_secs(3);
+/// Time between two questions about them.
+pub const REACH_AGAIN: Duration = Duration::from_millis(100);
 
 const _: () = {
     assert!(PATTERNS_AT_ONCE * (PATTERN_LEN_MAX + 64) <= UNANSWERED_LEN_MAX);

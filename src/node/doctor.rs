@@ -1,12 +1,13 @@
 //! What discovery can and cannot do here. Pure: made of what was seen.
 
 use crate::chain::Chain;
-use crate::client::{FetchError, FoundPeer};
+use crate::client::{FetchError, FoundPeer, SeenBy};
 use crate::discovery::DiscoveryStats;
 use crate::limits::CLOCK_SKEW_MAX;
 use crate::net::{Link, LinkError};
 use crate::node::Config;
-use crate::swarm::Dropped;
+use crate::proto::DialState;
+use crate::swarm::{Dropped, PeerCounts};
 
 /// One result of [`Node::diagnose`](crate::Node::diagnose).
 ///
@@ -69,15 +70,27 @@ pub enum DiscoveryProblem {
     PortTaken,
     /// No peer answers. Both ways need UDP and TCP on port 27420.
     NoAnswer,
+    /// A peer cannot dial this node: a firewall, or an address translator, is between.
+    NotReachable,
 }
 
-/// All findings: the links first, then the peers that came over them.
-pub(super) fn findings(
-    config: &Config,
-    links: &[Link],
-    stats: &DiscoveryStats,
-    answers: Result<Vec<FoundPeer>, FetchError>,
-) -> Vec<Finding> {
+/// What was seen.
+pub(super) struct Looked<'a> {
+    pub(super) config: &'a Config,
+    pub(super) links: Vec<Link>,
+    pub(super) stats: DiscoveryStats,
+    /// How the peers were found.
+    pub(super) counts: PeerCounts,
+    pub(super) answers: Result<Vec<FoundPeer>, FetchError>,
+    /// What some of them say of this node.
+    pub(super) seen_by: Vec<SeenBy>,
+    /// Where this node listens; 0 if it does not.
+    pub(super) port: u16,
+}
+
+/// All findings: the links first, then the peers that came over them, then what these say.
+pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
+    let Looked { config, links, stats, counts, answers, seen_by, port } = looked;
     let mut all: Vec<Finding> = links.iter().map(link).collect();
     if !config.multicast {
         all.push(good("multicast", "switched off; only named peers, and the peers that they know, are found"));
@@ -90,8 +103,12 @@ pub(super) fn findings(
             let detail = format!("answers at {} with {} files", p.addr, p.files);
             good(&format!("peer {}", p.peer), &detail)
         })),
-        Err(e) => all.push(bad("peers", &Chain(&e).to_string(), DiscoveryProblem::NoAnswer)),
+        Err(e) => all.push(bad("peers", &Chain(e).to_string(), DiscoveryProblem::NoAnswer)),
     }
+    if counts.known > 0 {
+        all.push(good("ways", &ways(counts)));
+    }
+    all.extend(seen_by.iter().flat_map(|seen| seen_as(seen, *port)));
     all
 }
 
@@ -105,6 +122,37 @@ fn link(link: &Link) -> Finding {
         None if link.sent > 0 && link.heard == 0 => bad(&check, &detail, DiscoveryProblem::LinkSilent),
         None => good(&check, &detail),
     }
+}
+
+/// How the nodes that are there became known.
+fn ways(counts: &PeerCounts) -> String {
+    let PeerCounts { known, by_multicast, by_exchange, by_contact, by_session, .. } = counts;
+    format!(
+        "{known} nodes: {by_multicast} by multicast, {by_exchange} named by peers, {by_contact} contacted by address, \
+         {by_session} contacted this node"
+    )
+}
+
+/// Which address a peer sees, and whether it can dial this node.
+fn seen_as(seen: &SeenBy, port: u16) -> Vec<Finding> {
+    let ip = seen.seen.ip();
+    let is_own = ip == seen.here || ip.is_loopback();
+    let address = match is_own {
+        true => format!("{ip}, an address of this host"),
+        false => format!("{ip}, while this host has {}: an address translator (NAT) is between", seen.here),
+    };
+    let address = good(&format!("seen by {}", seen.peer), &address);
+    let check = format!("dialed by {}", seen.peer);
+    let dialed = match seen.dialed {
+        _ if port == 0 => return vec![address],
+        DialState::Reached => good(&check, &format!("it reaches port {port} here")),
+        DialState::Failed | DialState::Trying => {
+            let detail = format!("it does not reach port {port} here");
+            bad(&check, &detail, DiscoveryProblem::NotReachable)
+        }
+        DialState::NotTried => good(&check, "it did not try now; each host has one try a minute"),
+    };
+    vec![address, dialed]
 }
 
 /// Announces that were dropped for a reason that a person can change.
@@ -152,8 +200,35 @@ mod tests {
         }
     }
 
+    fn looked<'a>(config: &'a Config, links: &[Link], answers: Result<Vec<FoundPeer>, FetchError>) -> Looked<'a> {
+        let (stats, counts) = (DiscoveryStats::default(), PeerCounts::default());
+        Looked { config, links: links.to_vec(), stats, counts, answers, seen_by: Vec::new(), port: 0 }
+    }
+
+    #[test]
+    fn what_peers_say_of_this_node_is_told() {
+        let seen_by = |seen: &str, dialed| SeenBy {
+            peer: crate::identity::Keypair::generate().peer_id(),
+            here: "10.0.0.1".parse().unwrap(),
+            seen: seen.parse().unwrap(),
+            dialed,
+        };
+        let told = |seen: &str, dialed, port| {
+            let all = seen_as(&seen_by(seen, dialed), port);
+            all.into_iter().map(|f| (f.detail, f.problem)).collect::<Vec<_>>()
+        };
+        let own = ("10.0.0.1, an address of this host".to_string(), None);
+        let reached = ("it reaches port 7 here".to_string(), None);
+        assert_eq!(told("10.0.0.1:9", DialState::Reached, 7), [own.clone(), reached]);
+        assert_eq!(told("10.0.0.1:9", DialState::NotTried, 0), [own], "a node that does not listen is not dialed");
+        let behind = told("192.0.2.1:9", DialState::Failed, 7);
+        assert!(behind[0].0.starts_with("192.0.2.1, while this host has 10.0.0.1") && behind[0].1.is_none());
+        assert_eq!(behind[1].1, Some(DiscoveryProblem::NotReachable));
+        assert_eq!(told("10.0.0.1:9", DialState::NotTried, 7)[1].1, None);
+    }
+
     fn found(links: &[Link], config: &Config) -> Vec<(String, Option<DiscoveryProblem>)> {
-        let all = findings(config, links, &DiscoveryStats::default(), Ok(Vec::new()));
+        let all = findings(&looked(config, links, Ok(Vec::new())));
         all.into_iter().map(|f| (f.check, f.problem)).collect()
     }
 
@@ -181,7 +256,7 @@ mod tests {
         let off = Config { multicast: false, ..Config::default() };
         assert_eq!(found(&[], &Config::default()), [("multicast".into(), Some(DiscoveryProblem::NoInterface))]);
         assert_eq!(found(&[], &off), [("multicast".into(), None)]);
-        let all = findings(&off, &[], &DiscoveryStats::default(), Err(FetchError::NoPeer(off.timeout)));
+        let all = findings(&looked(&off, &[], Err(FetchError::NoPeer(off.timeout))));
         assert!(all.iter().any(|f| f.check == "peers" && f.problem == Some(DiscoveryProblem::NoAnswer)));
     }
 }

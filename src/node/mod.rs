@@ -338,8 +338,10 @@ impl Node {
         self.services.discovery.stats()
     }
 
-    /// Looks at what discovery can and cannot do here: which interfaces send and receive, which
-    /// peers answer, and what is wrong. Blocks as [`peers`](Self::peers) does, and a second more.
+    /// Looks at what discovery can and cannot do here: which interfaces send and receive, how far, which
+    /// peers answer and how they were found, which address a few of them see of this node, whether they
+    /// can dial it, and what is wrong. Only a node that listens ([`Config::share`]) can be dialed, and a
+    /// peer tries that once a minute. Blocks as [`peers`](Self::peers) does, and about 5 s more.
     ///
     /// # Errors
     /// [`FetchError::Stopped`] and [`FetchError::Cancelled`] when the node or the call ends.
@@ -358,8 +360,12 @@ impl Node {
         if end.wait(LINKS_FRESH) {
             return Err(if node.has_begun() { FetchError::Stopped } else { FetchError::Cancelled });
         }
+        let seen_by = self.client.seen_by(answers.as_deref().unwrap_or_default(), &end);
         let discovery = &self.services.discovery;
-        Ok(doctor::findings(&self.config, &discovery.links(), &discovery.stats(), answers))
+        let (links, stats) = (discovery.links(), discovery.stats());
+        let counts = self.peers.read(PeerTable::counts);
+        let (config, port) = (&self.config, self.peers.own().port());
+        Ok(doctor::findings(&doctor::Looked { config, links, stats, counts, answers, seen_by, port }))
     }
 
     /// A handle that ends the node from any thread.

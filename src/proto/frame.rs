@@ -40,6 +40,8 @@ pub enum Kind {
     Peers = 9,
     /// The dialer offers to answer on this session from now on.
     Turn = 10,
+    /// Which address the node sees of the asker, and whether it can dial it.
+    Reach = 11,
 }
 
 /// How a request ended.
@@ -136,7 +138,7 @@ impl Kind {
     /// The kind of that number.
     pub fn from_u8(kind: u8) -> Option<Self> {
         use Kind::*;
-        [Hello, List, Locate, Layer, Chunk, AnyOf, Have, Bad, Peers, Turn].into_iter().find(|k| *k as u8 == kind)
+        [Hello, List, Locate, Layer, Chunk, AnyOf, Have, Bad, Peers, Turn, Reach].into_iter().find(|k| *k as u8 == kind)
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Request {
     /// Offers to answer on this session. After `Ok` the roles are exchanged: the side that accepted
     /// the connection asks, beginning with `Hello`, and the dialer only answers.
     Turn,
+    /// Asks what the node sees of the asker; the header of the answer is [`Reached`].
+    Reach,
 }
 
 /// Header of `Hello`.
@@ -194,6 +196,28 @@ pub struct PeerHint {
     pub addrs: Vec<SocketAddr>,
 }
 
+/// Header of the answer to `Reach`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The source address of the session.
+    pub seen: SocketAddr,
+    /// Whether the node could dial that address with the announced port.
+    pub dialed: DialState,
+}
+
+/// How the dial of an asker went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DialState {
+    /// It was not dialed: it announced no port, or this is not its turn.
+    NotTried,
+    /// It is being dialed; ask again.
+    Trying,
+    /// It answered, with its key.
+    Reached,
+    /// It did not answer, or another key or instance did.
+    Failed,
+}
+
 /// Header of every answer whose status is not `Ok`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -245,6 +269,7 @@ impl Request {
             Request::Bad(_) => Kind::Bad,
             Request::Peers(_) => Kind::Peers,
             Request::Turn => Kind::Turn,
+            Request::Reach => Kind::Reach,
         }
     }
 
@@ -283,6 +308,7 @@ impl Request {
             Kind::Bad => Request::Bad(decode_header(header, "Bad")?),
             Kind::Peers => Request::Peers(decode_header(header, "Peers")?),
             Kind::Turn => Request::Turn,
+            Kind::Reach => Request::Reach,
         })
     }
 }
@@ -301,6 +327,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Request::Have(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Peers(h) => encode_frame(kind, Status::Ok, h, &[], out),
         Request::Turn => encode_frame(kind, Status::Ok, &(), &[], out),
+        Request::Reach => encode_frame(kind, Status::Ok, &(), &[], out),
     }
 }
 
@@ -374,6 +401,7 @@ mod tests {
             Request::Peers(Some(file(6))),
             Request::Peers(None),
             Request::Turn,
+            Request::Reach,
         ]
     }
 

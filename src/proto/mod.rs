@@ -12,7 +12,7 @@ pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
 pub use list_page::{ListPage, ListedEntries};
 pub use listed::{Listed, ListedAs, ListedFile};
 pub use message::{
-    ChunkAsk, ChunkHeader, ChunkRef, Delta, Hello, Holding, LayerRange, ListFrom, MessageError, PageHead, PeerHint,
-    Problem, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame, encode_head,
-    encode_request,
+    ChunkAsk, ChunkHeader, ChunkRef, Delta, DialState, Hello, Holding, LayerRange, ListFrom, MessageError, PageHead,
+    PeerHint, Problem, Reached, Request, Since, Welcome, decode_body, decode_header, encode_body, encode_frame,
+    encode_head, encode_request,
 };

@@ -7,8 +7,8 @@ use crate::content::{ChunkIndex, Geometry, Pattern};
 use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEW_HAVES_MAX, WIRE_VERSION};
 use crate::peers::Directory;
 use crate::proto::{
-    ChunkAsk, ChunkHeader, ChunkRef, Hello, Holding, Kind, LayerRange, ListFrom, MessageError, Request, Since, Status,
-    Welcome, encode_body, encode_head,
+    ChunkAsk, ChunkHeader, ChunkRef, DialState, Hello, Holding, Kind, LayerRange, ListFrom, MessageError, Reached,
+    Request, Since, Status, Welcome, encode_body, encode_head,
 };
 use crate::runtime::LimitedLog;
 use crate::runtime::keystore::TrustView;
@@ -16,6 +16,7 @@ use crate::server::bad_reports::{BadReports, MINUTE};
 use crate::server::body::Body;
 use crate::server::connection_slots::{Account, ConnectionSlots};
 use crate::server::content::{Absent, Content, Held};
+use crate::server::dial_back::DialBacks;
 use crate::server::input::RequestFrame;
 use crate::server::limits::{ANSWER_RETRY, LAYER_RETRY};
 use crate::server::listing::Listing;
@@ -34,6 +35,7 @@ pub(crate) struct Handler {
     pub(crate) sent: Mutex<Sent>,
     pub(crate) fetchers: Mutex<Fetchers>,
     pub(crate) bad_reports: Mutex<BadReports>,
+    pub(crate) dial_backs: DialBacks,
     /// Lines about sessions, which any host can cause in an open group.
     pub(crate) log: LimitedLog,
 }
@@ -77,6 +79,7 @@ impl Handler {
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(peer, chunk, now, out),
             Request::Turn => self.turn(peer, out),
+            Request::Reach => self.reach(peer, now, out),
             Request::Peers(file) => {
                 let some = |file| lock(&self.fetchers).some_of(&file, FETCHERS_PER_ANSWER_MAX, rand::random());
                 let among = file.map(some);
@@ -141,6 +144,15 @@ impl Handler {
         }
         peer.role = SessionRole::Answers;
         small(Kind::Turn, &(), &[], out)
+    }
+
+    /// What this node sees of the peer.
+    fn reach(&self, peer: &RemotePeer, now: Instant, out: &mut Vec<u8>) -> Reply {
+        let known = self.directory.read(|t| t.peer(peer.node()));
+        let served = known.and_then(|known| known.addrs.into_iter().find(|addr| addr.ip() == peer.addr.ip()));
+        let ask = |addr| self.dial_backs.ask(self.account(peer), (peer.node(), addr), now);
+        let dialed = served.map_or(DialState::NotTried, ask);
+        small(Kind::Reach, &Reached { seen: peer.addr, dialed }, &[], out)
     }
 
     fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Reply {

@@ -60,6 +60,12 @@ pub const CONNECTIONS_MIN: usize = 16;
 pub const DRAIN_READS_MAX: usize = 16;
 /// Capacity in bytes that the request buffer of a session keeps between turns.
 pub const REQUESTS_KEPT_LEN: usize = 512;
+/// Longest time for which an asker is dialed.
+pub const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Accounts whose last dial is remembered. While so many had one in a minute, no other one has.
+pub const DIAL_BACKS_MAX: usize = 1024;
+/// Askers that wait to be dialed, at most.
+pub const DIAL_BACKS_WAITING_MAX: usize = 16;
 /// Ciphertext that a worker reads at once: a record that is not whole yet, and more.
 pub const INCOMING_LEN: usize = 64 * KIB;
 

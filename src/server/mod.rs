@@ -14,6 +14,7 @@ mod body;
 mod connection_slots;
 mod content;
 mod context;
+mod dial_back;
 mod handler;
 mod input;
 pub mod limits;
@@ -40,12 +41,13 @@ use crossbeam::channel::bounded;
 use crate::content::Catalogue;
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_KEY_MAX, HANDSHAKES_MAX};
 use crate::net::Tls;
-use crate::peers::Directory;
+use crate::peers::{Dialer, Directory};
 use crate::runtime::{EventSender, LimitedLog, Shutdown, Subscription, Throttle, Watch, Workers};
 use crate::server::acceptor::{Acceptor, WAKE};
 use crate::server::connection_slots::{ConnectionSlots, HandshakeSlots, connections_that_fit};
 use crate::server::content::{Content, Sources};
 use crate::server::context::Context;
+use crate::server::dial_back::DialBacks;
 use crate::server::handler::Handler;
 use crate::server::limits::{REJECTED_LINES_MAX, SESSION_LINES_MAX};
 use crate::server::worker::{WorkerChannels, work};
@@ -142,7 +144,9 @@ impl Server {
         // Room for all sessions that workers can have at once, so that they never wait for the
         // accepting thread.
         let (done_in, done) = bounded(3 * bounds.workers);
-        let context = Arc::new(context(&config, content, bounds));
+        let (dial_backs, dialing) = DialBacks::new();
+        let dialer = Dialer::new(config.directory.clone(), config.tls.clone(), config.shutdown.clone());
+        let context = Arc::new(context(&config, content, bounds, dial_backs));
         let (channels, handshakes) = (WorkerChannels { jobs, done }, HandshakeSlots::new(bounds.handshakes_max));
         let acceptor = Acceptor::new(poll, config.listeners, config.tls, context.clone(), channels, handshakes);
         let acceptor = acceptor.map_err(ServerError::Start)?;
@@ -155,6 +159,7 @@ impl Server {
             let run = move || work(&context, &jobs, &done, || drop(waker.wake()));
             server.threads.spawn(&format!("gpb-serve-{n}"), run).map_err(ServerError::Start)?;
         }
+        server.threads.spawn("gpb-reach", move || dialing.run(&dialer)).map_err(ServerError::Start)?;
         server.threads.spawn("gpb-accept", move || acceptor.run()).map_err(ServerError::Start)?;
         Ok(server)
     }
@@ -172,7 +177,7 @@ fn sources(config: &ServerConfig) -> Sources {
 }
 
 /// What the threads of a server share.
-fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBounds) -> Context {
+fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBounds, dial_backs: DialBacks) -> Context {
     Context {
         handler: Handler {
             content,
@@ -182,6 +187,7 @@ fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBound
             gate: Default::default(),
             sent: Default::default(),
             bad_reports: Default::default(),
+            dial_backs,
             fetchers: Default::default(),
             log: LimitedLog::new(SESSION_LINES_MAX),
         },

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::net::SecureError;
 use crate::server::context::{Context, Scratch};
+use crate::server::dial_back::DialBacks;
 use crate::server::session::AcceptedSession;
 use crate::server::turn::TurnOutcome;
 use crate::server::{ServerConfig, context, sources};
@@ -25,7 +26,7 @@ impl PipedSession {
     /// # Errors
     /// [`SecureError::Tls`]
     pub fn new(config: &ServerConfig, socket: TcpStream, addr: SocketAddr) -> Result<Self, SecureError> {
-        let context = context(config, Arc::new(sources(config)), config.bounds);
+        let context = context(config, Arc::new(sources(config)), config.bounds, DialBacks::new().0);
         // A worker that is wanted elsewhere does not linger.
         context.wanted.store(true, Ordering::Relaxed);
         let socket = mio::net::TcpStream::from_std(socket);

@@ -590,7 +590,7 @@ fn one_address_gets_as_much_as_another_with_ten_connections() {
 #[test]
 fn a_worker_waits_for_the_next_request_of_those_only_that_said_hello_and_ask_whole_things() {
     let (config, files, _events) = Setup::new(Files::default()).config(Keypair::generate());
-    let context = context(&config, Arc::new(files), config.bounds);
+    let context = context(&config, Arc::new(files), config.bounds, dial_back::DialBacks::new().0);
     let addr = config.listeners[0].local_addr().unwrap();
     config.listeners[0].set_nonblocking(false).unwrap();
     let mut scratch = Scratch::new();

@@ -160,6 +160,7 @@ impl FaultyServer {
             }
             Request::Peers(file) => return Some(self.peers(file, out)),
             Request::Turn => return Some(self.problem(kind, Status::Unsupported, out)),
+            Request::Reach => return Some(self.problem(kind, Status::Unsupported, out)),
             Request::Layer(range) => return self.layer(&range, out),
             Request::AnyOf(Since { file, .. }, chunks) => {
                 return self.chunk(kind, ChunkRef { file, index: *chunks.first()? }, out);

@@ -197,6 +197,29 @@ fn doctor_says_what_it_tried() {
     for part in ["eth0", "239.255.71.80", "27420", &server.id] {
         assert!(report.text().contains(part), "`doctor` does not name {part}:\n{}", report.text());
     }
+    let seen = format!("seen by {}: {}, an address of this host", server.id, c.ip);
+    let dialed = format!("dialed by {}: it reaches port", server.id);
+    for part in [&seen, &dialed, "1 by multicast"] {
+        assert!(report.text().contains(part), "`doctor` does not say {part}:\n{}", report.text());
+    }
     // JSON stays JSON here too.
     client(&c, &["doctor"]).wait(secs(15)).expect(0);
+}
+
+#[test]
+fn doctor_tells_that_nobody_can_dial_this_host() {
+    let lan = lan_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 12);
+    let (s, c) = (lan.host("s", None), lan.host("c", None));
+    let server = Server::start(&s, &dir, &[]);
+    // It listens where no other host reaches it.
+    let report = client(&c, &["doctor", "--no-multicast", "--peer", &s.ip, "--bind", "127.0.0.1"]).wait(secs(20));
+    let checks = crate::group::json(&report.expect(0));
+    let of = |check: &str| {
+        let check = format!("{check} {}", server.id);
+        checks.iter().find(|line| line["check"] == check.as_str()).unwrap_or_else(|| panic!("no {check}: {checks:?}"))
+    };
+    assert_eq!(of("seen by")["ok"], true);
+    assert_eq!(of("dialed by")["ok"], false);
+    assert!(of("dialed by")["advice"].as_str().unwrap().contains("--port"));
 }

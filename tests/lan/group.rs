@@ -188,7 +188,7 @@ pub fn assert_same(a: &Path, b: &Path) {
 }
 
 /// The lines of stdout, each of which must be a JSON object.
-fn json(ended: &Ended) -> Vec<Value> {
+pub fn json(ended: &Ended) -> Vec<Value> {
     let parse = |line: &String| match serde_json::from_str(line) {
         Ok(Value::Object(o)) => Value::Object(o),
         _ => panic!("with --json stdout has a line that is no JSON object: {line:?}\n{}", ended.text()),

@@ -41,6 +41,7 @@ impl Desk {
             log: LimitedLog::new(10),
             fetchers: Mutex::default(),
             bad_reports: Mutex::default(),
+            dial_backs: DialBacks::new().0,
         };
         Desk { handler, files, peer: remote_peer() }
     }
@@ -119,6 +120,22 @@ fn hello_of(network: &str, instance: u64) -> Request {
     let unix_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     let hello = signed_hello(&KEYPAIR, instance, unix_ms);
     Request::Hello(Hello { network: network.into(), agent: "a\nb".into(), ..hello })
+}
+
+/// Only the address of the session is dialed, with the port that was announced.
+#[test]
+fn an_asker_is_told_what_is_seen_and_has_its_own_address_dialed() {
+    let mut desk = Desk::new(Files::default());
+    let (dial_backs, _waiting) = DialBacks::new();
+    desk.handler.dial_backs = dial_backs;
+    let reach = |desk: &mut Desk| decode_header::<Reached>(&desk.ask(&Request::Reach).header, "Reach").unwrap();
+    assert_eq!(desk.ask(&Request::Reach).status, Status::Refused, "before Hello");
+    assert_eq!(desk.ask(&hello("gpb")).status, Status::Ok);
+    let (seen, dialed) = (desk.peer.addr, DialState::Trying);
+    assert_eq!(reach(&mut desk), Reached { seen, dialed });
+    // Another session of the key, from another address that nothing was announced of.
+    desk.peer.addr = "127.0.0.2:5".parse().unwrap();
+    assert_eq!(reach(&mut desk), Reached { seen: desk.peer.addr, dialed: DialState::NotTried });
 }
 
 fn chunk(file: FileId, index: u32) -> Request {

@@ -119,6 +119,7 @@ pub fn request(input: &mut Input<'_>) -> Request {
         7 => Request::Bad(chunk(input)),
         8 => Request::Peers(Some(input.file_id())),
         9 if input.flag() => Request::Turn,
+        9 if input.flag() => Request::Reach,
         _ => Request::Peers(None),
     }
 }
@@ -256,7 +257,7 @@ pub fn announce(input: &mut Input<'_>, key: &Keypair) -> Announce {
 static KEY: LazyLock<Keypair> = LazyLock::new(Keypair::generate);
 
 /// All kinds of request.
-pub const KINDS: [Kind; 10] = [
+pub const KINDS: [Kind; 11] = [
     Kind::Hello,
     Kind::List,
     Kind::Locate,
@@ -267,4 +268,5 @@ pub const KINDS: [Kind; 10] = [
     Kind::Bad,
     Kind::Peers,
     Kind::Turn,
+    Kind::Reach,
 ];
