@@ -153,7 +153,7 @@
 //!
 //! | of | threads |
 //! |---|---|
-//! | a node | `gpb-listen`, `gpb-static`, `gpb-contact-N`; `gpb-resolve` with named peers, `gpb-trust` with a trusted file |
+//! | a node | `gpb-listen`, `gpb-static`, `gpb-contact-N`; `gpb-resolve` with named peers, `gpb-peer-file` with a peer file, `gpb-trust` with a trusted file |
 //! | a node that shares | `gpb-accept`, `gpb-serve-N`: two for each processor, at least 4 |
 //! | a node that offers contents of its program | `gpb-offer-N`: two, with the first one over a MiB or not in memory |
 //! | each directory that a node shares | `gpb-share`, `gpb-watch`, `gpb-hash-N`: one for each processor; `gpb-mirror` if it keeps copies |

@@ -32,6 +32,8 @@ impl Options {
             trust,
             never_share: self.own_files(),
             peers: self.peers.clone(),
+            peer_file: self.peer_file.clone(),
+            remember: self.remember,
             multicast: self.multicast,
             interfaces: self.interfaces.clone(),
             hops: self.hops,

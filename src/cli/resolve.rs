@@ -42,6 +42,10 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// Peers to contact by address.
     pub peers: Vec<PeerAddr>,
+    /// A file that names further ones.
+    pub peer_file: Option<PathBuf>,
+    /// Whether proved peers are remembered.
+    pub remember: bool,
     /// Whether to send and receive multicast.
     pub multicast: bool,
     /// Interfaces to discover peers on; none is all.
@@ -250,6 +254,8 @@ impl Common {
             trusted: one("trusted").map(path),
             config_file: settings.config_file().map(Path::to_path_buf),
             peers: many("peer", STATIC_PEERS_MAX)?.iter().map(|s| s.read(value::peer)).collect::<Result<_, _>>()?,
+            peer_file: one("peer-file").map(path),
+            remember: !settings.switch("no-remember")?,
             multicast: !settings.switch("no-multicast")?,
             interfaces: many("interface", INTERFACES_MAX)?
                 .iter()

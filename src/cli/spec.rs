@@ -70,7 +70,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 6] = ["peers", "list", "get", "sync", "verify", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 42] = [
+pub(crate) const OPTIONS: [Spec; 44] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -78,6 +78,8 @@ pub(crate) const OPTIONS: [Spec; 42] = [
     text("--key", "FILE", "secret key, made on first use (<state>/key.pem)"),
     text("--trusted", "FILE", "talk only to the keys in FILE (everyone)"),
     texts("--peer", "HOST[:PORT]", "contact this peer too; repeatable (port 27420)"),
+    text("--peer-file", "FILE", "contact the peers in FILE too: one HOST[:PORT] a line"),
+    switch("--no-remember", "", "neither use nor keep the addresses of proved peers"),
     switch("--no-multicast", "", "neither send nor hear multicast"),
     texts("--interface", "NAME|IP", "discover only here; repeatable (all interfaces)"),
     number("--hops", "N", "let multicast pass N - 1 routers, where they route it (1)"),

@@ -10,18 +10,23 @@ use crate::discovery::limits::{CONTACT_AGAIN_S, CONTACT_RETRY_FIRST};
 use crate::identity::PeerId;
 use crate::limits::{ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
+use crate::swarm::ContactSource;
 
-/// The named peers, at most [`STATIC_PEERS_MAX`].
+/// The named peers: at most [`STATIC_PEERS_MAX`] that the user named, and as many of the peer file.
 #[derive(Debug, Default)]
 pub(super) struct ContactList {
     peers: BTreeMap<u64, NamedPeer>,
     next_id: u64,
 }
 
-/// A peer that the user named.
+/// A peer that the user or the peer file named.
 #[derive(Debug)]
 struct NamedPeer {
     peer: PeerAddr,
+    /// Whether the user named it.
+    is_typed: bool,
+    /// Whether the peer file names it.
+    in_file: bool,
     /// When to contact it again; `None` while it is being contacted.
     next: Option<Instant>,
     retry: Duration,
@@ -35,6 +40,16 @@ struct NamedPeer {
     failed: bool,
     /// Whether it was neither reached nor given up, so that a search may wait for it.
     awaited: bool,
+}
+
+/// What another content of the peer file changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PeerFileChange {
+    /// Peers that were not named before, and those that no longer are.
+    pub(super) added: usize,
+    pub(super) removed: usize,
+    /// Those of the removed ones for which a search may have waited.
+    pub(super) came: usize,
 }
 
 /// What came of the contact of a named peer.
@@ -52,27 +67,74 @@ impl ContactList {
     /// Has `peer` contacted now, and from then on at each interval. True if it was not named before.
     pub(super) fn add(&mut self, peer: PeerAddr, now: Instant) -> bool {
         if let Some(named) = self.peers.values_mut().find(|named| named.peer == peer) {
+            named.is_typed = true;
             // One that is being contacted has no time of its next contact.
             named.next = named.next.map(|_| now);
             return false;
         }
-        if self.peers.len() >= STATIC_PEERS_MAX {
-            return false;
+        let fits = self.peers.values().filter(|named| named.is_typed).count() < STATIC_PEERS_MAX;
+        if fits {
+            self.insert(NamedPeer { is_typed: true, ..NamedPeer::new(peer, now) });
         }
-        self.peers.insert(self.next_id, NamedPeer::new(peer, now));
-        self.next_id += 1;
-        true
+        fits
     }
 
-    /// The peers to contact now, each with its number, until [`begun`](Self::begun) or
+    /// Has exactly these `peers` of the peer file contacted from now on, besides those that the user
+    /// named.
+    pub(super) fn set_file(&mut self, peers: Vec<PeerAddr>, now: Instant) -> PeerFileChange {
+        let mut change = PeerFileChange::default();
+        self.peers.values_mut().for_each(|named| named.in_file = false);
+        for peer in peers.into_iter().take(STATIC_PEERS_MAX) {
+            if let Some(named) = self.peers.values_mut().find(|named| named.peer == peer) {
+                named.in_file = true;
+            } else {
+                self.insert(NamedPeer { in_file: true, ..NamedPeer::new(peer, now) });
+                change.added += 1;
+            }
+        }
+        self.peers.retain(|_, named| {
+            let stays = named.is_typed || named.in_file;
+            change.removed += usize::from(!stays);
+            change.came += usize::from(!stays && named.awaited);
+            stays
+        });
+        change
+    }
+
+    fn insert(&mut self, named: NamedPeer) {
+        self.peers.insert(self.next_id, named);
+        self.next_id += 1;
+    }
+
+    /// Number of peers.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Number of peers that the peer file names.
+    pub(super) fn in_file(&self) -> usize {
+        self.peers.values().filter(|named| named.in_file).count()
+    }
+
+    /// Whether any of them is a name that is looked up.
+    pub(super) fn names_hosts(&self) -> bool {
+        self.peers.values().any(|named| named.peer.literal().is_none())
+    }
+
+    /// Why the peer of this number is contacted.
+    pub(super) fn source(&self, id: u64) -> ContactSource {
+        self.peers.get(&id).map_or(ContactSource::Named, NamedPeer::source)
+    }
+
+    /// The peers to contact now, each with its number and the reason, until [`begun`](Self::begun) or
     /// [`ended`](Self::ended) is called for it.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(u64, PeerAddr)> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(u64, PeerAddr, ContactSource)> {
         let is_due = |named: &NamedPeer| named.next.is_some_and(|at| at <= now);
         let due = self.peers.iter_mut().filter(|(_, named)| is_due(named));
         due.map(|(id, named)| {
             (named.next, named.left, named.reached) = (None, 1, None);
             named.cause.clear();
-            (*id, named.peer.clone())
+            (*id, named.peer.clone(), named.source())
         })
         .collect()
     }
@@ -129,6 +191,8 @@ impl NamedPeer {
     fn new(peer: PeerAddr, now: Instant) -> Self {
         NamedPeer {
             peer,
+            is_typed: false,
+            in_file: false,
             next: Some(now),
             retry: CONTACT_RETRY_FIRST,
             successes: 0,
@@ -138,6 +202,10 @@ impl NamedPeer {
             failed: false,
             awaited: true,
         }
+    }
+
+    fn source(&self) -> ContactSource {
+        if self.is_typed { ContactSource::Named } else { ContactSource::File }
     }
 
     /// Sets when it is contacted again: an interval after success, a back-off after failure.
@@ -197,7 +265,7 @@ mod tests {
         let mut small = list(&["a"], now);
         let mut waits = Vec::new();
         for _ in 0..5 {
-            let (id, _) = small.take_due(now).pop().unwrap();
+            let (id, ..) = small.take_due(now).pop().unwrap();
             assert!(small.ended(id, Ok(ID), true, now).is_some());
             let next = small.next_due().unwrap();
             waits.push((next - now).as_secs());
@@ -205,7 +273,7 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 10, 10]);
         let mut large = list(&["a"], now);
-        let (id, _) = large.take_due(now).pop().unwrap();
+        let (id, ..) = large.take_due(now).pop().unwrap();
         large.ended(id, Ok(ID), false, now);
         assert_eq!(large.next_due(), Some(now + ANNOUNCE_INTERVAL), "a large group is not asked more often");
     }
@@ -216,7 +284,7 @@ mod tests {
         let mut list = list(&["a"], now);
         let mut seen = Vec::new();
         for _ in 0..6 {
-            let (id, _) = list.take_due(now).pop().unwrap();
+            let (id, ..) = list.take_due(now).pop().unwrap();
             let outcome = list.ended(id, failed("no route"), true, now).unwrap();
             assert_eq!(outcome.result, failed("no route"));
             let next = list.next_due().unwrap();
@@ -230,7 +298,7 @@ mod tests {
     fn one_that_is_named_again_is_contacted_now_and_the_list_is_bounded() {
         let now = Instant::now();
         let mut list = list(&["a"], now);
-        let (id, _) = list.take_due(now).pop().unwrap();
+        let (id, ..) = list.take_due(now).pop().unwrap();
         assert!(!list.add("a".parse().unwrap(), now) && list.take_due(now).is_empty(), "it is being contacted");
         list.ended(id, Ok(ID), true, now);
         assert!(list.take_due(now).is_empty());
@@ -241,5 +309,29 @@ mod tests {
         }
         assert_eq!(list.peers.len(), STATIC_PEERS_MAX);
         assert_eq!(list.ended(99_999, Ok(ID), true, now), None, "no such peer");
+    }
+
+    #[test]
+    fn the_peer_file_adds_and_removes_its_own_peers_only() {
+        let now = Instant::now();
+        let peers = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<PeerAddr>>();
+        let mut list = list(&["a"], now);
+        let change = list.set_file(peers(&["a", "b", "c"]), now);
+        assert_eq!(
+            (change, list.len(), list.in_file()),
+            (PeerFileChange { added: 2, ..PeerFileChange::default() }, 3, 3)
+        );
+        let due = list.take_due(now);
+        let sources: Vec<_> = due.iter().map(|(_, _, source)| *source).collect();
+        assert_eq!(sources, [ContactSource::Named, ContactSource::File, ContactSource::File]);
+        assert!(list.ended(due[1].0, Ok(ID), true, now).is_some());
+        assert_eq!(list.set_file(peers(&["a", "b", "c"]), now), PeerFileChange::default(), "nothing is contacted anew");
+        assert!(list.take_due(now).is_empty());
+        let change = list.set_file(peers(&["d"]), now);
+        assert_eq!(change, PeerFileChange { added: 1, removed: 2, came: 1 }, "one of the removed had answered");
+        assert_eq!(list.ended(due[2].0, Ok(ID), true, now), None, "it is gone");
+        assert_eq!((list.len(), list.in_file()), (2, 1), "what the user named stays");
+        list.set_file((0..2 * STATIC_PEERS_MAX).map(|n| format!("h{n}").parse().unwrap()).collect(), now);
+        assert_eq!((list.len(), list.in_file()), (STATIC_PEERS_MAX + 1, STATIC_PEERS_MAX));
     }
 }

@@ -1,36 +1,43 @@
-//! Contacts for peer exchange: with the peers that the user named, and with some of the known ones.
+//! Contacts for peer exchange: with the peers that the user or the peer file names, with those that
+//! are remembered, and with some of the known ones.
 //!
 //! Without multicast, known peers are contacted at every interval, so that announces reach the
 //! whole group. With multicast, they are contacted only in a group that is too large for every node
-//! to answer a query.
+//! to answer a query, and once each to be remembered.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rand::seq::IndexedRandom;
 
-use crate::discovery::DiscoveryContext;
-use crate::discovery::contact_list::{ContactList, ContactOutcome};
-use crate::discovery::exchange::contact;
+use crate::discovery::contact_jobs::{ContactJob, ContactReport, NameQuery, Whom, resolve, work};
+use crate::discovery::contact_list::{ContactList, ContactOutcome, PeerFileChange};
 use crate::discovery::limits::{
-    ADDRS_PER_NAME_MAX, CONTACTS_AT_ONCE, CONTACTS_QUEUED_MAX, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
-    OFFERED_CONTACT_INTERVAL, SOON_AGAIN_NODES,
+    CONTACTS_AT_ONCE, CONTACTS_QUEUED_MAX, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
+    OFFERED_CONTACT_INTERVAL, PEER_FILE_EVERY, REMEMBER_EVERY, REMEMBER_FIRST_AFTER, SOON_AGAIN_NODES,
 };
-use crate::discovery::offers::{OfferEnd, TurnOffers, offer};
+use crate::discovery::memory::PeerMemory;
+use crate::discovery::offers::{OfferEnd, TurnOffers};
+use crate::discovery::peer_file::PeerListFile;
+use crate::discovery::recall::Recall;
+use crate::discovery::{DiscoveryContext, DiscoverySources};
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
+use crate::limits::{ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
 use crate::runtime::{Workers, no_thread};
-use crate::swarm::PeerTable;
+use crate::swarm::{ContactSource, PeerRecord, PeerTable};
 use crate::sync::lock;
 
 /// The thread that decides which peers are contacted when.
 pub(super) struct Contacts {
     shared: Arc<DiscoveryContext>,
     named: ContactList,
+    past: Past,
     /// Whether there is no multicast. Then this thread also does the housekeeping.
     alone: bool,
     /// When known peers are contacted next, and their number.
@@ -44,38 +51,22 @@ pub(super) struct Contacts {
     reports: Receiver<ContactReport>,
 }
 
-/// A name to look up, and the number of the peer that has it.
-type NameQuery = (u64, PeerAddr);
+/// What is known from earlier runs, and kept for later ones.
+struct Past {
+    memory: Option<PeerMemory>,
+    recall: Recall,
+    /// Whether a search waits for the first of them.
+    awaited: bool,
+    /// When the peers that are proved are written down next.
+    collect_at: Instant,
+    /// When a peer is dialed next that no one dialed, to prove it.
+    prove_at: Instant,
+}
 
 /// Adds peers to the named ones while the threads run.
 pub(super) struct NamedPeers {
     known: Mutex<Vec<PeerAddr>>,
     report: Sender<ContactReport>,
-}
-
-/// A peer to contact, at the first of the addresses where it answers.
-struct ContactJob {
-    /// The number of the named peer that it is.
-    named: Option<u64>,
-    addrs: Vec<SocketAddr>,
-    /// The node that must answer, if it is known.
-    expect: Option<NodeId>,
-    /// It is offered a session to ask on.
-    is_offer: bool,
-}
-
-/// What other threads report to this one.
-enum ContactReport {
-    /// The addresses of a name.
-    Resolved(u64, io::Result<Vec<SocketAddr>>),
-    /// How a contact at one address ended.
-    Contacted(u64, Result<PeerId, String>),
-    /// How an offer to this node ended.
-    Offered(NodeId, OfferEnd),
-    /// The user named this peer.
-    Named(PeerAddr),
-    /// The shutdown began.
-    Wake,
 }
 
 impl NamedPeers {
@@ -104,20 +95,28 @@ impl Contacts {
     /// Starts the threads.
     pub(super) fn start(
         shared: &Arc<DiscoveryContext>,
-        peers: Vec<PeerAddr>,
+        sources: DiscoverySources,
         alone: bool,
         workers: &mut Workers,
     ) -> io::Result<NamedPeers> {
         let now = Instant::now();
-        let peers: Vec<_> = peers.into_iter().take(STATIC_PEERS_MAX).collect();
+        let typed: Vec<_> = sources.peers.into_iter().take(STATIC_PEERS_MAX).collect();
         let mut named = ContactList::default();
-        shared.directory().expect(peers.iter().filter(|peer| named.add((*peer).clone(), now)).count());
+        for peer in &typed {
+            named.add(peer.clone(), now);
+        }
+        if let Some(file) = &sources.peer_file {
+            named.set_file(file.first.clone(), now);
+            shared.in_file.store(named.in_file(), Ordering::Relaxed);
+        }
+        shared.directory().expect(named.len());
+        let past = Past::new(shared, sources.state.as_deref(), alone, now);
+        let names_hosts = named.names_hosts();
         let (jobs, job_queue) = bounded::<ContactJob>(CONTACTS_QUEUED_MAX);
-        let (names, name_queue) = bounded(STATIC_PEERS_MAX);
+        let (names, name_queue) = bounded(2 * STATIC_PEERS_MAX);
         let (report, reports) = bounded(3 * STATIC_PEERS_MAX + 1);
-        let names_hosts = peers.iter().any(|peer| peer.literal().is_none());
-        let all = alone || names_hosts;
-        let threads = if all { CONTACTS_AT_ONCE } else { peers.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
+        let many = alone || names_hosts || sources.peer_file.is_some() || !past.recall.is_first_over();
+        let threads = if many { CONTACTS_AT_ONCE } else { typed.len().clamp(EXCHANGE_FIRST, CONTACTS_AT_ONCE) };
         for n in 0..threads {
             let (shared, queue, report) = (shared.clone(), job_queue.clone(), report.clone());
             workers.spawn(&format!("gpb-contact-{n}"), move || work(&shared, &queue, &report))?;
@@ -126,15 +125,19 @@ impl Contacts {
         shared.shutdown.on_begin(move || drop(wake.try_send(ContactReport::Wake)));
         let gossip_at = if alone { now } else { now + EXCHANGE_AFTER };
         let gossip_with = if alone { CONTACTS_AT_ONCE } else { EXCHANGE_FIRST };
+        if let Some(file) = sources.peer_file {
+            let (shared, report) = (shared.clone(), report.clone());
+            workers.spawn("gpb-peer-file", move || follow(&shared, &file, &report))?;
+        }
         let shared = shared.clone();
         let offers = TurnOffers::new(now);
         let mut contacts =
-            Contacts { shared, named, alone, gossip_at, gossip_with, offers, jobs, names, resolver, reports };
+            Contacts { shared, named, past, alone, gossip_at, gossip_with, offers, jobs, names, resolver, reports };
         if names_hosts {
             contacts.start_resolver()?;
         }
         workers.spawn("gpb-static", move || contacts.run())?;
-        Ok(NamedPeers { known: Mutex::new(peers), report })
+        Ok(NamedPeers { known: Mutex::new(typed), report })
     }
 
     /// The body of the thread; ends when the shutdown begins, and the others with it.
@@ -144,18 +147,26 @@ impl Contacts {
             if self.alone {
                 self.shared.housekeep(now);
             }
-            for (id, peer) in self.named.take_due(now) {
-                self.begin(id, peer);
+            for (id, peer, source) in self.named.take_due(now) {
+                self.begin(id, peer, source);
+            }
+            self.recall(now);
+            if now >= self.past.collect_at {
+                self.past.collect_at = now + REMEMBER_EVERY;
+                self.past.write_down(&self.shared);
             }
             if now >= self.gossip_at {
                 self.gossip(now);
             }
             self.offer(now);
-            let soonest = self.named.next_due().into_iter().fold(self.gossip_at.min(now + HOUSEKEEP), Instant::min);
+            let recall_at = self.past.recall.next_due().filter(|at| *at > now);
+            let due = self.named.next_due().into_iter().chain(recall_at);
+            let soonest = due.fold(self.gossip_at.min(now + HOUSEKEEP), Instant::min);
             if let Ok(report) = self.reports.recv_deadline(soonest) {
                 self.take(report, Instant::now());
             }
         }
+        self.past.write_down(&self.shared);
     }
 
     fn start_resolver(&mut self) -> io::Result<()> {
@@ -167,34 +178,45 @@ impl Contacts {
         Ok(())
     }
 
-    /// Contacts `peer` now, and from then on at each interval.
-    fn name(&mut self, peer: PeerAddr, now: Instant) {
-        if peer.literal().is_none()
-            && let Err(e) = self.start_resolver()
-        {
+    fn begin(&mut self, id: u64, peer: PeerAddr, source: ContactSource) {
+        if let Some(addr) = peer.literal() {
+            return self.queue(id, vec![addr], source);
+        }
+        if let Err(e) = self.start_resolver() {
             log::warn!("names cannot be looked up host={peer} error=\"{e}\"");
         }
-        if self.named.add(peer, now) {
-            self.shared.directory().expect(1);
-        }
-    }
-
-    fn begin(&mut self, id: u64, peer: PeerAddr) {
-        match peer.literal() {
-            Some(addr) => self.queue(id, vec![addr]),
-            None if self.names.try_send((id, peer)).is_ok() => {}
-            None => self.ended(id, Err("too many names wait to be looked up".into())),
+        if self.names.try_send((id, peer)).is_err() {
+            self.ended(id, Err("too many names wait to be looked up".into()));
         }
     }
 
     /// Has the named peer contacted at each of `addrs`, which may be as many hosts.
-    fn queue(&mut self, id: u64, addrs: Vec<SocketAddr>) {
+    fn queue(&mut self, id: u64, addrs: Vec<SocketAddr>, source: ContactSource) {
         self.named.begun(id, addrs.len());
         for addr in addrs {
-            let job = ContactJob { named: Some(id), addrs: vec![addr], expect: None, is_offer: false };
-            if self.jobs.try_send(job).is_err() {
+            if self.jobs.try_send(ContactJob { whom: Whom::Named(id, source), addrs: vec![addr] }).is_err() {
                 self.ended(id, Err("too many contacts wait".into()));
             }
+        }
+    }
+
+    /// Dials the remembered peers that are due.
+    fn recall(&mut self, now: Instant) {
+        loop {
+            let directory = self.shared.directory();
+            let is_wanted =
+                |peer: &PeerId| directory.trust().allows(peer) && !directory.read(|table| table.serves(peer));
+            let is_empty = directory.read(PeerTable::is_empty);
+            let Some(due) = self.past.recall.take_due(is_empty, is_wanted, now) else { break };
+            let job = ContactJob { whom: Whom::Remembered(due.peer), addrs: due.addrs };
+            if self.jobs.try_send(job).is_err() {
+                self.past.recall.ended(&due.peer, false, now);
+                break;
+            }
+        }
+        if self.past.awaited && self.past.recall.is_first_over() {
+            self.past.awaited = false;
+            self.shared.directory().expected_came();
         }
     }
 
@@ -202,11 +224,30 @@ impl Contacts {
         match report {
             ContactReport::Wake => {}
             ContactReport::Offered(node, end) => self.offers.ended(node, end, now),
-            ContactReport::Named(peer) => self.name(peer, now),
-            ContactReport::Resolved(id, Ok(addrs)) if !addrs.is_empty() => self.queue(id, addrs),
+            ContactReport::Named(peer) => {
+                self.shared.directory().expect(usize::from(self.named.add(peer, now)));
+            }
+            ContactReport::File(peers) => {
+                let PeerFileChange { added, removed, came } = self.named.set_file(peers, now);
+                let (directory, peers) = (self.shared.directory(), self.named.in_file());
+                directory.expect(added);
+                (0..came).for_each(|_| directory.expected_came());
+                self.shared.in_file.store(peers, Ordering::Relaxed);
+                if added + removed > 0 {
+                    log::info!("peer file changed peers={peers} added={added} removed={removed}");
+                }
+            }
+            ContactReport::Resolved(id, Ok(addrs)) if !addrs.is_empty() => {
+                let source = self.named.source(id);
+                self.queue(id, addrs, source);
+            }
             ContactReport::Resolved(id, Ok(_)) => self.ended(id, Err("the name has no address".into())),
             ContactReport::Resolved(id, Err(e)) => self.ended(id, Err(e.to_string())),
-            ContactReport::Contacted(id, result) => self.ended(id, result),
+            ContactReport::Contacted(Whom::Named(id, _), result) => self.ended(id, result),
+            ContactReport::Contacted(Whom::Remembered(peer), result) => {
+                self.past.recall.ended(&peer, result.is_ok(), now);
+            }
+            ContactReport::Contacted(Whom::Known(_) | Whom::Offered(_), _) => {}
         }
     }
 
@@ -237,18 +278,27 @@ impl Contacts {
     fn offer(&mut self, now: Instant) {
         for peer in self.offers.due(&self.shared, now) {
             let node = peer.node();
-            let job = ContactJob { named: None, addrs: peer.addrs, expect: Some(node), is_offer: true };
-            if self.jobs.try_send(job).is_err() {
+            if self.jobs.try_send(ContactJob { whom: Whom::Offered(node), addrs: peer.addrs }).is_err() {
                 self.offers.ended(node, OfferEnd::Failed, now);
             }
         }
     }
 
     /// Contacts a few known peers, chosen at random: so announces spread through the group in a few
-    /// intervals, as in any gossip. With multicast this happens only in a large group.
+    /// intervals, as in any gossip. With multicast this happens only in a large group; in a small one
+    /// a peer that was never dialed is, as only a proved address is remembered.
     fn gossip(&mut self, now: Instant) {
-        if !self.alone && self.shared.directory().read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
+        let directory = self.shared.directory();
+        if !self.alone && directory.read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
             self.gossip_at = now + HOUSEKEEP;
+            if self.past.memory.is_some() && now >= self.past.prove_at {
+                self.past.prove_at = now + ANNOUNCE_INTERVAL;
+                let unproved = directory.read(PeerTable::unproved);
+                let peer = unproved.choose(&mut rand::rng()).and_then(|node| directory.read(|t| t.peer(*node)));
+                if let Some(peer) = peer {
+                    self.contact_known(&peer);
+                }
+            }
             return;
         }
         self.gossip_at = now + ANNOUNCE_INTERVAL;
@@ -256,75 +306,52 @@ impl Contacts {
         if !self.alone {
             self.gossip_with = 1;
         }
-        let peers = self.shared.directory().read(|t| t.peers());
+        let peers = directory.read(|t| t.peers());
         for peer in peers.sample(&mut rand::rng(), count) {
-            let job = ContactJob {
-                named: None,
-                addrs: peer.addrs.clone(),
-                expect: Some(NodeId::new(peer.peer, peer.instance)),
-                is_offer: false,
-            };
-            if !job.addrs.is_empty() && self.jobs.try_send(job).is_err() {
+            if !self.contact_known(peer) {
                 return;
             }
         }
     }
+
+    /// False if too many contacts wait.
+    fn contact_known(&self, peer: &PeerRecord) -> bool {
+        let whom = Whom::Known(NodeId::new(peer.peer, peer.instance));
+        peer.addrs.is_empty() || self.jobs.try_send(ContactJob { whom, addrs: peer.addrs.clone() }).is_ok()
+    }
 }
 
-/// Contacts peers until the queue ends; the body of a thread.
-fn work(shared: &DiscoveryContext, queue: &Receiver<ContactJob>, report: &Sender<ContactReport>) {
-    for job in queue {
-        if shared.shutdown.has_begun() {
-            return;
-        }
-        if let (true, Some(node)) = (job.is_offer, job.expect) {
-            let end = offer(shared, node, &job.addrs);
-            let _ = report.send(ContactReport::Offered(node, end));
-            continue;
-        }
-        let mut result = Err("no address".to_string());
-        for addr in job.addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
-            result = contact(shared, addr, job.expect.map(|node| node.peer)).map_err(|e| e.to_string());
-            if result.is_ok() || shared.shutdown.has_begun() {
-                break;
-            }
-            if let Some(node) = job.expect {
-                shared.directory().failed(node, addr, Instant::now());
-            }
-        }
-        match job.named {
-            Some(id) => drop(report.send(ContactReport::Contacted(id, result))),
-            None => {
-                if let Err(e) = result {
-                    log::debug!("known peer cannot be contacted error={e:?}");
-                }
-            }
+impl Past {
+    fn new(shared: &DiscoveryContext, state: Option<&Path>, alone: bool, now: Instant) -> Self {
+        let directory = shared.directory();
+        let mut memory = state.map(|state| PeerMemory::load(state, directory.own().network()));
+        let peers = memory.as_mut().map_or_else(Vec::new, |memory| memory.trusted(directory));
+        // With multicast others may turn up at any time, so these are not waited for.
+        let awaited = alone && !peers.is_empty();
+        directory.expect(usize::from(awaited));
+        shared.remembered.store(peers.len(), Ordering::Relaxed);
+        let (collect_at, prove_at) = (now + REMEMBER_FIRST_AFTER, now + ANNOUNCE_INTERVAL);
+        Past { memory, recall: Recall::new(peers, now), awaited, collect_at, prove_at }
+    }
+
+    /// Writes down which peers are proved, if that is new.
+    fn write_down(&mut self, shared: &DiscoveryContext) {
+        if let Some(memory) = &mut self.memory {
+            memory.collect(shared.directory());
+            memory.save(shared.directory());
         }
     }
 }
 
-/// Looks up names until the queue ends; the body of a thread that may outlive the node.
-fn resolve(queue: &Receiver<NameQuery>, report: &Sender<ContactReport>) {
-    for (id, peer) in queue {
-        let found = (peer.host(), peer.port()).to_socket_addrs().map(distinct);
-        if report.send(ContactReport::Resolved(id, found)).is_err() {
+/// Reads the peer file when it changes; the body of a thread.
+fn follow(shared: &DiscoveryContext, file: &PeerListFile, report: &Sender<ContactReport>) {
+    while !shared.shutdown.wait(PEER_FILE_EVERY) {
+        if let Some(peers) = file.read_again()
+            && report.send(ContactReport::File(peers)).is_err()
+        {
             return;
         }
     }
-}
-
-/// The first addresses, each once.
-fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut all = Vec::new();
-    for addr in addrs {
-        if !all.contains(&addr) {
-            all.push(addr);
-        }
-        if all.len() == ADDRS_PER_NAME_MAX {
-            break;
-        }
-    }
-    all
 }
 
 const HOUSEKEEP: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 //! that it knows.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::discovery::DiscoveryContext;
 use crate::discovery::limits::{CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN};
@@ -10,7 +10,7 @@ use crate::identity::PeerId;
 use crate::limits::{EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX};
 use crate::peers::{AskError, Call, Session};
 use crate::proto::{Kind, PeerHint, Request, Status, decode_body};
-use crate::swarm::{Dropped, PeerTable};
+use crate::swarm::{ContactSource, Dropped, PeerTable};
 
 /// Why a contact brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -21,19 +21,24 @@ pub(super) enum ContactError {
     Dropped(Dropped),
 }
 
-/// Contacts the peer at `addr`, which must be `expect` if given, and takes in its announce and its
-/// hints.
+/// Contacts the peer at `addr`, which must be `expect` if given, which gets `time` for connecting and the
+/// handshake, and takes in its announce and its hints. `source` is why, unless the group told of it.
 pub(super) fn contact(
     shared: &DiscoveryContext,
     addr: SocketAddr,
     expect: Option<PeerId>,
+    source: Option<ContactSource>,
+    time: Duration,
 ) -> Result<PeerId, ContactError> {
     let deadline = Instant::now() + CONTACT_TIMEOUT;
     // Both requests go out at once: answers keep the order, and a refusal comes first.
     let also = &[Request::Peers(None)];
-    let call = Call { addr, expect, dial_timeout: CONTACT_TIMEOUT, welcome_by: Some(deadline), also };
+    let call = Call { addr, expect, dial_timeout: time.min(CONTACT_TIMEOUT), welcome_by: Some(deadline), also };
     let mut session = shared.dialer.open(&call)?;
     let peer = session.peer;
+    if let Some(source) = source {
+        shared.directory().contacted(session.node(), source);
+    }
     match session.announced {
         // The address may be this node's own. Multicast may have brought a newer announce already.
         Ok(()) | Err(Dropped::Own | Dropped::Replayed) => {}

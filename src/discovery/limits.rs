@@ -51,10 +51,28 @@ pub const SOON_AGAIN_NODES: usize = PEERS_PER_ANSWER_MAX;
 pub const ADDRS_PER_NAME_MAX: usize = 64;
 /// Contacts that wait for a thread, at most.
 pub const CONTACTS_QUEUED_MAX: usize = 1024;
+/// Remembered peers that are dialed at the same time.
+pub const RECALL_AT_ONCE: usize = 6;
+/// Remembered peers that are dialed without a wait at the start: the last proved ones.
+pub const RECALL_FIRST: usize = 16;
+/// Time after which each further one is dialed.
+pub const RECALL_NEXT_AFTER: Duration = Duration::from_secs(1);
+/// Longest wait before those that failed are tried again, while the group is empty.
+pub const RECALL_RETRY_MAX: Duration = Duration::from_secs(60);
+/// When the peers that are proved are first written down; at the end of a node they are, too.
+pub const REMEMBER_FIRST_AFTER: Duration = Duration::from_secs(5);
+/// Time between two such looks.
+pub const REMEMBER_EVERY: Duration = Duration::from_secs(60);
+/// Time between two looks at the peer file.
+pub const PEER_FILE_EVERY: Duration = Duration::from_millis(500);
+/// Bad lines of a peer file that are logged each for itself.
+pub const BAD_LINES_LOGGED: usize = 8;
 /// Number of goodbyes that are sent, as datagrams get lost.
 pub const GOODBYES: usize = 2;
 
 const _: () = {
     // Each named peer has a place for one address.
-    assert!(CONTACTS_QUEUED_MAX >= STATIC_PEERS_MAX + CONTACTS_AT_ONCE);
+    assert!(CONTACTS_QUEUED_MAX >= 2 * STATIC_PEERS_MAX + CONTACTS_AT_ONCE + RECALL_AT_ONCE);
+    // Named peers find a thread, however many remembered ones are gone.
+    assert!(RECALL_AT_ONCE < CONTACTS_AT_ONCE && RECALL_AT_ONCE <= RECALL_FIRST);
 };

@@ -2,20 +2,26 @@
 //! 6.
 //!
 //! Threads: `gpb-listen` owns the beacon: it receives, answers and announces. `gpb-static` decides
-//! which peers are contacted when: the ones that the user names and, where multicast does not reach
-//! all, some of the known ones. A few `gpb-contact` threads make these contacts, and `gpb-resolve`
-//! looks up names. What they find goes into the [`Directory`]; other services learn of it there and
+//! which peers are contacted when: the ones that the user or the peer file names, those that are
+//! remembered and, where multicast does not reach all, some of the known ones. A few `gpb-contact`
+//! threads make these contacts, `gpb-resolve` looks up names, and `gpb-peer-file` reads the peer file. What they find goes into the [`Directory`]; other services learn of it there and
 //! by its events.
 
+mod contact_jobs;
 mod contact_list;
 mod contacts;
 mod drops;
 mod exchange;
 pub mod limits;
 mod listener;
+mod memory;
 mod offers;
+mod peer_file;
+mod recall;
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -25,6 +31,7 @@ use crate::runtime::{Shutdown, Workers};
 use crate::sync::lock;
 
 pub use drops::DiscoveryStats;
+pub use peer_file::{PeerLines, PeerListFile};
 
 use contacts::{Contacts, NamedPeers};
 use drops::Drops;
@@ -36,8 +43,28 @@ pub struct DiscoverySetup {
     pub dialer: Dialer,
     /// Carries announces; without one, peers are found by contact only.
     pub beacon: Option<Box<dyn Beacon>>,
+    /// Where peers are known from, besides announces and exchange.
+    pub sources: DiscoverySources,
+}
+
+/// Where a node knows peers from before it hears of any.
+#[derive(Debug, Default)]
+pub struct DiscoverySources {
     /// Peers named by the user; contacted at once and every interval again.
     pub peers: Vec<PeerAddr>,
+    /// A file that names further ones; it is read again when it changes.
+    pub peer_file: Option<PeerListFile>,
+    /// The directory in which the peers are remembered that TLS proved; none remembers nothing.
+    pub state: Option<PathBuf>,
+}
+
+/// Number of peers that a node knew of before it heard of any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KnownBefore {
+    /// Peers of earlier runs whose keys are trusted.
+    pub remembered: usize,
+    /// Peers that the peer file names now.
+    pub in_file: usize,
 }
 
 /// The running discovery of a node. Ends with the node's [`Shutdown`]; dropping it begins that and
@@ -62,6 +89,8 @@ struct DiscoveryContext {
     offering: Dialer,
     drops: Drops,
     links: Mutex<Vec<Link>>,
+    remembered: AtomicUsize,
+    in_file: AtomicUsize,
     shutdown: Shutdown,
 }
 
@@ -71,13 +100,15 @@ impl Discovery {
     /// # Errors
     /// The system has no thread to give. The shutdown has begun then.
     pub fn start(setup: DiscoverySetup) -> io::Result<Self> {
-        let DiscoverySetup { dialer, beacon, peers } = setup;
+        let DiscoverySetup { dialer, beacon, sources } = setup;
         let shutdown = dialer.shutdown().clone();
         let shared = Arc::new(DiscoveryContext {
             offering: dialer.clone(),
             dialer: dialer.handing_over(),
             drops: Drops::default(),
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
+            remembered: AtomicUsize::new(0),
+            in_file: AtomicUsize::new(0),
             shutdown: shutdown.clone(),
         });
         // Should one not start, dropping this ends the others.
@@ -89,7 +120,7 @@ impl Discovery {
             let listener = Listener::new(shared.clone(), beacon, Instant::now());
             threads.workers.spawn("gpb-listen", move || listener.run())?;
         }
-        let named = Contacts::start(&shared, peers, alone, &mut threads.workers)?;
+        let named = Contacts::start(&shared, sources, alone, &mut threads.workers)?;
         Ok(Discovery { shared, named, _threads: threads })
     }
 
@@ -105,6 +136,12 @@ impl Discovery {
     /// Numbers of announces that arrived and were dropped.
     pub fn stats(&self) -> DiscoveryStats {
         self.shared.drops.stats()
+    }
+
+    /// Number of peers that were known of before any was heard of.
+    pub fn known_before(&self) -> KnownBefore {
+        let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        KnownBefore { remembered: of(&self.shared.remembered), in_file: of(&self.shared.in_file) }
     }
 
     /// The links that the node announces on; up to a second old, empty without multicast.

@@ -146,6 +146,18 @@ impl NodeBuilder {
         self
     }
 
+    /// [`Config::peer_file`]: a file that names further peers, such as `"/etc/gpb/peers"`.
+    pub fn peer_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.peer_file = Some(file.into());
+        self
+    }
+
+    /// [`Config::remember`]: whether proved peers are remembered for the next start.
+    pub fn remember(mut self, remember: bool) -> Self {
+        self.config.remember = remember;
+        self
+    }
+
     /// [`Config::multicast`]: whether peers are sought by multicast.
     pub fn multicast(mut self, multicast: bool) -> Self {
         self.config.multicast = multicast;

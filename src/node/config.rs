@@ -64,6 +64,15 @@ pub struct Config {
     /// Peers to contact by address, besides the peers that multicast finds; at most 256. Each tells
     /// of the peers that it knows. Default none.
     pub peers: Vec<PeerAddr>,
+    /// A file that names further peers to contact: one `HOST[:PORT]` a line, with comments behind `#`;
+    /// at most 256. A name is looked up again at each contact, and all of its addresses are contacted.
+    /// The file is looked at every 500 ms; a line that names no peer is logged and left out, and a
+    /// file that vanishes or cannot be read leaves its last peers in force. Default none.
+    pub peer_file: Option<PathBuf>,
+    /// Whether peers that TLS proved are remembered in the state directory, with their addresses, and
+    /// contacted at the next start, before any is heard: at most 256, each for 30 days. Nothing is
+    /// remembered with [`State::Memory`]. Default true.
+    pub remember: bool,
     /// Whether peers are sought by multicast. Default true.
     pub multicast: bool,
     /// The interfaces for multicast. One that is missing is logged and waited for. Default: all.
@@ -256,6 +265,8 @@ impl Default for Config {
             trust: Trust::open(),
             never_share: Vec::new(),
             peers: Vec::new(),
+            peer_file: None,
+            remember: true,
             multicast: true,
             interfaces: Vec::new(),
             hops: 1,

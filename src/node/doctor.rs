@@ -2,10 +2,10 @@
 
 use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer, SeenBy};
-use crate::discovery::DiscoveryStats;
+use crate::discovery::{DiscoveryStats, KnownBefore};
 use crate::limits::CLOCK_SKEW_MAX;
 use crate::net::{Link, LinkError};
-use crate::node::Config;
+use crate::node::{Config, State};
 use crate::proto::DialState;
 use crate::swarm::{Dropped, PeerCounts};
 
@@ -110,6 +110,20 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
     }
     all.extend(seen_by.iter().flat_map(|seen| seen_as(seen, *port)));
     all
+}
+
+/// What was known of peers before any was heard of.
+pub(super) fn known_before(config: &Config, known: KnownBefore, counts: &PeerCounts) -> Vec<Finding> {
+    let KnownBefore { remembered, in_file } = known;
+    let memory = match config.remember && config.state != State::Memory {
+        true => format!("{remembered} of earlier runs, {} found that way", counts.by_memory),
+        false => "switched off".into(),
+    };
+    let file = config.peer_file.iter().map(|file| {
+        let detail = format!("names {in_file}, {} found that way", counts.by_peer_file);
+        good(&format!("peer file {}", file.display()), &detail)
+    });
+    file.chain([good("remembered peers", &memory)]).collect()
 }
 
 fn link(link: &Link) -> Finding {

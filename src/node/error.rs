@@ -30,7 +30,7 @@ pub enum StartError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The key file or the trusted file cannot be used.
+    /// The key file, the trusted file or the peer file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The key cannot be used for TLS.

@@ -365,7 +365,10 @@ impl Node {
         let (links, stats) = (discovery.links(), discovery.stats());
         let counts = self.peers.read(PeerTable::counts);
         let (config, port) = (&self.config, self.peers.own().port());
-        Ok(doctor::findings(&doctor::Looked { config, links, stats, counts, answers, seen_by, port }))
+        let before = doctor::known_before(config, discovery.known_before(), &counts);
+        let mut findings = doctor::findings(&doctor::Looked { config, links, stats, counts, answers, seen_by, port });
+        findings.extend(before);
+        Ok(findings)
     }
 
     /// A handle that ends the node from any thread.

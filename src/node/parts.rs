@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::content::RelPath;
+use crate::discovery::{DiscoverySources, PeerListFile};
 use crate::identity::Keypair;
 use crate::limits::{HOPS_MAX, STATIC_PEERS_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
@@ -32,6 +33,8 @@ pub(super) struct NodeParts {
     pub(super) roots: SharedRoots,
     /// What is never offered and never overwritten.
     pub(super) own_files: Arc<OwnFiles>,
+    /// Where peers are known from, besides announces.
+    pub(super) sources: DiscoverySources,
 }
 
 impl NodeParts {
@@ -73,7 +76,12 @@ impl NodeParts {
             }
         }
         let roots = SharedRoots::new(roots);
-        Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files })
+        let sources = DiscoverySources {
+            peers: config.peers.clone(),
+            peer_file: config.peer_file.as_deref().map(PeerListFile::open).transpose()?,
+            state: state.filter(|_| config.remember),
+        };
+        Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files, sources })
     }
 }
 
@@ -154,7 +162,8 @@ fn own_files(config: &Config, state: Option<&Path>) -> OwnFiles {
         KeySource::File(file) => Some(file),
         KeySource::State | KeySource::Key(_) => None,
     };
-    let files = key.map(PathBuf::as_path).into_iter().chain(config.trust.path());
+    let followed = config.trust.path().into_iter().chain(config.peer_file.as_deref());
+    let files = key.map(PathBuf::as_path).into_iter().chain(followed);
     let others = files.map(PathBuf::from).chain(config.never_share.iter().cloned());
     OwnFiles::new(state, others, config.places().iter().map(|(_, dir)| dir.as_path()))
 }

@@ -42,7 +42,7 @@ struct NodeCore {
 impl Node {
     /// Starts the services over `parts`, each after the services that it uses.
     pub(super) fn run(parts: NodeParts) -> Result<Self, StartError> {
-        let NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files } = parts;
+        let NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files, sources } = parts;
         let id = keypair.peer_id();
         let events = EventSender::new();
         let shutdown = Shutdown::new();
@@ -70,8 +70,8 @@ impl Node {
         let sharers = Arc::new(core.start_sharers(roots, &board, &own_files)?);
         let offers = Offers::new(board, core.events.clone());
         let dialer = Dialer::new(core.peers.clone(), tls.clone(), core.shutdown.clone());
-        let (named, hears) = (core.config.peers.clone(), beacon.is_some());
-        let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, peers: named })?;
+        let hears = beacon.is_some();
+        let discovery = Discovery::start(DiscoverySetup { dialer: dialer.clone(), beacon, sources })?;
         let server = match listener {
             Some(listener) => Some(core.start_server(listener, tls, &sharers, &offers)?),
             None => None,

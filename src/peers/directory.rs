@@ -18,7 +18,8 @@ use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Events, Subscription, Watch};
 use crate::swarm::{
-    Dropped, KnownPeer, PeerTable, Received, RefusalCause, TableChange, Via, crosses, open_announce, parse_announce,
+    ContactSource, Dropped, KnownPeer, PeerTable, Received, RefusalCause, TableChange, Via, crosses, open_announce,
+    parse_announce,
 };
 use crate::sync::lock;
 
@@ -238,6 +239,11 @@ impl Directory {
         };
         let others = among.iter().filter(|node| **node != asker).take(PEERS_PER_ANSWER_MAX);
         self.table.read(|table| others.filter_map(|node| table.hint(*node, to.ip())).collect())
+    }
+
+    /// Notes that `node` answered a contact that was made for this reason.
+    pub fn contacted(&self, node: NodeId, source: ContactSource) {
+        self.table.touch(|t| t.contacted(node, source));
     }
 
     /// Notes that `peer` has no place for this node now.

@@ -13,8 +13,8 @@ pub const THROTTLE_BURST_SMALL: Duration = Duration::from_millis(100);
 pub const THROTTLE_GRANT_MAX: usize = 128 * KIB;
 /// Longest key file in bytes; the usual one has 119.
 pub const KEY_FILE_LEN_MAX: u64 = 16 * KIB as u64;
-/// Longest trusted file in bytes.
-pub const TRUSTED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
+/// Longest file in bytes that a node follows: of trusted keys, or of peers.
+pub const FOLLOWED_FILE_LEN_MAX: u64 = 4 * MIB as u64;
 /// Most keys in a trusted file.
 pub const TRUSTED_KEYS_MAX: usize = 16_384;
 /// Most joins and leaves of peers that are logged in a second; of further ones only the number is

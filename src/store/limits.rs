@@ -105,6 +105,10 @@ pub const USED_NAMES_MAX: usize = 1_000_000;
 pub const BARE_AT_ONCE_MAX: usize = 1024;
 /// Names under which a replaced file can be kept, at most.
 pub const BACKUPS_MAX: u32 = 1000;
+/// Tries to lock a private file that is about to be replaced.
+pub const PRIVATE_LOCK_TRIES: u32 = 40;
+/// Wait between two such tries.
+pub const PRIVATE_LOCK_RETRY: Duration = Duration::from_millis(5);
 
 const _: () = {
     // The longest journal has one chunk in each record (4 bytes of count, 4 of number, 16 of

@@ -49,7 +49,8 @@ impl OwnFiles {
         others: impl IntoIterator<Item = PathBuf>,
         shared: impl IntoIterator<Item = &'s Path>,
     ) -> Self {
-        let named = state.map(|state| [KEY_NAME, INDEX_NAME, DAMAGED_NAME, RECORDS].map(|name| state.join(name)));
+        let names = || [KEY_NAME, INDEX_NAME, DAMAGED_NAME, RECORDS].into_iter().chain(PEERS_NAMES);
+        let named = state.map(|state| names().map(|name| state.join(name)));
         let shared: Vec<PathBuf> = shared.into_iter().map(resolved).collect();
         let holds_shared = |state: &Path| shared.iter().any(|dir| dir.starts_with(resolved(state)));
         let state = state.filter(|state| !holds_shared(state)).map(Path::to_path_buf);
@@ -201,6 +202,8 @@ fn inode(meta: Metadata) -> (DevIno, Option<SystemTime>) {
 
 /// The key file's name in a state directory.
 const KEY_NAME: &str = "key.pem";
+/// The remembered peers, and the file that is about to replace them.
+const PEERS_NAMES: [&str; 2] = ["peers.known", "peers.known.new"];
 /// Stands for the records of placed files, one for each directory that was fetched into.
 const RECORDS: &str = "placed-*";
 /// Entries of the state directory that are looked at. The process makes four, and the records.
@@ -304,8 +307,8 @@ mod tests {
     fn a_state_directory_around_the_shared_one_hides_only_its_own_files() {
         let p = Places::new();
         p.put("shared/key.pem");
-        for (state, names) in [("shared", &["index.redb", "index.redb.damaged", "key.pem", "placed-*"][..]), ("", &[])]
-        {
+        let own = ["index.redb", "index.redb.damaged", "key.pem", "peers.known", "peers.known.new", "placed-*"];
+        for (state, names) in [("shared", &own[..]), ("", &[])] {
             assert_eq!(p.own(state, &[]).names_below(&p.at("shared")), names, "{state}");
         }
         assert_eq!(p.own("shared/sub", &["shared/sub/key"]).names_below(&p.at("shared")), ["sub"]);

@@ -21,9 +21,11 @@ pub use download::{
 };
 pub use event::Event;
 pub use known_peer::KnownPeer;
+pub(crate) use membership::REMEMBERED_TEXT_LEN_MAX;
 pub use membership::{
-    AnnounceSchedule, Dropped, GroupSize, Outgoing, PeerCounts, PeerRecord, PeerTable, Question, Received,
-    RefusalCause, TableChange, Via, Way, crosses, open_announce, parse_announce,
+    AnnounceSchedule, ContactSource, Dropped, GroupSize, Outgoing, PeerCounts, PeerRecord, PeerTable, Question,
+    Received, RefusalCause, RememberedError, RememberedPeer, RememberedPeers, TableChange, Via, Way, crosses,
+    open_announce, parse_announce,
 };
 pub use mirror::{
     AskSchedule, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer, MirrorPlan, OwnFile,

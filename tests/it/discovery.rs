@@ -2,11 +2,12 @@
 //! contact only.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::internals::content::Catalogue;
-use gpb::internals::discovery::{Discovery, DiscoverySetup, DiscoveryStats};
+use gpb::internals::discovery::{Discovery, DiscoverySetup, DiscoverySources, DiscoveryStats, PeerListFile};
 use gpb::internals::identity::{Keypair, NodeId, PeerId};
 use gpb::internals::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_LEN_MAX, CLOCK_SKEW_MAX, WIRE_VERSION};
 use gpb::internals::net::{Beacon, Dialed, Hub, HubBeacon, LinkOptions, Multicast, Tls, To};
@@ -42,6 +43,9 @@ struct Plan {
     trust: TrustView,
     beacon: Option<Box<dyn Beacon>>,
     peers: Vec<String>,
+    /// Where peers are remembered.
+    state: Option<PathBuf>,
+    peer_file: Option<PathBuf>,
     /// Where to run a server, too; port 0 for any.
     serve: Option<SocketAddr>,
     bounds: ServerBounds,
@@ -60,6 +64,8 @@ impl Plan {
             trust: TrustView::open(),
             beacon: None,
             peers: vec![],
+            state: None,
+            peer_file: None,
             serve: None,
             bounds: ServerBounds::default(),
         }
@@ -78,7 +84,11 @@ impl Plan {
         let discovery = Discovery::start(DiscoverySetup {
             dialer: Dialer::new(table.clone(), tls.clone(), shutdown.clone()),
             beacon: self.beacon,
-            peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
+            sources: DiscoverySources {
+                peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
+                state: self.state,
+                peer_file: self.peer_file.map(|file| PeerListFile::open(&file).unwrap()),
+            },
         });
         let server = listener.map(|listener| {
             let config = ServerConfig {

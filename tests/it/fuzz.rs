@@ -80,6 +80,6 @@ macro_rules! targets {
 }
 
 targets! {
-    announces answers client_session config download frames index journal key_file names pages patterns peer_table
-    requests server_session trusted
+    announces answers client_session config download frames index journal key_file names pages patterns peer_file
+    peer_table remembered requests server_session trusted
 }

@@ -23,6 +23,7 @@ mod guest;
 mod house;
 mod join;
 mod keys;
+mod known_peers;
 mod merkle_oracle;
 mod mirror;
 mod names;

@@ -43,5 +43,6 @@ mod power;
 mod process;
 mod rates;
 mod routed;
+mod sites;
 mod swarm;
 mod trust;

@@ -70,6 +70,8 @@ fn outcome(name: &str, start: &Start) -> String {
         "key" => format!("{:?}", o.key.strip_prefix(start.home.path()).unwrap_or(&o.key)),
         "trusted" => format!("{:?}", o.trusted),
         "peer" => format!("{:?}", o.peers.iter().map(|p| format!("{}:{}", p.host(), p.port())).collect::<Vec<_>>()),
+        "peer-file" => format!("{:?}", o.peer_file),
+        "no-remember" => (!o.remember).to_string(),
         "no-multicast" => (!o.multicast).to_string(),
         "interface" => format!("{:?}", o.interfaces),
         "hops" => o.hops.to_string(),
@@ -116,7 +118,7 @@ type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 /// Options of the server alone.
 const SERVING: [&str; 3] = ["mirror", "retain", "quota"];
 
-const TABLE: [Row; 33] = [
+const TABLE: [Row; 35] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -128,6 +130,8 @@ const TABLE: [Row; 33] = [
         "[]",
         [("a:1", "[\"a:1\"]"), ("b, c:2", "[\"b:27420\", \"c:2\"]"), ("['d', 'e:3']", "[\"d:27420\", \"e:3\"]")],
     ),
+    ("peer-file", "None", [("/a", "Some(\"/a\")"), ("/b", "Some(\"/b\")"), ("'/c'", "Some(\"/c\")")]),
+    ("no-remember", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("no-multicast", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     (
         "interface",

@@ -70,7 +70,7 @@ pub fn write_key(path: &Path, key: &Keypair, force: bool) -> Result<(), KeyError
 
 /// Reads a regular file of at most `max` bytes if `check` accepts its metadata. Check and content
 /// are of the same open file, whatever happens to the name meanwhile.
-pub(super) fn read_bounded(
+pub(crate) fn read_bounded(
     path: &Path,
     max: u64,
     check: impl FnOnce(&fs::Metadata) -> Result<(), KeyError>,

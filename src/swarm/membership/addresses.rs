@@ -99,6 +99,11 @@ impl Addresses {
         self.list.iter().map(|k| k.addr)
     }
 
+    /// The addresses that the peer itself showed and that did not fail, best first.
+    pub(crate) fn own_first(&self) -> impl Iterator<Item = SocketAddr> {
+        self.list.iter().filter(|k| k.standing >= Standing::Own && k.failed.is_none()).map(|k| k.addr)
+    }
+
     /// The addresses that hints for a peer at `to` may name: seen by this node itself, and of use
     /// there. The source of an echo is not among them: a host that repeats announces would be
     /// spread as the peer.

@@ -34,6 +34,12 @@ pub const FAILED_ADDR_REST: Duration = Duration::from_secs(10);
 pub const EVICTIONS_AT_ONCE: usize = 64;
 /// A full table that found no entry to evict does not search again for this time.
 pub const EVICTION_RETRY: Duration = Duration::from_secs(1);
+/// Peers that are remembered from one start to the next, at most; the ones that were proved last.
+pub const REMEMBERED_MAX: usize = 256;
+/// Seconds after the last proof for which a peer is remembered: 30 days.
+pub const REMEMBERED_AGE_MAX_S: u64 = 30 * 24 * 3600;
+/// Seconds after which a further proof of a peer at the same addresses is written down.
+pub const REMEMBERED_STEP_S: u64 = 24 * 3600;
 
 /// Time for which a peer that had no place for this node counts as full.
 pub const FULL_REMEMBERED: Duration = Duration::from_secs(10);

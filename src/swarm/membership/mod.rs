@@ -8,6 +8,7 @@ pub mod limits;
 mod peer_table;
 mod received;
 mod refusal;
+mod remembered;
 mod tombstones;
 
 pub use addresses::crosses;
@@ -15,8 +16,10 @@ pub use admit::{Dropped, open_announce, parse_announce};
 pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
 pub use group_size::GroupSize;
 pub use peer_table::{PeerCounts, PeerRecord, PeerTable};
-pub use received::{Received, TableChange, Via};
+pub use received::{ContactSource, Received, TableChange, Via};
 pub use refusal::RefusalCause;
+pub(crate) use remembered::REMEMBERED_TEXT_LEN_MAX;
+pub use remembered::{RememberedError, RememberedPeer, RememberedPeers};
 
 #[cfg(test)]
 mod joining_tests;

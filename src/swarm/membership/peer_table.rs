@@ -26,6 +26,7 @@ mod entry;
 mod eviction;
 mod lifetime;
 mod members;
+mod proved;
 mod reported;
 mod turned;
 

@@ -38,6 +38,17 @@ pub enum Via {
     Session,
 }
 
+/// Why a node contacts a peer that no announce and no other peer told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContactSource {
+    /// The user or the program named it.
+    Named,
+    /// The peer file names it.
+    File,
+    /// It was proved in an earlier run.
+    Memory,
+}
+
 /// What an announce changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TableChange {

@@ -1,4 +1,5 @@
-//! Targets: the files that a user writes: trusted keys, a secret key, the configuration.
+//! Targets: the files that a user writes, and one that a node does: trusted keys, a secret key, the configuration,
+//! peers to contact, remembered peers.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -10,8 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gpb::internals::cli::{self, Environment, Exit, Failure};
+use gpb::internals::discovery::PeerLines;
+use gpb::internals::limits::STATIC_PEERS_MAX;
 use gpb::internals::runtime::keystore::load_key;
-use gpb::{Keypair, PeerId, Trust};
+use gpb::internals::swarm::RememberedPeers;
+use gpb::internals::swarm::membership::limits::REMEMBERED_MAX;
+use gpb::{Keypair, PeerAddr, PeerId, Trust};
 
 use super::input::Input;
 
@@ -38,6 +43,37 @@ pub fn trusted(bytes: &[u8]) {
     let (members, ids): (HashSet<PeerId>, HashSet<PeerId>) =
         (trust.members().into_iter().collect(), ids.into_iter().collect());
     assert_eq!(members, ids);
+}
+
+/// A peer file: what is read is bounded, and each peer is written as it is read again.
+pub fn peer_file(bytes: &[u8]) {
+    let lines = PeerLines::parse(bytes);
+    assert!(lines.peers.len() <= STATIC_PEERS_MAX && lines.bad.len() <= STATIC_PEERS_MAX + 1);
+    for peer in &lines.peers {
+        let again: PeerAddr = peer.to_string().parse().expect("as it is written");
+        assert!(again == *peer && again.port() != 0 && again.host().len() <= 300);
+    }
+    for line in &lines.bad {
+        assert!(line.len() < 400 && !line.chars().any(char::is_control), "{line:?}");
+    }
+    let text: String = lines.peers.iter().map(|peer| format!("{peer} # again\n")).collect();
+    assert_eq!(PeerLines::parse(text.as_bytes()), PeerLines { peers: lines.peers, bad: Vec::new() });
+}
+
+/// The remembered peers: bounded, and read again as they are written, even after others were noted.
+pub fn remembered(bytes: &[u8]) {
+    let read = std::str::from_utf8(bytes).ok().and_then(|text| RememberedPeers::parse(text).ok());
+    let mut peers = read.unwrap_or_default();
+    assert!(peers.len() <= REMEMBERED_MAX);
+    let mut input = Input::new(bytes);
+    while !input.is_empty() {
+        let (peer, port, at) = (PeerId([input.byte(); 32]), u16::from(input.byte()), u64::from(input.byte()));
+        peers.note(["gpb", "a net"][input.below(2)], peer, &[([10, 0, 0, 1], port).into()], at);
+    }
+    assert!(peers.len() <= REMEMBERED_MAX);
+    assert_eq!(RememberedPeers::parse(&peers.to_string()).as_ref(), Ok(&peers));
+    peers.forget("gpb", |_| false, u64::MAX);
+    assert!(peers.of_network("gpb").is_empty());
 }
 
 /// A key file. What is read is written again as the same key.

@@ -17,7 +17,7 @@ mod wire;
 pub type Target = fn(&[u8]);
 
 /// All targets by name. `fuzz/fuzz_targets/` has a program for each, and `fuzz/seeds/` a folder.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("announces", wire::announces),
     ("answers", wire::answers),
     ("client_session", sessions::client_session),
@@ -30,7 +30,9 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("names", names::names),
     ("pages", wire::pages),
     ("patterns", names::patterns),
+    ("peer_file", keys::peer_file),
     ("peer_table", members::peer_table),
+    ("remembered", keys::remembered),
     ("requests", wire::requests),
     ("server_session", sessions::server_session),
     ("trusted", keys::trusted),

@@ -1,7 +1,7 @@
 //! How many nodes of which kind there are.
 
 use super::PeerTable;
-use crate::swarm::membership::received::Via;
+use crate::swarm::membership::received::{ContactSource, Via};
 
 /// The peers that a node knows, and how it came to know them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub struct PeerCounts {
     pub by_exchange: usize,
     /// Nodes that this one contacted: peers that the user named.
     pub by_contact: usize,
+    /// Nodes that this one contacted since they were proved in an earlier run.
+    pub by_memory: usize,
+    /// Nodes that this one contacted since the peer file names them.
+    pub by_peer_file: usize,
     /// Nodes that contacted this one.
     pub by_session: usize,
     /// Open sessions with them, whichever side opened them.
@@ -39,7 +43,11 @@ impl PeerTable {
             *match entry.provenance.found {
                 Via::Datagram => &mut counts.by_multicast,
                 Via::Hint => &mut counts.by_exchange,
-                Via::Session => &mut counts.by_contact,
+                Via::Session => match entry.provenance.contact {
+                    Some(ContactSource::Memory) => &mut counts.by_memory,
+                    Some(ContactSource::File) => &mut counts.by_peer_file,
+                    Some(ContactSource::Named) | None => &mut counts.by_contact,
+                },
                 Via::Hello => &mut counts.by_session,
             } += 1;
         }

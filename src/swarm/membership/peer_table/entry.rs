@@ -11,7 +11,7 @@ use crate::swarm::membership::addresses::{Addresses, Standing, is_usable};
 use crate::swarm::membership::admit::Dropped;
 use crate::swarm::membership::limits::ECHO_WITHIN;
 use crate::swarm::membership::peer_table::reported::FAR_MS;
-use crate::swarm::membership::received::{Received, Via};
+use crate::swarm::membership::received::{ContactSource, Received, Via};
 
 /// A live node that serves something, for users of the table.
 #[derive(Debug, Clone)]
@@ -73,6 +73,8 @@ pub(super) struct Provenance {
     /// How its first announce came, and from which source address.
     pub(super) found: Via,
     pub(super) origin: IpAddr,
+    /// Why this node contacted it first.
+    pub(super) contact: Option<ContactSource>,
     /// When its first datagram came.
     pub(super) first_datagram: Option<Instant>,
     /// The source address of the announce that made it a member.
@@ -129,6 +131,7 @@ impl PeerEntry {
                 first_hand: 0,
                 found: received.via,
                 origin: received.addr.ip(),
+                contact: None,
                 first_datagram: None,
                 member_from: None,
             },
