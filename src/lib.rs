@@ -249,15 +249,14 @@ pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{CheckedFile, FileVerdict, Repair, Verified, Verify};
 pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, OpenFile, Share};
-pub use node::{FetchStats, MirrorStats, NodeStats, Offered, ShareStats, StartError, State, Stopper, Update, Updates};
+pub use node::{FetchStats, MirrorStats, NodeStats, Offered, OpenStats, ShareStats, StartError, State, Stopper};
 pub use node::{PlannedSync, RunningSync, SyncDir, SyncReport};
+pub use node::{Update, Updates};
 pub use peers::TrafficStats;
 pub use runtime::Events;
 pub use runtime::keystore::{KeyError, Trust};
 pub use store::Life;
 pub use store::{ReadAt, Source};
-#[doc(hidden)]
-pub use swarm::KnownPeer as PeerRecord;
 pub use swarm::{Dropped, Event, KnownPeer, PeerCounts, RefusalCause};
 
 pub mod error {

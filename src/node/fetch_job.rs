@@ -284,7 +284,7 @@ impl Place {
 
     /// The places of `found`, which is what was asked for as `what`.
     fn of(&self, what: &str, found: Resolved) -> Result<Placed, FetchError> {
-        let Resolved { files, failed, .. } = found;
+        let Resolved { files, mut failed, .. } = found;
         let mut attributes = Vec::with_capacity(files.len());
         let mut target = |file: FoundFile, out: Option<RelPath>| {
             let out = out.unwrap_or_else(|| file.path.clone());
@@ -300,9 +300,10 @@ impl Place {
             Place::NamedDirs { dirs, create } => {
                 let mut places = Vec::with_capacity(files.len());
                 for file in files {
-                    let place = place_of(dirs.iter().map(|(name, _)| name.as_ref()), &file.path);
-                    let (number, local) = place.ok_or(FetchError::NoDirectory)?;
-                    places.push((number, target(file, Some(local))));
+                    match place_of(dirs.iter().map(|(name, _)| name.as_ref()), &file.path) {
+                        Some((number, local)) => places.push((number, target(file, Some(local)))),
+                        None => failed.push(FailedFile::new(file.path.as_str(), FetchError::NoDirectory)),
+                    }
                 }
                 let mut used: Vec<usize> = places.iter().map(|(number, _)| *number).collect();
                 used.sort_unstable();

@@ -67,7 +67,7 @@ pub use get::Get;
 pub use mirror::MirrorStats;
 pub use offer::{OfferError, Offered};
 pub use open_file::OpenFile;
-pub use stats::{FetchStats, NodeStats, ShareStats};
+pub use stats::{FetchStats, NodeStats, OpenStats, ShareStats};
 pub use stopper::Stopper;
 pub use sync::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use updates::{Update, Updates};

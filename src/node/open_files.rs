@@ -54,7 +54,7 @@ pub(super) struct OpenContent {
     pub(super) found: FoundFile,
     pub(super) reading: Arc<Reading>,
     pub(super) options: DownloadOptions,
-    stats: Arc<Stats>,
+    pub(super) stats: Arc<Stats>,
     /// Brings what is missing; none once all is there, and after a failure.
     download: Mutex<Option<Download>>,
 }
@@ -102,6 +102,11 @@ impl OpenFiles {
             return Err(error);
         }
         Ok((content, reader))
+    }
+
+    /// What is open.
+    pub(super) fn contents(&self) -> Vec<Arc<OpenContent>> {
+        lock(&self.state).contents.values().cloned().collect()
     }
 
     /// One more reader of a content that is open.
@@ -229,8 +234,7 @@ impl OpenFiles {
 
     /// Tells readers of downloads that have ended.
     fn take_ends(&self) {
-        let contents: Vec<_> = lock(&self.state).contents.values().cloned().collect();
-        for content in contents {
+        for content in self.contents() {
             let mut download = lock(&content.download);
             let Some(end) = download.as_ref().and_then(Download::end) else { continue };
             let ended = download.take();

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::client::Progress;
+use crate::content::{FileId, RelPath};
 use crate::discovery::DiscoveryStats;
 use crate::identity::PeerId;
 use crate::node::fetch_state::FetchState;
+use crate::node::open_files::OpenContent;
 use crate::node::{MirrorStats, Node};
 use crate::peers::TrafficStats;
 use crate::swarm::{PeerCounts, PeerTable};
@@ -37,6 +39,8 @@ pub struct NodeStats {
     pub mirror: MirrorStats,
     /// The fetches that run, the oldest first.
     pub fetches: Vec<FetchStats>,
+    /// The files that are open for readers, by name.
+    pub open: Vec<OpenStats>,
     /// How fetches failed, by kind: `"request"`, `"ambiguous"`, `"lies"`, `"storage"`, `"refused"`,
     /// `"not found"`, `"no peer"`, `"silent"`, `"system"`, `"ended"`. Kinds that did not come are left
     /// out; later versions may add some.
@@ -82,6 +86,22 @@ pub struct FetchStats {
     pub peers: Vec<(PeerId, u64)>,
 }
 
+/// A file that is open for readers; part of [`NodeStats`]. A fetch of it that runs besides counts what
+/// it brings itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct OpenStats {
+    /// The name that it was opened by first.
+    pub path: RelPath,
+    /// What it is.
+    pub id: FileId,
+    /// Readers of it; 0 for a moment after the last one.
+    pub readers: usize,
+    /// Verified bytes from each key that were fetched for readers, most first.
+    pub peers: Vec<(PeerId, u64)>,
+}
+
 impl Node {
     /// One look at what the node knows, has and does. Costs far less than a millisecond, and does not
     /// block.
@@ -93,6 +113,14 @@ impl Node {
             progress: fetch.progress(),
             peers: fetch.stats.by_key(),
         };
+        let open = |content: &Arc<OpenContent>| OpenStats {
+            path: content.found.path.clone(),
+            id: content.found.id,
+            readers: content.reading.readers(),
+            peers: content.stats.by_key(),
+        };
+        let mut open: Vec<_> = self.fetches.open_files.contents().iter().map(open).collect();
+        open.sort_unstable_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
         NodeStats {
             peers: self.peers.read(PeerTable::counts),
             traffic: self.peers.traffic().stats(),
@@ -106,6 +134,7 @@ impl Node {
             },
             mirror: self.services.mirror.as_ref().map_or_else(MirrorStats::default, |mirror| mirror.stats()),
             fetches: self.fetches.running.states().iter().map(fetch).collect(),
+            open,
             failures: self.client.failures.all(),
             announces: self.discovery_stats(),
             upload_limit: self.services.upload.limit(),
@@ -119,7 +148,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::content::{Catalogue, Entry, FileId, Marks, RelPath, Root, Stamp};
+    use crate::content::{Catalogue, Entry, Marks, Root, Stamp};
     use crate::identity::{Keypair, NodeId};
     use crate::node::{Share, State};
     use crate::peers::fake::said;

@@ -9,7 +9,7 @@ use gpb::error::{Failed, FetchError, ParseFileIdError, RelPathError};
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{Canceller, Events, Everything, Fetch, FileId, Keypair, Node, Pattern, Phase, RelPath, Share, Update};
 // By these names a program looks for them first.
-use gpb::{Candidate, Catalogue, Finding, KeyError, PeerRecord};
+use gpb::{Candidate, Catalogue, Finding, KeyError, KnownPeer};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -21,7 +21,7 @@ struct App {
     fetch: Option<Fetch>,
     events: Events,
     catalogue: Arc<Catalogue>,
-    known: Vec<PeerRecord>,
+    known: Vec<KnownPeer>,
     candidates: Vec<Candidate>,
     findings: Vec<Finding>,
     key: Option<KeyError>,

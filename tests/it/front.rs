@@ -20,8 +20,8 @@ use gpb::{
     Share, Stamp, State, Stopper, Trust, Update, Updates, Wait, Want,
 };
 use gpb::{
-    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Offered, OpenFile, Overwrite, PeerCounts, RefusalCause,
-    Selection, ShareStats, Source, TrafficStats,
+    Everything, FailedFile, FetchStats, KeyPrefix, NodeStats, Offered, OpenFile, OpenStats, Overwrite, PeerCounts,
+    RefusalCause, Selection, ShareStats, Source, TrafficStats,
 };
 
 /// What a program may keep: fields for all that the methods of a node return.
@@ -82,8 +82,8 @@ fn the_methods_of_a_node_take_and_return_what_can_be_named() {
     let _: fn(&Trust, PeerId) -> Result<bool, TrustError> = Trust::insert;
     let _: fn(&Node) -> DiscoveryStats = Node::discovery_stats;
     let _: fn(&Node) -> NodeStats = Node::stats;
-    let _ = |s: NodeStats| -> (PeerCounts, TrafficStats, ShareStats, Vec<FetchStats>) {
-        (s.peers, s.traffic, s.share, s.fetches)
+    let _ = |s: NodeStats| -> (PeerCounts, TrafficStats, ShareStats, Vec<FetchStats>, Vec<OpenStats>) {
+        (s.peers, s.traffic, s.share, s.fetches, s.open)
     };
     let _: fn(&Node, Wait) -> Result<Vec<Finding>, FetchError> = Node::diagnose;
     let _: fn(&Node) -> Stopper = Node::stopper;
@@ -176,7 +176,7 @@ fn handles_may_cross_threads() {
     crosses::<(FoundPeer, KnownPeer, Candidate, DiscoveryProblem, Entry, EntryRef<'static>, Stamp)>();
     crosses::<(Everything, Overwrite, Selection, Wait, RelPath, FileId, Root, Digest)>();
     crosses::<(PeerId, NodeId, KeyPrefix, PeerAddr, BindAddr, Interface, KeySource, State, Share)>();
-    crosses::<(NodeStats, ShareStats, FetchStats, TrafficStats, PeerCounts, RefusalCause, Dropped)>();
+    crosses::<(NodeStats, ShareStats, FetchStats, OpenStats, TrafficStats, PeerCounts, RefusalCause, Dropped)>();
     crosses::<(PublishError, KeypairError, StoreError, ServerError, EventsError, PatternError, RelPathError)>();
     crosses::<(Lan, FaultyPeer, TestFile, Fault)>();
     crosses::<(Offered, Source, OfferError, SourceError)>();

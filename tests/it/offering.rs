@@ -332,6 +332,9 @@ fn fetched_files_go_where_their_names_begin() {
     let alone = lan.start(alone).unwrap();
     let failed = alone.fetch("y").unwrap().wait().unwrap_err();
     assert!(matches!(&*failed.error, FetchError::NoDirectory), "{failed}");
+    // A name that belongs nowhere here fails alone, whoever shares it.
+    let failed = alone.fetch(["m/x.bin", "y"]).unwrap().wait().unwrap_err();
+    assert_eq!((failed.report.files, failed.report.failed[0].path.as_str()), (1, "y"), "{failed}");
 }
 
 #[test]

@@ -115,6 +115,8 @@ fn several_readers_of_one_content_fetch_it_once() {
     let peer = peer(&lan, &f, 2);
     let node = lan.node().unwrap();
     let first = node.open("x").unwrap();
+    let open = node.stats().open;
+    assert_eq!((open[0].path.as_str(), open[0].id, open[0].readers), ("x", f.id, 1));
     let barrier = Barrier::new(5);
     thread::scope(|scope| {
         for n in 0..5 {
@@ -131,6 +133,7 @@ fn several_readers_of_one_content_fetch_it_once() {
         }
     });
     assert_eq!(peer.chunks(), (12 * MIB / CHUNK) as u64, "nothing twice");
+    assert_eq!(node.stats().open[0].peers, [(peer.id(), f.id.len)]);
     assert!(node.open("x").is_ok());
     assert!(matches!(
         (0..65).map(|_| first.try_clone()).collect::<Result<Vec<_>, _>>(),
