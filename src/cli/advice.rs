@@ -237,6 +237,7 @@ impl Advised for StoreError {
             StoreError::SameName { .. } => "fetch one of them under another name (--out)",
             StoreError::NotRegular { .. } => "choose another target (--out)",
             StoreError::OtherMount { .. } => "fetch into it with --dir or --out",
+            StoreError::NoLinks { .. } => "choose a directory on another file system (--dir)",
             StoreError::NotWhole { .. } => "download it again to resume",
             StoreError::Io { .. } => "check the disk and run again, what arrived is kept",
         };

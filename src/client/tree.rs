@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::client::{FoundBare, FoundFile};
-use crate::content::{Bare, FileId, RelPath};
+use crate::content::{Attributes, Bare, FileId, RelPath};
 use crate::store::LinkText;
 
 mod links;
@@ -45,6 +45,8 @@ pub struct TreeLink {
     pub text: LinkText,
     /// The content of the file to which it leads, if it leads to one.
     pub id: Option<FileId>,
+    /// What that file is besides its content.
+    pub attributes: Attributes,
     /// The path to which it leads, no part of which is a link; empty for the directory itself.
     pub end: String,
     /// The links on its way, in their order.
@@ -117,6 +119,13 @@ impl Tree {
     /// Number of names that have a content and are not written.
     pub(crate) fn names_with_content(&self) -> usize {
         self.names.len() + self.links.iter().filter(|link| link.id.is_some()).count()
+    }
+
+    /// What the names with a content are besides that, wherever they come to be files of their own.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (RelPath, Attributes)> {
+        let names = self.names.iter().map(|name| (name.file.path.clone(), name.file.attributes));
+        let links = self.links.iter().filter(|link| link.id.is_some());
+        names.chain(links.map(|link| (link.text.path.clone(), link.attributes)))
     }
 
     /// All that is made besides files.
@@ -214,7 +223,7 @@ fn above(path: &RelPath) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Attributes, Digest, LinkTo, Root};
+    use crate::content::{Digest, LinkTo, Root};
 
     fn name(path: &str) -> RelPath {
         RelPath::new(path).unwrap()

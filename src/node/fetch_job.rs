@@ -87,7 +87,7 @@ impl FetchJob {
             Ok(placed) => placed,
             Err(error) => return self.failed(error, Vec::new()),
         };
-        let Placed { dir, create, targets, attributes, mut failed } = self.without_own(placed);
+        let Placed { dir, create, targets, mut attributes, mut failed } = self.without_own(placed);
         self.state.set_dir(&dir);
         if targets.is_empty() && tree.is_empty() {
             return self.all_failed(failed);
@@ -100,6 +100,7 @@ impl FetchJob {
                     disk.repair(damaged);
                 }
                 if !self.options.contents_only {
+                    attributes.extend(tree.attributes());
                     disk.set_attributes(attributes);
                 }
                 self.state.found(targets.len() + tree.names_with_content(), contents_len(&targets));

@@ -157,6 +157,7 @@ impl FetchJob {
             }),
         };
         let (mut links, mut made) = (tree.links.iter().collect::<Vec<_>>(), HashSet::<&RelPath>::new());
+        let mut copies: Vec<&TreeLink> = Vec::new();
         for _ in 0..LINK_ROUNDS_MAX {
             let has_link = |dir: &str| made.iter().any(|path| path.is_below(dir));
             let is_ready =
@@ -169,6 +170,7 @@ impl FetchJob {
             let texts: Vec<LinkText> = ready.iter().map(|link| link.text.clone()).collect();
             for (result, link) in disk.make_links(&texts, &self.stop()).into_iter().zip(&ready) {
                 match result {
+                    Err(StoreError::NoLinks { .. }) if link.id.is_some() => copies.push(link),
                     Err(e) => fail(failed, &link.text.path, e),
                     Ok(is_new) => {
                         made.insert(&link.text.path);
@@ -177,9 +179,28 @@ impl FetchJob {
                 }
             }
         }
+        if !copies.is_empty() {
+            let is_copy = |link: &&TreeLink| link.id.is_some() && is_end_there(link, &|_| false);
+            let (more, others): (Vec<&TreeLink>, Vec<_>) = links.into_iter().partition(is_copy);
+            copies.extend(more);
+            links = others;
+        }
+        self.copy_ends(disk, &copies, failed);
         for link in links {
             let path = disk.path().join(link.text.path.as_str());
             fail(failed, &link.text.path, StoreError::at(path, io::Error::other(NO_TARGET)));
+        }
+    }
+
+    /// Where no links can be made, their names get the contents to which they lead.
+    fn copy_ends(&self, disk: &Disk, links: &[&TreeLink], failed: &mut Vec<FailedFile>) {
+        let copy = |link: &&TreeLink| Some((link.text.path.clone(), RelPath::new(&link.end).ok()?, link.id?));
+        let copies: Vec<(RelPath, RelPath, FileId)> = links.iter().filter_map(copy).collect();
+        for (made, (path, _, id)) in disk.make_copies(&copies, "symbolic link", &self.stop()).into_iter().zip(&copies) {
+            match made {
+                Ok(is_new) => self.report_name(path, *id, !is_new),
+                Err(e) => fail(failed, path, e),
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -26,8 +26,10 @@ use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{FileDress, OwnBare, Storage, Volume, explain_full, temp_name};
 use crate::store::{Life, Overwrite, StoreError};
 
+mod times;
 mod tree;
 
+use times::TimeProbe;
 pub use tree::{LocalKind, LocalName, LocalTree};
 
 /// An open directory, and the node's own one in it.
@@ -43,6 +45,11 @@ pub(crate) struct DiskVolume {
     guard: Option<PlaceGuard>,
     /// What the files get besides their contents.
     dresses: Dresses,
+    /// Tells which times files can have, once that was asked for.
+    times: OnceLock<Option<TimeProbe>>,
+    /// The file system of a test has no links.
+    #[cfg(test)]
+    pub(crate) lacks_links: std::sync::atomic::AtomicBool,
 }
 
 impl DiskVolume {
@@ -62,7 +69,18 @@ impl DiskVolume {
             Ok(root) => {
                 let in_memory = fs::fstatfs(&root).is_ok_and(|s| IN_MEMORY.contains(&(s.f_type as u64)));
                 let (own, opener) = (OwnDir::new(root), BeneathOpener::new());
-                Ok(DiskVolume { own, opener, path, in_memory, guard: None, dresses: Dresses::default() })
+                let dresses = Dresses::default();
+                Ok(DiskVolume {
+                    own,
+                    opener,
+                    path,
+                    in_memory,
+                    guard: None,
+                    dresses,
+                    times: OnceLock::new(),
+                    #[cfg(test)]
+                    lacks_links: false.into(),
+                })
             }
             Err(Errno::NOENT) => Err(StoreError::MissingDirectory { path }),
             Err(Errno::NOTDIR) => Err(StoreError::NotADirectory { path }),

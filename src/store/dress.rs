@@ -52,8 +52,9 @@ pub(crate) fn may_run(mode: u32) -> bool {
 }
 
 /// Brings the attributes of a file that is there in line with `wanted`. A file that is to be run may be
-/// run by all who may read it. True if that changed something.
-pub(crate) fn bring_in_line(file: &File, wanted: &Attributes) -> io::Result<bool> {
+/// run by all who may read it. `kept` tells which time a file has here for one that it was given. True if
+/// something was changed.
+pub(crate) fn bring_in_line(file: &File, wanted: &Attributes, kept: &dyn Fn(i64) -> i64) -> io::Result<bool> {
     let meta = file.metadata()?;
     let mode = match wanted.executable {
         // Another one may run it, if somebody may.
@@ -61,10 +62,13 @@ pub(crate) fn bring_in_line(file: &File, wanted: &Attributes) -> io::Result<bool
         true => meta.mode() | (meta.mode() & READ) >> 2,
         false => meta.mode() & !EXECUTE,
     };
-    if stamp_of(&meta).mtime_ns == wanted.mtime_ns && meta.mode() == mode {
+    let has_mode = meta.mode() == mode || !set_if_known(fs::fchmod(file, Mode::from_raw_mode(mode & PERMISSIONS)))?;
+    let mtime_ns = stamp_of(&meta).mtime_ns;
+    if has_mode && (mtime_ns == wanted.mtime_ns || mtime_ns == kept(wanted.mtime_ns)) {
         return Ok(false);
     }
-    put_on(file, wanted.mtime_ns, |_| mode)?;
+    // The last of all: on some file systems another change sets the time.
+    set_if_known(retry_on_intr(|| fs::futimens(file, &times(wanted.mtime_ns))))?;
     Ok(true)
 }
 
@@ -88,12 +92,18 @@ pub(crate) fn times(mtime_ns: i64) -> Timestamps {
     }
 }
 
-/// A file system without modes or times, or one where they belong to another user, is no reason to
-/// fail: the content is what counts.
+/// A file system without modes or times, one that cannot hold this one, or one where they belong to
+/// another user, is no reason to fail: the content is what counts.
 pub(crate) fn unless_unknown(done: rustix::io::Result<()>) -> io::Result<()> {
+    set_if_known(done).map(drop)
+}
+
+/// As [`unless_unknown`]; whether it was set.
+fn set_if_known(done: rustix::io::Result<()>) -> io::Result<bool> {
     match done {
-        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-        done => Ok(done?),
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::RANGE | Errno::OVERFLOW) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -115,9 +125,10 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let file = File::create(tmp.path().join("f")).unwrap();
         for mtime_ns in [0, 1, -1, -5_000_000_007, 8_900_000_000_123_456_789, 1_795_000_000_000_000_000] {
-            assert!(bring_in_line(&file, &Attributes { mtime_ns, ..Attributes::default() }).unwrap());
+            let wanted = Attributes { mtime_ns, ..Attributes::default() };
+            assert!(bring_in_line(&file, &wanted, &|ns| ns).unwrap());
             assert_eq!(stamp_of(&file.metadata().unwrap()).mtime_ns, mtime_ns);
-            assert!(!bring_in_line(&file, &Attributes { mtime_ns, ..Attributes::default() }).unwrap());
+            assert!(!bring_in_line(&file, &wanted, &|ns| ns).unwrap());
         }
     }
 
@@ -134,7 +145,7 @@ mod tests {
             (0o444, true, 0o555),
         ] {
             file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
-            bring_in_line(&file, &Attributes { executable, ..Attributes::default() }).unwrap();
+            bring_in_line(&file, &Attributes { executable, ..Attributes::default() }, &|ns| ns).unwrap();
             assert_eq!(file.metadata().unwrap().mode() & 0o7777, after, "{mode:o} {executable}");
         }
     }

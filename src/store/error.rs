@@ -150,6 +150,14 @@ pub enum StoreError {
         /// The place.
         path: PathBuf,
     },
+    /// The file system has no links of this kind, or the file has as many names as it can.
+    #[error("no {kind} can be made at {}", .path.display())]
+    NoLinks {
+        /// The name.
+        path: PathBuf,
+        /// What cannot be made there, such as `symbolic link`.
+        kind: &'static str,
+    },
     /// The file was to be put in place with chunks missing.
     #[error("{} is not whole: {missing} chunks missing", .path.display())]
     NotWhole {
@@ -211,6 +219,7 @@ impl StoreError {
             | StoreError::Exists { .. }
             | StoreError::SameName { .. }
             | StoreError::NotRegular { .. }
+            | StoreError::NoLinks { .. }
             | StoreError::FileTooLarge { .. }
             | StoreError::NotWhole { .. } => false,
         }

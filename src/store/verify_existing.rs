@@ -38,11 +38,11 @@ impl VerifiedFile {
         Some(VerifiedFile { file, state })
     }
 
-    /// Brings the attributes of the file in line with `wanted`. It stays the checked one. True if that
-    /// changed something.
-    pub(super) fn bring_in_line(&mut self, wanted: &Attributes) -> io::Result<bool> {
+    /// Brings the attributes of the file in line with `wanted`. It stays the checked one. `kept` tells
+    /// which time a file has there for one that it was given. True if something was changed.
+    pub(super) fn bring_in_line(&mut self, wanted: &Attributes, kept: &dyn Fn(i64) -> i64) -> io::Result<bool> {
         self.check_unchanged()?;
-        let changed = bring_in_line(&self.file, wanted)?;
+        let changed = bring_in_line(&self.file, wanted, kept)?;
         if changed {
             self.state = state_of(&self.file)?;
         }

@@ -94,6 +94,8 @@ fn one_blocked_name_of_a_link_group_keeps_no_other_away() {
     let names: Vec<String> = (0..9).map(|n| format!("n{n}")).collect();
     fs::write(root.join("n0"), b"content").unwrap();
     names[1..].iter().for_each(|name| fs::hard_link(root.join("n0"), root.join(name)).unwrap());
+    let when = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
+    File::open(root.join("n0")).unwrap().set_modified(when).unwrap();
     // Files of the same length, of another one, a directory, a link.
     fs::create_dir_all(&here).unwrap();
     fs::write(here.join("n0"), b"mine, 1").unwrap();
@@ -108,6 +110,7 @@ fn one_blocked_name_of_a_link_group_keeps_no_other_away() {
         let mut told: Vec<&str> = failed.report.failed.iter().map(|f| f.path.as_str()).collect();
         told.sort_unstable();
         assert_eq!((told, failed.report.files), (blocked.to_vec(), 4), "{failed:?}");
+        assert_eq!(fs::metadata(here.join("n4")).unwrap().modified().unwrap(), when);
         for name in ["n4", "n6", "n7", "n8"] {
             assert!(
                 fs::read(here.join(name)).unwrap() == b"content" && inode(&here.join(name)) == inode(&here.join("n4"))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{TreeLink, has, is_dir};
 use crate::client::FoundFile;
 use crate::client::limits::LINK_STEPS_MAX;
-use crate::content::{RelPath, follow_link};
+use crate::content::{Attributes, RelPath, follow_link};
 use crate::limits::LINKS_ON_WAY_MAX;
 use crate::store::LinkText;
 
@@ -60,8 +60,9 @@ impl<'l, 'f> LinkWays<'l, 'f> {
     /// Follows a link part by part along the path that its text means, if it means one.
     fn look(&mut self, link: &LinkText, text_end: Option<&str>) -> LinkLook {
         let Some(text_end) = text_end else { return LinkLook::Settled(None) };
-        let id = self.file_at(link.path.as_str()).map(|file| file.id);
-        let mut way = TreeLink { text: link.clone(), id, end: String::new(), over: Vec::new(), hops: 1 };
+        let file = self.file_at(link.path.as_str());
+        let (id, attributes) = (file.map(|file| file.id), file.map_or(Attributes::default(), |file| file.attributes));
+        let mut way = TreeLink { text: link.clone(), id, attributes, end: String::new(), over: Vec::new(), hops: 1 };
         let mut parts = text_end.split('/').filter(|part| !part.is_empty()).peekable();
         while let Some(part) = parts.next() {
             self.steps_left = self.steps_left.saturating_sub(1);

@@ -24,14 +24,16 @@ impl Disk {
     pub(super) fn is_out_of_line(&self, path: &RelPath, state: &PlacedState) -> bool {
         let Some(wanted) = self.volume.dresses().get(path) else { return false };
         let executes = || self.volume.mode_of(path).is_some_and(may_run);
-        state.mtime_ns != wanted.mtime_ns || wanted.executable != executes()
+        let is_in_time =
+            || state.mtime_ns == wanted.mtime_ns || state.mtime_ns == self.volume.kept_time(wanted.mtime_ns);
+        wanted.executable != executes() || !is_in_time()
     }
 
     /// Brings the attributes of a file in line that holds its content already. True if that changed
     /// something.
     pub(super) fn bring_in_line(&self, path: &RelPath, file: &mut VerifiedFile) -> bool {
         let Some(wanted) = self.volume.dresses().get(path) else { return false };
-        file.bring_in_line(wanted).unwrap_or_else(|e| {
+        file.bring_in_line(wanted, &|ns| self.volume.kept_time(ns)).unwrap_or_else(|e| {
             log::warn!("attributes not set path={path} error=\"{}\"", Chain(&e));
             false
         })

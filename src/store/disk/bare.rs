@@ -16,7 +16,7 @@ use crate::store::bare_id::{empty_dir_id, link_id};
 use crate::store::disk::Disk;
 use crate::store::disk::here::Stop;
 use crate::store::limits::BARE_AT_ONCE_MAX;
-use crate::store::place_bare::place_bare;
+use crate::store::place_bare::{HARD_LINK, place_bare};
 use crate::store::placed::PlacedState;
 use crate::store::storage::{OwnBare, Volume};
 use crate::store::verify_existing::VerifiedFile;
@@ -68,7 +68,8 @@ impl Disk {
             if let Some((text, before)) = self.volume.link_at(path)
                 && text == **target
             {
-                let changed = before.mtime_ns != *mtime_ns && self.volume.set_link_time(path, *mtime_ns).is_ok();
+                let is_in_line = before.mtime_ns == *mtime_ns || before.mtime_ns == self.volume.kept_time(*mtime_ns);
+                let changed = !is_in_line && self.volume.set_link_time(path, *mtime_ns).is_ok();
                 if changed && let (Some(guard), Some((_, now))) = (self.volume.guard(), self.volume.link_at(path)) {
                     guard.restate(path, id, before, now);
                 }
@@ -80,14 +81,14 @@ impl Disk {
 
     /// Makes each `path` another name of the file at `first`, which this handle put in place or found
     /// whole: triples of `path`, `first` and their content. A file of the user's with the same content
-    /// is left as it is.
+    /// is left as it is. Where no hard link can be made, `path` becomes a copy, with one warning for all.
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
     pub fn make_names(&self, names: &[(RelPath, RelPath, FileId)], stop: Stop<'_>) -> Vec<Result<bool, StoreError>> {
         let states: BTreeMap<&RelPath, PlacedState> =
             names.iter().filter_map(|(_, first, _)| Some((first, self.file_at(first)?))).collect();
-        let made = self.make(names, stop, |(path, first, id)| {
+        let mut made = self.make(names, stop, |(path, first, id)| {
             match (self.volume.state_of(path), self.file_at(first)) {
                 (Some((FileType::RegularFile, there)), Some(first)) if is_one(&there, &first) => return Ok(None),
                 (Some((FileType::RegularFile | FileType::Symlink, _)), _) => {
@@ -100,6 +101,12 @@ impl Disk {
             }
             Ok(Some(ToMake { path, id: *id, what: OwnBare::Name { of: first, id: *id } }))
         });
+        let is_no_link = |made: &Result<bool, StoreError>| matches!(made, Err(StoreError::NoLinks { .. }));
+        let unlinked: Vec<usize> = (0..names.len()).filter(|at| is_no_link(&made[*at])).collect();
+        let triples: Vec<_> = unlinked.iter().map(|at| names[*at].clone()).collect();
+        for (at, copied) in unlinked.into_iter().zip(self.make_copies(&triples, HARD_LINK, stop)) {
+            made[at] = copied;
+        }
         // A further name changes the state of all that there were before, and so do other attributes.
         let Some(guard) = self.volume.guard() else { return made };
         for ((path, first, id), made) in names.iter().zip(&made) {
@@ -116,6 +123,43 @@ impl Disk {
             }
         }
         made
+    }
+
+    /// Makes each `path` a copy of the file at `end`, which this handle put in place or found whole,
+    /// since no link of the kind `instead_of` can be made there: triples of `path`, `end` and their
+    /// content. One warning tells of all that are new.
+    ///
+    /// # Errors
+    /// For each of them, why it cannot be made.
+    pub fn make_copies(
+        &self,
+        copies: &[(RelPath, RelPath, FileId)],
+        instead_of: &str,
+        stop: Stop<'_>,
+    ) -> Vec<Result<bool, StoreError>> {
+        let made: Made = copies.iter().map(|(path, end, id)| self.copy_to(path, end, id, stop)).collect();
+        let new = made.iter().filter(|made| matches!(made, Ok(true))).count();
+        if let (Some((path, ..)), 1..) = (copies.first(), new) {
+            let dir = self.path().display();
+            log::warn!("no {instead_of} can be made, copies are instead dir={dir} path={path} copies={new}");
+        }
+        made
+    }
+
+    fn copy_to(&self, path: &RelPath, end: &RelPath, id: &FileId, stop: Stop<'_>) -> Result<bool, StoreError> {
+        if let Some(held) = self.holds(std::slice::from_ref(path), id, stop).pop()
+            && held?
+        {
+            return Ok(false);
+        }
+        let (state, guard) = (self.file_at(end), self.volume.guard());
+        let known = state.filter(|state| guard.is_some_and(|guard| guard.knows(end, *id, *state)));
+        let whole = self.volume.open_file(end).ok().and_then(|file| match known {
+            Some(state) => VerifiedFile::known(file, id, state.stamp()),
+            None => VerifiedFile::check(file, id, stop),
+        });
+        let gone = || StoreError::at(self.volume.path_of(path), io::Error::other(FIRST_IS_GONE));
+        self.try_copy(&whole.ok_or_else(gone)?, id, path).map(|()| true)
     }
 
     /// The state of the regular file at `path`.

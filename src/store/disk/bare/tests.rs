@@ -177,3 +177,74 @@ fn what_is_made_behind_files_ends_when_it_is_to_stop() {
     assert_eq!(made.iter().filter(|made| matches!(made, Ok(true))).count(), there);
     assert!(made.iter().skip(there).all(Result::is_err) && !place.path(".gpb").exists());
 }
+
+/// Cause: no link can be made, as on FAT. Effect: each name but the first failed. Mend: copies.
+#[test]
+fn where_no_links_can_be_made_names_are_copies() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &[]);
+    let fetch = |bytes: &[u8]| {
+        let (disk, all) = (place.disk(Overwrite::Refuse), ["a", "b", "d/c", "mine"]);
+        disk.volume.lacks_links.store(true, std::sync::atomic::Ordering::Relaxed);
+        let wanted = Attributes { mtime_ns: bytes.len() as i64, executable: true, ..Attributes::default() };
+        disk.set_attributes(all.iter().map(|path| (name(path), wanted)).collect());
+        if !disk.holds(&[name("a")], &id(bytes), &go).remove(0).unwrap() {
+            disk.batch_write(&[(name("a"), id(bytes), bytes)]).remove(0).unwrap();
+        }
+        let names: Vec<_> = all[1..].iter().map(|other| (name(other), name("a"), id(bytes))).collect();
+        let made = disk.make_names(&names, &go);
+        let text = LinkText { path: name("link"), target: "a".into(), mtime_ns: 5 };
+        let link = disk.make_links(&[text], &go).remove(0);
+        assert!(matches!(link, Err(StoreError::NoLinks { .. })), "{link:?}");
+        disk.finish_record();
+        let is_it = |path: &str| {
+            let meta = fs::metadata(place.path(path)).unwrap();
+            let is_dressed = meta.mode() & 0o100 != 0 && meta.mtime_nsec() == wanted.mtime_ns;
+            is_dressed && fs::read(place.path(path)).unwrap() == bytes
+        };
+        assert!(["a", "b", "d/c"].into_iter().all(is_it));
+        made
+    };
+    fs::write(place.path("mine"), b"mine").unwrap();
+    for bytes in [&b"first"[..], b"of another length"] {
+        let made = fetch(bytes);
+        assert!(matches!(made[..], [Ok(true), Ok(true), Err(StoreError::Exists { .. })]), "{made:?}");
+        let before = (place.inode("b"), place.inode("d/c"));
+        let made = fetch(bytes);
+        assert!(matches!(made[..], [Ok(false), Ok(false), Err(StoreError::Exists { .. })]), "{made:?}");
+        assert!((place.inode("b"), place.inode("d/c")) == before && !place.path(".gpb").exists());
+    }
+    assert_eq!(fs::read(place.path("mine")).unwrap(), b"mine");
+    // Links again: what was copied becomes a link.
+    let made = place.fetch(Overwrite::Refuse, b"of another length", &["b", "d/c"]);
+    assert!(made.iter().all(|made| matches!(made, Ok(true))) && place.inode("b") == place.inode("a"), "{made:?}");
+}
+
+/// Cause: the disk cannot hold each time. Effect: such a file was touched by each fetch. Mend: what the disk makes of
+/// the time is in line, too.
+#[test]
+fn a_time_that_the_disk_cannot_hold_is_set_once() {
+    for mtime_ns in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX] {
+        let (place, all) = (Place::new(), ["a", "b", "link", "hollow"]);
+        let fetch = |mtime_ns: i64| {
+            let disk = place.disk(Overwrite::Refuse);
+            disk.set_attributes(vec![(name("a"), Attributes { mtime_ns, ..Attributes::default() })]);
+            if !disk.holds(&[name("a")], &id(b"a"), &go).remove(0).unwrap() {
+                disk.batch_write(&[(name("a"), id(b"a"), b"a")]).remove(0).unwrap();
+            }
+            let names = disk.make_names(&[(name("b"), name("a"), id(b"a"))], &go);
+            let text = LinkText { path: name("link"), target: "a".into(), mtime_ns };
+            let (links, dirs) = (disk.make_links(&[text], &go), disk.make_dirs(&[(name("hollow"), mtime_ns)], &go));
+            disk.finish_record();
+            assert!(names.iter().chain(&links).chain(&dirs).all(Result::is_ok), "{names:?} {links:?} {dirs:?}");
+            let look =
+                |path| fs::symlink_metadata(place.path(path)).map(|m| (m.ino(), m.ctime(), m.ctime_nsec())).unwrap();
+            all.map(look)
+        };
+        // From another time to this one.
+        fetch(1_000_000_000);
+        let before = fetch(mtime_ns);
+        assert_eq!(fetch(mtime_ns), before, "{mtime_ns}: nothing is touched");
+        assert!(place.are_known(b"a", &["a", "b"]) && !place.path(".gpb").exists());
+    }
+}
