@@ -167,7 +167,15 @@ fn open(volume: &Memory, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreE
 }
 
 fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<FileId, u32>) -> Result<(), StoreError> {
-    let file = open(volume, &sample.manifest)?;
+    // Readers had it first, now and then.
+    let file = match rng.below(3) {
+        0 => PartialFile::open_to_read(
+            Arc::new(volume.clone()),
+            Arc::new(Flusher::without_thread()),
+            sample.manifest.clone(),
+        )?,
+        _ => open(volume, &sample.manifest)?,
+    };
     let old = volume.open_name(sample.outs[0].as_str()).map_err(|e| StoreError::at("old", e))?;
     let old = old.map(|old| old.stat().map(|stat| ReuseSource::new(old.clone(), stat.len)));
     let old = old.transpose().map_err(|e| StoreError::at("old", e))?;
