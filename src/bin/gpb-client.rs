@@ -44,10 +44,12 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     let result = match &options.command {
         Command::Peers { wait } => peers(&node, *wait, &mut output),
         Command::List { patterns, select, wait } => {
-            let found = node.client().list(patterns, &AskScope::default(), *wait)?;
-            let (shown, hidden) = select.selection().shown(patterns, found);
+            let (found, mut bare) = node.client().list_names(patterns, &AskScope::default(), *wait)?;
+            let selection = select.selection();
+            bare.retain(|(found, _)| selection.shows_one_of(patterns, found.path.as_str()));
+            let (shown, hidden) = selection.shown(patterns, found);
             patterns.iter().filter_map(|text| cli::unknown_root(text, &shown)).for_each(|hint| log::warn!("{hint}"));
-            let listed = output.list(&shown).and_then(|()| output.hidden(hidden, &mut screen.clone()));
+            let listed = output.list(&shown, &bare).and_then(|()| output.hidden(hidden, &mut screen.clone()));
             listed.map_err(stdout_failed)
         }
         Command::Get { patterns, select, overwrite, dry_run, life, out, seed, attributes, .. } => {

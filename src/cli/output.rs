@@ -6,16 +6,16 @@ use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use console::measure_text_width;
 use serde::Serialize;
 
 use crate::cli::advice::remedy;
 use crate::cli::text::{bytes, escape, rate};
-use crate::client::{Candidate, FileReport, FoundFile, FoundPeer, Report};
+use crate::client::{Candidate, FileReport, FoundPeer, Report};
 use crate::identity::PeerId;
 use crate::node::Finding;
 
 mod failures;
+mod list;
 mod plan;
 mod sync;
 mod verify;
@@ -61,22 +61,6 @@ impl<W: Write> Output<W> {
             self.row(&json, || {
                 let age = p.age_ms as f64 / 1000.0;
                 format!("{}  {:width$}  {:>9}  {age:.1} s", p.peer, p.addr.to_string(), count(p.files, "file"))
-            })?;
-        }
-        self.to.flush()
-    }
-
-    /// The files that are offered.
-    pub fn list(&mut self, found: &[FoundFile]) -> io::Result<()> {
-        let shown: Vec<_> = found.iter().map(|f| escape(f.path.as_str())).collect();
-        let width = shown.iter().map(|path| measure_text_width(path).min(PATH_WIDTH_MAX)).max().unwrap_or(0);
-        for (f, path) in found.iter().zip(&shown) {
-            let (root, len, holders) = (f.id.root.to_string(), f.id.len, f.holders.len());
-            let json = FoundLine { path: f.path.as_str(), len, root: &root, holders };
-            self.row(&json, || {
-                // Columns, of which a wide character takes two.
-                let pad = width.saturating_sub(measure_text_width(path));
-                format!("{path}{:pad$}  {:>10}  {root}  {}", "", bytes(len), count(holders as u64, "holder"))
             })?;
         }
         self.to.flush()
@@ -223,9 +207,6 @@ fn thousandths(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 
-/// Column that longer names run over rather than pushing all others aside.
-const PATH_WIDTH_MAX: usize = 60;
-
 #[derive(Serialize)]
 struct EventLine<T> {
     event: &'static str,
@@ -258,14 +239,6 @@ struct PeerLine {
     addr: SocketAddr,
     files: u64,
     age_ms: u64,
-}
-
-#[derive(Serialize)]
-struct FoundLine<'a> {
-    path: &'a str,
-    len: u64,
-    root: &'a str,
-    holders: usize,
 }
 
 #[derive(Serialize)]
@@ -331,7 +304,7 @@ struct KeyLine<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::LocalBytes;
+    use crate::client::{FoundFile, LocalBytes};
     use crate::content::{Digest, FileId, RelPath, Root};
     use crate::identity::NodeId;
 
@@ -365,8 +338,11 @@ mod tests {
         );
         let files = [found("a \"b\"", id(0xab, 5), 2)];
         assert_eq!(
-            written(true, |o| o.list(&files)),
-            format!("{{\"path\":\"a \\\"b\\\"\",\"len\":5,\"root\":\"{}\",\"holders\":2}}\n", "ab".repeat(32))
+            written(true, |o| o.list(&files, &[])),
+            format!(
+                "{{\"path\":\"a \\\"b\\\"\",\"len\":5,\"root\":\"{}\",\"holders\":2,\"mtime_ns\":0,\"executable\":false}}\n",
+                "ab".repeat(32)
+            )
         );
     }
 
@@ -399,7 +375,7 @@ mod tests {
     #[test]
     fn people_read_tables() {
         let files = [found("a", id(1, 5), 1), found("long/name", id(2, 1 << 20), 2)];
-        let text = written(false, |o| o.list(&files));
+        let text = written(false, |o| o.list(&files, &[]));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], format!("a                 5 B  {}  1 holder", "01".repeat(32)));
         assert_eq!(lines[1], format!("long/name     1.0 MiB  {}  2 holders", "02".repeat(32)));

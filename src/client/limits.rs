@@ -82,6 +82,8 @@ pub const JOIN_FILES_MAX: usize = 512;
 pub const BUSY_NAP: Duration = Duration::from_millis(10);
 /// Attempts to open a partial file that is in use.
 pub const BUSY_ATTEMPTS: u32 = 30;
+/// Names of which a warning says that the newest of several copies was taken.
+pub const AGED_TOLD_MAX: usize = 5;
 /// Patterns of a listing whose first pages are asked for together.
 pub const PATTERNS_AT_ONCE: usize = 32;
 /// Most names that are looked up to find out where the links of a fetch lead; further links are not

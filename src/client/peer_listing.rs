@@ -8,11 +8,15 @@ use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::survey::ask_once;
 use crate::client::{Client, FetchError};
+use crate::content::{Bare, RelPath};
 use crate::peers::AskError;
 use crate::swarm::PeerRecord;
 
+/// The files of a listing, and the names that are none, both sorted by path.
+pub(crate) type PeerNames = (Vec<FoundFile>, Vec<(RelPath, Bare)>);
+
 impl Client {
-    /// Asks the peer of `record` for the files that one of `patterns` means, on a thread of the client,
+    /// Asks the peer of `record` for what one of `patterns` means, on a thread of the client,
     /// which hands the answer to `done`. A peer that sends nothing for `timeout` fails. Setting `over`
     /// ends it at the next page, with what came.
     ///
@@ -24,7 +28,7 @@ impl Client {
         patterns: &[String],
         timeout: Duration,
         over: Arc<AtomicBool>,
-        done: impl FnOnce(Result<Vec<FoundFile>, AskError>) + Send + 'static,
+        done: impl FnOnce(Result<PeerNames, AskError>) + Send + 'static,
     ) -> Result<(), FetchError> {
         let (pool, ask) = (self.pool.clone(), lister(patterns, timeout, None));
         let task = move || {
@@ -32,7 +36,8 @@ impl Client {
                 let listing = ask_once(&pool, session, &record, |session| ask(session, &over))?;
                 let mut results = SearchResults::default();
                 drop(listing.merge(record.node(), &mut results));
-                Ok(results.into_files())
+                let bare = results.bare().map(|(path, offered)| (path.clone(), offered.bare.clone())).collect();
+                Ok((results.into_files(), bare))
             });
             done(listed);
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::failed::FailedFile;
 use crate::client::found_bare::FoundBare;
-use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
+use crate::client::limits::{AGED_TOLD_MAX, RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
@@ -140,6 +140,7 @@ fn collect(
     let chooser = Chooser::new(&results, selection);
     chooser.check_preferred(answered)?;
     let (mut chosen, mut clear, mut clashes, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut aged = Vec::new();
     let (mut hidden, mut bare): (Vec<u32>, BTreeMap<RelPath, &OfferedBare>) = Default::default();
     for (text, pattern) in wanted {
         let choice = chooser.choose(pattern);
@@ -153,6 +154,7 @@ fn collect(
         }
         chosen.extend(choice.files);
         hidden.extend(choice.hidden);
+        aged.extend(choice.aged);
         clashes.extend(choice.clashes.into_iter().map(|found| (text.as_str(), found)));
     }
     for positions in [&mut chosen, &mut clear, &mut hidden] {
@@ -168,12 +170,25 @@ fn collect(
     let unclear = clashes.iter().map(|(text, found)| chooser.clash(text, found));
     failed.splice(0..0, unclear);
     hidden.retain(|at| chosen.binary_search(at).is_err());
+    warn_of_aged(&chooser, aged);
     let found_bare = |(path, offered): (RelPath, &OfferedBare)| FoundBare { path, bare: offered.bare.clone() };
     let bare = bare.into_iter().map(found_bare).collect();
     let hidden = hidden.chunk_by(|&a, &b| results.files()[a as usize].path == results.files()[b as usize].path).count();
     results.share_holders();
     results.keep(chosen.into_iter().map(|at| at as usize));
     Ok(Resolved { files: results.into_files(), bare, failed, hidden })
+}
+
+/// Says of which names the newest copy was chosen, of many only of some.
+fn warn_of_aged(chooser: &Chooser<'_>, mut aged: Vec<Vec<u32>>) {
+    aged.sort_unstable();
+    aged.dedup();
+    for copies in aged.iter().take(AGED_TOLD_MAX) {
+        log::warn!("no sharer of it is left, the newest copy is taken: {}", chooser.told_of(copies));
+    }
+    if let Some(others @ 1..) = aged.len().checked_sub(AGED_TOLD_MAX) {
+        log::warn!("no sharer is left of {others} names more, of each the newest copy is taken");
+    }
 }
 
 #[cfg(test)]
@@ -295,6 +310,40 @@ mod tests {
         }
         let f = found_with(&[(1, "x", new)], &[(2, "x", old)]);
         assert_eq!(get(&["02".repeat(32).as_str()], &f).unwrap(), [("x".into(), old, 1)]);
+    }
+
+    /// Two mirrors whose sharer is gone, of which one lagged behind.
+    #[test]
+    fn of_copies_alone_the_newest_counts() {
+        let (new, old) = (id(1, 1), id(2, 2));
+        let copies = |times: &[(u8, FileId, i64)], shared: bool| {
+            let mut f = SearchResults::default();
+            for &(peer, id, mtime_ns) in times {
+                let attributes = crate::content::Attributes { mtime_ns, ..Default::default() };
+                let listed = ListedFile { attributes, is_copy: !shared, ..ListedFile::plain(id) };
+                let file = PeerFile::new(RelPath::new("d/x").unwrap(), listed);
+                f.add(NodeId::new(PeerId([peer; 32]), 1), true, vec![file]);
+            }
+            f
+        };
+        for pattern in ["d/x", "d", "d/*"] {
+            let f = copies(&[(1, old, 5), (2, new, 9), (3, old, 5)], false);
+            assert_eq!(get(&[pattern], &f).unwrap(), [("d/x".into(), new, 1)]);
+            let f = copies(&[(1, new, 9), (2, old, 5)], false);
+            assert_eq!(get(&[pattern, "**"], &f).unwrap(), [("d/x".into(), new, 1)]);
+            for f in [copies(&[(1, old, 9), (2, new, 9)], false), copies(&[(1, old, 5), (2, new, 9)], true)] {
+                assert!(matches!(get(&[pattern], &f), Err(FetchError::Ambiguous { .. })), "nothing tells which");
+            }
+        }
+        let f = copies(&[(1, old, 5), (2, new, 9)], false);
+        let selection =
+            Selection { prefer: Some(crate::identity::KeyPrefix::from(PeerId([1; 32]))), ..Selection::default() };
+        assert_eq!(got(&["d/x"], &f, &selection).0, [("d/x".into(), old, 1)], "the preferred peer decides");
+        let all = Selection::default();
+        let told = Chooser::new(&f, &all).choose(&Pattern::parse("d/x").unwrap()).aged;
+        let told = Chooser::new(&f, &all).told_of(&told[0]);
+        let (first, second) = (told.find(&new.to_string()).unwrap(), told.find(&old.to_string()).unwrap());
+        assert!(first < second && told.starts_with("d/x: ") && told.contains(&PeerId([1; 32]).to_string()), "{told}");
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub(crate) struct OfferedBare {
     pub(crate) is_preferred: bool,
     /// Whether that peer shares it, rather than having fetched it.
     pub(crate) shared: bool,
+    /// How many nodes offer the same under this name.
+    pub(crate) holders: usize,
 }
 
 impl SearchResults {
@@ -164,17 +166,26 @@ impl SearchResults {
     /// Takes in the names of one peer's listing that are no plain files. Where peers differ, the
     /// preferred one counts first, then what is shared before what was fetched, then the oldest time.
     /// Returns the memory of what was new, in bytes.
-    pub(crate) fn add_bare(&mut self, peer: PeerId, shared: bool, listed: Vec<FoundBare>) -> usize {
+    pub(crate) fn add_bare(&mut self, peer: PeerId, shared: bool, mut listed: Vec<FoundBare>) -> usize {
         let age = |of: &OfferedBare| (!of.is_preferred, !of.shared, of.bare.mtime_ns());
         let (mut fresh, is_preferred) = (0, self.is_preferred(&peer));
+        // The answers to several patterns may have the same.
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
+        listed.dedup_by(|a, b| a.path == b.path);
         for found in listed {
             let (len, known) = (found.len(), self.bare.len());
             let shared = shared && !found.bare.is_copy();
-            let offered = OfferedBare { bare: found.bare, is_preferred, shared };
+            let mut offered = OfferedBare { bare: found.bare, is_preferred, shared, holders: 1 };
             match self.bare.entry(found.path) {
                 Entry::Occupied(mut there) => {
-                    if age(&offered) < age(there.get()) {
-                        there.insert(offered);
+                    let there = there.get_mut();
+                    let is_first = age(&offered) < age(there);
+                    if offered.bare.is_as(&there.bare) {
+                        offered.holders += there.holders;
+                        there.holders = offered.holders;
+                    }
+                    if is_first {
+                        *there = offered;
                     }
                 }
                 Entry::Vacant(_) if known >= CATALOGUE_ENTRIES_MAX => {}

@@ -40,6 +40,12 @@ impl Selection {
         (found, hidden.len())
     }
 
+    /// Whether one of `patterns`, of which one matches `path`, means a name that is no file.
+    pub fn shows_one_of(&self, patterns: &[String], path: &str) -> bool {
+        let mut parsed = patterns.iter().filter_map(|text| Pattern::parse(text).ok());
+        self.hidden || patterns.is_empty() || parsed.any(|pattern| pattern.shows(path))
+    }
+
     /// Whether a file is left out. The beginning of a root is no more than a name here: whatever
     /// else has a root that begins so stays.
     pub(crate) fn excludes(&self, path: &str, id: &FileId) -> bool {

@@ -10,12 +10,13 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, warn};
 
 use crate::client::doorbell::Doorbell;
+use crate::client::found_bare::FoundBare;
 use crate::client::found_peer::FoundPeer;
 use crate::client::limits::ASKED_PER_ADDR_MAX;
 use crate::client::listing::lister;
-use crate::client::search_results::{FoundFile, SearchResults};
+use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::{AskScope, Client, FetchError};
-use crate::content::Pattern;
+use crate::content::{Pattern, RelPath};
 use crate::identity::NodeId;
 use crate::limits::RETRY_MIN;
 use crate::peers::{AskError, PeerPool, Session};
@@ -57,6 +58,15 @@ impl Client {
     /// # Errors
     /// As [`peers`](Self::peers), and [`FetchError::Pattern`].
     pub fn list(&self, patterns: &[String], scope: &AskScope, wait: Duration) -> Result<Vec<FoundFile>, FetchError> {
+        self.list_names(patterns, scope, wait).map(|(files, _)| files)
+    }
+
+    /// As [`list`](Self::list), with empty directories and links without a content, each with the number
+    /// of peers that offer it.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn list_names(&self, patterns: &[String], scope: &AskScope, wait: Duration) -> Result<ListedNames, FetchError> {
         for text in patterns {
             Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
         }
@@ -68,9 +78,16 @@ impl Client {
             progress.listing_end(begin, wait)
         })?;
         progress.check(patterns.first().map_or("list", |p| p), wait)?;
-        Ok(results.into_files())
+        let bare = |(path, offered): (&RelPath, &OfferedBare)| {
+            (FoundBare { path: path.clone(), bare: offered.bare.clone() }, offered.holders)
+        };
+        let bare = results.bare().map(bare).collect();
+        Ok((results.into_files(), bare))
     }
 }
+
+/// Files, and names that are none with the number of peers that offer each; both sorted by path.
+pub type ListedNames = (Vec<FoundFile>, Vec<(FoundBare, usize)>);
 
 /// Asks every known peer and every one that appears, each with `ask` on a session of its own, on
 /// threads of `client`. `decide` takes each answer; it is called after every change, too, and

@@ -22,11 +22,14 @@ use crate::sync::lock;
 
 mod jobs;
 mod keeper;
+mod links;
 mod listings;
+mod tree;
 
 use jobs::MirrorJobs;
 use keeper::CopyKeeper;
 use listings::Listings;
+use tree::MirrorTree;
 
 /// What a node mirrors, and how long copies stay.
 #[derive(Debug, Clone)]
@@ -131,6 +134,7 @@ struct MirrorThread {
     plan: MirrorPlan,
     listings: Listings,
     jobs: MirrorJobs,
+    tree: MirrorTree,
     keeper: CopyKeeper,
     bell: Doorbell,
     /// Whether all listings were read once: what appears from then on is new.
@@ -147,6 +151,7 @@ impl MirrorThread {
             jobs: MirrorJobs::new(&terms, &loans, bell.clone()),
             keeper: CopyKeeper::new(&terms, &loans)?,
             plan: MirrorPlan::default(),
+            tree: MirrorTree::default(),
             loans,
             bell,
             has_seen_all: false,
@@ -173,7 +178,7 @@ impl MirrorThread {
 
     /// Does what is due; when it is due again if nothing happens before.
     fn turn(&mut self, now: Instant) -> Instant {
-        self.listings.turn(&mut self.plan, now);
+        self.listings.turn(&mut self.plan, &mut self.tree, now);
         // What is here is not known before it is hashed.
         if !self.loans.sharers.are_ready() {
             return now + MIRROR_READY_LOOK;
@@ -182,8 +187,13 @@ impl MirrorThread {
         self.judge(now);
         self.keeper.expire(&self.plan, self.listings.are_read(), &self.jobs, now);
         let again = self.start_fetches(now);
+        let made = self.tree.turn(&self.plan, &self.jobs, &self.loans.catalogue.get(), &self.log, now);
+        if !made.is_empty() {
+            self.loans.sharers.look(made);
+        }
         self.count();
-        let all = [self.listings.next_at(now), self.plan.next_at(now), self.keeper.next_at(), again];
+        let all =
+            [self.listings.next_at(now), self.plan.next_at(now), self.keeper.next_at(), self.tree.next_at(), again];
         all.into_iter().flatten().fold(now + WAIT_MAX, Instant::min)
     }
 
@@ -195,6 +205,7 @@ impl MirrorThread {
             self.loans.sharers.look(placed);
         }
         if has_ended {
+            self.tree.has_news();
             // The last records of a fetch are written at its end.
             self.keeper.has_news();
         }
@@ -238,7 +249,7 @@ impl MirrorThread {
             }
             let batch = batch?;
             if self.keeper.make_room(gone, now) {
-                self.jobs.start(batch);
+                self.jobs.start(batch, &self.tree.links(self.plan.offers()));
                 continue;
             }
             // Others may go instead of what could not be removed.

@@ -1,6 +1,6 @@
 //! Making a directory equal to that of one peer.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,10 +8,14 @@ use crate::client::{
     AskScope, FailedFile, FetchError, FoundFile, KeptFile, KeptReason, LocalSide, MaxDelete, Report, Selection,
     SyncHindrance, SyncLimits, SyncPlan, Wait, Want, WholeListing, exact,
 };
-use crate::content::{Pattern, PatternKind, RelPath};
+use crate::content::{Pattern, RelPath};
 use crate::identity::{KeyPrefix, NodeId};
 use crate::node::{Fetch, Node};
 use crate::store::{Disk, FetchedFiles, LocalName, LocalTree, Overwrite, StoreError};
+
+mod exclude;
+
+use exclude::SyncExclude;
 
 impl Node {
     /// Makes a local directory equal to that of the peer whose key begins with `from`: what the peer
@@ -72,7 +76,9 @@ impl<'n> SyncDir<'n> {
         self
     }
 
-    /// Names that one of these means are neither fetched nor removed. Default: none.
+    /// What one of these means is neither fetched nor removed, by its name on both sides, or by its
+    /// content wherever that lies: a file here that has it stays, whatever the peer has under its name.
+    /// Default: none.
     pub fn exclude(mut self, patterns: impl Into<Vec<Pattern>>) -> Self {
         self.exclude = patterns.into();
         self
@@ -117,10 +123,7 @@ impl<'n> SyncDir<'n> {
             return Err(FetchError::NotFound { what: dir.to_string(), answered: 1 });
         }
         let selection = Selection { exclude: self.exclude.clone(), hidden: true, prefer: Some(self.from.clone()) };
-        let is_out = |file: &FoundFile| selection.excludes(file.path.as_str(), &file.id);
-        let dropped: HashSet<RelPath> =
-            listing.files.extract_if(.., |file| is_out(file)).map(|file| file.path).collect();
-        listing.bare.retain(|bare| !is_excluded(&self.exclude, &bare.path));
+        let mut exclude = SyncExclude::take_out(&selection, &mut listing);
         let state_dir = self.node.config.state.path().ok().flatten();
         let disk = match place.is_dir() {
             true => Some(Disk::open_guarded(&place, false, self.overwrite, state_dir.as_deref())?),
@@ -131,6 +134,9 @@ impl<'n> SyncDir<'n> {
             Some(disk) => disk.tree(dir.as_ref().map_or("", RelPath::as_str), &stop)?,
             None => LocalTree::default(),
         };
+        if let Some(disk) = &disk {
+            exclude.look_at(&mut listing, (disk, &tree), &stop);
+        }
         let names = tree.names.iter().map(|name| name.path.as_str());
         let own: BTreeSet<usize> = self.node.own_files.refused(&place, names).into_iter().map(|(at, _)| at).collect();
         let own: BTreeSet<RelPath> = own.into_iter().map(|at| tree.names[at].path.clone()).collect();
@@ -138,7 +144,7 @@ impl<'n> SyncDir<'n> {
             tree,
             fetched_as: &|name| disk.as_ref()?.fetched_as(name, &stop),
             is_made_dir: &|dir| disk.as_ref().is_some_and(|disk| disk.is_made_dir(dir)),
-            is_left_out: &|path| own.contains(path) || dropped.contains(path) || is_excluded(&self.exclude, path),
+            is_left_out: &|path| own.contains(path) || exclude.has(path),
             is_same: &|name, twin| disk.as_ref().is_some_and(|disk| disk.has(name, twin)),
         };
         let limits = SyncLimits { force: self.overwrite == Overwrite::Replace, max_delete: self.max_delete };
@@ -343,11 +349,6 @@ fn is_blocked(error: &FetchError) -> bool {
     use StoreError::{Exists, NameTaken, NotRegular, OwnFile, SameName};
     let FetchError::Storage(error) = error else { return false };
     matches!(error, Exists { .. } | NameTaken { .. } | NotRegular { .. } | OwnFile { .. } | SameName { .. })
-}
-
-fn is_excluded(exclude: &[Pattern], path: &RelPath) -> bool {
-    let is_path = |pattern: &&Pattern| matches!(pattern.kind(), PatternKind::Path { .. });
-    exclude.iter().filter(is_path).any(|pattern| pattern.matches_path(path.as_str()))
 }
 
 fn joined(one: &[NodeId], other: &[NodeId]) -> Arc<[NodeId]> {

@@ -28,8 +28,8 @@ pub use membership::{
     open_announce, parse_announce,
 };
 pub use mirror::{
-    AskSchedule, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer, MirrorPlan, OwnFile,
-    Retention, Setback,
+    AskSchedule, BareOffers, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer,
+    MirrorOffers, MirrorPlan, OwnFile, Retention, Setback,
 };
 pub use upload::{
     Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,

@@ -151,7 +151,7 @@ fn a_sync_touches_nothing_but_what_the_peer_has_and_what_was_fetched() {
     }
     fs::rename(pair.data("models/big"), pair.data("models/renamed")).unwrap();
     put(&pair.data(""), "models/type/now", b"directory");
-    pair.lists(&["models/b", "models/renamed", "models/type/now", "other/x"]);
+    pair.lists(&["models/b", "models/renamed", "models/sub", "models/type/now", "other/x"]);
 
     let before = manifest(pair.home.path());
     let got = pair.sync(&["models", "--dry-run", "--json"]);

@@ -302,3 +302,92 @@ fn the_preferred_peer_decides_about_links_directories_and_attributes() {
     let (meta, here) = (fs::metadata(&same).unwrap(), fs::metadata(dir(&client).join("File-File")).unwrap());
     assert_eq!((here.mtime(), here.mtime_nsec(), here.mode() & 0o111 != 0), (meta.mtime(), meta.mtime_nsec(), true));
 }
+
+#[test]
+fn a_mirror_takes_links_and_empty_directories_and_follows_what_becomes_of_them() {
+    let (lan, home) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
+    let (source, here) = (Source::new(&lan), home.path().join("dir"));
+    symlink("targets", source.dir.path().join("chain")).unwrap();
+    symlink("chain/f", source.dir.path().join("over")).unwrap();
+    symlink("chain", source.dir.path().join("round")).unwrap();
+    fs::create_dir_all(here.join("mine/empty")).unwrap();
+    symlink("empty", here.join("mine/link")).unwrap();
+    let mine = manifest(&here.join("mine"));
+    let builder = lan.builder().dir(&here).state(home.path().join("state")).share(gpb::Share::Directory);
+    let mirror = lan.start(builder.mirror("**").mirror_from(source.node.id()).quota(1 << 30)).unwrap();
+    let wrong = |is: &dyn Fn((Is, Is)) -> Is| -> Vec<String> {
+        let all = Source::each()
+            .filter(|(name, pair)| Is::of(&here.join(name)) != is(*pair) || Is::offered(&mirror, name) != is(*pair));
+        all.map(|(name, _)| name).collect()
+    };
+    let holds = |is: &dyn Fn((Is, Is)) -> Is| {
+        let begun = Instant::now();
+        while !wrong(is).is_empty() {
+            assert!(begun.elapsed() < WAIT, "{:?}", wrong(is));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    holds(&|(from, _)| from);
+    until("links over links are made", || {
+        ["chain", "over", "round"].into_iter().all(|name| here.join(name).is_symlink())
+    });
+    let is_copy = |name: &str| mirror.catalogue().bare().get(name).unwrap().is_copy();
+    assert!(["EmptyDir-EmptyDir", "LinkToDir-File", "LinkToFile-File"].into_iter().all(is_copy));
+    source.become_each(|(_, to)| to);
+    // Nothing is removed by a mirror, and a directory that has something in it stays one.
+    holds(&|(from, to)| if to == Absent || from == FullDir { from } else { to });
+    assert_eq!(manifest(&here.join("mine")), mine);
+    // Its own end does not end what it has.
+    drop(source);
+    let client = lan.node().unwrap();
+    until("a client gets all from the mirror", || {
+        fetch_all(&client, None).is_empty() && Is::of(&dir(&client).join("File-LinkToDir")) == LinkToDir
+    });
+}
+
+/// Cause: a content that is excluded was known only by the peer's list. Effect: a file here that had it was removed, or
+/// replaced, once the peer had it no more.
+#[test]
+fn an_excluded_content_stays_whatever_the_peer_has() {
+    let (lan, dir_there) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
+    let there = |name: &str| dir_there.path().join(name);
+    for (name, text) in [("gone", "secret"), ("changed", "secret"), ("other", "other"), ("kept", "kept")] {
+        fs::write(there(name), text).unwrap();
+    }
+    let sharer = lan.start(lan.builder().share(gpb::Share::Directory).dir(dir_there.path())).unwrap();
+    sharer.wait_ready(WAIT).unwrap();
+    let node = lan.node().unwrap();
+    assert_eq!(fetch_all(&node, None), [""; 0]);
+    let here = dir(&node);
+    fs::write(here.join("users"), "secret").unwrap();
+    fs::write(here.join("users other"), "other").unwrap();
+    let secret = sharer.catalogue().get("gone").unwrap().id;
+    fs::remove_file(there("gone")).unwrap();
+    fs::remove_file(there("other")).unwrap();
+    fs::write(there("changed"), "changed").unwrap();
+    until("it is offered", || {
+        let all = sharer.catalogue();
+        all.get("gone").is_none() && all.get("other").is_none() && all.get("changed").is_some_and(|e| e.id.len == 7)
+    });
+    let before = manifest(&here);
+    let sync = |overwrite| {
+        let exclude = vec![gpb::Pattern::parse(&secret.to_string()).unwrap()];
+        let planned = || {
+            let sync = node.sync(".", sharer.id()).exclude(exclude.clone()).overwrite(overwrite);
+            sync.max_delete(gpb::MaxDelete::Percent(100)).look(WAIT).unwrap()
+        };
+        until("its list is complete", || planned().plan().hindrance != Some(SyncHindrance::Incomplete));
+        planned().start().unwrap().wait().unwrap()
+    };
+    let report = sync(gpb::Overwrite::Refuse);
+    assert_eq!(report.removed.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["other"]);
+    let kept: Vec<_> = report.kept.iter().map(|kept| kept.path.as_str()).collect();
+    assert_eq!((kept, report.fetched.failed.len()), (vec!["users other"], 0));
+    let mut left = before;
+    left.remove(&here.join("other"));
+    assert_eq!(manifest(&here), left, "nothing else is touched");
+    let forced = sync(gpb::Overwrite::Replace);
+    assert_eq!(forced.removed.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["users other"]);
+    left.remove(&here.join("users other"));
+    assert_eq!(manifest(&here), left, "nor by force");
+}

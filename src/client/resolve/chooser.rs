@@ -26,6 +26,8 @@ pub(super) struct Choice {
     pub(super) hidden: Vec<u32>,
     /// Something was meant and is excluded.
     pub(super) left_out: bool,
+    /// Copies of one name of which the newest was chosen, which is the first of each.
+    pub(super) aged: Vec<Vec<u32>>,
 }
 
 /// Whether the preferred peer offers something, and whether it is shared rather than fetched.
@@ -125,10 +127,37 @@ impl<'a> Chooser<'a> {
             let preferred = among(twins, &|at| self.is_preferred(at));
             match among(&preferred, &|at| self.file(at).shared).as_slice() {
                 [one] => choice.files.push(*one),
-                several => choice.clashes.push(several.to_vec()),
+                several => match self.newest_first(several) {
+                    Some(copies) => {
+                        choice.files.push(copies[0]);
+                        choice.aged.push(copies);
+                    }
+                    None => choice.clashes.push(several.to_vec()),
+                },
             }
         }
         choice
+    }
+
+    /// The newest one of these, and then the others, where all are copies of what is shared no more and
+    /// their times tell.
+    fn newest_first(&self, copies: &[u32]) -> Option<Vec<u32>> {
+        let mtime = |at: &u32| self.file(*at).attributes.mtime_ns;
+        let mut copies = copies.to_vec();
+        copies.sort_by_key(|at| std::cmp::Reverse(mtime(at)));
+        let is_clear = copies.windows(2).next().is_some_and(|pair| mtime(&pair[0]) > mtime(&pair[1]));
+        (is_clear && !copies.iter().any(|&at| self.file(at).shared)).then_some(copies)
+    }
+
+    /// What to warn of where the newest of several copies was chosen.
+    pub(super) fn told_of(&self, copies: &[u32]) -> String {
+        let told = |at: &u32| {
+            let FoundFile { id, holders, .. } = self.file(*at);
+            let holders: BTreeSet<String> = holders.iter().map(|holder| holder.peer.to_string()).collect();
+            format!("{id} of {}", holders.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        let path = copies.first().map_or("", |&at| self.path(at));
+        format!("{path}: {}", copies.iter().map(told).collect::<Vec<_>>().join(", not "))
     }
 
     /// Which of two sides stands, the first one or the other; `None` if nothing decides. The

@@ -45,6 +45,15 @@ impl Bare {
         *mtime_ns
     }
 
+    /// Whether both are the same, whatever their times.
+    pub(crate) fn is_as(&self, other: &Bare) -> bool {
+        match (self, other) {
+            (Bare::EmptyDir { .. }, Bare::EmptyDir { .. }) => true,
+            (Bare::Link { to, .. }, Bare::Link { to: other, .. }) => to.target == other.target,
+            _ => false,
+        }
+    }
+
     /// The same, as a copy or not.
     pub(crate) fn marked(mut self, is_copy: bool) -> Self {
         let (Bare::EmptyDir { copy, .. } | Bare::Link { copy, .. }) = &mut self;

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::client::{Client, Doorbell, DownloadOptions, FailedFile, FetchError, FoundFile, Selection, Want};
+use crate::client::{Client, Doorbell, DownloadOptions, FailedFile, FetchError, Selection, Want};
 use crate::content::{Catalogue, FileId, RelPath};
 use crate::node::fetch::Fetch;
 use crate::node::fetch_job::{FetchJob, Place};
 use crate::node::fetch_state::FetchState;
+use crate::node::mirror::links::{MirrorWant, OfferedLinks};
 use crate::node::mirror::{MirrorLoans, MirrorTerms};
 use crate::node::updates::{Update, Updates};
 use crate::runtime::LimitedLog;
 use crate::store::{Life, OwnFiles, StoreError};
-use crate::swarm::{MirrorBatch, MirrorOffer, MirrorPlan, Setback};
+use crate::swarm::{MirrorBatch, MirrorPlan, Setback};
 
 /// Runs fetches, and says what came of them.
 pub(super) struct MirrorJobs {
@@ -54,19 +55,34 @@ impl MirrorJobs {
         }
     }
 
-    /// Begins to fetch `batch`; without a thread for it, it fails.
-    pub(super) fn start(&mut self, batch: MirrorBatch) {
+    /// Begins to fetch `batch`; without a thread for it, it fails. The files that its links lead to are
+    /// fetched with them, if they are not here: else each link would be a copy.
+    pub(super) fn start(&mut self, batch: MirrorBatch, links: &OfferedLinks<'_>) {
         let MirrorBatch { job: number, files } = batch;
-        let left = files.iter().map(|(file, _)| (file.path.clone(), file.id)).collect();
-        let found = |(MirrorOffer { path, id, copy, attributes, link }, holders): (MirrorOffer, Vec<_>)| FoundFile {
-            path,
-            id,
-            holders: holders.into(),
-            shared: !copy,
-            attributes,
-            link,
-        };
-        let want = Want { files: files.into_iter().map(found).collect(), ..Want::default() };
+        let left: HashMap<RelPath, FileId> = files.iter().map(|(file, _)| (file.path.clone(), file.id)).collect();
+        let mut want = MirrorWant::new(links);
+        for (file, _) in &files {
+            want.take_target(file, |_| true);
+            want.take(file);
+        }
+        let want = want.finish().map_or(Want::default(), |(want, _)| want);
+        match self.fetch(want) {
+            Ok(fetch) => {
+                let updates = fetch.updates();
+                self.running.push(MirrorJob { number, fetch, updates, left, begun: Instant::now() });
+            }
+            Err(e) => {
+                log::warn!("mirrored files not fetched error=\"{e}\"");
+                self.failed_to_start.push((number, left));
+            }
+        }
+    }
+
+    /// Begins to fetch `want` into the directory, which rings the bell of the mirror.
+    ///
+    /// # Errors
+    /// [`FetchError::Threads`]
+    pub(super) fn fetch(&self, want: Want) -> Result<Fetch, FetchError> {
         let state = Arc::new(FetchState::new(want.shown(), self.dir.clone()));
         let job = FetchJob {
             client: self.client.clone(),
@@ -79,18 +95,10 @@ impl MirrorJobs {
             state_dir: Some(self.state.clone()),
             state,
         };
-        match Fetch::start(job) {
-            Ok(fetch) => {
-                let bell = self.bell.clone();
-                fetch.on_update(move |_| bell.ring());
-                let updates = fetch.updates();
-                self.running.push(MirrorJob { number, fetch, updates, left, begun: Instant::now() });
-            }
-            Err(e) => {
-                log::warn!("mirrored files not fetched error=\"{e}\"");
-                self.failed_to_start.push((number, left));
-            }
-        }
+        let fetch = Fetch::start(job).map_err(FetchError::Threads)?;
+        let bell = self.bell.clone();
+        fetch.on_update(move |_| bell.ring());
+        Ok(fetch)
     }
 
     /// Tells `plan` what came of the fetches. Returns the names that are in place since the last call.
@@ -188,7 +196,7 @@ impl MirrorJob {
 }
 
 /// What a failure means for the file.
-fn setback(error: &FetchError) -> Setback {
+pub(super) fn setback(error: &FetchError) -> Setback {
     match error {
         FetchError::Storage(
             StoreError::Exists { .. }

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use crate::client::{Client, Doorbell, FoundFile};
+use crate::client::{Client, Doorbell, FoundFile, PeerNames};
 use crate::content::{Pattern, RelPath};
 use crate::identity::{KeyPrefix, NodeId};
 use crate::node::mirror::MirrorTerms;
+use crate::node::mirror::tree::MirrorTree;
 use crate::peers::AskError;
 use crate::swarm::{AskSchedule, MirrorOffer, MirrorPlan, PeerRecord, PeerTable};
 
@@ -33,7 +34,7 @@ pub(super) struct Listings {
 }
 
 /// What a peer lists, or why that is not known.
-type PeerAnswer = (NodeId, Result<Vec<FoundFile>, AskError>);
+type PeerAnswer = (NodeId, Result<PeerNames, AskError>);
 
 impl Listings {
     pub(super) fn new(terms: &MirrorTerms, client: Client, bell: Doorbell) -> Self {
@@ -55,12 +56,12 @@ impl Listings {
     }
 
     /// Takes the answers that have come, and asks whom it is time to ask.
-    pub(super) fn turn(&mut self, plan: &mut MirrorPlan, now: Instant) {
+    pub(super) fn turn(&mut self, plan: &mut MirrorPlan, tree: &mut MirrorTree, now: Instant) {
         if self.patterns.is_empty() {
             return;
         }
         while let Ok((node, listed)) = self.answers.try_recv() {
-            self.take(node, listed, plan, now);
+            self.take(node, listed, (plan, tree), now);
         }
         let changes = self.client.ctx.peers.changes();
         if self.seen != Some(changes) {
@@ -69,7 +70,10 @@ impl Listings {
             let records = self.client.ctx.peers.read(PeerTable::peers).into_iter().filter(|record| record.revision > 0);
             self.records = records.map(|record| (record.node(), record)).collect();
             let peers = self.records.iter().map(|(node, record)| (*node, record.revision));
-            self.asks.seen(peers, now).into_iter().for_each(|node| plan.left(node));
+            for node in self.asks.seen(peers, now) {
+                plan.left(node);
+                tree.left(node);
+            }
         }
         for node in self.asks.due(now) {
             if let Err(e) = self.ask(node) {
@@ -99,9 +103,15 @@ impl Listings {
         self.client.read_listing(record, &self.texts, self.client.ctx.timeout, self.over.clone(), done)
     }
 
-    fn take(&mut self, node: NodeId, listed: Result<Vec<FoundFile>, AskError>, plan: &mut MirrorPlan, now: Instant) {
-        let mut files = match listed {
-            Ok(files) => files,
+    fn take(
+        &mut self,
+        node: NodeId,
+        listed: Result<PeerNames, AskError>,
+        (plan, tree): (&mut MirrorPlan, &mut MirrorTree),
+        now: Instant,
+    ) {
+        let (mut files, mut bare) = match listed {
+            Ok(names) => names,
             Err(e) => {
                 log::debug!("listing not read peer={} error=\"{e}\"", node.peer);
                 return self.asks.failed(node, now);
@@ -111,6 +121,8 @@ impl Listings {
             return;
         }
         files.retain(|file| !self.elsewhere.iter().any(|dir| file.path.is_below(dir.as_str())));
+        bare.retain(|(path, _)| !self.elsewhere.iter().any(|dir| path == dir || path.is_below(dir.as_str())));
+        bare.retain(|(path, _)| self.patterns.iter().any(|p| p.shows(path.as_str())));
         files.retain(|file| self.patterns.iter().any(|p| p.matches_id(&file.id) || p.shows(file.path.as_str())));
         let offered = |FoundFile { path, id, shared, attributes, link, .. }| MirrorOffer {
             path,
@@ -120,6 +132,7 @@ impl Listings {
             link,
         };
         let names = self.from.is_empty() || self.from.iter().any(|prefix| prefix.matches(&node.peer));
+        tree.listed(node, bare, names);
         let count = files.len();
         log::debug!("listing read peer={} files={count}", node.peer);
         if !plan.listed(node, files.into_iter().map(offered).collect(), names) {

@@ -6,12 +6,14 @@
 //! several sharers that differ decide nothing.
 
 mod asking;
+mod bare;
 mod expiry;
 pub mod limits;
 mod offers;
 mod plan;
 
 pub use asking::AskSchedule;
+pub use bare::BareOffers;
 pub use expiry::{ExpiryCandidate, ExpiryRoom, Retention};
 pub use offers::{MirrorOffer, MirrorOffers, MirrorVerdict};
 pub use plan::{MirrorBatch, MirrorCounts, MirrorNews, MirrorPlan, OwnFile, Setback};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::content::{Attributes, FileId, LinkTo, RelPath};
 use crate::identity::{NodeId, PeerId};
-use crate::swarm::mirror::limits::MIRROR_OFFERS_MAX;
+use crate::swarm::mirror::limits::{MIRROR_ANCHORS_MAX, MIRROR_OFFERS_MAX};
 
 /// A file that a peer offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +47,11 @@ pub enum MirrorVerdict {
         id: FileId,
         /// Who has it.
         holders: Vec<NodeId>,
-        /// Whether a sharer says so, rather than copies alone.
+        /// Whether a sharer says so, rather than copies alone, of which the newest counts.
         shared: bool,
     },
-    /// So many contents, and nothing says which: those of sharers, or of copies where no sharer is.
+    /// So many contents, and nothing says which: those of sharers, or of equally new copies where no
+    /// sharer is.
     Differ {
         /// Their number.
         contents: usize,
@@ -93,6 +94,15 @@ impl MirrorOffers {
             all.iter().filter(|(_, file)| file.copy == copy).map(|(_, file)| file.id).collect()
         };
         let (sharers, copies) = (ids(false), ids(true));
+        if sharers.is_empty() && copies.len() > 1 {
+            let mut by_age: Vec<(i64, FileId)> = all.iter().map(|(_, f)| (f.attributes.mtime_ns, f.id)).collect();
+            by_age.sort_by_key(|(mtime_ns, _)| std::cmp::Reverse(*mtime_ns));
+            let newest = by_age.first().copied();
+            // Equally new ones of several contents tell nothing.
+            if let Some((_, id)) = newest.filter(|(at, id)| by_age.iter().all(|(at2, id2)| id2 == id || at2 < at)) {
+                return MirrorVerdict::One { id, holders: self.holders(path, &id), shared: false };
+            }
+        }
         let (ids, shared) = if sharers.is_empty() { (copies, false) } else { (sharers, true) };
         match (ids.first(), ids.len()) {
             (None, _) => MirrorVerdict::Nothing,
@@ -116,8 +126,33 @@ impl MirrorOffers {
         all.min_by_key(|file| (file.copy, file.attributes.mtime_ns))
     }
 
+    /// What `path` is, where sharers agree about its content.
+    pub fn meant(&self, path: &RelPath) -> Option<&MirrorOffer> {
+        match self.verdict(path) {
+            MirrorVerdict::One { id, shared: true, .. } => self.offered(path, &id),
+            _ => None,
+        }
+    }
+
+    /// The first file below the directory `dir` that `is_it`, of some of each peer.
+    pub fn first_below(&self, dir: &str, is_it: impl Fn(&MirrorOffer) -> bool) -> Option<&MirrorOffer> {
+        self.peers.values().find_map(|peer| {
+            let is_before = |file: &MirrorOffer| {
+                file.path.as_str().as_bytes().iter().cmp(dir.as_bytes().iter().chain(b"/")).is_lt()
+            };
+            let below = peer.files[peer.files.partition_point(is_before)..].iter();
+            below.take_while(|file| file.path.is_below(dir)).take(MIRROR_ANCHORS_MAX).find(|file| is_it(file))
+        })
+    }
+
+    /// The names that are symbolic links of peers whose names count.
+    pub fn links(&self) -> impl Iterator<Item = &RelPath> {
+        let named = self.peers.values().filter(|peer| peer.names).flat_map(|peer| &peer.files);
+        named.filter(|file| file.link.is_some()).map(|file| &file.path)
+    }
+
     /// The nodes that offer `id` under this name.
-    fn holders(&self, path: &RelPath, id: &FileId) -> Vec<NodeId> {
+    pub fn holders(&self, path: &RelPath, id: &FileId) -> Vec<NodeId> {
         let has = |peer: &PeerOffers| peer.get(path).is_some_and(|file| file.id == *id);
         self.peers.iter().filter(|(_, peer)| has(peer)).map(|(node, _)| *node).collect()
     }
@@ -212,6 +247,10 @@ mod tests {
         assert_eq!(offers.verdict(&name("c")), MirrorVerdict::Nothing);
         offers.remove(node(1));
         assert_eq!(offers.verdict(&name("a")), MirrorVerdict::Differ { contents: 2, shared: false });
+        let newer =
+            MirrorOffer { attributes: Attributes { mtime_ns: 1, ..Attributes::default() }, ..plain("a", id(1), true) };
+        offers.replace(node(2), vec![newer], true).unwrap();
+        assert_eq!(offers.verdict(&name("a")), one(1, &[2], false), "the newest copy");
         offers.replace(node(4), offered(&[("a", 7, false)]), true).unwrap();
         offers.replace(node(5), offered(&[("a", 8, false)]), true).unwrap();
         assert_eq!(offers.verdict(&name("a")), MirrorVerdict::Differ { contents: 2, shared: true });

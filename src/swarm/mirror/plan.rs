@@ -283,6 +283,11 @@ impl MirrorPlan {
         self.offers.is_kept_elsewhere(path, id, own)
     }
 
+    /// What the peers offer.
+    pub fn offers(&self) -> &MirrorOffers {
+        &self.offers
+    }
+
     /// How far it is.
     pub fn counts(&self) -> MirrorCounts {
         self.counts

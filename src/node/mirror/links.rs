@@ -1,0 +1,107 @@
+//! What a mirror fetches together so that links are made as their sharers have them.
+
+use std::collections::BTreeMap;
+
+use crate::client::{FoundBare, FoundFile, Want};
+use crate::content::{Bare, RelPath, follow_link};
+use crate::swarm::{MirrorOffer, MirrorOffers};
+
+/// What peers offer, to find out where links lead.
+pub(super) struct OfferedLinks<'o> {
+    pub(super) offers: &'o MirrorOffers,
+    /// Empty directories, and links without a content.
+    pub(super) agreed: BTreeMap<&'o RelPath, &'o Bare>,
+}
+
+/// What is fetched together.
+pub(super) struct MirrorWant<'o, 'l> {
+    links: &'l OfferedLinks<'o>,
+    files: BTreeMap<RelPath, FoundFile>,
+    bare: BTreeMap<RelPath, FoundBare>,
+}
+
+impl OfferedLinks<'_> {
+    /// Where a link leads, and the links on its way there.
+    fn way(&self, at: &RelPath, target: &str) -> Option<(String, Vec<RelPath>)> {
+        let mut over = Vec::new();
+        let mut link_at = |path: &str| {
+            let path = RelPath::new(path).ok()?;
+            let text = match self.agreed.get(&path) {
+                Some(Bare::Link { to, .. }) => to.target.to_string(),
+                _ => self.offers.meant(&path)?.link.as_ref()?.target.to_string(),
+            };
+            over.push(path);
+            Some(text)
+        };
+        let end = follow_link(at, target, &mut link_at).ok()?;
+        Some((end, over))
+    }
+}
+
+impl<'o, 'l> MirrorWant<'o, 'l> {
+    pub(super) fn new(links: &'l OfferedLinks<'o>) -> Self {
+        MirrorWant { links, files: BTreeMap::new(), bare: BTreeMap::new() }
+    }
+
+    /// Adds a file.
+    pub(super) fn take(&mut self, offer: &MirrorOffer) {
+        let MirrorOffer { path, id, copy, attributes, link } = offer.clone();
+        let holders = self.links.offers.holders(&path, &id).into();
+        self.files.insert(path.clone(), FoundFile { path, id, holders, shared: !copy, attributes, link });
+    }
+
+    /// Adds what a link to a file needs so that it is made, if it leads to a file of its content that
+    /// `is_there`: it is a copy otherwise.
+    pub(super) fn take_target(&mut self, link: &MirrorOffer, is_there: impl Fn(&MirrorOffer) -> bool) -> bool {
+        let Some((end, over)) = link.link.as_ref().and_then(|to| self.links.way(&link.path, &to.target)) else {
+            return false;
+        };
+        let end = RelPath::new(&end).ok();
+        let target = end.and_then(|end| self.links.offers.offered(&end, &link.id)).filter(|target| is_there(target));
+        if let Some(target) = target {
+            self.take(target);
+            self.take_links(&over);
+        }
+        target.is_some()
+    }
+
+    /// Adds an empty directory, or a link to a directory that has something that `is_here`.
+    pub(super) fn take_bare(&mut self, path: &RelPath, bare: &Bare, is_here: impl Fn(&MirrorOffer) -> bool) {
+        if let Bare::Link { to, .. } = bare {
+            let Some((end, over)) = self.links.way(path, &to.target) else { return };
+            let empty = RelPath::new(&end).ok().and_then(|end| self.links.agreed.get_key_value(&end));
+            match (self.links.offers.first_below(&end, is_here), empty) {
+                (Some(anchor), _) => self.take(anchor),
+                (None, Some((dir, what @ Bare::EmptyDir { .. }))) => self.insert(dir, what),
+                _ if end.is_empty() => {}
+                _ => return,
+            }
+            self.take_links(&over);
+        }
+        self.insert(path, bare);
+    }
+
+    /// Adds the links at these names.
+    fn take_links(&mut self, names: &[RelPath]) {
+        for name in names {
+            match (self.links.agreed.get(name), self.links.offers.meant(name)) {
+                (Some(bare), _) => self.insert(name, bare),
+                (None, Some(offer)) => self.take(offer),
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn insert(&mut self, path: &RelPath, bare: &Bare) {
+        self.bare.insert(path.clone(), FoundBare { path: path.clone(), bare: bare.clone() });
+    }
+
+    /// All of it, and the names of its links and empty directories; none if it is nothing.
+    pub(super) fn finish(self) -> Option<(Want, Vec<RelPath>)> {
+        let files: Vec<FoundFile> = self.files.into_values().collect();
+        let bare: Vec<FoundBare> = self.bare.into_values().collect();
+        let links = files.iter().filter(|file| file.link.is_some()).map(|file| &file.path);
+        let names = bare.iter().map(|bare| &bare.path).chain(links).cloned().collect();
+        (!files.is_empty() || !bare.is_empty()).then(|| (Want::found(&files, &bare), names))
+    }
+}
