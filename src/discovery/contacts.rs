@@ -19,7 +19,8 @@ use crate::discovery::contact_jobs::{ContactJob, ContactReport, NameQuery, Whom,
 use crate::discovery::contact_list::{ContactList, ContactOutcome, PeerFileChange};
 use crate::discovery::limits::{
     CONTACTS_AT_ONCE, CONTACTS_QUEUED_MAX, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
-    OFFERED_CONTACT_INTERVAL, PEER_FILE_EVERY, REMEMBER_EVERY, REMEMBER_FIRST_AFTER, SOON_AGAIN_NODES,
+    OFFERED_CONTACT_INTERVAL, OFFERED_CONTACT_NODES, PEER_FILE_EVERY, REMEMBER_EVERY, REMEMBER_FIRST_AFTER,
+    SOON_AGAIN_NODES,
 };
 use crate::discovery::memory::PeerMemory;
 use crate::discovery::offers::{OfferEnd, TurnOffers};
@@ -258,10 +259,11 @@ impl Contacts {
         let Some(ContactOutcome { peer, result, failed_before, came }) = outcome else { return };
         // Whoever asks for what this node alone has must be found to be offered a session.
         if let Ok(peer) = &result
-            && small
             && self.shared.directory().turned().is_answered(*peer)
         {
-            self.named.hasten(id, Instant::now() + OFFERED_CONTACT_INTERVAL);
+            let nodes = self.shared.directory().read(PeerTable::nodes);
+            let share = nodes.max(OFFERED_CONTACT_NODES) as f64 / OFFERED_CONTACT_NODES as f64;
+            self.named.hasten(id, Instant::now() + OFFERED_CONTACT_INTERVAL.mul_f64(share));
         }
         match result {
             Ok(id) if failed_before => log::info!("named peer answers again host={peer} peer={id}"),

@@ -14,13 +14,17 @@ pub const OFFERED_PEERS_MAX: usize = 64;
 pub const OFFER_AGAIN: Duration = Duration::from_secs(10);
 /// The same while the peer uses all of them.
 pub const OFFER_FURTHER: Duration = Duration::from_secs(1);
+/// Longest time for connecting to one address to make an offer there, and the TLS handshake.
+pub const OFFER_DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// First wait before an offer that failed is made again; it doubles up to [`OFFER_RETRY_MAX`].
 pub const OFFER_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait before an offer that failed, or was not needed, is made again.
 pub const OFFER_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Time between two contacts with a named peer while this node answers it on a session of its own: whoever asks for its
-/// files must be found to be offered one.
+/// files must be found to be offered one. In a group of more than [`OFFERED_CONTACT_NODES`] it is longer in proportion.
 pub const OFFERED_CONTACT_INTERVAL: Duration = Duration::from_secs(2);
+/// Nodes up to which that interval holds.
+pub const OFFERED_CONTACT_NODES: usize = 32;
 /// Peers that are contacted at the same time for exchange.
 pub const CONTACTS_AT_ONCE: usize = 8;
 /// From this number of nodes on, known peers are asked for exchange, as not every node answers a

@@ -26,3 +26,8 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_TRIES: u32 = 3;
 /// Most ciphertext that a dialed session reads from its socket at once, in bytes.
 pub const RECEIVE_BUFFER_LEN: usize = 256 * KIB;
+
+const _: () = {
+    // RFC 5382 allows a NAT to forget an idle connection after two hours, and many do within minutes, some sooner.
+    assert!(KEEPALIVE_AFTER.as_secs() < 30);
+};

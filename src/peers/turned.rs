@@ -130,10 +130,17 @@ impl TurnedSessions {
         taken
     }
 
-    /// Ends the sessions that are no longer of use: cut off, closed by their peers, or without their places.
-    pub fn sweep(&self) {
+    /// The nodes that offer to answer.
+    pub fn offering(&self) -> Vec<NodeId> {
+        lock(&self.state).offered.iter().map(|offered| offered.node).collect()
+    }
+
+    /// Ends the sessions that are no longer of use: cut off, closed by their peers, or without their places; and those of
+    /// the nodes that are `reached` without them.
+    pub fn sweep(&self, reached: &[NodeId]) {
         let mut state = lock(&self.state);
-        let gone: Vec<OfferedSession> = state.offered.extract_if(.., |offered| !offered.is_usable()).collect();
+        let is_over = |offered: &mut OfferedSession| !offered.is_usable() || reached.contains(&offered.node);
+        let gone: Vec<OfferedSession> = state.offered.extract_if(.., is_over).collect();
         drop(state);
         drop(gone);
     }
@@ -156,19 +163,14 @@ impl TurnedSessions {
         std::mem::take(&mut lock(&self.state).to_answer)
     }
 
-    /// How many sessions there are on which this node answers `node`.
-    pub fn answered(&self, node: NodeId) -> Answered {
-        lock(&self.state).answering.get(&node).copied().unwrap_or_default()
+    /// The sessions on which this node answers, by the node that may ask.
+    pub fn answered(&self) -> HashMap<NodeId, Answered> {
+        lock(&self.state).answering.clone()
     }
 
     /// Whether this node answers a node of `key` on a session of its own.
     pub fn is_answered(&self, key: PeerId) -> bool {
         lock(&self.state).answering.keys().any(|node| node.peer == key)
-    }
-
-    /// Number of nodes that this node answers on sessions of its own.
-    pub fn asking(&self) -> usize {
-        lock(&self.state).answering.len()
     }
 
     /// Number of sessions on which others offer to answer.
@@ -254,5 +256,112 @@ impl Drop for AnswerTicket {
 impl std::fmt::Debug for AnswerTicket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AnswerTicket").field("node", &self.node).field("begun", &self.begun).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::identity::Keypair;
+    use crate::net::{Channel, Tls};
+    use crate::runtime::Shutdown;
+
+    struct Place(Arc<AtomicBool>);
+
+    impl Lease for Place {
+        fn is_lost(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn take_up(&self) {}
+    }
+
+    /// Makes offers of any node from any address, and keeps the far ends open.
+    struct Lab {
+        sessions: TurnedSessions,
+        listener: TcpListener,
+        tls: Tls,
+        far: Vec<TcpStream>,
+        lost: Arc<AtomicBool>,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let (listener, tls) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Tls::new(&Keypair::generate()));
+            let (sessions, lost) = (TurnedSessions::default(), Arc::default());
+            Lab { sessions, listener: listener.unwrap(), tls: tls.unwrap(), far: vec![], lost }
+        }
+
+        fn offer(&mut self, node: NodeId, host: u8) {
+            self.far.push(TcpStream::connect(self.listener.local_addr().unwrap()).unwrap());
+            let socket = self.listener.accept().unwrap().0;
+            socket.set_nonblocking(true).unwrap();
+            let addr = SocketAddr::from(([10, 0, 0, host], 1000 + self.far.len() as u16));
+            let end = TurnedEnd::asking(socket, Channel::accept(&self.tls).unwrap(), addr);
+            let guards = (Shutdown::new().while_held(|| ()), None);
+            let (lease, presence) = (Box::new(Place(self.lost.clone())), Box::new(()));
+            self.sessions.keep(OfferedSession { node, end, lease, held: guards, presence });
+        }
+    }
+
+    fn node(key: u8, instance: u64) -> NodeId {
+        NodeId::new(PeerId([key; 32]), instance)
+    }
+
+    #[test]
+    fn offers_are_bounded_by_node_key_and_address_and_the_newest_stays() {
+        let mut lab = Lab::new();
+        (0..5).for_each(|_| lab.offer(node(1, 1), 1));
+        assert_eq!(lab.sessions.offered(), TURNED_PER_NODE_MAX);
+        let newest = lab.sessions.take(node(1, 1)).unwrap();
+        assert_eq!(newest.end.addr.port(), 1005);
+        (0..20).for_each(|instance| lab.offer(node(2, instance), 2));
+        assert_eq!(lab.sessions.offered(), TURNED_PER_NODE_MAX - 1 + TURNED_PER_KEY_MAX);
+        (0..=TURNED_PER_ADDR_MAX as u8).for_each(|key| lab.offer(node(key + 10, 1), 3));
+        assert_eq!(lab.sessions.offered(), TURNED_PER_NODE_MAX - 1 + TURNED_PER_KEY_MAX + TURNED_PER_ADDR_MAX);
+        assert!(lab.sessions.take(node(10, 1)).is_none() && lab.sessions.take(node(11, 1)).is_some());
+        lab.sessions.close();
+        lab.offer(node(1, 1), 1);
+        assert_eq!(lab.sessions.offered(), 0, "the node ends");
+    }
+
+    #[test]
+    fn what_is_of_no_use_any_more_ends() {
+        let mut lab = Lab::new();
+        (1..=4).for_each(|key| lab.offer(node(key, 1), key));
+        drop(lab.far.remove(0));
+        std::io::Write::write_all(&mut lab.far[0], b"unasked").unwrap();
+        let is_told = |at: usize| !lab.sessions.state.lock().unwrap().offered[at].end.is_silent();
+        while !(is_told(0) && is_told(1)) {
+            std::thread::yield_now();
+        }
+        assert!(lab.sessions.take(node(1, 1)).is_none(), "its peer has closed it");
+        lab.sessions.sweep(&[node(3, 1)]);
+        assert_eq!(lab.sessions.offering(), [node(4, 1)], "one spoke unasked, one can be dialed");
+        lab.lost.store(true, Ordering::Relaxed);
+        assert!(lab.sessions.take(node(4, 1)).is_none(), "its place went to a newcomer");
+    }
+
+    #[test]
+    fn answers_are_counted_until_they_end() {
+        let sessions = Arc::new(TurnedSessions::default());
+        let of = node(1, 1);
+        let ticket = || AnswerTicket::new(&sessions, of, (Shutdown::new().while_held(|| ()), None), ());
+        assert!(!sessions.can_answer());
+        sessions.serve_with(|| ());
+        assert!(sessions.can_answer() && !sessions.is_answered(of.peer));
+        let (mut one, two) = (ticket(), ticket());
+        one.begin();
+        one.begin();
+        assert_eq!(sessions.answered()[&of], Answered { open: 2, begun: 1 });
+        drop(one);
+        assert_eq!(sessions.answered()[&of], Answered { open: 1, begun: 0 });
+        drop(two);
+        assert!(!sessions.is_answered(of.peer));
+        sessions.close();
+        assert!(!sessions.can_answer());
     }
 }

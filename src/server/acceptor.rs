@@ -91,6 +91,7 @@ impl Acceptor {
                 && e.kind() != ErrorKind::Interrupted
             {
                 log::error!("server stops: cannot wait for connections error=\"{e}\"");
+                self.context.handler.directory.turned().close();
                 return;
             }
             for event in &events {

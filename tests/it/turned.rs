@@ -60,7 +60,7 @@ fn an_offer_ends_with_either_side() {
     let inside = behind_nat(builder(&lan), &dir, &file, outside.addrs()[0]);
     until("an offer comes again", || offered(&outside) == 1);
     drop(outside);
-    let answered = || inside.client().ctx.peers.turned().asking();
+    let answered = || inside.client().ctx.peers.turned().answered().len();
     until("it ends with the one to whom it was made", || answered() == 0);
 }
 
@@ -77,7 +77,7 @@ fn the_end_of_trust_cuts_an_offer_off() {
     until("an offer comes", || offered(&outside) == 1);
     theirs.remove(&ids[1]).unwrap();
     until("it is gone", || offered(&outside) == 0);
-    until("and told", || inside.client().ctx.peers.turned().asking() == 0);
+    until("and told", || inside.client().ctx.peers.turned().answered().is_empty());
 }
 
 /// Whoever floods a node with offers has few of them, and others keep theirs.

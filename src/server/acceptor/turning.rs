@@ -17,6 +17,7 @@ impl Acceptor {
         let directory = &self.context.handler.directory;
         if let Some(offered) = session.into_offered(&self.context) {
             let node = offered.node;
+            self.context.log_session(format_args!("may be asked peer={} addr={}", node.peer, offered.end.addr));
             directory.turned().keep(offered);
             directory.offered(node);
         }

@@ -51,7 +51,10 @@ impl Acceptor {
         for (at, why) in over {
             self.close(at, why);
         }
-        self.context.handler.directory.turned().sweep();
+        let directory = &self.context.handler.directory;
+        let mut reached = directory.turned().offering();
+        directory.read(|t| reached.retain(|node| t.was_reached(*node)));
+        directory.turned().sweep(&reached);
         let overdue = self.context.handler.gate().overdue(now);
         for at in overdue {
             if let Some(session) = &mut self.slots.at(at).session {

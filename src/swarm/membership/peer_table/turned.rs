@@ -1,5 +1,7 @@
 //! Peers that nobody can dial: they offer to answer on sessions that they open themselves.
 
+use std::cmp::Reverse;
+
 use super::entry::PeerEntry;
 use super::{PeerRecord, PeerTable};
 use crate::identity::NodeId;
@@ -23,11 +25,12 @@ impl PeerTable {
         self.entries.get(&node).is_some_and(offers)
     }
 
-    /// The peers of which no datagram came, in the order of [`peers`](Self::peers): they are on no link of this node,
-    /// so that a NAT may lie between.
-    pub fn distant(&self) -> Vec<PeerRecord> {
-        let mut peers = self.peers();
-        peers.retain(|p| self.entries.get(&p.node()).is_some_and(|e| e.provenance.first_datagram.is_none()));
-        peers
+    /// Up to `max` of the peers of which no datagram came: they are on no link of this node, so that a NAT may lie
+    /// between. `which` leaves some out. First those that TLS proved, then the last seen.
+    pub fn distant(&self, max: usize, which: impl Fn(NodeId) -> bool) -> Vec<PeerRecord> {
+        let is_distant = |e: &PeerEntry| e.is_serving() && e.provenance.first_datagram.is_none();
+        let mut found: Vec<_> = self.entries.iter().filter(|(node, e)| is_distant(e) && which(**node)).collect();
+        found.sort_by_key(|(_, e)| (Reverse(e.addrs.any_proved()), Reverse(e.last_seen)));
+        found.into_iter().take(max).map(|(node, entry)| entry.record(*node)).collect()
     }
 }
