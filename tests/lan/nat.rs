@@ -28,7 +28,7 @@ fn a_server_behind_nat_serves_a_client_outside() {
 #[test]
 fn clients_behind_different_nats_gain_from_a_third() {
     let lan = nat_or_skip!();
-    let [dir] = copies(&lan, ["d"], "a.bin", 24 * MIB, 302);
+    let [dir] = copies(&lan, ["d"], "a.bin", 16 * MIB, 302);
     let (origin, third) = (lan.host("origin", None), lan.host("third", None));
     let server = Server::start(&origin, &dir, &["--upload-limit", "3MB"]);
     let hosts = [lan.host_behind_nat("one", true), lan.host_behind_nat("two", false), third];
@@ -44,7 +44,7 @@ fn clients_behind_different_nats_gain_from_a_third() {
         assert_same(&lan.dir().join(&host.name).join("a.bin"), &dir.join("a.bin"));
         let from_others = got.bytes() - got.bytes_from(&server.id);
         println!("{}: {} of {} MiB from other clients", host.name, from_others / MIB, got.bytes() / MIB);
-        assert!(from_others > 2 * MIB, "{}", got.done());
+        assert!(from_others > MIB, "{}", got.done());
     }
     assert!(fs::metadata(lan.dir().join("third/a.bin")).is_ok());
 }
