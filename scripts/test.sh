@@ -91,6 +91,8 @@ install_tools() {
     command -v fuse2fs > /dev/null || packages+=(fuse2fs)
     # A disk that takes names which differ in case for one.
     { command -v mount.exfat-fuse && command -v mkfs.exfat; } > /dev/null || packages+=(exfat-fuse exfatprogs)
+    # Another implementation of DNS-SD.
+    { python3 -c 'import zeroconf' || /usr/bin/python3 -c 'import zeroconf'; } > /dev/null 2>&1 || packages+=(python3-zeroconf)
     # The oracle of what a fetched directory is besides its contents.
     command -v rsync > /dev/null || packages+=(rsync)
     if [ ${#packages[@]} -gt 0 ]; then

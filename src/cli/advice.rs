@@ -84,6 +84,7 @@ impl Advised for ConfigError {
             ConfigError::Bind(_) => "mend --bind",
             ConfigError::Interface(_) => "mend --interface",
             ConfigError::Hops(_) => "mend --hops",
+            ConfigError::NotBuilt(_) => "build it with that feature, or go without",
             ConfigError::Mirror { .. } => "mend --mirror",
             ConfigError::MirrorPlace => "share a directory with --dir, and name one for the state with --state",
             ConfigError::MirrorOpen => "name them with --from and --quota, or close the group with --trusted",

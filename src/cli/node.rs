@@ -37,6 +37,7 @@ impl Options {
             multicast: self.multicast,
             interfaces: self.interfaces.clone(),
             hops: self.hops,
+            dns_sd: self.dns_sd,
             network: self.network.clone(),
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),

@@ -52,6 +52,8 @@ pub struct Options {
     pub interfaces: Vec<Interface>,
     /// How far multicast goes, 1 to 32 hops. Default 1.
     pub hops: u8,
+    /// Whether to publish and look by DNS-SD.
+    pub dns_sd: bool,
     /// Name of the network, 1 to 64 bytes. Default `gpb`.
     pub network: String,
     /// A transfer fails after this time without a byte. More than 0; default 10 s.
@@ -262,6 +264,7 @@ impl Common {
                 .map(|s| s.read(value::interface))
                 .collect::<Result<_, _>>()?,
             hops: one("hops").map_or(Ok(1), |s| s.read(value::hops))?,
+            dns_sd: settings.switch("dns-sd")?,
             network: one("network").map_or_else(|| Ok(DEFAULT_NETWORK.into()), |s| s.read(value::network))?,
             timeout: one("timeout").map_or(Ok(PROGRESS_TIMEOUT), |s| s.read(value::seconds_positive))?,
             upload_limit: rate("upload-limit")?,

@@ -14,6 +14,8 @@ pub(super) struct Drops {
     sent: AtomicU64,
     heard: AtomicU64,
     admitted: AtomicU64,
+    hints: [AtomicU64; 2],
+    hints_dropped: AtomicU64,
     by_reason: [AtomicU64; Dropped::ALL.len()],
     /// When the drops were last logged, and the numbers at that time.
     logged: Mutex<(Option<Instant>, DiscoveryStats)>,
@@ -38,6 +40,13 @@ pub struct DiscoveryStats {
     pub heard: u64,
     /// Datagrams that were taken in.
     pub admitted: u64,
+    /// Dials of places that DNS-SD named, and how many of them proved the key that was named.
+    pub hints_dialed: u64,
+    /// See [`hints_dialed`](Self::hints_dialed).
+    pub hints_proved: u64,
+    /// What DNS-SD named and was not dialed: of another network or version, malformed, untrusted, or
+    /// too much.
+    pub hints_dropped: u64,
     by_reason: [u64; Dropped::ALL.len()],
 }
 
@@ -58,8 +67,25 @@ impl Drops {
         self.by_reason[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the dial of a place that strangers named.
+    #[cfg(feature = "dns-sd")]
+    pub(super) fn count_hint(&self, proved: bool) {
+        self.hints[usize::from(proved)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what strangers named and is not dialed.
+    #[cfg(feature = "dns-sd")]
+    pub(super) fn count_hint_dropped(&self, reason: Dropped) {
+        log::trace!("hint dropped error=\"{reason}\"");
+        self.hints_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn stats(&self) -> DiscoveryStats {
+        let [failed, proved] = [0, 1].map(|n: usize| self.hints[n].load(Ordering::Relaxed));
         DiscoveryStats {
+            hints_dialed: failed + proved,
+            hints_proved: proved,
+            hints_dropped: self.hints_dropped.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
             heard: self.heard.load(Ordering::Relaxed),
             admitted: self.admitted.load(Ordering::Relaxed),
@@ -98,11 +124,14 @@ impl serde::Serialize for DiscoveryStats {
         use serde::ser::SerializeStruct;
         let dropped: std::collections::BTreeMap<_, _> =
             Dropped::ALL.iter().map(|reason| (reason.to_string(), self.dropped(*reason))).collect();
-        let mut fields = to.serialize_struct("DiscoveryStats", 4)?;
+        let mut fields = to.serialize_struct("DiscoveryStats", 7)?;
         fields.serialize_field("sent", &self.sent)?;
         fields.serialize_field("heard", &self.heard)?;
         fields.serialize_field("admitted", &self.admitted)?;
         fields.serialize_field("dropped", &dropped)?;
+        fields.serialize_field("hints_dialed", &self.hints_dialed)?;
+        fields.serialize_field("hints_proved", &self.hints_proved)?;
+        fields.serialize_field("hints_dropped", &self.hints_dropped)?;
         fields.end()
     }
 }

@@ -71,6 +71,20 @@ pub const REMEMBER_EVERY: Duration = Duration::from_secs(60);
 pub const PEER_FILE_EVERY: Duration = Duration::from_millis(500);
 /// Bad lines of a peer file that are logged each for itself.
 pub const BAD_LINES_LOGGED: usize = 8;
+/// Places that strangers named and that are dialed at the same time.
+pub const HINTED_AT_ONCE: usize = 2;
+/// Most places that strangers named and that wait to be dialed.
+pub const HINTS_WAITING_MAX: usize = 64;
+/// Most keys whose last dial for such a place is remembered.
+pub const HINTED_KEYS_MAX: usize = 1024;
+/// Most services of DNS-SD that are offered for dialing again at each interval.
+pub const DNS_SD_SERVICES_MAX: usize = 256;
+/// Most records that multicast DNS may keep for this node.
+pub const DNS_SD_RECORDS_MAX: usize = 8192;
+/// How long DNS-SD rests before it begins anew, after a failure or with too many records.
+pub const DNS_SD_RESTART: Duration = Duration::from_secs(30);
+/// Longest wait for an answer of the thread of multicast DNS, at its end for its goodbye.
+pub const DNS_SD_ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Number of goodbyes that are sent, as datagrams get lost.
 pub const GOODBYES: usize = 2;
 

@@ -4,14 +4,20 @@
 //! Threads: `gpb-listen` owns the beacon: it receives, answers and announces. `gpb-static` decides
 //! which peers are contacted when: the ones that the user or the peer file names, those that are
 //! remembered and, where multicast does not reach all, some of the known ones. A few `gpb-contact`
-//! threads make these contacts, `gpb-resolve` looks up names, and `gpb-peer-file` reads the peer file. What they find goes into the [`Directory`]; other services learn of it there and
+//! threads make these contacts, `gpb-resolve` looks up names, and `gpb-peer-file` reads the peer file. With
+//! DNS-SD, `gpb-dns-sd` publishes and looks, and `gpb-hint` threads dial what it finds. What they find
+//! goes into the [`Directory`]; other services learn of it there and
 //! by its events.
 
 mod contact_jobs;
 mod contact_list;
 mod contacts;
+#[cfg(feature = "dns-sd")]
+mod dns_sd;
 mod drops;
 mod exchange;
+#[cfg(feature = "dns-sd")]
+mod hints;
 pub mod limits;
 mod listener;
 mod memory;
@@ -25,7 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::net::{Beacon, Link, PeerAddr};
+use crate::net::{Beacon, Link, LinkOptions, PeerAddr};
 use crate::peers::{Dialer, Directory};
 use crate::runtime::{Shutdown, Workers};
 use crate::sync::lock;
@@ -56,6 +62,8 @@ pub struct DiscoverySources {
     pub peer_file: Option<PeerListFile>,
     /// The directory in which the peers are remembered that TLS proved; none remembers nothing.
     pub state: Option<PathBuf>,
+    /// Where to publish and look by DNS-SD; nothing without the feature `dns-sd`.
+    pub dns_sd: Option<LinkOptions>,
 }
 
 /// Number of peers that a node knew of before it heard of any.
@@ -100,7 +108,7 @@ impl Discovery {
     /// # Errors
     /// The system has no thread to give. The shutdown has begun then.
     pub fn start(setup: DiscoverySetup) -> io::Result<Self> {
-        let DiscoverySetup { dialer, beacon, sources } = setup;
+        let DiscoverySetup { dialer, beacon, mut sources } = setup;
         let shutdown = dialer.shutdown().clone();
         let shared = Arc::new(DiscoveryContext {
             offering: dialer.clone(),
@@ -120,7 +128,15 @@ impl Discovery {
             let listener = Listener::new(shared.clone(), beacon, Instant::now());
             threads.workers.spawn("gpb-listen", move || listener.run())?;
         }
+        let dns_sd = sources.dns_sd.take();
         let named = Contacts::start(&shared, sources, alone, &mut threads.workers)?;
+        #[cfg(feature = "dns-sd")]
+        if let Some(links) = dns_sd {
+            let hints = hints::Hints::start(&shared, &mut threads.workers)?;
+            dns_sd::DnsSd::start(&shared, hints, links, &mut threads.workers)?;
+        }
+        #[cfg(not(feature = "dns-sd"))]
+        drop(dns_sd);
         Ok(Discovery { shared, named, _threads: threads })
     }
 

@@ -184,6 +184,12 @@ impl NodeBuilder {
         self
     }
 
+    /// [`Config::dns_sd`]: whether the node publishes itself and looks for others by DNS-SD.
+    pub fn dns_sd(mut self, dns_sd: bool) -> Self {
+        self.config.dns_sd = dns_sd;
+        self
+    }
+
     /// [`Config::network`]: the name of the network.
     pub fn network(mut self, network: impl Into<String>) -> Self {
         self.config.network = network.into();

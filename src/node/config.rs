@@ -82,6 +82,10 @@ pub struct Config {
     /// scope, ff05::4750:4231; the IPv4 group is the same. Broadcasts, and answers to one node, stay on
     /// the link. Default 1.
     pub hops: u8,
+    /// Whether the node publishes itself, and looks for others, by DNS-SD (`_gpb._tcp` in multicast
+    /// DNS), whatever [`multicast`](Self::multicast) says: everyone on the link reads its key, address
+    /// and network then. Needs the feature `dns-sd`. Default false.
+    pub dns_sd: bool,
     /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
     /// Default `gpb`.
     pub network: String,
@@ -270,6 +274,7 @@ impl Default for Config {
             multicast: true,
             interfaces: Vec::new(),
             hops: 1,
+            dns_sd: false,
             network: "gpb".into(),
             timeout: PROGRESS_TIMEOUT,
             upload_limit: None,

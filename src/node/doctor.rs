@@ -98,6 +98,9 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
         all.push(bad("multicast", "no interface to announce on", DiscoveryProblem::NoInterface));
     }
     all.extend(drops(stats));
+    if config.dns_sd {
+        all.push(good("DNS-SD", &hints(stats)));
+    }
     match answers {
         Ok(peers) => all.extend(peers.iter().map(|p| {
             let detail = format!("answers at {} with {} files", p.addr, p.files);
@@ -145,6 +148,12 @@ fn ways(counts: &PeerCounts) -> String {
         "{known} nodes: {by_multicast} by multicast, {by_exchange} named by peers, {by_contact} contacted by address, \
          {by_session} contacted this node"
     )
+}
+
+/// What came of the places that DNS-SD named.
+fn hints(stats: &DiscoveryStats) -> String {
+    let DiscoveryStats { hints_dialed, hints_proved, hints_dropped, .. } = stats;
+    format!("{hints_dialed} addresses dialed, {hints_proved} answered with their key, {hints_dropped} services dropped")
 }
 
 /// Which address a peer sees, and whether it can dial this node.

@@ -122,6 +122,9 @@ pub enum ConfigError {
     /// No number of hops.
     #[error("{0} hops are not between 1 and {HOPS_MAX}")]
     Hops(u8),
+    /// What this feature of the crate brings, which is not built in.
+    #[error("this program is built without the feature {0}")]
+    NotBuilt(&'static str),
     /// More named peers than a node contacts.
     #[error("{0} peers are named, more than {STATIC_PEERS_MAX}")]
     TooManyPeers(usize),

@@ -80,6 +80,7 @@ impl NodeParts {
             peers: config.peers.clone(),
             peer_file: config.peer_file.as_deref().map(PeerListFile::open).transpose()?,
             state: state.filter(|_| config.remember),
+            dns_sd: config.dns_sd.then(|| links(&config, &addrs)),
         };
         Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files, sources })
     }
@@ -109,6 +110,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if !(1..=HOPS_MAX).contains(&config.hops) {
         return Err(ConfigError::Hops(config.hops));
+    }
+    if config.dns_sd && !cfg!(feature = "dns-sd") {
+        return Err(ConfigError::NotBuilt("dns-sd"));
     }
     check_mirror(config)?;
     if config.peers.len() > STATIC_PEERS_MAX {
@@ -150,11 +154,14 @@ fn of_state(state: &Path, error: StartError) -> StartError {
     }
 }
 
-/// Multicast on the interfaces that the listener covers: it may have IPv4 only.
-fn open_multicast(config: &Config, addrs: &[SocketAddr]) -> Result<Box<dyn Beacon>, StartError> {
+/// The interfaces that the listener covers: it may have IPv4 only.
+fn links(config: &Config, addrs: &[SocketAddr]) -> LinkOptions {
     let bind = addrs.first().map(SocketAddr::ip).or(config.bind).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-    let options = LinkOptions { interfaces: config.interfaces.clone(), bind, hops: config.hops };
-    Ok(Box::new(Multicast::open(options).map_err(StartError::Multicast)?))
+    LinkOptions { interfaces: config.interfaces.clone(), bind, hops: config.hops }
+}
+
+fn open_multicast(config: &Config, addrs: &[SocketAddr]) -> Result<Box<dyn Beacon>, StartError> {
+    Ok(Box::new(Multicast::open(links(config, addrs)).map_err(StartError::Multicast)?))
 }
 
 fn own_files(config: &Config, state: Option<&Path>) -> OwnFiles {

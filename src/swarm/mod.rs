@@ -25,7 +25,7 @@ pub(crate) use membership::REMEMBERED_TEXT_LEN_MAX;
 pub use membership::{
     AnnounceSchedule, ContactSource, Dropped, GroupSize, Outgoing, PeerCounts, PeerRecord, PeerTable, Question,
     Received, RefusalCause, RememberedError, RememberedPeer, RememberedPeers, TableChange, Via, Way, crosses,
-    open_announce, parse_announce,
+    is_usable, open_announce, parse_announce,
 };
 pub use mirror::{
     AskSchedule, BareOffers, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer,

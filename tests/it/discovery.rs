@@ -88,6 +88,7 @@ impl Plan {
                 peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
                 state: self.state,
                 peer_file: self.peer_file.map(|file| PeerListFile::open(&file).unwrap()),
+                dns_sd: None,
             },
         });
         let server = listener.map(|listener| {

@@ -27,6 +27,7 @@ mod content;
 mod crowd;
 mod discovery;
 mod disk;
+mod dns_sd;
 mod edges;
 mod exits;
 mod failure;

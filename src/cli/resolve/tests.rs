@@ -75,6 +75,7 @@ fn outcome(name: &str, start: &Start) -> String {
         "no-multicast" => (!o.multicast).to_string(),
         "interface" => format!("{:?}", o.interfaces),
         "hops" => o.hops.to_string(),
+        "dns-sd" => o.dns_sd.to_string(),
         "network" => o.network,
         "timeout" => format!("{:?}", o.timeout),
         "log-file" => format!("{:?}", o.report.log.file),
@@ -118,7 +119,7 @@ type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 /// Options of the server alone.
 const SERVING: [&str; 3] = ["mirror", "retain", "quota"];
 
-const TABLE: [Row; 35] = [
+const TABLE: [Row; 36] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -139,6 +140,7 @@ const TABLE: [Row; 35] = [
         [("a", "[Name(\"a\")]"), ("b,1.2.3.4", "[Name(\"b\"), Ip(1.2.3.4)]"), ("'c'", "[Name(\"c\")]")],
     ),
     ("hops", "1", [("2", "2"), ("3", "3"), ("32", "32")]),
+    ("dns-sd", "false", [("", "true"), ("0", "false"), ("true", "true")]),
     ("network", "gpb", [("a", "a"), ("b", "b"), ("'c'", "c")]),
     ("timeout", "10s", [("1.5", "1.5s"), ("2", "2s"), ("0.25", "250ms")]),
     ("log-file", "None", [("/a", "Some(\"/a\")"), ("/b", "Some(\"/b\")"), ("'/c'", "Some(\"/c\")")]),

@@ -140,7 +140,7 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 /// Whether a peer can serve at `addr`.
-pub(crate) fn is_usable(addr: SocketAddr) -> bool {
+pub fn is_usable(addr: SocketAddr) -> bool {
     let broadcast = matches!(addr.ip(), IpAddr::V4(v4) if v4.is_broadcast());
     addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast() && !broadcast
 }

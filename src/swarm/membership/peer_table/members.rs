@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::PeerTable;
-use crate::identity::NodeId;
+use crate::identity::{NodeId, PeerId};
 use crate::swarm::membership::group_size::GroupSize;
 use crate::swarm::membership::limits::{MEMBER_AFTER, NODES_PER_SOURCE_MAX};
 use crate::swarm::membership::received::{Received, Via};
@@ -44,6 +45,12 @@ impl SourceCounts {
 }
 
 impl PeerTable {
+    /// When the last new announce of a node with the key `peer` came.
+    pub fn last_seen(&self, peer: PeerId) -> Option<Instant> {
+        let nodes = NodeId::new(peer, 0)..=NodeId::new(peer, u64::MAX);
+        self.entries.range(nodes).map(|(_, entry)| entry.last_seen).max()
+    }
+
     /// The size of the group as known here.
     pub fn size(&self) -> GroupSize {
         GroupSize { known: self.nodes(), proved: self.members.counted + 1 }

@@ -1,0 +1,172 @@
+//! Places where a key is said to answer, as directories tell that anybody can write to. Each is
+//! dialed, and nothing is believed before TLS proves the key there.
+//!
+//! The bounds are those of the dials: how many at once, how often for a key, how many wait.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::discovery::DiscoveryContext;
+use crate::discovery::exchange::contact;
+use crate::discovery::limits::{CONTACT_TIMEOUT, HINTED_AT_ONCE, HINTED_KEYS_MAX, HINTS_WAITING_MAX};
+use crate::identity::PeerId;
+use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL};
+use crate::runtime::Workers;
+use crate::swarm::Dropped;
+use crate::sync::lock;
+
+/// Where a key is said to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeyHint {
+    pub(super) peer: PeerId,
+    /// At most [`ADDRS_PER_PEER_MAX`], each usable.
+    pub(super) addrs: Vec<SocketAddr>,
+}
+
+/// Takes hints in, and has them dialed.
+pub(super) struct Hints {
+    shared: Arc<DiscoveryContext>,
+    queue: Sender<KeyHint>,
+    /// When each key was last dialed.
+    dialed: Mutex<BTreeMap<PeerId, Instant>>,
+}
+
+impl Hints {
+    /// Starts the threads that dial; they end when this is dropped.
+    pub(super) fn start(shared: &Arc<DiscoveryContext>, workers: &mut Workers) -> io::Result<Arc<Self>> {
+        let (queue, waiting) = bounded(HINTS_WAITING_MAX);
+        for n in 0..HINTED_AT_ONCE {
+            let (shared, waiting) = (shared.clone(), waiting.clone());
+            workers.spawn(&format!("gpb-hint-{n}"), move || dial(&shared, &waiting))?;
+        }
+        Ok(Arc::new(Hints { shared: shared.clone(), queue, dialed: Mutex::default() }))
+    }
+
+    /// Has the hint dialed, unless its key is heard anyway or was dialed within an
+    /// [`ANNOUNCE_INTERVAL`].
+    ///
+    /// # Errors
+    /// [`Dropped`]: the key is not trusted, or too many hints wait.
+    pub(super) fn offer(&self, hint: KeyHint, now: Instant) -> Result<(), Dropped> {
+        let directory = self.shared.directory();
+        if !directory.trust().allows(&hint.peer) {
+            return Err(Dropped::Untrusted);
+        }
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < ANNOUNCE_INTERVAL;
+        if directory.read(|t| t.last_seen(hint.peer)).is_some_and(|at| is_recent(&at)) {
+            return Ok(());
+        }
+        let mut dialed = lock(&self.dialed);
+        if dialed.get(&hint.peer).is_some_and(is_recent) {
+            return Ok(());
+        }
+        if dialed.len() >= HINTED_KEYS_MAX {
+            dialed.retain(|_, at| is_recent(at));
+        }
+        let peer = hint.peer;
+        if dialed.len() >= HINTED_KEYS_MAX || self.queue.try_send(hint).is_err() {
+            return Err(Dropped::Flood);
+        }
+        dialed.insert(peer, now);
+        Ok(())
+    }
+}
+
+/// Dials until the queue ends; the body of a thread.
+fn dial(shared: &DiscoveryContext, waiting: &Receiver<KeyHint>) {
+    for KeyHint { peer, addrs } in waiting {
+        for addr in addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
+            if shared.shutdown.has_begun() {
+                return;
+            }
+            let result = contact(shared, addr, Some(peer), None, CONTACT_TIMEOUT);
+            shared.drops.count_hint(result.is_ok());
+            match result {
+                Ok(_) => break,
+                Err(e) => log::debug!("hint leads nowhere peer={peer} addr={addr} error=\"{e}\""),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::discovery::drops::Drops;
+    use crate::identity::Keypair;
+    use crate::net::Tls;
+    use crate::peers::fake::directory_of;
+    use crate::peers::{Dialer, Directory};
+    use crate::runtime::Shutdown;
+    use crate::runtime::keystore::{Trust, TrustView};
+
+    /// Hints that nothing dials: they stay in the queue.
+    fn hints(trust: Trust) -> (Hints, Receiver<KeyHint>) {
+        let keypair = Keypair::generate();
+        let (tls, shutdown) = (Tls::new(&keypair).unwrap(), Shutdown::new());
+        let trust = TrustView::new(trust, keypair.peer_id());
+        let directory: Arc<Directory> = directory_of(keypair, 1, trust);
+        let dialer = Dialer::new(directory, tls, shutdown.clone());
+        let shared = DiscoveryContext {
+            offering: dialer.clone(),
+            dialer,
+            drops: Drops::default(),
+            links: Mutex::default(),
+            remembered: Default::default(),
+            in_file: Default::default(),
+            shutdown,
+        };
+        let (queue, waiting) = bounded(HINTS_WAITING_MAX);
+        (Hints { shared: Arc::new(shared), queue, dialed: Mutex::default() }, waiting)
+    }
+
+    fn hint() -> KeyHint {
+        KeyHint { peer: Keypair::generate().peer_id(), addrs: vec!["192.0.2.7:27420".parse().unwrap()] }
+    }
+
+    #[test]
+    fn a_key_is_dialed_once_an_interval_and_few_wait() {
+        let (hints, waiting) = hints(Trust::open());
+        let (first, start) = (hint(), Instant::now());
+        for after in [Duration::ZERO, ANNOUNCE_INTERVAL / 2] {
+            assert_eq!(hints.offer(first.clone(), start + after), Ok(()));
+            assert_eq!(waiting.len(), 1, "at {after:?}");
+        }
+        hints.offer(first, start + ANNOUNCE_INTERVAL).unwrap();
+        assert_eq!(waiting.len(), 2);
+        while waiting.len() < HINTS_WAITING_MAX {
+            hints.offer(hint(), start).unwrap();
+        }
+        assert_eq!(hints.offer(hint(), start), Err(Dropped::Flood));
+        assert!(lock(&hints.dialed).len() < HINTS_WAITING_MAX, "what was dropped may be offered again");
+    }
+
+    #[test]
+    fn keys_that_are_remembered_are_bounded() {
+        let (hints, waiting) = hints(Trust::open());
+        let start = Instant::now();
+        for _ in 0..HINTED_KEYS_MAX {
+            hints.offer(hint(), start).unwrap();
+            waiting.recv().unwrap();
+        }
+        assert_eq!(hints.offer(hint(), start), Err(Dropped::Flood));
+        assert_eq!(hints.offer(hint(), start + ANNOUNCE_INTERVAL), Ok(()));
+        assert_eq!(lock(&hints.dialed).len(), 1);
+    }
+
+    #[test]
+    fn only_trusted_keys_are_dialed() {
+        let trusted = hint();
+        let (hints, waiting) = hints(Trust::keys([trusted.peer]).unwrap());
+        assert_eq!(hints.offer(hint(), Instant::now()), Err(Dropped::Untrusted));
+        hints.offer(trusted, Instant::now()).unwrap();
+        assert_eq!(waiting.len(), 1);
+    }
+}
