@@ -78,7 +78,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
         shared.stats.progressed();
         if unfinished == 0 || file % CHECK_STRIDE == 0 {
             shared.wake_all();
-        } else {
+        } else if !here {
             shared.wake_connections();
         }
     }
