@@ -18,8 +18,8 @@ use crate::proto::{Announce, Hello, PeerHint, SignedAnnounce};
 use crate::runtime::keystore::TrustView;
 use crate::runtime::{EventSender, Events, Subscription, Watch};
 use crate::swarm::{
-    ContactSource, Dropped, KnownPeer, PeerTable, Received, RefusalCause, TableChange, Via, crosses, open_announce,
-    parse_announce,
+    ContactSource, Dropped, KnownPeer, PeerTable, Received, RefusalCause, TableChange, Via, crosses, is_far,
+    open_announce, parse_announce,
 };
 use crate::sync::lock;
 
@@ -315,7 +315,8 @@ impl Directory {
         // A loopback or link-local address of the teller means another host here.
         let addrs = hint.addrs.iter().filter(|a| a.port() != 0 && crosses(a.ip(), teller));
         for addr in addrs.take(ADDRS_PER_PEER_MAX) {
-            self.upsert(received(&signed, &announce, *addr, Via::Hint, now))?;
+            let via = if is_far(addr.ip(), teller) { Via::FarHint } else { Via::Hint };
+            self.upsert(received(&signed, &announce, *addr, via, now))?;
         }
         Ok(NodeId::new(announce.peer, announce.instance))
     }

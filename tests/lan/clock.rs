@@ -116,7 +116,7 @@ fn a_clock_that_is_days_off_is_named_and_does_not_matter_with_an_address() {
             assert_same(&out.join("a.bin"), &dir.join("a.bin"));
             fs::remove_file(out.join("a.bin")).unwrap();
         }
-        let got = clocks.get(&c, &out, &["--timeout", "3"]).expect(3);
+        let got = clocks.get(&c, &out, &["--timeout", "3", "--no-remember"]).expect(3);
         let message = got.event("error")["message"].as_str().unwrap();
         assert!(message.contains("clock"), "{client} {server}: {message}");
         // Those who are next must not find this one.

@@ -20,6 +20,8 @@ pub(crate) struct Addresses {
 /// How well an address is known, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
+    /// Another peer named it, and it may mean another host, or none, here.
+    FarHint,
     /// Another peer named it.
     Hint,
     /// Source of an announce that came from another address just before: another interface of the
@@ -126,7 +128,7 @@ impl Addresses {
 impl KnownAddr {
     /// The standing that a new address needs to take the place of this one.
     fn worth(&self) -> Standing {
-        if self.failed.is_some() { Standing::Hint } else { self.standing }
+        if self.failed.is_some() { Standing::FarHint } else { self.standing }
     }
 }
 
@@ -157,6 +159,40 @@ pub fn crosses(ip: IpAddr, other: IpAddr) -> bool {
     !local_only || other.to_canonical().is_loopback()
 }
 
+/// Whether the address `ip`, named by a peer at `teller`, may mean another host, or none, here: it is
+/// private (RFC 1918, RFC 4193, RFC 6598), and of another range than the teller's own. Sites choose
+/// such addresses for themselves. A teller on this host or on a link of it means what this host does.
+pub fn is_far(ip: IpAddr, teller: IpAddr) -> bool {
+    let range = |ip: IpAddr| match ip.to_canonical() {
+        IpAddr::V4(v4) => match v4.octets() {
+            [10, ..] => AddrRange::Private(10),
+            [172, second, ..] if second & 0xf0 == 16 => AddrRange::Private(172),
+            [192, 168, ..] => AddrRange::Private(192),
+            [100, second, ..] if second & 0xc0 == 64 => AddrRange::Private(100),
+            _ if v4.is_loopback() || v4.is_link_local() => AddrRange::Here,
+            _ => AddrRange::Public,
+        },
+        IpAddr::V6(v6) if v6.is_unique_local() => AddrRange::Private(6),
+        IpAddr::V6(v6) if v6.is_loopback() || v6.is_unicast_link_local() => AddrRange::Here,
+        IpAddr::V6(_) => AddrRange::Public,
+    };
+    match (range(ip), range(teller)) {
+        (_, AddrRange::Here) => false,
+        (named @ AddrRange::Private(_), teller) => named != teller,
+        _ => false,
+    }
+}
+
+/// Where addresses have a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AddrRange {
+    /// On one host or link.
+    Here,
+    /// In one site; the number tells the ranges apart.
+    Private(u8),
+    Public,
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -183,6 +219,41 @@ mod tests {
         assert_eq!(all(&a), [5, 3, 2, 4, 1].map(addr));
         assert!(!a.note(addr(2), Standing::Hint, t + 2 * s), "known, and keeps its standing");
         assert_eq!(all(&a), [5, 2, 3, 4, 1].map(addr));
+    }
+
+    #[test]
+    fn private_addresses_of_elsewhere_come_last() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (named, teller, far) in [
+            ("192.168.1.5", "203.0.113.9", true),
+            ("192.168.1.5", "10.0.0.1", true),
+            ("100.64.0.3", "192.168.1.1", true),
+            ("100.128.0.3", "192.168.1.1", false),
+            ("fd00::5", "2001:db8::1", true),
+            ("fd00::5", "::ffff:10.0.0.1", true),
+            ("192.168.1.5", "::ffff:192.168.9.9", false),
+            ("10.1.0.5", "10.2.0.1", false),
+            ("fd00::5", "fd01::1", false),
+            ("203.0.113.9", "10.0.0.1", false),
+            ("172.16.0.1", "172.32.0.1", true),
+            ("192.168.1.5", "127.0.0.1", false),
+            ("192.168.1.5", "fe80::1", false),
+        ] {
+            assert_eq!(is_far(ip(named), ip(teller)), far, "{named} of {teller}");
+        }
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        let s = Duration::from_secs(1);
+        for n in 1..=20 {
+            a.note(addr(n), Standing::FarHint, t + 9 * s);
+        }
+        assert_eq!(all(&a).len(), ADDRS_PER_PEER_MAX);
+        assert!(a.note(addr(30), Standing::Hint, t), "one that means something takes the place of one that may not");
+        assert_eq!(all(&a)[0], addr(30), "and is tried first, however fresh the others are");
+        assert!(
+            !a.note(addr(1), Standing::Hint, t) && all(&a)[..2].contains(&addr(1)),
+            "named from near, it counts as near"
+        );
+        assert_eq!(a.for_others(ip("10.0.0.9")).count(), 0, "hints are not passed on");
     }
 
     #[test]

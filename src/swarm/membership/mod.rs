@@ -11,7 +11,7 @@ mod refusal;
 mod remembered;
 mod tombstones;
 
-pub use addresses::{crosses, is_usable};
+pub use addresses::{crosses, is_far, is_usable};
 pub use admit::{Dropped, open_announce, parse_announce};
 pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
 pub use group_size::GroupSize;

@@ -7,6 +7,8 @@ use crate::identity::NodeId;
 use crate::proto::{Announce, Flags, SignedAnnounce};
 use crate::swarm::Event;
 use crate::swarm::membership::addresses::Standing;
+#[cfg(doc)]
+use crate::swarm::membership::addresses::is_far;
 
 /// A *verified* announce and the way it came.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub enum Via {
     Datagram,
     /// Another peer named it (PEX).
     Hint,
+    /// As [`Hint`](Via::Hint), but with an address that may mean nothing here: see [`is_far`].
+    FarHint,
     /// A session that the peer opened: TLS proved the key at the source, the peer names the port.
     Hello,
     /// A session that this node opened to that address: TLS proved the key there.
@@ -47,6 +51,13 @@ pub enum ContactSource {
     File,
     /// It was proved in an earlier run.
     Memory,
+}
+
+impl Via {
+    /// Whether another peer told of it.
+    pub fn is_hint(self) -> bool {
+        matches!(self, Via::Hint | Via::FarHint)
+    }
 }
 
 /// What an announce changed.
@@ -88,6 +99,7 @@ impl Received<'_> {
     pub(crate) fn standing(&self) -> Standing {
         match self.via {
             Via::Hint => Standing::Hint,
+            Via::FarHint => Standing::FarHint,
             Via::Datagram | Via::Hello => Standing::Own,
             Via::Session => Standing::Proved,
         }

@@ -42,7 +42,7 @@ impl PeerTable {
             counts.sessions += entry.sessions.live as usize;
             *match entry.provenance.found {
                 Via::Datagram => &mut counts.by_multicast,
-                Via::Hint => &mut counts.by_exchange,
+                Via::Hint | Via::FarHint => &mut counts.by_exchange,
                 Via::Session => match entry.provenance.contact {
                     Some(ContactSource::Memory) => &mut counts.by_memory,
                     Some(ContactSource::File) => &mut counts.by_peer_file,

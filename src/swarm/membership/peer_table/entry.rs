@@ -150,7 +150,7 @@ impl PeerEntry {
         self.ttl = Duration::from_secs(announce.ttl_s.into()).clamp(TTL_MIN, TTL_MAX);
         self.last_seen = received.now;
         self.announce = received.signed.clone();
-        if received.via != Via::Hint {
+        if !received.via.is_hint() {
             let count = &mut self.provenance.first_hand;
             *count = count.saturating_add(1);
         }

@@ -23,7 +23,7 @@ impl PeerTable {
     /// this node works with.
     pub(super) fn evict_instance(&mut self, received: &Received<'_>, change: &mut TableChange) -> Result<(), Dropped> {
         let a = received.announce;
-        if received.via != Via::Hint && a.port != 0 {
+        if !received.via.is_hint() && a.port != 0 {
             // An older announce may be a replay of an earlier start, and ends none.
             let replaced = self.instances(a.peer).find(|(_, e)| {
                 let is_older = e.port == a.port && e.dated.seq < a.seq;
@@ -60,14 +60,14 @@ impl PeerTable {
         if self.entries.len() < PEERS_MAX {
             return Ok(());
         }
-        let rank = if via == Via::Hint { usize::MAX } else { self.origins.of(origin) };
+        let rank = if via.is_hint() { usize::MAX } else { self.origins.of(origin) };
         if self.full_until.is_some_and(|(until, refused_rank)| now < until && rank >= refused_rank) {
             return Err(Dropped::Full);
         }
         let mut evicted = self.candidates(rank, via);
         evicted.sort_unstable_by(|a, b| b.cmp(a));
         // Hints are many and cheap: each takes the place of one other.
-        evicted.truncate(if via == Via::Hint { 1 } else { EVICTIONS_AT_ONCE });
+        evicted.truncate(if via.is_hint() { 1 } else { EVICTIONS_AT_ONCE });
         if evicted.is_empty() {
             self.full_until = Some((now + EVICTION_RETRY, rank));
             return Err(Dropped::Full);
@@ -86,7 +86,7 @@ impl PeerTable {
         for (node, e) in self.entries.iter().filter(|(_, e)| e.sessions.live == 0 && !e.addrs.any_proved()) {
             if e.provenance.first_hand == 0 {
                 candidates.push((usize::MAX, Reverse(e.last_seen), *node));
-            } else if via != Via::Hint {
+            } else if !via.is_hint() {
                 by_origin.entry(e.provenance.origin).or_default().push((Reverse(e.last_seen), *node));
             }
         }

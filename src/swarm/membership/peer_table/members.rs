@@ -68,7 +68,7 @@ impl PeerTable {
         let node = received.node();
         let Some(entry) = self.entries.get_mut(&node) else { return };
         let is_proved = match received.via {
-            Via::Hint => false,
+            Via::Hint | Via::FarHint => false,
             Via::Hello | Via::Session => true,
             Via::Datagram => {
                 let first = *entry.provenance.first_datagram.get_or_insert(received.now);

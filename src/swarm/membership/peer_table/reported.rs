@@ -6,7 +6,7 @@ use crate::identity::PeerId;
 use crate::limits::{CLOCK_SKEW_MAX, PEERS_MAX};
 use crate::swarm::membership::admit::Dropped;
 use crate::swarm::membership::limits::CLOCK_SKEW_LOGGED;
-use crate::swarm::membership::received::{Received, Via};
+use crate::swarm::membership::received::Received;
 
 /// The keys of the warnings that have been reported, at most [`PEERS_MAX`] of each kind.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Reported {
     /// `skew_ms`, if it is over [`CLOCK_SKEW_LOGGED`] and has not been reported for that key. A
     /// hint does not count: the time that it took to come here looks like a skew.
     pub(super) fn skew(&mut self, received: &Received<'_>, skew_ms: i64) -> Option<i64> {
-        let is_much = skew_ms.unsigned_abs() > CLOCK_SKEW_LOGGED.as_millis() as u64 && received.via != Via::Hint;
+        let is_much = skew_ms.unsigned_abs() > CLOCK_SKEW_LOGGED.as_millis() as u64 && !received.via.is_hint();
         let may_be_new = is_much && self.skews.len() < PEERS_MAX;
         (may_be_new && self.skews.insert(received.announce.peer)).then_some(skew_ms)
     }
