@@ -1,5 +1,6 @@
 //! The listings of peers: the names and contents that each of them offers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,11 @@ pub(crate) struct PeerListing {
 }
 
 impl PeerListing {
+    /// The names of copies that go when they are not used for long.
+    pub(crate) fn temporary(&self) -> HashSet<RelPath> {
+        self.files.iter().filter_map(PeerFile::temporary).cloned().collect()
+    }
+
     /// Adds the files to `results`. What was new among them keeps its room until that is dropped.
     pub(crate) fn merge(mut self, peer: NodeId, results: &mut SearchResults) -> Room {
         let fresh = results.add(peer, self.shared, self.files) + results.add_bare(peer.peer, self.shared, self.bare);

@@ -1,5 +1,6 @@
 //! Reads the listing of one peer, for a caller that knows which peer to ask when.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -12,8 +13,15 @@ use crate::content::{Bare, RelPath};
 use crate::peers::AskError;
 use crate::swarm::PeerRecord;
 
-/// The files of a listing, and the names that are none, both sorted by path.
-pub(crate) type PeerNames = (Vec<FoundFile>, Vec<(RelPath, Bare)>);
+/// What one peer lists, sorted by path.
+#[derive(Debug)]
+pub(crate) struct PeerNames {
+    pub(crate) files: Vec<FoundFile>,
+    /// Empty directories, and links without a content.
+    pub(crate) bare: Vec<(RelPath, Bare)>,
+    /// The names of those files that are copies and go when they are not used for long.
+    pub(crate) temporary: HashSet<RelPath>,
+}
 
 impl Client {
     /// Asks the peer of `record` for what one of `patterns` means, on a thread of the client,
@@ -35,9 +43,10 @@ impl Client {
             let listed = pool.checkout(&record).and_then(|session| {
                 let listing = ask_once(&pool, session, &record, |session| ask(session, &over))?;
                 let mut results = SearchResults::default();
+                let temporary = listing.temporary();
                 drop(listing.merge(record.node(), &mut results));
                 let bare = results.bare().map(|(path, offered)| (path.clone(), offered.bare.clone())).collect();
-                Ok((results.into_files(), bare))
+                Ok(PeerNames { bare, temporary, files: results.into_files() })
             });
             done(listed);
         };

@@ -48,14 +48,20 @@ pub(crate) struct PeerFile {
     id: FileId,
     attributes: Attributes,
     is_copy: bool,
+    is_temporary: bool,
     link: Option<Box<LinkTo<Box<str>>>>,
 }
 
 impl PeerFile {
     pub(crate) fn new(path: RelPath, file: ListedFile<&str>) -> Self {
-        let ListedFile { id, attributes, is_copy, link } = file;
+        let ListedFile { id, attributes, is_copy, is_temporary, link } = file;
         let link = link.map(|LinkTo { target, mtime_ns }| Box::new(LinkTo { target: target.into(), mtime_ns }));
-        PeerFile { path, id, attributes, is_copy, link }
+        PeerFile { path, id, attributes, is_copy, is_temporary, link }
+    }
+
+    /// Its name, if it is a copy that goes when it is not used for long.
+    pub(crate) fn temporary(&self) -> Option<&RelPath> {
+        self.is_temporary.then_some(&self.path)
     }
 
     /// Memory in bytes that it takes, and that it takes as a [`FoundFile`] at the same time while it
@@ -124,7 +130,7 @@ impl SearchResults {
         let mut sets = Sets { peer, with: HashMap::new() };
         let (mut fresh, mut at, known) = (Vec::new(), 0, self.files.len());
         let (prefer, is_preferred) = (self.prefer.clone(), self.is_preferred(&peer.peer));
-        for PeerFile { path, id, mut attributes, is_copy, link } in listed {
+        for PeerFile { path, id, mut attributes, is_copy, link, .. } in listed {
             if attributes.link_group != 0 {
                 attributes.link_group = self.groups.hash_one((peer.peer, attributes.link_group)).max(1);
             }

@@ -37,7 +37,7 @@ pub struct Stamp {
 /// ```
 /// use gpb::Marks;
 ///
-/// assert_eq!(Marks::default(), Marks { executable: false, copy: false, link_group: 0 });
+/// assert_eq!(Marks::default(), Marks { executable: false, copy: false, temporary: false, link_group: 0 });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marks {
@@ -46,6 +46,9 @@ pub struct Marks {
     /// Whether the node has it from others, as their mirror: what a node shares of its own wins over
     /// it.
     pub copy: bool,
+    /// Whether it is a copy that was fetched for a while: it goes when it is not used for long, whoever
+    /// else has it.
+    pub temporary: bool,
     /// Names with one number in one catalogue are names of one inode (hard links). 0: the name is
     /// the only one.
     pub link_group: u64,

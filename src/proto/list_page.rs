@@ -79,7 +79,7 @@ mod tests {
     fn plain(i: u8) -> ListedFile<String> {
         let id = FileId { root: Root(Digest([i; 32])), len: 1 << (i % 64) };
         let attributes = Attributes { mtime_ns: NOW_NS, ..Attributes::default() };
-        ListedFile { id, attributes, is_copy: false, link: None }
+        ListedFile { attributes, ..ListedFile::plain(id) }
     }
 
     fn what(i: u8) -> ListedAs<String> {
@@ -88,7 +88,7 @@ mod tests {
         match i % 8 {
             0 => ListedAs::File(plain(i)),
             1 => ListedAs::File(ListedFile { attributes, ..plain(i) }),
-            2 => ListedAs::File(ListedFile { is_copy: true, ..plain(i) }),
+            2 => ListedAs::File(ListedFile { is_copy: true, is_temporary: i > 8, ..plain(i) }),
             3 => ListedAs::File(ListedFile { link: Some(link), ..plain(i) }),
             4 | 5 => ListedAs::EmptyDir { mtime_ns: i64::MAX, is_copy: i.is_multiple_of(2) },
             _ => ListedAs::Link { to: link, is_copy: i.is_multiple_of(2) },

@@ -46,6 +46,8 @@ pub struct ListedFile<T> {
     /// Whether the node has it from others, by a fetch or as their mirror. What a node shares of its
     /// own wins over it.
     pub is_copy: bool,
+    /// Whether it is a copy that goes when it is not used for long, whoever else has it.
+    pub is_temporary: bool,
     /// The link, where the name is a symbolic one.
     pub link: Option<LinkTo<T>>,
 }
@@ -58,6 +60,7 @@ impl<T: AsRef<str>> ListedAs<T> {
                 id: file.id,
                 attributes: file.attributes,
                 is_copy: file.is_copy,
+                is_temporary: file.is_temporary,
                 link: file.link.as_ref().map(LinkTo::as_borrowed),
             }),
             ListedAs::EmptyDir { mtime_ns, is_copy } => ListedAs::EmptyDir { mtime_ns: *mtime_ns, is_copy: *is_copy },
@@ -69,7 +72,7 @@ impl<T: AsRef<str>> ListedAs<T> {
 impl<T> ListedFile<T> {
     /// A file of which only the content is known.
     pub fn plain(id: FileId) -> Self {
-        ListedFile { id, attributes: Attributes::default(), is_copy: false, link: None }
+        ListedFile { id, attributes: Attributes::default(), is_copy: false, is_temporary: false, link: None }
     }
 }
 
@@ -93,7 +96,8 @@ impl<T> From<ListedForm<T>> for ListedAs<T> {
             }
             ListedForm::Marked { id, mtime_ns, marks, link_group, link } => {
                 let attributes = Attributes { mtime_ns, executable: marks & EXECUTABLE != 0, link_group };
-                ListedAs::File(ListedFile { id, attributes, is_copy: marks & COPY != 0, link })
+                let (is_copy, is_temporary) = (marks & COPY != 0, marks & TEMPORARY != 0);
+                ListedAs::File(ListedFile { id, attributes, is_copy, is_temporary, link })
             }
             ListedForm::EmptyDir { mtime_ns } => ListedAs::EmptyDir { mtime_ns, is_copy: false },
             ListedForm::Link(to) => ListedAs::Link { to, is_copy: false },
@@ -106,9 +110,11 @@ impl<T> From<ListedForm<T>> for ListedAs<T> {
 impl<T> From<ListedAs<T>> for ListedForm<T> {
     fn from(listed: ListedAs<T>) -> Self {
         match listed {
-            ListedAs::File(ListedFile { id, attributes, is_copy, link }) => {
+            ListedAs::File(ListedFile { id, attributes, is_copy, is_temporary, link }) => {
                 let Attributes { mtime_ns, executable, link_group } = attributes;
-                let marks = (u8::from(executable) * EXECUTABLE) | (u8::from(is_copy) * COPY);
+                let marks = (u8::from(executable) * EXECUTABLE)
+                    | (u8::from(is_copy) * COPY)
+                    | (u8::from(is_temporary) * TEMPORARY);
                 if marks == 0 && link_group == 0 && link.is_none() {
                     return ListedForm::Plain(id, mtime_ns);
                 }
@@ -125,3 +131,4 @@ impl<T> From<ListedAs<T>> for ListedForm<T> {
 /// Marks of a file; others belong to a later version and are ignored.
 const EXECUTABLE: u8 = 1;
 const COPY: u8 = 2;
+const TEMPORARY: u8 = 4;

@@ -116,8 +116,8 @@ fn listed<'c>(file: Option<EntryRef<'c>>, bare: Option<&'c Bare>) -> Option<List
         _ => None,
     };
     if let Some(file) = file {
-        let (attributes, is_copy) = (file.attributes(), file.marks.copy);
-        return Some(ListedAs::File(ListedFile { id: file.id, attributes, is_copy, link }));
+        let (attributes, is_copy, is_temporary) = (file.attributes(), file.marks.copy, file.marks.temporary);
+        return Some(ListedAs::File(ListedFile { id: file.id, attributes, is_copy, is_temporary, link }));
     }
     match bare? {
         Bare::EmptyDir { mtime_ns, copy } => Some(ListedAs::EmptyDir { mtime_ns: *mtime_ns, is_copy: *copy }),

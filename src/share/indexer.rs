@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, select};
 
-use crate::content::{Entry, Marks, RelPath};
+use crate::content::{Entry, RelPath};
 use crate::runtime::Shutdown;
 use crate::share::callers::Callers;
 use crate::share::catalogue_draft::CatalogueDraft;
@@ -331,7 +331,7 @@ impl Indexer {
             self.callers.not_shared(name, "the catalogue is full");
         } else if let Some(id) = known {
             self.debounce.forget(name);
-            let marks = Marks { copy: self.is_copy(name, &id, now), ..state.marks };
+            let marks = self.marked(name, &id, state.marks, now);
             self.draft.put(Entry { path: name.clone(), id, stamp: state.stamp, marks });
         } else if state.is_quiet() {
             self.debounce.forget(name);

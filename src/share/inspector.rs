@@ -296,7 +296,7 @@ impl Inspector {
     fn marks_of(&self, meta: &Metadata, is_linked: bool) -> Marks {
         let has_names = meta.nlink() > 1 && !is_linked;
         let link_group = if has_names { self.groups.hash_one((meta.dev(), meta.ino())).max(1) } else { 0 };
-        Marks { executable: meta.mode() & 0o111 != 0, copy: false, link_group }
+        Marks { executable: meta.mode() & 0o111 != 0, copy: false, temporary: false, link_group }
     }
 }
 

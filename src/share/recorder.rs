@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::content::{Bare, Catalogue, Entry, FileId, RelPath};
 use crate::share::inspector::FileState;
 use crate::share::limits::{HASH_BATCH_FILES, INDEX_PRUNE, INDEX_SYNC, PRUNE_LATER, WATCH_DEBOUNCE};
-use crate::store::{Copies, Hashed, Index, Lookup};
+use crate::store::{Copies, Hashed, Index, Life, Lookup};
 
 /// Owns the index while the directory is shared.
 ///
@@ -63,9 +63,9 @@ impl Recorder {
         self.lookup.as_mut()?.get(name.as_str(), state.len, &state.stamp)
     }
 
-    /// Whether a fetch put the content `id` at `name`.
-    pub(super) fn is_copy(&mut self, name: &RelPath, id: &FileId, now: Instant) -> bool {
-        self.copies.as_mut().is_some_and(|copies| copies.is_copy(name, id, now))
+    /// How long the content `id` stays at `name`, if a fetch put it there.
+    pub(super) fn copy_life(&mut self, name: &RelPath, id: &FileId, now: Instant) -> Option<Life> {
+        self.copies.as_mut()?.life(name, id, now)
     }
 
     /// Whether a fetch made `name` this link, or this empty directory.

@@ -32,7 +32,7 @@ impl Withdrawn {
         );
         if self.files.len() < WITHDRAWN_MAX {
             // Only the records tell copies, not a look at the file.
-            let marks = Marks { copy: false, ..entry.marks };
+            let marks = Marks { copy: false, temporary: false, ..entry.marks };
             self.files.insert(entry.path.clone(), FileState { len: entry.id.len, stamp: entry.stamp, marks });
         }
         self.events.emit(Event::FileWithdrawn { path: entry.path.clone(), id: entry.id });

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::content::{Bare, FileId, RelPath};
+use crate::store::Life;
 use crate::store::bare_id::bare_id;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::limits::{COPY_DIRS_MAX, COPY_RECORDS_FRESH};
-use crate::store::placed::{Keeping, KnownNames};
+use crate::store::placed::KnownNames;
 use crate::store::storage::Folder;
 
 /// Tells copies from files of the user's by the records of the directory, of those above it, and of
@@ -57,6 +58,12 @@ impl Copies {
     /// Whether a fetch put the content `id` at `path`. Reads what is new in the records, at most
     /// every [`COPY_RECORDS_FRESH`] unless news are expected.
     pub fn is_copy(&mut self, path: &RelPath, id: &FileId, now: Instant) -> bool {
+        self.life(path, id, now).is_some()
+    }
+
+    /// How long the content `id` stays at `path`, if a fetch put it there: as long as the record says by
+    /// which it stays longest.
+    pub fn life(&mut self, path: &RelPath, id: &FileId, now: Instant) -> Option<Life> {
         if self.fresh_until.is_none_or(|until| now >= until) {
             self.turn += 1;
             self.fresh_until = Some(now + COPY_RECORDS_FRESH);
@@ -65,10 +72,16 @@ impl Copies {
             }
         }
         let whole = self.root.join(path.as_str());
-        whole.ancestors().skip(1).any(|dir| {
-            let name = whole.strip_prefix(dir).ok().and_then(Path::to_str);
-            name.is_some_and(|name| self.has(dir, name, id))
-        })
+        let mut found = None;
+        for dir in whole.ancestors().skip(1) {
+            let Some(name) = whole.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
+            match self.life_in(dir, name, id) {
+                None => {}
+                Some(Life::Temporary) => found = found.or(Some(Life::Temporary)),
+                longer => return longer,
+            }
+        }
+        found
     }
 
     /// Whether a fetch made the name `path` what it is, a link or an empty directory.
@@ -76,19 +89,20 @@ impl Copies {
         self.is_copy(path, &bare_id(bare), now)
     }
 
-    fn has(&mut self, dir: &Path, name: &str, id: &FileId) -> bool {
+    fn life_in(&mut self, dir: &Path, name: &str, id: &FileId) -> Option<Life> {
         if !self.dirs.contains_key(dir) {
             let names = KnownNames::new(self.folder.clone(), dir);
             self.dirs.insert(dir.to_path_buf(), FollowedNames { names, turn: 0 });
         }
-        let Some(known) = self.dirs.get_mut(dir) else { return false };
+        let known = self.dirs.get_mut(dir)?;
         if known.turn != self.turn {
             known.turn = self.turn;
             if let Err(e) = known.names.refresh() {
                 log::debug!("record of fetched files not read dir={} error=\"{e}\"", dir.display());
             }
         }
-        known.names.get(name).iter().any(|file| file.id == *id && file.keeping != Keeping::Expired)
+        let lives = known.names.get(name).into_iter().filter(|file| file.id == *id).filter_map(|f| f.keeping.life());
+        lives.max_by_key(|life| *life != Life::Temporary)
     }
 }
 
@@ -104,7 +118,7 @@ const _: () = assert!(COPY_RECORDS_FRESH.as_millis() < Duration::from_secs(1).as
 mod tests {
     use super::*;
     use crate::content::{Digest, Root};
-    use crate::store::placed::{Life, PlacedFile, PlacedLog};
+    use crate::store::placed::{Keeping, PlacedFile, PlacedLog};
 
     fn id(n: u8) -> FileId {
         FileId { root: Root(Digest([n; 32])), len: 5 }
@@ -134,5 +148,12 @@ mod tests {
         note(&root, "sub/a", 3, Keeping::Expired);
         copies.expect_news();
         assert!(!copies.is_copy(&a, &id(3), later), "what came there afterwards is the user's");
+        assert_eq!(copies.life(&b, &id(2), later), Some(Life::Mirrored));
+        note(&root, "sub/a", 4, Keeping::new(Life::Temporary, 7));
+        copies.expect_news();
+        assert_eq!(copies.life(&a, &id(4), later), Some(Life::Temporary));
+        note(&root.join("sub"), "a", 4, Keeping::Kept);
+        copies.expect_news();
+        assert_eq!(copies.life(&a, &id(4), later), Some(Life::Kept), "it stays as long as one of the records says");
     }
 }

@@ -45,7 +45,7 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
 
     /// Adds a file.
     pub(super) fn take(&mut self, offer: &MirrorOffer) {
-        let MirrorOffer { path, id, copy, attributes, link } = offer.clone();
+        let MirrorOffer { path, id, copy, attributes, link, .. } = offer.clone();
         let holders = self.links.offers.holders(&path, &id).into();
         self.files.insert(path.clone(), FoundFile { path, id, holders, shared: !copy, attributes, link });
     }

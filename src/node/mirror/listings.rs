@@ -110,7 +110,7 @@ impl Listings {
         (plan, tree): (&mut MirrorPlan, &mut MirrorTree),
         now: Instant,
     ) {
-        let (mut files, mut bare) = match listed {
+        let PeerNames { mut files, mut bare, temporary } = match listed {
             Ok(names) => names,
             Err(e) => {
                 log::debug!("listing not read peer={} error=\"{e}\"", node.peer);
@@ -125,6 +125,7 @@ impl Listings {
         bare.retain(|(path, _)| self.patterns.iter().any(|p| p.shows(path.as_str())));
         files.retain(|file| self.patterns.iter().any(|p| p.matches_id(&file.id) || p.shows(file.path.as_str())));
         let offered = |FoundFile { path, id, shared, attributes, link, .. }| MirrorOffer {
+            temporary: temporary.contains(&path),
             path,
             id,
             copy: !shared,

@@ -125,6 +125,8 @@ fn old_copies_expire_and_the_rest_of_the_directory_is_untouched() {
     // Copies are offered as such, and what was edited is not one.
     let is_copy = |name: &str| node.catalogue().get(name).unwrap().marks.copy;
     assert_eq!(["young", "kept", "mirrored", "edited", "users"].map(is_copy), [true, true, true, false, false]);
+    let is_temporary = |name: &str| node.catalogue().get(name).unwrap().marks.temporary;
+    assert_eq!(["young", "kept", "mirrored", "edited"].map(is_temporary), [true, false, false, false]);
     let stats = node.stats().mirror;
     assert_eq!((stats.copies, stats.bytes), (2, 1300));
 }

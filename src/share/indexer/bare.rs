@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Indexer;
-use crate::content::{Bare, FileId, RelPath};
+use crate::content::{Bare, FileId, Marks, RelPath};
 use crate::share::inspector::Inspection;
 use crate::share::scanner::TreeWalk;
+use crate::store::Life;
 
 impl Indexer {
     /// Takes note of the link that was found at `name`, or that there is none.
@@ -28,12 +29,17 @@ impl Indexer {
         self.draft.set_bare(name, bare);
     }
 
-    /// Whether a fetch put the content `id` at `name`, or made `name` the link that leads to it.
-    pub(super) fn is_copy(&mut self, name: &RelPath, id: &FileId, now: Instant) -> bool {
-        match self.draft.bare(name) {
-            Some(link) => link.is_copy(),
-            None => self.recorder.is_copy(name, id, now),
-        }
+    /// The marks of a file, with whether a fetch put the content `id` at `name`, or made `name` the link
+    /// that leads to it.
+    pub(super) fn marked(&mut self, name: &RelPath, id: &FileId, marks: Marks, now: Instant) -> Marks {
+        let (copy, temporary) = match self.draft.bare(name) {
+            Some(link) => (link.is_copy(), false),
+            None => match self.recorder.copy_life(name, id, now) {
+                None => (false, false),
+                Some(life) => (true, life == Life::Temporary),
+            },
+        };
+        Marks { copy, temporary, ..marks }
     }
 
     /// Takes note of inodes whose other names may have changed with `name`.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Indexer;
-use crate::content::{Entry, Marks, RelPath};
+use crate::content::{Entry, RelPath};
 use crate::share::hash_job::{HashJob, HashOutcome};
 use crate::share::inspector::{FileState, Inspection};
 use crate::share::publish_error::PublishError;
@@ -85,8 +85,8 @@ impl Indexer {
             } else if is_untouched
                 || matches!(self.inspector.inspect(&path), Inspection::File { state, .. } if state.is_of(entry.view()))
             {
-                let copy = self.is_copy(&entry.path, &entry.id, now);
-                self.draft.put(Entry { marks: Marks { copy, ..entry.marks }, ..entry });
+                let marks = self.marked(&entry.path, &entry.id, entry.marks, now);
+                self.draft.put(Entry { marks, ..entry });
             } else {
                 self.postpone(&entry.path, now);
             }

@@ -86,6 +86,16 @@ impl Keeping {
         }
     }
 
+    /// How long the file stays; nothing of one that is gone.
+    pub(crate) fn life(self) -> Option<Life> {
+        match self {
+            Keeping::Kept => Some(Life::Kept),
+            Keeping::Temporary { .. } => Some(Life::Temporary),
+            Keeping::Mirrored { .. } => Some(Life::Mirrored),
+            Keeping::Expired => None,
+        }
+    }
+
     /// Whether the file goes when it was not used for long.
     pub(crate) fn may_expire(self) -> bool {
         matches!(self, Keeping::Temporary { .. } | Keeping::Mirrored { .. })

@@ -15,6 +15,8 @@ pub struct MirrorOffer {
     pub id: FileId,
     /// Whether a fetch put it there, so that its name is that of another node.
     pub copy: bool,
+    /// Whether it is a copy that goes when it is not used for long, whoever else has it.
+    pub temporary: bool,
     /// What it is besides its content.
     pub attributes: Attributes,
     /// The symbolic link, where the name is one.
@@ -112,12 +114,12 @@ impl MirrorOffers {
     }
 
     /// Whether another node keeps the copy `id` of `path` when this one, with the key `own`, lets it
-    /// go: a sharer has it, or of all that have a copy another one comes first. All nodes that see the
+    /// go: a sharer has it, or of all that have a copy for good another one comes first. All nodes that see the
     /// same copies agree on the one that keeps it.
     pub fn is_kept_elsewhere(&self, path: &RelPath, id: &FileId, own: &PeerId) -> bool {
         let others = self.peers.iter().filter_map(|(node, peer)| Some((node, peer.get(path).filter(|f| f.id == *id)?)));
         let mine = rank(own, id);
-        others.into_iter().any(|(node, file)| !file.copy || rank(&node.peer, id) < mine)
+        others.into_iter().any(|(node, file)| !file.copy || !file.temporary && rank(&node.peer, id) < mine)
     }
 
     /// What `path` is with the content `id`: as a sharer says it, else as a copy.
@@ -224,7 +226,7 @@ mod tests {
     }
 
     fn plain(path: &str, id: FileId, copy: bool) -> MirrorOffer {
-        MirrorOffer { path: name(path), id, copy, attributes: Attributes::default(), link: None }
+        MirrorOffer { path: name(path), id, copy, temporary: false, attributes: Attributes::default(), link: None }
     }
 
     fn offered(files: &[(&str, u8, bool)]) -> Vec<MirrorOffer> {
@@ -294,6 +296,15 @@ mod tests {
             *kept.entry(keepers[0]).or_insert(0) += 1;
         }
         assert!(kept.len() == nodes.len(), "spread over the nodes {kept:?}");
+        let mut offers = MirrorOffers::default();
+        for n in 2..60 {
+            let temporary = MirrorOffer { temporary: true, ..plain("a", id(1), true) };
+            offers.replace(node(n), vec![temporary], true).unwrap();
+        }
+        assert!(
+            !offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer),
+            "temporary copies go whoever relies on them"
+        );
         let mut offers = MirrorOffers::default();
         assert!(!offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "the last one");
         offers.replace(node(9), offered(&[("a", 1, false)]), true).unwrap();

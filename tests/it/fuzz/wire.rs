@@ -207,7 +207,8 @@ fn listed_as(input: &mut Input<'_>) -> ListedAs<String> {
         _ => {
             let link = (kind == 2).then(link);
             let attributes = Attributes { mtime_ns, executable: input.flag(), link_group: input.number() };
-            ListedAs::File(ListedFile { id: input.file_id(), attributes, is_copy: input.flag(), link })
+            let (is_copy, is_temporary) = (input.flag(), input.flag());
+            ListedAs::File(ListedFile { id: input.file_id(), attributes, is_copy, is_temporary, link })
         }
     }
 }

@@ -20,6 +20,7 @@ fn offered(files: &[(&str, FileId)]) -> Vec<MirrorOffer> {
         path: name(path),
         id,
         copy: false,
+        temporary: false,
         attributes: Attributes::default(),
         link: None,
     };
