@@ -43,3 +43,25 @@ pub(super) fn keep_alive(socket: &TcpStream) {
     // Without it the session ends earlier, as any idle one.
     let _ = SockRef::from(socket).set_tcp_keepalive(&how.with_retries(KEEPALIVE_TRIES));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::identity::Keypair;
+    use crate::net::Tls;
+
+    #[test]
+    fn the_way_is_kept_open_while_nothing_is_asked() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, addr) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let channel = Channel::accept(&Tls::new(&Keypair::generate()).unwrap()).unwrap();
+        let end = TurnedEnd::asking(socket, channel, addr);
+        let socket = SockRef::from(&end.socket);
+        assert!(socket.keepalive().unwrap() && end.is_silent());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+    }
+}
