@@ -306,6 +306,9 @@ impl Mesh {
         let known = self.peers.get_mut(&dial.peer)?;
         // A peer that was forgotten meanwhile and is back has other connections.
         known.connections = known.connections.saturating_sub(1);
+        if end == ConnectionEnd::Unreachable && known.connections > 0 {
+            known.scaler.could_not_add(now);
+        }
         if known.connections == 0 && std::mem::take(&mut known.locating) {
             self.locating -= 1;
         }

@@ -111,6 +111,16 @@ impl ConnectionScaler {
         ScalerAdvice::Add
     }
 
+    /// A further connection could not be opened: none is tried for a while.
+    pub fn could_not_add(&mut self, now: Instant) {
+        (self.before, self.settled_until) = (None, Some(now + PAUSE));
+    }
+
+    /// A further connection can be had that could not be had before.
+    pub fn may_add(&mut self) {
+        self.settled_until = None;
+    }
+
     fn restart(&mut self, read: u64, now: Instant) {
         (self.since, self.read) = (now, read);
     }
@@ -257,5 +267,21 @@ mod tests {
         assert_eq!(look(2, 200 << 20, 110, true), ScalerAdvice::Keep);
         assert_eq!(look(1, 300 << 20, 400, true), ScalerAdvice::Keep, "the added one is gone by itself");
         assert_eq!(look(1, 400 << 20, 450, true), ScalerAdvice::Add);
+    }
+
+    /// A peer behind a NAT cannot be dialed: each trial would fail, several times a second.
+    #[test]
+    fn a_connection_that_cannot_be_opened_is_not_tried_again_and_again() {
+        let mut lab = Lab::new();
+        lab.run(Duration::from_secs(2), |_| 100 << 20);
+        assert!(lab.tried > 0);
+        let tried = lab.tried;
+        (lab.connections, lab.begun) = (1, vec![lab.now]);
+        lab.scaler.could_not_add(lab.now);
+        lab.run(PAUSE - Duration::from_secs(1), |_| 100 << 20);
+        assert_eq!(lab.tried, tried);
+        lab.scaler.may_add();
+        lab.run(Duration::from_secs(2), |_| 100 << 20);
+        assert!(lab.tried > tried, "it offers another one");
     }
 }

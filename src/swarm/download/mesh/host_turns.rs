@@ -59,9 +59,11 @@ impl Mesh {
     pub fn set_offers(&mut self, peer: PeerHandle, offers: u32) {
         if let Some(known) = self.peers.get_mut(&peer)
             && std::mem::replace(&mut known.offers, offers) != offers
-            && known.connections == 0
         {
-            known.reputation.succeeded();
+            known.scaler.may_add();
+            if known.connections == 0 {
+                known.reputation.succeeded();
+            }
         }
     }
 }
