@@ -114,10 +114,7 @@ pub(crate) const OPTIONS: [Spec; 45] = [
         &["get", "sync", "verify"],
     ),
     command(switch("--backup", "", "replace such files, and keep each as NAME~"), &["get"]),
-    command(
-        switch("--dry-run", "", "only say what would be fetched, and the room for it; reuse shows in the fetch"),
-        &["get", "sync"],
-    ),
+    command(switch("--dry-run", "", "only say what would be fetched, and the room for it"), &["get", "sync"]),
     typed(switch("--repair", "", "fetch the chunks that the disk has damaged"), &["verify"]),
     command(text("--max-delete", "N|N%", "remove nothing if that would be more files (50%)"), &["sync"]),
     keygen(text("--out", "FILE", "where to write the key (as --key)")),

@@ -158,6 +158,7 @@ fn a_sync_touches_nothing_but_what_the_peer_has_and_what_was_fetched() {
     assert_eq!((got.code, difference(&before, &manifest(pair.home.path()))), (Some(7), Default::default()), "{got:?}");
     let planned = |event: &str| got.out.lines().filter(|line| line.contains(&format!("\"event\":\"{event}\""))).count();
     assert_eq!((planned("plan"), planned("remove"), planned("kept")), (3, 4, 4), "{got:?}");
+    assert!(got.out.contains(&format!("\"reused\":{}}}", big.len())), "what was renamed is not fetched: {got:?}");
 
     let got = pair.sync(&["models", "--json"]);
     assert_eq!(got.code, Some(7), "{got:?}");

@@ -44,6 +44,9 @@ impl<'d> Plan<'d> {
         if forecast != Forecast::Here && !self.links.contains_key(&file.path) && !self.names.contains(&file.path) {
             self.totals.fetch += 1;
             self.totals.bytes += file.id.len;
+            if self.disk.is_some_and(|disk| disk.copy_of(&file.id).is_some()) {
+                self.totals.reused += file.id.len;
+            }
             *self.missing.entry(file.id).or_default() += 1;
         }
     }

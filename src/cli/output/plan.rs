@@ -23,6 +23,9 @@ pub struct PlanTotals {
     pub needed: u64,
     /// Bytes that it has.
     pub free: u64,
+    /// Of the bytes to fetch, those of contents that an earlier fetch put here under other names. What
+    /// older versions have in common is known only to the fetch.
+    pub reused: u64,
 }
 
 impl<W: Write> Output<W> {
@@ -45,7 +48,8 @@ impl<W: Write> Output<W> {
     pub fn planned(&mut self, t: PlanTotals) -> io::Result<()> {
         self.line(&EventLine { event: "planned", of: t }, || {
             let fetch = format!("would fetch {} of {}, {}", t.fetch, count(t.files, "file"), bytes(t.bytes));
-            format!("{fetch}; room needed {}, free {}", bytes(t.needed), bytes(t.free))
+            let reused = if t.reused > 0 { format!(", of which {} lie here", bytes(t.reused)) } else { String::new() };
+            format!("{fetch}{reused}; room needed {}, free {}", bytes(t.needed), bytes(t.free))
         })
     }
 }
