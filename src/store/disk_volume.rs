@@ -15,7 +15,7 @@ use crate::store::OWN;
 use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::dress::Dresses;
-use crate::store::inspect::{has_other_case, is_spelled_so, kind_at, replaceable, state_at};
+use crate::store::inspect::{LookedAt, has_other_case, is_spelled_so, kind_at, look_at, state_at};
 use crate::store::make_dirs::make_dirs;
 use crate::store::nearby::Nearby;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
@@ -182,8 +182,12 @@ impl DiskVolume {
     /// The kind of what lies at `path`, `None` if nothing does. The call opens nothing: opening a
     /// device may have an effect.
     pub(crate) fn look(&self, path: &RelPath) -> Result<Option<FileType>, StoreError> {
-        replaceable(self.root(), path.as_str())
-            .map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
+        Ok(self.look_at(path)?.map(|found| found.kind))
+    }
+
+    /// As [`look`](Self::look), with all that the same call tells.
+    pub(crate) fn look_at(&self, path: &RelPath) -> Result<Option<LookedAt>, StoreError> {
+        look_at(self.root(), path.as_str()).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
     }
 
     /// The first part of `dir` that exists and is no directory, as a path for messages.

@@ -46,11 +46,6 @@ impl DiskVolume {
         }
     }
 
-    /// The mode of what lies at `path`, of a symlink itself.
-    pub(super) fn mode_of(&self, path: &RelPath) -> Option<u32> {
-        fs::statat(self.root(), path.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_mode)
-    }
-
     /// Text and state of the link at `path`, if one is there.
     pub(super) fn link_at(&self, path: &RelPath) -> Option<(String, PlacedState)> {
         let (parent, name) = self.parent_of(path).ok()?;

@@ -31,6 +31,25 @@ pub(crate) fn state_at(dir: impl AsFd, name: &str) -> Option<(FileType, PlacedSt
     Some((FileType::from_raw_mode(stat.st_mode), state_of(&stat)))
 }
 
+/// What the system says of a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LookedAt {
+    pub(crate) kind: FileType,
+    pub(crate) mode: u32,
+    pub(crate) state: PlacedState,
+}
+
+/// What lies at `name`, a symlink itself, in one call; `None` if nothing does. An error names what a
+/// file must not replace, as [`replaceable`] does.
+pub(crate) fn look_at(dir: impl AsFd, name: &str) -> Result<Option<LookedAt>, &'static str> {
+    let Ok(stat) = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(None) };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::RegularFile {
+        replaceable(dir, name)?;
+    }
+    Ok(Some(LookedAt { kind, mode: stat.st_mode, state: state_of(&stat) }))
+}
+
 /// The state of an open file, whatever its name is by now.
 pub(crate) fn state_of_open(file: impl AsFd) -> Option<PlacedState> {
     fs::fstat(file).ok().map(|stat| state_of(&stat))

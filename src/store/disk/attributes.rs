@@ -4,7 +4,7 @@ use crate::chain::Chain;
 use crate::content::{Attributes, RelPath};
 use crate::store::disk::Disk;
 use crate::store::dress::may_run;
-use crate::store::placed::PlacedState;
+use crate::store::inspect::LookedAt;
 use crate::store::verify_existing::VerifiedFile;
 
 impl Disk {
@@ -19,14 +19,12 @@ impl Disk {
         self.volume.dresses().get(path).is_some_and(|attributes| attributes.executable)
     }
 
-    /// Whether the attributes of the file at `path`, which is in this state, are other ones than it is to
-    /// have.
-    pub(super) fn is_out_of_line(&self, path: &RelPath, state: &PlacedState) -> bool {
+    /// Whether the attributes of the file at `path` are other ones than it is to have.
+    pub(super) fn is_out_of_line(&self, path: &RelPath, there: &LookedAt) -> bool {
         let Some(wanted) = self.volume.dresses().get(path) else { return false };
-        let executes = || self.volume.mode_of(path).is_some_and(may_run);
-        let is_in_time =
-            || state.mtime_ns == wanted.mtime_ns || state.mtime_ns == self.volume.kept_time(wanted.mtime_ns);
-        wanted.executable != executes() || !is_in_time()
+        let mtime_ns = there.state.mtime_ns;
+        let is_in_time = || mtime_ns == wanted.mtime_ns || mtime_ns == self.volume.kept_time(wanted.mtime_ns);
+        wanted.executable != may_run(there.mode) || !is_in_time()
     }
 
     /// Brings the attributes of a file in line that holds its content already. True if that changed

@@ -5,6 +5,7 @@ use rustix::fs::FileType;
 use crate::content::{FileId, RelPath};
 use crate::store::StoreError;
 use crate::store::disk::Disk;
+use crate::store::inspect::LookedAt;
 use crate::store::placed::PlacedState;
 use crate::store::storage::Volume;
 use crate::store::verify_existing::VerifiedFile;
@@ -37,9 +38,9 @@ impl Disk {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Vec<Result<bool, StoreError>> {
         let mut whole = None;
-        let mut look = |path: &RelPath| match self.volume.look(path)? {
-            Some(FileType::RegularFile) => {
-                let Some(found) = self.whole_at(path, id, stop) else {
+        let mut look = |path: &RelPath| match self.volume.look_at(path)? {
+            Some(there) if there.kind == FileType::RegularFile => {
+                let Some(found) = self.whole_at(path, there, id, stop) else {
                     // A check that was cut short says nothing.
                     return if stop() { Ok(false) } else { self.check_replaceable(path, id, stop).map(|()| false) };
                 };
@@ -53,9 +54,9 @@ impl Disk {
                 }
                 Ok(true)
             }
-            Some(FileType::Symlink) => self.check_replaceable(path, id, stop).map(|()| false),
-            Some(FileType::Directory) if self.is_made_dir(path) => Ok(false),
-            Some(FileType::Directory) => {
+            Some(there) if there.kind == FileType::Symlink => self.check_replaceable(path, id, stop).map(|()| false),
+            Some(there) if there.kind == FileType::Directory && self.is_made_dir(path) => Ok(false),
+            Some(there) if there.kind == FileType::Directory => {
                 Err(StoreError::NameTaken { path: self.volume.path_of(path), by: "a directory" })
             }
             _ => Ok(false),
@@ -71,8 +72,8 @@ impl Disk {
 
     /// The file at `path` if it holds exactly `id`. If fetches put it there, or are to replace whatever
     /// lies there, its attributes are brought in line; what is the user's is not touched.
-    fn whole_at(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> Option<HeldFile> {
-        let (guard, (_, before)) = (self.volume.guard(), self.volume.state_of(path)?);
+    fn whole_at(&self, path: &RelPath, there: LookedAt, id: &FileId, stop: Stop<'_>) -> Option<HeldFile> {
+        let (guard, before) = (self.volume.guard(), there.state);
         let is_placed = guard.is_some_and(|guard| guard.is_placed(path, id, &before));
         let open = || self.volume.open_file(path).ok();
         let mut whole = HeldFile { state: before, open: None };
@@ -80,7 +81,7 @@ impl Disk {
             whole.open = Some(VerifiedFile::check(open()?, id, stop)?);
         }
         let is_own = is_placed || guard.is_none_or(|guard| guard.replaces_all() || guard.is_recorded(path, id));
-        if is_own && self.is_out_of_line(path, &before) {
+        if is_own && self.is_out_of_line(path, &there) {
             whole.open = whole.open.or_else(|| VerifiedFile::known(open()?, id, before.stamp()));
             if whole.open.as_mut().is_some_and(|file| self.bring_in_line(path, file)) {
                 whole.state = self.volume.state_of(path)?.1;
