@@ -66,7 +66,7 @@ why() {
         awk '/^failures:$/ { on = 1 } /^test result:/ { on = 0 } on' "$log" | head -n 100
     else
         tail -n 12 "$log"
-    fi
+    fi | cut -c 1-1000
 }
 
 # Whether this Python can serve as an oracle.

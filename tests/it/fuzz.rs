@@ -38,7 +38,7 @@ fn run(name: &str) {
 }
 
 fn alter(name: &str, bytes: &[u8]) {
-    let step = (bytes.len() / 16).max(1);
+    let step = (bytes.len() / 8).max(1);
     for at in (0..bytes.len()).step_by(step) {
         targets::run(name, &bytes[..at]);
         for value in [0, 0x7f, 0x80, 0xff, bytes[at] ^ 1] {

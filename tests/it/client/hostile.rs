@@ -212,28 +212,50 @@ fn end_after(f: &TestFile, bytes: u64) {
     assert!(named(&c).is_empty() && peer.reported_bad() == 0, "{bytes} bytes: no lie");
 }
 
-#[test]
-fn a_session_may_end_at_each_byte_of_a_small_file() {
+/// Sessions that end after each `step`th number of bytes, from a random one on.
+fn ends_of_a_small_file(step: u64) {
     let f = file("x", 100, 86);
-    let all = bytes_of(&f);
-    let ends: Vec<u64> = (0..=all).collect();
+    let (all, first) = (bytes_of(&f), rand::random::<u64>() % step);
+    let ends: Vec<u64> = (first..=all).step_by(step as usize).collect();
     let begin = Instant::now();
     each(&ends, |bytes| end_after(&f, bytes));
-    println!("{all} ends in {:?}", begin.elapsed());
+    println!("{} of {all} ends, from {first} on, in {:?}", ends.len(), begin.elapsed());
 }
 
-/// As above, for a file with a layer and chunks: each byte but those in the middle of a chunk.
 #[test]
-fn a_session_may_end_at_each_byte_around_layer_and_chunks() {
+fn a_session_may_end_at_any_byte_of_a_small_file() {
+    ends_of_a_small_file(3);
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn a_session_may_end_at_each_byte_of_a_small_file() {
+    ends_of_a_small_file(1);
+}
+
+/// As above, for a file with a layer and chunks: all bytes but those in the middle of a chunk.
+fn ends_around_layer_and_chunks(step: u64) {
     let f = file("x", (256 << 10) + 5, 87);
     let all = bytes_of(&f);
     let small = bytes_of(&file("x", 100, 86));
     // Where the layer, the heads of the chunks and their trailers lie; and every few bytes of the rest.
     let near = |bytes: &u64| (small..small + 400).contains(bytes) || bytes + 400 > all || bytes.is_multiple_of(4099);
-    let ends: Vec<u64> = (small..=all).filter(near).collect();
+    let first = rand::random::<u64>() % step;
+    let ends: Vec<u64> = (small..=all).filter(near).skip(first as usize).step_by(step as usize).collect();
     let begin = Instant::now();
     each(&ends, |bytes| end_after(&f, bytes));
-    println!("{} of {all} ends in {:?}", ends.len(), begin.elapsed());
+    println!("{} of {all} ends, from {first} on, in {:?}", ends.len(), begin.elapsed());
+}
+
+#[test]
+fn a_session_may_end_at_any_byte_around_layer_and_chunks() {
+    ends_around_layer_and_chunks(3);
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn a_session_may_end_at_each_byte_around_layer_and_chunks() {
+    ends_around_layer_and_chunks(1);
 }
 
 /// A download of `len` bytes from 32 peers of which half are at fault, for each seed.
