@@ -1,9 +1,10 @@
 //! The names of a file on a disk while it takes the place of another one, or is removed.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, AtFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::store::OWN;
@@ -21,6 +22,18 @@ pub(crate) struct DiskNames<'a> {
 }
 
 impl DiskNames<'_> {
+    /// Whether the file that has the final name, and was `found` there, has the bytes of the own one.
+    pub(crate) fn is_same(&self, found: (FileType, PlacedState)) -> bool {
+        let (kind, state) = found;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = |at: BorrowedFd<'_>, name: &str| Ok(File::from(fs::openat(at, name, flags, Mode::empty())?));
+        let both = || {
+            let (own, other) = (self.own_dir.with(|o| open(o, self.own))?, open(self.at, self.name)?);
+            Ok::<_, io::Error>(own.metadata()?.len() == state.len && are_equal(&own, &other)?)
+        };
+        kind == FileType::RegularFile && both().unwrap_or(false) && self.final_state() == Some(state)
+    }
+
     /// Renames a file where no other has the name. Where the file system does not know the flag, a look
     /// tells.
     fn rename_free(&self, from: &str, to: &str) -> io::Result<()> {
@@ -111,6 +124,25 @@ impl SwapNames for DiskNames<'_> {
         self.name
     }
 }
+
+/// Whether two files of one length have the same bytes.
+fn are_equal(mut a: &File, mut b: &File) -> io::Result<bool> {
+    let mut buffers = [vec![0; COMPARE_LEN], vec![0; COMPARE_LEN]];
+    loop {
+        let [of_a, of_b] = &mut buffers;
+        let len = a.read(of_a)?;
+        if len == 0 {
+            return Ok(b.read(of_b)? == 0);
+        }
+        b.read_exact(&mut of_b[..len])?;
+        if of_a[..len] != of_b[..len] {
+            return Ok(false);
+        }
+    }
+}
+
+/// Bytes of each of two files that are compared at once.
+const COMPARE_LEN: usize = 64 << 10;
 
 /// Whether a rename with `NOREPLACE` failed because the name is taken, or because the system does
 /// not support it.

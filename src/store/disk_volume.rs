@@ -423,6 +423,31 @@ mod tests {
         }
     }
 
+    /// Cause: of two processes that fetched the same into one directory, the slower one took the file
+    /// of the other for one of the user's. Effect: it failed, although all was there. Mend: bytes that
+    /// are equal are no conflict.
+    #[test]
+    fn what_another_process_brought_meanwhile_is_no_conflict() {
+        for overwrite in [Overwrite::Refuse, Overwrite::Backup] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut volume = DiskVolume::open(dir.path(), false).unwrap();
+            volume.guard = Some(PlaceGuard::new(overwrite, dir.path(), None));
+            volume.make_own().unwrap();
+            let long = vec![7; 300_000];
+            let mut other = long.clone();
+            other[299_999] = 8;
+            for (there, same) in [(&long[..], true), (&other, false), (&long[1..], false)] {
+                std::fs::write(dir.path().join("f"), there).unwrap();
+                let (own, file) = create_temp(&volume).unwrap();
+                file.write_at(0, &long).unwrap();
+                let result = volume.place(&[(own, &name("f"))]).remove(0);
+                assert_eq!(result.is_ok(), same || overwrite == Overwrite::Backup, "{result:?}");
+                let has_backup = std::fs::remove_file(dir.path().join("f~")).is_ok();
+                assert_eq!(has_backup, !same && overwrite == Overwrite::Backup);
+            }
+        }
+    }
+
     #[test]
     fn with_and_without_openat2_only_regular_files_below_are_opened() {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -126,7 +126,12 @@ impl<'a> Publish<'a> {
                 SpellingAsk::IsExact => is_spelled_so(self.target.own.root(), path),
                 SpellingAsk::HasOtherCase => has_other_case(self.target.own.root(), path),
             };
-            let swapped = match guard.on_taken(path, found, &spelling)? {
+            let verdict = match guard.on_taken(path, found, &spelling) {
+                // Another process brought the same meanwhile.
+                Ok(OnTaken::Keep) | Err(StoreError::Exists { .. }) if names.is_same(found) => OnTaken::Done,
+                verdict => verdict?,
+            };
+            let swapped = match verdict {
                 OnTaken::Replace if guard.replaces_all() => return rename(),
                 // The verdict may have taken long: it does not hold for what was saved meanwhile.
                 OnTaken::Replace => swap::replace(&names, &found.1),
