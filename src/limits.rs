@@ -46,6 +46,8 @@ pub const CATALOGUE_ENTRIES_MAX: usize = 4_000_000;
 
 /// UDP port of discovery, and the server's default TCP port.
 pub const PORT: u16 = 27420;
+/// Ports below this one are those of the system's services (RFC 6335): what strangers name there is not dialed.
+pub const LOW_PORTS: u16 = 1024;
 /// IPv4 multicast group; the scope of 239.255.0.0/16 is local (RFC 2365).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 71, 80);
 /// IPv6 multicast group, link-local scope.

@@ -29,7 +29,7 @@ impl Client {
     /// [`REACH_WAIT`] after they have been reached, or until `end` is set. Peers that do not answer, or
     /// do not know the request, are left out.
     pub fn seen_by(&self, peers: &[FoundPeer], end: &Shutdown) -> Vec<SeenBy> {
-        let sessions = peers.iter().filter_map(|found| {
+        let sessions = peers.iter().take(2 * REACH_PEERS_MAX).filter_map(|found| {
             let record = self.ctx.peers.read(|t| t.peer(NodeId::new(found.peer, found.instance)))?;
             self.pool.checkout(&record).ok()
         });

@@ -20,12 +20,16 @@ use mdns_sd::{
     IfKind, Receiver, RecvTimeoutError, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
 };
 
+use rand::seq::SliceRandom;
+
 use crate::discovery::DiscoveryContext;
 use crate::discovery::hints::{Hints, KeyHint};
-use crate::discovery::limits::{DNS_SD_ANSWER_WAIT, DNS_SD_RECORDS_MAX, DNS_SD_RESTART, DNS_SD_SERVICES_MAX};
+use crate::discovery::limits::{
+    DNS_SD_ANSWER_WAIT, DNS_SD_LOOK_EVERY, DNS_SD_RECORDS_MAX, DNS_SD_RESTART, DNS_SD_SERVICES_MAX, HINT_ADDRS_MAX,
+};
 use crate::identity::NodeId;
-use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL, WIRE_VERSION};
-use crate::net::{Interface, LinkOptions};
+use crate::limits::{ANNOUNCE_INTERVAL, LOW_PORTS, WIRE_VERSION};
+use crate::net::{Interface, LinkOptions, is_on_link};
 use crate::runtime::Workers;
 use crate::swarm::{Dropped, is_usable};
 
@@ -104,20 +108,30 @@ impl DnsSd {
     }
 
     fn take_all(&mut self, daemon: &ServiceDaemon, events: &Receiver<ServiceEvent>) {
-        let mut offer_at = Instant::now() + ANNOUNCE_INTERVAL;
-        loop {
+        let begun = Instant::now();
+        let (mut offer_at, mut look_at) = (begun + ANNOUNCE_INTERVAL, begun + DNS_SD_LOOK_EVERY);
+        while !self.shared.shutdown.has_begun() {
             let now = Instant::now();
             if now >= offer_at {
                 offer_at = now + ANNOUNCE_INTERVAL;
-                self.services.values().for_each(|hint| self.offer(hint, now));
-                if records(daemon).is_none_or(|count| count > DNS_SD_RECORDS_MAX) {
+                // In no order that a name decides.
+                let mut all: Vec<&KeyHint> = self.services.values().collect();
+                all.shuffle(&mut rand::rng());
+                all.into_iter().for_each(|hint| self.offer(hint, now));
+            }
+            if now >= look_at {
+                look_at = now + DNS_SD_LOOK_EVERY;
+                if records(daemon).is_some_and(|count| count > DNS_SD_RECORDS_MAX) {
                     return log::warn!("DNS-SD begins anew, as the link is full of records");
                 }
             }
-            match events.recv_timeout(offer_at.saturating_duration_since(now)) {
+            match events.recv_timeout(offer_at.min(look_at).saturating_duration_since(now)) {
                 Ok(event) => self.take(event, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) if self.shared.shutdown.has_begun() => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return log::warn!("DNS-SD begins anew, as more came than was taken in");
+                }
             }
         }
     }
@@ -179,12 +193,22 @@ fn hint(service: &ResolvedService, network: &str, own: &str) -> Result<KeyHint, 
         return Err(Dropped::Network);
     }
     let peer = text("id").parse().map_err(|_| Dropped::Malformed)?;
-    // A loopback address of another host means this one here.
-    let addrs = service.addresses.iter().filter(|ip| !ip.is_loopback()).map(|ip| address(ip, service.port));
-    let mut addrs: Vec<SocketAddr> = addrs.filter(|addr| is_usable(*addr)).collect();
+    let addrs = service.addresses.iter().filter(|ip| is_of_site(ip.to_ip_addr())).map(|ip| address(ip, service.port));
+    let mut addrs: Vec<SocketAddr> = addrs.filter(|addr| is_usable(*addr) && addr.port() >= LOW_PORTS).collect();
     addrs.sort();
-    addrs.truncate(ADDRS_PER_PEER_MAX);
+    addrs.truncate(HINT_ADDRS_MAX);
     if addrs.is_empty() { Err(Dropped::Malformed) } else { Ok(KeyHint { peer, addrs }) }
+}
+
+/// Whether `ip` may be of the site that multicast DNS reaches: it is private, or in a network of this
+/// host. Others are hosts elsewhere, which nobody there asked to be dialed. A loopback address of another host
+/// means this one here.
+fn is_of_site(ip: IpAddr) -> bool {
+    let is_private = match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    is_private || !ip.to_canonical().is_loopback() && is_on_link(ip)
 }
 
 fn address(ip: &ScopedIp, port: u16) -> SocketAddr {
@@ -210,7 +234,7 @@ fn interfaces(links: &LinkOptions) -> Vec<IfKind> {
     }
 }
 
-/// The number of records that the daemon keeps; `None` if it does not say.
+/// The number of records that the daemon keeps; `None` if it does not say so in time.
 fn records(daemon: &ServiceDaemon) -> Option<usize> {
     let counts = daemon.get_metrics().ok()?.recv_timeout(DNS_SD_ANSWER_WAIT).ok()?;
     let kept = counts.into_iter().filter(|(name, _)| name.starts_with("cached-"));
@@ -240,9 +264,9 @@ mod tests {
         let text: Vec<(&str, &str)> =
             ["v", "net", "id"].iter().map(|key| (*key, published.get_property_val_str(key).unwrap())).collect();
         assert_eq!(text, [("v", "2"), ("net", "lab"), ("id", id.as_str())]);
-        let addrs = "192.0.2.7,127.0.0.1,224.0.0.1,fd00::7";
+        let addrs = "10.9.8.7,127.0.0.1,224.0.0.1,fd00::7";
         let read = hint(&found(&text, addrs, 27420), "lab", "gpb-0000000000000008").unwrap();
-        let expected = ["192.0.2.7:27420", "[fd00::7]:27420"].map(|a| a.parse().unwrap()).to_vec();
+        let expected = ["10.9.8.7:27420", "[fd00::7]:27420"].map(|a| a.parse().unwrap()).to_vec();
         assert_eq!(read, KeyHint { peer: node.peer, addrs: expected });
     }
 
@@ -251,7 +275,7 @@ mod tests {
         let id = Keypair::generate().peer_id().to_string();
         let good = [("v", "2"), ("net", "lab"), ("id", id.as_str())];
         let read = |text: &[(&str, &str)], addrs: &str, port| hint(&found(text, addrs, port), "lab", "gpb-2");
-        assert!(read(&good, "192.0.2.7", 1).is_ok());
+        assert!(read(&good, "10.9.8.7", 2000).is_ok());
         for (text, reason) in [
             ([("v", "1"), good[1], good[2]], Dropped::Version),
             ([("v", ""), good[1], good[2]], Dropped::Version),
@@ -259,14 +283,22 @@ mod tests {
             ([good[0], good[1], ("id", "ed25519:AAAA")], Dropped::Malformed),
             ([good[0], good[1], ("x", "y")], Dropped::Malformed),
         ] {
-            assert_eq!(read(&text, "192.0.2.7", 1), Err(reason), "{text:?}");
+            assert_eq!(read(&text, "10.9.8.7", 2000), Err(reason), "{text:?}");
         }
-        for (addrs, port) in [("127.0.0.1", 1), ("192.0.2.7", 0), ("255.255.255.255,0.0.0.0", 1), ("", 1)] {
+        for (addrs, port) in [
+            ("127.0.0.1", 2000),
+            ("::1", 2000),
+            ("203.0.113.7,2001:db8::7", 2000),
+            ("10.9.8.7", 0),
+            ("10.9.8.7", 1023),
+            ("255.255.255.255,0.0.0.0", 2000),
+            ("", 2000),
+        ] {
             assert_eq!(read(&good, addrs, port), Err(Dropped::Malformed), "{addrs}:{port}");
         }
-        assert_eq!(hint(&found(&good, "192.0.2.7", 1), "lab", "gpb-1"), Err(Dropped::Own));
-        let many: Vec<String> = (1..100).map(|n| format!("192.0.2.{n}")).collect();
-        assert_eq!(read(&good, &many.join(","), 1).unwrap().addrs.len(), ADDRS_PER_PEER_MAX);
+        assert_eq!(hint(&found(&good, "10.9.8.7", 2000), "lab", "gpb-1"), Err(Dropped::Own));
+        let many: Vec<String> = (1..100).map(|n| format!("10.9.8.{n}")).collect();
+        assert_eq!(read(&good, &many.join(","), 2000).unwrap().addrs.len(), HINT_ADDRS_MAX);
     }
 
     #[test]

@@ -13,18 +13,21 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::discovery::DiscoveryContext;
 use crate::discovery::exchange::contact;
-use crate::discovery::limits::{CONTACT_TIMEOUT, HINTED_AT_ONCE, HINTED_KEYS_MAX, HINTS_WAITING_MAX};
+use crate::discovery::limits::{
+    HINT_ADDRS_MAX, HINT_DIAL_EVERY, HINT_DIAL_TIMEOUT, HINTED_AT_ONCE, HINTS_PER_KEY_MAX, HINTS_REMEMBERED_MAX,
+    HINTS_WAITING_MAX,
+};
 use crate::identity::PeerId;
-use crate::limits::{ADDRS_PER_PEER_MAX, ANNOUNCE_INTERVAL};
+use crate::limits::ANNOUNCE_INTERVAL;
 use crate::runtime::Workers;
 use crate::swarm::Dropped;
 use crate::sync::lock;
 
 /// Where a key is said to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyHint {
     pub(super) peer: PeerId,
-    /// At most [`ADDRS_PER_PEER_MAX`], each usable.
+    /// The first [`HINT_ADDRS_MAX`] are dialed.
     pub(super) addrs: Vec<SocketAddr>,
 }
 
@@ -32,8 +35,9 @@ pub(super) struct KeyHint {
 pub(super) struct Hints {
     shared: Arc<DiscoveryContext>,
     queue: Sender<KeyHint>,
-    /// When each key was last dialed.
-    dialed: Mutex<BTreeMap<PeerId, Instant>>,
+    /// When each place was last dialed. By place and not by key: who names a wrong place of a key must
+    /// not keep the right one from being dialed.
+    dialed: Mutex<BTreeMap<KeyHint, Instant>>,
 }
 
 impl Hints {
@@ -47,11 +51,11 @@ impl Hints {
         Ok(Arc::new(Hints { shared: shared.clone(), queue, dialed: Mutex::default() }))
     }
 
-    /// Has the hint dialed, unless its key is heard anyway or was dialed within an
+    /// Has the hint dialed, unless its key is heard anyway or it was dialed within an
     /// [`ANNOUNCE_INTERVAL`].
     ///
     /// # Errors
-    /// [`Dropped`]: the key is not trusted, or too many hints wait.
+    /// [`Dropped`]: the key is not trusted, or too many hints wait or name the key.
     pub(super) fn offer(&self, hint: KeyHint, now: Instant) -> Result<(), Dropped> {
         let directory = self.shared.directory();
         if !directory.trust().allows(&hint.peer) {
@@ -62,17 +66,21 @@ impl Hints {
             return Ok(());
         }
         let mut dialed = lock(&self.dialed);
-        if dialed.get(&hint.peer).is_some_and(is_recent) {
+        if dialed.get(&hint).is_some_and(is_recent) {
             return Ok(());
         }
-        if dialed.len() >= HINTED_KEYS_MAX {
-            dialed.retain(|_, at| is_recent(at));
-        }
-        let peer = hint.peer;
-        if dialed.len() >= HINTED_KEYS_MAX || self.queue.try_send(hint).is_err() {
+        let first = KeyHint { peer: hint.peer, addrs: Vec::new() };
+        let of_key = dialed.range(first..).take_while(|(other, _)| other.peer == hint.peer);
+        if of_key.filter(|(_, at)| is_recent(at)).count() >= HINTS_PER_KEY_MAX {
             return Err(Dropped::Flood);
         }
-        dialed.insert(peer, now);
+        if dialed.len() >= HINTS_REMEMBERED_MAX {
+            dialed.retain(|_, at| is_recent(at));
+        }
+        if dialed.len() >= HINTS_REMEMBERED_MAX || self.queue.try_send(hint.clone()).is_err() {
+            return Err(Dropped::Flood);
+        }
+        dialed.insert(hint, now);
         Ok(())
     }
 }
@@ -80,15 +88,21 @@ impl Hints {
 /// Dials until the queue ends; the body of a thread.
 fn dial(shared: &DiscoveryContext, waiting: &Receiver<KeyHint>) {
     for KeyHint { peer, addrs } in waiting {
-        for addr in addrs.into_iter().take(ADDRS_PER_PEER_MAX) {
+        for addr in addrs.into_iter().take(HINT_ADDRS_MAX) {
             if shared.shutdown.has_begun() {
                 return;
             }
-            let result = contact(shared, addr, Some(peer), None, CONTACT_TIMEOUT);
+            let result = contact(shared, addr, Some(peer), None, HINT_DIAL_TIMEOUT);
             shared.drops.count_hint(result.is_ok());
-            match result {
-                Ok(_) => break,
-                Err(e) => log::debug!("hint leads nowhere peer={peer} addr={addr} error=\"{e}\""),
+            if let Err(e) = &result {
+                log::debug!("hint leads nowhere peer={peer} addr={addr} error=\"{e}\"");
+            }
+            // Strangers choose where, so they do not choose how often.
+            if shared.shutdown.wait(HINT_DIAL_EVERY) {
+                return;
+            }
+            if result.is_ok() {
+                break;
             }
         }
     }
@@ -132,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_dialed_once_an_interval_and_few_wait() {
+    fn a_place_is_dialed_once_an_interval_and_few_wait() {
         let (hints, waiting) = hints(Trust::open());
         let (first, start) = (hint(), Instant::now());
         for after in [Duration::ZERO, ANNOUNCE_INTERVAL / 2] {
@@ -149,10 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_remembered_are_bounded() {
+    fn a_wrong_place_of_a_key_does_not_hide_the_right_one() {
+        let (hints, waiting) = hints(Trust::open());
+        let (peer, start) = (hint().peer, Instant::now());
+        let place = |n: usize| KeyHint { peer, addrs: vec![([10, 0, 0, 1], 2000 + n as u16).into()] };
+        for n in 0..HINTS_PER_KEY_MAX {
+            assert_eq!(hints.offer(place(n), start), Ok(()));
+        }
+        assert_eq!(waiting.len(), HINTS_PER_KEY_MAX);
+        assert_eq!(hints.offer(place(99), start), Err(Dropped::Flood));
+        assert_eq!(hints.offer(place(99), start + ANNOUNCE_INTERVAL), Ok(()));
+    }
+
+    #[test]
+    fn places_that_are_remembered_are_bounded() {
         let (hints, waiting) = hints(Trust::open());
         let start = Instant::now();
-        for _ in 0..HINTED_KEYS_MAX {
+        for _ in 0..HINTS_REMEMBERED_MAX {
             hints.offer(hint(), start).unwrap();
             waiting.recv().unwrap();
         }

@@ -73,14 +73,24 @@ pub const PEER_FILE_EVERY: Duration = Duration::from_millis(500);
 pub const BAD_LINES_LOGGED: usize = 8;
 /// Places that strangers named and that are dialed at the same time.
 pub const HINTED_AT_ONCE: usize = 2;
+/// Addresses of a key that are dialed because strangers named them, at most.
+pub const HINT_ADDRS_MAX: usize = 3;
+/// Longest time for connecting to such an address and the TLS handshake there.
+pub const HINT_DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Rest of a thread after each such dial: with [`HINTED_AT_ONCE`] threads there are at most 4 a second.
+pub const HINT_DIAL_EVERY: Duration = Duration::from_millis(500);
 /// Most places that strangers named and that wait to be dialed.
 pub const HINTS_WAITING_MAX: usize = 64;
-/// Most keys whose last dial for such a place is remembered.
-pub const HINTED_KEYS_MAX: usize = 1024;
+/// Most such places whose last dial is remembered.
+pub const HINTS_REMEMBERED_MAX: usize = 1024;
+/// Most such places of one key that are dialed in an interval.
+pub const HINTS_PER_KEY_MAX: usize = 4;
 /// Most services of DNS-SD that are offered for dialing again at each interval.
 pub const DNS_SD_SERVICES_MAX: usize = 256;
 /// Most records that multicast DNS may keep for this node.
 pub const DNS_SD_RECORDS_MAX: usize = 8192;
+/// Time between two looks at their number.
+pub const DNS_SD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long DNS-SD rests before it begins anew, after a failure or with too many records.
 pub const DNS_SD_RESTART: Duration = Duration::from_secs(30);
 /// Longest wait for an answer of the thread of multicast DNS, at its end for its goodbye.

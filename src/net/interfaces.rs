@@ -104,6 +104,19 @@ impl InterfaceAddr {
     }
 }
 
+/// Whether `ip` is in the network of an interface of this host.
+#[cfg(feature = "dns-sd")]
+pub(crate) fn is_on_link(ip: IpAddr) -> bool {
+    let places = get_if_addrs().unwrap_or_default().into_iter().map(|interface| {
+        let (addr, prefix_len) = match &interface.addr {
+            IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
+            IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
+        };
+        InterfaceAddr { interface: interface.name, index: 0, addr, prefix_len, hops: 1 }
+    });
+    places.filter(|place| place.prefix_len > 0).any(|place| place.is_neighbour(ip))
+}
+
 /// Looks at the interfaces of this host.
 pub(crate) fn survey(options: &LinkOptions) -> io::Result<Interfaces> {
     Ok(choose(get_if_addrs()?, options))

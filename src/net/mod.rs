@@ -25,6 +25,8 @@ pub use channel::{Channel, Opened};
 pub use error::StreamError;
 pub use interface::{Interface, ParseInterfaceError};
 pub use interfaces::LinkOptions;
+#[cfg(feature = "dns-sd")]
+pub(crate) use interfaces::is_on_link;
 pub use multicast::Multicast;
 pub use outbox::Outbox;
 pub use peer_addr::{ParsePeerAddrError, PeerAddr};

@@ -169,11 +169,12 @@ fn seen_as(seen: &SeenBy, port: u16) -> Vec<Finding> {
     let dialed = match seen.dialed {
         _ if port == 0 => return vec![address],
         DialState::Reached => good(&check, &format!("it reaches port {port} here")),
-        DialState::Failed | DialState::Trying => {
+        DialState::Failed => {
             let detail = format!("it does not reach port {port} here");
             bad(&check, &detail, DiscoveryProblem::NotReachable)
         }
-        DialState::NotTried => good(&check, "it did not try now; each host has one try a minute"),
+        // A dial that lasts so long waits for those of others.
+        DialState::NotTried | DialState::Trying => good(&check, "it did not try yet; each host has one try a minute"),
     };
     vec![address, dialed]
 }
@@ -247,7 +248,9 @@ mod tests {
         let behind = told("192.0.2.1:9", DialState::Failed, 7);
         assert!(behind[0].0.starts_with("192.0.2.1, while this host has 10.0.0.1") && behind[0].1.is_none());
         assert_eq!(behind[1].1, Some(DiscoveryProblem::NotReachable));
-        assert_eq!(told("10.0.0.1:9", DialState::NotTried, 7)[1].1, None);
+        for state in [DialState::NotTried, DialState::Trying] {
+            assert_eq!(told("10.0.0.1:9", state, 7)[1].1, None);
+        }
     }
 
     fn found(links: &[Link], config: &Config) -> Vec<(String, Option<DiscoveryProblem>)> {

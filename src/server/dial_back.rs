@@ -28,7 +28,7 @@ pub(crate) struct DialBacks {
 type Tries = HashMap<Account, Try>;
 
 /// A node, and where it is said to serve.
-type DialBackTo = (NodeId, SocketAddr);
+pub(crate) type DialBackTo = (NodeId, SocketAddr);
 
 struct Try {
     begun: Instant,
@@ -39,7 +39,7 @@ struct Try {
 /// Makes the tries; the other end of [`DialBacks`].
 pub(crate) struct DialBackWork {
     tries: Arc<Mutex<Tries>>,
-    queue: Receiver<(Account, DialBackTo)>,
+    pub(crate) queue: Receiver<(Account, DialBackTo)>,
 }
 
 impl DialBacks {

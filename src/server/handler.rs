@@ -1,10 +1,11 @@
 //! A request becomes an answer. No sockets and no TLS here.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::content::{ChunkIndex, Geometry, Pattern};
-use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEW_HAVES_MAX, WIRE_VERSION};
+use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOW_PORTS, NEW_HAVES_MAX, WIRE_VERSION};
 use crate::peers::Directory;
 use crate::proto::{
     ChunkAsk, ChunkHeader, ChunkRef, DialState, Hello, Holding, Kind, LayerRange, ListFrom, MessageError, Reached,
@@ -148,11 +149,27 @@ impl Handler {
 
     /// What this node sees of the peer.
     fn reach(&self, peer: &RemotePeer, now: Instant, out: &mut Vec<u8>) -> Reply {
-        let known = self.directory.read(|t| t.peer(peer.node()));
-        let served = known.and_then(|known| known.addrs.into_iter().find(|addr| addr.ip() == peer.addr.ip()));
         let ask = |addr| self.dial_backs.ask(self.account(peer), (peer.node(), addr), now);
-        let dialed = served.map_or(DialState::NotTried, ask);
+        let dialed = self.served_at(peer).map_or(DialState::NotTried, ask);
         small(Kind::Reach, &Reached { seen: peer.addr, dialed }, &[], out)
+    }
+
+    /// Where the peer says that it serves: the source of its session, which is nobody else's, with the
+    /// port that its own announce names, and not with one that a hint does. In an open group a low port
+    /// may be another service of the network that the session comes from.
+    fn served_at(&self, peer: &RemotePeer) -> Option<SocketAddr> {
+        if matches!(peer.role, SessionRole::AsksTurned(_)) {
+            return None;
+        }
+        let port = self.directory.read(|t| t.port(peer.node()))?;
+        if port < LOW_PORTS && self.trust.is_open() {
+            return None;
+        }
+        // The table knows the interface of a link-local address.
+        let known = self.directory.read(|t| t.peer(peer.node()))?.addrs;
+        let mut addr = known.into_iter().find(|addr| addr.ip() == peer.addr.ip()).unwrap_or(peer.addr);
+        addr.set_port(port);
+        Some(addr)
     }
 
     fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Reply {

@@ -126,16 +126,27 @@ fn hello_of(network: &str, instance: u64) -> Request {
 #[test]
 fn an_asker_is_told_what_is_seen_and_has_its_own_address_dialed() {
     let mut desk = Desk::new(Files::default());
-    let (dial_backs, _waiting) = DialBacks::new();
+    let (dial_backs, waiting) = DialBacks::new();
     desk.handler.dial_backs = dial_backs;
     let reach = |desk: &mut Desk| decode_header::<Reached>(&desk.ask(&Request::Reach).header, "Reach").unwrap();
     assert_eq!(desk.ask(&Request::Reach).status, Status::Refused, "before Hello");
-    assert_eq!(desk.ask(&hello("gpb")).status, Status::Ok);
+    let hello = hello("gpb");
+    assert_eq!(desk.ask(&hello).status, Status::Ok);
+    // A friend names another port of the address, which comes before it when that fails.
+    let Request::Hello(Hello { announce, .. }) = hello else { unreachable!() };
+    let hint = PeerHint { announce, addrs: vec!["127.0.0.1:2222".parse().unwrap()] };
+    let (node, now) = (desk.peer.node(), Instant::now());
+    assert_eq!(desk.handler.directory.hints(&[hint], desk.peer.addr.ip(), now), [node]);
+    desk.handler.directory.failed(node, "127.0.0.1:4000".parse().unwrap(), now);
+    let first = desk.handler.directory.read(|t| t.peer(node)).unwrap().addrs[0];
+    assert_eq!(first.port(), 2222, "the hint counts more now");
     let (seen, dialed) = (desk.peer.addr, DialState::Trying);
     assert_eq!(reach(&mut desk), Reached { seen, dialed });
-    // Another session of the key, from another address that nothing was announced of.
+    assert_eq!(waiting.queue.recv().unwrap().1, (node, "127.0.0.1:4000".parse().unwrap()));
+    // A second session of the key, from another address: the account has had its try.
     desk.peer.addr = "127.0.0.2:5".parse().unwrap();
-    assert_eq!(reach(&mut desk), Reached { seen: desk.peer.addr, dialed: DialState::NotTried });
+    assert_eq!(reach(&mut desk).seen, desk.peer.addr);
+    assert_eq!(waiting.queue.recv().unwrap().1, (node, "127.0.0.2:4000".parse().unwrap()), "never elsewhere");
 }
 
 fn chunk(file: FileId, index: u32) -> Request {

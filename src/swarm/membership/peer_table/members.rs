@@ -51,6 +51,11 @@ impl PeerTable {
         self.entries.range(nodes).map(|(_, entry)| entry.last_seen).max()
     }
 
+    /// The port that `node` announced; none if it serves nothing.
+    pub fn port(&self, node: NodeId) -> Option<u16> {
+        self.entries.get(&node).map(|entry| entry.port).filter(|port| *port != 0)
+    }
+
     /// The size of the group as known here.
     pub fn size(&self) -> GroupSize {
         GroupSize { known: self.nodes(), proved: self.members.counted + 1 }
