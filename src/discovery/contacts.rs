@@ -5,6 +5,7 @@
 //! whole group. With multicast, they are contacted only in a group that is too large for every node
 //! to answer a query, and once each to be remembered.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,6 +32,7 @@ use crate::identity::{NodeId, PeerId};
 use crate::limits::{ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
 use crate::runtime::{Workers, no_thread};
+use crate::swarm::membership::limits::REMEMBERED_MAX;
 use crate::swarm::{ContactSource, PeerRecord, PeerTable};
 use crate::sync::lock;
 
@@ -60,8 +62,9 @@ struct Past {
     awaited: bool,
     /// When the peers that are proved are written down next.
     collect_at: Instant,
-    /// When a peer is dialed next that no one dialed, to prove it.
+    /// When a peer is dialed next that no one dialed, to prove it, and those that were.
     prove_at: Instant,
+    tried: HashSet<NodeId>,
 }
 
 /// Adds peers to the named ones while the threads run.
@@ -295,9 +298,7 @@ impl Contacts {
             self.gossip_at = now + HOUSEKEEP;
             if self.past.memory.is_some() && now >= self.past.prove_at {
                 self.past.prove_at = now + ANNOUNCE_INTERVAL;
-                let unproved = directory.read(PeerTable::unproved);
-                let peer = unproved.choose(&mut rand::rng()).and_then(|node| directory.read(|t| t.peer(*node)));
-                if let Some(peer) = peer {
+                if let Some(peer) = self.past.next_unproved(&self.shared) {
                     self.contact_known(&peer);
                 }
             }
@@ -333,7 +334,16 @@ impl Past {
         directory.expect(usize::from(awaited));
         shared.remembered.store(peers.len(), Ordering::Relaxed);
         let (collect_at, prove_at) = (now + REMEMBER_FIRST_AFTER, now + ANNOUNCE_INTERVAL);
-        Past { memory, recall: Recall::new(peers, now), awaited, collect_at, prove_at }
+        Past { memory, recall: Recall::new(peers, now), awaited, collect_at, prove_at, tried: HashSet::new() }
+    }
+
+    /// A peer that was never dialed, each once: it may be one that nobody can dial.
+    fn next_unproved(&mut self, shared: &DiscoveryContext) -> Option<PeerRecord> {
+        let mut unproved = shared.directory().read(PeerTable::unproved);
+        unproved.retain(|node| !self.tried.contains(node));
+        let node = *unproved.choose(&mut rand::rng()).filter(|_| self.tried.len() < REMEMBERED_MAX)?;
+        self.tried.insert(node);
+        shared.directory().read(|table| table.peer(node))
     }
 
     /// Writes down which peers are proved, if that is new.
