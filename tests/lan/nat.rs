@@ -11,11 +11,11 @@ fn a_server_behind_nat_serves_a_client_outside() {
     let lan = nat_or_skip!();
     let [dir] = copies(&lan, ["d"], "a.bin", 8 * MIB, 301);
     let (meeting, outside) = (lan.host("meeting", None), lan.host("outside", None));
-    let _meeting = Server::start(&meeting, &lan.new_dir("empty"), &[]);
+    let mut known = Server::start(&meeting, &lan.new_dir("empty"), &[]);
     for drops in [false, true] {
         let inside = lan.host_behind_nat(&format!("inside-{drops}"), drops);
-        let mut server = Server::start(&inside, &dir, &["--peer", &meeting.ip]);
-        server.process.wait_line(&["peer joined"], secs(10));
+        let server = Server::start(&inside, &dir, &["--peer", &meeting.ip]);
+        known.process.wait_line(&["may be asked", &server.id], secs(20));
         let out = lan.new_dir(&format!("out-{drops}"));
         let args = ["get", "a.bin", "--dir", out.to_str().unwrap(), "--peer", &meeting.ip];
         let got = Got::wait(client(&outside, &args), secs(30)).expect(0);

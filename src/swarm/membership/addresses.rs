@@ -110,9 +110,16 @@ impl Addresses {
     /// there. The source of an echo is not among them: a host that repeats announces would be
     /// spread as the peer.
     pub(crate) fn for_others(&self, to: IpAddr) -> impl Iterator<Item = SocketAddr> {
-        let usable =
-            move |k: &&KnownAddr| k.standing >= Standing::Own && k.failed.is_none() && crosses(k.addr.ip(), to);
-        self.list.iter().filter(usable).map(|k| k.addr)
+        self.own_for(to).filter(|k| k.failed.is_none()).map(|k| k.addr)
+    }
+
+    /// The same of a peer that offers to answer on sessions of its own: whoever hears of it need not reach it.
+    pub(crate) fn of_offerer(&self, to: IpAddr) -> impl Iterator<Item = SocketAddr> {
+        self.own_for(to).map(|k| k.addr)
+    }
+
+    fn own_for(&self, to: IpAddr) -> impl Iterator<Item = &KnownAddr> {
+        self.list.iter().filter(move |k| k.standing >= Standing::Own && crosses(k.addr.ip(), to))
     }
 
     /// The addresses from which the peer itself announced: no hints, no loopback.

@@ -176,7 +176,10 @@ impl PeerEntry {
 
     /// What to tell a peer at `to` of this one.
     pub(super) fn hint(&self, to: IpAddr) -> Option<PeerHint> {
-        let addrs: Vec<_> = self.addrs.for_others(to).collect();
+        let addrs: Vec<_> = match self.sessions.offers {
+            0 => self.addrs.for_others(to).collect(),
+            _ => self.addrs.of_offerer(to).collect(),
+        };
         let is_useful = self.is_serving() && !addrs.is_empty();
         is_useful.then(|| PeerHint { announce: self.announce.as_bytes().to_vec(), addrs })
     }

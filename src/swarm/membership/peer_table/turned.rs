@@ -34,3 +34,45 @@ impl PeerTable {
         found.into_iter().take(max).map(|(node, entry)| entry.record(*node)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::identity::Keypair;
+    use crate::proto::{Announce, Flags, SignedAnnounce};
+    use crate::swarm::{Received, Via};
+
+    /// Cause: an address that failed was told to nobody. Effect: where one node had tried to dial a peer behind a NAT, others
+    /// never heard of that peer, so that it could offer them nothing. Mend: who offers is told of all the same.
+    #[test]
+    fn who_offers_to_answer_is_told_to_others_though_a_dial_failed() {
+        let (own, keypair, now) = (Keypair::generate().peer_id(), Keypair::generate(), Instant::now());
+        let (mut table, addr) = (PeerTable::new(NodeId::new(own, 1)), SocketAddr::from(([10, 0, 0, 7], 4000)));
+        let announce = Announce {
+            version: Announce::VERSION,
+            network: "gpb".into(),
+            peer: keypair.peer_id(),
+            instance: 1,
+            seq: 1000,
+            ttl_s: 30,
+            port: 4000,
+            revision: 1,
+            flags: Flags::default(),
+        };
+        let signed = SignedAnnounce::seal(&announce, &keypair);
+        let via = |via| Received { signed: &signed, announce: &announce, addr, via, unix_ms: 1000, now };
+        let (node, to) = (NodeId::new(keypair.peer_id(), 1), "10.0.0.9".parse().unwrap());
+        table.upsert(&via(Via::Hello)).unwrap();
+        assert!(table.hint(node, to).is_some() && table.may_offer(node) && !table.was_reached(node));
+        table.failed(node, addr, now);
+        assert!(table.hint(node, to).is_none());
+        table.offered(node);
+        assert_eq!(table.hint(node, to).unwrap().addrs, [addr]);
+        assert_eq!((table.distant(9, |_| true).len(), table.peer(node).unwrap().offers), (1, 1));
+        table.proved(node, addr, now + Duration::from_secs(1));
+        assert!(table.was_reached(node) && table.distant(9, |_| false).is_empty());
+    }
+}
