@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// A file that lines are appended to.
 ///
@@ -87,8 +90,15 @@ pub(super) fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Does not wait: a FIFO that nothing reads would hold the program up at its start, and a full one at
+/// each line.
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().create(true).append(true).custom_flags(flags).open(path);
+    opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NXIO) => io::Error::other("nothing reads this FIFO"),
+        _ => e,
+    })
 }
 
 fn is_same(a: &Metadata, b: &Metadata) -> bool {
@@ -146,6 +156,27 @@ mod tests {
         File::options().write(true).open(lab.path("log")).unwrap().set_len(0).unwrap();
         line(&mut lab.log, "four");
         assert_eq!(lab.read("log"), "four\n");
+    }
+
+    /// Cause: opening a FIFO waits for its reader. Effect: a program with such a log file said nothing
+    /// and did nothing. Mend: it ends with an error, and lines that a reader does not take are lost.
+    #[test]
+    fn a_fifo_takes_lines_while_it_is_read_and_holds_nobody_up() {
+        use std::io::Read as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let error = LogFile::open(&path, 100).unwrap_err();
+        assert_eq!(error.to_string(), "nothing reads this FIFO");
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+        let mut log = LogFile::open(&path, 100).unwrap();
+        log.write_all(b"line\n").unwrap();
+        let mut read = [0; 5];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"line\n");
+        let full = (0..100_000).find_map(|_| log.write(&[b'x'; 4096]).err());
+        assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -170,7 +170,7 @@ fn a_fetch_that_makes_links_is_cancelled_soon() {
     fs::write(root.join("a"), b"content").unwrap();
     (0..4000).for_each(|n| fs::hard_link(root.join("a"), root.join(format!("n{n:04}"))).unwrap());
     let _sharer = sharing(&lan, root);
-    // On a busy machine a fetch may be done before it is cancelled.
+    // On a busy machine a fetch may be done before it is cancelled: one try of many comes in time.
     let is_cut = |_| {
         let node = lan.node().unwrap();
         let (here, fetch, begun) = (dir(&node), node.fetch(Everything).unwrap(), Instant::now());
@@ -184,5 +184,5 @@ fn a_fetch_that_makes_links_is_cancelled_soon() {
         assert!(!here.join(".gpb").exists() && (is_cancelled || end.is_ok()), "{end:?}");
         !here.join("n3999").exists()
     };
-    assert!((0..10).any(is_cut), "each went on to the end");
+    assert!((0..100).any(is_cut), "each went on to the end");
 }
