@@ -145,7 +145,7 @@ fn link(link: &Link) -> Finding {
 fn ways(counts: &PeerCounts) -> String {
     let PeerCounts { known, by_multicast, by_exchange, by_contact, by_session, .. } = counts;
     format!(
-        "{known} nodes: {by_multicast} by multicast, {by_exchange} named by peers, {by_contact} contacted by address, \
+        "{known} found: {by_multicast} by multicast, {by_exchange} named by peers, {by_contact} contacted by address, \
          {by_session} contacted this node"
     )
 }
