@@ -171,6 +171,10 @@ impl FetchJob {
             for (result, link) in disk.make_links(&texts, &self.stop()).into_iter().zip(&ready) {
                 match result {
                     Err(StoreError::NoLinks { .. }) if link.id.is_some() => copies.push(link),
+                    Err(StoreError::Exists { .. }) if self.is_content_there(disk, link) => {
+                        made.insert(&link.text.path);
+                        link.id.into_iter().for_each(|id| self.report_name(&link.text.path, id, true));
+                    }
                     Err(e) => fail(failed, &link.text.path, e),
                     Ok(is_new) => {
                         made.insert(&link.text.path);
@@ -190,6 +194,12 @@ impl FetchJob {
             let path = disk.path().join(link.text.path.as_str());
             fail(failed, &link.text.path, StoreError::at(path, io::Error::other(NO_TARGET)));
         }
+    }
+
+    /// Whether a file of the user's, which has the very content that the link leads to, has its name.
+    fn is_content_there(&self, disk: &Disk, link: &TreeLink) -> bool {
+        disk.is_file_at(&link.text.path)
+            && link.id.is_some_and(|id| disk.has_content(&link.text.path, &id, &self.stop()))
     }
 
     /// Where no links can be made, their names get the contents to which they lead.

@@ -111,13 +111,13 @@ impl Plan {
     /// What is no plain file, each with what a process sees there and its attributes.
     fn bare(&self) -> [(&RelPath, OwnBare<'_>, Vec<u8>, FileDress); 3] {
         let dress = |mtime_ns| FileDress { mtime_ns, execute_bits: 0 };
-        let (large, id) = (&self.large[0].outs[0], self.large[0].manifest.id());
+        let large = &self.large[0].outs[0];
         [
             (&self.dir, OwnBare::Dir { mtime_ns: -3 }, b"/".to_vec(), dress(-3)),
             (&self.link, OwnBare::Link { target: TARGET, mtime_ns: 9 }, TARGET.into(), dress(9)),
             (
                 &self.other_name,
-                OwnBare::Name { of: large, id },
+                OwnBare::Name { of: large, known: None },
                 whole(&self.large[0].manifest),
                 dress_for(large.as_str()),
             ),

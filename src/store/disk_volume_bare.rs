@@ -31,15 +31,17 @@ impl DiskVolume {
                 self.with_own(|own| fs::symlinkat(*target, own, name))?;
                 self.with_own(|own| set_time(own, name, *mtime_ns))
             }
-            OwnBare::Name { of, .. } => {
+            OwnBare::Name { of, known } => {
                 let (parent, file) = self.parent_of(of)?;
                 let at = parent.as_ref().map_or(self.root(), AsFd::as_fd);
-                let known = state_at(at, file).ok_or(Errno::NOENT)?;
+                let of_state = |state: &PlacedState| (state.len, state.stamp());
+                let (len, stamp) = known.or_else(|| Some(of_state(&state_at(at, file)?.1))).ok_or(Errno::NOENT)?;
                 self.with_own(|own| fs::linkat(at, file, own, name, AtFlags::empty()))?;
                 // Another program may have put a link or another file there.
                 let linked = self.with_own(|own| Ok(state_at(own, name)))?;
-                let same = |(kind, state): (FileType, PlacedState)| {
-                    kind == FileType::RegularFile && (state.device, state.inode) == (known.1.device, known.1.inode)
+                let same = |(kind, now): (FileType, PlacedState)| {
+                    let is_it = (now.len, now.inode, now.mtime_ns) == (len, stamp.inode, stamp.mtime_ns);
+                    kind == FileType::RegularFile && is_it
                 };
                 if linked.is_some_and(same) { Ok(()) } else { Err(Errno::STALE.into()) }
             }

@@ -111,12 +111,14 @@ impl ExpiringDir {
         let wanted: Vec<_> = known.iter().map(|(path, file)| (path, file.state)).collect();
         let results = disk.remove_placed(&wanted);
         let mut removed = RemovedCopies::default();
+        let mut unlinked = HashSet::new();
         for ((path, file), result) in known.into_iter().zip(results) {
             match result {
                 Ok(true) => {
                     let expired = PlacedFile { id: file.id, state: None, keeping: Keeping::Expired };
                     self.log.note(path.as_str(), expired);
                     self.files.expire(&path);
+                    unlinked.insert((file.state.device, file.state.inode));
                     removed.gone.push((path, file.id));
                 }
                 // It is the user's by now, or gone.
@@ -124,8 +126,25 @@ impl ExpiringDir {
                 Err(e) => removed.failed.push((path, e)),
             }
         }
+        self.restate(&unlinked);
         self.log.flush();
         removed
+    }
+
+    /// Notes the new times of files of which names were removed, by device and inode: the names that are
+    /// left are copies as before.
+    fn restate(&mut self, unlinked: &HashSet<(u64, u64)>) {
+        let of_these = |file: &ExpiringFile| unlinked.contains(&(file.state.device, file.state.inode));
+        let left = self.files.iter().filter(|(_, file)| of_these(file));
+        let left: Vec<(RelPath, ExpiringFile)> = left.map(|(path, file)| (path.clone(), *file)).collect();
+        for (path, file) in left {
+            let Ok(meta) = self.root.join(path.as_str()).symlink_metadata() else { continue };
+            let state = PlacedState { ctime_ns: crate::store::stamp_of(&meta).ctime_ns, ..file.state };
+            if is_state(&meta, &state) {
+                self.log.note(path.as_str(), record(&ExpiringFile { state, ..file }));
+                self.files.restate(&path, state);
+            }
+        }
     }
 }
 
@@ -214,6 +233,26 @@ mod tests {
 
     fn listed(dir: &ExpiringDir) -> Vec<String> {
         dir.files().iter().map(|(path, _)| path.to_string()).collect()
+    }
+
+    /// Cause: a name of an inode that expired changed the state of its other names. Effect: those counted as the user's,
+    /// and never expired.
+    #[test]
+    fn names_of_one_file_expire_one_by_one_and_together() {
+        let data = Data::new();
+        let disk = data.disk(Life::Mirrored);
+        disk.batch_write(&[(name("a"), id(1, 4), b"file")]).remove(0).unwrap();
+        let others: Vec<_> = ["b", "c", "d"].map(|other| (name(other), name("a"), id(1, 4))).into();
+        assert!(disk.make_names(&others, &|| false).iter().all(Result::is_ok));
+        disk.finish_record();
+        let mut dir = data.open();
+        for (gone, left) in [(&["b"][..], &["a", "c", "d"][..]), (&["a", "d"], &["c"])] {
+            let gone: Vec<RelPath> = gone.iter().map(|path| name(path)).collect();
+            assert_eq!(dir.remove(&data.disk(Life::Kept), &gone).gone.len(), gone.len());
+            dir.look(1);
+            assert_eq!(listed(&dir), left);
+            assert_eq!((listed(&data.open()), data.names()), (listed(&dir), listed(&dir)), "and after a restart");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::store::limits::{DIRS_OPEN_MAX, REPLACE_TRIES};
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY};
 use crate::store::own_dir::OwnDir;
 use crate::store::place_guard::{OnTaken, PlaceGuard, SpellingAsk};
+use crate::store::placed::PlacedState;
 use crate::store::storage::{Storage, temp_name};
 use crate::store::swap::{self, SwapNames, Swapped};
 
@@ -132,6 +133,7 @@ impl<'a> Publish<'a> {
                 verdict => verdict?,
             };
             let swapped = match verdict {
+                OnTaken::Replace if self.is_own_dir(own) => replace_by_dir(&names, &found.1),
                 OnTaken::Replace if guard.replaces_all() => return rename(),
                 // The verdict may have taken long: it does not hold for what was saved meanwhile.
                 OnTaken::Replace => swap::replace(&names, &found.1),
@@ -148,6 +150,10 @@ impl<'a> Publish<'a> {
             }
         }
         Err(StoreError::Exists { path: self.path_of(path) })
+    }
+
+    fn is_own_dir(&self, own: &str) -> bool {
+        self.target.own.with(|o| Ok(kind_at(o, own))).is_ok_and(|kind| kind == Some(FileType::Directory))
     }
 
     /// Opens the directory `dir` and creates what is missing of it.
@@ -206,6 +212,22 @@ impl<'a> Publish<'a> {
 
     fn path_of(&self, path: &RelPath) -> PathBuf {
         self.target.path.join(path.as_str())
+    }
+}
+
+/// Replaces a file or link by an own directory. Where names cannot be exchanged, the old one is taken
+/// away first, since no directory is renamed over it.
+fn replace_by_dir(names: &DiskNames<'_>, found: &PlacedState) -> io::Result<Swapped> {
+    match swap::replace(names, found) {
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            let out = temp_name();
+            let old = DiskNames { own: &out, ..*names };
+            match swap::remove(&old, found)? {
+                Swapped::Done => names.move_in().map(|()| Swapped::Done),
+                Swapped::Changed => Ok(Swapped::Changed),
+            }
+        }
+        swapped => swapped,
     }
 }
 

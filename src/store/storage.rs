@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::content::{FileId, RelPath, Stamp};
+use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::holes;
 use crate::store::limits::{COPY_BUFFER_LEN, COPY_LEN_MAX};
@@ -134,8 +134,9 @@ pub(crate) enum OwnBare<'a> {
     Dir { mtime_ns: i64 },
     /// A symbolic link with this one.
     Link { target: &'a str, mtime_ns: i64 },
-    /// Another name of the file at a final name, which has the content `id`.
-    Name { of: &'a RelPath, id: FileId },
+    /// Another name of the file at a final name, if that is still the one with this length and stamp,
+    /// whatever other names it got.
+    Name { of: &'a RelPath, known: Option<(u64, Stamp)> },
 }
 
 /// What came of taking the lock of a file.

@@ -186,3 +186,23 @@ fn a_fetch_that_makes_links_is_cancelled_soon() {
     };
     assert!((0..100).any(is_cut), "each went on to the end");
 }
+
+/// Cause: where a link goes lay a file of the user's with the very content. Effect: exit code 7. Mend: a file that has
+/// the wanted content is never in the way.
+#[test]
+fn a_file_with_the_content_of_a_link_stays_and_is_in_no_ones_way() {
+    let (lan, source) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
+    let (root, node) = (source.path(), lan.node().unwrap());
+    let here = dir(&node);
+    fs::write(root.join("v2"), b"content").unwrap();
+    symlink("v2", root.join("latest")).unwrap();
+    symlink("latest", root.join("over")).unwrap();
+    fs::create_dir_all(&here).unwrap();
+    fs::write(here.join("latest"), b"content").unwrap();
+    let before = states(&here);
+    for _ in 0..2 {
+        let report = fetch(&lan, root, &node).unwrap();
+        assert_eq!((report.files, report.failed.len()), (3, 0), "{report:?}");
+        assert!(before.iter().all(|state| states(&here).contains(state)) && here.join("over").is_symlink());
+    }
+}

@@ -81,7 +81,8 @@ impl Disk {
 
     /// Makes each `path` another name of the file at `first`, which this handle put in place or found
     /// whole: triples of `path`, `first` and their content. A file of the user's with the same content
-    /// is left as it is. Where no hard link can be made, `path` becomes a copy, with one warning for all.
+    /// is left as it is. Where no hard link can be made, and where `first` is the user's, `path` becomes a
+    /// copy, with one warning for all.
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
@@ -99,7 +100,10 @@ impl Disk {
                 }
                 _ => {}
             }
-            Ok(Some(ToMake { path, id: *id, what: OwnBare::Name { of: first, id: *id } }))
+            if self.volume.guard().is_some_and(|guard| !guard.owns(first, id)) {
+                return Err(StoreError::NoLinks { path: self.volume.path_of(path), kind: HARD_LINK });
+            }
+            Ok(Some(ToMake { path, id: *id, what: OwnBare::Name { of: first, known: None } }))
         });
         let is_no_link = |made: &Result<bool, StoreError>| matches!(made, Err(StoreError::NoLinks { .. }));
         let unlinked: Vec<usize> = (0..names.len()).filter(|at| is_no_link(&made[*at])).collect();
@@ -147,6 +151,9 @@ impl Disk {
     }
 
     fn copy_to(&self, path: &RelPath, end: &RelPath, id: &FileId, stop: Stop<'_>) -> Result<bool, StoreError> {
+        if stop() {
+            return Err(StoreError::at(self.path(), io::Error::other(STOPPED)));
+        }
         if let Some(held) = self.holds(std::slice::from_ref(path), id, stop).pop()
             && held?
         {
@@ -168,7 +175,8 @@ impl Disk {
         (kind == FileType::RegularFile).then_some(state)
     }
 
-    pub(super) fn has_content(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> bool {
+    /// Whether the file at `path` has the content `id`. It is read and hashed, until `stop` returns true.
+    pub fn has_content(&self, path: &RelPath, id: &FileId, stop: Stop<'_>) -> bool {
         self.volume.open_file(path).is_ok_and(|file| VerifiedFile::check(file, id, stop).is_some())
     }
 
@@ -225,8 +233,8 @@ impl Disk {
             let ready =
                 if stop() { Err(StoreError::at(self.path(), io::Error::other(STOPPED))) } else { to_make(item) };
             made.push(ready.and_then(|to_make| {
-                let Some(to_make) = to_make else { return Ok(false) };
-                let checked = self.check_first(&to_make.what, stop);
+                let Some(mut to_make) = to_make else { return Ok(false) };
+                let checked = self.check_first(&mut to_make, stop);
                 checked.map_err(|e| StoreError::at(self.volume.path_of(to_make.path), e))?;
                 self.check_taken(&to_make, stop)?;
                 missing.push((at, to_make));
@@ -242,18 +250,24 @@ impl Disk {
             Ok::<_, Infallible>(place_bare(&*self.volume, &items))
         };
         let placed = self.recording(files, place).unwrap_or_else(|never| match never {});
-        for ((at, _), placed) in missing.iter().zip(placed) {
+        for ((at, to_make), placed) in missing.iter().zip(placed) {
+            if let (Err(StoreError::NoLinks { .. }), Some(guard)) = (&placed, self.volume.guard()) {
+                guard.keep_as_before(to_make.path);
+            }
             made[*at] = placed.map(|()| true);
         }
         made
     }
 
-    /// An error unless the file that gets another name is known to have its content.
-    fn check_first(&self, what: &OwnBare<'_>, stop: Stop<'_>) -> io::Result<()> {
-        let OwnBare::Name { of, id } = what else { return Ok(()) };
-        let state = self.volume.state_of(of).map(|(_, state)| state);
-        let is_known = self.volume.guard().zip(state).is_some_and(|(guard, state)| guard.knows(of, *id, state));
-        if is_known || self.has_content(of, id, stop) { Ok(()) } else { Err(io::Error::other(FIRST_IS_GONE)) }
+    /// An error unless the file that gets another name is known to have its content. It is linked only
+    /// while it is that file.
+    fn check_first(&self, to_make: &mut ToMake<'_>, stop: Stop<'_>) -> io::Result<()> {
+        let (OwnBare::Name { of, known }, id) = (&mut to_make.what, to_make.id) else { return Ok(()) };
+        let state = self.file_at(of);
+        let is_known = self.volume.guard().zip(state).is_some_and(|(guard, state)| guard.knows(of, id, state));
+        let verified = state.filter(|_| is_known || self.has_content(of, &id, stop));
+        *known = verified.map(|state| (state.len, state.stamp()));
+        if known.is_some() { Ok(()) } else { Err(io::Error::other(FIRST_IS_GONE)) }
     }
 }
 

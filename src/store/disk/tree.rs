@@ -1,6 +1,6 @@
 //! What lies below the directory of a fetch, whose it is, and removing some of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rustix::fs::FileType;
 
@@ -53,8 +53,17 @@ impl Disk {
     /// As [`remove`](Self::remove), by the states in which they were seen.
     pub(crate) fn remove_placed(&self, names: &[(&RelPath, PlacedState)]) -> Vec<Result<bool, StoreError>> {
         let (mut results, mut dirs) = (Vec::with_capacity(names.len()), BTreeSet::new());
+        // Removing a name changes the time of the inode, which the names that are left still have.
+        let mut unlinked: HashSet<(u64, u64)> = HashSet::new();
         for (path, state) in names {
-            results.push(self.volume.remove_one(path, state).map_err(|e| StoreError::at(self.volume.path_of(path), e)));
+            let file = (state.device, state.inode);
+            let now = || self.volume.state_of(path).map(|(_, now)| now).filter(|now| now.is_renamed(state));
+            let found = if unlinked.contains(&file) { now().unwrap_or(*state) } else { *state };
+            let removed = self.volume.remove_one(path, &found);
+            if matches!(removed, Ok(true)) {
+                unlinked.insert(file);
+            }
+            results.push(removed.map_err(|e| StoreError::at(self.volume.path_of(path), e)));
             dirs.insert(path.as_str().rsplit_once('/').map_or("", |(dir, _)| dir));
         }
         if self.is_durable() {

@@ -27,4 +27,9 @@ impl PlaceGuard {
     pub(crate) fn keep_made(&self, path: &RelPath) {
         lock(&self.places).keepings.insert(path.clone(), Some(Keeping::Kept));
     }
+
+    /// No link can be made at `path`: what takes its place is kept as other files are.
+    pub(crate) fn keep_as_before(&self, path: &RelPath) {
+        lock(&self.places).keepings.remove(path);
+    }
 }

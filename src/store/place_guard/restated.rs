@@ -3,7 +3,7 @@
 use rustix::fs::FileType;
 
 use crate::content::{FileId, RelPath};
-use crate::store::place_guard::{PlaceGuard, file_key};
+use crate::store::place_guard::{PlaceGuard, Places, file_key};
 use crate::store::placed::{PlacedFile, PlacedState};
 use crate::sync::lock;
 
@@ -29,6 +29,13 @@ impl PlaceGuard {
     /// Whether an earlier fetch put the content `id` at `path`, in whatever state it is now.
     pub(crate) fn is_recorded(&self, path: &RelPath, id: &FileId) -> bool {
         self.recorded(path, FileType::RegularFile).iter().any(|file| file.id == *id)
+    }
+
+    /// Whether a fetch put the content `id` at `path`, this one or an earlier one, or is to replace whatever
+    /// lies there: nothing of the user's gets another name.
+    pub(crate) fn owns(&self, path: &RelPath, id: &FileId) -> bool {
+        let has_landed = |places: &Places| places.names.get(path).is_some_and(|name| name.id == *id && name.landed);
+        self.replaces_all() || has_landed(&lock(&self.places)) || self.is_recorded(path, id)
     }
 
     /// What lies at `path` was found to have the content `id` in this state: if an earlier fetch put that

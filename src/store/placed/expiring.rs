@@ -86,6 +86,13 @@ impl ExpiringFiles {
         }
     }
 
+    /// `path` is in this state, since another name of it was removed.
+    pub(crate) fn restate(&mut self, path: &RelPath, state: PlacedState) {
+        if let Some(file) = self.files.get_mut(path) {
+            file.state = state;
+        }
+    }
+
     /// `path` has expired.
     pub(crate) fn expire(&mut self, path: &RelPath) {
         let id = self.files.get(path).map(|file| file.id);

@@ -248,3 +248,56 @@ fn a_time_that_the_disk_cannot_hold_is_set_once() {
         assert!(place.are_known(b"a", &["a", "b"]) && !place.path(".gpb").exists());
     }
 }
+
+/// Cause: a further name was linked to a file of the user's. Effect: a later fetch set the time and mode of that file.
+/// Mend: only what fetches put there gets further names.
+#[test]
+fn a_file_of_the_user_gets_no_other_name() {
+    let place = Place::new();
+    fs::write(place.path("a"), b"equal").unwrap();
+    let look = || fs::metadata(place.path("a")).map(|m| (m.nlink(), m.mtime(), m.ctime(), m.ctime_nsec())).unwrap();
+    let before = look();
+    for is_new in [true, false] {
+        let made = place.fetch(Overwrite::Refuse, b"equal", &["b", "c"]);
+        assert!(made.iter().all(|made| matches!(made, Ok(new) if *new == is_new)), "{made:?}");
+        assert!(look() == before && fs::read(place.path("c")).unwrap() == b"equal");
+    }
+}
+
+/// Cause: removing one name changed the state of the others. Effect: those stayed.
+#[test]
+fn all_names_of_a_group_are_removed() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &["b", "c", "d"]);
+    let disk = place.disk(Overwrite::Refuse);
+    fs::remove_file(place.path("c")).unwrap();
+    fs::write(place.path("c"), b"mine").unwrap();
+    let tree = disk.tree("", &go).unwrap();
+    fs::write(place.path("c"), b"mine!").unwrap();
+    let removed = disk.remove(&tree.names);
+    assert_eq!(removed.iter().filter(|removed| matches!(removed, Ok(true))).count(), 3, "{removed:?}");
+    let left: Vec<_> = fs::read_dir(place.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((left, fs::read(place.path("c")).unwrap()), (vec!["c".into()], b"mine!".to_vec()));
+}
+
+#[test]
+fn an_empty_directory_takes_the_place_of_a_file_when_told() {
+    let place = Place::new();
+    fs::write(place.path("file"), b"mine").unwrap();
+    std::os::unix::fs::symlink("file", place.path("link")).unwrap();
+    let dirs = ["file", "link"].map(|path| (name(path), 5));
+    let made = place.disk(Overwrite::Refuse).make_dirs(&dirs, &go);
+    assert!(made.iter().all(|made| matches!(made, Err(StoreError::Exists { .. }))), "{made:?}");
+    let made = place.disk(Overwrite::Replace).make_dirs(&dirs, &go);
+    assert!(made.iter().all(|made| matches!(made, Ok(true))), "{made:?}");
+    assert!(dirs.iter().all(|(path, _)| fs::symlink_metadata(place.path(path.as_str())).unwrap().is_dir()));
+    assert!(!place.path(".gpb").exists());
+}
+
+#[test]
+fn copies_end_when_they_are_to_stop() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &[]);
+    let made = place.disk(Overwrite::Refuse).make_copies(&[(name("b"), name("a"), id(b"first"))], "link", &|| true);
+    assert!(made[0].is_err() && !place.path("b").exists());
+}
