@@ -298,7 +298,12 @@ impl Contacts {
             self.gossip_at = now + HOUSEKEEP;
             if self.past.memory.is_some() && now >= self.past.prove_at {
                 self.past.prove_at = now + ANNOUNCE_INTERVAL;
-                if let Some(peer) = self.past.next_unproved(&self.shared) {
+                // Where multicast is blocked nothing else keeps those alive that were remembered.
+                let kept = directory.read(PeerTable::kept_by_contact);
+                let kept = kept
+                    .sample(&mut rand::rng(), CONTACTS_AT_ONCE)
+                    .filter_map(|node| directory.read(|t| t.peer(*node)));
+                for peer in kept.chain(self.past.next_unproved(&self.shared)) {
                     self.contact_known(&peer);
                 }
             }
@@ -351,6 +356,7 @@ impl Past {
         if let Some(memory) = &mut self.memory {
             memory.collect(shared.directory());
             memory.save(shared.directory());
+            self.recall.learn(memory.trusted(shared.directory()));
         }
     }
 }

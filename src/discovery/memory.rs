@@ -63,9 +63,9 @@ impl PeerMemory {
                 self.peers.to_string().into_bytes()
             })
         });
-        // Another process that writes for long has its turn; the next look tries again.
+        // The next look tries again; a process that is just writing is no failure.
         let busy = written.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        self.changed = busy;
+        self.changed = written.is_err();
         match written {
             Err(e) if !busy && !self.failed => {
                 log::warn!("peers cannot be remembered file={} error=\"{e}\"", file.display());
@@ -77,7 +77,9 @@ impl PeerMemory {
     }
 
     fn forget(&mut self, directory: &Directory) {
+        let before = self.peers.len();
         self.peers.forget(&self.network, |peer| directory.trust().allows(peer), unix_s());
+        self.changed |= self.peers.len() < before;
     }
 }
 

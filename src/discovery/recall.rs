@@ -1,10 +1,10 @@
 //! Which remembered peers are dialed when. Pure: `now` is an argument.
 //!
 //! The last proved are dialed at once, a few at a time, and the others one a second, so that a long
-//! list costs next to nothing once some answered: those tell of the others. What failed is tried
-//! again only while the group is empty.
+//! list costs next to nothing once some answered: those tell of the others. All are tried again when
+//! the group is empty, after a pause that grows.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::discovery::limits::{
@@ -17,7 +17,9 @@ use crate::swarm::RememberedPeer;
 #[derive(Debug)]
 pub(super) struct Recall {
     waiting: VecDeque<RememberedPeer>,
+    /// Those that did not answer, and those that did or were proved since.
     failed: Vec<RememberedPeer>,
+    met: Vec<RememberedPeer>,
     /// The ones that are being dialed, and whether each is one of the first.
     dialed: Vec<(RememberedPeer, bool)>,
     /// Peers that may be dialed without a wait.
@@ -34,6 +36,7 @@ impl Recall {
             first_left: RECALL_FIRST.min(peers.len()),
             waiting: peers.into(),
             failed: Vec::new(),
+            met: Vec::new(),
             dialed: Vec::new(),
             next: now,
             retry: CONTACT_RETRY_FIRST,
@@ -53,7 +56,7 @@ impl Recall {
         now: Instant,
     ) -> Option<RememberedPeer> {
         if self.waiting.is_empty() && self.dialed.is_empty() && is_empty && now >= self.next {
-            self.waiting = std::mem::take(&mut self.failed).into();
+            self.waiting = self.met.drain(..).chain(self.failed.drain(..)).collect();
         }
         let at_once = self.first_left > 0;
         if self.dialed.len() >= RECALL_AT_ONCE || !(at_once || now >= self.next) {
@@ -77,7 +80,10 @@ impl Recall {
     pub(super) fn ended(&mut self, peer: &PeerId, succeeded: bool, now: Instant) {
         let Some(at) = self.dialed.iter().position(|(dialed, _)| dialed.peer == *peer) else { return };
         let (dialed, _) = self.dialed.swap_remove(at);
-        if !succeeded {
+        if succeeded {
+            self.retry = CONTACT_RETRY_FIRST;
+            self.met.push(dialed);
+        } else {
             self.failed.push(dialed);
         }
         if self.waiting.is_empty() && self.dialed.is_empty() {
@@ -86,9 +92,16 @@ impl Recall {
         }
     }
 
+    /// These are remembered now, so that they are dialed once the group is empty.
+    pub(super) fn learn(&mut self, peers: Vec<RememberedPeer>) {
+        let others = self.waiting.iter().chain(&self.failed).chain(self.dialed.iter().map(|(peer, _)| peer));
+        let others: HashSet<PeerId> = others.map(|known| known.peer).collect();
+        self.met = peers.into_iter().filter(|known| !others.contains(&known.peer)).collect();
+    }
+
     /// When to look again; `None` while there is nothing to dial.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let some = !self.waiting.is_empty() || !self.failed.is_empty();
+        let some = !(self.waiting.is_empty() && self.failed.is_empty() && self.met.is_empty());
         (some && self.dialed.len() < RECALL_AT_ONCE && self.first_left == 0).then_some(self.next)
     }
 }
@@ -136,7 +149,27 @@ mod tests {
         let (known, wanted) = (PeerId([0; 32]), PeerId([9; 32]));
         assert_eq!(recall.take_due(false, |peer| *peer == wanted && *peer != known, now).unwrap().peer, wanted);
         recall.ended(&wanted, true, now);
-        assert_eq!((recall.take_due(true, |_| true, now), recall.next_due()), (None, None));
+        assert_eq!(recall.take_due(false, |_| true, now), None);
+    }
+
+    /// A peer that answered was forgotten, so a node whose group was gone for a while stayed alone.
+    #[test]
+    fn who_answered_is_dialed_again_once_the_group_is_empty() {
+        let mut now = Instant::now();
+        let mut recall = Recall::new(peers(1), now);
+        for _ in 0..3 {
+            let peer = recall.take_due(true, |_| true, now).unwrap();
+            recall.ended(&peer.peer, true, now);
+            let next = recall.next_due().unwrap();
+            assert_eq!(recall.take_due(false, |_| true, next), None, "the group is there");
+            now = next;
+        }
+        // What was proved meanwhile counts as well, and what is known is not doubled.
+        recall.learn(peers(3));
+        let dialed: Vec<_> = std::iter::from_fn(|| recall.take_due(true, |_| true, now + RECALL_RETRY_MAX)).collect();
+        assert_eq!(dialed.len(), 1);
+        recall.ended(&dialed[0].peer, true, now);
+        assert_eq!((recall.waiting.len(), recall.met.len()), (2, 1));
     }
 
     #[test]

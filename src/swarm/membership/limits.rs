@@ -38,8 +38,11 @@ pub const EVICTION_RETRY: Duration = Duration::from_secs(1);
 pub const REMEMBERED_MAX: usize = 256;
 /// Seconds after the last proof for which a peer is remembered: 30 days.
 pub const REMEMBERED_AGE_MAX_S: u64 = 30 * 24 * 3600;
-/// Seconds after which a further proof of a peer at the same addresses is written down.
-pub const REMEMBERED_STEP_S: u64 = 24 * 3600;
+/// Seconds after which a further proof of a peer at the same addresses is written down, and for which
+/// a full list takes no further peer.
+pub const REMEMBERED_STEP_S: u64 = 3600;
+/// Remembered peers of one host, at most: keys cost nothing there.
+pub const REMEMBERED_PER_HOST_MAX: usize = 16;
 
 /// Time for which a peer that had no place for this node counts as full.
 pub const FULL_REMEMBERED: Duration = Duration::from_secs(10);

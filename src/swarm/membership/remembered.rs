@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::identity::PeerId;
 use crate::limits::{ADDRS_PER_PEER_MAX, NETWORK_LEN_MAX};
 use crate::proto::Announce;
 use crate::swarm::membership::addresses::is_usable;
-use crate::swarm::membership::limits::{REMEMBERED_AGE_MAX_S, REMEMBERED_MAX, REMEMBERED_STEP_S};
+use crate::swarm::membership::limits::{
+    REMEMBERED_AGE_MAX_S, REMEMBERED_MAX, REMEMBERED_PER_HOST_MAX, REMEMBERED_STEP_S,
+};
 
 /// At most [`REMEMBERED_MAX`] peers of all networks that share a state directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,9 +94,27 @@ impl RememberedPeers {
         if self.peers.get(&key).is_some_and(is_same) {
             return false;
         }
+        if !self.peers.contains_key(&key) && !self.make_room(addrs[0].ip(), now_s) {
+            return false;
+        }
         self.peers.insert(key, RememberedPeer { peer, seen_s: now_s, addrs });
-        self.bound();
         true
+    }
+
+    /// Makes room for a newcomer at `host`: the oldest of a host gives way to a further one of it, and
+    /// the oldest of a full list, unless that was proved just now. So neither one host nor a large
+    /// group puts the list in motion for ever.
+    fn make_room(&mut self, host: IpAddr, now_s: u64) -> bool {
+        let at_host = |known: &RememberedPeer| host_of(known.addrs[0].ip()) == host_of(host);
+        let is_crowded = self.peers.values().filter(|known| at_host(known)).count() >= REMEMBERED_PER_HOST_MAX;
+        if !is_crowded && self.peers.len() < REMEMBERED_MAX {
+            return true;
+        }
+        let mut candidates: Vec<_> = self.peers.iter().filter(|(_, known)| !is_crowded || at_host(known)).collect();
+        candidates.sort_by_key(|(_, known)| known.seen_s);
+        let oldest = candidates.first().filter(|(_, known)| now_s.saturating_sub(known.seen_s) >= REMEMBERED_STEP_S);
+        let Some(key) = oldest.map(|(key, _)| (*key).clone()) else { return false };
+        self.peers.remove(&key).is_some()
     }
 
     /// Takes over what another process has noted later.
@@ -108,11 +128,10 @@ impl RememberedPeers {
     }
 
     /// Forgets the peers that were not proved for [`REMEMBERED_AGE_MAX_S`], and those of `network`
-    /// that are not `trusted`. A time to come counts as now: the clock was wrong.
+    /// that are not `trusted`. A time to come counts as now: one of the clocks was wrong.
     pub fn forget(&mut self, network: &str, trusted: impl Fn(&PeerId) -> bool, now_s: u64) {
-        self.peers.retain(|(of, _), known| {
-            known.seen_s = known.seen_s.min(now_s);
-            now_s - known.seen_s <= REMEMBERED_AGE_MAX_S && (of != network || trusted(&known.peer))
+        self.peers.retain(|(of, _), known: &mut RememberedPeer| {
+            now_s.saturating_sub(known.seen_s) <= REMEMBERED_AGE_MAX_S && (of != network || trusted(&known.peer))
         });
     }
 
@@ -155,6 +174,14 @@ impl fmt::Display for RememberedPeers {
     }
 }
 
+/// What counts as one host: an IPv4 address, or an IPv6 network of 64 bits.
+fn host_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        ip => ip,
+    }
+}
+
 fn parse_line(line: &str) -> Option<(&str, RememberedPeer)> {
     let mut parts = line.splitn(4, ' ');
     let mut next = || parts.next();
@@ -179,6 +206,7 @@ mod tests {
     use super::*;
 
     const DAY_S: u64 = 24 * 3600;
+    const STEP_S: u64 = REMEMBERED_STEP_S;
 
     fn id(n: u16) -> PeerId {
         let mut key = [0; 32];
@@ -229,10 +257,10 @@ mod tests {
     #[test]
     fn only_news_are_worth_to_be_kept() {
         let mut all = some();
-        assert!(!all.note("a net", id(2), &[addr(2)], 2000 + DAY_S - 1));
-        assert!(all.note("a net", id(2), &[addr(2)], 2000 + DAY_S));
-        assert!(all.note("a net", id(2), &[addr(3), addr(2)], 2001 + DAY_S));
-        assert!(!all.note("a net", id(2), &[addr(2), addr(3)], 2001 + DAY_S), "the same in another order");
+        assert!(!all.note("a net", id(2), &[addr(2)], 2000 + STEP_S - 1));
+        assert!(all.note("a net", id(2), &[addr(2)], 2000 + STEP_S));
+        assert!(all.note("a net", id(2), &[addr(3), addr(2)], 2001 + STEP_S));
+        assert!(!all.note("a net", id(2), &[addr(2), addr(3)], 2001 + STEP_S), "the same in another order");
         assert!(all.note("gpb", id(2), &[addr(2)], 2001), "the same key in another network");
         assert!(!all.note("gpb", id(3), &["0.0.0.0:1".parse().unwrap()], 1), "nothing to dial");
         assert_eq!(all.of_network("a net").len(), 1);
@@ -241,13 +269,26 @@ mod tests {
     #[test]
     fn the_list_is_bounded_and_the_oldest_goes_first() {
         let mut all = RememberedPeers::default();
+        let at = |n: u16| [SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 27420))];
+        let begin = STEP_S * 9;
         for n in 0..600 {
-            all.note("gpb", id(n), &[addr(1)], 1000 + u64::from(n));
+            assert_eq!(all.note("gpb", id(n), &at(n), begin + u64::from(n)), usize::from(n) < REMEMBERED_MAX, "{n}");
+        }
+        // A full list of fresh peers stays as it is; an hour later, newcomers take the places of the oldest.
+        for n in 600..700 {
+            assert!(all.note("gpb", id(n), &at(n), begin + 300 + STEP_S + u64::from(n)));
         }
         let kept = all.of_network("gpb");
-        assert_eq!((kept.len(), kept[0].peer, kept[255].peer), (REMEMBERED_MAX, id(599), id(344)));
+        assert_eq!((kept.len(), kept[0].peer, kept[255].peer), (REMEMBERED_MAX, id(699), id(100)));
+        // One host has few places, of which its oldest gives way.
+        for n in 1000..1100 {
+            all.note("gpb", id(n), &at(0), begin + STEP_S * u64::from(n));
+        }
+        let of_host = |known: &&&RememberedPeer| known.addrs == at(0);
+        assert_eq!(all.of_network("gpb").iter().filter(of_host).count(), REMEMBERED_PER_HOST_MAX);
+        assert_eq!(all.len(), REMEMBERED_MAX);
         let many: Vec<SocketAddr> = (1..=40).map(addr).collect();
-        all.note("gpb", id(1), &many, 9999);
+        all.note("gpb", id(1099), &many, begin + STEP_S * 9999);
         assert_eq!(all.of_network("gpb")[0].addrs, many[..ADDRS_PER_PEER_MAX]);
         assert!(all.to_string().len() <= REMEMBERED_TEXT_LEN_MAX);
     }
@@ -258,7 +299,7 @@ mod tests {
         all.note("gpb", id(3), &[addr(3)], 1_000_000_000);
         all.forget("gpb", |_| true, 1000 + 30 * DAY_S);
         assert_eq!(all.len(), 3);
-        assert_eq!(all.of_network("gpb")[0].seen_s, 1000 + 30 * DAY_S, "a clock that was ahead");
+        assert_eq!(all.of_network("gpb")[0].seen_s, 1_000_000_000, "a clock that was ahead, or is behind");
         all.forget("gpb", |peer| *peer != id(3), 1001 + 30 * DAY_S);
         assert_eq!((all.of_network("gpb").len(), all.of_network("a net").len()), (0, 1));
     }

@@ -36,6 +36,16 @@ impl PeerTable {
         unproved.map(|(node, _)| *node).collect()
     }
 
+    /// The nodes that were remembered, and that no announce was heard of: only contacts keep them alive.
+    pub fn kept_by_contact(&self) -> Vec<NodeId> {
+        let unheard = self.entries.iter().filter(|(_, entry)| {
+            let provenance = &entry.provenance;
+            let is_remembered = provenance.contact == Some(ContactSource::Memory);
+            is_remembered && provenance.first_datagram.is_none() && entry.is_serving()
+        });
+        unheard.map(|(node, _)| *node).collect()
+    }
+
     /// `node` answered a contact that was made for this reason. The first one counts.
     pub fn contacted(&mut self, node: NodeId, source: ContactSource) {
         if let Some(entry) = self.entries.get_mut(&node) {
