@@ -338,7 +338,9 @@ fn fault_at_each_call(manner: PlaceManner, kind: FaultKind, lasts: bool, seed: u
             (_, Ok(())) => assert!(!(has_struck && lasts), "{what}: nothing was said"),
             (FaultKind::Full, Err(e)) => assert!(matches!(e, StoreError::NoSpace { .. }), "{what}: {e:?}"),
             (FaultKind::ReadOnly, Err(e)) => assert!(matches!(e, StoreError::ReadOnly { .. }), "{what}: {e:?}"),
-            (FaultKind::Broken, Err(e)) => assert!(matches!(e, StoreError::Io { .. }), "{what}: {e:?}"),
+            (FaultKind::Broken | FaultKind::TooManyOpen, Err(e)) => {
+                assert!(matches!(e, StoreError::Io { .. }), "{what}: {e:?}");
+            }
         }
         // The process ends, or the power fails on top.
         let volume = if at % 2 == 0 { volume.after_kill() } else { volume.after_power_loss(&mut rng) };

@@ -194,6 +194,13 @@ impl StoreError {
         }
     }
 
+    /// Whether the process, or the system, may open no further file.
+    pub(crate) fn is_of_descriptors(&self) -> bool {
+        let StoreError::Io { source, .. } = self else { return false };
+        let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+    }
+
     /// Whether nothing else can be written below `dir` either: the disk is full, read-only or
     /// broken, or the system gives this process no more. Other errors concern one place.
     pub(crate) fn is_of_whole_disk(&self, dir: &Path) -> bool {

@@ -61,6 +61,8 @@ pub(crate) enum FaultKind {
     ReadOnly,
     /// Nothing can be read, written or looked at.
     Broken,
+    /// No name can be made: the process has no descriptor left.
+    TooManyOpen,
     /// A read or write does a part of what was asked for.
     Short,
     /// A read or write is interrupted before it did anything.
@@ -86,6 +88,7 @@ impl FaultKind {
             FaultKind::ReadOnly => Some(Errno::ROFS),
             FaultKind::Broken => Some(Errno::IO),
             FaultKind::Interrupted => Some(Errno::INTR),
+            FaultKind::TooManyOpen => Some(Errno::MFILE),
             FaultKind::Short => None,
         }
     }
@@ -94,6 +97,7 @@ impl FaultKind {
         match self {
             FaultKind::Full => matches!(call, CallKind::Write | CallKind::Grow | CallKind::Sync),
             FaultKind::ReadOnly => !matches!(call, CallKind::Look | CallKind::Read),
+            FaultKind::TooManyOpen => call == CallKind::Grow,
             FaultKind::Broken => true,
             FaultKind::Short | FaultKind::Interrupted => matches!(call, CallKind::Read | CallKind::Write),
         }
