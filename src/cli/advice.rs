@@ -168,6 +168,7 @@ impl Advised for FetchError {
             FetchError::LongListing { .. } => {
                 (Exit::NotFound, "ask for a directory of it, or prefer that peer with `get --from`")
             }
+            FetchError::LinkAlone { .. } => (Exit::NotFound, "ask for what it leads to as well"),
             FetchError::Changed { .. } => (Exit::NotFound, "run it again: the source offers it when it is hashed"),
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
@@ -369,6 +370,11 @@ mod tests {
             (FetchError::NotFound { what: what(), answered: 1 }.into(), Exit::NotFound, "`gpb-client list`"),
             (FetchError::NotFound { what: "ab".repeat(32), answered: 1 }.into(), Exit::NotFound, "./NAME"),
             (long.into(), Exit::NotFound, "x: the listing of"),
+            (
+                FetchError::LinkAlone { what: what(), target: "y".into() }.into(),
+                Exit::NotFound,
+                "x: a link to \"y\", which was not asked for; ask for what it leads to as well",
+            ),
             (FetchError::Changed { what: what() }.into(), Exit::NotFound, "x: changed at the source; run it again"),
             (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
             (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),

@@ -66,6 +66,14 @@ pub enum FetchError {
         /// Number of peers that answered.
         answered: usize,
     },
+    /// A link without a content, of which nothing that it leads to is fetched.
+    #[error("{what}: a link to {target:?}, which was not asked for")]
+    LinkAlone {
+        /// What was asked for.
+        what: String,
+        /// The text of the link.
+        target: String,
+    },
     /// The file changed at its source after it was listed, and no other peer has what it was.
     #[error("{what}: changed at the source")]
     Changed {
@@ -229,7 +237,10 @@ impl FetchError {
             FetchError::OnlyLiars { .. } => 2,
             FetchError::Storage(_) => 3,
             FetchError::Refused { .. } => 4,
-            FetchError::NotFound { .. } | FetchError::Changed { .. } | FetchError::LongListing { .. } => 5,
+            FetchError::NotFound { .. }
+            | FetchError::LinkAlone { .. }
+            | FetchError::Changed { .. }
+            | FetchError::LongListing { .. } => 5,
             FetchError::NoPeer(_) | FetchError::ClocksDiffer(_) | FetchError::HolderLeft { .. } => 6,
             FetchError::Silent { .. } | FetchError::Full { .. } => 7,
             FetchError::Threads(_) | FetchError::Sockets(_) | FetchError::TooManyReaders(_) | FetchError::Writer(_) => {

@@ -11,7 +11,7 @@ use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::survey::{SurveyProgress, survey};
 use crate::client::{AskScope, Client, FetchError};
-use crate::content::{Pattern, PatternKind, RelPath};
+use crate::content::{Bare, Pattern, PatternKind, RelPath, follow_link};
 
 mod bare_clash;
 mod chooser;
@@ -140,13 +140,18 @@ fn collect(
     let chooser = Chooser::new(&results, selection);
     chooser.check_preferred(answered)?;
     let (mut chosen, mut clear, mut clashes, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut aged = Vec::new();
+    let (mut aged, mut alone) = (Vec::new(), Vec::new());
     let (mut hidden, mut bare): (Vec<u32>, BTreeMap<RelPath, &OfferedBare>) = Default::default();
     for (text, pattern) in wanted {
         let choice = chooser.choose(pattern);
-        let bare_before = bare.len();
-        bare.extend(chooser.bare(pattern).map(|(path, offered)| (path.clone(), offered)));
-        if choice.is_nothing() && !choice.left_out && bare.len() == bare_before {
+        let meant: Vec<(&RelPath, &OfferedBare)> = chooser.bare(pattern).collect();
+        match meant.as_slice() {
+            [(path, _)] if choice.is_nothing() => alone.push((text, (*path).clone())),
+            _ => {}
+        }
+        let has_none = meant.is_empty();
+        bare.extend(meant.into_iter().map(|(path, offered)| (path.clone(), offered)));
+        if choice.is_nothing() && !choice.left_out && has_none {
             failed.push(FailedFile::new(text.as_str(), FetchError::NotFound { what: text.clone(), answered }));
         }
         if matches!(pattern.kind(), PatternKind::Root(..)) {
@@ -171,12 +176,37 @@ fn collect(
     failed.splice(0..0, unclear);
     hidden.retain(|at| chosen.binary_search(at).is_err());
     warn_of_aged(&chooser, aged);
+    failed.extend(alone.iter().filter_map(|(text, link)| alone_without_target(text, link, &bare, &results, &chosen)));
     let found_bare = |(path, offered): (RelPath, &OfferedBare)| FoundBare { path, bare: offered.bare.clone() };
     let bare = bare.into_iter().map(found_bare).collect();
     let hidden = hidden.chunk_by(|&a, &b| results.files()[a as usize].path == results.files()[b as usize].path).count();
     results.share_holders();
     results.keep(chosen.into_iter().map(|at| at as usize));
     Ok(Resolved { files: results.into_files(), bare, failed, hidden })
+}
+
+/// The failure of a name that is no more than a link, if nothing that it leads to is fetched.
+fn alone_without_target(
+    text: &str,
+    link: &RelPath,
+    bare: &BTreeMap<RelPath, &OfferedBare>,
+    results: &SearchResults,
+    chosen: &[u32],
+) -> Option<FailedFile> {
+    let target_of = |path: &RelPath| match &bare.get(path)?.bare {
+        Bare::Link { to, .. } => Some(to.target.to_string()),
+        Bare::EmptyDir { .. } => None,
+    };
+    let target = target_of(link)?;
+    let end = follow_link(link, &target, &mut |path| target_of(&RelPath::new(path).ok()?)).ok();
+    // The directory itself is always there.
+    if end.as_deref() == Some("") {
+        return None;
+    }
+    let is_there = |path: &RelPath| end.as_deref().is_some_and(|end| path.as_str() == end || path.is_below(end));
+    let mut files = chosen.iter().map(|&at| &results.files()[at as usize].path);
+    let is_fetched = files.any(is_there) || bare.keys().any(|path| path != link && is_there(path));
+    (!is_fetched).then(|| FailedFile::new(text, FetchError::LinkAlone { what: text.into(), target }))
 }
 
 /// Says of which names the newest copy was chosen, of many only of some.

@@ -391,3 +391,22 @@ fn an_excluded_content_stays_whatever_the_peer_has() {
     left.remove(&here.join("users other"));
     assert_eq!(manifest(&here), left, "nor by force");
 }
+
+/// Cause: a link without a content counted as found. Effect: `get` of a link to a directory fetched nothing and ended with
+/// success; and a link or an empty directory that was asked for twice was said to be nowhere.
+#[test]
+fn a_link_that_is_asked_for_alone_is_told_and_two_patterns_may_mean_one_name() {
+    let lan = Lan::new().unwrap();
+    let (source, node) = (Source::new(&lan), lan.node().unwrap());
+    let fetch = |texts: &[&str]| match node.fetch(texts).unwrap().wait() {
+        Ok(report) => format!("{} files", report.files),
+        Err(failed) => failed.error.to_string(),
+    };
+    assert_eq!(fetch(&["LinkToDir-File"]), "LinkToDir-File: a link to \"targets\", which was not asked for");
+    assert!(!dir(&node).join("LinkToDir-File").exists());
+    assert_eq!(fetch(&["LinkToDir-File", "targets"]), "1 files");
+    assert!(dir(&node).join("LinkToDir-File").is_symlink());
+    assert_eq!(fetch(&["EmptyDir-File", "EmptyDir-File", "EmptyDir-*"]), "0 files");
+    assert!(dir(&node).join("EmptyDir-FullDir").is_dir());
+    drop(source);
+}
