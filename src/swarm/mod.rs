@@ -29,7 +29,7 @@ pub use membership::{
 };
 pub use mirror::{
     AskSchedule, BareOffers, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer,
-    MirrorOffers, MirrorPlan, OwnFile, Retention, Setback,
+    MirrorOffers, MirrorPlan, MirrorVerdict, OwnFile, Retention, Setback,
 };
 pub use upload::{
     Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,

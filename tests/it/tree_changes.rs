@@ -318,7 +318,11 @@ fn a_mirror_takes_links_and_empty_directories_and_follows_what_becomes_of_them()
     let wrong = |is: &dyn Fn((Is, Is)) -> Is| -> Vec<String> {
         let all = Source::each()
             .filter(|(name, pair)| Is::of(&here.join(name)) != is(*pair) || Is::offered(&mirror, name) != is(*pair));
-        all.map(|(name, _)| name).collect()
+        let told = |name: String| {
+            let (is, offered) = (Is::of(&here.join(&name)), Is::offered(&mirror, &name));
+            format!("{name} is {is:?}, offered as {offered:?}")
+        };
+        all.map(|(name, _)| told(name)).collect()
     };
     let holds = |is: &dyn Fn((Is, Is)) -> Is| {
         let begun = Instant::now();

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::SystemTime;
 
 use crate::client::failed::FailedFile;
+use crate::client::limits::{AGED_TOLD_MAX, COPY_AHEAD_MAX};
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::{Candidate, FetchError};
@@ -145,6 +147,11 @@ impl<'a> Chooser<'a> {
         let mtime = |at: &u32| self.file(*at).attributes.mtime_ns;
         let mut copies = copies.to_vec();
         copies.sort_by_key(|at| std::cmp::Reverse(mtime(at)));
+        // A clock that was wrong must not decide for ever.
+        let latest = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default() + COPY_AHEAD_MAX;
+        if copies.first().is_some_and(|at| i128::from(mtime(at)) > latest.as_nanos() as i128) {
+            return None;
+        }
         let is_clear = copies.windows(2).next().is_some_and(|pair| mtime(&pair[0]) > mtime(&pair[1]));
         (is_clear && !copies.iter().any(|&at| self.file(at).shared)).then_some(copies)
     }
@@ -153,11 +160,18 @@ impl<'a> Chooser<'a> {
     pub(super) fn told_of(&self, copies: &[u32]) -> String {
         let told = |at: &u32| {
             let FoundFile { id, holders, .. } = self.file(*at);
-            let holders: BTreeSet<String> = holders.iter().map(|holder| holder.peer.to_string()).collect();
-            format!("{id} of {}", holders.into_iter().collect::<Vec<_>>().join(" "))
+            let holders: BTreeSet<PeerId> = holders.iter().map(|holder| holder.peer).collect();
+            let some: Vec<String> = holders.iter().take(AGED_TOLD_MAX).map(PeerId::to_string).collect();
+            format!("{id} of {}", some.join(" "))
         };
         let path = copies.first().map_or("", |&at| self.path(at));
-        format!("{path}: {}", copies.iter().map(told).collect::<Vec<_>>().join(", not "))
+        let shown: Vec<String> = copies.iter().take(AGED_TOLD_MAX).map(told).collect();
+        let others = copies.len() - shown.len();
+        format!(
+            "{path}: {}{}",
+            shown.join(", not "),
+            if others > 0 { format!(", nor {others} more") } else { String::new() }
+        )
     }
 
     /// Which of two sides stands, the first one or the other; `None` if nothing decides. The

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::client::{FoundBare, FoundFile, Want};
 use crate::content::{Bare, RelPath, follow_link};
-use crate::swarm::{MirrorOffer, MirrorOffers};
+use crate::swarm::{MirrorOffer, MirrorOffers, MirrorVerdict};
 
 /// What peers offer, to find out where links lead.
 pub(super) struct OfferedLinks<'o> {
@@ -18,6 +18,8 @@ pub(super) struct MirrorWant<'o, 'l> {
     links: &'l OfferedLinks<'o>,
     files: BTreeMap<RelPath, FoundFile>,
     bare: BTreeMap<RelPath, FoundBare>,
+    /// Something lacked what is to be here first.
+    lacks: bool,
 }
 
 impl OfferedLinks<'_> {
@@ -40,7 +42,17 @@ impl OfferedLinks<'_> {
 
 impl<'o, 'l> MirrorWant<'o, 'l> {
     pub(super) fn new(links: &'l OfferedLinks<'o>) -> Self {
-        MirrorWant { links, files: BTreeMap::new(), bare: BTreeMap::new() }
+        MirrorWant { links, files: BTreeMap::new(), bare: BTreeMap::new(), lacks: false }
+    }
+
+    /// Whether something lacked what is to be here first.
+    pub(super) fn lacks(&self) -> bool {
+        self.lacks
+    }
+
+    /// Something lacks what is to be here first.
+    pub(super) fn lack(&mut self) {
+        self.lacks = true;
     }
 
     /// Adds a file.
@@ -51,13 +63,18 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
     }
 
     /// Adds what a link to a file needs so that it is made, if it leads to a file of its content that
-    /// `is_there`: it is a copy otherwise.
+    /// `is_there`, and that its name means: it is a copy otherwise.
     pub(super) fn take_target(&mut self, link: &MirrorOffer, is_there: impl Fn(&MirrorOffer) -> bool) -> bool {
         let Some((end, over)) = link.link.as_ref().and_then(|to| self.links.way(&link.path, &to.target)) else {
             return false;
         };
         let end = RelPath::new(&end).ok();
+        // Where sharers differ about that name, what is here stays.
+        let is_meant =
+            |end: &RelPath| matches!(self.links.offers.verdict(end), MirrorVerdict::One { id, .. } if id == link.id);
+        let end = end.filter(is_meant);
         let target = end.and_then(|end| self.links.offers.offered(&end, &link.id)).filter(|target| is_there(target));
+        self.lacks |= target.is_none();
         if let Some(target) = target {
             self.take(target);
             self.take_links(&over);
@@ -74,7 +91,7 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
                 (Some(anchor), _) => self.take(anchor),
                 (None, Some((dir, what @ Bare::EmptyDir { .. }))) => self.insert(dir, what),
                 _ if end.is_empty() => {}
-                _ => return,
+                _ => return self.lack(),
             }
             self.take_links(&over);
         }

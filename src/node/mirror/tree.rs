@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::client::Want;
 use crate::content::{Bare, Catalogue, RelPath};
 use crate::identity::NodeId;
 use crate::node::fetch::Fetch;
@@ -18,6 +17,8 @@ pub(super) struct MirrorTree {
     offers: BareOffers,
     /// Something may be to be made that was not, and from when on.
     is_due: bool,
+    /// The revision of the own catalogue by which something lacked what is to be here first.
+    lacking_at: Option<u64>,
     not_before: Option<Instant>,
     running: Option<(Fetch, Vec<RelPath>)>,
 }
@@ -25,7 +26,9 @@ pub(super) struct MirrorTree {
 impl MirrorTree {
     /// Takes what `node` lists; `names` says whether its names count.
     pub(super) fn listed(&mut self, node: NodeId, bare: Vec<(RelPath, Bare)>, names: bool) {
-        self.offers.replace(node, bare, names);
+        if !self.offers.replace(node, bare, names) {
+            log::warn!("links and directories left out, too many are mirrored peer={}", node.peer);
+        }
         // A file may have become a link, too.
         self.is_due = true;
     }
@@ -61,6 +64,7 @@ impl MirrorTree {
             made = names;
         }
         self.is_due |= self.not_before.take_if(|at| *at <= now).is_some();
+        self.is_due |= self.lacking_at.is_some_and(|revision| revision != catalogue.revision());
         if self.is_due && self.running.is_none() && jobs.running() == 0 && !plan.has_due(now) {
             self.is_due = false;
             self.start(plan.offers(), jobs, catalogue);
@@ -74,7 +78,13 @@ impl MirrorTree {
     }
 
     fn start(&mut self, offers: &MirrorOffers, jobs: &MirrorJobs, catalogue: &Catalogue) {
-        let Some((want, names)) = self.missing(offers, catalogue) else { return };
+        let want = {
+            let links = self.links(offers);
+            let want = Self::missing(&links, &|path| jobs.placed(path).is_some(), catalogue);
+            (want.lacks(), want.finish())
+        };
+        self.lacking_at = want.0.then(|| catalogue.revision());
+        let Some((want, names)) = want.1 else { return };
         match jobs.fetch(want) {
             Ok(fetch) => self.running = Some((fetch, names)),
             Err(e) => log::warn!("mirrored links not made error=\"{e}\""),
@@ -82,21 +92,39 @@ impl MirrorTree {
     }
 
     /// What is to be made, with the files that are here to which links lead.
-    fn missing(&self, offers: &MirrorOffers, catalogue: &Catalogue) -> Option<(Want, Vec<RelPath>)> {
+    ///
+    /// A sharer's word replaces what a fetch made here, and nothing of the user's. Without a sharer a
+    /// copy that is here is as good as others: theirs is made only where nothing has the name, so two
+    /// mirrors never follow each other, and no link takes the place of the last copy of a file.
+    fn missing<'o, 'l>(
+        links: &'l OfferedLinks<'o>,
+        is_placed: &dyn Fn(&RelPath) -> bool,
+        catalogue: &Catalogue,
+    ) -> MirrorWant<'o, 'l> {
+        let offers = links.offers;
         let is_here = |offer: &MirrorOffer| catalogue.get(offer.path.as_str()).is_some_and(|own| own.id == offer.id);
-        let links = self.links(offers);
-        let mut want = MirrorWant::new(&links);
+        let mut want = MirrorWant::new(links);
         for (path, what) in &links.agreed {
-            let own = catalogue.bare().get(path.as_str());
-            let is_made = own.is_some_and(|own| own.is_as(what) && own.mtime_ns() == what.mtime_ns());
-            if !is_made && offers.meant(path).is_none() {
+            let (bare, file) = (catalogue.bare().get(path.as_str()), catalogue.get(path.as_str()));
+            let is_wanted = match (bare, file) {
+                _ if what.is_copy() => !is_placed(path) && is_free(catalogue, path),
+                (Some(own), _) if !own.is_copy() => false,
+                (_, Some(own)) if !own.marks.copy => false,
+                (Some(own), _) => !own.is_as(what) || own.mtime_ns() != what.mtime_ns(),
+                (None, _) => true,
+            };
+            if is_wanted && offers.meant(path).is_none() {
                 want.take_bare(path, what, is_here);
             }
         }
         // Links whose content is here, under another text or as a copy, and copies that are links here.
         let own_links = catalogue.bare().all().iter().filter(|(_, what)| matches!(what, Bare::Link { copy: true, .. }));
         for path in offers.links().chain(own_links.map(|(path, _)| path)) {
-            let Some(offer) = offers.meant(path).filter(|offer| is_here(offer)) else { continue };
+            let Some(offer) = offers.meant(path) else { continue };
+            if !is_here(offer) {
+                want.lack();
+                continue;
+            }
             let own = match catalogue.bare().get(path.as_str()) {
                 Some(Bare::Link { to, .. }) => Some(&*to.target),
                 _ => None,
@@ -107,7 +135,7 @@ impl MirrorTree {
                 want.take(offer);
             }
         }
-        want.finish()
+        want
     }
 
     fn end(&mut self, fetch: &Fetch, log: &LimitedLog, now: Instant) {
@@ -119,6 +147,109 @@ impl MirrorTree {
         // What is the user's stays so until something changes.
         if failed.report.failed.iter().any(|one| setback(&one.error) == Setback::Later) {
             self.not_before = Some(now + MIRROR_TREE_RETRY);
+        }
+    }
+}
+
+/// Whether nothing has the name `path` here, a directory above it, or a name below it.
+fn is_free(catalogue: &Catalogue, path: &RelPath) -> bool {
+    let bare = catalogue.bare();
+    let has = |name: &str| catalogue.get(name).is_some() || matches!(bare.get(name), Some(Bare::Link { .. }));
+    let mut above =
+        std::iter::successors(path.as_str().rsplit_once('/'), |(dir, _)| dir.rsplit_once('/')).map(|(dir, _)| dir);
+    let name = path.as_str();
+    !has(name)
+        && bare.get(name).is_none()
+        && !above.any(has)
+        && catalogue.positions_below(name).is_empty()
+        && bare.positions_below(name).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::content::{BareNames, Digest, Entry, FileId, LinkTo, Marks, Root, Stamp};
+    use crate::identity::PeerId;
+
+    fn name(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    fn dir(mtime_ns: i64, copy: bool) -> Bare {
+        Bare::EmptyDir { mtime_ns, copy }
+    }
+
+    fn link(target: &str, copy: bool) -> Bare {
+        Bare::Link { to: LinkTo { target: target.into(), mtime_ns: 1 }, copy }
+    }
+
+    fn own(files: &[(&str, bool)], bare: &[(&str, Bare)]) -> Catalogue {
+        let file = |(path, copy): &(&str, bool)| Entry {
+            path: name(path),
+            id: FileId { root: Root(Digest([1; 32])), len: 5 },
+            stamp: Stamp::default(),
+            marks: Marks { copy: *copy, ..Marks::default() },
+        };
+        let bare: BTreeMap<_, _> = bare.iter().map(|(path, bare)| (name(path), Some(bare.clone()))).collect();
+        let all = Catalogue::new(1, files.iter().map(file).collect());
+        all.with_bare(Arc::new(BareNames::default().changed(&bare)))
+    }
+
+    /// What is made where a peer has `what` at `d`.
+    fn made(what: Bare, catalogue: &Catalogue) -> Vec<String> {
+        let mut tree = MirrorTree::default();
+        let node = NodeId::new(PeerId([2; 32]), 1);
+        tree.listed(node, vec![(name("d"), what)], true);
+        let mut offers = MirrorOffers::default();
+        let id = FileId { root: Root(Digest([1; 32])), len: 5 };
+        let file = |path| MirrorOffer {
+            path: name(path),
+            id,
+            copy: true,
+            temporary: false,
+            attributes: Default::default(),
+            link: None,
+        };
+        offers.replace(node, vec![file("v1/f"), file("v2/f")], true).unwrap();
+        let links = tree.links(&offers);
+        let want = MirrorTree::missing(&links, &|_| false, catalogue).finish();
+        want.map_or(Vec::new(), |(_, names)| names.iter().map(RelPath::to_string).collect())
+    }
+
+    /// Cause: a link of another mirror counted as a sharer's. Effect: two mirrors whose sharer was gone followed each
+    /// other for ever, and a link or directory that one of them still had took the place of a file.
+    #[test]
+    fn a_copy_of_another_mirror_takes_the_place_of_nothing() {
+        let v = [("v1/f", true), ("v2/f", true)];
+        let with = |path: &'static str, copy| [&v[..], &[(path, copy)]].concat();
+        for theirs in [link("v1", true), dir(9, true)] {
+            assert_eq!(made(theirs.clone(), &own(&v, &[])), ["d"], "nothing has the name");
+            for here in [link("v2", true), dir(5, true), link("v2", false), dir(5, false)] {
+                assert_eq!(made(theirs.clone(), &own(&v, &[("d", here)])), [""; 0]);
+            }
+            for file in [with("d", true), with("d/x", true), with("d", false)] {
+                assert_eq!(made(theirs.clone(), &own(&file, &[])), [""; 0]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_word_of_a_sharer_replaces_copies_and_nothing_of_the_users() {
+        let v = [("v1/f", true), ("v2/f", true)];
+        let with = |copy| [&v[..], &[("d", copy)]].concat();
+        for theirs in [link("v1", false), dir(9, false)] {
+            for (here, copy) in
+                [(link("v2", true), true), (dir(5, true), true), (link("v2", false), false), (dir(5, false), false)]
+            {
+                let expected = if copy { vec!["d"] } else { vec![] };
+                assert_eq!(made(theirs.clone(), &own(&v, &[("d", here)])), expected);
+            }
+            assert_eq!(made(theirs.clone(), &own(&with(true), &[])), ["d"]);
+            assert_eq!(made(theirs.clone(), &own(&with(false), &[])), [""; 0]);
+            assert_eq!(made(theirs.clone(), &own(&v, &[("d", theirs.clone().marked(true))])), [""; 0], "as it is");
         }
     }
 }

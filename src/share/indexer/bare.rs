@@ -26,6 +26,10 @@ impl Indexer {
             let is_copy = self.recorder.is_copied_bare(name, &bare, now);
             bare.marked(is_copy)
         });
+        if bare.is_some() && self.draft.bare(name).is_none() && !self.draft.has_room() {
+            // A list without it is not complete.
+            return self.draft.whole.hide(name.as_str(), now);
+        }
         self.draft.set_bare(name, bare);
     }
 

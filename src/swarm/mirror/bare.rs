@@ -4,41 +4,46 @@ use std::collections::BTreeMap;
 
 use crate::content::{Bare, RelPath};
 use crate::identity::NodeId;
-use crate::swarm::mirror::limits::MIRROR_OFFERS_MAX;
+use crate::swarm::mirror::limits::MIRROR_BARE_LEN_MAX;
 
 /// What each peer offers that no file is.
 #[derive(Debug, Default)]
 pub struct BareOffers {
-    /// With whether the names of the peer count.
-    peers: BTreeMap<NodeId, (Vec<(RelPath, Bare)>, bool)>,
-    count: usize,
+    peers: BTreeMap<NodeId, Vec<(RelPath, Bare)>>,
+    /// Memory that they take, in bytes.
+    len: usize,
 }
 
 impl BareOffers {
-    /// Takes what `node` lists in the place of what it listed before; whether that changes anything. What
-    /// there is no room for is left out.
+    /// Takes what `node` lists in the place of what it listed before, if its names count. False if there
+    /// was no room for all of it.
     pub fn replace(&mut self, node: NodeId, mut bare: Vec<(RelPath, Bare)>, names: bool) -> bool {
-        let before = self.peers.remove(&node);
-        self.count -= before.as_ref().map_or(0, |(bare, _)| bare.len());
-        bare.truncate(MIRROR_OFFERS_MAX - self.count);
-        let is_new = before.as_ref().map_or(!bare.is_empty(), |(known, of)| *known != bare || *of != names);
-        self.count += bare.len();
-        self.peers.insert(node, (bare, names));
-        is_new
+        self.remove(node);
+        if !names {
+            return true;
+        }
+        let listed = bare.len();
+        bare.retain(|named| {
+            let fits = self.len + len_of(named) <= MIRROR_BARE_LEN_MAX;
+            self.len += if fits { len_of(named) } else { 0 };
+            fits
+        });
+        let has_room = bare.len() == listed;
+        self.peers.insert(node, bare);
+        has_room
     }
 
     /// Forgets what `node` offers.
     pub fn remove(&mut self, node: NodeId) {
-        let bare = self.peers.remove(&node).map_or(0, |(bare, _)| bare.len());
-        self.count -= bare;
+        let bare = self.peers.remove(&node).unwrap_or_default();
+        self.len -= bare.iter().map(len_of).sum::<usize>();
     }
 
     /// What each name is. Sharers decide, and then copies; of a name that several of these have as
     /// different things nothing is said. The oldest time counts.
     pub fn agreed(&self) -> BTreeMap<&RelPath, &Bare> {
         let mut all: BTreeMap<&RelPath, Option<&Bare>> = BTreeMap::new();
-        let named = self.peers.values().filter(|(_, names)| *names).flat_map(|(bare, _)| bare);
-        for (path, bare) in named {
+        for (path, bare) in self.peers.values().flatten() {
             let Some(known) = all.get_mut(path) else {
                 all.insert(path, Some(bare));
                 continue;
@@ -55,6 +60,12 @@ impl BareOffers {
         }
         all.into_iter().filter_map(|(path, bare)| Some((path, bare?))).collect()
     }
+}
+
+/// Memory that a name takes, in bytes.
+fn len_of((path, bare): &(RelPath, Bare)) -> usize {
+    let text = if let Bare::Link { to, .. } = bare { to.target.len() } else { 0 };
+    size_of::<(RelPath, Bare)>() + path.as_str().len() + text
 }
 
 #[cfg(test)]
@@ -81,7 +92,7 @@ mod tests {
         };
         assert!(offers.replace(node(1), vec![link("a", "v1", 1, true)], true));
         assert!(offers.replace(node(2), vec![link("a", "v2", 5, false), link("b", "x", 5, false)], true));
-        assert!(!offers.replace(node(2), vec![link("a", "v2", 5, false), link("b", "x", 5, false)], true));
+        assert!(offers.replace(node(2), vec![link("a", "v2", 5, false), link("b", "x", 5, false)], true));
         assert!(offers.replace(node(3), vec![link("a", "v2", 4, false), link("c", "y", 4, false)], true));
         assert_eq!(told(&offers), ["a v2 4", "b x 5", "c y 4"]);
         offers.replace(node(4), vec![link("a", "v3", 1, false)], true);

@@ -15,6 +15,8 @@ pub const MIRROR_ASK_RETRY_MAX: Duration = Duration::from_secs(60);
 pub const MIRROR_ASK_TIME_SHARE: u32 = 9;
 /// Entries of all listings together that a mirror keeps. A listing beyond that is left out.
 pub const MIRROR_OFFERS_MAX: usize = CATALOGUE_ENTRIES_MAX;
+/// Memory of links and empty directories of all peers together, in bytes. What is beyond is not made.
+pub const MIRROR_BARE_LEN_MAX: usize = 128 * MIB;
 /// Files below the target of a link, of each peer, among which one is looked for that is here.
 pub const MIRROR_ANCHORS_MAX: usize = 64;
 /// Wait before links and empty directories are tried again that could not be made.
