@@ -20,8 +20,10 @@ fn blind_server(host: &Host, dir: &Path, setup: &str) -> Process {
     server
 }
 
+/// The files of a listing, without its empty directories.
 fn names(listing: &[Value]) -> Vec<&str> {
-    listing.iter().map(|v| v["path"].as_str().unwrap()).collect()
+    let files = listing.iter().filter(|v| v["directory"] != true);
+    files.map(|v| v["path"].as_str().unwrap()).collect()
 }
 
 /// The error of a `get` that does not find what was listed.
