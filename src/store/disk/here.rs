@@ -83,14 +83,34 @@ impl Disk {
         let is_own = is_placed || guard.is_none_or(|guard| guard.replaces_all() || guard.is_recorded(path, id));
         if is_own && self.is_out_of_line(path, &there) {
             whole.open = whole.open.or_else(|| VerifiedFile::known(open()?, id, before.stamp()));
-            if whole.open.as_mut().is_some_and(|file| self.bring_in_line(path, file)) {
+            let shared = guard.and_then(|guard| guard.other_name_of(path, &before));
+            let is_changed = match (whole.open.as_mut(), shared) {
+                (None, _) => false,
+                (Some(file), None) => self.bring_in_line(path, file),
+                (Some(file), Some(other)) => self.part(path, file, id, (&other, before)),
+            };
+            if is_changed {
                 whole.state = self.volume.state_of(path)?.1;
+                whole.open = whole.open.filter(|file| file.check_unchanged().is_ok());
             }
         }
         if let Some(guard) = guard.filter(|_| is_own && !(is_placed && whole.state == before)) {
             guard.renew(path, id, whole.state);
         }
         Some(whole)
+    }
+
+    /// Makes `path`, which is one file with `other` here and another one at the source, a copy with
+    /// attributes of its own; whether it did.
+    fn part(&self, path: &RelPath, file: &VerifiedFile, id: &FileId, other: (&RelPath, PlacedState)) -> bool {
+        if let Some(guard) = self.volume.guard() {
+            guard.is_own_in(path, other.1);
+        }
+        let is_parted = self.copy(file, id, path);
+        if let (true, Some(guard), Some((_, now))) = (is_parted, self.volume.guard(), self.volume.state_of(other.0)) {
+            guard.restate(other.0, *id, other.1, now);
+        }
+        is_parted
     }
 
     /// An error if what lies at `path` must not be replaced by `id`.

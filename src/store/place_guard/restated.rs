@@ -52,6 +52,17 @@ impl PlaceGuard {
         }
     }
 
+    /// What lies at `path` in this state is a file that a fetch put there: it may be replaced.
+    pub(crate) fn is_own_in(&self, path: &RelPath, state: PlacedState) {
+        lock(&self.places).replaceable.insert(path.clone(), state);
+    }
+
+    /// Another name of this fetch that the file in this state has, which was found or put in place.
+    pub(crate) fn other_name_of(&self, path: &RelPath, state: &PlacedState) -> Option<RelPath> {
+        let found = lock(&self.places).of_file(state);
+        found.map(|(other, _)| other).filter(|other| other != path)
+    }
+
     /// A name was taken from the file that was in this state.
     pub(crate) fn took_name(&self, state: &PlacedState) {
         lock(&self.places).unlinked.insert(file_key(state));

@@ -301,3 +301,26 @@ fn copies_end_when_they_are_to_stop() {
     let made = place.disk(Overwrite::Refuse).make_copies(&[(name("b"), name("a"), id(b"first"))], "link", &|| true);
     assert!(made[0].is_err() && !place.path("b").exists());
 }
+
+/// Cause: two names of one inode that are two files at the source had their attributes set one after the other. Effect:
+/// one was wrong, and each fetch changed both. Mend: the second becomes a file of its own.
+#[test]
+fn names_with_attributes_of_their_own_part() {
+    let place = Place::new();
+    place.fetch(Overwrite::Refuse, b"first", &["b"]);
+    let fetch = || {
+        let (disk, both) = (place.disk(Overwrite::Refuse), [name("a"), name("b")]);
+        let wanted = |mtime_ns, executable| Attributes { mtime_ns, executable, ..Attributes::default() };
+        disk.set_attributes(vec![(name("a"), wanted(5, true)), (name("b"), wanted(6, false))]);
+        assert!(disk.holds(&both, &id(b"first"), &go).into_iter().all(|held| held.unwrap()));
+        disk.finish_record();
+        ["a", "b"].map(|path| {
+            let meta = fs::metadata(place.path(path)).unwrap();
+            (meta.mtime_nsec(), meta.mode() & 0o100 != 0, meta.ino(), meta.ctime(), meta.ctime_nsec())
+        })
+    };
+    let before = fetch();
+    assert_eq!(before.map(|(mtime, executes, ..)| (mtime, executes)), [(5, true), (6, false)]);
+    assert!(before[0].2 != before[1].2 && place.are_known(b"first", &["a", "b"]));
+    assert_eq!(fetch(), before, "nothing is touched");
+}
