@@ -4,6 +4,7 @@
 //! name answers if one of them does.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::discovery::limits::{CONTACT_AGAIN_S, CONTACT_RETRY_FIRST};
@@ -40,6 +41,16 @@ struct NamedPeer {
     failed: bool,
     /// Whether it was neither reached nor given up, so that a search may wait for it.
     awaited: bool,
+    name: NameLookUp,
+}
+
+/// What is known of the addresses of a name.
+#[derive(Debug, Default)]
+struct NameLookUp {
+    /// The last ones that were found.
+    addrs: Vec<SocketAddr>,
+    /// Whether they are being looked up.
+    runs: bool,
 }
 
 /// What another content of the peer file changed.
@@ -139,6 +150,28 @@ impl ContactList {
         .collect()
     }
 
+    /// The contact of a name begins: the addresses that it had last, which are contacted without a
+    /// wait, and whether to look it up. Without addresses the contact waits for
+    /// [`resolved`](Self::resolved).
+    pub(super) fn look_up(&mut self, id: u64) -> (Vec<SocketAddr>, bool) {
+        let Some(named) = self.peers.get_mut(&id) else { return (Vec::new(), false) };
+        let is_new = !std::mem::replace(&mut named.name.runs, true);
+        (named.name.addrs.clone(), is_new)
+    }
+
+    /// A name was looked up; no addresses are none that could be found. True if its contact waits for
+    /// them. Other addresses than before are contacted soon.
+    pub(super) fn resolved(&mut self, id: u64, addrs: &[SocketAddr], now: Instant) -> bool {
+        let Some(named) = self.peers.get_mut(&id) else { return false };
+        named.name.runs = false;
+        let waits = named.name.addrs.is_empty();
+        if !addrs.is_empty() && named.name.addrs != addrs {
+            named.name.addrs = addrs.to_vec();
+            named.next = named.next.map(|_| now);
+        }
+        waits
+    }
+
     /// The contact of a peer has begun at this number of addresses, at least one.
     pub(super) fn begun(&mut self, id: u64, addrs: usize) {
         if let Some(named) = self.peers.get_mut(&id) {
@@ -201,6 +234,7 @@ impl NamedPeer {
             cause: String::new(),
             failed: false,
             awaited: true,
+            name: NameLookUp::default(),
         }
     }
 
@@ -276,6 +310,31 @@ mod tests {
         let (id, ..) = large.take_due(now).pop().unwrap();
         large.ended(id, Ok(ID), false, now);
         assert_eq!(large.next_due(), Some(now + ANNOUNCE_INTERVAL), "a large group is not asked more often");
+    }
+
+    /// While a name server was gone, hosts whose addresses had just been known were not contacted.
+    #[test]
+    fn a_name_keeps_its_last_addresses_while_it_is_looked_up() {
+        let mut now = Instant::now();
+        let mut list = list(&["pods.example"], now);
+        let addrs: Vec<SocketAddr> = vec!["10.0.0.1:9".parse().unwrap(), "10.0.0.2:9".parse().unwrap()];
+        let (id, ..) = list.take_due(now).pop().unwrap();
+        assert_eq!(list.look_up(id), (vec![], true));
+        assert!(list.resolved(id, &addrs, now), "the contact waits for it");
+        list.ended(id, Ok(ID), true, now);
+        for first in [true, false] {
+            now = list.next_due().unwrap();
+            list.take_due(now);
+            assert_eq!(list.look_up(id), (addrs.clone(), first), "asked for once");
+            list.ended(id, Ok(ID), true, now);
+        }
+        assert!(!list.resolved(id, &[], now), "the name server does not answer");
+        now = list.next_due().unwrap();
+        list.take_due(now);
+        assert_eq!(list.look_up(id), (addrs.clone(), true));
+        list.ended(id, Ok(ID), true, now);
+        assert!(!list.resolved(id, &addrs[..1], now));
+        assert_eq!(list.next_due(), Some(now), "other addresses are contacted at once");
     }
 
     #[test]

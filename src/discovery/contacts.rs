@@ -20,7 +20,7 @@ use crate::discovery::contact_jobs::{ContactJob, ContactReport, NameQuery, Whom,
 use crate::discovery::contact_list::{ContactList, ContactOutcome, PeerFileChange};
 use crate::discovery::limits::{
     CONTACTS_AT_ONCE, CONTACTS_QUEUED_MAX, EXCHANGE_AFTER, EXCHANGE_FIRST, EXCHANGE_FROM_NODES,
-    OFFERED_CONTACT_INTERVAL, OFFERED_CONTACT_NODES, PEER_FILE_EVERY, REMEMBER_EVERY, REMEMBER_FIRST_AFTER,
+    OFFERED_CONTACT_INTERVAL, OFFERED_CONTACT_NODES, PEER_FILE_EVERY, REMEMBER_EVERY, REMEMBER_FIRST_AFTER, RESOLVERS,
     SOON_AGAIN_NODES,
 };
 use crate::discovery::memory::PeerMemory;
@@ -175,9 +175,12 @@ impl Contacts {
 
     fn start_resolver(&mut self) -> io::Result<()> {
         let Some((queue, report)) = self.resolver.clone() else { return Ok(()) };
-        // Not joined: looking up a name has no bound. It ends with its queue.
-        let thread = std::thread::Builder::new().name("gpb-resolve".into());
-        thread.spawn(move || resolve(&queue, &report)).map_err(|e| no_thread("gpb-resolve", e))?;
+        for _ in 0..RESOLVERS {
+            let (queue, report) = (queue.clone(), report.clone());
+            // Not joined: looking up a name has no bound. It ends with its queue.
+            let thread = std::thread::Builder::new().name("gpb-resolve".into());
+            thread.spawn(move || resolve(&queue, &report)).map_err(|e| no_thread("gpb-resolve", e))?;
+        }
         self.resolver = None;
         Ok(())
     }
@@ -189,8 +192,28 @@ impl Contacts {
         if let Err(e) = self.start_resolver() {
             log::warn!("names cannot be looked up host={peer} error=\"{e}\"");
         }
-        if self.names.try_send((id, peer)).is_err() {
-            self.ended(id, Err("too many names wait to be looked up".into()));
+        let (known, look_up) = self.named.look_up(id);
+        if !known.is_empty() {
+            self.queue(id, known, source);
+        }
+        if look_up && self.names.try_send((id, peer)).is_err() {
+            self.resolved(id, Err("too many names wait to be looked up".into()));
+        }
+    }
+
+    /// A name was looked up.
+    fn resolved(&mut self, id: u64, found: Result<Vec<SocketAddr>, String>) {
+        let addrs = found.as_deref().unwrap_or_default();
+        if !self.named.resolved(id, addrs, Instant::now()) {
+            return;
+        }
+        match found {
+            Ok(addrs) if !addrs.is_empty() => {
+                let source = self.named.source(id);
+                self.queue(id, addrs, source);
+            }
+            Ok(_) => self.ended(id, Err("the name has no address".into())),
+            Err(e) => self.ended(id, Err(e)),
         }
     }
 
@@ -241,12 +264,7 @@ impl Contacts {
                     log::info!("peer file changed peers={peers} added={added} removed={removed}");
                 }
             }
-            ContactReport::Resolved(id, Ok(addrs)) if !addrs.is_empty() => {
-                let source = self.named.source(id);
-                self.queue(id, addrs, source);
-            }
-            ContactReport::Resolved(id, Ok(_)) => self.ended(id, Err("the name has no address".into())),
-            ContactReport::Resolved(id, Err(e)) => self.ended(id, Err(e.to_string())),
+            ContactReport::Resolved(id, found) => self.resolved(id, found.map_err(|e| e.to_string())),
             ContactReport::Contacted(Whom::Named(id, _), result) => self.ended(id, result),
             ContactReport::Contacted(Whom::Remembered(peer), result) => {
                 self.past.recall.ended(&peer, result.is_ok(), now);

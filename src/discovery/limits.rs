@@ -53,6 +53,8 @@ pub const SOON_AGAIN_NODES: usize = PEERS_PER_ANSWER_MAX;
 /// Addresses of one name that are contacted, at most: each may be another host. Of further ones
 /// exchange tells.
 pub const ADDRS_PER_NAME_MAX: usize = 64;
+/// Threads that look up names: one that waits for a name server that is gone holds up few others.
+pub const RESOLVERS: usize = 4;
 /// Contacts that wait for a thread, at most.
 pub const CONTACTS_QUEUED_MAX: usize = 1024;
 /// Remembered peers that are dialed at the same time.
