@@ -63,8 +63,13 @@ impl DiskVolume {
         Ok(set_time(parent.as_ref().map_or(self.root(), AsFd::as_fd), name, mtime_ns)?)
     }
 
-    /// Whether `path` is a directory. An empty one gets the time `mtime_ns`.
-    pub(super) fn line_up_dir(&self, path: &RelPath, mtime_ns: i64) -> io::Result<bool> {
+    /// Whether `path` is a directory. An empty one that `is_own` gets the time `mtime_ns`.
+    pub(super) fn line_up_dir(
+        &self,
+        path: &RelPath,
+        mtime_ns: i64,
+        is_own: &dyn Fn(&RelPath) -> bool,
+    ) -> io::Result<bool> {
         let (parent, name) = self.parent_of(path)?;
         let at = parent.as_ref().map_or(self.root(), AsFd::as_fd);
         let dir = match fs::openat(at, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
@@ -74,7 +79,8 @@ impl DiskVolume {
         };
         let is_empty = has_nothing(&dir)?;
         let now = state_at(at, name).map(|(_, state)| state.mtime_ns);
-        if is_empty && now != Some(mtime_ns) && now != Some(self.kept_time(mtime_ns)) {
+        let is_in_line = || now == Some(mtime_ns) || now == Some(self.kept_time(mtime_ns));
+        if is_empty && !is_in_line() && is_own(path) {
             unless_unknown(fs::futimens(&dir, &times(mtime_ns)))?;
         }
         Ok(true)

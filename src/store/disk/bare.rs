@@ -45,12 +45,13 @@ pub(super) struct ToMake<'a> {
 
 impl Disk {
     /// Makes empty directories with these modification times, in ns since the Unix epoch. A directory
-    /// that is there gets the time if it is empty.
+    /// that a fetch made gets the time if it is empty.
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
     pub fn make_dirs(&self, dirs: &[(RelPath, i64)], stop: Stop<'_>) -> Vec<Result<bool, StoreError>> {
-        self.make(dirs, stop, |(path, mtime_ns)| match self.volume.line_up_dir(path, *mtime_ns) {
+        let is_own = |path: &RelPath| self.volume.guard().is_none_or(|guard| guard.owns(path, &empty_dir_id()));
+        self.make(dirs, stop, |(path, mtime_ns)| match self.volume.line_up_dir(path, *mtime_ns, &is_own) {
             Ok(true) => Ok(None),
             Ok(false) | Err(_) => {
                 Ok(Some(ToMake { path, id: empty_dir_id(), what: OwnBare::Dir { mtime_ns: *mtime_ns } }))
@@ -58,7 +59,7 @@ impl Disk {
         })
     }
 
-    /// Makes symbolic links. One that is there with that text only gets its time.
+    /// Makes symbolic links. One that is there with that text only gets its time, if a fetch made it.
     ///
     /// # Errors
     /// For each of them, why it cannot be made.
@@ -69,7 +70,8 @@ impl Disk {
                 && text == **target
             {
                 let is_in_line = before.mtime_ns == *mtime_ns || before.mtime_ns == self.volume.kept_time(*mtime_ns);
-                let changed = !is_in_line && self.volume.set_link_time(path, *mtime_ns).is_ok();
+                let is_own = || self.volume.guard().is_none_or(|guard| guard.owns(path, &id));
+                let changed = !is_in_line && is_own() && self.volume.set_link_time(path, *mtime_ns).is_ok();
                 if changed && let (Some(guard), Some((_, now))) = (self.volume.guard(), self.volume.link_at(path)) {
                     guard.restate(path, id, before, now);
                 }

@@ -324,3 +324,17 @@ fn names_with_attributes_of_their_own_part() {
     assert!(before[0].2 != before[1].2 && place.are_known(b"first", &["a", "b"]));
     assert_eq!(fetch(), before, "nothing is touched");
 }
+
+#[test]
+fn times_of_links_and_directories_of_the_user_stay() {
+    let place = Place::new();
+    fs::create_dir(place.path("hollow")).unwrap();
+    std::os::unix::fs::symlink("a", place.path("link")).unwrap();
+    let look = |path| fs::symlink_metadata(place.path(path)).map(|m| (m.mtime(), m.ctime(), m.ctime_nsec())).unwrap();
+    let before = ["hollow", "link"].map(look);
+    let disk = place.disk(Overwrite::Refuse);
+    let link = LinkText { path: name("link"), target: "a".into(), mtime_ns: 5 };
+    let (links, dirs) = (disk.make_links(&[link], &go), disk.make_dirs(&[(name("hollow"), 5)], &go));
+    assert!(links.iter().chain(&dirs).all(|made| matches!(made, Ok(false))), "{links:?} {dirs:?}");
+    assert_eq!(["hollow", "link"].map(look), before);
+}
