@@ -33,7 +33,7 @@ use crate::limits::{ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
 use crate::runtime::{Workers, no_thread};
 use crate::swarm::membership::limits::REMEMBERED_MAX;
-use crate::swarm::{ContactSource, PeerRecord, PeerTable};
+use crate::swarm::{ContactSource, DistantPeer, PeerRecord, PeerTable};
 use crate::sync::lock;
 
 /// The thread that decides which peers are contacted when.
@@ -164,7 +164,7 @@ impl Contacts {
             }
             self.offer(now);
             let recall_at = self.past.recall.next_due().filter(|at| *at > now);
-            let due = self.named.next_due().into_iter().chain(recall_at);
+            let due = self.named.next_due().into_iter().chain(recall_at).chain(self.offers.next_look());
             let soonest = due.fold(self.gossip_at.min(now + HOUSEKEEP), Instant::min);
             if let Ok(report) = self.reports.recv_deadline(soonest) {
                 self.take(report, Instant::now());
@@ -300,8 +300,8 @@ impl Contacts {
     /// Offers peers that may be unable to dial this node to answer on sessions that it opens.
     fn offer(&mut self, now: Instant) {
         for peer in self.offers.due(&self.shared, now) {
-            let node = peer.node();
-            if self.jobs.try_send(ContactJob { whom: Whom::Offered(node), addrs: peer.addrs }).is_err() {
+            let DistantPeer { node, addrs, .. } = peer;
+            if self.jobs.try_send(ContactJob { whom: Whom::Offered(node), addrs }).is_err() {
                 self.offers.ended(node, OfferEnd::Failed, now);
             }
         }

@@ -8,6 +8,15 @@ use crate::limits::{ANSWERERS, PEERS_PER_ANSWER_MAX, STATIC_PEERS_MAX};
 pub const OFFER_AFTER: Duration = Duration::from_secs(1);
 /// Offers that are made at once.
 pub const OFFERS_AT_ONCE: usize = 2;
+/// Addresses that are dialed for one offer, at most.
+pub const OFFER_ADDRS_MAX: usize = 3;
+/// Least time between two looks for peers that are due: at most 8 offers a second, and the table is read seldom.
+pub const OFFER_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Time after which one more offer is made to a node of which others alone told: a stranger may make up any number of
+/// them, and name addresses that belong to third parties.
+pub const OFFER_HINTED_EVERY: Duration = Duration::from_secs(1);
+/// Offers to such nodes that are made without that wait, after a rest: a small group is reached at once.
+pub const OFFER_HINTED_FIRST: u32 = 8;
 /// Most peers that a node answers on sessions of its own.
 pub const OFFERED_PEERS_MAX: usize = 64;
 /// Least time between an offer that was taken and the next one to that peer.

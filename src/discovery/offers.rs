@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::discovery::DiscoveryContext;
 use crate::discovery::limits::{
-    CONTACT_TIMEOUT, OFFER_AFTER, OFFER_AGAIN, OFFER_DIAL_TIMEOUT, OFFER_FURTHER, OFFER_RETRY_FIRST, OFFER_RETRY_MAX,
-    OFFERED_PEERS_MAX, OFFERS_AT_ONCE,
+    CONTACT_TIMEOUT, OFFER_ADDRS_MAX, OFFER_AFTER, OFFER_AGAIN, OFFER_DIAL_TIMEOUT, OFFER_FURTHER, OFFER_HINTED_EVERY,
+    OFFER_HINTED_FIRST, OFFER_LOOK_EVERY, OFFER_RETRY_FIRST, OFFER_RETRY_MAX, OFFERED_PEERS_MAX, OFFERS_AT_ONCE,
 };
 use crate::identity::NodeId;
 use crate::peers::limits::TURNED_PER_NODE_MAX;
 use crate::peers::{Answered, AskError, Call, Session, TurnAnswer};
-use crate::swarm::PeerRecord;
+use crate::swarm::{DistantPeer, PeerTable};
 
 /// Decides which peers are offered a session when.
 ///
@@ -20,8 +20,31 @@ use crate::swarm::PeerRecord;
 /// dialed it says so, and is asked again much later.
 pub(super) struct TurnOffers {
     peers: HashMap<NodeId, OfferedPeer>,
-    begin: Instant,
+    /// When peers are looked for next.
+    look_at: Instant,
+    /// Whether there may be more of them than were found.
+    is_busy: bool,
+    /// For nodes of which others alone told.
+    hinted: OfferTokens,
     pending: usize,
+}
+
+/// [`OFFER_HINTED_FIRST`] offers at once, and one each [`OFFER_HINTED_EVERY`].
+struct OfferTokens {
+    full_at: Instant,
+}
+
+impl OfferTokens {
+    /// Number of offers that may be made now.
+    fn has(&self, now: Instant) -> usize {
+        let lacking = self.full_at.saturating_duration_since(now).as_millis();
+        let taken = lacking.div_ceil(OFFER_HINTED_EVERY.as_millis()) as usize;
+        (OFFER_HINTED_FIRST as usize).saturating_sub(taken)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + OFFER_HINTED_EVERY;
+    }
 }
 
 /// What became of the offers to one peer.
@@ -47,24 +70,43 @@ pub(super) enum OfferEnd {
 
 impl TurnOffers {
     pub(super) fn new(now: Instant) -> Self {
-        TurnOffers { peers: HashMap::new(), begin: now + OFFER_AFTER, pending: 0 }
+        let (begin, hinted) = (now + OFFER_AFTER, OfferTokens { full_at: now });
+        TurnOffers { peers: HashMap::new(), look_at: begin, is_busy: true, hinted, pending: 0 }
+    }
+
+    /// When the next look for peers is due, unless none was due at the last one.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        (self.is_busy && self.pending < OFFERS_AT_ONCE).then_some(self.look_at)
     }
 
     /// The peers to offer a session to now; each counts as being offered one until [`ended`](Self::ended).
-    pub(super) fn due(&mut self, shared: &DiscoveryContext, now: Instant) -> Vec<PeerRecord> {
+    pub(super) fn due(&mut self, shared: &DiscoveryContext, now: Instant) -> Vec<DistantPeer> {
         let turned = shared.directory().turned();
-        if now < self.begin || self.pending >= OFFERS_AT_ONCE || !turned.can_answer() {
+        if self.pending >= OFFERS_AT_ONCE || now < self.look_at {
+            self.is_busy = true;
             return Vec::new();
         }
         let answered = turned.answered();
+        let due = match turned.can_answer() {
+            true => shared.directory().read(|table| self.choose(table, &answered, now)),
+            false => Vec::new(),
+        };
+        self.is_busy = !due.is_empty();
+        self.look_at = now + OFFER_LOOK_EVERY;
+        due
+    }
+
+    fn choose(&mut self, table: &PeerTable, answered: &HashMap<NodeId, Answered>, now: Instant) -> Vec<DistantPeer> {
         let room = OFFERS_AT_ONCE - self.pending;
-        let due = shared.directory().read(|table| {
-            self.peers.retain(|node, known| known.retry_at.is_none() || table.knows(*node));
-            table.distant(room, |node| self.is_due(node, &answered, now))
-        });
+        self.peers.retain(|node, known| known.retry_at.is_none() || table.knows(*node));
+        let rank = |node| self.is_due(node, answered, now).then(|| self.peers.get(&node).map(|known| known.retry_at));
+        let due = table.distant((room, self.hinted.has(now), OFFER_ADDRS_MAX), rank);
         self.pending += due.len();
         for peer in &due {
-            self.peers.entry(peer.node()).or_default().retry_at = None;
+            self.peers.entry(peer.node).or_default().retry_at = None;
+            if peer.is_hinted {
+                self.hinted.take(now);
+            }
         }
         due
     }
@@ -144,7 +186,9 @@ fn dial(shared: &DiscoveryContext, node: NodeId, addrs: &[SocketAddr]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::PeerId;
+    use crate::identity::{Keypair, PeerId};
+    use crate::proto::{Announce, Flags, SignedAnnounce};
+    use crate::swarm::{Received, Via};
 
     const WAITS: Answered = Answered { open: 1, begun: 0 };
     const USED: Answered = Answered { open: 1, begun: 1 };
@@ -187,5 +231,49 @@ mod tests {
         let (peer, now) = after(OfferEnd::Failed);
         assert!(!peer.is_due(none, now + OFFER_RETRY_FIRST / 2) && peer.is_due(none, now + 2 * OFFER_RETRY_FIRST));
         assert!(!OfferedPeer::default().is_due(none, now + OFFER_RETRY_MAX), "it is being offered one");
+    }
+
+    /// A table with `nodes` of which announces of this kind told, from as many hosts.
+    fn table(nodes: u32, via: Via, now: Instant) -> PeerTable {
+        let keypair = Keypair::generate();
+        let mut announce = Announce {
+            version: Announce::VERSION,
+            network: "gpb".into(),
+            peer: keypair.peer_id(),
+            instance: 1,
+            seq: 1000,
+            ttl_s: 3600,
+            port: 4000,
+            revision: 1,
+            flags: Flags::default(),
+        };
+        // The table believes its caller that signatures are good, so one serves for all.
+        let signed = SignedAnnounce::seal(&announce, &keypair);
+        let mut table = PeerTable::new(NodeId::new(PeerId([0xee; 32]), 1));
+        for n in 0..nodes {
+            announce.peer.0[..4].copy_from_slice(&n.to_be_bytes());
+            let addr = SocketAddr::from(((0x0a00_0000 + n).to_be_bytes(), 4000));
+            let received = Received { signed: &signed, announce: &announce, addr, via, unix_ms: 1000, now };
+            table.upsert(&received).unwrap();
+        }
+        table
+    }
+
+    /// Cause: each announce that a stranger made up brought dials, as fast as they failed. Effect: the group's servers
+    /// knocked at third parties hundreds of times a second. Mend: nodes that are only told of share a small rate.
+    #[test]
+    fn made_up_nodes_bring_few_offers() {
+        let begin = Instant::now();
+        let (table, answered, mut offers) = (table(2000, Via::Hint, begin), HashMap::new(), TurnOffers::new(begin));
+        let mut made = 0;
+        for step in 0..10_000 / OFFER_LOOK_EVERY.as_millis() as u32 {
+            let now = begin + OFFER_LOOK_EVERY * step;
+            for peer in offers.choose(&table, &answered, now) {
+                assert!(peer.is_hinted && peer.addrs.len() <= OFFER_ADDRS_MAX);
+                offers.ended(peer.node, OfferEnd::Failed, now);
+                made += 1;
+            }
+        }
+        assert!((OFFER_HINTED_FIRST + 9..=OFFER_HINTED_FIRST + 10).contains(&made), "{made} in 10 s");
     }
 }

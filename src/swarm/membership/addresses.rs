@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::limits::ADDRS_PER_PEER_MAX;
-use crate::swarm::membership::limits::FAILED_ADDR_REST;
+use crate::swarm::membership::limits::{FAILED_ADDR_REST, HINT_PORT_MIN};
 
 /// At most [`ADDRS_PER_PEER_MAX`] addresses, sorted: failed ones last, then by standing, then the
 /// freshest first.
@@ -104,6 +104,17 @@ impl Addresses {
     /// The addresses that the peer itself showed and that did not fail, best first.
     pub(crate) fn own_first(&self) -> impl Iterator<Item = SocketAddr> {
         self.list.iter().filter(|k| k.standing >= Standing::Own && k.failed.is_none()).map(|k| k.addr)
+    }
+
+    /// The addresses to make an offer at, at most `max`, and whether others alone named them: those that the peer itself
+    /// showed, unless all of them failed. Services of the system are nobody's to be named.
+    pub(crate) fn for_offer(&self, max: usize) -> (Vec<SocketAddr>, bool) {
+        let own: Vec<_> = self.own_first().take(max).collect();
+        let may_be_peer = |k: &&KnownAddr| k.standing >= Standing::Own || k.addr.port() >= HINT_PORT_MIN;
+        match own.is_empty() {
+            false => (own, false),
+            true => (self.list.iter().filter(may_be_peer).map(|k| k.addr).take(max).collect(), true),
+        }
     }
 
     /// The addresses that hints for a peer at `to` may name: seen by this node itself, and of use
@@ -308,6 +319,22 @@ mod tests {
         a.failed(addr(1), t);
         a.note(addr(1), Standing::Proved, t);
         assert_eq!(all(&a), [1, 2].map(addr));
+    }
+
+    #[test]
+    fn an_offer_goes_where_the_peer_was_and_where_others_name_it_only_without_that() {
+        let (mut a, t) = (Addresses::default(), Instant::now());
+        let at = |n: u8, port| SocketAddr::from(([10, 0, 0, n], port));
+        a.note(at(1, HINT_PORT_MIN - 1), Standing::Hint, t);
+        assert_eq!(a.for_offer(3), (vec![], true), "a service of the system");
+        for n in 2..9 {
+            a.note(at(n, HINT_PORT_MIN), Standing::Hint, t);
+        }
+        assert_eq!(a.for_offer(3), ([2, 3, 4].map(|n| at(n, HINT_PORT_MIN)).to_vec(), true));
+        a.note(at(9, 443), Standing::Own, t);
+        assert_eq!(a.for_offer(3), (vec![at(9, 443)], false));
+        a.failed(at(9, 443), t);
+        assert!(a.for_offer(3).1, "it failed, so that others may know better");
     }
 
     #[test]

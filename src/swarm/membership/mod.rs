@@ -15,7 +15,7 @@ pub use addresses::{crosses, is_far, is_usable};
 pub use admit::{Dropped, open_announce, parse_announce};
 pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
 pub use group_size::GroupSize;
-pub use peer_table::{PeerCounts, PeerRecord, PeerTable};
+pub use peer_table::{DistantPeer, PeerCounts, PeerRecord, PeerTable};
 pub use received::{ContactSource, Received, TableChange, Via};
 pub use refusal::RefusalCause;
 pub(crate) use remembered::REMEMBERED_TEXT_LEN_MAX;

@@ -32,6 +32,7 @@ mod turned;
 
 pub use counts::PeerCounts;
 pub use entry::PeerRecord;
+pub use turned::DistantPeer;
 
 use denials::Denials;
 use entry::{Dated, PeerEntry};

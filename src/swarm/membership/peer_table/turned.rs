@@ -1,10 +1,22 @@
 //! Peers that nobody can dial: they offer to answer on sessions that they open themselves.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 
+use super::PeerTable;
 use super::entry::PeerEntry;
-use super::{PeerRecord, PeerTable};
 use crate::identity::NodeId;
+
+/// A peer on no link of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DistantPeer {
+    /// The node.
+    pub node: NodeId,
+    /// Where to offer it a session, best first.
+    pub addrs: Vec<SocketAddr>,
+    /// Whether others alone told of these addresses.
+    pub is_hinted: bool,
+}
 
 impl PeerTable {
     /// `node` offers to answer on a session that it opened: it can be reached again, however often dials failed.
@@ -26,18 +38,36 @@ impl PeerTable {
     }
 
     /// Up to `max` of the peers of which no datagram came: they are on no link of this node, so that a NAT may lie
-    /// between. `which` leaves some out. First those that TLS proved, then the last seen.
-    pub fn distant(&self, max: usize, which: impl Fn(NodeId) -> bool) -> Vec<PeerRecord> {
-        let is_distant = |e: &PeerEntry| e.is_serving() && e.provenance.first_datagram.is_none();
-        let mut found: Vec<_> = self.entries.iter().filter(|(node, e)| is_distant(e) && which(**node)).collect();
-        found.sort_by_key(|(_, e)| (Reverse(e.addrs.any_proved()), Reverse(e.last_seen)));
-        found.into_iter().take(max).map(|(node, entry)| entry.record(*node)).collect()
+    /// between. `rank` leaves some out, and orders the others. First those that were themselves met, then up to
+    /// `hinted_max` of those of which others alone told; each with up to `addrs_max` addresses.
+    pub fn distant<R: Ord>(
+        &self,
+        (max, hinted_max, addrs_max): (usize, usize, usize),
+        rank: impl Fn(NodeId) -> Option<R>,
+    ) -> Vec<DistantPeer> {
+        let (mut met, mut hinted) = (Vec::new(), Vec::new());
+        let distant = |e: &PeerEntry| e.is_serving() && e.provenance.first_datagram.is_none();
+        for (&node, entry) in self.entries.iter().filter(|(_, entry)| distant(entry)) {
+            let Some(rank) = rank(node) else { continue };
+            let (addrs, is_hinted) = entry.addrs.for_offer(addrs_max);
+            if addrs.is_empty() {
+                continue;
+            }
+            let (best, max) = if is_hinted { (&mut hinted, hinted_max) } else { (&mut met, max) };
+            let key = (rank, Reverse(entry.last_seen));
+            // Only the best are kept, as the table may be large.
+            let at = best.partition_point(|(other, _)| *other <= key);
+            if at < max {
+                best.insert(at, (key, DistantPeer { node, addrs, is_hinted }));
+                best.truncate(max);
+            }
+        }
+        met.into_iter().chain(hinted).map(|(_, peer)| peer).take(max).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -71,8 +101,8 @@ mod tests {
         assert!(table.hint(node, to).is_none());
         table.offered(node);
         assert_eq!(table.hint(node, to).unwrap().addrs, [addr]);
-        assert_eq!((table.distant(9, |_| true).len(), table.peer(node).unwrap().offers), (1, 1));
+        assert_eq!((table.distant((9, 9, 9), |_| Some(())).len(), table.peer(node).unwrap().offers), (1, 1));
         table.proved(node, addr, now + Duration::from_secs(1));
-        assert!(table.was_reached(node) && table.distant(9, |_| false).is_empty());
+        assert!(table.was_reached(node) && table.distant((9, 9, 9), |_| None::<()>).is_empty());
     }
 }
