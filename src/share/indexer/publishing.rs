@@ -62,6 +62,8 @@ impl Indexer {
                     self.debounce.forget(name);
                     self.hash_first(name, state);
                 }
+                // A fetch makes empty directories, too.
+                Inspection::Dir => self.inspect_name(name.as_str(), true, now),
                 found => self.apply(name, &path, found, now),
             }
         }
