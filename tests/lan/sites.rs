@@ -35,6 +35,27 @@ fn a_second_start_finds_its_group_where_multicast_is_blocked() {
     assert!(doctor.text().contains("1 of earlier runs, 1 found that way"), "{}", doctor.text());
 }
 
+/// A remembered peer was contacted once, and expired after 30 s where no announce came.
+#[test]
+#[ignore = "takes 50 s"]
+fn remembered_peers_stay_where_multicast_is_blocked() {
+    let lan = lan_or_skip!();
+    let dirs = copies(&lan, ["d1", "d2"], "a.bin", MIB, 305);
+    let (one, two) = (lan.host("one", None), lan.host("two", None));
+    let first = Server::start(&one, &dirs[0], &[]);
+    let kept = two.home().join("state-server-d2/peers.known");
+    let met = Server::start(&two, &dirs[1], &["--peer", &one.ip]);
+    until("the first is remembered", secs(20), || {
+        fs::read_to_string(&kept).is_ok_and(|text| text.contains(&first.id)).then_some(())
+    });
+    met.process.kill();
+    lan.filter_discovery(&[&one, &two]);
+    let mut second = Server::start(&two, &dirs[1], &[]);
+    second.process.wait_line(&["peer joined", &first.id], secs(10));
+    std::thread::sleep(secs(45));
+    assert_eq!(second.process.count_lines(&["peer left", &first.id]), 0, "it is contacted again and again");
+}
+
 /// A name such as that of a headless service stands for all of its hosts.
 #[test]
 fn each_address_of_a_name_is_a_peer() {
