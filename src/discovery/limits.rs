@@ -19,6 +19,8 @@ pub const OFFER_HINTED_EVERY: Duration = Duration::from_secs(1);
 pub const OFFER_HINTED_FIRST: u32 = 8;
 /// Most peers that a node answers on sessions of its own.
 pub const OFFERED_PEERS_MAX: usize = 64;
+/// Time after which a session on which nothing was asked gives way, when [`OFFERED_PEERS_MAX`] have one and others wait.
+pub const OFFER_UNUSED_MAX: Duration = Duration::from_secs(30);
 /// Least time between an offer that was taken and the next one to that peer.
 pub const OFFER_AGAIN: Duration = Duration::from_secs(10);
 /// The same while the peer uses all of them.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::discovery::DiscoveryContext;
 use crate::discovery::limits::{
     CONTACT_TIMEOUT, OFFER_ADDRS_MAX, OFFER_AFTER, OFFER_AGAIN, OFFER_DIAL_TIMEOUT, OFFER_FURTHER, OFFER_HINTED_EVERY,
-    OFFER_HINTED_FIRST, OFFER_LOOK_EVERY, OFFER_RETRY_FIRST, OFFER_RETRY_MAX, OFFERED_PEERS_MAX, OFFERS_AT_ONCE,
+    OFFER_HINTED_FIRST, OFFER_LOOK_EVERY, OFFER_RETRY_FIRST, OFFER_RETRY_MAX, OFFER_UNUSED_MAX, OFFERED_PEERS_MAX,
+    OFFERS_AT_ONCE,
 };
 use crate::identity::NodeId;
 use crate::peers::limits::TURNED_PER_NODE_MAX;
@@ -87,19 +88,36 @@ impl TurnOffers {
             return Vec::new();
         }
         let answered = turned.answered();
-        let due = match turned.can_answer() {
+        let (due, unused) = match turned.can_answer() {
             true => shared.directory().read(|table| self.choose(table, &answered, now)),
-            false => Vec::new(),
+            false => (Vec::new(), None),
         };
+        if let Some(node) = unused {
+            turned.end_unused(node);
+        }
         self.is_busy = !due.is_empty();
         self.look_at = now + OFFER_LOOK_EVERY;
         due
     }
 
-    fn choose(&mut self, table: &PeerTable, answered: &HashMap<NodeId, Answered>, now: Instant) -> Vec<DistantPeer> {
-        let room = OFFERS_AT_ONCE - self.pending;
+    /// The peers to offer a session to, and the one whose unused session gives way to that.
+    fn choose(
+        &mut self,
+        table: &PeerTable,
+        answered: &HashMap<NodeId, Answered>,
+        now: Instant,
+    ) -> (Vec<DistantPeer>, Option<NodeId>) {
         self.peers.retain(|node, known| known.retry_at.is_none() || table.knows(*node));
-        let rank = |node| self.is_due(node, answered, now).then(|| self.peers.get(&node).map(|known| known.retry_at));
+        let is_full = answered.len() >= OFFERED_PEERS_MAX;
+        let unused = if is_full { self.longest_unused(answered, now) } else { None };
+        let room = if is_full { 1 } else { OFFERS_AT_ONCE - self.pending };
+        let (may_be_new, peers) = (!is_full || unused.is_some(), &self.peers);
+        let rank = |node| {
+            let (known, of_peer) = (peers.get(&node), answered.get(&node).copied());
+            let is_due = known.is_none_or(|known| known.is_due(of_peer.unwrap_or_default(), now));
+            // Whoever was never offered one comes first, then whoever waits longest.
+            (is_due && (of_peer.is_some() || may_be_new)).then(|| known.map(|known| known.retry_at))
+        };
         let due = table.distant((room, self.hinted.has(now), OFFER_ADDRS_MAX), rank);
         self.pending += due.len();
         for peer in &due {
@@ -108,15 +126,21 @@ impl TurnOffers {
                 self.hinted.take(now);
             }
         }
-        due
+        let unused = unused.filter(|_| due.iter().any(|peer| !answered.contains_key(&peer.node)));
+        if let Some(known) = unused.and_then(|node| self.peers.get_mut(&node)) {
+            (known.taken, known.retry_at) = (None, Some(now + OFFER_RETRY_MAX));
+        }
+        (due, unused)
     }
 
-    fn is_due(&self, node: NodeId, answered: &HashMap<NodeId, Answered>, now: Instant) -> bool {
-        match (self.peers.get(&node), answered.get(&node)) {
-            (_, None) if answered.len() >= OFFERED_PEERS_MAX => false,
-            (None, None) => true,
-            (known, of_peer) => known.is_none_or(|known| known.is_due(of_peer.copied().unwrap_or_default(), now)),
-        }
+    /// The peer that asked nothing for the longest time, if that is long.
+    fn longest_unused(&self, answered: &HashMap<NodeId, Answered>, now: Instant) -> Option<NodeId> {
+        let since = |(node, known): (&NodeId, &OfferedPeer)| {
+            let is_unused = answered.get(node).is_some_and(|answered| answered.begun == 0);
+            known.taken.filter(|_| is_unused && known.retry_at.is_some()).map(|at| (at, *node))
+        };
+        let (at, node) = self.peers.iter().filter_map(since).min_by_key(|(at, _)| *at)?;
+        (now.saturating_duration_since(at) >= OFFER_UNUSED_MAX).then_some(node)
     }
 
     /// An offer ended.
@@ -185,6 +209,8 @@ fn dial(shared: &DiscoveryContext, node: NodeId, addrs: &[SocketAddr]) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::identity::{Keypair, PeerId};
     use crate::proto::{Announce, Flags, SignedAnnounce};
@@ -268,12 +294,39 @@ mod tests {
         let mut made = 0;
         for step in 0..10_000 / OFFER_LOOK_EVERY.as_millis() as u32 {
             let now = begin + OFFER_LOOK_EVERY * step;
-            for peer in offers.choose(&table, &answered, now) {
+            for peer in offers.choose(&table, &answered, now).0 {
                 assert!(peer.is_hinted && peer.addrs.len() <= OFFER_ADDRS_MAX);
                 offers.ended(peer.node, OfferEnd::Failed, now);
                 made += 1;
             }
         }
         assert!((OFFER_HINTED_FIRST + 9..=OFFER_HINTED_FIRST + 10).contains(&made), "{made} in 10 s");
+    }
+
+    /// Cause: whoever took an offer kept its place for ever. Effect: in a large group the first peers, which may want nothing,
+    /// kept all others from the files of a node behind a NAT. Mend: an unused session gives way to a peer that waits.
+    #[test]
+    fn unused_places_go_round() {
+        let begin = Instant::now();
+        let all = OFFERED_PEERS_MAX + 6;
+        let (table, mut answered, mut offers) =
+            (table(all as u32, Via::Hello, begin), HashMap::new(), TurnOffers::new(begin));
+        let (mut offered, mut gone) = (HashSet::new(), HashSet::new());
+        for step in 0..240 {
+            let now = begin + OFFER_LOOK_EVERY * step;
+            let (due, unused) = offers.choose(&table, &answered, now);
+            assert!(unused.is_none() || now - begin >= OFFER_UNUSED_MAX);
+            for peer in due {
+                assert!(offered.insert(peer.node), "nobody comes twice before all came once");
+                offers.ended(peer.node, OfferEnd::Taken, now);
+                answered.insert(peer.node, WAITS);
+            }
+            if let Some(node) = unused {
+                answered.remove(&node);
+                gone.insert(node);
+            }
+            assert!(answered.len() <= OFFERED_PEERS_MAX);
+        }
+        assert_eq!((offered.len(), gone.len(), answered.len()), (all, 6, OFFERED_PEERS_MAX));
     }
 }

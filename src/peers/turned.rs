@@ -3,8 +3,8 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::identity::{NodeId, PeerId};
 use crate::net::TurnedEnd;
@@ -34,6 +34,8 @@ struct TurnedState {
     wake: Option<Box<dyn Fn() + Send>>,
     /// The sessions that this node offered, by the node that may ask.
     answering: HashMap<NodeId, Answered>,
+    /// Their sockets.
+    sockets: HashMap<NodeId, Vec<Weak<TcpStream>>>,
 }
 
 /// A session on which another node offers to answer.
@@ -71,6 +73,7 @@ pub struct AnswerTicket {
     sessions: Arc<TurnedSessions>,
     node: NodeId,
     begun: bool,
+    socket: Option<Arc<TcpStream>>,
     _held: SessionGuards,
     _presence: Box<dyn Any + Send>,
 }
@@ -173,6 +176,15 @@ impl TurnedSessions {
         lock(&self.state).answering.keys().any(|node| node.peer == key)
     }
 
+    /// Ends the sessions on which this node answers `node`, if nothing was asked on any of them.
+    pub fn end_unused(&self, node: NodeId) {
+        let state = lock(&self.state);
+        if state.answering.get(&node).is_some_and(|answered| answered.begun == 0) {
+            let sockets = state.sockets.get(&node).into_iter().flatten().filter_map(Weak::upgrade);
+            sockets.for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
+        }
+    }
+
     /// Number of sessions on which others offer to answer.
     pub fn offered(&self) -> usize {
         lock(&self.state).offered.len()
@@ -227,7 +239,16 @@ impl AnswerTicket {
     /// Counts a session with `node`, which `held` cuts off; while it is there, the node is `present`.
     pub fn new(sessions: &Arc<TurnedSessions>, node: NodeId, held: SessionGuards, present: impl Any + Send) -> Self {
         lock(&sessions.state).answering.entry(node).or_default().open += 1;
-        AnswerTicket { sessions: sessions.clone(), node, begun: false, _held: held, _presence: Box::new(present) }
+        let (sessions, _presence) = (sessions.clone(), Box::new(present));
+        AnswerTicket { sessions, node, begun: false, socket: None, _held: held, _presence }
+    }
+
+    /// Lets [`TurnedSessions::end_unused`] shut down `socket`, the one of the session.
+    pub fn ended_by(mut self, socket: TcpStream) -> Self {
+        let socket = Arc::new(socket);
+        lock(&self.sessions.state).sockets.entry(self.node).or_default().push(Arc::downgrade(&socket));
+        self.socket = Some(socket);
+        self
     }
 
     /// The other node asked something.
@@ -243,6 +264,11 @@ impl AnswerTicket {
 impl Drop for AnswerTicket {
     fn drop(&mut self) {
         let mut state = lock(&self.sessions.state);
+        self.socket = None;
+        state.sockets.retain(|_, sockets| {
+            sockets.retain(|socket| socket.strong_count() > 0);
+            !sockets.is_empty()
+        });
         if let Some(answered) = state.answering.get_mut(&self.node) {
             answered.open -= 1;
             answered.begun -= usize::from(self.begun);
@@ -261,13 +287,13 @@ impl std::fmt::Debug for AnswerTicket {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::identity::Keypair;
     use crate::net::{Channel, Tls};
-    use crate::runtime::Shutdown;
+    use crate::runtime;
 
     struct Place(Arc<AtomicBool>);
 
@@ -301,7 +327,7 @@ mod tests {
             socket.set_nonblocking(true).unwrap();
             let addr = SocketAddr::from(([10, 0, 0, host], 1000 + self.far.len() as u16));
             let end = TurnedEnd::asking(socket, Channel::accept(&self.tls).unwrap(), addr);
-            let guards = (Shutdown::new().while_held(|| ()), None);
+            let guards = (runtime::Shutdown::new().while_held(|| ()), None);
             let (lease, presence) = (Box::new(Place(self.lost.clone())), Box::new(()));
             self.sessions.keep(OfferedSession { node, end, lease, held: guards, presence });
         }
@@ -347,20 +373,26 @@ mod tests {
 
     #[test]
     fn answers_are_counted_until_they_end() {
-        let sessions = Arc::new(TurnedSessions::default());
-        let of = node(1, 1);
-        let ticket = || AnswerTicket::new(&sessions, of, (Shutdown::new().while_held(|| ()), None), ());
+        let (sessions, of) = (Arc::new(TurnedSessions::default()), node(1, 1));
+        let ticket = || AnswerTicket::new(&sessions, of, (runtime::Shutdown::new().while_held(|| ()), None), ());
         assert!(!sessions.can_answer());
         sessions.serve_with(|| ());
         assert!(sessions.can_answer() && !sessions.is_answered(of.peer));
         let (mut one, two) = (ticket(), ticket());
-        one.begin();
-        one.begin();
+        (0..2).for_each(|_| one.begin());
         assert_eq!(sessions.answered()[&of], Answered { open: 2, begun: 1 });
         drop(one);
         assert_eq!(sessions.answered()[&of], Answered { open: 1, begun: 0 });
         drop(two);
         assert!(!sessions.is_answered(of.peer));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut far = listener.accept().unwrap().0;
+        let waits = ticket().ended_by(near);
+        sessions.end_unused(of);
+        assert_eq!(std::io::Read::read(&mut far, &mut [0]).unwrap(), 0, "it gives way");
+        drop(waits);
+        assert!(lock(&sessions.state).sockets.is_empty());
         sessions.close();
         assert!(!sessions.can_answer());
     }

@@ -63,7 +63,9 @@ impl AcceptedSession {
     }
 
     /// The session for who asks on it, if the peer is still one that may be asked.
-    pub(crate) fn into_offered(self, context: &Context) -> Option<OfferedSession> {
+    pub(crate) fn into_offered(mut self, context: &Context) -> Option<OfferedSession> {
+        // All was answered before the offer; a slot that was left would be lost to uploads.
+        self.output.end(context);
         let SessionPhase::Open(peer) = self.phase else { return None };
         // What waits for the old number of the socket must not meet the new owner of it.
         let socket: TcpStream = SockRef::from(&self.socket).try_clone().ok()?.into();
