@@ -215,7 +215,7 @@ impl Coordinator {
             // Peers that are known to hold something were asked already.
             self.mesh.meet(handle, record.revision, state.useful(handle) > 0, now);
             self.mesh.set_host(handle, record.addrs.first().map(|addr| addr.ip().to_canonical()));
-            self.mesh.set_offers(handle, record.offers);
+            self.mesh.set_offers(handle, record.offers, now);
             if record.revision == 0 {
                 state.grows(handle, now);
             }

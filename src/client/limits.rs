@@ -15,6 +15,9 @@ pub const WHOLE_LISTING_TRIES: u32 = 5;
 /// A name that no answer holds is sought for this time after the first answer while other peers are
 /// still being asked.
 pub const RESOLVE_ALL_MAX: Duration = Duration::from_secs(5);
+/// A peer elsewhere that was not reached may offer to answer on a session of its own: that is waited for until this time after
+/// its first failure.
+pub const UNREACHED_WAIT: Duration = Duration::from_secs(3);
 /// A listing is complete this time after the last new peer.
 pub const LIST_QUIET: Duration = Duration::from_millis(300);
 /// Memory of the listing of one peer, in bytes: 600,000 files with names of 60 bytes take that.

@@ -22,8 +22,10 @@ use crate::limits::RETRY_MIN;
 use crate::peers::{AskError, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 
+mod attempts;
 mod progress;
 
+use attempts::Attempts;
 pub(crate) use progress::SurveyProgress;
 
 impl Client {
@@ -128,7 +130,7 @@ pub(crate) fn survey<T: Send + 'static>(
             survey.progress.hindrance = client.ctx.peers.hindrance();
             return Ok(std::mem::take(&mut survey.progress));
         }
-        let soonest = survey.next_retry().map_or(end, |at| end.min(at));
+        let soonest = survey.next_retry().into_iter().chain(survey.next_unawaited(now)).fold(end, Instant::min);
         survey.bell.wait(soonest.saturating_duration_since(now).max(Duration::from_millis(1)));
     }
 }
@@ -150,16 +152,6 @@ struct Survey<'a, T, A> {
     over: Arc<AtomicBool>,
     /// Rings for each message and each change of the peer table.
     bell: Doorbell,
-}
-
-/// The attempts to ask one peer.
-#[derive(Default)]
-struct Attempts {
-    made: u32,
-    /// Number of its offers to answer on sessions of its own when it was asked last.
-    offers: u32,
-    /// When it may be asked again; `None` while it is being asked and once it has answered.
-    retry_at: Option<Instant>,
 }
 
 /// The peers at one address. Many keys on one host take turns, so that they hold up no peer
@@ -221,6 +213,7 @@ where
                 let own = RETRY_MIN * (1 << attempts.made.min(5));
                 let wait = if let AskError::Busy(wait) = e { wait.max(RETRY_MIN) } else { own };
                 attempts.retry_at = Some(now + wait);
+                attempts.failed.get_or_insert(now);
             }
         }
         None
@@ -240,14 +233,14 @@ where
                 continue;
             }
             let attempts = self.attempts.entry(record.node()).or_default();
-            let is_offered = attempts.retry_at.is_some() && attempts.offers != record.offers;
+            let is_offered = attempts.honour(record.offers, now);
             if attempts.made > 0 && !is_due(attempts) && !is_offered {
                 continue;
             }
             if attempts.made == 0 && self.client.ctx.trust.allows(&record.peer) {
                 self.progress.last_peer = Some(now);
             }
-            *attempts = Attempts { made: attempts.made + 1, offers: record.offers, retry_at: None };
+            (attempts.made, attempts.offers, attempts.retry_at) = (attempts.made + 1, record.offers, None);
             self.progress.pending += 1;
             self.at_addr.entry(addr_of(&record)).or_default().waiting.push_back(record);
         }
@@ -292,8 +285,12 @@ where
     /// named peers that are still sought. Only what may be asked counts.
     fn read_table_counts(&mut self, now: Instant) {
         let scope = self.scope;
-        let failing: Vec<NodeId> =
-            self.attempts.iter().filter(|(_, a)| a.retry_at.is_some()).map(|(node, _)| *node).collect();
+        let failing: Vec<NodeId> = self
+            .attempts
+            .iter()
+            .filter(|(_, a)| a.awaited_until().is_some_and(|at| at > now))
+            .map(|(node, _)| *node)
+            .collect();
         let read = |t: &PeerTable| {
             let refusals: Vec<_> = t.refusals().filter(|(peer, _)| scope.has_key(peer)).collect();
             let awaited = if scope.nodes.is_none() { t.awaited() } else { 0 };
@@ -314,6 +311,10 @@ where
 
     fn next_retry(&self) -> Option<Instant> {
         self.attempts.values().filter_map(|attempts| attempts.retry_at).min()
+    }
+
+    fn next_unawaited(&self, now: Instant) -> Option<Instant> {
+        self.attempts.values().filter_map(Attempts::awaited_until).filter(|at| *at > now).min()
     }
 }
 

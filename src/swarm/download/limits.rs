@@ -92,3 +92,5 @@ pub const READ_AHEAD_LEN_MIN: u64 = MIB as u64;
 pub const READ_AHEAD_LEN_MAX: u64 = 32 * MIB as u64;
 /// Fewest chunks ahead of a reader, however long they are.
 pub const READ_AHEAD_CHUNKS_MIN: u32 = 4;
+/// Least time between two offers of a node to answer of which each has it asked at once.
+pub const OFFER_HONOURED_EVERY: Duration = Duration::from_secs(2);

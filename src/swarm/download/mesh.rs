@@ -98,8 +98,8 @@ struct MeshPeer {
     rests_until: Option<Instant>,
     /// Where it is.
     host: Option<IpAddr>,
-    /// Number of its offers to answer on sessions of its own.
-    offers: u32,
+    /// Number of its offers to answer on sessions of its own, and when one made its failures count for nothing.
+    offers: (u32, Option<Instant>),
 }
 
 impl MeshPeer {
@@ -146,7 +146,7 @@ impl Mesh {
             read: 0,
             rests_until: None,
             host: None,
-            offers: 0,
+            offers: (0, None),
         });
         if revision != known.revision {
             known.revision = revision;

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
+use crate::swarm::download::limits::OFFER_HONOURED_EVERY;
 use crate::swarm::download::mesh::{Mesh, MeshPeer};
 use crate::swarm::download::picker::PeerHandle;
 
@@ -55,15 +57,17 @@ impl Mesh {
     }
 
     /// `peer` made this number of offers to answer on sessions of its own. After a further one it may be tried at once:
-    /// that dials failed before means nothing then.
-    pub fn set_offers(&mut self, peer: PeerHandle, offers: u32) {
-        if let Some(known) = self.peers.get_mut(&peer)
-            && std::mem::replace(&mut known.offers, offers) != offers
-        {
-            known.scaler.may_add();
-            if known.connections == 0 {
-                known.reputation.succeeded();
+    /// that dials failed before means nothing then, but once in [`OFFER_HONOURED_EVERY`].
+    pub fn set_offers(&mut self, peer: PeerHandle, offers: u32, now: Instant) {
+        let Some(known) = self.peers.get_mut(&peer).filter(|known| known.offers.0 != offers) else { return };
+        if known.connections == 0 {
+            if known.offers.1.is_some_and(|at| now.saturating_duration_since(at) < OFFER_HONOURED_EVERY) {
+                return;
             }
+            known.offers.1 = Some(now);
+            known.reputation.succeeded();
         }
+        known.offers.0 = offers;
+        known.scaler.may_add();
     }
 }
