@@ -812,6 +812,24 @@ fn what_was_fetched_is_known_without_being_read_until_it_is_touched_or_repaired(
 }
 
 #[test]
+fn an_older_version_is_known_as_such_without_being_read_until_it_is_touched() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = || Disk::open_guarded(dir.path(), false, Overwrite::Refuse, Some(state.path())).unwrap();
+    let (bytes, id) = (whole(100), real(100).id());
+    let older = FileId { root: Root(Digest([3; 32])), len: 100 };
+    // The bytes are those of the new version: only what is not read passes for the older one.
+    assert!(open().batch_write(&[(name("a"), older, &bytes)]).remove(0).is_ok());
+    assert_eq!(open().holds(&[name("a")], &id, &GO).remove(0).ok(), Some(false), "and it may be replaced");
+    let file = File::options().write(true).open(dir.path().join("a")).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert!(all_hold(&open(), &[name("a")], &id));
+    let repaired = open();
+    assert!(repaired.batch_write(&[(name("b"), older, &bytes)]).remove(0).is_ok());
+    repaired.repair(&[repaired.local_name(&name("b")).unwrap()]);
+    assert!(all_hold(&repaired, &[name("b")], &id), "a repair believes no record");
+}
+
+#[test]
 fn a_repair_replaces_what_was_hashed_believes_no_record_and_makes_nothing_a_fetched_file() {
     let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let open_at = |dir: &Path| Disk::open_guarded(dir, true, Overwrite::Refuse, Some(state.path())).unwrap();

@@ -204,6 +204,13 @@ impl PlaceGuard {
         !self.reads_all() && self.log.as_ref().is_some_and(|log| log.is_placed(path.as_str(), id, state))
     }
 
+    /// Whether a fetch put another content than `id` at `path`, and left it in this state: then it need
+    /// not be read to know that it is not `id`.
+    pub(crate) fn is_other(&self, path: &RelPath, id: &FileId, state: &PlacedState) -> bool {
+        let is_other = |(other, left): &(FileId, Option<PlacedState>)| other != id && left.as_ref() == Some(state);
+        !self.reads_all() && self.known(path).iter().any(is_other)
+    }
+
     /// Names where fetches put the content `id`, and the states that they left there. What lies there now
     /// may be something else; names that are to be repaired are left out.
     pub(crate) fn places_of(&self, id: &FileId) -> Vec<(RelPath, PlacedState)> {
