@@ -23,6 +23,11 @@ fn behind_nat(builder: NodeBuilder, dir: &tempfile::TempDir, file: &TestFile, pe
     node
 }
 
+/// A peer with `files` that nobody can dial, as behind a NAT: who was dialed has no use for an offer.
+fn hidden(files: &[TestFile], faults: &[Fault]) -> FaultyPeer {
+    FaultyPeer::start_at("127.0.0.2".parse().unwrap(), files, faults).unwrap()
+}
+
 /// Sessions on which others offer `node` to answer.
 fn offered(node: &Node) -> usize {
     node.client().ctx.peers.turned().offered()
@@ -86,13 +91,13 @@ fn offers_are_bounded() {
     let lan = Lan::new().unwrap();
     let file = TestFile::random("a.bin", 1000, 1).unwrap();
     let node = builder(&lan).start().unwrap();
-    let flood = FaultyPeer::start(std::slice::from_ref(&file), &[]).unwrap();
+    let flood = hidden(std::slice::from_ref(&file), &[]);
     for n in 1..=10 {
         flood.offer_to(node.addrs()[0]).unwrap();
         until("it is kept", || offered(&node) >= n.min(TURNED_PER_NODE_MAX));
         assert!(offered(&node) <= TURNED_PER_NODE_MAX);
     }
-    let other = FaultyPeer::start(&[file], &[]).unwrap();
+    let other = hidden(&[file], &[]);
     other.offer_to(node.addrs()[0]).unwrap();
     until("another key has its own", || offered(&node) == TURNED_PER_NODE_MAX + 1);
 }
@@ -105,8 +110,7 @@ fn whoever_answers_badly_on_a_turned_session_harms_nobody() {
     {
         let lan = Lan::new().unwrap();
         let node = builder(&lan).start().unwrap();
-        let [bad, good] =
-            [&[fault][..], &[]].map(|faults| FaultyPeer::start(std::slice::from_ref(&file), faults).unwrap());
+        let [bad, good] = [&[fault][..], &[]].map(|faults| hidden(std::slice::from_ref(&file), faults));
         for peer in [&bad, &good, &bad, &good] {
             peer.offer_to(node.addrs()[0]).unwrap();
         }
