@@ -90,7 +90,7 @@ impl Storage for DiskFile {
 
     fn dress(&self, dress: FileDress) -> io::Result<()> {
         self.is_dressed.store(true, Ordering::Relaxed);
-        put_on(&self.file, dress.mtime_ns, |mode| mode | dress.execute_bits)
+        put_on(&self.file, dress)
     }
 
     fn try_lock(&self) -> io::Result<FileLock> {

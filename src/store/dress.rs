@@ -72,15 +72,18 @@ pub(crate) fn bring_in_line(file: &File, wanted: &Attributes, kept: &dyn Fn(i64)
     Ok(true)
 }
 
-/// Sets mode and time of a file. Only the bits for reading, writing and running are ever set.
-pub(crate) fn put_on(file: &File, mtime_ns: i64, mode: impl FnOnce(u32) -> u32) -> io::Result<()> {
-    let before = file.metadata()?.mode();
-    let after = mode(before);
-    if after != before {
-        unless_unknown(fs::fchmod(file, Mode::from_raw_mode(after & PERMISSIONS)))?;
+/// Gives a new file the bits for running that it lacks, and its time. No other bits are ever set, and
+/// of most files, which are no programs, the mode is not asked for.
+pub(crate) fn put_on(file: &File, dress: FileDress) -> io::Result<()> {
+    if dress.execute_bits != 0 {
+        let before = file.metadata()?.mode();
+        let after = before | dress.execute_bits;
+        if after != before {
+            unless_unknown(fs::fchmod(file, Mode::from_raw_mode(after & PERMISSIONS)))?;
+        }
     }
     // The last of all: on some file systems another change sets the time.
-    unless_unknown(retry_on_intr(|| fs::futimens(file, &times(mtime_ns))))
+    unless_unknown(retry_on_intr(|| fs::futimens(file, &times(dress.mtime_ns))))
 }
 
 /// That modification time, and the time of the last access as it is.
