@@ -4,7 +4,7 @@
 # Installs what the tests need where it may (as root, with apt-get). Without root, the tests that make hosts of their own
 # are skipped. With CI=true nothing may be skipped.
 #
-# Each step has a time limit of several times what it needs, and all together have TEST_MINUTES (45): a step that hangs is
+# Each step has a time limit of several times what it needs, and all together have TEST_MINUTES (80): a step that hangs is
 # killed with all that it started, named in the summary with the tests that still ran, and the next ones run.
 set -uo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -22,7 +22,7 @@ trap 'kill_step; exit 143' TERM
 
 results=()
 failed=0
-deadline=$((${TEST_MINUTES:-45} * 60))
+deadline=$((${TEST_MINUTES:-80} * 60))
 
 # Ends the step that runs, and all that it started.
 kill_step() {
@@ -164,20 +164,20 @@ run_demo() {
 step 10 'tools' install_tools
 step 1 'scripts are well formed' check_scripts
 step 2 'cargo fmt' cargo fmt --all --check
-step 12 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
-step 6 'cargo clippy, default features' cargo clippy --locked --lib --bins -- -D warnings
-step 6 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
-step 6 'cargo clippy, library with testing' cargo clippy --locked --lib --no-default-features --features testing -- -D warnings
+step 25 'cargo clippy' cargo clippy --locked --all-targets --all-features -- -D warnings
+step 15 'cargo clippy, default features' cargo clippy --locked --lib --bins -- -D warnings
+step 15 'cargo clippy, library alone' cargo clippy --locked --lib --no-default-features -- -D warnings
+step 15 'cargo clippy, library with testing' cargo clippy --locked --lib --no-default-features --features testing -- -D warnings
 step 2 'no async runtime' check_no_async_runtime
 step 3 'cargo deny' check_dependencies
-step 12 'cargo build --release' cargo build --locked --release --bins
-step 12 'cargo test, building' cargo test --locked --no-run
-step 8 'cargo test, library and programs' cargo test --locked --no-fail-fast --lib --bins -- --show-output
+step 30 'cargo build --release' cargo build --locked --release --bins
+step 35 'cargo test, building' cargo test --locked --no-run
+step 15 'cargo test, library and programs' cargo test --locked --no-fail-fast --lib --bins -- --show-output
 step 15 'cargo test, it' cargo test --locked --test it -- --show-output
 step 15 'cargo test, lan' cargo test --locked --test lan -- --show-output
-step 8 'cargo test, documentation' cargo test --locked --doc
-step 8 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::
-step 8 'cargo doc' check_docs
+step 15 'cargo test, documentation' cargo test --locked --doc
+step 25 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::
+step 20 'cargo doc' check_docs
 step 5 'scripts/demo.sh' run_demo
 
 for n in "${!results[@]}"; do
