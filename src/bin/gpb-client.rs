@@ -46,7 +46,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Command::List { patterns, select, wait } => {
             let (found, mut bare) = node.client().list_names(patterns, &AskScope::default(), *wait)?;
             let selection = select.selection();
-            bare.retain(|(found, _)| selection.shows_one_of(patterns, found.path.as_str()));
+            selection.retain_shown(patterns, &mut bare, |(found, _)| found.path.as_str());
             let (shown, hidden) = selection.shown(patterns, found);
             patterns.iter().filter_map(|text| cli::unknown_root(text, &shown)).for_each(|hint| log::warn!("{hint}"));
             let listed = output.list(&shown, &bare).and_then(|()| output.hidden(hidden, &mut screen.clone()));

@@ -36,7 +36,7 @@ use args::Typed;
 
 pub use exit::{Exit, Failure};
 pub use mirror::MirrorOptions;
-pub use output::{Output, PlanTotals};
+pub use output::{Output, PlanTotals, count};
 pub use progress::ProgressDisplay;
 pub use report::{LogOptions, ReportOptions, Screen, Verbosity};
 pub use resolve::{ClientOptions, Command, KeygenOptions, KeygenTask, Options};

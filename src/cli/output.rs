@@ -198,7 +198,8 @@ fn origins(r: &Report) -> String {
     format!("{} fetched, {} reused, {} holes", bytes(r.bytes), bytes(r.local.reused), bytes(r.local.holes))
 }
 
-fn count(n: u64, noun: &str) -> String {
+/// A number of things, as in `1 file` and `2 files`.
+pub fn count(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 

@@ -40,10 +40,13 @@ impl Selection {
         (found, hidden.len())
     }
 
-    /// Whether one of `patterns`, of which one matches `path`, means a name that is no file.
-    pub fn shows_one_of(&self, patterns: &[String], path: &str) -> bool {
-        let mut parsed = patterns.iter().filter_map(|text| Pattern::parse(text).ok());
-        self.hidden || patterns.is_empty() || parsed.any(|pattern| pattern.shows(path))
+    /// Leaves in `names`, of each of which a pattern matches the path, those that `patterns` mean: names
+    /// that are no files.
+    pub fn retain_shown<T>(&self, patterns: &[String], names: &mut Vec<T>, path: impl Fn(&T) -> &str) {
+        let parsed: Vec<Pattern> = patterns.iter().filter_map(|text| Pattern::parse(text).ok()).collect();
+        if !self.hidden && !patterns.is_empty() {
+            names.retain(|name| parsed.iter().any(|pattern| pattern.shows(path(name))));
+        }
     }
 
     /// Whether a file is left out. The beginning of a root is no more than a name here: whatever

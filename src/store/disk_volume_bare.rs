@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::content::RelPath;
 use crate::store::disk_volume::DiskVolume;
-use crate::store::dress::{times, unless_unknown};
+use crate::store::dress::{is_unknown, times, unless_unknown};
 use crate::store::inspect::state_at;
 use crate::store::open_beneath::DIRECTORY;
 use crate::store::placed::PlacedState;
@@ -109,7 +109,7 @@ fn has_nothing(dir: impl AsFd) -> rustix::io::Result<bool> {
 fn set_time(at: BorrowedFd<'_>, name: &str, mtime_ns: i64) -> rustix::io::Result<()> {
     match fs::utimensat(at, name, &times(mtime_ns), AtFlags::SYMLINK_NOFOLLOW) {
         // A file system without times of links, or without this one.
-        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::RANGE | Errno::OVERFLOW) => Ok(()),
+        Err(e) if is_unknown(e) => Ok(()),
         set => set,
     }
 }

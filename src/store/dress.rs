@@ -105,9 +105,14 @@ pub(crate) fn unless_unknown(done: rustix::io::Result<()>) -> io::Result<()> {
 fn set_if_known(done: rustix::io::Result<()>) -> io::Result<bool> {
     match done {
         Ok(()) => Ok(true),
-        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::RANGE | Errno::OVERFLOW) => Ok(false),
+        Err(e) if is_unknown(e) => Ok(false),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Whether an attribute was not set because the file system, or this user, cannot.
+pub(crate) fn is_unknown(e: Errno) -> bool {
+    matches!(e, Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::RANGE | Errno::OVERFLOW)
 }
 
 const NS_PER_S: i64 = 1_000_000_000;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Stdout, Write};
 
-use gpb::internals::cli::{Exit, Failure, Output, VerifyOptions};
+use gpb::internals::cli::{Exit, Failure, Output, VerifyOptions, count};
 use gpb::{CheckedFile, FailedFile, FileVerdict, Node, Report, Verified};
 
 use super::{Told, Watching, stdout_failed};
@@ -53,10 +53,6 @@ fn repair(
     Ok(report)
 }
 
-fn files(number: usize) -> String {
-    format!("{number} {}", if number == 1 { "file" } else { "files" })
-}
-
 /// The code says whether all is as it should be: 7 where the disk is at fault, 1 where a file was
 /// changed or differs from what the group offers.
 fn end(left: &[&CheckedFile], repaired: &Report, verify: &VerifyOptions) -> Result<(), Failure> {
@@ -78,11 +74,12 @@ fn end(left: &[&CheckedFile], repaired: &Report, verify: &VerifyOptions) -> Resu
             let step = if verify.repair { "; --force replaces them as well" } else { "" };
             Err(Failure::new(
                 Exit::Other,
-                format!("changed, or other than those of the group: {}{step}", files(changed)),
+                format!("changed, or other than those of the group: {}{step}", count(changed as u64, "file")),
             ))
         }
-        (broken, _) => {
-            Err(Failure::new(Exit::Storage, format!("damaged, unreadable or missing: {}{step}", files(broken))))
-        }
+        (broken, _) => Err(Failure::new(
+            Exit::Storage,
+            format!("damaged, unreadable or missing: {}{step}", count(broken as u64, "file")),
+        )),
     }
 }
