@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use crate::client::{FoundBare, FoundFile, MaxDelete, WholeListing};
-use crate::content::{Bare, FileId, RelPath};
+use crate::content::{Bare, FileId, RelPath, dirs_above};
 use crate::store::{LocalKind, LocalName, LocalTree};
 
 /// What a sync does: the files that the peer has are fetched, and what it does not have is removed.
@@ -132,7 +132,7 @@ impl<'l> Wanted<'l> {
             Bare::Link { .. } => (path.as_str(), WantedAs::Leaf),
         });
         let names: BTreeMap<&str, WantedAs> = bare.chain(files).collect();
-        let above = names.keys().flat_map(|name| ancestors(name));
+        let above = names.keys().flat_map(|name| dirs_above(name));
         let own = names.iter().filter(|(_, what)| **what == WantedAs::EmptyDir).map(|(name, _)| *name);
         let dirs = above.chain(own).collect();
         let folded = names.keys().map(|name| (name.to_lowercase(), *name)).collect();
@@ -146,7 +146,7 @@ impl<'l> Wanted<'l> {
 
     /// Whether what has this name lies where something else goes.
     fn is_in_the_way(&self, name: &str) -> bool {
-        self.dirs.contains(name) || ancestors(name).any(|dir| self.is_leaf(dir))
+        self.dirs.contains(name) || dirs_above(name).any(|dir| self.is_leaf(dir))
     }
 }
 
@@ -165,7 +165,7 @@ impl SyncPlan {
         let listed: HashSet<&str> = listed.map(|(name, _)| *name).collect();
         for name in tree.names {
             if is_left_out(&name.path) {
-                needed.extend(ancestors(name.path.as_str()).filter_map(|dir| RelPath::new(dir).ok()));
+                needed.extend(dirs_above(name.path.as_str()).filter_map(|dir| RelPath::new(dir).ok()));
                 continue;
             }
             all += 1;
@@ -186,13 +186,13 @@ impl SyncPlan {
             }
             // A content that has another name now is moved rather than lost.
             counted += u64::from(!fetched.is_some_and(|id| wanted.contents.contains(&id)));
-            emptied.extend(ancestors(path).filter_map(|dir| RelPath::new(dir).ok()));
+            emptied.extend(dirs_above(path).filter_map(|dir| RelPath::new(dir).ok()));
             let list = if wanted.is_in_the_way(path) { &mut plan.in_the_way } else { &mut plan.later };
             list.push(name);
         }
         let stays = |dir: &RelPath| wanted.dirs.contains(dir.as_str()) || needed.contains(dir) || is_left_out(dir);
         let made: BTreeSet<RelPath> = tree.dirs.iter().filter(|dir| !stays(dir) && is_made_dir(dir)).cloned().collect();
-        emptied.extend(made.iter().flat_map(|dir| ancestors(dir.as_str())).filter_map(|dir| RelPath::new(dir).ok()));
+        emptied.extend(made.iter().flat_map(|dir| dirs_above(dir.as_str())).filter_map(|dir| RelPath::new(dir).ok()));
         let is_gone = |dir: &&RelPath| !stays(dir) && (limits.force || emptied.contains(*dir) || made.contains(*dir));
         plan.dirs = tree.dirs.iter().rev().filter(is_gone).cloned().collect();
         let is_under_leaf = |dir: &&RelPath| wanted.is_leaf(dir.as_str()) || wanted.is_in_the_way(dir.as_str());
@@ -213,11 +213,6 @@ impl SyncPlan {
         (plan.files, plan.bare) = (listing.files, listing.bare);
         plan
     }
-}
-
-/// The directories above a name, the nearest first.
-fn ancestors(name: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(name.rsplit_once('/').map(|(dir, _)| dir), |dir| dir.rsplit_once('/').map(|(dir, _)| dir))
 }
 
 impl fmt::Display for KeptReason {

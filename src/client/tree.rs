@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::client::{FoundBare, FoundFile};
-use crate::content::{Attributes, Bare, FileId, RelPath};
+use crate::content::{Attributes, Bare, FileId, RelPath, dirs_above};
 use crate::store::LinkText;
 
 mod links;
@@ -72,7 +72,8 @@ impl Tree {
         let mut solid: Vec<RelPath> = files.iter().map(|file| file.path.clone()).collect();
         let mut dirs: Vec<(RelPath, i64)> = Vec::new();
         let mut links: HashMap<String, LinkText> = HashMap::new();
-        let is_free = |path: &RelPath| !stands_at(&solid, path) && !above(path).any(|dir| has(&solid, dir));
+        let is_free =
+            |path: &RelPath| !stands_at(&solid, path) && !dirs_above(path.as_str()).any(|dir| has(&solid, dir));
         for FoundBare { path, bare } in bare.into_iter().filter(|bare| is_free(&bare.path)) {
             match bare {
                 Bare::EmptyDir { mtime_ns, .. } => dirs.push((path, mtime_ns)),
@@ -92,10 +93,10 @@ impl Tree {
         solid.sort();
         // What lies below a name makes it a directory, whatever else is said of it.
         links.retain(|path, _| !is_dir(&solid, path));
-        let is_below = |link: &&LinkText| above(&link.path).any(|dir| links.contains_key(dir));
+        let is_below = |link: &&LinkText| dirs_above(link.path.as_str()).any(|dir| links.contains_key(dir));
         let below_links: Vec<RelPath> = links.values().filter(is_below).map(|link| link.path.clone()).collect();
         below_links.iter().for_each(|path| drop(links.remove(path.as_str())));
-        let is_below_link = |path: &RelPath| above(path).any(|dir| links.contains_key(dir));
+        let is_below_link = |path: &RelPath| dirs_above(path.as_str()).any(|dir| links.contains_key(dir));
         dirs.retain(|(path, _)| !is_below_link(path) && !is_dir(&solid, path.as_str()));
         let mut made = LinkWays::new(&links, &files, &solid).settle();
         let mut tree = Tree { dirs, ..Tree::default() };
@@ -213,11 +214,6 @@ fn is_dir(paths: &[RelPath], dir: &str) -> bool {
 /// Whether one of `paths` is `path` or lies below it.
 fn stands_at(paths: &[RelPath], path: &RelPath) -> bool {
     has(paths, path.as_str()) || is_dir(paths, path.as_str())
-}
-
-/// The directories above a name.
-fn above(path: &RelPath) -> impl Iterator<Item = &str> {
-    std::iter::successors(path.as_str().rsplit_once('/'), |(dir, _)| dir.rsplit_once('/')).map(|(dir, _)| dir)
 }
 
 #[cfg(test)]

@@ -23,4 +23,5 @@ pub use link_path::{LinkRefusal, follow_link};
 pub use manifest::{Manifest, ManifestError};
 pub(crate) use pattern::PatternKind;
 pub use pattern::{Pattern, PatternError};
+pub(crate) use rel_path::dirs_above;
 pub use rel_path::{RelPath, RelPathError};

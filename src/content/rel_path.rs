@@ -97,6 +97,11 @@ impl RelPath {
     }
 }
 
+/// The directories above `name`, the nearest first, without the top.
+pub(crate) fn dirs_above(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(name.rsplit_once('/'), |(dir, _)| dir.rsplit_once('/')).map(|(dir, _)| dir)
+}
+
 /// See [`RelPath::is_below`].
 pub(super) fn is_below(path: &str, dir: &str) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| !dir.is_empty() && rest.starts_with('/'))

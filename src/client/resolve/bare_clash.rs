@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::chooser::{Chooser, Rank};
 use crate::client::search_results::OfferedBare;
-use crate::content::{Bare, RelPath};
+use crate::content::{Bare, RelPath, dirs_above};
 
 /// Bare names that are meant.
 type BareMap<'a> = BTreeMap<RelPath, &'a OfferedBare>;
@@ -64,13 +64,13 @@ impl Chooser<'_> {
         for (path, offered) in bare {
             let (rank, is_link) = (rank_of(offered), matches!(offered.bare, Bare::Link { .. }));
             // A link that stands has decided about all below it.
-            if let Some(of_link) = above(path).find_map(|dir| links.get(dir)) {
+            if let Some(of_link) = dirs_above(path.as_str()).find_map(|dir| links.get(dir)) {
                 lost.extend((*of_link > rank).then(|| path.clone()));
                 continue;
             }
             let mut places = vec![self.results().named(path.as_str())];
             places.extend(is_link.then(|| self.results().below(path.as_str())));
-            places.extend(above(path).map(|dir| self.results().named(dir)));
+            places.extend(dirs_above(path.as_str()).map(|dir| self.results().named(dir)));
             let is_over = |other: &OfferedBare| rank < rank_of(other);
             if places.iter().any(|place| stands(place, rank)) || is_link && below(bare, path).any(is_over) {
                 lost.insert(path.clone());
@@ -93,11 +93,6 @@ fn rank_of(offered: &OfferedBare) -> Rank {
 fn below<'b>(bare: &'b BareMap<'_>, dir: &RelPath) -> impl Iterator<Item = &'b OfferedBare> {
     let behind = bare.range(dir.clone()..).take_while(|(path, _)| path.as_str().starts_with(dir.as_str()));
     behind.filter(|(path, _)| path.is_below(dir.as_str())).map(|(_, offered)| *offered)
-}
-
-/// The directories above a name.
-fn above(path: &RelPath) -> impl Iterator<Item = &str> {
-    std::iter::successors(path.as_str().rsplit_once('/'), |(dir, _)| dir.rsplit_once('/')).map(|(dir, _)| dir)
 }
 
 /// From the least to the greatest.
