@@ -44,7 +44,7 @@ fn plan(listing: WholeListing, local: &[(&str, u8)], limits: SyncLimits) -> Sync
     let mut contents = HashMap::new();
     for (name, n) in local {
         let plain = path(name.trim_end_matches(['/', '@', '|']));
-        for dir in ancestors(plain.as_str()).map(path).collect::<Vec<_>>().into_iter().rev() {
+        for dir in dirs_above(plain.as_str()).map(path).collect::<Vec<_>>().into_iter().rev() {
             if !tree.dirs.contains(&dir) {
                 tree.dirs.push(dir);
             }
