@@ -72,7 +72,10 @@ impl PeerMemory {
                 self.failed = true;
             }
             Err(_) => {}
-            Ok(()) => log::debug!("peers remembered file={} peers={}", file.display(), self.peers.len()),
+            Ok(()) => {
+                self.failed = false;
+                log::debug!("peers remembered file={} peers={}", file.display(), self.peers.len());
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use crate::limits::ADDRS_PER_PEER_MAX;
-use crate::swarm::membership::limits::{FAILED_ADDR_REST, HINT_PORT_MIN};
+use crate::limits::{ADDRS_PER_PEER_MAX, LOW_PORTS};
+use crate::swarm::membership::limits::FAILED_ADDR_REST;
 
 /// At most [`ADDRS_PER_PEER_MAX`] addresses, sorted: failed ones last, then by standing, then the
 /// freshest first.
@@ -110,7 +110,7 @@ impl Addresses {
     /// showed, unless all of them failed. Services of the system are nobody's to be named.
     pub(crate) fn for_offer(&self, max: usize) -> (Vec<SocketAddr>, bool) {
         let own: Vec<_> = self.own_first().take(max).collect();
-        let may_be_peer = |k: &&KnownAddr| k.standing >= Standing::Own || k.addr.port() >= HINT_PORT_MIN;
+        let may_be_peer = |k: &&KnownAddr| k.standing >= Standing::Own || k.addr.port() >= LOW_PORTS;
         match own.is_empty() {
             false => (own, false),
             true => (self.list.iter().filter(may_be_peer).map(|k| k.addr).take(max).collect(), true),
@@ -325,12 +325,12 @@ mod tests {
     fn an_offer_goes_where_the_peer_was_and_where_others_name_it_only_without_that() {
         let (mut a, t) = (Addresses::default(), Instant::now());
         let at = |n: u8, port| SocketAddr::from(([10, 0, 0, n], port));
-        a.note(at(1, HINT_PORT_MIN - 1), Standing::Hint, t);
+        a.note(at(1, LOW_PORTS - 1), Standing::Hint, t);
         assert_eq!(a.for_offer(3), (vec![], true), "a service of the system");
         for n in 2..9 {
-            a.note(at(n, HINT_PORT_MIN), Standing::Hint, t);
+            a.note(at(n, LOW_PORTS), Standing::Hint, t);
         }
-        assert_eq!(a.for_offer(3), ([2, 3, 4].map(|n| at(n, HINT_PORT_MIN)).to_vec(), true));
+        assert_eq!(a.for_offer(3), ([2, 3, 4].map(|n| at(n, LOW_PORTS)).to_vec(), true));
         a.note(at(9, 443), Standing::Own, t);
         assert_eq!(a.for_offer(3), (vec![at(9, 443)], false));
         a.failed(at(9, 443), t);

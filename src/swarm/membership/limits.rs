@@ -78,10 +78,6 @@ pub const UNPROVED_COUNTED_MAX: usize = 800;
 /// knows its size stay below it.
 pub const CROWDED_FROM_PER_S: u32 = 17;
 
-/// Lowest port of an address that others alone named and where an offer is made: below are services of the system, which
-/// a stranger might have dialed.
-pub const HINT_PORT_MIN: u16 = 1024;
-
 const _: () = {
     // Nodes of the largest group announce themselves before they expire.
     assert!(PEERS_MAX as u64 / GROUP_ANNOUNCES_PER_S as u64 * (TTL_INTERVALS as u64) <= TTL_MAX.as_secs());
