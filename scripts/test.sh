@@ -20,6 +20,9 @@ trap 'rm -rf "$logs"' EXIT
 trap 'kill_step; exit 130' INT
 trap 'kill_step; exit 143' TERM
 
+# Tests of programs and hosts wait more than they compute: twice as many run at once as there are processors.
+waiting=$((2 * $(nproc)))
+
 results=()
 failed=0
 deadline=$((${TEST_MINUTES:-80} * 60))
@@ -173,8 +176,8 @@ step 3 'cargo deny' check_dependencies
 step 30 'cargo build --release' cargo build --locked --release --bins
 step 35 'cargo test, building' cargo test --locked --no-run
 step 15 'cargo test, library and programs' cargo test --locked --no-fail-fast --lib --bins -- --show-output
-step 15 'cargo test, it' cargo test --locked --test it -- --show-output
-step 15 'cargo test, lan' cargo test --locked --test lan -- --show-output
+step 15 'cargo test, it' cargo test --locked --test it -- --show-output --test-threads="$waiting"
+step 15 'cargo test, lan' cargo test --locked --test lan -- --show-output --test-threads="$waiting"
 step 15 'cargo test, documentation' cargo test --locked --doc
 step 25 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::
 step 20 'cargo doc' check_docs

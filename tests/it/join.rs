@@ -195,6 +195,11 @@ fn a_fetch_with_other_sources_waits_for_no_silent_one() {
     lan.join(&mute);
     let server = lan.sharing(&[("x", &f.bytes)]).unwrap();
     let node = lan.start(lan.builder().timeout(WAIT)).unwrap();
+    let end = Instant::now() + WAIT;
+    while node.known_peers().len() < 2 {
+        assert!(Instant::now() < end, "{:?}", node.known_peers());
+        thread::sleep(Duration::from_millis(2));
+    }
     let holders = node.find("x", WAIT).unwrap()[0].holders.to_vec();
     let (good, silent): (Vec<_>, Vec<_>) = holders.into_iter().partition(|holder| holder.peer == server.id());
     assert_eq!((good.len(), silent.len()), (1, 1));

@@ -270,6 +270,7 @@ fn what_a_mirror_still_has_decides_about_no_link_and_no_directory() {
     assert!(lagging.catalogue().iter().all(|entry| entry.marks.copy), "a link to a file, too");
     source.become_each(|(_, to)| to);
     let client = lan.node().unwrap();
+    until("it knows both", || client.known_peers().len() == 2);
     assert_eq!(fetch_all(&client, None), [""; 0]);
     for (name, pair) in Source::each() {
         assert_eq!(Is::of(&dir(&client).join(&name)), decided(pair), "{name}");
@@ -295,6 +296,7 @@ fn the_preferred_peer_decides_about_links_directories_and_attributes() {
     until("it is a program", || source.node.catalogue().get("File-File").is_some_and(|file| file.marks.executable));
     until("it is older", || other.node.catalogue().get("File-File").is_some_and(|file| file.stamp.mtime_ns < 1 << 40));
     let client = lan.node().unwrap();
+    until("it knows both", || client.known_peers().len() == 2);
     assert_eq!(fetch_all(&client, Some(&source.node)), [""; 0]);
     for (name, pair) in Source::each() {
         assert_eq!(Is::of(&dir(&client).join(&name)), decided(pair), "{name}");
