@@ -146,7 +146,7 @@ impl GetCommand<'_> {
         let get = if self.attributes { get } else { get.contents_only() };
         let get = match out {
             None => get,
-            Some(out) if is_file(out, files.len() + bare.len() + failed.len()) => get.to_file(out),
+            Some(out) if is_file(out, files.len(), bare.len() + failed.len()) => get.to_file(out),
             Some(out) => get.into_dir(out),
         };
         let (error, mut report) = match get.start() {
@@ -178,7 +178,7 @@ impl GetCommand<'_> {
         output.hidden(hidden, &mut self.screen.clone()).map_err(stdout_failed)?;
         let (dir, name) = match out {
             None => (self.options.dir.as_path(), None),
-            Some(out) if is_file(out, files.len() + failed.len()) => {
+            Some(out) if is_file(out, files.len(), bare.len() + failed.len()) => {
                 (out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")), out.file_name())
             }
             Some(out) => (out, None),
@@ -294,10 +294,10 @@ impl Told<'_> {
     }
 }
 
-/// Whether `out` names the file of a fetch of `count` names. A directory is one whatever others
-/// share.
-fn is_file(out: &Path, count: usize) -> bool {
-    count == 1 && !out.is_dir() && !out.to_string_lossy().ends_with('/')
+/// Whether `out` names the file of a fetch of so many `files` and `others`: empty directories, links and
+/// what is not there. A directory is one whatever others share.
+fn is_file(out: &Path, files: usize, others: usize) -> bool {
+    (files, others) == (1, 0) && !out.is_dir() && !out.to_string_lossy().ends_with('/')
 }
 
 fn stdout_failed(error: io::Error) -> Failure {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -103,6 +104,9 @@ impl Advised for ServerError {
             ServerError::PortInUse { .. } => "stop the program that listens there, or choose another port with --port",
             ServerError::Forbidden { .. } => "choose one above 1023 with --port",
             ServerError::NoSuchAddress(_) => "choose one of its addresses with --bind",
+            ServerError::Listen { addr: SocketAddr::V6(v6), .. } if v6.ip().is_unicast_link_local() => {
+                "leave --bind out and name the interface of this link-local address with --interface"
+            }
             ServerError::Listen { .. } => "choose another address with --bind, or another port with --port",
             ServerError::Start(e) => system_step(e),
         };
@@ -335,7 +339,9 @@ mod tests {
         let long = FetchError::LongListing { what: what(), peer: PeerId([1; 32]), len_max: 1 << 20 };
         let failed = Failed { error: Arc::new(FetchError::Cancelled), report: Arc::default() };
         let full = StoreError::NoSpace { path: path.clone(), needed: 2, free: 1 };
+        let near = ServerError::Listen { addr: "[fe80::1]:1".parse().unwrap(), source: io_error() };
         vec![
+            (near.into(), Exit::Other, "--interface"),
             (ConfigError::Network(what()).into(), Exit::Usage, "--network"),
             (ConfigError::Timeout(one).into(), Exit::Usage, "--timeout"),
             (StartError::from(ConfigError::TooManyPeers(9)).into(), Exit::Usage, "--peer"),

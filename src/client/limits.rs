@@ -89,6 +89,8 @@ pub const BUSY_ATTEMPTS: u32 = 30;
 pub const COPY_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Names of which a warning says that the newest of several copies was taken, and what it names of each.
 pub const AGED_TOLD_MAX: usize = 5;
+/// Peers of a survey of which a warning says that their answers cannot be read.
+pub const UNREADABLE_TOLD_MAX: usize = 8;
 /// Patterns of a listing whose first pages are asked for together.
 pub const PATTERNS_AT_ONCE: usize = 32;
 /// Most names that are looked up to find out where the links of a fetch lead; further links are not

@@ -12,7 +12,7 @@ use log::{debug, warn};
 use crate::client::doorbell::Doorbell;
 use crate::client::found_bare::FoundBare;
 use crate::client::found_peer::FoundPeer;
-use crate::client::limits::ASKED_PER_ADDR_MAX;
+use crate::client::limits::{ASKED_PER_ADDR_MAX, UNREADABLE_TOLD_MAX};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::{AskScope, Client, FetchError};
@@ -142,6 +142,8 @@ struct Survey<'a, T, A> {
     ask: A,
     progress: SurveyProgress,
     attempts: HashMap<NodeId, Attempts>,
+    /// Peers whose answers cannot be read and of which a warning told.
+    unreadable: usize,
     /// The number of changes of the peer table when it was read last.
     seen: Option<u64>,
     /// Peers at one address that are being asked, and those that wait.
@@ -175,9 +177,9 @@ where
 {
     fn new(client: &'a Client, scope: &'a AskScope, ask: A) -> Self {
         let (tell, messages) = unbounded();
-        let (progress, attempts) = (SurveyProgress::default(), HashMap::new());
+        let (progress, attempts, unreadable) = (SurveyProgress::default(), HashMap::new(), 0);
         let (at_addr, over, bell) = (HashMap::new(), Arc::default(), Doorbell::new());
-        Survey { client, scope, ask, progress, attempts, seen: None, at_addr, tell, messages, over, bell }
+        Survey { client, scope, ask, progress, attempts, unreadable, seen: None, at_addr, tell, messages, over, bell }
     }
 
     /// Takes note of `message`; returns the answer if it brings one.
@@ -210,6 +212,12 @@ where
             Err(e) => {
                 debug!("no answer peer={} error=\"{e}\"", record.peer);
                 let attempts = self.attempts.entry(record.node()).or_default();
+                // Once for each of a few peers, since keys cost nothing in an open group.
+                if e.is_unreadable() && attempts.made == 1 && self.unreadable < UNREADABLE_TOLD_MAX {
+                    self.unreadable += 1;
+                    let peer = record.peer;
+                    warn!("the answer cannot be read, the peer may have another version peer={peer} error=\"{e}\"");
+                }
                 let own = RETRY_MIN * (1 << attempts.made.min(5));
                 let wait = if let AskError::Busy(wait) = e { wait.max(RETRY_MIN) } else { own };
                 attempts.retry_at = Some(now + wait);

@@ -106,10 +106,18 @@ fn reach(shared: &DiscoveryContext, job: &ContactJob) -> Result<PeerId, String> 
 /// Looks up names until the queue ends; the body of a thread that may outlive the node.
 pub(super) fn resolve(queue: &Receiver<NameQuery>, report: &Sender<ContactReport>) {
     for (id, peer) in queue {
-        let found = (peer.host(), peer.port()).to_socket_addrs().map(distinct);
+        let found = (peer.host(), peer.port()).to_socket_addrs().map(distinct).map_err(|e| of_zone(peer.host(), e));
         if report.send(ContactReport::Resolved(id, found)).is_err() {
             return;
         }
+    }
+}
+
+/// The error for an address with an interface: it is no name that a server of names could know.
+fn of_zone(host: &str, e: io::Error) -> io::Error {
+    match host.split_once('%') {
+        Some((_, interface)) => io::Error::new(e.kind(), format!("no interface {interface} for this address")),
+        None => e,
     }
 }
 
@@ -125,4 +133,17 @@ fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An interface that is not there was told as "Name or service not known".
+    #[test]
+    fn an_address_whose_interface_is_not_there_names_it() {
+        let unknown = || io::Error::other("Name or service not known");
+        assert_eq!(of_zone("fe80::1%nope", unknown()).to_string(), "no interface nope for this address");
+        assert_eq!(of_zone("lab3", unknown()).to_string(), unknown().to_string());
+    }
 }

@@ -352,3 +352,37 @@ fn enter(state: MutexGuard<'_, OpenState>, id: &FileId) -> Result<Entered, Fetch
 fn failure(end: DownloadEnd) -> Option<Failed> {
     end.error.map(|error| Failed { error, report: Arc::new(end.report) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Node;
+    use crate::client::{DownloadOptions, DownloadPlan};
+    use crate::node::{Share, State};
+    use crate::store::Disk;
+
+    /// Cause: the alarm of a disk is given to it by each download, and that of parts for readers with them. Effect, if one
+    /// is not: a panic while chunks are journaled ends that thread alone, and the download stands. Mend: none was needed; this
+    /// holds both.
+    #[test]
+    fn a_panic_in_the_journal_ends_the_node_for_downloads_and_readers() {
+        let node = || Node::builder().share(Share::Nothing).multicast(false).state(State::Memory).start().unwrap();
+        let ends = |node: &Node| {
+            assert!(node.shutdown.wait(Duration::from_secs(20)), "the node goes on");
+            assert_eq!(node.shutdown.defect().as_deref(), Some("gpb-journal"));
+        };
+        let (fetching, dir) = (node(), tempfile::tempdir().unwrap());
+        let disk = Disk::open(dir.path(), false).unwrap();
+        let plan = DownloadPlan::new(Vec::new(), disk.clone(), DownloadOptions::default());
+        let _download = Download::start(plan, &fetching.client).unwrap();
+        disk.panic_in_journal();
+        ends(&fetching);
+        let reading = node();
+        let files = &reading.fetches.open_files;
+        let parts = files.parts(&mut lock(&files.state)).unwrap();
+        parts.panic_in_journal();
+        ends(&reading);
+    }
+}

@@ -110,6 +110,13 @@ pub enum AskError {
     NoAddress,
 }
 
+impl AskError {
+    /// Whether the peer answered, and the answer is not one of this protocol.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, AskError::Protocol(_) | AskError::Stream(StreamError::Frame(_)))
+    }
+}
+
 impl From<MessageError> for AskError {
     fn from(e: MessageError) -> Self {
         AskError::Protocol(e.to_string())

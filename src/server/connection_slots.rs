@@ -31,7 +31,9 @@ pub(crate) enum Account {
 /// of the network prefix that has the most slots, and there of the account that has the most. So a
 /// host, or a network of them, that takes all slots locks no other one out. A connection of an
 /// account or prefix that has as many as the newcomer's gives way only after [`GIVES_WAY_AFTER`], so
-/// that equals do not take slots from each other without end; one that has fewer never does.
+/// that equals do not take slots from each other without end; one that has fewer never does. A
+/// connection that is served gives way only in a prefix that has more than half of all slots and more
+/// than an account may have: else connections that never rest would lock out all others.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlots {
     max: usize,
@@ -106,7 +108,8 @@ impl ConnectionSlots {
         let victim = if of_account >= self.max_per_account {
             Some(taken.idle_of(prefix, account, idle_before)?)
         } else if taken.all >= self.max {
-            Some(taken.idle_of_most(prefix, account, idle_before)?)
+            let idle = taken.idle_of_most(prefix, account, idle_before);
+            Some(idle.or_else(|| taken.served_of_most(prefix, self.max_per_account.max(self.max / 2)))?)
         } else {
             None
         };
@@ -163,6 +166,17 @@ impl TakenSlots {
             (has_more || (has_as_many && since <= idle_before)).then_some((rank, at, holder, usage))
         });
         candidates.max_by_key(|(rank, ..)| *rank).map(|(_, at, holder, usage)| (at, holder, usage.clone()))
+    }
+
+    /// The last slot of the account that has most, in the prefix that has most, if that has more than
+    /// `fair` of them and is not `own`.
+    fn served_of_most(&self, own: IpAddr, fair: usize) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
+        let (prefix, most) = self.by_prefix.iter().max_by_key(|(_, p)| p.count)?;
+        if most.count <= fair || *prefix == own {
+            return None;
+        }
+        let (account, slots) = most.by_account.iter().max_by_key(|(_, slots)| slots.len())?;
+        Some((*prefix, *account, slots.last()?.clone()))
     }
 
     fn add(&mut self, prefix: IpAddr, account: Account, usage: Arc<SlotUse>) {
@@ -456,6 +470,24 @@ mod tests {
         // A turn in which nothing happened leaves the time as it was.
         lab.held[1].as_ref().unwrap().end_turn(since[1], lab.slots.began + NOW);
         assert_eq!(lab.gave_way("10.2.0.1"), Some(1));
+    }
+
+    /// Cause: only idle connections gave way. Effect: a network that took all slots and kept each busy, with chunks that
+    /// wait for the rate limit, locked everybody else out. Mend: where one network has more than half, one that is served
+    /// gives way to another network.
+    #[test]
+    fn a_network_with_most_slots_keeps_others_out_by_no_amount_of_work() {
+        let mut lab = Lab::new(8, 2);
+        (0..7).for_each(|n| assert!(lab.take(&format!("10.0.0.{}", n / 2), Duration::ZERO)));
+        assert!(lab.take("10.1.0.1", Duration::ZERO));
+        lab.held.iter().flatten().for_each(|slot| _ = slot.begin_turn());
+        assert_eq!(lab.gave_way("10.0.0.9"), None, "its own network has most");
+        for n in 1..4 {
+            let given = lab.gave_way(&format!("10.2.0.{n}")).expect("the network with most makes room");
+            assert!(given < 7, "the lone connection of 10.1.0 stays");
+            lab.held.iter().flatten().for_each(|slot| _ = slot.begin_turn());
+        }
+        assert_eq!(lab.gave_way("10.3.0.1"), None, "nobody has more than half any more");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use crate::limits::{KIB, TURN_LEN_MAX};
 
 /// Entries that are compared with a pattern before the clock is looked at again.
 pub const LIST_CHECK_ENTRIES: usize = 128;
+/// Time for which a page of a listing is made before a worker looks whether another session needs it.
+pub const LIST_SLICE: Duration = Duration::from_millis(5);
 /// Connections that are accepted before the open ones get their turn again.
 pub const ACCEPTS_AT_ONCE: usize = 128;
 /// Open files that a server leaves to everything but its connections.

@@ -9,7 +9,7 @@ use crate::net::Outbox;
 use crate::server::body::Body;
 use crate::server::context::{Context, Scratch};
 use crate::server::input::{SessionError, SessionInput};
-use crate::server::limits::{REPLY_FIRST_LEN, REPLY_LEN, UNSENT_LEN_MAX, UPLOAD_LEN_MIN};
+use crate::server::limits::{LIST_SLICE, REPLY_FIRST_LEN, REPLY_LEN, UNSENT_LEN_MAX, UPLOAD_LEN_MIN};
 use crate::server::listing::Listing;
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::{Refusal, Reply};
@@ -128,7 +128,7 @@ impl SessionOutput {
         scratch.head.clear();
         let reply = match self.listing.take() {
             Some(mut listing) => {
-                if !listing.go_on(turn.end()) {
+                if !listing.go_on(turn.end().min(Instant::now() + LIST_SLICE)) {
                     self.listing = Some(listing);
                     return Ok(Some(Pause::Unfinished));
                 }

@@ -299,6 +299,14 @@ impl Disk {
         self.volume.room().map_err(|e| StoreError::at(self.path(), e))
     }
 
+    /// Has the thread that journals panic.
+    #[cfg(test)]
+    pub(crate) fn panic_in_journal(&self) {
+        if let Ok(flusher) = self.flusher() {
+            flusher.panic();
+        }
+    }
+
     fn flusher(&self) -> Result<Arc<Flusher>, StoreError> {
         let mut flusher = lock(&self.flusher);
         if let Some(running) = &*flusher {

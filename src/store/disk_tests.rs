@@ -225,7 +225,7 @@ fn a_chunk_that_cannot_be_read_is_wrong() {
 }
 
 #[test]
-fn a_journal_of_another_inode_or_garbage_is_discarded() {
+fn a_journal_of_garbage_is_discarded_and_one_of_another_inode_proves_nothing() {
     let (dir, disk) = tempdir();
     let (manifest, id) = (real(LEN), real(LEN).id());
     let own = dir.path().join(".gpb");
@@ -239,8 +239,10 @@ fn a_journal_of_another_inode_or_garbage_is_discarded() {
     start();
     std::fs::copy(&part, own.join("copy")).unwrap();
     std::fs::rename(own.join("copy"), &part).unwrap();
-    assert_eq!(partial(&disk, &manifest).unwrap().resumed(), 0, "another inode");
-    start();
+    let copied = partial(&disk, &manifest).unwrap();
+    assert_eq!((copied.resumed(), copied.have_count()), (4, 0), "another inode");
+    assert_eq!(recheck(&copied), (vec![0, 1, 2, 3], vec![]));
+    drop(copied);
     std::fs::write(&journal, b"garbage").unwrap();
     assert_eq!(partial(&disk, &manifest).unwrap().resumed(), 0, "garbage");
     assert!(!journal.exists());

@@ -15,7 +15,7 @@ use crate::store::OWN;
 use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
 use crate::store::dress::Dresses;
-use crate::store::inspect::{LookedAt, has_other_case, is_spelled_so, kind_at, look_at, state_at};
+use crate::store::inspect::{LookedAt, has_other_case, is_mount_point, is_spelled_so, kind_at, look_at, state_at};
 use crate::store::make_dirs::make_dirs;
 use crate::store::nearby::Nearby;
 use crate::store::open_beneath::{BeneathOpener, DIRECTORY, READ};
@@ -59,7 +59,10 @@ impl DiskVolume {
         let root = match open() {
             Err(Errno::NOENT) if create => {
                 // The new names should outlive a power loss, like the files below them.
-                make_dirs(path, 0o777).map_err(|e| StoreError::at(path, e))?;
+                make_dirs(path, 0o777).map_err(|e| match dangling(path) {
+                    Some(link) => StoreError::NameTaken { path: link, by: "a symlink that leads nowhere" },
+                    None => StoreError::at(path, e),
+                })?;
                 open()
             }
             other => other,
@@ -188,6 +191,11 @@ impl DiskVolume {
     /// As [`look`](Self::look), with all that the same call tells.
     pub(crate) fn look_at(&self, path: &RelPath) -> Result<Option<LookedAt>, StoreError> {
         look_at(self.root(), path.as_str()).map_err(|kind| StoreError::NotRegular { path: self.path_of(path), kind })
+    }
+
+    /// Whether nothing can be renamed over `path`.
+    pub(crate) fn is_mount_point(&self, path: &RelPath) -> bool {
+        is_mount_point(self.root(), path.as_str())
     }
 
     /// The first part of `dir` that exists and is no directory, as a path for messages.
@@ -357,6 +365,12 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 const PROGRAM_MODE: Mode = Mode::from_raw_mode(0o777);
 /// File system types of tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// The first part of `path` that is a symlink to something that is not there.
+fn dangling(path: &Path) -> Option<PathBuf> {
+    let leads_nowhere = |part: &&Path| part.is_symlink() && !part.exists();
+    path.ancestors().filter(leads_nowhere).last().map(Path::to_path_buf)
+}
 
 #[cfg(test)]
 mod tests {
@@ -530,5 +544,14 @@ mod tests {
         assert!(matches!(DiskVolume::open(&file, true), Err(StoreError::NotADirectory { .. })));
         DiskVolume::open(&missing, true).unwrap();
         assert!(missing.is_dir());
+        // It was "File exists", with the advice to check the disk.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for below in [link.clone(), link.join("a/b")] {
+            let refused = DiskVolume::open(&below, true).unwrap_err();
+            let is_told =
+                matches!(&refused, StoreError::NameTaken { path, by } if *path == link && by.contains("nowhere"));
+            assert!(is_told, "{refused}");
+        }
     }
 }

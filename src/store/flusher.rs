@@ -181,6 +181,13 @@ impl Flusher {
         Flusher { budget: Arc::default(), told: ToldErrors::default(), thread: None }
     }
 
+    /// Has the thread panic.
+    #[cfg(test)]
+    pub(crate) fn panic(&self) {
+        self.budget.take(JOURNAL_BATCH_LEN);
+        self.budget.enqueue(u64::MAX, Arc::new(tests::Ill));
+    }
+
     /// The errors that the writers were told.
     pub(crate) fn told(&self) -> &ToldErrors {
         &self.told
@@ -292,7 +299,7 @@ mod tests {
 
     /// Fails as a defect does.
     #[derive(Debug)]
-    struct Ill;
+    pub(super) struct Ill;
 
     impl Flush for Ill {
         fn flush(&self) {

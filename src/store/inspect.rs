@@ -50,6 +50,22 @@ pub(crate) fn look_at(dir: impl AsFd, name: &str) -> Result<Option<LookedAt>, &'
     Ok(Some(LookedAt { kind, mode: stat.st_mode, state: state_of(&stat) }))
 }
 
+/// Whether `name` is a mount point, such as a file that is bound into a container: nothing can be renamed
+/// over it.
+pub(crate) fn is_mount_point(dir: impl AsFd, name: &str) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{StatxAttributes, StatxFlags};
+        let stat = fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+        stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (dir, name);
+        false
+    }
+}
+
 /// The state of an open file, whatever its name is by now.
 pub(crate) fn state_of_open(file: impl AsFd) -> Option<PlacedState> {
     fs::fstat(file).ok().map(|stat| state_of(&stat))
@@ -119,5 +135,20 @@ pub(crate) fn replaceable(dir: impl AsFd, name: &str) -> Result<Option<FileType>
             }
         }
         _ => Ok(Some(kind)),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Cause: a file that is bound into a container is a mount point, and nothing can be renamed over it. Effect: it was fetched
+    /// whole, and then "Device or resource busy; check the disk". Mend: it is looked for before anything is fetched.
+    #[test]
+    fn mount_points_are_told_from_other_names() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), b"").unwrap();
+        let at = |path: &std::path::Path| is_mount_point(fs::CWD, path.to_str().unwrap());
+        assert!(at(std::path::Path::new("/proc")) && !at(&dir.path().join("f")) && !at(&dir.path().join("none")));
     }
 }

@@ -1,6 +1,7 @@
 //! The journal of a partial file: which chunks are verified *and* durable.
 //!
-//! The header binds the journal to one file identity and one inode. Records of chunk numbers
+//! The header binds the journal to one file identity and one inode. For a file with another inode,
+//! a copy or one that was restored, it is begun anew with the same claims. Records of chunk numbers
 //! follow. Each record has a checksum over itself and the checksum before it, so a torn or foreign
 //! tail ends the journal and is never read as records. Callers order the syncs: they append a
 //! record only for chunks that are durable already.
@@ -62,7 +63,7 @@ pub(crate) enum Misfit {
     /// It describes another content.
     #[error("other content")]
     Content,
-    /// It was written for another partial file.
+    /// It was written for another partial file, and this one has a second name.
     #[error("other inode")]
     Inode,
 }
@@ -90,6 +91,8 @@ impl Journal {
         let mut bytes = vec![0; len as usize];
         file.read_at(0, &mut bytes)?;
         Ok(match parse(&bytes, id, part.stamp.inode) {
+            // A file with a second name may be one that was replaced, and must not be written to.
+            Err(Misfit::Inode) if part.links == 1 => Self::rebind(file, id, &bytes, part.stamp.inode)?,
             Err(misfit) => Err(misfit),
             Ok(Parsed { claimed, end, chain, seal }) => {
                 let is_sealed = seal.is_some();
@@ -106,6 +109,29 @@ impl Journal {
                 let sealed = fitting.as_ref().map(|_| part.stamp);
                 let claims = Claims { proved: sealed.is_some(), have: fitting.map_or(claimed, |seal| seal.have) };
                 Ok((Journal { file, end, chain, sealed }, claims))
+            }
+        })
+    }
+
+    /// Begins the journal `bytes` anew for the partial file with inode number `inode`: what it claims
+    /// is still claimed, and nothing is proved. Whatever a crash leaves of both journals claims no more,
+    /// as no record fits behind the header of the other.
+    fn rebind(
+        file: Arc<dyn Storage>,
+        id: &FileId,
+        bytes: &[u8],
+        inode: u64,
+    ) -> io::Result<Result<(Self, Claims), Misfit>> {
+        let of = bytes.get(INODE_AT).map_or(0, u64_at);
+        Ok(match parse(bytes, id, of) {
+            Err(misfit) => Err(misfit),
+            Ok(Parsed { claimed, .. }) => {
+                file.set_len(0)?;
+                let mut journal = Self::create(file, id, inode)?;
+                let geometry = Geometry::new(id.len);
+                let chunks: Vec<_> = claimed.iter().filter_map(|n| geometry.chunk(n)).collect();
+                journal.append(&chunks)?;
+                Ok((journal, Claims { have: claimed, proved: false }))
             }
         })
     }
@@ -260,12 +286,18 @@ fn u32_at(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).rev().fold(0, |n, b| n << 8 | *b as u32)
 }
 
+fn u64_at(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |n, b| n << 8 | *b as u64)
+}
+
 type Checksum = [u8; SUM_LEN];
 
 const MAGIC: [u8; 8] = *b"GPBJRNL\n";
 const VERSION: u32 = 1;
 const SUM_LEN: usize = 16;
 const HEADER_LEN: usize = 64 + SUM_LEN;
+/// Where the inode number lies in the header.
+const INODE_AT: std::ops::Range<usize> = 56..64;
 /// Starts a seal. No record has 2^32 - 1 chunks, so a reader without seals ends here.
 const SEAL_MARK: [u8; 4] = [0xff; 4];
 const SEAL_HEAD_LEN: usize = 4 + 8 + 8;

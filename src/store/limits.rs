@@ -105,6 +105,8 @@ pub const USED_NAMES_MAX: usize = 1_000_000;
 pub const BARE_AT_ONCE_MAX: usize = 1024;
 /// Names under which a replaced file can be kept, at most.
 pub const BACKUPS_MAX: u32 = 1000;
+/// Longest name in bytes on file systems that encrypt names (eCryptfs).
+pub const ENCRYPTED_NAME_LEN_MAX: usize = 143;
 /// Tries to lock a private file that is about to be replaced.
 pub const PRIVATE_LOCK_TRIES: u32 = 40;
 /// Wait between two such tries.

@@ -68,18 +68,25 @@ impl ReadParts {
     /// # Errors
     /// As [`Disk::partial`](crate::store::Disk::partial).
     pub fn open(&self, manifest: Arc<Manifest>) -> Result<Arc<PartialFile>, StoreError> {
-        let flusher = {
-            let mut flusher = lock(&self.flusher);
-            match &*flusher {
-                Some(running) => running.clone(),
-                None => {
-                    let path = self.volume.path_of_own("");
-                    let started = Arc::new(Flusher::start(&self.alarm).map_err(|e| StoreError::at(path, e))?);
-                    flusher.insert(started).clone()
-                }
-            }
-        };
-        Ok(Arc::new(PartialFile::open_to_read(self.volume.clone(), flusher, manifest)?))
+        Ok(Arc::new(PartialFile::open_to_read(self.volume.clone(), self.flusher()?, manifest)?))
+    }
+
+    fn flusher(&self) -> Result<Arc<Flusher>, StoreError> {
+        let mut flusher = lock(&self.flusher);
+        if let Some(running) = &*flusher {
+            return Ok(running.clone());
+        }
+        let path = self.volume.path_of_own("");
+        let started = Arc::new(Flusher::start(&self.alarm).map_err(|e| StoreError::at(path, e))?);
+        Ok(flusher.insert(started).clone())
+    }
+
+    /// Has the thread that journals panic.
+    #[cfg(test)]
+    pub(crate) fn panic_in_journal(&self) {
+        if let Ok(flusher) = self.flusher() {
+            flusher.panic();
+        }
     }
 
     /// Removes the part of `id`, unless a download took it over or a process uses it. Trouble with it

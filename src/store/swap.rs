@@ -9,7 +9,8 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::store::limits::BACKUPS_MAX;
+use crate::limits::PATH_COMPONENT_LEN_MAX;
+use crate::store::limits::{BACKUPS_MAX, ENCRYPTED_NAME_LEN_MAX};
 use crate::store::placed::PlacedState;
 
 /// An own name and a final one, and what can be done with both.
@@ -180,17 +181,36 @@ fn keep_saved(names: &impl SwapNames, cause: &io::Error) -> io::Error {
     })
 }
 
-/// Takes the first of the names for a replaced file that is free.
+/// Takes the first of the names for a replaced file that is free. A name that would be too long is cut.
 fn first_free(name: &str, take: impl Fn(&str) -> io::Result<()>) -> io::Result<String> {
-    let all = std::iter::once(format!("{name}~")).chain((2..BACKUPS_MAX).map(|n| format!("{name}.~{n}~")));
-    for kept in all {
-        match take(&kept) {
-            Ok(()) => return Ok(kept),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => (),
-            Err(e) => return Err(e),
+    let suffixes = || std::iter::once("~".to_owned()).chain((2..BACKUPS_MAX).map(|n| format!(".~{n}~")));
+    // The second length is what file systems take that encrypt names.
+    let all = [PATH_COMPONENT_LEN_MAX, ENCRYPTED_NAME_LEN_MAX];
+    let mut last = Errno::EXIST.into();
+    'len: for len in all {
+        for suffix in suffixes() {
+            let kept = format!("{}{suffix}", cut(name, len - suffix.len()));
+            match take(&kept) {
+                Ok(()) => return Ok(kept),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => last = e,
+                Err(e) if e.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error()) => {
+                    last = e;
+                    continue 'len;
+                }
+                Err(e) => return Err(e),
+            }
         }
+        break;
     }
-    Err(Errno::EXIST.into())
+    Err(last)
+}
+
+/// The beginning of the last component of `name`, with all that stands before it, such that the component
+/// has at most `len` bytes.
+fn cut(name: &str, len: usize) -> &str {
+    let from = name.rfind('/').map_or(0, |at| at + 1);
+    let end = (from..=name.len().min(from + len)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(from)]
 }
 
 /// Whether the system or the file system lacks the call. `PERM` stands for hard links that it does

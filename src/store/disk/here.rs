@@ -126,6 +126,9 @@ impl Disk {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), StoreError> {
         let (Some(guard), Some(found)) = (self.volume.guard(), self.volume.state_of(path)) else { return Ok(()) };
+        if self.volume.is_mount_point(path) {
+            return Err(StoreError::NotRegular { path: self.volume.path_of(path), kind: "a mount point" });
+        }
         let holds = |other: &FileId| self.has_text_or_content(path, found.0, other, stop);
         guard.check(path, *id, found, &|ask| self.volume.spelling(path, ask), &holds)
     }

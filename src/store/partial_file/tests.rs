@@ -255,6 +255,36 @@ fn a_part_left_in_order_is_believed_until_it_is_touched() {
     assert_eq!(volume.content("x"), Some(whole(&manifest)));
 }
 
+/// A part that was copied, moved to another disk or restored has another inode than its journal names: all of it was fetched anew.
+/// Its chunks are hashed as after a kill, and the journal goes on for the new file.
+#[test]
+fn a_part_with_another_inode_is_hashed_and_not_fetched_anew() {
+    let (volume, manifest) = (Memory::new(), manifest(4));
+    let name = left_in_order(&volume, &manifest);
+    let restore = || volume.put(&name, &volume.content(&name).unwrap());
+    restore();
+    volume.flip(&name, (CHUNK_LEN_MIN + 5) as usize);
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&part).len(), part.unchecked().iter().collect::<Vec<_>>()), (0, vec![1, 3]));
+    // Killed before anything is hashed: the claims stay.
+    part.kill();
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((recheck(&part), have(&part), part.resumed()), (1, vec![3], 2));
+    drop(part);
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&part), part.unchecked().count()), (vec![3], 0), "the seal is of the new file");
+    drop(part);
+    // A second name may be that of a file of the user's, which this one was before it was replaced.
+    restore();
+    volume.link_name(&name, "kept").unwrap();
+    let part = open(&volume, &manifest).unwrap();
+    assert_eq!((have(&part).len(), part.resumed()), (0, 0));
+    write_all(&part).unwrap();
+    part.finish(&[name_of("x")]).unwrap();
+    assert_eq!(volume.content("x"), Some(whole(&manifest)));
+    assert_ne!(volume.content("kept"), Some(whole(&manifest)), "it is not written to");
+}
+
 #[test]
 fn a_seal_is_not_put_on_what_could_change_without_a_trace() {
     let now = || i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();

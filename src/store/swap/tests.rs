@@ -229,3 +229,25 @@ fn what_cannot_be_put_back_gets_a_name_that_stays() {
         }
     }
 }
+
+/// Cause: `~` behind a name of 255 bytes makes one that no file system takes. Effect: such a file was fetched, and each run with
+/// `--backup` ended with "File name too long; check the disk". Mend: the name under which the old one is kept is cut.
+#[test]
+fn the_name_under_which_a_file_is_kept_fits_the_file_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |kept: &str| fs::File::create_new(dir.path().join(kept)).map(drop);
+    let long = "n".repeat(PATH_COMPONENT_LEN_MAX);
+    assert_eq!(first_free(&long, make).unwrap(), format!("{}~", &long[1..]));
+    assert_eq!(first_free(&long, make).unwrap(), format!("{}.~2~", &long[4..]));
+    assert_eq!(first_free(&format!("{}é", &long[2..]), make).unwrap(), format!("{}~", &long[2..]));
+    assert_eq!(first_free("short", make).unwrap(), "short~");
+    // A file system with shorter names.
+    let encrypted = |kept: &str| match kept.rsplit('/').next().unwrap().len() {
+        ..=ENCRYPTED_NAME_LEN_MAX => Ok(()),
+        _ => Err(Errno::NAMETOOLONG.into()),
+    };
+    assert_eq!(
+        first_free(&format!("d/{long}"), encrypted).unwrap(),
+        format!("d/{}~", &long[..ENCRYPTED_NAME_LEN_MAX - 1])
+    );
+}
