@@ -205,6 +205,9 @@ pub const READ_LEN: usize = 32 * BLOCK_LEN;
 
 // ---- node ----
 
+/// A copy whose time is later than this from now is not told to be the newest one by it.
+pub const COPY_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Longest wait (about 31 years), so that sums with an `Instant` stay in range; a longer one counts
 /// as this.
 pub const WAIT_MAX: Duration = Duration::from_secs(1_000_000_000);

@@ -85,8 +85,6 @@ pub const JOIN_FILES_MAX: usize = 512;
 pub const BUSY_NAP: Duration = Duration::from_millis(10);
 /// Attempts to open a partial file that is in use.
 pub const BUSY_ATTEMPTS: u32 = 30;
-/// A copy whose time is later than this from now is not told to be the newest by it.
-pub const COPY_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Names of which a warning says that the newest of several copies was taken, and what it names of each.
 pub const AGED_TOLD_MAX: usize = 5;
 /// Peers of a survey of which a warning says that their answers cannot be read.

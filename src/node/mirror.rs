@@ -17,7 +17,7 @@ use crate::node::sharers::Sharers;
 use crate::node::{Config, ConfigError, StartError};
 use crate::runtime::{LimitedLog, Watch, Workers};
 use crate::store::{OwnFiles, UsedNames};
-use crate::swarm::{MirrorNews, MirrorPlan, OwnFile, Retention};
+use crate::swarm::{MirrorNews, MirrorOffers, MirrorPlan, OwnFile, Retention};
 use crate::sync::lock;
 
 mod jobs;
@@ -29,7 +29,7 @@ mod tree;
 use jobs::MirrorJobs;
 use keeper::CopyKeeper;
 use listings::Listings;
-use tree::MirrorTree;
+use tree::{MirrorTree, OwnNames};
 
 /// What a node mirrors, and how long copies stay.
 #[derive(Debug, Clone)]
@@ -184,10 +184,13 @@ impl MirrorThread {
             return now + MIRROR_READY_LOOK;
         }
         self.take_fetched(now);
-        self.judge(now);
         self.keeper.expire(&self.plan, self.listings.are_read(), &self.jobs, now);
+        self.plan.look_at_links(&self.keeper.take_gone());
+        self.judge(now);
         let again = self.start_fetches(now);
-        let made = self.tree.turn(&self.plan, &self.jobs, &self.loans.catalogue.get(), &self.log, now);
+        let has_expired = |path: &RelPath, id: &FileId| self.keeper.has_expired(path, id);
+        let own = OwnNames { catalogue: &self.loans.catalogue.get(), has_expired: &has_expired };
+        let made = self.tree.turn(&self.plan, &mut self.jobs, &own, &self.log, now);
         if !made.is_empty() {
             self.loans.sharers.look(made);
         }
@@ -217,13 +220,22 @@ impl MirrorThread {
         let catalogue = self.loans.catalogue.get();
         self.jobs.forget_offered(&catalogue);
         let (jobs, keeper) = (&self.jobs, &self.keeper);
-        let own = |path: &RelPath, id: &FileId| match (jobs.placed(path), catalogue.get(path.as_str())) {
+        // A link goes with the file that it leads to: it would bring that back.
+        let has_expired = |offers: &MirrorOffers, path: &RelPath, id: &FileId| {
+            let end = || self.tree.links(offers).end_of(path, id);
+            keeper.has_expired(path, id) || end().is_some_and(|end| keeper.has_expired(&end, id))
+        };
+        let own = |offers: &MirrorOffers, path: &RelPath, id: &FileId| match (
+            jobs.placed(path),
+            catalogue.get(path.as_str()),
+        ) {
             (Some(placed), _) => OwnFile::Copy(placed),
             (None, Some(entry)) if entry.marks.copy => OwnFile::Copy(entry.id),
             (None, Some(entry)) => OwnFile::Users(entry.id),
-            (None, None) if keeper.has_expired(path, id) => OwnFile::Expired(*id),
+            (None, None) if has_expired(offers, path, id) => OwnFile::Expired(*id),
             (None, None) => OwnFile::Missing,
         };
+        self.plan.set_time(self.keeper.now_s());
         for news in self.plan.judge(own, seen_s) {
             let line = match news {
                 MirrorNews::Differ(path, contents) => {

@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use crate::client::failed::FailedFile;
-use crate::client::limits::{AGED_TOLD_MAX, COPY_AHEAD_MAX};
+use crate::client::limits::AGED_TOLD_MAX;
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::{Candidate, FetchError};
 use crate::content::{Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, PeerId};
+use crate::limits::COPY_AHEAD_MAX;
 
 /// Chooses among what was found. Files are named by their position there.
 pub(super) struct Chooser<'a> {

@@ -1,6 +1,6 @@
 //! The fetches of a mirror.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +29,8 @@ pub(super) struct MirrorJobs {
     failed_to_start: Vec<(u64, HashMap<RelPath, FileId>)>,
     /// Files that are in place and not offered yet.
     placed: HashMap<RelPath, FileId>,
+    /// What the links lead to that are being made.
+    held: HashSet<RelPath>,
 }
 
 struct MirrorJob {
@@ -37,6 +39,8 @@ struct MirrorJob {
     updates: Updates,
     /// What is not in place yet.
     left: HashMap<RelPath, FileId>,
+    /// The files that links of it lead to.
+    targets: HashSet<RelPath>,
     /// When it began.
     begun: Instant,
 }
@@ -52,6 +56,7 @@ impl MirrorJobs {
             running: Vec::new(),
             failed_to_start: Vec::new(),
             placed: HashMap::new(),
+            held: HashSet::new(),
         }
     }
 
@@ -65,11 +70,12 @@ impl MirrorJobs {
             want.take_target(file, |_| true);
             want.take(file);
         }
+        let targets = want.files().filter(|path| !left.contains_key(path)).cloned().collect();
         let want = want.finish().map_or(Want::default(), |(want, _)| want);
         match self.fetch(want) {
             Ok(fetch) => {
                 let updates = fetch.updates();
-                self.running.push(MirrorJob { number, fetch, updates, left, begun: Instant::now() });
+                self.running.push(MirrorJob { number, fetch, updates, left, targets, begun: Instant::now() });
             }
             Err(e) => {
                 log::warn!("mirrored files not fetched error=\"{e}\"");
@@ -155,9 +161,15 @@ impl MirrorJobs {
         self.running.len()
     }
 
-    /// Whether `path` is being fetched.
+    /// Links are being made that lead to these files, in the place of those of the last call.
+    pub(super) fn hold(&mut self, files: HashSet<RelPath>) {
+        self.held = files;
+    }
+
+    /// Whether `path` is being fetched, or a link to it: that would bring back what is removed meanwhile.
     pub(super) fn is_fetching(&self, path: &RelPath) -> bool {
-        self.running.iter().any(|job| job.left.contains_key(path))
+        let is_of = |job: &MirrorJob| job.left.contains_key(path) || job.targets.contains(path);
+        self.held.contains(path) || self.running.iter().any(is_of)
     }
 
     /// Bytes that are still to be put in place.
@@ -210,6 +222,6 @@ pub(super) fn setback(error: &FetchError) -> Setback {
 }
 
 /// Whether the mirror or the node ended the fetch.
-fn is_end(error: &FetchError) -> bool {
+pub(super) fn is_end(error: &FetchError) -> bool {
     matches!(error, FetchError::Cancelled | FetchError::Stopped)
 }

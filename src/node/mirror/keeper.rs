@@ -1,6 +1,6 @@
 //! The copies of a directory: what room there is for more, and which expire.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +29,8 @@ pub(super) struct CopyKeeper {
     stuck: HashMap<RelPath, Instant>,
     log: LimitedLog,
     expired: u64,
+    /// Contents of which copies have expired since they were asked for last.
+    gone: HashSet<FileId>,
 }
 
 /// The clock of the machine, which may be set meanwhile.
@@ -64,6 +66,7 @@ impl CopyKeeper {
             stuck: HashMap::new(),
             log: LimitedLog::new(MIRROR_LINES_MAX),
             expired: 0,
+            gone: HashSet::new(),
         })
     }
 
@@ -114,6 +117,11 @@ impl CopyKeeper {
         self.remove(gone.into_iter().map(|at| candidates[at].0.clone()).collect(), now);
         let next = self.retention.next_s(&files, now_s).map_or(EXPIRY_LOOK, |at| Duration::from_secs(at - now_s));
         self.look_at = now + next.clamp(Duration::from_secs(1), EXPIRY_LOOK);
+    }
+
+    /// The contents of which copies have expired since the last call.
+    pub(super) fn take_gone(&mut self) -> HashSet<FileId> {
+        std::mem::take(&mut self.gone)
     }
 
     /// What room there is for further files.
@@ -187,6 +195,7 @@ impl CopyKeeper {
             log::info!("copies expired files={} bytes={bytes}", removed.len());
         }
         self.expired += removed.len() as u64;
+        self.gone.extend(removed.iter().map(|(_, id)| *id));
         for (path, id) in &removed {
             log::debug!("copy expired path={path} file={id}");
             // What was fetched is offered by its identity besides.

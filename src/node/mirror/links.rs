@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::client::{FoundBare, FoundFile, Want};
-use crate::content::{Bare, RelPath, follow_link};
-use crate::swarm::{MirrorOffer, MirrorOffers, MirrorVerdict};
+use crate::content::{Bare, FileId, RelPath, follow_link};
+use crate::swarm::{BareOffers, MirrorOffer, MirrorOffers, MirrorVerdict};
 
 /// What peers offer, to find out where links lead.
 pub(super) struct OfferedLinks<'o> {
     pub(super) offers: &'o MirrorOffers,
     /// Empty directories, and links without a content.
-    pub(super) agreed: BTreeMap<&'o RelPath, &'o Bare>,
+    pub(super) bare: &'o BareOffers,
 }
 
 /// What is fetched together.
@@ -23,12 +23,18 @@ pub(super) struct MirrorWant<'o, 'l> {
 }
 
 impl OfferedLinks<'_> {
+    /// The name to which a link to a file leads, if `path` is one with the content `id`.
+    pub(super) fn end_of(&self, path: &RelPath, id: &FileId) -> Option<RelPath> {
+        let link = self.offers.offered(path, id)?.link.as_ref()?;
+        RelPath::new(&self.way(path, &link.target)?.0).ok()
+    }
+
     /// Where a link leads, and the links on its way there.
     fn way(&self, at: &RelPath, target: &str) -> Option<(String, Vec<RelPath>)> {
         let mut over = Vec::new();
         let mut link_at = |path: &str| {
             let path = RelPath::new(path).ok()?;
-            let text = match self.agreed.get(&path) {
+            let text = match self.bare.agreed_at(&path) {
                 Some(Bare::Link { to, .. }) => to.target.to_string(),
                 _ => self.offers.meant(&path)?.link.as_ref()?.target.to_string(),
             };
@@ -86,10 +92,10 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
     pub(super) fn take_bare(&mut self, path: &RelPath, bare: &Bare, is_here: impl Fn(&MirrorOffer) -> bool) {
         if let Bare::Link { to, .. } = bare {
             let Some((end, over)) = self.links.way(path, &to.target) else { return };
-            let empty = RelPath::new(&end).ok().and_then(|end| self.links.agreed.get_key_value(&end));
+            let empty = RelPath::new(&end).ok().and_then(|end| Some((self.links.bare.agreed_at(&end)?, end)));
             match (self.links.offers.first_below(&end, is_here), empty) {
                 (Some(anchor), _) => self.take(anchor),
-                (None, Some((dir, what @ Bare::EmptyDir { .. }))) => self.insert(dir, what),
+                (None, Some((what @ Bare::EmptyDir { .. }, dir))) => self.insert(&dir, what),
                 _ if end.is_empty() => {}
                 _ => return self.lack(),
             }
@@ -101,7 +107,7 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
     /// Adds the links at these names.
     fn take_links(&mut self, names: &[RelPath]) {
         for name in names {
-            match (self.links.agreed.get(name), self.links.offers.meant(name)) {
+            match (self.links.bare.agreed_at(name), self.links.offers.meant(name)) {
                 (Some(bare), _) => self.insert(name, bare),
                 (None, Some(offer)) => self.take(offer),
                 (None, None) => {}
@@ -111,6 +117,11 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
 
     fn insert(&mut self, path: &RelPath, bare: &Bare) {
         self.bare.insert(path.clone(), FoundBare { path: path.clone(), bare: bare.clone() });
+    }
+
+    /// The names of its files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &RelPath> {
+        self.files.keys()
     }
 
     /// All of it, and the names of its links and empty directories; none if it is nothing.

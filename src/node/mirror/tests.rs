@@ -184,3 +184,26 @@ fn what_is_read_for_others_is_used() {
     until("the other one expires", || node.stats().mirror.expired == 1);
     assert!(data.dir().join("read").exists() && !data.dir().join("idle").exists());
 }
+
+/// Cause: a link whose target had expired was fetched with its target. Effect: the copy came back, at once or when its
+/// sharer was heard again.
+#[test]
+fn a_link_does_not_bring_back_the_copy_that_it_leads_to() {
+    let (sharer, data) = (Data::new(), Data::new());
+    sharer.write("v1/a", &"v1/a".repeat(100));
+    std::os::unix::fs::symlink("v1/a", sharer.dir().join("latest")).unwrap();
+    std::os::unix::fs::symlink("v1", sharer.dir().join("now")).unwrap();
+    std::os::unix::fs::symlink("now/a", sharer.dir().join("newest")).unwrap();
+    let first = sharer.node().start().unwrap();
+    until("all is offered", || first.catalogue().len() == 3);
+    data.fetch("v1/a", Life::Mirrored, 100);
+    let node = || data.node().mirror("**").mirror_from(first.id()).quota(1 << 30).retain(WEEK).peer(first.addrs()[0]);
+    for (round, name) in ["one", "two"].into_iter().enumerate() {
+        sharer.write(name, name);
+        let mirror = node().start().unwrap();
+        until("what is new is here", || data.dir().join(name).exists());
+        until("the old copy has expired", || round > 0 || mirror.stats().mirror.expired == 1);
+        until("nothing is to be fetched", || mirror.stats().mirror.missing == 0);
+        assert!(!data.dir().join("v1/a").exists(), "{name}");
+    }
+}

@@ -1,11 +1,12 @@
 //! The links and empty directories of a mirror, which it makes once their files are here.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
-use crate::content::{Bare, Catalogue, RelPath};
+use crate::content::{Bare, Catalogue, FileId, RelPath};
 use crate::identity::NodeId;
 use crate::node::fetch::Fetch;
-use crate::node::mirror::jobs::{MirrorJobs, setback};
+use crate::node::mirror::jobs::{MirrorJobs, is_end, setback};
 use crate::node::mirror::links::{MirrorWant, OfferedLinks};
 use crate::runtime::LimitedLog;
 use crate::swarm::mirror::limits::MIRROR_TREE_RETRY;
@@ -21,6 +22,13 @@ pub(super) struct MirrorTree {
     lacking_at: Option<u64>,
     not_before: Option<Instant>,
     running: Option<(Fetch, Vec<RelPath>)>,
+}
+
+/// What is here.
+pub(super) struct OwnNames<'a> {
+    pub(super) catalogue: &'a Catalogue,
+    /// Whether that content has expired under the name, which the catalogue may still have.
+    pub(super) has_expired: &'a dyn Fn(&RelPath, &FileId) -> bool,
 }
 
 impl MirrorTree {
@@ -53,41 +61,48 @@ impl MirrorTree {
     pub(super) fn turn(
         &mut self,
         plan: &MirrorPlan,
-        jobs: &MirrorJobs,
-        catalogue: &Catalogue,
+        jobs: &mut MirrorJobs,
+        own: &OwnNames<'_>,
         log: &LimitedLog,
         now: Instant,
     ) -> Vec<RelPath> {
         let mut made = Vec::new();
         if let Some((fetch, names)) = self.running.take_if(|(fetch, _)| fetch.wait_for(std::time::Duration::ZERO)) {
             self.end(&fetch, log, now);
+            jobs.hold(HashSet::new());
             made = names;
         }
         self.is_due |= self.not_before.take_if(|at| *at <= now).is_some();
-        self.is_due |= self.lacking_at.is_some_and(|revision| revision != catalogue.revision());
+        self.is_due |= self.lacking_at.is_some_and(|revision| revision != own.catalogue.revision());
         if self.is_due && self.running.is_none() && jobs.running() == 0 && !plan.has_due(now) {
             self.is_due = false;
-            self.start(plan.offers(), jobs, catalogue);
+            self.start(plan.offers(), jobs, own, now);
         }
         made
     }
 
     /// What is known of links and directories.
     pub(super) fn links<'o>(&'o self, offers: &'o MirrorOffers) -> OfferedLinks<'o> {
-        OfferedLinks { offers, agreed: self.offers.agreed() }
+        OfferedLinks { offers, bare: &self.offers }
     }
 
-    fn start(&mut self, offers: &MirrorOffers, jobs: &MirrorJobs, catalogue: &Catalogue) {
+    fn start(&mut self, offers: &MirrorOffers, jobs: &mut MirrorJobs, own: &OwnNames<'_>, now: Instant) {
         let want = {
             let links = self.links(offers);
-            let want = Self::missing(&links, &|path| jobs.placed(path).is_some(), catalogue);
-            (want.lacks(), want.finish())
+            let want = Self::missing(&links, &|path| jobs.placed(path).is_some(), own);
+            (want.lacks(), want.files().cloned().collect(), want.finish())
         };
-        self.lacking_at = want.0.then(|| catalogue.revision());
-        let Some((want, names)) = want.1 else { return };
+        self.lacking_at = want.0.then(|| own.catalogue.revision());
+        let (held, Some((want, names))) = (want.1, want.2) else { return };
         match jobs.fetch(want) {
-            Ok(fetch) => self.running = Some((fetch, names)),
-            Err(e) => log::warn!("mirrored links not made error=\"{e}\""),
+            Ok(fetch) => {
+                jobs.hold(held);
+                self.running = Some((fetch, names));
+            }
+            Err(e) => {
+                log::warn!("mirrored links not made error=\"{e}\"");
+                self.not_before = Some(now + MIRROR_TREE_RETRY);
+            }
         }
     }
 
@@ -99,12 +114,12 @@ impl MirrorTree {
     fn missing<'o, 'l>(
         links: &'l OfferedLinks<'o>,
         is_placed: &dyn Fn(&RelPath) -> bool,
-        catalogue: &Catalogue,
+        own: &OwnNames<'_>,
     ) -> MirrorWant<'o, 'l> {
         let offers = links.offers;
-        let is_here = |offer: &MirrorOffer| catalogue.get(offer.path.as_str()).is_some_and(|own| own.id == offer.id);
+        let (catalogue, is_here) = (own.catalogue, |offer: &MirrorOffer| own.has(offer));
         let mut want = MirrorWant::new(links);
-        for (path, what) in &links.agreed {
+        for (path, what) in links.bare.agreed() {
             let (bare, file) = (catalogue.bare().get(path.as_str()), catalogue.get(path.as_str()));
             let is_wanted = match (bare, file) {
                 _ if what.is_copy() => !is_placed(path) && is_free(catalogue, path),
@@ -140,14 +155,26 @@ impl MirrorTree {
 
     fn end(&mut self, fetch: &Fetch, log: &LimitedLog, now: Instant) {
         let Err(failed) = fetch.wait() else { return };
-        for one in &failed.report.failed {
+        let named = &failed.report.failed;
+        for one in named {
             let line = format_args!("not mirrored for now path={} error=\"{}\"", one.path, one.error);
             log.log(log::Level::Warn, now, line);
         }
+        if named.is_empty() && !is_end(&failed.error) {
+            let line = format_args!("links and directories not mirrored for now error=\"{}\"", failed.error);
+            log.log(log::Level::Warn, now, line);
+        }
         // What is the user's stays so until something changes.
-        if failed.report.failed.iter().any(|one| setback(&one.error) == Setback::Later) {
+        if named.is_empty() || named.iter().any(|one| setback(&one.error) == Setback::Later) {
             self.not_before = Some(now + MIRROR_TREE_RETRY);
         }
+    }
+}
+
+impl OwnNames<'_> {
+    fn has(&self, offer: &MirrorOffer) -> bool {
+        self.catalogue.get(offer.path.as_str()).is_some_and(|own| own.id == offer.id)
+            && !(self.has_expired)(&offer.path, &offer.id)
     }
 }
 
@@ -171,7 +198,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::content::{BareNames, Digest, Entry, FileId, LinkTo, Marks, Root, Stamp};
+    use crate::content::{BareNames, Digest, Entry, LinkTo, Marks, Root, Stamp};
     use crate::identity::PeerId;
 
     fn name(text: &str) -> RelPath {
@@ -215,7 +242,8 @@ mod tests {
         };
         offers.replace(node, vec![file("v1/f"), file("v2/f")], true).unwrap();
         let links = tree.links(&offers);
-        let want = MirrorTree::missing(&links, &|_| false, catalogue).finish();
+        let own = OwnNames { catalogue, has_expired: &|_, _| false };
+        let want = MirrorTree::missing(&links, &|_| false, &own).finish();
         want.map_or(Vec::new(), |(_, names)| names.iter().map(RelPath::to_string).collect())
     }
 

@@ -9,6 +9,7 @@ use crate::swarm::mirror::limits::MIRROR_BARE_LEN_MAX;
 /// What each peer offers that no file is.
 #[derive(Debug, Default)]
 pub struct BareOffers {
+    /// Sorted by name, one for each.
     peers: BTreeMap<NodeId, Vec<(RelPath, Bare)>>,
     /// Memory that they take, in bytes.
     len: usize,
@@ -22,6 +23,8 @@ impl BareOffers {
         if !names {
             return true;
         }
+        bare.sort_by(|a, b| a.0.cmp(&b.0));
+        bare.dedup_by(|a, b| a.0 == b.0);
         let listed = bare.len();
         bare.retain(|named| {
             let fits = self.len + len_of(named) <= MIRROR_BARE_LEN_MAX;
@@ -42,23 +45,44 @@ impl BareOffers {
     /// What each name is. Sharers decide, and then copies; of a name that several of these have as
     /// different things nothing is said. The oldest time counts.
     pub fn agreed(&self) -> BTreeMap<&RelPath, &Bare> {
-        let mut all: BTreeMap<&RelPath, Option<&Bare>> = BTreeMap::new();
+        let mut all: BTreeMap<&RelPath, Said<'_>> = BTreeMap::new();
         for (path, bare) in self.peers.values().flatten() {
-            let Some(known) = all.get_mut(path) else {
-                all.insert(path, Some(bare));
-                continue;
-            };
-            let of = known.is_some_and(Bare::is_copy);
-            *known = match *known {
-                Some(_) if of && !bare.is_copy() => Some(bare),
-                Some(known) if !of && bare.is_copy() => Some(known),
-                Some(known) if !known.is_as(bare) => None,
-                Some(known) if known.mtime_ns() <= bare.mtime_ns() => Some(known),
-                Some(_) => Some(bare),
-                None => None,
-            };
+            all.entry(path).and_modify(|said| *said = said.and(bare)).or_insert(Said { bare, differs: false });
         }
-        all.into_iter().filter_map(|(path, bare)| Some((path, bare?))).collect()
+        all.into_iter().filter_map(|(path, said)| Some((path, said.agreed()?))).collect()
+    }
+
+    /// What `path` is; as [`agreed`](Self::agreed), for one name.
+    pub fn agreed_at(&self, path: &RelPath) -> Option<&Bare> {
+        let position = |bare: &[(RelPath, Bare)]| bare.binary_search_by(|(at, _)| at.cmp(path)).ok();
+        let mut all = self.peers.values().filter_map(|bare| Some(&bare[position(bare)?].1));
+        let first = Said { bare: all.next()?, differs: false };
+        all.fold(first, Said::and).agreed()
+    }
+}
+
+/// What peers say of one name, sharers before copies.
+#[derive(Clone, Copy)]
+struct Said<'b> {
+    bare: &'b Bare,
+    /// Others, whose word counts as much, say something else.
+    differs: bool,
+}
+
+impl<'b> Said<'b> {
+    fn and(self, bare: &'b Bare) -> Self {
+        match (self.bare.is_copy(), bare.is_copy()) {
+            (true, false) => Said { bare, differs: false },
+            (false, true) => self,
+            _ => {
+                let oldest = if self.bare.mtime_ns() <= bare.mtime_ns() { self.bare } else { bare };
+                Said { bare: oldest, differs: self.differs || !self.bare.is_as(bare) }
+            }
+        }
+    }
+
+    fn agreed(self) -> Option<&'b Bare> {
+        (!self.differs).then_some(self.bare)
     }
 }
 
@@ -104,5 +128,10 @@ mod tests {
         assert_eq!(told(&offers), ["a v1 1"]);
         offers.replace(node(5), vec![link("a", "v0", 1, true)], true);
         assert_eq!(told(&offers), [""; 0], "copies of which nothing says which is meant");
+        // Cause: two copies that differed silenced the sharer after them.
+        offers.replace(node(6), vec![link("a", "v9", 1, false)], true);
+        assert_eq!(told(&offers), ["a v9 1"], "a sharer decides");
+        let at = |path: &str| offers.agreed_at(&RelPath::new(path).unwrap()).map(Bare::mtime_ns);
+        assert_eq!((at("a"), at("b")), (Some(1), None));
     }
 }

@@ -1,10 +1,11 @@
 //! What the peers offer that a mirror takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::content::{Attributes, FileId, LinkTo, RelPath};
 use crate::identity::{NodeId, PeerId};
-use crate::swarm::mirror::limits::{MIRROR_ANCHORS_MAX, MIRROR_OFFERS_MAX};
+use crate::limits::COPY_AHEAD_MAX;
+use crate::swarm::mirror::limits::{COPY_TIME_STEP, MIRROR_ANCHORS_MAX, MIRROR_OFFERS_MAX};
 
 /// A file that a peer offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct MirrorOffer {
 pub struct MirrorOffers {
     peers: BTreeMap<NodeId, PeerOffers>,
     count: usize,
+    /// A copy with a later time, in ns since 1970, is not told to be the newest by it.
+    latest_ns: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -52,8 +55,8 @@ pub enum MirrorVerdict {
         /// Whether a sharer says so, rather than copies alone, of which the newest counts.
         shared: bool,
     },
-    /// So many contents, and nothing says which: those of sharers, or of equally new copies where no
-    /// sharer is.
+    /// So many contents, and nothing says which: those of sharers, or of copies where no sharer is and whose
+    /// times tell nothing: they are equal, or the latest one is far from now.
     Differ {
         /// Their number.
         contents: usize,
@@ -84,6 +87,18 @@ impl MirrorOffers {
         self.take(node).into_iter().map(|file| file.path).collect()
     }
 
+    /// The time is `now_s`, in seconds since 1970. Whether what is the newest copy may be another one by
+    /// that than when the time was said last.
+    pub fn set_time(&mut self, now_s: u64) -> bool {
+        let latest_s = now_s.saturating_add(COPY_AHEAD_MAX.as_secs());
+        let latest_ns = i64::try_from(latest_s).unwrap_or(i64::MAX).saturating_mul(NS_PER_S);
+        let is_other = self.latest_ns.is_none_or(|ns| ns.abs_diff(latest_ns) >= COPY_TIME_STEP.as_nanos() as u64);
+        if is_other {
+            self.latest_ns = Some(latest_ns);
+        }
+        is_other
+    }
+
     /// What `path` means.
     pub fn verdict(&self, path: &RelPath) -> MirrorVerdict {
         let all: Vec<(NodeId, &MirrorOffer)> = self
@@ -99,7 +114,8 @@ impl MirrorOffers {
         if sharers.is_empty() && copies.len() > 1 {
             let mut by_age: Vec<(i64, FileId)> = all.iter().map(|(_, f)| (f.attributes.mtime_ns, f.id)).collect();
             by_age.sort_by_key(|(mtime_ns, _)| std::cmp::Reverse(*mtime_ns));
-            let newest = by_age.first().copied();
+            // A clock that was wrong must not decide for ever.
+            let newest = by_age.first().copied().filter(|(at, _)| self.latest_ns.is_none_or(|latest| *at <= latest));
             // Equally new ones of several contents tell nothing.
             if let Some((_, id)) = newest.filter(|(at, id)| by_age.iter().all(|(at2, id2)| id2 == id || at2 < at)) {
                 return MirrorVerdict::One { id, holders: self.holders(path, &id), shared: false };
@@ -149,8 +165,17 @@ impl MirrorOffers {
 
     /// The names that are symbolic links of peers whose names count.
     pub fn links(&self) -> impl Iterator<Item = &RelPath> {
+        self.linked().map(|file| &file.path)
+    }
+
+    /// Those of them that lead to one of these contents.
+    pub fn links_to(&self, contents: &HashSet<FileId>) -> impl Iterator<Item = &RelPath> {
+        self.linked().filter(|file| contents.contains(&file.id)).map(|file| &file.path)
+    }
+
+    fn linked(&self) -> impl Iterator<Item = &MirrorOffer> {
         let named = self.peers.values().filter(|peer| peer.names).flat_map(|peer| &peer.files);
-        named.filter(|file| file.link.is_some()).map(|file| &file.path)
+        named.filter(|file| file.link.is_some())
     }
 
     /// The nodes that offer `id` under this name.
@@ -199,6 +224,8 @@ fn rank(peer: &PeerId, id: &FileId) -> (u64, PeerId) {
     let hash = words.fold(0, |hash, word| mix(hash ^ word.try_into().map_or(0, u64::from_le_bytes)));
     (hash, *peer)
 }
+
+const NS_PER_S: i64 = 1_000_000_000;
 
 /// Spreads each bit over all (SplitMix64).
 fn mix(word: u64) -> u64 {
@@ -260,6 +287,30 @@ mod tests {
         assert_eq!(offers.verdict(&name("a")), one(7, &[4], true), "only the names of some count");
         offers.replace(node(5), offered(&[("a", 7, false)]), false).unwrap();
         assert_eq!(offers.verdict(&name("a")), one(7, &[4, 5], true), "the content comes from all");
+    }
+
+    /// Cause: only what a client chooses had a bound. Effect: a copy that a machine with a wrong clock had made was
+    /// the newest one for mirrors until that time came.
+    #[test]
+    fn a_copy_of_the_far_future_is_not_the_newest() {
+        let mut offers = MirrorOffers::default();
+        let at = |s: u64, n| {
+            let attributes = Attributes { mtime_ns: s as i64 * NS_PER_S, ..Attributes::default() };
+            vec![MirrorOffer { attributes, ..plain("a", id(n), true) }]
+        };
+        let day = COPY_AHEAD_MAX.as_secs();
+        offers.replace(node(1), at(1000, 1), true).unwrap();
+        offers.replace(node(2), at(1000 + day, 2), true).unwrap();
+        let verdicts = [1000, 999, 1000 + day].map(|now_s| {
+            let mut offers_then = MirrorOffers { latest_ns: None, ..std::mem::take(&mut offers) };
+            assert!(offers_then.set_time(now_s) && !offers_then.set_time(now_s + 1));
+            let verdict = offers_then.verdict(&name("a"));
+            offers = offers_then;
+            verdict
+        });
+        let newest = MirrorVerdict::One { id: id(2), holders: vec![node(2)], shared: false };
+        let none = MirrorVerdict::Differ { contents: 2, shared: false };
+        assert_eq!(verdicts, [newest.clone(), none, newest]);
     }
 
     #[test]

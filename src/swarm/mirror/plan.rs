@@ -1,6 +1,6 @@
 //! What a mirror fetches next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use crate::content::{FileId, RelPath};
@@ -125,16 +125,30 @@ impl MirrorPlan {
         self.changed.insert(path);
     }
 
+    /// The time is `now_s`, in seconds since 1970: copies that differ are judged by it.
+    pub fn set_time(&mut self, now_s: u64) {
+        if self.offers.set_time(now_s) {
+            self.changed.extend(self.differ.iter().cloned());
+        }
+    }
+
+    /// Has the links to these contents judged again.
+    pub fn look_at_links(&mut self, contents: &HashSet<FileId>) {
+        if !contents.is_empty() {
+            self.changed.extend(self.offers.links_to(contents).cloned());
+        }
+    }
+
     /// Judges the names of which something changed. `own` tells what lies here; what is new was first
     /// seen at `seen_s`, in seconds since 1970.
-    pub fn judge(&mut self, own: impl Fn(&RelPath, &FileId) -> OwnFile, seen_s: u64) -> Vec<MirrorNews> {
+    pub fn judge(&mut self, own: impl Fn(&MirrorOffers, &RelPath, &FileId) -> OwnFile, seen_s: u64) -> Vec<MirrorNews> {
         let mut news = Vec::new();
         for path in std::mem::take(&mut self.changed) {
             let verdict = self.offers.verdict(&path);
             let (mut differs, mut is_users) = (false, false);
             match verdict {
                 MirrorVerdict::One { id, holders, shared } => {
-                    let found = own(&path, &id);
+                    let found = own(&self.offers, &path, &id);
                     is_users = matches!(found, OwnFile::Users(users) if users != id);
                     match found {
                         OwnFile::Missing => self.want(&path, id, holders, seen_s),

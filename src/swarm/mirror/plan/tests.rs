@@ -45,7 +45,7 @@ impl Mirror {
 
     fn judge(&mut self) -> Vec<MirrorNews> {
         let here = &self.here;
-        self.plan.judge(|path, _| here.get(path).copied().unwrap_or(OwnFile::Missing), 7)
+        self.plan.judge(|_, path, _| here.get(path).copied().unwrap_or(OwnFile::Missing), 7)
     }
 
     fn batch(&mut self) -> Option<(u64, Vec<String>)> {
