@@ -51,6 +51,9 @@ impl<'l, 'f> LinkWays<'l, 'f> {
                 break;
             }
         }
+        if self.steps_left == 0 {
+            log::warn!("too many links to follow them all, some are copies or are not made");
+        }
         let refused = |path: &str| log::debug!("link not made path={path}");
         open.iter().for_each(|(link, _)| refused(link.path.as_str()));
         let made = self.settled.into_iter();
