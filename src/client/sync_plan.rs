@@ -75,9 +75,10 @@ pub enum SyncHindrance {
     Incomplete,
     /// More than the permitted number would go.
     TooMany {
-        /// Files that would be removed, without those whose content has another name now.
+        /// Files, links and empty directories that would be removed, without those whose content has another
+        /// name now.
         files: u64,
-        /// Files that are there.
+        /// Files, links and empty directories that are there.
         all: u64,
         /// What is permitted.
         max: MaxDelete,
@@ -192,6 +193,10 @@ impl SyncPlan {
         }
         let stays = |dir: &RelPath| wanted.dirs.contains(dir.as_str()) || needed.contains(dir) || is_left_out(dir);
         let made: BTreeSet<RelPath> = tree.dirs.iter().filter(|dir| !stays(dir) && is_made_dir(dir)).cloned().collect();
+        // An empty directory that a fetch made is as much of the directory as a file.
+        let has_empty_dir = |dir: &&RelPath| wanted.names.get(dir.as_str()) == Some(&WantedAs::EmptyDir);
+        all += made.len() as u64 + tree.dirs.iter().filter(has_empty_dir).count() as u64;
+        counted += made.len() as u64;
         emptied.extend(made.iter().flat_map(|dir| dirs_above(dir.as_str())).filter_map(|dir| RelPath::new(dir).ok()));
         let is_gone = |dir: &&RelPath| !stays(dir) && (limits.force || emptied.contains(*dir) || made.contains(*dir));
         plan.dirs = tree.dirs.iter().rev().filter(is_gone).cloned().collect();
@@ -231,7 +236,7 @@ impl fmt::Display for SyncHindrance {
         match self {
             SyncHindrance::Incomplete => f.write_str("the peer does not say that its list is complete"),
             SyncHindrance::TooMany { files, all, max } => {
-                write!(f, "{files} of {all} files would be removed, more than {max}")
+                write!(f, "{files} of {all} names would be removed, more than {max}")
             }
             SyncHindrance::NotFetched => f.write_str("not all that the peer has could be fetched"),
         }

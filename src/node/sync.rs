@@ -92,8 +92,8 @@ impl<'n> SyncDir<'n> {
         self
     }
 
-    /// Removes nothing if more than this would go. A file whose content the peer has under another
-    /// name does not count. Default: half of the files that are there.
+    /// Removes nothing if more than this would go: files, links, and empty directories that a fetch made. A
+    /// file whose content the peer has under another name does not count. Default: half of what is there.
     pub fn max_delete(mut self, max: MaxDelete) -> Self {
         self.max_delete = max;
         self

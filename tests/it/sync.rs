@@ -211,7 +211,7 @@ fn a_sync_removes_no_more_than_it_may_and_nothing_by_the_wrong_name() {
         fs::remove_file(pair.data(name)).unwrap();
     }
     pair.lists(&["d/1"]);
-    let told = "error: nothing was removed: 3 of 4 files would be removed, more than 50%; see which with --dry-run";
+    let told = "error: nothing was removed: 3 of 4 names would be removed, more than 50%; see which with --dry-run";
     untouched(pair.sync(&["."]), 1, told);
     untouched(pair.sync(&["d", "--max-delete", "2"]), 1, "more than 2");
     let got = pair.sync(&["d", "--max-delete", "75%"]);

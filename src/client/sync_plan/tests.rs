@@ -137,10 +137,14 @@ fn another_spelling_of_a_wanted_name_is_the_same_file() {
 fn empty_directories_go_that_fetches_made_and_the_peer_has_no_more() {
     let local = [("made/", 0), ("d/made/", 0), ("stays/made/", 0), ("out/made/", 0), ("x/made/", 0), ("users/", 0)];
     let listed = || listing(&[("stays/made/", 0), ("x", 1)]);
-    let gone = plan(listed(), &local, SyncLimits { max_delete: MaxDelete::Files(0), ..ALL });
+    let gone = plan(listed(), &local, SyncLimits { max_delete: MaxDelete::Files(3), ..ALL });
     assert_eq!((texts(&gone.remove), gone.hindrance), (vec!["d/made", "made", "x/made"], None));
     assert_eq!(texts(&gone.dirs), ["x/made", "x", "d/made", "d", "made"]);
     assert_eq!(texts(&gone.dirs_in_the_way), ["x/made", "x"]);
+    // Cause: they did not count. Effect: a tree of directories went whatever the bound.
+    let max_delete = MaxDelete::Files(2);
+    let many = plan(listed(), &local, SyncLimits { max_delete, ..ALL });
+    assert_eq!(many.hindrance, Some(SyncHindrance::TooMany { files: 3, all: 4, max: max_delete }));
     let incomplete = plan(WholeListing { complete: false, ..listed() }, &local, ALL);
     assert_eq!(incomplete.hindrance, Some(SyncHindrance::Incomplete));
 }
