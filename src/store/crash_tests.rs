@@ -14,7 +14,7 @@ use crate::store::leftovers;
 use crate::store::memory::{FaultKind, Memory, PlaceManner, Rng, dress_for, own_name};
 use crate::store::place_bare::place_bare;
 use crate::store::reuse::ReuseSource;
-use crate::store::storage::{FileDress, OwnBare, Volume, place_copy};
+use crate::store::storage::{FileDress, OwnBare, Storage, Volume, place_copy};
 use crate::store::{PartialFile, StoreError};
 
 /// A file with its bytes and its places.
@@ -73,6 +73,20 @@ fn manifest(len: u64) -> Arc<Manifest> {
         Arc::new(Manifest::new(FileId { root, len }, layer).unwrap())
     };
     KNOWN.lock().unwrap().get_or_insert_default().entry(len).or_insert_with(made).clone()
+}
+
+fn layer_of(bytes: &[u8]) -> Manifest {
+    let geometry = Geometry::new(bytes.len() as u64);
+    let digest = |part: &[u8]| merkle::chunk_digest(part, geometry.chunk_height());
+    let layer: Vec<Digest> = match geometry.needs_layer() {
+        true => bytes.chunks(geometry.chunk_len() as usize).map(digest).collect(),
+        false => Vec::new(),
+    };
+    let root = match geometry.needs_layer() {
+        true => merkle::root_of_layer(&layer, geometry.chunk_height()),
+        false => merkle::root_of_bytes(bytes),
+    };
+    Manifest::new(FileId { root: Root(root), len: geometry.len() }, layer).unwrap()
 }
 
 /// What was said to be durable.
@@ -177,8 +191,13 @@ fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<Fil
         _ => open(volume, &sample.manifest)?,
     };
     let old = volume.open_name(sample.outs[0].as_str()).map_err(|e| StoreError::at("old", e))?;
-    let old = old.map(|old| old.stat().map(|stat| ReuseSource::new(old.clone(), stat.len)));
-    let old = old.transpose().map_err(|e| StoreError::at("old", e))?;
+    // What lies there may be a file that a fetch left in this state, of which the layer was kept.
+    let layer = (rng.below(2) == 0).then(|| volume.content(sample.outs[0].as_str()).map(|bytes| layer_of(&bytes)));
+    let source = |old: Arc<dyn Storage>| {
+        let stat = old.stat()?;
+        Ok::<_, std::io::Error>(ReuseSource::new(old, stat.len).with_layer(layer.flatten(), stat.stamp))
+    };
+    let old = old.map(source).transpose().map_err(|e| StoreError::at("old", e))?;
     file.reuse(old.into_iter().collect());
     if rng.below(4) == 0 {
         file.recheck(1);

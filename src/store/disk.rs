@@ -150,7 +150,11 @@ impl Disk {
         paths: &[RelPath],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let id = file.manifest().id();
-        self.recording(paths.iter().map(|path| (path, id)), || file.finish_each(&*self.volume, paths))
+        let placed = self.recording(paths.iter().map(|path| (path, id)), || file.finish_each(&*self.volume, paths));
+        if let (Some(guard), true) = (self.volume.guard(), placed.iter().flatten().any(Result::is_ok)) {
+            guard.keep_layer(file.manifest());
+        }
+        placed
     }
 
     /// Takes over a whole part that is read: it gets the first of `paths` as its name if it lies in

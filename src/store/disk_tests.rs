@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
-use crate::store::limits::{JOURNAL_BATCH_LEN, PART_STALE};
+use crate::store::limits::{JOURNAL_BATCH_LEN, LAYER_KEPT_MIN, PART_STALE};
 use crate::store::{CheckedChunk, KnownCopy, LocalName};
 
 fn id(byte: u8, len: u64) -> FileId {
@@ -912,6 +912,30 @@ fn a_content_is_taken_from_where_a_fetch_put_it_or_where_it_was_moved_since() {
     std::fs::write(dir.path().join("copied"), &bytes).unwrap();
     let sources = |manifest: &Manifest| open().reuse_sources(&[], manifest).len();
     assert_eq!((sources(&manifest), sources(&fake(3, LEN))), (1, 0));
+}
+
+#[test]
+fn the_layer_of_what_was_fetched_is_kept_until_the_file_is_touched_or_repaired() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = || Disk::open_guarded(dir.path(), false, Overwrite::Refuse, Some(state.path())).unwrap();
+    let len = u64::from(LAYER_KEPT_MIN) * (256 << 10);
+    let (old, new) = (real(len), real(len + 1));
+    let file = partial(&open(), &old).unwrap();
+    write_all(&file, len).unwrap();
+    open().put_in_place(&file, &[name("d/f")]).unwrap().remove(0).unwrap();
+    drop(file);
+    let known = |disk: &Disk| {
+        let sources = disk.reuse_sources(&[name("d/f")], &new);
+        let chunk = |index| new.geometry().chunk(index).unwrap();
+        [0, LAYER_KEPT_MIN - 1, LAYER_KEPT_MIN].map(|index| sources[0].knows(&new, chunk(index)))
+    };
+    assert_eq!(known(&open()), [Some(true), Some(true), Some(false)]);
+    let disk = open();
+    disk.repair(&[]);
+    assert_eq!(known(&disk), [None; 3], "what is recorded is not believed");
+    let touched = File::options().write(true).open(dir.path().join("d/f")).unwrap();
+    touched.write_all_at(b"x", 5).unwrap();
+    assert_eq!(known(&open()), [None; 3]);
 }
 
 #[test]

@@ -89,6 +89,12 @@ pub const PLACED_LOCK_TRIES: u32 = 400;
 pub const PLACED_LAST_LOCK_TRIES: u32 = 10 * PLACED_LOCK_TRIES;
 /// Bytes of such records that wait for the lock; they are written as one frame.
 pub const PLACED_KEPT_LEN_MAX: usize = PLACED_FRAME_LEN_MAX / 2;
+/// Chunks of a file from which its layer is kept beside such records, and up to which: 1 MiB of digests.
+pub const LAYER_KEPT_MIN: u32 = 64;
+/// See there.
+pub const LAYER_KEPT_MAX: u32 = 32_768;
+/// Layers that are kept at most. A power of two.
+pub const LAYER_SLOTS: u8 = 128;
 /// Age at which such records are read again to tell copies from files of the user's. It is less than
 /// the time for which hints of changes are collected, so the intent of a file that was put in place is
 /// read before the file is offered.

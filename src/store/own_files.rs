@@ -350,8 +350,11 @@ mod tests {
         fs::hard_link(p.at("shared").join(&record), p.at("shared/linked")).unwrap();
         let own = p.own("shared", &[]);
         let names = own.names_below(&p.at("shared"));
-        let users = ["placed-1".to_string(), format!("{record}0"), format!("{record}.old"), deep];
-        for (name, is_own) in [(&record, true), (&new, true)].into_iter().chain(users.iter().map(|n| (n, false))) {
+        let layer = "placed-layer-7f".to_string();
+        let users = ["placed-1".to_string(), format!("{record}0"), format!("{record}.old"), format!("{layer}0"), deep];
+        for (name, is_own) in
+            [(&record, true), (&new, true), (&layer, true)].into_iter().chain(users.iter().map(|n| (n, false)))
+        {
             assert_eq!(is_one_of(name, &names), is_own, "{name}");
             assert_eq!(!own.refused(&p.at("shared"), [name.as_str()]).is_empty(), is_own, "{name}");
             assert_eq!(!own.refused(&p.root, [format!("shared/{name}").as_str()]).is_empty(), is_own, "{name}");

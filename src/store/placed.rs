@@ -32,6 +32,7 @@ use crate::sync::lock;
 mod expiring;
 mod frames;
 mod known;
+mod layers;
 mod record;
 
 pub(crate) use expiring::{ExpiringFile, ExpiringFiles};

@@ -1,9 +1,11 @@
 //! Files on the disk that may hold a part of what is wanted.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::content::{Bitfield, Geometry, Manifest, RelPath, Stamp};
-use crate::store::storage::Storage;
+use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, Stamp};
+use crate::store::storage::{CopyOnto, Storage, copy_range};
 
 /// A file that has a wanted content, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,20 +16,77 @@ pub struct KnownCopy {
     pub verified: Option<Stamp>,
 }
 
-/// A file that may have chunks of another content at the same places, such as an older version.
-/// Nothing is believed of it: each chunk is verified after it was read.
+/// A file that may have chunks of another content at the same places, such as an older version. Each
+/// chunk is verified after it was read, unless a fetch put the file there and nobody touched it since:
+/// then its layer tells.
 #[derive(Debug)]
 pub struct ReuseSource {
     pub(super) file: Arc<dyn Storage>,
     pub(super) len: u64,
     /// It is the partial file itself, which shares the blocks of another one.
     pub(super) is_in_place: bool,
+    known: Option<KnownLayer>,
+}
+
+/// The layer of a file that is in the state in which a fetch left it.
+#[derive(Debug)]
+struct KnownLayer {
+    manifest: Manifest,
+    file: Arc<dyn Storage>,
+    stamp: Stamp,
+}
+
+impl KnownLayer {
+    fn is_unchanged(&self) -> bool {
+        let now = self.file.stat();
+        now.is_ok_and(|now| (now.len, now.stamp) == (self.manifest.id().len, self.stamp))
+    }
 }
 
 impl ReuseSource {
     /// The first `len` bytes of `file`.
     pub(super) fn new(file: Arc<dyn Storage>, len: u64) -> Self {
-        ReuseSource { file, len, is_in_place: false }
+        ReuseSource { file, len, is_in_place: false, known: None }
+    }
+
+    /// As a file that has `layer` while it is in the state `stamp`.
+    pub(super) fn with_layer(self, layer: Option<Manifest>, stamp: Stamp) -> Self {
+        let known = layer.map(|manifest| KnownLayer { manifest, file: self.file.clone(), stamp });
+        ReuseSource { known, ..self }
+    }
+
+    /// The partial file itself, `len` bytes long, that was made a copy of this one.
+    pub(super) fn cloned_to(&mut self, file: Arc<dyn Storage>, len: u64) {
+        let known = self.known.take().filter(KnownLayer::is_unchanged);
+        *self = ReuseSource { file, len, is_in_place: true, known };
+    }
+
+    /// Whether the file has chunk `index` of `manifest` at its place, where that is known without
+    /// reading it.
+    pub(super) fn knows(&self, manifest: &Manifest, index: ChunkIndex) -> Option<bool> {
+        let known = &self.known.as_ref()?.manifest;
+        let (ours, theirs) = (manifest.geometry(), known.geometry());
+        if ours.chunk_len() != theirs.chunk_len() {
+            return None;
+        }
+        // Two digests of one chunk length are equal for equal bytes alone, of equal number.
+        let digest = manifest.layer().get(index.as_usize())?;
+        Some(
+            theirs.chunk(index.get()).is_some_and(|at| theirs.span(at) == ours.span(index))
+                && known.layer().get(index.as_usize()) == Some(digest),
+        )
+    }
+
+    /// Copies bytes that are known, through the kernel where it can.
+    ///
+    /// # Errors
+    /// Also when the file has changed by now: what was copied may be anything.
+    pub(super) fn copy_known(&self, to: &dyn Storage, range: Range<u64>) -> io::Result<()> {
+        copy_range(&*self.file, to, range, CopyOnto::Bytes)?;
+        match self.known.as_ref().is_some_and(KnownLayer::is_unchanged) {
+            true => Ok(()),
+            false => Err(io::Error::other("an older version changed while it was copied")),
+        }
     }
 
     /// Fills `into`; false if the file ends before, or cannot be read.
@@ -52,9 +111,10 @@ impl ReuseSource {
             })
     }
 
-    /// Adds the chunks of a content that the file has whole, and that do not lie in its holes: these are
+    /// Adds the chunks of a content that the file may have whole, and that do not lie in its holes: these are
     /// zeros, which are known without looking.
-    pub(super) fn add_chunks(&self, geometry: &Geometry, chunks: &mut Bitfield) {
+    pub(super) fn add_chunks(&self, manifest: &Manifest, chunks: &mut Bitfield) {
+        let geometry = &manifest.geometry();
         let end = self.len.min(geometry.len());
         let mut at = 0;
         while let Some(data) = self.file.next_data(at).filter(|data| data.start < end) {
@@ -63,7 +123,7 @@ impl ReuseSource {
             let touched = (first..at.div_ceil(geometry.chunk_len())).filter_map(|index| geometry.chunk(index as u32));
             for chunk in touched {
                 let span = geometry.span(chunk);
-                if span.offset + u64::from(span.len) <= end {
+                if span.offset + u64::from(span.len) <= end && self.knows(manifest, chunk) != Some(false) {
                     chunks.insert(chunk);
                 }
             }

@@ -298,7 +298,7 @@ pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result
     let mut done = 0;
     while let Some(data) = from.next_data(done).filter(|data| data.start < len) {
         done = data.end.min(len);
-        copy_range(from, to, data.start..done)?;
+        copy_range(from, to, data.start..done, CopyOnto::Hole)?;
         if done == len {
             break;
         }
@@ -311,8 +311,17 @@ pub(crate) fn copy(from: &dyn Storage, to: &dyn Storage, len: u64) -> io::Result
     }
 }
 
+/// What lies where bytes are copied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyOnto {
+    /// A hole, in which zeros need not be written.
+    Hole,
+    /// Any bytes.
+    Bytes,
+}
+
 /// Copies these bytes to the same place.
-fn copy_range(from: &dyn Storage, to: &dyn Storage, range: Range<u64>) -> io::Result<()> {
+pub(crate) fn copy_range(from: &dyn Storage, to: &dyn Storage, range: Range<u64>, onto: CopyOnto) -> io::Result<()> {
     let (mut done, len) = (range.start, range.end);
     if let (Some(from), Some(to)) = (from.fd(), to.fd()) {
         while done < len {
@@ -332,7 +341,7 @@ fn copy_range(from: &dyn Storage, to: &dyn Storage, range: Range<u64>) -> io::Re
     while done < len {
         let part = &mut buffer[..(len - done).min(COPY_BUFFER_LEN as u64) as usize];
         from.read_at(done, part)?;
-        if !holes::is_zeros(part) {
+        if onto == CopyOnto::Bytes || !holes::is_zeros(part) {
             to.write_at(done, part)?;
         }
         done += part.len() as u64;

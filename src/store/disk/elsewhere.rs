@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::StoreError;
 use crate::store::disk::Disk;
+use crate::store::inspect::state_of_open;
 use crate::store::limits::REUSE_SOURCES_MAX;
 use crate::store::nearby::Nearby;
 use crate::store::placed::PlacedState;
@@ -98,8 +99,10 @@ impl Disk {
 
     fn reuse_source(&self, path: &RelPath) -> Option<ReuseSource> {
         let file = self.volume.open_file(path).ok()?;
-        let len = file.metadata().ok()?.len();
-        (len > 0).then(|| ReuseSource::new(self.volume.storage(file.into()), len))
+        let state = state_of_open(&file).filter(|state| state.len > 0)?;
+        let layer = self.volume.guard().and_then(|guard| guard.layer_at(path, &state));
+        let source = ReuseSource::new(self.volume.storage(file.into()), state.len);
+        Some(source.with_layer(layer, state.stamp()))
     }
 
     /// What lies below the directory; found out when it is first asked for.

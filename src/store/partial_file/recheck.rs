@@ -9,8 +9,8 @@ use log::warn;
 use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, merkle};
 use crate::limits::READ_LEN;
-use crate::store::PartialFile;
 use crate::store::reuse::ReuseSource;
+use crate::store::{PartialFile, StoreError};
 use crate::sync::lock;
 
 /// What came of a chunk that may have been there.
@@ -69,7 +69,7 @@ impl PartialFile {
         };
         let mut may_have = Bitfield::empty(geometry.chunk_count());
         for source in &sources {
-            source.add_chunks(&geometry, &mut may_have);
+            source.add_chunks(&self.manifest, &mut may_have);
         }
         let zeros: Vec<ChunkIndex> = geometry.chunks().filter(|c| self.zero_chunks.contains(*c)).collect();
         let may_be_cloned = is_new && !may_have.is_empty();
@@ -107,7 +107,7 @@ impl PartialFile {
             // The end of the file finds out, too.
             warn!("not cut to its length path={} error=\"{}\"", part.path.display(), Chain(&e));
         }
-        *first = ReuseSource { file: part.file.clone(), len, is_in_place: true };
+        first.cloned_to(part.file.clone(), len);
         true
     }
 
@@ -157,8 +157,15 @@ impl PartialFile {
         let sources: Arc<[ReuseSource]> = lock(&self.sources).clone();
         let found = |right| Some(CheckedChunk { index, right, origin: ChunkOrigin::Reused });
         let span = self.manifest.geometry().span(index);
-        scratch.buffer.resize(span.len as usize, 0);
         for source in &*sources {
+            let known = source.knows(&self.manifest, index);
+            if known == Some(false) {
+                continue;
+            }
+            if known == Some(true) && self.take_known(source, index).is_ok() {
+                return found(true);
+            }
+            scratch.buffer.resize(span.len as usize, 0);
             if source.read(span.offset, &mut scratch.buffer) && self.manifest.verify(index, &scratch.buffer) {
                 // What was verified is what is written, however the source changes meanwhile.
                 let done = match source.is_in_place {
@@ -169,6 +176,17 @@ impl PartialFile {
             }
         }
         found(false)
+    }
+
+    /// Takes a chunk that `source` has as its layer says. After a failure it is read and hashed: the source
+    /// may have changed.
+    fn take_known(&self, source: &ReuseSource, index: ChunkIndex) -> Result<(), StoreError> {
+        let span = self.manifest.geometry().span(index);
+        let range = span.offset..span.offset + u64::from(span.len);
+        self.put(index, || match source.is_in_place {
+            true => Ok(()),
+            false => source.copy_known(&*self.part.file, range),
+        })
     }
 
     fn is_right(&self, index: ChunkIndex, ChunkScratch { blocks, buffer }: &mut ChunkScratch) -> bool {

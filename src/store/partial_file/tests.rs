@@ -492,6 +492,38 @@ fn chunks_that_an_older_version_has_at_their_place_are_taken_from_it() {
     assert!(volume.content("old").unwrap() == bytes);
 }
 
+/// The layer of a file stands for its bytes as long as nobody touched it; then each chunk is read.
+#[test]
+fn chunks_of_a_file_that_nobody_touched_are_known_by_its_layer() {
+    let (manifest, bytes) = with_zeros();
+    let mut old = bytes.clone();
+    old[2 * CHUNK_LEN_MIN as usize + 5] ^= 1;
+    let layer = manifest_of(&old);
+    for touched in [None, Some(false), Some(true)] {
+        let volume = Memory::new();
+        // Bytes that are not what the layer says: only what is not read passes for it.
+        let mut wrong = old.clone();
+        wrong[7] ^= 1;
+        volume.put("old", &wrong);
+        let there = volume.open_name("old").unwrap().unwrap();
+        let known = ReuseSource::new(there.clone(), wrong.len() as u64);
+        let known = known.with_layer(Some((*layer).clone()), there.stat().unwrap().stamp);
+        let file = open(&volume, &manifest).unwrap();
+        // Before it is asked for, and afterwards.
+        let touch = || there.write_at(9, &[5]).unwrap();
+        if touched == Some(false) {
+            touch();
+        }
+        assert_eq!(file.reuse(vec![known]).iter().collect::<Vec<_>>(), [0, 4], "2 is not looked at");
+        if touched == Some(true) {
+            touch();
+        }
+        let results: Vec<_> = file.recheck(u64::MAX).iter().map(|c| (c.index.get(), c.right)).collect();
+        assert_eq!(results, [(0, touched.is_none()), (4, true)], "touched {touched:?}");
+        assert_eq!(file.has(chunks_of(&manifest)[0]), touched.is_none());
+    }
+}
+
 /// The chunks of a longer file may be twice as long.
 #[test]
 fn chunks_are_taken_from_a_file_that_has_shorter_ones() {

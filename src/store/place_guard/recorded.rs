@@ -1,6 +1,6 @@
 //! What is recorded of the names that fetches have put files at.
 
-use crate::content::{FileId, RelPath};
+use crate::content::{FileId, Manifest, RelPath};
 use crate::store::limits::REUSE_SOURCES_MAX;
 use crate::store::place_guard::PlaceGuard;
 use crate::store::placed::PlacedState;
@@ -25,6 +25,21 @@ impl PlaceGuard {
         let found = self.log.as_ref().map_or(Vec::new(), |log| log.places_of(id, REUSE_SOURCES_MAX));
         let named = found.into_iter().filter_map(|(name, state)| Some((RelPath::new(&name).ok()?, state)));
         named.filter(|(path, state)| !self.is_to_be_repaired(path, state)).collect()
+    }
+
+    /// Keeps the layer of a content that this fetch put in place.
+    pub(crate) fn keep_layer(&self, manifest: &Manifest) {
+        if let Some(log) = &self.log {
+            log.keep_layer(manifest);
+        }
+    }
+
+    /// The layer of what a fetch put at `path` and left in this state, if it is kept: the state stands
+    /// for the bytes, except in a repair.
+    pub(crate) fn layer_at(&self, path: &RelPath, state: &PlacedState) -> Option<Manifest> {
+        let log = self.log.as_ref().filter(|_| !self.reads_all())?;
+        let left = self.known(path).into_iter().find(|(_, left)| left.as_ref() == Some(state));
+        log.layer_of(&left?.0)
     }
 
     /// What fetches are known to have put at `path`, and in which states.

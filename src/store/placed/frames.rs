@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::limits::KIB;
 use crate::store::limits::{PLACED_FRAME_LEN_MAX, PLACED_LEN_MAX};
+use crate::store::placed::layers::is_slot_name;
 use crate::store::storage::Storage;
 
 /// The beginning of a file of records.
@@ -55,11 +56,13 @@ pub(super) fn file_name(dir: &Path) -> String {
     format!("{NAME_PREFIX}{hex}")
 }
 
-/// Whether a file of records may have this name, for whichever directory, or one that is about to
-/// replace it.
+/// Whether a file of records may have this name, for whichever directory, one that is about to
+/// replace it, or one of a layer.
 pub(crate) fn is_record_name(name: &str) -> bool {
     let hex = name.strip_suffix(NEW_SUFFIX).unwrap_or(name).strip_prefix(NAME_PREFIX);
-    hex.is_some_and(|hex| hex.len() == NAME_HEX_LEN && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    is_slot_name(name)
+        || hex
+            .is_some_and(|hex| hex.len() == NAME_HEX_LEN && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// Records as a frame.
