@@ -244,15 +244,18 @@ pub use content::{
     Attributes, Bare, BareNames, Catalogue, CatalogueNotes, Digest, Entry, EntryRef, FileId, LinkTo, Marks, Pattern,
     RelPath, Root, Stamp,
 };
-pub use discovery::DiscoveryStats;
+pub use discovery::{DhtStats, DiscoveryStats};
 pub use identity::{KeyPrefix, Keypair, NodeId, PeerId};
 pub use net::{BindAddr, Interface, PeerAddr};
 pub use node::{CheckedFile, FileVerdict, Repair, Verified, Verify};
-pub use node::{Config, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, OpenFile, Share};
+pub use node::{
+    Config, DhtOptions, DiscoveryProblem, Fetch, Finding, Get, KeySource, Node, NodeBuilder, OpenFile, Share,
+};
 pub use node::{FetchStats, MirrorStats, NodeStats, Offered, OpenStats, ShareStats, StartError, State, Stopper};
 pub use node::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use node::{Update, Updates};
 pub use peers::TrafficStats;
+pub use proto::DhtSecret;
 pub use runtime::Events;
 pub use runtime::keystore::{KeyError, Trust};
 pub use store::Life;
@@ -286,6 +289,7 @@ pub mod error {
     pub use crate::identity::{KeypairError, ParseKeyPrefixError, ParsePeerIdError};
     pub use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
     pub use crate::node::{ConfigError, OfferError, StartError};
+    pub use crate::proto::DhtSecretError;
     pub use crate::runtime::EventsError;
     pub use crate::runtime::keystore::{KeyError, TrustError};
     pub use crate::server::ServerError;

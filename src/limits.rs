@@ -104,6 +104,16 @@ pub const EXCHANGE_PAGES_MAX: usize = PEERS_MAX / PEERS_PER_ANSWER_MAX;
 pub const REASON_SHOWN_MAX: usize = 100;
 /// Longest DNS name in bytes.
 pub const HOST_LEN_MAX: usize = 253;
+/// Longest value of an item in a DHT, in bytes; BEP 44 has 1,000, with what bencode adds.
+pub const DHT_VALUE_LEN_MAX: usize = 900;
+/// Most addresses in such an item.
+pub const DHT_ADDRS_MAX: usize = 4;
+/// Shortest secret of a group in a DHT, in bytes: a shorter one is guessed.
+pub const DHT_SECRET_LEN_MIN: usize = 16;
+/// Longest such secret, in bytes.
+pub const DHT_SECRET_LEN_MAX: usize = 256;
+/// Most nodes of a DHT that the user names to begin with.
+pub const DHT_BOOTSTRAP_MAX: usize = 16;
 
 // ---- sessions ----
 

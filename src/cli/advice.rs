@@ -85,6 +85,8 @@ impl Advised for ConfigError {
             ConfigError::Bind(_) => "mend --bind",
             ConfigError::Interface(_) => "mend --interface",
             ConfigError::Hops(_) => "mend --hops",
+            ConfigError::DhtOpen => "give one with --dht-secret, or close the group with --trusted",
+            ConfigError::TooManyDhtNodes(_) => "name fewer with --dht-bootstrap",
             ConfigError::NotBuilt(_) => "build it with that feature, or go without",
             ConfigError::Mirror { .. } => "mend --mirror",
             ConfigError::MirrorPlace => "share a directory with --dir, and name one for the state with --state",
@@ -268,6 +270,9 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
         DiscoveryProblem::Clock => "a clock is wrong; set it".into(),
         DiscoveryProblem::NotReachable => {
             "open that TCP port in the firewalls, or choose an open one with --port".into()
+        }
+        DiscoveryProblem::DhtSilent => {
+            "let UDP out to the Internet, wait longer with --wait, or name nodes with --dht-bootstrap".into()
         }
         DiscoveryProblem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
     }

@@ -38,6 +38,7 @@ impl Options {
             interfaces: self.interfaces.clone(),
             hops: self.hops,
             dns_sd: self.dns_sd,
+            dht: self.dht.then(|| self.dht_options.clone()),
             network: self.network.clone(),
             timeout: self.timeout,
             upload_limit: self.upload_limit.map(u64::from),

@@ -19,8 +19,9 @@ use crate::cli::value;
 use crate::cli::verify_options::VerifyOptions;
 use crate::client::Overwrite;
 use crate::content::Pattern;
-use crate::limits::{LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
+use crate::limits::{DHT_BOOTSTRAP_MAX, LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 use crate::net::{Interface, PeerAddr};
+use crate::node::DhtOptions;
 use crate::store::Life;
 
 /// The options of a server or a client.
@@ -54,6 +55,10 @@ pub struct Options {
     pub hops: u8,
     /// Whether to publish and look by DNS-SD.
     pub dns_sd: bool,
+    /// Whether to use a DHT, and how.
+    pub dht: bool,
+    /// See `dht`.
+    pub dht_options: DhtOptions,
     /// Name of the network, 1 to 64 bytes. Default `gpb`.
     pub network: String,
     /// A transfer fails after this time without a byte. More than 0; default 10 s.
@@ -247,6 +252,11 @@ impl Common {
                 file: one("log-file").map(path),
             },
         };
+        let nodes = many("dht-bootstrap", DHT_BOOTSTRAP_MAX)?;
+        let dht_options = DhtOptions {
+            secret: one("dht-secret").map(|s| s.read(value::dht_secret)).transpose()?,
+            bootstrap: nodes.iter().map(|s| s.read(value::dht_node)).collect::<Result<_, _>>()?,
+        };
         let options = Options {
             dir: one("dir").map_or_else(|| DEFAULT_DIR.into(), path),
             port: one("port").map_or(Ok(default_port), |s| s.read(value::port))?,
@@ -265,6 +275,8 @@ impl Common {
                 .collect::<Result<_, _>>()?,
             hops: one("hops").map_or(Ok(1), |s| s.read(value::hops))?,
             dns_sd: settings.switch("dns-sd")?,
+            dht: settings.switch("dht")?,
+            dht_options,
             network: one("network").map_or_else(|| Ok(DEFAULT_NETWORK.into()), |s| s.read(value::network))?,
             timeout: one("timeout").map_or(Ok(PROGRESS_TIMEOUT), |s| s.read(value::seconds_positive))?,
             upload_limit: rate("upload-limit")?,

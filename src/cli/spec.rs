@@ -70,7 +70,7 @@ pub(crate) enum Scope {
 /// The commands of the client.
 pub(crate) const COMMANDS: [&str; 6] = ["peers", "list", "get", "sync", "verify", "doctor"];
 
-pub(crate) const OPTIONS: [Spec; 45] = [
+pub(crate) const OPTIONS: [Spec; 48] = [
     text("--dir", "DIR", "the shared directory (/tmp/dataset)"),
     number("--port", "N", "TCP port to serve on, 0 for any (server 27420, client any)"),
     text("--bind", "ADDR", "address to serve on ([::], or 0.0.0.0 without IPv6)"),
@@ -84,6 +84,9 @@ pub(crate) const OPTIONS: [Spec; 45] = [
     texts("--interface", "NAME|IP", "discover only here; repeatable (all interfaces)"),
     number("--hops", "N", "let multicast pass N - 1 routers, where they route it (1)"),
     switch("--dns-sd", "", "find and be found by DNS-SD, too: all on the link read key and network"),
+    switch("--dht", "", "look for the group in the public DHT; a server publishes its addresses there"),
+    text("--dht-secret", "TEXT", "what an open group needs there: 16 characters or more"),
+    texts("--dht-bootstrap", "HOST:PORT", "begin with this node of the DHT; repeatable (the public DHT)"),
     text("--network", "NAME", "see only peers of this network (gpb)"),
     number("--timeout", "SECS", "give up after this time without progress (10)"),
     Spec { scope: Scope::Config, ..text("--config", "FILE", "configuration ($XDG_CONFIG_HOME/gpb/config.toml)") },

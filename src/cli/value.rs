@@ -8,6 +8,7 @@ use crate::cli::limits::SECONDS_MAX;
 use crate::cli::text::escape;
 use crate::limits::{HOPS_MAX, NETWORK_LEN_MAX};
 use crate::net::{Interface, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
+use crate::proto::{DhtSecret, DhtSecretError};
 
 /// A port; 0 stands for any.
 pub(crate) fn port(text: &str) -> Result<u16, String> {
@@ -30,6 +31,18 @@ pub(crate) fn bind(text: &str) -> Result<IpAddr, String> {
 /// A peer to contact: `HOST[:PORT]`.
 pub(crate) fn peer(text: &str) -> Result<PeerAddr, String> {
     text.parse().map_err(|e: ParsePeerAddrError| escape(&e.to_string()).into())
+}
+
+/// A node of a DHT. Its port has no default: no number is usual.
+pub(crate) fn dht_node(text: &str) -> Result<PeerAddr, String> {
+    let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    if has_port { peer(text) } else { Err(format!("`{}` is no HOST:PORT", escape(text))) }
+}
+
+/// What an open group shares in a DHT.
+pub(crate) fn dht_secret(text: &str) -> Result<DhtSecret, String> {
+    // The text is not shown.
+    text.parse().map_err(|e: DhtSecretError| e.to_string())
 }
 
 /// The name or an address of an interface.

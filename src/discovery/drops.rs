@@ -40,12 +40,12 @@ pub struct DiscoveryStats {
     pub heard: u64,
     /// Datagrams that were taken in.
     pub admitted: u64,
-    /// Dials of places that DNS-SD named, and how many of them proved the key that was named.
+    /// Dials of places that DNS-SD or the DHT named, and how many of them proved the key that was named.
     pub hints_dialed: u64,
     /// See [`hints_dialed`](Self::hints_dialed).
     pub hints_proved: u64,
-    /// What DNS-SD named and was not dialed: of another network or version, malformed, untrusted, or
-    /// too much.
+    /// What DNS-SD or the DHT named and was not dialed: of another network or version, malformed, forged,
+    /// old, untrusted, or too much.
     pub hints_dropped: u64,
     by_reason: [u64; Dropped::ALL.len()],
 }
@@ -68,13 +68,13 @@ impl Drops {
     }
 
     /// Counts the dial of a place that strangers named.
-    #[cfg(feature = "dns-sd")]
+    #[cfg(any(feature = "dns-sd", feature = "dht"))]
     pub(super) fn count_hint(&self, proved: bool) {
         self.hints[usize::from(proved)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts what strangers named and is not dialed.
-    #[cfg(feature = "dns-sd")]
+    #[cfg(any(feature = "dns-sd", feature = "dht"))]
     pub(super) fn count_hint_dropped(&self, reason: Dropped) {
         log::trace!("hint dropped error=\"{reason}\"");
         self.hints_dropped.fetch_add(1, Ordering::Relaxed);

@@ -26,7 +26,8 @@ use crate::sync::lock;
 /// Where a key is said to answer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyHint {
-    pub(super) peer: PeerId,
+    /// Any key of the network, in an open group, if there is none.
+    pub(super) peer: Option<PeerId>,
     /// The first [`HINT_ADDRS_MAX`] are dialed.
     pub(super) addrs: Vec<SocketAddr>,
 }
@@ -57,12 +58,13 @@ impl Hints {
     /// # Errors
     /// [`Dropped`]: the key is not trusted, or too many hints wait or name the key.
     pub(super) fn offer(&self, hint: KeyHint, now: Instant) -> Result<(), Dropped> {
-        let directory = self.shared.directory();
-        if !directory.trust().allows(&hint.peer) {
+        let (directory, trust) = (self.shared.directory(), self.shared.directory().trust());
+        if !hint.peer.map_or(trust.is_open(), |peer| trust.allows(&peer)) {
             return Err(Dropped::Untrusted);
         }
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < ANNOUNCE_INTERVAL;
-        if directory.read(|t| t.last_seen(hint.peer)).is_some_and(|at| is_recent(&at)) {
+        let seen = hint.peer.and_then(|peer| directory.read(|t| t.last_seen(peer)));
+        if seen.is_some_and(|at| is_recent(&at)) {
             return Ok(());
         }
         let mut dialed = lock(&self.dialed);
@@ -71,7 +73,7 @@ impl Hints {
         }
         let first = KeyHint { peer: hint.peer, addrs: Vec::new() };
         let of_key = dialed.range(first..).take_while(|(other, _)| other.peer == hint.peer);
-        if of_key.filter(|(_, at)| is_recent(at)).count() >= HINTS_PER_KEY_MAX {
+        if hint.peer.is_some() && of_key.filter(|(_, at)| is_recent(at)).count() >= HINTS_PER_KEY_MAX {
             return Err(Dropped::Flood);
         }
         if dialed.len() >= HINTS_REMEMBERED_MAX {
@@ -92,9 +94,10 @@ fn dial(shared: &DiscoveryContext, waiting: &Receiver<KeyHint>) {
             if shared.shutdown.has_begun() {
                 return;
             }
-            let result = contact(shared, addr, Some(peer), None, HINT_DIAL_TIMEOUT);
+            let result = contact(shared, addr, peer, None, HINT_DIAL_TIMEOUT);
             shared.drops.count_hint(result.is_ok());
             if let Err(e) = &result {
+                let peer = peer.map_or("any".to_string(), |peer| peer.to_string());
                 log::debug!("hint leads nowhere peer={peer} addr={addr} error=\"{e}\"");
             }
             // Strangers choose where, so they do not choose how often.
@@ -135,6 +138,7 @@ mod tests {
             links: Mutex::default(),
             remembered: Default::default(),
             in_file: Default::default(),
+            dht: Default::default(),
             shutdown,
         };
         let (queue, waiting) = bounded(HINTS_WAITING_MAX);
@@ -142,7 +146,7 @@ mod tests {
     }
 
     fn hint() -> KeyHint {
-        KeyHint { peer: Keypair::generate().peer_id(), addrs: vec!["192.0.2.7:27420".parse().unwrap()] }
+        KeyHint { peer: Some(Keypair::generate().peer_id()), addrs: vec!["192.0.2.7:27420".parse().unwrap()] }
     }
 
     #[test]
@@ -191,9 +195,22 @@ mod tests {
     #[test]
     fn only_trusted_keys_are_dialed() {
         let trusted = hint();
-        let (hints, waiting) = hints(Trust::keys([trusted.peer]).unwrap());
+        let (hints, waiting) = hints(Trust::keys(trusted.peer).unwrap());
         assert_eq!(hints.offer(hint(), Instant::now()), Err(Dropped::Untrusted));
         hints.offer(trusted, Instant::now()).unwrap();
         assert_eq!(waiting.len(), 1);
+        let nobody = KeyHint { peer: None, ..hint() };
+        assert_eq!(hints.offer(nobody, Instant::now()), Err(Dropped::Untrusted), "a place without a key");
+    }
+
+    #[test]
+    fn places_without_a_key_are_dialed_in_an_open_group() {
+        let (hints, waiting) = hints(Trust::open());
+        let place = |n: usize| KeyHint { peer: None, addrs: vec![([11, 0, 0, 1], 2000 + n as u16).into()] };
+        for n in 0..2 * HINTS_PER_KEY_MAX {
+            assert_eq!(hints.offer(place(n), Instant::now()), Ok(()));
+        }
+        assert_eq!(hints.offer(place(0), Instant::now()), Ok(()), "once an interval");
+        assert_eq!(waiting.len(), 2 * HINTS_PER_KEY_MAX);
     }
 }

@@ -108,6 +108,24 @@ pub const DNS_SD_LOOK_EVERY: Duration = Duration::from_secs(1);
 pub const DNS_SD_RESTART: Duration = Duration::from_secs(30);
 /// Longest wait for an answer of the thread of multicast DNS, at its end for its goodbye.
 pub const DNS_SD_ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Time between two looks at what is due in the DHT.
+pub const DHT_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two lookups of an open group there.
+pub const DHT_GROUP_EVERY: Duration = Duration::from_secs(600);
+/// Most addresses of an open group that are read in one lookup.
+pub const DHT_FOUND_ADDRS_MAX: usize = 256;
+/// Most of them that are dialed after it: exchange tells of the others.
+pub const DHT_GROUP_DIALED_MAX: usize = 16;
+/// Most items of one key that are read in one lookup; each node of the DHT has one at most.
+pub const DHT_ITEMS_READ_MAX: usize = 256;
+/// How long the DHT rests before it begins anew, after a failure.
+pub const DHT_RESTART: Duration = Duration::from_secs(30);
+/// Most items of others that a node that can be reached keeps for the DHT, of each of its two kinds.
+pub const DHT_KEPT_ITEMS_MAX: usize = 512;
+/// Most groups of others of which it keeps addresses.
+pub const DHT_KEPT_GROUPS_MAX: usize = 256;
+/// Most addresses of each.
+pub const DHT_KEPT_PEERS_MAX: usize = 64;
 /// Number of goodbyes that are sent, as datagrams get lost.
 pub const GOODBYES: usize = 2;
 

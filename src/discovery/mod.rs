@@ -5,18 +5,20 @@
 //! which peers are contacted when: the ones that the user or the peer file names, those that are
 //! remembered and, where multicast does not reach all, some of the known ones. A few `gpb-contact`
 //! threads make these contacts, `gpb-resolve` looks up names, and `gpb-peer-file` reads the peer file. With
-//! DNS-SD, `gpb-dns-sd` publishes and looks, and `gpb-hint` threads dial what it finds. What they find
-//! goes into the [`Directory`]; other services learn of it there and
+//! DNS-SD, `gpb-dns-sd` publishes and looks, in a DHT `gpb-dht` does, and `gpb-hint` threads dial what they
+//! find. All of it goes into the [`Directory`]; other services learn of it there and
 //! by its events.
 
 mod contact_jobs;
 mod contact_list;
 mod contacts;
+#[cfg(feature = "dht")]
+mod dht;
 #[cfg(feature = "dns-sd")]
 mod dns_sd;
 mod drops;
 mod exchange;
-#[cfg(feature = "dns-sd")]
+#[cfg(any(feature = "dns-sd", feature = "dht"))]
 mod hints;
 pub mod limits;
 mod listener;
@@ -26,6 +28,7 @@ mod peer_file;
 mod recall;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,6 +36,7 @@ use std::time::Instant;
 
 use crate::net::{Beacon, Link, LinkOptions, PeerAddr};
 use crate::peers::{Dialer, Directory};
+use crate::proto::DhtSecret;
 use crate::runtime::{Shutdown, Workers};
 use crate::sync::lock;
 
@@ -64,6 +68,44 @@ pub struct DiscoverySources {
     pub state: Option<PathBuf>,
     /// Where to publish and look by DNS-SD; nothing without the feature `dns-sd`.
     pub dns_sd: Option<LinkOptions>,
+    /// How to publish and look in a DHT; nothing without the feature `dht`.
+    pub dht: Option<DhtPlan>,
+}
+
+/// What a node does in a DHT.
+#[derive(Debug)]
+pub struct DhtPlan {
+    /// What the group knows and others do not; an open group needs one.
+    pub secret: Option<DhtSecret>,
+    /// The nodes to begin with; none for those of the public DHT.
+    pub bootstrap: Vec<PeerAddr>,
+    /// Where the node listens.
+    pub bind: IpAddr,
+    /// Whether it says where it answers.
+    pub publishes: bool,
+}
+
+/// What came of a [`DHT`](crate::Config::dht) so far.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.node()?;
+/// assert_eq!(node.stats().dht, gpb::DhtStats::default(), "no node uses one unless told to");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct DhtStats {
+    /// Its nodes that this one knows; 0 while none answers.
+    pub nodes: usize,
+    /// Whether the addresses of this node are published there: they were within the last two hours.
+    pub published: bool,
+    /// The keys of a closed group that are looked up, without the own one.
+    pub keys: usize,
+    /// How many of them had an item when they were looked up last; in an open group the addresses
+    /// that were found.
+    pub found: usize,
 }
 
 /// Number of peers that a node knew of before it heard of any.
@@ -99,6 +141,7 @@ struct DiscoveryContext {
     links: Mutex<Vec<Link>>,
     remembered: AtomicUsize,
     in_file: AtomicUsize,
+    dht: Mutex<DhtStats>,
     shutdown: Shutdown,
 }
 
@@ -117,6 +160,7 @@ impl Discovery {
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
             remembered: AtomicUsize::new(0),
             in_file: AtomicUsize::new(0),
+            dht: Mutex::default(),
             shutdown: shutdown.clone(),
         });
         // Should one not start, dropping this ends the others.
@@ -128,15 +172,9 @@ impl Discovery {
             let listener = Listener::new(shared.clone(), beacon, Instant::now());
             threads.workers.spawn("gpb-listen", move || listener.run())?;
         }
-        let dns_sd = sources.dns_sd.take();
+        let (dns_sd, dht) = (sources.dns_sd.take(), sources.dht.take());
         let named = Contacts::start(&shared, sources, alone, &mut threads.workers)?;
-        #[cfg(feature = "dns-sd")]
-        if let Some(links) = dns_sd {
-            let hints = hints::Hints::start(&shared, &mut threads.workers)?;
-            dns_sd::DnsSd::start(&shared, hints, links, &mut threads.workers)?;
-        }
-        #[cfg(not(feature = "dns-sd"))]
-        drop(dns_sd);
+        start_hinted(&shared, dns_sd, dht, &mut threads.workers)?;
         Ok(Discovery { shared, named, _threads: threads })
     }
 
@@ -154,6 +192,11 @@ impl Discovery {
         self.shared.drops.stats()
     }
 
+    /// What came of the DHT; up to a second old.
+    pub fn dht(&self) -> DhtStats {
+        *lock(&self.shared.dht)
+    }
+
     /// Number of peers that were known of before any was heard of.
     pub fn known_before(&self) -> KnownBefore {
         let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
@@ -164,6 +207,40 @@ impl Discovery {
     pub fn links(&self) -> Vec<Link> {
         lock(&self.shared.links).clone()
     }
+}
+
+/// Starts what finds places that strangers may write to.
+#[cfg(any(feature = "dns-sd", feature = "dht"))]
+fn start_hinted(
+    shared: &Arc<DiscoveryContext>,
+    dns_sd: Option<LinkOptions>,
+    dht: Option<DhtPlan>,
+    workers: &mut Workers,
+) -> io::Result<()> {
+    if dns_sd.is_none() && dht.is_none() {
+        return Ok(());
+    }
+    let hints = hints::Hints::start(shared, workers)?;
+    #[cfg(feature = "dns-sd")]
+    if let Some(links) = dns_sd {
+        dns_sd::DnsSd::start(shared, hints.clone(), links, workers)?;
+    }
+    #[cfg(feature = "dht")]
+    if let Some(plan) = dht {
+        dht::DhtService::start(shared, hints, plan, workers)?;
+    }
+    Ok(())
+}
+
+/// Nothing does, without those features.
+#[cfg(not(any(feature = "dns-sd", feature = "dht")))]
+fn start_hinted(
+    _: &Arc<DiscoveryContext>,
+    _: Option<LinkOptions>,
+    _: Option<DhtPlan>,
+    _: &mut Workers,
+) -> io::Result<()> {
+    Ok(())
 }
 
 impl Drop for DiscoveryThreads {

@@ -117,6 +117,14 @@ pub(crate) fn is_on_link(ip: IpAddr) -> bool {
     places.filter(|place| place.prefix_len > 0).any(|place| place.is_neighbour(ip))
 }
 
+/// The addresses of this host that a listener at `bind` covers.
+#[cfg(feature = "dht")]
+pub(crate) fn own_addrs(bind: IpAddr) -> Vec<IpAddr> {
+    let covering = LinkOptions { bind, ..LinkOptions::default() };
+    let up = get_if_addrs().unwrap_or_default().into_iter().filter(|i| i.oper_status == IfOperStatus::Up);
+    up.map(|interface| interface.ip()).filter(|ip| covering.covers(*ip)).collect()
+}
+
 /// Looks at the interfaces of this host.
 pub(crate) fn survey(options: &LinkOptions) -> io::Result<Interfaces> {
     Ok(choose(get_if_addrs()?, options))

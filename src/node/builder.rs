@@ -7,7 +7,7 @@ use crate::content::Pattern;
 use crate::identity::{KeyPrefix, Keypair};
 use crate::net::{Beacon, BindAddr, Interface, ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError, PeerAddr};
 use crate::node::parts::NodeParts;
-use crate::node::{Config, ConfigError, KeySource, Node, Share, StartError, State};
+use crate::node::{Config, ConfigError, DhtOptions, KeySource, Node, Share, StartError, State};
 use crate::runtime::keystore::Trust;
 
 /// Sets the fields of a [`Config`] one by one; what is not set keeps its default.
@@ -187,6 +187,12 @@ impl NodeBuilder {
     /// [`Config::dns_sd`]: whether the node publishes itself and looks for others by DNS-SD.
     pub fn dns_sd(mut self, dns_sd: bool) -> Self {
         self.config.dns_sd = dns_sd;
+        self
+    }
+
+    /// [`Config::dht`]: whether the node looks for its group in a DHT, and publishes itself there.
+    pub fn dht(mut self, dht: DhtOptions) -> Self {
+        self.config.dht = Some(dht);
         self
     }
 

@@ -9,6 +9,7 @@ use crate::identity::{KeyPrefix, Keypair};
 use crate::limits::PROGRESS_TIMEOUT;
 use crate::net::{Interface, PeerAddr};
 use crate::node::ConfigError;
+use crate::proto::DhtSecret;
 use crate::runtime::keystore::Trust;
 
 /// The settings of a [`Node`](crate::Node). Every field has a default;
@@ -86,6 +87,11 @@ pub struct Config {
     /// DNS), whatever [`multicast`](Self::multicast) says: everyone on the link reads its key, address
     /// and network then. Needs the feature `dns-sd`. Default false.
     pub dns_sd: bool,
+    /// Whether the node looks for its group in a DHT of BitTorrent (Mainline), and with
+    /// [`Share::Directory`] publishes its addresses there. A closed group looks up its keys: whoever knows
+    /// a key then learns its addresses. An open group needs a [secret](DhtOptions::secret), and is open
+    /// to all who find it. The DHT speaks IPv4. Needs the feature `dht`. Default none.
+    pub dht: Option<DhtOptions>,
     /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
     /// Default `gpb`.
     pub network: String,
@@ -124,6 +130,27 @@ pub struct Config {
     /// Each connection takes one, so the limit bounds how many peers are served at once. It stays
     /// raised when the node ends, and processes that are started inherit it. Default false.
     pub raise_file_limit: bool,
+}
+
+/// How a node uses a DHT; see [`Config::dht`].
+///
+/// ```
+/// use gpb::{Config, DhtOptions};
+///
+/// let public = Config { dht: Some(DhtOptions::default()), ..Config::default() };
+/// let own = DhtOptions { bootstrap: vec!["dht.example.org:6881".parse()?], ..DhtOptions::default() };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DhtOptions {
+    /// What the nodes of the group know and others do not: its places in the DHT depend on it. Default
+    /// none.
+    pub secret: Option<DhtSecret>,
+    /// The nodes to begin with, at most 16. Default: those of the public DHT.
+    ///
+    /// Only addresses of the Internet are published and dialed. Where all of these nodes have private
+    /// addresses, private ones are, too, and where all are on this host, loopback ones alone.
+    pub bootstrap: Vec<PeerAddr>,
 }
 
 impl Config {
@@ -275,6 +302,7 @@ impl Default for Config {
             interfaces: Vec::new(),
             hops: 1,
             dns_sd: false,
+            dht: None,
             network: "gpb".into(),
             timeout: PROGRESS_TIMEOUT,
             upload_limit: None,

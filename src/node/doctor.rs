@@ -2,10 +2,10 @@
 
 use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer, SeenBy};
-use crate::discovery::{DiscoveryStats, KnownBefore};
+use crate::discovery::{DhtStats, DiscoveryStats, KnownBefore};
 use crate::limits::CLOCK_SKEW_MAX;
 use crate::net::{Link, LinkError};
-use crate::node::{Config, State};
+use crate::node::{Config, Share, State};
 use crate::proto::DialState;
 use crate::swarm::{Dropped, PeerCounts};
 
@@ -72,6 +72,8 @@ pub enum DiscoveryProblem {
     NoAnswer,
     /// A peer cannot dial this node: a firewall, or an address translator, is between.
     NotReachable,
+    /// No node of the DHT answers.
+    DhtSilent,
 }
 
 /// What was seen.
@@ -98,8 +100,10 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
         all.push(bad("multicast", "no interface to announce on", DiscoveryProblem::NoInterface));
     }
     all.extend(drops(stats));
-    if config.dns_sd {
-        all.push(good("DNS-SD", &hints(stats)));
+    let named_by = [(config.dns_sd, "DNS-SD"), (config.dht.is_some(), "DHT")].map(|(is, name)| is.then_some(name));
+    let named_by: Vec<&str> = named_by.into_iter().flatten().collect();
+    if !named_by.is_empty() {
+        all.push(good(&format!("found by {}", named_by.join(" and ")), &hints(stats)));
     }
     match answers {
         Ok(peers) => all.extend(peers.iter().map(|p| {
@@ -150,10 +154,28 @@ fn ways(counts: &PeerCounts) -> String {
     )
 }
 
-/// What came of the places that DNS-SD named.
+/// What came of the DHT.
+pub(super) fn dht(stats: &DhtStats, config: &Config) -> Finding {
+    let DhtStats { nodes, published, keys, found } = *stats;
+    if nodes == 0 {
+        return bad("DHT", "none of its nodes answers", DiscoveryProblem::DhtSilent);
+    }
+    let said = match (config.share, published) {
+        (_, true) => "addresses published",
+        (Share::Directory, false) => "addresses not published yet",
+        (_, false) => "nothing published, as no directory is shared",
+    };
+    let sought = match config.trust.is_open() {
+        true => format!("{found} addresses found"),
+        false => format!("found {found} of {keys} keys"),
+    };
+    good("DHT", &format!("{nodes} nodes, {said}, {sought}"))
+}
+
+/// What came of the places that DNS-SD or the DHT named.
 fn hints(stats: &DiscoveryStats) -> String {
     let DiscoveryStats { hints_dialed, hints_proved, hints_dropped, .. } = stats;
-    format!("{hints_dialed} addresses dialed, {hints_proved} answered with their key, {hints_dropped} services dropped")
+    format!("{hints_dialed} addresses dialed, {hints_proved} answered with their key, {hints_dropped} dropped")
 }
 
 /// Which address a peer sees, and whether it can dial this node.
@@ -268,6 +290,22 @@ mod tests {
             found(&[eth(3, 3, Some("network is unreachable"))], &on),
             [(check, Some(DiscoveryProblem::LinkFails))]
         );
+    }
+
+    #[test]
+    fn the_dht_is_told_of_for_open_and_closed_groups() {
+        let told = |stats: DhtStats, share, trust| {
+            let found = dht(&stats, &Config { share, trust, ..Config::default() });
+            (found.detail, found.problem)
+        };
+        let some = DhtStats { nodes: 9, published: true, keys: 3, found: 2 };
+        let closed = || crate::Trust::keys([]).unwrap();
+        let detail = |text: &str| (text.to_string(), None);
+        assert_eq!(told(some, Share::Directory, closed()), detail("9 nodes, addresses published, found 2 of 3 keys"));
+        let unpublished = DhtStats { published: false, ..some };
+        let quiet = "9 nodes, nothing published, as no directory is shared, 2 addresses found";
+        assert_eq!(told(unpublished, Share::Fetched, crate::Trust::open()), detail(quiet));
+        assert_eq!(told(DhtStats::default(), Share::Directory, closed()).1, Some(DiscoveryProblem::DhtSilent));
     }
 
     #[test]

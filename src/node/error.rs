@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::content::PatternError;
-use crate::limits::{HOPS_MAX, NETWORK_LEN_MAX, STATIC_PEERS_MAX};
+use crate::limits::{DHT_BOOTSTRAP_MAX, HOPS_MAX, NETWORK_LEN_MAX, STATIC_PEERS_MAX};
 use crate::net::{ParseBindAddrError, ParseInterfaceError, ParsePeerAddrError};
 use crate::node::limits::DIRS_MAX;
 use crate::runtime::keystore::KeyError;
@@ -122,6 +122,12 @@ pub enum ConfigError {
     /// No number of hops.
     #[error("{0} hops are not between 1 and {HOPS_MAX}")]
     Hops(u8),
+    /// In a DHT an open group without a secret would meet all others of its name.
+    #[error("an open group meets in the DHT only under a secret")]
+    DhtOpen,
+    /// More nodes of a DHT to begin with than a node takes.
+    #[error("{0} nodes of the DHT are named, more than {DHT_BOOTSTRAP_MAX}")]
+    TooManyDhtNodes(usize),
     /// What this feature of the crate brings, which is not built in.
     #[error("this program is built without the feature {0}")]
     NotBuilt(&'static str),

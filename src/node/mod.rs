@@ -59,7 +59,7 @@ use crate::store::{OwnFiles, StoreError};
 use crate::swarm::{KnownPeer, PeerTable};
 
 pub use builder::NodeBuilder;
-pub use config::{Config, KeySource, Share, State};
+pub use config::{Config, DhtOptions, KeySource, Share, State};
 pub use doctor::{DiscoveryProblem, Finding};
 pub use error::{ConfigError, StartError};
 pub use fetch::Fetch;
@@ -367,6 +367,7 @@ impl Node {
         let (config, port) = (&self.config, self.peers.own().port());
         let before = doctor::known_before(config, discovery.known_before(), &counts);
         let mut findings = doctor::findings(&doctor::Looked { config, links, stats, counts, answers, seen_by, port });
+        findings.extend(config.dht.as_ref().map(|_| doctor::dht(&discovery.dht(), config)));
         findings.extend(before);
         Ok(findings)
     }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::content::RelPath;
-use crate::discovery::{DiscoverySources, PeerListFile};
+use crate::discovery::{DhtPlan, DiscoverySources, PeerListFile};
 use crate::identity::Keypair;
-use crate::limits::{HOPS_MAX, STATIC_PEERS_MAX};
+use crate::limits::{DHT_BOOTSTRAP_MAX, HOPS_MAX, STATIC_PEERS_MAX};
 use crate::net::{Beacon, LinkOptions, Multicast, Tls};
 use crate::node::limits::DIRS_MAX;
-use crate::node::{Config, ConfigError, KeySource, Share, StartError, State};
+use crate::node::{Config, ConfigError, DhtOptions, KeySource, Share, StartError, State};
 use crate::proto::Announce;
 use crate::runtime::keystore::{KeyError, TrustView, load_or_create_key};
 use crate::server::{listen, raise_file_limit};
@@ -81,6 +81,10 @@ impl NodeParts {
             peer_file: config.peer_file.as_deref().map(PeerListFile::open).transpose()?,
             state: state.filter(|_| config.remember),
             dns_sd: config.dns_sd.then(|| links(&config, &addrs)),
+            dht: config.dht.clone().map(|DhtOptions { secret, bootstrap }| {
+                let publishes = config.share == Share::Directory;
+                DhtPlan { secret, bootstrap, bind: links(&config, &addrs).bind, publishes }
+            }),
         };
         Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files, sources })
     }
@@ -114,9 +118,25 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.dns_sd && !cfg!(feature = "dns-sd") {
         return Err(ConfigError::NotBuilt("dns-sd"));
     }
+    if let Some(dht) = &config.dht {
+        check_dht(dht, config)?;
+    }
     check_mirror(config)?;
     if config.peers.len() > STATIC_PEERS_MAX {
         return Err(ConfigError::TooManyPeers(config.peers.len()));
+    }
+    Ok(())
+}
+
+fn check_dht(dht: &DhtOptions, config: &Config) -> Result<(), ConfigError> {
+    if !cfg!(feature = "dht") {
+        return Err(ConfigError::NotBuilt("dht"));
+    }
+    if config.trust.is_open() && dht.secret.is_none() {
+        return Err(ConfigError::DhtOpen);
+    }
+    if dht.bootstrap.len() > DHT_BOOTSTRAP_MAX {
+        return Err(ConfigError::TooManyDhtNodes(dht.bootstrap.len()));
     }
     Ok(())
 }

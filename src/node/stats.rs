@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::client::Progress;
 use crate::content::{FileId, RelPath};
-use crate::discovery::DiscoveryStats;
+use crate::discovery::{DhtStats, DiscoveryStats};
 use crate::identity::PeerId;
 use crate::node::fetch_state::FetchState;
 use crate::node::open_files::OpenContent;
@@ -47,6 +47,8 @@ pub struct NodeStats {
     pub failures: Vec<(&'static str, u64)>,
     /// Announces that were sent, received and dropped.
     pub announces: DiscoveryStats,
+    /// What came of the DHT; all 0 without [`Config::dht`](crate::Config::dht).
+    pub dht: DhtStats,
     /// Most bytes a second that are sent now; none is no limit.
     pub upload_limit: Option<u64>,
     /// Most bytes a second that are fetched now; none is no limit.
@@ -137,6 +139,7 @@ impl Node {
             open,
             failures: self.client.failures.all(),
             announces: self.discovery_stats(),
+            dht: self.services.discovery.dht(),
             upload_limit: self.services.upload.limit(),
             download_limit: self.client.ctx.throttle.limit(),
         }

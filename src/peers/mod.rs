@@ -18,6 +18,8 @@ mod turned;
 
 pub use directory::{Directory, Hindrance, Presence};
 pub use handover::{Handover, HandoverOffer, HandoverTaker};
+#[cfg(feature = "dht")]
+pub(crate) use own_announce::unix_ms;
 pub use own_announce::{NodeTag, OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
 pub use session::{AskError, Call, Dialer, Session, TurnAnswer};

@@ -1,6 +1,7 @@
 //! What this node says of itself.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::content::Catalogue;
 use crate::identity::{Keypair, NodeId};
 use crate::limits::{ANNOUNCE_INTERVAL, CLOCK_SKEW_MAX, TTL_INTERVALS, WIRE_VERSION};
-use crate::proto::{Announce, Flags, Hello, SignedAnnounce};
+use crate::proto::{Announce, DhtItem, DhtNames, Flags, Hello, SignedAnnounce, encode_dht_value};
 use crate::runtime::{Subscription, Watch};
 
 /// Seals the announces of this node, each newer than the one before. Datagrams, `Hello` and
@@ -115,6 +116,13 @@ impl OwnAnnounce {
         }
     }
 
+    /// The item of this node in a DHT: it answers at `addrs`. Costs two signatures.
+    pub fn dht_item(&self, names: &DhtNames, addrs: &[SocketAddr], seq: i64) -> DhtItem {
+        let value = encode_dht_value(&self.current(), addrs);
+        let signature = self.keypair.sign(&names.signed_part(seq, &value));
+        DhtItem { seq, value, signature }
+    }
+
     /// Sets the time to live, in seconds, of the announces that follow.
     pub fn set_ttl_s(&self, ttl_s: u16) {
         self.ttl_s.store(ttl_s, Ordering::Relaxed);
@@ -161,7 +169,7 @@ fn seq_after(last: u64, clock: u64) -> u64 {
 }
 
 /// The clock in Unix ms.
-pub(super) fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 

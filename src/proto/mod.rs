@@ -2,12 +2,14 @@
 #![doc = include_str!("WIRE.md")]
 
 mod announce;
+mod dht;
 mod frame;
 mod list_page;
 mod listed;
 mod message;
 
 pub use announce::{Announce, AnnounceError, Flags, SignedAnnounce};
+pub use dht::{DhtItem, DhtNames, DhtSecret, DhtSecretError, decode_dht_value, encode_dht_value};
 pub use frame::{FRAME_PREFIX_LEN, FrameError, FramePrefix, Kind, Status};
 pub use list_page::{ListPage, ListedEntries};
 pub use listed::{Listed, ListedAs, ListedFile};

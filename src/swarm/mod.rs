@@ -23,9 +23,9 @@ pub use event::Event;
 pub use known_peer::KnownPeer;
 pub(crate) use membership::REMEMBERED_TEXT_LEN_MAX;
 pub use membership::{
-    AnnounceSchedule, ContactSource, DistantPeer, Dropped, GroupSize, Outgoing, PeerCounts, PeerRecord, PeerTable,
-    Question, Received, RefusalCause, RememberedError, RememberedPeer, RememberedPeers, TableChange, Via, Way, crosses,
-    is_far, is_usable, open_announce, parse_announce,
+    AnnounceSchedule, ContactSource, DhtLookups, DhtPublishing, DhtReach, DistantPeer, Dropped, GroupSize, Outgoing,
+    PeerCounts, PeerRecord, PeerTable, Question, Received, RefusalCause, RememberedError, RememberedPeer,
+    RememberedPeers, TableChange, Via, Way, crosses, is_far, is_usable, open_announce, open_dht_item, parse_announce,
 };
 pub use mirror::{
     AskSchedule, BareOffers, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer,

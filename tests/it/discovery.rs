@@ -89,6 +89,7 @@ impl Plan {
                 state: self.state,
                 peer_file: self.peer_file.map(|file| PeerListFile::open(&file).unwrap()),
                 dns_sd: None,
+                dht: None,
             },
         });
         let server = listener.map(|listener| {

@@ -12,6 +12,7 @@ mod attributes;
 mod bench;
 mod cli;
 mod client;
+mod dht;
 mod directory;
 mod discovery;
 mod documents;

@@ -76,6 +76,11 @@ fn outcome(name: &str, start: &Start) -> String {
         "interface" => format!("{:?}", o.interfaces),
         "hops" => o.hops.to_string(),
         "dns-sd" => o.dns_sd.to_string(),
+        "dht" => o.dht.to_string(),
+        "dht-secret" => o.dht_options.secret.is_some().to_string(),
+        "dht-bootstrap" => {
+            format!("{:?}", o.dht_options.bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>())
+        }
         "network" => o.network,
         "timeout" => format!("{:?}", o.timeout),
         "log-file" => format!("{:?}", o.report.log.file),
@@ -119,7 +124,9 @@ type Row = (&'static str, &'static str, [(&'static str, &'static str); 3]);
 /// Options of the server alone.
 const SERVING: [&str; 3] = ["mirror", "retain", "quota"];
 
-const TABLE: [Row; 36] = [
+const SECRET: &str = "0123456789abcdef";
+
+const TABLE: [Row; 39] = [
     ("dir", "\"/tmp/dataset\"", [("/a", "\"/a\""), ("/b", "\"/b\""), ("'/c'", "\"/c\"")]),
     ("port", "0", [("1", "1"), ("2", "2"), ("3", "3")]),
     ("bind", "None", [("[::1]", "Some(::1)"), ("10.0.0.1", "Some(10.0.0.1)"), ("'0.0.0.0'", "Some(0.0.0.0)")]),
@@ -141,6 +148,9 @@ const TABLE: [Row; 36] = [
     ),
     ("hops", "1", [("2", "2"), ("3", "3"), ("32", "32")]),
     ("dns-sd", "false", [("", "true"), ("0", "false"), ("true", "true")]),
+    ("dht", "false", [("", "true"), ("0", "false"), ("true", "true")]),
+    ("dht-secret", "false", [(SECRET, "true"), (SECRET, "true"), ("'0123456789abcdef'", "true")]),
+    ("dht-bootstrap", "[]", [("a:1", "[\"a:1\"]"), ("b:2", "[\"b:2\"]"), ("['[::1]:3']", "[\"[::1]:3\"]")]),
     ("network", "gpb", [("a", "a"), ("b", "b"), ("'c'", "c")]),
     ("timeout", "10s", [("1.5", "1.5s"), ("2", "2s"), ("0.25", "250ms")]),
     ("log-file", "None", [("/a", "Some(\"/a\")"), ("/b", "Some(\"/b\")"), ("'/c'", "Some(\"/c\")")]),
@@ -209,6 +219,18 @@ fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
             assert_eq!(outcome(name, &with(has)), expected, "{name} {has:?}");
         }
     }
+}
+
+#[test]
+fn a_wrong_secret_of_a_dht_is_not_shown_and_its_nodes_have_ports() {
+    let refused = |option: &str, value: &str| Start::new(&["peers", option, value]).client().unwrap_err();
+    let short = refused("--dht-secret", "hunter2");
+    assert!(short.contains("--dht-secret") && short.contains("16 to 256") && !short.contains("hunter2"), "{short}");
+    for node in ["a", "::1", "[::1]", "a:0", "a:b"] {
+        assert!(refused("--dht-bootstrap", node).contains("--dht-bootstrap"), "{node}");
+    }
+    let options = Start::new(&["peers", "--dht-secret", SECRET]).client().unwrap().node;
+    assert!(!format!("{options:?}").contains(SECRET));
 }
 
 #[test]

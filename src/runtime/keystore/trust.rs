@@ -253,6 +253,11 @@ impl TrustView {
         self.trust.contains(peer) || *peer == self.own
     }
 
+    /// The keys of a closed group, in no order, without the own one unless that is listed.
+    pub fn members(&self) -> Vec<PeerId> {
+        self.trust.members()
+    }
+
     /// Whether every key is trusted.
     pub fn is_open(&self) -> bool {
         self.trust.is_open()

@@ -78,7 +78,25 @@ pub const UNPROVED_COUNTED_MAX: usize = 800;
 /// knows its size stay below it.
 pub const CROWDED_FROM_PER_S: u32 = 17;
 
+/// Keys that are looked up in a DHT at once.
+pub const DHT_LOOKUPS_AT_ONCE: usize = 8;
+/// Time after which a key that was not found there is looked up again; it doubles up to [`DHT_LOOKUP_RETRY_MAX`].
+pub const DHT_LOOKUP_RETRY: Duration = Duration::from_secs(60);
+/// Longest such time.
+pub const DHT_LOOKUP_RETRY_MAX: Duration = Duration::from_secs(1800);
+/// Time after which a key that was found, or is heard anyway, is due again.
+pub const DHT_LOOKUP_AFTER: Duration = Duration::from_secs(600);
+/// Time after which an item is put into the DHT again: its nodes forget it after 2 h (BEP 44).
+pub const DHT_PUBLISH_EVERY: Duration = Duration::from_secs(3600);
+/// Time after which a change of the addresses is put there.
+pub const DHT_CHANGED_AFTER: Duration = Duration::from_secs(300);
+/// Time after which an item that could not be put there is tried again; it doubles up to [`DHT_CHANGED_AFTER`].
+pub const DHT_PUBLISH_RETRY: Duration = Duration::from_secs(15);
+/// Time for which nodes of the DHT keep an item.
+pub const DHT_ITEM_LIFE: Duration = Duration::from_secs(2 * 3600);
+
 const _: () = {
+    assert!(DHT_PUBLISH_EVERY.as_secs() + DHT_CHANGED_AFTER.as_secs() < DHT_ITEM_LIFE.as_secs());
     // Nodes of the largest group announce themselves before they expire.
     assert!(PEERS_MAX as u64 / GROUP_ANNOUNCES_PER_S as u64 * (TTL_INTERVALS as u64) <= TTL_MAX.as_secs());
     assert!(BUSY_FROM_PER_S * 2 < GROUP_PACKETS_PER_S as usize && BUSY_FROM_PER_S > GROUP_ANNOUNCES_PER_S as usize);

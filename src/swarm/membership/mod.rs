@@ -3,6 +3,8 @@
 mod addresses;
 mod admit;
 mod announce_schedule;
+mod dht_places;
+mod dht_schedule;
 mod group_size;
 pub mod limits;
 mod peer_table;
@@ -14,6 +16,8 @@ mod tombstones;
 pub use addresses::{crosses, is_far, is_usable};
 pub use admit::{Dropped, open_announce, parse_announce};
 pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
+pub use dht_places::{DhtReach, open_dht_item};
+pub use dht_schedule::{DhtLookups, DhtPublishing};
 pub use group_size::GroupSize;
 pub use peer_table::{DistantPeer, PeerCounts, PeerRecord, PeerTable};
 pub use received::{ContactSource, Received, TableChange, Via};

@@ -1,20 +1,22 @@
 //! Targets: bytes on the wire to values and back.
 
 use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use gpb::internals::content::{Attributes, LinkTo, RelPath};
 use gpb::internals::identity::{Keypair, NodeId};
 use gpb::internals::limits::{
-    ANNOUNCE_LEN_MAX, ANY_OF_CHUNKS_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX, NETWORK_LEN_MAX, REQUEST_BODY_LEN_MAX,
-    RESPONSE_BODY_LEN_MAX, TEXT_LEN_MAX,
+    ANNOUNCE_LEN_MAX, ANY_OF_CHUNKS_MAX, DHT_ADDRS_MAX, DHT_VALUE_LEN_MAX, FRAME_HEADER_LEN_MAX, LOCATE_FILES_MAX,
+    NETWORK_LEN_MAX, REQUEST_BODY_LEN_MAX, RESPONSE_BODY_LEN_MAX, TEXT_LEN_MAX,
 };
 use gpb::internals::proto::{
-    Announce, ChunkAsk, ChunkHeader, ChunkRef, Delta, FRAME_PREFIX_LEN, Flags, FramePrefix, Hello, Holding, Kind,
-    LayerRange, ListFrom, ListPage, Listed, ListedAs, ListedFile, PageHead, PeerHint, Problem, Request, SignedAnnounce,
-    Since, Status, Welcome, decode_body, decode_header, encode_body, encode_request,
+    Announce, ChunkAsk, ChunkHeader, ChunkRef, Delta, DhtItem, DhtNames, FRAME_PREFIX_LEN, Flags, FramePrefix, Hello,
+    Holding, Kind, LayerRange, ListFrom, ListPage, Listed, ListedAs, ListedFile, PageHead, PeerHint, Problem, Request,
+    SignedAnnounce, Since, Status, Welcome, decode_body, decode_dht_value, decode_header, encode_body,
+    encode_dht_value, encode_request,
 };
-use gpb::internals::swarm::{open_announce, parse_announce};
+use gpb::internals::swarm::{DhtReach, open_announce, open_dht_item, parse_announce};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -221,6 +223,7 @@ pub fn announces(bytes: &[u8]) {
         let node = NodeId::new(announce.peer, announce.instance);
         assert_eq!(open_announce(bytes, "gpb", node).is_ok(), signed.verify().is_ok());
     }
+    dht_item(bytes);
     let (mut input, key) = (Input::new(bytes), LazyLock::force(&KEY));
     let announce = announce(&mut input, key);
     let sealed = SignedAnnounce::seal(&announce, key);
@@ -236,6 +239,37 @@ pub fn announces(bytes: &[u8]) {
     let rest = input.rest();
     let longer = [sealed.as_bytes(), rest].concat();
     assert_eq!(SignedAnnounce::open(&longer).is_ok(), rest.is_empty());
+}
+
+/// The value of an item of a DHT, and one that is signed: only the key says where it answers, and nothing is dialed that
+/// strangers must not choose.
+fn dht_item(bytes: &[u8]) {
+    if let Ok(hint) = decode_dht_value(bytes) {
+        assert!(bytes.len() <= DHT_VALUE_LEN_MAX && hint.addrs.len() <= DHT_ADDRS_MAX);
+    }
+    let (mut input, key, names) = (Input::new(bytes), LazyLock::force(&KEY), DhtNames::new("gpb", None));
+    let unix_ms = 1_800_000_000_000;
+    let fresh = Announce { network: "gpb".into(), seq: unix_ms, ..announce(&mut input, key) };
+    let addrs: Vec<SocketAddr> = (0..input.below(6))
+        .map(|_| match input.flag() {
+            true => (std::array::from_fn::<u8, 4, _>(|_| input.byte()), input.number() as u16).into(),
+            false => (std::array::from_fn::<u8, 16, _>(|_| input.byte()), input.number() as u16).into(),
+        })
+        .collect();
+    let value = encode_dht_value(&SignedAnnounce::seal(&fresh, key), &addrs);
+    let seq = input.number() as i64;
+    let mut item = DhtItem { seq, signature: key.sign(&names.signed_part(seq, &value)), value };
+    for reach in [DhtReach::Host, DhtReach::Site, DhtReach::Internet] {
+        let open = |item: &DhtItem| open_dht_item(item, (key.peer_id(), "gpb", &names), reach, i64::MIN, unix_ms);
+        let found = open(&item).unwrap_or_default();
+        assert!(found.len() <= DHT_ADDRS_MAX && found.iter().all(|addr| addr.port() >= 1024 && reach.allows(*addr)));
+        let is_private = |addr: &SocketAddr| matches!(addr.ip(), IpAddr::V4(ip) if ip.is_private() || ip.is_loopback());
+        assert!(reach != DhtReach::Internet || !found.iter().any(is_private), "{found:?}");
+        let bit = input.below(item.value.len() * 8);
+        item.value[bit / 8] ^= 1 << (bit % 8);
+        assert!(open(&item).is_err(), "bit {bit}");
+        item.value[bit / 8] ^= 1 << (bit % 8);
+    }
 }
 
 /// Any announce of `key` in a network with a proper name.
