@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use log::warn;
 
+use crate::client::asking::Asking;
 use crate::client::found_bare::FoundBare;
 use crate::client::limits::{
     LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_PREFERRED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, PATTERNS_AT_ONCE,
@@ -53,7 +54,7 @@ pub(crate) fn lister(
     patterns: &[String],
     timeout: Duration,
     prefer: Option<&KeyPrefix>,
-) -> impl Fn(&mut Session, &AtomicBool) -> Result<PeerListing, AskError> + Clone + use<> {
+) -> impl Fn(&mut Session, &Asking) -> Result<PeerListing, AskError> + Clone + use<> {
     let patience = timeout.min(HANDSHAKE_TIMEOUT);
     let asked = |text: &String| (text.clone(), Pattern::parse(text).ok());
     let patterns: Arc<[(String, Option<Pattern>)]> = match patterns {
@@ -62,7 +63,8 @@ pub(crate) fn lister(
     };
     let prefer = prefer.cloned();
     let all_rooms = Arc::new(AtomicUsize::new(0));
-    move |session, over| {
+    move |session, asking| {
+        let patience = asking.patience(patience);
         let (peer_max, all_max) = match &prefer {
             Some(prefix) if prefix.matches(&session.peer) => (LISTING_PREFERRED_LEN_MAX, usize::MAX),
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
@@ -83,7 +85,7 @@ pub(crate) fn lister(
             }
             for (text, pattern, mut after) in more {
                 // The question may be answered, while a peer may list for as long as it likes.
-                while !over.load(Ordering::Acquire) {
+                while !asking.is_over() {
                     let from = ListFrom { pattern: text.to_owned(), after: after.clone(), revision: 0 };
                     session.send(&[Request::List(from)], Instant::now() + patience)?;
                     match page(session, &mut all, pattern, &after, patience)? {

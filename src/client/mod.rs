@@ -8,6 +8,7 @@
 //! is verified in `fetcher/chunks`.
 
 mod active_sessions;
+mod asking;
 mod buffers;
 mod canceller;
 mod context;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::client::asking::Asking;
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::survey::ask_once;
@@ -39,9 +40,10 @@ impl Client {
         done: impl FnOnce(Result<PeerNames, AskError>) + Send + 'static,
     ) -> Result<(), FetchError> {
         let (pool, ask) = (self.pool.clone(), lister(patterns, timeout, None));
+        let asking = Asking { over, hurried: false };
         let task = move || {
             let listed = pool.checkout(&record).and_then(|session| {
-                let listing = ask_once(&pool, session, &record, |session| ask(session, &over))?;
+                let listing = ask_once(&pool, session, &record, |session| ask(session, &asking))?;
                 let mut results = SearchResults::default();
                 let temporary = listing.temporary();
                 drop(listing.merge(record.node(), &mut results));

@@ -1,7 +1,6 @@
 //! Asks every peer the same question, as peers appear.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,10 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, warn};
 
+use crate::client::asking::Asking;
 use crate::client::doorbell::Doorbell;
 use crate::client::found_bare::FoundBare;
 use crate::client::found_peer::FoundPeer;
-use crate::client::limits::{ASKED_PER_ADDR_MAX, UNREADABLE_TOLD_MAX};
+use crate::client::limits::UNREADABLE_TOLD_MAX;
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::{AskScope, Client, FetchError};
@@ -23,9 +23,11 @@ use crate::peers::{AskError, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 
 mod attempts;
+mod order;
 mod progress;
 
 use attempts::Attempts;
+use order::{AskOrder, DuePeer};
 pub(crate) use progress::SurveyProgress;
 
 impl Client {
@@ -37,7 +39,7 @@ impl Client {
     /// [`FetchError::Cancelled`] and [`FetchError::Stopped`] when the call or the node ends.
     pub fn peers(&self, scope: &AskScope, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
         let (mut found, begin) = (Vec::new(), Instant::now());
-        let ask = |session: &mut Session, _: &AtomicBool| Ok((session.addr, session.instance, session.welcome.clone()));
+        let ask = |session: &mut Session, _: &Asking| Ok((session.addr, session.instance, session.welcome.clone()));
         let progress = survey(self, scope, ask, |progress, answer| {
             if let Some((record, (addr, instance, welcome))) = answer {
                 let age_ms = record.last_seen.elapsed().as_millis() as u64;
@@ -101,7 +103,7 @@ pub type ListedNames = (Vec<FoundFile>, Vec<(FoundBare, usize)>);
 pub(crate) fn survey<T: Send + 'static>(
     client: &Client,
     scope: &AskScope,
-    ask: impl Fn(&mut Session, &AtomicBool) -> Result<T, AskError> + Clone + Send + 'static,
+    ask: impl Fn(&mut Session, &Asking) -> Result<T, AskError> + Clone + Send + 'static,
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
     let mut survey = Survey::new(client, scope, ask);
@@ -146,8 +148,8 @@ struct Survey<'a, T, A> {
     unreadable: usize,
     /// The number of changes of the peer table when it was read last.
     seen: Option<u64>,
-    /// Peers at one address that are being asked, and those that wait.
-    at_addr: HashMap<Option<IpAddr>, AddrQueue>,
+    /// Peers that are being asked, and those that wait.
+    order: AskOrder,
     tell: Sender<SurveyMessage<T>>,
     messages: Receiver<SurveyMessage<T>>,
     /// The survey has ended: what is still being asked ends at the next answer.
@@ -156,42 +158,39 @@ struct Survey<'a, T, A> {
     bell: Doorbell,
 }
 
-/// The peers at one address. Many keys on one host take turns, so that they hold up no peer
-/// elsewhere.
-#[derive(Default)]
-struct AddrQueue {
-    asked: usize,
-    waiting: VecDeque<PeerRecord>,
-}
-
 /// What the threads of a survey report.
 enum SurveyMessage<T> {
     Connected,
-    Answer(Box<PeerRecord>, Result<T, AskError>),
+    /// What came of asking, and whether that was a short try.
+    Answer(Box<PeerRecord>, Result<T, AskError>, bool),
 }
 
 impl<'a, T, A> Survey<'a, T, A>
 where
     T: Send + 'static,
-    A: Fn(&mut Session, &AtomicBool) -> Result<T, AskError> + Clone + Send + 'static,
+    A: Fn(&mut Session, &Asking) -> Result<T, AskError> + Clone + Send + 'static,
 {
     fn new(client: &'a Client, scope: &'a AskScope, ask: A) -> Self {
         let (tell, messages) = unbounded();
         let (progress, attempts, unreadable) = (SurveyProgress::default(), HashMap::new(), 0);
-        let (at_addr, over, bell) = (HashMap::new(), Arc::default(), Doorbell::new());
-        Survey { client, scope, ask, progress, attempts, unreadable, seen: None, at_addr, tell, messages, over, bell }
+        let (order, over, bell) = (AskOrder::default(), Arc::default(), Doorbell::new());
+        Survey { client, scope, ask, progress, attempts, unreadable, seen: None, order, tell, messages, over, bell }
     }
 
     /// Takes note of `message`; returns the answer if it brings one.
     fn take(&mut self, message: SurveyMessage<T>, now: Instant) -> Option<(PeerRecord, T)> {
-        let SurveyMessage::Answer(record, answer) = message else {
+        let SurveyMessage::Answer(record, answer, hurried) = message else {
             self.progress.connected += 1;
             return None;
         };
-        self.progress.pending -= 1;
-        if let Some(queue) = self.at_addr.get_mut(&addr_of(&record)) {
-            queue.asked -= 1;
+        let is_silent = matches!(answer, Err(AskError::Stream(_) | AskError::NoAddress | AskError::Slow));
+        self.order.ended(&record, !is_silent);
+        if is_silent && hurried {
+            // A slow peer is no dead one, and is asked again in full.
+            self.order.push(*record);
+            return None;
         }
+        self.progress.pending -= 1;
         match answer {
             Ok(answer) => {
                 self.progress.answered += 1;
@@ -250,7 +249,7 @@ where
             }
             (attempts.made, attempts.offers, attempts.retry_at) = (attempts.made + 1, record.offers, None);
             self.progress.pending += 1;
-            self.at_addr.entry(addr_of(&record)).or_default().waiting.push_back(record);
+            self.order.push(record);
         }
         // Peers that left before their retry: they count as new if they come back.
         self.attempts.retain(|_, attempts| !is_due(attempts));
@@ -259,31 +258,25 @@ where
 
     /// Asks the peers whose turn it is.
     fn start_waiting(&mut self) -> Result<(), FetchError> {
-        let mut due = Vec::new();
-        for queue in self.at_addr.values_mut() {
-            let free = ASKED_PER_ADDR_MAX.saturating_sub(queue.asked).min(queue.waiting.len());
-            queue.asked += free;
-            due.extend(queue.waiting.drain(..free));
-        }
-        due.into_iter().try_for_each(|record| self.start(record))
+        self.order.due().into_iter().try_for_each(|due| self.start(due))
     }
 
     /// Asks one peer on a thread of the client.
-    fn start(&self, record: PeerRecord) -> Result<(), FetchError> {
+    fn start(&self, DuePeer { record, hurried }: DuePeer) -> Result<(), FetchError> {
         let (pool, ask, tell, bell) =
             (self.client.pool.clone(), self.ask.clone(), self.tell.clone(), self.bell.clone());
-        let over = self.over.clone();
+        let asking = Asking { over: self.over.clone(), hurried };
         let task = move || {
-            if over.load(Ordering::Acquire) {
+            if asking.is_over() {
                 return;
             }
-            let answer = pool.checkout(&record).and_then(|session| {
+            let answer = pool.checkout_in(&record, hurried).and_then(|session| {
                 // Reported at once: the survey may end before an answer comes.
                 let _ = tell.send(SurveyMessage::Connected);
                 bell.ring();
-                ask_once(&pool, session, &record, |session| ask(session, &over))
+                ask_once(&pool, session, &record, |session| ask(session, &asking))
             });
-            let _ = tell.send(SurveyMessage::Answer(Box::new(record), answer));
+            let _ = tell.send(SurveyMessage::Answer(Box::new(record), answer, hurried));
             bell.ring();
         };
         self.client.askers.spawn(task).map_err(FetchError::Threads)
@@ -331,11 +324,6 @@ impl<T, A> Drop for Survey<'_, T, A> {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
     }
-}
-
-/// Where a peer is asked: the address that is dialed first.
-fn addr_of(record: &PeerRecord) -> Option<IpAddr> {
-    record.addrs.first().map(|addr| addr.ip().to_canonical())
 }
 
 /// Asks over `session`; a session that lay idle and was closed meanwhile is replaced once.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::client::asking::Asking;
 use crate::client::found_bare::FoundBare;
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET, WHOLE_LISTING_TRIES};
 use crate::client::listing::{ListingReader, PeerListing};
@@ -61,8 +62,8 @@ impl Client {
         let read_at = Arc::new(Mutex::new(begin));
         let ask = {
             let (prefix, text, read_at) = (prefix.clone(), text.clone(), read_at.clone());
-            move |session: &mut Session, over: &AtomicBool| match prefix.matches(&session.peer) {
-                true => read(session, over, &text, timeout.min(HANDSHAKE_TIMEOUT), &read_at).map(Some),
+            move |session: &mut Session, asking: &Asking| match prefix.matches(&session.peer) {
+                true => read(session, &asking.over, &text, timeout.min(HANDSHAKE_TIMEOUT), &read_at).map(Some),
                 false => Ok(None),
             }
         };

@@ -8,6 +8,8 @@ use crate::limits::{KIB, MIB};
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same for each of several addresses of a peer in the first round.
 pub const DIAL_QUICK: Duration = Duration::from_millis(400);
+/// Addresses of a peer that are tried in a hurry.
+pub const HURRIED_ADDRS: usize = 2;
 /// Most idle sessions in a pool.
 pub const IDLE_SESSIONS_MAX: usize = 64;
 /// Most sessions that contacts leave for a survey.

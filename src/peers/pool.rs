@@ -37,6 +37,14 @@ impl PeerPool {
     /// # Errors
     /// [`AskError`]: the peer is not trusted, was not reached, refuses this node, or is busy.
     pub fn checkout(&self, record: &PeerRecord) -> Result<Session, AskError> {
+        self.checkout_in(record, false)
+    }
+
+    /// As [`checkout`](Self::checkout); `hurried` within about a second and at two addresses at most.
+    ///
+    /// # Errors
+    /// As [`checkout`](Self::checkout).
+    pub fn checkout_in(&self, record: &PeerRecord, hurried: bool) -> Result<Session, AskError> {
         if !self.dialer.directory().trust().allows(&record.peer) {
             return Err(AskError::Untrusted(record.peer));
         }
@@ -57,7 +65,7 @@ impl PeerPool {
             return offered.inspect(|s| debug!("asks a turned session peer={} addr={}", s.peer, s.addr));
         }
         let begin = Instant::now();
-        match self.dialer.open_any(record.peer, &record.addrs) {
+        match self.dialer.open_any(record.peer, &record.addrs, hurried) {
             Ok(session) => {
                 debug!("connected peer={} addr={} ms={}", session.peer, session.addr, begin.elapsed().as_millis());
                 Ok(session)

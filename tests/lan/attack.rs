@@ -67,6 +67,7 @@ fn attacker() {
         "forged" => garbage(number(2), number(3), true),
         "members" => members(number(2), number(3), number(4)),
         "announces" => announces(number(2), number(3)),
+        "mute" => mute(number(2), number(3)),
         other => panic!("no attack {other}"),
     }
 }
@@ -407,4 +408,12 @@ fn announces(rate: usize, sources: usize) {
         let signed = SignedAnnounce::seal(&announce(key.peer_id(), now_ms()), key);
         sockets[n % sources].send_to(signed.as_bytes(), (GROUP_V4, PORT)).unwrap();
     });
+}
+
+/// As [`announces`]. Where they are said to serve, the system takes connections, and nobody answers.
+fn mute(rate: usize, sources: usize) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into()).unwrap();
+    socket.listen(4096).unwrap();
+    announces(rate, sources);
 }

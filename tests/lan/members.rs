@@ -79,3 +79,21 @@ fn a_new_client_finds_a_server_while_two_hosts_announce_without_end() {
     println!("meanwhile the server sends {rate:.1} packets a second");
     assert!(rate < 50.0, "{rate}");
 }
+
+/// Cause: peers were asked in the order in which they came, by 64 threads, for three seconds each. Effect: made-up members at
+/// hundreds of addresses, which take connections and say nothing, held a new client up until it gave up. Mend: in a crowd each
+/// address gets one short try, and what was silent shares half of the threads.
+#[test]
+fn a_client_finds_a_server_behind_members_that_never_answer() {
+    let lan = lan_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 95);
+    let (server_host, enemy) = (lan.host("s", None), lan.host("enemy", None));
+    let (client, out) = (lan.host("c", None), lan.new_dir("out"));
+    let _attacker = attack(&enemy, &client, "mute 400 400");
+    let mut getting = get(&client, "a.bin", &out, &["--timeout", "20", "--log-level", "info"]);
+    getting.wait_line(&["unreachable"], secs(20));
+    let _server = Server::start(&server_host, &dir, &[]);
+    let begun = Instant::now();
+    Got::wait(getting, secs(60)).expect(0);
+    println!("done {:.1?} after the server was there", begun.elapsed());
+}
