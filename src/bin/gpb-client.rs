@@ -209,6 +209,7 @@ impl GetCommand<'_> {
                 Err(e) => failed.push(FailedFile::new(file.path.as_str(), FetchError::from(e))),
             }
         }
+        plan.tell_bare(dir, output, &mut failed, &|_| false).map_err(stdout_failed)?;
         let totals = plan.totals(free);
         output.planned(totals).map_err(stdout_failed)?;
         if totals.needed > totals.free {

@@ -190,10 +190,13 @@ impl FetchJob {
             links = others;
         }
         self.copy_ends(disk, &copies, failed);
+        let mut causes = Vec::with_capacity(links.len());
         for link in links {
             let path = disk.path().join(link.text.path.as_str());
-            fail(failed, &link.text.path, StoreError::at(path, io::Error::other(NO_TARGET)));
+            let no_target = || StoreError::at(path, io::Error::other(NO_TARGET)).into();
+            causes.push((&link.text.path, cause_of(link, failed).unwrap_or_else(|| Arc::new(no_target()))));
         }
+        failed.extend(causes.into_iter().map(|(path, error)| FailedFile::new(path.as_str(), error)));
     }
 
     /// Whether a file of the user's, which has the very content that the link leads to, has its name.
@@ -219,6 +222,14 @@ impl FetchJob {
         let report = FileReport { path: path.clone(), id, out: path.clone(), seconds, skipped };
         lock(&self.state.stats.reports).push(report);
     }
+}
+
+/// Why what the link leads to, or over, is not in place.
+fn cause_of(link: &TreeLink, failed: &[FailedFile]) -> Option<Arc<FetchError>> {
+    let is_on_way = |path: &str| path == link.end || link.over.iter().any(|over| over.as_str() == path);
+    let is_below = |path: &str| RelPath::new(path).is_ok_and(|path| path.is_below(&link.end));
+    let one = failed.iter().find(|one| is_on_way(&one.path) || link.id.is_none() && is_below(&one.path));
+    one.map(|one| one.error.clone())
 }
 
 fn fail(failed: &mut Vec<FailedFile>, path: &RelPath, error: StoreError) {

@@ -283,3 +283,46 @@ fn nothing_is_removed_by_the_list_of_a_node_that_only_fetched() {
     });
     assert_eq!((report.removed[0].as_str(), report.removed_bytes, report.kept.len()), ("d/b", 1, 0));
 }
+
+/// Cause: links whose target stays, being the user's, failed with a cause of their own. Effect: nothing was removed, and
+/// that was not said. Beside that a dry run tells of all that would be made.
+#[test]
+fn links_to_what_stays_hinder_no_removal_and_a_dry_run_tells_of_all_names() {
+    let pair = Pair::new(&[("d/a", b"a"), ("d/gone", b"gone"), ("d/sub/x", b"x")]);
+    let links = [("d/link", "a"), ("d/over", "dir/../a"), ("d/dir", "sub"), ("d/to", "dir/x")];
+    links.iter().for_each(|(name, text)| symlink(text, pair.data(name)).unwrap());
+    fs::create_dir(pair.data("d/empty")).unwrap();
+    let listed = |names: &[&str]| {
+        by("all is listed", || {
+            let mut all = pair.server.listed();
+            all.sort();
+            (all == names).then_some(())
+        });
+    };
+    listed(&["d/a", "d/dir", "d/empty", "d/gone", "d/link", "d/over", "d/sub/x", "d/to"]);
+    let made = |got: &Got| {
+        let makes = got.out.lines().filter(|line| line.contains("\"event\":\"make\""));
+        makes.map(ToOwned::to_owned).collect::<Vec<String>>()
+    };
+    let row = |name: &str, state: &str, what: &str| {
+        format!(r#"{{"event":"make","path":"d/{name}","out":"into/d/{name}","state":"{state}",{what}}}"#)
+    };
+    let rows = |state: &str| vec![row("dir", state, r#""link":"sub""#), row("empty", state, r#""directory":true"#)];
+    let got = pair.sync(&["d", "--dry-run", "--json"]);
+    assert_eq!((got.code, made(&got)), (Some(0), rows("new")), "{got:?}");
+    assert!(got.out.contains(r#""make":2,"#) && !pair.here("").exists(), "{got:?}");
+    assert_eq!(pair.sync(&["d"]).code, Some(0));
+    assert_eq!(made(&pair.sync(&["d", "--dry-run", "--json"])), rows("here"));
+
+    fs::write(pair.here("d/a"), "mine").unwrap();
+    fs::write(pair.data("d/a"), "newer").unwrap();
+    fs::remove_file(pair.data("d/gone")).unwrap();
+    listed(&["d/a", "d/dir", "d/empty", "d/link", "d/over", "d/sub/x", "d/to"]);
+    let got = pair.sync(&["d"]);
+    assert_eq!((got.code, pair.here("d/gone").exists()), (Some(7), false), "{got:?}");
+    assert_eq!(fs::read(pair.here("d/a")).unwrap(), b"mine");
+    assert!(
+        got.errors.contains("into/d/a is here already, and was not fetched or was changed since (2 names)"),
+        "{got:?}"
+    );
+}

@@ -1,12 +1,14 @@
 //! What a fetch would do, told without doing it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Stdout};
+use std::path::Path;
 
 use gpb::error::StoreError;
-use gpb::internals::cli::PlanTotals;
+use gpb::internals::cli::{Output, PlanTotals};
 use gpb::internals::client::{FoundBare, LiesThere, Tree};
 use gpb::internals::store::{Disk, Forecast};
-use gpb::{FileId, FoundFile, RelPath};
+use gpb::{FailedFile, FetchError, FileId, FoundFile, RelPath};
 
 /// A fetch that is only told.
 pub(crate) struct Plan<'d> {
@@ -16,6 +18,8 @@ pub(crate) struct Plan<'d> {
     links: HashMap<RelPath, Box<str>>,
     /// Names that become further names of a file.
     names: HashSet<RelPath>,
+    /// Names of what has no content: links with their texts, and empty directories.
+    bare: BTreeMap<RelPath, Option<Box<str>>>,
     /// Places by content, since one partial file serves all of them.
     missing: BTreeMap<FileId, usize>,
     totals: PlanTotals,
@@ -24,9 +28,12 @@ pub(crate) struct Plan<'d> {
 impl<'d> Plan<'d> {
     /// `tree` is what would be made, or nothing for contents alone.
     pub(crate) fn new(disk: Option<&'d Disk>, tree: Tree) -> Self {
-        let links = tree.links.into_iter().map(|link| (link.text.path, link.text.target)).collect();
+        let dirs = tree.dirs.into_iter().map(|(path, _)| (path, None));
+        let (to_files, others): (Vec<_>, Vec<_>) = tree.links.into_iter().partition(|link| link.id.is_some());
+        let bare = dirs.chain(others.into_iter().map(|link| (link.text.path, Some(link.text.target)))).collect();
+        let links = to_files.into_iter().map(|link| (link.text.path, link.text.target)).collect();
         let names = tree.names.into_iter().map(|name| name.file.path).collect();
-        Plan { disk, links, names, missing: BTreeMap::new(), totals: PlanTotals::default() }
+        Plan { disk, links, names, bare, missing: BTreeMap::new(), totals: PlanTotals::default() }
     }
 
     /// What would be done at `place`, the name of `file` on the disk.
@@ -49,6 +56,32 @@ impl<'d> Plan<'d> {
             }
             *self.missing.entry(file.id).or_default() += 1;
         }
+    }
+
+    /// Tells of the links and empty directories that would be made below `dir`. What lies in the place of
+    /// one may keep it from that, and is `failed`, unless it `goes_first`.
+    pub(crate) fn tell_bare(
+        &mut self,
+        dir: &Path,
+        output: &mut Output<Stdout>,
+        failed: &mut Vec<FailedFile>,
+        goes_first: &dyn Fn(&str) -> bool,
+    ) -> io::Result<()> {
+        for (path, target) in std::mem::take(&mut self.bare) {
+            let target = target.as_deref();
+            let forecast = self.disk.map_or(Ok(Forecast::New), |disk| disk.forecast_bare(&path, target));
+            let forecast = match forecast {
+                Err(_) if goes_first(path.as_str()) => Forecast::New,
+                Err(e) => {
+                    failed.push(FailedFile::new(path.as_str(), FetchError::from(e)));
+                    continue;
+                }
+                Ok(forecast) => forecast,
+            };
+            self.totals.make += u64::from(forecast != Forecast::Here);
+            output.plan_bare(&path, target, &dir.join(path.as_str()), forecast)?;
+        }
+        Ok(())
     }
 
     /// The sums, on a disk with so many free bytes.

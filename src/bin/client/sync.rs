@@ -24,7 +24,7 @@ pub(crate) fn run(
         .max_delete(sync.max_delete)
         .look(watching.options.timeout)?;
     if sync.dry_run {
-        return tell(&planned, sync, &watching.options.state, output);
+        return tell(&planned, sync, watching, output);
     }
     let dir = planned.dir().to_path_buf();
     let running = planned.start()?;
@@ -84,12 +84,13 @@ fn hindered(hindrance: &SyncHindrance) -> Failure {
 fn tell(
     planned: &PlannedSync<'_>,
     sync: &SyncOptions,
-    state: &Path,
+    watching: &Watching<'_>,
     output: &mut Output<Stdout>,
 ) -> Result<(), Failure> {
     let (plan, dir) = (planned.plan(), planned.dir());
+    let state = Some(watching.options.state.as_path());
     let disk = match dir.is_dir() {
-        true => Some(Disk::open_guarded(dir, false, sync.overwrite, Some(state)).map_err(FetchError::from)?),
+        true => Some(Disk::open_guarded(dir, false, sync.overwrite, state).map_err(FetchError::from)?),
         false => None,
     };
     let (mut fetch, mut report) =
@@ -108,11 +109,14 @@ fn tell(
             Err(e) => report.failed.push(FailedFile::new(file.path.as_str(), FetchError::from(e))),
         }
     }
+    let goes_first = |path: &str| plan.hindrance.is_none() && is_in_the_way(plan, path);
+    fetch.tell_bare(dir, output, &mut report.failed, &goes_first).map_err(stdout_failed)?;
     output.sync_plan(plan, dir).map_err(stdout_failed)?;
     let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
     let free = Disk::open(there, false).and_then(|disk| disk.free_bytes()).map_err(FetchError::from)?;
     let totals = fetch.totals(free);
     output.planned(totals).map_err(stdout_failed)?;
+    output.failed(&report.failed, &mut watching.screen.clone()).map_err(stdout_failed)?;
     let failed = FailedFile::gravest(&report.failed).cloned();
     report.files = totals.files as usize;
     let mut all = SyncReport::default();

@@ -31,10 +31,13 @@ impl<W: Write> Output<W> {
     /// The sums of a sync.
     pub fn synced(&mut self, report: &SyncReport) -> io::Result<()> {
         let (removed, kept) = (report.removed.len(), report.kept.len());
-        let of = SyncedLine { removed, removed_bytes: report.removed_bytes, kept };
+        let hindrance = report.hindrance.map(|hindrance| hindrance.to_string());
+        let of = SyncedLine { removed, removed_bytes: report.removed_bytes, kept, hindrance: hindrance.as_deref() };
         self.line(&EventLine { event: "synced", of }, || {
             let text = format!("removed {}, {}", count(removed as u64, "file"), bytes(report.removed_bytes));
-            if kept == 0 { text } else { format!("{text}; kept {}", count(kept as u64, "file")) }
+            let kept = if kept == 0 { String::new() } else { format!("; kept {}", count(kept as u64, "file")) };
+            let why = hindrance.as_ref().map_or(String::new(), |why| format!("; nothing else was removed: {why}"));
+            format!("{text}{kept}{why}")
         })
     }
 
@@ -70,8 +73,11 @@ struct KeptLine<'a> {
 }
 
 #[derive(Serialize)]
-struct SyncedLine {
+struct SyncedLine<'a> {
     removed: usize,
     removed_bytes: u64,
     kept: usize,
+    /// Why nothing was removed, or nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hindrance: Option<&'a str>,
 }

@@ -4,6 +4,7 @@ use rustix::fs::FileType;
 
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::StoreError;
+use crate::store::bare_id::{empty_dir_id, link_id};
 use crate::store::disk::Disk;
 use crate::store::holes;
 use crate::store::verify_existing::VerifiedFile;
@@ -42,6 +43,28 @@ impl Disk {
                 Ok(Forecast::Here)
             }
             Some(_) => self.check_replaceable(path, id, &go).map(|()| Forecast::Changed),
+        }
+    }
+
+    /// What a fetch would do that makes an empty directory at `path`, or a symbolic link with the text
+    /// `target`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what would keep it from being made there.
+    pub fn forecast_bare(&self, path: &RelPath, target: Option<&str>) -> Result<Forecast, StoreError> {
+        if self.lacks_parent(path)? {
+            return Ok(Forecast::New);
+        }
+        let id = target.map_or_else(empty_dir_id, link_id);
+        match (self.volume.look(path)?, target) {
+            (None, _) => Ok(Forecast::New),
+            (Some(FileType::Directory), None) => Ok(Forecast::Here),
+            (Some(FileType::Directory), Some(_)) if self.is_made_dir(path) => Ok(Forecast::Changed),
+            (Some(FileType::Directory), Some(_)) => {
+                Err(StoreError::NameTaken { path: self.volume.path_of_place(path), by: "a directory" })
+            }
+            (Some(FileType::Symlink), Some(text)) if self.has_link(path, text) => Ok(Forecast::Here),
+            (Some(_), _) => self.check_replaceable(path, &id, &|| false).map(|()| Forecast::Changed),
         }
     }
 
