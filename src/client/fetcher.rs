@@ -50,6 +50,8 @@ pub(crate) struct Fetcher<'a> {
     requester: Requester<Arc<PartialFile>>,
     /// One-chunk files that came and are not verified yet, in the order in which they came.
     unverified: Vec<Vec<u8>>,
+    /// Until then the first requests wait for others.
+    gathers_until: Instant,
     pace: AnswerPace,
     /// The answer that was being read came too slowly.
     is_slow: bool,
@@ -67,14 +69,15 @@ impl<'a> Fetcher<'a> {
         dial: Dial,
     ) -> Self {
         let now = Instant::now();
-        let round_trip = session.round_trip;
+        let requester = Requester::new(dial.peer, dial.locate, session.round_trip, now);
         Fetcher {
             shared,
             session,
             handle: dial.peer,
             connections,
             number,
-            requester: Requester::new(dial.peer, dial.locate, round_trip, now),
+            gathers_until: requester.gathers_until(now),
+            requester,
             unverified: Vec::new(),
             pace: AnswerPace::new(dial.failures, now),
             is_slow: false,
@@ -147,7 +150,14 @@ impl<'a> Fetcher<'a> {
                 return Ok(ConnectionEnd::Cut);
             }
             let mut state = self.shared.state();
-            match self.requester.turn(&mut state, surplus, Instant::now()) {
+            let now = Instant::now();
+            match self.requester.turn(&mut state, surplus, now) {
+                ConnectionTurn::Receive
+                    if now < self.gathers_until && state.is_checking() && self.requester.excess() == 0 =>
+                {
+                    self.shared.wait_for_work(state, self.gathers_until - now);
+                    continue;
+                }
                 ConnectionTurn::Receive => drop(state),
                 ConnectionTurn::Wait => {
                     // Time alone can bring work, too: chunks that another peer has kept back for

@@ -122,6 +122,7 @@ impl<F: Clone> Requester<F> {
 
     /// Asks for tasks until the window is full. The frames are sent by [`send`](Self::send).
     pub fn fill(&mut self, state: &mut DownloadState<F>, now: Instant) {
+        self.window.note_left(|| state.backlog(self.peer));
         // Small requests go out together, not one by one as answers come.
         let is_full = self.pending.len() > WINDOW_MAX as usize / 2 || !self.window.has_room(self.in_flight);
         let rests = self.rests_until.is_some_and(|until| now < until);
@@ -205,6 +206,13 @@ impl<F: Clone> Requester<F> {
         self.window.excess(self.in_flight)
     }
 
+    /// When the first requests of a connection that has begun `now` go out at the latest, while more files are still
+    /// being looked for on the disk. Requests that go out alone would be answered a round trip before the next ones,
+    /// so on a long path they wait for company for a small part of it.
+    pub fn gathers_until(&self, now: Instant) -> Instant {
+        if self.window.is_far() { now + self.round_trip() / GATHER_PART } else { now }
+    }
+
     /// The shortest round trip that was measured lately.
     pub fn round_trip(&self) -> Duration {
         self.window.round_trip()
@@ -255,6 +263,8 @@ impl LocateQueue {
     }
 }
 
+/// Part of a round trip for which first requests wait for others.
+const GATHER_PART: u32 = 5;
 /// Most bytes of a request other than `Locate`.
 const REQUEST_LEN: usize = 256;
 /// Longest postcard form of a `FileId` in bytes.

@@ -342,11 +342,16 @@ impl<F: Clone> DownloadState<F> {
         taken.collect()
     }
 
+    /// Whether files are still to be looked for on the disk before they are asked for.
+    pub fn is_checking(&self) -> bool {
+        self.files.get(self.next as usize).is_some_and(|at| matches!(at.phase, FilePhase::Unchecked))
+    }
+
     /// Whether the disk still works on something: files to check, to open or to finish, chunks to
     /// verify again.
     pub fn disk_is_busy(&self) -> bool {
         self.small.writing > 0
-            || self.files.get(self.next as usize).is_some_and(|at| matches!(at.phase, FilePhase::Unchecked))
+            || self.is_checking()
             || self.active.files.iter().any(|&f| match &self.files[f as usize].phase {
                 FilePhase::Opening | FilePhase::Finishing => true,
                 FilePhase::Chunks(picker, _) => picker.is_checking(),

@@ -23,20 +23,29 @@ use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
 ///
 /// **Search** (BBR's `Startup`, TCP's slow start). A rate below the window over the round trip says
 /// what the peer can give; a rate equal to it says only how small the window is. So at first the
-/// window is `SEARCH_ROUND_TRIPS` of the best rate: while the window is what holds back, each
-/// round brings that many times as much. When the rate has not grown by a quarter in three rounds,
-/// the path is full.
+/// window is `SEARCH_ROUND_TRIPS` of the best rate. In its slow start TCP sends twice as much in each
+/// round trip; what the next two rounds bring must be asked for while only the one before them is
+/// measured, and that is six times as much. With less, the slow start waits for requests, and BBR as
+/// a sender does not leave its start-up while it does.
+/// When the rate has not grown by a quarter in three rounds, the path is full.
 ///
-/// **Cruise**. Then the window is `CRUISE_ROUND_TRIPS` of the mean rate: one round trip that is
-/// travelling, one for a loss, during whose repair TCP holds back what follows. `QUEUE_TIME` is
-/// added, so that the peer has a request at hand; on a local network that is nearly all of it. A
-/// peer that gives less, since its own queue grew or it shares its link with others, is asked for
-/// less. Since the window exceeds what is travelling, a rate that may grow does.
+/// **Cruise**. Then the window is `CRUISE_ROUND_TRIPS` of the mean rate. The shortest round trip is
+/// one of them. A narrow place that queues as much as travels, which is usual, makes it two; and a
+/// packet that is lost there arrives after another two, in which TCP holds back what follows.
+/// `QUEUE_TIME` is added, so that the peer has a request at hand; on a local network that is nearly
+/// all of it. A peer that gives less, since its own queue grew or it shares its link with others, is
+/// asked for less. Since the window exceeds what is travelling, a rate that may grow does.
 ///
 /// When the mean falls to half of its best, either the peer became slower or the path longer. The
 /// first needs nothing; the second would leave the window too small for good. So the round trip is
 /// measured again and the search runs again, which costs a peer that became slower three rounds
 /// with half a window more.
+///
+/// **End**. When less is left to ask for than a window, a far peer is asked for `END_ROUND_TRIPS` only:
+/// what it were asked beyond that, a nearer one would bring sooner, and both would send it.
+///
+/// **One-chunk files** need one request each. Before a rate is known `START_SMALL` of them are asked
+/// for, on a long path `START_SMALL_FAR`: as much as seven rounds of TCP's slow start bring.
 #[derive(Debug, Clone)]
 pub struct Window {
     round_trip: RoundTrip,
@@ -46,6 +55,8 @@ pub struct Window {
     start: u64,
     /// Whether the last task was a one-chunk file: then the window never falls below `start`.
     small: bool,
+    /// Little is left to ask for.
+    ends: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +88,7 @@ impl Window {
             phase: WindowPhase::Search { best: None, stale: (0, 0.0), since: now },
             start: START_SMALL,
             small: true,
+            ends: false,
         }
     }
 
@@ -123,8 +135,23 @@ impl Window {
             WindowPhase::Search { best, .. } => (best?, SEARCH_ROUND_TRIPS),
             WindowPhase::Cruise { .. } => (self.meter.rate()?, CRUISE_ROUND_TRIPS),
         };
+        Some(self.len(rate, if self.ends { END_ROUND_TRIPS } else { round_trips }))
+    }
+
+    fn len(&self, rate: f64, round_trips: u32) -> u64 {
         let flying = rate * (self.round_trip.min() * round_trips + QUEUE_TIME).as_secs_f64();
-        Some((flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX))
+        (flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX)
+    }
+
+    /// `left` is what the peer could still be asked for, in bytes; it is looked up only for a peer that is far away.
+    pub fn note_left(&mut self, left: impl FnOnce() -> u64) {
+        let usual = self.meter.rate().filter(|_| self.is_far()).map(|rate| self.len(rate, CRUISE_ROUND_TRIPS));
+        self.ends = usual.is_some_and(|usual| left() < usual);
+    }
+
+    /// Whether a round trip costs more than what is asked for too early.
+    pub fn is_far(&self) -> bool {
+        self.round_trip.min() >= FAR
     }
 
     /// At most that many bytes may be in flight before a request that is to measure the round trip;
@@ -145,7 +172,9 @@ impl Window {
             Task::Chunk(ChunkTask { id, .. }) | Task::AnyOf(AnyOfTask { id, .. }) => {
                 (self.start, self.small) = (START_CHUNKS * Geometry::new(id.len).chunk_len(), false);
             }
-            Task::Small(_) => (self.start, self.small) = (START_SMALL, true),
+            Task::Small(_) => {
+                (self.start, self.small) = (if self.is_far() { START_SMALL_FAR } else { START_SMALL }, true);
+            }
             Task::Layer(_) | Task::Peers { .. } | Task::Have { .. } | Task::Locate(_) => {}
         }
     }
@@ -179,14 +208,20 @@ const START_CHUNKS: u64 = 2;
 /// The same for one-chunk files, in bytes; later it is the least, since each of them comes within
 /// moments.
 const START_SMALL: u64 = 512 << 10;
+/// The same on a path whose round trip is [`FAR`] or more.
+const START_SMALL_FAR: u64 = 2 << 20;
+/// A round trip that costs more than what is asked for too early.
+const FAR: Duration = Duration::from_millis(20);
 /// Bytes of the window that are free when further one-chunk files are asked for.
 const SMALL_TOGETHER: u64 = START_SMALL / 8;
 /// Time for which a peer has requests at hand beyond the round trips.
 const QUEUE_TIME: Duration = Duration::from_millis(30);
-/// Round trips for which a search asks ahead (`2 / ln 2` in BBR).
-const SEARCH_ROUND_TRIPS: u32 = 3;
-/// Round trips for which is asked ahead afterwards (`cwnd_gain` of BBR's `ProbeBW`).
-const CRUISE_ROUND_TRIPS: u32 = 2;
+/// Round trips for which a search asks ahead: the next two rounds of a slow start.
+const SEARCH_ROUND_TRIPS: u32 = 6;
+/// Round trips for which is asked ahead afterwards: a full queue, and the repair of a loss behind it.
+const CRUISE_ROUND_TRIPS: u32 = 4;
+/// The same when little is left to ask for.
+const END_ROUND_TRIPS: u32 = 2;
 /// Factor by which a round must be better to show that the path is not full.
 const GROWTH: f64 = 1.25;
 /// Rounds without such growth that end the search.

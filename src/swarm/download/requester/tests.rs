@@ -150,6 +150,24 @@ fn given(file: FileId, index: u32, news: Option<Delta>) -> Vec<u8> {
     encode_body(&ChunkHeader { chunk: ChunkRef { file, index }, new_haves: news })
 }
 
+/// Cause: the first requests went out with the first files that were looked for on the disk, and the next ones only with
+/// the first answer. Effect: a tree of small files cost a round trip more. Mend: on a long path the first ones wait.
+#[test]
+fn first_requests_wait_for_others_on_a_long_path() {
+    let lab = Lab::new(&[1000, 1000], 1);
+    assert!(!lab.state.is_checking());
+    let wait = |round_trip_ms| {
+        let path = Duration::from_millis(round_trip_ms);
+        Requester::<()>::new(lab.peers[0], false, path, lab.now).gathers_until(lab.now) - lab.now
+    };
+    assert_eq!([wait(0), wait(19), wait(100)], [Duration::ZERO, Duration::ZERO, Duration::from_millis(20)]);
+    let mut state = DownloadState::<()>::new(&[lab.state.id(0), lab.state.id(1)], 1);
+    state.checked(0, false);
+    assert!(state.is_checking());
+    state.checked(1, true);
+    assert!(!state.is_checking());
+}
+
 #[test]
 fn a_file_is_fetched_from_its_layer_to_its_last_chunk() {
     let mut lab = Lab::opened(&[3 * CHUNK - 1], 2);

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::content::{Digest, FileId, Root};
+use crate::swarm::download::task::SmallTask;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -14,14 +16,17 @@ struct Lab {
     /// The path both ways, and bytes a second at its narrowest place.
     round_trip: Duration,
     rate: f64,
-    /// How often a loss holds back what follows for a round trip.
+    /// How often a loss holds back what follows, and for how many round trips.
     loses_every: Option<Duration>,
+    loss_holds: f64,
     held_until: Instant,
     in_flight: u64,
     /// Requests on their way, in bytes, and when they arrive.
     asked: VecDeque<(Instant, u64)>,
     /// Bytes that the holder has still to send.
     queue: f64,
+    /// What its TCP sends in a round trip, where that begins small.
+    slow_start: Option<f64>,
     came: VecDeque<(Instant, u64)>,
     /// A measurement: when it was asked for, and when the answer comes.
     measuring: Option<(Instant, Instant)>,
@@ -40,10 +45,12 @@ impl Lab {
             round_trip,
             rate,
             loses_every: None,
+            loss_holds: 1.5,
             held_until: now,
             in_flight: 0,
             asked: VecDeque::new(),
             queue: 0.0,
+            slow_start: None,
             came: VecDeque::new(),
             measuring: None,
             got: 0,
@@ -75,11 +82,15 @@ impl Lab {
         while let Some((_, bytes)) = self.asked.pop_front_if(|a| a.0 <= self.now) {
             self.queue += bytes as f64;
         }
-        let sent = self.queue.min(self.rate * MS.as_secs_f64());
+        let step = MS.as_secs_f64();
+        let allowed = self.slow_start.map_or(self.rate, |cwnd| self.rate.min(cwnd / self.round_trip.as_secs_f64()));
+        let sent = self.queue.min(allowed * step);
         self.queue -= sent;
+        // What is acknowledged doubles it in a round trip.
+        self.slow_start = self.slow_start.map(|cwnd| cwnd + sent * std::f64::consts::LN_2);
         let elapsed = self.now - self.begun;
         if self.loses_every.is_some_and(|every| elapsed.as_millis().is_multiple_of(every.as_millis())) {
-            self.held_until = self.now + self.round_trip * 3 / 2;
+            self.held_until = self.now + self.round_trip.mul_f64(self.loss_holds);
         }
         self.came.push_back(((self.now + self.round_trip / 2).max(self.held_until), sent as u64));
         while let Some((_, bytes)) = self.came.pop_front_if(|a| a.0 <= self.now) {
@@ -109,8 +120,8 @@ fn a_near_peer_has_requests_at_hand_for_a_moment() {
     assert_eq!(lab.window.target(), None);
     lab.run(200 * MS);
     assert!(lab.run(600 * MS) > 0.99);
-    assert_eq!(lab.window.target(), Some((lab.window.rate().unwrap() * 0.032) as u64));
-    assert!(lab.queue_time() < 34 * MS, "{:?}", lab.queue_time());
+    assert_eq!(lab.window.target(), Some((lab.window.rate().unwrap() * 0.034) as u64));
+    assert!(lab.queue_time() < 36 * MS, "{:?}", lab.queue_time());
 }
 
 /// The delay was taken for 10 ms at most: the window was too small for the path, the rate fell, and with it the window.
@@ -130,7 +141,7 @@ fn each_path_is_filled_and_the_queue_stays_short() {
                 assert!(begin > 0.9, "{round_trip} ms, {rate} bytes/s: {begin:.3}");
             }
             let least = Duration::from_secs_f64((WINDOW_LEN_MIN + 2 * ASK) as f64 / rate);
-            let most = (trip * 5 / 4 + QUEUE_TIME + 5 * MS).max(least);
+            let most = (trip * 13 / 4 + QUEUE_TIME + 5 * MS).max(least);
             assert!(lab.queue_time() <= most, "{round_trip} ms, {rate} bytes/s: {:?}", lab.queue_time());
         }
     }
@@ -148,6 +159,66 @@ fn a_loss_holds_back_only_what_tcp_holds_back() {
     }
 }
 
+/// Cause: the window was two round trips of the empty path. Effect: where a queue at the narrow place had doubled it, each
+/// loss there left the holder without requests, and at 100 Mbit/s and 100 ms a quarter of the rate was lost. Mend: four.
+#[test]
+fn a_loss_behind_a_full_queue_leaves_the_holder_requests() {
+    for (round_trip, every) in [(100, 800), (100, 1500), (200, 2000)] {
+        let mut lab = Lab::new(round_trip * MS, 12.5e6);
+        (lab.loses_every, lab.loss_holds) = (Some(MS * every), 3.5);
+        lab.run(3000 * MS);
+        let share = lab.run(20_000 * MS);
+        println!("{round_trip} ms, every {every} ms: {share:.3}");
+        assert!(share > 0.95, "{round_trip} ms, every {every} ms: {share:.3}");
+    }
+}
+
+/// Cause: a search asked for three round trips of the rate of the last round, and TCP's slow start needs six. Effect: it
+/// waited for requests, which one round trip in three was spent on.
+#[test]
+fn a_slow_start_does_not_wait_for_requests() {
+    for round_trip in [50, 100, 200] {
+        let came = |asked_ahead: u64| {
+            let mut lab = Lab::new(round_trip * MS, GIGABIT);
+            lab.slow_start = Some(14_480.0);
+            lab.in_flight = asked_ahead;
+            lab.queue = asked_ahead as f64;
+            lab.run(lab.round_trip * 12);
+            lab.got
+        };
+        let (of_all, of_window) = (came(1 << 40), came(0));
+        println!("{round_trip} ms: {of_window} of {of_all}");
+        assert!(of_window as f64 > of_all as f64 * 0.55, "{round_trip} ms: {of_window} of {of_all} bytes");
+    }
+}
+
+/// With the usual window, what a far peer still had to send was sent by a near one, too: 6 % of all in the simulator.
+#[test]
+fn a_far_peer_is_asked_for_less_when_little_is_left() {
+    let mut lab = Lab::new(100 * MS, 12.5e6);
+    lab.run(3000 * MS);
+    let usual = lab.window.target().unwrap();
+    lab.window.note_left(|| usual - 1);
+    let at_end = lab.window.target().unwrap();
+    assert!(at_end < usual * 6 / 10, "{at_end} of {usual}");
+    lab.window.note_left(|| usual);
+    assert_eq!(lab.window.target(), Some(usual));
+    let mut near = Lab::new(MS, GIGABIT);
+    near.run(500 * MS);
+    near.window.note_left(|| unreachable!("what is left costs a look at all files"));
+}
+
+#[test]
+fn a_far_peer_is_asked_for_more_small_files_at_first() {
+    let id = FileId { root: Root(Digest([1; 32])), len: 4096 };
+    let small = SmallTask { file: 0, id, index: Geometry::new(id.len).chunk(0).unwrap(), len: 4096 };
+    for (round_trip, len) in [(1, START_SMALL), (19, START_SMALL), (20, START_SMALL_FAR), (300, START_SMALL_FAR)] {
+        let mut window = Window::new(round_trip * MS, Instant::now());
+        window.asked(&Task::<()>::Small(small));
+        assert_eq!((window.excess(len), window.excess(len + 5)), (0, 5), "{round_trip} ms");
+    }
+}
+
 #[test]
 fn a_holder_that_slows_down_is_asked_for_less() {
     for (round_trip, slower) in [(1, 10.0), (20, 3.0), (100, 10.0), (100, 100.0), (300, 10.0)] {
@@ -156,11 +227,11 @@ fn a_holder_that_slows_down_is_asked_for_less() {
         lab.run(4000 * MS);
         lab.rate /= slower;
         // What was asked for before is still to come.
-        lab.run((trip * 2 + QUEUE_TIME).mul_f64(slower) + 4000 * MS);
+        lab.run((trip * 4 + QUEUE_TIME).mul_f64(slower) + 4000 * MS);
         let (share, queue) = (lab.run(4000 * MS), lab.queue_time());
         println!("{round_trip} ms, {slower} times slower: {share:.3}, queue {queue:?}");
         let most =
-            (trip * 5 / 4 + QUEUE_TIME * 2).max(Duration::from_secs_f64(WINDOW_LEN_MIN as f64 / lab.rate) * 5 / 4);
+            (trip * 13 / 4 + QUEUE_TIME * 2).max(Duration::from_secs_f64(WINDOW_LEN_MIN as f64 / lab.rate) * 5 / 4);
         assert!(share > 0.95 && queue <= most, "{round_trip} ms, {slower} times slower: {share:.3}, {queue:?}");
     }
 }
@@ -175,7 +246,7 @@ fn a_share_that_shrinks_and_grows_with_others_is_followed() {
         let share = lab.run(2000 * MS);
         println!("{others} others: {share:.3}, queue {:?}", lab.queue_time());
         assert!(share > 0.95, "{others} others: {share:.3}");
-        assert!(lab.queue_time() < 190 * MS, "{others} others: {:?}", lab.queue_time());
+        assert!(lab.queue_time() < 390 * MS, "{others} others: {:?}", lab.queue_time());
     }
 }
 
@@ -189,8 +260,10 @@ fn a_path_that_becomes_longer_or_shorter_is_found_again() {
         let share = lab.run(5000 * MS);
         println!("{before} to {after} ms: {share:.3}, queue {:?}", lab.queue_time());
         assert!(share > 0.95, "{before} to {after} ms: {share:.3}");
-        lab.run(60_000 * MS);
-        assert!(lab.queue_time() < MS * after * 5 / 4 + QUEUE_TIME * 2, "{before} to {after}: {:?}", lab.queue_time());
+        // Halved by each measurement, until it is as short as to be immaterial.
+        lab.run(90_000 * MS);
+        let most = (MS * after * 13 / 4).max(60 * MS) + QUEUE_TIME * 2;
+        assert!(lab.queue_time() < most, "{before} to {after}: {:?}", lab.queue_time());
     }
 }
 
