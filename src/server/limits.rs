@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{KIB, TURN_LEN_MAX};
+use crate::limits::{KIB, MIB, TURN_LEN_MAX};
 
 /// Entries that are compared with a pattern before the clock is looked at again.
 pub const LIST_CHECK_ENTRIES: usize = 128;
@@ -32,7 +32,14 @@ pub const UPLOAD_LEN_MIN: usize = 64 * KIB;
 /// Bytes that may wait in a socket of the server before they are on the wire: what is queued there
 /// can be neither reordered nor shared fairly.
 pub const UNSENT_LEN_MAX: usize = 64 * KIB;
-/// The same, in bytes, until a peer has taken answers of [`REPLY_LEN`] at once.
+/// Most bytes that may wait there on a path whose round trip is [`UNSENT_FAR`] or more, where as many may as
+/// the peer takes in one round trip.
+pub const UNSENT_FAR_LEN_MAX: usize = 2 * MIB;
+/// The round trip from which on more than [`UNSENT_LEN_MAX`] may wait.
+pub const UNSENT_FAR: Duration = Duration::from_millis(20);
+/// Time over which is measured what a far peer takes; no round trip counts as longer.
+pub const UNSENT_SPAN: Duration = Duration::from_millis(500);
+/// As [`UNSENT_LEN_MAX`], in bytes, until a peer has taken answers of [`REPLY_LEN`] at once.
 pub const UNSENT_FIRST_LEN: usize = 16 * KIB;
 /// How long a worker waits for a peer's socket before it parks the session.
 pub const PARK_AFTER: Duration = Duration::from_millis(2);
@@ -73,4 +80,6 @@ pub const INCOMING_LEN: usize = 64 * KIB;
 
 const _: () = {
     assert!(REPLY_FIRST_LEN <= REPLY_LEN && REPLY_LEN <= TURN_LEN_MAX);
+    assert!(UNSENT_LEN_MAX.is_power_of_two() && UNSENT_FAR_LEN_MAX.is_power_of_two());
+    assert!(UNSENT_FIRST_LEN < UNSENT_LEN_MAX && UNSENT_LEN_MAX <= UNSENT_FAR_LEN_MAX);
 };

@@ -29,6 +29,7 @@ mod reply;
 mod session;
 mod slots;
 mod turn;
+mod unsent;
 mod worker;
 
 use std::fmt;

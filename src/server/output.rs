@@ -9,11 +9,12 @@ use crate::net::Outbox;
 use crate::server::body::Body;
 use crate::server::context::{Context, Scratch};
 use crate::server::input::{SessionError, SessionInput};
-use crate::server::limits::{LIST_SLICE, REPLY_FIRST_LEN, REPLY_LEN, UNSENT_LEN_MAX, UPLOAD_LEN_MIN};
+use crate::server::limits::{LIST_SLICE, REPLY_FIRST_LEN, REPLY_LEN, UPLOAD_LEN_MIN};
 use crate::server::listing::Listing;
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::{Refusal, Reply};
 use crate::server::turn::TurnBudget;
+use crate::server::unsent::UnsentBound;
 use crate::swarm::UploadSlot;
 
 /// The answer that is being made, and what is to be written.
@@ -33,8 +34,8 @@ pub(crate) struct SessionOutput {
     /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little
     /// is parked.
     reply_len: usize,
-    /// It once took as much as is gathered at most.
-    takes_much: bool,
+    /// What may wait in the socket.
+    pub(crate) unsent: UnsentBound,
     /// Its account has much of the memory: no more than at first is gathered.
     pub(crate) is_brief: bool,
 }
@@ -64,10 +65,10 @@ pub(crate) fn set_unsent_max(socket: &TcpStream, len: usize) {
 }
 
 impl SessionOutput {
-    pub(crate) fn new() -> Self {
-        let sealed = Outbox::new();
+    pub(crate) fn new(now: Instant) -> Self {
+        let (sealed, unsent) = (Outbox::new(), UnsentBound::new(now));
         let reply_len = REPLY_FIRST_LEN;
-        SessionOutput { sealed, listing: None, body: None, slot: None, reply_len, takes_much: false, is_brief: false }
+        SessionOutput { sealed, listing: None, body: None, slot: None, reply_len, unsent, is_brief: false }
     }
 
     /// Appends answers to `scratch.plain` until there is enough, or nothing to answer.
@@ -175,6 +176,9 @@ impl SessionOutput {
                 Ok(n) => {
                     self.sealed.sent(n);
                     turn.sent += n;
+                    if let Some(len) = self.unsent.sent(n, Instant::now()) {
+                        set_unsent_max(socket, len);
+                    }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => (),
@@ -183,8 +187,10 @@ impl SessionOutput {
         }
         if some && self.reply_len < REPLY_LEN {
             self.reply_len = (self.reply_len * 2).min(REPLY_LEN);
-            if self.reply_len == REPLY_LEN && !std::mem::replace(&mut self.takes_much, true) {
-                set_unsent_max(socket, UNSENT_LEN_MAX);
+            if self.reply_len == REPLY_LEN
+                && let Some(len) = self.unsent.takes_much(Instant::now())
+            {
+                set_unsent_max(socket, len);
             }
         }
         Ok(true)

@@ -87,7 +87,7 @@ impl AcceptedSession {
             channel: Channel::accept(tls)?,
             phase: SessionPhase::Handshake,
             input: SessionInput::default(),
-            output: SessionOutput::new(),
+            output: SessionOutput::new(now),
             began: now,
             sent: 0,
         })
@@ -284,6 +284,7 @@ impl AcceptedSession {
         let out = &mut self.output.sealed;
         let some = self.input.receive(&mut self.socket, &mut self.channel, &mut scratch.incoming, out)?;
         if let (SessionPhase::Handshake, Some(id)) = (&self.phase, self.channel.peer()) {
+            self.output.unsent.set_round_trip(self.began.elapsed());
             let peer = RemotePeer::new(self.id, id, self.addr, &context.handler.trust);
             self.phase = SessionPhase::Open(Box::new(peer));
         }

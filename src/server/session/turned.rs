@@ -38,7 +38,7 @@ impl AcceptedSession {
             channel,
             phase: SessionPhase::Open(Box::new(peer)),
             input: SessionInput::with(plain, sealed),
-            output: SessionOutput::new(),
+            output: SessionOutput::new(now),
             began: now,
             sent: 0,
         })
