@@ -25,8 +25,10 @@ SCENARIOS = {
     'S4': [swarm.slow_links, swarm.loopback],
     'S8': [hashing.one_big_file, hashing.many_small_files],
     'S9': [
-        *(functools.partial(transfer.far_server, rtt_ms=rtt_ms, mbit=mbit) for rtt_ms, mbit in transfer.FAR),
+        *(functools.partial(transfer.far_server, rtt_ms=rtt_ms, mbit=mbit, loss=loss) for rtt_ms, mbit, loss in transfer.FAR),
         transfer.far_small_files,
+        transfer.near_and_far,
+        swarm.far_links,
     ],
     'scale': [scale.large_files, scale.many_entries],
 }

@@ -102,7 +102,7 @@ class Bridged:
     def __init__(self):
         if why := why_no_namespaces():
             raise Unavailable(why)
-        self._namespaces = []
+        self._namespaces, self._links = [], []
         try:
             self._bridge = self._namespace()
             self._bridge.sh('ip link add br0 type bridge mcast_snooping 0 forward_delay 0; ip link set br0 up')
@@ -118,6 +118,9 @@ class Bridged:
         return self
 
     def __exit__(self, *_):
+        for link in self._links:
+            link.close()
+        self._links = []
         for namespace in self._namespaces:
             namespace.close()
 
@@ -132,6 +135,20 @@ class Bridged:
             f'ip link add p{number} type veth peer name eth0 netns {namespace.pid}; ip link set p{number} master br0 up'
         )
         namespace.sh(f'ip link set lo up; ip addr add {ip}/24 brd + dev eth0; ip link set eth0 up; {limit}')
+        return Host(name, ip, namespace.enter)
+
+    def _far_host(self, name, number, distance, limit='true'):
+        """A host whose link has that round trip in seconds, rate in Mbit/s or none, and loss."""
+        if not os.path.exists('/dev/net/tun'):
+            raise Unavailable('there is no /dev/net/tun')
+        namespace, ip = self._namespace(), f'10.80.66.{number}'
+        paths = [f'/proc/{each.pid}/ns/net' for each in (namespace, self._bridge)]
+        self._links.append(Link((paths[0], 'eth0'), (paths[1], f'p{number}'), *distance))
+        # A burst waits for the link's thread, or TCP would see losses that are none of the link's.
+        self._bridge.sh(f'ip link set p{number} txqueuelen 10000 master br0 up')
+        namespace.sh(
+            f'ip link set lo up; ip addr add {ip}/24 brd + dev eth0; ip link set eth0 txqueuelen 10000 up; {limit}'
+        )
         return Host(name, ip, namespace.enter)
 
 
@@ -152,27 +169,20 @@ class Far(Bridged):
     """A client and a server that is far from it."""
 
     def __init__(self, rtt_ms, mbit=None, loss=0.0):
-        if not os.path.exists('/dev/net/tun'):
-            raise Unavailable('there is no /dev/net/tun')
         self._distance = (rtt_ms / 1000, mbit, loss)
-        self._link = None
         super().__init__()
 
     def _make_hosts(self):
         self.client = self._host('client', 1)
-        namespace, ip = self._namespace(), '10.80.66.2'
-        paths = [f'/proc/{each.pid}/ns/net' for each in (namespace, self._bridge)]
-        self._link = Link((paths[0], 'eth0'), (paths[1], 'p2'), *self._distance)
-        # A burst waits for the link's thread, or TCP would see losses that are none of the link's.
-        self._bridge.sh('ip link set p2 txqueuelen 10000 master br0 up')
-        namespace.sh(f'ip link set lo up; ip addr add {ip}/24 brd + dev eth0; ip link set eth0 txqueuelen 10000 up')
-        self.servers = [Host('server', ip, namespace.enter)]
+        self.servers = [self._far_host('server', 2, self._distance)]
 
-    def __exit__(self, *_):
-        if self._link:
-            self._link.close()
-            self._link = None
-        super().__exit__()
+
+class NearAndFar(Far):
+    """A client, a server beside it, and one that is far from it."""
+
+    def _make_hosts(self):
+        super()._make_hosts()
+        self.servers.insert(0, self._host('near', 3))
 
 
 class Swarm(Bridged):
@@ -187,7 +197,23 @@ class Swarm(Bridged):
         self.leechers = [self._limited(f'leecher{i}', 1 + i, mbit) for i, mbit in enumerate(self._leechers_mbit, 1)]
 
     def _limited(self, name, number, mbit):
-        return self._host(name, number, f'tc qdisc add dev eth0 root tbf rate {mbit}mbit burst 32kb latency 20ms')
+        return self._host(name, number, self._limit(mbit))
+
+    @staticmethod
+    def _limit(mbit):
+        return f'tc qdisc add dev eth0 root tbf rate {mbit}mbit burst 32kb latency 20ms'
+
+
+class FarSwarm(Swarm):
+    """The same with a round trip between all."""
+
+    def __init__(self, rtt_ms, seeder_mbit, leechers_mbit):
+        # A packet takes the links of both hosts.
+        self._rtt_s = rtt_ms / 2000
+        super().__init__(seeder_mbit, leechers_mbit)
+
+    def _limited(self, name, number, mbit):
+        return self._far_host(name, number, (self._rtt_s,), self._limit(mbit))
 
 
 def why_no_namespaces():

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 
 import content
-from hosts import Loopback, Swarm
+from hosts import FarSwarm, Loopback, Swarm
 from programs import Failed, MemoryWatch, Program, Sample, cpu_seconds, wait_lines
 from table import MIB, Table, amount
 from tools import GpbSwarm, Libtorrent
@@ -33,6 +33,7 @@ FILE_BYTES = 64 << 20
 MBIT, SLOW_MBIT = 50, 5
 LEECHERS, MANY = 8, 16
 REPLACED = 2
+FAR_RTT_MS = 50
 # Part of the expected time after which some are replaced.
 REPLACED_AFTER = 0.5
 LOOPBACK_BYTES = 512 << 20
@@ -103,6 +104,25 @@ def slow_links(bench):
                     tool.prepare(source, work / 'prepared')
                 one_run = functools.partial(run, tool, hosts.seeder, crowd, source, work, bounds)
                 table.row(f'{tool.name}, {name}', one_run, quality, packages)
+            table.fill(bench.runs)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(source.folder)
+    return table
+
+
+def far_links(bench):
+    """S9: the seeder and each leecher with a link of its own, far from each other."""
+    source = content.one_file(bench.work / 'swarm', bench.scaled(FILE_BYTES))
+    title = f'S9: a swarm for one file of {amount(source.bytes)}, {FAR_RTT_MS} ms between all, everybody sends {MBIT} Mbit/s'
+    table = Table(title, ('/ bound', 'copies from the seeder', 'fetched twice'), ('leechers', 'seeder'))
+    work = bench.work / 'S9-swarm'
+    tool = GpbSwarm(bench.programs)
+    try:
+        with FarSwarm(FAR_RTT_MS, MBIT, [MBIT] * LEECHERS) as hosts:
+            bounds = Bounds(least_s(source, LEECHERS))
+            one_run = functools.partial(run, tool, hosts.seeder, Crowd(hosts.leechers), source, work, bounds)
+            table.row(f'{tool.name}, {LEECHERS} leechers', one_run, quality, tool.missing())
             table.fill(bench.runs)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -50,9 +50,12 @@ class Gpb(Tool):
     def __init__(self, programs):
         self.programs = programs
 
+    # Further ones of the server.
+    options = ()
+
     def serve(self, host, content, work):
         # The state stays from run to run, so that only the first start hashes.
-        options = ['--dir', content.folder, '--state', work / 'state', '--bind', host.ip, '--port', '0']
+        options = ['--dir', content.folder, '--state', work / 'state', '--bind', host.ip, '--port', '0', *self.options]
         server = Program(host.command(self.programs / 'gpb-server', *options), work / 'log', speaks=True)
         [server.address] = server.wait_line(r'^listening peer=\S+ addr=(\S+)$')
         server.wait_line(r'^ready ')
@@ -66,6 +69,14 @@ class Gpb(Tool):
         """`gpb-client get` as a new user would run it, but alone with its servers."""
         options = ['--dir', dest, '--state', dest.parent / 'state', '--bind', client.ip, '--no-share', '-q', *options]
         return client.command(self.programs / 'gpb-client', 'get', content.entry, *options)
+
+
+class GpbLimited(Gpb):
+    """GPB whose servers limit what they send."""
+
+    def __init__(self, programs, server_mb):
+        super().__init__(programs)
+        self.options = ('--upload-limit', f'{server_mb}MB')
 
 
 class GpbSwarm(Gpb):

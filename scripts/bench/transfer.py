@@ -3,15 +3,20 @@
 import functools
 import shutil
 
-from hosts import Far, Lan, Loopback
+from hosts import Far, Lan, Loopback, NearAndFar
 from programs import Failed, measure
 from table import Table, amount
-from tools import Aria2, Curl, CurlThenSum, Gpb, GpbFinds, Libtorrent, Rsync, Tar
+from tools import Aria2, Curl, CurlThenSum, Gpb, GpbFinds, GpbLimited, Libtorrent, Rsync, Tar
 
 SERVERS = 4
 SERVER_MBIT = 100
-# Round trips in ms, and Mbit/s.
-FAR = [(20, None), (50, None), (100, None), (200, None), (100, 100), (200, 100)]
+# Round trips in ms, Mbit/s, and the part of the packets that is lost.
+FAR = [
+    (20, None, 0), (50, None, 0), (100, None, 0), (200, None, 0),
+    (100, 100, 0), (200, 100, 0), (100, 100, 0.001), (200, 100, 0.001),
+]
+# Of a far holder in ms, and MB/s that it and a near one send.
+FAR_HOLDER_MS, HOLDER_MB = 120, 20
 # Of a frame on Ethernet with 1500 bytes of IP, so many are left for data below TCP with time stamps.
 PAYLOAD_SHARE = 1448 / 1514
 
@@ -43,14 +48,24 @@ def four_servers(bench):
         return compare(bench, title, hosts, content, tools, ideal_s)
 
 
-def far_server(bench, rtt_ms, mbit=None):
+def far_server(bench, rtt_ms, mbit=None, loss=0.0):
     """S9: where round trips cost more than bytes. TCP is the one that the system uses."""
     content = bench.file_from_afar
-    limit = f', {mbit} Mbit/s' if mbit else ''
+    limit = (f', {mbit} Mbit/s' if mbit else '') + (f', {loss:.1%} lost' if loss else '')
     title = f'S9: one file of {amount(content.bytes)} from one server, round trip of {rtt_ms} ms{limit}'
     ideal_s = content.bytes / (mbit * 1e6 / 8 * PAYLOAD_SHARE) if mbit else None
-    with Far(rtt_ms, mbit) as hosts:
+    with Far(rtt_ms, mbit, loss) as hosts:
         return compare(bench, title, hosts, content, [Gpb(bench.programs), Curl(), Aria2()], ideal_s, Curl)
+
+
+def near_and_far(bench):
+    """S9: two holders whose programs limit what they send, one of them far."""
+    content = bench.file_from_afar
+    title = (f'S9: one file of {amount(content.bytes)} from a server beside the client and one with a round trip of '
+             f'{FAR_HOLDER_MS} ms, {HOLDER_MB} MB/s each')
+    ideal_s = content.bytes / (2 * HOLDER_MB * 1e6)
+    with NearAndFar(FAR_HOLDER_MS) as hosts:
+        return compare(bench, title, hosts, content, [GpbLimited(bench.programs, HOLDER_MB)], ideal_s)
 
 
 def far_small_files(bench):
