@@ -109,9 +109,11 @@ def texts(package):
     top = os.path.dirname(package['manifest_path'])
     found = []
     for folder in [top] + sorted(e.path for e in os.scandir(top) if e.is_dir()):
+        # A folder of licences (REUSE) names its files by licence.
+        has_all = folder != top and os.path.basename(folder).lower().startswith(NAMES)
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if name.lower().startswith(NAMES) and os.path.isfile(path) and not name.endswith(('.rs', '.py', '.sh')):
+            if (has_all or name.lower().startswith(NAMES)) and os.path.isfile(path) and not name.endswith(('.rs', '.py', '.sh')):
                 with open(path, encoding='utf-8', errors='replace') as file:
                     found.append('\n'.join(line.rstrip() for line in file.read().strip().splitlines()))
     return found
