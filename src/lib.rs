@@ -254,7 +254,7 @@ pub use node::{
 pub use node::{FetchStats, MirrorStats, NodeStats, Offered, OpenStats, ShareStats, StartError, State, Stopper};
 pub use node::{PlannedSync, RunningSync, SyncDir, SyncReport};
 pub use node::{Update, Updates};
-pub use peers::TrafficStats;
+pub use peers::{TrafficStats, TurnedStats};
 pub use proto::DhtSecret;
 pub use runtime::Events;
 pub use runtime::keystore::{KeyError, Trust};

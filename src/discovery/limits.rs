@@ -69,7 +69,7 @@ pub const RESOLVERS: usize = 4;
 /// Contacts that wait for a thread, at most.
 pub const CONTACTS_QUEUED_MAX: usize = 1024;
 /// Remembered peers that are dialed at the same time.
-pub const RECALL_AT_ONCE: usize = 6;
+pub const RECALL_AT_ONCE: usize = 5;
 /// Remembered peers that are dialed without a wait at the start: the last proved ones.
 pub const RECALL_FIRST: usize = 16;
 /// Time after which each further one is dialed.
@@ -132,6 +132,8 @@ pub const GOODBYES: usize = 2;
 const _: () = {
     // Each named peer has a place for one address.
     assert!(CONTACTS_QUEUED_MAX >= 2 * STATIC_PEERS_MAX + CONTACTS_AT_ONCE + RECALL_AT_ONCE);
-    // Named peers find a thread, however many remembered ones are gone.
-    assert!(RECALL_AT_ONCE < CONTACTS_AT_ONCE && RECALL_AT_ONCE <= RECALL_FIRST);
+    // Named peers find a thread, however many remembered ones are gone and however slow offers are; without
+    // remembered ones there may be no more than these threads.
+    assert!(RECALL_AT_ONCE + OFFERS_AT_ONCE < CONTACTS_AT_ONCE && RECALL_AT_ONCE <= RECALL_FIRST);
+    assert!(OFFERS_AT_ONCE < EXCHANGE_FIRST);
 };

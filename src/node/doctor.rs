@@ -6,6 +6,7 @@ use crate::discovery::{DhtStats, DiscoveryStats, KnownBefore};
 use crate::limits::CLOCK_SKEW_MAX;
 use crate::net::{Link, LinkError};
 use crate::node::{Config, Share, State};
+use crate::peers::TurnedStats;
 use crate::proto::DialState;
 use crate::swarm::{Dropped, PeerCounts};
 
@@ -154,8 +155,21 @@ fn ways(counts: &PeerCounts) -> String {
     )
 }
 
+/// What reaches beyond the links of this node.
+pub(super) fn beyond(sessions: &TurnedStats, stats: &DhtStats, config: &Config) -> impl Iterator<Item = Finding> {
+    turned(sessions).into_iter().chain(config.dht.as_ref().map(|_| dht(stats, config)))
+}
+
+/// The turned sessions, if there are any.
+fn turned(stats: &TurnedStats) -> Option<Finding> {
+    let TurnedStats { answered, asking, offered } = *stats;
+    let own = format!("this node answers {answered} peers on sessions that it opened, and {asking} of them asked");
+    let others = format!("{offered} unused sessions of others are open here, on which they answer");
+    (answered + offered > 0).then(|| good("sessions around NAT", &format!("{own}; {others}")))
+}
+
 /// What came of the DHT.
-pub(super) fn dht(stats: &DhtStats, config: &Config) -> Finding {
+fn dht(stats: &DhtStats, config: &Config) -> Finding {
     let DhtStats { nodes, published, keys, found } = *stats;
     if nodes == 0 {
         return bad("DHT", "none of its nodes answers", DiscoveryProblem::DhtSilent);
@@ -290,6 +304,14 @@ mod tests {
             found(&[eth(3, 3, Some("network is unreachable"))], &on),
             [(check, Some(DiscoveryProblem::LinkFails))]
         );
+    }
+
+    #[test]
+    fn turned_sessions_are_told_of_if_there_are_any() {
+        assert_eq!(turned(&TurnedStats::default()), None);
+        let told = turned(&TurnedStats { answered: 3, asking: 1, offered: 2 }).unwrap().detail;
+        assert!(told.contains("answers 3 peers") && told.contains("1 of them asked"), "{told}");
+        assert!(told.contains("2 unused sessions"), "{told}");
     }
 
     #[test]

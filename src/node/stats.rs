@@ -9,7 +9,7 @@ use crate::identity::PeerId;
 use crate::node::fetch_state::FetchState;
 use crate::node::open_files::OpenContent;
 use crate::node::{MirrorStats, Node};
-use crate::peers::TrafficStats;
+use crate::peers::{TrafficStats, TurnedStats};
 use crate::swarm::{PeerCounts, PeerTable};
 
 /// What a [`Node`] knows, has and does, as of one call of [`Node::stats`]. Counters begin with the node.
@@ -45,6 +45,8 @@ pub struct NodeStats {
     /// `"not found"`, `"no peer"`, `"silent"`, `"system"`, `"ended"`. Kinds that did not come are left
     /// out; later versions may add some.
     pub failures: Vec<(&'static str, u64)>,
+    /// The sessions by which nodes behind a NAT or a firewall give.
+    pub turned: TurnedStats,
     /// Announces that were sent, received and dropped.
     pub announces: DiscoveryStats,
     /// What came of the DHT; all 0 without [`Config::dht`](crate::Config::dht).
@@ -138,6 +140,7 @@ impl Node {
             fetches: self.fetches.running.states().iter().map(fetch).collect(),
             open,
             failures: self.client.failures.all(),
+            turned: self.peers.turned().stats(),
             announces: self.discovery_stats(),
             dht: self.services.discovery.dht(),
             upload_limit: self.services.upload.limit(),

@@ -24,4 +24,6 @@ pub use own_announce::{NodeTag, OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
 pub use session::{AskError, Call, Dialer, Session, TurnAnswer};
 pub use traffic::{Traffic, TrafficStats};
-pub use turned::{AnswerTicket, Answered, Answering, Lease, OfferedSession, SessionGuards, TurnedSessions};
+pub use turned::{
+    AnswerTicket, Answered, Answering, Lease, OfferedSession, SessionGuards, TurnedSessions, TurnedStats,
+};

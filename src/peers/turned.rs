@@ -78,6 +78,27 @@ pub struct AnswerTicket {
     _presence: Box<dyn Any + Send>,
 }
 
+/// The turned sessions of a node: those on which the side answers that opened them, because the other one may be
+/// unable to dial it.
+///
+/// ```
+/// # let lan = gpb::testing::Lan::new()?;
+/// # let node = lan.node()?;
+/// assert_eq!(node.stats().turned, gpb::TurnedStats::default(), "nobody is behind a NAT here");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct TurnedStats {
+    /// Nodes that this one answers on sessions that it opened.
+    pub answered: usize,
+    /// Nodes of them that asked something there.
+    pub asking: usize,
+    /// Sessions that other nodes opened and answer on, and that are not used yet.
+    pub offered: usize,
+}
+
 /// Numbers of sessions on which this node answers one other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Answered {
@@ -183,6 +204,13 @@ impl TurnedSessions {
             let sockets = state.sockets.get(&node).into_iter().flatten().filter_map(Weak::upgrade);
             sockets.for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
         }
+    }
+
+    /// The numbers as of now.
+    pub fn stats(&self) -> TurnedStats {
+        let state = lock(&self.state);
+        let asking = state.answering.values().filter(|answered| answered.begun > 0).count();
+        TurnedStats { answered: state.answering.len(), asking, offered: state.offered.len() }
     }
 
     /// Number of sessions on which others offer to answer.

@@ -85,6 +85,32 @@ fn the_end_of_trust_cuts_an_offer_off() {
     until("and told", || inside.client().ctx.peers.turned().answered().is_empty());
 }
 
+/// Whichever side ends the trust, nothing more comes, however much was asked for.
+#[test]
+fn the_end_of_trust_cuts_a_download_on_a_turned_session_off() {
+    for by_asker in [true, false] {
+        let (lan, dir) = (Lan::new().unwrap(), tempfile::tempdir().unwrap());
+        let file = TestFile::random("a.bin", 20_000_000, 1).unwrap();
+        let keys = [Keypair::generate(), Keypair::generate()];
+        let ids = keys.each_ref().map(Keypair::peer_id);
+        let [theirs, ours] = [(); 2].map(|()| Trust::keys(ids).unwrap());
+        let patience = Duration::from_secs(2);
+        let asker = builder(&lan).key(keys[0].clone()).trust(theirs.clone()).timeout(patience).start().unwrap();
+        let giver = builder(&lan).key(keys[1].clone()).trust(ours.clone()).upload_limit(2_000_000);
+        let giver = behind_nat(giver, &dir, &file, asker.addrs()[0]);
+        until("an offer comes", || offered(&asker) == 1);
+        let fetch = asker.fetch("a.bin").unwrap();
+        until("something comes", || fetch.progress().bytes_done > 0);
+        assert_eq!(giver.stats().turned.asking, 1);
+        let cut = if by_asker { theirs.remove(&ids[1]) } else { ours.remove(&ids[0]) };
+        cut.unwrap();
+        until("the session ends", || giver.stats().turned.answered == 0);
+        let error = fetch.wait().unwrap_err();
+        let came = asker.stats().traffic.bytes_received;
+        assert!(came < 20_000_000, "by_asker={by_asker}: {came} bytes came, {error}");
+    }
+}
+
 /// Whoever floods a node with offers has few of them, and others keep theirs.
 #[test]
 fn offers_are_bounded() {
