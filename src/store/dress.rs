@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{self, Mode, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, retry_on_intr};
@@ -17,6 +18,8 @@ use crate::store::storage::FileDress;
 pub(crate) struct Dresses {
     /// Sorted by place.
     all: OnceLock<Vec<(RelPath, Attributes)>>,
+    /// The place that is likely to be asked for next: they are asked for in order, mostly.
+    next: AtomicUsize,
     /// The bits that a new program gets, once one was asked for.
     execute_bits: OnceLock<u32>,
 }
@@ -30,7 +33,12 @@ impl Dresses {
 
     pub(crate) fn get(&self, path: &RelPath) -> Option<&Attributes> {
         let all = self.all.get()?;
-        let at = all.binary_search_by(|(place, _)| place.cmp(path)).ok()?;
+        let next = self.next.load(Ordering::Relaxed);
+        let at = match all.get(next).is_some_and(|(place, _)| place == path) {
+            true => next,
+            false => all.binary_search_by(|(place, _)| place.cmp(path)).ok()?,
+        };
+        self.next.store(at + 1, Ordering::Relaxed);
         Some(&all[at].1)
     }
 

@@ -5,7 +5,7 @@
 //! by device and inode, so hard links, symlinks and bind mounts do not hide it.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use crate::store::StoreError;
 use crate::store::index::{DAMAGED_NAME, INDEX_NAME};
+use crate::store::inspect::state_at;
 use crate::store::placed::is_record_name;
 use crate::sync::{read_lock, write_lock};
 
@@ -145,12 +146,26 @@ impl OwnFiles {
         }
         let found = self.look();
         let is_own = |meta: &Metadata| found.contains_key(&(meta.dev(), meta.ino())) || self.contains(meta);
+        // Most names are those of other files, as a look from the directory tells for less.
+        let ids = self.inodes(&found);
+        let root = File::open(dir).ok();
+        let may_be_own = |name: &str| match root.as_ref() {
+            Some(root) => state_at(root, name).is_some_and(|(_, state)| ids.contains(&(state.device, state.inode))),
+            None => true,
+        };
         let refuse = |(at, name): (usize, &'n str)| {
-            let path = dir.join(name);
-            let is_linked = || has_entries && std::fs::symlink_metadata(&path).is_ok_and(|meta| is_own(&meta));
-            (is_one_of(name, &own) || is_linked()).then_some((at, StoreError::OwnFile { path }))
+            let path = || dir.join(name);
+            let is_linked = || may_be_own(name) && std::fs::symlink_metadata(path()).is_ok_and(|meta| is_own(&meta));
+            let is_own = is_one_of(name, &own) || has_entries && is_linked();
+            is_own.then(|| (at, StoreError::OwnFile { path: path() }))
         };
         names.into_iter().enumerate().filter_map(refuse).collect()
+    }
+
+    /// All that may be one of them, by device and inode.
+    fn inodes(&self, found: &HashMap<DevIno, Option<SystemTime>>) -> HashSet<DevIno> {
+        let known = read_lock(&self.known);
+        found.keys().chain(known.former.keys()).chain(known.current.iter().map(|(id, _)| id)).copied().collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a fetch may replace: what it or an earlier fetch put there, and nothing of the user's unless
 //! told so.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -104,7 +105,10 @@ impl PlaceGuard {
 
     /// What is recorded of how long `path` stays, if it is put in place now; nothing of the user's.
     fn keeping(&self, places: &Places, path: &RelPath) -> Option<Keeping> {
-        places.keepings.get(path).copied().unwrap_or_else(|| Some(Keeping::new(self.life, now_s())))
+        places.keepings.get(path).copied().unwrap_or_else(|| {
+            // The clock is asked for each file otherwise.
+            Some(if self.life == Life::Kept { Keeping::Kept } else { Keeping::new(self.life, now_s()) })
+        })
     }
 
     /// These names are about to get these contents.
@@ -114,12 +118,11 @@ impl PlaceGuard {
             if let Some((log, keeping)) = self.log.as_ref().zip(self.keeping(&places, path)) {
                 log.note(path.as_str(), PlacedFile { id, state: None, keeping });
             }
-            match places.names.get_mut(path) {
-                Some(name) if name.id == id => name.going = true,
-                _ => {
-                    let name = PlaceName { id, going: true, here: false, state: None, fresh: false, landed: false };
-                    places.names.insert(path.clone(), name);
-                }
+            let new = PlaceName { id, going: true, here: false, state: None, fresh: false, landed: false };
+            match places.names.entry(path.clone()) {
+                Entry::Occupied(mut name) if name.get().id == id => name.get_mut().going = true,
+                Entry::Occupied(mut name) => *name.get_mut() = new,
+                Entry::Vacant(name) => drop(name.insert(new)),
             }
         }
         drop(places);

@@ -21,7 +21,6 @@ use std::time::Duration;
 use log::warn;
 
 use crate::chain::Chain;
-use crate::content::FileId;
 use crate::store::limits::{
     PLACED_BUFFER_LEN, PLACED_COMPACT_LEN, PLACED_KEPT_LEN_MAX, PLACED_LAST_LOCK_TRIES, PLACED_LEN_MAX,
     PLACED_LOCK_TRIES,
@@ -29,12 +28,14 @@ use crate::store::limits::{
 use crate::store::storage::{FileLock, Folder, Storage};
 use crate::sync::lock;
 
+mod around;
 mod expiring;
 mod frames;
 mod known;
 mod layers;
 mod record;
 
+use around::RecordsAbove;
 pub(crate) use expiring::{ExpiringFile, ExpiringFiles};
 use frames::{FRAME_HEAD_LEN, Header, NEW_SUFFIX, end_of_frames, file_name, frame};
 pub(crate) use frames::{hash_of, is_record_name};
@@ -53,6 +54,10 @@ pub(crate) struct PlacedLog {
     pending: Mutex<PendingRecords>,
     /// What the records of a directory say, once they were read. `None` if there are none.
     known: Mutex<HashMap<PathBuf, Option<Arc<KnownNames>>>>,
+    /// Those of the directory itself and of the ones above, once they were asked for.
+    above: Mutex<Option<Arc<[RecordsAbove]>>>,
+    /// A directory below, on the way to which no file may expire.
+    plain_parent: Mutex<String>,
     /// Records of other directories that were written to.
     others: Mutex<HashMap<PathBuf, Arc<PlacedLog>>>,
     /// Where the last append ended, in which file. It is held, so that no other file gets its inode
@@ -77,7 +82,8 @@ impl PlacedLog {
     /// written before it is needed.
     pub(crate) fn new(folder: Arc<dyn Folder>, root: PathBuf) -> Self {
         let (pending, known, others) = (Mutex::default(), Mutex::default(), Mutex::default());
-        PlacedLog { folder, root, pending, known, others, end: Mutex::default(), trouble: Mutex::default() }
+        let (above, plain_parent, end, trouble) = Default::default();
+        PlacedLog { folder, root, pending, known, above, plain_parent, others, end, trouble }
     }
 
     /// Notes what a name is to get, or has got in which state. Written by [`flush`](Self::flush),
@@ -168,61 +174,6 @@ impl PlacedLog {
         });
         // What has expired is gone.
         found.flatten().filter(|file| file.keeping != Keeping::Expired).collect()
-    }
-
-    /// Whether a file of the directory itself may expire, as far as its records were read.
-    pub(crate) fn may_expire(&self) -> bool {
-        self.names_of(&self.root).is_some_and(|names| names.may_expire())
-    }
-
-    /// Has the file `path` kept, if the records of another directory say that it may expire in this
-    /// state: the one that lets it expire reads only its own.
-    pub(crate) fn keep_elsewhere(&self, path: &str, state: &PlacedState) {
-        let whole = self.root.join(path);
-        for dir in whole.ancestors().skip(1).filter(|dir| *dir != self.root) {
-            let Some(names) = self.names_of(dir).filter(|names| names.may_expire()) else { continue };
-            let Some(name) = whole.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
-            let may_expire = |file: &PlacedFile| file.keeping.may_expire() && file.state == Some(*state);
-            if let Some(own) = names.get(name).into_iter().find(may_expire) {
-                let mut others = lock(&self.others);
-                let new = || Arc::new(PlacedLog::new(self.folder.clone(), dir.to_owned()));
-                others
-                    .entry(dir.to_owned())
-                    .or_insert_with(new)
-                    .note(name, PlacedFile { keeping: Keeping::Kept, ..own });
-            }
-        }
-    }
-
-    /// Whether a fetch put the content `id` at `path`, and left it in this state. Reads nothing once the
-    /// records are known.
-    pub(crate) fn is_placed(&self, path: &str, id: &FileId, state: &PlacedState) -> bool {
-        let whole = self.root.join(path);
-        let is_in = |dir: &Path| {
-            let name = whole.strip_prefix(dir).ok().and_then(Path::to_str);
-            name.is_some_and(|name| self.names_of(dir).is_some_and(|names| names.has(name, id, state)))
-        };
-        is_in(&self.root) || whole.ancestors().skip(1).filter(|dir| *dir != self.root).any(is_in)
-    }
-
-    /// Names below the directory where a fetch put the content `id`, and the states that it left there;
-    /// at most `max` of them. What lies there now may be something else.
-    pub(crate) fn places_of(&self, id: &FileId, max: usize) -> Vec<(String, PlacedState)> {
-        let mut found = Vec::new();
-        for dir in self.root.ancestors() {
-            let places = self.names_of(dir).map_or(Vec::new(), |names| names.places_of(id));
-            // Asked for each file of a fetch, mostly where nothing is known.
-            if places.is_empty() {
-                continue;
-            }
-            let below = self.root.strip_prefix(dir).ok().and_then(Path::to_str).unwrap_or_default();
-            found.extend(places.into_iter().filter_map(|(name, state)| {
-                let name = if below.is_empty() { &*name } else { name.strip_prefix(below)?.strip_prefix('/')? };
-                Some((name.to_owned(), state))
-            }));
-        }
-        found.truncate(max);
-        found
     }
 
     fn names_of(&self, dir: &Path) -> Option<Arc<KnownNames>> {
@@ -327,6 +278,7 @@ impl PlacedLog {
         to.sync()?;
         self.folder.rename(&temp, &name)?;
         lock(&self.known).remove(&self.root);
+        *lock(&self.above) = None;
         self.folder.sync()
     }
 }

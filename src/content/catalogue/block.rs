@@ -32,6 +32,10 @@ impl EntryBlock {
         EntryRef { path: self.name(at), id, stamp, marks }
     }
 
+    pub(super) fn id(&self, at: usize) -> &FileId {
+        &self.rest[at].0
+    }
+
     pub(super) fn name(&self, at: usize) -> &str {
         let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.names[from as usize..self.ends[at] as usize]

@@ -150,6 +150,11 @@ impl KnownNames {
         })
     }
 
+    /// Whether nothing is recorded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
     /// Whether one of the names may be of a file that expires.
     pub(crate) fn may_expire(&self) -> bool {
         self.may_expire
@@ -165,8 +170,8 @@ impl KnownNames {
     /// Where the content was put, as the last records of each name say.
     pub(crate) fn places_of(&self, id: &FileId) -> Vec<(String, PlacedState)> {
         let Some(file) = self.reader.file() else { return Vec::new() };
-        let mut buffer = vec![0; RECORD_LEN_MAX];
         let contents = self.contents.get_or_init(|| {
+            let mut buffer = vec![0; RECORD_LEN_MAX];
             let mut contents = HashMap::<u64, Vec<u32>>::new();
             for last in self.at.values().filter(|last| last.state > 0) {
                 if let Some(line) = read_record(&**file, last.state.into(), &mut buffer) {
@@ -175,7 +180,8 @@ impl KnownNames {
             }
             contents
         });
-        let records = contents.get(&beginning_of(id)).map_or(&[][..], Vec::as_slice);
+        let Some(records) = contents.get(&beginning_of(id)) else { return Vec::new() };
+        let mut buffer = vec![0; RECORD_LEN_MAX];
         let mut read = |at: &u32| {
             let line = read_record(&**file, (*at).into(), &mut buffer)?;
             (line.id == *id).then_some((line.name.to_owned(), line.state?))
