@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex};
 
-use crate::client::limits::RECEIVE_BUDGET;
+use crate::client::limits::{RECEIVE_BUDGET, SPARE_BUFFERS_MAX, SPARE_LEN_MAX};
 use crate::sync::{lock, wait};
 
 /// Buffers for received chunks, [`RECEIVE_BUDGET`] bytes in all. A connection takes one before it
@@ -11,6 +11,33 @@ use crate::sync::{lock, wait};
 pub(crate) struct Buffers {
     state: Mutex<BufferState>,
     returned: Condvar,
+    pub(crate) small: SpareBuffers,
+}
+
+/// Buffers of one-chunk files that were written. They are used again: allocating memory for each file
+/// costs as much as reading it.
+#[derive(Default)]
+pub(crate) struct SpareBuffers(Mutex<Vec<Vec<u8>>>);
+
+impl SpareBuffers {
+    /// A buffer of `len` bytes with arbitrary content.
+    pub(crate) fn take(&self, len: usize) -> Vec<u8> {
+        let spare = if len <= SPARE_LEN_MAX { lock(&self.0).pop() } else { None };
+        match spare.filter(|spare| spare.capacity() >= len) {
+            Some(mut bytes) => {
+                bytes.resize(len, 0);
+                bytes
+            }
+            None => vec![0; len],
+        }
+    }
+
+    /// Keeps some of these for later files.
+    pub(crate) fn put_back(&self, written: impl Iterator<Item = Vec<u8>>) {
+        let mut spare = lock(&self.0);
+        let room = SPARE_BUFFERS_MAX - spare.len();
+        spare.extend(written.filter(|bytes| (1..=SPARE_LEN_MAX).contains(&bytes.capacity())).take(room));
+    }
 }
 
 #[derive(Default)]
@@ -146,6 +173,20 @@ mod tests {
         });
         assert_eq!(pool.state.lock().unwrap().on_trial, 0);
         assert_eq!(pool.take(RECEIVE_BUDGET * 2, false).unwrap().len(), RECEIVE_BUDGET * 2, "alone, any length");
+    }
+
+    #[test]
+    fn small_buffers_are_used_again_and_few_are_kept() {
+        let spare = SpareBuffers::default();
+        spare.put_back([vec![7; 100], vec![8; SPARE_LEN_MAX + 1], Vec::new()].into_iter());
+        assert_eq!(lock(&spare.0).len(), 1, "too long, and none");
+        assert_eq!(spare.take(SPARE_LEN_MAX + 1), vec![0; SPARE_LEN_MAX + 1], "left for a short one");
+        assert_eq!(spare.take(60), vec![7; 60]);
+        assert_eq!(spare.take(60), vec![0; 60]);
+        spare.put_back([vec![7; 60]].into_iter());
+        assert_eq!((spare.take(61), lock(&spare.0).len()), (vec![0; 61], 0));
+        (0..3).for_each(|_| spare.put_back((0..SPARE_BUFFERS_MAX).map(|_| vec![1; 9])));
+        assert_eq!(lock(&spare.0).len(), SPARE_BUFFERS_MAX);
     }
 
     #[test]

@@ -309,6 +309,7 @@ pub(crate) fn write_small(shared: &DownloadShared, files: &Receiver<SmallJob>) {
             }
             shared.settled(*file);
         }
+        shared.buffers.small.put_back(members.into_iter().map(|(_, _, bytes, _)| bytes));
         shared.stats.progressed();
         match shared.state().unfinished() {
             0 => shared.wake_all(),

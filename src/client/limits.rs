@@ -6,6 +6,10 @@ use crate::limits::{DOWNLOAD_CONNECTIONS_MAX, KIB, MIB, PATTERN_LEN_MAX, UNANSWE
 
 /// Most bytes of received chunks in memory.
 pub const RECEIVE_BUDGET: usize = 32 * MIB;
+/// Buffers of small files that are kept for later ones.
+pub const SPARE_BUFFERS_MAX: usize = 256;
+/// Length of the longest of them, in bytes.
+pub const SPARE_LEN_MAX: usize = 16 * KIB;
 /// A name is resolved this time after the last new answer.
 pub const RESOLVE_QUIET: Duration = Duration::from_millis(50);
 /// A name is resolved at most this time after the first answer.

@@ -89,9 +89,9 @@ pub const PLACED_LOCK_TRIES: u32 = 400;
 pub const PLACED_LAST_LOCK_TRIES: u32 = 10 * PLACED_LOCK_TRIES;
 /// Bytes of such records that wait for the lock; they are written as one frame.
 pub const PLACED_KEPT_LEN_MAX: usize = PLACED_FRAME_LEN_MAX / 2;
-/// Chunks of a file from which its layer is kept beside such records, and up to which: 1 MiB of digests.
+/// Chunks of a file from which its layer is kept beside such records.
 pub const LAYER_KEPT_MIN: u32 = 64;
-/// See there.
+/// Chunks of a file up to which its layer is kept: 1 MiB of digests.
 pub const LAYER_KEPT_MAX: u32 = 32_768;
 /// Layers that are kept at most. A power of two.
 pub const LAYER_SLOTS: u8 = 128;

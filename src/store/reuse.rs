@@ -3,9 +3,10 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath, Stamp};
-use crate::store::storage::{CopyOnto, Storage, copy_range};
+use crate::store::storage::{CopyOnto, Stat, Storage, copy_range};
 
 /// A file that has a wanted content, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +35,17 @@ struct KnownLayer {
     manifest: Manifest,
     file: Arc<dyn Storage>,
     stamp: Stamp,
+    /// It was in another state once.
+    is_stale: AtomicBool,
 }
 
 impl KnownLayer {
     fn is_unchanged(&self) -> bool {
-        let now = self.file.stat();
-        now.is_ok_and(|now| (now.len, now.stamp) == (self.manifest.id().len, self.stamp))
+        let is_same = |now: Stat| (now.len, now.stamp) == (self.manifest.id().len, self.stamp);
+        if !self.file.stat().is_ok_and(is_same) {
+            self.is_stale.store(true, Ordering::Relaxed);
+        }
+        !self.is_stale.load(Ordering::Relaxed)
     }
 }
 
@@ -51,7 +57,12 @@ impl ReuseSource {
 
     /// As a file that has `layer` while it is in the state `stamp`.
     pub(super) fn with_layer(self, layer: Option<Manifest>, stamp: Stamp) -> Self {
-        let known = layer.map(|manifest| KnownLayer { manifest, file: self.file.clone(), stamp });
+        let known = layer.map(|manifest| KnownLayer {
+            manifest,
+            file: self.file.clone(),
+            stamp,
+            is_stale: AtomicBool::new(false),
+        });
         ReuseSource { known, ..self }
     }
 
@@ -64,7 +75,7 @@ impl ReuseSource {
     /// Whether the file has chunk `index` of `manifest` at its place, where that is known without
     /// reading it.
     pub(super) fn knows(&self, manifest: &Manifest, index: ChunkIndex) -> Option<bool> {
-        let known = &self.known.as_ref()?.manifest;
+        let known = &self.known.as_ref().filter(|known| !known.is_stale.load(Ordering::Relaxed))?.manifest;
         let (ours, theirs) = (manifest.geometry(), known.geometry());
         if ours.chunk_len() != theirs.chunk_len() {
             return None;
@@ -82,11 +93,14 @@ impl ReuseSource {
     /// # Errors
     /// Also when the file has changed by now: what was copied may be anything.
     pub(super) fn copy_known(&self, to: &dyn Storage, range: Range<u64>) -> io::Result<()> {
-        copy_range(&*self.file, to, range, CopyOnto::Bytes)?;
-        match self.known.as_ref().is_some_and(KnownLayer::is_unchanged) {
-            true => Ok(()),
-            false => Err(io::Error::other("an older version changed while it was copied")),
+        let is_unchanged = || self.known.as_ref().is_some_and(KnownLayer::is_unchanged);
+        if is_unchanged() {
+            copy_range(&*self.file, to, range, CopyOnto::Bytes)?;
+            if is_unchanged() {
+                return Ok(());
+            }
         }
+        Err(io::Error::other("an older version changed"))
     }
 
     /// Fills `into`; false if the file ends before, or cannot be read.
@@ -130,6 +144,42 @@ impl ReuseSource {
             if at == end {
                 break;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Digest, FileId, Geometry, Root, merkle};
+    use crate::limits::CHUNK_LEN_MIN;
+    use crate::store::memory::Memory;
+
+    fn manifest(chunks: &[u8]) -> Manifest {
+        let (len, height) = (chunks.len() as u64 * CHUNK_LEN_MIN, Geometry::new(2 * CHUNK_LEN_MIN).chunk_height());
+        let digest = |byte: &u8| merkle::chunk_digest(&vec![*byte; CHUNK_LEN_MIN as usize], height);
+        let layer: Vec<Digest> = chunks.iter().map(digest).collect();
+        Manifest::new(FileId { root: Root(merkle::root_of_layer(&layer, height)), len }, layer).unwrap()
+    }
+
+    /// A part that became a copy which shares the blocks holds what its source held then.
+    #[test]
+    fn a_clone_is_known_if_its_source_was_untouched_behind_it() {
+        let (old, new) = (manifest(&[1, 2, 3]), manifest(&[1, 9]));
+        let chunk = |index| new.geometry().chunk(index).unwrap();
+        for touched in [false, true] {
+            let volume = Memory::new();
+            volume.put("old", &vec![0; old.id().len as usize]);
+            let file = volume.open_name("old").unwrap().unwrap();
+            let stamp = file.stat().unwrap().stamp;
+            let mut source = ReuseSource::new(file.clone(), old.id().len).with_layer(Some(old.clone()), stamp);
+            assert_eq!([0, 1].map(|index| source.knows(&new, chunk(index))), [Some(true), Some(false)]);
+            if touched {
+                file.write_at(0, b"x").unwrap();
+            }
+            source.cloned_to(file.clone(), new.id().len);
+            let known = if touched { [None; 2] } else { [Some(true), Some(false)] };
+            assert_eq!([0, 1].map(|index| source.knows(&new, chunk(index))), known);
         }
     }
 }

@@ -70,7 +70,7 @@ impl Fetcher<'_> {
 
     /// Reads a one-chunk file. It is verified later, together with others.
     pub(super) fn receive_small(&mut self, task: &SmallTask) -> Result<(), AskError> {
-        let mut bytes = vec![0; task.len as usize];
+        let mut bytes = self.shared.buffers.small.take(task.len as usize);
         let trailer = self.read_chunk(task.file, task.index, &mut bytes)?;
         let arrival = self.requester.on_trailer(&mut self.shared.state(), trailer, Instant::now());
         match arrival {

@@ -1,9 +1,10 @@
 //! What lies below the directory already, under other names or in older versions.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::FileType;
+use rustix::fs::{self, FileType};
 
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::StoreError;
@@ -89,7 +90,7 @@ impl Disk {
     /// Files where chunks of `manifest` may be found: the regular files that lie at `paths`, of which
     /// each may be an older version, and others below the directory that seem to be the same content.
     pub fn reuse_sources(&self, paths: &[RelPath], manifest: &Manifest) -> Vec<ReuseSource> {
-        let mut sources: Vec<ReuseSource> = paths.iter().filter_map(|path| self.reuse_source(path)).collect();
+        let mut sources: Vec<ReuseSource> = paths.iter().filter_map(|path| self.older_version(path)).collect();
         let others = self.nearby().of_len(manifest.id().len).iter().filter(|other| !paths.contains(other));
         let seems_same = |source: &ReuseSource| source.seems_to_be(manifest);
         sources.extend(others.filter_map(|other| self.reuse_source(other)).filter(seems_same));
@@ -99,8 +100,16 @@ impl Disk {
 
     fn reuse_source(&self, path: &RelPath) -> Option<ReuseSource> {
         let file = self.volume.open_file(path).ok()?;
+        let len = file.metadata().ok()?.len();
+        (len > 0).then(|| ReuseSource::new(self.volume.storage(file.into()), len))
+    }
+
+    /// As [`reuse_source`](Self::reuse_source), with its layer if a fetch left it so.
+    fn older_version(&self, path: &RelPath) -> Option<ReuseSource> {
+        let file = self.volume.open_file(path).ok()?;
         let state = state_of_open(&file).filter(|state| state.len > 0)?;
-        let layer = self.volume.guard().and_then(|guard| guard.layer_at(path, &state));
+        let guard = self.volume.guard().filter(|_| tells_of_changes(&file));
+        let layer = guard.and_then(|guard| guard.layer_at(path, &state));
         let source = ReuseSource::new(self.volume.storage(file.into()), state.len);
         Some(source.with_layer(layer, state.stamp()))
     }
@@ -110,3 +119,12 @@ impl Disk {
         self.nearby.get_or_init(|| self.volume.walk())
     }
 }
+
+/// Whether each write to the file is seen in its times at once, to the nanosecond or to a tick: on the usual
+/// local file systems. Those of a network answer from a cache.
+fn tells_of_changes(file: &File) -> bool {
+    fs::fstatfs(file).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u64 & 0xffff_ffff)))
+}
+
+/// File system types of ext2 to ext4, XFS, Btrfs, F2FS and tmpfs.
+const LOCAL: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];

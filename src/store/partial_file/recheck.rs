@@ -18,7 +18,8 @@ use crate::sync::lock;
 pub struct CheckedChunk {
     /// The chunk.
     pub index: ChunkIndex,
-    /// It is verified and written. Otherwise it has to be written.
+    /// It is verified, or known by the layer of an untouched file, and written. Otherwise it has to be
+    /// written.
     pub right: bool,
     /// Where it was looked for.
     pub origin: ChunkOrigin,
@@ -153,7 +154,12 @@ impl PartialFile {
 
     /// Looks for the next chunk that an older version may have, and copies it.
     fn take_reusable(&self, scratch: &mut ChunkScratch) -> Option<CheckedChunk> {
-        let index = self.part.state().reusable.pop()?;
+        let next = self.part.state().reusable.pop();
+        let Some(index) = next else {
+            // They are not read any more.
+            *lock(&self.sources) = Arc::default();
+            return None;
+        };
         let sources: Arc<[ReuseSource]> = lock(&self.sources).clone();
         let found = |right| Some(CheckedChunk { index, right, origin: ChunkOrigin::Reused });
         let span = self.manifest.geometry().span(index);
