@@ -2,25 +2,36 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::client::limits::HURRIED_PAGE;
+use crate::client::limits::HURRIED_TIME;
+use crate::peers::AskError;
 
 /// How a peer is asked.
 pub(crate) struct Asking {
     /// The question is answered: an answer that goes on ends at its next page.
     pub(crate) over: Arc<AtomicBool>,
-    /// It gets a short try, as many others wait.
-    pub(crate) hurried: bool,
+    /// When a short try ends, whatever has come.
+    until: Option<Instant>,
 }
 
 impl Asking {
+    /// Asks until the question is `over`, and a short time at most if `hurried`.
+    pub(crate) fn new(over: Arc<AtomicBool>, hurried: bool) -> Self {
+        Asking { over, until: hurried.then(|| Instant::now() + HURRIED_TIME) }
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    /// For how long a page is waited for: `patience`, or less in a hurry.
-    pub(crate) fn patience(&self, patience: Duration) -> Duration {
-        if self.hurried { patience.min(HURRIED_PAGE) } else { patience }
+    /// For how long a page is waited for: `patience`, or what is left of a short try.
+    ///
+    /// # Errors
+    /// [`AskError::Slow`]: nothing is left.
+    pub(crate) fn patience(&self, patience: Duration) -> Result<Duration, AskError> {
+        let Some(until) = self.until else { return Ok(patience) };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(AskError::Slow) } else { Ok(patience.min(left)) }
     }
 }

@@ -38,8 +38,10 @@ pub const LISTING_RETRY: Duration = Duration::from_secs(1);
 /// Peers at one address that are asked at the same time: many keys on one host must not take the
 /// threads from others.
 pub const ASKED_PER_ADDR_MAX: usize = 16;
-/// Longest wait for a page of the listing of a peer that is asked in a hurry, as many others wait.
-pub const HURRIED_PAGE: Duration = Duration::from_secs(1);
+/// Peers that are asked at the same time at an address where those before said nothing.
+pub const ASKED_PER_SILENT_ADDR_MAX: usize = 4;
+/// Time for all that a peer is asked in a short try, as many others wait.
+pub const HURRIED_TIME: Duration = Duration::from_secs(2);
 /// Threads that ask peers, at most.
 pub const ASK_THREADS_MAX: usize = 64;
 /// Threads for sessions that a client starts at once.

@@ -64,7 +64,6 @@ pub(crate) fn lister(
     let prefer = prefer.cloned();
     let all_rooms = Arc::new(AtomicUsize::new(0));
     move |session, asking| {
-        let patience = asking.patience(patience);
         let (peer_max, all_max) = match &prefer {
             Some(prefix) if prefix.matches(&session.peer) => (LISTING_PREFERRED_LEN_MAX, usize::MAX),
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
@@ -74,12 +73,12 @@ pub(crate) fn lister(
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
-            session.send(&requests, Instant::now() + patience)?;
+            session.send(&requests, Instant::now() + asking.patience(patience)?)?;
             // The next pages are asked for when all first ones have come, since answers keep the
             // order.
             let mut more: Vec<(&str, Option<&Pattern>, String)> = Vec::new();
             for (text, pattern) in batch {
-                if let Some(after) = page(session, &mut all, pattern.as_ref(), "", patience)? {
+                if let Some(after) = page(session, &mut all, pattern.as_ref(), "", asking.patience(patience)?)? {
                     more.push((text, pattern.as_ref(), after));
                 }
             }
@@ -88,7 +87,7 @@ pub(crate) fn lister(
                 while !asking.is_over() {
                     let from = ListFrom { pattern: text.to_owned(), after: after.clone(), revision: 0 };
                     session.send(&[Request::List(from)], Instant::now() + patience)?;
-                    match page(session, &mut all, pattern, &after, patience)? {
+                    match page(session, &mut all, pattern, &after, asking.patience(patience)?)? {
                         Some(next) => after = next,
                         None => break,
                     }

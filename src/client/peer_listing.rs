@@ -40,10 +40,10 @@ impl Client {
         done: impl FnOnce(Result<PeerNames, AskError>) + Send + 'static,
     ) -> Result<(), FetchError> {
         let (pool, ask) = (self.pool.clone(), lister(patterns, timeout, None));
-        let asking = Asking { over, hurried: false };
+        let asking = Asking::new(over, false);
         let task = move || {
             let listed = pool.checkout(&record).and_then(|session| {
-                let listing = ask_once(&pool, session, &record, |session| ask(session, &asking))?;
+                let listing = ask_once(&pool, session, (&record, false), |session| ask(session, &asking))?;
                 let mut results = SearchResults::default();
                 let temporary = listing.temporary();
                 drop(listing.merge(record.node(), &mut results));

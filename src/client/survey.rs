@@ -1,6 +1,6 @@
 //! Asks every peer the same question, as peers appear.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::{AskScope, Client, FetchError};
 use crate::content::{Pattern, RelPath};
 use crate::identity::NodeId;
-use crate::limits::RETRY_MIN;
+use crate::limits::{PEERS_MAX, RETRY_MIN};
 use crate::peers::{AskError, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 
@@ -184,10 +184,10 @@ where
             return None;
         };
         let is_silent = matches!(answer, Err(AskError::Stream(_) | AskError::NoAddress | AskError::Slow));
-        self.order.ended(&record, !is_silent);
+        self.order.ended(&record, !is_silent, hurried);
         if is_silent && hurried {
             // A slow peer is no dead one, and is asked again in full.
-            self.order.push(*record);
+            self.order.push(*record, false);
             return None;
         }
         self.progress.pending -= 1;
@@ -235,8 +235,15 @@ where
             return Ok(());
         }
         self.seen = Some(changes);
-        for record in self.client.ctx.peers.read(PeerTable::peers) {
-            if !self.scope.has(record.node()) {
+        let proved = |t: &PeerTable, record: PeerRecord| (t.was_reached(record.node()), record);
+        let here = |t: &PeerTable| t.peers().into_iter().map(|record| proved(t, record)).collect::<Vec<_>>();
+        let here = self.client.ctx.peers.read(here);
+        if self.attempts.len() > 2 * PEERS_MAX {
+            let nodes: HashSet<NodeId> = here.iter().map(|(_, record)| record.node()).collect();
+            self.attempts.retain(|node, _| nodes.contains(node));
+        }
+        for (is_proved, record) in here {
+            if !self.scope.has(record.node()) || !self.order.has_room() {
                 continue;
             }
             let attempts = self.attempts.entry(record.node()).or_default();
@@ -249,7 +256,7 @@ where
             }
             (attempts.made, attempts.offers, attempts.retry_at) = (attempts.made + 1, record.offers, None);
             self.progress.pending += 1;
-            self.order.push(record);
+            self.order.push(record, is_proved);
         }
         // Peers that left before their retry: they count as new if they come back.
         self.attempts.retain(|_, attempts| !is_due(attempts));
@@ -265,8 +272,9 @@ where
     fn start(&self, DuePeer { record, hurried }: DuePeer) -> Result<(), FetchError> {
         let (pool, ask, tell, bell) =
             (self.client.pool.clone(), self.ask.clone(), self.tell.clone(), self.bell.clone());
-        let asking = Asking { over: self.over.clone(), hurried };
+        let over = self.over.clone();
         let task = move || {
+            let asking = Asking::new(over, hurried);
             if asking.is_over() {
                 return;
             }
@@ -274,7 +282,7 @@ where
                 // Reported at once: the survey may end before an answer comes.
                 let _ = tell.send(SurveyMessage::Connected);
                 bell.ring();
-                ask_once(&pool, session, &record, |session| ask(session, &asking))
+                ask_once(&pool, session, (&record, hurried), |session| ask(session, &asking))
             });
             let _ = tell.send(SurveyMessage::Answer(Box::new(record), answer, hurried));
             bell.ring();
@@ -330,12 +338,12 @@ impl<T, A> Drop for Survey<'_, T, A> {
 pub(super) fn ask_once<T>(
     pool: &PeerPool,
     mut session: Session,
-    record: &PeerRecord,
+    (record, hurried): (&PeerRecord, bool),
     ask: impl Fn(&mut Session) -> Result<T, AskError>,
 ) -> Result<T, AskError> {
     let answer = match ask(&mut session) {
         Err(AskError::Stream(_)) if session.reused => {
-            session = pool.checkout(record)?;
+            session = pool.checkout_in(record, hurried)?;
             ask(&mut session)
         }
         answer => answer,

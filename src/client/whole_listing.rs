@@ -63,7 +63,10 @@ impl Client {
         let ask = {
             let (prefix, text, read_at) = (prefix.clone(), text.clone(), read_at.clone());
             move |session: &mut Session, asking: &Asking| match prefix.matches(&session.peer) {
-                true => read(session, &asking.over, &text, timeout.min(HANDSHAKE_TIMEOUT), &read_at).map(Some),
+                true => {
+                    let patience = asking.patience(timeout.min(HANDSHAKE_TIMEOUT))?;
+                    read(session, &asking.over, &text, patience, &read_at).map(Some)
+                }
                 false => Ok(None),
             }
         };

@@ -40,7 +40,7 @@ impl PeerPool {
         self.checkout_in(record, false)
     }
 
-    /// As [`checkout`](Self::checkout); `hurried` within about a second and at two addresses at most.
+    /// As [`checkout`](Self::checkout). If `hurried`, at two addresses at most, for less than a second at each.
     ///
     /// # Errors
     /// As [`checkout`](Self::checkout).

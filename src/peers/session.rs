@@ -227,8 +227,8 @@ impl Dialer {
     }
 
     /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets
-    /// a short time first, and nothing more if `hurried`: on a local network a peer answers in milliseconds, and a dead address
-    /// would hold up the others for seconds.
+    /// a short time first: on a local network a peer answers in milliseconds, and a dead address
+    /// would hold up the others for seconds. If `hurried`, two addresses get that time, and no more.
     ///
     /// # Errors
     /// The last error and its address. A peer that refuses or is busy at one address is not asked

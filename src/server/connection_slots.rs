@@ -46,6 +46,8 @@ pub(crate) struct ConnectionSlots {
 #[derive(Debug, Default)]
 struct TakenSlots {
     all: usize,
+    /// Slots that were ever taken.
+    count: u64,
     by_prefix: HashMap<IpAddr, PrefixSlots>,
     /// Sessions that lost their slot since they were last asked for.
     ousted: Vec<usize>,
@@ -62,6 +64,8 @@ struct PrefixSlots {
 #[derive(Debug)]
 struct SlotUse {
     session: usize,
+    /// Later ones have higher numbers.
+    number: u64,
     /// Since when the peer has neither asked for nor taken anything, in ms; [`IN_USE`] while the
     /// server has work for it.
     idle_since_ms: AtomicU64,
@@ -118,7 +122,9 @@ impl ConnectionSlots {
             usage.is_lost.store(true, Ordering::Release);
             taken.ousted.push(usage.session);
         }
-        let usage = SlotUse { session, idle_since_ms: AtomicU64::new(IN_USE), is_lost: AtomicBool::new(false) };
+        taken.count += 1;
+        let (number, idle_since_ms) = (taken.count, AtomicU64::new(IN_USE));
+        let usage = SlotUse { session, number, idle_since_ms, is_lost: AtomicBool::new(false) };
         let usage = Arc::new(usage);
         taken.add(prefix, account, usage.clone());
         Some(ConnectionSlot { slots: self.clone(), prefix, account, usage })
@@ -168,15 +174,15 @@ impl TakenSlots {
         candidates.max_by_key(|(rank, ..)| *rank).map(|(_, at, holder, usage)| (at, holder, usage.clone()))
     }
 
-    /// The last slot of the account that has most, in the prefix that has most, if that has more than
-    /// `fair` of them and is not `own`.
+    /// The slot that was taken last of the account that has most, in the prefix that has most, if that
+    /// has more than `fair` of them and is not `own`.
     fn served_of_most(&self, own: IpAddr, fair: usize) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
         let (prefix, most) = self.by_prefix.iter().max_by_key(|(_, p)| p.count)?;
         if most.count <= fair || *prefix == own {
             return None;
         }
         let (account, slots) = most.by_account.iter().max_by_key(|(_, slots)| slots.len())?;
-        Some((*prefix, *account, slots.last()?.clone()))
+        Some((*prefix, *account, slots.iter().max_by_key(|usage| usage.number)?.clone()))
     }
 
     fn add(&mut self, prefix: IpAddr, account: Account, usage: Arc<SlotUse>) {

@@ -3,22 +3,32 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use rand::seq::SliceRandom as _;
+use rand::RngExt as _;
 
-use crate::client::limits::{ASK_THREADS_MAX, ASKED_PER_ADDR_MAX};
+use crate::client::limits::{ASK_THREADS_MAX, ASKED_PER_ADDR_MAX, ASKED_PER_SILENT_ADDR_MAX};
+use crate::limits::PEERS_MAX;
 use crate::swarm::PeerRecord;
 
 /// The peers that wait to be asked, by their addresses.
 ///
-/// Many keys on one host take turns, so that they hold up no peer elsewhere. Once more peers wait
-/// than there are threads for, made-up ones may be among them at any number of addresses, which take
-/// connections and say nothing. Then each address where nobody has been asked gets one short try, in
-/// no order that a peer decides, and all others, also those that were silent, share half of the
-/// threads: a peer that does answer is reached however many do not.
+/// Many keys on one host take turns, so that they hold up no peer elsewhere. Once more than half as
+/// many peers as there are threads wait or are asked, made-up ones may be among them at any number of
+/// addresses, which take connections and say nothing. Then half of the threads are for short tries, one
+/// at each address where nobody has been asked, in no order that a peer decides. The other half is
+/// for peers that are asked in full: those that are known to be there first, and all that were silent.
+/// So a peer that does answer is reached however many do not. What one half does not use the other
+/// takes.
 #[derive(Default)]
 pub(super) struct AskOrder {
     at: HashMap<Option<IpAddr>, AddrQueue>,
-    asked: usize,
+    /// Addresses where somebody waits, each in one of both: those without a try, and the others.
+    new: Vec<Option<IpAddr>>,
+    tried: Vec<Option<IpAddr>>,
+    /// Peers that wait and are known to be there.
+    proved: VecDeque<PeerRecord>,
+    /// Peers that are asked in a short try, and in full.
+    hurried: usize,
+    full: usize,
     waiting: usize,
 }
 
@@ -27,8 +37,10 @@ pub(super) struct AskOrder {
 struct AddrQueue {
     asked: usize,
     waiting: VecDeque<PeerRecord>,
-    /// Somebody answered there last, or nobody did; `None` before the first try.
+    /// Whether somebody ever answered there; `None` before the first answer or silence.
     answers: Option<bool>,
+    /// Whether it stands in one of the lists of addresses.
+    is_listed: bool,
 }
 
 /// A peer that is to be asked now.
@@ -39,47 +51,103 @@ pub(super) struct DuePeer {
 }
 
 impl AskOrder {
-    /// A peer waits to be asked.
-    pub(super) fn push(&mut self, record: PeerRecord) {
+    /// Whether one more may wait: as many as the table of peers holds.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting < PEERS_MAX
+    }
+
+    /// A peer waits to be asked; `proved` if it is known to be where it says.
+    pub(super) fn push(&mut self, record: PeerRecord, proved: bool) {
         self.waiting += 1;
-        self.at.entry(addr_of(&record)).or_default().waiting.push_back(record);
+        if proved {
+            self.proved.push_back(record);
+        } else {
+            let addr = addr_of(&record);
+            self.at.entry(addr).or_default().waiting.push_back(record);
+            self.list(addr);
+        }
     }
 
     /// The peer of `record` was asked, and said something or not.
-    pub(super) fn ended(&mut self, record: &PeerRecord, answered: bool) {
-        if let Some(queue) = self.at.get_mut(&addr_of(record)) {
-            queue.asked -= 1;
-            self.asked -= 1;
-            queue.answers = Some(answered || queue.answers == Some(true));
+    pub(super) fn ended(&mut self, record: &PeerRecord, answered: bool, hurried: bool) {
+        let (addr, many) = (addr_of(record), self.at.len() > PEERS_MAX);
+        let class = if hurried { &mut self.hurried } else { &mut self.full };
+        *class = class.saturating_sub(1);
+        let Some(queue) = self.at.get_mut(&addr) else { return };
+        queue.asked = queue.asked.saturating_sub(1);
+        queue.answers = Some(answered || queue.answers == Some(true));
+        if many && queue.asked == 0 && queue.waiting.is_empty() && !queue.is_listed {
+            self.at.remove(&addr);
+        } else {
+            self.list(addr);
         }
     }
 
     /// The peers whose turn it is.
     pub(super) fn due(&mut self) -> Vec<DuePeer> {
         let mut due = Vec::new();
-        if self.asked + self.waiting <= CROWD {
-            for queue in self.at.values_mut() {
-                let free = ASKED_PER_ADDR_MAX.saturating_sub(queue.asked).min(queue.waiting.len());
-                queue.asked += free;
-                due.extend(queue.waiting.drain(..free).map(|record| DuePeer { record, hurried: false }));
-            }
-        } else if self.asked < ASK_THREADS_MAX {
-            let mut open: Vec<&mut AddrQueue> = self.at.values_mut().filter(|queue| queue.has_turn()).collect();
-            open.shuffle(&mut rand::rng());
-            open.sort_by_key(|queue| !queue.is_new());
-            for queue in open {
-                let hurried = queue.is_new();
-                let threads = if hurried { ASK_THREADS_MAX } else { CROWD };
-                if self.asked + due.len() >= threads {
-                    continue;
-                }
-                queue.asked += 1;
-                due.extend(queue.waiting.pop_front().map(|record| DuePeer { record, hurried }));
-            }
+        let is_crowd = self.hurried + self.full + self.waiting > CROWD;
+        while let Some(record) = self.next_full(is_crowd) {
+            self.full += 1;
+            due.push(DuePeer { record, hurried: false });
         }
-        self.asked += due.len();
+        while is_crowd && self.has_thread(self.hurried, self.full, self.waits_in_full()) {
+            let Some(record) = self.draw(true) else { break };
+            self.hurried += 1;
+            due.push(DuePeer { record, hurried: true });
+        }
         self.waiting -= due.len();
         due
+    }
+
+    /// The next peer to ask in full, taken out.
+    fn next_full(&mut self, is_crowd: bool) -> Option<PeerRecord> {
+        let others_wait = is_crowd && !self.new.is_empty();
+        if is_crowd && !self.has_thread(self.full, self.hurried, others_wait) {
+            return None;
+        }
+        if let Some(record) = self.proved.pop_front() {
+            self.at.entry(addr_of(&record)).or_default().asked += 1;
+            return Some(record);
+        }
+        self.draw(false).or_else(|| if is_crowd { None } else { self.draw(true) })
+    }
+
+    /// Whether a class that has `own` threads may have one more beside the `others`, of whom somebody
+    /// waits or nobody.
+    fn has_thread(&self, own: usize, others: usize, others_wait: bool) -> bool {
+        own + others < ASK_THREADS_MAX && (own < CROWD || !others_wait)
+    }
+
+    fn waits_in_full(&self) -> bool {
+        !self.proved.is_empty() || !self.tried.is_empty()
+    }
+
+    /// Takes out a peer at a random address of those without a try, or of the others.
+    fn draw(&mut self, new: bool) -> Option<PeerRecord> {
+        loop {
+            let list = if new { &mut self.new } else { &mut self.tried };
+            if list.is_empty() {
+                return None;
+            }
+            let addr = list.swap_remove(rand::rng().random_range(0..list.len()));
+            let queue = self.at.get_mut(&addr)?;
+            queue.is_listed = false;
+            let is_due = queue.is_new() == new && queue.has_turn();
+            let record = if is_due { queue.waiting.pop_front() } else { None };
+            queue.asked += usize::from(record.is_some());
+            self.list(addr);
+            if record.is_some() {
+                return record;
+            }
+        }
+    }
+
+    /// Lists an address where somebody may be asked.
+    fn list(&mut self, addr: Option<IpAddr>) {
+        let Some(queue) = self.at.get_mut(&addr).filter(|queue| !queue.is_listed && queue.has_turn()) else { return };
+        queue.is_listed = true;
+        if queue.is_new() { self.new.push(addr) } else { self.tried.push(addr) }
     }
 }
 
@@ -89,7 +157,7 @@ impl AddrQueue {
     }
 
     fn has_turn(&self) -> bool {
-        let most = if self.answers == Some(true) { ASKED_PER_ADDR_MAX } else { 1 };
+        let most = if self.answers == Some(false) { ASKED_PER_SILENT_ADDR_MAX } else { ASKED_PER_ADDR_MAX };
         !self.waiting.is_empty() && self.asked < most
     }
 }
@@ -99,7 +167,7 @@ fn addr_of(record: &PeerRecord) -> Option<IpAddr> {
     record.addrs.first().map(|addr| addr.ip().to_canonical())
 }
 
-/// Peers from which on they are a crowd.
+/// Peers from which on they are a crowd, and the threads of each half then.
 const CROWD: usize = ASK_THREADS_MAX / 2;
 
 #[cfg(test)]
@@ -119,39 +187,73 @@ mod tests {
         PeerRecord { peer, instance: 1, revision: 1, addrs, last_seen, offers: 0, announce }
     }
 
+    /// Ends each of `due` without an answer, after which it waits again.
+    fn silent(order: &mut AskOrder, due: Vec<DuePeer>) -> Vec<PeerRecord> {
+        let again = |DuePeer { record, hurried }: DuePeer| {
+            order.ended(&record, false, hurried);
+            order.push(record.clone(), false);
+            record
+        };
+        due.into_iter().map(again).collect()
+    }
+
     #[test]
     fn a_crowd_that_says_nothing_hides_nobody_for_long() {
         let mut order = AskOrder::default();
-        (0..1000).for_each(|n| order.push(peer(n)));
+        (0..1000).for_each(|n| order.push(peer(n), false));
         let (mut rounds, mut asked) = (0, 0);
-        // Nobody answers, each asks to be asked again, and others come all the time.
         while asked < 1000 {
             let due = order.due();
-            let is_first = |due: &&DuePeer| due.hurried;
-            asked += due.iter().filter(is_first).count();
             assert!(!due.is_empty() && due.len() <= ASK_THREADS_MAX);
-            for DuePeer { record, .. } in due {
-                order.ended(&record, false);
-                order.push(record);
-            }
+            asked += due.iter().filter(|due| due.hurried).count();
+            silent(&mut order, due);
             rounds += 1;
         }
-        assert!(rounds <= 1000 / ASK_THREADS_MAX + 1, "{rounds} rounds");
-        let due = order.due();
-        assert!(due.len() == CROWD && due.iter().all(|due| !due.hurried), "then half of the threads, and in full");
-        order.push(peer(2000));
-        assert!(order.due().iter().any(|due| due.hurried && due.record.addrs == peer(2000).addrs), "a new one is next");
+        assert!(rounds <= 1000 / CROWD + 1, "{rounds} rounds");
+        order.push(peer(2000), false);
+        let is_new = |due: &DuePeer| due.hurried && due.record.addrs == peer(2000).addrs;
+        assert!(order.due().iter().any(is_new), "a new one is next");
+    }
+
+    #[test]
+    fn whoever_was_silent_once_or_is_known_has_its_turn_while_new_ones_come() {
+        let (mut order, mut next) = (AskOrder::default(), 1000);
+        (0..500).for_each(|n| order.push(peer(n), false));
+        let first = order.due();
+        let slow = first.iter().find(|due| due.hurried).unwrap().record.clone();
+        silent(&mut order, first);
+        let mut rounds = 0;
+        loop {
+            // As many new ones as there are threads.
+            (0..ASK_THREADS_MAX).for_each(|_| {
+                order.push(peer(next), false);
+                next += 1;
+            });
+            order.push(peer(9), true);
+            let due = order.due();
+            assert!(due.len() <= ASK_THREADS_MAX);
+            assert!(due.iter().any(|due| !due.hurried && due.record.addrs == peer(9).addrs), "the known one is first");
+            let again = due.iter().any(|due| !due.hurried && due.record.addrs == slow.addrs);
+            for DuePeer { record, hurried } in due {
+                order.ended(&record, false, hurried);
+            }
+            if again {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < 10, "it is never asked again");
+        }
     }
 
     #[test]
     fn a_few_are_asked_at_once_and_one_address_takes_turns() {
         let mut order = AskOrder::default();
-        (0..5).for_each(|n| order.push(peer(n)));
-        (0..25).for_each(|_| order.push(peer(7)));
+        (0..5).for_each(|n| order.push(peer(n), false));
+        (0..25).for_each(|_| order.push(peer(7), false));
         let due = order.due();
         assert_eq!(due.len(), 5 + ASKED_PER_ADDR_MAX);
         assert!(due.iter().all(|due| !due.hurried) && order.due().is_empty());
-        order.ended(&due.iter().find(|due| due.record.addrs == peer(7).addrs).unwrap().record, true);
+        order.ended(&due.iter().find(|due| due.record.addrs == peer(7).addrs).unwrap().record, true, false);
         assert_eq!(order.due().len(), 1);
     }
 }
