@@ -153,7 +153,7 @@ impl<'a> Fetcher<'a> {
             let now = Instant::now();
             match self.requester.turn(&mut state, surplus, now) {
                 ConnectionTurn::Receive
-                    if now < self.gathers_until && state.is_checking() && self.requester.excess() == 0 =>
+                    if now < self.gathers_until && state.is_checking() && self.requester.gathers() =>
                 {
                     self.shared.wait_for_work(state, self.gathers_until - now);
                     continue;

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use crate::identity::{NodeId, PeerId};
 use crate::net::TurnedEnd;
@@ -66,6 +67,8 @@ pub struct Answering {
     pub end: TurnedEnd,
     /// Counts it.
     pub ticket: AnswerTicket,
+    /// How long a question and its answer took on it.
+    pub round_trip: Duration,
 }
 
 /// Counts a session on which this node answers, until it is dropped.

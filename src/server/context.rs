@@ -12,6 +12,7 @@ use crate::server::handler::Handler;
 use crate::server::limits::{INCOMING_LEN, REPLY_LEN};
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::Refusal;
+use crate::server::unsent::UnsentSum;
 use crate::swarm::{Event, UploadSlot};
 
 /// What all sessions of a server are served with.
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     /// Workers that wait for a socket of their session.
     pub(crate) lingering: AtomicUsize,
     pub(crate) lingering_max: usize,
+    /// What waits in sockets of far peers.
+    pub(crate) unsent: UnsentSum,
 }
 
 impl Context {

@@ -198,6 +198,7 @@ fn context(config: &ServerConfig, content: Arc<dyn Content>, bounds: ServerBound
         log: LimitedLog::new(REJECTED_LINES_MAX),
         wanted: AtomicBool::new(false),
         handed_over: AtomicUsize::new(0),
+        unsent: Default::default(),
         lingering: AtomicUsize::new(0),
         lingering_max: (bounds.workers / 2).max(1),
     }

@@ -176,14 +176,14 @@ impl SessionOutput {
                 Ok(n) => {
                     self.sealed.sent(n);
                     turn.sent += n;
-                    if let Some(len) = self.unsent.sent(n, Instant::now()) {
-                        set_unsent_max(socket, len);
-                    }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => (),
                 Err(e) => return Err(e.into()),
             }
+        }
+        if some {
+            self.unsent.flushed();
         }
         if some && self.reply_len < REPLY_LEN {
             self.reply_len = (self.reply_len * 2).min(REPLY_LEN);
@@ -209,6 +209,7 @@ impl SessionOutput {
     /// The session is over: nothing more is made, and the slot is free again.
     pub(crate) fn end(&mut self, context: &Context) {
         self.listing = None;
+        self.unsent.end(&context.unsent);
         context.end_slot(self.slot.take(), false);
     }
 

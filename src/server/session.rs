@@ -165,6 +165,11 @@ impl AcceptedSession {
             Err(e) => self.fail(&e, context),
         };
         self.sent += turn.sent as u64;
+        if turn.sent > 0
+            && let Some(len) = self.output.unsent.sent(turn.sent, &context.unsent, Instant::now())
+        {
+            set_unsent_max(&self.socket, len);
+        }
         let has_progressed = turn.sent > 0 || turn.requests > 0;
         if has_progressed && self.is_admitted() {
             self.deadline = Instant::now() + IDLE_TIMEOUT;
@@ -284,7 +289,7 @@ impl AcceptedSession {
         let out = &mut self.output.sealed;
         let some = self.input.receive(&mut self.socket, &mut self.channel, &mut scratch.incoming, out)?;
         if let (SessionPhase::Handshake, Some(id)) = (&self.phase, self.channel.peer()) {
-            self.output.unsent.set_round_trip(self.began.elapsed());
+            self.output.unsent.answered(Instant::now());
             let peer = RemotePeer::new(self.id, id, self.addr, &context.handler.trust);
             self.phase = SessionPhase::Open(Box::new(peer));
         }

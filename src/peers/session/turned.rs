@@ -62,12 +62,12 @@ impl Session {
         Ok(match status {
             Status::Ok => {
                 let node = self.node();
-                let Session { dialed, _presence, _held, .. } = self;
+                let Session { dialed, round_trip, _presence, _held, .. } = self;
                 let end = dialed.turn().map_err(|e: StreamError| AskError::Stream(e))?;
                 let ticket = AnswerTicket::new(dialer.directory().turned(), node, _held.0, _presence);
                 let socket = end.socket.try_clone().map_err(StreamError::from);
                 let ticket = ticket.ended_by(socket.map_err(AskError::Stream)?);
-                TurnAnswer::Taken(Box::new(Answering { end, ticket }))
+                TurnAnswer::Taken(Box::new(Answering { end, ticket, round_trip }))
             }
             Status::NotModified => TurnAnswer::NotNeeded,
             Status::Unsupported => TurnAnswer::Unknown,

@@ -22,12 +22,14 @@ impl AcceptedSession {
     /// A session that this node opened and is to answer on. It has no deadline before its `Hello`, which comes when the
     /// peer wants something.
     pub(crate) fn answering(id: usize, answering: Answering, context: &Context) -> Option<Self> {
-        let Answering { end: TurnedEnd { socket, channel, addr, plain, sealed }, ticket } = answering;
+        let Answering { end: TurnedEnd { socket, channel, addr, plain, sealed }, ticket, round_trip } = answering;
         let socket = mio::net::TcpStream::from_std(socket);
         set_unsent_max(&socket, UNSENT_FIRST_LEN);
         let mut peer = RemotePeer::new(id, channel.peer()?, addr, &context.handler.trust);
         peer.role = SessionRole::AsksTurned(ticket);
         let now = Instant::now();
+        let mut output = SessionOutput::new(now);
+        output.unsent.set_round_trip(round_trip);
         Some(AcceptedSession {
             id,
             socket,
@@ -38,7 +40,7 @@ impl AcceptedSession {
             channel,
             phase: SessionPhase::Open(Box::new(peer)),
             input: SessionInput::with(plain, sealed),
-            output: SessionOutput::new(now),
+            output,
             began: now,
             sent: 0,
         })

@@ -122,7 +122,7 @@ impl<F: Clone> Requester<F> {
 
     /// Asks for tasks until the window is full. The frames are sent by [`send`](Self::send).
     pub fn fill(&mut self, state: &mut DownloadState<F>, now: Instant) {
-        self.window.note_left(|| state.backlog(self.peer));
+        self.window.note_left(|| state.left_to_nearer(self.peer));
         // Small requests go out together, not one by one as answers come.
         let is_full = self.pending.len() > WINDOW_MAX as usize / 2 || !self.window.has_room(self.in_flight);
         let rests = self.rests_until.is_some_and(|until| now < until);
@@ -206,11 +206,15 @@ impl<F: Clone> Requester<F> {
         self.window.excess(self.in_flight)
     }
 
-    /// When the first requests of a connection that has begun `now` go out at the latest, while more files are still
-    /// being looked for on the disk. Requests that go out alone would be answered a round trip before the next ones,
-    /// so on a long path they wait for company for a small part of it.
+    /// Until when the first requests for one-chunk files of a connection that has begun `now` wait for others, while more
+    /// files are being looked for on the disk. Requests that go out alone are answered a round trip before the next ones.
     pub fn gathers_until(&self, now: Instant) -> Instant {
-        if self.window.is_far() { now + self.round_trip() / GATHER_PART } else { now }
+        if self.window.is_far() { now + (self.round_trip() / GATHER_PART).min(GATHER_MAX) } else { now }
+    }
+
+    /// Whether there is room for requests to wait for, and nothing but one-chunk files was asked for.
+    pub fn gathers(&self) -> bool {
+        self.window.is_small() && self.excess() == 0 && self.pending.len() < WINDOW_MAX as usize
     }
 
     /// The shortest round trip that was measured lately.
@@ -265,6 +269,8 @@ impl LocateQueue {
 
 /// Part of a round trip for which first requests wait for others.
 const GATHER_PART: u32 = 5;
+/// The same at most: others may not ask for what waits, and the peer chooses when it answers.
+const GATHER_MAX: Duration = Duration::from_millis(60);
 /// Most bytes of a request other than `Locate`.
 const REQUEST_LEN: usize = 256;
 /// Longest postcard form of a `FileId` in bytes.

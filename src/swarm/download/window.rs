@@ -41,11 +41,12 @@ use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
 /// measured again and the search runs again, which costs a peer that became slower three rounds
 /// with half a window more.
 ///
-/// **End**. When less is left to ask for than a window, a far peer is asked for `END_ROUND_TRIPS` only:
-/// what it were asked beyond that, a nearer one would bring sooner, and both would send it.
+/// **End**. When less is left to ask for than a window and a nearer peer gives, too, a far one is asked
+/// for `END_ROUND_TRIPS` only: the nearer one would bring the rest sooner, and both would send it.
 ///
 /// **One-chunk files** need one request each. Before a rate is known `START_SMALL` of them are asked
-/// for, on a long path `START_SMALL_FAR`: as much as seven rounds of TCP's slow start bring.
+/// for, on a long path `START_SMALL_FAR`: as much as seven rounds
+/// of TCP's slow start bring from an initial window of 14,480 bytes (RFC 6928).
 #[derive(Debug, Clone)]
 pub struct Window {
     round_trip: RoundTrip,
@@ -143,10 +144,16 @@ impl Window {
         (flying as u64).clamp(WINDOW_LEN_MIN, WINDOW_LEN_MAX)
     }
 
-    /// `left` is what the peer could still be asked for, in bytes; it is looked up only for a peer that is far away.
-    pub fn note_left(&mut self, left: impl FnOnce() -> u64) {
+    /// `left` is what nearer peers could be asked for in place of this one, in bytes; `None` if there is none or more will
+    /// come. It is looked up only for a peer that is far away.
+    pub fn note_left(&mut self, left: impl FnOnce() -> Option<u64>) {
         let usual = self.meter.rate().filter(|_| self.is_far()).map(|rate| self.len(rate, CRUISE_ROUND_TRIPS));
-        self.ends = usual.is_some_and(|usual| left() < usual);
+        self.ends = usual.is_some_and(|usual| left().is_some_and(|left| left < usual));
+    }
+
+    /// Whether the last task was a one-chunk file.
+    pub fn is_small(&self) -> bool {
+        self.small
     }
 
     /// Whether a round trip costs more than what is asked for too early.

@@ -150,6 +150,24 @@ fn given(file: FileId, index: u32, news: Option<Delta>) -> Vec<u8> {
     encode_body(&ChunkHeader { chunk: ChunkRef { file, index }, new_haves: news })
 }
 
+/// A sole far holder, or one among others as far, is asked for the whole window to the end.
+#[test]
+fn little_is_left_only_to_a_nearer_peer_that_gives() {
+    let mut lab = Lab::new(&[4 * CHUNK], 2);
+    let (ms, (far, near)) = (Duration::from_millis, (lab.peers[0], lab.peers[1]));
+    assert!(lab.state.layer_came(0));
+    lab.state.opened(0, (), &Bitfield::empty(4), &Bitfield::empty(4));
+    lab.state.set_round_trip(far, ms(100));
+    lab.state.set_round_trip(near, ms(1));
+    assert_eq!(lab.state.left_to_nearer(far), None, "the other one has given nothing");
+    lab.state.next_task(near, lab.now, false);
+    lab.state.chunk_came(0, 0, near, lab.now);
+    assert_eq!(lab.state.left_to_nearer(near), None);
+    assert!(lab.state.left_to_nearer(far).is_some_and(|left| left <= 3 * CHUNK));
+    lab.state.set_round_trip(near, ms(60));
+    assert_eq!(lab.state.left_to_nearer(far), None, "it is far, too");
+}
+
 /// Cause: the first requests went out with the first files that were looked for on the disk, and the next ones only with
 /// the first answer. Effect: a tree of small files cost a round trip more. Mend: on a long path the first ones wait.
 #[test]
@@ -160,7 +178,8 @@ fn first_requests_wait_for_others_on_a_long_path() {
         let path = Duration::from_millis(round_trip_ms);
         Requester::<()>::new(lab.peers[0], false, path, lab.now).gathers_until(lab.now) - lab.now
     };
-    assert_eq!([wait(0), wait(19), wait(100)], [Duration::ZERO, Duration::ZERO, Duration::from_millis(20)]);
+    let ms = Duration::from_millis;
+    assert_eq!([wait(0), wait(19), wait(100), wait(900)], [ms(0), ms(0), ms(20), ms(60)]);
     let mut state = DownloadState::<()>::new(&[lab.state.id(0), lab.state.id(1)], 1);
     state.checked(0, false);
     assert!(state.is_checking());

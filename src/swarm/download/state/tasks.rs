@@ -195,6 +195,23 @@ impl<F: Clone> DownloadState<F> {
         }
     }
 
+    /// The bytes of chunks that no peer was asked for yet, if all files are under way and a peer gives that is at less
+    /// than half the distance of `peer`: it would bring them sooner.
+    pub fn left_to_nearer(&self, peer: PeerHandle) -> Option<u64> {
+        if (self.next as usize) < self.files.len() || !self.peers.has_nearer(peer) {
+            return None;
+        }
+        let left = self.active.files.iter().map(|&file| match &self.files[file as usize] {
+            DownloadFile { phase: FilePhase::Chunks(picker, _), id, .. } => {
+                u64::from(picker.missing()) * Geometry::new(id.len).chunk_len()
+            }
+            DownloadFile { phase: FilePhase::Finishing, .. } => 0,
+            // Its chunks come once it is open.
+            _ => u64::MAX,
+        });
+        Some(left.fold(u64::from(self.small.picker.missing()) * SMALL_COST, u64::saturating_add))
+    }
+
     /// Roughly the bytes that `peer` could be asked for at once: whether a further connection could
     /// help.
     pub fn backlog(&self, peer: PeerHandle) -> u64 {

@@ -174,7 +174,7 @@ fn a_loss_behind_a_full_queue_leaves_the_holder_requests() {
 }
 
 /// Cause: a search asked for three round trips of the rate of the last round, and TCP's slow start needs six. Effect: it
-/// waited for requests, which one round trip in three was spent on.
+/// waited for requests, and at 50 ms a fifth of the bytes came. Mend: six.
 #[test]
 fn a_slow_start_does_not_wait_for_requests() {
     for round_trip in [50, 100, 200] {
@@ -198,11 +198,13 @@ fn a_far_peer_is_asked_for_less_when_little_is_left() {
     let mut lab = Lab::new(100 * MS, 12.5e6);
     lab.run(3000 * MS);
     let usual = lab.window.target().unwrap();
-    lab.window.note_left(|| usual - 1);
+    lab.window.note_left(|| Some(usual - 1));
     let at_end = lab.window.target().unwrap();
     assert!(at_end < usual * 6 / 10, "{at_end} of {usual}");
-    lab.window.note_left(|| usual);
-    assert_eq!(lab.window.target(), Some(usual));
+    for left in [Some(usual), None] {
+        lab.window.note_left(|| left);
+        assert_eq!(lab.window.target(), Some(usual));
+    }
     let mut near = Lab::new(MS, GIGABIT);
     near.run(500 * MS);
     near.window.note_left(|| unreachable!("what is left costs a look at all files"));
