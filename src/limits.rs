@@ -114,6 +114,8 @@ pub const DHT_SECRET_LEN_MIN: usize = 16;
 pub const DHT_SECRET_LEN_MAX: usize = 256;
 /// Most nodes of a DHT that the user names to begin with.
 pub const DHT_BOOTSTRAP_MAX: usize = 16;
+/// How long a list waits for peers that a DHT has to find, unless told otherwise.
+pub const DHT_WAIT: Duration = Duration::from_secs(10);
 
 // ---- sessions ----
 

@@ -11,7 +11,7 @@ use gpb::internals::cli::{
     self, ClientOptions, Command, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
 use gpb::internals::client::{AskScope, FoundBare, Resolved, Tree};
-use gpb::internals::limits::LIST_WAIT;
+use gpb::internals::limits::{DHT_WAIT, LIST_WAIT};
 use gpb::internals::store::Disk;
 use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
 use gpb::{Life, RelPath, Stopper, Update, Want};
@@ -82,7 +82,8 @@ fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(),
 }
 
 fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {
-    output.findings(&node.diagnose(LIST_WAIT)?).map_err(stdout_failed)
+    let wait = if node.config().dht.is_some() { DHT_WAIT } else { LIST_WAIT };
+    output.findings(&node.diagnose(wait)?).map_err(stdout_failed)
 }
 
 /// The command `get`.

@@ -271,9 +271,7 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
         DiscoveryProblem::NotReachable => {
             "open that TCP port in the firewalls, or choose an open one with --port".into()
         }
-        DiscoveryProblem::DhtSilent => {
-            "let UDP out to the Internet, wait longer with --wait, or name nodes with --dht-bootstrap".into()
-        }
+        DiscoveryProblem::DhtSilent => "let UDP out to the Internet, or name nodes with --dht-bootstrap".into(),
         DiscoveryProblem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
     }
 }

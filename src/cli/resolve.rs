@@ -19,7 +19,7 @@ use crate::cli::value;
 use crate::cli::verify_options::VerifyOptions;
 use crate::client::Overwrite;
 use crate::content::Pattern;
-use crate::limits::{DHT_BOOTSTRAP_MAX, LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
+use crate::limits::{DHT_BOOTSTRAP_MAX, DHT_WAIT, LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 use crate::net::{Interface, PeerAddr};
 use crate::node::DhtOptions;
 use crate::store::Life;
@@ -252,6 +252,8 @@ impl Common {
                 file: one("log-file").map(path),
             },
         };
+        let dht = settings.switch("dht")?;
+        let default_wait = if dht { DHT_WAIT } else { LIST_WAIT };
         let nodes = many("dht-bootstrap", DHT_BOOTSTRAP_MAX)?;
         let dht_options = DhtOptions {
             secret: one("dht-secret").map(|s| s.read(value::dht_secret)).transpose()?,
@@ -275,7 +277,7 @@ impl Common {
                 .collect::<Result<_, _>>()?,
             hops: one("hops").map_or(Ok(1), |s| s.read(value::hops))?,
             dns_sd: settings.switch("dns-sd")?,
-            dht: settings.switch("dht")?,
+            dht,
             dht_options,
             network: one("network").map_or_else(|| Ok(DEFAULT_NETWORK.into()), |s| s.read(value::network))?,
             timeout: one("timeout").map_or(Ok(PROGRESS_TIMEOUT), |s| s.read(value::seconds_positive))?,
@@ -287,7 +289,7 @@ impl Common {
         Ok(Common {
             options,
             report,
-            wait: one("wait").map_or(Ok(LIST_WAIT), |s| s.read(value::seconds))?,
+            wait: one("wait").map_or(Ok(default_wait), |s| s.read(value::seconds))?,
             no_share: settings.switch("no-share")?,
             seed: one("seed").map(|s| s.read(value::seconds)).transpose()?.filter(|s| !s.is_zero()),
         })

@@ -314,14 +314,15 @@ impl Contacts {
         let directory = self.shared.directory();
         if !self.alone && directory.read(PeerTable::nodes) <= EXCHANGE_FROM_NODES {
             self.gossip_at = now + HOUSEKEEP;
-            if self.past.memory.is_some() && now >= self.past.prove_at {
+            if now >= self.past.prove_at {
                 self.past.prove_at = now + ANNOUNCE_INTERVAL;
                 // Where multicast is blocked nothing else keeps those alive that were remembered.
                 let kept = directory.read(PeerTable::kept_by_contact);
                 let kept = kept
                     .sample(&mut rand::rng(), CONTACTS_AT_ONCE)
                     .filter_map(|node| directory.read(|t| t.peer(*node)));
-                for peer in kept.chain(self.past.next_unproved(&self.shared)) {
+                let unproved = self.past.memory.is_some().then(|| self.past.next_unproved(&self.shared)).flatten();
+                for peer in kept.chain(unproved) {
                     self.contact_known(&peer);
                 }
             }

@@ -14,21 +14,24 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::bounded;
 use rand::seq::SliceRandom;
 
 use crate::discovery::hints::{Hints, KeyHint};
-use crate::discovery::limits::{DHT_GROUP_DIALED_MAX, DHT_GROUP_EVERY, DHT_LOOK_EVERY, DHT_RESTART};
+use crate::discovery::limits::{
+    DHT_CALL_MAX, DHT_GIVEN_UP_MAX, DHT_GROUP_DIALED_MAX, DHT_GROUP_EVERY, DHT_JOIN_EVERY, DHT_LOOK_EVERY, DHT_RESTART,
+    DHT_RESTART_MAX,
+};
 use crate::discovery::{DhtPlan, DhtStats, DiscoveryContext};
 use crate::identity::PeerId;
 use crate::limits::{ANNOUNCE_INTERVAL, DHT_ADDRS_MAX, LOW_PORTS};
-use crate::net::own_addrs;
+use crate::net::{LinkOptions, own_addrs};
 use crate::peers::unix_ms;
 use crate::proto::{DhtItem, DhtNames};
 use crate::runtime::Workers;
-use crate::swarm::{DhtLookups, DhtPublishing, open_dht_item};
+use crate::swarm::{DhtLookups, DhtPublishing, Dropped, open_dht_item};
 use crate::sync::lock;
 use calls::{DhtAnswer, DhtCalls, DhtEnd, DhtJob, DhtStart, DhtState};
 
@@ -36,33 +39,52 @@ use calls::{DhtAnswer, DhtCalls, DhtEnd, DhtJob, DhtStart, DhtState};
 pub(super) struct DhtService {
     shared: Arc<DiscoveryContext>,
     hints: Arc<Hints>,
-    names: DhtNames,
-    bind: IpAddr,
+    /// Held by each thread that makes calls, too.
+    start: Arc<DhtStart>,
+    links: LinkOptions,
     publishes: bool,
     calls: DhtCalls,
-    ends: Receiver<DhtEnd>,
     lookups: DhtLookups,
     publishing: DhtPublishing,
     state: Option<DhtState>,
     times: DhtTimes,
-    /// What the item says that is being put there.
-    offered: Vec<SocketAddr>,
+    told: DhtTold,
+    own: OwnPlaces,
 }
 
-/// When something is due that no key or item decides, and what was logged.
+/// When something is due that no key or item decides.
 struct DhtTimes {
     /// An open group is looked up next.
     group_at: Instant,
-    /// Addresses that were found then, of others.
-    group_found: usize,
     /// The DHT is looked at next.
     look_at: Instant,
-    /// The item that an earlier run left there has been looked for.
-    own_known: bool,
-    /// The DHT could not be used, which is logged once.
+    /// It begins anew then, if no node answers before.
+    restart_at: Instant,
+    restart: Duration,
+}
+
+/// What was logged, each once, and is told.
+#[derive(Default)]
+struct DhtTold {
+    /// The DHT could not be used.
     failed: bool,
-    /// The item could not be put there, which is logged once.
+    /// The item could not be put there.
     refused: bool,
+    /// There is no address to publish.
+    nowhere: bool,
+    /// Addresses that an open group was found at, of others.
+    group_found: usize,
+}
+
+/// What this node says there.
+struct OwnPlaces {
+    /// Its addresses, and when they are looked at again.
+    addrs: Vec<SocketAddr>,
+    look_at: Instant,
+    /// What the item says that is being put there.
+    offered: Vec<SocketAddr>,
+    /// The item that an earlier run left there has been looked for.
+    item_known: bool,
 }
 
 impl DhtService {
@@ -75,37 +97,30 @@ impl DhtService {
     ) -> io::Result<()> {
         let own = shared.directory().own();
         let names = DhtNames::new(own.network(), plan.secret.as_ref());
-        let bind = match plan.bind.to_canonical() {
+        let bind = match plan.links.bind.to_canonical() {
             IpAddr::V4(v4) if !v4.is_unspecified() => Some(v4),
             _ => None,
         };
-        let (end, ends) = bounded(1);
-        let calls = DhtCalls::start(DhtStart { bootstrap: plan.bootstrap, bind, names: names.clone() }, end)?;
-        let now = Instant::now();
+        let start = Arc::new(DhtStart { bootstrap: plan.bootstrap, bind, names });
+        let (calls, now) = (DhtCalls::start(&start)?, Instant::now());
         let publishes = plan.publishes && own.port() >= LOW_PORTS;
         if plan.publishes && !publishes {
             log::warn!("not published in the DHT, which names no port below {LOW_PORTS} port={}", own.port());
         }
+        let times = DhtTimes { group_at: now, look_at: now, restart_at: now + DHT_RESTART, restart: DHT_RESTART };
         let this = DhtService {
             shared: shared.clone(),
             hints,
-            names,
-            bind: plan.bind,
+            start,
+            links: plan.links,
             publishes,
             calls,
-            ends,
             lookups: DhtLookups::default(),
             publishing: DhtPublishing::default(),
             state: None,
-            times: DhtTimes {
-                group_at: now,
-                group_found: 0,
-                look_at: now,
-                own_known: false,
-                failed: false,
-                refused: false,
-            },
-            offered: Vec::new(),
+            times,
+            told: DhtTold::default(),
+            own: OwnPlaces { addrs: Vec::new(), look_at: now, offered: Vec::new(), item_known: false },
         };
         workers.spawn("gpb-dht", move || this.run())
     }
@@ -121,21 +136,45 @@ impl DhtService {
             self.set_keys(now);
             if !self.next_job(now).is_some_and(|job| self.calls.call(job)) {
                 self.report(now);
-                let _ = woken.recv_timeout(DHT_LOOK_EVERY);
+                let idle = if self.nodes() == 0 { DHT_JOIN_EVERY } else { DHT_LOOK_EVERY };
+                let _ = woken.recv_timeout(idle);
                 continue;
             }
             // The shutdown ends this thread, not the call.
             let end = crossbeam::select! {
-                recv(self.ends) -> end => end,
+                recv(self.calls.ends) -> end => end.ok(),
                 recv(woken) -> _ => return,
+                default(DHT_CALL_MAX) => None,
             };
-            let Ok(end) = end else { return };
-            let failed = self.take(end, Instant::now()).is_err();
+            let usable = end.is_some_and(|end| self.take(end, Instant::now()).is_ok());
             self.report(Instant::now());
-            if failed {
-                self.shared.shutdown.wait(DHT_RESTART);
+            if !usable || self.nodes() == 0 && Instant::now() >= self.times.restart_at {
+                self.restart();
             }
         }
+    }
+
+    /// Nodes of the DHT that answered.
+    fn nodes(&self) -> usize {
+        self.state.map_or(0, |state| state.nodes)
+    }
+
+    /// Begins anew, with the names of the first nodes looked up again; what an earlier call still does is given up.
+    fn restart(&mut self) {
+        // The thread that is given up now holds it, and earlier ones do while their calls last.
+        while Arc::strong_count(&self.start) > 1 + DHT_GIVEN_UP_MAX && !self.shared.shutdown.wait(DHT_RESTART) {}
+        if self.shared.shutdown.wait(if self.told.failed { self.times.restart } else { Duration::ZERO }) {
+            return;
+        }
+        match DhtCalls::start(&self.start) {
+            Ok(calls) => self.calls = calls,
+            Err(e) => log::warn!("the DHT cannot begin anew error=\"{e}\""),
+        }
+        log::debug!("the DHT begins anew");
+        self.state = None;
+        self.times.restart = (self.times.restart * 2).min(DHT_RESTART_MAX);
+        let now = Instant::now();
+        (self.times.look_at, self.times.restart_at) = (now, now + self.times.restart);
     }
 
     /// The keys of a closed group, without the own one.
@@ -148,7 +187,9 @@ impl DhtService {
         self.lookups.set_keys(directory.trust().members().into_iter().filter(|key| *key != own), now);
     }
 
+    /// The call that is due. Nothing is asked of a DHT that no node is known of.
     fn next_job(&mut self, now: Instant) -> Option<DhtJob> {
+        let Some(state) = self.state.filter(|state| state.nodes > 0) else { return self.next_look(now) };
         let directory = self.shared.directory();
         if directory.trust().is_open() {
             if now >= self.times.group_at {
@@ -162,33 +203,43 @@ impl DhtService {
                 return Some(DhtJob::Keys(keys));
             }
         }
-        self.next_publishing(now).or_else(|| self.next_look(now))
+        self.next_publishing(state, now).or_else(|| self.next_look(now))
     }
 
-    fn next_publishing(&mut self, now: Instant) -> Option<DhtJob> {
-        let (state, directory) = (self.state.filter(|_| self.publishes)?, self.shared.directory());
+    fn next_publishing(&mut self, state: DhtState, now: Instant) -> Option<DhtJob> {
+        let (directory, open) = (self.shared.directory(), self.shared.directory().trust().is_open());
         let own = directory.own();
-        let addrs = addrs(state, self.bind, own.port());
-        if !self.publishing.is_due(&addrs, now) {
+        if now >= self.own.look_at {
+            self.own.look_at = now + ANNOUNCE_INTERVAL;
+            self.own.addrs = addrs(state, &self.links, own.port());
+            // Peers of BEP 5 are IPv4: there the address is the one that the DHT sees.
+            if open && !self.own.addrs.iter().any(SocketAddr::is_ipv4) {
+                self.own.addrs.clear();
+            }
+            let nowhere = self.publishes && self.own.addrs.is_empty() && state.seen_as.is_some();
+            if nowhere && !std::mem::replace(&mut self.told.nowhere, true) {
+                log::warn!("not published in the DHT, as no address of this node may be named there");
+            }
+        }
+        if !self.publishes || !self.publishing.is_due(&self.own.addrs, now) {
             return None;
         }
-        let peer = own.node().peer;
-        if directory.trust().is_open() {
-            self.offered = addrs;
+        let (peer, addrs) = (own.node().peer, self.own.addrs.clone());
+        if open {
+            self.own.offered = addrs;
             return Some(DhtJob::Announce(own.port()));
         }
-        if !self.times.own_known {
+        if !self.own.item_known {
             return Some(DhtJob::Keys(vec![peer]));
         }
-        let item = own.dht_item(&self.names, &addrs, self.publishing.next_seq(unix_ms()));
-        self.offered = addrs;
+        let item = own.dht_item(&self.start.names, &addrs, self.publishing.next_seq(unix_ms()));
+        self.own.offered = addrs;
         Some(DhtJob::Publish { peer, item })
     }
 
     /// A call that only tells how the DHT is.
     fn next_look(&mut self, now: Instant) -> Option<DhtJob> {
-        let due = now >= self.times.look_at;
-        due.then(|| DhtJob::Keys(Vec::new()))
+        (now >= self.times.look_at).then(|| DhtJob::Keys(Vec::new()))
     }
 
     /// Takes in how a call ended.
@@ -197,23 +248,29 @@ impl DhtService {
     /// The DHT cannot be used.
     fn take(&mut self, end: DhtEnd, now: Instant) -> Result<(), ()> {
         let (state, answer) = end.map_err(|error| {
-            let level = if self.times.failed { log::Level::Debug } else { log::Level::Warn };
-            self.times.failed = true;
+            let level = if self.told.failed { log::Level::Debug } else { log::Level::Warn };
+            self.told.failed = true;
             log::log!(level, "the DHT cannot be used error={error:?}");
         })?;
-        self.times.failed = false;
-        if self.state.is_none_or(|before| before.nodes == 0) && state.nodes > 0 {
+        self.told.failed = false;
+        if self.nodes() == 0 && state.nodes > 0 {
             log::info!("the DHT is joined nodes={}", state.nodes);
+            self.lookups.joined(now);
+            (self.times.group_at, self.times.restart) = (now, DHT_RESTART);
         }
-        self.times.look_at = now + if state.nodes == 0 { DHT_LOOK_EVERY } else { ANNOUNCE_INTERVAL };
+        if state.nodes > 0 {
+            self.times.restart_at = now + self.times.restart;
+        }
+        self.times.look_at = now + if state.nodes == 0 { DHT_JOIN_EVERY } else { ANNOUNCE_INTERVAL };
         self.state = Some(state);
         match answer {
             DhtAnswer::Keys(found) => found.into_iter().for_each(|(peer, item)| self.take_item(peer, item, now)),
             DhtAnswer::Group(found) => self.take_group(found, now),
             DhtAnswer::Published(Ok(())) => self.published(now),
             DhtAnswer::Published(Err(error)) => {
-                let level = if self.times.refused { log::Level::Debug } else { log::Level::Warn };
-                self.times.refused = true;
+                let level = if self.told.refused { log::Level::Debug } else { log::Level::Warn };
+                // A newer item may be there, of another host with this key or of a clock that was ahead.
+                (self.told.refused, self.own.item_known) = (true, false);
                 log::log!(level, "not published in the DHT error={error:?}");
                 self.publishing.failed(now);
             }
@@ -224,16 +281,18 @@ impl DhtService {
     fn take_item(&mut self, peer: PeerId, item: Option<DhtItem>, now: Instant) {
         let (directory, newest) = (self.shared.directory(), self.lookups.newest(peer));
         if peer == directory.own().node().peer {
-            self.times.own_known = true;
+            self.own.item_known = true;
             return item.into_iter().for_each(|item| self.publishing.seen(item.seq));
         }
         let Some((item, state)) = item.zip(self.state) else { return self.lookups.looked_up(peer, None, now) };
-        let whose = (peer, directory.own().network(), &self.names);
+        let whose = (peer, directory.own().network(), &self.start.names);
         match open_dht_item(&item, whose, state.reach, newest, unix_ms()) {
             Ok(addrs) => {
                 log::debug!("found in the DHT peer={peer} addr={addrs:?}");
                 self.lookups.looked_up(peer, Some(item.seq), now);
-                self.offer(KeyHint { peer: Some(peer), addrs }, now);
+                if !self.offer(KeyHint { peer: Some(peer), addrs, is_far: true }, now) {
+                    self.lookups.postpone(peer, now + ANNOUNCE_INTERVAL);
+                }
             }
             Err(reason) => {
                 log::debug!("item of the DHT dropped peer={peer} error=\"{reason}\"");
@@ -248,25 +307,28 @@ impl DhtService {
         let Some(state) = self.state else { return };
         let known: HashSet<SocketAddr> =
             self.shared.directory().read(|t| t.peers()).into_iter().flat_map(|peer| peer.addrs).collect();
-        found.retain(|addr| state.reach.allows(*addr) && !self.offered.contains(addr));
-        self.times.group_found = found.len();
+        found.retain(|addr| state.reach.allows(*addr) && !self.own.addrs.contains(addr));
+        self.told.group_found = found.len();
         found.retain(|addr| !known.contains(addr));
         found.shuffle(&mut rand::rng());
-        log::debug!("found in the DHT addrs={} new={}", self.times.group_found, found.len());
+        log::debug!("found in the DHT addrs={} new={}", self.told.group_found, found.len());
         for addr in found.into_iter().take(DHT_GROUP_DIALED_MAX) {
-            self.offer(KeyHint { peer: None, addrs: vec![addr] }, now);
+            self.offer(KeyHint { peer: None, addrs: vec![addr], is_far: true }, now);
         }
     }
 
-    fn offer(&self, hint: KeyHint, now: Instant) {
-        if let Err(reason) = self.hints.offer(hint, now) {
+    /// Has the hint dialed; false if too many wait.
+    fn offer(&self, hint: KeyHint, now: Instant) -> bool {
+        let offered = self.hints.offer(hint, now);
+        if let Err(reason) = offered {
             self.shared.drops.count_hint_dropped(reason);
         }
+        offered != Err(Dropped::Flood)
     }
 
     fn published(&mut self, now: Instant) {
-        self.times.refused = false;
-        let (first, addrs) = (!self.publishing.is_published(now), self.offered.clone());
+        self.told.refused = false;
+        let (first, addrs) = (!self.publishing.is_published(now), self.own.offered.clone());
         let level = if first { log::Level::Info } else { log::Level::Debug };
         log::log!(level, "published in the DHT addr={addrs:?}");
         self.publishing.published(addrs, now);
@@ -276,19 +338,21 @@ impl DhtService {
     fn report(&self, now: Instant) {
         let open = self.shared.directory().trust().is_open();
         *lock(&self.shared.dht) = DhtStats {
-            nodes: self.state.map_or(0, |state| state.nodes),
+            nodes: self.nodes(),
             published: self.publishing.is_published(now),
             keys: self.lookups.len(),
-            found: if open { self.times.group_found } else { self.lookups.found() },
+            found: if open { self.told.group_found } else { self.lookups.found() },
         };
     }
 }
 
 /// Where this node may answer, as far as others may know: its addresses of that reach, and the one that
-/// nodes of the DHT see.
-fn addrs(state: DhtState, bind: IpAddr, port: u16) -> Vec<SocketAddr> {
-    let seen_as = state.seen_as.map(IpAddr::V4).filter(|_| bind.to_canonical().is_unspecified());
-    let mut own = own_addrs(bind);
+/// nodes of the DHT see, unless the packets to them may leave by an interface that was not chosen.
+fn addrs(state: DhtState, links: &LinkOptions, port: u16) -> Vec<SocketAddr> {
+    let bind = links.bind.to_canonical();
+    let by_own_way = links.interfaces.is_empty() && (bind.is_unspecified() || bind.is_ipv4());
+    let seen_as = state.seen_as.map(IpAddr::V4).filter(|_| by_own_way);
+    let mut own = own_addrs(links);
     own.sort();
     let mut addrs = Vec::new();
     for ip in seen_as.into_iter().chain(own) {

@@ -197,7 +197,7 @@ fn hint(service: &ResolvedService, network: &str, own: &str) -> Result<KeyHint, 
     let mut addrs: Vec<SocketAddr> = addrs.filter(|addr| is_usable(*addr) && addr.port() >= LOW_PORTS).collect();
     addrs.sort();
     addrs.truncate(HINT_ADDRS_MAX);
-    if addrs.is_empty() { Err(Dropped::Malformed) } else { Ok(KeyHint { peer: Some(peer), addrs }) }
+    if addrs.is_empty() { Err(Dropped::Malformed) } else { Ok(KeyHint { peer: Some(peer), addrs, is_far: false }) }
 }
 
 /// Whether `ip` may be of the site that multicast DNS reaches: it is private, or in a network of this
@@ -267,7 +267,7 @@ mod tests {
         let addrs = "10.9.8.7,127.0.0.1,224.0.0.1,fd00::7";
         let read = hint(&found(&text, addrs, 27420), "lab", "gpb-0000000000000008").unwrap();
         let expected = ["10.9.8.7:27420", "[fd00::7]:27420"].map(|a| a.parse().unwrap()).to_vec();
-        assert_eq!(read, KeyHint { peer: Some(node.peer), addrs: expected });
+        assert_eq!(read, KeyHint { peer: Some(node.peer), addrs: expected, is_far: false });
     }
 
     #[test]

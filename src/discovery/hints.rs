@@ -14,13 +14,13 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::discovery::DiscoveryContext;
 use crate::discovery::exchange::contact;
 use crate::discovery::limits::{
-    HINT_ADDRS_MAX, HINT_DIAL_EVERY, HINT_DIAL_TIMEOUT, HINTED_AT_ONCE, HINTS_PER_KEY_MAX, HINTS_REMEMBERED_MAX,
-    HINTS_WAITING_MAX,
+    CONTACT_TIMEOUT, HINT_ADDRS_MAX, HINT_DIAL_EVERY, HINT_DIAL_TIMEOUT, HINTED_AT_ONCE, HINTS_PER_KEY_MAX,
+    HINTS_REMEMBERED_MAX, HINTS_WAITING_MAX,
 };
 use crate::identity::PeerId;
 use crate::limits::ANNOUNCE_INTERVAL;
 use crate::runtime::Workers;
-use crate::swarm::Dropped;
+use crate::swarm::{ContactSource, Dropped};
 use crate::sync::lock;
 
 /// Where a key is said to answer.
@@ -30,6 +30,8 @@ pub(super) struct KeyHint {
     pub(super) peer: Option<PeerId>,
     /// The first [`HINT_ADDRS_MAX`] are dialed.
     pub(super) addrs: Vec<SocketAddr>,
+    /// Whether they may be far away: a handshake, and a packet that is sent again, take longer.
+    pub(super) is_far: bool,
 }
 
 /// Takes hints in, and has them dialed.
@@ -71,7 +73,7 @@ impl Hints {
         if dialed.get(&hint).is_some_and(is_recent) {
             return Ok(());
         }
-        let first = KeyHint { peer: hint.peer, addrs: Vec::new() };
+        let first = KeyHint { peer: hint.peer, addrs: Vec::new(), is_far: false };
         let of_key = dialed.range(first..).take_while(|(other, _)| other.peer == hint.peer);
         if hint.peer.is_some() && of_key.filter(|(_, at)| is_recent(at)).count() >= HINTS_PER_KEY_MAX {
             return Err(Dropped::Flood);
@@ -89,12 +91,13 @@ impl Hints {
 
 /// Dials until the queue ends; the body of a thread.
 fn dial(shared: &DiscoveryContext, waiting: &Receiver<KeyHint>) {
-    for KeyHint { peer, addrs } in waiting {
+    for KeyHint { peer, addrs, is_far } in waiting {
+        let time = if is_far { CONTACT_TIMEOUT } else { HINT_DIAL_TIMEOUT };
         for addr in addrs.into_iter().take(HINT_ADDRS_MAX) {
             if shared.shutdown.has_begun() {
                 return;
             }
-            let result = contact(shared, addr, peer, None, HINT_DIAL_TIMEOUT);
+            let result = contact(shared, addr, peer, Some(ContactSource::Directory), time);
             shared.drops.count_hint(result.is_ok());
             if let Err(e) = &result {
                 let peer = peer.map_or("any".to_string(), |peer| peer.to_string());
@@ -146,7 +149,11 @@ mod tests {
     }
 
     fn hint() -> KeyHint {
-        KeyHint { peer: Some(Keypair::generate().peer_id()), addrs: vec!["192.0.2.7:27420".parse().unwrap()] }
+        KeyHint {
+            peer: Some(Keypair::generate().peer_id()),
+            addrs: vec!["192.0.2.7:27420".parse().unwrap()],
+            is_far: true,
+        }
     }
 
     #[test]
@@ -170,7 +177,7 @@ mod tests {
     fn a_wrong_place_of_a_key_does_not_hide_the_right_one() {
         let (hints, waiting) = hints(Trust::open());
         let (peer, start) = (hint().peer, Instant::now());
-        let place = |n: usize| KeyHint { peer, addrs: vec![([10, 0, 0, 1], 2000 + n as u16).into()] };
+        let place = |n: usize| KeyHint { peer, addrs: vec![([10, 0, 0, 1], 2000 + n as u16).into()], is_far: false };
         for n in 0..HINTS_PER_KEY_MAX {
             assert_eq!(hints.offer(place(n), start), Ok(()));
         }
@@ -206,7 +213,8 @@ mod tests {
     #[test]
     fn places_without_a_key_are_dialed_in_an_open_group() {
         let (hints, waiting) = hints(Trust::open());
-        let place = |n: usize| KeyHint { peer: None, addrs: vec![([11, 0, 0, 1], 2000 + n as u16).into()] };
+        let place =
+            |n: usize| KeyHint { peer: None, addrs: vec![([11, 0, 0, 1], 2000 + n as u16).into()], is_far: true };
         for n in 0..2 * HINTS_PER_KEY_MAX {
             assert_eq!(hints.offer(place(n), Instant::now()), Ok(()));
         }

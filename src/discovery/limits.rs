@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{ANSWERERS, PEERS_PER_ANSWER_MAX, STATIC_PEERS_MAX};
+use crate::limits::{ANSWERERS, DHT_ADDRS_MAX, PEERS_PER_ANSWER_MAX, STATIC_PEERS_MAX};
 
 /// Time after the start before a node offers to answer: most short fetches are over.
 pub const OFFER_AFTER: Duration = Duration::from_secs(1);
@@ -87,8 +87,9 @@ pub const BAD_LINES_LOGGED: usize = 8;
 /// Places that strangers named and that are dialed at the same time.
 pub const HINTED_AT_ONCE: usize = 2;
 /// Addresses of a key that are dialed because strangers named them, at most.
-pub const HINT_ADDRS_MAX: usize = 3;
-/// Longest time for connecting to such an address and the TLS handshake there.
+pub const HINT_ADDRS_MAX: usize = 4;
+/// Longest time for connecting to such an address of the site and the TLS handshake there; elsewhere it is
+/// [`CONTACT_TIMEOUT`].
 pub const HINT_DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rest of a thread after each such dial: with [`HINTED_AT_ONCE`] threads there are at most 4 a second.
 pub const HINT_DIAL_EVERY: Duration = Duration::from_millis(500);
@@ -112,14 +113,27 @@ pub const DNS_SD_ANSWER_WAIT: Duration = Duration::from_secs(1);
 pub const DHT_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time between two lookups of an open group there.
 pub const DHT_GROUP_EVERY: Duration = Duration::from_secs(600);
+/// Time between two looks while no node of the DHT has answered yet.
+pub const DHT_JOIN_EVERY: Duration = Duration::from_millis(250);
+/// Most addresses that the DHT begins with.
+pub const DHT_FIRST_NODES_MAX: usize = 32;
+/// Time after which a call that has not ended is given up: who names ever closer nodes could keep it going.
+pub const DHT_CALL_MAX: Duration = Duration::from_secs(60);
+/// Calls that are given up and have not ended, at most; then the next one is waited for.
+pub const DHT_GIVEN_UP_MAX: usize = 2;
 /// Most addresses of an open group that are read in one lookup.
-pub const DHT_FOUND_ADDRS_MAX: usize = 256;
+pub const DHT_FOUND_ADDRS_MAX: usize = 1024;
+/// Most of them that are read in the answer of one node.
+pub const DHT_ANSWER_ADDRS_MAX: usize = 16;
 /// Most of them that are dialed after it: exchange tells of the others.
 pub const DHT_GROUP_DIALED_MAX: usize = 16;
 /// Most items of one key that are read in one lookup; each node of the DHT has one at most.
 pub const DHT_ITEMS_READ_MAX: usize = 256;
-/// How long the DHT rests before it begins anew, after a failure.
+/// How long the DHT rests before it begins anew, after a failure or without a node that answers; it doubles up to
+/// [`DHT_RESTART_MAX`].
 pub const DHT_RESTART: Duration = Duration::from_secs(30);
+/// Longest such time.
+pub const DHT_RESTART_MAX: Duration = Duration::from_secs(600);
 /// Most items of others that a node that can be reached keeps for the DHT, of each of its two kinds.
 pub const DHT_KEPT_ITEMS_MAX: usize = 512;
 /// Most groups of others of which it keeps addresses.
@@ -136,4 +150,6 @@ const _: () = {
     // remembered ones there may be no more than these threads.
     assert!(RECALL_AT_ONCE + OFFERS_AT_ONCE < CONTACTS_AT_ONCE && RECALL_AT_ONCE <= RECALL_FIRST);
     assert!(OFFERS_AT_ONCE < EXCHANGE_FIRST);
+    // All of an item are dialed.
+    assert!(DHT_ADDRS_MAX <= HINT_ADDRS_MAX);
 };

@@ -28,7 +28,6 @@ mod peer_file;
 mod recall;
 
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -79,8 +78,8 @@ pub struct DhtPlan {
     pub secret: Option<DhtSecret>,
     /// The nodes to begin with; none for those of the public DHT.
     pub bootstrap: Vec<PeerAddr>,
-    /// Where the node listens.
-    pub bind: IpAddr,
+    /// Where the node listens: only addresses there are published.
+    pub links: LinkOptions,
     /// Whether it says where it answers.
     pub publishes: bool,
 }

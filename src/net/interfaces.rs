@@ -117,12 +117,12 @@ pub(crate) fn is_on_link(ip: IpAddr) -> bool {
     places.filter(|place| place.prefix_len > 0).any(|place| place.is_neighbour(ip))
 }
 
-/// The addresses of this host that a listener at `bind` covers.
+/// The addresses of this host on the interfaces that `options` chooses, and where its listener is.
 #[cfg(feature = "dht")]
-pub(crate) fn own_addrs(bind: IpAddr) -> Vec<IpAddr> {
-    let covering = LinkOptions { bind, ..LinkOptions::default() };
-    let up = get_if_addrs().unwrap_or_default().into_iter().filter(|i| i.oper_status == IfOperStatus::Up);
-    up.map(|interface| interface.ip()).filter(|ip| covering.covers(*ip)).collect()
+pub(crate) fn own_addrs(options: &LinkOptions) -> Vec<IpAddr> {
+    let all = get_if_addrs().unwrap_or_default();
+    let up = all.iter().filter(|i| i.oper_status == IfOperStatus::Up && options.wants(i, &all));
+    up.map(if_addrs::Interface::ip).filter(|ip| options.covers(*ip)).collect()
 }
 
 /// Looks at the interfaces of this host.

@@ -90,7 +90,8 @@ pub struct Config {
     /// Whether the node looks for its group in a DHT of BitTorrent (Mainline), and with
     /// [`Share::Directory`] publishes its addresses there. A closed group looks up its keys: whoever knows
     /// a key then learns its addresses. An open group needs a [secret](DhtOptions::secret), and is open
-    /// to all who find it. The DHT speaks IPv4. Needs the feature `dht`. Default none.
+    /// to all who find it. The DHT speaks IPv4. Threads and UDP socket of the crate `mainline` are
+    /// not joined: they may outlive the node by a call, of some seconds. Needs the feature `dht`. Default none.
     pub dht: Option<DhtOptions>,
     /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
     /// Default `gpb`.

@@ -176,7 +176,7 @@ fn dht(stats: &DhtStats, config: &Config) -> Finding {
     }
     let said = match (config.share, published) {
         (_, true) => "addresses published",
-        (Share::Directory, false) => "addresses not published yet",
+        (Share::Directory, false) => "no addresses published so far",
         (_, false) => "nothing published, as no directory is shared",
     };
     let sought = match config.trust.is_open() {

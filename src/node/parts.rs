@@ -83,7 +83,7 @@ impl NodeParts {
             dns_sd: config.dns_sd.then(|| links(&config, &addrs)),
             dht: config.dht.clone().map(|DhtOptions { secret, bootstrap }| {
                 let publishes = config.share == Share::Directory;
-                DhtPlan { secret, bootstrap, bind: links(&config, &addrs).bind, publishes }
+                DhtPlan { secret, bootstrap, links: links(&config, &addrs), publishes }
             }),
         };
         Ok(NodeParts { config, keypair, trust, tls, listener, addrs, beacon, roots, own_files, sources })

@@ -115,7 +115,7 @@ fn a_closed_group_with_a_secret_is_found_by_who_has_it_alone() {
         // Both keys are looked up together, and the item of one has no address that is dialed.
         put(&stranger, (&decoy, secret), &announce(&decoy, "gpb"), &["10.1.2.3:27420"]);
         let taker = taker(secret, Keypair::generate());
-        until("both are looked up", &taker, |node| node.stats().announces.hints_dropped == 1);
+        until("both are looked up", &taker, |node| node.stats().announces.hints_dropped >= 1);
         assert_eq!((taker.stats().dht.found, taker.stats().announces.hints_dialed), (0, 0), "{secret:?}");
         // A node of the DHT that is gone costs each later lookup two seconds.
         others.push(taker);
@@ -152,7 +152,7 @@ fn items_that_are_forged_old_or_of_private_addresses_are_not_dialed() {
     put(&stranger, (forged, None), &announce(private, "gpb"), &["127.0.0.1:27420"]);
     let trust = Trust::keys(keys.iter().map(Keypair::peer_id)).unwrap();
     let node = alone(&net, None).share(Share::Nothing).trust(trust).start().unwrap();
-    until("all are dropped", &node, |node| node.stats().announces.hints_dropped == 5);
+    until("all are dropped", &node, |node| node.stats().announces.hints_dropped >= 5);
     let stats = node.stats();
     assert_eq!((stats.dht.keys, stats.dht.found, stats.announces.hints_dialed), (5, 0, 0));
 }

@@ -1,21 +1,24 @@
 //! The calls of the crate `mainline`, which block, on a thread of their own.
 //!
-//! A lookup ends when the DHT has no closer node to ask, after some seconds, and looking up the names of
-//! its first nodes has no bound at all. So the thread is not joined, and neither is the one of the
-//! crate: both end after their last call, once the node drops its [`DhtCalls`].
+//! A lookup ends when the DHT has no closer node to ask: after some seconds, or never, if a node makes up ever closer
+//! ones. Looking up the names of its first nodes has no bound either. So the thread is not joined, and neither is the one
+//! of the crate: both end after their last call, once the node drops its [`DhtCalls`]. Calls that last too long are
+//! given up with their threads, a few at most.
 //!
 //! The crate is given no secret key: items come signed.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mainline::errors::{ConcurrencyError, PutMutableError, PutQueryError};
 use mainline::{DEFAULT_BOOTSTRAP_NODES, Dht, Id, MutableItem, ServerSettings};
 
 use crate::discovery::limits::{
-    DHT_FOUND_ADDRS_MAX, DHT_ITEMS_READ_MAX, DHT_KEPT_GROUPS_MAX, DHT_KEPT_ITEMS_MAX, DHT_KEPT_PEERS_MAX,
+    DHT_ANSWER_ADDRS_MAX, DHT_FIRST_NODES_MAX, DHT_FOUND_ADDRS_MAX, DHT_ITEMS_READ_MAX, DHT_KEPT_GROUPS_MAX,
+    DHT_KEPT_ITEMS_MAX, DHT_KEPT_PEERS_MAX,
 };
 use crate::identity::PeerId;
 use crate::net::PeerAddr;
@@ -26,6 +29,8 @@ use crate::swarm::DhtReach;
 /// What a thread does that may block for long, one after the other.
 pub(super) struct DhtCalls {
     jobs: Sender<DhtJob>,
+    /// How they end.
+    pub(super) ends: Receiver<DhtEnd>,
 }
 
 /// What the DHT begins with.
@@ -74,12 +79,12 @@ pub(super) struct DhtState {
 pub(super) type DhtEnd = Result<(DhtState, DhtAnswer), String>;
 
 impl DhtCalls {
-    /// Starts the thread, which sends each end to `ends`.
-    pub(super) fn start(start: DhtStart, ends: Sender<DhtEnd>) -> io::Result<Self> {
-        let (jobs, queue) = bounded(1);
+    /// Starts the thread, which holds `start` while it runs.
+    pub(super) fn start(start: &Arc<DhtStart>) -> io::Result<Self> {
+        let ((jobs, queue), (end, ends), start) = (bounded(1), bounded(1), start.clone());
         let thread = std::thread::Builder::new().name("gpb-dht-calls".into());
-        thread.spawn(move || work(&start, &queue, &ends)).map_err(|e| no_thread("gpb-dht-calls", e))?;
-        Ok(DhtCalls { jobs })
+        thread.spawn(move || work(&start, &queue, &end)).map_err(|e| no_thread("gpb-dht-calls", e))?;
+        Ok(DhtCalls { jobs, ends })
     }
 
     /// Has the call made. False if the one before has not ended.
@@ -115,22 +120,26 @@ fn open(start: &DhtStart) -> Result<(Dht, DhtReach), String> {
     let named: Vec<(&str, u16)> = start.bootstrap.iter().map(|peer| (peer.host(), peer.port())).collect();
     let public = DEFAULT_BOOTSTRAP_NODES.iter().filter_map(|node| node.rsplit_once(':'));
     let public = public.filter_map(|(host, port)| Some((host, port.parse().ok()?)));
-    let nodes = if named.is_empty() { public.collect() } else { named };
+    let nodes = if named.is_empty() { public.collect() } else { named.clone() };
     let mut error = None;
-    let mut found: Vec<SocketAddrV4> = Vec::new();
+    let mut answers: Vec<Vec<SocketAddrV4>> = Vec::new();
     for node in nodes {
-        match node.to_socket_addrs() {
-            Ok(addrs) => found.extend(addrs.filter_map(|addr| match addr {
-                SocketAddr::V4(v4) => Some(v4),
-                SocketAddr::V6(_) => None,
-            })),
-            Err(e) => error = Some(format!("{}: {e}", node.0)),
-        }
+        let all = node.to_socket_addrs().inspect_err(|e| error = Some(format!("{}: {e}", node.0)));
+        answers.push(
+            all.into_iter()
+                .flatten()
+                .filter_map(|addr| match addr {
+                    SocketAddr::V4(v4) => Some(v4),
+                    SocketAddr::V6(_) => None,
+                })
+                .collect(),
+        );
     }
+    let (reach, mut found) = DhtReach::begin(!named.is_empty(), &answers);
+    found.truncate(DHT_FIRST_NODES_MAX);
     if found.is_empty() {
         return Err(error.unwrap_or_else(|| "none of its first nodes has an IPv4 address".into()));
     }
-    let reach = DhtReach::of(found.iter().map(|addr| IpAddr::from(*addr.ip())));
     let bind = if reach == DhtReach::Host { Ipv4Addr::LOCALHOST } else { start.bind.unwrap_or(Ipv4Addr::UNSPECIFIED) };
     // The crate panics where it gets no socket.
     std::net::UdpSocket::bind((bind, 0)).map_err(|e| e.to_string())?;
@@ -171,7 +180,9 @@ fn answer(dht: &Dht, names: &DhtNames, job: DhtJob) -> DhtAnswer {
             )
         }
         DhtJob::Group => {
-            let found = dht.get_peers(Id::from(names.group)).flatten().take(DHT_FOUND_ADDRS_MAX);
+            // One node that names many crowds the others out of nothing.
+            let answers = dht.get_peers(Id::from(names.group)).map(|all| all.into_iter().take(DHT_ANSWER_ADDRS_MAX));
+            let found = answers.flatten().take(DHT_FOUND_ADDRS_MAX);
             let mut addrs: Vec<SocketAddr> = found.map(SocketAddr::V4).collect();
             addrs.sort();
             addrs.dedup();

@@ -1,6 +1,6 @@
 //! What an item of a DHT says of its key, and which of the addresses there are dialed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::identity::PeerId;
 use crate::limits::{CLOCK_SKEW_MAX, LOW_PORTS};
@@ -21,8 +21,21 @@ pub enum DhtReach {
 }
 
 impl DhtReach {
+    /// The reach of a DHT, and the addresses of its first nodes. `answers` are those of each name that the user gave,
+    /// or else of the names of the public DHT: a name server that lies about those does not bring it home, and
+    /// neither does a name without an answer.
+    pub fn begin(is_named: bool, answers: &[Vec<SocketAddrV4>]) -> (Self, Vec<SocketAddrV4>) {
+        let nodes: Vec<SocketAddrV4> = answers.iter().flatten().copied().collect();
+        let ips = || nodes.iter().map(|addr| IpAddr::from(*addr.ip()));
+        if is_named && !answers.iter().any(Vec::is_empty) {
+            return (Self::of(ips()), nodes);
+        }
+        let is_kept = |addr: &SocketAddrV4| is_named || reach_v4(*addr.ip()) == Some(DhtReach::Internet);
+        (DhtReach::Internet, nodes.into_iter().filter(is_kept).collect())
+    }
+
     /// The reach of the DHT that begins at `nodes`.
-    pub fn of(nodes: impl IntoIterator<Item = IpAddr>) -> Self {
+    fn of(nodes: impl IntoIterator<Item = IpAddr>) -> Self {
         nodes.into_iter().map(|ip| reach(ip).unwrap_or(DhtReach::Internet)).max().unwrap_or(DhtReach::Internet)
     }
 
@@ -93,8 +106,12 @@ pub fn open_dht_item(
     if announce.seq > unix_ms.saturating_add(skew) {
         return Err(Dropped::Future);
     }
-    let mut addrs: Vec<SocketAddr> = hint.addrs.into_iter().map(canonical).filter(|addr| reach.allows(*addr)).collect();
-    addrs.dedup();
+    let mut addrs: Vec<SocketAddr> = Vec::new();
+    for addr in hint.addrs.into_iter().map(canonical).filter(|addr| reach.allows(*addr)) {
+        if !addrs.contains(&addr) {
+            addrs.push(addr);
+        }
+    }
     if addrs.is_empty() {
         return Err(Dropped::Malformed);
     }
@@ -214,6 +231,23 @@ mod tests {
             maker.addrs.push(good.parse().unwrap());
             assert_eq!(maker.open(&maker.item()), Ok(vec![good.parse().unwrap()]), "{addr}");
         }
+    }
+
+    /// Cause: the reach was that of whatever the name server said. Effect: one that lies about the nodes of the public DHT,
+    /// as a captive portal does, had private addresses published. Mend: only what the user named is of a site.
+    #[test]
+    fn the_name_server_does_not_bring_the_public_dht_home() {
+        let addrs = |all: &[&str]| all.iter().map(|addr| addr.parse().unwrap()).collect::<Vec<SocketAddrV4>>();
+        let (home, public) = (addrs(&["10.0.0.1:6881"]), addrs(&["11.0.0.1:6881"]));
+        let begin = |is_named, answers: &[&Vec<SocketAddrV4>]| {
+            DhtReach::begin(is_named, &answers.iter().map(|all| (*all).clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(begin(true, &[&home]), (DhtReach::Site, home.clone()));
+        assert_eq!(begin(true, &[&addrs(&["127.0.0.1:1"])]).0, DhtReach::Host);
+        assert_eq!(begin(true, &[&home, &public]).0, DhtReach::Internet);
+        assert_eq!(begin(true, &[&home, &vec![]]), (DhtReach::Internet, home.clone()), "a name without an answer");
+        assert_eq!(begin(false, &[&home, &public]), (DhtReach::Internet, public));
+        assert_eq!(begin(false, &[&home]), (DhtReach::Internet, vec![]));
     }
 
     #[test]

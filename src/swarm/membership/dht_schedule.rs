@@ -79,16 +79,23 @@ impl DhtLookups {
     pub fn looked_up(&mut self, peer: PeerId, seq: Option<i64>, now: Instant) {
         let Some(key) = self.keys.get_mut(&peer) else { return };
         key.found = seq.is_some();
-        match seq {
-            Some(seq) => {
-                (key.due, key.wait) = (now + DHT_LOOKUP_AFTER, DHT_LOOKUP_RETRY);
-                key.newest = key.newest.max(seq);
-            }
-            None => {
-                key.due = now + key.wait;
-                key.wait = (key.wait * 2).min(DHT_LOOKUP_RETRY_MAX);
-            }
+        // Only a key that is heard rests for long: the dial of what was found may fail. A newer item is a node
+        // that has begun, or moved.
+        if seq.is_some_and(|seq| seq > key.newest) {
+            (key.newest, key.wait) = (seq.unwrap_or(key.newest), DHT_LOOKUP_RETRY);
         }
+        key.due = now + key.wait;
+        key.wait = (key.wait * 2).min(DHT_LOOKUP_RETRY_MAX);
+    }
+
+    /// What was found of `peer` could not be used now: it is due at `at`.
+    pub fn postpone(&mut self, peer: PeerId, at: Instant) {
+        self.keys.iter_mut().filter(|(key, _)| **key == peer).for_each(|(_, key)| key.due = at);
+    }
+
+    /// The DHT can be asked from now on, so all keys are due.
+    pub fn joined(&mut self, now: Instant) {
+        self.keys.values_mut().for_each(|key| (key.due, key.wait) = (now, DHT_LOOKUP_RETRY));
     }
 
     /// When the next key is due.
@@ -192,10 +199,29 @@ mod tests {
             waits.push((due - now).as_secs());
             now = due;
         }
-        assert_eq!(waits, [60, 120, 240, 480, 960, 1800, 1800, 1800]);
+        assert_eq!(waits, [15, 30, 60, 120, 240, 480, 960, 1800]);
         assert_eq!(lookups.take_due(|_| false, now), [key(1)]);
-        lookups.looked_up(key(1), Some(5), now);
-        assert_eq!((lookups.next_due(), lookups.found()), (Some(now + DHT_LOOKUP_AFTER), 1));
+        for (seq, wait) in [(5, 15), (5, 30), (4, 60), (6, 15)] {
+            lookups.looked_up(key(1), Some(seq), now);
+            let due = Some(now + Duration::from_secs(wait));
+            assert_eq!((lookups.next_due(), lookups.found()), (due, 1), "what was found may not be reached");
+        }
+        lookups.postpone(key(1), now);
+        assert_eq!(lookups.next_due(), Some(now));
+    }
+
+    #[test]
+    fn when_the_dht_is_joined_all_keys_are_due() {
+        let (mut lookups, start) = (DhtLookups::default(), Instant::now());
+        lookups.set_keys([key(1), key(2)], start);
+        lookups.take_due(|_| false, start);
+        for _ in 0..9 {
+            lookups.looked_up(key(1), None, start);
+        }
+        lookups.joined(start);
+        assert_eq!(lookups.take_due(|_| false, start).len(), 2);
+        lookups.looked_up(key(1), None, start);
+        assert_eq!(lookups.next_due(), Some(start + DHT_LOOKUP_RETRY));
     }
 
     #[test]

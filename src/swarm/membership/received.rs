@@ -51,6 +51,8 @@ pub enum ContactSource {
     File,
     /// It was proved in an earlier run.
     Memory,
+    /// A directory that anybody can write to named it: DNS-SD or a DHT.
+    Directory,
 }
 
 impl Via {

@@ -20,7 +20,7 @@ pub struct PeerCounts {
     pub by_multicast: usize,
     /// Nodes that another peer named (PEX).
     pub by_exchange: usize,
-    /// Nodes that this one contacted: peers that the user named.
+    /// Nodes that this one contacted: peers that the user named, or that DNS-SD or a DHT did.
     pub by_contact: usize,
     /// Nodes that this one contacted since they were proved in an earlier run.
     pub by_memory: usize,
@@ -46,7 +46,7 @@ impl PeerTable {
                 Via::Session => match entry.provenance.contact {
                     Some(ContactSource::Memory) => &mut counts.by_memory,
                     Some(ContactSource::File) => &mut counts.by_peer_file,
-                    Some(ContactSource::Named) | None => &mut counts.by_contact,
+                    Some(ContactSource::Named | ContactSource::Directory) | None => &mut counts.by_contact,
                 },
                 Via::Hello => &mut counts.by_session,
             } += 1;

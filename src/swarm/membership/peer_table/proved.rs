@@ -36,12 +36,13 @@ impl PeerTable {
         unproved.map(|(node, _)| *node).collect()
     }
 
-    /// The nodes that were remembered, and that no announce was heard of: only contacts keep them alive.
+    /// The nodes that were remembered, or that DNS-SD or a DHT named, and of which no announce was heard: only contacts
+    /// keep them alive.
     pub fn kept_by_contact(&self) -> Vec<NodeId> {
         let unheard = self.entries.iter().filter(|(_, entry)| {
             let provenance = &entry.provenance;
-            let is_remembered = provenance.contact == Some(ContactSource::Memory);
-            is_remembered && provenance.first_datagram.is_none() && entry.is_serving()
+            let is_kept = matches!(provenance.contact, Some(ContactSource::Memory | ContactSource::Directory));
+            is_kept && provenance.first_datagram.is_none() && entry.is_serving()
         });
         unheard.map(|(node, _)| *node).collect()
     }
@@ -51,5 +52,40 @@ impl PeerTable {
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.provenance.contact.get_or_insert(source);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::identity::Keypair;
+    use crate::proto::{Announce, Flags, SignedAnnounce};
+    use crate::swarm::{Received, Via};
+
+    /// Cause: only remembered peers counted. Effect: with multicast, a peer that a DHT named expired half a minute after it
+    /// was dialed. Mend: whatever made this node dial first, a peer that no announce is heard of is contacted again.
+    #[test]
+    fn a_peer_that_a_directory_named_is_kept_by_contact() {
+        let [own, peer] = [(); 2].map(|()| Keypair::generate());
+        let mut table = PeerTable::new(NodeId::new(own.peer_id(), 1));
+        let announce = Announce {
+            version: Announce::VERSION,
+            network: "gpb".into(),
+            peer: peer.peer_id(),
+            instance: 2,
+            seq: 1_000_000,
+            ttl_s: 30,
+            port: 27420,
+            revision: 1,
+            flags: Flags::default(),
+        };
+        let (signed, node) = (SignedAnnounce::seal(&announce, &peer), NodeId::new(peer.peer_id(), 2));
+        let (addr, via, now) = (([11, 0, 0, 1], 27420).into(), Via::Session, Instant::now());
+        table.upsert(&Received { signed: &signed, announce: &announce, addr, via, unix_ms: 1_000_000, now }).unwrap();
+        assert!(table.kept_by_contact().is_empty());
+        table.contacted(node, ContactSource::Directory);
+        assert_eq!(table.kept_by_contact(), [node]);
     }
 }
