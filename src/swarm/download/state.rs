@@ -378,13 +378,6 @@ impl PeerNumbers {
         }
     }
 
-    /// Whether a peer that has given, and holds something that is wanted, is at less than half the distance of `peer`.
-    fn has_nearer(&self, peer: PeerHandle) -> bool {
-        let own = self.paths.get(peer.0 as usize).copied().unwrap_or_default();
-        let mut all = self.paths.iter().zip(&self.gave).zip(&self.useful);
-        all.any(|((&path, &gave), &useful)| gave && useful > 0 && path < own / 2)
-    }
-
     fn has_given(&self, peer: PeerHandle) -> bool {
         self.gave.get(peer.0 as usize).is_some_and(|&gave| gave)
     }

@@ -6,8 +6,8 @@ use crate::content::{FileId, Geometry};
 use crate::limits::ANY_OF_CHUNKS_MAX;
 use crate::swarm::download::limits::{HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, PEERS_POLL_MAX, PEERS_POLL_MIN};
 use crate::swarm::download::picker::{ChunkPicker, PeerHandle};
-use crate::swarm::download::state::DownloadState;
 use crate::swarm::download::state::file::{Backoff, DownloadFile, Extent, FilePhase};
+use crate::swarm::download::state::{DownloadState, PeerNumbers};
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
 
 impl<F: Clone> DownloadState<F> {
@@ -222,6 +222,15 @@ impl<F: Clone> DownloadState<F> {
             _ => 0,
         });
         chunks.sum::<u64>() + self.small.picker.wanted_of(peer) as u64 * SMALL_COST
+    }
+}
+
+impl PeerNumbers {
+    /// Whether a peer that has given, and holds something that is wanted, is at less than half the distance of `peer`.
+    fn has_nearer(&self, peer: PeerHandle) -> bool {
+        let own = self.paths.get(peer.0 as usize).copied().unwrap_or_default();
+        let mut all = self.paths.iter().zip(&self.gave).zip(&self.useful);
+        all.any(|((&path, &gave), &useful)| gave && useful > 0 && path < own / 2)
     }
 }
 
