@@ -11,7 +11,7 @@ use crate::limits::CHUNK_LEN_MIN;
 use crate::store::batch_write::batch_write;
 use crate::store::flusher::Flusher;
 use crate::store::leftovers;
-use crate::store::memory::{FaultKind, Memory, PlaceManner, Rng, dress_for, own_name};
+use crate::store::memory::{EMPTY_DIR, FaultKind, Memory, PlaceManner, Rng, dress_for, own_name};
 use crate::store::place_bare::place_bare;
 use crate::store::reuse::ReuseSource;
 use crate::store::storage::{FileDress, OwnBare, Storage, Volume, place_copy};
@@ -435,6 +435,47 @@ fn wherever_a_removal_crashes_names_are_whole_or_gone() {
         counts[usize::from(removed == gone.len())] += 1;
     }
     assert!(counts.iter().all(|count| *count > 20), "the runs end too early or too late: {counts:?}");
+}
+
+/// A file that a fetch put there becomes a directory, and an empty directory a file: wherever that ends, what is new is
+/// whole or absent, the old is whole or gone, and the next run brings what is missing.
+#[test]
+fn wherever_a_change_of_kind_crashes_names_are_whole_and_the_next_run_brings_the_rest() {
+    let (mut told, mut between) = ([0, 0], 0);
+    for seed in 0..400 {
+        let mut rng = Rng(seed);
+        let mut volume = Memory::new();
+        volume.manner = [PlaceManner::Over, PlaceManner::Exchange, PlaceManner::Keep][seed as usize % 3];
+        let dir = name("was-dir");
+        volume.put("was/file", OLD);
+        place_bare(&volume, &[(&dir, OwnBare::Dir { mtime_ns: 3 })]).remove(0).unwrap();
+        let new = |n: u8| (FileId { root: Root(Digest([n; 32])), len: 9 }, [n; 9]);
+        let mut files = vec![(name("was/file/in/it"), new(1)), (dir.clone(), new(2)), (name("other"), new(3))];
+        files.rotate_left(rng.below(3) as usize);
+        let batch: Vec<_> = files.iter().map(|(path, (id, bytes))| (path.clone(), *id, bytes.as_slice())).collect();
+        volume.cut_after(1 + rng.below(30));
+        let done = batch_write(&volume, &batch);
+        volume = if rng.below(2) == 0 { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
+        for ((path, _, bytes), done) in batch.iter().zip(&done) {
+            let found = volume.content(path.as_str());
+            let is_old = found.is_none() || *path == dir && found.as_deref() == Some(EMPTY_DIR);
+            assert!(is_old || found.as_deref() == Some(bytes), "seed {seed}: {path} is not whole");
+            assert!(!is_old || done.is_err(), "seed {seed}: {path} was said to be durable");
+        }
+        let was = volume.content("was/file");
+        let is_in = volume.content("was/file/in/it").is_some();
+        assert!(was.as_ref().is_none_or(|found| found == OLD && !is_in), "seed {seed}: the file is not whole");
+        between += usize::from(was.is_none() && !is_in);
+        told[usize::from(done.iter().all(Result::is_ok))] += 1;
+        let again = batch_write(&volume, &batch);
+        let after = volume.after_power_loss(&mut rng);
+        for ((path, _, bytes), again) in batch.iter().zip(again) {
+            again.unwrap();
+            assert!(after.content(path.as_str()).as_deref() == Some(bytes), "seed {seed}: {path} after the next run");
+        }
+        assert!(after.content("was/file").is_none(), "seed {seed}");
+    }
+    assert!(told.iter().all(|n| *n > 20) && between > 20, "the runs end too early or too late: {told:?} {between}");
 }
 
 /// Where the link leads.

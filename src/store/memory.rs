@@ -24,7 +24,7 @@ mod power;
 mod rng;
 mod world;
 
-pub(crate) use bare::dress_for;
+pub(crate) use bare::{EMPTY_DIR, dress_for};
 pub(crate) use folder::MemoryFolder;
 pub(crate) use rng::Rng;
 pub(crate) use world::FaultKind;

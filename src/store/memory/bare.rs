@@ -22,7 +22,7 @@ impl Memory {
                 let inode = *world.names.get(of.as_str()).ok_or(io::ErrorKind::NotFound)?;
                 return world.change(NameChange::Link(own_name(name), inode));
             }
-            OwnBare::Dir { mtime_ns } => (b"/".to_vec(), *mtime_ns),
+            OwnBare::Dir { mtime_ns } => (EMPTY_DIR.to_vec(), *mtime_ns),
             OwnBare::Link { target, mtime_ns } => (target.as_bytes().to_vec(), *mtime_ns),
         };
         // The file system keeps what it is together with its name.
@@ -33,6 +33,9 @@ impl Memory {
         world.change(NameChange::Link(own_name(name), inode))
     }
 }
+
+/// What an empty directory has in the place of bytes.
+pub(crate) const EMPTY_DIR: &[u8] = b"/";
 
 /// What belongs to each final name: something else for each.
 pub(crate) fn dress_for(name: &str) -> FileDress {

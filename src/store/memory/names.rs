@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::content::RelPath;
+use crate::content::{RelPath, dirs_above};
+use crate::store::memory::bare::EMPTY_DIR;
 use crate::store::memory::world::{CallKind, NameChange, PlaceManner};
 use crate::store::memory::{Memory, own_name};
 use crate::store::placed::PlacedState;
@@ -17,7 +18,18 @@ pub(super) struct MemoryNames<'a> {
 
 impl Memory {
     pub(super) fn place_one(&self, own: &str, path: &RelPath) -> io::Result<()> {
+        // A file that a fetch put there goes where a directory is needed.
+        for dir in dirs_above(path.as_str()) {
+            if let Some(found) = self.state_at(dir) {
+                self.remove_final(dir, &found)?;
+            }
+        }
         let names = MemoryNames { volume: self, own: own_name(own), name: path.as_str().into() };
+        let is_dir = |name: &str| self.content(name).is_some_and(|bytes| bytes == EMPTY_DIR);
+        if is_dir(path.as_str()) && !is_dir(&names.own) {
+            self.remove_name(path.as_str())?;
+            return names.move_in();
+        }
         let swapped = match (self.manner, names.final_state()) {
             (PlaceManner::Over, _) | (_, None) => return names.rename(),
             (PlaceManner::Exchange, Some(found)) => swap::replace(&names, &found)?,

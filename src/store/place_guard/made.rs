@@ -4,7 +4,7 @@ use rustix::fs::FileType;
 
 use crate::content::RelPath;
 use crate::store::bare_id::empty_dir_id;
-use crate::store::place_guard::{PlaceGuard, file_key};
+use crate::store::place_guard::{PlaceGuard, PlaceName, file_key};
 use crate::store::placed::{Keeping, PlacedState};
 use crate::sync::lock;
 
@@ -17,8 +17,13 @@ impl PlaceGuard {
         found.iter().any(|file| file.id == empty_dir_id() && file.state.is_some_and(is_it))
     }
 
-    /// Whether a fetch put the file or link at `path` there, and nobody changed it.
+    /// Whether an earlier fetch put the file or link at `path` there, and nobody changed it. What this one
+    /// brings does not make way for other names of it.
     pub(crate) fn is_own(&self, path: &RelPath, (kind, state): (FileType, PlacedState)) -> bool {
+        let is_of_this = |name: &PlaceName| name.going || name.here || name.fresh || name.landed;
+        if lock(&self.places).names.get(path).is_some_and(is_of_this) {
+            return false;
+        }
         self.recorded(path, kind).iter().any(|file| file.state == Some(state))
     }
 

@@ -338,3 +338,23 @@ fn times_of_links_and_directories_of_the_user_stay() {
     assert!(links.iter().chain(&dirs).all(|made| matches!(made, Ok(false))), "{links:?} {dirs:?}");
     assert_eq!(["hollow", "link"].map(look), before);
 }
+
+/// Cause: a file that a fetch had just put in place made way for a directory of the same fetch. Effect: of a list that
+/// has a name as both, the file was reported and gone.
+#[test]
+fn what_a_fetch_brings_makes_way_for_nothing_else_of_it() {
+    let place = Place::new();
+    let write = |disk: &Disk, paths: &[&str]| {
+        let files: Vec<_> = paths.iter().map(|path| (name(path), id(path.as_bytes()), path.as_bytes())).collect();
+        let written = disk.batch_write(&files);
+        disk.finish_record();
+        written.into_iter().map(|written| written.is_ok()).collect::<Vec<_>>()
+    };
+    let disk = place.disk(Overwrite::Refuse);
+    assert_eq!(write(&disk, &["a", "a/b"]), [true, false]);
+    assert_eq!(write(&disk, &["a/c"]), [false]);
+    assert_eq!(fs::read(place.path("a")).unwrap(), b"a");
+    // The next fetch replaces what this one brought.
+    assert_eq!(write(&place.disk(Overwrite::Refuse), &["a/b"]), [true]);
+    assert_eq!(fs::read(place.path("a/b")).unwrap(), b"a/b");
+}
