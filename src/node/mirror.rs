@@ -186,6 +186,9 @@ impl MirrorThread {
         self.take_fetched(now);
         self.keeper.expire(&self.plan, self.listings.are_read(), &self.jobs, now);
         self.plan.look_at_links(&self.keeper.take_gone());
+        for path in self.keeper.take_lost(&self.loans.catalogue.get()) {
+            self.plan.look_again(path);
+        }
         self.judge(now);
         let again = self.start_fetches(now);
         let has_expired = |path: &RelPath, id: &FileId| self.keeper.has_expired(path, id);

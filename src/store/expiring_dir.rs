@@ -68,13 +68,14 @@ impl ExpiringDir {
 
     /// Looks at each file: one that is gone or in another state is not a copy any more, and one that
     /// was read on this machine was used then, where the file system tells. A file that cannot be
-    /// looked at is still a copy, and a time later than `now_s` says nothing.
-    pub(crate) fn look(&mut self, now_s: u64) {
+    /// looked at is still a copy, and a time later than `now_s` says nothing. Returns the names at which
+    /// nothing lies any more.
+    pub(crate) fn look(&mut self, now_s: u64) -> Vec<RelPath> {
         // While the file system is not mounted, no name is found.
         if !self.root.metadata().is_ok_and(|meta| meta.dev() == self.device) {
-            return;
+            return Vec::new();
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut changed) = (Vec::new(), Vec::new());
         let mut read = Vec::new();
         for (path, file) in self.files.iter() {
             match self.root.join(path.as_str()).symlink_metadata() {
@@ -84,15 +85,18 @@ impl ExpiringDir {
                         read.push((path.clone(), read_s));
                     }
                 }
-                Ok(_) => gone.push(path.clone()),
+                Ok(_) => changed.push(path.clone()),
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                    gone.push(path.clone());
+                    // What is mounted below the directory may only be away.
+                    let list = if file.state.device == self.device { &mut gone } else { &mut changed };
+                    list.push(path.clone());
                 }
                 Err(e) => log::debug!("copy not looked at path={path} error=\"{e}\""),
             }
         }
-        gone.iter().for_each(|path| self.files.forget(path));
+        gone.iter().chain(&changed).for_each(|path| self.files.forget(path));
         read.iter().for_each(|(path, read_s)| self.files.used_at(path, *read_s));
+        gone
     }
 
     /// Records when files were used, of those whose record is older by `step_s` seconds.
@@ -249,7 +253,7 @@ mod tests {
         for (gone, left) in [(&["b"][..], &["a", "c", "d"][..]), (&["a", "d"], &["c"])] {
             let gone: Vec<RelPath> = gone.iter().map(|path| name(path)).collect();
             assert_eq!(dir.remove(&data.disk(Life::Kept), &gone).gone.len(), gone.len());
-            dir.look(1);
+            assert!(dir.look(1).is_empty(), "what expired is no loss");
             assert_eq!(listed(&dir), left);
             assert_eq!((listed(&data.open()), data.names()), (listed(&dir), listed(&dir)), "and after a restart");
         }
@@ -396,5 +400,19 @@ mod tests {
         dir.device -= 1;
         dir.look(used_s + 1);
         assert!(listed(&dir).is_empty());
+    }
+
+    /// Cause: a copy that was deleted was forgotten. Effect: it was missing until the mirror started again.
+    #[test]
+    fn what_something_else_removed_is_told_and_what_was_changed_is_not() {
+        let data = Data::new();
+        ["gone", "edited", "d/there", "d/gone"].iter().for_each(|path| data.fetch(path, b"copy", 1, Life::Mirrored));
+        std::fs::remove_file(data.dir.path().join("gone")).unwrap();
+        std::fs::remove_file(data.dir.path().join("d/gone")).unwrap();
+        std::fs::write(data.dir.path().join("edited"), b"mine").unwrap();
+        let mut dir = data.open();
+        let told: Vec<String> = dir.look(1).iter().map(RelPath::to_string).collect();
+        assert_eq!((told, listed(&dir)), (vec!["d/gone".into(), "gone".into()], vec!["d/there".into()]));
+        assert!(dir.look(1).is_empty(), "told once");
     }
 }

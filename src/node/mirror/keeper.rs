@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::content::{FileId, RelPath};
+use crate::content::{Catalogue, FileId, RelPath};
 use crate::node::limits::{
     EXPIRY_LOOK, FREE_SHARE, MIRROR_LINES_MAX, QUOTA_LOOK, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN,
 };
@@ -31,6 +31,8 @@ pub(super) struct CopyKeeper {
     expired: u64,
     /// Contents of which copies have expired since they were asked for last.
     gone: HashSet<FileId>,
+    /// Copies that something else removed, since they were asked for last.
+    lost: Vec<RelPath>,
 }
 
 /// The clock of the machine, which may be set meanwhile.
@@ -67,6 +69,7 @@ impl CopyKeeper {
             log: LimitedLog::new(MIRROR_LINES_MAX),
             expired: 0,
             gone: HashSet::new(),
+            lost: Vec::new(),
         })
     }
 
@@ -124,6 +127,15 @@ impl CopyKeeper {
         std::mem::take(&mut self.gone)
     }
 
+    /// The copies that something else removed since the last call.
+    pub(super) fn take_lost(&mut self, catalogue: &Catalogue) -> Vec<RelPath> {
+        // What the catalogue still has counts as being here.
+        let is_listed = |path: &RelPath| catalogue.get(path.as_str()).is_some();
+        let (listed, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lost).into_iter().partition(is_listed);
+        self.lost = listed.into_iter().filter(|path| !self.disk.is_file_at(path)).collect();
+        lost
+    }
+
     /// What room there is for further files.
     pub(super) fn room(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom {
         let left = jobs.bytes_left();
@@ -161,7 +173,7 @@ impl CopyKeeper {
             self.dir.leap(by_s, unix_s());
         }
         self.dir.used(&self.loans.used.take(), unix_s());
-        self.dir.look(unix_s());
+        self.lost.extend(self.dir.look(unix_s()));
         let of_retain = self.retention.retain.map(|retain| retain / USE_RECORDS_PER_RETAIN);
         self.dir.record_use(of_retain.map_or(USE_RECORD_STEP, |step| step.min(USE_RECORD_STEP)).as_secs());
     }

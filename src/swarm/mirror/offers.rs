@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::content::{Attributes, FileId, LinkTo, RelPath};
+use crate::content::{Attributes, FileId, LinkTo, RelPath, follow_link};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::COPY_AHEAD_MAX;
 use crate::swarm::mirror::limits::{COPY_TIME_STEP, MIRROR_ANCHORS_MAX, MIRROR_OFFERS_MAX};
@@ -142,6 +142,13 @@ impl MirrorOffers {
     pub fn offered(&self, path: &RelPath, id: &FileId) -> Option<&MirrorOffer> {
         let all = self.peers.values().filter_map(|peer| peer.get(path).filter(|file| file.id == *id));
         all.min_by_key(|file| (file.copy, file.attributes.mtime_ns))
+    }
+
+    /// The name that the text of `link` means, if its content is offered there.
+    pub fn end_of_link(&self, link: &MirrorOffer) -> Option<RelPath> {
+        let to = link.link.as_ref()?;
+        let end = RelPath::new(&follow_link(&link.path, &to.target, &mut |_| None).ok()?).ok()?;
+        self.offered(&end, &link.id).is_some().then_some(end)
     }
 
     /// What `path` is, where sharers agree about its content.

@@ -195,8 +195,9 @@ impl MirrorPlan {
             return None;
         }
         let may_be_long = self.may_be_long();
-        let (mut files, mut len) = (Vec::new(), 0_u64);
-        for (path, file) in &mut self.wanted {
+        let (mut files, mut len): (Vec<(MirrorOffer, Vec<NodeId>)>, u64) = (Vec::new(), 0);
+        let mut lacking = Vec::new();
+        for (path, file) in &self.wanted {
             let is_long = file.id.len > MIRROR_BATCH_LEN;
             let waits = file.not_before.is_some_and(|at| at > now) || self.running.contains_key(path);
             if waits || is_long && (!may_be_long || !files.is_empty()) {
@@ -206,14 +207,25 @@ impl MirrorPlan {
                 continue;
             }
             let Some(offered) = self.offers.offered(path, &file.id) else { continue };
-            if !fits(file.id.len, file.seen_s) {
-                file.not_before = Some(retry_at);
+            let is_coming = |end: &RelPath| {
+                let is_fetched = self.running.contains_key(end) || files.iter().any(|(one, _)| one.path == *end);
+                self.wanted.contains_key(end) && !is_fetched
+            };
+            let takes_room =
+                offered.link.is_none() || self.offers.end_of_link(offered).is_none_or(|end| is_coming(&end));
+            if !fits(if takes_room { file.id.len } else { 0 }, file.seen_s) {
+                lacking.push(path.clone());
                 continue;
             }
             len += file.id.len;
             files.push((offered.clone(), file.holders.clone()));
             if is_long || files.len() >= MIRROR_BATCH_FILES {
                 break;
+            }
+        }
+        for path in lacking {
+            if let Some(file) = self.wanted.get_mut(&path) {
+                file.not_before = Some(retry_at);
             }
         }
         if files.is_empty() {

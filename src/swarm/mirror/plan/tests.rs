@@ -229,3 +229,26 @@ fn what_has_no_room_waits_and_others_that_fit_are_fetched() {
     assert_eq!(mirror.plan.next_at(now), Some(later));
     assert!(mirror.plan.next_batch(|_, _| true, later, later).is_some());
 }
+
+/// Cause: a link counted as much as the file that it leads to. Effect: under a quota its name was left out for no reason.
+#[test]
+fn a_link_takes_no_room_beside_the_file_that_it_leads_to() {
+    let link = |path: &str, target: &str, id| {
+        let to = crate::content::LinkTo { target: target.into(), mtime_ns: 0 };
+        MirrorOffer { link: Some(Box::new(to)), ..offered(&[(path, id)]).remove(0) }
+    };
+    let mut mirror = Mirror::new();
+    let mut files = offered(&[("d/a", id(1, 100)), ("b", id(2, 100))]);
+    files.extend([link("e", "d/a", id(1, 100)), link("f", "b", id(2, 100)), link("g", "elsewhere", id(3, 100))]);
+    mirror.plan.listed(node(1), files, true);
+    mirror.judge();
+    let mut room = 150;
+    let fits = |len: u64, _| {
+        let fits = len <= room;
+        room -= if fits { len } else { 0 };
+        fits
+    };
+    let batch = mirror.plan.next_batch(fits, mirror.now, mirror.now + Duration::from_secs(1)).unwrap();
+    let names: Vec<&str> = batch.files.iter().map(|(file, _)| file.path.as_str()).collect();
+    assert_eq!((names, room), (vec!["b", "f"], 50), "a link whose file does not fit would bring it");
+}
