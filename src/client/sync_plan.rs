@@ -194,7 +194,8 @@ impl SyncPlan {
         let stays = |dir: &RelPath| wanted.dirs.contains(dir.as_str()) || needed.contains(dir) || is_left_out(dir);
         let made: BTreeSet<RelPath> = tree.dirs.iter().filter(|dir| !stays(dir) && is_made_dir(dir)).cloned().collect();
         // An empty directory that a fetch made is as much of the directory as a file.
-        let has_empty_dir = |dir: &&RelPath| wanted.names.get(dir.as_str()) == Some(&WantedAs::EmptyDir);
+        let is_empty_dir = |dir: &RelPath| wanted.names.get(dir.as_str()) == Some(&WantedAs::EmptyDir);
+        let has_empty_dir = |dir: &&RelPath| is_empty_dir(dir) && !is_left_out(dir);
         all += made.len() as u64 + tree.dirs.iter().filter(has_empty_dir).count() as u64;
         counted += made.len() as u64;
         emptied.extend(made.iter().flat_map(|dir| dirs_above(dir.as_str())).filter_map(|dir| RelPath::new(dir).ok()));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -190,11 +191,12 @@ impl FetchJob {
             links = others;
         }
         self.copy_ends(disk, &copies, failed);
+        let by_name: BTreeMap<&str, &Arc<FetchError>> = failed.iter().map(|one| (&*one.path, &one.error)).collect();
         let mut causes = Vec::with_capacity(links.len());
         for link in links {
             let path = disk.path().join(link.text.path.as_str());
             let no_target = || StoreError::at(path, io::Error::other(NO_TARGET)).into();
-            causes.push((&link.text.path, cause_of(link, failed).unwrap_or_else(|| Arc::new(no_target()))));
+            causes.push((&link.text.path, cause_of(link, &by_name).unwrap_or_else(|| Arc::new(no_target()))));
         }
         failed.extend(causes.into_iter().map(|(path, error)| FailedFile::new(path.as_str(), error)));
     }
@@ -225,11 +227,14 @@ impl FetchJob {
 }
 
 /// Why what the link leads to, or over, is not in place.
-fn cause_of(link: &TreeLink, failed: &[FailedFile]) -> Option<Arc<FetchError>> {
-    let is_on_way = |path: &str| path == link.end || link.over.iter().any(|over| over.as_str() == path);
-    let is_below = |path: &str| RelPath::new(path).is_ok_and(|path| path.is_below(&link.end));
-    let one = failed.iter().find(|one| is_on_way(&one.path) || link.id.is_none() && is_below(&one.path));
-    one.map(|one| one.error.clone())
+fn cause_of(link: &TreeLink, failed: &BTreeMap<&str, &Arc<FetchError>>) -> Option<Arc<FetchError>> {
+    let on_way = std::iter::once(&*link.end).chain(link.over.iter().map(RelPath::as_str));
+    let below = || {
+        let dir = format!("{}/", link.end);
+        let next = failed.range::<str, _>((Bound::Included(&*dir), Bound::Unbounded)).next();
+        next.filter(|(path, _)| link.id.is_none() && path.starts_with(&dir)).map(|(_, error)| *error)
+    };
+    on_way.filter_map(|path| failed.get(path).copied()).next().or_else(below).cloned()
 }
 
 fn fail(failed: &mut Vec<FailedFile>, path: &RelPath, error: StoreError) {

@@ -203,6 +203,8 @@ fn a_link_does_not_bring_back_the_copy_that_it_leads_to() {
         let mirror = node().start().unwrap();
         until("what is new is here", || data.dir().join(name).exists());
         until("the old copy has expired", || round > 0 || mirror.stats().mirror.expired == 1);
+        sharer.write(&format!("{name}-after"), name);
+        until("what comes later is here", || data.dir().join(format!("{name}-after")).exists());
         until("nothing is to be fetched", || mirror.stats().mirror.missing == 0);
         assert!(!data.dir().join("v1/a").exists(), "{name}");
     }
