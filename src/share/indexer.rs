@@ -23,6 +23,7 @@ use crate::share::scanner::Scanner;
 use crate::share::setup::{IndexerCommand, ShareSetup};
 use crate::share::shared_dir::{DirSwap, SharedDir};
 use crate::share::watch::PathChange;
+use crate::share::wholeness::hides;
 use crate::share::withdrawn::Withdrawn;
 use crate::share::write_debounce::WriteDebounce;
 use crate::store::{Copies, ReadRoot};
@@ -294,7 +295,7 @@ impl Indexer {
             self.withdrawn.forget(name);
             self.take_out(name);
             self.inspector.log_if_skipped(path, &found);
-            if matches!(found, Inspection::Skip(_)) && self.draft.whole.could_hide(path) {
+            if matches!(found, Inspection::Skip(_)) && hides(path) {
                 self.draft.whole.hide(name.as_str(), now);
             }
             return;
