@@ -44,9 +44,20 @@ impl VerifiedFile {
         self.check_unchanged()?;
         let changed = bring_in_line(&self.file, wanted, kept)?;
         if changed {
-            self.state = state_of(&self.file)?;
+            let now = state_of(&self.file)?;
+            // What is written after the time was set has another one.
+            let times = [self.state.1.mtime_ns, wanted.mtime_ns, kept(wanted.mtime_ns)];
+            if now.0 != self.state.0 || !times.contains(&now.1.mtime_ns) {
+                return Err(io::Error::other(CHANGED));
+            }
+            self.state = now;
         }
         Ok(changed)
+    }
+
+    /// Whether it was verified with this stamp.
+    pub(super) fn has(&self, stamp: &Stamp) -> bool {
+        self.state.1 == *stamp
     }
 
     /// Whether `other` is the very same file, in the same state.
@@ -61,9 +72,11 @@ impl VerifiedFile {
 
     /// An error if the file has changed since it was checked.
     pub(super) fn check_unchanged(&self) -> io::Result<()> {
-        if state_of(&self.file)? == self.state { Ok(()) } else { Err(io::Error::other("changed while it was read")) }
+        if state_of(&self.file)? == self.state { Ok(()) } else { Err(io::Error::other(CHANGED)) }
     }
 }
+
+const CHANGED: &str = "changed while it was read";
 
 fn state_of(file: &File) -> io::Result<(u64, Stamp)> {
     file.metadata().map(|m| (m.len(), stamp_of(&m)))

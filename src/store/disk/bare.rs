@@ -69,11 +69,19 @@ impl Disk {
             if let Some((text, before)) = self.volume.link_at(path)
                 && text == **target
             {
-                let is_in_line = before.mtime_ns == *mtime_ns || before.mtime_ns == self.volume.kept_time(*mtime_ns);
+                let has_time = |state: &PlacedState| {
+                    state.mtime_ns == *mtime_ns || state.mtime_ns == self.volume.kept_time(*mtime_ns)
+                };
+                let is_in_line = has_time(&before);
                 let is_own = || self.volume.guard().is_none_or(|guard| guard.owns(path, &id));
                 let changed = !is_in_line && is_own() && self.volume.set_link_time(path, *mtime_ns).is_ok();
-                if changed && let (Some(guard), Some((_, now))) = (self.volume.guard(), self.volume.link_at(path)) {
-                    guard.restate(path, id, before, now);
+                if changed
+                    && let (Some(guard), Some((text, now))) = (self.volume.guard(), self.volume.link_at(path))
+                    && text == **target
+                    && is_one(&before, &now)
+                    && has_time(&now)
+                {
+                    guard.restate_made(path, id, before, now);
                 }
                 return Ok(None);
             }

@@ -91,7 +91,15 @@ impl Disk {
             let shared = guard.and_then(|guard| guard.other_name_of(path, &before));
             let is_changed = match (whole.open.as_mut(), shared) {
                 (None, _) => false,
-                (Some(file), None) => self.bring_in_line(path, file),
+                (Some(file), None) => {
+                    let is_changed = self.bring_in_line(path, file);
+                    let is_it = |now: PlacedState| file.check_unchanged().is_ok() && file.has(&now.stamp());
+                    if is_changed && !self.volume.state_of(path).is_some_and(|(_, now)| is_it(now)) {
+                        // Somebody saved it meanwhile.
+                        return None;
+                    }
+                    is_changed
+                }
                 (Some(file), Some(other)) => self.part(path, file, id, (&other, before)),
             };
             if is_changed {

@@ -8,9 +8,17 @@ use crate::store::placed::{PlacedFile, PlacedState};
 use crate::sync::lock;
 
 impl PlaceGuard {
-    /// What lies at `path` and has the content `id` is in another state, which this fetch made: if a
-    /// fetch put it there, it is still known as such.
+    /// What lies at `path` and has the content `id` is in another state, since this fetch gave it further
+    /// names or took some: if a fetch put it there, it is still known as such. Anything else that changed is
+    /// the work of others, and says that it is theirs.
     pub(crate) fn restate(&self, path: &RelPath, id: FileId, before: PlacedState, now: PlacedState) {
+        if now.is_renamed(&before) {
+            self.restate_made(path, id, before, now);
+        }
+    }
+
+    /// The same where the caller knows that all that differs is its work.
+    pub(crate) fn restate_made(&self, path: &RelPath, id: FileId, before: PlacedState, now: PlacedState) {
         let mut places = lock(&self.places);
         let keeping = self.keeping(&places, path);
         let mut landed = None;

@@ -358,3 +358,30 @@ fn what_a_fetch_brings_makes_way_for_nothing_else_of_it() {
     assert_eq!(write(&place.disk(Overwrite::Refuse), &["a/b"]), [true]);
     assert_eq!(fs::read(place.path("a/b")).unwrap(), b"a/b");
 }
+
+/// Cause: the state that a file had after its names were made was recorded, whoever had changed it. Effect: what a user
+/// saved in that moment counted as fetched, and the next fetch replaced it.
+#[test]
+fn what_is_saved_while_names_are_made_is_the_users() {
+    for by_rename in [false, true] {
+        let place = Place::new();
+        place.fetch(Overwrite::Refuse, b"first", &[]);
+        let (disk, first, id_first) = (place.disk(Overwrite::Refuse), name("a"), id(b"first"));
+        assert!(disk.holds(std::slice::from_ref(&first), &id_first, &go).remove(0).unwrap());
+        let save = || {
+            fs::write(place.path("new"), b"mine!").unwrap();
+            if by_rename {
+                fs::rename(place.path("new"), place.path("a")).unwrap();
+            } else {
+                fs::write(place.path("a"), b"mine!").unwrap();
+            }
+            false
+        };
+        disk.make_names(&[(name("b"), first.clone(), id_first)], &save);
+        disk.finish_record();
+        drop(disk);
+        let written = place.disk(Overwrite::Refuse).batch_write(&[(first, id(b"newer"), b"newer")]).remove(0);
+        assert!(matches!(written, Err(StoreError::Exists { .. })), "{written:?}");
+        assert_eq!(fs::read(place.path("a")).unwrap(), b"mine!");
+    }
+}
