@@ -450,7 +450,7 @@ fn wherever_a_change_of_kind_crashes_names_are_whole_and_the_next_run_brings_the
         volume.put("was/file", OLD);
         place_bare(&volume, &[(&dir, OwnBare::Dir { mtime_ns: 3 })]).remove(0).unwrap();
         let new = |n: u8| (FileId { root: Root(Digest([n; 32])), len: 9 }, [n; 9]);
-        let mut files = vec![(name("was/file/in/it"), new(1)), (dir.clone(), new(2)), (name("other"), new(3))];
+        let mut files = [(name("was/file/in/it"), new(1)), (dir.clone(), new(2)), (name("other"), new(3))];
         files.rotate_left(rng.below(3) as usize);
         let batch: Vec<_> = files.iter().map(|(path, (id, bytes))| (path.clone(), *id, bytes.as_slice())).collect();
         volume.cut_after(1 + rng.below(30));
