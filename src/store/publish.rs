@@ -78,23 +78,24 @@ impl<'a> Publish<'a> {
         let at = dir.map_or(self.target.own.root(), AsFd::as_fd);
         let at_path = |e| StoreError::at(self.path_of(path), e);
         let open = open.and_then(|file| file.fd());
-        let looks = self.target.guard.is_some() && open.is_none();
-        let before = looks.then(|| self.target.own.with(|o| Ok(state_at(o, own))).ok().flatten()).flatten();
+        let look = || match open {
+            Some(file) => state_of_open(file),
+            None => Some(self.target.own.with(|o| Ok(state_at(o, own))).ok()??.1),
+        };
+        let before = self.target.guard.and_then(|_| look());
         // Most names are new. For them the first rename is the only one.
         let moved = match self.move_in(own, at, name) {
             Err(e) if is_taken_or_unknown(&e) => self.replace(own, path, at, name)?,
             renamed => renamed.map(|()| true).map_err(at_path)?,
         };
         if let (Some(guard), true) = (self.target.guard, moved) {
-            let state = match (open, before) {
-                (Some(file), _) => state_of_open(file),
-                // Another process may have put its file there since, or written to this one.
-                (None, Some((_, own))) => {
-                    state_at(at, name).map(|(_, state)| state).filter(|state| state.is_renamed(&own))
-                }
-                (None, None) => None,
+            let now = match open {
+                Some(file) => state_of_open(file),
+                None => state_at(at, name).map(|(_, state)| state),
             };
-            state.into_iter().for_each(|state| guard.placed(path, state));
+            // Another process may have put its file there since, or written to this one.
+            let state = now.zip(before).filter(|(now, own)| now.is_renamed(own));
+            state.into_iter().for_each(|(state, _)| guard.placed(path, state));
         }
         Ok(())
     }

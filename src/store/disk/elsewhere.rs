@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, FileType};
 
@@ -27,7 +29,9 @@ impl Disk {
             state.len == id.len && self.volume.state_of(path) == Some((FileType::RegularFile, *state))
         };
         if let Some((path, state)) = places.iter().find(is_unchanged) {
-            let verified = Some(state.stamp()).filter(|_| !self.reads_all());
+            // A power loss may have kept bytes that were written to it, and lost the times of that.
+            let is_believed = !self.reads_all() && is_since_start(state.ctime_ns, *STARTED_NS);
+            let verified = Some(state.stamp()).filter(|_| is_believed);
             return Some(KnownCopy { path: path.clone(), verified });
         }
         let moved = |(_, placed): &(RelPath, PlacedState)| {
@@ -126,5 +130,30 @@ fn tells_of_changes(file: &File) -> bool {
     fs::fstatfs(file).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u64 & 0xffff_ffff)))
 }
 
+/// Whether a file was placed since the system was started, as far as is known when that was.
+fn is_since_start(ctime_ns: i64, started_ns: Option<i64>) -> bool {
+    started_ns.is_some_and(|started| ctime_ns >= started)
+}
+
+/// When the system was started, in ns since the Unix epoch.
+static STARTED_NS: LazyLock<Option<i64>> = LazyLock::new(|| {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let up = Duration::try_from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?).ok()?;
+    let now = SystemTime::UNIX_EPOCH.elapsed().ok()?;
+    i64::try_from(now.checked_sub(up)?.as_nanos()).ok()
+});
+
 /// File system types of ext2 to ext4, XFS, Btrfs, F2FS and tmpfs.
 const LOCAL: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_placed_before_the_system_was_started_is_hashed() {
+        assert!(is_since_start(5, Some(5)) && !is_since_start(4, Some(5)) && !is_since_start(5, None));
+        let now = i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+        assert!(STARTED_NS.is_none_or(|started| (1..=now).contains(&started)));
+    }
+}

@@ -104,7 +104,11 @@ mod tests {
     use super::*;
     use crate::content::{Root, merkle};
     use crate::limits::CHUNK_LEN_MIN;
+    use crate::store::PartialFile;
+    use crate::store::flusher::Flusher;
     use crate::store::memory::{Memory, MemoryFolder, Rng};
+    use crate::store::reuse::ReuseSource;
+    use crate::store::storage::Folder;
 
     fn manifest(n: u8, chunks: u32) -> Manifest {
         let len = u64::from(chunks) * CHUNK_LEN_MIN;
@@ -171,6 +175,49 @@ mod tests {
         assert_eq!(log(&memory).read_layer(&kept.id(), &after), None);
         assert!(log(&memory).layer_of(&kept.id()).is_none(), "of this boot");
         assert_eq!(boot_id(), boot_id());
+    }
+
+    /// A user writes to a file in place, and the power fails: the times of that may be lost. Within one boot they
+    /// cannot be, so with the same boot this shows what would go wrong.
+    #[test]
+    fn a_power_loss_that_keeps_bytes_and_loses_times_gives_no_wrong_chunk() {
+        let bytes_of = |digits: [u8; 2]| digits.map(|digit| vec![digit; CHUNK_LEN_MIN as usize]).concat();
+        let (old, new) = (bytes_of([1, 2]), bytes_of([1, 3]));
+        let [old_layer, new_layer] = [&old, &new].map(|bytes| {
+            let height = Geometry::new(bytes.len() as u64).chunk_height();
+            let layer: Vec<Digest> =
+                bytes.chunks(CHUNK_LEN_MIN as usize).map(|chunk| merkle::chunk_digest(chunk, height)).collect();
+            let root = Root(merkle::root_of_layer(&layer, height));
+            Manifest::new(FileId { root, len: bytes.len() as u64 }, layer).unwrap()
+        });
+        let first = new_layer.geometry().chunk(0).unwrap();
+        let (boot, mut wrong, mut right) = ([b'a'; BOOT_LEN], [0; 2], 0);
+        for (seed, at) in (0..300).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+            let (mut rng, memory) = (Rng(seed), Memory::new());
+            memory.put("old", &old);
+            let file = memory.open_name("old").unwrap().unwrap();
+            let recorded = file.stat().unwrap().stamp;
+            log(&memory).write_layer(&old_layer, &boot).unwrap();
+            memory.open_name(&format!("state/{}", slot_name(&old_layer.id()))).unwrap().unwrap().sync().unwrap();
+            MemoryFolder(memory.clone()).sync().unwrap();
+            file.write_at(7, b"of the user").unwrap();
+            let after = memory.after_power_loss(&mut rng);
+            let there = after.open_name("old").unwrap().unwrap();
+            let stat = there.stat().unwrap();
+            let layer = log(&after).read_layer(&old_layer.id(), &[boot, [b'b'; BOOT_LEN]][at]);
+            let layer = layer.filter(|_| stat.stamp == recorded);
+            let source = ReuseSource::new(there, stat.len).with_layer(layer, stat.stamp);
+            let flusher = Arc::new(Flusher::without_thread());
+            let part = PartialFile::open(Arc::new(after.clone()), flusher, Arc::new(new_layer.clone())).unwrap();
+            part.reuse(vec![source]);
+            part.recheck(u64::MAX);
+            let mut bytes = vec![0; CHUNK_LEN_MIN as usize];
+            if part.has(first) {
+                part.read_at(0, &mut bytes).unwrap();
+                if bytes == new[..bytes.len()] { right += 1 } else { wrong[at] += 1 }
+            }
+        }
+        assert!(wrong[0] > 0 && wrong[1] == 0 && right > 0, "{wrong:?} {right}");
     }
 
     #[test]
