@@ -30,10 +30,17 @@ pub(crate) struct PeerListing {
     /// The files, sorted by path for each pattern.
     files: Vec<PeerFile>,
     bare: Vec<FoundBare>,
+    /// Whether there may be more of it later: the peer still hashes or cannot read some files.
+    partial: bool,
     room: Room,
 }
 
 impl PeerListing {
+    /// Whether the peer says that files are missing that would be listed once they are hashed, or can be read again.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial
+    }
+
     /// The names of copies that go when they are not used for long.
     pub(crate) fn temporary(&self) -> HashSet<RelPath> {
         self.files.iter().filter_map(PeerFile::temporary).cloned().collect()
@@ -69,7 +76,8 @@ pub(crate) fn lister(
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
         };
         let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
-        let mut all = Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false };
+        let mut all =
+            Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false, partial: false };
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
@@ -94,7 +102,8 @@ pub(crate) fn lister(
                 }
             }
         }
-        Ok(PeerListing { shared: session.welcome.revision > 0, files: all.files, bare: all.bare, room: all.room })
+        let Taken { files, bare, room, partial, .. } = all;
+        Ok(PeerListing { shared: session.welcome.revision > 0, files, bare, partial, room })
     }
 }
 
@@ -112,6 +121,8 @@ struct Taken {
     logged: bool,
     /// That the peer leaves out names was logged.
     told_unnamed: bool,
+    /// The peer says that some files are still to be hashed or cannot be read.
+    partial: bool,
 }
 
 /// Memory of the listing of one peer, in bytes.
@@ -227,6 +238,17 @@ impl Drop for Room {
     }
 }
 
+/// Says once of all peers that what they list may lack something.
+pub(crate) fn warn_of_partial(peers: &[PeerId]) {
+    if let Some(first) = peers.first() {
+        warn!(
+            "some peers do not list all yet, as files are being hashed or written there, or cannot be read; what is \
+             missing comes with the same command later peers={} first={first}",
+            peers.len()
+        );
+    }
+}
+
 /// Whether a pattern means more than a name, a directory or a root.
 fn has_wildcards(pattern: &Pattern) -> bool {
     matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. })
@@ -254,12 +276,17 @@ fn page(
         warn!("the peer leaves out files whose names cannot be shared peer={} files={}", session.peer, head.unnamed);
     }
     let mut last = None;
+    // A root, or the name of a file that is there, leaves nothing to be missed.
+    let mut is_one = matches!(pattern.map(Pattern::kind), Some(PatternKind::Root(..)));
     for entry in ListPage::read(&body)? {
         // A name that cannot be one costs its entry and not the peer.
         let (path, what) = entry?;
         last = Some(path);
+        is_one |= matches!(pattern.map(Pattern::kind), Some(PatternKind::Path { text, .. }) if text == path);
         all.take(path, what, pattern, &session.peer)?;
     }
+    // What was only fetched has no directory that could be scanned: its revision is 0.
+    all.partial |= head.revision > 0 && !head.complete && !is_one;
     // Only pages that advance make sure that there is a last one.
     Ok(last.filter(|last| head.more && *last > after).map(str::to_string))
 }
@@ -290,6 +317,7 @@ mod tests {
             room: room(&all, peer_max, all_max),
             logged: false,
             told_unnamed: false,
+            partial: false,
         };
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
         for name in ["other", "f1", "f1/\0"] {
@@ -320,9 +348,10 @@ mod tests {
                 room: room(&all, 1 << 30, 1 << 30),
                 logged: false,
                 told_unnamed: false,
+                partial: false,
             };
             (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), file(1), None, &PEER).unwrap());
-            PeerListing { shared: true, files: taken.files, bare: Vec::new(), room: taken.room }
+            PeerListing { shared: true, files: taken.files, bare: Vec::new(), partial: false, room: taken.room }
         };
         let node = |n| NodeId::new(PeerId([n; 32]), 1);
         let first = listing("a", 10_000).merge(node(1), &mut results);

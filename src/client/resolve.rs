@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::client::failed::FailedFile;
 use crate::client::found_bare::FoundBare;
 use crate::client::limits::{AGED_TOLD_MAX, RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
-use crate::client::listing::lister;
+use crate::client::listing::{lister, warn_of_partial};
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::selection::Selection;
 use crate::client::survey::{SurveyProgress, survey};
@@ -57,18 +57,21 @@ impl Client {
             Ok((text.clone(), pattern))
         };
         let wanted: Vec<(String, Pattern)> = texts.iter().map(parse).collect::<Result<_, FetchError>>()?;
-        let (mut results, mut rooms) = (SearchResults::preferring(selection.prefer.as_ref()), Vec::new());
+        let mut results = SearchResults::preferring(selection.prefer.as_ref());
+        let (mut rooms, mut partial) = (Vec::new(), Vec::new());
         // The results change only with an answer, so they are judged only then.
         let mut certainty = Certainty::Nothing;
         let begin = Instant::now();
         let progress = survey(self, scope, lister(texts, timeout, selection.prefer.as_ref()), |progress, answer| {
             if let Some((record, listing)) = answer {
+                partial.extend(listing.is_partial().then(|| record.node().peer));
                 rooms.push(listing.merge(record.node(), &mut results));
                 certainty = assess(&wanted, &Chooser::new(&results, selection));
             }
             end(&certainty, progress, begin, timeout)
         })?;
         progress.check(texts.first().map_or("", |t| t), timeout)?;
+        warn_of_partial(&partial);
         let mut resolved = collect(&wanted, results, selection, progress.answered)?;
         // What was left out may have been meant by a pattern, and not by a name that was found.
         let is_glob = |pattern: &Pattern| matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. });

@@ -13,7 +13,7 @@ use crate::client::doorbell::Doorbell;
 use crate::client::found_bare::FoundBare;
 use crate::client::found_peer::FoundPeer;
 use crate::client::limits::UNREADABLE_TOLD_MAX;
-use crate::client::listing::lister;
+use crate::client::listing::{lister, warn_of_partial};
 use crate::client::search_results::{FoundFile, OfferedBare, SearchResults};
 use crate::client::{AskScope, Client, FetchError};
 use crate::content::{Pattern, RelPath};
@@ -74,14 +74,17 @@ impl Client {
         for text in patterns {
             Pattern::parse(text).map_err(|source| FetchError::Pattern { text: text.clone(), source })?;
         }
-        let (mut results, mut rooms, begin) = (SearchResults::default(), Vec::new(), Instant::now());
+        let (mut results, begin) = (SearchResults::default(), Instant::now());
+        let (mut rooms, mut partial) = (Vec::new(), Vec::new());
         let progress = survey(self, scope, lister(patterns, wait, None), |progress, answer| {
             if let Some((record, listing)) = answer {
+                partial.extend(listing.is_partial().then(|| record.node().peer));
                 rooms.push(listing.merge(record.node(), &mut results));
             }
             progress.listing_end(begin, wait)
         })?;
         progress.check(patterns.first().map_or("list", |p| p), wait)?;
+        warn_of_partial(&partial);
         let bare = |(path, offered): (&RelPath, &OfferedBare)| {
             (FoundBare { path: path.clone(), bare: offered.bare.clone() }, offered.holders)
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use gpb::testing::Lan;
@@ -258,6 +259,39 @@ fn a_list_is_complete_only_when_all_that_is_there_is_in_it() {
         assert!(!catalogue.is_empty() || !catalogue.notes().complete, "the directory itself is gone");
         catalogue.is_empty().then_some(())
     });
+}
+
+/// Cause: a pattern took what was listed by then for all. Effect: beside a server that still hashed, some of it was fetched
+/// without a word.
+#[test]
+fn a_list_that_lacks_what_is_being_written_is_told() {
+    let pair = Pair::new(&[("d/a", b"a"), ("d/log", b"log")]);
+    let run = |args: &[&str]| {
+        let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), pair.home.path(), args);
+        command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--peer", pair.server.addr()]);
+        Got::of(&command.output().unwrap()).errors.contains("do not list all yet")
+    };
+    pair.lists(&["d/a", "d/log"]);
+    let told = |args: &[&str], wanted: bool| {
+        by(if wanted { "a warning" } else { "none" }, || (run(args) == wanted).then_some(()));
+    };
+    told(&["list"], false);
+    let (done, written) = (AtomicBool::new(false), pair.data("d/log"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // It ends by itself, too, as the test may fail meanwhile.
+            let begun = Instant::now();
+            while !done.load(Relaxed) && begun.elapsed() < 2 * WAIT {
+                fs::write(&written, format!("{:?}", begun.elapsed())).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        told(&["list"], true);
+        told(&["get", "d"], true);
+        assert!(!run(&["get", "d/a"]), "a name that is there lacks nothing");
+        done.store(true, Relaxed);
+    });
+    told(&["get", "**"], false);
 }
 
 /// A node that only fetched has no list that is complete.

@@ -31,7 +31,14 @@ impl ListingReader {
             text: text.into(),
             pattern: Pattern::parse(text).ok(),
             patience,
-            all: Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false },
+            all: Taken {
+                files: Vec::new(),
+                bare: Vec::new(),
+                room,
+                logged: false,
+                told_unnamed: false,
+                partial: false,
+            },
             after: Some(String::new()),
         }
     }
@@ -71,7 +78,7 @@ impl ListingReader {
 
     /// What was read.
     pub(crate) fn finish(self, session: &Session) -> PeerListing {
-        let Taken { files, bare, room, .. } = self.all;
-        PeerListing { shared: session.welcome.revision > 0, files, bare, room }
+        let Taken { files, bare, room, partial, .. } = self.all;
+        PeerListing { shared: session.welcome.revision > 0, files, bare, partial, room }
     }
 }
