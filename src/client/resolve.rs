@@ -37,7 +37,8 @@ impl Client {
     ///
     /// A whole root is found with its first holder; everything else with the last answer if no other
     /// peer can appear, or else [`RESOLVE_QUIET`] after the last new answer, and at most
-    /// [`RESOLVE_MAX`] after the first one. A name that no answer holds, and the preferred peer, are
+    /// [`RESOLVE_MAX`] after the first one. What a directory or a pattern means is not found before
+    /// that while known peers are still being asked. A name that no answer holds, and the preferred peer, are
     /// waited for up to [`RESOLVE_ALL_MAX`] while other peers are still being asked.
     /// Without any answer this takes `timeout`.
     ///
@@ -72,6 +73,9 @@ impl Client {
         })?;
         progress.check(texts.first().map_or("", |t| t), timeout)?;
         warn_of_partial(&partial);
+        if certainty == Certainty::Several && progress.pending > 0 {
+            log::warn!("what peers alone have that did not answer in time is left out peers={}", progress.pending);
+        }
         let mut resolved = collect(&wanted, results, selection, progress.answered)?;
         // What was left out may have been meant by a pattern, and not by a name that was found.
         let is_glob = |pattern: &Pattern| matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. });
@@ -88,6 +92,8 @@ impl Client {
 enum Certainty {
     /// Something is not found at all.
     Nothing,
+    /// Everything was found, and a directory or a pattern is meant, of which each peer may have more.
+    Several,
     /// Everything was found, but more answers could change it.
     Likely,
     /// Everything was found, and only by whole roots.
@@ -105,8 +111,9 @@ fn end(certainty: &Certainty, progress: &SurveyProgress, begin: Instant, timeout
     };
     let enough = match certainty {
         Certainty::Certain => first,
-        Certainty::Likely if progress.complete => last,
-        Certainty::Likely => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
+        Certainty::Several if progress.pending > 0 => first + RESOLVE_MAX,
+        Certainty::Likely | Certainty::Several if progress.complete => last,
+        Certainty::Likely | Certainty::Several => (last + RESOLVE_QUIET).min(first + RESOLVE_MAX),
         // A peer that has not answered yet may hold it: the link of the only holder, or the holder
         // itself, may be full.
         Certainty::Nothing if progress.pending + progress.awaited + progress.full > 0 => first + RESOLVE_ALL_MAX,
@@ -129,7 +136,16 @@ fn assess(wanted: &[(String, Pattern)], chooser: &Chooser<'_>) -> Certainty {
     let clear = |(choice, wanted): (&Choice, &(String, Pattern))| {
         choice.clashes.is_empty() && matches!(wanted.1.kind(), PatternKind::Root(..))
     };
-    if choices.iter().zip(wanted).all(clear) { Certainty::Certain } else { Certainty::Likely }
+    if choices.iter().zip(wanted).all(clear) {
+        return Certainty::Certain;
+    }
+    let several = |(choice, wanted): (&Choice, &(String, Pattern))| match wanted.1.kind() {
+        PatternKind::Path { text, glob, .. } => {
+            glob.is_some() || choice.files.iter().any(|&at| chooser.is_below(at, text))
+        }
+        PatternKind::Root(..) => false,
+    };
+    if choices.iter().zip(wanted).any(several) { Certainty::Several } else { Certainty::Likely }
 }
 
 /// Brings together what all of `wanted` mean. A file that is asked for by its root is clear,
@@ -533,6 +549,11 @@ mod tests {
         assert_eq!(end(&Certainty::Nothing, &more, t, timeout), t + ms(5005), "it may have it");
         assert_eq!(end(&Certainty::Nothing, &more, t, ms(2000)), t + ms(2000));
         assert_eq!(end(&Certainty::Likely, &more, t, timeout), t + ms(80));
+        let asked = SurveyProgress { pending: 1, ..more };
+        assert_eq!(end(&Certainty::Likely, &asked, t, timeout), t + ms(80));
+        assert_eq!(end(&Certainty::Several, &asked, t, timeout), t + ms(1005), "it may have more of it");
+        let more = SurveyProgress { pending: 0, ..asked };
+        assert_eq!(end(&Certainty::Several, &more, t, timeout), t + ms(80));
         let two = SurveyProgress { awaited: 0, ..more };
         let late = SurveyProgress { answers: Some((t + ms(5), t + ms(1000))), ..two };
         assert_eq!(end(&Certainty::Likely, &late, t, timeout), t + ms(1005));

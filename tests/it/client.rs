@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::internals::cli::Exit;
-use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX};
+use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use gpb::internals::client::{
     self, AskScope, ClientContext, Download, DownloadOptions, DownloadPlan, FailedFile, FetchError, Report, Selection,
     Target,
@@ -445,6 +445,22 @@ fn one_name_with_two_contents_is_for_the_user_to_decide() {
     }
     c.get(&[&two.id.root.to_string()]).unwrap();
     assert!(c.content("n") == *two.bytes);
+}
+
+/// Cause: whatever was meant, 50 ms without a new answer were the end of the search. Effect: of a directory, what a peer far
+/// away has alone did not come, and nothing said so.
+#[test]
+fn a_directory_is_found_when_all_known_peers_have_answered() {
+    let (near, far) = (file("d/near", 100, 15), file("d/far", 100, 16));
+    let quick = fake(None, std::slice::from_ref(&near));
+    let slow = fake(Fault::SlowLists(8 * RESOLVE_QUIET), std::slice::from_ref(&far));
+    let c = Client::new();
+    c.meet(&[&quick, &slow]);
+    for texts in [&["d"], &["d/*"], &["**"]] {
+        let found = c.resolve(texts).unwrap();
+        let names: Vec<_> = found.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(names, ["d/far", "d/near"], "{texts:?}");
+    }
 }
 
 #[test]

@@ -74,6 +74,11 @@ impl<'a> Chooser<'a> {
         }
     }
 
+    /// Whether the file lies below the directory `dir`.
+    pub(super) fn is_below(&self, at: u32, dir: &str) -> bool {
+        self.file(at).path.is_below(dir)
+    }
+
     /// The names that are no plain files and that the pattern means.
     pub(super) fn bare(&self, pattern: &Pattern) -> impl Iterator<Item = (&'a RelPath, &'a OfferedBare)> {
         let is_meant = |path: &str| match pattern.kind() {
