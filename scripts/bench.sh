@@ -14,6 +14,12 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$root/scripts/programs.sh"
 
 command -v python3 > /dev/null 2>&1 || { echo 'python3 is not installed' >&2; exit 1; }
-build_programs
 export PYTHONDONTWRITEBYTECODE=1
+# What it can do is told without the programs.
+for argument; do
+    case $argument in
+        -h | --help) exec python3 "$root/scripts/bench" --programs "$bin" --help ;;
+    esac
+done
+build_programs
 exec python3 "$root/scripts/bench" --programs "$bin" "$@"
