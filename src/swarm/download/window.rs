@@ -41,6 +41,9 @@ use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
 /// measured again and the search runs again, which costs a peer that became slower three rounds
 /// with half a window more.
 ///
+/// **Short paths**, below `FAR`, take half as many round trips in both: no queue there is worth more,
+/// and what is asked for ahead costs time in the caches of the processors.
+///
 /// **End**. When less is left to ask for than a window and a nearer peer gives, too, a far one is asked
 /// for `END_ROUND_TRIPS` only: the nearer one would bring the rest sooner, and both would send it.
 ///
@@ -133,10 +136,15 @@ impl Window {
     /// measurement.
     pub fn target(&self) -> Option<u64> {
         let (rate, round_trips) = match self.phase {
-            WindowPhase::Search { best, .. } => (best?, SEARCH_ROUND_TRIPS),
-            WindowPhase::Cruise { .. } => (self.meter.rate()?, CRUISE_ROUND_TRIPS),
+            WindowPhase::Search { best, .. } => (best?, self.of_path(SEARCH_ROUND_TRIPS)),
+            WindowPhase::Cruise { .. } => (self.meter.rate()?, self.of_path(CRUISE_ROUND_TRIPS)),
         };
         Some(self.len(rate, if self.ends { END_ROUND_TRIPS } else { round_trips }))
+    }
+
+    /// For so many round trips is asked ahead on this path.
+    fn of_path(&self, round_trips: u32) -> u32 {
+        if self.is_far() { round_trips } else { round_trips / 2 }
     }
 
     fn len(&self, rate: f64, round_trips: u32) -> u64 {

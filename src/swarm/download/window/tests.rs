@@ -120,7 +120,7 @@ fn a_near_peer_has_requests_at_hand_for_a_moment() {
     assert_eq!(lab.window.target(), None);
     lab.run(200 * MS);
     assert!(lab.run(600 * MS) > 0.99);
-    assert_eq!(lab.window.target(), Some((lab.window.rate().unwrap() * 0.034) as u64));
+    assert_eq!(lab.window.target(), Some((lab.window.rate().unwrap() * 0.032) as u64));
     assert!(lab.queue_time() < 36 * MS, "{:?}", lab.queue_time());
 }
 
