@@ -76,8 +76,7 @@ pub(crate) fn lister(
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
         };
         let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
-        let mut all =
-            Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false, partial: false };
+        let mut all = Taken::new(room);
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
             let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
             let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
@@ -137,6 +136,11 @@ pub(crate) struct Room {
 }
 
 impl Taken {
+    /// Nothing so far.
+    fn new(room: Room) -> Self {
+        Taken { files: Vec::new(), bare: Vec::new(), room, logged: false, told_unnamed: false, partial: false }
+    }
+
     /// Takes in one name of a page.
     fn take(
         &mut self,
@@ -311,14 +315,7 @@ mod tests {
     fn a_listing_is_bounded_and_has_only_what_was_asked_for() {
         let all = Arc::new(AtomicUsize::new(0));
         let (peer_max, all_max) = (LISTING_LEN_MAX, LISTINGS_LEN_MAX);
-        let taken = || Taken {
-            files: Vec::new(),
-            bare: Vec::new(),
-            room: room(&all, peer_max, all_max),
-            logged: false,
-            told_unnamed: false,
-            partial: false,
-        };
+        let taken = || Taken::new(room(&all, peer_max, all_max));
         let (pattern, mut one) = (Pattern::parse("f1").unwrap(), taken());
         for name in ["other", "f1", "f1/\0"] {
             one.add(name, file(1), Some(&pattern), &PEER).unwrap();
@@ -342,14 +339,7 @@ mod tests {
         let all = Arc::new(AtomicUsize::new(0));
         let mut results = SearchResults::default();
         let listing = |name: &str, count: usize| {
-            let mut taken = Taken {
-                files: Vec::new(),
-                bare: Vec::new(),
-                room: room(&all, 1 << 30, 1 << 30),
-                logged: false,
-                told_unnamed: false,
-                partial: false,
-            };
+            let mut taken = Taken::new(room(&all, 1 << 30, 1 << 30));
             (0..count).for_each(|n| taken.add(&format!("{name}{n:07}"), file(1), None, &PEER).unwrap());
             PeerListing { shared: true, files: taken.files, bare: Vec::new(), partial: false, room: taken.room }
         };

@@ -170,7 +170,7 @@ const SIGNATURE_AT: usize = MAGIC.len();
 const PAYLOAD_AT: usize = SIGNATURE_AT + 64;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -189,7 +189,8 @@ mod tests {
         }
     }
 
-    fn largest(keypair: &Keypair) -> Announce {
+    /// As long as an announce can be.
+    pub(in crate::proto) fn largest(keypair: &Keypair) -> Announce {
         Announce {
             network: "n".repeat(NETWORK_LEN_MAX),
             instance: u64::MAX,

@@ -124,22 +124,10 @@ mod tests {
 
     use super::*;
     use crate::identity::Keypair;
-    use crate::limits::NETWORK_LEN_MAX;
-    use crate::proto::{Announce, Flags};
+    use crate::proto::announce;
 
     fn largest(keypair: &Keypair) -> SignedAnnounce {
-        let announce = Announce {
-            version: Announce::VERSION,
-            network: "n".repeat(NETWORK_LEN_MAX),
-            peer: keypair.peer_id(),
-            instance: u64::MAX,
-            seq: u64::MAX,
-            ttl_s: u16::MAX,
-            port: u16::MAX,
-            revision: u64::MAX,
-            flags: Flags(u16::MAX),
-        };
-        SignedAnnounce::seal(&announce, keypair)
+        SignedAnnounce::seal(&announce::tests::largest(keypair), keypair)
     }
 
     #[test]

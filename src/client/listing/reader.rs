@@ -31,14 +31,7 @@ impl ListingReader {
             text: text.into(),
             pattern: Pattern::parse(text).ok(),
             patience,
-            all: Taken {
-                files: Vec::new(),
-                bare: Vec::new(),
-                room,
-                logged: false,
-                told_unnamed: false,
-                partial: false,
-            },
+            all: Taken::new(room),
             after: Some(String::new()),
         }
     }
