@@ -36,7 +36,7 @@ impl FromStr for Interface {
             return Ok(Interface::Ip(ip));
         }
         let fits = (1..=NAME_LEN_MAX).contains(&text.len());
-        if !fits || text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
+        if !fits || text.contains(|c: char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control()) {
             return Err(ParseInterfaceError(text.into()));
         }
         Ok(Interface::Name(text.into()))
@@ -97,7 +97,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(read.clone()));
             assert_eq!(read.to_string(), text);
         }
-        for text in ["", "a b", "a/b", "0123456789abcdef", "a\n"] {
+        for text in ["", "a b", "a/b", "eth0:1", "0123456789abcdef", "a\n"] {
             let error = text.parse::<Interface>().unwrap_err();
             assert!(!error.to_string().contains('\n'), "{error:?}");
         }

@@ -92,7 +92,12 @@ impl FromStr for PeerAddr {
         } else if is_ipv6(text) {
             (text, None)
         } else {
-            text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
+            // Two colons are an IPv6 address that is none, whatever stands behind the first.
+            let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+            if port.is_some_and(|port| port.contains(':')) {
+                return Err(bad());
+            }
+            (host, port)
         };
         if !is_ipv6(host) && !is_host(host) {
             return Err(bad());
@@ -148,7 +153,9 @@ impl From<Infallible> for ParsePeerAddrError {
 
 fn is_ipv6(text: &str) -> bool {
     let (ip, zone) = text.split_once('%').unwrap_or((text, "0"));
-    ip.parse::<Ipv6Addr>().is_ok() && matches!(zone.parse(), Ok(Interface::Name(_)))
+    // A bracket in the zone belongs to another spelling, one whose other bracket is missing.
+    let zone = Some(zone).filter(|zone| !zone.contains(['[', ']']));
+    ip.parse::<Ipv6Addr>().is_ok() && matches!(zone.map(str::parse), Some(Ok(Interface::Name(_))))
 }
 
 fn is_host(text: &str) -> bool {
@@ -212,6 +219,11 @@ mod tests {
             "h{x",
             "[fe80::1%]:5",
             "[::1] :5",
+            "fe80::1%eth0:9",
+            "fe80::1%eth0]:9",
+            "[fe80::1%[eth0]:9",
+            "a:b:c",
+            "fd00::zz",
         ] {
             let error = text.parse::<PeerAddr>().unwrap_err();
             assert!(matches!(error, ParsePeerAddrError::Form(_)), "{text}: {error}");
@@ -220,7 +232,7 @@ mod tests {
         for text in ["fe80::1", "[fe80::1]", "[fe80::1]:9", "febf::1"] {
             assert!(matches!(text.parse::<PeerAddr>(), Err(ParsePeerAddrError::Zone(_))), "{text}");
         }
-        for text in ["h:0", "h:", "h:65536", "h:+1", "[::1]:", "h: 1", "a:b:c", "fd00::zz"] {
+        for text in ["h:0", "h:", "h:65536", "h:+1", "[::1]:", "h: 1"] {
             assert!(matches!(text.parse::<PeerAddr>(), Err(ParsePeerAddrError::Port(_))), "{text}");
         }
     }
