@@ -294,7 +294,7 @@ fn with_old_files(plan: &Plan) -> Memory {
 
 /// Crashes at `points` points in all.
 fn replay(points: u64) {
-    let (mut crashes, mut believed, mut finished, mut seed) = (0, 0, 0, 0);
+    let (mut crashes, mut believed, mut finished, mut restored, mut seed) = (0, 0, 0, 0, 0);
     while crashes < points {
         seed += 1;
         let mut rng = Rng(seed);
@@ -309,6 +309,10 @@ fn replay(points: u64) {
             let killed = rng.below(3) == 0;
             volume = if killed { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
             let what = format!("seed {seed}, crash {crashes}");
+            if rng.below(4) == 0 {
+                volume.restore_parts();
+                restored += 1;
+            }
             check_finals(&volume, &plan, &done, &what);
             believed += check_claims(&volume, &plan, &done, &what);
             finished += u64::from(result.is_ok());
@@ -322,7 +326,9 @@ fn replay(points: u64) {
         check_finals(&volume.after_power_loss(&mut rng), &plan, &done, &what);
     }
     assert!(believed > 0 && finished > 0 && finished < crashes, "the runs end too early or too late");
-    println!("{crashes} crash points, 0 wrong; {believed} chunks believed, {finished} runs ended before");
+    println!(
+        "{crashes} crash points, {restored} with restored parts, 0 wrong; {believed} chunks believed, {finished} runs ended before"
+    );
 }
 
 #[test]

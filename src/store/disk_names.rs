@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::store::OWN;
 use crate::store::inspect::{kind_at, state_at};
+use crate::store::limits::BACKUPS_MAX;
 use crate::store::own_dir::OwnDir;
 use crate::store::placed::PlacedState;
 use crate::store::swap::{SAVED_SUFFIX, SwapNames};
@@ -33,18 +34,31 @@ impl DiskNames<'_> {
         };
         kind == FileType::RegularFile && both().unwrap_or(false) && self.final_state() == Some(state)
     }
+}
 
-    /// Renames a file where no other has the name. Where the file system does not know the flag, a look
-    /// tells.
-    fn rename_free(&self, from: &str, to: &str) -> io::Result<()> {
-        match fs::renameat_with(self.at, from, self.at, to, RenameFlags::NOREPLACE) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match kind_at(self.at, to) {
-                None => Ok(fs::renameat(self.at, from, self.at, to)?),
-                Some(_) => Err(Errno::EXIST.into()),
-            },
-            renamed => Ok(renamed?),
+/// Renames a file where no other has the name. Where the file system does not know the flag, a look
+/// tells.
+fn rename_free(at: BorrowedFd<'_>, from: &str, to: &str) -> rustix::io::Result<()> {
+    match fs::renameat_with(at, from, at, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match kind_at(at, to) {
+            None => fs::renameat(at, from, at, to),
+            Some(_) => Err(Errno::EXIST),
+        },
+        renamed => renamed,
+    }
+}
+
+/// Gives the own file `own` another name in the own directory, which nothing removes. Returns it.
+pub(crate) fn set_aside(own_dir: &OwnDir, own: &str) -> io::Result<String> {
+    for n in 1..BACKUPS_MAX {
+        let number = if n == 1 { String::new() } else { format!(".{n}") };
+        let aside = format!("{own}{number}{SAVED_SUFFIX}");
+        match own_dir.with(|o| rename_free(o, own, &aside)) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => (),
+            renamed => return renamed.map(|()| aside),
         }
     }
+    Err(Errno::EXIST.into())
 }
 
 impl SwapNames for DiskNames<'_> {
@@ -87,17 +101,15 @@ impl SwapNames for DiskNames<'_> {
     }
 
     fn set_aside(&self) -> io::Result<String> {
-        let aside = format!("{}{SAVED_SUFFIX}", self.own);
-        self.own_dir.with(|o| fs::renameat(o, self.own, o, &*aside))?;
-        Ok(format!("{OWN}/{aside}"))
+        set_aside(self.own_dir, self.own).map(|aside| format!("{OWN}/{aside}"))
     }
 
     fn move_away(&self, kept: &str) -> io::Result<()> {
-        self.rename_free(self.name, kept)
+        Ok(rename_free(self.at, self.name, kept)?)
     }
 
     fn move_back(&self, kept: &str) -> io::Result<()> {
-        self.rename_free(kept, self.name)
+        Ok(rename_free(self.at, kept, self.name)?)
     }
 
     fn remove_own(&self) -> io::Result<()> {

@@ -14,6 +14,7 @@ use crate::content::{FileId, RelPath};
 use crate::store::OWN;
 use crate::store::disk_file::DiskFile;
 use crate::store::disk_folder::DiskFolder;
+use crate::store::disk_names::set_aside;
 use crate::store::dress::Dresses;
 use crate::store::inspect::{LookedAt, has_other_case, is_mount_point, is_spelled_so, kind_at, look_at, state_at};
 use crate::store::make_dirs::make_dirs;
@@ -301,6 +302,10 @@ impl Volume for DiskVolume {
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e),
         })
+    }
+
+    fn set_aside_own(&self, name: &str) -> io::Result<String> {
+        set_aside(&self.own, name)
     }
 
     fn sync_own(&self) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The journal of a partial file: which chunks are verified *and* durable.
 //!
-//! The header binds the journal to one file identity and one inode. For a file with another inode,
-//! a copy or one that was restored, it is begun anew with the same claims. Records of chunk numbers
+//! The header binds the journal to one file identity and one inode. For a copy, or
+//! a file that was restored, it is begun anew with the same claims. Records of chunk numbers
 //! follow. Each record has a checksum over itself and the checksum before it, so a torn or foreign
 //! tail ends the journal and is never read as records. Callers order the syncs: they append a
 //! record only for chunks that are durable already.
@@ -63,7 +63,7 @@ pub(crate) enum Misfit {
     /// It describes another content.
     #[error("other content")]
     Content,
-    /// It was written for another partial file, and this one has a second name.
+    /// It was written for another partial file.
     #[error("other inode")]
     Inode,
 }
@@ -84,15 +84,9 @@ impl Journal {
         id: &FileId,
         part: &Stat,
     ) -> io::Result<Result<(Self, Claims), Misfit>> {
-        let len = file.stat()?.len;
-        if len > JOURNAL_LEN_MAX {
-            return Ok(Err(Misfit::Garbage));
-        }
-        let mut bytes = vec![0; len as usize];
-        file.read_at(0, &mut bytes)?;
+        let Some(bytes) = read(&*file)? else { return Ok(Err(Misfit::Garbage)) };
+        let len = bytes.len() as u64;
         Ok(match parse(&bytes, id, part.stamp.inode) {
-            // A file with a second name may be one that was replaced, and must not be written to.
-            Err(Misfit::Inode) if part.links == 1 => Self::rebind(file, id, &bytes, part.stamp.inode)?,
             Err(misfit) => Err(misfit),
             Ok(Parsed { claimed, end, chain, seal }) => {
                 let is_sealed = seal.is_some();
@@ -113,27 +107,26 @@ impl Journal {
         })
     }
 
-    /// Begins the journal `bytes` anew for the partial file with inode number `inode`: what it claims
-    /// is still claimed, and nothing is proved. Whatever a crash leaves of both journals claims no more,
-    /// as no record fits behind the header of the other.
-    fn rebind(
+    /// Begins a journal of another partial file anew for the one with inode number `inode`, if that holds
+    /// what is claimed, as `is_copy` says: then it is still claimed, and nothing is proved. Whatever a
+    /// crash leaves of both journals claims no more, as no record fits behind the header of the other.
+    pub(crate) fn rebind(
         file: Arc<dyn Storage>,
         id: &FileId,
-        bytes: &[u8],
         inode: u64,
-    ) -> io::Result<Result<(Self, Claims), Misfit>> {
+        is_copy: impl FnOnce(&Bitfield) -> bool,
+    ) -> io::Result<Option<(Self, Claims)>> {
+        let bytes = read(&*file)?.unwrap_or_default();
         let of = bytes.get(INODE_AT).map_or(0, u64_at);
-        Ok(match parse(bytes, id, of) {
-            Err(misfit) => Err(misfit),
-            Ok(Parsed { claimed, .. }) => {
-                file.set_len(0)?;
-                let mut journal = Self::create(file, id, inode)?;
-                let geometry = Geometry::new(id.len);
-                let chunks: Vec<_> = claimed.iter().filter_map(|n| geometry.chunk(n)).collect();
-                journal.append(&chunks)?;
-                Ok((journal, Claims { have: claimed, proved: false }))
-            }
-        })
+        let Some(claimed) = parse(&bytes, id, of).ok().map(|parsed| parsed.claimed).filter(is_copy) else {
+            return Ok(None);
+        };
+        file.set_len(0)?;
+        let mut journal = Self::create(file, id, inode)?;
+        let geometry = Geometry::new(id.len);
+        let chunks: Vec<_> = claimed.iter().filter_map(|n| geometry.chunk(n)).collect();
+        journal.append(&chunks)?;
+        Ok(Some((journal, Claims { have: claimed, proved: false })))
     }
 
     /// Appends a record of chunks that are verified and durable.
@@ -166,6 +159,17 @@ impl Journal {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+}
+
+/// The bytes of a journal; `None` if it is longer than any.
+fn read(file: &dyn Storage) -> io::Result<Option<Vec<u8>>> {
+    let len = file.stat()?.len;
+    if len > JOURNAL_LEN_MAX {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_at(0, &mut bytes)?;
+    Ok(Some(bytes))
 }
 
 struct Parsed {

@@ -15,6 +15,7 @@ use crate::content::{RelPath, Stamp};
 use crate::store::StoreError;
 pub(crate) use crate::store::storage::Storage;
 use crate::store::storage::{FileDress, FileLock, OwnBare, Stat, Volume};
+use crate::store::swap::SAVED_SUFFIX;
 use crate::sync::lock;
 
 mod bare;
@@ -301,6 +302,11 @@ impl Volume for Memory {
 
     fn remove_own(&self, name: &str) -> io::Result<bool> {
         self.remove_name(&own_name(name))
+    }
+
+    fn set_aside_own(&self, name: &str) -> io::Result<String> {
+        let aside = format!("{name}{SAVED_SUFFIX}");
+        self.rename_name(&own_name(name), &own_name(&aside)).map(|()| aside)
     }
 
     fn sync_own(&self) -> io::Result<()> {

@@ -206,6 +206,11 @@ pub(crate) trait Volume: Debug + Send + Sync {
     /// Removes an own name; false if it did not exist.
     fn remove_own(&self, name: &str) -> io::Result<bool>;
 
+    /// Gives an own file another own name, which nothing removes. Returns it.
+    fn set_aside_own(&self, _name: &str) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Makes the set of own names durable.
     fn sync_own(&self) -> io::Result<()>;
 

@@ -11,7 +11,7 @@ use crate::swarm::PeerRecord;
 
 /// The peers that wait to be asked, by their addresses.
 ///
-/// Many keys on one host take turns, so that they hold up no peer elsewhere. Once more than half as
+/// Many keys on one host take turns, known ones too, so that they hold up no peer elsewhere. Once more than half as
 /// many peers as there are threads wait or are asked, made-up ones may be among them at any number of
 /// addresses, which take connections and say nothing. Then half of the threads are for short tries, one
 /// at each address where nobody has been asked, in no order that a peer decides. The other half is
@@ -24,8 +24,8 @@ pub(super) struct AskOrder {
     /// Addresses where somebody waits, each in one of both: those without a try, and the others.
     new: Vec<Option<IpAddr>>,
     tried: Vec<Option<IpAddr>>,
-    /// Peers that wait and are known to be there.
-    proved: VecDeque<PeerRecord>,
+    /// Addresses where somebody waits who is known to be there, in turn.
+    proved: VecDeque<Option<IpAddr>>,
     /// Peers that are asked in a short try, and in full.
     hurried: usize,
     full: usize,
@@ -37,10 +37,14 @@ pub(super) struct AskOrder {
 struct AddrQueue {
     asked: usize,
     waiting: VecDeque<PeerRecord>,
+    /// Those that are known to be there.
+    proved: VecDeque<PeerRecord>,
     /// Whether somebody ever answered there; `None` before the first answer or silence.
     answers: Option<bool>,
-    /// Whether it stands in one of the lists of addresses.
+    /// Whether it stands in one of the lists of addresses without known peers.
     is_listed: bool,
+    /// Whether it stands in the list of those with known peers.
+    is_proved_listed: bool,
 }
 
 /// A peer that is to be asked now.
@@ -59,13 +63,10 @@ impl AskOrder {
     /// A peer waits to be asked; `proved` if it is known to be where it says.
     pub(super) fn push(&mut self, record: PeerRecord, proved: bool) {
         self.waiting += 1;
-        if proved {
-            self.proved.push_back(record);
-        } else {
-            let addr = addr_of(&record);
-            self.at.entry(addr).or_default().waiting.push_back(record);
-            self.list(addr);
-        }
+        let addr = addr_of(&record);
+        let queue = self.at.entry(addr).or_default();
+        if proved { &mut queue.proved } else { &mut queue.waiting }.push_back(record);
+        self.list(addr);
     }
 
     /// The peer of `record` was asked, and said something or not.
@@ -76,7 +77,7 @@ impl AskOrder {
         let Some(queue) = self.at.get_mut(&addr) else { return };
         queue.asked = queue.asked.saturating_sub(1);
         queue.answers = Some(answered || queue.answers == Some(true));
-        if many && queue.asked == 0 && queue.waiting.is_empty() && !queue.is_listed {
+        if many && queue.is_done() {
             self.at.remove(&addr);
         } else {
             self.list(addr);
@@ -106,11 +107,22 @@ impl AskOrder {
         if is_crowd && !self.has_thread(self.full, self.hurried, others_wait) {
             return None;
         }
-        if let Some(record) = self.proved.pop_front() {
-            self.at.entry(addr_of(&record)).or_default().asked += 1;
-            return Some(record);
+        self.next_proved().or_else(|| self.draw(false)).or_else(|| if is_crowd { None } else { self.draw(true) })
+    }
+
+    /// Takes out a known peer at the address that waits longest.
+    fn next_proved(&mut self) -> Option<PeerRecord> {
+        loop {
+            let addr = self.proved.pop_front()?;
+            let queue = self.at.get_mut(&addr)?;
+            queue.is_proved_listed = false;
+            let record = if queue.has_room() { queue.proved.pop_front() } else { None };
+            queue.asked += usize::from(record.is_some());
+            self.list(addr);
+            if record.is_some() {
+                return record;
+            }
         }
-        self.draw(false).or_else(|| if is_crowd { None } else { self.draw(true) })
     }
 
     /// Whether a class that has `own` threads may have one more beside the `others`, of whom somebody
@@ -133,7 +145,7 @@ impl AskOrder {
             let addr = list.swap_remove(rand::rng().random_range(0..list.len()));
             let queue = self.at.get_mut(&addr)?;
             queue.is_listed = false;
-            let is_due = queue.is_new() == new && queue.has_turn();
+            let is_due = queue.is_new() == new && queue.has_room();
             let record = if is_due { queue.waiting.pop_front() } else { None };
             queue.asked += usize::from(record.is_some());
             self.list(addr);
@@ -145,9 +157,13 @@ impl AskOrder {
 
     /// Lists an address where somebody may be asked.
     fn list(&mut self, addr: Option<IpAddr>) {
-        let Some(queue) = self.at.get_mut(&addr).filter(|queue| !queue.is_listed && queue.has_turn()) else { return };
-        queue.is_listed = true;
-        if queue.is_new() { self.new.push(addr) } else { self.tried.push(addr) }
+        let Some(queue) = self.at.get_mut(&addr).filter(|queue| queue.has_room()) else { return };
+        if !queue.proved.is_empty() && !std::mem::replace(&mut queue.is_proved_listed, true) {
+            self.proved.push_back(addr);
+        }
+        if !queue.waiting.is_empty() && !std::mem::replace(&mut queue.is_listed, true) {
+            if queue.is_new() { self.new.push(addr) } else { self.tried.push(addr) }
+        }
     }
 }
 
@@ -156,9 +172,14 @@ impl AddrQueue {
         self.answers.is_none() && self.asked == 0
     }
 
-    fn has_turn(&self) -> bool {
-        let most = if self.answers == Some(false) { ASKED_PER_SILENT_ADDR_MAX } else { ASKED_PER_ADDR_MAX };
-        !self.waiting.is_empty() && self.asked < most
+    /// Whether one more may be asked.
+    fn has_room(&self) -> bool {
+        self.asked < if self.answers == Some(false) { ASKED_PER_SILENT_ADDR_MAX } else { ASKED_PER_ADDR_MAX }
+    }
+
+    /// Whether nobody is asked or waits, and no list has it.
+    fn is_done(&self) -> bool {
+        self.asked == 0 && self.waiting.len() + self.proved.len() == 0 && !self.is_listed && !self.is_proved_listed
     }
 }
 
@@ -242,6 +263,25 @@ mod tests {
             }
             rounds += 1;
             assert!(rounds < 10, "it is never asked again");
+        }
+    }
+
+    /// Keys that were known to be there went before all others, however many of them one host had.
+    #[test]
+    fn many_known_keys_on_one_host_take_turns() {
+        let mut order = AskOrder::default();
+        (0..500).for_each(|_| order.push(peer(7), true));
+        order.push(peer(8), true);
+        let due = order.due();
+        assert!(due.iter().any(|due| due.record.addrs == peer(8).addrs), "it waits behind the others");
+        assert_eq!(due.len(), 1 + ASKED_PER_ADDR_MAX);
+        let mut asked = due.len();
+        silent(&mut order, due);
+        while asked < 501 {
+            let due = order.due();
+            assert!(!due.is_empty() && due.len() <= 1 + ASKED_PER_SILENT_ADDR_MAX);
+            asked += due.len();
+            due.into_iter().for_each(|DuePeer { record, hurried }| order.ended(&record, false, hurried));
         }
     }
 

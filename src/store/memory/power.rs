@@ -1,6 +1,6 @@
-//! What becomes of a volume in memory when its process is killed, or the power fails.
+//! What becomes of a volume in memory when its process is killed, the power fails, or a backup is restored.
 
-use crate::store::memory::world::FileContent;
+use crate::store::memory::world::{FileContent, NameChange};
 use crate::store::memory::{Memory, Rng};
 
 impl Memory {
@@ -11,6 +11,20 @@ impl Memory {
         world.files.values_mut().for_each(|f| f.locked = false);
         drop(world);
         self.clone()
+    }
+
+    /// Each part becomes a copy of itself, as from a backup that is restored.
+    pub(crate) fn restore_parts(&self) {
+        for name in self.own_names().iter().filter(|name| name.ends_with(".part")) {
+            let (bytes, mut world) = (self.content(name).unwrap_or_default(), self.lock());
+            let inode = world.new_inode();
+            let content = FileContent { durable: bytes.clone(), bytes, ..FileContent::default() };
+            world.files.insert(inode, content);
+            // Changes of this name that are not durable yet come before these.
+            for change in [NameChange::Unlink(name.clone()), NameChange::Link(name.clone(), inode)] {
+                world.change(change).unwrap_or_default();
+            }
+        }
     }
 
     /// The disk as found after the power failed.

@@ -4,13 +4,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use log::info;
+use log::{info, warn};
 
 use crate::content::{Bitfield, ChunkIndex, Geometry, Manifest};
 use crate::store::StoreError;
 use crate::store::flusher::Budget;
 use crate::store::holes;
-use crate::store::journal::{Claims, Journal};
+use crate::store::journal::{Claims, Journal, Misfit};
 use crate::store::limits::{PART_LOCK_PAUSE, PART_OPEN_TRIES};
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
 use crate::store::storage::{FileLock, Stat, Storage, Volume, explain_full};
@@ -22,6 +22,16 @@ pub(super) struct OpenedPart {
     pub(super) zero_chunks: Bitfield,
     /// Number of chunks that the journal claims.
     pub(super) claimed: u32,
+}
+
+/// What is known of a file that was there.
+enum Found {
+    /// The journal fits.
+    Kept(Journal, Claims),
+    /// There is no journal that fits.
+    Unknown,
+    /// The journal is of another file, of which this one has nothing.
+    Foreign,
 }
 
 /// Opens or resumes the partial file of `manifest` and reserves its space. Chunks of zeros are there
@@ -41,23 +51,32 @@ pub(super) fn open(
     let look = || {
         let (file, fresh) = open_locked(&*volume, &names.part, &path)?;
         let stat = file.stat().map_err(|e| StoreError::at(&path, e))?;
-        // At another length its creation was interrupted, or another program cut it. No journal can
-        // speak of it.
-        let kept = if fresh || stat.len != id.len {
+        let found = if fresh {
             discard_journal(&*volume, &names.journal)?;
-            None
+            Found::Unknown
         } else {
-            resume(&*volume, &names.journal, manifest, &stat)?
+            resume(&*volume, &names.journal, manifest, (&*file, &stat))?
         };
-        Ok((file, fresh, stat, kept))
+        Ok((file, fresh, stat, found))
     };
-    let (mut file, mut fresh, mut stat, mut kept) = look()?;
-    if kept.is_none() && stat.links > 1 {
-        // Placing was cut off between two steps: this is the file that was replaced, which also has the
-        // name under which it is kept, and must not be written to.
+    let (mut file, mut fresh, mut stat, mut found) = look()?;
+    let is_foreign = matches!(found, Found::Foreign);
+    if is_foreign || matches!(found, Found::Unknown) && stat.links > 1 {
+        // Placing was cut off between two steps: this is the file that was replaced, and must not be
+        // written to. With a second name it is kept under that. With none it may be one that another
+        // program saved at the last moment.
         file.unlock();
-        volume.remove_own(&names.part).map_err(|e| StoreError::at(&path, e))?;
-        (file, fresh, stat, kept) = look()?;
+        let at = |e| StoreError::at(&path, e);
+        if is_foreign {
+            let aside = volume.set_aside_own(&names.part).map_err(at)?;
+            warn!(
+                "in place of a partial file lay one that was replaced or saved kept_as={}",
+                volume.path_of_own(&aside).display()
+            );
+        } else {
+            volume.remove_own(&names.part).map_err(at)?;
+        }
+        (file, fresh, stat, found) = look()?;
     }
     mark(&*volume, &names.mark, fresh, is_read)?;
     if let Err(e) = reserve(&*volume, &*file, &path, (&geometry, &zero_chunks), stat) {
@@ -69,8 +88,10 @@ pub(super) fn open(
         }
         return Err(e);
     }
-    let (journal, claims) = kept.unzip();
-    let claims = claims.unwrap_or(Claims { have: Bitfield::empty(geometry.chunk_count()), proved: false });
+    let (journal, claims) = match found {
+        Found::Kept(journal, claims) => (Some(journal), claims),
+        _ => (None, Claims { have: Bitfield::empty(geometry.chunk_count()), proved: false }),
+    };
     let claimed = claims.have.iter().filter(|chunk| !zero_chunks.bit(*chunk)).count() as u32;
     let have = match (fresh, claims.proved) {
         (true, _) => zero_chunks.clone(),
@@ -129,24 +150,41 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
     Err(StoreError::Busy { path: path.to_path_buf() })
 }
 
-/// What the journal says of the file; `None` if there is no journal, or none that fits.
+/// What the journal says of the file `part`. A journal that does not fit is removed.
 fn resume(
     volume: &dyn Volume,
     name: &str,
     manifest: &Manifest,
-    part: &Stat,
-) -> Result<Option<(Journal, Claims)>, StoreError> {
+    (part, stat): (&dyn Storage, &Stat),
+) -> Result<Found, StoreError> {
     let id = &manifest.id();
     let at = |e| StoreError::at(volume.path_of_own(name), e);
-    let Some(file) = volume.open_own(name).map_err(at)? else { return Ok(None) };
-    match Journal::resume(file, id, part).map_err(at)? {
-        Ok(kept) => Ok(Some(kept)),
-        Err(misfit) => {
-            info!("journal discarded file={id} error=\"{misfit}\"");
-            discard_journal(volume, name)?;
-            Ok(None)
+    let Some(file) = volume.open_own(name).map_err(at)? else { return Ok(Found::Unknown) };
+    let is_copy = |claimed: &Bitfield| stat.len == id.len && has_any(part, manifest, claimed);
+    let misfit = match Journal::resume(file.clone(), id, stat).map_err(at)? {
+        Ok((journal, claims)) if stat.len == id.len => return Ok(Found::Kept(journal, claims)),
+        // Another program cut it. No journal can speak of it.
+        Ok(_) => "other length".into(),
+        Err(Misfit::Inode) if stat.links == 1 => {
+            let rebound = Journal::rebind(file, id, stat.stamp.inode, is_copy).map_err(at)?;
+            return Ok(rebound.map_or(Found::Foreign, |(journal, claims)| Found::Kept(journal, claims)));
         }
-    }
+        Err(misfit) => misfit.to_string(),
+    };
+    info!("journal discarded file={id} error=\"{misfit}\"");
+    discard_journal(volume, name)?;
+    Ok(Found::Unknown)
+}
+
+/// Whether any of the chunks `claimed` is in the file. Chunks of zeros tell nothing.
+fn has_any(part: &dyn Storage, manifest: &Manifest, claimed: &Bitfield) -> bool {
+    let (geometry, zero_chunks) = (manifest.geometry(), manifest.zero_chunks());
+    let mut buffer = Vec::new();
+    geometry.chunks().filter(|c| claimed.contains(*c) && !zero_chunks.contains(*c)).any(|chunk| {
+        let span = geometry.span(chunk);
+        buffer.resize(span.len as usize, 0);
+        part.read_at(span.offset, &mut buffer).is_ok() && manifest.verify(chunk, &buffer)
+    })
 }
 
 /// Removes a journal for good before the file gets the length at which a journal counts: a new file

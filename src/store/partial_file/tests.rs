@@ -285,6 +285,24 @@ fn a_part_with_another_inode_is_hashed_and_not_fetched_anew() {
     assert_ne!(volume.content("kept"), Some(whole(&manifest)), "it is not written to");
 }
 
+/// A process that was killed between the exchange of two names and the exchange back left what another program had saved under the
+/// name of the part. The next download wrote over it.
+#[test]
+fn what_another_program_saved_under_the_name_of_a_part_is_set_aside() {
+    let manifest = manifest(4);
+    for saved in [b"text".to_vec(), vec![9; manifest.id().len as usize], Vec::new()] {
+        let volume = Memory::new();
+        let name = left_in_order(&volume, &manifest);
+        volume.put(&name, &saved);
+        let part = open(&volume, &manifest).unwrap();
+        assert_eq!((have(&part).len(), part.unchecked().count(), part.resumed()), (0, 0, 0));
+        write_all(&part).unwrap();
+        part.finish(&[name_of("x")]).unwrap();
+        assert_eq!(volume.content("x"), Some(whole(&manifest)));
+        assert_eq!(volume.content(&format!("{name}.saved")), Some(saved));
+    }
+}
+
 #[test]
 fn a_seal_is_not_put_on_what_could_change_without_a_trace() {
     let now = || i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();

@@ -38,6 +38,8 @@ pub const EVICTION_RETRY: Duration = Duration::from_secs(1);
 pub const REMEMBERED_MAX: usize = 256;
 /// Seconds after the last proof for which a peer is remembered: 30 days.
 pub const REMEMBERED_AGE_MAX_S: u64 = 30 * 24 * 3600;
+/// A proof before this time, in seconds since 1970, is of a clock that was not set, and tells no age: the beginning of 2020.
+pub const CLOCK_SET_MIN_S: u64 = 1_577_836_800;
 /// Seconds after which a further proof of a peer at the same addresses is written down, and for which
 /// a full list takes no further peer.
 pub const REMEMBERED_STEP_S: u64 = 3600;

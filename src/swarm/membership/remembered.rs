@@ -13,7 +13,7 @@ use crate::limits::{ADDRS_PER_PEER_MAX, NETWORK_LEN_MAX};
 use crate::proto::Announce;
 use crate::swarm::membership::addresses::is_usable;
 use crate::swarm::membership::limits::{
-    REMEMBERED_AGE_MAX_S, REMEMBERED_MAX, REMEMBERED_PER_HOST_MAX, REMEMBERED_STEP_S,
+    CLOCK_SET_MIN_S, REMEMBERED_AGE_MAX_S, REMEMBERED_MAX, REMEMBERED_PER_HOST_MAX, REMEMBERED_STEP_S,
 };
 
 /// At most [`REMEMBERED_MAX`] peers of all networks that share a state directory.
@@ -128,10 +128,11 @@ impl RememberedPeers {
     }
 
     /// Forgets the peers that were not proved for [`REMEMBERED_AGE_MAX_S`], and those of `network`
-    /// that are not `trusted`. A time to come counts as now: one of the clocks was wrong.
+    /// that are not `trusted`. A time to come counts as now, as does one of a clock that was not set.
     pub fn forget(&mut self, network: &str, trusted: impl Fn(&PeerId) -> bool, now_s: u64) {
         self.peers.retain(|(of, _), known: &mut RememberedPeer| {
-            now_s.saturating_sub(known.seen_s) <= REMEMBERED_AGE_MAX_S && (of != network || trusted(&known.peer))
+            let age_s = if known.seen_s < CLOCK_SET_MIN_S { 0 } else { now_s.saturating_sub(known.seen_s) };
+            age_s <= REMEMBERED_AGE_MAX_S && (of != network || trusted(&known.peer))
         });
     }
 
@@ -218,10 +219,12 @@ mod tests {
         SocketAddr::from(([10, 0, 0, n], 27420))
     }
 
+    const BEGIN_S: u64 = CLOCK_SET_MIN_S;
+
     fn some() -> RememberedPeers {
         let mut all = RememberedPeers::default();
-        assert!(all.note("gpb", id(1), &[addr(1), "[fe80::1%3]:9".parse().unwrap()], 1000));
-        assert!(all.note("a net", id(2), &[addr(2)], 2000));
+        assert!(all.note("gpb", id(1), &[addr(1), "[fe80::1%3]:9".parse().unwrap()], BEGIN_S + 1000));
+        assert!(all.note("a net", id(2), &[addr(2)], BEGIN_S + 2000));
         all
     }
 
@@ -230,7 +233,10 @@ mod tests {
         let all = some();
         let text = all.to_string();
         assert_eq!(RememberedPeers::parse(&text), Ok(all));
-        assert!(text.contains(" 1000 10.0.0.1:27420,[fe80::1%3]:9 gpb\n") && text.ends_with("\nend 2\n"), "{text}");
+        assert!(
+            text.contains(" 1577837800 10.0.0.1:27420,[fe80::1%3]:9 gpb\n") && text.ends_with("\nend 2\n"),
+            "{text}"
+        );
         let none = RememberedPeers::default();
         assert_eq!(RememberedPeers::parse(&none.to_string()), Ok(none));
     }
@@ -242,7 +248,7 @@ mod tests {
             assert!(RememberedPeers::parse(&text[..len]).is_err(), "{:?}", &text[..len]);
         }
         for (from, to) in
-            [("ed25519:", "ed:"), (" 1000 ", " -1 "), (":9 ", ":0 "), ("10.0.0.1", "0.0.0.0"), ("2\n", "3\n")]
+            [("ed25519:", "ed:"), (" 1577837800 ", " -1 "), (":9 ", ":0 "), ("10.0.0.1", "0.0.0.0"), ("2\n", "3\n")]
         {
             assert!(RememberedPeers::parse(&text.replacen(from, to, 1)).is_err(), "{from}");
         }
@@ -257,11 +263,11 @@ mod tests {
     #[test]
     fn only_news_are_worth_to_be_kept() {
         let mut all = some();
-        assert!(!all.note("a net", id(2), &[addr(2)], 2000 + STEP_S - 1));
-        assert!(all.note("a net", id(2), &[addr(2)], 2000 + STEP_S));
-        assert!(all.note("a net", id(2), &[addr(3), addr(2)], 2001 + STEP_S));
-        assert!(!all.note("a net", id(2), &[addr(2), addr(3)], 2001 + STEP_S), "the same in another order");
-        assert!(all.note("gpb", id(2), &[addr(2)], 2001), "the same key in another network");
+        assert!(!all.note("a net", id(2), &[addr(2)], BEGIN_S + 2000 + STEP_S - 1));
+        assert!(all.note("a net", id(2), &[addr(2)], BEGIN_S + 2000 + STEP_S));
+        assert!(all.note("a net", id(2), &[addr(3), addr(2)], BEGIN_S + 2001 + STEP_S));
+        assert!(!all.note("a net", id(2), &[addr(2), addr(3)], BEGIN_S + 2001 + STEP_S), "the same in another order");
+        assert!(all.note("gpb", id(2), &[addr(2)], BEGIN_S + 2001), "the same key in another network");
         assert!(!all.note("gpb", id(3), &["0.0.0.0:1".parse().unwrap()], 1), "nothing to dial");
         assert_eq!(all.of_network("a net").len(), 1);
     }
@@ -296,19 +302,31 @@ mod tests {
     #[test]
     fn a_month_without_proof_and_lost_trust_are_forgotten() {
         let mut all = some();
-        all.note("gpb", id(3), &[addr(3)], 1_000_000_000);
-        all.forget("gpb", |_| true, 1000 + 30 * DAY_S);
+        all.note("gpb", id(3), &[addr(3)], BEGIN_S + 1_000_000_000);
+        all.forget("gpb", |_| true, BEGIN_S + 1000 + 30 * DAY_S);
         assert_eq!(all.len(), 3);
-        assert_eq!(all.of_network("gpb")[0].seen_s, 1_000_000_000, "a clock that was ahead, or is behind");
-        all.forget("gpb", |peer| *peer != id(3), 1001 + 30 * DAY_S);
+        assert_eq!(all.of_network("gpb")[0].seen_s, BEGIN_S + 1_000_000_000, "a clock that was ahead, or is behind");
+        all.forget("gpb", |peer| *peer != id(3), BEGIN_S + 1001 + 30 * DAY_S);
         assert_eq!((all.of_network("gpb").len(), all.of_network("a net").len()), (0, 1));
+    }
+
+    /// A host without a battery for its clock begins in 1970. What it remembered then was forgotten as soon as the clock was set.
+    #[test]
+    fn what_was_proved_before_the_clock_was_set_is_remembered() {
+        let mut all = RememberedPeers::default();
+        all.note("gpb", id(1), &[addr(1)], 60_000);
+        all.forget("gpb", |_| true, BEGIN_S + 2000 * DAY_S);
+        assert_eq!(all.len(), 1);
+        all.note("gpb", id(1), &[addr(1)], BEGIN_S + 2000 * DAY_S);
+        all.forget("gpb", |_| true, BEGIN_S + 2031 * DAY_S);
+        assert!(all.is_empty());
     }
 
     #[test]
     fn the_later_of_two_processes_wins() {
         let (mut one, mut other) = (some(), some());
-        other.note("gpb", id(1), &[addr(9)], 5000);
-        one.note("a net", id(2), &[addr(8)], 6000);
+        other.note("gpb", id(1), &[addr(9)], BEGIN_S + 5000);
+        one.note("a net", id(2), &[addr(8)], BEGIN_S + 6000);
         one.merge(other);
         assert_eq!(one.of_network("gpb")[0].addrs, [addr(9)]);
         assert_eq!(one.of_network("a net")[0].addrs, [addr(8)]);
