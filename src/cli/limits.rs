@@ -1,9 +1,13 @@
 //! Bounds of the command line.
 
+use std::time::Duration;
+
 use crate::limits::MIB;
 
 /// Longest configuration file in bytes.
 pub const CONFIG_FILE_LEN_MAX: u64 = MIB as u64;
+/// Longest wait for what a pipe brings that is named as a configuration.
+pub const PIPE_WAIT: Duration = Duration::from_secs(30);
 /// Length in bytes at which the log file is renamed and begun anew.
 pub const LOG_FILE_LEN_MAX: u64 = 64 * MIB as u64;
 /// Most `--interface` entries.

@@ -7,6 +7,7 @@
 
 mod advice;
 mod args;
+mod companions;
 mod exit;
 mod help;
 pub mod limits;
@@ -25,6 +26,7 @@ mod sources;
 mod spec;
 mod sync_options;
 mod text;
+mod text_file;
 mod value;
 mod verify_options;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::args::Typed;
+use crate::cli::companions::refuse_ignored;
 use crate::cli::limits::INTERFACES_MAX;
 use crate::cli::mirror::MirrorOptions;
 use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
@@ -286,13 +287,18 @@ impl Common {
             mirror: MirrorOptions::default(),
             report: report.clone(),
         };
-        Ok(Common {
+        let no_share = settings.switch("no-share")?;
+        let seed = one("seed").map(|s| s.read(value::seconds)).transpose()?;
+        let common = Common {
             options,
             report,
             wait: one("wait").map_or(Ok(default_wait), |s| s.read(value::seconds))?,
-            no_share: settings.switch("no-share")?,
-            seed: one("seed").map(|s| s.read(value::seconds)).transpose()?.filter(|s| !s.is_zero()),
-        })
+            no_share,
+            // Who serves nothing has nothing to wait for.
+            seed: seed.filter(|s| !s.is_zero() && !no_share),
+        };
+        refuse_ignored(settings)?;
+        Ok(common)
     }
 
     /// Adds the directories, which may need `HOME`.

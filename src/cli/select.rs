@@ -1,12 +1,12 @@
 //! The options that say which of the names that are found are meant.
 
-use std::io::Read;
 use std::path::Path;
 
 use crate::cli::advice::is_root;
-use crate::cli::limits::{EXCLUDE_MAX, TRUSTED_READ_MAX};
+use crate::cli::limits::{EXCLUDE_MAX, PIPE_WAIT, TRUSTED_READ_MAX};
 use crate::cli::sources::{Setting, Settings};
 use crate::cli::text::escape;
+use crate::cli::text_file::read_text;
 use crate::client::{FoundFile, Selection};
 use crate::content::Pattern;
 use crate::identity::{KeyPrefix, PeerId};
@@ -80,10 +80,8 @@ pub(super) fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, Stri
 
 /// The keys in the file whose comment is `name`, or begins with it as a word.
 fn named(name: &str, file: &Path) -> Result<Vec<PeerId>, String> {
-    let mut text = String::new();
-    std::fs::File::open(file)
-        .and_then(|file| file.take(TRUSTED_READ_MAX).read_to_string(&mut text))
-        .map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    let text =
+        read_text(file, TRUSTED_READ_MAX, PIPE_WAIT).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     let lines = || {
         text.lines().filter_map(|line| {
             let (key, comment) = line.trim().split_once(char::is_whitespace)?;

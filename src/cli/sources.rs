@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::cli::args::Typed;
-use crate::cli::limits::CONFIG_FILE_LEN_MAX;
+use crate::cli::limits::{CONFIG_FILE_LEN_MAX, PIPE_WAIT};
 use crate::cli::spec::{OPTIONS, Spec, ValueKind, nearest};
 use crate::cli::text::escape;
+use crate::cli::text_file::read_text;
 use crate::cli::value;
 
 /// The arguments and variables of a program.
@@ -175,17 +175,13 @@ fn from_variables(env: &Environment) -> Result<BTreeMap<&'static str, Vec<Settin
 fn read_file(path: &Path, named: bool) -> Result<Option<String>, String> {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     let shown = path.display();
-    let mut content = String::new();
-    // A pipe is allowed, so that a shell can generate the file.
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(CONFIG_FILE_LEN_MAX + 1).read_to_string(&mut content));
-    match read {
+    match read_text(path, CONFIG_FILE_LEN_MAX, PIPE_WAIT) {
         Err(e) if !named && matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
         Err(e) => Err(format!("cannot read configuration {shown}: {e}")),
-        Ok(len) if len as u64 > CONFIG_FILE_LEN_MAX => {
+        Ok(content) if content.len() as u64 > CONFIG_FILE_LEN_MAX => {
             Err(format!("configuration {shown} is longer than {CONFIG_FILE_LEN_MAX} bytes"))
         }
-        Ok(_) => Ok(Some(content)),
+        Ok(content) => Ok(Some(content)),
     }
 }
 

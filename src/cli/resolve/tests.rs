@@ -204,6 +204,7 @@ fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
                 args.push(&option);
             }
             let start = Start::new(&args);
+            let start = if name.starts_with("dht-") { start.variable("GPB_DHT", "1") } else { start };
             let start = if has[1] { start.variable(&spec.variable(), variable.0) } else { start };
             if has[2] { start.file(&content) } else { start }
         };
@@ -229,8 +230,61 @@ fn a_wrong_secret_of_a_dht_is_not_shown_and_its_nodes_have_ports() {
     for node in ["a", "::1", "[::1]", "a:0", "a:b"] {
         assert!(refused("--dht-bootstrap", node).contains("--dht-bootstrap"), "{node}");
     }
-    let options = Start::new(&["peers", "--dht-secret", SECRET]).client().unwrap().node;
+    let options = Start::new(&["peers", "--dht", "--dht-secret", SECRET]).client().unwrap().node;
     assert!(!format!("{options:?}").contains(SECRET));
+}
+
+/// Cause: they were read and never used. Effect: a group that was given a secret, and not `--dht`, waited to be found. Mend: an
+/// error says what lacks.
+#[test]
+fn options_that_would_be_ignored_are_refused_wherever_they_stand() {
+    for (name, value) in [("dht-secret", SECRET), ("dht-bootstrap", "a:1")] {
+        let option = format!("--{name}");
+        let variable = format!("GPB_{}", name.to_uppercase().replace('-', "_"));
+        let all = |args: &[&str], put: &dyn Fn(Start) -> Start| {
+            let peers = [&["peers"], args].concat();
+            let client = put(Start::new(&peers)).client().map(|o| o.node.dht);
+            let server = put(Start::new(args)).server().map(|o| o.dht);
+            assert_eq!(client, server);
+            assert_eq!(put(Start::new(args)).keygen().err(), server.clone().err());
+            server
+        };
+        let typed = all(&[&option, value], &|start| start).unwrap_err();
+        assert_eq!(typed, format!("{option} means nothing without --dht; add --dht"));
+        assert!(all(&[&option, value], &|start| start.variable("GPB_DHT", "0")).is_err(), "typed, and switched off");
+        let set = |start: Start| start.variable(&variable, value);
+        assert!(all(&[], &set).unwrap_err().starts_with(&format!("{variable} means nothing without GPB_DHT; set ")));
+        let content = format!("{name} = '{value}'\n");
+        let (line, add) = (format!("config.toml:1: {name} means nothing without dht"), "add dht = true");
+        let start = Start::new(&[]).file(&content);
+        let said = start.server().unwrap_err();
+        assert!(said.contains(&line) && said.contains(add) && !said.contains(value), "{said}");
+        for off in ["dht = false", "dht = true"] {
+            let put = |start: Start| start.file(&format!("{content}{off}\n"));
+            assert_eq!(all(&[], &put), Ok(off.contains("true")), "said to wait");
+            assert_eq!(all(&["--dht"], &put), Ok(true));
+        }
+        assert_eq!(all(&["--dht", &option, value], &|start| start), Ok(true));
+    }
+}
+
+#[test]
+fn options_of_which_one_takes_the_meaning_from_the_other_are_refused_where_both_are_typed() {
+    let seeded = |args: &[&str], file: &str| {
+        let start = Start::new(&[&["get", "x"], args].concat()).file(file);
+        start.client().map(|o| match o.command {
+            Command::Get { seed, .. } => seed,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert!(seeded(&["--seed", "5", "--no-share"], "").unwrap_err().contains("exclude each other"));
+    assert_eq!(seeded(&["--no-share"], "seed = 5"), Ok(None), "nothing to serve, and nothing to wait for");
+    let server = |args: &[&str]| Start::new(args).server();
+    assert!(server(&["--hops", "3", "--no-multicast"]).unwrap_err().contains("exclude each other"));
+    assert!(Start::new(&["--no-multicast"]).file("hops = 3").server().is_ok());
+    let chosen = ["--interface", "eth0", "--no-multicast"];
+    assert!(server(&chosen).unwrap_err().contains("nothing to discover with"));
+    assert!(server(&[&chosen[..], &["--dns-sd"]].concat()).is_ok());
 }
 
 #[test]
