@@ -94,7 +94,9 @@ install_tools() {
     command -v fuse2fs > /dev/null || packages+=(fuse2fs)
     # A disk that takes names which differ in case for one.
     { command -v mount.exfat-fuse && command -v mkfs.exfat; } > /dev/null || packages+=(exfat-fuse exfatprogs)
-    # Another implementation of DNS-SD.
+    # Other implementations of DNS-SD, and a reflector.
+    { command -v avahi-daemon && command -v avahi-browse; } > /dev/null || packages+=(avahi-daemon avahi-utils)
+    command -v dbus-daemon > /dev/null || packages+=(dbus)
     { python3 -c 'import zeroconf' || /usr/bin/python3 -c 'import zeroconf'; } > /dev/null 2>&1 || packages+=(python3-zeroconf)
     # The oracle of what a fetched directory is besides its contents.
     command -v rsync > /dev/null || packages+=(rsync)
@@ -102,8 +104,16 @@ install_tools() {
         if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
             echo "installing ${packages[*]}"
             export DEBIAN_FRONTEND=noninteractive
+            # No service of these packages is to run on this host, only in the tests.
+            local policy=/usr/sbin/policy-rc.d
+            if [ ! -e "$policy" ]; then
+                printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy"
+            else
+                policy=
+            fi
             { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } > "$logs/apt" 2>&1 ||
                 { tail -n 5 "$logs/apt"; echo "could not install ${packages[*]}; tests that need them will be skipped"; }
+            [ -z "$policy" ] || rm -f "$policy"
         else
             echo "not installed: ${packages[*]}; tests that need them will be skipped"
         fi

@@ -272,6 +272,7 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
             "open that TCP port in the firewalls, or choose an open one with --port".into()
         }
         DiscoveryProblem::DhtSilent => "let UDP out to the Internet, or name nodes with --dht-bootstrap".into(),
+        DiscoveryProblem::DnsSdFails => "let this program use UDP port 5353, or leave --dns-sd out".into(),
         DiscoveryProblem::NoAnswer => format!("let UDP and TCP port {PORT} through the firewalls"),
     }
 }

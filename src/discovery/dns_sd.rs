@@ -22,16 +22,17 @@ use mdns_sd::{
 
 use rand::seq::SliceRandom;
 
-use crate::discovery::DiscoveryContext;
 use crate::discovery::hints::{Hints, KeyHint};
 use crate::discovery::limits::{
     DNS_SD_ANSWER_WAIT, DNS_SD_LOOK_EVERY, DNS_SD_RECORDS_MAX, DNS_SD_RESTART, DNS_SD_SERVICES_MAX, HINT_ADDRS_MAX,
 };
+use crate::discovery::{DiscoveryContext, DnsSdState};
 use crate::identity::NodeId;
 use crate::limits::{ANNOUNCE_INTERVAL, LOW_PORTS, WIRE_VERSION};
 use crate::net::{Interface, LinkOptions, is_on_link};
 use crate::runtime::Workers;
 use crate::swarm::{Dropped, is_usable};
+use crate::sync::lock;
 
 /// Publishes and browses while the node runs.
 pub(super) struct DnsSd {
@@ -60,12 +61,13 @@ impl DnsSd {
     fn run(mut self) {
         while !self.shared.shutdown.has_begun() {
             match ServiceDaemon::new().and_then(|daemon| self.serve(&daemon)) {
-                Ok(()) => {}
-                Err(e) if !self.failed => {
+                Ok(()) => self.tell(false, None),
+                Err(e) => {
+                    let level = if self.failed { log::Level::Debug } else { log::Level::Warn };
                     self.failed = true;
-                    log::warn!("DNS-SD cannot be used error=\"{e}\"");
+                    log::log!(level, "DNS-SD cannot be used error=\"{e}\"");
+                    self.tell(false, Some(e.to_string()));
                 }
-                Err(e) => log::debug!("DNS-SD cannot be used error=\"{e}\""),
             }
             self.services.clear();
             self.shared.shutdown.wait(DNS_SD_RESTART);
@@ -78,9 +80,12 @@ impl DnsSd {
         let end = daemon.clone();
         // The daemon drops its channels when it ends, which ends the wait below.
         let _ends = self.shared.shutdown.while_held(move || drop(end.shutdown()));
-        let result = self.publish(daemon).and_then(|()| daemon.browse(SERVICE)).map(|events| {
+        let result = self.publish(daemon).and_then(|published| {
+            let events = daemon.browse(SERVICE)?;
             self.failed = false;
+            self.tell(published, None);
             self.take_all(daemon, &events);
+            Ok(())
         });
         // Its goodbye, and the end of its sockets.
         if let Ok(ended) = daemon.shutdown() {
@@ -89,22 +94,31 @@ impl DnsSd {
         result
     }
 
-    fn publish(&self, daemon: &ServiceDaemon) -> mdns_sd::Result<()> {
+    /// What the statistics say from now on.
+    fn tell(&self, published: bool, error: Option<String>) {
+        *lock(&self.shared.dns_sd) = DnsSdState { published, found: 0, error };
+    }
+
+    /// True if there is something to publish.
+    fn publish(&self, daemon: &ServiceDaemon) -> mdns_sd::Result<bool> {
         let chosen = interfaces(&self.links);
         if !chosen.is_empty() {
             daemon.disable_interface(IfKind::All)?;
             daemon.enable_interface(chosen.clone())?;
         }
         let own = self.shared.directory().own();
-        if own.port() == 0 {
-            return Ok(());
+        if own.port() < LOW_PORTS {
+            if own.port() != 0 {
+                log::warn!("not published by DNS-SD, which names no port below {LOW_PORTS} port={}", own.port());
+            }
+            return Ok(false);
         }
         let mut service = service(own.node(), own.network(), own.port())?;
         if !chosen.is_empty() {
             service.set_interfaces(chosen);
         }
         log::info!("published by DNS-SD name={}", service.get_fullname());
-        daemon.register(service)
+        daemon.register(service).map(|()| true)
     }
 
     fn take_all(&mut self, daemon: &ServiceDaemon, events: &Receiver<ServiceEvent>) {
@@ -125,6 +139,7 @@ impl DnsSd {
                     return log::warn!("DNS-SD begins anew, as the link is full of records");
                 }
             }
+            lock(&self.shared.dns_sd).found = self.services.len();
             match events.recv_timeout(offer_at.min(look_at).saturating_duration_since(now)) {
                 Ok(event) => self.take(event, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -142,6 +142,7 @@ mod tests {
             remembered: Default::default(),
             in_file: Default::default(),
             dht: Default::default(),
+            dns_sd: Default::default(),
             shutdown,
         };
         let (queue, waiting) = bounded(HINTS_WAITING_MAX);

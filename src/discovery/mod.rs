@@ -107,6 +107,17 @@ pub struct DhtStats {
     pub found: usize,
 }
 
+/// What DNS-SD does for a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DnsSdState {
+    /// Whether the node is published.
+    pub published: bool,
+    /// Nodes of the group that are, without the own one.
+    pub found: usize,
+    /// Why it cannot be used, at the last try.
+    pub error: Option<String>,
+}
+
 /// Number of peers that a node knew of before it heard of any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KnownBefore {
@@ -141,6 +152,7 @@ struct DiscoveryContext {
     remembered: AtomicUsize,
     in_file: AtomicUsize,
     dht: Mutex<DhtStats>,
+    dns_sd: Mutex<DnsSdState>,
     shutdown: Shutdown,
 }
 
@@ -160,6 +172,7 @@ impl Discovery {
             remembered: AtomicUsize::new(0),
             in_file: AtomicUsize::new(0),
             dht: Mutex::default(),
+            dns_sd: Mutex::default(),
             shutdown: shutdown.clone(),
         });
         // Should one not start, dropping this ends the others.
@@ -194,6 +207,11 @@ impl Discovery {
     /// What came of the DHT; up to a second old.
     pub fn dht(&self) -> DhtStats {
         *lock(&self.shared.dht)
+    }
+
+    /// What DNS-SD does.
+    pub fn dns_sd(&self) -> DnsSdState {
+        lock(&self.shared.dns_sd).clone()
     }
 
     /// Number of peers that were known of before any was heard of.

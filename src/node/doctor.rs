@@ -2,8 +2,8 @@
 
 use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer, SeenBy};
-use crate::discovery::{DhtStats, DiscoveryStats, KnownBefore};
-use crate::limits::CLOCK_SKEW_MAX;
+use crate::discovery::{DhtStats, DiscoveryStats, DnsSdState, KnownBefore};
+use crate::limits::{CLOCK_SKEW_MAX, LOW_PORTS};
 use crate::net::{Link, LinkError};
 use crate::node::{Config, Share, State};
 use crate::peers::TurnedStats;
@@ -75,6 +75,8 @@ pub enum DiscoveryProblem {
     NotReachable,
     /// No node of the DHT answers.
     DhtSilent,
+    /// The system does not let this node take part in multicast DNS.
+    DnsSdFails,
 }
 
 /// What was seen.
@@ -116,7 +118,8 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
     if counts.known > 0 {
         all.push(good("ways", &ways(counts)));
     }
-    all.extend(seen_by.iter().flat_map(|seen| seen_as(seen, *port)));
+    let closed_port = config.trust.is_open() && *port < LOW_PORTS;
+    all.extend(seen_by.iter().flat_map(|seen| seen_as(seen, (*port, closed_port))));
     all
 }
 
@@ -156,8 +159,23 @@ fn ways(counts: &PeerCounts) -> String {
 }
 
 /// What reaches beyond the links of this node.
-pub(super) fn beyond(sessions: &TurnedStats, stats: &DhtStats, config: &Config) -> impl Iterator<Item = Finding> {
-    turned(sessions).into_iter().chain(config.dht.as_ref().map(|_| dht(stats, config)))
+pub(super) fn beyond(
+    sessions: &TurnedStats,
+    (dns, stats): (&DnsSdState, &DhtStats),
+    config: &Config,
+) -> impl Iterator<Item = Finding> {
+    let dns = config.dns_sd.then(|| dns_sd(dns));
+    turned(sessions).into_iter().chain(dns).chain(config.dht.as_ref().map(|_| dht(stats, config)))
+}
+
+/// What DNS-SD does.
+fn dns_sd(state: &DnsSdState) -> Finding {
+    let DnsSdState { published, found, error } = state;
+    let said = if *published { "this node is published" } else { "this node is not published" };
+    match error {
+        Some(error) => bad("DNS-SD", error, DiscoveryProblem::DnsSdFails),
+        None => good("DNS-SD", &format!("{said}, {found} others found")),
+    }
 }
 
 /// The turned sessions, if there are any.
@@ -192,8 +210,8 @@ fn hints(stats: &DiscoveryStats) -> String {
     format!("{hints_dialed} addresses dialed, {hints_proved} answered with their key, {hints_dropped} dropped")
 }
 
-/// Which address a peer sees, and whether it can dial this node.
-fn seen_as(seen: &SeenBy, port: u16) -> Vec<Finding> {
+/// Which address a peer sees, and whether it can dial this node: at `port`, which may be one `that_none_tries`.
+fn seen_as(seen: &SeenBy, (port, that_none_tries): (u16, bool)) -> Vec<Finding> {
     let ip = seen.seen.ip();
     let is_own = ip == seen.here || ip.is_loopback();
     let address = match is_own {
@@ -209,6 +227,10 @@ fn seen_as(seen: &SeenBy, port: u16) -> Vec<Finding> {
             let detail = format!("it does not reach port {port} here");
             bad(&check, &detail, DiscoveryProblem::NotReachable)
         }
+        DialState::NotTried if that_none_tries => good(
+            &check,
+            &format!("it does not try port {port} here: in an open group no port below {LOW_PORTS} is tried"),
+        ),
         // A dial that lasts so long waits for those of others.
         DialState::NotTried | DialState::Trying => good(&check, "it did not try yet; each host has one try a minute"),
     };
@@ -274,7 +296,7 @@ mod tests {
             dialed,
         };
         let told = |seen: &str, dialed, port| {
-            let all = seen_as(&seen_by(seen, dialed), port);
+            let all = seen_as(&seen_by(seen, dialed), (port, port == 443));
             all.into_iter().map(|f| (f.detail, f.problem)).collect::<Vec<_>>()
         };
         let own = ("10.0.0.1, an address of this host".to_string(), None);
@@ -287,6 +309,9 @@ mod tests {
         for state in [DialState::NotTried, DialState::Trying] {
             assert_eq!(told("10.0.0.1:9", state, 7)[1].1, None);
         }
+        // Cause: such a port looked like one whose turn did not come. Effect: the advice to wait a minute, for ever.
+        let low = told("10.0.0.1:9", DialState::NotTried, 443);
+        assert!(low[1].0.contains("no port below 1024 is tried") && !low[1].0.contains("a minute"), "{low:?}");
     }
 
     fn found(links: &[Link], config: &Config) -> Vec<(String, Option<DiscoveryProblem>)> {
@@ -328,6 +353,14 @@ mod tests {
         let quiet = "9 nodes, nothing published, as no directory is shared, 2 addresses found";
         assert_eq!(told(unpublished, Share::Fetched, crate::Trust::open()), detail(quiet));
         assert_eq!(told(DhtStats::default(), Share::Directory, closed()).1, Some(DiscoveryProblem::DhtSilent));
+    }
+
+    #[test]
+    fn dns_sd_says_what_it_does_or_why_not() {
+        let works = DnsSdState { published: true, found: 2, error: None };
+        assert_eq!(dns_sd(&works).detail, "this node is published, 2 others found");
+        let fails = dns_sd(&DnsSdState { error: Some("no socket".into()), ..works });
+        assert_eq!((fails.detail.as_str(), fails.problem), ("no socket", Some(DiscoveryProblem::DnsSdFails)));
     }
 
     #[test]

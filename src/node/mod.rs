@@ -367,7 +367,7 @@ impl Node {
         let (config, port) = (&self.config, self.peers.own().port());
         let before = doctor::known_before(config, discovery.known_before(), &counts);
         let mut findings = doctor::findings(&doctor::Looked { config, links, stats, counts, answers, seen_by, port });
-        findings.extend(doctor::beyond(&self.peers.turned().stats(), &discovery.dht(), config));
+        findings.extend(doctor::beyond(&self.peers.turned().stats(), (&discovery.dns_sd(), &discovery.dht()), config));
         findings.extend(before);
         Ok(findings)
     }
