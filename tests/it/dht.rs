@@ -51,11 +51,15 @@ fn stranger(net: &Testnet) -> Dht {
 
 /// Has `stranger` put an item of a key there that says these addresses.
 fn put(stranger: &Dht, whose: (&Keypair, Option<&str>), announce: &Announce, addrs: &[&str]) {
+    put_numbered(stranger, unix_ms() as i64, whose, announce, addrs);
+}
+
+/// The same with this sequence number.
+fn put_numbered(stranger: &Dht, seq: i64, whose: (&Keypair, Option<&str>), announce: &Announce, addrs: &[&str]) {
     let (keypair, secret) = whose;
     let names = DhtNames::new("gpb", secret.map(|s| s.parse().unwrap()).as_ref());
     let addrs: Vec<SocketAddr> = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
     let value = encode_dht_value(&SignedAnnounce::seal(announce, keypair), &addrs);
-    let seq = unix_ms() as i64;
     let signature = keypair.sign(&names.signed_part(seq, &value));
     let item =
         MutableItem::new_signed_unchecked(keypair.peer_id().0, signature, &value, seq, Some(names.salt.as_slice()));
@@ -155,6 +159,32 @@ fn items_that_are_forged_old_or_of_private_addresses_are_not_dialed() {
     until("all are dropped", &node, |node| node.stats().announces.hints_dropped >= 5);
     let stats = node.stats();
     assert_eq!((stats.dht.keys, stats.dht.found, stats.announces.hints_dialed), (5, 0, 0));
+}
+
+/// What is there may be of a run whose clock was ahead, or of one that ended a moment ago.
+#[test]
+fn each_start_replaces_what_an_earlier_one_left_there_whatever_the_clock_says() {
+    let (net, home) = (testnet(), tempfile::tempdir().unwrap());
+    let [giver, friend] = [(); 2].map(|()| Keypair::generate());
+    let stranger = stranger(&net);
+    let ahead = unix_ms() as i64 + 24 * 3600 * 1000;
+    put_numbered(&stranger, ahead, (&giver, None), &announce(&giver, "gpb"), &["127.0.0.1:2000"]);
+    let salt = DhtNames::new("gpb", None).salt;
+    let newest = || {
+        let all = stranger.get_mutable(&giver.peer_id().0, Some(salt.as_slice()), None);
+        all.map(|item| (item.seq(), item.value().to_vec())).max().unwrap()
+    };
+    let mut last = newest();
+    assert_eq!(last.0, ahead);
+    for _ in 0..2 {
+        let trusting = alone(&net, None).key(giver.clone()).trust(Trust::keys([friend.peer_id()]).unwrap());
+        let node = giving(trusting, home.path());
+        until("the item is published", &node, |node| node.stats().dht.published);
+        drop(node);
+        let now = newest();
+        assert!(now.0 > last.0 && now.1 != last.1, "{} {}", now.0, last.0);
+        last = now;
+    }
 }
 
 #[test]
