@@ -1,7 +1,7 @@
 //! Offers to answer on sessions that this node opens: for peers that cannot dial it, behind a NAT or a firewall.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::discovery::DiscoveryContext;
@@ -11,6 +11,8 @@ use crate::discovery::limits::{
     OFFERS_AT_ONCE,
 };
 use crate::identity::NodeId;
+use crate::limits::ANNOUNCE_INTERVAL;
+use crate::net::{LinkOptions, own_addrs};
 use crate::peers::limits::TURNED_PER_NODE_MAX;
 use crate::peers::{Answered, AskError, Call, Session, TurnAnswer};
 use crate::swarm::{DistantPeer, PeerTable};
@@ -18,7 +20,8 @@ use crate::swarm::{DistantPeer, PeerTable};
 /// Decides which peers are offered a session when.
 ///
 /// A node cannot know whether others reach it, so it offers to all peers that are on no link of its own; a peer that has
-/// dialed it says so, and is asked again much later.
+/// dialed it says so, and is asked again much later, or when this host has other addresses. It offers to those on its links,
+/// too, if none of them has dialed it for long.
 pub(super) struct TurnOffers {
     peers: HashMap<NodeId, OfferedPeer>,
     /// When peers are looked for next.
@@ -28,6 +31,8 @@ pub(super) struct TurnOffers {
     /// For nodes of which others alone told.
     hinted: OfferTokens,
     pending: usize,
+    /// The addresses of this host, and when they are looked at again.
+    own: (Vec<IpAddr>, Instant),
 }
 
 /// [`OFFER_HINTED_FIRST`] offers at once, and one each [`OFFER_HINTED_EVERY`].
@@ -72,7 +77,14 @@ pub(super) enum OfferEnd {
 impl TurnOffers {
     pub(super) fn new(now: Instant) -> Self {
         let (begin, hinted) = (now + OFFER_AFTER, OfferTokens { full_at: now });
-        TurnOffers { peers: HashMap::new(), look_at: begin, is_busy: true, hinted, pending: 0 }
+        TurnOffers {
+            peers: HashMap::new(),
+            look_at: begin,
+            is_busy: true,
+            hinted,
+            pending: 0,
+            own: (Vec::new(), begin),
+        }
     }
 
     /// When the next look for peers is due, unless none was due at the last one.
@@ -83,6 +95,9 @@ impl TurnOffers {
     /// The peers to offer a session to now; each counts as being offered one until [`ended`](Self::ended).
     pub(super) fn due(&mut self, shared: &DiscoveryContext, now: Instant) -> Vec<DistantPeer> {
         let turned = shared.directory().turned();
+        if now >= self.own.1 && turned.can_answer() {
+            self.take_own(own_addrs(&LinkOptions::default()), now);
+        }
         if self.pending >= OFFERS_AT_ONCE || now < self.look_at {
             self.is_busy = true;
             return Vec::new();
@@ -118,7 +133,7 @@ impl TurnOffers {
             // Whoever was never offered one comes first, then whoever waits longest.
             (is_due && (of_peer.is_some() || may_be_new)).then(|| known.map(|known| known.retry_at))
         };
-        let due = table.distant((room, self.hinted.has(now), OFFER_ADDRS_MAX), rank);
+        let due = table.distant((room, self.hinted.has(now), OFFER_ADDRS_MAX), now, rank);
         self.pending += due.len();
         for peer in &due {
             self.peers.entry(peer.node).or_default().retry_at = None;
@@ -141,6 +156,19 @@ impl TurnOffers {
         };
         let (at, node) = self.peers.iter().filter_map(since).min_by_key(|(at, _)| *at)?;
         (now.saturating_duration_since(at) >= OFFER_UNUSED_MAX).then_some(node)
+    }
+
+    /// The host has these addresses. With others than before, who reached it then may not do so any more.
+    fn take_own(&mut self, mut addrs: Vec<IpAddr>, now: Instant) {
+        addrs.sort_unstable();
+        let before = std::mem::replace(&mut self.own, (addrs, now + ANNOUNCE_INTERVAL));
+        if before.0 == self.own.0 {
+            return;
+        }
+        for known in self.peers.values_mut().filter(|known| known.retry_at.is_some()) {
+            (known.retry_at, known.failures) = (Some(now), 0);
+        }
+        (self.is_busy, self.look_at) = (true, now);
     }
 
     /// An offer ended.
@@ -257,6 +285,24 @@ mod tests {
         let (peer, now) = after(OfferEnd::Failed);
         assert!(!peer.is_due(none, now + OFFER_RETRY_FIRST / 2) && peer.is_due(none, now + 2 * OFFER_RETRY_FIRST));
         assert!(!OfferedPeer::default().is_due(none, now + OFFER_RETRY_MAX), "it is being offered one");
+    }
+
+    /// Cause: who had reached this node was asked again a minute later. Effect: a laptop that went behind a NAT gave nothing for
+    /// that time. Mend: other addresses of the host end the rests.
+    #[test]
+    fn other_addresses_end_the_rests() {
+        let (mut offers, now, node) =
+            (TurnOffers::new(Instant::now()), Instant::now(), NodeId::new(PeerId([1; 32]), 1));
+        let addrs = |text: &[&str]| text.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        offers.take_own(addrs(&["10.0.0.1", "fe80::1"]), now);
+        offers.peers.insert(node, OfferedPeer::default());
+        offers.pending = 1;
+        offers.ended(node, OfferEnd::NotNeeded, now);
+        let is_due = |offers: &TurnOffers| offers.peers[&node].is_due(Answered::default(), now + OFFER_RETRY_FIRST);
+        offers.take_own(addrs(&["fe80::1", "10.0.0.1"]), now);
+        assert!(!is_due(&offers), "the same ones");
+        offers.take_own(addrs(&["192.168.7.2"]), now);
+        assert!(is_due(&offers) && offers.next_look() == Some(now));
     }
 
     /// A table with `nodes` of which announces of this kind told, from as many hosts.

@@ -118,7 +118,6 @@ pub(crate) fn is_on_link(ip: IpAddr) -> bool {
 }
 
 /// The addresses of this host on the interfaces that `options` chooses, and where its listener is.
-#[cfg(feature = "dht")]
 pub(crate) fn own_addrs(options: &LinkOptions) -> Vec<IpAddr> {
     let all = get_if_addrs().unwrap_or_default();
     let up = all.iter().filter(|i| i.oper_status == IfOperStatus::Up && options.wants(i, &all));

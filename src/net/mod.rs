@@ -27,7 +27,6 @@ pub use interface::{Interface, ParseInterfaceError};
 pub use interfaces::LinkOptions;
 #[cfg(feature = "dns-sd")]
 pub(crate) use interfaces::is_on_link;
-#[cfg(feature = "dht")]
 pub(crate) use interfaces::own_addrs;
 pub use multicast::Multicast;
 pub use outbox::Outbox;

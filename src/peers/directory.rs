@@ -262,6 +262,11 @@ impl Directory {
         self.table.touch(|t| t.failed(node, addr, now));
     }
 
+    /// Notes that `node` dialed this one.
+    pub fn dialed_here(&self, node: NodeId) {
+        self.table.touch(|t| t.dialed_here(node));
+    }
+
     /// Notes that `node` offers to answer on a session that it opened: who wants to ask it looks again.
     pub fn offered(&self, node: NodeId) {
         self.table.update(|t| t.offered(node));

@@ -1,7 +1,7 @@
 //! Whether an asker can be dialed: this node tries it, from outside of the asker.
 //!
-//! Only the source address of the session and the port that the asker announced are tried: so a peer
-//! has its own address dialed, and no other one. Each account has one try a minute, and one thread
+//! Only the source address of the session and the port that the asker announced are tried, and the address where the
+//! asker's key was proved before: so a peer has its own address dialed, and no other one. Each account has one try a minute, and one thread
 //! makes them all; requests only look at the result.
 
 use std::collections::HashMap;
@@ -90,9 +90,14 @@ impl DialBackWork {
             if let Ok(session) = opened {
                 session.close();
             }
-            if let Some(one) = lock(&self.tries).get_mut(&account).filter(|one| one.target == (node, addr)) {
-                one.state = state;
-            }
+            self.note(account, (node, addr), state);
+        }
+    }
+
+    /// A try ended.
+    pub(crate) fn note(&self, account: Account, target: DialBackTo, state: DialState) {
+        if let Some(one) = lock(&self.tries).get_mut(&account).filter(|one| one.target == target) {
+            one.state = state;
         }
     }
 }

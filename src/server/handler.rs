@@ -1,15 +1,14 @@
 //! A request becomes an answer. No sockets and no TLS here.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::content::{ChunkIndex, Geometry, Pattern};
-use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, LOW_PORTS, NEW_HAVES_MAX, WIRE_VERSION};
+use crate::limits::{FETCHERS_PER_ANSWER_MAX, LAYER_DIGESTS_PER_ANSWER_MAX, NEW_HAVES_MAX, WIRE_VERSION};
 use crate::peers::Directory;
 use crate::proto::{
-    ChunkAsk, ChunkHeader, ChunkRef, DialState, Hello, Holding, Kind, LayerRange, ListFrom, MessageError, Reached,
-    Request, Since, Status, Welcome, encode_body, encode_head,
+    ChunkAsk, ChunkHeader, ChunkRef, Hello, Holding, Kind, LayerRange, ListFrom, MessageError, Request, Since, Status,
+    Welcome, encode_body, encode_head,
 };
 use crate::runtime::LimitedLog;
 use crate::runtime::keystore::TrustView;
@@ -25,6 +24,8 @@ use crate::server::remote_peer::{RemotePeer, SessionRole};
 use crate::server::reply::{Refusal, Reply, busy, large, problem, refuse, small, unsupported};
 use crate::swarm::{Admission, Fetchers, Sent, UploadGate, UploadKind, UploadSlot};
 use crate::sync::lock;
+
+mod reach;
 
 /// What all sessions of a server answer from.
 pub(crate) struct Handler {
@@ -79,7 +80,7 @@ impl Handler {
             Request::AnyOf(since, chunks) => self.any_of(peer, since, &chunks, now, out),
             Request::Have(since) => self.have(since, out),
             Request::Bad(chunk) => self.bad(peer, chunk, now, out),
-            Request::Turn => self.turn(peer, out),
+            Request::Turn => self.turn(peer, now, out),
             Request::Reach => self.reach(peer, now, out),
             Request::Peers(file) => {
                 let some = |file| lock(&self.fetchers).some_of(&file, FETCHERS_PER_ANSWER_MAX, rand::random());
@@ -118,8 +119,9 @@ impl Handler {
             peer.agent = hello.agent.chars().filter(|c| !c.is_control()).collect();
             peer.instance = hello.instance;
             peer.presence = self.directory.hello(peer.id, hello, peer.addr);
-            if let SessionRole::AsksTurned(ticket) = &mut peer.role {
-                ticket.begin();
+            match &mut peer.role {
+                SessionRole::AsksTurned(ticket) => ticket.begin(),
+                _ => self.directory.dialed_here(peer.node()),
             }
         }
         let (catalogue, own) = (self.content.catalogue(), self.directory.own());
@@ -133,43 +135,6 @@ impl Handler {
             agent: own.agent().into(),
         };
         small(Kind::Hello, &welcome, &[], out)
-    }
-
-    /// The peer offers to answer. A session that was turned already stays as it is.
-    fn turn(&self, peer: &mut RemotePeer, out: &mut Vec<u8>) -> Reply {
-        if matches!(peer.role, SessionRole::AsksTurned(_)) {
-            return problem(Kind::Turn, Status::NotModified, "this node dialed", out);
-        }
-        if self.directory.read(|t| t.was_reached(peer.node())) {
-            return problem(Kind::Turn, Status::NotModified, "it can be dialed", out);
-        }
-        peer.role = SessionRole::Answers;
-        small(Kind::Turn, &(), &[], out)
-    }
-
-    /// What this node sees of the peer.
-    fn reach(&self, peer: &RemotePeer, now: Instant, out: &mut Vec<u8>) -> Reply {
-        let ask = |addr| self.dial_backs.ask(self.account(peer), (peer.node(), addr), now);
-        let dialed = self.served_at(peer).map_or(DialState::NotTried, ask);
-        small(Kind::Reach, &Reached { seen: peer.addr, dialed }, &[], out)
-    }
-
-    /// Where the peer says that it serves: the source of its session, which is nobody else's, with the
-    /// port that its own announce names, and not with one that a hint does. In an open group a low port
-    /// may be another service of the network that the session comes from.
-    fn served_at(&self, peer: &RemotePeer) -> Option<SocketAddr> {
-        if matches!(peer.role, SessionRole::AsksTurned(_)) {
-            return None;
-        }
-        let port = self.directory.read(|t| t.port(peer.node()))?;
-        if port < LOW_PORTS && self.trust.is_open() {
-            return None;
-        }
-        // The table knows the interface of a link-local address.
-        let known = self.directory.read(|t| t.peer(peer.node()))?.addrs;
-        let mut addr = known.into_iter().find(|addr| addr.ip() == peer.addr.ip()).unwrap_or(peer.addr);
-        addr.set_port(port);
-        Some(addr)
     }
 
     fn list(&self, from: &ListFrom, out: &mut Vec<u8>) -> Reply {

@@ -4,7 +4,8 @@ use crate::identity::{Keypair, PeerId};
 use crate::limits::{BAD_REPORTS_PER_MIN, LIST_PAGE_LEN, SERVED_REMEMBERED, UPLOADS_MAX};
 use crate::peers::fake::{directory_of, hello as signed_hello};
 use crate::proto::{
-    Delta, FramePrefix, Listed, PageHead, PeerHint, Problem, SignedAnnounce, decode_body, decode_header, encode_request,
+    Delta, DialState, FramePrefix, Listed, PageHead, PeerHint, Problem, Reached, SignedAnnounce, decode_body,
+    decode_header, encode_request,
 };
 use crate::server::tests::fake::{Files, id_of, layer_of, noise};
 use crate::swarm::upload::limits::LAYERS_PER_KEY_MAX;
@@ -120,6 +121,28 @@ fn hello_of(network: &str, instance: u64) -> Request {
     let unix_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     let hello = signed_hello(&KEYPAIR, instance, unix_ms);
     Request::Hello(Hello { network: network.into(), agent: "a\nb".into(), ..hello })
+}
+
+/// Cause: whoever had been reached once was told that no offer is needed. Effect: a laptop that went behind a NAT gave
+/// nothing, for a minute and more. Mend: a session that comes from another host has the node dialed again.
+#[test]
+fn who_comes_from_elsewhere_is_dialed_again_before_an_offer_is_declined() {
+    let mut desk = Desk::new(Files::default());
+    let (dial_backs, work) = DialBacks::new();
+    desk.handler.dial_backs = dial_backs;
+    assert_eq!(desk.ask(&hello("gpb")).status, Status::Ok);
+    let (node, now, at) = (desk.peer.node(), Instant::now(), "127.0.0.1:4000".parse().unwrap());
+    assert!(desk.handler.directory.welcome(node, &[], at, now).is_err(), "proved without an announce");
+    assert_eq!(desk.ask(&Request::Turn).status, Status::NotModified);
+    desk.peer.addr = "127.0.0.2:5".parse().unwrap();
+    assert_eq!(desk.ask(&Request::Turn).status, Status::Busy);
+    let (account, target) = work.queue.recv().unwrap();
+    assert_eq!(target, (node, at));
+    work.note(account, target, DialState::Reached);
+    assert_eq!(desk.ask(&Request::Turn).status, Status::NotModified, "it has two addresses");
+    work.note(account, target, DialState::Failed);
+    assert_eq!(desk.ask(&Request::Turn).status, Status::Ok);
+    assert!(!desk.handler.directory.read(|t| t.was_reached(node)), "it is asked on what it offers");
 }
 
 /// Only the address of the session is dialed, with the port that was announced.

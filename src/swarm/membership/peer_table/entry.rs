@@ -75,8 +75,11 @@ pub(super) struct Provenance {
     pub(super) origin: IpAddr,
     /// Why this node contacted it first.
     pub(super) contact: Option<ContactSource>,
-    /// When its first datagram came.
+    /// When its first datagram came, and its last one.
     pub(super) first_datagram: Option<Instant>,
+    pub(super) last_datagram: Option<Instant>,
+    /// Whether it opened a session to this node, by a dial.
+    pub(super) dialed_here: bool,
     /// The source address of the announce that made it a member.
     pub(super) member_from: Option<IpAddr>,
 }
@@ -133,6 +136,8 @@ impl PeerEntry {
                 origin: received.addr.ip(),
                 contact: None,
                 first_datagram: None,
+                last_datagram: None,
+                dialed_here: false,
                 member_from: None,
             },
         }
@@ -168,6 +173,12 @@ impl PeerEntry {
             _ => received.standing(),
         };
         Ok(self.port != 0 && is_usable(received.addr) && self.addrs.note(received.addr, standing, received.now))
+    }
+
+    /// Whether it is on a link of this node: its datagrams arrive. One that moved elsewhere is none once they would have
+    /// expired.
+    pub(super) fn is_on_link(&self, now: Instant) -> bool {
+        self.provenance.last_datagram.is_some_and(|at| now.saturating_duration_since(at) <= self.ttl)
     }
 
     pub(super) fn is_serving(&self) -> bool {

@@ -76,6 +76,7 @@ impl PeerTable {
             Via::Hint | Via::FarHint => false,
             Via::Hello | Via::Session => true,
             Via::Datagram => {
+                entry.provenance.last_datagram = Some(received.now);
                 let first = *entry.provenance.first_datagram.get_or_insert(received.now);
                 received.now.saturating_duration_since(first) >= MEMBER_AFTER
             }

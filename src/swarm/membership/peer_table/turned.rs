@@ -2,10 +2,12 @@
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::PeerTable;
 use super::entry::PeerEntry;
 use crate::identity::NodeId;
+use crate::swarm::membership::limits::UNDIALED_AFTER;
 
 /// A peer on no link of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +28,31 @@ impl PeerTable {
         }
     }
 
+    /// `node` dialed this one.
+    pub fn dialed_here(&mut self, node: NodeId) {
+        if let Some(entry) = self.entries.get_mut(&node) {
+            entry.provenance.dialed_here = true;
+        }
+    }
+
     /// Whether this node reached `node` by a dial, and no dial failed since.
     pub fn was_reached(&self, node: NodeId) -> bool {
         self.entries.get(&node).is_some_and(|entry| entry.addrs.any_proved())
+    }
+
+    /// Where this node reached `node` by a dial, if no dial failed since.
+    pub fn reached_at(&self, node: NodeId) -> Option<SocketAddr> {
+        let entry = self.entries.get(&node).filter(|entry| entry.addrs.any_proved())?;
+        entry.addrs.best_first().next()
+    }
+
+    /// Whether peers on links of this node have been there for long, and none of them dialed it: something may let
+    /// datagrams in and no connections.
+    fn is_undialed(&self, now: Instant) -> bool {
+        let here = || self.entries.values().filter(|entry| entry.is_on_link(now));
+        let since = |entry: &PeerEntry| entry.provenance.first_datagram.filter(|_| entry.is_serving());
+        let is_long = |at| now.saturating_duration_since(at) >= UNDIALED_AFTER;
+        here().filter_map(since).any(is_long) && !here().any(|entry| entry.provenance.dialed_here)
     }
 
     /// Whether `node` offers files, on no link of this node: if it cannot be dialed, it may yet offer to answer.
@@ -37,16 +61,19 @@ impl PeerTable {
         self.entries.get(&node).is_some_and(offers)
     }
 
-    /// Up to `max` of the peers of which no datagram came: they are on no link of this node, so that a NAT may lie
-    /// between. `rank` leaves some out, and orders the others. First those that were themselves met, then up to
-    /// `hinted_max` of those of which others alone told; each with up to `addrs_max` addresses.
+    /// Up to `max` of the peers of which no datagrams come: they are on no link of this node, so that a NAT may lie
+    /// between. Those on its links are among them if none of these ever dialed it. `rank` leaves some out, and orders the
+    /// others. First those that were themselves met, then up to `hinted_max` of those of which others alone told; each with
+    /// up to `addrs_max` addresses.
     pub fn distant<R: Ord>(
         &self,
         (max, hinted_max, addrs_max): (usize, usize, usize),
+        now: Instant,
         rank: impl Fn(NodeId) -> Option<R>,
     ) -> Vec<DistantPeer> {
         let (mut met, mut hinted) = (Vec::new(), Vec::new());
-        let distant = |e: &PeerEntry| e.is_serving() && e.provenance.first_datagram.is_none();
+        let undialed = self.is_undialed(now);
+        let distant = |e: &PeerEntry| e.is_serving() && (undialed || !e.is_on_link(now));
         for (&node, entry) in self.entries.iter().filter(|(_, entry)| distant(entry)) {
             let Some(rank) = rank(node) else { continue };
             let (addrs, is_hinted) = entry.addrs.for_offer(addrs_max);
@@ -68,7 +95,7 @@ impl PeerTable {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::identity::Keypair;
@@ -101,8 +128,48 @@ mod tests {
         assert!(table.hint(node, to).is_none());
         table.offered(node);
         assert_eq!(table.hint(node, to).unwrap().addrs, [addr]);
-        assert_eq!((table.distant((9, 9, 9), |_| Some(())).len(), table.peer(node).unwrap().offers), (1, 1));
+        assert_eq!((table.distant((9, 9, 9), now, |_| Some(())).len(), table.peer(node).unwrap().offers), (1, 1));
         table.proved(node, addr, now + Duration::from_secs(1));
-        assert!(table.was_reached(node) && table.distant((9, 9, 9), |_| None::<()>).is_empty());
+        assert!(table.was_reached(node) && table.distant((9, 9, 9), now, |_| None::<()>).is_empty());
+        assert_eq!(table.reached_at(node), Some(addr));
+    }
+
+    /// Cause: a peer of which one datagram came counted as one on a link for good. Effect: a node that moved behind a NAT, and
+    /// one whose firewall lets datagrams in alone, offered nothing and gave nothing. Mend: datagrams count for a while, and for
+    /// less if none of those that hear this node ever dials it.
+    #[test]
+    fn peers_on_a_link_are_offered_a_session_if_they_moved_or_never_dial() {
+        let (own, keypair, begin) = (Keypair::generate().peer_id(), Keypair::generate(), Instant::now());
+        let mut announce = Announce {
+            version: Announce::VERSION,
+            network: "gpb".into(),
+            peer: keypair.peer_id(),
+            instance: 1,
+            seq: 1000,
+            ttl_s: 30,
+            port: 4000,
+            revision: 1,
+            flags: Flags::default(),
+        };
+        let node = NodeId::new(keypair.peer_id(), 1);
+        let mut hear = |table: &mut PeerTable, via, now| {
+            announce.seq += 1;
+            let (signed, addr) = (SignedAnnounce::seal(&announce, &keypair), SocketAddr::from(([10, 0, 0, 7], 4000)));
+            table.upsert(&Received { signed: &signed, announce: &announce, addr, via, unix_ms: 1000, now }).unwrap();
+        };
+        let s = |seconds| begin + Duration::from_secs(seconds);
+        let mut table = PeerTable::new(NodeId::new(own, 1));
+        let distant = |table: &PeerTable, now| table.distant((9, 9, 9), now, |_| Some(())).len();
+        hear(&mut table, Via::Datagram, begin);
+        hear(&mut table, Via::Datagram, s(20));
+        assert_eq!((distant(&table, s(20)), distant(&table, s(29))), (0, 0));
+        assert_eq!(distant(&table, s(30)), 1, "nobody ever dials this node");
+        table.dialed_here(node);
+        assert_eq!(distant(&table, s(31)), 0, "it is known that it can be dialed");
+        // Only sessions tell of it from now on.
+        hear(&mut table, Via::Session, s(45));
+        assert_eq!((distant(&table, s(50)), distant(&table, s(51))), (0, 1), "it went elsewhere, or this node did");
+        hear(&mut table, Via::Datagram, s(60));
+        assert_eq!(distant(&table, s(60)), 0);
     }
 }
