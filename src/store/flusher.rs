@@ -2,7 +2,8 @@
 //! ahead of it.
 //!
 //! A chunk counts against the budget from before it is written until the journal holds it. At half
-//! the budget the thread starts to flush while writers continue; at the whole budget they wait.
+//! the budget the thread starts to flush while writers continue; at the whole budget they wait. What
+//! was copied from another file has a budget of its own.
 //! When little arrives, the thread flushes chunks after [`JOURNAL_AGE_MAX`]. A killed process
 //! therefore loses at most the budget or that time of downloading, whatever the number of files.
 
@@ -14,7 +15,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::store::error::ToldErrors;
-use crate::store::limits::{JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
+use crate::store::limits::{COPIED_BATCH_LEN, JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
 use crate::sync::{PanicAlarm, lock, wait, wait_timeout};
 
 /// A file with chunks that are written and not yet durable.
@@ -22,6 +23,34 @@ pub(crate) trait Flush: Debug + Send + Sync {
     /// Makes the chunks durable and returns their bytes to the [`Budget`]. The next write reports
     /// an error.
     fn flush(&self);
+}
+
+/// Where written bytes came from, which tells what it costs to lose them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteOrigin {
+    /// A peer, or they were checked.
+    Fetched,
+    /// Another file on the disk, from which they can be copied again.
+    Copied,
+}
+
+/// Bytes of each [`WriteOrigin`].
+pub(crate) type ByOrigin = [u64; 2];
+
+impl WriteOrigin {
+    /// Bytes that may be ahead of the journal.
+    fn ahead_max(self) -> u64 {
+        match self {
+            WriteOrigin::Fetched => JOURNAL_BATCH_LEN,
+            WriteOrigin::Copied => COPIED_BATCH_LEN,
+        }
+    }
+
+    pub(crate) fn bytes(self, len: u64) -> ByOrigin {
+        let mut bytes = ByOrigin::default();
+        bytes[self as usize] = len;
+        bytes
+    }
 }
 
 /// The bytes that are written, or being written, but not journaled, over all partial files of a
@@ -35,7 +64,7 @@ pub(crate) struct Budget {
 
 #[derive(Debug, Default)]
 struct Queue {
-    unjournaled: u64,
+    unjournaled: ByOrigin,
     waiting: u32,
     /// Files with new chunks, by a number that is unique among open files.
     dirty: HashMap<u64, Arc<dyn Flush>>,
@@ -49,30 +78,34 @@ struct Queue {
 impl Queue {
     fn is_due(&self) -> bool {
         // A chunk longer than what is left of the budget may wait although less than half is used.
-        !self.dirty.is_empty() && (self.unjournaled >= JOURNAL_BATCH_LEN / 2 || self.waiting > 0)
+        let is_half = |origin: WriteOrigin| self.unjournaled[origin as usize] >= origin.ahead_max() / 2;
+        !self.dirty.is_empty() && (is_half(WriteOrigin::Fetched) || is_half(WriteOrigin::Copied) || self.waiting > 0)
     }
 }
 
 impl Budget {
-    /// Takes `len` bytes. Waits while they would exceed [`JOURNAL_BATCH_LEN`]; a longer chunk waits
-    /// until it is alone. Once the thread has panicked, nobody waits for it.
-    pub(crate) fn take(&self, len: u64) {
+    /// Takes `len` bytes. Waits while they would exceed [`JOURNAL_BATCH_LEN`], or [`COPIED_BATCH_LEN`] of what
+    /// was copied; a longer chunk waits until it is alone. Once the thread has panicked, nobody waits for it.
+    pub(crate) fn take(&self, origin: WriteOrigin, len: u64) {
         let mut queue = self.lock();
-        while !queue.is_dead && queue.unjournaled > 0 && queue.unjournaled + len > JOURNAL_BATCH_LEN {
+        let exceeds = |ahead: u64| ahead > 0 && ahead + len > origin.ahead_max();
+        while !queue.is_dead && exceeds(queue.unjournaled[origin as usize]) {
             queue.waiting += 1;
             self.due.notify_one();
             queue = wait(&self.freed, queue);
             queue.waiting -= 1;
         }
-        queue.unjournaled += len;
+        queue.unjournaled[origin as usize] += len;
         self.wake(&queue);
     }
 
     /// Returns bytes that were journaled, or not written after all.
-    pub(crate) fn put_back(&self, len: u64) {
-        if len > 0 {
+    pub(crate) fn put_back(&self, lens: ByOrigin) {
+        if lens != ByOrigin::default() {
             let mut queue = self.lock();
-            queue.unjournaled = queue.unjournaled.saturating_sub(len);
+            for (ahead, len) in queue.unjournaled.iter_mut().zip(lens) {
+                *ahead = ahead.saturating_sub(len);
+            }
             self.freed.notify_all();
         }
     }
@@ -184,7 +217,7 @@ impl Flusher {
     /// Has the thread panic.
     #[cfg(test)]
     pub(crate) fn panic(&self) {
-        self.budget.take(JOURNAL_BATCH_LEN);
+        self.budget.take(WriteOrigin::Fetched, JOURNAL_BATCH_LEN);
         self.budget.enqueue(u64::MAX, Arc::new(tests::Ill));
     }
 
@@ -229,7 +262,7 @@ mod tests {
     impl Flush for Fake {
         fn flush(&self) {
             self.flushes.fetch_add(1, Ordering::SeqCst);
-            self.budget.put_back(self.dirty.swap(0, Ordering::SeqCst));
+            self.budget.put_back([self.dirty.swap(0, Ordering::SeqCst), 0]);
         }
     }
 
@@ -238,7 +271,7 @@ mod tests {
     }
 
     fn write(file: &Arc<Fake>, len: u64) {
-        file.budget.take(len);
+        file.budget.take(WriteOrigin::Fetched, len);
         file.dirty.fetch_add(len, Ordering::SeqCst);
         file.budget.enqueue(1, file.clone());
     }
@@ -251,7 +284,7 @@ mod tests {
         assert_eq!(file.flushes.load(Ordering::SeqCst), 0);
         write(&file, 1);
         let end = Instant::now() + Duration::from_secs(10);
-        while file.budget.lock().unjournaled > 0 {
+        while file.budget.lock().unjournaled[0] > 0 {
             assert!(Instant::now() < end, "the thread does not flush");
             std::thread::yield_now();
         }
@@ -268,7 +301,7 @@ mod tests {
         for _ in 0..2 {
             let begun = Instant::now();
             write(&file, 1);
-            while file.budget.lock().unjournaled > 0 {
+            while file.budget.lock().unjournaled[0] > 0 {
                 assert!(begun.elapsed() < Duration::from_secs(10), "the thread does not flush");
                 std::thread::yield_now();
             }
@@ -282,19 +315,20 @@ mod tests {
         let flusher = Flusher::start(&PanicAlarm::default()).unwrap();
         let file = fake(&flusher);
         // Being written, so nothing can be flushed.
-        file.budget.take(JOURNAL_BATCH_LEN);
+        file.budget.take(WriteOrigin::Fetched, JOURNAL_BATCH_LEN);
+        file.budget.take(WriteOrigin::Copied, JOURNAL_BATCH_LEN);
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| file.budget.take(1));
+            let waiter = scope.spawn(|| file.budget.take(WriteOrigin::Fetched, 1));
             let end = Instant::now() + Duration::from_secs(10);
             while file.budget.lock().waiting == 0 {
                 assert!(Instant::now() < end, "the writer does not wait");
                 std::thread::yield_now();
             }
             assert!(!waiter.is_finished());
-            file.budget.put_back(JOURNAL_BATCH_LEN);
+            file.budget.put_back([JOURNAL_BATCH_LEN, 0]);
             waiter.join().unwrap();
         });
-        assert_eq!(file.budget.lock().unjournaled, 1);
+        assert_eq!(file.budget.lock().unjournaled, [1, JOURNAL_BATCH_LEN]);
     }
 
     /// Fails as a defect does.
@@ -315,12 +349,12 @@ mod tests {
         let alarm = PanicAlarm::new(move |thread| tell.send(thread.to_string()).unwrap());
         let flusher = Flusher::start(&alarm).unwrap();
         let budget = flusher.budget().clone();
-        budget.take(JOURNAL_BATCH_LEN);
+        budget.take(WriteOrigin::Fetched, JOURNAL_BATCH_LEN);
         let (went_on, goes_on) = std::sync::mpsc::channel();
         std::thread::spawn({
             let budget = budget.clone();
             move || {
-                budget.take(1);
+                budget.take(WriteOrigin::Fetched, 1);
                 went_on.send(()).unwrap();
             }
         });

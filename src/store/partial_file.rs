@@ -20,7 +20,7 @@ use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath};
 use crate::proto::Delta;
 use crate::store::StoreError;
-use crate::store::flusher::Flusher;
+use crate::store::flusher::{Flusher, WriteOrigin};
 use crate::store::reuse::ReuseSource;
 use crate::store::storage::{self, Volume, explain_full};
 use crate::swarm::Arrivals;
@@ -146,33 +146,51 @@ impl PartialFile {
             let e = io::Error::new(io::ErrorKind::InvalidInput, "chunk of another length");
             return Err(self.part.error(e));
         }
-        self.put(index, || self.part.file.write_at(span.offset, bytes))
+        self.put(&[index], WriteOrigin::Fetched, || self.part.file.write_at(span.offset, bytes))
     }
 
-    /// Lets `write` put a chunk into the file, unless it is there, and counts it as written.
-    fn put(&self, index: ChunkIndex, write: impl FnOnce() -> io::Result<()>) -> Result<(), StoreError> {
+    /// Lets `write` put chunks into the file, unless they are there, and counts them as written.
+    ///
+    /// # Errors
+    /// Also when only some of them are there: what is verified is not written over.
+    fn put(
+        &self,
+        chunks: &[ChunkIndex],
+        origin: WriteOrigin,
+        write: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), StoreError> {
         let part = &*self.part;
-        if part.usable()?.came.have().contains(index) {
+        let there = part.usable().map(|state| chunks.iter().filter(|c| state.came.have().contains(**c)).count())?;
+        if there == chunks.len() {
             return Ok(());
         }
-        let len = u64::from(self.manifest.geometry().span(index).len);
-        part.budget.take(len);
+        if there > 0 {
+            return Err(part.error(io::Error::other("a chunk of the run is there")));
+        }
+        let len_of = |chunk: &ChunkIndex| u64::from(self.manifest.geometry().span(*chunk).len);
+        let len: u64 = chunks.iter().map(len_of).sum();
+        part.budget.take(origin, len);
         let written = write();
         let mut state = part.state();
         let done = written.map_err(|e| part.error(e)).and_then(|()| part.refuse_failed(&state));
-        if done.is_err() || state.closed || !state.came.insert(index) {
-            drop(state);
-            part.budget.put_back(len);
-            return done;
+        let mut news = 0;
+        if done.is_ok() && !state.closed {
+            for chunk in chunks {
+                if state.came.insert(*chunk) {
+                    state.dirty.push(*chunk);
+                    news += len_of(chunk);
+                }
+            }
+            state.dirty_len[origin as usize] += news;
         }
-        state.dirty.push(index);
-        state.dirty_len += len;
-        if !std::mem::replace(&mut state.queued, true) {
+        if news > 0 && !std::mem::replace(&mut state.queued, true) {
             // Under the lock, so that the end of the file, which takes it out again, cannot come in
             // between.
             part.budget.enqueue(part.inode, self.part.clone());
         }
-        Ok(())
+        drop(state);
+        part.budget.put_back(origin.bytes(len - news));
+        done
     }
 
     /// Makes what was written durable, and the journal too, which is sealed: for an orderly end.

@@ -12,7 +12,7 @@ use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, FileId, Stamp};
 use crate::store::StoreError;
 use crate::store::error::again;
-use crate::store::flusher::{Budget, Flush};
+use crate::store::flusher::{Budget, ByOrigin, Flush};
 use crate::store::journal::Journal;
 use crate::store::limits::{JOURNAL_SYNC_LEN, SETTLE_TRIES, TICK_MAX};
 use crate::store::storage::{Storage, Volume, explain_full};
@@ -50,7 +50,7 @@ pub(super) struct PartState {
     pub(super) reusable: Vec<ChunkIndex>,
     /// In `came`, but not durable.
     pub(super) dirty: Vec<ChunkIndex>,
-    pub(super) dirty_len: u64,
+    pub(super) dirty_len: ByOrigin,
     /// Whether the thread that flushes has this file before it.
     pub(super) queued: bool,
     /// Why nothing more can be written.
@@ -81,7 +81,7 @@ pub(in crate::store) struct PartNames {
 /// Chunks that became durable together.
 pub(super) struct Batch {
     chunks: Vec<ChunkIndex>,
-    pub(super) len: u64,
+    pub(super) len: ByOrigin,
 }
 
 impl Part {
@@ -167,7 +167,7 @@ impl Part {
     pub(super) fn journal(&self, flushing: &mut Flushing, batch: Batch) -> Result<(), StoreError> {
         match self.append(flushing, &batch.chunks) {
             Ok(()) => {
-                flushing.unsynced_len += batch.len;
+                flushing.unsynced_len += batch.len.iter().sum::<u64>();
                 self.budget.put_back(batch.len);
                 if flushing.unsynced_len >= JOURNAL_SYNC_LEN { self.sync_journal(flushing) } else { Ok(()) }
             }
@@ -256,7 +256,7 @@ impl Part {
     fn fail(&self, batch: Batch, e: io::Error) -> StoreError {
         let mut state = self.state();
         state.dirty.extend(&batch.chunks);
-        state.dirty_len += batch.len;
+        state.dirty_len = [state.dirty_len[0] + batch.len[0], state.dirty_len[1] + batch.len[1]];
         let len = state.discard_dirty();
         state.failed = Some(again(&e));
         drop(state);
@@ -326,7 +326,7 @@ impl PartState {
             checking: 0,
             reusable: Vec::new(),
             dirty: Vec::new(),
-            dirty_len: 0,
+            dirty_len: ByOrigin::default(),
             queued: false,
             failed: None,
             closed: false,
@@ -355,7 +355,7 @@ impl PartState {
     }
 
     /// Takes what is not durable out of what is there; its bytes.
-    fn discard_dirty(&mut self) -> u64 {
+    fn discard_dirty(&mut self) -> ByOrigin {
         self.came.remove(std::mem::take(&mut self.dirty));
         std::mem::take(&mut self.dirty_len)
     }

@@ -9,6 +9,8 @@ use log::warn;
 use crate::chain::Chain;
 use crate::content::{Bitfield, ChunkIndex, merkle};
 use crate::limits::READ_LEN;
+use crate::store::flusher::WriteOrigin;
+use crate::store::limits::COPY_RUN_LEN;
 use crate::store::reuse::ReuseSource;
 use crate::store::{PartialFile, StoreError};
 use crate::sync::lock;
@@ -122,15 +124,27 @@ impl PartialFile {
         }
         let (mut done, mut len) = (Vec::new(), 0);
         SCRATCH.with_borrow_mut(|scratch| {
-            while len < max_len
-                && let Some(checked) = self.check_claimed(scratch).or_else(|| self.take_reusable(scratch))
-            {
-                let is_cheap = checked.origin == ChunkOrigin::Zeros;
-                len += if is_cheap { ZEROS_COST } else { self.manifest.geometry().span(checked.index).len.into() };
-                done.push(checked);
+            while len < max_len {
+                let before = done.len();
+                match self.check_claimed(scratch) {
+                    Some(checked) => done.push(checked),
+                    None => self.take_reusable(scratch, &mut done),
+                }
+                if done.len() == before {
+                    break;
+                }
+                len += done[before..].iter().map(|checked| self.cost_of(checked)).sum::<u64>();
             }
         });
         done
+    }
+
+    /// What a look at a chunk counts for, in bytes.
+    fn cost_of(&self, checked: &CheckedChunk) -> u64 {
+        match checked.origin {
+            ChunkOrigin::Zeros => ZEROS_COST,
+            ChunkOrigin::Claimed | ChunkOrigin::Reused => self.manifest.geometry().span(checked.index).len.into(),
+        }
     }
 
     /// Checks the next chunk that may be in the file.
@@ -147,52 +161,79 @@ impl PartialFile {
         let mut right = is_hole || self.is_right(index, scratch);
         self.part.state().checked(index, right);
         if !right {
-            right = self.put(index, || self.part.file.make_hole(offset..end)).is_ok();
+            right = self.put(&[index], WriteOrigin::Fetched, || self.part.file.make_hole(offset..end)).is_ok();
         }
         Some(CheckedChunk { index, right, origin: ChunkOrigin::Zeros })
     }
 
-    /// Looks for the next chunk that an older version may have, and copies it.
-    fn take_reusable(&self, scratch: &mut ChunkScratch) -> Option<CheckedChunk> {
-        let next = self.part.state().reusable.pop();
-        let Some(index) = next else {
+    /// Looks for the next chunks that an older version may have, and copies them.
+    fn take_reusable(&self, scratch: &mut ChunkScratch, done: &mut Vec<CheckedChunk>) {
+        let sources: Arc<[ReuseSource]> = lock(&self.sources).clone();
+        let (run, known_by) = self.next_run(&sources);
+        if run.is_empty() {
             // They are not read any more.
             *lock(&self.sources) = Arc::default();
-            return None;
-        };
-        let sources: Arc<[ReuseSource]> = lock(&self.sources).clone();
-        let found = |right| Some(CheckedChunk { index, right, origin: ChunkOrigin::Reused });
+        }
+        let found = |index: &ChunkIndex, right| CheckedChunk { index: *index, right, origin: ChunkOrigin::Reused };
+        if known_by.is_some_and(|source| self.take_known(source, &run).is_ok()) {
+            done.extend(run.iter().map(|index| found(index, true)));
+        } else {
+            // An older version that was known may have changed meanwhile.
+            done.extend(run.iter().map(|index| found(index, self.take_verified(&sources, *index, scratch))));
+        }
+    }
+
+    /// The next chunks to take: a run that one of `sources` has as its layer says, and that source, or one
+    /// chunk alone. Empty when none is left.
+    fn next_run<'a>(&self, sources: &'a [ReuseSource]) -> (Vec<ChunkIndex>, Option<&'a ReuseSource>) {
+        let mut state = self.part.state();
+        let Some(first) = state.reusable.pop() else { return (Vec::new(), None) };
+        let knows = |source: &ReuseSource, index| source.knows(&self.manifest, index) == Some(true);
+        // A run is written over as a whole, so a chunk that came another way is in none.
+        let came = state.came.have().contains(first);
+        let known_by = sources.iter().find(|source| !came && knows(source, first));
+        let len_max = COPY_RUN_LEN / self.manifest.geometry().chunk_len();
+        let mut run = vec![first];
+        while let (Some(source), Some(next)) = (known_by, state.reusable.last().copied())
+            && (run.len() as u64) < len_max
+            && next.as_usize() == first.as_usize() + run.len()
+            && !state.came.have().contains(next)
+            && knows(source, next)
+        {
+            run.push(next);
+            state.reusable.pop();
+        }
+        (run, known_by)
+    }
+
+    /// Takes the chunks of `run` that `source` has as its layer says. After a failure they have to be read and
+    /// hashed: the source may have changed.
+    fn take_known(&self, source: &ReuseSource, run: &[ChunkIndex]) -> Result<(), StoreError> {
+        let geometry = self.manifest.geometry();
+        let start = run.first().map_or(0, |first| geometry.span(*first).offset);
+        let end = run.last().map(|last| geometry.span(*last)).map_or(0, |span| span.offset + u64::from(span.len));
+        self.put(run, WriteOrigin::Copied, || match source.is_in_place {
+            true => Ok(()),
+            false => source.copy_known(&*self.part.file, start..end),
+        })
+    }
+
+    /// Copies a chunk from the first of `sources` that has it at its place as it was read. False if none has, or
+    /// it cannot be written.
+    fn take_verified(&self, sources: &[ReuseSource], index: ChunkIndex, scratch: &mut ChunkScratch) -> bool {
         let span = self.manifest.geometry().span(index);
-        for source in &*sources {
-            let known = source.knows(&self.manifest, index);
-            if known == Some(false) {
-                continue;
-            }
-            if known == Some(true) && self.take_known(source, index).is_ok() {
-                return found(true);
-            }
+        for source in sources.iter().filter(|source| source.knows(&self.manifest, index) != Some(false)) {
             scratch.buffer.resize(span.len as usize, 0);
             if source.read(span.offset, &mut scratch.buffer) && self.manifest.verify(index, &scratch.buffer) {
                 // What was verified is what is written, however the source changes meanwhile.
-                let done = match source.is_in_place {
-                    true => self.put(index, || Ok(())),
-                    false => self.write(index, &scratch.buffer),
-                };
-                return found(done.is_ok());
+                let done = self.put(&[index], WriteOrigin::Copied, || match source.is_in_place {
+                    true => Ok(()),
+                    false => self.part.file.write_at(span.offset, &scratch.buffer),
+                });
+                return self.told(done).is_ok();
             }
         }
-        found(false)
-    }
-
-    /// Takes a chunk that `source` has as its layer says. After a failure it is read and hashed: the source
-    /// may have changed.
-    fn take_known(&self, source: &ReuseSource, index: ChunkIndex) -> Result<(), StoreError> {
-        let span = self.manifest.geometry().span(index);
-        let range = span.offset..span.offset + u64::from(span.len);
-        self.put(index, || match source.is_in_place {
-            true => Ok(()),
-            false => source.copy_known(&*self.part.file, range),
-        })
+        false
     }
 
     fn is_right(&self, index: ChunkIndex, ChunkScratch { blocks, buffer }: &mut ChunkScratch) -> bool {

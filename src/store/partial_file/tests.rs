@@ -9,7 +9,7 @@ use super::*;
 use crate::content::{Digest, FileId, Geometry, Root, merkle};
 use crate::limits::CHUNK_LEN_MIN;
 use crate::store::flusher::Flush;
-use crate::store::limits::TICK_MAX;
+use crate::store::limits::{COPY_RUN_LEN, TICK_MAX};
 use crate::store::memory::{Memory, Rng, own_name};
 
 const LAST_LEN: u64 = 77;
@@ -539,6 +539,46 @@ fn chunks_of_a_file_that_nobody_touched_are_known_by_its_layer() {
         let results: Vec<_> = file.recheck(u64::MAX).iter().map(|c| (c.index.get(), c.right)).collect();
         assert_eq!(results, [(0, touched.is_none()), (4, true)], "touched {touched:?}");
         assert_eq!(file.has(chunks_of(&manifest)[0]), touched.is_none());
+    }
+}
+
+/// Chunks that are known and follow one another are copied at once; one that came another way meanwhile is not
+/// written over, since the old version may change under the copy.
+#[test]
+fn known_chunks_are_taken_in_runs() {
+    let mut bytes = vec![0; 70 * CHUNK_LEN_MIN as usize];
+    bytes.chunks_mut(CHUNK_LEN_MIN as usize).enumerate().for_each(|(n, chunk)| chunk.fill(n as u8 + 1));
+    let manifest = manifest_of(&bytes);
+    let mut old = bytes.clone();
+    old[5 * CHUNK_LEN_MIN as usize] ^= 1;
+    for came in [None, Some(10)] {
+        let volume = Memory::new();
+        let known = source(&volume, "old", &old);
+        let there = volume.open_name("old").unwrap().unwrap();
+        let known = known.with_layer(Some((*manifest_of(&old)).clone()), there.stat().unwrap().stamp);
+        let file = open(&volume, &manifest).unwrap();
+        assert_eq!(file.reuse(vec![known]).count(), 69);
+        came.into_iter().for_each(|index| write_of(&file, &bytes, index));
+        let turns: Vec<Vec<u32>> = std::iter::from_fn(|| {
+            Some(file.recheck(1)).filter(|turn| !turn.is_empty()).map(|turn| {
+                assert!(turn.iter().all(|chunk| chunk.right && chunk.origin == ChunkOrigin::Reused));
+                turn.iter().map(|chunk| chunk.index.get()).collect()
+            })
+        })
+        .collect();
+        let run_max = (COPY_RUN_LEN / CHUNK_LEN_MIN) as u32;
+        let runs: &[std::ops::Range<u32>] = match came {
+            None => &[0..5, 6..6 + run_max, 6 + run_max..6 + 2 * run_max],
+            Some(_) => &[0..5, 6..10, 10..11, 11..11 + run_max, 11 + run_max..70],
+        };
+        assert_eq!(turns, runs.iter().map(|run| run.clone().collect()).collect::<Vec<Vec<u32>>>());
+        write_of(&file, &bytes, 5);
+        file.checkpoint().unwrap();
+        drop(file);
+        let file = open(&volume, &manifest).unwrap();
+        assert_eq!((have(&file).len(), file.unchecked().count()), (70, 0), "journaled");
+        file.finish(&[name_of("new")]).unwrap();
+        assert!(volume.content("new").unwrap() == bytes);
     }
 }
 
