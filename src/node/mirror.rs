@@ -12,6 +12,7 @@ use crate::client::{Client, Doorbell};
 use crate::content::{Catalogue, FileId, Pattern, RelPath};
 use crate::identity::{KeyPrefix, PeerId};
 use crate::limits::WAIT_MAX;
+use crate::node::board::differences;
 use crate::node::limits::{MIRROR_LINES_MAX, MIRROR_READY_LOOK, MIRROR_ROOM_RETRY, MIRROR_ROOM_TRIES, QUOTA_LOOK};
 use crate::node::sharers::Sharers;
 use crate::node::{Config, ConfigError, StartError};
@@ -137,6 +138,8 @@ struct MirrorThread {
     tree: MirrorTree,
     keeper: CopyKeeper,
     bell: Doorbell,
+    /// What this node offered at the last look.
+    offered: Arc<Catalogue>,
     /// Whether all listings were read once: what appears from then on is new.
     has_seen_all: bool,
     log: LimitedLog,
@@ -152,6 +155,7 @@ impl MirrorThread {
             keeper: CopyKeeper::new(&terms, &loans)?,
             plan: MirrorPlan::default(),
             tree: MirrorTree::default(),
+            offered: loans.catalogue.get(),
             loans,
             bell,
             has_seen_all: false,
@@ -186,6 +190,7 @@ impl MirrorThread {
         self.take_fetched(now);
         self.keeper.expire(&self.plan, self.listings.are_read(), &self.jobs, now);
         self.plan.look_at_links(&self.keeper.take_gone());
+        self.look_for_lost();
         for path in self.keeper.take_lost(&self.loans.catalogue.get()) {
             self.plan.look_again(path);
         }
@@ -201,6 +206,16 @@ impl MirrorThread {
         let all =
             [self.listings.next_at(now), self.plan.next_at(now), self.keeper.next_at(), self.tree.next_at(), again];
         all.into_iter().flatten().fold(now + WAIT_MAX, Instant::min)
+    }
+
+    /// A copy that left the catalogue may have been removed, and is still to be here.
+    fn look_for_lost(&mut self) {
+        let catalogue = self.loans.catalogue.get();
+        let before = std::mem::replace(&mut self.offered, catalogue.clone());
+        if !Arc::ptr_eq(&before, &catalogue) {
+            let gone = differences(&before, &catalogue).filter(|(_, now)| now.is_none());
+            self.keeper.look_at(gone.filter_map(|(path, _)| RelPath::new(path).ok()).collect());
+        }
     }
 
     fn take_fetched(&mut self, now: Instant) {

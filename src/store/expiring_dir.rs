@@ -71,8 +71,7 @@ impl ExpiringDir {
     /// looked at is still a copy, and a time later than `now_s` says nothing. Returns the names at which
     /// nothing lies any more.
     pub(crate) fn look(&mut self, now_s: u64) -> Vec<RelPath> {
-        // While the file system is not mounted, no name is found.
-        if !self.root.metadata().is_ok_and(|meta| meta.dev() == self.device) {
+        if !self.is_mounted() {
             return Vec::new();
         }
         let (mut gone, mut changed) = (Vec::new(), Vec::new());
@@ -86,7 +85,7 @@ impl ExpiringDir {
                     }
                 }
                 Ok(_) => changed.push(path.clone()),
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(e) if is_nothing(&e) => {
                     // What is mounted below the directory may only be away.
                     let list = if file.state.device == self.device { &mut gone } else { &mut changed };
                     list.push(path.clone());
@@ -97,6 +96,22 @@ impl ExpiringDir {
         gone.iter().chain(&changed).for_each(|path| self.files.forget(path));
         read.iter().for_each(|(path, read_s)| self.files.used_at(path, *read_s));
         gone
+    }
+
+    /// Those of the copies `paths` at which nothing lies any more: they are none then.
+    pub(crate) fn take_lost(&mut self, mut paths: Vec<RelPath>) -> Vec<RelPath> {
+        let is_here = self.is_mounted();
+        paths.retain(|path| {
+            let is_ours = self.files.get(path).is_some_and(|file| file.state.device == self.device);
+            is_here && is_ours && self.root.join(path.as_str()).symlink_metadata().is_err_and(|e| is_nothing(&e))
+        });
+        paths.iter().for_each(|path| self.files.forget(path));
+        paths
+    }
+
+    /// While the file system of the directory is not mounted, no name is found.
+    fn is_mounted(&self) -> bool {
+        self.root.metadata().is_ok_and(|meta| meta.dev() == self.device)
     }
 
     /// Records when files were used, of those whose record is older by `step_s` seconds.
@@ -150,6 +165,10 @@ impl ExpiringDir {
             }
         }
     }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn is_in_state(meta: &std::fs::Metadata, file: &ExpiringFile) -> bool {

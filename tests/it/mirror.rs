@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gpb::testing::Lan;
-use gpb::{FetchError, Life, Node, NodeBuilder, PeerId, Share};
+use gpb::{FetchError, Keypair, Life, Node, NodeBuilder, PeerId, Share, Trust};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -198,6 +198,32 @@ fn the_quota_takes_copies_and_nothing_else() {
     assert_eq!((copying.stats().mirror.copies, copying.stats().mirror.expired), (3, 0));
     drop(copying);
     assert_eq!(mirror.manifest().iter().filter(|file| file.0 == "users").collect::<Vec<_>>(), [&before[0]]);
+}
+
+/// Cause: only a look for what expires found that a copy was gone. Effect: a mirror without `--retain` and `--quota`
+/// fetched a deleted copy again after its next start alone. Mend: what leaves the catalogue is looked at.
+#[test]
+fn a_deleted_copy_comes_back() {
+    let lan = Lan::new().unwrap();
+    let [sharer, mirror] = [Home::new(), Home::new()];
+    let keys = [Keypair::generate(), Keypair::generate()];
+    let trust = || Trust::keys(keys.iter().map(Keypair::peer_id)).unwrap();
+    sharer.put("a", b"a");
+    sharer.put("d/b", &content(600_000, 3));
+    mirror.put("mine", b"mine");
+    let _first = lan.start(sharer.sharing(&lan).key(keys[0].clone()).trust(trust())).unwrap();
+    let copying = lan.start(mirror.sharing(&lan).key(keys[1].clone()).trust(trust()).mirror("**")).unwrap();
+    let has_all = || offers(&copying, "a", b"a") && offers(&copying, "d/b", &content(600_000, 3));
+    until("it is mirrored", has_all);
+    until("nothing is left to do", || copying.stats().mirror.missing == 0 && copying.stats().mirror.copies == 2);
+    until("the user's file is offered", || offers(&copying, "mine", b"mine"));
+    fs::remove_file(mirror.dir().join("a")).unwrap();
+    fs::remove_dir_all(mirror.dir().join("d")).unwrap();
+    fs::remove_file(mirror.dir().join("mine")).unwrap();
+    let is_there = |name: &str| mirror.dir().join(name).exists();
+    until("both are there again", || is_there("a") && is_there("d/b"));
+    until("they are offered", has_all);
+    assert!(!is_there("mine"));
 }
 
 #[test]

@@ -127,6 +127,11 @@ impl CopyKeeper {
         std::mem::take(&mut self.gone)
     }
 
+    /// These copies are not offered any more.
+    pub(super) fn look_at(&mut self, paths: Vec<RelPath>) {
+        self.lost.extend(self.dir.take_lost(paths));
+    }
+
     /// The copies that something else removed since the last call.
     pub(super) fn take_lost(&mut self, catalogue: &Catalogue) -> Vec<RelPath> {
         // What the catalogue still has counts as being here.
