@@ -1,6 +1,6 @@
 //! The last step of a fetch: what it makes besides files.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -118,12 +118,11 @@ impl FetchJob {
     fn make_names(&self, disk: &Disk, names: &[OtherName], failed: &mut Vec<FailedFile>) {
         let in_place: HashSet<RelPath> = lock(&self.state.stats.reports).iter().map(|r| r.out.clone()).collect();
         let (ready, others): (Vec<&OtherName>, Vec<_>) = names.iter().partition(|name| in_place.contains(&name.first));
-        for name in others {
-            let of_first = failed.iter().find(|failed| failed.path == name.first.as_str());
-            if let Some(error) = of_first.map(|failed| failed.error.clone()) {
-                failed.push(FailedFile::new(name.file.path.as_str(), error));
-            }
-        }
+        let causes: BTreeMap<&str, &Arc<FetchError>> = failed.iter().map(|one| (&*one.path, &one.error)).collect();
+        let cause = |name: &OtherName| causes.get(name.first.as_str()).map(|cause| Arc::clone(cause));
+        let fails = |name: &OtherName| Some(FailedFile::new(name.file.path.as_str(), cause(name)?));
+        let without_first: Vec<FailedFile> = others.into_iter().filter_map(fails).collect();
+        failed.extend(without_first);
         let triples: Vec<_> = ready.iter().map(|n| (n.file.path.clone(), n.first.clone(), n.file.id)).collect();
         for (made, name) in disk.make_names(&triples, &self.stop()).into_iter().zip(&ready) {
             match made {
@@ -145,24 +144,23 @@ impl FetchJob {
     fn make_links(&self, disk: &Disk, tree: &Tree, failed: &mut Vec<FailedFile>) {
         let in_place: BTreeMap<RelPath, FileId> =
             lock(&self.state.stats.reports).iter().map(|r| (r.out.clone(), r.id)).collect();
-        let held = |dir: &RelPath| {
-            let behind = in_place.range(dir.clone()..).map(|(path, _)| path);
-            behind.take_while(|path| path.as_str().starts_with(dir.as_str())).any(|path| path.is_below(dir.as_str()))
-                || tree.dirs.iter().any(|(path, _)| path == dir || path.is_below(dir.as_str()))
-        };
-        let is_end_there = |link: &TreeLink, has_link: &dyn Fn(&str) -> bool| match link.id {
+        let mut held: BTreeSet<&str> = in_place.keys().map(RelPath::as_str).collect();
+        held.extend(tree.dirs.iter().map(|(path, _)| path.as_str()));
+        let is_end_there = |link: &TreeLink, made: &BTreeSet<&str>| match link.id {
             None if link.end.is_empty() => true,
             id => RelPath::new(&link.end).is_ok_and(|end| match id {
                 Some(id) => in_place.get(&end) == Some(&id) && disk.is_file_at(&end),
-                None => disk.is_dir_at(&end) && (held(&end) || has_link(&link.end)),
+                None => {
+                    let dir = end.as_str();
+                    disk.is_dir_at(&end) && (held.contains(dir) || has_below(&held, dir) || has_below(made, dir))
+                }
             }),
         };
-        let (mut links, mut made) = (tree.links.iter().collect::<Vec<_>>(), HashSet::<&RelPath>::new());
+        let (mut links, mut made) = (tree.links.iter().collect::<Vec<_>>(), BTreeSet::<&str>::new());
         let mut copies: Vec<&TreeLink> = Vec::new();
         for _ in 0..LINK_ROUNDS_MAX {
-            let has_link = |dir: &str| made.iter().any(|path| path.is_below(dir));
-            let is_ready =
-                |link: &&TreeLink| link.over.iter().all(|over| made.contains(over)) && is_end_there(link, &has_link);
+            let is_over_made = |link: &TreeLink| link.over.iter().all(|over| made.contains(over.as_str()));
+            let is_ready = |link: &&TreeLink| is_over_made(link) && is_end_there(link, &made);
             let (ready, others): (Vec<&TreeLink>, Vec<_>) = links.into_iter().partition(is_ready);
             links = others;
             if ready.is_empty() {
@@ -173,19 +171,19 @@ impl FetchJob {
                 match result {
                     Err(StoreError::NoLinks { .. }) if link.id.is_some() => copies.push(link),
                     Err(StoreError::Exists { .. }) if self.is_content_there(disk, link) => {
-                        made.insert(&link.text.path);
+                        made.insert(link.text.path.as_str());
                         link.id.into_iter().for_each(|id| self.report_name(&link.text.path, id, true));
                     }
                     Err(e) => fail(failed, &link.text.path, e),
                     Ok(is_new) => {
-                        made.insert(&link.text.path);
+                        made.insert(link.text.path.as_str());
                         link.id.into_iter().for_each(|id| self.report_name(&link.text.path, id, !is_new));
                     }
                 }
             }
         }
         if !copies.is_empty() {
-            let is_copy = |link: &&TreeLink| link.id.is_some() && is_end_there(link, &|_| false);
+            let is_copy = |link: &&TreeLink| link.id.is_some() && is_end_there(link, &BTreeSet::new());
             let (more, others): (Vec<&TreeLink>, Vec<_>) = links.into_iter().partition(is_copy);
             copies.extend(more);
             links = others;
@@ -224,6 +222,13 @@ impl FetchJob {
         let report = FileReport { path: path.clone(), id, out: path.clone(), seconds, skipped };
         lock(&self.state.stats.reports).push(report);
     }
+}
+
+/// Whether one of `names` lies in the directory `dir`.
+fn has_below(names: &BTreeSet<&str>, dir: &str) -> bool {
+    let dir = format!("{dir}/");
+    let next = names.range::<str, _>((Bound::Included(&*dir), Bound::Unbounded)).next();
+    next.is_some_and(|path| path.starts_with(&dir))
 }
 
 /// Why what the link leads to, or over, is not in place.
