@@ -141,6 +141,8 @@ class Bridged:
         """A host whose link has that round trip in seconds, rate in Mbit/s or none, and loss."""
         if not os.path.exists('/dev/net/tun'):
             raise Unavailable('there is no /dev/net/tun')
+        if missing := [name for name in ('rustc', 'setpriv') if not shutil.which(name)]:
+            raise Unavailable(f'long links need {", ".join(missing)}')
         namespace, ip = self._namespace(), f'10.80.66.{number}'
         paths = [f'/proc/{each.pid}/ns/net' for each in (namespace, self._bridge)]
         self._links.append(Link((paths[0], 'eth0'), (paths[1], f'p{number}'), *distance))

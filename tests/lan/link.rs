@@ -4,7 +4,6 @@
 //! made here. A packet costs some microseconds of a processor, so that a gigabit passes on a machine that has one to
 //! spare for each direction.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -17,65 +16,79 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tappers::{DeviceState, Interface, Tap};
 
-/// What a link does to packets, in each direction.
-#[derive(Debug, Clone, Copy)]
-pub struct Distance {
-    /// Time there and back.
-    pub round_trip: Duration,
-    /// Megabits a second; without a limit if `None`.
-    pub rate_mbit: Option<u32>,
-    /// Part of the packets that are lost.
-    pub loss: f64,
-    /// Decides which.
-    pub seed: u64,
-}
+pub use crate::way::Distance;
+use crate::way::Way;
 
 /// A link between two namespaces. Its devices vanish with it.
 pub struct Link {
     ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    passed: Arc<[AtomicU64; 2]>,
+    seen: Arc<Seen>,
 }
 
-/// One direction.
-struct Direction {
-    from: Arc<Tap>,
-    to: Arc<Tap>,
-    distance: Distance,
-    random: u64,
-    /// Packets on their way, and when they arrive.
-    queue: VecDeque<(Instant, Vec<u8>)>,
-    /// When the narrow place has sent all that came to it.
-    free_at: Instant,
-}
-
-impl Distance {
-    /// A long way without other faults.
-    pub const fn ms(round_trip_ms: u64) -> Self {
-        Distance { round_trip: Duration::from_millis(round_trip_ms), rate_mbit: None, loss: 0.0, seed: 1 }
-    }
+/// What passed a link.
+///
+/// Round trips are counted by what each end can know, as a logical clock does (Lamport 1978), so that a slow machine adds
+/// none: a packet travels one way more than the furthest one that came to its sender before.
+#[derive(Default)]
+struct Seen {
+    /// Packets that arrived, each way.
+    passed: [AtomicU64; 2],
+    /// How often the count began anew.
+    counts: AtomicU64,
+    /// Ways of the furthest packet that arrived, each way.
+    ways: [AtomicU64; 2],
+    /// The same of the first packet that was long.
+    first_long: [AtomicU64; 2],
 }
 
 impl Link {
     /// Makes the device `here.1` in the namespace at the path `here.0`, and likewise `there`.
     pub fn new(here: (&str, &str), there: (&str, &str), distance: Distance) -> Self {
         let (a, b) = (Arc::new(tap(here)), Arc::new(tap(there)));
-        let (ends, passed) = (Arc::new(AtomicBool::new(false)), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
+        let (ends, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Seen::default()));
         let ways = [(a.clone(), b.clone()), (b, a)];
-        let start = |(way, (from, to)): (usize, (Arc<Tap>, Arc<Tap>))| {
-            let random = distance.seed.wrapping_mul(2).wrapping_add(way as u64);
-            let now = Instant::now();
-            let mut direction = Direction { from, to, distance, random, queue: VecDeque::new(), free_at: now };
-            let (ends, passed) = (ends.clone(), passed.clone());
-            thread::spawn(move || direction.run(&ends, &passed[way]))
+        let start = |(number, (from, to)): (usize, (Arc<Tap>, Arc<Tap>))| {
+            let (ends, seen) = (ends.clone(), seen.clone());
+            thread::spawn(move || run((Way::new(distance, number as u64), number), [&from, &to], &ends, &seen))
         };
         let threads = ways.into_iter().enumerate().map(start).collect();
-        Link { ends, threads, passed }
+        Link { ends, threads, seen }
+    }
+
+    /// Counts round trips from now on.
+    pub fn count_trips(&self) {
+        self.seen.counts.fetch_add(1, Ordering::Relaxed);
+        self.seen.ways.iter().chain(&self.seen.first_long).for_each(|ways| ways.store(0, Ordering::Relaxed));
+    }
+
+    /// The round trips that the first long packet from here to there ended, since the count began.
+    pub fn trips_to_data(&self) -> u64 {
+        self.seen.first_long[0].load(Ordering::Relaxed) / 2
     }
 
     /// Packets that arrived, each way.
     pub fn passed(&self) -> [u64; 2] {
-        [0, 1].map(|way| self.passed[way].load(Ordering::Relaxed))
+        [0, 1].map(|way| self.seen.passed[way].load(Ordering::Relaxed))
+    }
+}
+
+impl Seen {
+    /// The mark of a packet that leaves.
+    fn leaves(&self, way: usize) -> u64 {
+        (self.counts.load(Ordering::Relaxed) << WAYS_BITS) + self.ways[1 - way].load(Ordering::Relaxed) + 1
+    }
+
+    /// What left before the count began says nothing.
+    fn arrives(&self, way: usize, packet: &[u8], mark: u64) {
+        if mark >> WAYS_BITS != self.counts.load(Ordering::Relaxed) {
+            return;
+        }
+        let ways = mark & ((1 << WAYS_BITS) - 1);
+        self.ways[way].fetch_max(ways, Ordering::Relaxed);
+        if packet.len() >= LONG_LEN {
+            let _ = self.first_long[way].compare_exchange(0, ways, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 
@@ -86,56 +99,28 @@ impl Drop for Link {
     }
 }
 
-impl Direction {
-    fn run(&mut self, ends: &AtomicBool, passed: &AtomicU64) {
-        let mut packet = vec![0; PACKET_LEN_MAX];
-        while !ends.load(Ordering::Relaxed) {
-            let now = Instant::now();
-            while let Some((_, packet)) = self.queue.front().filter(|(at, _)| *at <= now) {
-                // A device that is down, or whose queue is full, drops it as a cable would.
-                passed.fetch_add(u64::from(self.to.send(packet).is_ok()), Ordering::Relaxed);
-                self.queue.pop_front();
-            }
-            let mut received = 0;
-            while received < PACKETS_AT_ONCE
-                && let Ok(len) = self.from.recv(&mut packet)
-            {
-                received += 1;
-                self.take(&packet[..len]);
-            }
-            if received == 0 {
-                let due = self.queue.front().map_or(LOOK, |(at, _)| at.saturating_duration_since(now).min(LOOK));
-                let due = Timespec { tv_sec: 0, tv_nsec: due.as_nanos() as i64 };
-                let _ = poll(&mut [PollFd::new(&*self.from, PollFlags::IN)], Some(&due));
-            }
-        }
-    }
-
-    fn take(&mut self, packet: &[u8]) {
+/// Moves packets from one device to the other, as `way` says.
+fn run((mut way, number): (Way, usize), [from, to]: [&Tap; 2], ends: &AtomicBool, seen: &Seen) {
+    let mut packet = vec![0; PACKET_LEN_MAX];
+    while !ends.load(Ordering::Relaxed) {
         let now = Instant::now();
-        if self.distance.loss > 0.0 && self.unit() < self.distance.loss {
-            return;
+        while let Some((packet, mark)) = way.arrived(now) {
+            seen.arrives(number, &packet, mark);
+            // A device that is down, or whose queue is full, drops it as a cable would.
+            seen.passed[number].fetch_add(u64::from(to.send(&packet).is_ok()), Ordering::Relaxed);
         }
-        let mut leaves = now;
-        if let Some(mbit) = self.distance.rate_mbit {
-            let waits = self.free_at.saturating_duration_since(now);
-            if waits > QUEUE_TIME.max(self.distance.round_trip) {
-                return;
-            }
-            leaves = self.free_at.max(now) + Duration::from_secs_f64(packet.len() as f64 * 8e-6 / f64::from(mbit));
-            self.free_at = leaves;
+        let mut received = 0;
+        while received < PACKETS_AT_ONCE
+            && let Ok(len) = from.recv(&mut packet)
+        {
+            received += 1;
+            way.take(&packet[..len], len, seen.leaves(number), Instant::now());
         }
-        if self.queue.len() < PACKETS_MAX {
-            self.queue.push_back((leaves + self.distance.round_trip / 2, packet.to_vec()));
+        if received == 0 {
+            let due = way.next_at().map_or(LOOK, |at| at.saturating_duration_since(now).min(LOOK));
+            let due = Timespec { tv_sec: 0, tv_nsec: due.as_nanos() as i64 };
+            let _ = poll(&mut [PollFd::new(from, PollFlags::IN)], Some(&due));
         }
-    }
-
-    /// SplitMix64, as a number in `0..1`.
-    fn unit(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -163,9 +148,9 @@ pub fn usable() -> Result<(), String> {
 const PACKET_LEN_MAX: usize = 1 << 16;
 /// Packets that are read before those that are due are passed on.
 const PACKETS_AT_ONCE: usize = 32;
-/// Most packets on their way in one direction: a gigabit for half a second.
-const PACKETS_MAX: usize = 50_000;
-/// Packets that would wait for longer at the narrow place, and for longer than the round trip, are dropped there.
-const QUEUE_TIME: Duration = Duration::from_millis(20);
+/// Bits of a mark that are the number of ways.
+const WAYS_BITS: u32 = 32;
+/// A packet of at least that many bytes is long: no handshake and no short answer has it.
+const LONG_LEN: usize = 1200;
 /// Longest time until the end is noticed.
 const LOOK: Duration = Duration::from_millis(20);

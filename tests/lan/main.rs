@@ -47,3 +47,4 @@ mod routed;
 mod sites;
 mod swarm;
 mod trust;
+mod way;

@@ -284,6 +284,11 @@ impl Host {
         self.link.as_ref().map_or([0; 2], Link::passed)
     }
 
+    /// Its long link.
+    pub fn link_of(&self) -> &Link {
+        self.link.as_ref().expect("it is far")
+    }
+
     /// Runs a shell script and returns what it writes; it must succeed.
     pub fn sh(&self, script: &str) -> String {
         self.namespace.sh(script)
