@@ -5,7 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::limits::HURRIED_TIME;
-use crate::peers::AskError;
+use crate::peers::{AskError, Opening};
+
+/// What each peer of a survey is asked.
+#[derive(Clone)]
+pub(crate) struct Inquiry<A> {
+    /// What `ask` asks first, if it is the same for all: it goes out together with `Hello`.
+    pub(crate) opening: Opening,
+    /// Asks on a session.
+    pub(crate) ask: A,
+}
 
 /// How a peer is asked.
 pub(crate) struct Asking {

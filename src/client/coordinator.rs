@@ -10,13 +10,13 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::info;
 
 use crate::chain::Chain;
-use crate::client::fetcher::{Fetcher, PeerConnections};
+use crate::client::fetcher::{EarlyRequests, Fetcher, PeerConnections};
 use crate::client::limits::{COORDINATE_EVERY, IDLE_LOOK, REFUSED_GRACE};
 use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
 use crate::content::{FileId, Geometry};
 use crate::identity::{NodeId, PeerId};
-use crate::peers::AskError;
+use crate::peers::{AskError, Opening};
 use crate::runtime::BlockingPool;
 use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, RefusalCause, ScalerAdvice};
 
@@ -136,6 +136,8 @@ impl Coordinator {
         let shared = self.shared.clone();
         let bell = shared.bell.clone();
         let _subscription = shared.ctx.peers.subscribe(move || bell.ring());
+        // A holder that a contact finds meanwhile is asked on that session.
+        let _taker = shared.pool.taker(Opening::default());
         let mut seen = None;
         loop {
             let changes = shared.ctx.peers.changes();
@@ -268,16 +270,18 @@ impl Coordinator {
         }
         let peers = &self.peers;
         let read = |h| peers.get(&h).map_or(0, |known| known.connections.read.load(Ordering::Relaxed));
-        let (grown, dropped) = {
+        let (together, grown, dropped) = {
             let state = self.shared.state();
+            let together = self.mesh.begin_together(|h| state.left_of(h), |h| state.round_trip(h), now);
             // Where other nodes fetch, too, a further connection would only take bandwidth from
             // them.
             let grown = match all_have_one && !state.is_shared() {
                 true => self.mesh.grow(read, |h| state.backlog(h), |h| state.round_trip(h), now),
                 false => Vec::new(),
             };
-            (grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
+            (together, grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
         };
+        together.into_iter().for_each(|dial| self.open(dial));
         for (dial, advice) in grown {
             match advice {
                 ScalerAdvice::Keep => {}
@@ -313,15 +317,17 @@ impl Coordinator {
             let result = Ok(ConnectionEnd::Stopped);
             let mut ended = EndedConnection { dial, result, useful: false, connected: false, reused: false };
             if shared.upgrade().is_some_and(|shared| !shared.is_stopped()) {
-                match pool.checkout(&record) {
+                let mut early = EarlyRequests::new(shared.clone(), dial);
+                match pool.checkout_ahead(&record, &mut |round_trip, out| early.ask(round_trip, out)) {
                     Ok(session) => match shared.upgrade() {
                         Some(shared) => {
                             ended.connected = true;
                             ended.reused = session.reused;
                             (ended.result, ended.useful) =
-                                Fetcher::new(&shared, session, &connections, number, dial).run();
+                                Fetcher::new(&shared, session, &connections, number, dial, &mut early).run();
                         }
-                        None => pool.checkin(session),
+                        // Of what it may have been asked early nobody reads the answers.
+                        None => session.close(),
                     },
                     Err(e) => ended.result = Err(e),
                 }

@@ -23,6 +23,9 @@ use crate::swarm::{
 };
 
 mod chunks;
+mod early;
+
+pub(crate) use early::EarlyRequests;
 
 /// What the connections to one peer share.
 #[derive(Default)]
@@ -60,16 +63,19 @@ pub(crate) struct Fetcher<'a> {
 }
 
 impl<'a> Fetcher<'a> {
-    /// Takes over the session that `dial` led to, as connection `number` of the download.
+    /// Takes over the session that `dial` led to, as connection `number` of the download; what was asked `early` is
+    /// unanswered on it.
     pub(crate) fn new(
         shared: &'a DownloadShared,
         session: Session,
         connections: &'a PeerConnections,
         number: u64,
         dial: Dial,
+        early: &mut EarlyRequests,
     ) -> Self {
         let now = Instant::now();
-        let requester = Requester::new(dial.peer, dial.locate, session.round_trip, now);
+        let begin = || Requester::new(dial.peer, dial.locate, session.round_trip, now);
+        let requester = early.take().unwrap_or_else(begin);
         Fetcher {
             shared,
             session,
@@ -93,7 +99,11 @@ impl<'a> Fetcher<'a> {
             Ok(socket) => {
                 let is_stopped = || self.shared.is_stopped();
                 if !self.shared.sessions.begin(self.number, self.session.peer, socket, is_stopped) {
-                    self.shared.pool.checkin(self.session);
+                    let rests = self.requester.pending() == 0;
+                    self.requester.end(&mut self.shared.state());
+                    if rests {
+                        self.shared.pool.checkin(self.session);
+                    }
                     return (Ok(ConnectionEnd::Stopped), false);
                 }
                 // Revoking a key cuts off the sessions at work; a key that was revoked before is
@@ -105,6 +115,9 @@ impl<'a> Fetcher<'a> {
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };
+        self.shared.state().set_round_trip(self.handle, self.requester.round_trip());
+        // Further connections to a far peer begin now.
+        self.shared.bell.ring();
         let mut end = begun.and_then(|()| self.work());
         if self.is_slow {
             end = Err(AskError::Slow);

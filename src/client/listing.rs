@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::client::asking::Asking;
+use crate::client::asking::{Asking, Inquiry};
 use crate::client::found_bare::FoundBare;
 use crate::client::limits::{
     LISTING_FREE_LEN, LISTING_LEN_MAX, LISTING_PREFERRED_LEN_MAX, LISTING_RETRY, LISTINGS_LEN_MAX, PATTERNS_AT_ONCE,
@@ -16,7 +16,7 @@ use crate::client::search_results::{PeerFile, SearchResults};
 use crate::content::{Bare, LinkTo, Pattern, PatternKind, RelPath};
 use crate::identity::{KeyPrefix, NodeId, PeerId};
 use crate::limits::{CATALOGUE_ENTRIES_MAX, HANDSHAKE_TIMEOUT, LIST_PAGE_LEN, REASON_SHOWN_MAX};
-use crate::peers::{AskError, Session};
+use crate::peers::{AskError, Opening, Session};
 use crate::proto::{Kind, ListFrom, ListPage, ListedAs, ListedFile, PageHead, Request, Status};
 
 mod reader;
@@ -61,16 +61,17 @@ pub(crate) fn lister(
     patterns: &[String],
     timeout: Duration,
     prefer: Option<&KeyPrefix>,
-) -> impl Fn(&mut Session, &Asking) -> Result<PeerListing, AskError> + Clone + use<> {
+) -> Inquiry<impl Fn(&mut Session, &Asking) -> Result<PeerListing, AskError> + Clone + use<>> {
     let patience = timeout.min(HANDSHAKE_TIMEOUT);
     let asked = |text: &String| (text.clone(), Pattern::parse(text).ok());
     let patterns: Arc<[(String, Option<Pattern>)]> = match patterns {
         [] => [(String::new(), None)].into(),
         some => some.iter().map(asked).collect(),
     };
+    let opening = patterns.chunks(PATTERNS_AT_ONCE).next().map(first_pages).unwrap_or_default();
     let prefer = prefer.cloned();
     let all_rooms = Arc::new(AtomicUsize::new(0));
-    move |session, asking| {
+    let ask = move |session: &mut Session, asking: &Asking| {
         let (peer_max, all_max) = match &prefer {
             Some(prefix) if prefix.matches(&session.peer) => (LISTING_PREFERRED_LEN_MAX, usize::MAX),
             _ => (LISTING_LEN_MAX, LISTINGS_LEN_MAX),
@@ -78,9 +79,7 @@ pub(crate) fn lister(
         let room = Room { all: all_rooms.clone(), all_max, peer_max, taken: 0, counted: 0 };
         let mut all = Taken::new(room);
         for batch in patterns.chunks(PATTERNS_AT_ONCE) {
-            let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
-            let requests: Vec<Request> = batch.iter().map(|(text, _)| Request::List(first(text))).collect();
-            session.send(&requests, Instant::now() + asking.patience(patience)?)?;
+            session.ask(&first_pages(batch), Instant::now() + asking.patience(patience)?)?;
             // The next pages are asked for when all first ones have come, since answers keep the
             // order.
             let mut more: Vec<(&str, Option<&Pattern>, String)> = Vec::new();
@@ -103,7 +102,14 @@ pub(crate) fn lister(
         }
         let Taken { files, bare, room, partial, .. } = all;
         Ok(PeerListing { shared: session.welcome.revision > 0, files, bare, partial, room })
-    }
+    };
+    Inquiry { opening, ask }
+}
+
+/// Asks for the first page of what each of `patterns` means.
+fn first_pages(patterns: &[(String, Option<Pattern>)]) -> Opening {
+    let first = |text: &String| ListFrom { pattern: text.clone(), after: String::new(), revision: 0 };
+    patterns.iter().map(|(text, _)| Request::List(first(text))).collect()
 }
 
 /// The files of one peer's listing that were taken in.

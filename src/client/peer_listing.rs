@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::client::asking::Asking;
+use crate::client::asking::{Asking, Inquiry};
 use crate::client::listing::lister;
 use crate::client::search_results::{FoundFile, SearchResults};
 use crate::client::survey::ask_once;
@@ -39,11 +39,11 @@ impl Client {
         over: Arc<AtomicBool>,
         done: impl FnOnce(Result<PeerNames, AskError>) + Send + 'static,
     ) -> Result<(), FetchError> {
-        let (pool, ask) = (self.pool.clone(), lister(patterns, timeout, None));
+        let (pool, Inquiry { opening, ask }) = (self.pool.clone(), lister(patterns, timeout, None));
         let asking = Asking::new(over, false);
         let task = move || {
-            let listed = pool.checkout(&record).and_then(|session| {
-                let listing = ask_once(&pool, session, (&record, false), |session| ask(session, &asking))?;
+            let listed = pool.checkout_to_ask(&record, &opening, false).and_then(|session| {
+                let listing = ask_once(&pool, session, (&record, &opening, false), |session| ask(session, &asking))?;
                 let mut results = SearchResults::default();
                 let temporary = listing.temporary();
                 drop(listing.merge(record.node(), &mut results));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use log::{debug, warn};
 
-use crate::client::asking::Asking;
+use crate::client::asking::{Asking, Inquiry};
 use crate::client::doorbell::Doorbell;
 use crate::client::found_bare::FoundBare;
 use crate::client::found_peer::FoundPeer;
@@ -19,7 +19,7 @@ use crate::client::{AskScope, Client, FetchError};
 use crate::content::{Pattern, RelPath};
 use crate::identity::NodeId;
 use crate::limits::{PEERS_MAX, RETRY_MIN};
-use crate::peers::{AskError, PeerPool, Session};
+use crate::peers::{AskError, Opening, PeerPool, Session};
 use crate::swarm::{PeerRecord, PeerTable, RefusalCause};
 
 mod attempts;
@@ -40,7 +40,8 @@ impl Client {
     pub fn peers(&self, scope: &AskScope, wait: Duration) -> Result<Vec<FoundPeer>, FetchError> {
         let (mut found, begin) = (Vec::new(), Instant::now());
         let ask = |session: &mut Session, _: &Asking| Ok((session.addr, session.instance, session.welcome.clone()));
-        let progress = survey(self, scope, ask, |progress, answer| {
+        let inquiry = Inquiry { opening: Opening::default(), ask };
+        let progress = survey(self, scope, inquiry, |progress, answer| {
             if let Some((record, (addr, instance, welcome))) = answer {
                 let age_ms = record.last_seen.elapsed().as_millis() as u64;
                 let (files, bytes) = (welcome.files, welcome.bytes);
@@ -96,7 +97,7 @@ impl Client {
 /// Files, and names that are none with the number of peers that offer each; both sorted by path.
 pub type ListedNames = (Vec<FoundFile>, Vec<(FoundBare, usize)>);
 
-/// Asks every known peer and every one that appears, each with `ask` on a session of its own, on
+/// Asks every known peer and every one that appears, each with `inquiry` on a session of its own, on
 /// threads of `client`. `decide` takes each answer; it is called after every change, too, and
 /// returns when the survey ends.
 ///
@@ -106,11 +107,11 @@ pub type ListedNames = (Vec<FoundFile>, Vec<(FoundBare, usize)>);
 pub(crate) fn survey<T: Send + 'static>(
     client: &Client,
     scope: &AskScope,
-    ask: impl Fn(&mut Session, &Asking) -> Result<T, AskError> + Clone + Send + 'static,
+    inquiry: Inquiry<impl Fn(&mut Session, &Asking) -> Result<T, AskError> + Clone + Send + 'static>,
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
-    let mut survey = Survey::new(client, scope, ask);
-    let _taker = client.pool.taker();
+    let _taker = client.pool.taker(inquiry.opening.clone());
+    let mut survey = Survey::new(client, scope, inquiry);
     let (bell, cancelled) = (survey.bell.clone(), survey.bell.clone());
     let _subscription = client.ctx.peers.subscribe(move || bell.ring());
     let _cancel = scope.canceller.signal().while_held(move || cancelled.ring());
@@ -144,7 +145,7 @@ pub(crate) fn survey<T: Send + 'static>(
 struct Survey<'a, T, A> {
     client: &'a Client,
     scope: &'a AskScope,
-    ask: A,
+    inquiry: Inquiry<A>,
     progress: SurveyProgress,
     attempts: HashMap<NodeId, Attempts>,
     /// Peers whose answers cannot be read and of which a warning told.
@@ -173,11 +174,11 @@ where
     T: Send + 'static,
     A: Fn(&mut Session, &Asking) -> Result<T, AskError> + Clone + Send + 'static,
 {
-    fn new(client: &'a Client, scope: &'a AskScope, ask: A) -> Self {
+    fn new(client: &'a Client, scope: &'a AskScope, inquiry: Inquiry<A>) -> Self {
         let (tell, messages) = unbounded();
         let (progress, attempts, unreadable) = (SurveyProgress::default(), HashMap::new(), 0);
         let (order, over, bell) = (AskOrder::default(), Arc::default(), Doorbell::new());
-        Survey { client, scope, ask, progress, attempts, unreadable, seen: None, order, tell, messages, over, bell }
+        Survey { client, scope, inquiry, progress, attempts, unreadable, seen: None, order, tell, messages, over, bell }
     }
 
     /// Takes note of `message`; returns the answer if it brings one.
@@ -273,19 +274,20 @@ where
 
     /// Asks one peer on a thread of the client.
     fn start(&self, DuePeer { record, hurried }: DuePeer) -> Result<(), FetchError> {
-        let (pool, ask, tell, bell) =
-            (self.client.pool.clone(), self.ask.clone(), self.tell.clone(), self.bell.clone());
+        let (pool, inquiry, tell, bell) =
+            (self.client.pool.clone(), self.inquiry.clone(), self.tell.clone(), self.bell.clone());
         let over = self.over.clone();
         let task = move || {
             let asking = Asking::new(over, hurried);
             if asking.is_over() {
                 return;
             }
-            let answer = pool.checkout_in(&record, hurried).and_then(|session| {
+            let Inquiry { opening, ask } = inquiry;
+            let answer = pool.checkout_to_ask(&record, &opening, hurried).and_then(|session| {
                 // Reported at once: the survey may end before an answer comes.
                 let _ = tell.send(SurveyMessage::Connected);
                 bell.ring();
-                ask_once(&pool, session, (&record, hurried), |session| ask(session, &asking))
+                ask_once(&pool, session, (&record, &opening, hurried), |session| ask(session, &asking))
             });
             let _ = tell.send(SurveyMessage::Answer(Box::new(record), answer, hurried));
             bell.ring();
@@ -341,12 +343,12 @@ impl<T, A> Drop for Survey<'_, T, A> {
 pub(super) fn ask_once<T>(
     pool: &PeerPool,
     mut session: Session,
-    (record, hurried): (&PeerRecord, bool),
+    (record, opening, hurried): (&PeerRecord, &Opening, bool),
     ask: impl Fn(&mut Session) -> Result<T, AskError>,
 ) -> Result<T, AskError> {
     let answer = match ask(&mut session) {
         Err(AskError::Stream(_)) if session.reused => {
-            session = pool.checkout_in(record, hurried)?;
+            session = pool.checkout_to_ask(record, opening, hurried)?;
             ask(&mut session)
         }
         answer => answer,

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::asking::Asking;
+use crate::client::asking::{Asking, Inquiry};
 use crate::client::found_bare::FoundBare;
 use crate::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET, WHOLE_LISTING_TRIES};
 use crate::client::listing::{ListingReader, PeerListing};
@@ -16,7 +16,7 @@ use crate::client::{AskScope, Client, FetchError};
 use crate::content::RelPath;
 use crate::identity::{KeyPrefix, NodeId, PeerId};
 use crate::limits::HANDSHAKE_TIMEOUT;
-use crate::peers::{AskError, Session};
+use crate::peers::{AskError, Opening, Session};
 use crate::sync::lock;
 
 /// All that one peer has below a directory.
@@ -71,7 +71,9 @@ impl Client {
             }
         };
         let mut found: Vec<(NodeId, OneListing)> = Vec::new();
-        let progress = survey(self, scope, ask, |progress, answer| {
+        // Only some are asked for anything.
+        let inquiry = Inquiry { opening: Opening::default(), ask };
+        let progress = survey(self, scope, inquiry, |progress, answer| {
             if let Some((record, Some(listing))) = answer {
                 found.push((record.node(), listing));
             }

@@ -8,8 +8,8 @@ use crate::discovery::DiscoveryContext;
 use crate::discovery::limits::{CONTACT_TIMEOUT, EXCHANGE_PAGES_IN_VAIN};
 use crate::identity::PeerId;
 use crate::limits::{EXCHANGE_PAGES_MAX, PEERS_ANSWER_LEN_MAX, PEERS_PER_ANSWER_MAX};
-use crate::peers::{AskError, Call, Session};
-use crate::proto::{Kind, PeerHint, Request, Status, decode_body};
+use crate::peers::{AskError, Call, Opening, Session};
+use crate::proto::{Kind, PeerHint, Request, Status, decode_body, encode_request};
 use crate::swarm::{ContactSource, Dropped, PeerTable};
 
 /// Why a contact brought nothing.
@@ -31,10 +31,15 @@ pub(super) fn contact(
     time: Duration,
 ) -> Result<PeerId, ContactError> {
     let deadline = Instant::now() + CONTACT_TIMEOUT;
-    // Both requests go out at once: answers keep the order, and a refusal comes first.
-    let also = &[Request::Peers(None)];
-    let call = Call { addr, expect, dial_timeout: time.min(CONTACT_TIMEOUT), welcome_by: Some(deadline), also };
-    let mut session = shared.dialer.open(&call)?;
+    let call = Call { addr, expect, dial_timeout: time.min(CONTACT_TIMEOUT), welcome_by: Some(deadline) };
+    // All goes out at once: answers keep the order, and a refusal comes first.
+    let mut opening = Opening::default();
+    let mut session = shared.dialer.open(&call, &mut |_, out| {
+        encode_request(&Request::Peers(None), out);
+        opening = shared.dialer.handover().opening();
+        opening.iter().for_each(|request| encode_request(request, out));
+    })?;
+    session.set_asked(opening);
     let peer = session.peer;
     if let Some(source) = source {
         shared.directory().contacted(session.node(), source);
@@ -75,7 +80,7 @@ fn read_pages(session: &mut Session, shared: &DiscoveryContext, deadline: Instan
         if all || page == EXCHANGE_PAGES_MAX || shared.shutdown.has_begun() {
             break;
         }
-        session.send(&[Request::Peers(None)], deadline)?;
+        session.ask(&[Request::Peers(None)], deadline)?;
     }
     Ok(total)
 }

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use crate::identity::NodeId;
 use crate::peers::limits::HANDOVERS_MAX;
+use crate::peers::opening::Opening;
 use crate::sync::{lock, wait_timeout};
 
 /// Where a contact leaves its session for a survey.
 ///
 /// A peer becomes known by the contact that exchanges peers with it, and the survey asks it at once.
 /// On a long path a session of its own would cost the survey three round trips. So a contact
-/// announces its session before the peer becomes known, and leaves it here when it is through.
+/// announces its session before the peer becomes known, and leaves it here when it is through. What the
+/// survey will ask on it goes out with the contact's own requests.
 /// Without a survey nothing is kept.
 #[derive(Debug)]
 pub struct Handover<T> {
@@ -21,14 +23,18 @@ pub struct Handover<T> {
 
 #[derive(Debug)]
 struct HandoverState<T> {
-    takers: usize,
+    /// What each taker asks on each session.
+    takers: Vec<Opening>,
     /// Sessions that are still used, or left here.
     open: Vec<(NodeId, Option<T>)>,
 }
 
 /// Keeps sessions coming for as long as it lives.
 #[derive(Debug)]
-pub struct HandoverTaker<T>(Arc<Handover<T>>);
+pub struct HandoverTaker<T> {
+    from: Arc<Handover<T>>,
+    opening: Opening,
+}
 
 /// A session that will be left, unless this is dropped.
 #[derive(Debug)]
@@ -40,19 +46,27 @@ pub struct HandoverOffer<T> {
 impl<T> Handover<T> {
     /// Without sessions and takers.
     pub fn new() -> Arc<Self> {
-        Arc::new(Handover { state: Mutex::new(HandoverState { takers: 0, open: Vec::new() }), changed: Condvar::new() })
+        Arc::new(Handover {
+            state: Mutex::new(HandoverState { takers: Vec::new(), open: Vec::new() }),
+            changed: Condvar::new(),
+        })
     }
 
-    /// From now on sessions are kept.
-    pub fn taker(self: &Arc<Self>) -> HandoverTaker<T> {
-        lock(&self.state).takers += 1;
-        HandoverTaker(self.clone())
+    /// From now on sessions are kept, on each of which `opening` will be asked.
+    pub fn taker(self: &Arc<Self>, opening: Opening) -> HandoverTaker<T> {
+        lock(&self.state).takers.push(opening.clone());
+        HandoverTaker { from: self.clone(), opening }
+    }
+
+    /// What a session that is left here will be asked first, as far as that is known.
+    pub fn opening(&self) -> Opening {
+        lock(&self.state).takers.iter().find(|opening| !opening.is_empty()).cloned().unwrap_or_default()
     }
 
     /// A session with `node` is open and will be left here; `None` if nothing would take it.
     pub fn offer(self: &Arc<Self>, node: NodeId) -> Option<HandoverOffer<T>> {
         let mut state = lock(&self.state);
-        let is_wanted = state.takers > 0 && state.open.len() < HANDOVERS_MAX;
+        let is_wanted = !state.takers.is_empty() && state.open.len() < HANDOVERS_MAX;
         if !is_wanted || state.open.iter().any(|(other, _)| *other == node) {
             return None;
         }
@@ -92,7 +106,7 @@ impl<T> HandoverOffer<T> {
     /// Leaves the session.
     pub fn leave(self, session: T) {
         self.to.change(|state| {
-            let place = state.open.iter_mut().find(|(node, _)| *node == self.node && state.takers > 0);
+            let place = state.open.iter_mut().find(|(node, _)| *node == self.node && !state.takers.is_empty());
             match place {
                 Some((_, place)) => place.replace(session),
                 None => Some(session),
@@ -110,9 +124,11 @@ impl<T> Drop for HandoverOffer<T> {
 
 impl<T> Drop for HandoverTaker<T> {
     fn drop(&mut self) {
-        self.0.change(|state| {
-            state.takers -= 1;
-            if state.takers == 0 { std::mem::take(&mut state.open) } else { Vec::new() }
+        self.from.change(|state| {
+            if let Some(at) = state.takers.iter().position(|opening| Arc::ptr_eq(opening, &self.opening)) {
+                state.takers.swap_remove(at);
+            }
+            if state.takers.is_empty() { std::mem::take(&mut state.open) } else { Vec::new() }
         });
     }
 }
@@ -121,6 +137,7 @@ impl<T> Drop for HandoverTaker<T> {
 mod tests {
     use super::*;
     use crate::identity::PeerId;
+    use crate::proto::Request;
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -132,7 +149,7 @@ mod tests {
     fn a_session_is_kept_for_a_taker_only() {
         let handover = Handover::new();
         assert!(handover.offer(node(1)).is_none());
-        let taker = handover.taker();
+        let taker = handover.taker(Opening::default());
         handover.offer(node(1)).unwrap().leave("one");
         assert!(handover.offer(node(1)).is_none(), "there is one already");
         assert_eq!(handover.take(&node(2), LONG), None);
@@ -148,7 +165,7 @@ mod tests {
     #[test]
     fn a_taker_waits_for_what_is_offered_and_not_for_what_is_withdrawn() {
         let handover = Handover::new();
-        let _taker = handover.taker();
+        let _taker = handover.taker(Opening::default());
         let offers = [1, 2].map(|n| handover.offer(node(n)).unwrap());
         std::thread::scope(|s| {
             let waiting = [1, 2].map(|n| {
@@ -165,9 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_on_a_session_is_known_while_its_taker_lives() {
+        let handover = Handover::<()>::new();
+        let opening: Opening = [Request::Peers(None)].into();
+        assert!(handover.opening().is_empty());
+        let _asks_nothing = handover.taker(Opening::default());
+        let takers = [opening.clone(), [Request::Reach].into()].map(|opening| handover.taker(opening));
+        assert_eq!(*handover.opening(), *opening, "of the first one that asks something");
+        let [first, second] = takers;
+        drop(first);
+        assert_eq!(*handover.opening(), [Request::Reach]);
+        drop(second);
+        assert!(handover.opening().is_empty());
+    }
+
+    #[test]
     fn few_are_kept() {
         let handover = Handover::new();
-        let _taker = handover.taker();
+        let _taker = handover.taker(Opening::default());
         let offers: Vec<_> = (0..=u8::MAX).filter_map(|n| handover.offer(node(n))).collect();
         assert_eq!(offers.len(), HANDOVERS_MAX);
         offers.into_iter().for_each(|offer| offer.leave(()));

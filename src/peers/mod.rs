@@ -9,6 +9,7 @@ mod directory;
 pub(crate) mod fake;
 mod handover;
 pub mod limits;
+mod opening;
 mod own_announce;
 mod pool;
 mod session;
@@ -18,11 +19,12 @@ mod turned;
 
 pub use directory::{Directory, Hindrance, Presence};
 pub use handover::{Handover, HandoverOffer, HandoverTaker};
+pub use opening::Opening;
 #[cfg(feature = "dht")]
 pub(crate) use own_announce::unix_ms;
 pub use own_announce::{NodeTag, OwnAnnounce, OwnIdentity};
 pub use pool::PeerPool;
-pub use session::{AskError, Call, Dialer, Session, TurnAnswer};
+pub use session::{Ahead, AskError, Call, Dialer, Session, TurnAnswer};
 pub use traffic::{Traffic, TrafficStats};
 pub use turned::{
     AnswerTicket, Answered, Answering, Lease, OfferedSession, SessionGuards, TurnedSessions, TurnedStats,

@@ -9,10 +9,12 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use log::{debug, info, warn};
 
 use crate::identity::NodeId;
-use crate::limits::CONNECTIONS_PER_PEER_MAX;
+use crate::limits::{CONNECTIONS_PER_PEER_MAX, HANDSHAKE_TIMEOUT};
 use crate::peers::handover::HandoverTaker;
 use crate::peers::limits::{HANDOVER_PATIENCE, IDLE_SESSIONS_MAX};
-use crate::peers::session::{AskError, Dialer, Session};
+use crate::peers::opening::{Opening, encode_all};
+use crate::peers::session::{Ahead, AskError, Dialer, Session};
+use crate::proto::Request;
 use crate::swarm::PeerRecord;
 use crate::sync::lock;
 
@@ -37,35 +39,60 @@ impl PeerPool {
     /// # Errors
     /// [`AskError`]: the peer is not trusted, was not reached, refuses this node, or is busy.
     pub fn checkout(&self, record: &PeerRecord) -> Result<Session, AskError> {
-        self.checkout_in(record, false)
+        self.checkout_ahead(record, &mut |_, _| ())
     }
 
-    /// As [`checkout`](Self::checkout). If `hurried`, at two addresses at most, for less than a second at each.
+    /// As [`checkout`](Self::checkout). A session that is opened sends what `ahead` says together with `Hello`; its answers
+    /// are left for the caller. An idle one sends nothing.
     ///
     /// # Errors
     /// As [`checkout`](Self::checkout).
-    pub fn checkout_in(&self, record: &PeerRecord, hurried: bool) -> Result<Session, AskError> {
+    pub fn checkout_ahead(&self, record: &PeerRecord, ahead: Ahead<'_>) -> Result<Session, AskError> {
+        match self.take_idle(record, &[])? {
+            Some(session) => Ok(session),
+            None => self.open(record, false, ahead),
+        }
+    }
+
+    /// As [`checkout`](Self::checkout), for a caller that begins with [`Session::ask`] of `opening`: that goes out together
+    /// with `Hello`. If `hurried`, at two addresses at most, for less than a second at each.
+    ///
+    /// # Errors
+    /// As [`checkout`](Self::checkout).
+    pub fn checkout_to_ask(&self, record: &PeerRecord, opening: &Opening, hurried: bool) -> Result<Session, AskError> {
+        if let Some(session) = self.take_idle(record, opening)? {
+            return Ok(session);
+        }
+        let mut session = self.open(record, hurried, &mut |_, out| encode_all(opening, out))?;
+        session.set_asked(opening.clone());
+        Ok(session)
+    }
+
+    /// A session that lies idle or is being left by a contact, on which at most `opening` is unanswered.
+    fn take_idle(&self, record: &PeerRecord, opening: &[Request]) -> Result<Option<Session>, AskError> {
         if !self.dialer.directory().trust().allows(&record.peer) {
             return Err(AskError::Untrusted(record.peer));
         }
         let key = NodeId::new(record.peer, record.instance);
         let idle = lock(&self.idle).get(&key).and_then(|c| c.1.try_recv().ok());
-        if let Some(mut session) = idle {
-            session.reused = true;
-            return Ok(session);
-        }
-        if let Some(mut session) = self.dialer.handover().take(&key, HANDOVER_PATIENCE) {
-            session.reused = true;
-            return Ok(session);
-        }
+        let Some(mut session) = idle.or_else(|| self.dialer.handover().take(&key, HANDOVER_PATIENCE)) else {
+            return Ok(None);
+        };
+        session.reused = true;
+        // One that broke meanwhile is replaced.
+        Ok(session.settle_asked(opening, Instant::now() + HANDSHAKE_TIMEOUT).is_ok().then_some(session))
+    }
+
+    fn open(&self, record: &PeerRecord, hurried: bool, ahead: Ahead<'_>) -> Result<Session, AskError> {
+        let key = NodeId::new(record.peer, record.instance);
         // Where a dial works, the way is the shorter one, and any number of connections can be had.
         if !self.dialer.directory().read(|t| t.was_reached(key))
-            && let Some(offered) = self.dialer.ask_offered(key)
+            && let Some(offered) = self.dialer.ask_offered(key, ahead)
         {
             return offered.inspect(|s| debug!("asks a turned session peer={} addr={}", s.peer, s.addr));
         }
         let begin = Instant::now();
-        match self.dialer.open_any(record.peer, &record.addrs, hurried) {
+        match self.dialer.open_any(record.peer, &record.addrs, hurried, ahead) {
             Ok(session) => {
                 debug!("connected peer={} addr={} ms={}", session.peer, session.addr, begin.elapsed().as_millis());
                 Ok(session)
@@ -79,14 +106,14 @@ impl PeerPool {
         }
     }
 
-    /// While it lives, contacts leave the sessions for this pool by which peers become known.
-    pub fn taker(&self) -> HandoverTaker<Session> {
-        self.dialer.handover().taker()
+    /// While it lives, contacts leave the sessions for this pool by which peers become known, with `opening` asked on them.
+    pub fn taker(&self, opening: Opening) -> HandoverTaker<Session> {
+        self.dialer.handover().taker(opening)
     }
 
     /// Takes back a session without unanswered requests. It is closed when enough are kept.
     pub fn checkin(&self, session: Session) {
-        if !self.dialer.directory().trust().allows(&session.peer) {
+        if !self.dialer.directory().trust().allows(&session.peer) || !session.is_settled() {
             return session.close();
         }
         let mut idle = lock(&self.idle);

@@ -7,18 +7,23 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::identity::{NodeId, PeerId};
-use crate::limits::{CHUNKS_MAX, FILE_LEN_MAX, HANDSHAKE_TIMEOUT, REASON_SHOWN_MAX, RESPONSE_BODY_LEN_MAX};
+use crate::limits::{HANDSHAKE_TIMEOUT, REASON_SHOWN_MAX};
 use crate::net::{Dialed, StreamError, Tls};
 use crate::peers::directory::{Directory, Presence};
 use crate::peers::handover::{Handover, HandoverOffer};
-use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, HURRIED_ADDRS, SKIP_STEP};
+use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, HURRIED_ADDRS};
+use crate::peers::opening::Opening;
 use crate::peers::turned::{Lease, SessionGuards};
-use crate::proto::{FramePrefix, Kind, MessageError, Problem, Request, Status, Welcome, decode_header, encode_request};
+use crate::proto::{FramePrefix, Kind, Problem, Request, Status, Welcome, decode_header, encode_request};
 use crate::runtime::{OnBegin, Shutdown};
 use crate::swarm::{Dropped, RefusalCause};
 
+mod ahead;
+mod error;
 mod turned;
 
+pub use ahead::Ahead;
+pub use error::AskError;
 pub use turned::TurnAnswer;
 
 /// Opens sessions: dials, says `Hello`, and takes the answer into the [`Directory`].
@@ -34,7 +39,7 @@ pub struct Dialer {
 
 /// How to open a session.
 #[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
+pub struct Call {
     /// The address to dial.
     pub addr: SocketAddr,
     /// The key that must answer there; any trusted key without one.
@@ -43,8 +48,6 @@ pub struct Call<'a> {
     pub dial_timeout: Duration,
     /// When `Welcome` must be there; [`HANDSHAKE_TIMEOUT`] after the dial without one.
     pub welcome_by: Option<Instant>,
-    /// Requests that are sent together with `Hello`. Their answers are left for the caller.
-    pub also: &'a [Request],
 }
 
 /// A dialed session that has said `Hello` and was welcomed. Beginning of the shutdown cuts it off, and
@@ -73,54 +76,14 @@ pub struct Session {
     frames: Frames,
 }
 
-/// The buffers of a session.
+/// The buffers of a session, and what is known to be on its way.
 #[derive(Default)]
 struct Frames {
     /// The header of the last answer.
     header: Vec<u8>,
     out: Vec<u8>,
-}
-
-/// Why a peer was not reached or did not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// The peer's key is not in the trusted set.
-    #[error("its key is not trusted: {0}")]
-    Untrusted(PeerId),
-    /// The peer refused this node, for the reason that it gives.
-    #[error("it refuses this node: {0:?}")]
-    Refused(String),
-    /// The peer has no place for this node, which may try again after that time.
-    #[error("busy for {0:?}")]
-    Busy(Duration),
-    /// The peer sends so little that another one is asked in its place.
-    #[error("it sends next to nothing")]
-    Slow,
-    /// The peer lists more than is taken in, in bytes of memory.
-    #[error("its listing takes more than {} MiB", .0 >> 20)]
-    LongListing(usize),
-    /// The session failed.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// The peer broke the protocol.
-    #[error("{0}")]
-    Protocol(String),
-    /// No address of the peer is known.
-    #[error("no address")]
-    NoAddress,
-}
-
-impl AskError {
-    /// Whether the peer answered, and the answer is not one of this protocol.
-    pub fn is_unreadable(&self) -> bool {
-        matches!(self, AskError::Protocol(_) | AskError::Stream(StreamError::Frame(_)))
-    }
-}
-
-impl From<MessageError> for AskError {
-    fn from(e: MessageError) -> Self {
-        AskError::Protocol(e.to_string())
-    }
+    /// What was sent together with `Hello` and is still to be asked for.
+    asked: Opening,
 }
 
 impl Dialer {
@@ -151,24 +114,25 @@ impl Dialer {
     }
 
     /// Dials, says `Hello` and reads `Welcome`. The directory learns that the key is proved at the
-    /// address, what the peer says of itself, and a refusal by either side.
+    /// address, what the peer says of itself, and a refusal by either side. The answers to what `ahead` sends are left
+    /// for the caller.
     ///
     /// # Errors
     /// [`AskError`]: all but [`AskError::NoAddress`].
-    pub fn open(&self, call: &Call<'_>) -> Result<Session, AskError> {
+    pub fn open(&self, call: &Call, ahead: Ahead<'_>) -> Result<Session, AskError> {
         let hold = |socket| self.shutdown.cuts(socket);
         let dialed = Dialed::dial_held(call.addr, call.expect, &self.tls, call.dial_timeout, hold);
         self.directory.dialed(dialed.as_ref().err());
         let (dialed, held) = dialed?;
-        self.greet(dialed, held, call)
+        self.greet(dialed, held, call, ahead)
     }
 
     /// As [`open`](Self::open), over a connection that is dialed already; `held` cuts it off.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn greet(&self, mut dialed: Dialed, held: OnBegin, call: &Call<'_>) -> Result<Session, AskError> {
-        let &Call { addr, welcome_by, also, .. } = call;
+    pub fn greet(&self, mut dialed: Dialed, held: OnBegin, call: &Call, ahead: Ahead<'_>) -> Result<Session, AskError> {
+        let &Call { addr, welcome_by, .. } = call;
         let peer = dialed.peer();
         let trust = self.directory.trust();
         // Before the look, so that a key which is removed after it is cut off.
@@ -184,7 +148,7 @@ impl Dialer {
         let deadline = welcome_by.unwrap_or_else(|| Instant::now() + HANDSHAKE_TIMEOUT);
         let mut frames = Frames::default();
         encode_request(&Request::Hello(self.directory.own().hello()), &mut frames.out);
-        also.iter().for_each(|request| encode_request(request, &mut frames.out));
+        ahead(dialed.handshake(), &mut frames.out);
         dialed.send(&frames.out, deadline)?;
         let sent = Instant::now();
         let welcome: Welcome = match frames.welcome(&mut dialed, deadline) {
@@ -238,13 +202,14 @@ impl Dialer {
         peer: PeerId,
         addrs: &[SocketAddr],
         hurried: bool,
+        ahead: Ahead<'_>,
     ) -> Result<Session, (AskError, SocketAddr)> {
         let mut last = None;
         let quick = (hurried || addrs.len() > 1).then_some(DIAL_QUICK);
         'all: for dial_timeout in quick.into_iter().chain((!hurried).then_some(DIAL_TIMEOUT)) {
             for &addr in addrs.iter().take(if hurried { HURRIED_ADDRS } else { addrs.len() }) {
                 let welcome_by = hurried.then(|| Instant::now() + 2 * DIAL_QUICK);
-                match self.open(&Call { addr, expect: Some(peer), dial_timeout, welcome_by, also: &[] }) {
+                match self.open(&Call { addr, expect: Some(peer), dial_timeout, welcome_by }, ahead) {
                     Ok(session) => return Ok(session),
                     Err(e @ (AskError::Refused(_) | AskError::Busy(_))) => return Err((e, addr)),
                     Err(e) => last = Some((e, addr)),
@@ -330,24 +295,6 @@ impl Session {
         self.frames.head(&mut self.dialed, kind, body_max, deadline)
     }
 
-    /// Reads the next answer, whatever it is, and forgets it. Returns the length of its body in
-    /// bytes.
-    ///
-    /// # Errors
-    /// [`AskError::Stream`]
-    pub fn skip(&mut self, deadline: Instant) -> Result<u32, AskError> {
-        let prefix = self.dialed.read_head(&mut self.frames.header, deadline)?;
-        prefix.check_response(RESPONSE_BODY_LEN_MAX.max(CHUNK_BODY_LEN_MAX)).map_err(StreamError::from)?;
-        let mut left = prefix.body_len as usize;
-        let mut sink = vec![0; left.min(SKIP_STEP)];
-        while left > 0 {
-            let n = left.min(SKIP_STEP);
-            self.dialed.read_until(&mut sink[..n], deadline)?;
-            left -= n;
-        }
-        Ok(prefix.body_len)
-    }
-
     /// Reads a body of `len` bytes, which was compared with its bound. Memory grows with what
     /// really comes.
     ///
@@ -381,7 +328,7 @@ impl Session {
         self.frames.problem(status)
     }
 
-    /// Leaves the session, on which nothing is unanswered, for a survey if there is one; otherwise
+    /// Leaves the session, on which nothing but the question of a survey is unanswered, for a survey if there is one; otherwise
     /// as [`close`](Self::close).
     pub fn hand_over(mut self) {
         match self.offer.take() {
@@ -395,6 +342,3 @@ impl Session {
         self.dialed.close();
     }
 }
-
-/// The longest body of a chunk, with its trailer.
-const CHUNK_BODY_LEN_MAX: usize = (FILE_LEN_MAX / CHUNKS_MAX) as usize + 1;

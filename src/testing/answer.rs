@@ -77,8 +77,15 @@ impl FaultyServer {
     }
 
     fn answer_all(&self, mut wire: Wire<'_>) -> Option<()> {
+        let mut next = None;
         loop {
-            let request = wire.receive()?;
+            let request = match next.take() {
+                Some(request) => request,
+                None => wire.receive()?,
+            };
+            if self.has(Fault::LateWelcome) && matches!(request, Request::Hello(_)) {
+                next = Some(wire.receive()?);
+            }
             let manner = self.manner(&request);
             let mut frame = Vec::new();
             let mut delivery = self.answer(request, &mut frame)?;

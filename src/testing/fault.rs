@@ -42,6 +42,8 @@ pub enum Fault {
     Mute,
     /// Accepts connections, and never says a word, not even of TLS.
     Deaf,
+    /// Answers `Hello` only when another request has come.
+    LateWelcome,
     /// Refuses each node.
     Refuse,
     /// Cuts all connections at the request for a chunk after this number of them, and cannot be

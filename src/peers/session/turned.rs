@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::identity::NodeId;
 use crate::net::{Dialed, StreamError};
 use crate::peers::limits::DIAL_TIMEOUT;
-use crate::peers::session::{AskError, Call, Dialer, Session};
+use crate::peers::session::{Ahead, AskError, Call, Dialer, Session};
 use crate::peers::turned::{AnswerTicket, Answering, OfferedSession};
 use crate::proto::{Kind, Problem, Request, Status};
 
@@ -24,9 +24,9 @@ pub enum TurnAnswer {
 impl Dialer {
     /// A session on which `node` offered to answer; `None` if there is none that works. A session that broke while nobody
     /// used it says nothing about the peer.
-    pub(in crate::peers) fn ask_offered(&self, node: NodeId) -> Option<Result<Session, AskError>> {
+    pub(in crate::peers) fn ask_offered(&self, node: NodeId, ahead: Ahead<'_>) -> Option<Result<Session, AskError>> {
         while let Some(offered) = self.directory.turned().take(node) {
-            match self.greet_offered(offered) {
+            match self.greet_offered(offered, ahead) {
                 Err(e @ (AskError::Stream(_) | AskError::Protocol(_))) => {
                     log::debug!("turned session failed peer={} error=\"{e}\"", node.peer);
                 }
@@ -36,13 +36,13 @@ impl Dialer {
         None
     }
 
-    fn greet_offered(&self, offered: OfferedSession) -> Result<Session, AskError> {
+    fn greet_offered(&self, offered: OfferedSession, ahead: Ahead<'_>) -> Result<Session, AskError> {
         let OfferedSession { node, end, lease, held, .. } = offered;
         let addr = end.addr;
         let dialed = Dialed::turned(end)?;
         let until = Some(Instant::now() + DIAL_TIMEOUT);
-        let call = Call { addr, expect: Some(node.peer), dial_timeout: DIAL_TIMEOUT, welcome_by: until, also: &[] };
-        let mut session = self.greet(dialed, held.0, &call)?;
+        let call = Call { addr, expect: Some(node.peer), dial_timeout: DIAL_TIMEOUT, welcome_by: until };
+        let mut session = self.greet(dialed, held.0, &call, ahead)?;
         if session.instance != node.instance {
             return Err(AskError::Protocol("another instance answers".into()));
         }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::content::FileId;
-use crate::limits::{LOCATE_FILES_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX};
+use crate::limits::{KIB, LOCATE_FILES_MAX, UNANSWERED_LEN_MAX, WINDOW_MAX};
 use crate::proto::{Kind, encode_request};
 use crate::swarm::download::limits::{END_GAME_PENDING_MAX, LOCATE_AHEAD};
 use crate::swarm::download::picker::PeerHandle;
@@ -135,7 +135,7 @@ impl<F: Clone> Requester<F> {
         self.locate.refill(state, self.peer, now);
         while self.pending.len() < WINDOW_MAX as usize
             && (self.in_flight == 0 || self.excess() == 0)
-            && self.unanswered + REQUEST_LEN < UNANSWERED_LEN_MAX
+            && self.unanswered + REQUEST_LEN < UNANSWERED_MAX
         {
             // The tasks of others are taken one by one, as the chunks may still come from them.
             let end_game = self.pending.len() < END_GAME_PENDING_MAX;
@@ -144,7 +144,7 @@ impl<F: Clone> Requester<F> {
             self.push(task, now, measures);
         }
         while let Some(files) = self.locate.next.front() {
-            if self.unanswered + files.len() * FILE_ID_LEN_MAX + REQUEST_LEN > UNANSWERED_LEN_MAX {
+            if self.unanswered + files.len() * FILE_ID_LEN_MAX + REQUEST_LEN > UNANSWERED_MAX {
                 break;
             }
             if let Some(files) = self.locate.next.pop_front() {
@@ -271,6 +271,8 @@ impl LocateQueue {
 const GATHER_PART: u32 = 5;
 /// The same at most: others may not ask for what waits, and the peer chooses when it answers.
 const GATHER_MAX: Duration = Duration::from_millis(60);
+/// Most bytes without an answer, beside a `Hello` that the first of them go out with.
+const UNANSWERED_MAX: usize = UNANSWERED_LEN_MAX - 2 * KIB;
 /// Most bytes of a request other than `Locate`.
 const REQUEST_LEN: usize = 256;
 /// Longest postcard form of a `FileId` in bytes.

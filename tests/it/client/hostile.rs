@@ -159,6 +159,19 @@ fn peers_that_bring_bytes_and_never_a_chunk_are_silent() {
     });
 }
 
+/// The first requests waited for `Welcome`, which costs a round trip on each connection.
+#[test]
+fn what_is_asked_first_goes_out_with_hello() {
+    let f = file("x", MIB, 91);
+    let peer = fake(Fault::LateWelcome, std::slice::from_ref(&f));
+    let [searching, fetching] = [0; 2].map(|_| Client::with(Duration::from_secs(20), None));
+    searching.meet(&[&peer]);
+    assert_eq!(searching.resolve(&["x"]).unwrap().len(), 1);
+    fetching.meet(&[&peer]);
+    fetching.start(vec![target(&f)]).wait().unwrap();
+    assert!(fetching.content("x") == *f.bytes);
+}
+
 #[test]
 fn hostile_names_leave_the_directory_alone() {
     let f = file("good", 1000, 85);

@@ -244,8 +244,9 @@ pub fn client_session(bytes: &[u8]) {
     let dialer = Dialer::new(directory.clone(), world.client_tls.clone(), shutdown.clone());
     let asked = asked();
     let welcome_by = Some(deadline());
-    let call = Call { addr: ADDR, expect, dial_timeout: SOON, welcome_by, also: &asked };
-    let Ok(mut session) = dialer.greet(dialed, shutdown.cuts(dialing), &call) else { return };
+    let call = Call { addr: ADDR, expect, dial_timeout: SOON, welcome_by };
+    let mut ahead = |_, out: &mut Vec<u8>| asked.iter().for_each(|request| encode_request(request, out));
+    let Ok(mut session) = dialer.greet(dialed, shutdown.cuts(dialing), &call, &mut ahead) else { return };
     assert!(expect.is_none_or(|key| key == session.peer));
     for request in &asked {
         let kind = request.kind();

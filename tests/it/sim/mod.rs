@@ -13,7 +13,7 @@
 //!   block and doubles with each round trip up to twice bandwidth times delay: TCP's slow start, a little quicker.
 //! * A lost block comes late by the time of a retransmission, and holds up what follows on its connection. On a long path,
 //!   what is on the way becomes less by 3 in 10, and then more by a block each round trip, as in CUBIC and Reno.
-//! * Hashing and disks take no time. TLS and `Hello` take three round trips and the bytes in [`download`].
+//! * Hashing and disks take no time. TCP and TLS take two round trips, `Hello` none, and all the bytes in [`download`].
 //! * Everyone may know everyone, but each peer's download hears of a sample of the group only, drawn when either joins:
 //!   whom it dials of all it knows is left to chance anyway. Only the first few peers have a whole [`PeerTable`], by which
 //!   all judge the size of the group; signatures are of the right length, but not checked.

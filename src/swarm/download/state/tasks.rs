@@ -212,6 +212,13 @@ impl<F: Clone> DownloadState<F> {
         Some(left.fold(u64::from(self.small.picker.missing()) * SMALL_COST, u64::saturating_add))
     }
 
+    /// Roughly the bytes that `peer` holds of what is not there yet, whether they can be asked for already or not. It looks
+    /// at all files.
+    pub fn left_of(&self, peer: PeerHandle) -> u64 {
+        let held = |file: &&DownloadFile<F>| file.holders.iter().any(|holder| holder.peer == peer);
+        self.files.iter().filter(held).map(|file| file.id.len.max(SMALL_COST)).fold(0, u64::saturating_add)
+    }
+
     /// Roughly the bytes that `peer` could be asked for at once: whether a further connection could
     /// help.
     pub fn backlog(&self, peer: PeerHandle) -> u64 {
