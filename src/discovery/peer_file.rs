@@ -80,7 +80,9 @@ impl PeerLines {
                     return lines;
                 }
                 Some(Ok(peer)) => lines.peers.push(peer),
-                Some(Err(e)) if word.len() <= 64 => lines.note_bad(format!("{number}: {e}")),
+                Some(Err(e)) if word.len() <= 64 && !word.iter().any(u8::is_ascii_control) => {
+                    lines.note_bad(format!("{number}: {e}"));
+                }
                 Some(Err(_)) | None => lines.note_bad(format!("{number}: `{}` is no HOST[:PORT]", printable(line))),
             }
         }
@@ -122,7 +124,9 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named_and_stops_no_other() {
-        let text = [&b"a\nb:0\n\xff\xfe\n10.0.0.1 lab3\nfe80::1\nc\n"[..], "x".repeat(5000).as_bytes()].concat();
+        let text =
+            [&b"a\nb:0\n\xff\xfe\n10.0.0.1 lab3\nfe80::1\nc\n"[..], &[0x7f; 64], b"\n", "x".repeat(5000).as_bytes()]
+                .concat();
         let lines = PeerLines::parse(&text);
         assert_eq!(shown(&lines), ["a:27420", "c:27420"]);
         let begins = [
@@ -130,7 +134,8 @@ mod tests {
             "3: `",
             "4: `10.0.0.1 lab3` is no HOST",
             "5: `fe80::1` is a link",
-            "7: `xxx",
+            "7: `???",
+            "8: `xxx",
         ];
         assert_eq!(lines.bad.len(), begins.len(), "{:?}", lines.bad);
         for (line, begin) in lines.bad.iter().zip(begins) {
