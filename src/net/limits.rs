@@ -24,6 +24,9 @@ pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Tries without an answer after which the system ends the connection.
 pub const KEEPALIVE_TRIES: u32 = 3;
+/// Most bytes of requests in one record of TLS. A record is read when all of it has come, so that a longer one would make
+/// the first request wait for packets of the next round trip; this one and what TLS adds fit into one packet.
+pub const REQUEST_RECORD_LEN: usize = 1280;
 /// Most ciphertext that a dialed session reads from its socket at once, in bytes.
 pub const RECEIVE_BUFFER_LEN: usize = 256 * KIB;
 

@@ -15,7 +15,7 @@ use crate::identity::PeerId;
 use crate::limits::FRAME_HEADER_LEN_MAX;
 use crate::net::channel::Channel;
 use crate::net::error::StreamError;
-use crate::net::limits::RECEIVE_BUFFER_LEN;
+use crate::net::limits::{RECEIVE_BUFFER_LEN, REQUEST_RECORD_LEN};
 use crate::net::pipe::{ReadWait, TlsPipe, wait_for};
 use crate::net::secure::Tls;
 use crate::net::turned::{TurnedEnd, keep_alive};
@@ -134,7 +134,9 @@ impl Dialed {
     /// # Errors
     /// [`StreamError`]
     pub fn send(&mut self, frames: &[u8], deadline: Instant) -> Result<(), StreamError> {
-        self.pipe.channel.seal(frames, &mut self.pipe.outgoing)?;
+        for record in frames.chunks(REQUEST_RECORD_LEN) {
+            self.pipe.channel.seal(record, &mut self.pipe.outgoing)?;
+        }
         self.pipe.flush(deadline)
     }
 
@@ -274,6 +276,37 @@ mod tests {
         told.recv().unwrap().shutdown(Shutdown::Both).unwrap();
         let result = dialing.join().unwrap();
         assert!(matches!(result, Err(StreamError::Io(_))), "{result:?}");
+    }
+
+    /// Cause: many requests were one record, which is longer than what a connection sends at first. Effect: over a long
+    /// path the first one was read a round trip after it had come.
+    #[test]
+    fn a_request_is_read_as_soon_as_it_has_come() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let tls = Tls::new(&Keypair::generate()).unwrap();
+        let theirs = tls.clone();
+        let reading = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let (mut channel, mut out, mut held) = (Channel::accept(&theirs).unwrap(), Outbox::new(), vec![]);
+            let (mut came, mut plain) = (0, 0);
+            while plain == 0 {
+                let shaken = channel.peer().is_some();
+                let mut bytes = [0; 100];
+                let n = socket.read(&mut bytes).unwrap();
+                came += if shaken { n } else { 0 };
+                held.extend_from_slice(&bytes[..n]);
+                let (used, _) = channel.open(&mut held, &mut out, &mut |data| plain += data.len()).unwrap();
+                held.drain(..used);
+                socket.write_all(out.data()).unwrap();
+                out.clear();
+            }
+            (came, plain)
+        });
+        let mut session = Dialed::dial(addr, None, &tls, Duration::from_secs(10)).unwrap();
+        session.send(&[7; 10_000], Instant::now() + Duration::from_secs(10)).unwrap();
+        let (came, plain) = reading.join().unwrap();
+        assert!(came <= 1448, "{plain} bytes were read after {came}");
     }
 
     #[test]

@@ -8,9 +8,12 @@ use crate::swarm::download::picker::PeerHandle;
 
 impl Mesh {
     /// Further connections to the only peer there is, once, if it is [`FAR`] away and much is to come from it: what its
-    /// connections bring in the rounds of their slow start is added up (as browsers do, RFC 9112, 9.4). Where other
-    /// peers are, [`grow`](Self::grow) decides what each connection is worth. `left` is what it has that is wanted, in bytes,
-    /// and `round_trip` the way to it, which is zero until it is known. They count as open until [`ended`](Self::ended).
+    /// connections bring in the rounds of their slow start is added up, as with browsers. One-chunk files do not count: the
+    /// listing of many has opened the window of the first connection, and the others would bring their part last. Where
+    /// other peers are, [`grow`](Self::grow) decides what each connection is worth.
+    ///
+    /// `left` is what the peer has of that in bytes, `round_trip` the way to it, which is zero until it is known. The
+    /// connections count as open until [`ended`](Self::ended).
     pub fn begin_together(
         &mut self,
         left: impl Fn(PeerHandle) -> u64,
