@@ -3,12 +3,11 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use gpb::internals::cli::{self, Environment, Exit, Failure};
 use gpb::internals::discovery::PeerLines;
@@ -19,6 +18,7 @@ use gpb::internals::swarm::membership::limits::REMEMBERED_MAX;
 use gpb::{Keypair, PeerAddr, PeerId, Trust};
 
 use super::input::Input;
+use super::scratch::Scratch;
 
 /// A trusted file: lines as they come, and lines of keys with words around them.
 pub fn trusted(bytes: &[u8]) {
@@ -136,15 +136,9 @@ fn said<T, E: std::error::Error>(read: impl Fn(&Path) -> Result<T, E>, content: 
 /// Writes a file that only its owner reads: one of this thread, which each run writes again.
 fn put(content: &[u8]) -> PathBuf {
     thread_local! {
-        static FILE: PathBuf = {
-            static NEXT: AtomicU64 = AtomicU64::new(0);
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let dir = std::env::temp_dir().join(format!("gpb-fuzz-{}", std::process::id()));
-            fs::create_dir_all(&dir).unwrap();
-            dir.join(format!("file-{number}"))
-        };
+        static DIR: Scratch = Scratch::new();
     }
-    let path = FILE.with(PathBuf::clone);
+    let path = DIR.with(|dir| dir.path().join("file"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
     file.write_all(content).unwrap();
     path

@@ -7,7 +7,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, LazyLock};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::Trust;
@@ -29,13 +30,14 @@ use gpb::internals::server::{PipedSession, ServerBounds, ServerConfig};
 use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, SharedRoot, SharedRoots, stamp_of};
 
 use super::input::Input;
+use super::scratch::Scratch;
 use super::wire::{KINDS, request};
 
 /// A server's end. The group is open, or closed and without the key of the peer: then nothing is told.
 pub fn server_session(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let how = input.byte();
-    let world = LazyLock::force(&WORLD);
+    let world = WORLD.with(Rc::clone);
     let (hostile, served) = pipe();
     let is_closed = how & 0x80 != 0;
     let trust = if is_closed { Trust::keys([]).expect("none is not too many") } else { Trust::open() };
@@ -207,7 +209,7 @@ fn sensible(input: &mut Input<'_>) -> Request {
 pub fn client_session(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let how = input.byte();
-    let world = LazyLock::force(&WORLD);
+    let world = WORLD.with(Rc::clone);
     let (hostile, dialing) = pipe();
     let expect = (how & 0x40 == 0).then(|| world.server.peer_id());
     let greeting = Greeting::begin(dialing.try_clone().unwrap(), ADDR, expect, &world.client_tls).unwrap();
@@ -487,11 +489,13 @@ struct World {
     reader: Arc<Reader>,
     index: Arc<Index>,
     ids: Vec<FileId>,
+    _scratch: Scratch,
 }
 
 impl World {
     fn new() -> Self {
-        let dir = std::env::temp_dir().join(format!("gpb-fuzz-{}", std::process::id()));
+        let scratch = Scratch::new();
+        let dir = scratch.path();
         let shared = dir.join("shared");
         std::fs::create_dir_all(shared.join("secret")).unwrap();
         let index = Index::open(&dir.join("state"), &shared).unwrap();
@@ -526,6 +530,7 @@ impl World {
             reader: Arc::new(Reader::open(&shared).unwrap()),
             index: Arc::new(index),
             ids,
+            _scratch: scratch,
         }
     }
 
@@ -565,9 +570,11 @@ impl World {
 /// The identity of a file that is there, or of one that is not.
 fn world_id(n: usize) -> FileId {
     let unknown = FileId { root: Root(Digest([n as u8; 32])), len: 1 << 40 };
-    LazyLock::force(&WORLD).ids.get(n).copied().unwrap_or(unknown)
+    WORLD.with(|world| world.ids.get(n).copied()).unwrap_or(unknown)
 }
 
-static WORLD: LazyLock<World> = LazyLock::new(World::new);
+thread_local! {
+    static WORLD: Rc<World> = Rc::new(World::new());
+}
 const ADDR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 7, 9)), 4001);
 const SOON: Duration = Duration::from_secs(2);

@@ -10,6 +10,7 @@ mod input;
 mod keys;
 mod members;
 mod names;
+mod scratch;
 mod sessions;
 mod wire;
 
