@@ -1,9 +1,10 @@
 //! The options that say which of the names that are found are meant.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cli::advice::is_root;
-use crate::cli::limits::{EXCLUDE_MAX, PIPE_WAIT, TRUSTED_READ_MAX};
+use crate::cli::limits::{EXCLUDE_MAX, TRUSTED_READ_MAX};
 use crate::cli::sources::{Setting, Settings};
 use crate::cli::text::escape;
 use crate::cli::text_file::read_text;
@@ -80,8 +81,9 @@ pub(super) fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, Stri
 
 /// The keys in the file whose comment is `name`, or begins with it as a word.
 fn named(name: &str, file: &Path) -> Result<Vec<PeerId>, String> {
-    let text =
-        read_text(file, TRUSTED_READ_MAX, PIPE_WAIT).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    // Trust needs a regular file, so no pipe is waited for.
+    let text = read_text(file, TRUSTED_READ_MAX, Duration::ZERO);
+    let text = text.map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     let lines = || {
         text.lines().filter_map(|line| {
             let (key, comment) = line.trim().split_once(char::is_whitespace)?;

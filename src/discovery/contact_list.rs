@@ -137,6 +137,15 @@ impl ContactList {
         self.peers.get(&id).map_or(ContactSource::Named, NamedPeer::source)
     }
 
+    /// How loudly a failure of this peer is told: once, and low if a file names it, as many of its hosts may be off.
+    pub(super) fn failure_level(&self, id: u64, failed_before: bool) -> log::Level {
+        match self.source(id) {
+            _ if failed_before => log::Level::Debug,
+            ContactSource::Named => log::Level::Warn,
+            _ => log::Level::Info,
+        }
+    }
+
     /// The peers to contact now, each with its number and the reason, until [`begun`](Self::begun) or
     /// [`ended`](Self::ended) is called for it.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(u64, PeerAddr, ContactSource)> {
@@ -210,6 +219,13 @@ impl ContactList {
     /// The peer is contacted again by that time.
     pub(super) fn hasten(&mut self, id: u64, by: Instant) {
         if let Some(named) = self.peers.get_mut(&id) {
+            named.next = named.next.map(|at| at.min(by));
+        }
+    }
+
+    /// The same of the peers that this key answered at, at their last contact.
+    pub(super) fn hasten_key(&mut self, key: PeerId, by: Instant) {
+        for named in self.peers.values_mut().filter(|named| named.reached == Some(key)) {
             named.next = named.next.map(|at| at.min(by));
         }
     }
@@ -337,6 +353,23 @@ mod tests {
         assert_eq!(list.next_due(), Some(now), "other addresses are contacted at once");
     }
 
+    /// Cause: only the end of a contact looked at it. Effect: who asked in the ten seconds after the first offer was not heard of
+    /// in time. Mend: the offer itself brings the next contact forward.
+    #[test]
+    fn the_key_that_answered_is_contacted_sooner_when_it_takes_an_offer() {
+        let now = Instant::now();
+        let mut list = list(&["a", "b"], now);
+        let due = list.take_due(now);
+        list.ended(due[0].0, Ok(ID), false, now);
+        list.ended(due[1].0, Ok(PeerId([8; 32])), false, now);
+        let soon = now + ANNOUNCE_INTERVAL / 5;
+        list.hasten_key(ID, soon);
+        assert_eq!(list.next_due(), Some(soon));
+        assert_eq!(list.take_due(soon).len(), 1);
+        list.hasten_key(ID, now);
+        assert!(list.take_due(soon).is_empty(), "it is being contacted");
+    }
+
     #[test]
     fn what_fails_backs_off_and_is_awaited_twice() {
         let mut now = Instant::now();
@@ -381,6 +414,8 @@ mod tests {
             (PeerFileChange { added: 2, ..PeerFileChange::default() }, 3, 3)
         );
         let due = list.take_due(now);
+        let levels: Vec<_> = due.iter().map(|(id, ..)| list.failure_level(*id, false)).collect();
+        assert_eq!(levels, [log::Level::Warn, log::Level::Info, log::Level::Info]);
         let sources: Vec<_> = due.iter().map(|(_, _, source)| *source).collect();
         assert_eq!(sources, [ContactSource::Named, ContactSource::File, ContactSource::File]);
         assert!(list.ended(due[1].0, Ok(ID), true, now).is_some());

@@ -250,7 +250,12 @@ impl Contacts {
     fn take(&mut self, report: ContactReport, now: Instant) {
         match report {
             ContactReport::Wake => {}
-            ContactReport::Offered(node, end) => self.offers.ended(node, end, now),
+            ContactReport::Offered(node, end) => {
+                self.offers.ended(node, end, now);
+                if end == OfferEnd::Taken {
+                    self.named.hasten_key(node.peer, now + OFFERED_CONTACT_INTERVAL);
+                }
+            }
             ContactReport::Named(peer) => {
                 self.shared.directory().expect(usize::from(self.named.add(peer, now)));
             }
@@ -289,8 +294,10 @@ impl Contacts {
         match result {
             Ok(id) if failed_before => log::info!("named peer answers again host={peer} peer={id}"),
             Ok(_) => {}
-            Err(e) if !failed_before => log::warn!("named peer cannot be contacted host={peer} error={e:?}"),
-            Err(e) => log::debug!("named peer cannot be contacted host={peer} error={e:?}"),
+            Err(e) => {
+                let level = self.named.failure_level(id, failed_before);
+                log::log!(level, "named peer cannot be contacted host={peer} error={e:?}");
+            }
         }
         if came {
             self.shared.directory().expected_came();
@@ -299,8 +306,7 @@ impl Contacts {
 
     /// Offers peers that may be unable to dial this node to answer on sessions that it opens.
     fn offer(&mut self, now: Instant) {
-        for peer in self.offers.due(&self.shared, now) {
-            let DistantPeer { node, addrs, .. } = peer;
+        for DistantPeer { node, addrs, .. } in self.offers.due(&self.shared, now) {
             if self.jobs.try_send(ContactJob { whom: Whom::Offered(node), addrs }).is_err() {
                 self.offers.ended(node, OfferEnd::Failed, now);
             }

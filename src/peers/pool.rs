@@ -11,9 +11,11 @@ use log::{debug, info, warn};
 use crate::identity::NodeId;
 use crate::limits::{CONNECTIONS_PER_PEER_MAX, HANDSHAKE_TIMEOUT};
 use crate::peers::handover::HandoverTaker;
-use crate::peers::limits::{HANDOVER_PATIENCE, IDLE_SESSIONS_MAX};
+use crate::peers::limits::{
+    DIAL_BETWEEN_OFFERS, DIAL_QUICK, DIAL_TIMEOUT, HANDOVER_PATIENCE, HURRIED_ADDRS, IDLE_SESSIONS_MAX,
+};
 use crate::peers::opening::{Opening, encode_all};
-use crate::peers::session::{Ahead, AskError, Dialer, Session};
+use crate::peers::session::{Ahead, AskError, Call, Dialer, Session};
 use crate::proto::Request;
 use crate::swarm::PeerRecord;
 use crate::sync::lock;
@@ -92,7 +94,7 @@ impl PeerPool {
             return offered.inspect(|s| debug!("asks a turned session peer={} addr={}", s.peer, s.addr));
         }
         let begin = Instant::now();
-        match self.dialer.open_any(record.peer, &record.addrs, hurried, ahead) {
+        match self.dial(record, hurried, ahead) {
             Ok(session) => {
                 debug!("connected peer={} addr={} ms={}", session.peer, session.addr, begin.elapsed().as_millis());
                 Ok(session)
@@ -104,6 +106,41 @@ impl PeerPool {
                 Err(e)
             }
         }
+    }
+
+    /// Opens a session at the first address where the peer answers. With more than one, each gets a short time first: on a
+    /// local network a peer answers in milliseconds, and a dead address would hold up the others for seconds. If `hurried`,
+    /// two addresses get that time, and no more. A peer that offers to answer meanwhile, because nobody can dial it, is asked
+    /// there.
+    ///
+    /// # Errors
+    /// The last error and its address. A peer that refuses or is busy at one address is not asked
+    /// at the others.
+    fn dial(&self, record: &PeerRecord, hurried: bool, ahead: Ahead<'_>) -> Result<Session, (AskError, SocketAddr)> {
+        let (addrs, node) = (record.addrs.as_slice(), record.node());
+        let may_offer = !hurried && self.dialer.directory().read(|t| t.may_offer(node));
+        let rounds = [
+            (hurried || addrs.len() > 1).then_some(DIAL_QUICK),
+            may_offer.then_some(DIAL_BETWEEN_OFFERS),
+            (!hurried).then_some(DIAL_TIMEOUT),
+        ];
+        let mut last = None;
+        for dial_timeout in rounds.into_iter().flatten() {
+            for &addr in addrs.iter().take(if hurried { HURRIED_ADDRS } else { addrs.len() }) {
+                let welcome_by = hurried.then(|| Instant::now() + 2 * DIAL_QUICK);
+                let call = Call { addr, expect: Some(record.peer), dial_timeout, welcome_by };
+                match self.dialer.open(&call, ahead) {
+                    Ok(session) => return Ok(session),
+                    Err(e @ (AskError::Refused(_) | AskError::Busy(_))) => return Err((e, addr)),
+                    Err(e) if self.dialer.shutdown().has_begun() => return Err((e, addr)),
+                    Err(e) => last = Some((e, addr)),
+                }
+                if let Some(offered) = self.dialer.ask_offered(node, ahead) {
+                    return offered.map_err(|e| (e, addr));
+                }
+            }
+        }
+        Err(last.unwrap_or((AskError::NoAddress, SocketAddr::from(([0, 0, 0, 0], 0)))))
     }
 
     /// While it lives, contacts leave the sessions for this pool by which peers become known, with `opening` asked on them.

@@ -11,7 +11,7 @@ use crate::limits::{HANDSHAKE_TIMEOUT, REASON_SHOWN_MAX};
 use crate::net::{Dialed, StreamError, Tls};
 use crate::peers::directory::{Directory, Presence};
 use crate::peers::handover::{Handover, HandoverOffer};
-use crate::peers::limits::{BODY_STEP, DIAL_QUICK, DIAL_TIMEOUT, HURRIED_ADDRS};
+use crate::peers::limits::BODY_STEP;
 use crate::peers::opening::Opening;
 use crate::peers::turned::{Lease, SessionGuards};
 use crate::proto::{FramePrefix, Kind, Problem, Request, Status, Welcome, decode_header, encode_request};
@@ -188,38 +188,6 @@ impl Dialer {
             _held,
             frames,
         })
-    }
-
-    /// Opens a session at the first of `addrs` where `peer` answers. With more than one, each gets
-    /// a short time first: on a local network a peer answers in milliseconds, and a dead address
-    /// would hold up the others for seconds. If `hurried`, two addresses get that time, and no more.
-    ///
-    /// # Errors
-    /// The last error and its address. A peer that refuses or is busy at one address is not asked
-    /// at the others.
-    pub fn open_any(
-        &self,
-        peer: PeerId,
-        addrs: &[SocketAddr],
-        hurried: bool,
-        ahead: Ahead<'_>,
-    ) -> Result<Session, (AskError, SocketAddr)> {
-        let mut last = None;
-        let quick = (hurried || addrs.len() > 1).then_some(DIAL_QUICK);
-        'all: for dial_timeout in quick.into_iter().chain((!hurried).then_some(DIAL_TIMEOUT)) {
-            for &addr in addrs.iter().take(if hurried { HURRIED_ADDRS } else { addrs.len() }) {
-                let welcome_by = hurried.then(|| Instant::now() + 2 * DIAL_QUICK);
-                match self.open(&Call { addr, expect: Some(peer), dial_timeout, welcome_by }, ahead) {
-                    Ok(session) => return Ok(session),
-                    Err(e @ (AskError::Refused(_) | AskError::Busy(_))) => return Err((e, addr)),
-                    Err(e) => last = Some((e, addr)),
-                }
-                if self.shutdown.has_begun() {
-                    break 'all;
-                }
-            }
-        }
-        Err(last.unwrap_or((AskError::NoAddress, SocketAddr::from(([0, 0, 0, 0], 0)))))
     }
 }
 

@@ -218,18 +218,7 @@ impl Lan {
     pub fn host_behind_nat(&self, name: &str, drops: bool) -> Host {
         let router = self.host(&format!("{name}-router"), None);
         let mut host = self.lonely_host(name);
-        let holder = host.namespace.holder.id();
-        let verdict = if drops { "drop" } else { "reject with tcp reset" };
-        router.sh(&format!(
-            "ip link add eth1 type veth peer name eth0 netns {holder}; ip addr add 192.168.7.1/24 dev eth1; \
-             ip link set eth1 up; echo 1 > /proc/sys/net/ipv4/ip_forward; set -e; \
-             nft add table ip nat; nft add chain ip nat out '{{ type nat hook postrouting priority 100; }}'; \
-             nft add rule ip nat out oifname eth0 masquerade; \
-             nft add table ip wall; nft add chain ip wall in '{{ type filter hook input priority 0; }}'; \
-             nft add rule ip wall in iifname eth0 meta l4proto tcp ct state new {verdict}"
-        ));
-        host.sh("set -e; ip addr add 192.168.7.2/24 brd + dev eth0; ip link set eth0 up; \
-             ip route add default via 192.168.7.1");
+        router.translate_for(&host, "eth0", drops);
         (host.ip, host.router) = (router.ip.clone(), Some(Box::new(router)));
         host
     }
@@ -277,6 +266,24 @@ impl Host {
             let v4 = addresses == Addresses::OnlyV6 || addrs.contains(&self.ip);
             (addrs.contains("fe80::") && !addrs.contains("tentative") && addrs.contains("LOWER_UP") && v4).then_some(())
         });
+    }
+
+    /// Makes this host the router, with NAT, of `host`, which gets the interface `dev` towards it.
+    pub fn translate_for(&self, host: &Host, dev: &str, drops: bool) {
+        let holder = host.namespace.holder.id();
+        let verdict = if drops { "drop" } else { "reject with tcp reset" };
+        self.sh(&format!(
+            "ip link add eth1 type veth peer name {dev} netns {holder}; ip addr add 192.168.7.1/24 dev eth1; \
+             ip link set eth1 up; echo 1 > /proc/sys/net/ipv4/ip_forward; set -e; \
+             nft add table ip nat; nft add chain ip nat out '{{ type nat hook postrouting priority 100; }}'; \
+             nft add rule ip nat out oifname eth0 masquerade; \
+             nft add table ip wall; nft add chain ip wall in '{{ type filter hook input priority 0; }}'; \
+             nft add rule ip wall in iifname eth0 meta l4proto tcp ct state new {verdict}"
+        ));
+        host.sh(&format!(
+            "set -e; ip addr add 192.168.7.2/24 brd + dev {dev}; ip link set {dev} up; \
+             ip route add default via 192.168.7.1"
+        ));
     }
 
     /// Packets that its long link has passed on, from it and to it.

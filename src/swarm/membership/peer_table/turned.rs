@@ -55,9 +55,11 @@ impl PeerTable {
         here().filter_map(since).any(is_long) && !here().any(|entry| entry.provenance.dialed_here)
     }
 
-    /// Whether `node` offers files, on no link of this node: if it cannot be dialed, it may yet offer to answer.
+    /// Whether `node` offers files, and is on no link of this node or has offered to answer: if it cannot be dialed, that may
+    /// be waited for.
     pub fn may_offer(&self, node: NodeId) -> bool {
-        let offers = |e: &PeerEntry| e.is_serving() && e.revision > 0 && e.provenance.first_datagram.is_none();
+        let answers = |e: &PeerEntry| e.provenance.first_datagram.is_none() || e.sessions.offers > 0;
+        let offers = |e: &PeerEntry| e.is_serving() && e.revision > 0 && answers(e);
         self.entries.get(&node).is_some_and(offers)
     }
 
@@ -170,6 +172,8 @@ mod tests {
         hear(&mut table, Via::Session, s(45));
         assert_eq!((distant(&table, s(50)), distant(&table, s(51))), (0, 1), "it went elsewhere, or this node did");
         hear(&mut table, Via::Datagram, s(60));
-        assert_eq!(distant(&table, s(60)), 0);
+        assert_eq!((distant(&table, s(60)), table.may_offer(node)), (0, false));
+        table.offered(node);
+        assert!(table.may_offer(node), "who asks for its files waits for it");
     }
 }
