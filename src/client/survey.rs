@@ -110,7 +110,9 @@ pub(crate) fn survey<T: Send + 'static>(
     inquiry: Inquiry<impl Fn(&mut Session, &Asking) -> Result<T, AskError> + Clone + Send + 'static>,
     mut decide: impl FnMut(&SurveyProgress, Option<(&PeerRecord, T)>) -> Instant,
 ) -> Result<SurveyProgress, FetchError> {
-    let _taker = client.pool.taker(inquiry.opening.clone());
+    // Whom a contact finds may be none of those that are to be asked.
+    let asks_all = scope.nodes.is_none();
+    let _taker = client.pool.taker(if asks_all { inquiry.opening.clone() } else { Opening::default() });
     let mut survey = Survey::new(client, scope, inquiry);
     let (bell, cancelled) = (survey.bell.clone(), survey.bell.clone());
     let _subscription = client.ctx.peers.subscribe(move || bell.ring());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -10,7 +10,7 @@ use log::{debug, info, warn};
 
 use crate::identity::NodeId;
 use crate::limits::{CONNECTIONS_PER_PEER_MAX, HANDSHAKE_TIMEOUT};
-use crate::peers::handover::HandoverTaker;
+use crate::peers::handover::{Handover, HandoverTaker};
 use crate::peers::limits::{
     DIAL_BETWEEN_OFFERS, DIAL_QUICK, DIAL_TIMEOUT, HANDOVER_PATIENCE, HURRIED_ADDRS, IDLE_SESSIONS_MAX,
 };
@@ -141,6 +141,11 @@ impl PeerPool {
             }
         }
         Err(last.unwrap_or((AskError::NoAddress, SocketAddr::from(([0, 0, 0, 0], 0)))))
+    }
+
+    /// Where contacts leave sessions for this pool.
+    pub fn handover(&self) -> &Arc<Handover<Session>> {
+        self.dialer.handover()
     }
 
     /// While it lives, contacts leave the sessions for this pool by which peers become known, with `opening` asked on them.

@@ -15,10 +15,10 @@ use gpb::internals::client::{
     Target,
 };
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
-use gpb::internals::identity::Keypair;
+use gpb::internals::identity::{Keypair, NodeId, PeerId};
 use gpb::internals::net::Tls;
-use gpb::internals::peers::Dialer;
 use gpb::internals::peers::limits::DIAL_TIMEOUT;
+use gpb::internals::peers::{Dialer, Opening};
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Events, Shutdown, Throttle, Watch};
@@ -81,6 +81,21 @@ impl Client {
 
     fn meet(&self, peers: &[&FaultyPeer]) {
         peers.iter().for_each(|p| p.join(&self.ctx.peers));
+    }
+
+    /// Looks for a name that nobody has, in `scope`, and returns what contacts send together with `Hello` meanwhile.
+    fn opening_while_resolving(&self, scope: &AskScope) -> Opening {
+        let handover = self.client.pool.handover();
+        std::thread::scope(|s| {
+            s.spawn(|| self.client.resolve(&["x".into()], &Selection::default(), scope, Duration::from_secs(60)));
+            // From when the question is known.
+            while handover.offer(NodeId::new(PeerId([1; 32]), 1)).is_none() {
+                std::thread::yield_now();
+            }
+            let opening = handover.opening();
+            scope.canceller.cancel();
+            opening
+        })
     }
 
     fn resolve(&self, texts: &[&str]) -> Result<Vec<client::FoundFile>, FetchError> {
@@ -482,6 +497,16 @@ fn what_nobody_else_has_is_waited_for_while_a_named_peer_is_still_sought() {
     let begin = Instant::now();
     assert_eq!(code(&c.resolve(&["other"]).unwrap_err()), 4);
     assert!(begin.elapsed() < RESOLVE_ALL_MAX, "{:?}", begin.elapsed());
+}
+
+/// The names that few are asked for went to each peer that was contacted meanwhile.
+#[test]
+fn contacts_ask_for_no_name_that_only_some_are_asked_for() {
+    let all = AskScope::default();
+    assert_eq!(Client::new().opening_while_resolving(&all).len(), 1);
+    let nodes: Option<Arc<[NodeId]>> = Some([NodeId::new(PeerId([2; 32]), 1)].into());
+    let some = AskScope { nodes, ..AskScope::default() };
+    assert!(Client::new().opening_while_resolving(&some).is_empty());
 }
 
 #[test]
