@@ -270,9 +270,12 @@ impl Coordinator {
         }
         let peers = &self.peers;
         let read = |h| peers.get(&h).map_or(0, |known| known.connections.read.load(Ordering::Relaxed));
+        // A peer that only answers on sessions that it opens cannot be asked on more of them.
+        let may_dial = self.peers.len() == 1 && self.peers.values().all(|known| self.was_reached(known));
         let (together, grown, dropped) = {
             let state = self.shared.state();
-            let together = self.mesh.begin_together(|h| state.left_of(h), |h| state.round_trip(h), now);
+            let left = |h| if may_dial { state.left_of(h) } else { 0 };
+            let together = self.mesh.begin_together(left, |h| state.round_trip(h), now);
             // Where other nodes fetch, too, a further connection would only take bandwidth from
             // them.
             let grown = match all_have_one && !state.is_shared() {
@@ -290,6 +293,10 @@ impl Coordinator {
             }
         }
         dropped.into_iter().for_each(|peer| self.drop_newest(peer));
+    }
+
+    fn was_reached(&self, known: &DownloadPeer) -> bool {
+        self.shared.ctx.peers.read(|t| t.was_reached(known.record.node()))
     }
 
     /// Ends the connection to a peer that was opened last.

@@ -22,11 +22,13 @@ impl EarlyRequests {
         EarlyRequests { shared, dial, requester: None }
     }
 
-    /// The peer proved its key over a path with that `round_trip`: appends what it is asked first to `out`. What was asked
-    /// at another address is given back.
+    /// The peer proved its key over a path with that `round_trip`: appends what it is asked first to `out`, which depends on
+    /// the path. What was asked at another address is given back.
     pub(crate) fn ask(&mut self, round_trip: Duration, out: &mut Vec<u8>) {
         self.give_back();
-        let Some(shared) = self.shared.upgrade().filter(|shared| !shared.is_stopped()) else { return };
+        let is_known = round_trip < Duration::MAX;
+        let shared = self.shared.upgrade().filter(|shared| is_known && !shared.is_stopped());
+        let Some(shared) = shared else { return };
         let now = Instant::now();
         let mut requester = Requester::new(self.dial.peer, self.dial.locate, round_trip, now);
         requester.turn(&mut shared.state(), false, now);

@@ -10,7 +10,7 @@ use crate::peers::session::{AskError, Session};
 use crate::proto::Request;
 
 /// Appends the frames of requests that are sent together with `Hello`, over a path whose handshake showed that round
-/// trip. It is called once for each address where the peer proves its key.
+/// trip, [`Duration::MAX`] if it opened the connection. It is called once for each address where the peer proves its key.
 ///
 /// The peer answers in order, and answers nothing before it has let this node in. A peer that refuses it has read the
 /// requests all the same.
