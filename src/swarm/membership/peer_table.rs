@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::time::Instant;
 
 use crate::identity::{NodeId, PeerId};
-use crate::proto::{Announce, PeerHint, SignedAnnounce};
+use crate::proto::{Announce, Flags, PeerHint, SignedAnnounce};
 use crate::swarm::Event;
 use crate::swarm::membership::addresses::{Standing, canonical};
 use crate::swarm::membership::admit::Dropped;
@@ -96,11 +96,17 @@ impl PeerTable {
             return Err(Dropped::Own);
         }
         match self.entries.get(&node) {
+            _ if self.has_left(&node, announce) => Ok(false),
             Some(entry) if entry.announce == *signed => Ok(true),
             Some(entry) if announce.seq <= entry.dated.seq => Err(Dropped::Replayed),
             None if self.tombstones.covers(&node, announce.seq) => Err(Dropped::Replayed),
             _ => Ok(false),
         }
+    }
+
+    /// Whether this is the goodbye of a node that said it before: it comes once a link, which is no replay.
+    fn has_left(&self, node: &NodeId, announce: &Announce) -> bool {
+        announce.flags.contains(Flags::GOODBYE) && self.entries.get(node).is_none_or(|entry| entry.sessions.leaving)
     }
 
     /// Takes in a *verified* announce.
@@ -116,14 +122,15 @@ impl PeerTable {
         }
         let skew_ms = skew(received)?;
         let mut change = TableChange::default();
+        if self.has_left(&node, announce) {
+            return Ok(change);
+        }
         if !self.entries.contains_key(&node) {
             if self.tombstones.covers(&node, announce.seq) {
                 return Err(Dropped::Replayed);
             }
-            if !received.is_goodbye() {
-                self.insert(received, &mut change)?;
-                change.skew_ms = self.reported.skew(received, skew_ms);
-            }
+            self.insert(received, &mut change)?;
+            change.skew_ms = self.reported.skew(received, skew_ms);
             return Ok(change);
         }
         if received.via == Via::Session {

@@ -183,6 +183,28 @@ fn goodbye_counts_for_its_instance_only() {
     assert_eq!(lab.table.nodes(), 1);
 }
 
+/// Each node that ended was counted as a replay at every host with two links, and warned of.
+#[test]
+fn the_goodbye_that_comes_over_another_link_is_no_replay() {
+    let mut lab = Lab::new();
+    let goodbye = |seq| Announce { flags: Flags::GOODBYE, ..said(A, 7, seq) };
+    for busy in [false, true] {
+        let seq = NOW_MS + 9 * u64::from(busy);
+        lab.hear(&said(A, 7, seq), ip(1), Via::Datagram).unwrap();
+        if busy {
+            lab.table.session_opened(NodeId::new(A, 7));
+        }
+        for addr in [1, 2] {
+            let (said, signed) = (goodbye(seq + 1), SignedAnnounce::seal(&goodbye(seq + 1), &lab.sealer));
+            assert_eq!(lab.table.screen(&signed, &said), Ok(false));
+            let heard = lab.hear(&said, ip(addr), Via::Datagram).unwrap();
+            assert_eq!(heard.events.len(), usize::from(addr == 1), "{busy}");
+        }
+        // Of a node whose session is open still, this is an echo.
+        assert_eq!(lab.hear(&said(A, 7, seq), ip(1), Via::Datagram).is_ok(), busy);
+    }
+}
+
 #[test]
 fn a_live_session_outlasts_silence_and_goodbye() {
     let mut lab = Lab::new();
