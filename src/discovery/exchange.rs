@@ -19,6 +19,8 @@ pub(super) enum ContactError {
     Ask(#[from] AskError),
     #[error("its announce is dropped: {0}")]
     Dropped(Dropped),
+    #[error("this node itself is there")]
+    Itself,
 }
 
 /// Contacts the peer at `addr`, which must be `expect` if given, which gets `time` for connecting and the
@@ -45,6 +47,8 @@ pub(super) fn contact(
         shared.directory().contacted(session.node(), source);
     }
     match session.announced {
+        // A remembered peer of the same key was there, and is not: a success would have it dialed again and again.
+        Err(Dropped::Own) if expect.is_some() => return Err(ContactError::Itself),
         // The address may be this node's own. Multicast may have brought a newer announce already.
         Ok(()) | Err(Dropped::Own | Dropped::Replayed) => {}
         Err(reason) => return Err(ContactError::Dropped(reason)),

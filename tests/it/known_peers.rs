@@ -1,12 +1,16 @@
 //! Peers that a node knows before it hears of any: those of earlier runs, and those of the peer file.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use gpb::internals::swarm::{RememberedError, RememberedPeers};
 use gpb::{Node, NodeBuilder, Share, State, Trust};
+
+use crate::programs::{Server, program};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -170,4 +174,27 @@ fn a_peer_file_is_followed_line_by_line() {
     fs::remove_file(&file).unwrap();
     let missing = deaf(State::Memory).peer_file(&file).start().unwrap_err();
     assert!(missing.to_string().contains("peer-file"), "{missing}");
+}
+
+/// A client that shares the key of a server remembers it. The server dialed itself each second at its next start.
+#[test]
+fn a_server_is_no_peer_of_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    fs::create_dir(home.join("shared")).unwrap();
+    let server = Server::start(home, &["--dir", "shared"]);
+    assert!(server.client(home, &["peers"]).status.success());
+    let addr = server.addr().to_string();
+    drop(server);
+    assert!(fs::read_to_string(home.join(".local/state/gpb/peers.known")).unwrap().contains(&addr));
+    let port = addr.rsplit(':').next().unwrap();
+    let args = ["--dir", "shared", "--bind", "127.0.0.1", "--port", port, "--no-multicast", "--log-level", "debug"];
+    let mut again = program(assert_cmd::cargo::cargo_bin!("gpb-server"), home, &args);
+    let mut again = again.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(again.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let is_told = |line: &String| line.contains("this node itself is there") || line.contains("peers exchanged");
+    let told = log.find(is_told);
+    let _ = again.kill();
+    let _ = again.wait();
+    assert!(told.as_ref().is_some_and(|line| line.contains("itself")), "{told:?}");
 }
