@@ -62,6 +62,11 @@ fn a_fetch_that_all_holders_refuse_ends_soon() {
     let server = lan.builder().dir(dir.path()).share(Share::Directory).trust(trust.clone()).upload_limit(4 << 20);
     let server = lan.start(server).unwrap();
     server.wait_ready(WAIT).unwrap();
+    // One that answers, and has something else.
+    let other_dir = tempfile::tempdir().unwrap();
+    std::fs::write(other_dir.path().join("other"), "other").unwrap();
+    let other = lan.start(lan.builder().dir(other_dir.path()).share(Share::Directory)).unwrap();
+    other.wait_ready(WAIT).unwrap();
     let node = lan.start(lan.builder().key(key.clone()).timeout(WAIT)).unwrap();
     let fetch = node.fetch("big").unwrap();
     let end = Instant::now() + WAIT;

@@ -16,7 +16,7 @@ use crate::swarm::{ConnectionEnd, FileNo, PeerHandle};
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum NothingComes {
     OnlyLiars,
-    /// All peers refuse.
+    /// All holders refuse.
     Refused,
     /// So many holders have no seat free.
     Full(usize),
@@ -57,7 +57,8 @@ impl Coordinator {
         let connected = self.shared.sessions.peers();
         let answers = |k: &DownloadPeer| k.has_answered() || connected.contains(&k.record.peer);
         let reachable: HashSet<PeerHandle> = self.peers.iter().filter(|(_, k)| answers(k)).map(|(h, _)| *h).collect();
-        let refused = self.peers.values().filter(|k| k.last == Some(ConnectionEnd::Refused)).count();
+        let (refusing, others): (HashSet<PeerHandle>, HashSet<PeerHandle>) =
+            self.peers.keys().partition(|h| self.peers[*h].last == Some(ConnectionEnd::Refused));
         let answered = reachable.len();
         let has_given = self.shared.stats.bytes.load(Ordering::Relaxed) > 0;
         let is_full = |k: &&DownloadPeer| matches!(k.last, Some(ConnectionEnd::Busy(_)));
@@ -67,11 +68,14 @@ impl Coordinator {
             Some(Hindrance::NoSocket(errno)) => Some(errno),
             _ => None,
         };
-        let all_refuse = refused > 0 && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0;
+        let all_refuse =
+            !refusing.is_empty() && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0;
+        // Others of the group may answer: they do not have it.
+        let refuse = |file| state.is_held_by(file, &refusing) && !state.is_held_by(file, &others);
         let cause = |(file, _, holders): (FileNo, FileId, usize)| {
             let cause = if has_liars && holders == 0 {
                 NothingComes::OnlyLiars
-            } else if all_refuse {
+            } else if all_refuse || refuse(file) {
                 NothingComes::Refused
             } else if all_full {
                 NothingComes::Full(full)
