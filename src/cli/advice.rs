@@ -157,6 +157,7 @@ impl Advised for FetchError {
             FetchError::Prefix { .. } => (Exit::Usage, "give more letters of it"),
             FetchError::NoDirectory => (Exit::Usage, "name one with --dir or --out"),
             FetchError::Out { .. } => (Exit::Usage, "choose another name with --out"),
+            FetchError::Name { .. } => (Exit::Usage, "give a file or a directory as it is below --dir"),
             FetchError::SeveralFiles { .. } | FetchError::SeveralDirs { .. } => {
                 (Exit::Usage, "name a directory with --out")
             }
@@ -241,7 +242,7 @@ impl Advised for StoreError {
             StoreError::Busy { .. } => "wait for it or choose another directory (--dir)",
             StoreError::NameTaken { .. } => "move it away or choose another directory (--dir)",
             StoreError::OwnFile { .. } => "choose another name (--out) or another directory (--dir)",
-            StoreError::Exists { .. } => "replace it with --force, or with --backup, which keeps it as well",
+            StoreError::Exists { .. } => "replace it with --force, or with --backup of `get`, which keeps it as well",
             StoreError::SameName { .. } => "fetch one of them under another name (--out)",
             StoreError::NotRegular { .. } => "choose another target (--out)",
             StoreError::OtherMount { .. } => "fetch into it with --dir or --out",
@@ -266,6 +267,7 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
         }
         DiscoveryProblem::OtherNetwork => "other networks are here; --network chooses one".into(),
         DiscoveryProblem::Untrusted => "keys that are not in the trusted file".into(),
+        DiscoveryProblem::Refused => "have this node's key added to their trusted file".into(),
         DiscoveryProblem::OtherVersion => "other versions of gpb are here; update them".into(),
         DiscoveryProblem::Clock => "a clock is wrong; set it".into(),
         DiscoveryProblem::NotReachable => {
@@ -389,6 +391,7 @@ mod tests {
             (FetchError::Ambiguous { what: what(), candidates: vec![] }.into(), Exit::Ambiguous, "root"),
             (FetchError::OnlyLiars { what: what(), peers: vec![] }.into(), Exit::Liars, "another source"),
             (FetchError::Out { path: path.clone(), source: RelPathError::Empty }.into(), Exit::Usage, "--out"),
+            (FetchError::Name { path: path.clone(), source: RelPathError::Empty }.into(), Exit::Usage, "below --dir"),
             (FetchError::Storage(full).into(), Exit::Storage, "; free some space or choose another directory (--dir)"),
             (FetchError::from(StoreError::Io { path, source: io_error() }).into(), Exit::Storage, "x: the cause; "),
             (FetchError::Silent { what: what(), wait: one }.into(), Exit::Silent, "--timeout"),

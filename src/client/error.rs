@@ -150,6 +150,14 @@ pub enum FetchError {
         /// What is wrong with it.
         source: RelPathError,
     },
+    /// What was given as a file or directory below the node's directory cannot be there.
+    #[error("{} is no name below the directory", .path.display())]
+    Name {
+        /// What was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RelPathError,
+    },
     /// Local storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
@@ -232,6 +240,7 @@ impl FetchError {
             | FetchError::SeveralDirs { .. }
             | FetchError::NotOneFile { .. }
             | FetchError::Out { .. }
+            | FetchError::Name { .. }
             | FetchError::Prefix { .. } => 0,
             FetchError::Ambiguous { .. } => 1,
             FetchError::OnlyLiars { .. } => 2,

@@ -8,7 +8,7 @@ use crate::net::{Link, LinkError};
 use crate::node::{Config, Share, State};
 use crate::peers::TurnedStats;
 use crate::proto::DialState;
-use crate::swarm::{Dropped, PeerCounts};
+use crate::swarm::{Dropped, PeerCounts, RefusalCause};
 
 /// One result of [`Node::diagnose`](crate::Node::diagnose).
 ///
@@ -63,6 +63,8 @@ pub enum DiscoveryProblem {
     OtherNetwork,
     /// Nodes are here whose keys are not in [`Config::trust`].
     Untrusted,
+    /// Nodes are here that do not trust this node's key.
+    Refused,
     /// Nodes are here that speak another version of the protocol.
     OtherVersion,
     /// This node's clock or that of another node is wrong.
@@ -113,7 +115,7 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
             let detail = format!("answers at {} with {} files", p.addr, p.files);
             good(&format!("peer {}", p.peer), &detail)
         })),
-        Err(e) => all.push(bad("peers", &Chain(e).to_string(), DiscoveryProblem::NoAnswer)),
+        Err(e) => all.push(bad("peers", &Chain(e).to_string(), unanswered(e))),
     }
     if counts.known > 0 {
         all.push(good("ways", &ways(counts)));
@@ -121,6 +123,20 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
     let closed_port = config.trust.is_open() && *port < LOW_PORTS;
     all.extend(seen_by.iter().flat_map(|seen| seen_as(seen, (*port, closed_port))));
     all
+}
+
+/// Why no peer answers: a firewall is blamed for nothing that has another cause.
+fn unanswered(error: &FetchError) -> DiscoveryProblem {
+    match error {
+        FetchError::ClocksDiffer(_) => DiscoveryProblem::Clock,
+        FetchError::Refused { peers } => match peers.first().map(|(_, cause)| cause) {
+            Some(RefusalCause::NotTrustedHere) => DiscoveryProblem::Untrusted,
+            Some(RefusalCause::OtherNetwork) => DiscoveryProblem::OtherNetwork,
+            Some(RefusalCause::OtherVersion) => DiscoveryProblem::OtherVersion,
+            _ => DiscoveryProblem::Refused,
+        },
+        _ => DiscoveryProblem::NoAnswer,
+    }
 }
 
 /// What was known of peers before any was heard of.
@@ -377,5 +393,16 @@ mod tests {
         assert_eq!(found(&[], &off), [("multicast".into(), None)]);
         let all = findings(&looked(&off, &[], Err(FetchError::NoPeer(off.timeout))));
         assert!(all.iter().any(|f| f.check == "peers" && f.problem == Some(DiscoveryProblem::NoAnswer)));
+    }
+
+    /// A wrong clock and a missing key were advised to open the firewall.
+    #[test]
+    fn the_cause_of_no_answer_is_told() {
+        let refused = |cause| FetchError::Refused { peers: vec![(crate::PeerId([1; 32]), cause)] };
+        let wait = Config::default().timeout;
+        assert_eq!(unanswered(&FetchError::ClocksDiffer(wait)), DiscoveryProblem::Clock);
+        assert_eq!(unanswered(&FetchError::NoPeer(wait)), DiscoveryProblem::NoAnswer);
+        assert_eq!(unanswered(&refused(RefusalCause::NotTrustedThere)), DiscoveryProblem::Refused);
+        assert_eq!(unanswered(&refused(RefusalCause::NotTrustedHere)), DiscoveryProblem::Untrusted);
     }
 }

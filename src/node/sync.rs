@@ -104,7 +104,7 @@ impl<'n> SyncDir<'n> {
     /// are hashed.
     ///
     /// # Errors
-    /// - [`FetchError::NoDirectory`], [`FetchError::Out`]: no place, or no name of a directory
+    /// - [`FetchError::NoDirectory`], [`FetchError::Name`]: no place, or no name of a directory
     /// - [`FetchError::Prefix`]: no peer with that key answered, or several
     /// - [`FetchError::NotFound`]: the peer has nothing of that name
     /// - [`FetchError::Storage`]: the local directory cannot be read
@@ -114,7 +114,7 @@ impl<'n> SyncDir<'n> {
         let place = self.place.clone().ok_or(FetchError::NoDirectory)?;
         let dir = match self.dir.trim_end_matches('/') {
             "" | "." => None,
-            dir => Some(RelPath::new(dir).map_err(|source| FetchError::Out { path: dir.into(), source })?),
+            dir => Some(RelPath::new(dir).map_err(|source| FetchError::Name { path: dir.into(), source })?),
         };
         let scope = AskScope { nodes: None, canceller: wait.canceller };
         let client = &self.node.client;

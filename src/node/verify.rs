@@ -108,7 +108,7 @@ impl<'n> Verify<'n> {
     /// peer answers. Blocks until all is hashed.
     ///
     /// # Errors
-    /// - [`FetchError::NoDirectory`], [`FetchError::Out`], [`FetchError::Storage`]: the directory, or a
+    /// - [`FetchError::NoDirectory`], [`FetchError::Name`], [`FetchError::Storage`]: the directory, or a
     ///   name that is none
     /// - [`FetchError::Stopped`], [`FetchError::Cancelled`]
     pub fn look(self, wait: impl Into<Wait>) -> Result<Verified<'n>, FetchError> {
@@ -118,7 +118,7 @@ impl<'n> Verify<'n> {
             let name = Path::new(text).strip_prefix(&place).map_or(text.as_str(), |rest| rest.to_str().unwrap_or(text));
             match name.trim_end_matches('/') {
                 "" | "." => Ok(None),
-                name => RelPath::new(name).map(Some).map_err(|source| FetchError::Out { path: text.into(), source }),
+                name => RelPath::new(name).map(Some).map_err(|source| FetchError::Name { path: text.into(), source }),
             }
         };
         let mut asked: Vec<Option<RelPath>> = self.paths.iter().map(parse).collect::<Result<_, _>>()?;

@@ -34,7 +34,7 @@ fn a_file_of_the_user_is_replaced_only_when_told() {
     }
     let got = group.get(&["notes"]);
     let told = "error: into/notes is here already, and was not fetched or was changed since; replace it with --force, \
-                or with --backup, which keeps it as well";
+                or with --backup of `get`, which keeps it as well";
     assert!(got.errors.contains(told), "{got:?}");
     fs::write(group.home.path().join("file"), b"mine").unwrap();
     assert_eq!(group.get(&["notes", "--out", "file"]).code, Some(7), "nor where --out names it");
