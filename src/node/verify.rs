@@ -13,7 +13,7 @@ use crate::sync::lock;
 
 impl Node {
     /// Compares files with what is known of them: with what fetches and a server recorded in the state
-    /// directory, and with what the group offers now. `paths` are names of files or directories below
+    /// directory, and with what other keys of the group offer now. `paths` are names of files or directories below
     /// [`Config::dir`](crate::Config::dir); all of it without any.
     ///
     /// ```
@@ -148,7 +148,11 @@ impl<'n> Verify<'n> {
         disk.identify_each(&names, &stop, &|at, id| lock(&found)[at] = id);
         let texts: Vec<String> = asked.iter().flatten().map(exact).collect();
         let (offered, group_error) = match node.client.list(&texts, &scope, wait.time) {
-            Ok(offered) => (offered, None),
+            // A server of the same key offers what lies here, whatever that is.
+            Ok(mut offered) => {
+                offered.retain(|file| file.holders.iter().any(|holder| holder.peer != node.id()));
+                (offered, None)
+            }
             Err(error) => (Vec::new(), Some(error)),
         };
         if stop() {

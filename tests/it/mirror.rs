@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gpb::testing::Lan;
-use gpb::{FetchError, Keypair, Life, Node, NodeBuilder, PeerId, Share, Trust};
+use gpb::{FetchError, FileVerdict, Keypair, Life, Node, NodeBuilder, PeerId, Share, Trust};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -255,6 +255,27 @@ fn what_a_fetch_brings_for_a_while_is_kept_once_a_fetch_is_to_keep_it() {
 }
 
 /// A fresh machine has no directory yet.
+/// Cause: a server offers what lies in its directory, whatever that is. Effect: `verify` beside it took a file that somebody
+/// had changed for what the group has. Mend: what other keys offer counts.
+#[test]
+fn a_server_is_no_witness_of_its_own_files() {
+    let lan = Lan::new().unwrap();
+    let [sharer, mirror] = [Home::new(), Home::new()];
+    sharer.put("a", b"theirs");
+    let first = lan.start(sharer.sharing(&lan)).unwrap();
+    let key = Keypair::generate();
+    let copying = lan.start(mirror.mirroring(&lan, first.id()).key(key.clone())).unwrap();
+    until("it is mirrored", || offers(&copying, "a", b"theirs"));
+    mirror.put("a", b"edited");
+    until("the edit is offered", || offers(&copying, "a", b"edited"));
+    let home = lan.builder().dir(mirror.dir()).state(mirror.0.path().join("state")).key(key);
+    let client = lan.start(home).unwrap();
+    until("both are found", || client.list("a").unwrap().len() == 2);
+    let verified = client.verify::<&str>(&[]).look(Duration::from_secs(2)).unwrap();
+    let file = &verified.files()[0];
+    assert_eq!((file.verdict, file.in_index, file.in_group), (FileVerdict::Edited, Some(false), Some(false)));
+}
+
 #[test]
 fn a_start_makes_the_directory_that_it_shares_if_it_may() {
     let home = tempfile::tempdir().unwrap();
