@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gpb::error::StoreError;
 use gpb::internals::cli::{
     self, ClientOptions, Command, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
@@ -213,10 +212,7 @@ impl GetCommand<'_> {
         plan.tell_bare(dir, output, &mut failed, &|_| false).map_err(stdout_failed)?;
         let totals = plan.totals(free);
         output.planned(totals).map_err(stdout_failed)?;
-        if totals.needed > totals.free {
-            let full = StoreError::NoSpace { path: dir.into(), needed: totals.needed, free: totals.free };
-            failed.push(FailedFile::new(dir.to_string_lossy(), FetchError::from(full)));
-        }
+        failed.extend(plan::hindrance(&disk, dir, &totals));
         let mut report = Report::default();
         (report.files, report.failed) = (totals.files as usize, failed);
         let Some(error) = FailedFile::gravest(&report.failed).cloned() else { return Ok(()) };

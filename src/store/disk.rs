@@ -294,6 +294,14 @@ impl Disk {
         self.volume.free_bytes().map_err(|e| StoreError::at(self.path(), e))
     }
 
+    /// Whether names can be made in the directory.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`] and [`StoreError::Permission`]
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        self.volume.check_writable().map_err(|e| StoreError::at(self.path(), e))
+    }
+
     /// Number of bytes that this process may still write where the directory lies, and the size of the
     /// file system.
     ///

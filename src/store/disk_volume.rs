@@ -162,6 +162,10 @@ impl DiskVolume {
         Ok((bytes(stat.f_bavail), bytes(stat.f_blocks)))
     }
 
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
+        Ok(fs::accessat(self.root(), ".", fs::Access::WRITE_OK, fs::AtFlags::empty())?)
+    }
+
     /// Whether the files live in memory, so that nothing has to be made durable.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.in_memory

@@ -201,6 +201,19 @@ fn a_disk_that_breaks_is_named_and_the_rest_comes_later() {
 }
 
 #[test]
+fn a_dry_run_says_that_nothing_can_be_written() {
+    let lan = lan_or_skip!();
+    let lab = Lab::new(&lan, 400);
+    lab.space.sh(&format!("mount -t tmpfs none {0}; mkdir {0}/out; mount -o remount,ro {0}", lab.disk.display()));
+    for more in [&["--dry-run"][..], &[]] {
+        let (out, state) = (lab.out(), lab.client.home().join("state"));
+        let place = ["get", "a.bin", "--dir", out.to_str().unwrap(), "--state", state.to_str().unwrap(), "--no-share"];
+        let ended = lab.space.spawn(&lab.client, CLIENT, &[&place[..], more].concat()).wait(secs(60)).expect(7);
+        assert!(ended.text().contains("is on a read-only file system"), "{}", ended.text());
+    }
+}
+
+#[test]
 fn a_mount_whose_program_dies_is_named_and_the_rest_comes_later() {
     let lan = lan_or_skip!();
     ext4_or_skip!();

@@ -94,6 +94,16 @@ impl<'d> Plan<'d> {
     }
 }
 
+/// Why the file system of `disk` lets nothing of a plan be done below `dir`, where something is to be done.
+pub(crate) fn hindrance(disk: &Disk, dir: &Path, totals: &PlanTotals) -> Option<FailedFile> {
+    if totals.fetch == 0 && totals.make == 0 {
+        return None;
+    }
+    let full = || StoreError::NoSpace { path: dir.into(), needed: totals.needed, free: totals.free };
+    let error = disk.check_writable().err().or_else(|| (totals.needed > totals.free).then(full))?;
+    Some(FailedFile::new(dir.to_string_lossy(), FetchError::from(error)))
+}
+
 /// What a fetch of these makes besides files.
 pub(crate) fn tree_of(files: &[FoundFile], bare: Vec<FoundBare>) -> Tree {
     Tree::plan(files.to_vec(), bare, &|_, _| LiesThere::Nothing)

@@ -7,7 +7,7 @@ use gpb::internals::cli::{Exit, Failure, Output, SyncOptions};
 use gpb::internals::store::{Disk, Forecast};
 use gpb::{FailedFile, FetchError, KeptReason, Node, PlannedSync, Report, SyncHindrance, SyncReport};
 
-use super::plan::{Plan, tree_of};
+use super::plan::{self, Plan, tree_of};
 use super::{Told, Watching, stdout_failed};
 
 /// Makes the directory equal to that of a peer, or says what that would do.
@@ -113,9 +113,10 @@ fn tell(
     fetch.tell_bare(dir, output, &mut report.failed, &goes_first).map_err(stdout_failed)?;
     output.sync_plan(plan, dir).map_err(stdout_failed)?;
     let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
-    let free = Disk::open(there, false).and_then(|disk| disk.free_bytes()).map_err(FetchError::from)?;
-    let totals = fetch.totals(free);
+    let there = Disk::open(there, false).map_err(FetchError::from)?;
+    let totals = fetch.totals(there.free_bytes().map_err(FetchError::from)?);
     output.planned(totals).map_err(stdout_failed)?;
+    report.failed.extend(plan::hindrance(&there, dir, &totals));
     output.failed(&report.failed, &mut watching.screen.clone()).map_err(stdout_failed)?;
     let failed = FailedFile::gravest(&report.failed).cloned();
     report.files = totals.files as usize;
