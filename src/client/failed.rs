@@ -1,6 +1,6 @@
 //! What could not be fetched, and why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::client::FetchError;
@@ -46,7 +46,7 @@ pub(crate) struct FailedPlaces {
     /// In the order in which they failed.
     pub(crate) all: Vec<FailedFile>,
     /// The same by file.
-    by_file: HashMap<FileNo, Vec<RelPath>>,
+    by_file: HashMap<FileNo, HashSet<RelPath>>,
 }
 
 impl FailedPlaces {
@@ -58,8 +58,7 @@ impl FailedPlaces {
     /// `place` of a file cannot be used. `name` stands for it in the report.
     pub(crate) fn add(&mut self, file: FileNo, place: &RelPath, name: &RelPath, error: Arc<FetchError>) {
         let failed = self.by_file.entry(file).or_default();
-        if !failed.contains(place) {
-            failed.push(place.clone());
+        if failed.insert(place.clone()) {
             self.all.push(FailedFile::new(name.as_str(), error));
         }
     }
@@ -67,7 +66,7 @@ impl FailedPlaces {
     /// The places among `outs` where the file can still go; `None` for all of them.
     pub(crate) fn usable(&self, file: FileNo, outs: &[RelPath]) -> Option<Vec<RelPath>> {
         let failed = self.by_file.get(&file)?;
-        Some(outs.iter().filter(|out| !failed.contains(out)).cloned().collect())
+        Some(outs.iter().filter(|out| !failed.contains(*out)).cloned().collect())
     }
 }
 
