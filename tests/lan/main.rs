@@ -43,6 +43,7 @@ mod nat;
 mod power;
 mod process;
 mod rates;
+mod reflink;
 mod routed;
 mod sites;
 mod swarm;
