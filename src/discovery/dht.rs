@@ -342,6 +342,7 @@ impl DhtService {
             published: self.publishing.is_published(now),
             keys: self.lookups.len(),
             found: if open { self.told.group_found } else { self.lookups.found() },
+            seen_as: self.state.and_then(|state| state.seen_as),
         };
     }
 }

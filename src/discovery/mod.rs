@@ -28,6 +28,7 @@ mod peer_file;
 mod recall;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -105,6 +106,8 @@ pub struct DhtStats {
     /// How many of them had an item when they were looked up last; in an open group the addresses
     /// that were found.
     pub found: usize,
+    /// The address that its nodes see this one at, as most of them say. Nothing confirms it.
+    pub seen_as: Option<Ipv4Addr>,
 }
 
 /// What DNS-SD does for a node.

@@ -204,7 +204,7 @@ fn turned(stats: &TurnedStats) -> Option<Finding> {
 
 /// What came of the DHT.
 fn dht(stats: &DhtStats, config: &Config) -> Finding {
-    let DhtStats { nodes, published, keys, found } = *stats;
+    let DhtStats { nodes, published, keys, found, seen_as } = *stats;
     if nodes == 0 {
         return bad("DHT", "none of its nodes answers", DiscoveryProblem::DhtSilent);
     }
@@ -217,7 +217,8 @@ fn dht(stats: &DhtStats, config: &Config) -> Finding {
         true => format!("{found} addresses found"),
         false => format!("found {found} of {keys} keys"),
     };
-    good("DHT", &format!("{nodes} nodes, {said}, {sought}"))
+    let seen = seen_as.map_or_else(String::new, |ip| format!(", they see {ip}"));
+    good("DHT", &format!("{nodes} nodes{seen}, {said}, {sought}"))
 }
 
 /// What came of the places that DNS-SD or the DHT named.
@@ -361,11 +362,14 @@ mod tests {
             let found = dht(&stats, &Config { share, trust, ..Config::default() });
             (found.detail, found.problem)
         };
-        let some = DhtStats { nodes: 9, published: true, keys: 3, found: 2 };
+        let some = DhtStats { nodes: 9, published: true, keys: 3, found: 2, seen_as: None };
         let closed = || crate::Trust::keys([]).unwrap();
         let detail = |text: &str| (text.to_string(), None);
         assert_eq!(told(some, Share::Directory, closed()), detail("9 nodes, addresses published, found 2 of 3 keys"));
         let unpublished = DhtStats { published: false, ..some };
+        let seen = DhtStats { seen_as: Some([192, 0, 2, 7].into()), ..some };
+        let told_of = told(seen, Share::Directory, closed()).0;
+        assert!(told_of.starts_with("9 nodes, they see 192.0.2.7, addresses published"), "{told_of}");
         let quiet = "9 nodes, nothing published, as no directory is shared, 2 addresses found";
         assert_eq!(told(unpublished, Share::Fetched, crate::Trust::open()), detail(quiet));
         assert_eq!(told(DhtStats::default(), Share::Directory, closed()).1, Some(DiscoveryProblem::DhtSilent));

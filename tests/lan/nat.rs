@@ -64,7 +64,7 @@ fn a_server_whose_firewall_lets_datagrams_in_alone_serves() {
          nft add rule inet wall in meta l4proto tcp ct state new iifname eth0 drop");
     let server = Server::start(&shut, &dir, &[]);
     let mut other = Server::start(&other, &lan.new_dir("empty"), &[]);
-    other.process.wait_line(&["may be asked", &server.id], secs(90));
+    other.process.wait_line(&["may be asked", &server.id], secs(120));
     let out = lan.new_dir("out");
     let got = Got::wait(client(&c, &["get", "a.bin", "--dir", out.to_str().unwrap()]), secs(30)).expect(0);
     assert_eq!(got.bytes_from(&server.id), 8 * MIB);

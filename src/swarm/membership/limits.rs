@@ -51,9 +51,9 @@ pub const FULL_REMEMBERED: Duration = Duration::from_secs(10);
 /// A node is a member if a datagram of it comes this time after its first one or later: the
 /// shortest time between two regular announces, as the burst at start passes sooner.
 pub const MEMBER_AFTER: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 * 3 / 4);
-/// Time after which peers on a link are thought to be unable to dial this node, if none of them ever did: each that keeps
-/// state dials the others in turn, one each interval.
-pub const UNDIALED_AFTER: Duration = Duration::from_secs(30);
+/// Time after which peers on a link are thought to be unable to dial this node, if none of them ever did. Each that keeps
+/// state dials one of the others each interval, so that of a thousand nodes two or three are not dialed in this time.
+pub const UNDIALED_AFTER: Duration = Duration::from_secs(60);
 /// Most nodes of one source address that count for the size of the group.
 pub const NODES_PER_SOURCE_MAX: usize = 64;
 /// A query that no node was seen to answer for this time is answered by nodes that offer files.

@@ -163,16 +163,17 @@ mod tests {
         let mut table = PeerTable::new(NodeId::new(own, 1));
         let distant = |table: &PeerTable, now| table.distant((9, 9, 9), now, |_| Some(())).len();
         hear(&mut table, Via::Datagram, begin);
-        hear(&mut table, Via::Datagram, s(20));
-        assert_eq!((distant(&table, s(20)), distant(&table, s(29))), (0, 0));
-        assert_eq!(distant(&table, s(30)), 1, "nobody ever dials this node");
+        hear(&mut table, Via::Datagram, s(25));
+        hear(&mut table, Via::Datagram, s(50));
+        assert_eq!((distant(&table, s(50)), distant(&table, s(59))), (0, 0));
+        assert_eq!(distant(&table, s(60)), 1, "nobody ever dials this node");
         table.dialed_here(node);
-        assert_eq!(distant(&table, s(31)), 0, "it is known that it can be dialed");
+        assert_eq!(distant(&table, s(61)), 0, "it is known that it can be dialed");
         // Only sessions tell of it from now on.
-        hear(&mut table, Via::Session, s(45));
-        assert_eq!((distant(&table, s(50)), distant(&table, s(51))), (0, 1), "it went elsewhere, or this node did");
-        hear(&mut table, Via::Datagram, s(60));
-        assert_eq!((distant(&table, s(60)), table.may_offer(node)), (0, false));
+        hear(&mut table, Via::Session, s(75));
+        assert_eq!((distant(&table, s(80)), distant(&table, s(81))), (0, 1), "it went elsewhere, or this node did");
+        hear(&mut table, Via::Datagram, s(90));
+        assert_eq!((distant(&table, s(90)), table.may_offer(node)), (0, false));
         table.offered(node);
         assert!(table.may_offer(node), "who asks for its files waits for it");
     }
