@@ -181,7 +181,7 @@ impl Acceptor {
             Ok(session) => {
                 self.handshakes.enter(ip, at);
                 let slot = self.slots.at(at);
-                slot.account = session.account;
+                slot.account = session.account();
                 slot.greeting = Some(ip);
                 slot.state = SlotState::Parked;
                 slot.session = Some(Box::new(session));
@@ -276,7 +276,7 @@ impl Acceptor {
         if let (Some(peer), true, 1..) = (session.peer(), session.is_admitted(), sent) {
             self.context.handler.directory.traffic().sent(peer, sent);
         }
-        let account = std::mem::replace(&mut slot.account, session.account);
+        let account = std::mem::replace(&mut slot.account, session.account());
         if session.is_admitted()
             && let Some(ip) = slot.greeting.take()
         {

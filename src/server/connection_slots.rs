@@ -210,6 +210,11 @@ impl TakenSlots {
 }
 
 impl ConnectionSlot {
+    /// What its session is served on.
+    pub(crate) fn account(&self) -> Account {
+        self.account
+    }
+
     /// A turn of the session begins. Returns since when it was idle, for
     /// [`end_turn`](Self::end_turn).
     pub(crate) fn begin_turn(&self) -> Option<u64> {

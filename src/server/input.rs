@@ -115,7 +115,7 @@ impl SessionInput {
 
     /// Gives back memory between turns.
     pub(crate) fn shrink(&mut self) {
-        self.requests.shrink_to(REQUESTS_KEPT_LEN);
+        self.requests.shrink_to(if self.requests.is_empty() { 0 } else { REQUESTS_KEPT_LEN });
         self.held.shrink_to_fit();
     }
 

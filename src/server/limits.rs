@@ -69,7 +69,7 @@ pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(2);
 pub const CONNECTIONS_MIN: usize = 16;
 /// Reads in one turn while a session closes.
 pub const DRAIN_READS_MAX: usize = 16;
-/// Capacity in bytes that the request buffer of a session keeps between turns.
+/// Capacity in bytes that the request buffer of a session keeps between turns, unless it is empty.
 pub const REQUESTS_KEPT_LEN: usize = 512;
 /// Longest time for which an asker is dialed.
 pub const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -25,12 +25,14 @@ pub(crate) struct RemotePeer {
     pub(crate) instance: u64,
     /// Set by a `Hello` with an announce: other peers learn of this one while it is here.
     pub(crate) presence: Option<Presence>,
+    /// What it says that it is, until that is logged.
     pub(crate) agent: String,
     /// Its requests for chunks waited too long: the ones that have come are deferred.
     pub(crate) is_deferred: bool,
     /// Who asks on its session.
     pub(crate) role: SessionRole,
-    served: ServedChunks,
+    /// `None` before the first chunk: most idle sessions never ask for one.
+    served: Option<Box<ServedChunks>>,
     /// The state of the trusted keys that allowed it.
     trust_generation: u64,
 }
@@ -43,7 +45,7 @@ pub(crate) enum SessionRole {
     /// The peer opened it and offered to answer: this node may ask from now on.
     Answers,
     /// The peer, on a session that this node opened and offered to answer on.
-    AsksTurned(AnswerTicket),
+    AsksTurned(Box<AnswerTicket>),
 }
 
 /// The chunks that were sent last, which may be reported as bad: a keyed hash of each, as thousands of
@@ -67,7 +69,7 @@ impl RemotePeer {
             agent: String::new(),
             is_deferred: false,
             role: SessionRole::Asks,
-            served: ServedChunks::default(),
+            served: None,
             trust_generation: trust.generation(),
         }
     }
@@ -96,18 +98,19 @@ impl RemotePeer {
 
     /// Notes that it is being sent `chunk`.
     pub(crate) fn note_served(&mut self, chunk: ChunkRef) {
-        if self.served.last.len() == SERVED_REMEMBERED {
-            self.served.last.pop_front();
+        let served = self.served.get_or_insert_default();
+        if served.last.len() == SERVED_REMEMBERED {
+            served.last.pop_front();
         }
-        self.served.last.push_back(self.served.key.hash_one(chunk));
+        served.last.push_back(served.key.hash_one(chunk));
     }
 
     /// Of `chunks` of a file, those that it may be sent as an answer to `AnyOf`. A peer names what it
     /// lacks when it asks, and some of that is on its way to it already: what it was sent last comes
     /// only when there is nothing else, the oldest first.
     pub(crate) fn lacking(&self, file: FileId, chunks: impl Iterator<Item = u32>) -> Vec<u32> {
-        let served = &self.served;
         let sent_at = |index: &u32| {
+            let served = self.served.as_deref()?;
             let hash = served.key.hash_one(ChunkRef { file, index: *index });
             served.last.iter().rev().position(|sent| *sent == hash)
         };
@@ -121,6 +124,6 @@ impl RemotePeer {
 
     /// Whether `chunk` is one of the last that it was sent.
     pub(crate) fn was_served(&self, chunk: &ChunkRef) -> bool {
-        self.served.last.contains(&self.served.key.hash_one(chunk))
+        self.served.as_deref().is_some_and(|served| served.last.contains(&served.key.hash_one(chunk)))
     }
 }

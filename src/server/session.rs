@@ -31,8 +31,6 @@ pub(crate) struct AcceptedSession {
     id: usize,
     pub(crate) socket: TcpStream,
     pub(crate) addr: SocketAddr,
-    /// What it is served on.
-    pub(crate) account: Account,
     /// It ends when this passes without a turn.
     pub(crate) deadline: Instant,
     /// Since when something is held for a peer that neither takes nor completes it.
@@ -81,7 +79,6 @@ impl AcceptedSession {
             id,
             socket,
             addr,
-            account: Account::Addr(addr.ip().to_canonical()),
             deadline: now + HANDSHAKE_TIMEOUT,
             stalled_since: None,
             channel: Channel::accept(tls)?,
@@ -126,6 +123,11 @@ impl AcceptedSession {
             SessionPhase::Open(peer) => peer.slot.as_ref(),
             _ => None,
         }
+    }
+
+    /// What it is served on.
+    pub(crate) fn account(&self) -> Account {
+        self.slot().map_or(Account::Addr(self.addr.ip().to_canonical()), ConnectionSlot::account)
     }
 
     /// Makes the end of the session drop what its socket has not sent yet.
@@ -262,8 +264,7 @@ impl AcceptedSession {
         let was_admitted = peer.is_admitted();
         let pause = self.output.gather(peer, &mut self.input, scratch, context, turn)?;
         if !was_admitted && peer.is_admitted() {
-            self.account = context.handler.account(peer);
-            let (addr, agent) = (self.addr, &peer.agent);
+            let (addr, agent) = (self.addr, std::mem::take(&mut peer.agent));
             context.log_session(format_args!("connected peer={} addr={addr} agent={agent:?}", peer.id));
         }
         if !scratch.plain.is_empty() {

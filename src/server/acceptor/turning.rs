@@ -39,7 +39,7 @@ impl Acceptor {
                 continue;
             };
             let slot = self.slots.at(at);
-            slot.account = session.account;
+            slot.account = session.account();
             slot.state = SlotState::Parked;
             slot.session = Some(Box::new(session));
             // Something may have come before the server had it.

@@ -10,7 +10,6 @@ use crate::limits::WAIT_MAX;
 use crate::net::TurnedEnd;
 use crate::peers::{Answering, OfferedSession};
 use crate::proto::MessageError;
-use crate::server::connection_slots::Account;
 use crate::server::context::Context;
 use crate::server::input::{SessionError, SessionInput};
 use crate::server::limits::UNSENT_FIRST_LEN;
@@ -26,7 +25,7 @@ impl AcceptedSession {
         let socket = mio::net::TcpStream::from_std(socket);
         set_unsent_max(&socket, UNSENT_FIRST_LEN);
         let mut peer = RemotePeer::new(id, channel.peer()?, addr, &context.handler.trust);
-        peer.role = SessionRole::AsksTurned(ticket);
+        peer.role = SessionRole::AsksTurned(Box::new(ticket));
         let now = Instant::now();
         let mut output = SessionOutput::new(now);
         output.unsent.set_round_trip(round_trip);
@@ -34,7 +33,6 @@ impl AcceptedSession {
             id,
             socket,
             addr,
-            account: Account::Addr(addr.ip().to_canonical()),
             deadline: now + WAIT_MAX,
             stalled_since: None,
             channel,
