@@ -350,6 +350,12 @@ impl PartialFile {
         self.log_news("not journaled", self.part.checkpoint());
     }
 
+    /// Its source has another content by now: unless a download opens it again, it goes with the next
+    /// fetch after a minute. A failure leaves it for longer.
+    pub(crate) fn let_go(&self) {
+        let _ = self.part.volume.create_own(&self.part.names.mark);
+    }
+
     /// Notes an error that the caller gets.
     fn told(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
         result.inspect_err(|e| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::group::{CLIENT, Got, SERVER, get, list};
+use crate::group::{CLIENT, Got, MIB, SERVER, Server, copies, get, list};
 use crate::net::{Host, secs, until};
 use crate::process::Process;
 
@@ -56,6 +56,30 @@ fn a_change_that_the_system_does_not_report_is_found_by_the_first_request() {
     });
     Got::wait(get(&h, "edited", &out, &[]), secs(15)).expect(0);
     assert_eq!(std::fs::read(out.join("edited")).unwrap(), b"otherwise");
+}
+
+/// What had come of a content that its source replaced stayed for a month, with all of its room.
+#[test]
+fn the_part_of_a_content_that_its_source_replaced_goes_with_a_later_fetch() {
+    let lan = lan_or_skip!();
+    let (h, out) = (lan.lonely_host("h"), lan.new_dir("out"));
+    let [dir] = copies(&lan, ["d"], "big", 8 * MIB, 7);
+    std::fs::write(dir.join("small"), "small").unwrap();
+    let _server = Server::start(&h, &dir, &["--upload-limit", "3MB"]);
+    let fetching = get(&h, "big", &out, &["--timeout", "5"]);
+    let own = out.join(".gpb");
+    let left = || std::fs::read_dir(&own).into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    until("chunks come", secs(20), || left().iter().any(|p| p.extension().is_some_and(|e| e == "part")).then_some(()));
+    std::fs::write(dir.join("big"), vec![1; 8 << 20]).unwrap();
+    let got = Got::wait(fetching, secs(30)).expect(4);
+    assert!(got.event("error")["message"].as_str().unwrap().contains("changed at the source"));
+    assert!(!left().is_empty(), "it may come back");
+    for file in left() {
+        let hour_ago = std::time::SystemTime::now() - secs(3600);
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(hour_ago).unwrap();
+    }
+    Got::wait(get(&h, "small", &out, &[]), secs(15)).expect(0);
+    assert_eq!(left(), Vec::<std::path::PathBuf>::new());
 }
 
 /// The files of a disk that was unmounted below the shared directory were offered until the next walk.

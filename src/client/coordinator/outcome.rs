@@ -97,6 +97,14 @@ impl Coordinator {
         state.pending().map(cause).collect()
     }
 
+    /// Whether the source of a content has another one by now, and nobody else was found who has it.
+    pub(super) fn is_gone(&self, id: &FileId) -> bool {
+        let failed = self.shared.failed();
+        let is_changed = |f: &FailedFile, path| f.path == path && matches!(*f.error, FetchError::Changed { .. });
+        let mut names = self.shared.files.iter().filter(|file| file.id == *id).map(|file| file.path.as_str());
+        names.any(|path| failed.iter().any(|f| is_changed(f, path)))
+    }
+
     fn error_of(&self, cause: &NothingComes, what: String, files: &[FileNo]) -> FetchError {
         let wait = self.shared.ctx.timeout;
         match *cause {
