@@ -210,7 +210,8 @@ impl Directory {
     pub fn welcome(&self, node: NodeId, announce: &[u8], addr: SocketAddr, now: Instant) -> Result<(), Dropped> {
         let opened = open_announce(announce, self.own.network(), node);
         let (change, result) = self.table.touch(|table| {
-            let moved = self.events.emit_all(table.proved(node, addr, now));
+            let before = table.first_addr(node);
+            let moved = self.events.emit_all(table.proved(node, addr, now)) || table.first_addr(node) != before;
             let upsert = |(signed, announce)| table.upsert(&received(&signed, &announce, addr, Via::Session, now));
             let (change, result) = match opened.and_then(upsert) {
                 Ok(change) => (self.emit(change), Ok(())),

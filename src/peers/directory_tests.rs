@@ -132,6 +132,23 @@ fn a_session_brings_only_announces_of_its_own_peer_and_counts_without() {
     assert_eq!(directory.read(|t| t.refusals().count()), 0, "a peer that welcomes this node does not refuse it");
 }
 
+/// A peer that was first met by its own dial is noted at the source of that, where it may not answer. A download went on dialing that
+/// address alone after a contact had proved another one.
+#[test]
+fn an_address_that_is_proved_later_is_told_to_those_who_wait() {
+    let (directory, (keypair, peer)) = (directory(), keypair_and_id());
+    let (seq, node, now) = (unix_ms(), NodeId::new(peer, 7), Instant::now());
+    let _presence = directory.hello(peer, &hello(&keypair, 7, seq), host(1)).unwrap();
+    let welcome = |at| directory.welcome(node, said(&keypair, 7, seq).as_bytes(), at, now).unwrap();
+    let before = directory.changes();
+    welcome(host(2));
+    assert_eq!(directory.read(|t| t.first_addr(node)), Some(host(2)));
+    let told = directory.changes();
+    assert!(told > before, "waiters look again");
+    welcome(host(2));
+    assert_eq!(directory.changes(), told, "nothing new");
+}
+
 #[test]
 fn goodbye_is_told_and_its_announce_dropped() {
     let (directory, (keypair, peer)) = (directory(), keypair_and_id());

@@ -25,6 +25,11 @@ impl PeerTable {
         all
     }
 
+    /// The address at which `node` is dialed first.
+    pub fn first_addr(&self, node: NodeId) -> Option<SocketAddr> {
+        self.entries.get(&node)?.addrs.best_first().next()
+    }
+
     /// Whether a node of this key serves something.
     pub fn serves(&self, peer: &PeerId) -> bool {
         self.instances(*peer).any(|(_, entry)| entry.is_serving())
