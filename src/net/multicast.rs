@@ -101,8 +101,8 @@ impl Multicast {
         self.troubles.begin_look();
         let Interfaces { places, own, missing, left_out } = found;
         if left_out > 0 {
-            self.troubles
-                .warn_once("left out", || format!("too many interfaces used={} left_out={left_out}", places.len()));
+            let (what, used) = ("too many interfaces, --interface names those that count", places.len());
+            self.troubles.warn_once("left out", || format!("{what} used={used} left_out={left_out}"));
         }
         self.own = own;
         for name in missing {

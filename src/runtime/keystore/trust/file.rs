@@ -39,12 +39,12 @@ impl TrustedFile {
 }
 
 /// Reads one `ed25519:<base64> comment` a line; blank lines and lines that begin with `#` are
-/// skipped.
+/// skipped. `peer=` may stand before a key, as in all that `gpb-keygen --show` prints.
 fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
     let mut keys = HashSet::new();
     for (number, line) in written_lines(content) {
         let word = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let id = std::str::from_utf8(word).ok().and_then(|w| w.parse().ok());
+        let id = std::str::from_utf8(word.strip_prefix(b"peer=").unwrap_or(word)).ok().and_then(|w| w.parse().ok());
         let Some(id) = id else {
             let found = printable(word);
             return Err(KeyError::TrustedLine { file: file.into(), line: number, found });
@@ -87,6 +87,14 @@ mod tests {
         let (_dir, file) = written(&text);
         let (_, keys) = TrustedFile::open(&file).unwrap();
         assert_eq!(keys, [1, 2, 3].map(id).into());
+    }
+
+    /// The output of `gpb-keygen --show`, appended as a whole, broke the file at its first line.
+    #[test]
+    fn all_that_keygen_shows_may_be_appended() {
+        let (_dir, file) = written(&format!("{}\npeer={}\n{} ana@host\n", id(1), id(2), id(2)));
+        assert_eq!(TrustedFile::open(&file).unwrap().1, [1, 2].map(id).into());
+        assert!(refusal(format!("key={}", id(1)).as_bytes()).starts_with("dir/trusted:1: "));
     }
 
     #[test]
