@@ -228,11 +228,27 @@ fn chunks(id: FileId, count: u32) -> Vec<Request> {
     (0..count.min(Geometry::new(id.len).chunk_count())).map(chunk).collect()
 }
 
+/// Waits until no further byte comes.
+fn wait_until_full(all: &[Session]) {
+    let waiting = || all.iter().map(|session| rustix::io::ioctl_fionread(&session.socket).unwrap()).sum::<u64>();
+    let mut before = 0;
+    loop {
+        let now = waiting();
+        if now > 0 && now == before {
+            return;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
 /// Sessions that ask for 16 chunks each, and read 64 bytes five times a second.
 fn slow(target: SocketAddr, count: usize, sources: usize, id: FileId) {
     let mut all = sessions(target, count, sources);
     let tls = Tls::new(&Keypair::generate()).unwrap();
     all.iter_mut().for_each(|session| session.ask(&chunks(id, 16)).unwrap());
+    // What fits their sockets they get as anybody who asks does. What is measured is the time after that.
+    wait_until_full(&all);
     say("attacking");
     for _ in 0..u64::MAX {
         for (n, session) in all.iter_mut().enumerate() {
