@@ -7,7 +7,7 @@ use std::process::Command;
 
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "ARCHITECTURE.md",
     "README.md",
     "README.pt-BR.md",
@@ -15,6 +15,7 @@ const DOCUMENTS: [&str; 9] = [
     "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/benchmarks.md",
+    "docs/json.md",
     "keys/README.md",
     "src/proto/WIRE.md",
 ];
@@ -95,6 +96,29 @@ fn both_languages_say_the_same() {
 /// What stands between backticks, in lines and in blocks.
 fn code(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The names of the events in a text of the source: `event: "done"`.
+fn events(source: &str) -> impl Iterator<Item = &str> {
+    source.split("event: \"").skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+#[test]
+fn each_json_line_has_its_row() {
+    let rows = read("docs/json.md");
+    let mut source: Vec<_> = ["exit", "output", "progress"].map(|name| read(&format!("src/cli/{name}.rs"))).into();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/output");
+    source.extend(std::fs::read_dir(folder).unwrap().map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap()));
+    // Those of a sync are the argument of one function.
+    let named = source.iter().flat_map(|text| events(text)).chain(["remove", "removed"]);
+    let named: BTreeSet<&str> = named.collect();
+    assert!(named.len() > 15, "{named:?}");
+    for event in &named {
+        assert!(rows.contains(&format!("\n| `{event}` | ")), "docs/json.md has no row `{event}`");
+    }
+    let first_cells = rows.split("| event |").nth(1).unwrap().lines().filter_map(|l| l.strip_prefix("| `"));
+    let told: BTreeSet<&str> = first_cells.filter_map(|l| l.split('`').next()).collect();
+    assert_eq!(told, named);
 }
 
 #[test]
