@@ -337,6 +337,10 @@ impl Volume for DiskVolume {
         self.create_bare(name, what)
     }
 
+    fn is_taken(&self, path: &RelPath) -> bool {
+        self.state_of(path).is_some()
+    }
+
     fn dress_of(&self, path: &RelPath) -> Option<FileDress> {
         self.dresses.of_new(path, || self.mode_of_program())
     }

@@ -15,15 +15,18 @@
 //!
 //! All integers are little-endian: header = magic 8, version 4, zero 4, root 32, length 8, inode 8,
 //! checksum 16; record = count 4, chunk numbers 4 each, checksum 16; seal = 0xffffffff 4, mtime and
-//! ctime in ns since 1970 8 each, bitfield of the chunks, checksum 16. A checksum is the beginning
-//! of a SHA-256.
+//! ctime in ns since 1970 8 each, bitfield of the chunks, checksum 16; the mark of a file that is being
+//! placed, instead of a seal = 0xfffffffe 4, checksum 16. A checksum is the beginning of a SHA-256.
+//!
+//! The mark is written before the partial file changes places with one that it replaces. A file with
+//! another inode beside such a journal is no copy: it was replaced, or another program saved it.
 
 use std::io;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, Stamp};
+use crate::content::{Bitfield, ChunkIndex, Digest, FileId, Geometry, Root, Stamp};
 use crate::store::limits::JOURNAL_LEN_MAX;
 use crate::store::storage::{Stat, Storage};
 
@@ -88,7 +91,7 @@ impl Journal {
         let len = bytes.len() as u64;
         Ok(match parse(&bytes, id, part.stamp.inode) {
             Err(misfit) => Err(misfit),
-            Ok(Parsed { claimed, end, chain, seal }) => {
+            Ok(Parsed { claimed, end, chain, seal, .. }) => {
                 let is_sealed = seal.is_some();
                 let fitting = seal.filter(|seal| part.len == id.len && seal.is_of(&part.stamp));
                 let seal_is_stale = is_sealed && fitting.is_none();
@@ -107,18 +110,14 @@ impl Journal {
         })
     }
 
-    /// Begins a journal of another partial file anew for the one with inode number `inode`, if that holds
-    /// what is claimed, as `is_copy` says: then it is still claimed, and nothing is proved. Whatever a
-    /// crash leaves of both journals claims no more, as no record fits behind the header of the other.
-    pub(crate) fn rebind(
-        file: Arc<dyn Storage>,
-        id: &FileId,
-        inode: u64,
-        is_copy: impl FnOnce(&Bitfield) -> bool,
-    ) -> io::Result<Option<(Self, Claims)>> {
+    /// Begins the journal of another partial file anew for the one with inode number `inode`, which is a
+    /// copy: what is claimed is still claimed, and nothing is proved. Whatever a crash leaves of both
+    /// journals claims no more, as no record fits behind the header of the other. `None`, with nothing
+    /// done, if the other file was being placed.
+    pub(crate) fn rebind(file: Arc<dyn Storage>, id: &FileId, inode: u64) -> io::Result<Option<(Self, Claims)>> {
         let bytes = read(&*file)?.unwrap_or_default();
         let of = bytes.get(INODE_AT).map_or(0, u64_at);
-        let Some(claimed) = parse(&bytes, id, of).ok().map(|parsed| parsed.claimed).filter(is_copy) else {
+        let Some(Parsed { claimed, .. }) = parse(&bytes, id, of).ok().filter(|parsed| !parsed.is_placing) else {
             return Ok(None);
         };
         file.set_len(0)?;
@@ -155,6 +154,22 @@ impl Journal {
         Ok(true)
     }
 
+    /// Marks that the partial file is about to change places with another one. The next record or seal
+    /// overwrites the mark.
+    pub(crate) fn note_placing(&mut self) -> io::Result<()> {
+        self.sealed = None;
+        self.file.write_at(self.end, &placing(&self.chain))
+    }
+
+    /// Whether the journal in `file` says that its partial file was being placed, and is not the one with
+    /// inode number `inode`.
+    pub(crate) fn is_cut_off(file: &dyn Storage, inode: u64) -> io::Result<bool> {
+        let bytes = read(file)?.unwrap_or_default();
+        let Some(id) = id_in(&bytes) else { return Ok(false) };
+        let of = bytes.get(INODE_AT).map_or(inode, u64_at);
+        Ok(of != inode && parse(&bytes, &id, of).is_ok_and(|parsed| parsed.is_placing))
+    }
+
     /// Makes the records and the seal durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync()
@@ -177,6 +192,7 @@ struct Parsed {
     end: u64,
     chain: Checksum,
     seal: Option<Seal>,
+    is_placing: bool,
 }
 
 /// The proof at the end of a journal.
@@ -224,7 +240,8 @@ fn parse(bytes: &[u8], id: &FileId, inode: u64) -> Result<Parsed, Misfit> {
         end += body.len() + SUM_LEN;
     }
     let seal = parse_seal(&bytes[end..], geometry.chunk_count(), &chain);
-    Ok(Parsed { claimed, end: end as u64, chain, seal })
+    let is_placing = bytes[end..].starts_with(&placing(&chain));
+    Ok(Parsed { claimed, end: end as u64, chain, seal, is_placing })
 }
 
 /// Splits the first whole record off `bytes`, as (count and numbers, checksum).
@@ -278,6 +295,16 @@ fn seal(stamp: &Stamp, have: &Bitfield, chain: &Checksum) -> Vec<u8> {
     bytes
 }
 
+fn placing(chain: &Checksum) -> Vec<u8> {
+    [&PLACING_MARK[..], &sum(&[chain, &PLACING_MARK])].concat()
+}
+
+/// The content that the header names.
+fn id_in(bytes: &[u8]) -> Option<FileId> {
+    let (root, len) = (bytes.get(16..48)?.try_into().ok()?, u64_at(bytes.get(48..56)?));
+    Some(FileId { root: Root(Digest(root)), len })
+}
+
 fn sum(parts: &[&[u8]]) -> Checksum {
     let mut hash = Sha256::new();
     parts.iter().for_each(|p| hash.update(p));
@@ -304,12 +331,13 @@ const HEADER_LEN: usize = 64 + SUM_LEN;
 const INODE_AT: std::ops::Range<usize> = 56..64;
 /// Starts a seal. No record has 2^32 - 1 chunks, so a reader without seals ends here.
 const SEAL_MARK: [u8; 4] = [0xff; 4];
+/// Says that the file is being placed. No record has as many chunks either.
+const PLACING_MARK: [u8; 4] = [0xfe, 0xff, 0xff, 0xff];
 const SEAL_HEAD_LEN: usize = 4 + 8 + 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{Digest, Root};
     use crate::store::memory::Memory;
     use crate::store::storage::Volume;
 

@@ -10,9 +10,10 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use log::info;
+use log::{info, warn};
 
 use crate::content::FileId;
+use crate::store::journal::Journal;
 use crate::store::limits::{PART_STALE, READ_PART_STALE, TEMP_STALE};
 use crate::store::partial_file::PartNames;
 use crate::store::storage::{FileLock, Volume};
@@ -91,6 +92,17 @@ fn inspect(
     let is_named = volume.inode_of_own(part)? == Some(stat.stamp.inode);
     let is_marked = mark.map_or(Ok(true), |mark| volume.inode_of_own(mark).map(|inode| inode.is_some()))?;
     let removed = is_stale && is_named && is_marked && {
+        if is_cut_off(volume, journal, stat.stamp.inode)? {
+            // Nobody goes on with the file, as the one that it changed places with is in place.
+            let aside = volume.set_aside_own(part)?;
+            warn!(
+                "in place of a partial file lay one that was replaced or saved kept_as={}",
+                volume.path_of_own(&aside).display()
+            );
+            journal.map_or(Ok(false), |journal| volume.remove_own(journal))?;
+            file.unlock();
+            return Ok(None);
+        }
         // Without its part a journal says nothing; a part without its journal starts anew.
         journal.map_or(Ok(false), |journal| volume.remove_own(journal))?;
         let removed = volume.remove_own(part)?;
@@ -102,6 +114,12 @@ fn inspect(
         info!("stale partial file removed path={} bytes={}", volume.path_of_own(part).display(), stat.allocated);
     }
     Ok((!removed && is_named).then_some(stat.allocated))
+}
+
+/// Whether the part with this inode is what a cut-off exchange left under the name of another one.
+fn is_cut_off(volume: &dyn Volume, journal: Option<&str>, inode: u64) -> io::Result<bool> {
+    let Some(journal) = journal else { return Ok(false) };
+    volume.open_own(journal)?.map_or(Ok(false), |file| Journal::is_cut_off(&*file, inode))
 }
 
 /// Time since the own file was written.

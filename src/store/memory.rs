@@ -305,7 +305,8 @@ impl Volume for Memory {
     }
 
     fn set_aside_own(&self, name: &str) -> io::Result<String> {
-        let aside = format!("{name}{SAVED_SUFFIX}");
+        let free = |aside: &String| self.state_at(&own_name(aside)).is_none();
+        let aside = (1..).map(|n| format!("{name}.{n}{SAVED_SUFFIX}")).find(free).unwrap_or_default();
         self.rename_name(&own_name(name), &own_name(&aside)).map(|()| aside)
     }
 
@@ -355,6 +356,10 @@ impl Volume for Memory {
 
     fn create_own_bare(&self, name: &str, what: &OwnBare<'_>) -> io::Result<()> {
         self.create_bare(name, what)
+    }
+
+    fn is_taken(&self, path: &RelPath) -> bool {
+        self.state_at(path.as_str()).is_some()
     }
 
     fn dress_of(&self, path: &RelPath) -> Option<FileDress> {

@@ -25,13 +25,14 @@ use crate::store::reuse::ReuseSource;
 use crate::store::storage::{self, Volume, explain_full};
 use crate::swarm::Arrivals;
 
+mod mark;
 mod open;
 mod part;
 mod recheck;
 
 use open::OpenedPart;
-use part::Part;
 pub(super) use part::PartNames;
+use part::{Flushing, Part};
 pub use recheck::{CheckedChunk, ChunkOrigin};
 
 /// A file that is being downloaded: `<dir>/.gpb/<root>-<len>.part`, with a journal beside it and a
@@ -232,7 +233,7 @@ impl PartialFile {
             let batch = part.sync_file()?;
             // Nothing but the name is missing, so the journal is brought up to date only if that
             // fails.
-            if let Err(e) = self.place(volume, first) {
+            if let Err(e) = self.place(volume, first, &mut flushing) {
                 let journaled = part.journal(&mut flushing, batch);
                 self.flusher.told().tell(&e);
                 self.log_news("journal not written", journaled);
@@ -245,7 +246,7 @@ impl PartialFile {
             part.flush_batch(&mut flushing)?;
             self.sync_dressed(volume, first)?;
             further.iter().try_for_each(|path| self.copy_to(volume, path))?;
-            self.place(volume, first)?;
+            self.place(volume, first, &mut flushing)?;
         }
         part.end(&mut flushing);
         Ok(())
@@ -276,7 +277,7 @@ impl PartialFile {
         part.flush_batch(&mut flushing)?;
         self.sync_dressed(volume, first)?;
         let copied: Vec<_> = further.iter().map(|path| self.told(self.copy_to(volume, path))).collect();
-        let placed = self.told(self.place(volume, first));
+        let placed = self.told(self.place(volume, first, &mut flushing));
         if placed.is_err() && copied.iter().any(Result::is_ok) {
             // Its content is where it was wanted, so nothing is left to resume.
             let removed = part.volume.remove_own(&part.names.part);
@@ -298,15 +299,6 @@ impl PartialFile {
         part.check_same_file()
     }
 
-    /// A download takes the part over from its readers. From then on it goes only as any other: where it
-    /// takes the place of a file, its own name may be that of the older one for a moment. Changes nothing
-    /// the second time.
-    pub(crate) fn unmark(&self) -> Result<(), StoreError> {
-        let (volume, mark) = (&self.part.volume, &self.part.names.mark);
-        let removed = if self.part.is_read { open::remove_mark(&**volume, mark) } else { Ok(()) };
-        removed.map_err(|e| StoreError::at(volume.path_of_own(mark), e))
-    }
-
     fn dress(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
         storage::dress(volume, &*self.part.file, path).map_err(|e| self.part.error(e))
     }
@@ -319,7 +311,10 @@ impl PartialFile {
         }
     }
 
-    fn place(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
+    fn place(&self, volume: &dyn Volume, path: &RelPath, flushing: &mut Flushing) -> Result<(), StoreError> {
+        if volume.is_taken(path) {
+            self.part.note_placing(flushing);
+        }
         let placed = volume.place(&[(self.part.names.part.clone(), path)]).pop().unwrap_or(Ok(()));
         placed.map_err(|e| explain_full(volume, e, 0))
     }
@@ -348,12 +343,6 @@ impl PartialFile {
     /// is the trouble that ends it.
     pub fn suspend(&self) {
         self.log_news("not journaled", self.part.checkpoint());
-    }
-
-    /// Its source has another content by now: unless a download opens it again, it goes with the next
-    /// fetch after a minute. A failure leaves it for longer.
-    pub(crate) fn let_go(&self) {
-        let _ = self.part.volume.create_own(&self.part.names.mark);
     }
 
     /// Notes an error that the caller gets.

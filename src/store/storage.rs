@@ -235,6 +235,11 @@ pub(crate) trait Volume: Debug + Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Whether something lies at a final name.
+    fn is_taken(&self, _path: &RelPath) -> bool {
+        false
+    }
+
     /// What the file at a final name gets besides its content, if anything.
     fn dress_of(&self, _path: &RelPath) -> Option<FileDress> {
         None

@@ -1,17 +1,17 @@
 //! Opening a partial file: its lock, what its journal says of it, and its room on the disk.
 
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use log::{info, warn};
 
-use crate::content::{Bitfield, ChunkIndex, Geometry, Manifest};
+use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, Manifest};
 use crate::store::StoreError;
 use crate::store::flusher::Budget;
 use crate::store::holes;
 use crate::store::journal::{Claims, Journal, Misfit};
 use crate::store::limits::{PART_LOCK_PAUSE, PART_OPEN_TRIES};
+use crate::store::partial_file::mark::mark;
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
 use crate::store::storage::{FileLock, Stat, Storage, Volume, explain_full};
 
@@ -30,7 +30,7 @@ enum Found {
     Kept(Journal, Claims),
     /// There is no journal that fits.
     Unknown,
-    /// The journal is of another file, of which this one has nothing.
+    /// The journal is of another file, which was being placed.
     Foreign,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn open(
             discard_journal(&*volume, &names.journal)?;
             Found::Unknown
         } else {
-            resume(&*volume, &names.journal, manifest, (&*file, &stat))?
+            resume(&*volume, &names.journal, &id, &stat)?
         };
         Ok((file, fresh, stat, found))
     };
@@ -64,8 +64,7 @@ pub(super) fn open(
     if is_foreign || matches!(found, Found::Unknown) && stat.links > 1 {
         // Placing was cut off between two steps: this is the file that was replaced, and must not be
         // written to. With a second name it is kept under that. With none it may be one that another
-        // program saved at the last moment.
-        file.unlock();
+        // program saved at the last moment. Nobody else gets the lock before it is away.
         let at = |e| StoreError::at(&path, e);
         if is_foreign {
             let aside = volume.set_aside_own(&names.part).map_err(at)?;
@@ -76,6 +75,7 @@ pub(super) fn open(
         } else {
             volume.remove_own(&names.part).map_err(at)?;
         }
+        file.unlock();
         (file, fresh, stat, found) = look()?;
     }
     mark(&*volume, &names.mark, fresh, is_read)?;
@@ -106,25 +106,6 @@ pub(super) fn open(
     Ok(OpenedPart { part, zero_chunks, claimed })
 }
 
-/// Marks a new part for readers, and takes the mark of any other away. The part is locked meanwhile.
-fn mark(volume: &dyn Volume, name: &str, fresh: bool, is_read: bool) -> Result<(), StoreError> {
-    let marked = match (fresh, is_read) {
-        (true, true) => volume.create_own(name).map(drop),
-        // A mark that comes back after a power loss would let the part go that a download left.
-        (_, false) => remove_mark(volume, name),
-        (false, true) => Ok(()),
-    };
-    marked.map_err(|e| explain_full(volume, StoreError::at(volume.path_of_own(name), e), 0))
-}
-
-/// Removes the mark of a part for good, if it has one.
-pub(super) fn remove_mark(volume: &dyn Volume, name: &str) -> io::Result<()> {
-    if volume.inode_of_own(name)?.is_some() && volume.remove_own(name)? {
-        volume.sync_own()?;
-    }
-    Ok(())
-}
-
 /// Opens or makes the file and takes its lock; true if it was made.
 fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn Storage>, bool), StoreError> {
     let at = |e| explain_full(volume, StoreError::at(path, e), 0);
@@ -150,41 +131,24 @@ fn open_locked(volume: &dyn Volume, name: &str, path: &Path) -> Result<(Arc<dyn 
     Err(StoreError::Busy { path: path.to_path_buf() })
 }
 
-/// What the journal says of the file `part`. A journal that does not fit is removed.
-fn resume(
-    volume: &dyn Volume,
-    name: &str,
-    manifest: &Manifest,
-    (part, stat): (&dyn Storage, &Stat),
-) -> Result<Found, StoreError> {
-    let id = &manifest.id();
+/// What the journal says of the file in the state `stat`. A journal that does not fit is removed.
+fn resume(volume: &dyn Volume, name: &str, id: &FileId, stat: &Stat) -> Result<Found, StoreError> {
     let at = |e| StoreError::at(volume.path_of_own(name), e);
     let Some(file) = volume.open_own(name).map_err(at)? else { return Ok(Found::Unknown) };
-    let is_copy = |claimed: &Bitfield| stat.len == id.len && has_any(part, manifest, claimed);
     let misfit = match Journal::resume(file.clone(), id, stat).map_err(at)? {
         Ok((journal, claims)) if stat.len == id.len => return Ok(Found::Kept(journal, claims)),
         // Another program cut it. No journal can speak of it.
         Ok(_) => "other length".into(),
-        Err(Misfit::Inode) if stat.links == 1 => {
-            let rebound = Journal::rebind(file, id, stat.stamp.inode, is_copy).map_err(at)?;
-            return Ok(rebound.map_or(Found::Foreign, |(journal, claims)| Found::Kept(journal, claims)));
-        }
+        Err(Misfit::Inode) if stat.links == 1 => match Journal::rebind(file, id, stat.stamp.inode).map_err(at)? {
+            None => return Ok(Found::Foreign),
+            Some((journal, claims)) if stat.len == id.len => return Ok(Found::Kept(journal, claims)),
+            Some(_) => "other inode and length".into(),
+        },
         Err(misfit) => misfit.to_string(),
     };
     info!("journal discarded file={id} error=\"{misfit}\"");
     discard_journal(volume, name)?;
     Ok(Found::Unknown)
-}
-
-/// Whether any of the chunks `claimed` is in the file. Chunks of zeros tell nothing.
-fn has_any(part: &dyn Storage, manifest: &Manifest, claimed: &Bitfield) -> bool {
-    let (geometry, zero_chunks) = (manifest.geometry(), manifest.zero_chunks());
-    let mut buffer = Vec::new();
-    geometry.chunks().filter(|c| claimed.contains(*c) && !zero_chunks.contains(*c)).any(|chunk| {
-        let span = geometry.span(chunk);
-        buffer.resize(span.len as usize, 0);
-        part.read_at(span.offset, &mut buffer).is_ok() && manifest.verify(chunk, &buffer)
-    })
 }
 
 /// Removes a journal for good before the file gets the length at which a journal counts: a new file

@@ -192,6 +192,21 @@ impl Part {
         self.sync_records(flushing)
     }
 
+    /// Marks in the journal that the file is about to replace another one, so that what a cut-off exchange
+    /// leaves under its name is told from a copy of it. Best effort: the exchange itself is one step.
+    pub(super) fn note_placing(&self, flushing: &mut Flushing) {
+        let created = || {
+            let file = self.volume.create_own(&self.names.journal)?.ok_or(io::ErrorKind::AlreadyExists)?;
+            Journal::create(file, &self.id, self.inode)
+        };
+        let journal = flushing.journal.take().map_or_else(created, Ok);
+        let marked = journal.and_then(|mut journal| journal.note_placing().map(|()| journal));
+        match marked {
+            Ok(journal) => flushing.journal = Some(journal),
+            Err(e) => info!("placing not marked file={} error=\"{}\"", self.id, Chain(&e)),
+        }
+    }
+
     fn sync_journal(&self, flushing: &mut Flushing) -> Result<(), StoreError> {
         match flushing.unsynced_len {
             0 => Ok(()),

@@ -128,11 +128,14 @@ impl RememberedPeers {
     }
 
     /// Forgets the peers that were not proved for [`REMEMBERED_AGE_MAX_S`], and those of `network`
-    /// that are not `trusted`. A time to come counts as now, as does one of a clock that was not set.
+    /// that are not `trusted`. A time to come counts as now. So does one of a clock that was not set, which
+    /// becomes the present time once that is known.
     pub fn forget(&mut self, network: &str, trusted: impl Fn(&PeerId) -> bool, now_s: u64) {
         self.peers.retain(|(of, _), known: &mut RememberedPeer| {
-            let age_s = if known.seen_s < CLOCK_SET_MIN_S { 0 } else { now_s.saturating_sub(known.seen_s) };
-            age_s <= REMEMBERED_AGE_MAX_S && (of != network || trusted(&known.peer))
+            if known.seen_s < CLOCK_SET_MIN_S {
+                known.seen_s = now_s;
+            }
+            now_s.saturating_sub(known.seen_s) <= REMEMBERED_AGE_MAX_S && (of != network || trusted(&known.peer))
         });
     }
 
@@ -317,7 +320,6 @@ mod tests {
         all.note("gpb", id(1), &[addr(1)], 60_000);
         all.forget("gpb", |_| true, BEGIN_S + 2000 * DAY_S);
         assert_eq!(all.len(), 1);
-        all.note("gpb", id(1), &[addr(1)], BEGIN_S + 2000 * DAY_S);
         all.forget("gpb", |_| true, BEGIN_S + 2031 * DAY_S);
         assert!(all.is_empty());
     }
