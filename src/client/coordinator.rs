@@ -120,10 +120,7 @@ impl Coordinator {
         };
         for file in open {
             let id = file.manifest().id();
-            file.suspend();
-            if self.is_gone(&id) {
-                file.let_go();
-            }
+            self.suspend(&file);
             // `FetchedFiles` must not hold the file open, or the next download of it finds it in
             // use.
             if let Some(fetched) = &self.shared.ctx.fetched {

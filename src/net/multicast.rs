@@ -101,7 +101,7 @@ impl Multicast {
         self.troubles.begin_look();
         let Interfaces { places, own, missing, left_out } = found;
         if left_out > 0 {
-            let (what, used) = ("too many interfaces, --interface names those that count", places.len());
+            let (what, used) = ("too many interfaces, choose those that count", places.len());
             self.troubles.warn_once("left out", || format!("{what} used={used} left_out={left_out}"));
         }
         self.own = own;

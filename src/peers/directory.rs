@@ -210,13 +210,12 @@ impl Directory {
     pub fn welcome(&self, node: NodeId, announce: &[u8], addr: SocketAddr, now: Instant) -> Result<(), Dropped> {
         let opened = open_announce(announce, self.own.network(), node);
         let (change, result) = self.table.touch(|table| {
-            let before = table.first_addr(node);
-            let moved = self.events.emit_all(table.proved(node, addr, now)) || table.first_addr(node) != before;
+            let (before, events) = (table.first_addr(node), table.proved(node, addr, now));
+            let moved = self.events.emit_all(events) || table.first_addr(node) != before;
             let upsert = |(signed, announce)| table.upsert(&received(&signed, &announce, addr, Via::Session, now));
-            let (change, result) = match opened.and_then(upsert) {
-                Ok(change) => (self.emit(change), Ok(())),
-                Err(reason) => (TableChange::default(), Err(reason)),
-            };
+            let (change, result) = opened
+                .and_then(upsert)
+                .map_or_else(|e| (TableChange::default(), Err(e)), |change| (self.emit(change), Ok(())));
             (TableChange { notable: change.notable || moved, ..change }, result)
         });
         self.report(node.peer, addr, change);

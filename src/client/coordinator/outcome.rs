@@ -10,6 +10,7 @@ use crate::client::coordinator::{Coordinator, DownloadPeer};
 use crate::client::{DownloadEnd, FailedFile, FetchError, Report};
 use crate::content::FileId;
 use crate::peers::Hindrance;
+use crate::store::PartialFile;
 use crate::swarm::{ConnectionEnd, FileNo, PeerHandle};
 
 /// Why nothing comes of a file.
@@ -97,8 +98,16 @@ impl Coordinator {
         state.pending().map(cause).collect()
     }
 
+    /// Makes durable what came of a file that is not whole. Of one that is gone it need not stay for long.
+    pub(super) fn suspend(&self, file: &PartialFile) {
+        file.suspend();
+        if self.is_gone(&file.manifest().id()) {
+            file.let_go();
+        }
+    }
+
     /// Whether the source of a content has another one by now, and nobody else was found who has it.
-    pub(super) fn is_gone(&self, id: &FileId) -> bool {
+    fn is_gone(&self, id: &FileId) -> bool {
         let failed = self.shared.failed();
         let is_changed = |f: &FailedFile, path| f.path == path && matches!(*f.error, FetchError::Changed { .. });
         let mut names = self.shared.files.iter().filter(|file| file.id == *id).map(|file| file.path.as_str());
