@@ -16,7 +16,7 @@ fi
 
 logs=$(mktemp -d "${TMPDIR:-/tmp}/gpb-test.XXXXXX")
 running= watchdog= compiler=
-trap 'rm -rf "$logs"; [ -z "$compiler" ] || kill "$compiler" 2> /dev/null' EXIT
+trap '[ ! -e "$logs/policy" ] || rm -f /usr/sbin/policy-rc.d; rm -rf "$logs"; [ -z "$compiler" ] || kill "$compiler" 2> /dev/null' EXIT
 trap 'kill_step; exit 130' INT
 trap 'kill_step; exit 143' TERM
 
@@ -104,16 +104,13 @@ install_tools() {
         if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
             echo "installing ${packages[*]}"
             export DEBIAN_FRONTEND=noninteractive
-            # No service of these packages is to run on this host, only in the tests.
-            local policy=/usr/sbin/policy-rc.d
-            if [ ! -e "$policy" ]; then
-                printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy"
-            else
-                policy=
+            # No service of these packages is to run on this host, only in the tests. The end of this script takes that back.
+            if [ ! -e /usr/sbin/policy-rc.d ]; then
+                touch "$logs/policy"
+                printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
             fi
             { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } > "$logs/apt" 2>&1 ||
                 { tail -n 5 "$logs/apt"; echo "could not install ${packages[*]}; tests that need them will be skipped"; }
-            [ -z "$policy" ] || rm -f "$policy"
         else
             echo "not installed: ${packages[*]}; tests that need them will be skipped"
         fi

@@ -26,7 +26,7 @@ pub(crate) fn refuse_ignored(settings: &Settings) -> Result<(), String> {
         }
     }
     for (one, other) in EXCLUDES {
-        if settings.flag(one).is_some() && settings.flag(other).is_some() {
+        if settings.flag(one).is_some_and(|setting| setting.value != "0") && settings.flag(other).is_some() {
             return Err(format!("--{one} and --{other} exclude each other"));
         }
     }

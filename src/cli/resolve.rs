@@ -302,7 +302,10 @@ impl Common {
             // Who serves nothing has nothing to wait for.
             seed: seed.filter(|s| !s.is_zero() && !no_share),
         };
-        refuse_ignored(settings)?;
+        // What makes keys discovers nothing.
+        if program != Program::Keygen {
+            refuse_ignored(settings)?;
+        }
         Ok(common)
     }
 

@@ -82,7 +82,11 @@ pub(super) fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, Stri
 /// The keys in the file whose comment is `name`, or begins with it as a word.
 fn named(name: &str, file: &Path) -> Result<Vec<PeerId>, String> {
     // Trust needs a regular file, so no pipe is waited for.
-    let text = read_text(file, TRUSTED_READ_MAX, Duration::ZERO);
+    let is_file = std::fs::metadata(file).map(|metadata| metadata.is_file());
+    let text = is_file.and_then(|is_file| match is_file {
+        true => read_text(file, TRUSTED_READ_MAX, Duration::ZERO),
+        false => Err(std::io::Error::other("it is no regular file")),
+    });
     let text = text.map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     let lines = || {
         text.lines().filter_map(|line| {

@@ -158,11 +158,12 @@ impl TurnOffers {
         (now.saturating_duration_since(at) >= OFFER_UNUSED_MAX).then_some(node)
     }
 
-    /// The host has these addresses. With others than before, who reached it then may not do so any more.
+    /// The host has these addresses. If one is gone that it had, who reached it there does not do so any more.
     fn take_own(&mut self, mut addrs: Vec<IpAddr>, now: Instant) {
-        addrs.sort_unstable();
-        let before = std::mem::replace(&mut self.own, (addrs, now + ANNOUNCE_INTERVAL));
-        if before.0 == self.own.0 {
+        // Containers come and go with link-local ones.
+        addrs.retain(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+        let (before, _) = std::mem::replace(&mut self.own, (addrs, now + ANNOUNCE_INTERVAL));
+        if before.iter().all(|ip| self.own.0.contains(ip)) {
             return;
         }
         for known in self.peers.values_mut().filter(|known| known.retry_at.is_some()) {
@@ -300,8 +301,8 @@ mod tests {
         offers.pending = 1;
         offers.ended(node, OfferEnd::NotNeeded, now);
         let is_due = |offers: &TurnOffers| offers.peers[&node].is_due(Answered::default(), now + OFFER_RETRY_FIRST);
-        offers.take_own(addrs(&["fe80::1", "10.0.0.1"]), now);
-        assert!(!is_due(&offers), "the same ones");
+        offers.take_own(addrs(&["172.17.0.1", "10.0.0.1", "fe80::2"]), now);
+        assert!(!is_due(&offers), "it has them still");
         offers.take_own(addrs(&["192.168.7.2"]), now);
         assert!(is_due(&offers) && offers.next_look() == Some(now));
     }

@@ -10,7 +10,7 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 pub const DIAL_QUICK: Duration = Duration::from_millis(400);
 /// The same in a second round, for a peer that may offer to answer on a session of its own: after each address it is seen
 /// whether it did.
-pub const DIAL_BETWEEN_OFFERS: Duration = Duration::from_millis(800);
+pub const DIAL_BETWEEN_OFFERS: Duration = Duration::from_millis(1500);
 /// Addresses of a peer that are tried in a hurry.
 pub const HURRIED_ADDRS: usize = 2;
 /// Most idle sessions in a pool.

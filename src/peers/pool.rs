@@ -118,7 +118,7 @@ impl PeerPool {
     /// at the others.
     fn dial(&self, record: &PeerRecord, hurried: bool, ahead: Ahead<'_>) -> Result<Session, (AskError, SocketAddr)> {
         let (addrs, node) = (record.addrs.as_slice(), record.node());
-        let may_offer = !hurried && self.dialer.directory().read(|t| t.may_offer(node));
+        let may_offer = !hurried && self.dialer.directory().read(|t| t.may_offer(node) && !t.was_reached(node));
         let rounds = [
             (hurried || addrs.len() > 1).then_some(DIAL_QUICK),
             may_offer.then_some(DIAL_BETWEEN_OFFERS),

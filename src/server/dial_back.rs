@@ -90,6 +90,9 @@ impl DialBackWork {
             if let Ok(session) = opened {
                 session.close();
             }
+            if state == DialState::Failed {
+                dialer.directory().failed(node, addr, Instant::now());
+            }
             self.note(account, (node, addr), state);
         }
     }

@@ -121,6 +121,8 @@ impl Handler {
             peer.presence = self.directory.hello(peer.id, hello, peer.addr);
             match &mut peer.role {
                 SessionRole::AsksTurned(ticket) => ticket.begin(),
+                // A firewall is not in the way of this host itself.
+                _ if peer.is_local => {}
                 _ => self.directory.dialed_here(peer.node()),
             }
         }

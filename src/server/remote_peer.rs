@@ -19,6 +19,8 @@ pub(crate) struct RemotePeer {
     pub(crate) session: usize,
     pub(crate) id: PeerId,
     pub(crate) addr: SocketAddr,
+    /// Whether it is on this host.
+    pub(crate) is_local: bool,
     /// Taken by `Hello`; without it every other request is refused.
     pub(crate) slot: Option<ConnectionSlot>,
     /// Set by `Hello`: random per start of the peer.
@@ -62,6 +64,7 @@ impl RemotePeer {
         RemotePeer {
             session,
             id,
+            is_local: addr.ip().is_loopback(),
             addr,
             slot: None,
             instance: 0,

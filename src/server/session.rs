@@ -291,7 +291,8 @@ impl AcceptedSession {
         let some = self.input.receive(&mut self.socket, &mut self.channel, &mut scratch.incoming, out)?;
         if let (SessionPhase::Handshake, Some(id)) = (&self.phase, self.channel.peer()) {
             self.output.unsent.answered(Instant::now());
-            let peer = RemotePeer::new(self.id, id, self.addr, &context.handler.trust);
+            let mut peer = RemotePeer::new(self.id, id, self.addr, &context.handler.trust);
+            peer.is_local |= self.socket.local_addr().is_ok_and(|own| own.ip() == self.addr.ip());
             self.phase = SessionPhase::Open(Box::new(peer));
         }
         Ok(some)

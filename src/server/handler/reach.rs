@@ -26,20 +26,24 @@ impl Handler {
     }
 
     /// Whether this node reaches the peer by dialing it. A session that comes from another host than where the peer was
-    /// reached may mean that it moved behind a NAT, so that it is dialed there again.
+    /// reached may mean that it moved behind a NAT, so that it is dialed there again. One on a link offers if nobody dialed
+    /// it for long, which may be chance: it is dialed meanwhile, and where that works its sessions are not kept.
     fn reached(&self, peer: &RemotePeer, now: Instant) -> DialState {
         let node = peer.node();
-        let Some(addr) = self.directory.read(|t| t.reached_at(node)) else { return DialState::NotTried };
+        let try_at = |addr| self.dial_backs.ask(self.account(peer), (node, addr), now);
+        let (proved, is_on_link) = self.directory.read(|t| (t.reached_at(node), t.is_on_link(node, now)));
+        let Some(addr) = proved else {
+            if let Some(addr) = self.served_at(peer).filter(|_| is_on_link) {
+                try_at(addr);
+            }
+            return DialState::NotTried;
+        };
         if addr.ip().to_canonical() == peer.addr.ip().to_canonical() {
             return DialState::Reached;
         }
-        match self.dial_backs.ask(self.account(peer), (node, addr), now) {
+        match try_at(addr) {
             // None is made now, and nothing speaks against what was proved.
             DialState::NotTried => DialState::Reached,
-            DialState::Failed => {
-                self.directory.failed(node, addr, now);
-                DialState::Failed
-            }
             state => state,
         }
     }

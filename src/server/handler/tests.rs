@@ -2,12 +2,14 @@ use super::*;
 use crate::content::FileId;
 use crate::identity::{Keypair, PeerId};
 use crate::limits::{BAD_REPORTS_PER_MIN, LIST_PAGE_LEN, SERVED_REMEMBERED, UPLOADS_MAX};
+use crate::net::{Datagram, LinkId};
 use crate::peers::fake::{directory_of, hello as signed_hello};
 use crate::proto::{
     Delta, DialState, FramePrefix, Listed, PageHead, PeerHint, Problem, Reached, SignedAnnounce, decode_body,
     decode_header, encode_request,
 };
 use crate::server::tests::fake::{Files, id_of, layer_of, noise};
+use crate::swarm::Way;
 use crate::swarm::upload::limits::LAYERS_PER_KEY_MAX;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -142,7 +144,23 @@ fn who_comes_from_elsewhere_is_dialed_again_before_an_offer_is_declined() {
     assert_eq!(desk.ask(&Request::Turn).status, Status::NotModified, "it has two addresses");
     work.note(account, target, DialState::Failed);
     assert_eq!(desk.ask(&Request::Turn).status, Status::Ok);
-    assert!(!desk.handler.directory.read(|t| t.was_reached(node)), "it is asked on what it offers");
+}
+
+/// Cause: by chance nobody had dialed it for a while. Effect: on a healthy link, nodes that keep no state had a session with
+/// each other for nothing. Mend: who is on a link is dialed, and sessions of those that are reached are not kept.
+#[test]
+fn who_is_on_a_link_and_makes_an_offer_is_dialed() {
+    let mut desk = Desk::new(Files::default());
+    let (dial_backs, work) = DialBacks::new();
+    desk.handler.dial_backs = dial_backs;
+    let hello = hello("gpb");
+    let Request::Hello(Hello { announce, .. }) = &hello else { unreachable!() };
+    let from = "127.0.0.1:27420".parse().unwrap();
+    let from = Datagram { len: announce.len(), from, link: LinkId(0), way: Way::Group, local: false };
+    desk.handler.directory.datagram(announce, &from, Instant::now()).unwrap();
+    assert_eq!(desk.ask(&hello).status, Status::Ok);
+    assert_eq!(desk.ask(&Request::Turn).status, Status::Ok);
+    assert_eq!(work.queue.try_recv().unwrap().1, (desk.peer.node(), "127.0.0.1:4000".parse().unwrap()));
 }
 
 /// Only the address of the session is dialed, with the port that was announced.

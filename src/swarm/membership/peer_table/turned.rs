@@ -46,6 +46,11 @@ impl PeerTable {
         entry.addrs.best_first().next()
     }
 
+    /// Whether `node` is on a link of this one: its datagrams arrive.
+    pub fn is_on_link(&self, node: NodeId, now: Instant) -> bool {
+        self.entries.get(&node).is_some_and(|entry| entry.is_on_link(now))
+    }
+
     /// Whether peers on links of this node have been there for long, and none of them dialed it: something may let
     /// datagrams in and no connections.
     fn is_undialed(&self, now: Instant) -> bool {
