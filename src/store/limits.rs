@@ -8,7 +8,7 @@ use crate::limits::{CATALOGUE_ENTRIES_MAX, CHUNKS_MAX, KIB, MIB};
 pub const JOURNAL_BATCH_LEN: u64 = 32 * MIB as u64;
 /// Bytes copied from older versions that may be ahead of the journal; half of them start a flush. After a
 /// kill they are copied again, so fewer and longer flushes cost nothing but time.
-pub const COPIED_BATCH_LEN: u64 = 128 * MIB as u64;
+pub const COPIED_BATCH_LEN: u64 = 64 * MIB as u64;
 /// Longest run of chunks that is copied from an older version at once, in bytes.
 pub const COPY_RUN_LEN: u64 = 8 * MIB as u64;
 /// Longest time until a written chunk is journaled: what a kill costs when little arrives.

@@ -150,10 +150,8 @@ impl PartialFile {
         self.put(&[index], WriteOrigin::Fetched, || self.part.file.write_at(span.offset, bytes))
     }
 
-    /// Lets `write` put chunks into the file, unless they are there, and counts them as written.
-    ///
-    /// # Errors
-    /// Also when only some of them are there: what is verified is not written over.
+    /// Lets `write` put chunks into the file, unless they are there, and counts them as written. Several are put
+    /// at once only of those that are checked, which are asked of no peer before that.
     fn put(
         &self,
         chunks: &[ChunkIndex],
@@ -161,12 +159,8 @@ impl PartialFile {
         write: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let part = &*self.part;
-        let there = part.usable().map(|state| chunks.iter().filter(|c| state.came.have().contains(**c)).count())?;
-        if there == chunks.len() {
+        if part.usable().map(|state| chunks.iter().all(|chunk| state.came.have().contains(*chunk)))? {
             return Ok(());
-        }
-        if there > 0 {
-            return Err(part.error(io::Error::other("a chunk of the run is there")));
         }
         let len_of = |chunk: &ChunkIndex| u64::from(self.manifest.geometry().span(*chunk).len);
         let len: u64 = chunks.iter().map(len_of).sum();

@@ -1,7 +1,9 @@
 //! Partial files on a volume that forgets what was not synced.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::part::PartNames;
@@ -12,6 +14,7 @@ use crate::store::flusher::Flush;
 use crate::store::leftovers;
 use crate::store::limits::{COPY_RUN_LEN, TICK_MAX};
 use crate::store::memory::{Memory, Rng, own_name};
+use crate::store::storage::{FileLock, Stat, Storage};
 
 const LAST_LEN: u64 = 77;
 
@@ -593,6 +596,89 @@ fn known_chunks_are_taken_in_runs() {
         assert_eq!((have(&file).len(), file.unchecked().count()), (70, 0), "journaled");
         file.finish(&[name_of("new")]).unwrap();
         assert!(volume.content("new").unwrap() == bytes);
+    }
+}
+
+/// An older version that a program writes to while it is read.
+#[derive(Debug)]
+struct TouchedFile {
+    file: Arc<dyn Storage>,
+    reads_left: AtomicU32,
+}
+
+const TOUCHED_CHUNK: u32 = 3;
+
+impl Storage for TouchedFile {
+    fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_some(offset, bytes)
+    }
+
+    fn read_some(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        if self.reads_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.file.write_at(u64::from(TOUCHED_CHUNK) * CHUNK_LEN_MIN + 5, b"of the user")?;
+        }
+        self.file.read_some(offset, into)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<()> {
+        self.file.reserve(len, ranges)
+    }
+
+    fn make_hole(&self, range: Range<u64>) -> io::Result<()> {
+        self.file.make_hole(range)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        self.file.stat()
+    }
+
+    fn try_lock(&self) -> io::Result<FileLock> {
+        self.file.try_lock()
+    }
+
+    fn unlock(&self) {
+        self.file.unlock();
+    }
+}
+
+/// What is written to an older version while a run of it is copied gets into no chunk.
+#[test]
+fn a_run_whose_source_changes_meanwhile_is_read_and_hashed() {
+    let mut bytes = vec![0; 20 * CHUNK_LEN_MIN as usize];
+    bytes.chunks_mut(CHUNK_LEN_MIN as usize).enumerate().for_each(|(n, chunk)| chunk.fill(n as u8 + 1));
+    let manifest = manifest_of(&bytes);
+    let mut old = bytes.clone();
+    old[5 * CHUNK_LEN_MIN as usize] ^= 1;
+    // The first run, before chunk 5, takes two reads.
+    for at in 1..6 {
+        let volume = Memory::new();
+        volume.put("old", &old);
+        let file = volume.open_name("old").unwrap().unwrap();
+        let stamp = file.stat().unwrap().stamp;
+        let touched = Arc::new(TouchedFile { file, reads_left: AtomicU32::new(at) });
+        let known = ReuseSource::new(touched, old.len() as u64).with_layer(Some((*manifest_of(&old)).clone()), stamp);
+        let file = open(&volume, &manifest).unwrap();
+        assert_eq!(file.reuse(vec![known]).count(), 19);
+        let checked = file.recheck(u64::MAX);
+        assert_eq!(checked.len(), 19);
+        for chunk in checked {
+            let index = chunk.index.get();
+            assert_eq!(chunk.right, index != TOUCHED_CHUNK || at > 2, "read {at}, chunk {index}");
+            if !chunk.right {
+                write_of(&file, &bytes, index);
+            }
+        }
+        write_of(&file, &bytes, 5);
+        file.finish(&[name_of("new")]).unwrap();
+        assert!(volume.content("new").unwrap() == bytes, "read {at}");
     }
 }
 
