@@ -286,7 +286,7 @@ fn prefixed(name: Option<&RelPath>, path: &str) -> Option<RelPath> {
 }
 
 /// The names that are another in `next` than in `before`, or are in one of them alone.
-pub(super) fn differences<'c>(
+fn differences<'c>(
     before: &'c Catalogue,
     next: &'c Catalogue,
 ) -> impl Iterator<Item = (&'c str, Option<EntryRef<'c>>)> + 'c {

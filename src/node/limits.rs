@@ -20,6 +20,11 @@ pub const MIRROR_LINES_MAX: u32 = 20;
 pub const FREE_SHARE: u64 = 10;
 /// Longest time between two looks for what has expired.
 pub const EXPIRY_LOOK: Duration = Duration::from_secs(60);
+/// Time from when names left the catalogue until the copies are looked at.
+pub const LOST_LOOK: Duration = Duration::from_secs(2);
+/// Least time between that and the last look that found copies removed: what removes them again and again is not
+/// fed without a pause.
+pub const LOST_PAUSE: Duration = Duration::from_secs(10);
 /// Least time between two looks while copies take more than their quota.
 pub const QUOTA_LOOK: Duration = Duration::from_secs(1);
 /// Age of the recorded time of use of a copy from which a later use is recorded.

@@ -12,7 +12,6 @@ use crate::client::{Client, Doorbell};
 use crate::content::{Catalogue, FileId, Pattern, RelPath};
 use crate::identity::{KeyPrefix, PeerId};
 use crate::limits::WAIT_MAX;
-use crate::node::board::differences;
 use crate::node::limits::{MIRROR_LINES_MAX, MIRROR_READY_LOOK, MIRROR_ROOM_RETRY, MIRROR_ROOM_TRIES, QUOTA_LOOK};
 use crate::node::sharers::Sharers;
 use crate::node::{Config, ConfigError, StartError};
@@ -138,8 +137,6 @@ struct MirrorThread {
     tree: MirrorTree,
     keeper: CopyKeeper,
     bell: Doorbell,
-    /// What this node offered at the last look.
-    offered: Arc<Catalogue>,
     /// Whether all listings were read once: what appears from then on is new.
     has_seen_all: bool,
     log: LimitedLog,
@@ -155,7 +152,6 @@ impl MirrorThread {
             keeper: CopyKeeper::new(&terms, &loans)?,
             plan: MirrorPlan::default(),
             tree: MirrorTree::default(),
-            offered: loans.catalogue.get(),
             loans,
             bell,
             has_seen_all: false,
@@ -190,10 +186,7 @@ impl MirrorThread {
         self.take_fetched(now);
         self.keeper.expire(&self.plan, self.listings.are_read(), &self.jobs, now);
         self.plan.look_at_links(&self.keeper.take_gone());
-        self.look_for_lost();
-        for path in self.keeper.take_lost(&self.loans.catalogue.get()) {
-            self.plan.look_again(path);
-        }
+        self.look_for_lost(now);
         self.judge(now);
         let again = self.start_fetches(now);
         let has_expired = |path: &RelPath, id: &FileId| self.keeper.has_expired(path, id);
@@ -203,18 +196,28 @@ impl MirrorThread {
             self.loans.sharers.look(made);
         }
         self.count();
-        let all =
-            [self.listings.next_at(now), self.plan.next_at(now), self.keeper.next_at(), self.tree.next_at(), again];
+        let all = [
+            self.listings.next_at(now),
+            self.plan.next_at(now),
+            Some(self.keeper.next_at()),
+            self.tree.next_at(),
+            again,
+        ];
         all.into_iter().flatten().fold(now + WAIT_MAX, Instant::min)
     }
 
-    /// A copy that left the catalogue may have been removed, and is still to be here.
-    fn look_for_lost(&mut self) {
+    /// Has what something removed fetched and made again.
+    fn look_for_lost(&mut self, now: Instant) {
         let catalogue = self.loans.catalogue.get();
-        let before = std::mem::replace(&mut self.offered, catalogue.clone());
-        if !Arc::ptr_eq(&before, &catalogue) {
-            let gone = differences(&before, &catalogue).filter(|(_, now)| now.is_none());
-            self.keeper.look_at(gone.filter_map(|(path, _)| RelPath::new(path).ok()).collect());
+        self.keeper.note_offered(&catalogue, now);
+        let mut lost = self.keeper.take_lost(&catalogue);
+        if let Some(links) = self.keeper.take_lost_links(self.plan.offers().links()) {
+            self.tree.has_news();
+            lost.extend(links);
+        }
+        for path in lost {
+            self.jobs.forget(&path);
+            self.plan.look_again(path);
         }
     }
 
@@ -274,7 +277,9 @@ impl MirrorThread {
             let batch = self.plan.next_batch(|len, seen_s| room.fits(len, seen_s), now, now + MIRROR_ROOM_RETRY);
             let (gone, lacking) = room.end();
             if lacking > 0 {
-                let line = format_args!("no room for mirrored files files={lacking}");
+                let line = format_args!(
+                    "no room for mirrored files: a tenth of the disk stays free, and copies keep to their quota files={lacking}"
+                );
                 self.log.log(log::Level::Warn, now, line);
             }
             let batch = batch?;

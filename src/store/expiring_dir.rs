@@ -98,20 +98,19 @@ impl ExpiringDir {
         gone
     }
 
-    /// Those of the copies `paths` at which nothing lies any more: they are none then.
-    pub(crate) fn take_lost(&mut self, mut paths: Vec<RelPath>) -> Vec<RelPath> {
-        let is_here = self.is_mounted();
-        paths.retain(|path| {
-            let is_ours = self.files.get(path).is_some_and(|file| file.state.device == self.device);
-            is_here && is_ours && self.root.join(path.as_str()).symlink_metadata().is_err_and(|e| is_nothing(&e))
-        });
-        paths.iter().for_each(|path| self.files.forget(path));
-        paths
-    }
-
     /// While the file system of the directory is not mounted, no name is found.
     fn is_mounted(&self) -> bool {
         self.root.metadata().is_ok_and(|meta| meta.dev() == self.device)
+    }
+
+    /// Whether it is mounted, and no copy lies on what may be mounted below it.
+    pub(crate) fn is_all_here(&self) -> bool {
+        self.is_mounted() && self.files.iter().all(|(_, file)| file.state.device == self.device)
+    }
+
+    /// Whether nothing lies at `path`.
+    pub(crate) fn is_free(&self, path: &RelPath) -> bool {
+        self.root.join(path.as_str()).symlink_metadata().is_err_and(|e| is_nothing(&e))
     }
 
     /// Records when files were used, of those whose record is older by `step_s` seconds.

@@ -156,6 +156,11 @@ impl MirrorJobs {
         self.placed.retain(|path, id| catalogue.get(path.as_str()).is_none_or(|entry| entry.id != *id));
     }
 
+    /// Nothing lies at `path` any more.
+    pub(super) fn forget(&mut self, path: &RelPath) {
+        self.placed.remove(path);
+    }
+
     /// The number of running fetches.
     pub(super) fn running(&self) -> usize {
         self.running.len()

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::content::{Catalogue, FileId, RelPath};
 use crate::node::limits::{
-    EXPIRY_LOOK, FREE_SHARE, MIRROR_LINES_MAX, QUOTA_LOOK, USE_RECORD_STEP, USE_RECORDS_PER_RETAIN,
+    EXPIRY_LOOK, FREE_SHARE, LOST_LOOK, LOST_PAUSE, MIRROR_LINES_MAX, QUOTA_LOOK, USE_RECORD_STEP,
+    USE_RECORDS_PER_RETAIN,
 };
 use crate::node::mirror::jobs::MirrorJobs;
 use crate::node::mirror::{MirrorLoans, MirrorTerms};
@@ -31,8 +32,20 @@ pub(super) struct CopyKeeper {
     expired: u64,
     /// Contents of which copies have expired since they were asked for last.
     gone: HashSet<FileId>,
-    /// Copies that something else removed, since they were asked for last.
-    lost: Vec<RelPath>,
+    lost: LostCopies,
+}
+
+/// What something else removed.
+#[derive(Default)]
+struct LostCopies {
+    /// Files, since they were asked for last.
+    paths: Vec<RelPath>,
+    /// Whether links or empty directories may be among it: since the last look, and by that.
+    has_bare: bool,
+    is_bare_due: bool,
+    found_at: Option<Instant>,
+    /// The numbers of files, and of links and empty directories, that this node offered last.
+    offered: (usize, usize),
 }
 
 /// The clock of the machine, which may be set meanwhile.
@@ -69,7 +82,7 @@ impl CopyKeeper {
             log: LimitedLog::new(MIRROR_LINES_MAX),
             expired: 0,
             gone: HashSet::new(),
-            lost: Vec::new(),
+            lost: LostCopies::default(),
         })
     }
 
@@ -93,23 +106,26 @@ impl CopyKeeper {
         (self.dir.files().len() as u64, self.dir.files().bytes(), self.expired)
     }
 
-    /// When something may expire.
-    pub(super) fn next_at(&self) -> Option<Instant> {
-        self.retention.is_on().then_some(self.look_at)
+    /// When the copies are looked at.
+    pub(super) fn next_at(&self) -> Instant {
+        self.look_at
     }
 
-    /// Removes what has expired, if it is time to look. `is_known` says whether it is known what other
-    /// nodes have.
+    /// Looks at the copies and removes what has expired, if it is time to. `is_known` says whether it is known
+    /// what other nodes have.
     pub(super) fn expire(&mut self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs, now: Instant) {
         self.stuck.retain(|_, until| *until > now);
         // What is used now does not go, so a directory may be over its quota for a while.
         let is_over = now >= self.looked_at + QUOTA_LOOK
             && self.retention.quota.is_some_and(|quota| self.dir.files().bytes() > quota);
-        if !self.retention.is_on() || now < self.look_at && !is_over {
+        if now < self.look_at && !is_over {
             return;
         }
         self.look(now);
-        self.looked_at = now;
+        (self.looked_at, self.look_at) = (now, now + EXPIRY_LOOK);
+        if !self.retention.is_on() {
+            return;
+        }
         let (candidates, now_s) = (self.candidates(plan, is_known, jobs), unix_s());
         let files: Vec<ExpiryCandidate> = candidates.iter().map(|(_, file)| *file).collect();
         let gone = self.retention.expired(&files, now_s);
@@ -127,18 +143,34 @@ impl CopyKeeper {
         std::mem::take(&mut self.gone)
     }
 
-    /// These copies are not offered any more.
-    pub(super) fn look_at(&mut self, paths: Vec<RelPath>) {
-        self.lost.extend(self.dir.take_lost(paths));
+    /// Looks soon if this node offers less than at the last call.
+    pub(super) fn note_offered(&mut self, catalogue: &Catalogue, now: Instant) {
+        let offered = (catalogue.len(), catalogue.bare().all().len());
+        let before = std::mem::replace(&mut self.lost.offered, offered);
+        if offered.0 < before.0 || offered.1 < before.1 {
+            self.lost.has_bare |= offered.1 < before.1;
+            let soon = now + LOST_LOOK;
+            let at = self.lost.found_at.map_or(soon, |found| soon.max(found + LOST_PAUSE));
+            self.look_at = self.look_at.min(at);
+        }
     }
 
     /// The copies that something else removed since the last call.
     pub(super) fn take_lost(&mut self, catalogue: &Catalogue) -> Vec<RelPath> {
         // What the catalogue still has counts as being here.
         let is_listed = |path: &RelPath| catalogue.get(path.as_str()).is_some();
-        let (listed, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lost).into_iter().partition(is_listed);
-        self.lost = listed.into_iter().filter(|path| !self.disk.is_file_at(path)).collect();
+        let (listed, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lost.paths).into_iter().partition(is_listed);
+        self.lost.paths = listed.into_iter().filter(|path| !self.disk.is_file_at(path)).collect();
         lost
+    }
+
+    /// Those of `links` where nothing lies any more, if something removed links or empty directories since the last
+    /// look, and nothing that is mounted is away.
+    pub(super) fn take_lost_links<'l>(&mut self, links: impl Iterator<Item = &'l RelPath>) -> Option<Vec<RelPath>> {
+        if !std::mem::take(&mut self.lost.is_bare_due) {
+            return None;
+        }
+        self.dir.is_all_here().then(|| links.filter(|link| self.dir.is_free(link)).cloned().collect())
     }
 
     /// What room there is for further files.
@@ -178,7 +210,19 @@ impl CopyKeeper {
             self.dir.leap(by_s, unix_s());
         }
         self.dir.used(&self.loans.used.take(), unix_s());
-        self.lost.extend(self.dir.look(unix_s()));
+        let lost = self.dir.look(unix_s());
+        if let Some(first) = lost.first() {
+            let line = format_args!(
+                "copies were removed, fetched again if they are mirrored files={} first={first}",
+                lost.len()
+            );
+            self.log.log(log::Level::Warn, now, line);
+        }
+        self.lost.is_bare_due = std::mem::take(&mut self.lost.has_bare);
+        if !lost.is_empty() || self.lost.is_bare_due {
+            self.lost.found_at = Some(now);
+        }
+        self.lost.paths.extend(lost);
         let of_retain = self.retention.retain.map(|retain| retain / USE_RECORDS_PER_RETAIN);
         self.dir.record_use(of_retain.map_or(USE_RECORD_STEP, |step| step.min(USE_RECORD_STEP)).as_secs());
     }
