@@ -16,7 +16,7 @@ use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
 use crate::content::{FileId, Geometry};
 use crate::identity::{NodeId, PeerId};
-use crate::peers::{AskError, Opening};
+use crate::peers::AskError;
 use crate::runtime::BlockingPool;
 use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, RefusalCause, ScalerAdvice};
 
@@ -136,8 +136,6 @@ impl Coordinator {
         let shared = self.shared.clone();
         let bell = shared.bell.clone();
         let _subscription = shared.ctx.peers.subscribe(move || bell.ring());
-        // A holder that a contact finds meanwhile is asked on that session.
-        let _taker = shared.pool.taker(Opening::default());
         let mut seen = None;
         loop {
             let changes = shared.ctx.peers.changes();
@@ -265,20 +263,17 @@ impl Coordinator {
             (self.mesh.dial(holds, now), self.mesh.all_have_one(holds, now), self.mesh.others_wait(holds, now))
         };
         self.shared.sessions.others_wait.store(others_wait, Ordering::Relaxed);
-        for dial in dials {
-            self.open(dial);
-        }
+        dials.into_iter().for_each(|dial| self.open(dial));
         let peers = &self.peers;
         let read = |h| peers.get(&h).map_or(0, |known| known.connections.read.load(Ordering::Relaxed));
-        // A peer that only answers on sessions that it opens cannot be asked on more of them.
-        let may_dial = self.peers.len() == 1 && self.peers.values().all(|known| self.was_reached(known));
+        let is_open = self.peers.len() == 1 && self.peers.values().all(|known| self.is_open(known));
         let (together, grown, dropped) = {
             let state = self.shared.state();
-            let left = |h| if may_dial { state.left_of(h) } else { 0 };
+            // Where other nodes fetch, too, a further connection would only take bandwidth from them.
+            let is_alone = !state.is_shared();
+            let left = |h| (is_open && is_alone && state.useful(h) > 0).then(|| state.left_of(h));
             let together = self.mesh.begin_together(left, |h| state.round_trip(h), now);
-            // Where other nodes fetch, too, a further connection would only take bandwidth from
-            // them.
-            let grown = match all_have_one && !state.is_shared() {
+            let grown = match all_have_one && is_alone {
                 true => self.mesh.grow(read, |h| state.backlog(h), |h| state.round_trip(h), now),
                 false => Vec::new(),
             };
@@ -295,8 +290,11 @@ impl Coordinator {
         dropped.into_iter().for_each(|peer| self.drop_newest(peer));
     }
 
-    fn was_reached(&self, known: &DownloadPeer) -> bool {
-        self.shared.ctx.peers.read(|t| t.was_reached(known.record.node()))
+    /// Whether the peer has let this node in, and a dial reaches it: one that only answers on sessions that it opens cannot
+    /// be asked on more of them.
+    fn is_open(&self, known: &DownloadPeer) -> bool {
+        known.connections.opened.load(Ordering::Relaxed)
+            && self.shared.ctx.peers.read(|t| t.was_reached(known.record.node()))
     }
 
     /// Ends the connection to a peer that was opened last.
@@ -325,7 +323,7 @@ impl Coordinator {
             let mut ended = EndedConnection { dial, result, useful: false, connected: false, reused: false };
             if shared.upgrade().is_some_and(|shared| !shared.is_stopped()) {
                 let mut early = EarlyRequests::new(shared.clone(), dial);
-                match pool.checkout_ahead(&record, &mut |round_trip, out| early.ask(round_trip, out)) {
+                match pool.checkout_ahead(&record, &mut |_, round_trip, out| early.ask(round_trip, out)) {
                     Ok(session) => match shared.upgrade() {
                         Some(shared) => {
                             ended.connected = true;

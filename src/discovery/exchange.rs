@@ -36,9 +36,12 @@ pub(super) fn contact(
     let call = Call { addr, expect, dial_timeout: time.min(CONTACT_TIMEOUT), welcome_by: Some(deadline) };
     // All goes out at once: answers keep the order, and a refusal comes first.
     let mut opening = Opening::default();
-    let mut session = shared.dialer.open(&call, &mut |_, out| {
+    let mut session = shared.dialer.open(&call, &mut |peer, _, out| {
         encode_request(&Request::Peers(None), out);
-        opening = shared.dialer.handover().opening();
+        // A survey asks those that are known on sessions of its own.
+        if shared.directory().read(|t| t.last_seen(peer).is_none()) {
+            opening = shared.dialer.handover().opening();
+        }
         opening.iter().for_each(|request| encode_request(request, out));
     })?;
     session.set_asked(opening);
@@ -80,11 +83,12 @@ fn read_pages(session: &mut Session, shared: &DiscoveryContext, deadline: Instan
         directory.hints(&hints, session.addr.ip(), Instant::now());
         total += hints.len();
         in_vain = if nodes() > before { 0 } else { in_vain + 1 };
-        let all = hints.len() < PEERS_PER_ANSWER_MAX || in_vain == EXCHANGE_PAGES_IN_VAIN;
+        // What a survey asked follows: the rest of a large group comes with the next contact.
+        let all = hints.len() < PEERS_PER_ANSWER_MAX || in_vain == EXCHANGE_PAGES_IN_VAIN || !session.is_settled();
         if all || page == EXCHANGE_PAGES_MAX || shared.shutdown.has_begun() {
             break;
         }
-        session.ask(&[Request::Peers(None)], deadline)?;
+        session.send(&[Request::Peers(None)], deadline)?;
     }
     Ok(total)
 }

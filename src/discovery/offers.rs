@@ -228,7 +228,7 @@ fn dial(shared: &DiscoveryContext, node: NodeId, addrs: &[SocketAddr]) -> Result
     for &addr in addrs {
         let (expect, welcome_by) = (Some(node.peer), Some(Instant::now() + CONTACT_TIMEOUT));
         let call = Call { addr, expect, dial_timeout: OFFER_DIAL_TIMEOUT, welcome_by };
-        result = shared.offering.open(&call, &mut |_, _| ());
+        result = shared.offering.open(&call, &mut |_, _, _| ());
         // The failure is not noted: others may reach the address, or may be offered a session by the peer.
         if !matches!(result, Err(AskError::Stream(_))) || shared.shutdown.has_begun() {
             break;

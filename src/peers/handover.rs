@@ -58,9 +58,11 @@ impl<T> Handover<T> {
         HandoverTaker { from: self.clone(), opening }
     }
 
-    /// What a session that is left here will be asked first, as far as that is known.
+    /// What a session that is left here will be asked first, as far as that is known and there is room for one.
     pub fn opening(&self) -> Opening {
-        lock(&self.state).takers.iter().find(|opening| !opening.is_empty()).cloned().unwrap_or_default()
+        let state = lock(&self.state);
+        let mut asked = state.takers.iter().filter(|opening| !opening.is_empty() && state.open.len() < HANDOVERS_MAX);
+        asked.next().cloned().unwrap_or_default()
     }
 
     /// A session with `node` is open and will be left here; `None` if nothing would take it.
@@ -191,6 +193,10 @@ mod tests {
         assert_eq!(*handover.opening(), *opening, "of the first one that asks something");
         let [first, second] = takers;
         drop(first);
+        assert_eq!(*handover.opening(), [Request::Reach]);
+        let offers: Vec<_> = (0..HANDOVERS_MAX).filter_map(|n| handover.offer(node(n as u8))).collect();
+        assert!(offers.len() == HANDOVERS_MAX && handover.opening().is_empty(), "there is no room");
+        drop(offers);
         assert_eq!(*handover.opening(), [Request::Reach]);
         drop(second);
         assert!(handover.opening().is_empty());

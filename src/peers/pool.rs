@@ -41,7 +41,7 @@ impl PeerPool {
     /// # Errors
     /// [`AskError`]: the peer is not trusted, was not reached, refuses this node, or is busy.
     pub fn checkout(&self, record: &PeerRecord) -> Result<Session, AskError> {
-        self.checkout_ahead(record, &mut |_, _| ())
+        self.checkout_ahead(record, &mut |_, _, _| ())
     }
 
     /// As [`checkout`](Self::checkout). A session that is opened sends what `ahead` says together with `Hello`; its answers
@@ -65,7 +65,7 @@ impl PeerPool {
         if let Some(session) = self.take_idle(record, opening)? {
             return Ok(session);
         }
-        let mut session = self.open(record, hurried, &mut |_, out| encode_all(opening, out))?;
+        let mut session = self.open(record, hurried, &mut |_, _, out| encode_all(opening, out))?;
         session.set_asked(opening.clone());
         Ok(session)
     }

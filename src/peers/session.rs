@@ -148,7 +148,7 @@ impl Dialer {
         let deadline = welcome_by.unwrap_or_else(|| Instant::now() + HANDSHAKE_TIMEOUT);
         let mut frames = Frames::default();
         encode_request(&Request::Hello(self.directory.own().hello()), &mut frames.out);
-        ahead(dialed.handshake(), &mut frames.out);
+        ahead(peer, dialed.handshake(), &mut frames.out);
         dialed.send(&frames.out, deadline)?;
         let sent = Instant::now();
         let welcome: Welcome = match frames.welcome(&mut dialed, deadline) {

@@ -79,7 +79,7 @@ impl DialBackWork {
             }
             let welcome_by = Some(Instant::now() + DIAL_BACK_TIMEOUT);
             let call = Call { addr, expect: Some(node.peer), dial_timeout: DIAL_BACK_TIMEOUT, welcome_by };
-            let opened = dialer.open(&call, &mut |_, _| ());
+            let opened = dialer.open(&call, &mut |_, _, _| ());
             let state = match &opened {
                 Ok(session) if session.node() != node => DialState::Failed,
                 // An answer came, and it is that of the key.

@@ -143,12 +143,17 @@ impl SessionOutput {
                 if self.slot.is_some() {
                     return Ok(Some(Pause::Full));
                 }
+                let was_admitted = peer.is_admitted();
                 let reply = context.handler.answer(peer, &frame, Instant::now(), &mut scratch.head)?;
                 if matches!(reply, Reply::Wait) {
                     return Ok(Some(Pause::Waits));
                 }
                 input.answered(len);
                 turn.requests += 1;
+                if peer.is_admitted() != was_admitted && input.first()?.is_some() {
+                    // `Welcome` waits for no disk, and what follows it is charged to the peer.
+                    turn.finish();
+                }
                 reply
             }
         };

@@ -638,6 +638,40 @@ fn a_worker_waits_for_the_next_request_of_those_only_that_said_hello_and_ask_who
     assert!(shortest(&mut session, &mut whole) < PARK_AFTER, "others wait for the worker");
 }
 
+/// Cause: answers were gathered together, whatever came first. Effect: `Welcome` waited for the disk that the request behind
+/// `Hello` was about, and that was charged to the address in place of the key. Mend: the turn ends with `Welcome`.
+#[test]
+fn what_follows_hello_at_once_is_served_in_a_turn_of_its_own() {
+    let (config, files, _events) = Setup::new(Files::default()).config(Keypair::generate());
+    let context = context(&config, Arc::new(files), config.bounds, dial_back::DialBacks::new().0);
+    let addr = config.listeners[0].local_addr().unwrap();
+    config.listeners[0].set_nonblocking(false).unwrap();
+    let asking = std::thread::spawn(move || {
+        let mut raw = Raw::over(TcpStream::connect(addr).unwrap());
+        let mut frames = vec![];
+        [hello("gpb"), Request::Peers(None)].iter().for_each(|request| encode_request(request, &mut frames));
+        raw.send(&frames);
+        raw
+    });
+    let (socket, from) = config.listeners[0].accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = mio::net::TcpStream::from_std(socket);
+    let mut session = AcceptedSession::new(0, socket, from, &config.tls, Instant::now()).unwrap();
+    let mut scratch = Scratch::new();
+    let outcome = loop {
+        let outcome = session.turn(&mut scratch, &context);
+        if session.is_admitted() {
+            break outcome;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let welcomed = session.sent();
+    assert_eq!(outcome, TurnOutcome::Again);
+    assert_eq!(session.turn(&mut scratch, &context), TurnOutcome::Read);
+    assert!(session.sent() > welcomed, "the rest is answered in the next turn");
+    drop(asking.join().unwrap());
+}
+
 #[test]
 fn who_comes_later_has_its_share_of_the_upload_limit_at_once() {
     let bytes = noise(24 << 20, 1);

@@ -11,6 +11,8 @@ pub(crate) struct TurnBudget {
     began: Instant,
     pub(crate) sent: usize,
     pub(crate) requests: u32,
+    /// Nothing more begins in it.
+    is_ended: bool,
     /// Requests and bytes sent when the session last waited for a request.
     lingered: (u32, usize),
 }
@@ -34,7 +36,7 @@ pub(crate) enum TurnOutcome {
 
 impl TurnBudget {
     pub(crate) fn new() -> Self {
-        TurnBudget { began: Instant::now(), sent: 0, requests: 0, lingered: (0, 0) }
+        TurnBudget { began: Instant::now(), sent: 0, requests: 0, is_ended: false, lingered: (0, 0) }
     }
 
     /// When the turn ends.
@@ -42,8 +44,13 @@ impl TurnBudget {
         self.began + TURN_TIME_MAX
     }
 
+    /// What is made by now is the last of it.
+    pub(crate) fn finish(&mut self) {
+        self.is_ended = true;
+    }
+
     pub(crate) fn is_over(&self) -> bool {
-        self.sent >= TURN_LEN_MAX || self.requests >= TURN_REQUESTS_MAX || Instant::now() >= self.end()
+        self.is_ended || self.sent >= TURN_LEN_MAX || self.requests >= TURN_REQUESTS_MAX || Instant::now() >= self.end()
     }
 
     /// Whether the peer has sent a whole request or taken something since the last call. A worker

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::identity::PeerId;
 use crate::limits::{CHUNKS_MAX, FILE_LEN_MAX, RESPONSE_BODY_LEN_MAX};
 use crate::net::StreamError;
 use crate::peers::limits::SKIP_STEP;
@@ -9,12 +10,12 @@ use crate::peers::opening::Opening;
 use crate::peers::session::{AskError, Session};
 use crate::proto::Request;
 
-/// Appends the frames of requests that are sent together with `Hello`, over a path whose handshake showed that round
-/// trip, [`Duration::MAX`] if it opened the connection. It is called once for each address where the peer proves its key.
+/// Appends the frames of requests that are sent to this key together with `Hello`, over a path whose handshake showed that
+/// round trip, [`Duration::MAX`] if it opened the connection. It is called once for each address where the peer proves its key.
 ///
 /// The peer answers in order, and answers nothing before it has let this node in. A peer that refuses it has read the
 /// requests all the same.
-pub type Ahead<'a> = &'a mut dyn FnMut(Duration, &mut Vec<u8>);
+pub type Ahead<'a> = &'a mut dyn FnMut(PeerId, Duration, &mut Vec<u8>);
 
 impl Session {
     /// `opening` was sent together with `Hello`, behind all that was answered. Its answers are left for [`ask`](Self::ask).

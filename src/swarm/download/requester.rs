@@ -222,6 +222,11 @@ impl<F: Clone> Requester<F> {
         self.window.round_trip()
     }
 
+    /// A question of the session was answered within that time.
+    pub fn path_is_at_most(&mut self, time: Duration) {
+        self.window.answered(time, true);
+    }
+
     /// Whether a chunk came that was wanted.
     pub fn is_useful(&self) -> bool {
         self.useful

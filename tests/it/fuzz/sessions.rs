@@ -247,7 +247,7 @@ pub fn client_session(bytes: &[u8]) {
     let asked = asked();
     let welcome_by = Some(deadline());
     let call = Call { addr: ADDR, expect, dial_timeout: SOON, welcome_by };
-    let mut ahead = |_, out: &mut Vec<u8>| asked.iter().for_each(|request| encode_request(request, out));
+    let mut ahead = |_, _, out: &mut Vec<u8>| asked.iter().for_each(|request| encode_request(request, out));
     let Ok(mut session) = dialer.greet(dialed, shutdown.cuts(dialing), &call, &mut ahead) else { return };
     assert!(expect.is_none_or(|key| key == session.peer));
     for request in &asked {

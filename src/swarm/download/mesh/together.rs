@@ -12,21 +12,21 @@ impl Mesh {
     /// listing of many has opened the window of the first connection, and the others would bring their part last. Where
     /// other peers are, [`grow`](Self::grow) decides what each connection is worth.
     ///
-    /// `left` is what the peer has of that in bytes, `round_trip` the way to it, which is zero until it is known. The
-    /// connections count as open until [`ended`](Self::ended).
+    /// `left` is what the peer has of that in bytes, `None` until it is known to have something and that a dial reaches
+    /// it; `round_trip` the way to it. The connections count as open until [`ended`](Self::ended).
     pub fn begin_together(
         &mut self,
-        left: impl Fn(PeerHandle) -> u64,
+        left: impl Fn(PeerHandle) -> Option<u64>,
         round_trip: impl Fn(PeerHandle) -> Duration,
         now: Instant,
     ) -> Vec<Dial> {
         let mut peers = self.peers.iter_mut();
         let (Some((&peer, known)), None) = (peers.next(), peers.next()) else { return Vec::new() };
-        let path = round_trip(peer);
-        if known.connections != 1 || path.is_zero() || !known.scaler.begins() {
+        if known.connections != 1 || !known.scaler.begins() {
             return Vec::new();
         }
-        let is_worth = path >= FAR && left(peer) >= TOGETHER_LEN_MIN;
+        let (Some(left), path) = (left(peer), round_trip(peer)) else { return Vec::new() };
+        let is_worth = path >= FAR && left >= TOGETHER_LEN_MIN;
         known.scaler.begun(if is_worth { TOGETHER } else { 1 }, path, now);
         let further = if is_worth { TOGETHER - 1 } else { 0 };
         (0..further).filter_map(|_| self.open(peer, false, now)).collect()
@@ -51,8 +51,8 @@ mod tests {
     fn a_lone_far_holder_of_much_is_asked_on_several_connections_once() {
         let now = Instant::now();
         let (mut mesh, first) = dialed(now);
-        assert!(mesh.begin_together(|_| TOGETHER_LEN_MIN, |_| Duration::ZERO, now).is_empty(), "how far is not known");
-        let further = mesh.begin_together(|_| TOGETHER_LEN_MIN, |_| FAR, now);
+        assert!(mesh.begin_together(|_| None, |_| FAR, now).is_empty(), "what it has is not known");
+        let further = mesh.begin_together(|_| Some(TOGETHER_LEN_MIN), |_| FAR, now);
         assert_eq!(further.len(), TOGETHER - 1);
         assert!(further.iter().all(|dial| dial.peer == FIRST && !dial.locate));
         for dial in further.into_iter().chain([first]) {
@@ -60,7 +60,7 @@ mod tests {
         }
         let later = now + Duration::from_secs(60);
         assert_eq!(mesh.dial(|_| true, later).len(), 1);
-        assert!(mesh.begin_together(|_| TOGETHER_LEN_MIN, |_| FAR, later).is_empty(), "it has begun");
+        assert!(mesh.begin_together(|_| Some(TOGETHER_LEN_MIN), |_| FAR, later).is_empty(), "it has begun");
     }
 
     #[test]
@@ -68,10 +68,10 @@ mod tests {
         let now = Instant::now();
         for (left, path) in [(TOGETHER_LEN_MIN - 1, FAR), (u64::MAX, FAR / 2)] {
             let (mut mesh, _) = dialed(now);
-            assert!(mesh.begin_together(|_| left, |_| path, now).is_empty());
+            assert!(mesh.begin_together(|_| Some(left), |_| path, now).is_empty());
         }
         let (mut mesh, _) = dialed(now);
         mesh.meet(PeerHandle(1), 1, false, now);
-        assert!(mesh.begin_together(|_| u64::MAX, |_| FAR, now).is_empty(), "it is not alone");
+        assert!(mesh.begin_together(|_| Some(u64::MAX), |_| FAR, now).is_empty(), "it is not alone");
     }
 }

@@ -215,8 +215,14 @@ impl<F: Clone> DownloadState<F> {
     /// Roughly the bytes of files of several chunks that `peer` holds and that are not there yet, whether they can be asked
     /// for already or not. It looks at all files.
     pub fn left_of(&self, peer: PeerHandle) -> u64 {
-        let held = |file: &&DownloadFile<F>| !is_small(&file.id) && file.holders.iter().any(|h| h.peer == peer);
-        self.files.iter().filter(held).map(|file| file.id.len).fold(0, u64::saturating_add)
+        let held = |file: &&DownloadFile<F>| file.holders.iter().any(|holder| holder.peer == peer);
+        let left = self.files.iter().filter(held).map(|file| match &file.phase {
+            FilePhase::Chunks(picker, _) => u64::from(picker.missing()) * Geometry::new(file.id.len).chunk_len(),
+            FilePhase::Finishing => 0,
+            _ if is_small(&file.id) => 0,
+            _ => file.id.len,
+        });
+        left.fold(0, u64::saturating_add)
     }
 
     /// Roughly the bytes that `peer` could be asked for at once: whether a further connection could
