@@ -1,7 +1,9 @@
 //! The values that options take, and their one-line errors.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::limits::SECONDS_MAX;
@@ -127,7 +129,8 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A time of some seconds, minutes, hours, days or weeks: `45`, `45s`, `30m`, `12h`, `7d`, `2w`.
+/// A time of some seconds, minutes, hours, days or weeks: `45s`, `30m`, `12h`, `7d`, `2w`. A number alone is
+/// refused: copies that were to stay 7 days would be gone after 7 seconds.
 pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{}` is no time (such as 7d, 12h, 30m or 2w)", escape(text));
     let (number, scale) = match text.char_indices().next_back() {
@@ -136,10 +139,19 @@ pub(crate) fn age(text: &str) -> Result<Duration, String> {
         Some((at, 'h')) => (&text[..at], 3600.0),
         Some((at, 'd')) => (&text[..at], 86_400.0),
         Some((at, 'w')) => (&text[..at], 604_800.0),
-        _ => (text, 1.0),
+        _ => return Err(bad()),
     };
     let time = seconds(number).map_err(|_| bad())?.mul_f64(scale);
     if time.is_zero() || time.as_secs_f64() > SECONDS_MAX { Err(bad()) } else { Ok(time) }
+}
+
+/// Where a download goes. A file is written at random places, which standard output has not.
+pub(crate) fn out_file(value: &OsStr) -> Result<PathBuf, String> {
+    if value == "-" {
+        Err("`--out -`: a download is not written to standard output; name a file (`./-` for one named `-`)".into())
+    } else {
+        Ok(value.into())
+    }
 }
 
 /// A log level.
@@ -232,11 +244,11 @@ mod tests {
             ("2w", days(14)),
             ("12h", days(1) / 2),
             ("1.5d", days(3) / 2),
-            ("45", Duration::from_secs(45)),
+            ("45s", Duration::from_secs(45)),
         ] {
             assert_eq!(age(text), Ok(time), "{text}");
         }
-        for text in ["", "d", "0d", "-1d", "7x", "7dd", "1e3d", "99999999999w", "ü"] {
+        for text in ["", "7", "d", "0d", "-1d", "7x", "7dd", "1e3d", "99999999999w", "ü"] {
             assert!(age(text).unwrap_err().contains("no time"), "{text}");
         }
     }

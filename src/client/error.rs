@@ -52,11 +52,14 @@ pub enum FetchError {
         source: PatternError,
     },
     /// No peer could be reached in this time.
-    #[error("no peer reachable within {0:?}")]
+    #[error("no peer reachable within {} s", .0.as_secs_f64())]
     NoPeer(Duration),
     /// No peer could be reached in this time. Announces came, but the clock of their sender and
     /// that of this host differ by more than a day.
-    #[error("no peer reachable within {0:?}: the clocks of this host and of a peer differ by more than a day")]
+    #[error(
+        "no peer reachable within {} s: the clocks of this host and of a peer differ by more than a day",
+        .0.as_secs_f64()
+    )]
     ClocksDiffer(Duration),
     /// Peers answered, and none has it.
     #[error("{what}: no peer has it ({answered} answered)")]

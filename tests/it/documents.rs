@@ -7,7 +7,7 @@ use std::process::Command;
 
 const READMES: [&str; 2] = ["README.md", "README.pt-BR.md"];
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "ARCHITECTURE.md",
     "README.md",
     "README.pt-BR.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 10] = [
     "SECURITY.md",
     "docs/benchmarks.md",
     "docs/json.md",
+    "docs/service.md",
     "keys/README.md",
     "src/proto/WIRE.md",
 ];

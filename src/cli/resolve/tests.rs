@@ -475,6 +475,15 @@ fn commands_and_what_belongs_to_them() {
     assert_eq!(Start::new(&["doctor"]).client().unwrap().command, Command::Doctor);
 }
 
+/// Cause: `-` was a name as any other. Effect: a file `-` in place of what went into the pipe. Mend: an error that says how.
+#[test]
+fn standard_output_is_no_place_for_a_download() {
+    let out = |place: &str| Start::new(&["get", "a", "--out", place]).client();
+    let error = out("-").unwrap_err();
+    assert!(error.contains("standard output") && error.contains("`./-`"), "{error}");
+    assert!(out("./-").is_ok());
+}
+
 #[test]
 fn keygen_takes_a_place_from_out_or_key_or_state() {
     let task = |args: &[&str]| Start::new(args).keygen().map(|o| o.task);
