@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::discovery::limits::{CONTACT_AGAIN_S, CONTACT_RETRY_FIRST};
+use crate::discovery::limits::{CONTACT_AGAIN_S, CONTACT_RETRY_FIRST, SELF_CONTACT_EVERY};
 use crate::identity::PeerId;
 use crate::limits::{ANNOUNCE_INTERVAL, STATIC_PEERS_MAX};
 use crate::net::PeerAddr;
@@ -18,6 +18,8 @@ use crate::swarm::ContactSource;
 pub(super) struct ContactList {
     peers: BTreeMap<u64, NamedPeer>,
     next_id: u64,
+    /// The key of this node, which a file that all hosts have names, too.
+    own: Option<PeerId>,
 }
 
 /// A peer that the user or the peer file named.
@@ -75,6 +77,11 @@ pub(super) struct ContactOutcome {
 }
 
 impl ContactList {
+    /// Nothing yet, for the node of this key.
+    pub(super) fn of(own: PeerId) -> Self {
+        ContactList { own: Some(own), ..ContactList::default() }
+    }
+
     /// Has `peer` contacted now, and from then on at each interval. True if it was not named before.
     pub(super) fn add(&mut self, peer: PeerAddr, now: Instant) -> bool {
         if let Some(named) = self.peers.values_mut().find(|named| named.peer == peer) {
@@ -213,6 +220,10 @@ impl ContactList {
         let came = named.awaited && (result.is_ok() || failed_before);
         named.awaited &= !came;
         named.rest(result.is_ok(), small, now);
+        if result.is_ok() && named.reached == self.own {
+            // The name may be another host's later.
+            named.next = Some(now + SELF_CONTACT_EVERY);
+        }
         Some(ContactOutcome { peer: named.peer.clone(), result, failed_before, came })
     }
 
@@ -351,6 +362,18 @@ mod tests {
         list.ended(id, Ok(ID), true, now);
         assert!(!list.resolved(id, &addrs[..1], now));
         assert_eq!(list.next_due(), Some(now), "other addresses are contacted at once");
+    }
+
+    /// Cause: the node itself counted as a peer. Effect: where one file names all hosts, each dialed itself after 1, 2 and 4 s, then
+    /// each 10 s, and logged it. Mend: it rests for longer.
+    #[test]
+    fn the_node_itself_is_seldom_contacted() {
+        let now = Instant::now();
+        let mut list = list(&["a"], now);
+        list.own = Some(ID);
+        let (id, ..) = list.take_due(now).pop().unwrap();
+        assert!(list.ended(id, Ok(ID), true, now).unwrap().came, "nobody waits for it");
+        assert_eq!(list.next_due(), Some(now + SELF_CONTACT_EVERY));
     }
 
     /// Cause: only the end of a contact looked at it. Effect: who asked in the ten seconds after the first offer was not heard of

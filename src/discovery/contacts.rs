@@ -105,7 +105,7 @@ impl Contacts {
     ) -> io::Result<NamedPeers> {
         let now = Instant::now();
         let typed: Vec<_> = sources.peers.into_iter().take(STATIC_PEERS_MAX).collect();
-        let mut named = ContactList::default();
+        let mut named = ContactList::of(shared.directory().own().node().peer);
         for peer in &typed {
             named.add(peer.clone(), now);
         }

@@ -59,6 +59,8 @@ pub const CONTACT_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Seconds after which a named peer that answered is contacted again, at first, in a group of at most
 /// [`SOON_AGAIN_NODES`] nodes; then it is [`ANNOUNCE_INTERVAL`](crate::limits::ANNOUNCE_INTERVAL).
 pub const CONTACT_AGAIN_S: [u64; 3] = [1, 2, 4];
+/// Time between two contacts of a name that is this node itself.
+pub const SELF_CONTACT_EVERY: Duration = Duration::from_secs(60);
 /// Nodes up to which a named peer is soon contacted again: all of them fit one answer.
 pub const SOON_AGAIN_NODES: usize = PEERS_PER_ANSWER_MAX;
 /// Addresses of one name that are contacted, at most: each may be another host. Of further ones
