@@ -266,20 +266,15 @@ impl Coordinator {
         dials.into_iter().for_each(|dial| self.open(dial));
         let peers = &self.peers;
         let read = |h| peers.get(&h).map_or(0, |known| known.connections.read.load(Ordering::Relaxed));
-        let is_open = self.peers.len() == 1 && self.peers.values().all(|known| self.is_open(known));
-        let (together, grown, dropped) = {
+        let (grown, dropped) = {
             let state = self.shared.state();
             // Where other nodes fetch, too, a further connection would only take bandwidth from them.
-            let is_alone = !state.is_shared();
-            let left = |h| (is_open && is_alone && state.useful(h) > 0).then(|| state.left_of(h));
-            let together = self.mesh.begin_together(left, |h| state.round_trip(h), now);
-            let grown = match all_have_one && is_alone {
+            let grown = match all_have_one && !state.is_shared() {
                 true => self.mesh.grow(read, |h| state.backlog(h), |h| state.round_trip(h), now),
                 false => Vec::new(),
             };
-            (together, grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
+            (grown, self.mesh.rotate(read, |h| state.backlog(h), |h| state.useful(h) > 0, now))
         };
-        together.into_iter().for_each(|dial| self.open(dial));
         for (dial, advice) in grown {
             match advice {
                 ScalerAdvice::Keep => {}
@@ -288,13 +283,6 @@ impl Coordinator {
             }
         }
         dropped.into_iter().for_each(|peer| self.drop_newest(peer));
-    }
-
-    /// Whether the peer has let this node in, and a dial reaches it: one that only answers on sessions that it opens cannot
-    /// be asked on more of them.
-    fn is_open(&self, known: &DownloadPeer) -> bool {
-        known.connections.opened.load(Ordering::Relaxed)
-            && self.shared.ctx.peers.read(|t| t.was_reached(known.record.node()))
     }
 
     /// Ends the connection to a peer that was opened last.

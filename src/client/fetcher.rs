@@ -4,7 +4,7 @@
 //! and `chunks` verifies and writes the chunks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use log::debug;
@@ -34,8 +34,6 @@ pub(crate) struct PeerConnections {
     pub(crate) read: AtomicU64,
     /// The number of a connection that is no longer needed.
     pub(crate) surplus: AtomicU64,
-    /// The peer has let this node in.
-    pub(crate) opened: AtomicBool,
 }
 
 impl PeerConnections {
@@ -118,10 +116,6 @@ impl<'a> Fetcher<'a> {
             }
             Err(e) => Err(AskError::Stream(e.into())),
         };
-        self.shared.state().set_round_trip(self.handle, self.requester.round_trip());
-        // Further connections to a far peer begin now.
-        self.connections.opened.store(true, Ordering::Relaxed);
-        self.shared.bell.ring();
         let mut end = begun.and_then(|()| self.work());
         if self.is_slow {
             end = Err(AskError::Slow);

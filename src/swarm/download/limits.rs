@@ -20,12 +20,6 @@ pub const HOLDERS_FIRST: usize = 8;
 pub const DIALS_AT_ONCE: u32 = 16;
 /// Time between two dials beyond [`DIALS_AT_ONCE`].
 pub const DIAL_EVERY: Duration = Duration::from_millis(25);
-/// A round trip that costs more than what is asked for too early.
-pub const FAR: Duration = Duration::from_millis(20);
-/// Connections with which a download begins at a peer that is [`FAR`] away, if there is no other.
-pub const TOGETHER: usize = 4;
-/// Bytes that are wanted of it, at least: less is there before further connections would bring anything.
-pub const TOGETHER_LEN_MIN: u64 = 4 * MIB as u64;
 /// Longest back-off after a connection that failed.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 

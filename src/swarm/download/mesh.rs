@@ -16,7 +16,6 @@ use crate::swarm::random::next_random;
 
 mod host_turns;
 mod rotation;
-mod together;
 
 /// The connections of one download: at most [`DOWNLOAD_CONNECTIONS_MAX`], whatever the size of the
 /// group.

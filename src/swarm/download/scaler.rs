@@ -28,8 +28,6 @@ pub struct ConnectionScaler {
     settled_until: Option<Instant>,
     /// Whether the beginning, in which little or nothing comes, is over.
     steady: bool,
-    /// With how many connections to begin is decided.
-    begun: bool,
 }
 
 /// What to do about a peer's connections.
@@ -54,21 +52,6 @@ impl ConnectionScaler {
             begins_until: None,
             settled_until: None,
             steady: false,
-            begun: false,
-        }
-    }
-
-    /// Whether it is still to be decided with how many connections to begin.
-    pub fn begins(&self) -> bool {
-        !self.begun
-    }
-
-    /// The peer at the end of a path with that `round_trip` begins with that number of `connections`.
-    pub fn begun(&mut self, connections: usize, round_trip: Duration, now: Instant) {
-        self.begun = true;
-        if connections > 1 {
-            (self.connections, self.steady) = (connections, true);
-            self.begins_until = Some(now + round_trip * BEGIN_ROUND_TRIPS);
         }
     }
 

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::content::Geometry;
 use crate::limits::{WINDOW_LEN_MAX, WINDOW_LEN_MIN};
-use crate::swarm::download::limits::FAR;
 use crate::swarm::download::meter::Meter;
 use crate::swarm::download::round_trip::RoundTrip;
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, Task};
@@ -226,6 +225,8 @@ const START_CHUNKS: u64 = 2;
 const START_SMALL: u64 = 512 << 10;
 /// The same on a path whose round trip is [`FAR`] or more.
 const START_SMALL_FAR: u64 = 2 << 20;
+/// A round trip that costs more than what is asked for too early.
+const FAR: Duration = Duration::from_millis(20);
 /// Bytes of the window that are free when further one-chunk files are asked for.
 const SMALL_TOGETHER: u64 = START_SMALL / 8;
 /// Time for which a peer has requests at hand beyond the round trips.

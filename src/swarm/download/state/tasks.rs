@@ -6,7 +6,7 @@ use crate::content::{FileId, Geometry};
 use crate::limits::ANY_OF_CHUNKS_MAX;
 use crate::swarm::download::limits::{HAVE_POLL_MAX, HAVE_POLL_MIN, HOLDERS_ENOUGH, PEERS_POLL_MAX, PEERS_POLL_MIN};
 use crate::swarm::download::picker::{ChunkPicker, PeerHandle};
-use crate::swarm::download::state::file::{Backoff, DownloadFile, Extent, FilePhase, is_small};
+use crate::swarm::download::state::file::{Backoff, DownloadFile, Extent, FilePhase};
 use crate::swarm::download::state::{DownloadState, PeerNumbers};
 use crate::swarm::download::task::{AnyOfTask, ChunkTask, FileNo, LayerTask, SmallTask, Task};
 
@@ -210,19 +210,6 @@ impl<F: Clone> DownloadState<F> {
             _ => u64::MAX,
         });
         Some(left.fold(u64::from(self.small.picker.missing()) * SMALL_COST, u64::saturating_add))
-    }
-
-    /// Roughly the bytes of files of several chunks that `peer` holds and that are not there yet, whether they can be asked
-    /// for already or not. It looks at all files.
-    pub fn left_of(&self, peer: PeerHandle) -> u64 {
-        let held = |file: &&DownloadFile<F>| file.holders.iter().any(|holder| holder.peer == peer);
-        let left = self.files.iter().filter(held).map(|file| match &file.phase {
-            FilePhase::Chunks(picker, _) => u64::from(picker.missing()) * Geometry::new(file.id.len).chunk_len(),
-            FilePhase::Finishing => 0,
-            _ if is_small(&file.id) => 0,
-            _ => file.id.len,
-        });
-        left.fold(0, u64::saturating_add)
     }
 
     /// Roughly the bytes that `peer` could be asked for at once: whether a further connection could
