@@ -175,8 +175,8 @@
 //!
 //! | where | what | until |
 //! |---|---|---|
-//! | the place of a file | the whole, verified file; a different one there before is replaced only if the fetch was told so | it is removed |
-//! | `.gpb` in the directory that is fetched into, or beside the path of [`Get::to_file`] | chunks of unfinished files, with a journal | the file is whole; the next fetch of it goes on from there, else remove `.gpb` while no fetch runs |
+//! | the place of a file | the whole, verified file; a different one there before is replaced only as [`Overwrite`] permits | it is removed |
+//! | `.gpb` in the directory that is fetched into, or beside the path of [`Get::to_file`] | chunks of unfinished files, with a journal | the file is whole; the next fetch of it resumes from there, else remove `.gpb` while no fetch runs |
 //! | the same, with a mark | chunks of an [`OpenFile`] that is not kept | a minute after its last reader, or the next fetch into the directory after that |
 //! | the state directory | the key, the index of hashes | it is removed; [`State::Memory`] has none |
 //!

@@ -46,7 +46,7 @@ pub const CATALOGUE_ENTRIES_MAX: usize = 4_000_000;
 
 /// UDP port of discovery, and the server's default TCP port.
 pub const PORT: u16 = 27420;
-/// Ports below this one are those of the system's services (RFC 6335): what strangers name there is not dialed.
+/// Ports below this one belong to system services (RFC 6335): an address there that strangers name is not dialed.
 pub const LOW_PORTS: u16 = 1024;
 /// IPv4 multicast group; the scope of 239.255.0.0/16 is local (RFC 2365).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 71, 80);
@@ -114,7 +114,7 @@ pub const DHT_SECRET_LEN_MIN: usize = 16;
 pub const DHT_SECRET_LEN_MAX: usize = 256;
 /// Most nodes of a DHT that the user names to begin with.
 pub const DHT_BOOTSTRAP_MAX: usize = 16;
-/// How long a list waits for peers that a DHT has to find, unless told otherwise.
+/// Default time for which a list waits for peers that a DHT has to find.
 pub const DHT_WAIT: Duration = Duration::from_secs(10);
 
 // ---- sessions ----
@@ -217,7 +217,7 @@ pub const READ_LEN: usize = 32 * BLOCK_LEN;
 
 // ---- node ----
 
-/// A copy whose time is later than this from now is not told to be the newest one by it.
+/// A copy whose time lies further than this in the future does not count as the newest one.
 pub const COPY_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Longest wait (about 31 years), so that sums with an `Instant` stay in range; a longer one counts

@@ -69,7 +69,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     };
     match result {
         Err(_) if stopped.defect().is_some() => Err(Failure::from_defect(&stopped.defect().unwrap_or_default())),
-        // One without a message was told before the signal came.
+        // A failure without a message was reported before the signal came.
         Err(failure) if signals.asked() && !failure.message.is_empty() => Err(Failure::interrupted()),
         result => result,
     }

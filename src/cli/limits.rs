@@ -8,7 +8,7 @@ use crate::limits::MIB;
 pub const CONFIG_FILE_LEN_MAX: u64 = MIB as u64;
 /// Longest wait for what a pipe brings that is named as a configuration.
 pub const PIPE_WAIT: Duration = Duration::from_secs(30);
-/// Length in bytes at which the log file is renamed and begun anew.
+/// Length in bytes at which the log file is renamed and a new one is begun.
 pub const LOG_FILE_LEN_MAX: u64 = 64 * MIB as u64;
 /// Most `--interface` entries.
 pub const INTERFACES_MAX: usize = 64;

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 /// A file that lines are appended to.
 ///
 /// Before each write it looks at what lies under the name. If that is another file or none, as after
-/// a rotation, it opens the name anew, so that programs that rotate logs need not tell it. If the
-/// file has its greatest length, it is renamed to [`older`], in the place of an older one, and begun
-/// anew: lines that other hosts cause fill no disk. Both are done for regular files only. What fails
-/// is left until the next write; meanwhile lines go to the open file.
+/// a rotation, it opens the name again, so that programs that rotate logs need not signal it. If the
+/// file has its greatest length, it is renamed to [`older`], in the place of an older one, and a new
+/// one is begun: lines that other hosts cause fill no disk. Both are done for regular files only.
+/// What fails is left until the next write; meanwhile lines go to the open file.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,

@@ -24,7 +24,7 @@ pub struct MirrorOptions {
 
 impl MirrorOptions {
     /// Reads the options. A name in `from` is looked up in the file `trusted`; without that file the
-    /// group is open, and a mirror says whom it follows and how much it takes.
+    /// group is open, and a mirror must name the peers that it follows and a quota.
     pub(crate) fn read(settings: &Settings, trusted: Option<&Path>) -> Result<Self, String> {
         let many = |name: &str, max: usize| {
             let all = settings.all(name);

@@ -13,7 +13,7 @@ use crate::cli::limits::{PANIC_LINES_MAX, PANIC_TEXT_LEN_MAX};
 use crate::runtime::LimitedLog;
 
 /// From now on, panics of this process are lines of its log. For programs only: the process of a
-/// library belongs to somebody else.
+/// library belongs to the program that uses it.
 pub(crate) fn log_panics() {
     let log = LimitedLog::new(PANIC_LINES_MAX);
     panic::set_hook(Box::new(move |info| log.log(log::Level::Error, Instant::now(), format_args!("{}", line(info)))));

@@ -97,7 +97,7 @@ impl ProgressDisplay {
             Form::Lines(screen) => {
                 let seconds = now.saturating_duration_since(first_at).as_secs_f64();
                 let line = plain_line(&at, at.bytes.saturating_sub(first_bytes), seconds);
-                // Nobody reads it then; the results on standard output are no less wanted.
+                // If this fails, the results on standard output are no less wanted.
                 let _ = screen.above(|| writeln!(io::stderr(), "{line}"));
                 Ok(())
             }

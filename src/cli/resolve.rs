@@ -109,7 +109,7 @@ pub enum Command {
         select: SelectOptions,
         /// What happens to files that are in the way.
         overwrite: Overwrite,
-        /// Whether nothing is fetched, only told.
+        /// Whether nothing is fetched, only reported.
         dry_run: bool,
         /// How long what is fetched stays.
         life: Life,

@@ -1,4 +1,4 @@
-//! Signals that ask a program to stop, or a service to open its log anew.
+//! Signals that ask a program to stop, or a service to reopen its log.
 //!
 //! Owns the thread `gpb-signals`, which waits for them and ends when [`StopSignals`] is dropped.
 
@@ -14,7 +14,7 @@ use crate::cli::Exit;
 
 /// Waits for SIGINT, SIGTERM and SIGHUP. The first one asks to stop; the second one ends the
 /// process at once with code 130. A SIGHUP that was ignored at start (`nohup`) stays ignored. It
-/// asks a service for another thing, as is the custom: to open its log anew, and go on.
+/// asks a service for another thing, as is the custom: to reopen its log, and continue.
 /// SIGXFSZ, which by default ends a process at its limit of file size, is caught, so that the write
 /// fails and says why.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl StopSignals {
         Self::start(true, stop)
     }
 
-    /// The same, but SIGHUP only flushes the log, which opens a log file anew that was moved away.
+    /// The same, but SIGHUP only flushes the log, which reopens a log file that was moved away.
     ///
     /// # Errors
     /// The handlers or the thread cannot be set up.

@@ -22,7 +22,7 @@ pub struct SyncOptions {
     pub overwrite: Overwrite,
     /// The most that is removed.
     pub max_delete: MaxDelete,
-    /// Whether nothing is changed, only told.
+    /// Whether nothing is changed, only reported.
     pub dry_run: bool,
     /// Whether to serve what has arrived while the rest is fetched.
     pub share: bool,

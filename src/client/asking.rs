@@ -18,7 +18,7 @@ pub(crate) struct Inquiry<A> {
 
 /// How a peer is asked.
 pub(crate) struct Asking {
-    /// The question is answered: an answer that goes on ends at its next page.
+    /// The question is answered: an answer that is still being read ends at its next page.
     pub(crate) over: Arc<AtomicBool>,
     /// When a short try ends, whatever has come.
     until: Option<Instant>,

@@ -67,7 +67,7 @@ impl Buffers {
     /// closed.
     ///
     /// Connections that are not `proven` by a good chunk share half of the budget: peers that never
-    /// send the chunks that they are asked for keep no memory from those that do.
+    /// send the chunks that they are asked for keep no memory from peers that do.
     pub(crate) fn take(&self, len: usize, proven: bool) -> Option<Buffer<'_>> {
         let mut state = lock(&self.state);
         while !state.closed {

@@ -8,7 +8,7 @@ use crate::limits::WAIT_MAX;
 use crate::runtime::Shutdown;
 
 /// Ends a [`Fetch`](crate::Fetch), or a call that looks for peers and files, from another thread.
-/// The node goes on.
+/// The node keeps running.
 ///
 /// Clones end the same. [`Fetch::canceller`](crate::Fetch::canceller) returns the one of a fetch;
 /// [`new`](Self::new) makes one for calls that take a [`Wait`].

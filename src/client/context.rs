@@ -37,7 +37,7 @@ pub struct Client {
 pub struct ClientContext {
     /// The peers that are there.
     pub peers: Arc<Directory>,
-    /// Whether announces are heard, so that peers appear that were not named.
+    /// Whether announces are received, so that peers appear that were not named.
     pub hears: bool,
     /// The keys that may be dialed.
     pub trust: Arc<TrustView>,

@@ -30,7 +30,7 @@ mod reuse;
 /// Finds the files that are on the disk already, the places where none can be put, and the files
 /// that `others` are fetching.
 pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Member>) {
-    // What nobody resumes takes room that this download may need.
+    // An abandoned part takes room that this download may need.
     let ids: Vec<FileId> = shared.files.iter().map(|wanted| wanted.id).collect();
     let left = if shared.is_in_memory() { Leftovers::default() } else { shared.disk.sweep(&ids) };
     if left.files > 0 {

@@ -194,7 +194,7 @@ impl Drop for Download {
     }
 }
 
-/// Starts the threads of a download; the coordinator sends the result to `tell`. Those that wait for
+/// Starts the threads of a download; the coordinator sends the result to `tell`. Threads that wait for
 /// the disk start when they are needed.
 fn spawn(
     threads: &mut Workers,

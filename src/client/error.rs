@@ -209,7 +209,7 @@ pub enum FetchError {
         /// Memory in bytes that a listing may take.
         len_max: usize,
     },
-    /// The fetch or the call was cancelled; the node goes on.
+    /// The fetch or the call was cancelled; the node keeps running.
     #[error("cancelled")]
     Cancelled,
     /// The node ends.

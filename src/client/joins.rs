@@ -42,7 +42,7 @@ pub(crate) trait JoinedDownload: Send + Sync {
     fn set_windows(&self, file: FileNo, windows: Vec<ReadWindow>);
     /// The part of that file, while chunks of it come.
     fn part(&self, file: FileNo) -> Option<Arc<PartialFile>>;
-    /// Whether it would go on from `part` if it fetched the file itself: both lie in one directory.
+    /// Whether it would resume from `part` if it fetched the file itself: both lie in one directory.
     fn goes_on_from(&self, part: &PartialFile) -> bool;
     /// Whether others wait for that file: then all of it is needed.
     fn set_awaited(&self, file: FileNo, is_awaited: bool);
@@ -143,7 +143,7 @@ impl Joins {
     }
 
     /// Waits with `by` for `of`, a file of the content `id` of another download. True if `by` is
-    /// told what came of it; false if it is to look after the file itself.
+    /// given the result; false if it is to look after the file itself.
     pub(crate) fn join(&self, id: FileId, of: &Member, by: Member) -> bool {
         let Some(owner) = of.download.upgrade() else { return false };
         let mut files = lock(&self.files);
@@ -168,7 +168,7 @@ impl Joins {
     }
 
     /// `by` is about to open the partial file of `id`: true if it may; false if another download has it
-    /// open. Then `by` is told what came of it. One that would take nothing from the other, and has
+    /// open. Then `by` is given the result. One that would take nothing from the other, and has
     /// another directory, does not wait for it: that one may be silent.
     pub(crate) fn claim(&self, id: FileId, by: Member) -> bool {
         let mut files = lock(&self.files);
@@ -199,7 +199,7 @@ impl Joins {
         }
     }
 
-    /// Whether a download waits for `id` that would go on from `part`.
+    /// Whether a download waits for `id` that would resume from `part`.
     pub(crate) fn is_awaited_for(&self, id: &FileId, part: &PartialFile) -> bool {
         let waiting = lock(&self.files).get(id).map_or(Vec::new(), |joined| joined.waiting.clone());
         waiting.iter().filter_map(Member::live).any(|download| download.goes_on_from(part))
@@ -287,8 +287,8 @@ impl Joins {
         lent.reduce(|a, b| Lent { bytes: a.bytes + b.bytes, silence: a.silence.min(b.silence) })
     }
 
-    /// The limit of `download`, which is that of its caller or the loosest of those that wait for
-    /// it.
+    /// The limit of `download`, which is that of its caller or the loosest of the downloads that wait
+    /// for it.
     pub(crate) fn limit_of(&self, download: &dyn JoinedDownload) -> Option<u64> {
         let files = lock(&self.files);
         let owned = files.values().filter(|joined| joined.owner.is_of(download));

@@ -38,7 +38,7 @@ pub const LISTING_RETRY: Duration = Duration::from_secs(1);
 /// Peers at one address that are asked at the same time: many keys on one host must not take the
 /// threads from others.
 pub const ASKED_PER_ADDR_MAX: usize = 16;
-/// Peers that are asked at the same time at an address where those before said nothing.
+/// Peers that are asked at the same time at an address where earlier ones said nothing.
 pub const ASKED_PER_SILENT_ADDR_MAX: usize = 4;
 /// Time for all that a peer is asked in a short try, as many others wait.
 pub const HURRIED_TIME: Duration = Duration::from_secs(2);

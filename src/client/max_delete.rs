@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The most that a sync removes: a number of files, or a part of those that are there.
+/// The most that a sync removes: a number of files, or a percentage of all that are there.
 ///
 /// ```
 /// use gpb::MaxDelete;

@@ -20,7 +20,7 @@ pub(crate) struct PeerNames {
     pub(crate) files: Vec<FoundFile>,
     /// Empty directories, and links without a content.
     pub(crate) bare: Vec<(RelPath, Bare)>,
-    /// The names of those files that are copies and go when they are not used for long.
+    /// The names of the files that are copies and expire when unused for long.
     pub(crate) temporary: HashSet<RelPath>,
 }
 

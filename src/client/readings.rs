@@ -152,7 +152,7 @@ impl Reading {
         self.set_source(ReadSource::placed(file, manifest));
     }
 
-    /// What was read from `source` is not what was verified: the content is fetched anew. Of a part
+    /// What was read from `source` is not what was verified: the content is fetched again. Of a part
     /// that is open a chunk may only be gone.
     pub(crate) fn lose(&self, source: &ReadSource) {
         let mut state = self.lock();

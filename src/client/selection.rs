@@ -40,8 +40,8 @@ impl Selection {
         (found, hidden.len())
     }
 
-    /// Leaves in `names`, of each of which a pattern matches the path, those that `patterns` mean: names
-    /// that are no files.
+    /// Keeps of `names`, which are no files and each of which a pattern matches, only those that
+    /// `patterns` mean.
     pub fn retain_shown<T>(&self, patterns: &[String], names: &mut Vec<T>, path: impl Fn(&T) -> &str) {
         let parsed: Vec<Pattern> = patterns.iter().filter_map(|text| Pattern::parse(text).ok()).collect();
         if !self.hidden && !patterns.is_empty() {

@@ -12,7 +12,7 @@ use crate::client::{FailedFile, FileReport, LocalBytes, Phase, Progress, Report}
 use crate::identity::{NodeId, PeerId};
 use crate::sync::lock;
 
-/// The counters of a download. A download that goes on after a pause has the counters of the one
+/// The counters of a download. A download that resumes after a pause has the counters of the one
 /// before.
 pub(crate) struct Stats {
     pub(crate) begun: Instant,
@@ -57,7 +57,7 @@ impl LocalCounts {
     }
 }
 
-/// When the download last showed that it goes on.
+/// When the download last showed progress.
 #[derive(Default)]
 struct Pulse {
     /// When something last showed that the download makes progress, in ms since it began.
@@ -143,7 +143,7 @@ impl Stats {
         *lock(&self.by_peer).entry(peer).or_default() += bytes;
     }
 
-    /// The download goes on after a pause, with files of `finished` bytes in place.
+    /// The download resumes after a pause, with files of `finished` bytes in place.
     pub(crate) fn resume(&self, finished: u64) {
         let unfinished = self.bytes_done().saturating_sub(finished);
         self.carried.fetch_add(unfinished, Ordering::Relaxed);

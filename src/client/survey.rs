@@ -150,11 +150,11 @@ struct Survey<'a, T, A> {
     inquiry: Inquiry<A>,
     progress: SurveyProgress,
     attempts: HashMap<NodeId, Attempts>,
-    /// Peers whose answers cannot be read and of which a warning told.
+    /// Peers whose answers cannot be read and of which a warning was logged.
     unreadable: usize,
     /// The number of changes of the peer table when it was read last.
     seen: Option<u64>,
-    /// Peers that are being asked, and those that wait.
+    /// Peers that are being asked, and peers that wait.
     order: AskOrder,
     tell: Sender<SurveyMessage<T>>,
     messages: Receiver<SurveyMessage<T>>,

@@ -14,7 +14,7 @@ use crate::store::{LocalKind, LocalName, LocalTree};
 pub struct SyncPlan {
     /// The revision of the peer's list.
     pub revision: u64,
-    /// The files that the peer has. Those that are here already are not fetched again.
+    /// The files that the peer has. What is here already is not fetched again.
     pub files: Vec<FoundFile>,
     /// Empty directories, and links without a content of their own, that the peer has.
     pub bare: Vec<FoundBare>,
@@ -30,9 +30,9 @@ pub struct SyncPlan {
     pub(crate) later: Vec<LocalName>,
     /// Directories that go if they are empty then, each behind those in it.
     pub(crate) dirs: Vec<RelPath>,
-    /// Those of them that lie where something else goes.
+    /// The ones of `dirs` that lie where something else goes.
     pub(crate) dirs_in_the_way: Vec<RelPath>,
-    /// Those of them that fetches made, so that they are among what is removed.
+    /// The ones of `dirs` that fetches made, so that they are among what is removed.
     pub(crate) made: BTreeSet<RelPath>,
 }
 
@@ -75,7 +75,7 @@ pub enum SyncHindrance {
     Incomplete,
     /// More than the permitted number would go.
     TooMany {
-        /// Files, links and empty directories that would be removed, without those whose content has another
+        /// Files, links and empty directories that would be removed, without any whose content has another
         /// name now.
         files: u64,
         /// Files, links and empty directories that are there.

@@ -109,7 +109,7 @@ fn end(found: usize, progress: &SurveyProgress, begin: Instant, read_at: Instant
         return (last + RESOLVE_QUIET).min(first + RESOLVE_MAX).max(last);
     }
     let more = if progress.pending + progress.awaited + progress.full > 0 { RESOLVE_ALL_MAX } else { RESOLVE_MAX };
-    // A long list goes on while its pages arrive.
+    // A long list is read while its pages arrive.
     let reading = if read_at > begin { read_at + timeout } else { first };
     (first + more).min(begin + timeout).max(reading)
 }

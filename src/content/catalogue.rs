@@ -46,8 +46,8 @@ pub struct Marks {
     /// Whether the node has it from others, as their mirror: what a node shares of its own wins over
     /// it.
     pub copy: bool,
-    /// Whether it is a copy that was fetched for a while: it goes when it is not used for long, whoever
-    /// else has it.
+    /// Whether it is a copy that was fetched for a while: it expires when unused for long, even if no
+    /// other node has it.
     pub temporary: bool,
     /// Names with one number in one catalogue are names of one inode (hard links). 0: the name is
     /// the only one.

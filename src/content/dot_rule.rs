@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobSet};
 ///
 /// A leading dot of the glob, and each leading dot of a path, becomes a mark that no name has. A
 /// path whose mark is exchanged for another one still matches exactly where a wildcard takes it.
-/// With alternatives one may take the dot by a wildcard and another one by itself, so each of them
+/// With alternatives one may take the dot by a wildcard and another one literally, so each of them
 /// is looked at alone.
 #[derive(Debug, Clone)]
 pub(super) struct DotRule(Vec<GlobSet>);

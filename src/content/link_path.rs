@@ -79,7 +79,7 @@ impl LinkWay<'_> {
         Ok(())
     }
 
-    /// Goes on to `name`; true if that is a link, which is followed.
+    /// Steps to `name`; true if that is a link, which is followed.
     fn enter(&mut self, name: &str) -> Result<bool, LinkRefusal> {
         let above = self.here.len();
         self.parts_left = self.parts_left.checked_sub(1).ok_or(LinkRefusal::TooMany)?;

@@ -28,7 +28,7 @@ pub(super) struct ContactJob {
 /// Which peer is contacted.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Whom {
-    /// The named peer of this number, whoever answers.
+    /// The named peer of this number, whichever key answers.
     Named(u64, ContactSource),
     /// A remembered key.
     Remembered(PeerId),
@@ -139,7 +139,7 @@ fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 mod tests {
     use super::*;
 
-    /// An interface that is not there was told as "Name or service not known".
+    /// An interface that is not there was reported as "Name or service not known".
     #[test]
     fn an_address_whose_interface_is_not_there_names_it() {
         let unknown = || io::Error::other("Name or service not known");

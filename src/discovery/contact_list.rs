@@ -58,10 +58,10 @@ struct NameLookUp {
 /// What another content of the peer file changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PeerFileChange {
-    /// Peers that were not named before, and those that no longer are.
+    /// Peers that were not named before, and peers that no longer are.
     pub(super) added: usize,
     pub(super) removed: usize,
-    /// Those of the removed ones for which a search may have waited.
+    /// The removed ones for which a search may have waited.
     pub(super) came: usize,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct ContactOutcome {
     pub(super) result: Result<PeerId, String>,
     /// Whether the contact before failed, too.
     pub(super) failed_before: bool,
-    /// Whether a search need not wait for it any more.
+    /// Whether a search no longer needs to wait for it.
     pub(super) came: bool,
 }
 

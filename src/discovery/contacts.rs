@@ -1,5 +1,5 @@
-//! Contacts for peer exchange: with the peers that the user or the peer file names, with those that
-//! are remembered, and with some of the known ones.
+//! Contacts for peer exchange: with the peers that the user or the peer file names, with the
+//! remembered ones, and with some of the known ones.
 //!
 //! Without multicast, known peers are contacted at every interval, so that announces reach the
 //! whole group. With multicast, they are contacted only in a group that is too large for every node
@@ -62,7 +62,7 @@ struct Past {
     awaited: bool,
     /// When the peers that are proved are written down next.
     collect_at: Instant,
-    /// When a peer is dialed next that no one dialed, to prove it, and those that were.
+    /// When the next peer that was never dialed is dialed, to prove it, and the nodes already tried.
     prove_at: Instant,
     tried: HashSet<NodeId>,
 }
@@ -283,7 +283,7 @@ impl Contacts {
         let small = self.shared.directory().read(PeerTable::nodes) <= SOON_AGAIN_NODES;
         let outcome = self.named.ended(id, result, small, Instant::now());
         let Some(ContactOutcome { peer, result, failed_before, came }) = outcome else { return };
-        // Whoever asks for what this node alone has must be found to be offered a session.
+        // A peer that wants what this node alone has must be found to be offered a session.
         if let Ok(peer) = &result
             && self.shared.directory().turned().is_answered(*peer)
         {
@@ -322,7 +322,7 @@ impl Contacts {
             self.gossip_at = now + HOUSEKEEP;
             if now >= self.past.prove_at {
                 self.past.prove_at = now + ANNOUNCE_INTERVAL;
-                // Where multicast is blocked nothing else keeps those alive that were remembered.
+                // Where multicast is blocked, nothing else keeps remembered peers alive.
                 let kept = directory.read(PeerTable::kept_by_contact);
                 let kept = kept
                     .sample(&mut rand::rng(), CONTACTS_AT_ONCE)
@@ -367,7 +367,7 @@ impl Past {
         Past { memory, recall: Recall::new(peers, now), awaited, collect_at, prove_at, tried: HashSet::new() }
     }
 
-    /// A peer that was never dialed, each once: it may be one that nobody can dial.
+    /// A peer that was never dialed, each once: it may be one that no node can dial.
     fn next_unproved(&mut self, shared: &DiscoveryContext) -> Option<PeerRecord> {
         let mut unproved = shared.directory().read(PeerTable::unproved);
         unproved.retain(|node| !self.tried.contains(node));

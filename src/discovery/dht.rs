@@ -58,12 +58,12 @@ struct DhtTimes {
     group_at: Instant,
     /// The DHT is looked at next.
     look_at: Instant,
-    /// It begins anew then, if no node answers before.
+    /// It restarts then, if no node answers before.
     restart_at: Instant,
     restart: Duration,
 }
 
-/// What was logged, each once, and is told.
+/// What was logged, each once, and what the statistics show.
 #[derive(Default)]
 struct DhtTold {
     /// The DHT could not be used.
@@ -159,7 +159,7 @@ impl DhtService {
         self.state.map_or(0, |state| state.nodes)
     }
 
-    /// Begins anew, with the names of the first nodes looked up again; what an earlier call still does is given up.
+    /// Restarts, with the names of the first nodes looked up again; a call that still runs is given up.
     fn restart(&mut self) {
         // The thread that is given up now holds it, and earlier ones do while their calls last.
         while Arc::strong_count(&self.start) > 1 + DHT_GIVEN_UP_MAX && !self.shared.shutdown.wait(DHT_RESTART) {}

@@ -2,13 +2,13 @@
 //! others.
 //!
 //! The service is `_gpb._tcp`; its TXT record has `v`, `net` and `id`: the version of the wire, the
-//! network and the key. So everyone on the link, and beyond a reflector, reads the key and the name of
+//! network and the key. So any host on the link, and beyond a reflector, reads the key and the name of
 //! the network. The instance has a name of random digits, not that of the machine. What is found is a
 //! hint: see [`Hints`].
 //!
 //! The crate `mdns-sd` does the rest on a thread of its own, which ends with this one but is not
 //! joined. It keeps what the link tells as long as that says; more than [`DNS_SD_RECORDS_MAX`] records
-//! make it begin anew.
+//! make it restart.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -75,7 +75,7 @@ impl DnsSd {
     }
 
     /// Publishes, and takes in what the link tells, until the shutdown begins or the daemon has to
-    /// begin anew.
+    /// restart.
     fn serve(&mut self, daemon: &ServiceDaemon) -> mdns_sd::Result<()> {
         let end = daemon.clone();
         // The daemon drops its channels when it ends, which ends the wait below.
@@ -216,7 +216,7 @@ fn hint(service: &ResolvedService, network: &str, own: &str) -> Result<KeyHint, 
 }
 
 /// Whether `ip` may be of the site that multicast DNS reaches: it is private, or in a network of this
-/// host. Others are hosts elsewhere, which nobody there asked to be dialed. A loopback address of another host
+/// host. Others are hosts elsewhere, which did not ask to be dialed. A loopback address of another host
 /// means this one here.
 fn is_of_site(ip: IpAddr) -> bool {
     let is_private = match ip.to_canonical() {

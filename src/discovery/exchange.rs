@@ -24,7 +24,7 @@ pub(super) enum ContactError {
 }
 
 /// Contacts the peer at `addr`, which must be `expect` if given, which gets `time` for connecting and the
-/// handshake, and takes in its announce and its hints. `source` is why, unless the group told of it.
+/// handshake, and takes in its announce and its hints. `source` is why, unless the group named it.
 pub(super) fn contact(
     shared: &DiscoveryContext,
     addr: SocketAddr,

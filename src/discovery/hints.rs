@@ -1,7 +1,7 @@
 //! Places where a key is said to answer, as directories tell that anybody can write to. Each is
 //! dialed, and nothing is believed before TLS proves the key there.
 //!
-//! The bounds are those of the dials: how many at once, how often for a key, how many wait.
+//! The dials are bounded: how many at once, how often for a key, how many wait.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,8 +38,8 @@ pub(super) struct KeyHint {
 pub(super) struct Hints {
     shared: Arc<DiscoveryContext>,
     queue: Sender<KeyHint>,
-    /// When each place was last dialed. By place and not by key: who names a wrong place of a key must
-    /// not keep the right one from being dialed.
+    /// When each place was last dialed. By place and not by key: a wrong place of a key must not keep
+    /// the right one from being dialed.
     dialed: Mutex<BTreeMap<KeyHint, Instant>>,
 }
 
@@ -54,7 +54,7 @@ impl Hints {
         Ok(Arc::new(Hints { shared: shared.clone(), queue, dialed: Mutex::default() }))
     }
 
-    /// Has the hint dialed, unless its key is heard anyway or it was dialed within an
+    /// Has the hint dialed, unless its key was seen anyway or it was dialed within an
     /// [`ANNOUNCE_INTERVAL`].
     ///
     /// # Errors

@@ -12,7 +12,7 @@ pub const OFFERS_AT_ONCE: usize = 2;
 pub const OFFER_ADDRS_MAX: usize = 3;
 /// Least time between two looks for peers that are due: at most 8 offers a second, and the table is read seldom.
 pub const OFFER_LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Time after which one more offer is made to a node of which others alone told: a stranger may make up any number of
+/// Time after which one more offer is made to a node that only others named: a stranger may make up any number of
 /// them, and name addresses that belong to third parties.
 pub const OFFER_HINTED_EVERY: Duration = Duration::from_secs(1);
 /// Offers to such nodes that are made without that wait, after a rest: a small group is reached at once.
@@ -31,7 +31,7 @@ pub const OFFER_DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub const OFFER_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait before an offer that failed, or was not needed, is made again.
 pub const OFFER_RETRY_MAX: Duration = Duration::from_secs(60);
-/// Time between two contacts with a named peer while this node answers it on a session of its own: whoever asks for its
+/// Time between two contacts with a named peer while this node answers it on a session of its own: peers that want its
 /// files must be found to be offered one. In a group of more than [`OFFERED_CONTACT_NODES`] it is longer in proportion.
 pub const OFFERED_CONTACT_INTERVAL: Duration = Duration::from_secs(2);
 /// Nodes up to which that interval holds.
@@ -76,7 +76,7 @@ pub const RECALL_AT_ONCE: usize = 5;
 pub const RECALL_FIRST: usize = 16;
 /// Time after which each further one is dialed.
 pub const RECALL_NEXT_AFTER: Duration = Duration::from_secs(1);
-/// Longest wait before those that failed are tried again, while the group is empty.
+/// Longest wait before failed peers are dialed again, while the group is empty.
 pub const RECALL_RETRY_MAX: Duration = Duration::from_secs(60);
 /// When the peers that are proved are first written down; at the end of a node they are, too.
 pub const REMEMBER_FIRST_AFTER: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ pub const DNS_SD_SERVICES_MAX: usize = 256;
 pub const DNS_SD_RECORDS_MAX: usize = 8192;
 /// Time between two looks at their number.
 pub const DNS_SD_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long DNS-SD rests before it begins anew, after a failure or with too many records.
+/// How long DNS-SD rests before it restarts, after a failure or with too many records.
 pub const DNS_SD_RESTART: Duration = Duration::from_secs(30);
 /// Longest wait for an answer of the thread of multicast DNS, at its end for its goodbye.
 pub const DNS_SD_ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ pub const DHT_GROUP_EVERY: Duration = Duration::from_secs(600);
 pub const DHT_JOIN_EVERY: Duration = Duration::from_millis(250);
 /// Most addresses that the DHT begins with.
 pub const DHT_FIRST_NODES_MAX: usize = 32;
-/// Time after which a call that has not ended is given up: who names ever closer nodes could keep it going.
+/// Time after which a call that has not ended is given up: a host that names ever closer nodes could keep it going.
 pub const DHT_CALL_MAX: Duration = Duration::from_secs(60);
 /// Calls that are given up and have not ended, at most; then the next one is waited for.
 pub const DHT_GIVEN_UP_MAX: usize = 2;
@@ -131,7 +131,7 @@ pub const DHT_ANSWER_ADDRS_MAX: usize = 16;
 pub const DHT_GROUP_DIALED_MAX: usize = 16;
 /// Most items of one key that are read in one lookup; each node of the DHT has one at most.
 pub const DHT_ITEMS_READ_MAX: usize = 256;
-/// How long the DHT rests before it begins anew, after a failure or without a node that answers; it doubles up to
+/// How long the DHT rests before it restarts, after a failure or without a node that answers; it doubles up to
 /// [`DHT_RESTART_MAX`].
 pub const DHT_RESTART: Duration = Duration::from_secs(30);
 /// Longest such time.

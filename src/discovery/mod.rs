@@ -2,8 +2,8 @@
 //! 6.
 //!
 //! Threads: `gpb-listen` owns the beacon: it receives, answers and announces. `gpb-static` decides
-//! which peers are contacted when: the ones that the user or the peer file names, those that are
-//! remembered and, where multicast does not reach all, some of the known ones. A few `gpb-contact`
+//! which peers are contacted when: the ones that the user or the peer file names, the remembered
+//! ones and, where multicast does not reach all, some of the known ones. A few `gpb-contact`
 //! threads make these contacts, `gpb-resolve` looks up names, and `gpb-peer-file` reads the peer file. With
 //! DNS-SD, `gpb-dns-sd` publishes and looks, in a DHT `gpb-dht` does, and `gpb-hint` threads dial what they
 //! find. All of it goes into the [`Directory`]; other services learn of it there and
@@ -77,7 +77,7 @@ pub struct DiscoverySources {
 pub struct DhtPlan {
     /// What the group knows and others do not; an open group needs one.
     pub secret: Option<DhtSecret>,
-    /// The nodes to begin with; none for those of the public DHT.
+    /// The bootstrap nodes; none for those of the public DHT.
     pub bootstrap: Vec<PeerAddr>,
     /// Where the node listens: only addresses there are published.
     pub links: LinkOptions,
@@ -121,7 +121,7 @@ pub struct DnsSdState {
     pub error: Option<String>,
 }
 
-/// Number of peers that a node knew of before it heard of any.
+/// Number of peers that a node knew of before discovery found any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KnownBefore {
     /// Peers of earlier runs whose keys are trusted.
@@ -217,7 +217,7 @@ impl Discovery {
         lock(&self.shared.dns_sd).clone()
     }
 
-    /// Number of peers that were known of before any was heard of.
+    /// Number of peers that were known of before discovery found any.
     pub fn known_before(&self) -> KnownBefore {
         let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         KnownBefore { remembered: of(&self.shared.remembered), in_file: of(&self.shared.in_file) }
@@ -252,7 +252,7 @@ fn start_hinted(
     Ok(())
 }
 
-/// Nothing does, without those features.
+/// Without these features nothing does.
 #[cfg(not(any(feature = "dns-sd", feature = "dht")))]
 fn start_hinted(
     _: &Arc<DiscoveryContext>,

@@ -28,7 +28,7 @@ pub(super) struct TurnOffers {
     look_at: Instant,
     /// Whether there may be more of them than were found.
     is_busy: bool,
-    /// For nodes of which others alone told.
+    /// For nodes that only other peers named.
     hinted: OfferTokens,
     pending: usize,
     /// The addresses of this host, and when they are looked at again.
@@ -130,7 +130,7 @@ impl TurnOffers {
         let rank = |node| {
             let (known, of_peer) = (peers.get(&node), answered.get(&node).copied());
             let is_due = known.is_none_or(|known| known.is_due(of_peer.unwrap_or_default(), now));
-            // Whoever was never offered one comes first, then whoever waits longest.
+            // A peer that was never offered one comes first, then the one that waits longest.
             (is_due && (of_peer.is_some() || may_be_new)).then(|| known.map(|known| known.retry_at))
         };
         let due = table.distant((room, self.hinted.has(now), OFFER_ADDRS_MAX), now, rank);
@@ -307,7 +307,7 @@ mod tests {
         assert!(is_due(&offers) && offers.next_look() == Some(now));
     }
 
-    /// A table with `nodes` of which announces of this kind told, from as many hosts.
+    /// A table with `nodes` that announces of this kind named, from as many hosts.
     fn table(nodes: u32, via: Via, now: Instant) -> PeerTable {
         let keypair = Keypair::generate();
         let mut announce = Announce {
@@ -334,7 +334,7 @@ mod tests {
     }
 
     /// Cause: each announce that a stranger made up brought dials, as fast as they failed. Effect: the group's servers
-    /// knocked at third parties hundreds of times a second. Mend: nodes that are only told of share a small rate.
+    /// knocked at third parties hundreds of times a second. Mend: nodes that only others named share a small rate.
     #[test]
     fn made_up_nodes_bring_few_offers() {
         let begin = Instant::now();
@@ -351,8 +351,8 @@ mod tests {
         assert!((OFFER_HINTED_FIRST + 9..=OFFER_HINTED_FIRST + 10).contains(&made), "{made} in 10 s");
     }
 
-    /// Cause: whoever took an offer kept its place for ever. Effect: in a large group the first peers, which may want nothing,
-    /// kept all others from the files of a node behind a NAT. Mend: an unused session gives way to a peer that waits.
+    /// Cause: a peer that took an offer kept its place for ever. Effect: in a large group the first peers, which may want
+    /// nothing, kept all others from the files of a node behind a NAT. Mend: an unused session gives way to a waiting peer.
     #[test]
     fn unused_places_go_round() {
         let begin = Instant::now();

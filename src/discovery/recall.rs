@@ -1,7 +1,7 @@
 //! Which remembered peers are dialed when. Pure: `now` is an argument.
 //!
 //! The last proved are dialed at once, a few at a time, and the others one a second, so that a long
-//! list costs next to nothing once some answered: those tell of the others. All are tried again when
+//! list costs next to nothing once some answered: they name the others. All are tried again when
 //! the group is empty, after a pause that grows.
 
 use std::collections::{HashSet, VecDeque};
@@ -17,7 +17,7 @@ use crate::swarm::RememberedPeer;
 #[derive(Debug)]
 pub(super) struct Recall {
     waiting: VecDeque<RememberedPeer>,
-    /// Those that did not answer, and those that did or were proved since.
+    /// Peers that did not answer, and peers that did or were proved since.
     failed: Vec<RememberedPeer>,
     met: Vec<RememberedPeer>,
     /// The ones that are being dialed, and whether each is one of the first.

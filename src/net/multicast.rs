@@ -401,7 +401,7 @@ mod tests {
         let waker = a.waker();
         let start = Instant::now();
         std::thread::spawn(move || waker());
-        // Others may be heard before; the wake-up is not lost.
+        // Datagrams of others may arrive before; the wake-up is not lost.
         while a.receive(&mut [0; 600], start + Duration::from_secs(30)).is_some() {}
         assert!(start.elapsed() < Duration::from_secs(20));
     }

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_dial_that_hangs_can_be_given_up() {
-        // Nobody accepts: once the backlog is full, further connections are not answered at all.
+        // Nothing accepts: once the backlog is full, further connections are not answered at all.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(0).unwrap();

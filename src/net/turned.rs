@@ -8,7 +8,7 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::net::channel::Channel;
 use crate::net::limits::{KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_TRIES};
 
-/// One end of a session on its way from the service that had it to the one that goes on with it.
+/// One end of a session on its way from the service that had it to the one that takes it over.
 #[derive(Debug)]
 pub struct TurnedEnd {
     /// The connection.

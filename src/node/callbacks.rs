@@ -21,7 +21,7 @@ impl Callbacks {
         lock(&self.0).push(callback);
     }
 
-    /// Calls all with `at`, and drops those that panic.
+    /// Calls each one with `at`, and drops it if it panics.
     pub(super) fn tell(&self, at: Progress) {
         let mut callbacks = std::mem::take(&mut *lock(&self.0));
         if callbacks.is_empty() {
@@ -47,7 +47,7 @@ impl Callbacks {
     }
 }
 
-/// Calls `callback`. One that panics is let go: the thread of the fetch goes on.
+/// Calls `callback`. One that panics is dropped, and the thread of the fetch continues.
 fn call(mut callback: Callback, at: Progress) -> Option<Callback> {
     if catch_unwind(AssertUnwindSafe(|| callback(at))).is_ok() {
         return Some(callback);

@@ -37,7 +37,7 @@ pub struct Config {
     /// Further directories, each under a first component of its own, which is all that its names begin
     /// with: the file `b.bin` of the directory `models` is `models/b.bin` for other nodes, and a fetch
     /// of `models/b.bin` goes there. What `dir` has below that name is hidden. They are shared with
-    /// `dir`, and limits, own files and state are those of the node. At most 64. Default none.
+    /// `dir`, with the same limits, own files and state. At most 64. Default none.
     pub dirs: Vec<(String, PathBuf)>,
     /// Whether a start that shares `dir`, or a fetch into it, makes it if it is missing. Default false,
     /// since a missing directory may
@@ -54,8 +54,8 @@ pub struct Config {
     pub state: State,
     /// Where the key comes from. Default: `key.pem` in `state`, made on first use.
     pub key: KeySource,
-    /// The keys that the node talks to, besides its own. They may change while it runs: those of a
-    /// file count within half a second of a change, see [`Trust::file`]. Default [`Trust::open`]: the
+    /// The keys that the node talks to, besides its own. They may change while it runs: a change of a
+    /// file counts within half a second, see [`Trust::file`]. Default [`Trust::open`]: the
     /// node talks, authenticated, to every node of its network.
     pub trust: Trust,
     /// Further files that are never offered and never overwritten by a fetch, such as the program's
@@ -71,8 +71,8 @@ pub struct Config {
     /// file that vanishes or cannot be read leaves its last peers in force. Default none.
     pub peer_file: Option<PathBuf>,
     /// Whether peers that TLS proved are remembered in the state directory, with their addresses, and
-    /// contacted at the next start, before any is heard: at most 256, each for 30 days. Nothing is
-    /// remembered with [`State::Memory`]. Default true.
+    /// contacted at the next start, before any announce arrives: at most 256, each for 30 days.
+    /// Nothing is remembered with [`State::Memory`]. Default true.
     pub remember: bool,
     /// Whether peers are sought by multicast. Default true.
     pub multicast: bool,
@@ -84,13 +84,13 @@ pub struct Config {
     /// the link. Default 1.
     pub hops: u8,
     /// Whether the node publishes itself, and looks for others, by DNS-SD (`_gpb._tcp` in multicast
-    /// DNS), whatever [`multicast`](Self::multicast) says: everyone on the link reads its key, address
-    /// and network then. Needs the feature `dns-sd`. Default false.
+    /// DNS), whatever [`multicast`](Self::multicast) says: any host on the link then reads its key,
+    /// address and network. Needs the feature `dns-sd`. Default false.
     pub dns_sd: bool,
     /// Whether the node looks for its group in a DHT of BitTorrent (Mainline), and with
-    /// [`Share::Directory`] publishes its addresses there. A closed group looks up its keys: whoever knows
-    /// a key then learns its addresses. An open group needs a [secret](DhtOptions::secret), and is open
-    /// to all who find it. The DHT speaks IPv4. Threads and UDP socket of the crate `mainline` are
+    /// [`Share::Directory`] publishes its addresses there. A closed group looks up its keys: a host that
+    /// knows a key then learns its addresses. An open group needs a [secret](DhtOptions::secret), and is
+    /// open to any node that finds it. The DHT speaks IPv4. Threads and UDP socket of `mainline` are
     /// not joined: they may outlive the node by a call, of some seconds. Needs the feature `dht`. Default none.
     pub dht: Option<DhtOptions>,
     /// The name of the network, 1 to 64 bytes: only nodes of one network see each other. No secret.
@@ -118,7 +118,7 @@ pub struct Config {
     /// The peers whose names are mirrored, by key or the beginning of one; their contents come from
     /// all nodes. Default: all peers.
     pub mirror_from: Vec<KeyPrefix>,
-    /// Copies that were not used for this time expire: mirrored ones that another node keeps, and those
+    /// Copies that were not used for this time expire: mirrored ones that another node keeps, and copies
     /// of fetches with [`Life::Temporary`](crate::Life). Nothing else does, and none that was changed.
     /// A copy is used when it is fetched, asked for, given to a node, or opened here, as far as the
     /// file system tells. Needs [`Share::Directory`] and a state directory. Default: none expires.
@@ -147,7 +147,7 @@ pub struct DhtOptions {
     /// What the nodes of the group know and others do not: its places in the DHT depend on it. Default
     /// none.
     pub secret: Option<DhtSecret>,
-    /// The nodes to begin with, at most 16. Default: those of the public DHT.
+    /// The bootstrap nodes, at most 16. Default: those of the public DHT.
     ///
     /// Only addresses of the Internet are published and dialed. Where all of these nodes have private
     /// addresses, private ones are, too, and where all are on this host, loopback ones alone.

@@ -139,7 +139,7 @@ fn unanswered(error: &FetchError) -> DiscoveryProblem {
     }
 }
 
-/// What was known of peers before any was heard of.
+/// What was known of peers before discovery found any.
 pub(super) fn known_before(config: &Config, known: KnownBefore, counts: &PeerCounts) -> Vec<Finding> {
     let KnownBefore { remembered, in_file } = known;
     let memory = match config.remember && config.state != State::Memory {
@@ -248,7 +248,7 @@ fn seen_as(seen: &SeenBy, (port, that_none_tries): (u16, bool)) -> Vec<Finding> 
             &check,
             &format!("it does not try port {port} here: in an open group no port below {LOW_PORTS} is tried"),
         ),
-        // A dial that lasts so long waits for those of others.
+        // A dial that lasts this long waits for the dials of other hosts.
         DialState::NotTried | DialState::Trying => good(&check, "it did not try yet; each host has one try a minute"),
     };
     vec![address, dialed]

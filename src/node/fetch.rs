@@ -97,7 +97,7 @@ impl Fetch {
     /// The first call comes from the calling thread, the others from the thread of the fetch, which
     /// waits for them: send a message, or wake what shows the state. The callback is dropped when the
     /// fetch has ended; a handle of the fetch that it holds keeps the fetch until then. One that
-    /// panics in the thread of the fetch is dropped with a warning in the log, and the fetch goes on.
+    /// panics in the thread of the fetch is dropped with a warning in the log, and the fetch continues.
     ///
     /// A callback may add another one, or cancel and pause the fetch. It must not
     /// [`wait`](Self::wait) for it.
@@ -134,13 +134,13 @@ impl Fetch {
     }
 
     /// Lets the fetch rest: within milliseconds it holds no connection, and no file open. What
-    /// arrived stays on disk. Waits go on, and the time of the pause counts in no timeout. Does not
+    /// arrived stays on disk. Callers keep waiting, and the pause counts in no timeout. Does not
     /// block.
     pub fn pause(&self) {
         self.0.state.set_paused(true);
     }
 
-    /// Goes on after a [`pause`](Self::pause), with what is missing. Does not block.
+    /// Resumes after a [`pause`](Self::pause), with what is missing. Does not block.
     pub fn resume(&self) {
         self.0.state.set_paused(false);
     }
@@ -181,14 +181,14 @@ impl RunningFetches {
         drop(all);
     }
 
-    /// The states of those that have not ended, the oldest first. They keep no fetch alive, so that
-    /// to let go of them waits for no thread.
+    /// The states of the fetches that have not ended, the oldest first. They keep no fetch alive, so
+    /// that dropping them waits for no thread.
     pub(super) fn states(&self) -> Vec<Arc<FetchState>> {
         let all: Vec<_> = lock(&self.0).iter().filter_map(|running| running.state.upgrade()).collect();
         all.into_iter().filter(|state| !state.has_ended()).collect()
     }
 
-    /// Those that have not ended, the oldest first.
+    /// The fetches that have not ended, the oldest first.
     pub(super) fn all(&self) -> Vec<Fetch> {
         let all: Vec<Fetch> = lock(&self.0).iter().filter_map(|running| running.owner.upgrade()).map(Fetch).collect();
         all.into_iter().filter(|fetch| !fetch.0.state.has_ended()).collect()

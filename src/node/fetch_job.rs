@@ -38,7 +38,7 @@ pub(super) struct FetchJob {
 pub(super) enum Place {
     /// Below this directory, each under its own name.
     Dir { dir: PathBuf, create: bool },
-    /// Below the one of these directories that their names begin with; the names go on there.
+    /// Below the one of these directories that their names begin with, under the rest of their names.
     NamedDirs { dirs: Vec<(Option<RelPath>, PathBuf)>, create: bool },
     /// There is one file, and this is its path.
     File(PathBuf),
@@ -212,7 +212,7 @@ impl FetchJob {
         }
     }
 
-    /// Rests while the fetch is paused. Returns why it does not go on.
+    /// Blocks while the fetch is paused. Returns why it does not resume.
     pub(super) fn rest(&self) -> Option<FetchError> {
         let mut told = false;
         loop {

@@ -1,4 +1,4 @@
-//! Starts the fetches of a node, and knows those that run.
+//! Starts the fetches of a node, and knows the running ones.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -47,8 +47,8 @@ impl FetchJob {
         }
     }
 
-    /// Where the name of an inode that was to be written is blocked, another one is, so that the rest of
-    /// them come: goes on from the download with this `end`.
+    /// Where the name under which an inode was to be written is blocked, writes it under another one, so
+    /// that its other names follow. Continues from the download with this `end`.
     pub(super) fn write_other_firsts(&self, disk: &Arc<Disk>, tree: &mut Tree, mut end: DownloadEnd) -> DownloadEnd {
         let look = |path: &RelPath, len| lies_there(disk.path(), path, len);
         let mut tried = HashSet::new();
@@ -139,8 +139,8 @@ impl FetchJob {
         }
     }
 
-    /// Makes the links whose end this fetch put in place or found there, reached over no link but those
-    /// that it makes: each behind the ones on its way.
+    /// Makes the links whose end this fetch put in place or found there, if every link on the way is one
+    /// that it makes: each after those on its way.
     fn make_links(&self, disk: &Disk, tree: &Tree, failed: &mut Vec<FailedFile>) {
         let in_place: BTreeMap<RelPath, FileId> =
             lock(&self.state.stats.reports).iter().map(|r| (r.out.clone(), r.id)).collect();

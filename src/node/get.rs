@@ -1,4 +1,4 @@
-//! A fetch before it starts: what, where to, from whom, how fast.
+//! A fetch before it starts: what, where to, from which peers, how fast.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -57,6 +57,6 @@ pub const TO_WRITER_TELL_EVERY: Duration = Duration::from_millis(50);
 /// Times that a fetch takes another name of an inode as the one that it writes, since something else has
 /// the name that it chose.
 pub const FIRST_NAME_TRIES: u32 = 16;
-/// Rounds in which a fetch makes links, each over those of the rounds before and in directories that came
+/// Rounds in which a fetch makes links, each over links of the rounds before and in directories that came
 /// to be with them.
 pub const LINK_ROUNDS_MAX: u32 = 2 * LINKS_ON_WAY_MAX;

@@ -70,7 +70,7 @@ pub struct MirrorStats {
     pub bytes: u64,
     /// Files that are mirrored and not here yet.
     pub missing: u64,
-    /// Those of them that are being fetched.
+    /// Missing files that are being fetched.
     pub fetching: u64,
     /// Names under which sharers offer different contents: what is here stays.
     pub differ: u64,
@@ -269,7 +269,7 @@ impl MirrorThread {
         self.jobs.end_outdated(&self.plan);
     }
 
-    /// Starts what is due; when to go on if too much could not be removed for it.
+    /// Starts what is due. Returns when to try again if too much could not be removed for it.
     fn start_fetches(&mut self, now: Instant) -> Option<Instant> {
         let mut without_room = 0;
         while self.plan.has_due(now) && !self.loans.client.ctx.shutdown.has_begun() {

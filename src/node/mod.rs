@@ -386,7 +386,7 @@ impl Drop for Node {
     }
 }
 
-/// Whom a call asks, and for how long at most.
+/// Which peers a call asks, and for how long at most.
 fn scope(wait: Wait, node: Option<NodeId>) -> (AskScope, Duration) {
     (AskScope { nodes: node.map(|node| [node].into()), canceller: wait.canceller }, wait.time)
 }

@@ -14,7 +14,7 @@ use crate::node::open_reader::OpenReader;
 /// A file of the group, open for reading while it is fetched: [`Node::open`](crate::Node::open).
 ///
 /// Every byte is verified before [`read`](Read::read) hands it out. What comes next is fetched ahead:
-/// a little after a seek, up to 32 MiB while the reader goes on. What no reader comes near is not
+/// a little after a seek, up to 32 MiB while reads are sequential. What no reader comes near is not
 /// fetched. A read blocks until its first byte is there, and at most for the node's
 /// [`timeout`](crate::Config::timeout) without progress; a seek does not block.
 ///
@@ -22,7 +22,7 @@ use crate::node::open_reader::OpenReader;
 /// ([`try_clone`](Self::try_clone), or another `open`): it is fetched once. A node that shares gives
 /// others the chunks that it has, meanwhile.
 ///
-/// What came lies in `.gpb` of the node's directory, as of any fetch, which goes on from it. It goes a
+/// What came lies in `.gpb` of the node's directory, and a later fetch resumes from it. It is removed a
 /// minute after the last reader, unless [`keep`](Self::keep) or another fetch made it a file. A node
 /// without a directory keeps it in memory: at most 256 MiB of all files that are open together.
 ///
@@ -87,7 +87,7 @@ impl OpenFile {
         self.reader.canceller().clone()
     }
 
-    /// Makes it a file at `path`: all of it is fetched now, and readers may go on meanwhile. Directly
+    /// Makes it a file at `path`: all of it is fetched now, and readers may continue meanwhile. Directly
     /// below the node's directory its part gets the name, elsewhere it is copied. A different file
     /// there is refused; [`Node::get`](crate::Node::get) of [`found`](Self::found) has that choice, and
     /// takes the bytes over as this does.

@@ -66,7 +66,7 @@ impl OpenFiles {
     }
 
     /// Opens a content for one more reader. A content that is open already is not fetched
-    /// twice, whoever brings it. `stats` count for a download that begins with this.
+    /// twice, whichever download brings it. `stats` count for a download that begins with this.
     pub(super) fn open(
         self: &Arc<Self>,
         found: FoundFile,
@@ -75,7 +75,7 @@ impl OpenFiles {
     ) -> Result<Entered, FetchError> {
         let is_full = |state: &OpenState| state.contents.len() + state.closing.len() >= READ_FILES_MAX;
         let is_open = |state: &OpenState| state.contents.contains_key(&found.id);
-        // Its part is locked until it is let go; of others only those count that are read.
+        // Its part is locked until it is let go; of other contents only those being read count.
         let mut state = self.wait_for_closing(|state| {
             state.closing.contains(&found.id) || !is_open(state) && is_full(state) && state.is_letting_go()
         });

@@ -17,7 +17,7 @@ pub(super) struct OpenReader {
     /// The chunk that it read last, and where that is.
     here: Option<(ChunkIndex, ReadSource)>,
     last: VerifiedChunk,
-    /// The failures that it has told, or that were before it.
+    /// Number of failures that it has reported, or that came before it.
     told: u64,
     canceller: Canceller,
 }

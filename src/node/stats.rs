@@ -30,7 +30,7 @@ use crate::swarm::{PeerCounts, PeerTable};
 pub struct NodeStats {
     /// The peers that are there, and how they were found.
     pub peers: PeerCounts,
-    /// What was sent and received, to and from whom.
+    /// What was sent and received, in all and by peer.
     pub traffic: TrafficStats,
     /// What is offered.
     pub share: ShareStats,

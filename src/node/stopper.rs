@@ -28,7 +28,7 @@ impl Stopper {
     }
 
     /// The thread whose panic, a defect of this library, ended the node; `None` while it runs and
-    /// after any other end. A node does not go on without one of its services, and nothing waits for
+    /// after any other end. A node does not continue without one of its services, and nothing waits for
     /// a thread that is gone. Does not block.
     pub fn defect(&self) -> Option<String> {
         self.0.defect()

@@ -236,7 +236,7 @@ impl RunningSync {
     /// it is only because of what lies in its place.
     ///
     /// # Errors
-    /// [`FetchError::Cancelled`], [`FetchError::Stopped`], and those that fail the fetch as a whole.
+    /// [`FetchError::Cancelled`], [`FetchError::Stopped`], and any that fails the fetch as a whole.
     pub fn wait(self) -> Result<SyncReport, FetchError> {
         let RunningSync { fetch, plan, mut removal } = self;
         let mut is_only_blocked = true;
@@ -307,7 +307,7 @@ struct Removal {
 
 impl Removal {
     fn remove(&mut self, names: &[LocalName]) {
-        // What goes is not offered any more.
+        // What is removed is no longer offered.
         if let Some(fetched) = &self.fetched {
             for name in names {
                 fetched.remove_at(self.disk.path(), &name.path);
@@ -330,7 +330,7 @@ impl Removal {
         }
     }
 
-    /// Removes what is empty of `dirs`, and reports those of them that fetches `made`.
+    /// Removes the empty directories of `dirs`, and reports those that fetches `made`.
     fn remove_dirs(&mut self, dirs: &[RelPath], made: &BTreeSet<RelPath>) {
         for dir in dirs {
             if self.disk.remove_dir(dir) && made.contains(dir) {

@@ -29,10 +29,10 @@ use crate::runtime::deadline;
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Update {
-    /// The fetch is further, or in another phase. Only the newest state is told: a slow reader
+    /// The fetch is further, or in another phase. Only the newest state is reported: a slow reader
     /// skips the ones before it.
     Progress(Progress),
-    /// A file is in place. Every one is told.
+    /// A file is in place. Every one is reported.
     File(FileReport),
     /// It is over: [`Fetch::wait`](crate::Fetch::wait) returns at once.
     Ended,
@@ -66,9 +66,9 @@ pub enum Update {
 #[derive(Debug)]
 pub struct Updates {
     state: Arc<FetchState>,
-    /// Number of the change that was told last; `None` before the first.
+    /// Number of the change that was reported last; `None` before the first.
     seen: Option<u64>,
-    /// Number of files that were read, and those of them that are still to be told.
+    /// Number of files read from the fetch, and those of them that are still to be reported.
     read: usize,
     files: VecDeque<FileReport>,
     last: Option<Progress>,
@@ -102,7 +102,7 @@ impl Updates {
     }
 
     fn ready(&mut self) -> Option<Update> {
-        // The end and the number of changes are read first: what comes after them is told next time.
+        // The end and the number of changes are read first: what follows them is reported next time.
         let (ended, changes) = (self.state.has_ended(), self.state.changes());
         if self.files.is_empty() {
             self.files.extend(self.state.files_after(self.read, UPDATE_FILES));

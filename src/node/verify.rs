@@ -199,7 +199,7 @@ impl Verified<'_> {
         self.group_error.as_ref()
     }
 
-    /// Fetches anew what the disk has damaged: of each file the chunks that are wrong. With `force`
+    /// Fetches again what the disk has damaged: of each file the chunks that are wrong. With `force`
     /// also what was changed, and what has another content than the group offers. Returns none where
     /// nothing is to be fetched, or nothing can be; such files keep their verdict. Without `force` a file
     /// is replaced only in the state in which it was hashed: what was saved there since stays.

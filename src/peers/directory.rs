@@ -267,7 +267,7 @@ impl Directory {
         self.table.touch(|t| t.dialed_here(node));
     }
 
-    /// Notes that `node` offers to answer on a session that it opened: who wants to ask it looks again.
+    /// Notes that `node` offers to answer on a session that it opened: its askers look again.
     pub fn offered(&self, node: NodeId) {
         self.table.update(|t| t.offered(node));
     }

@@ -1,4 +1,4 @@
-//! Sessions that one service has opened and another one goes on with.
+//! Sessions that one service has opened and another one takes over.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};

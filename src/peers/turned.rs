@@ -1,5 +1,5 @@
 //! Sessions whose roles are exchanged, between the services: the side that opened the connection answers on it, because
-//! nobody can dial it.
+//! no other node can dial it.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use crate::sync::lock;
 /// What a session keeps while it lives, so that the end of the node, and of the trust in its peer, cut it off.
 pub type SessionGuards = (OnBegin, Option<Subscription>);
 
-/// The turned sessions of a node that no service has: those on which others offer to answer, and those on which this node
-/// is to answer.
+/// The turned sessions of a node that no service has: others offer to answer on some, and this node is to answer on the
+/// rest.
 #[derive(Default)]
 pub struct TurnedSessions {
     state: Mutex<TurnedState>,
@@ -25,7 +25,7 @@ pub struct TurnedSessions {
 
 #[derive(Default)]
 struct TurnedState {
-    /// The node ends: nothing is kept any more.
+    /// The node ends: nothing further is kept.
     closed: bool,
     /// Sessions on which another node answers, the oldest first.
     offered: Vec<OfferedSession>,
@@ -81,7 +81,7 @@ pub struct AnswerTicket {
     _presence: Box<dyn Any + Send>,
 }
 
-/// The turned sessions of a node: those on which the side answers that opened them, because the other one may be
+/// The turned sessions of a node: the side that opened them answers on them, because the other one may be
 /// unable to dial it.
 ///
 /// ```
@@ -107,7 +107,7 @@ pub struct TurnedStats {
 pub struct Answered {
     /// All.
     pub open: usize,
-    /// Those on which something was asked.
+    /// Sessions on which something was asked.
     pub begun: usize,
 }
 
@@ -162,8 +162,8 @@ impl TurnedSessions {
         lock(&self.state).offered.iter().map(|offered| offered.node).collect()
     }
 
-    /// Ends the sessions that are no longer of use: cut off, closed by their peers, or without their places; and those of
-    /// the nodes that are `reached` without them.
+    /// Ends the sessions that are no longer of use: cut off, closed by their peers, or without their places; and all with
+    /// nodes that are `reached` without them.
     pub fn sweep(&self, reached: &[NodeId]) {
         let mut state = lock(&self.state);
         let is_over = |offered: &mut OfferedSession| !offered.is_usable() || reached.contains(&offered.node);

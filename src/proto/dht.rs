@@ -3,7 +3,7 @@
 //!
 //! An item is the mutable item of the identity key. Its value is [`MAGIC`] and the postcard form of a
 //! [`PeerHint`]: the sealed announce of the node, and where it answers. The signed bytes begin with
-//! `4:salt`, those of an announce with `gpb` and those of TLS 1.3 with 64 spaces: no signature of one
+//! `4:salt`, in an announce with `gpb` and in TLS 1.3 with 64 spaces: no signature of one
 //! kind is valid as another.
 
 use std::fmt;

@@ -46,7 +46,7 @@ pub struct ListedFile<T> {
     /// Whether the node has it from others, by a fetch or as their mirror. What a node shares of its
     /// own wins over it.
     pub is_copy: bool,
-    /// Whether it is a copy that goes when it is not used for long, whoever else has it.
+    /// Whether it is a copy that expires when unused for long, even if no other node has it.
     pub is_temporary: bool,
     /// The link, where the name is a symbolic one.
     pub link: Option<LinkTo<T>>,

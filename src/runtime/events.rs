@@ -17,7 +17,7 @@ mod queue;
 /// are dropped.
 ///
 /// Each call of `Node::events` makes a queue of its own, which begins with [`Event::Known`]: the peers
-/// that are there. A reader that goes on from there by joins and leaves always ends with the peers that
+/// that are there. A reader that then applies joins and leaves always ends with the peers that
 /// are there, however late it reads: of a peer that comes and goes meanwhile, the net effect waits.
 /// Of files, and of refusals and lies, at most 1,024 events each wait; [`Event::Missed`] stands where
 /// further ones were dropped.
@@ -89,7 +89,7 @@ impl fmt::Debug for EventMap {
     }
 }
 
-/// The queues that are read; ended when no event can come any more.
+/// The queues that are read; ended when no further event can come.
 #[derive(Debug, Default)]
 struct EventQueues(Mutex<Vec<Weak<Mailbox>>>);
 

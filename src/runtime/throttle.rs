@@ -135,7 +135,7 @@ const SHIFT_NS: u64 = 1_000_000_000;
 mod tests {
     use super::*;
 
-    /// Draws `want` at a time for five virtual seconds, waiting exactly as told.
+    /// Draws `want` at a time for five virtual seconds, with exactly the returned waits.
     fn bytes_in_5_s(rate: u64, want: usize) -> u64 {
         let start = Instant::now();
         let throttle = Throttle::since(Some(rate), start);
@@ -221,7 +221,7 @@ mod tests {
         let throttle = Throttle::since(Some(10_000_000), start);
         let mut takers = [(16 * 1024, start, 0), (128 * 1024, start, 0)];
         loop {
-            // Of those that ask at the same time, to a microsecond, whoever got less comes first,
+            // Of takers that ask at the same time, to a microsecond, the one that got less is first,
             // as with sessions.
             let soon = takers.iter().map(|t| t.1).min().unwrap() + Duration::from_micros(1);
             let (want, at, got) = takers.iter_mut().filter(|t| t.1 <= soon).min_by_key(|t| t.2).unwrap();

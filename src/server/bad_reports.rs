@@ -44,7 +44,7 @@ impl BadReports {
     }
 
     /// The account that a report counts for. A host has all addresses of an IPv6 network (/64), and may
-    /// have many of an IPv4 network (/24), of which those beyond [`REPORTERS_PER_NET_MAX`] are one
+    /// have many of an IPv4 network (/24), of which all beyond [`REPORTERS_PER_NET_MAX`] are one
     /// account. Counted by address alone, one host could take the places of all reporters.
     fn reporter(&self, account: Account) -> Account {
         let Account::Addr(addr) = account else { return account };

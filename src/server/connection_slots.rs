@@ -411,7 +411,7 @@ mod tests {
     }
 
     /// Without this, one host with enough addresses took all slots with idle connections, and every other host was
-    /// told that the server is full for as long as that went on.
+    /// refused, as the server was full, for as long as that lasted.
     #[test]
     fn the_longest_idle_connection_of_the_address_and_prefix_with_most_gives_way() {
         let s = Duration::from_secs;
@@ -484,7 +484,7 @@ mod tests {
     }
 
     /// Cause: only idle connections gave way. Effect: a network that took all slots and kept each busy, with chunks that
-    /// wait for the rate limit, locked everybody else out. Mend: where one network has more than half, one that is served
+    /// wait for the rate limit, locked all others out. Mend: where one network has more than half, one that is served
     /// gives way to another network.
     #[test]
     fn a_network_with_most_slots_keeps_others_out_by_no_amount_of_work() {

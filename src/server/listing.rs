@@ -194,7 +194,7 @@ mod tests {
         let link = || Bare::Link { to: LinkTo { target: "../t".into(), mtime_ns: 5 }, copy: true };
         let bare = |n: usize| if n.is_multiple_of(2) { Bare::EmptyDir { mtime_ns: 7, copy: false } } else { link() };
         let path = |n| RelPath::new(&name(n)).unwrap();
-        // Those that are files as well are links.
+        // Names that are files as well are links.
         let bare: BTreeMap<_, _> = (0..3000).filter(|n| n % 3 != 1).map(|n| (path(n), Some(bare(n)))).collect();
         let all = Arc::new((*files).clone().with_bare(Arc::new(BareNames::default().changed(&bare))));
         for pattern in ["", "d", "d/*"] {

@@ -31,7 +31,7 @@ pub(crate) struct RemotePeer {
     pub(crate) agent: String,
     /// Its requests for chunks waited too long: the ones that have come are deferred.
     pub(crate) is_deferred: bool,
-    /// Who asks on its session.
+    /// Which side asks on its session.
     pub(crate) role: SessionRole,
     /// `None` before the first chunk: most idle sessions never ask for one.
     served: Option<Box<ServedChunks>>,
@@ -39,7 +39,7 @@ pub(crate) struct RemotePeer {
     trust_generation: u64,
 }
 
-/// Who asks on a session.
+/// Which side asks on a session.
 #[derive(Debug)]
 pub(crate) enum SessionRole {
     /// The peer, which opened it.
@@ -108,7 +108,7 @@ impl RemotePeer {
         served.last.push_back(served.key.hash_one(chunk));
     }
 
-    /// Of `chunks` of a file, those that it may be sent as an answer to `AnyOf`. A peer names what it
+    /// The `chunks` of a file that it may be sent as an answer to `AnyOf`. A peer names what it
     /// lacks when it asks, and some of that is on its way to it already: what it was sent last comes
     /// only when there is nothing else, the oldest first.
     pub(crate) fn lacking(&self, file: FileId, chunks: impl Iterator<Item = u32>) -> Vec<u32> {

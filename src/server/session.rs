@@ -278,7 +278,7 @@ impl AcceptedSession {
             _ if !self.output.sealed.is_empty() => SessionStep::More,
             Pause::Throttled(until) => SessionStep::Ends(TurnOutcome::Delay(until)),
             Pause::Waits => SessionStep::Ends(TurnOutcome::Wait),
-            // Whoever is sent to is ready for its next turn much sooner than a page is whole.
+            // A session that is sent data is ready for its next turn much sooner than a page is whole.
             Pause::Unfinished if context.is_wanted() => SessionStep::Ends(TurnOutcome::Again),
             Pause::Unfinished => SessionStep::More,
             Pause::Full | Pause::Idle => SessionStep::Starved,

@@ -12,7 +12,7 @@ use crate::share::limits::PUBLISH_RETRIES_MAX;
 use crate::share::publish_error::PublishError;
 use crate::share::setup::{FirstComplete, PublishAnswer};
 
-/// Who waits for what.
+/// The callers that wait, and what each waits for.
 pub(super) struct Callers {
     /// The first complete catalogue.
     pub(super) ready: Arc<Watch<FirstComplete>>,

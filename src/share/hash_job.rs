@@ -295,7 +295,7 @@ impl HashJob {
         })
     }
 
-    /// Refuses a file that goes on behind its length. Those of `/proc` and `/sys` are made when they
+    /// Refuses a file that holds more than its length. Files of `/proc` and `/sys` are made when they
     /// are read and have the length 0 or 4,096: what was hashed would not be what is in them.
     fn check_end(&self, file: &File) -> Result<(), HashFailure> {
         if !matches!(file.read_at(&mut [0], self.len), Ok(1)) {

@@ -296,7 +296,7 @@ mod tests {
         scanner.end(&walk, start);
         assert_eq!(next(&mut scanner, true, start).as_deref(), Some(""), "a second walk");
         assert!(next(&mut scanner, true, start).is_none(), "and no third one");
-        // A walk that is broken off is begun anew.
+        // A walk that is broken off starts again.
         let walk = scanner.take(true, start + RESCAN, below).unwrap();
         scanner.put_back(walk);
         scanner.clear(false);

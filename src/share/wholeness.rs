@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(whole.mounts.iter().collect::<Vec<_>>(), ["", "proc"]);
         whole.look_at_mounts();
         assert!(whole.is_whole());
-        // As if it were no directory any more, and then a plain one.
+        // As if it were no longer a directory, and then a plain one.
         let root = std::mem::replace(&mut whole.root, dir.path().into());
         for _ in 0..2 {
             whole.walked("", now);

@@ -257,7 +257,7 @@ impl Disk {
         }
     }
 
-    /// Removes what earlier fetches left and nobody resumes, but nothing of `wanted`: partial files
+    /// Removes abandoned leftovers of earlier fetches, but nothing of `wanted`: partial files
     /// of which no byte was written for 30 days, and those without a journal after an hour, unless
     /// a process uses them. What stays of other files.
     pub fn sweep(&self, wanted: &[FileId]) -> Leftovers {

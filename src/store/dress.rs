@@ -60,12 +60,12 @@ pub(crate) fn may_run(mode: u32) -> bool {
 }
 
 /// Brings the attributes of a file that is there in line with `wanted`. A file that is to be run may be
-/// run by all who may read it. `kept` tells which time a file has here for one that it was given. True if
-/// something was changed.
+/// run by every user that may read it. `kept` tells which time a file has here for one that it was given.
+/// True if something was changed.
 pub(crate) fn bring_in_line(file: &File, wanted: &Attributes, kept: &dyn Fn(i64) -> i64) -> io::Result<bool> {
     let meta = file.metadata()?;
     let mode = match wanted.executable {
-        // Another one may run it, if somebody may.
+        // A file that any user may run keeps its mode.
         true if meta.mode() & EXECUTE != 0 => meta.mode(),
         true => meta.mode() | (meta.mode() & READ) >> 2,
         false => meta.mode() & !EXECUTE,

@@ -369,7 +369,7 @@ mod tests {
     }
 
     /// Cause: a write that was under way when the program behind a FUSE mount died failed with one
-    /// error, the sync after it with another. Effect: one loss was told twice. Mend: both are one
+    /// error, the sync after it with another. Effect: one loss was reported twice. Mend: both are one
     /// kind.
     #[test]
     fn a_disk_that_is_gone_is_news_once_whatever_each_call_says() {

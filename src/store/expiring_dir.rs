@@ -22,11 +22,11 @@ pub(crate) struct ExpiringDir {
     log: PlacedLog,
 }
 
-/// What came of copies that were to be removed. Those in neither list are the user's by now.
+/// What came of copies that were to be removed. Files in neither list are the user's by now.
 #[derive(Debug, Default)]
 pub(crate) struct RemovedCopies {
     pub(crate) gone: Vec<(RelPath, FileId)>,
-    /// Those that are still there, and why.
+    /// Copies that are still there, and why.
     pub(crate) failed: Vec<(RelPath, StoreError)>,
 }
 
@@ -66,10 +66,10 @@ impl ExpiringDir {
         self.files.leap(by_s, now_s);
     }
 
-    /// Looks at each file: one that is gone or in another state is not a copy any more, and one that
+    /// Looks at each file: one that is gone or in another state is no longer a copy, and one that
     /// was read on this machine was used then, where the file system tells. A file that cannot be
     /// looked at is still a copy, and a time later than `now_s` says nothing. Returns the names at which
-    /// nothing lies any more.
+    /// nothing lies now.
     pub(crate) fn look(&mut self, now_s: u64) -> Vec<RelPath> {
         if !self.is_mounted() {
             return Vec::new();
@@ -257,7 +257,7 @@ mod tests {
         dir.files().iter().map(|(path, _)| path.to_string()).collect()
     }
 
-    /// Cause: a name of an inode that expired changed the state of its other names. Effect: those counted as the user's,
+    /// Cause: a name of an inode that expired changed the state of its other names. Effect: they counted as the user's,
     /// and never expired.
     #[test]
     fn names_of_one_file_expire_one_by_one_and_together() {

@@ -71,7 +71,7 @@ struct Queue {
     /// When the first file was added to the empty queue.
     dirty_since: Option<Instant>,
     stop: bool,
-    /// The thread panicked: nothing is flushed any more.
+    /// The thread panicked: nothing further is flushed.
     is_dead: bool,
 }
 
@@ -221,7 +221,7 @@ impl Flusher {
         self.budget.enqueue(u64::MAX, Arc::new(tests::Ill));
     }
 
-    /// The errors that the writers were told.
+    /// The errors that were reported to the writers.
     pub(crate) fn told(&self) -> &ToldErrors {
         &self.told
     }

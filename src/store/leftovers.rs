@@ -103,7 +103,7 @@ fn inspect(
             file.unlock();
             return Ok(None);
         }
-        // Without its part a journal says nothing; a part without its journal starts anew.
+        // Without its part a journal says nothing; a part without its journal starts over.
         journal.map_or(Ok(false), |journal| volume.remove_own(journal))?;
         let removed = volume.remove_own(part)?;
         mark.map_or(Ok(false), |mark| volume.remove_own(mark))?;

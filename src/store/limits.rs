@@ -76,7 +76,7 @@ pub const OPENAT2_TRIES: u32 = 64;
 pub const DIR_RISKS_TOLD_MAX: usize = 64;
 /// Tries to open the own directory `.gpb` while other processes remove and create it.
 pub const OWN_TRIES: u32 = 8;
-/// Looks at a file that is to be replaced while it goes on changing.
+/// Looks at a file that is to be replaced while it keeps changing.
 pub const REPLACE_TRIES: u32 = 8;
 /// Bytes of records of placed files that are gathered before they are written.
 pub const PLACED_BUFFER_LEN: usize = 64 * KIB;
@@ -106,7 +106,7 @@ pub const LAYER_SLOTS: u8 = 128;
 pub const COPY_RECORDS_FRESH: Duration = Duration::from_millis(50);
 /// Directories whose records are followed for that.
 pub const COPY_DIRS_MAX: usize = 16_384;
-/// Files of one directory that may expire; those beyond stay. As many names are known to have
+/// Files of one directory that may expire; further ones stay. As many names are known to have
 /// expired.
 pub const EXPIRING_MAX: usize = 1_000_000;
 /// Names that are noted as used between two looks at them.

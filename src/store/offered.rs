@@ -16,7 +16,7 @@ pub struct OfferedFiles(RwLock<HashMap<RelPath, Arc<OfferedFile>>>);
 
 /// A content that was hashed, and where its bytes are.
 pub struct OfferedFile {
-    /// Told from all others that ever had the name.
+    /// Distinguishes it from all others that ever had the name.
     number: u64,
     name: RelPath,
     manifest: Arc<Manifest>,

@@ -111,7 +111,7 @@ impl OwnFiles {
         self.contains(meta) || self.look().contains_key(&(meta.dev(), meta.ino()))
     }
 
-    /// The same files for one more user of [`refresh`](Self::refresh): each learns by itself what is
+    /// The same files for one more user of [`refresh`](Self::refresh): each learns separately what is
     /// new.
     pub fn another(&self) -> Self {
         let other = OwnFiles { paths: self.paths.clone(), known: RwLock::default() };
@@ -136,7 +136,7 @@ impl OwnFiles {
         names
     }
 
-    /// Those of `names` below `dir` that must not be written because they are own files, each with
+    /// The `names` below `dir` that must not be written because they are own files, each with
     /// its position. Looks at the directory only if it has entries.
     pub fn refused<'n>(&self, dir: &Path, names: impl IntoIterator<Item = &'n str>) -> Vec<(usize, StoreError)> {
         let own = self.names_below(&resolved(dir));
@@ -146,7 +146,7 @@ impl OwnFiles {
         }
         let found = self.look();
         let is_own = |meta: &Metadata| found.contains_key(&(meta.dev(), meta.ino())) || self.contains(meta);
-        // Most names are those of other files, as a look from the directory tells for less.
+        // Most names are of other files, which a look from the directory finds at less cost.
         let ids = self.inodes(&found);
         let root = File::open(dir).ok();
         let may_be_own = |name: &str| match root.as_ref() {

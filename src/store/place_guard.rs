@@ -1,5 +1,5 @@
 //! What a fetch may replace: what it or an earlier fetch put there, and nothing of the user's unless
-//! told so.
+//! [`Overwrite`] permits it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -48,7 +48,7 @@ struct Places {
     reads_all: bool,
     /// Files, by device and inode, of which this fetch took a name.
     unlinked: HashSet<(u64, u64)>,
-    /// What this fetch recorded anew of files that it only found.
+    /// What this fetch recorded again of files that it only found.
     renewed: HashMap<RelPath, PlacedFile>,
 }
 

@@ -44,7 +44,7 @@ pub use record::Life;
 pub(crate) use record::{Keeping, PlacedFile, PlacedState};
 use record::{RECORD_LEN_MAX, RecordLine, read_record};
 
-/// The records of what was fetched into one directory, and access to those of others.
+/// The records of what was fetched into one directory, and access to the records of others.
 #[derive(Debug)]
 pub(crate) struct PlacedLog {
     folder: Arc<dyn Folder>,
@@ -54,7 +54,7 @@ pub(crate) struct PlacedLog {
     pending: Mutex<PendingRecords>,
     /// What the records of a directory say, once they were read. `None` if there are none.
     known: Mutex<HashMap<PathBuf, Option<Arc<KnownNames>>>>,
-    /// Those of the directory itself and of the ones above, once they were asked for.
+    /// The records of the directory itself and of the ones above, once they were asked for.
     above: Mutex<Option<Arc<[RecordsAbove]>>>,
     /// A directory below, on the way to which no file may expire.
     plain_parent: Mutex<String>,
@@ -142,7 +142,7 @@ impl PlacedLog {
     /// Writes what was noted, makes it durable, and drops what later records replace.
     pub(crate) fn finish(&self, durable: bool) {
         self.flush_trying(PLACED_LAST_LOCK_TRIES);
-        // Of those of others a flush at the end is enough.
+        // For the records of other directories a flush at the end is enough.
         lock(&self.others).clear();
         let compacted = self.locked(PLACED_LOCK_TRIES, |file| {
             let header = Header::read(&**file, &self.root)?;
@@ -160,8 +160,8 @@ impl PlacedLog {
         }
     }
 
-    /// All that the records say of the file `path` below the directory: those of the directory
-    /// itself first, then those of each directory on the way, into which a part may have been fetched,
+    /// All that the records say of the file `path` below the directory: first the records of the
+    /// directory itself, then of each directory on the way, into which a part may have been fetched,
     /// and of those above. Nothing tells which of them is the newest, so any of them may be true.
     pub(crate) fn find(&self, path: &str) -> Vec<PlacedFile> {
         self.flush();

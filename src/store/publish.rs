@@ -185,7 +185,7 @@ impl<'a> Publish<'a> {
         here.ok_or_else(|| StoreError::at(self.target.path.join(dir), Errno::NOENT))
     }
 
-    /// Removes a file or link at `path` that a fetch put there and nobody changed, so that a directory
+    /// Removes a file or link at `path` that a fetch put there and nothing changed, so that a directory
     /// can be made in its place; whether it did.
     fn clear(&self, at: BorrowedFd<'_>, name: &str, path: &str) -> bool {
         let (Some(guard), Ok(path), Some(found)) = (self.target.guard, RelPath::new(path), state_at(at, name)) else {

@@ -1,6 +1,6 @@
 //! Where the parts lie of what is read while it is fetched.
 //!
-//! Such a part is one like any other: a later download of the content goes on from it, and takes it
+//! Such a part is one like any other: a later download of the content resumes from it, and takes it
 //! over. A mark beside it, `<root>-<len>.read`, says that no download has: then it goes soon after
 //! its last reader, or with the next fetch into the directory.
 
@@ -121,7 +121,7 @@ mod tests {
     }
 
     /// Reads some of the file, or fetches it, until the power is gone. Returns the number of chunks that
-    /// a download was told to be durable.
+    /// were reported to a download as durable.
     fn run(volume: &Memory, manifest: &Arc<Manifest>, is_read: bool, rng: &mut Rng) -> Result<u32, (StoreError, u32)> {
         let mut kept = 0;
         let mut go = || -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ pub struct KnownCopy {
 }
 
 /// A file that may have chunks of another content at the same places, such as an older version. Each
-/// chunk is verified after it was read, unless a fetch put the file there and nobody touched it since:
+/// chunk is verified after it was read, unless a fetch put the file there and nothing changed it since:
 /// then its layer tells.
 #[derive(Debug)]
 pub struct ReuseSource {

@@ -146,7 +146,7 @@ pub(crate) enum FileLock {
     Taken,
     /// Another process or handle has it.
     Held,
-    /// The file system has no locks, as some network ones: nothing says who uses the file.
+    /// The file system has no locks, as some network ones: nothing says whether the file is in use.
     Unknown,
 }
 

@@ -12,8 +12,8 @@ use crate::sync::lock;
 pub struct UsedNames(Mutex<HashSet<u64>>);
 
 impl UsedNames {
-    /// The file `name` is used now. Of more than [`USED_NAMES_MAX`] names between two looks those
-    /// beyond are not noted.
+    /// The file `name` is used now. Of more than [`USED_NAMES_MAX`] names between two looks the
+    /// further ones are not noted.
     pub fn note(&self, name: &str) {
         let mut names = lock(&self.0);
         if names.len() < USED_NAMES_MAX {

@@ -49,7 +49,7 @@ pub(super) struct Counts {
     /// `Hello`s that were answered with `Busy`.
     pub(super) turned_away: AtomicU64,
     pub(super) reported_bad: AtomicU64,
-    /// Bytes sent, those of TLS included.
+    /// Bytes sent, TLS included.
     pub(super) sent: AtomicU64,
 }
 

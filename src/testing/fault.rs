@@ -87,15 +87,15 @@ pub enum Fault {
     WrongLengths,
     /// Says that it holds every file, and answers `NotFound` to each request for its bytes.
     Empty,
-    /// The first `sessions` connections end after this number of bytes that the peer sent, those of
-    /// TLS included.
+    /// The first `sessions` connections end after this number of bytes that the peer sent, TLS
+    /// included.
     EndAfter {
         /// Bytes until the end.
         bytes: u64,
         /// Connections that end so; later ones are whole.
         sessions: u64,
     },
-    /// Sends only half of each layer and chunk, and then the next answer as if nothing lacked.
+    /// Sends only half of each layer and chunk, and then the next answer as if nothing were missing.
     HalfFrames,
     /// Sends each answer but `Welcome` twice.
     Twice,

@@ -119,7 +119,7 @@ impl FaultyPeer {
         self.server.counts.deferred.load(Ordering::SeqCst)
     }
 
-    /// Number of bytes that it sent, those of TLS included.
+    /// Number of bytes that it sent, TLS included.
     pub fn sent(&self) -> u64 {
         self.server.counts.sent.load(Ordering::Relaxed)
     }
@@ -232,7 +232,7 @@ fn accept(listener: &TcpListener, server: &Arc<FaultyServer>) {
         let nth = server.counts.connections.fetch_add(1, Ordering::SeqCst);
         let Ok(copy) = socket.try_clone() else { continue };
         let mut sockets = lock(&server.sockets);
-        // Those that have ended need no descriptor.
+        // Connections that have ended need no descriptor.
         sockets.retain(|socket| socket.peer_addr().is_ok());
         sockets.push(copy);
         drop(sockets);

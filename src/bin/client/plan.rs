@@ -1,4 +1,4 @@
-//! What a fetch would do, told without doing it.
+//! What a fetch would do, reported without doing it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Stdout};
@@ -10,7 +10,7 @@ use gpb::internals::client::{FoundBare, LiesThere, Tree};
 use gpb::internals::store::{Disk, Forecast};
 use gpb::{FailedFile, FetchError, FileId, FoundFile, RelPath};
 
-/// A fetch that is only told.
+/// A fetch that is only planned.
 pub(crate) struct Plan<'d> {
     /// None where the directory would be made.
     disk: Option<&'d Disk>,

@@ -11,7 +11,7 @@ use crate::client::FoundFile;
 use crate::content::RelPath;
 use crate::store::Forecast;
 
-/// The sums of a fetch that is only told.
+/// The sums of a fetch that is only planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PlanTotals {
     /// Names that would be in place.
@@ -26,7 +26,7 @@ pub struct PlanTotals {
     pub free: u64,
     /// Links to directories, and empty directories, that would be made.
     pub make: u64,
-    /// Of the bytes to fetch, those of contents that an earlier fetch put here under other names. What
+    /// The bytes to fetch of contents that an earlier fetch put here under other names. What
     /// older versions have in common is known only to the fetch.
     pub reused: u64,
 }

@@ -34,7 +34,7 @@ enum NothingComes {
 }
 
 impl Coordinator {
-    /// Nothing comes any more: each file that is not in place fails for a cause of its own.
+    /// Nothing further comes: each file that is not in place fails for a cause of its own.
     pub(super) fn give_up(&self) {
         let mut causes: BTreeMap<NothingComes, Vec<FileNo>> = BTreeMap::new();
         for (file, cause) in self.causes() {

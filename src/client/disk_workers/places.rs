@@ -56,7 +56,7 @@ pub(super) fn check_room(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result
     Err(StoreError::NoSpace { path: shared.disk.path().to_path_buf(), needed, free })
 }
 
-/// Looks at the places of a file. Those that cannot be used fail.
+/// Looks at the places of a file. Places that cannot be used fail.
 pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut LastParent) -> PlacesSeen {
     // What is read has no place.
     if shared.terms.reading.is_some() {

@@ -21,7 +21,7 @@ pub(super) struct Attempts {
 
 impl Attempts {
     /// Whether the peer made an offer that has it asked before its time. If it made one a moment ago, it is asked when that
-    /// is over: whoever offers again and again has no more of a thread than others.
+    /// is over: a peer that offers again and again has no more of a thread than others.
     pub(super) fn honour(&mut self, offers: u32, now: Instant) -> bool {
         let Some(retry_at) = self.retry_at.filter(|_| self.offers != offers) else { return false };
         let rested = self.honoured.map_or(now, |at| at + OFFER_HONOURED_EVERY);

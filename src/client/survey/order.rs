@@ -14,14 +14,14 @@ use crate::swarm::PeerRecord;
 /// Many keys on one host take turns, known ones too, so that they hold up no peer elsewhere. Once more than half as
 /// many peers as there are threads wait or are asked, made-up ones may be among them at any number of
 /// addresses, which take connections and say nothing. Then half of the threads are for short tries, one
-/// at each address where nobody has been asked, in no order that a peer decides. The other half is
-/// for peers that are asked in full: those that are known to be there first, and all that were silent.
+/// at each address where no peer has been asked, in no order that a peer decides. The other half is
+/// for peers that are asked in full: first those known to be there, and all that were silent.
 /// So a peer that does answer is reached however many do not. What one half does not use the other
 /// takes.
 #[derive(Default)]
 pub(super) struct AskOrder {
     at: HashMap<Option<IpAddr>, AddrQueue>,
-    /// Addresses where somebody waits, each in one of both: those without a try, and the others.
+    /// Addresses where a peer waits, each in one of both: addresses without a try, and the others.
     new: Vec<Option<IpAddr>>,
     tried: Vec<Option<IpAddr>>,
     /// Addresses where somebody waits who is known to be there, in turn.
@@ -39,7 +39,7 @@ struct AddrQueue {
     waiting: VecDeque<PeerRecord>,
     /// Those that are known to be there.
     proved: VecDeque<PeerRecord>,
-    /// Whether somebody ever answered there; `None` before the first answer or silence.
+    /// Whether a peer ever answered there; `None` before the first answer or silence.
     answers: Option<bool>,
     /// Whether it stands in one of the lists of addresses without known peers.
     is_listed: bool,
@@ -125,8 +125,8 @@ impl AskOrder {
         }
     }
 
-    /// Whether a class that has `own` threads may have one more beside the `others`, of whom somebody
-    /// waits or nobody.
+    /// Whether a class that has `own` threads may have one more beside the `others`, of which some wait
+    /// if `others_wait`.
     fn has_thread(&self, own: usize, others: usize, others_wait: bool) -> bool {
         own + others < ASK_THREADS_MAX && (own < CROWD || !others_wait)
     }
@@ -135,7 +135,7 @@ impl AskOrder {
         !self.proved.is_empty() || !self.tried.is_empty()
     }
 
-    /// Takes out a peer at a random address of those without a try, or of the others.
+    /// Takes out a peer at a random address: one without a try if `new`, else one of the others.
     fn draw(&mut self, new: bool) -> Option<PeerRecord> {
         loop {
             let list = if new { &mut self.new } else { &mut self.tried };
@@ -155,7 +155,7 @@ impl AskOrder {
         }
     }
 
-    /// Lists an address where somebody may be asked.
+    /// Lists an address where a peer may be asked.
     fn list(&mut self, addr: Option<IpAddr>) {
         let Some(queue) = self.at.get_mut(&addr).filter(|queue| queue.has_room()) else { return };
         if !queue.proved.is_empty() && !std::mem::replace(&mut queue.is_proved_listed, true) {

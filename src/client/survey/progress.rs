@@ -29,7 +29,7 @@ pub(crate) struct SurveyProgress {
     /// Peers that could not be asked yet and may be soon: the user named them, or they offer files elsewhere and were not
     /// reached, so that they may offer to answer on sessions of their own.
     pub(crate) awaited: usize,
-    /// No other peer can appear: announces are not heard, and all that was named or is known has
+    /// No other peer can appear: announces are not received, and all that was named or is known has
     /// answered.
     pub(crate) complete: bool,
     /// When the last new peer appeared.

@@ -33,8 +33,7 @@ impl<'l, 'f> LinkWays<'l, 'f> {
         LinkWays { links, files, solid, settled: HashMap::new(), steps_left: LINK_STEPS_MAX }
     }
 
-    /// The links to make. Those that lead in a circle, or over more links than the system follows, are not
-    /// among them.
+    /// The links to make, without any that lead in a circle or over more links than the system follows.
     pub(super) fn settle(mut self) -> HashMap<&'l str, TreeLink> {
         let mut open: Vec<(&LinkText, Option<String>)> = self.links.values().map(|l| (l, link_end(l))).collect();
         open.sort_by(|a, b| a.0.path.cmp(&b.0.path));

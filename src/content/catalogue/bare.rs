@@ -62,8 +62,8 @@ impl Bare {
     }
 }
 
-/// The bare names of a catalogue, sorted by path. They are few beside the files, so a change makes
-/// all of them anew.
+/// The bare names of a catalogue, sorted by path. They are few beside the files, so a change builds
+/// the whole list again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BareNames {
     all: Vec<(RelPath, Bare)>,

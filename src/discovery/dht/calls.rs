@@ -35,7 +35,7 @@ pub(super) struct DhtCalls {
 
 /// What the DHT begins with.
 pub(super) struct DhtStart {
-    /// The nodes that the user named; none for those of the public DHT.
+    /// The bootstrap nodes that the user named; none for those of the public DHT.
     pub(super) bootstrap: Vec<PeerAddr>,
     /// The address that the socket is bound to, if the node has one of its own.
     pub(super) bind: Option<Ipv4Addr>,

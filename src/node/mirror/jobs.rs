@@ -141,7 +141,7 @@ impl MirrorJobs {
         placed
     }
 
-    /// Ends the fetches of which nothing is wanted any more.
+    /// Ends the fetches of which nothing is still wanted.
     pub(super) fn end_outdated(&self, plan: &MirrorPlan) {
         self.running.iter().filter(|job| plan.is_outdated(job.number)).for_each(|job| job.fetch.cancel());
     }
@@ -166,7 +166,7 @@ impl MirrorJobs {
         self.running.len()
     }
 
-    /// Links are being made that lead to these files, in the place of those of the last call.
+    /// Links are being made that lead to these files, which replace the files of the last call.
     pub(super) fn hold(&mut self, files: HashSet<RelPath>) {
         self.held = files;
     }

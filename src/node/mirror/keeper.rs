@@ -16,7 +16,7 @@ use crate::runtime::LimitedLog;
 use crate::store::{Disk, ExpiringDir, RemovedCopies};
 use crate::swarm::{Event, ExpiryCandidate, ExpiryRoom, MirrorPlan, Retention};
 
-/// Knows the copies, and removes those that expire.
+/// Knows the copies, and removes the expired ones.
 pub(super) struct CopyKeeper {
     retention: Retention,
     dir: ExpiringDir,
@@ -55,7 +55,7 @@ struct UseClock {
 
 /// Room for files that are about to be fetched, and what has to go for them.
 pub(super) struct MirrorRoom {
-    /// Bytes that may still be written, and those that the quota leaves.
+    /// Bytes that may still be written, and bytes that the quota leaves.
     free: u64,
     allowed: u64,
     candidates: Vec<(RelPath, ExpiryCandidate)>,
@@ -176,7 +176,7 @@ impl CopyKeeper {
     /// What room there is for further files.
     pub(super) fn room(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom {
         let left = jobs.bytes_left();
-        // Room that cannot be told counts as enough: the fetch finds out.
+        // Unknown room counts as enough: the fetch finds out.
         let (free, size) = self.disk.room().unwrap_or((u64::MAX, 0));
         let allowed = self.retention.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.dir.files().bytes()));
         let candidates = if self.retention.is_on() { self.candidates(plan, is_known, jobs) } else { Vec::new() };
@@ -271,8 +271,8 @@ impl CopyKeeper {
 }
 
 impl MirrorRoom {
-    /// Whether there is room for a file of `len` bytes that was first seen at `seen_s`, besides those
-    /// before.
+    /// Whether there is room for a file of `len` bytes that was first seen at `seen_s`, besides the
+    /// files before.
     pub(super) fn fits(&mut self, len: u64, seen_s: u64) -> bool {
         let needed = len.saturating_sub(self.free).max(len.saturating_sub(self.allowed));
         if needed > 0 {

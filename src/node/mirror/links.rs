@@ -18,7 +18,7 @@ pub(super) struct MirrorWant<'o, 'l> {
     links: &'l OfferedLinks<'o>,
     files: BTreeMap<RelPath, FoundFile>,
     bare: BTreeMap<RelPath, FoundBare>,
-    /// Something lacked what is to be here first.
+    /// Something was left out until its target is here.
     lacks: bool,
 }
 
@@ -51,12 +51,12 @@ impl<'o, 'l> MirrorWant<'o, 'l> {
         MirrorWant { links, files: BTreeMap::new(), bare: BTreeMap::new(), lacks: false }
     }
 
-    /// Whether something lacked what is to be here first.
+    /// Whether something was left out until its target is here.
     pub(super) fn lacks(&self) -> bool {
         self.lacks
     }
 
-    /// Something lacks what is to be here first.
+    /// Something is left out until its target is here.
     pub(super) fn lack(&mut self) {
         self.lacks = true;
     }

@@ -55,7 +55,7 @@ impl Listings {
         }
     }
 
-    /// Takes the answers that have come, and asks whom it is time to ask.
+    /// Takes the answers that have come, and asks the peers that are due.
     pub(super) fn turn(&mut self, plan: &mut MirrorPlan, tree: &mut MirrorTree, now: Instant) {
         if self.patterns.is_empty() {
             return;

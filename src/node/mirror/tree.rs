@@ -18,7 +18,7 @@ pub(super) struct MirrorTree {
     offers: BareOffers,
     /// Something may be to be made that was not, and from when on.
     is_due: bool,
-    /// The revision of the own catalogue by which something lacked what is to be here first.
+    /// The revision of the own catalogue at which something was left out until its target is here.
     lacking_at: Option<u64>,
     not_before: Option<Instant>,
     running: Option<(Fetch, Vec<RelPath>)>,

@@ -22,8 +22,8 @@ pub enum TurnAnswer {
 }
 
 impl Dialer {
-    /// A session on which `node` offered to answer; `None` if there is none that works. A session that broke while nobody
-    /// used it says nothing about the peer.
+    /// A session on which `node` offered to answer; `None` if there is none that works. A session that broke while it
+    /// was unused says nothing about the peer.
     pub(in crate::peers) fn ask_offered(&self, node: NodeId, ahead: Ahead<'_>) -> Option<Result<Session, AskError>> {
         while let Some(offered) = self.directory.turned().take(node) {
             match self.greet_offered(offered, ahead) {

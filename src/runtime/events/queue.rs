@@ -19,7 +19,7 @@ pub(super) struct EventQueue {
     waiting: BTreeMap<u64, Waiting>,
     /// The number of the next place.
     next: u64,
-    /// The peers that the subscriber knows of, or is to be told of.
+    /// The peers that were reported to the subscriber, or are to be.
     peers: HashMap<NodeId, PeerNews>,
     /// The place of the last state of the catalogue, if it waits.
     catalogue: Option<u64>,
@@ -39,14 +39,14 @@ enum Waiting {
     State(Event),
 }
 
-/// What is to be told of a peer.
+/// What is to be reported of a peer.
 #[derive(Debug, Default)]
 struct PeerNews {
-    /// Whether the subscriber was told that it is here.
+    /// Whether it was last reported to be here.
     is_told: bool,
     /// Where it serves, if it is here now.
     here: Option<SocketAddr>,
-    /// A revision that was not told.
+    /// A revision that was not reported.
     revision: Option<u64>,
     place: Option<u64>,
 }
@@ -145,7 +145,7 @@ impl EventQueue {
         }
     }
 
-    /// Notes what happened to a peer. One that came and went before it was told of is forgotten.
+    /// Notes what happened to a peer. One that came and went before it was reported is forgotten.
     fn news(&mut self, node: NodeId, note: impl FnOnce(&mut PeerNews)) {
         let news = self.peers.entry(node).or_default();
         note(news);

@@ -135,7 +135,7 @@ impl Trust {
     }
 
     /// Trusts `peer` no longer, and cuts it off in every node of the group; true if it was trusted
-    /// before. A node whose own key it is goes on trusting that.
+    /// before. A node whose own key it is continues to trust it.
     ///
     /// # Errors
     /// [`TrustError`]: the keys are not the program's to change.
@@ -263,7 +263,7 @@ impl TrustView {
         self.trust.is_open()
     }
 
-    /// Whether the keys are those of a file, which [`reload`](Self::reload) reads.
+    /// Whether the keys come from a file, which [`reload`](Self::reload) reads.
     pub fn follows_file(&self) -> bool {
         self.trust.path().is_some()
     }

@@ -8,7 +8,7 @@ use crate::server::session::AcceptedSession;
 use crate::server::slots::SlotState;
 
 impl Acceptor {
-    /// The peer of a session, which a worker had, answers on it from now on: who asks takes it over, with its place.
+    /// The peer of a session, which a worker had, answers on it from now on: the asker takes it over, with its place.
     pub(super) fn hand_over(&mut self, at: usize, mut session: Box<AcceptedSession>) {
         // The socket lives on, so that its events would.
         let _ = self.poll.registry().deregister(&mut session.socket);

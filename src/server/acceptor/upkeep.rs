@@ -24,8 +24,8 @@ impl Acceptor {
         over.into_iter().for_each(|at| self.close(at, REVOKED));
     }
 
-    /// Closes sessions until no more is parked than may be: those of the account that has most, the
-    /// one that was stalled longest first.
+    /// Closes sessions until no more is parked than may be: of the account that has most, the one that
+    /// was stalled longest first.
     pub(super) fn evict(&mut self) {
         while self.parked.is_over() {
             let can_end = |s: &SessionSlot| s.state == SlotState::Parked || s.is_held_up();

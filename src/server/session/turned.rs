@@ -1,4 +1,4 @@
-//! A session whose roles are exchanged: handed over to who asks on it, or taken over to be answered.
+//! A session whose roles are exchanged: handed over to the asker, or taken over to be answered.
 
 use std::net::TcpStream;
 use std::time::Instant;
@@ -44,7 +44,7 @@ impl AcceptedSession {
         })
     }
 
-    /// Whether the peer offered to answer, and was told that this node asks from now on.
+    /// Whether the peer offered to answer, and this node replied that it asks from now on.
     pub(crate) fn is_offered(&self) -> bool {
         matches!(&self.phase, SessionPhase::Open(peer) if matches!(peer.role, SessionRole::Answers))
     }
@@ -54,7 +54,7 @@ impl AcceptedSession {
         matches!(&self.phase, SessionPhase::Open(peer) if matches!(peer.role, SessionRole::AsksTurned(_)))
     }
 
-    /// Nothing is answered any more on an offered session, and nothing may have come behind the offer.
+    /// An offered session answers nothing further, and nothing may have come behind the offer.
     pub(super) fn rest(&self) -> Result<TurnOutcome, SessionError> {
         match self.input.len() {
             0 => Ok(TurnOutcome::Read),
@@ -62,7 +62,7 @@ impl AcceptedSession {
         }
     }
 
-    /// The session for who asks on it, if the peer is still one that may be asked.
+    /// The session for the service that asks on it, if the peer may still be asked.
     pub(crate) fn into_offered(mut self, context: &Context) -> Option<OfferedSession> {
         // All was answered before the offer; a slot that was left would be lost to uploads.
         self.output.end(context);

@@ -70,7 +70,7 @@ impl Indexer {
     }
 
     /// Offers `name` no longer until it changes or is published. The answer is whether it was
-    /// offered, once no snapshot has it any more.
+    /// offered, once no snapshot still has it.
     pub(super) fn forget(&mut self, name: &RelPath, answer: Sender<bool>) {
         let path = self.inspector.path_of(name.as_str());
         if let Inspection::File { state, .. } = self.inspector.inspect(&path) {

@@ -124,7 +124,7 @@ impl InotifyQueue {
             return;
         }
         if events.contains(ReadFlags::UNMOUNT) {
-            // What the mount hid is there now; the kernel ends the watch by itself.
+            // What the mount hid is there now; the kernel ends the watch.
             if let Some(dir) = dirs.get(&number).cloned() {
                 drop(dirs);
                 self.sink.send(dir, true);
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::runtime::Shutdown;
 
-    /// Waits until all of `expected` was heard of; returns what was beside it.
+    /// Waits until all of `expected` was reported; returns what was reported besides.
     fn heard(changes: &PathChanges, expected: &[(PathBuf, bool)]) -> Vec<(PathBuf, bool)> {
         let mut left: BTreeSet<_> = expected.iter().cloned().collect();
         let (mut others, end) = (Vec::new(), Instant::now() + Duration::from_secs(30));

@@ -1,4 +1,4 @@
-//! The attributes of the files that are put in place, and of those that are there already.
+//! The attributes of files that are put in place, and of files that are there already.
 
 use crate::chain::Chain;
 use crate::content::{Attributes, RelPath};

@@ -66,7 +66,7 @@ impl Disk {
     }
 
     /// Lets files be replaced that were hashed and have other bytes than they should, each in the state
-    /// in which it was hashed. What is recorded of files is not believed any more: each is read.
+    /// in which it was hashed. What is recorded of files no longer counts: each is read.
     pub fn repair(&self, names: &[LocalName]) {
         if let Some(guard) = self.volume.guard() {
             guard.repair(names.iter().map(|name| (&name.path, name.state)));

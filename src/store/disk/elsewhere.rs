@@ -125,7 +125,7 @@ impl Disk {
 }
 
 /// Whether each write to the file is seen in its times at once, to the nanosecond or to a tick: on the usual
-/// local file systems. Those of a network answer from a cache.
+/// local file systems. Network file systems answer from a cache.
 fn tells_of_changes(file: &File) -> bool {
     fs::fstatfs(file).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u64 & 0xffff_ffff)))
 }

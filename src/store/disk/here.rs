@@ -95,7 +95,7 @@ impl Disk {
                     let is_changed = self.bring_in_line(path, file);
                     let is_it = |now: PlacedState| file.check_unchanged().is_ok() && file.has(&now.stamp());
                     if is_changed && !self.volume.state_of(path).is_some_and(|(_, now)| is_it(now)) {
-                        // Somebody saved it meanwhile.
+                        // Another program saved it meanwhile.
                         return None;
                     }
                     is_changed

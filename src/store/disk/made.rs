@@ -43,7 +43,7 @@ impl Disk {
     }
 
     /// Whether what keeps `dir` from being a directory is a file or link that a fetch put there and
-    /// nobody changed: it is replaced by one.
+    /// nothing changed: a directory replaces it.
     pub(super) fn is_own_on_the_way(&self, dir: &str) -> bool {
         let ends = dir.match_indices('/').map(|(at, _)| at).chain([dir.len()]);
         let parts = ends.map_while(|end| RelPath::new(&dir[..end]).ok());

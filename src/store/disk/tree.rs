@@ -44,7 +44,7 @@ impl Disk {
     }
 
     /// Removes names, each only while it is the one that was looked at; false for one that is not,
-    /// which stays. A file that has other names keeps those.
+    /// which stays. A file that has other names keeps them.
     pub fn remove(&self, names: &[LocalName]) -> Vec<Result<bool, StoreError>> {
         let all: Vec<(&RelPath, PlacedState)> = names.iter().map(|name| (&name.path, name.state)).collect();
         self.remove_placed(&all)

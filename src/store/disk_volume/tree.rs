@@ -33,7 +33,7 @@ pub struct LocalName {
     pub path: RelPath,
     /// Its kind.
     pub kind: LocalKind,
-    /// Bytes, of a link those of its target's text.
+    /// Length in bytes; of a link, of its target's text.
     pub len: u64,
     pub(crate) state: PlacedState,
 }

@@ -1,5 +1,5 @@
-//! Chunks that may be there already: those that the journal claims without a proof, chunks of zeros,
-//! and those that an older version of the file holds.
+//! Chunks that may be there already: chunks that the journal claims without a proof, chunks of zeros,
+//! and chunks that an older version of the file holds.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl PartialFile {
         let zeros: Vec<ChunkIndex> = geometry.chunks().filter(|c| self.zero_chunks.contains(*c)).collect();
         let may_be_cloned = is_new && !may_have.is_empty();
         if may_be_cloned {
-            // What was a hole may not be one any more, and is read by others meanwhile.
+            // What was a hole may no longer be one, and is read by others meanwhile.
             part.state().came.remove(zeros.iter().copied());
         }
         let is_cloned = may_be_cloned && self.become_copy(&mut sources);
@@ -171,7 +171,7 @@ impl PartialFile {
         let sources: Arc<[ReuseSource]> = lock(&self.sources).clone();
         let (run, known_by) = self.next_run(&sources);
         if run.is_empty() {
-            // They are not read any more.
+            // The sources are no longer read.
             *lock(&self.sources) = Arc::default();
         }
         let found = |index: &ChunkIndex, right| CheckedChunk { index: *index, right, origin: ChunkOrigin::Reused };

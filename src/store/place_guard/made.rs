@@ -17,7 +17,7 @@ impl PlaceGuard {
         found.iter().any(|file| file.id == empty_dir_id() && file.state.is_some_and(is_it))
     }
 
-    /// Whether an earlier fetch put the file or link at `path` there, and nobody changed it. What this one
+    /// Whether an earlier fetch put the file or link at `path` there, and nothing changed it. What this one
     /// brings does not make way for other names of it.
     pub(crate) fn is_own(&self, path: &RelPath, (kind, state): (FileType, PlacedState)) -> bool {
         let is_of_this = |name: &PlaceName| name.going || name.here || name.fresh || name.landed;

@@ -37,7 +37,7 @@ pub(crate) struct ExpiringFiles {
 }
 
 impl ExpiringFiles {
-    /// Those of the directory `root`, which is absolute and without links, by the records in `folder`.
+    /// The files of the directory `root`, absolute and without links, by the records in `folder`.
     pub(crate) fn new(folder: Arc<dyn Folder>, root: &Path) -> Self {
         let reader = RecordReader::new(folder, root);
         ExpiringFiles { reader, files: BTreeMap::new(), expired: HashMap::new(), bytes: 0 }
@@ -131,7 +131,7 @@ impl ExpiringFiles {
         }
     }
 
-    /// Those whose last use is later than the recorded one by at least `step_s`, which count as
+    /// The files whose last use is later than the recorded one by at least `step_s`, which count as
     /// recorded from now on.
     pub(crate) fn take_unrecorded(&mut self, step_s: u64) -> Vec<(RelPath, ExpiringFile)> {
         let mut due = Vec::new();

@@ -1,7 +1,7 @@
 //! How much is fetched ahead of a reader.
 //!
 //! As the read-ahead of Linux does: little after a jump, of which the next read may be another one,
-//! and twice as much with each chunk that is read after the one before, so that a reader that goes on
+//! and twice as much with each chunk that is read after the one before, so that a sequential reader
 //! keeps all holders busy.
 
 use crate::content::Geometry;

@@ -106,8 +106,8 @@ impl Addresses {
         self.list.iter().filter(|k| k.standing >= Standing::Own && k.failed.is_none()).map(|k| k.addr)
     }
 
-    /// The addresses to make an offer at, at most `max`, and whether others alone named them: those that the peer itself
-    /// showed, unless all of them failed. Services of the system are nobody's to be named.
+    /// The addresses to make an offer at, at most `max`, and whether only others named them: those that the peer
+    /// itself showed, unless all of them failed. What others name is left out if its port is of a system service.
     pub(crate) fn for_offer(&self, max: usize) -> (Vec<SocketAddr>, bool) {
         let own: Vec<_> = self.own_first().take(max).collect();
         let may_be_peer = |k: &&KnownAddr| k.standing >= Standing::Own || k.addr.port() >= LOW_PORTS;
@@ -124,7 +124,7 @@ impl Addresses {
         self.own_for(to).filter(|k| k.failed.is_none()).map(|k| k.addr)
     }
 
-    /// The same of a peer that offers to answer on sessions of its own: whoever hears of it need not reach it.
+    /// The same of a peer that offers to answer on sessions of its own, failed ones included: it need not be reached.
     pub(crate) fn of_offerer(&self, to: IpAddr) -> impl Iterator<Item = SocketAddr> {
         self.own_for(to).map(|k| k.addr)
     }

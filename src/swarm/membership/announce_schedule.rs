@@ -271,7 +271,7 @@ impl AnnounceSchedule {
     ///
     /// A node that offers files and does not answer at once waits for [`UNANSWERED_AFTER`] and a
     /// random time more. Unless a member that offers files was seen by then, it answers to the
-    /// group. The random times are those of feedback suppression (RFC 5401, 3.2.1): truncated
+    /// group. The random times follow feedback suppression (RFC 5401, 3.2.1): truncated
     /// exponential, so that in a group of any size a few come first and hold the others back.
     pub fn asked(
         &mut self,
@@ -286,7 +286,7 @@ impl AnnounceSchedule {
         }
         let nodes = nodes.into();
         // The group hears its answers: a query that all left to others is answered later. The answers to
-        // an asker's own address are heard there alone, so made-up nodes must not count for them.
+        // an asker's own address arrive there alone, so made-up nodes must not count for them.
         let counted = if unicast { self.counted(nodes, now) } else { nodes.known };
         let others = counted.saturating_sub(1).max(1) as f64;
         let mut chance = f64::from(ANSWERERS) / others;

@@ -21,9 +21,9 @@ pub enum DhtReach {
 }
 
 impl DhtReach {
-    /// The reach of a DHT, and the addresses of its first nodes. `answers` are those of each name that the user gave,
-    /// or else of the names of the public DHT: a name server that lies about those does not bring it home, and
-    /// neither does a name without an answer.
+    /// The reach of a DHT, and the addresses of its first nodes. `answers` has the addresses of each name that the
+    /// user gave, or else of the names of the public DHT. Neither a false answer for a public name nor a name
+    /// without an answer makes the reach local.
     pub fn begin(is_named: bool, answers: &[Vec<SocketAddrV4>]) -> (Self, Vec<SocketAddrV4>) {
         let nodes: Vec<SocketAddrV4> = answers.iter().flatten().copied().collect();
         let ips = || nodes.iter().map(|addr| IpAddr::from(*addr.ip()));

@@ -53,8 +53,8 @@ impl DhtLookups {
         self.keys.values().filter(|key| key.found).count()
     }
 
-    /// At most [`DHT_LOOKUPS_AT_ONCE`] keys that are due, the longest due first. Those of which
-    /// `is_heard` says that they are there anyway wait for their next time.
+    /// At most [`DHT_LOOKUPS_AT_ONCE`] keys that are due, the longest due first. A key for which
+    /// `is_heard` holds is there anyway, and waits for its next time.
     pub fn take_due(&mut self, is_heard: impl Fn(PeerId) -> bool, now: Instant) -> Vec<PeerId> {
         let mut due: Vec<_> = self.keys.iter_mut().filter(|(_, key)| key.due <= now).collect();
         due.sort_by_key(|(_, key)| key.due);
@@ -79,7 +79,7 @@ impl DhtLookups {
     pub fn looked_up(&mut self, peer: PeerId, seq: Option<i64>, now: Instant) {
         let Some(key) = self.keys.get_mut(&peer) else { return };
         key.found = seq.is_some();
-        // Only a key that is heard rests for long: the dial of what was found may fail. A newer item is a node
+        // Only a key that is there rests for long: the dial of what was found may fail. A newer item is a node
         // that has begun, or moved.
         if seq.is_some_and(|seq| seq > key.newest) {
             (key.newest, key.wait) = (seq.unwrap_or(key.newest), DHT_LOOKUP_RETRY);

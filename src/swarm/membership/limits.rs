@@ -85,11 +85,11 @@ pub const CROWDED_FROM_PER_S: u32 = 17;
 
 /// Keys that are looked up in a DHT at once.
 pub const DHT_LOOKUPS_AT_ONCE: usize = 8;
-/// Time after which a key that was not found there, or not heard since, is looked up again; it doubles up to [`DHT_LOOKUP_RETRY_MAX`].
+/// Time after which a key that was not found there, or not seen since, is looked up again; it doubles up to [`DHT_LOOKUP_RETRY_MAX`].
 pub const DHT_LOOKUP_RETRY: Duration = Duration::from_secs(15);
 /// Longest such time.
 pub const DHT_LOOKUP_RETRY_MAX: Duration = Duration::from_secs(1800);
-/// Time after which a key that is heard anyway is due again.
+/// Time after which a key that is seen anyway is due again.
 pub const DHT_LOOKUP_AFTER: Duration = Duration::from_secs(600);
 /// Time after which an item is put into the DHT again: its nodes forget it after 2 h (BEP 44).
 pub const DHT_PUBLISH_EVERY: Duration = Duration::from_secs(3600);

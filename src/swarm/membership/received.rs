@@ -42,7 +42,7 @@ pub enum Via {
     Session,
 }
 
-/// Why a node contacts a peer that no announce and no other peer told of.
+/// Why a node contacts a peer that it knows from no announce and from no other peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContactSource {
     /// The user or the program named it.
@@ -56,7 +56,7 @@ pub enum ContactSource {
 }
 
 impl Via {
-    /// Whether another peer told of it.
+    /// Whether another peer named it.
     pub fn is_hint(self) -> bool {
         matches!(self, Via::Hint | Via::FarHint)
     }

@@ -127,7 +127,7 @@ impl RememberedPeers {
         self.bound();
     }
 
-    /// Forgets the peers that were not proved for [`REMEMBERED_AGE_MAX_S`], and those of `network`
+    /// Forgets the peers that were not proved for [`REMEMBERED_AGE_MAX_S`], and peers of `network`
     /// that are not `trusted`. A time to come counts as now. So does one of a clock that was not set, which
     /// becomes the present time once that is known.
     pub fn forget(&mut self, network: &str, trusted: impl Fn(&PeerId) -> bool, now_s: u64) {
@@ -157,7 +157,7 @@ impl RememberedPeers {
         self.peers.is_empty()
     }
 
-    /// Leaves out those that were proved the longest ago.
+    /// Leaves out the peers that were proved the longest ago.
     fn bound(&mut self) {
         while self.peers.len() > REMEMBERED_MAX {
             let oldest = self.peers.iter().min_by_key(|(_, known)| known.seen_s).map(|(key, _)| key.clone());

@@ -9,7 +9,7 @@ use crate::swarm::mirror::limits::IN_USE_S;
 pub struct Retention {
     /// A copy that was not used for so long expires, unless no other node keeps it.
     pub retain: Option<Duration>,
-    /// Bytes of all copies. Over them the ones expire that were not used for the longest time, last
+    /// Most bytes of all copies. Beyond it the ones expire that were unused for the longest time, last
     /// those that no other node keeps.
     pub quota: Option<u64>,
 }
@@ -40,9 +40,9 @@ pub struct ExpiryRoom {
 
 impl ExpiryRoom {
     /// The positions of the copies that go so that `needed` bytes are freed for a file that was first
-    /// seen at `seen_s`, besides those before, and the bytes that they free; `None` if they cannot be.
-    /// Nothing goes for it that was used since, and no last copy: what is listed first would push out
-    /// what was fetched first, again and again.
+    /// seen at `seen_s`, besides those of earlier calls, and the bytes that they free; `None` if they
+    /// cannot be. Nothing goes for it that was used since, and no last copy: what is listed first would
+    /// push out what was fetched first, again and again.
     pub fn take(&mut self, needed: u64, seen_s: u64) -> Option<(&[usize], u64)> {
         let end = self.used_s.partition_point(|used_s| *used_s < seen_s).max(self.next);
         let (before, begin) = (self.freed[self.next], self.next);

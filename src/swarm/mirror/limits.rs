@@ -32,7 +32,7 @@ pub const MIRROR_BATCH_LEN: u64 = 64 * MIB as u64;
 pub const MIRROR_RETRY: Duration = Duration::from_secs(1);
 /// Longest such wait.
 pub const MIRROR_RETRY_MAX: Duration = Duration::from_secs(300);
-/// A clock that has gone on, or was set, by this much has copies whose times told nothing judged again.
+/// Advance or step of the clock after which copies whose times decided nothing are compared again.
 pub const COPY_TIME_STEP: Duration = Duration::from_secs(3600);
 /// Time after its last use, in seconds, for which a copy counts as being used and does not expire.
 pub const IN_USE_S: u64 = 60;

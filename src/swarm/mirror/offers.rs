@@ -16,7 +16,7 @@ pub struct MirrorOffer {
     pub id: FileId,
     /// Whether a fetch put it there, so that its name is that of another node.
     pub copy: bool,
-    /// Whether it is a copy that goes when it is not used for long, whoever else has it.
+    /// Whether it is a copy that expires when unused for long, even if no other node has it.
     pub temporary: bool,
     /// What it is besides its content.
     pub attributes: Attributes,
@@ -29,7 +29,7 @@ pub struct MirrorOffer {
 pub struct MirrorOffers {
     peers: BTreeMap<NodeId, PeerOffers>,
     count: usize,
-    /// A copy with a later time, in ns since 1970, is not told to be the newest by it.
+    /// A copy with a later time, in ns since 1970, does not count as the newest.
     latest_ns: Option<i64>,
 }
 
@@ -50,13 +50,13 @@ pub enum MirrorVerdict {
     One {
         /// The content.
         id: FileId,
-        /// Who has it.
+        /// The nodes that have it.
         holders: Vec<NodeId>,
         /// Whether a sharer says so, rather than copies alone, of which the newest counts.
         shared: bool,
     },
-    /// So many contents, and nothing says which: those of sharers, or of copies where no sharer is and whose
-    /// times tell nothing: they are equal, or the latest one is far from now.
+    /// Several contents, and nothing says which: of sharers, or of copies where no sharer is and whose
+    /// times decide nothing: they are equal, or the latest one lies far in the future.
     Differ {
         /// Their number.
         contents: usize,
@@ -175,7 +175,7 @@ impl MirrorOffers {
         self.linked().map(|file| &file.path)
     }
 
-    /// Those of them that lead to one of these contents.
+    /// The names of such links to one of these contents.
     pub fn links_to(&self, contents: &HashSet<FileId>) -> impl Iterator<Item = &RelPath> {
         self.linked().filter(|file| contents.contains(&file.id)).map(|file| &file.path)
     }
@@ -224,7 +224,7 @@ fn changed(old: &[MirrorOffer], new: &[MirrorOffer]) -> Vec<RelPath> {
     }
 }
 
-/// The place of a node among those that have a copy of `id`: different for each content, so that the
+/// The place of a node among all that have a copy of `id`: different for each content, so that the
 /// last copies are spread over the nodes (rendezvous hashing, Thaler and Ravishankar 1998).
 fn rank(peer: &PeerId, id: &FileId) -> (u64, PeerId) {
     let words = peer.0.chunks_exact(8).chain(id.root.0.0.chunks_exact(8));

@@ -25,7 +25,7 @@ pub struct MirrorPlan {
     jobs: HashMap<u64, JobSize>,
     next_job: u64,
     counts: MirrorCounts,
-    /// The names of which sharers differ, and those where a file of the user's lies.
+    /// The names of which sharers differ, and the names where a file of the user's lies.
     differ: BTreeSet<RelPath>,
     others: BTreeSet<RelPath>,
 }
@@ -73,7 +73,7 @@ pub enum MirrorNews {
 /// How far a mirror is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MirrorCounts {
-    /// Files that are to be fetched, those that are being fetched included.
+    /// Files that are to be fetched, including those being fetched.
     pub missing: u64,
     /// Files that are being fetched.
     pub fetching: u64,
@@ -278,7 +278,7 @@ impl MirrorPlan {
         self.ended(job);
     }
 
-    /// Whether nothing of the fetch `job` is wanted any more.
+    /// Whether nothing of the fetch `job` is still wanted.
     pub fn is_outdated(&self, job: u64) -> bool {
         let mut files = self.running.iter().filter(|(_, (of, _))| *of == job);
         files.all(|(path, (_, id))| self.wanted.get(path).is_none_or(|file| file.id != *id))
@@ -292,7 +292,7 @@ impl MirrorPlan {
         self.jobs.len() < MIRROR_JOBS_MAX && wanted.any(|(path, file)| is_due(file) && !self.running.contains_key(path))
     }
 
-    /// Whether a long file may be fetched besides those that are.
+    /// Whether one more long file may be fetched now.
     fn may_be_long(&self) -> bool {
         let long_jobs = self.jobs.values().filter(|size| **size == JobSize::Long).count();
         long_jobs + 1 < MIRROR_JOBS_MAX

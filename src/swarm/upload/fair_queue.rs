@@ -277,7 +277,7 @@ mod tests {
                     let bytes = run(&[('a', 10), ('b', 1)], workers, turn, comes_and_goes);
                     let ratio = bytes[&'a'] as f64 / bytes[&'b'] as f64;
                     // A turn under way is provided for at the price of a full one, so with tiny
-                    // turns others get a little more; and nobody is kept from a worker while the
+                    // turns others get a little more; and no key is kept from a worker while the
                     // one is away.
                     let most = match comes_and_goes {
                         true => workers as f64 + 0.1,
@@ -372,7 +372,7 @@ mod tests {
         });
         let mut bytes = HashMap::<char, u64>::new();
         for _ in 0..1000 {
-            // The first one takes all that a rate limit lets pass, and everyone waits again.
+            // The first one takes all that a rate limit lets pass, and all wait again.
             let drawn: Vec<_> = (0..4).map_while(|_| pop(&mut queue)).collect();
             *bytes.entry(drawn[0].0).or_default() += 1;
             for (i, (key, session)) in drawn.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Peers of one host take turns with those of others.
+//! Peers of one host take turns with peers of others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use crate::swarm::download::limits::OFFER_HONOURED_EVERY;
 use crate::swarm::download::mesh::{Mesh, MeshPeer};
 use crate::swarm::download::picker::PeerHandle;
 
-/// Where a peer stands among those that could be dialed; the first ones are dialed.
+/// Where a peer stands among the peers that could be dialed; the first ones are dialed.
 pub(super) type DialPlace = (u32, u64);
 
 /// The number of peers of each host that are connected, or come before.

@@ -15,7 +15,7 @@ use crate::swarm::download::picker::PeerHandle;
 pub(super) struct LayerAsks {
     asked: Vec<(PeerHandle, Instant)>,
     /// Peers whose connection ended before the layer was there. They come after peers that were not
-    /// asked yet: else those of a crowd that fail and are dialed again leave no turn to others.
+    /// asked yet: else a crowd of peers that fail and are dialed again leaves no turn to others.
     failed: Vec<PeerHandle>,
 }
 

@@ -56,7 +56,7 @@ impl<F: Clone> DownloadState<F> {
         }
     }
 
-    /// Whether nothing is to be fetched until a reader goes on: of each unfinished file only what is
+    /// Whether nothing is to be fetched until a reader advances: of each unfinished file only what is
     /// read is fetched, and is there.
     pub fn is_resting(&self) -> bool {
         let serves = |file: FileNo| match &self.files[file as usize].phase {

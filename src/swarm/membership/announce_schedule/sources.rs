@@ -11,7 +11,7 @@ use crate::swarm::membership::limits::{SILENCES_AGAIN_AFTER, SOURCE_COUNTED_BURS
 ///
 /// A host can announce made-up nodes as fast as the limit of a source allows. So few of its announces
 /// count for the load, no more than an honest host sends, and it holds an answer back only now and
-/// then. At most [`SOURCES_TRACKED_MAX`] addresses; beyond that all begin anew.
+/// then. At most [`SOURCES_TRACKED_MAX`] addresses; beyond that all are forgotten.
 #[derive(Debug, Default)]
 pub(super) struct SourceShares {
     by_source: HashMap<IpAddr, SourceShare>,

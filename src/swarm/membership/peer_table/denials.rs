@@ -76,7 +76,7 @@ mod tests {
         PeerId(key)
     }
 
-    /// Peers that were full once took all places for good: no refusal was noted any more, and the user read that no
+    /// Peers that were full once took all places for good: no further refusal was noted, and the user read that no
     /// peer is there.
     #[test]
     fn a_peer_that_was_full_gives_its_place_to_a_new_denial() {

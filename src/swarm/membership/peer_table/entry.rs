@@ -65,7 +65,7 @@ pub(super) struct PeerEntry {
     pub(super) provenance: Provenance,
 }
 
-/// Where a node was heard of.
+/// How a node became known.
 #[derive(Debug)]
 pub(super) struct Provenance {
     /// Number of new announces that came from the node itself, not as hints.
@@ -95,8 +95,8 @@ pub(super) struct Dated {
 impl Dated {
     /// The number that a later announce must exceed.
     ///
-    /// A clock may be more than a day ahead and be set right, after which the node's numbers begin
-    /// anew. So a number that is too far ahead for a datagram does not count: the first
+    /// A clock may be more than a day ahead and be set right, after which the node's numbers are
+    /// lower. So a number that is too far ahead for a datagram does not count: the first
     /// announce by the right time is a newer one.
     pub(super) fn of(received: &Received<'_>) -> Self {
         let seq = received.announce.seq;

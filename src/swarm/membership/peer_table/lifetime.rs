@@ -56,8 +56,8 @@ impl PeerTable {
     /// The longest time to live that is believed: that of the largest group that the source
     /// addresses known here can be.
     ///
-    /// Nodes that were heard once count here. In a large group announces are minutes apart, and a
-    /// newcomer that counted members alone would forget each node before its next announce.
+    /// Nodes that announced themselves once count here. In a large group announces are minutes apart,
+    /// and a newcomer that counted members alone would forget each node before its next announce.
     fn longest_ttl(&self) -> Duration {
         (announce_interval(self.origins.counted + 1) * TTL_INTERVALS).min(TTL_MAX)
     }

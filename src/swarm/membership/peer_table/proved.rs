@@ -41,7 +41,7 @@ impl PeerTable {
         unproved.map(|(node, _)| *node).collect()
     }
 
-    /// The nodes that were remembered, or that DNS-SD or a DHT named, and of which no announce was heard: only contacts
+    /// The nodes that were remembered, or that DNS-SD or a DHT named, and of which no announce came: only contacts
     /// keep them alive.
     pub fn kept_by_contact(&self) -> Vec<NodeId> {
         let unheard = self.entries.iter().filter(|(_, entry)| {
@@ -70,7 +70,7 @@ mod tests {
     use crate::swarm::{Received, Via};
 
     /// Cause: only remembered peers counted. Effect: with multicast, a peer that a DHT named expired half a minute after it
-    /// was dialed. Mend: whatever made this node dial first, a peer that no announce is heard of is contacted again.
+    /// was dialed. Mend: whatever made this node dial first, a peer of which no announce comes is contacted again.
     #[test]
     fn a_peer_that_a_directory_named_is_kept_by_contact() {
         let [own, peer] = [(); 2].map(|()| Keypair::generate());

@@ -1,4 +1,4 @@
-//! Peers that nobody can dial: they offer to answer on sessions that they open themselves.
+//! Peers that cannot be dialed: they offer to answer on sessions that they open themselves.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub struct DistantPeer {
     pub node: NodeId,
     /// Where to offer it a session, best first.
     pub addrs: Vec<SocketAddr>,
-    /// Whether others alone told of these addresses.
+    /// Whether only other peers named these addresses.
     pub is_hinted: bool,
 }
 
@@ -109,8 +109,8 @@ mod tests {
     use crate::proto::{Announce, Flags, SignedAnnounce};
     use crate::swarm::{Received, Via};
 
-    /// Cause: an address that failed was told to nobody. Effect: where one node had tried to dial a peer behind a NAT, others
-    /// never heard of that peer, so that it could offer them nothing. Mend: who offers is told of all the same.
+    /// Cause: an address that failed was passed to no peer. Effect: where one node had tried to dial a peer behind a NAT,
+    /// others never learned of that peer, so that it could offer them nothing. Mend: a peer that offers is still named.
     #[test]
     fn who_offers_to_answer_is_told_to_others_though_a_dial_failed() {
         let (own, keypair, now) = (Keypair::generate().peer_id(), Keypair::generate(), Instant::now());
