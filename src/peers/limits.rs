@@ -17,9 +17,9 @@ pub const HURRIED_ADDRS: usize = 2;
 pub const IDLE_SESSIONS_MAX: usize = 64;
 /// Most sessions that contacts leave for a survey.
 pub const HANDOVERS_MAX: usize = 8;
-/// Longest wait for a session that a contact is about to leave: its last answer comes right behind
-/// `Welcome`.
-pub const HANDOVER_PATIENCE: Duration = Duration::from_millis(100);
+/// Longest wait for a session that a contact is about to leave: its last answer comes right behind `Welcome`, or a round
+/// trip later if it shares a record of TLS with what does not fit into the first packets.
+pub const HANDOVER_PATIENCE: Duration = Duration::from_secs(1);
 /// Most sessions of one node on which it offers to answer.
 pub const TURNED_PER_NODE_MAX: usize = 2;
 /// Most sessions of all nodes of one key on which they offer to answer.
