@@ -1,16 +1,14 @@
-//! Options that would be ignored in silence: those without the one that gives them a meaning, and those from which another
-//! one takes it.
+//! Options that would be ignored in silence, as the one that gives them a meaning is missing.
+//!
+//! Where one option takes the meaning from another, as `--no-multicast` does from `--interface`, both are taken: scripts give
+//! all programs the same options.
 
 use crate::cli::sources::{Setting, SettingSource, Settings};
 
 /// Options, each with the switch without which it means nothing.
 const NEEDS: [(&str, &str); 2] = [("dht-secret", "dht"), ("dht-bootstrap", "dht")];
 
-/// Options of which one leaves the other nothing to do, where both are typed. What stands in a file or a variable may be
-/// switched off by a flag.
-const EXCLUDES: [(&str, &str); 2] = [("seed", "no-share"), ("hops", "no-multicast")];
-
-/// Refuses options that mean nothing together with the others.
+/// Refuses options that mean nothing without another one.
 ///
 /// A variable or a key may wait for its switch, but says so: the switch stands somewhere, on or off.
 ///
@@ -24,17 +22,6 @@ pub(crate) fn refuse_ignored(settings: &Settings) -> Result<(), String> {
         if !is_on && !may_wait {
             return Err(lacks(setting, switch));
         }
-    }
-    for (one, other) in EXCLUDES {
-        if settings.flag(one).is_some_and(|setting| setting.value != "0") && settings.flag(other).is_some() {
-            return Err(format!("--{one} and --{other} exclude each other"));
-        }
-    }
-    let discovers = settings.switch("dns-sd")? || settings.switch("dht")?;
-    if settings.flag("interface").is_some() && settings.flag("no-multicast").is_some() && !discovers {
-        return Err("--interface chooses where to discover, and --no-multicast leaves nothing to discover with; \
-                    leave one of them out, or add --dns-sd"
-            .into());
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(crate) fn help(program: Program, command: Option<&str>) -> String {
         Scope::Keygen => program == Program::Keygen,
         Scope::Shared | Scope::Config | Scope::About => false,
     };
-    // Variables and the file serve all three; of the flags most mean nothing to a program that only makes keys.
+    // All three take the shared options, but most mean nothing to a program that only makes keys.
     let shared = |o: &&Spec| match o.scope {
         Scope::Commands(_) | Scope::Typed(_) | Scope::Serving(_) | Scope::Keygen => false,
         _ => program != Program::Keygen || KEYGEN_USES.contains(&o.flag),
@@ -66,7 +66,7 @@ fn left(o: &Spec) -> String {
 }
 
 /// The shared options that mean something to `gpb-keygen`.
-pub(crate) const KEYGEN_USES: [&str; 10] = [
+const KEYGEN_USES: [&str; 10] = [
     "--state",
     "--key",
     "--config",

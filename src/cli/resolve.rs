@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use crate::cli::args::Typed;
 use crate::cli::companions::refuse_ignored;
-use crate::cli::help::KEYGEN_USES;
 use crate::cli::limits::INTERFACES_MAX;
 use crate::cli::mirror::MirrorOptions;
 use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
 use crate::cli::select::SelectOptions;
 use crate::cli::sources::{Environment, Setting, Settings};
-use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, Spec, nearest};
+use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::sync_options::SyncOptions;
 use crate::cli::text::escape;
 use crate::cli::value;
@@ -160,10 +159,6 @@ pub enum KeygenTask {
 /// Resolves what `gpb-keygen` was started with.
 pub(crate) fn keygen(typed: &Typed, env: &Environment) -> Result<KeygenOptions, String> {
     refuse_free(Program::Keygen, &typed.free)?;
-    let is_shared = |o: &&Spec| o.scope == Scope::Shared && typed.has(o.name());
-    if let Some(useless) = OPTIONS.iter().filter(is_shared).find(|o| !KEYGEN_USES.contains(&o.flag)) {
-        return Err(format!("{} means nothing to gpb-keygen, which makes keys; leave it out", useless.flag));
-    }
     let settings = Settings::gather(typed, env)?;
     // The shared part is checked although most of it is not used: a wrong configuration is wrong
     // for each program.
@@ -293,14 +288,12 @@ impl Common {
             report: report.clone(),
         };
         let no_share = settings.switch("no-share")?;
-        let seed = one("seed").map(|s| s.read(value::seconds)).transpose()?;
         let common = Common {
             options,
             report,
             wait: one("wait").map_or(Ok(default_wait), |s| s.read(value::seconds))?,
             no_share,
-            // Who serves nothing has nothing to wait for.
-            seed: seed.filter(|s| !s.is_zero() && !no_share),
+            seed: one("seed").map(|s| s.read(value::seconds)).transpose()?.filter(|s| !s.is_zero()),
         };
         // What makes keys discovers nothing.
         if program != Program::Keygen {
