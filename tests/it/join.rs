@@ -37,10 +37,11 @@ fn holds(dir: &Path, f: &TestFile) -> bool {
 }
 
 /// Eight threads ask for `f` at once, each into the directory that `place` names. Returns the bytes
-/// that came for one byte of the file.
-fn eight(f: &TestFile, place: impl Fn(&Node, usize) -> std::path::PathBuf) -> f64 {
+/// that came for one byte of the file. Before each chunk the peer waits, so that the fetch that begins
+/// first is not over before the last one begins.
+fn eight(f: &TestFile, delay_ms: u64, place: impl Fn(&Node, usize) -> std::path::PathBuf) -> f64 {
     let lan = Lan::new().unwrap();
-    let _peer = peer(&lan, std::slice::from_ref(f), 2);
+    let _peer = peer(&lan, std::slice::from_ref(f), delay_ms);
     let (node, barrier) = (Arc::new(lan.node().unwrap()), Arc::new(Barrier::new(8)));
     let places: Vec<_> = (0..8).map(|n| place(&node, n)).collect();
     let threads: Vec<_> = places
@@ -61,12 +62,12 @@ fn eight(f: &TestFile, place: impl Fn(&Node, usize) -> std::path::PathBuf) -> f6
 
 #[test]
 fn eight_threads_that_want_one_file_fetch_it_once() {
-    for (len, seed) in [(9 * MIB + 7, 1), (100_000, 2)] {
+    for (len, seed, delay_ms) in [(9 * MIB + 7, 1, 20), (100_000, 2, 500)] {
         let f = file("d/x", len, seed);
-        let ratio = eight(&f, |node, _| node.config().dir.clone().unwrap());
+        let ratio = eight(&f, delay_ms, |node, _| node.config().dir.clone().unwrap());
         println!("{len} bytes to one place: {ratio} bytes fetched for each");
         assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
-        let ratio = eight(&f, |node, n| node.config().dir.as_ref().unwrap().join(n.to_string()));
+        let ratio = eight(&f, delay_ms, |node, n| node.config().dir.as_ref().unwrap().join(n.to_string()));
         println!("{len} bytes to eight places: {ratio} bytes fetched for each");
         assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
     }
