@@ -287,12 +287,11 @@ impl Common {
             mirror: MirrorOptions::default(),
             report: report.clone(),
         };
-        let no_share = settings.switch("no-share")?;
         let common = Common {
             options,
             report,
             wait: one("wait").map_or(Ok(default_wait), |s| s.read(value::seconds))?,
-            no_share,
+            no_share: settings.switch("no-share")?,
             seed: one("seed").map(|s| s.read(value::seconds)).transpose()?.filter(|s| !s.is_zero()),
         };
         // What makes keys discovers nothing.

@@ -243,7 +243,8 @@ mod tests {
 
     use super::*;
     use crate::identity::{Keypair, PeerId};
-    use crate::proto::{Announce, Flags, SignedAnnounce};
+    use crate::peers::fake;
+    use crate::proto::{Announce, SignedAnnounce};
     use crate::swarm::{Received, Via};
 
     const WAITS: Answered = Answered { open: 1, begun: 0 };
@@ -310,17 +311,7 @@ mod tests {
     /// A table with `nodes` that announces of this kind named, from as many hosts.
     fn table(nodes: u32, via: Via, now: Instant) -> PeerTable {
         let keypair = Keypair::generate();
-        let mut announce = Announce {
-            version: Announce::VERSION,
-            network: "gpb".into(),
-            peer: keypair.peer_id(),
-            instance: 1,
-            seq: 1000,
-            ttl_s: 3600,
-            port: 4000,
-            revision: 1,
-            flags: Flags::default(),
-        };
+        let mut announce = Announce { ttl_s: 3600, ..fake::announce(&keypair, 1, 1000) };
         // The table believes its caller that signatures are good, so one serves for all.
         let signed = SignedAnnounce::seal(&announce, &keypair);
         let mut table = PeerTable::new(NodeId::new(PeerId([0xee; 32]), 1));

@@ -109,13 +109,8 @@ mod tests {
     use crate::proto::{Announce, Flags, SignedAnnounce};
     use crate::swarm::{Received, Via};
 
-    /// Cause: an address that failed was passed to no peer. Effect: where one node had tried to dial a peer behind a NAT,
-    /// others never learned of that peer, so that it could offer them nothing. Mend: a peer that offers is still named.
-    #[test]
-    fn who_offers_to_answer_is_told_to_others_though_a_dial_failed() {
-        let (own, keypair, now) = (Keypair::generate().peer_id(), Keypair::generate(), Instant::now());
-        let (mut table, addr) = (PeerTable::new(NodeId::new(own, 1)), SocketAddr::from(([10, 0, 0, 7], 4000)));
-        let announce = Announce {
+    fn announce_of(keypair: &Keypair) -> Announce {
+        Announce {
             version: Announce::VERSION,
             network: "gpb".into(),
             peer: keypair.peer_id(),
@@ -125,7 +120,16 @@ mod tests {
             port: 4000,
             revision: 1,
             flags: Flags::default(),
-        };
+        }
+    }
+
+    /// Cause: an address that failed was passed to no peer. Effect: where one node had tried to dial a peer behind a NAT,
+    /// others never learned of that peer, so that it could offer them nothing. Mend: a peer that offers is still named.
+    #[test]
+    fn who_offers_to_answer_is_told_to_others_though_a_dial_failed() {
+        let (own, keypair, now) = (Keypair::generate().peer_id(), Keypair::generate(), Instant::now());
+        let (mut table, addr) = (PeerTable::new(NodeId::new(own, 1)), SocketAddr::from(([10, 0, 0, 7], 4000)));
+        let announce = announce_of(&keypair);
         let signed = SignedAnnounce::seal(&announce, &keypair);
         let via = |via| Received { signed: &signed, announce: &announce, addr, via, unix_ms: 1000, now };
         let (node, to) = (NodeId::new(keypair.peer_id(), 1), "10.0.0.9".parse().unwrap());
@@ -147,17 +151,7 @@ mod tests {
     #[test]
     fn peers_on_a_link_are_offered_a_session_if_they_moved_or_never_dial() {
         let (own, keypair, begin) = (Keypair::generate().peer_id(), Keypair::generate(), Instant::now());
-        let mut announce = Announce {
-            version: Announce::VERSION,
-            network: "gpb".into(),
-            peer: keypair.peer_id(),
-            instance: 1,
-            seq: 1000,
-            ttl_s: 30,
-            port: 4000,
-            revision: 1,
-            flags: Flags::default(),
-        };
+        let mut announce = announce_of(&keypair);
         let node = NodeId::new(keypair.peer_id(), 1);
         let mut hear = |table: &mut PeerTable, via, now| {
             announce.seq += 1;
