@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     while let Ok(event) = events.recv_timeout(Duration::from_secs(seconds)) {
         match event {
             // The first event: the peers that are there. From then on, joins and leaves are all.
-            Event::Known(peers) => peers.iter().for_each(|known| println!("{} is there", known.node.peer)),
+            Event::Known(peers) => {
+                println!("{} peers are there", peers.len());
+                peers.iter().for_each(|known| println!("{} is there", known.node.peer));
+            }
             Event::PeerJoined { node, addr } => println!("{} joined at {addr}", node.peer),
             Event::PeerLeft { node } => println!("{} left", node.peer),
             Event::PeerChanged { node, revision } => println!("{} has something new, revision {revision}", node.peer),

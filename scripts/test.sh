@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check of the project, the same here and in CI, and ends by saying what was skipped and why.
+# Runs every check of the project, the same here and in CI, and ends by saying what was skipped, and what failed and why.
 #
 # Installs what the tests need where it may (as root, with apt-get). Without root, the tests that make hosts of their own
 # are skipped. With CI=true nothing may be skipped.
@@ -193,12 +193,6 @@ step 25 'cargo test, watch of other systems' cargo test --locked --lib --feature
 step 20 'cargo doc' check_docs
 step 5 'scripts/demo.sh' run_demo
 
-for n in "${!results[@]}"; do
-    case ${results[n]} in
-        ok*) ;;
-        *) printf '\n== %s\n' "${results[n]}" && why "$logs/$n.log" ;;
-    esac
-done
 printf '\n== summary\n'
 printf '%s\n' "${results[@]}"
 skipped=$(cat "$logs"/*.log | sed -n -e 's/^skipped: //p' -e 's/^test \(.*\) \.\.\. ignored, /\1: /p' | sort -u)
@@ -208,4 +202,11 @@ if [ -n "$skipped" ]; then
 else
     printf '\nnothing was skipped\n'
 fi
+# Last, where the end of a long log is read first.
+for n in "${!results[@]}"; do
+    case ${results[n]} in
+        ok*) ;;
+        *) printf '\n== %s\n' "${results[n]}" && why "$logs/$n.log" ;;
+    esac
+done
 exit $failed

@@ -79,6 +79,8 @@ fn the_examples_work_together() {
     let network = format!("examples-{}", std::process::id());
 
     let mut watch = Example::start(home.path(), "watch_peers", &["20", &network, "lo"]);
+    // Who comes from here on joins; who came before is there already.
+    watch.wait_line("0 peers are there");
     let mut share = Example::start(home.path(), "share_directory", &[shared.to_str().unwrap(), &network, "lo"]);
     let listening = share.wait_line(" listens at ");
     let id = listening.split(' ').next().unwrap();
