@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check of the project, the same here and in CI, and ends by saying what was skipped, and what failed and why.
+# Runs every check of the project, the same here and in CI; ends by saying what was skipped, what failed and why.
 #
 # Installs what the tests need where it may (as root, with apt-get). Without root, the tests that make hosts of their own
 # are skipped. With CI=true nothing may be skipped.
