@@ -11,6 +11,7 @@ use gpb::internals::cli::{
 };
 use gpb::internals::client::{AskScope, FoundBare, Resolved, Tree};
 use gpb::internals::limits::{DHT_WAIT, LIST_WAIT};
+use gpb::internals::peers::Hindrance;
 use gpb::internals::store::Disk;
 use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
 use gpb::{Life, RelPath, Stopper, Update, Want};
@@ -71,8 +72,14 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Err(_) if stopped.defect().is_some() => Err(Failure::from_defect(&stopped.defect().unwrap_or_default())),
         // A failure without a message was reported before the signal came.
         Err(failure) if signals.asked() && !failure.message.is_empty() => Err(Failure::interrupted()),
+        Err(failure) if clocks_differ(&node) => Err(failure.with_clocks()),
         result => result,
     }
+}
+
+/// Whether peers were left out because their clocks, or that of this host, are wrong.
+fn clocks_differ(node: &Node) -> bool {
+    node.client().ctx.peers.hindrance() == Some(Hindrance::ClocksDiffer)
 }
 
 fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
@@ -226,7 +233,8 @@ impl GetCommand<'_> {
             told.tell(|output| output.incomplete(report));
         }
         told.tell(|output| output.failed(&report.failed, &mut self.screen.clone()));
-        Failure::of_fetch(error, report)
+        let failure = Failure::of_fetch(error, report);
+        if clocks_differ(self.node) { failure.with_clocks() } else { failure }
     }
 }
 

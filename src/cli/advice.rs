@@ -167,7 +167,7 @@ impl Advised for FetchError {
             FetchError::NoPeer(_) => {
                 (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
             }
-            FetchError::ClocksDiffer(_) => (Exit::NoPeer, "set the clock, or name the peer with --peer"),
+            FetchError::ClocksDiffer(_) => (Exit::NoPeer, CLOCK_STEP),
             FetchError::NotFound { what, .. } if is_root(what) => {
                 (Exit::NotFound, "64 hex digits are a root; a file of that name is ./NAME")
             }
@@ -200,6 +200,18 @@ impl Advised for Failed {
 }
 
 impl Failure {
+    /// Names a wrong clock as well, since it may be why what was sought was not found. To be called if announces were
+    /// dropped for that.
+    #[must_use]
+    pub fn with_clocks(mut self) -> Self {
+        let may_be_why = matches!(self.exit, Exit::NoPeer | Exit::NotFound | Exit::Refused);
+        if may_be_why && !self.message.is_empty() && !self.message.ends_with(CLOCK_STEP) {
+            let cause = "a peer was left out, as its clock and that of this host differ by more than a day";
+            self.message = format!("{}; {cause}: {CLOCK_STEP}", self.message);
+        }
+        self
+    }
+
     /// A signal ended the program.
     pub fn interrupted() -> Self {
         Failure::new(Exit::Interrupted, format!("interrupted; {RESUME}"))
@@ -279,6 +291,8 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
     }
 }
 
+/// The next step where clocks differ.
+const CLOCK_STEP: &str = "set the clock, or name the peer with --peer";
 /// The next step after an interruption.
 pub(crate) const RESUME: &str = "run it again to continue";
 impl Failure {
@@ -417,6 +431,17 @@ mod tests {
             assert_eq!(failure.exit, exit, "{failure:?}");
             assert!(failure.message.contains(part) && !failure.message.contains('\n'), "{part}: {failure:?}");
             assert!(failure.message.contains("; "), "no next step: {failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_named_once_where_it_may_be_the_cause() {
+        for (failure, exit, part) in all() {
+            let named = failure.clone().with_clocks();
+            let may_be_why = [Exit::NoPeer, Exit::NotFound, Exit::Refused].contains(&exit);
+            assert_eq!(named.message.matches(CLOCK_STEP).count(), usize::from(may_be_why), "{named:?}");
+            assert!(named.message.starts_with(&failure.message) && named.exit == exit, "{part}: {named:?}");
+            assert_eq!(named.clone().with_clocks(), named);
         }
     }
 

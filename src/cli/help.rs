@@ -173,6 +173,8 @@ const DOCTOR: &str = "\
 gpb-client doctor says which interface, group and port sends and hears, who answers, and what to change.
 
 Usage: gpb-client doctor
+
+Each line begins with ok or BAD. It ends with 0 whatever it finds; with --json, \"ok\" says so for each line.
 ";
 
 const TAIL: &str = "

@@ -12,7 +12,7 @@ use crate::discovery::limits::{ADDRS_PER_NAME_MAX, CONTACT_TIMEOUT};
 use crate::discovery::offers::{OfferEnd, offer};
 use crate::identity::{NodeId, PeerId};
 use crate::limits::ADDRS_PER_PEER_MAX;
-use crate::net::PeerAddr;
+use crate::net::{PeerAddr, leads_over};
 use crate::peers::limits::DIAL_QUICK;
 use crate::swarm::ContactSource;
 
@@ -83,11 +83,16 @@ fn reach(shared: &DiscoveryContext, job: &ContactJob) -> Result<PeerId, String> 
         Whom::Remembered(peer) => (Some(peer), Some(ContactSource::Memory)),
         Whom::Known(node) | Whom::Offered(node) => (Some(node.peer), None),
     };
-    let addrs = &job.addrs[..job.addrs.len().min(ADDRS_PER_PEER_MAX)];
+    let mut addrs = job.addrs.clone();
+    addrs.truncate(ADDRS_PER_PEER_MAX);
+    if matches!(job.whom, Whom::Remembered(_)) {
+        // Nobody named them for this run, and those elsewhere are not meant where interfaces were chosen.
+        addrs.retain(|addr| leads_over(&shared.interfaces, *addr));
+    }
     let quick = (addrs.len() > 1).then_some(DIAL_QUICK);
     let mut last = "no address".to_string();
     for time in quick.into_iter().chain([CONTACT_TIMEOUT]) {
-        for &addr in addrs {
+        for &addr in &addrs {
             match contact(shared, addr, expect, source, time) {
                 Ok(peer) => return Ok(peer),
                 Err(e) => last = e.to_string(),

@@ -140,6 +140,7 @@ mod tests {
             drops: Drops::default(),
             links: Mutex::default(),
             remembered: Default::default(),
+            interfaces: Vec::new(),
             in_file: Default::default(),
             dht: Default::default(),
             dns_sd: Default::default(),

@@ -98,8 +98,8 @@ impl Listener {
             Err(reason) => {
                 self.shared.drops.count_heard();
                 self.shared.drops.count(reason);
-                if reason == Dropped::Untrusted {
-                    self.hear_stranger(bytes, now);
+                if reason == Dropped::Untrusted || reason.is_of_clocks() {
+                    self.hear_stranger(bytes, reason, now);
                 }
                 log::trace!("announce dropped addr={} error=\"{reason}\"", datagram.from);
             }
@@ -122,11 +122,15 @@ impl Listener {
         }
     }
 
-    /// A query of a node that is not trusted. It gets no answer of its own, but may bring forward
-    /// the announce that goes to the group anyway: then that node can dial, is refused, and its
-    /// user learns the reason within a second.
-    fn hear_stranger(&mut self, bytes: &[u8], now: Instant) {
-        let Ok((_, announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
+    /// A query of a node that is not trusted, or of another time. It gets no answer of its own, but may bring
+    /// forward the announce that goes to the group anyway: then that node can dial and is refused, or drops it for
+    /// its time, and its user learns the reason within a second.
+    fn hear_stranger(&mut self, bytes: &[u8], reason: Dropped, now: Instant) {
+        let Ok((_, mut announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
+        if reason.is_of_clocks() {
+            // Its queries must count as new once its clock is set right.
+            announce.seq = 0;
+        }
         if announce.flags.contains(Flags::QUERY) && self.shared.directory().own().port() != 0 {
             let nodes = self.group_size();
             self.schedule.asked(&question(&announce, false), nodes, || None, now);

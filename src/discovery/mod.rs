@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::net::{Beacon, Link, LinkOptions, PeerAddr};
+use crate::net::{Beacon, Interface, Link, LinkOptions, PeerAddr};
 use crate::peers::{Dialer, Directory};
 use crate::proto::DhtSecret;
 use crate::runtime::{Shutdown, Workers};
@@ -66,6 +66,8 @@ pub struct DiscoverySources {
     pub peer_file: Option<PeerListFile>,
     /// The directory in which the peers are remembered that TLS proved; none remembers nothing.
     pub state: Option<PathBuf>,
+    /// Only over these interfaces are remembered peers dialed; over all if empty.
+    pub interfaces: Vec<Interface>,
     /// Where to publish and look by DNS-SD; nothing without the feature `dns-sd`.
     pub dns_sd: Option<LinkOptions>,
     /// How to publish and look in a DHT; nothing without the feature `dht`.
@@ -153,6 +155,8 @@ struct DiscoveryContext {
     drops: Drops,
     links: Mutex<Vec<Link>>,
     remembered: AtomicUsize,
+    /// The interfaces over which remembered peers are dialed; all if empty.
+    interfaces: Vec<Interface>,
     in_file: AtomicUsize,
     dht: Mutex<DhtStats>,
     dns_sd: Mutex<DnsSdState>,
@@ -173,6 +177,7 @@ impl Discovery {
             drops: Drops::default(),
             links: Mutex::new(beacon.as_ref().map(|b| b.links()).unwrap_or_default()),
             remembered: AtomicUsize::new(0),
+            interfaces: std::mem::take(&mut sources.interfaces),
             in_file: AtomicUsize::new(0),
             dht: Mutex::default(),
             dns_sd: Mutex::default(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use if_addrs::{IfAddr, IfOperStatus, get_if_addrs};
 
@@ -122,6 +122,33 @@ pub(crate) fn own_addrs(options: &LinkOptions) -> Vec<IpAddr> {
     let all = get_if_addrs().unwrap_or_default();
     let up = all.iter().filter(|i| i.oper_status == IfOperStatus::Up && options.wants(i, &all));
     up.map(if_addrs::Interface::ip).filter(|ip| options.covers(*ip)).collect()
+}
+
+/// Whether packets to `addr` leave by one of these interfaces, or any may be used as there are none. What stays in this host
+/// leaves by loopback. The system is asked for the way, which sends nothing.
+pub(crate) fn leads_over(interfaces: &[Interface], addr: SocketAddr) -> bool {
+    if interfaces.is_empty() {
+        return true;
+    }
+    let options = LinkOptions { interfaces: interfaces.to_vec(), ..LinkOptions::default() };
+    let all = get_if_addrs().unwrap_or_default();
+    let chosen: Vec<&if_addrs::Interface> = all.iter().filter(|i| options.wants(i, &all)).collect();
+    match addr {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => chosen.iter().any(|i| i.index == Some(v6.scope_id())),
+        _ => {
+            let Ok(from) = source_to(addr) else { return false };
+            let is_here = from == addr.ip();
+            chosen.iter().any(|i| i.ip() == from || is_here && i.ip().is_loopback())
+        }
+    }
+}
+
+/// The address that packets to `addr` have as their source.
+fn source_to(addr: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(addr)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Looks at the interfaces of this host.
@@ -285,6 +312,20 @@ mod tests {
         assert!(!neighbour(&p, "192.0.3.2") && !neighbour(&p, "8.8.8.8") && !neighbour(&p, "fe80::2"));
         assert!(neighbour(&place("fe80::1", 64), "fe80::2") && !neighbour(&place("fe80::1", 64), "2001:db8::2"));
         assert!(neighbour(&place("fd00::1", 64), "fd00::2") && !neighbour(&place("fd00::1", 64), "fd00:0:0:1::2"));
+    }
+
+    #[test]
+    fn the_way_to_an_address_leads_over_one_interface() {
+        let over = |interfaces: &[&str], addr: &str| {
+            let interfaces: Vec<Interface> = interfaces.iter().map(|name| name.parse().unwrap()).collect();
+            leads_over(&interfaces, addr.parse().unwrap())
+        };
+        assert!(over(&[], "192.0.2.7:1") && over(&["nope", "127.0.0.1"], "127.0.0.1:1"));
+        for (interface, addr) in
+            [("nope", "127.0.0.1:1"), ("127.0.0.1", "192.0.2.7:1"), ("127.0.0.1", "[fe80::7%9999]:1")]
+        {
+            assert!(!over(&[interface], addr), "{interface} {addr}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use interface::{Interface, ParseInterfaceError};
 pub use interfaces::LinkOptions;
 #[cfg(feature = "dns-sd")]
 pub(crate) use interfaces::is_on_link;
+pub(crate) use interfaces::leads_over;
 pub(crate) use interfaces::own_addrs;
 pub use multicast::Multicast;
 pub use outbox::Outbox;

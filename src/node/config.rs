@@ -76,7 +76,9 @@ pub struct Config {
     pub remember: bool,
     /// Whether peers are sought by multicast. Default true.
     pub multicast: bool,
-    /// The interfaces for multicast. One that is missing is logged and waited for. Default: all.
+    /// The interfaces for multicast. One that is missing is logged and waited for. Remembered peers are
+    /// dialed only where the way to them leaves by one of these; [`peers`](Self::peers), and peers that
+    /// others name, wherever they are. Default: all.
     pub interfaces: Vec<Interface>,
     /// How far announces go by multicast, in hops, 1 to 32: with 1 to the hosts of the link, with N over
     /// N - 1 routers that route multicast. Then a node also speaks to the IPv6 group with site-local

@@ -1,12 +1,14 @@
 //! What discovery can and cannot do here. Pure: made of what was seen.
 
+use std::time::Duration;
+
 use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer, SeenBy};
 use crate::discovery::{DhtStats, DiscoveryStats, DnsSdState, KnownBefore};
 use crate::limits::{CLOCK_SKEW_MAX, LOW_PORTS};
 use crate::net::{Link, LinkError};
 use crate::node::{Config, Share, State};
-use crate::peers::TurnedStats;
+use crate::peers::{Hindrance, TurnedStats};
 use crate::proto::DialState;
 use crate::swarm::{Dropped, PeerCounts, RefusalCause};
 
@@ -86,6 +88,8 @@ pub(super) struct Looked<'a> {
     pub(super) config: &'a Config,
     pub(super) links: Vec<Link>,
     pub(super) stats: DiscoveryStats,
+    /// What stands in the way of reaching peers.
+    pub(super) hindrance: Option<Hindrance>,
     /// How the peers were found.
     pub(super) counts: PeerCounts,
     pub(super) answers: Result<Vec<FoundPeer>, FetchError>,
@@ -97,7 +101,7 @@ pub(super) struct Looked<'a> {
 
 /// All findings: the links first, then the peers that came over them, then what these say.
 pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
-    let Looked { config, links, stats, counts, answers, seen_by, port } = looked;
+    let Looked { config, links, stats, counts, answers, seen_by, port, hindrance } = looked;
     let mut all: Vec<Finding> = links.iter().map(link).collect();
     if !config.multicast {
         all.push(good("multicast", "switched off; only named peers, and the peers that they know, are found"));
@@ -105,6 +109,11 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
         all.push(bad("multicast", "no interface to announce on", DiscoveryProblem::NoInterface));
     }
     all.extend(drops(stats));
+    let by_datagram = [Dropped::Stale, Dropped::Future].iter().any(|reason| stats.dropped(*reason) > 0);
+    if *hindrance == Some(Hindrance::ClocksDiffer) && !by_datagram {
+        let detail = format!("some that peers pass on are dropped, over {} h off", hours(CLOCK_SKEW_MAX));
+        all.push(bad("announces", &detail, DiscoveryProblem::Clock));
+    }
     let named_by = [(config.dns_sd, "DNS-SD"), (config.dht.is_some(), "DHT")].map(|(is, name)| is.then_some(name));
     let named_by: Vec<&str> = named_by.into_iter().flatten().collect();
     if !named_by.is_empty() {
@@ -265,14 +274,17 @@ fn drops(stats: &DiscoveryStats) -> Vec<Finding> {
     ];
     let seen = |&(reason, problem): &(Dropped, DiscoveryProblem)| {
         let count = stats.dropped(reason);
-        let hours = CLOCK_SKEW_MAX.as_secs() / 3600;
         let detail = match problem {
-            DiscoveryProblem::Clock => format!("{count} dropped, over {hours} h off ({reason})"),
+            DiscoveryProblem::Clock => format!("{count} dropped, over {} h off ({reason})", hours(CLOCK_SKEW_MAX)),
             _ => format!("{count} dropped ({reason})"),
         };
         (count > 0).then(|| bad("announces", &detail, problem))
     };
     problems.iter().filter_map(seen).collect()
+}
+
+fn hours(time: Duration) -> u64 {
+    time.as_secs() / 3600
 }
 
 fn good(check: &str, detail: &str) -> Finding {
@@ -301,7 +313,17 @@ mod tests {
 
     fn looked<'a>(config: &'a Config, links: &[Link], answers: Result<Vec<FoundPeer>, FetchError>) -> Looked<'a> {
         let (stats, counts) = (DiscoveryStats::default(), PeerCounts::default());
-        Looked { config, links: links.to_vec(), stats, counts, answers, seen_by: Vec::new(), port: 0 }
+        let (links, seen_by) = (links.to_vec(), Vec::new());
+        Looked { config, links, stats, counts, answers, seen_by, port: 0, hindrance: None }
+    }
+
+    /// A node that others alone tell of was left out without a word.
+    #[test]
+    fn a_wrong_clock_of_a_node_that_peers_tell_of_is_named() {
+        let off = Config { multicast: false, ..Config::default() };
+        let looked = Looked { hindrance: Some(Hindrance::ClocksDiffer), ..looked(&off, &[], Ok(Vec::new())) };
+        let clock = findings(&looked).into_iter().find(|f| f.problem == Some(DiscoveryProblem::Clock)).unwrap();
+        assert_eq!(clock.detail, "some that peers pass on are dropped, over 24 h off");
     }
 
     #[test]

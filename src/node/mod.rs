@@ -362,11 +362,11 @@ impl Node {
         }
         let seen_by = self.client.seen_by(answers.as_deref().unwrap_or_default(), &end);
         let discovery = &self.services.discovery;
-        let (links, stats) = (discovery.links(), discovery.stats());
-        let counts = self.peers.read(PeerTable::counts);
-        let (config, port) = (&self.config, self.peers.own().port());
+        let (links, stats, hindrance) = (discovery.links(), discovery.stats(), self.peers.hindrance());
+        let (counts, config, port) = (self.peers.read(PeerTable::counts), &self.config, self.peers.own().port());
         let before = doctor::known_before(config, discovery.known_before(), &counts);
-        let mut findings = doctor::findings(&doctor::Looked { config, links, stats, counts, answers, seen_by, port });
+        let looked = doctor::Looked { config, links, stats, hindrance, counts, answers, seen_by, port };
+        let mut findings = doctor::findings(&looked);
         findings.extend(doctor::beyond(&self.peers.turned().stats(), (&discovery.dns_sd(), &discovery.dht()), config));
         findings.extend(before);
         Ok(findings)

@@ -80,6 +80,7 @@ impl NodeParts {
             peers: config.peers.clone(),
             peer_file: config.peer_file.as_deref().map(PeerListFile::open).transpose()?,
             state: state.filter(|_| config.remember),
+            interfaces: config.interfaces.clone(),
             dns_sd: config.dns_sd.then(|| links(&config, &addrs)),
             dht: config.dht.clone().map(|DhtOptions { secret, bootstrap }| {
                 let publishes = config.share == Share::Directory;

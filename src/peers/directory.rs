@@ -152,12 +152,7 @@ impl Directory {
         }
         let mut addr = datagram.from;
         addr.set_port(announce.port);
-        let taken = self.upsert(received(&signed, &announce, addr, Via::Datagram, now));
-        if matches!(taken, Err(Dropped::Stale | Dropped::Future)) && !self.clocks_differ.swap(true, Ordering::Relaxed) {
-            let (peer, tag) = (announce.peer, self.own.tag());
-            log::warn!("clocks differ by more than a day, announces are dropped peer={peer} addr={addr}{tag}");
-        }
-        taken.map(|()| (announce, is_new))
+        self.upsert(received(&signed, &announce, addr, Via::Datagram, now)).map(|()| (announce, is_new))
     }
 
     /// What stands in the way of reaching peers, if anything is known.
@@ -327,8 +322,13 @@ impl Directory {
     }
 
     fn upsert(&self, received: Received<'_>) -> Result<(), Dropped> {
-        let change = self.table.touch(|t| t.upsert(&received).map(|change| self.emit(change)))?;
-        self.report(received.announce.peer, received.addr, change);
+        let taken = self.table.touch(|t| t.upsert(&received).map(|change| self.emit(change)));
+        let (peer, addr, tag) = (received.announce.peer, received.addr, self.own.tag());
+        let is_first = |reason: &Dropped| reason.is_of_clocks() && !self.clocks_differ.swap(true, Ordering::Relaxed);
+        if taken.as_ref().is_err_and(is_first) {
+            log::warn!("clocks differ by more than a day, announces are dropped peer={peer} addr={addr}{tag}");
+        }
+        self.report(peer, addr, taken?);
         Ok(())
     }
 

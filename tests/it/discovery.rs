@@ -87,6 +87,7 @@ impl Plan {
             sources: DiscoverySources {
                 peers: self.peers.iter().map(|p| p.parse().unwrap()).collect(),
                 state: self.state,
+                interfaces: Vec::new(),
                 peer_file: self.peer_file.map(|file| PeerListFile::open(&file).unwrap()),
                 dns_sd: None,
                 dht: None,
@@ -293,6 +294,30 @@ fn a_stranger_soon_hears_of_a_closed_group_but_is_not_let_in() {
         t.peer(NodeId::new(closed.id, closed.instance)).is_some()
     });
     assert!(!closed.knows(&stranger));
+}
+
+/// Cause: a query whose time was far off got no answer. Effect: the asker heard of the group when an announce was due
+/// anyway, which `list` did not wait for, and did not say that a clock was wrong. Mend: it brings that announce forward.
+#[test]
+fn a_node_whose_clock_is_wrong_soon_hears_of_the_group() {
+    let hub = Hub::new();
+    let node = Plan::on(hub.join(ip(1))).start();
+    let wait_sent = |sent: u64, within: Duration| {
+        let end = Instant::now() + within;
+        while hub.sent() < sent {
+            assert!(Instant::now() < end, "{} of {sent} datagrams", hub.sent());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait_sent(BURST_MS.len() as u64, WAIT);
+    let (mut asker, day) = (Stranger::join(&hub, 2), CLOCK_SKEW_MAX.as_millis() as u64);
+    let before = hub.sent();
+    asker.say(&Announce { seq: unix_ms() - day - 60_000, flags: Flags::QUERY, ..asker.announce() });
+    wait_sent(before + 2, ANNOUNCE_INTERVAL / 2);
+    assert!(!asker.knows(&node));
+    // Its clock is set right: it is answered as any other.
+    asker.say(&Announce { flags: Flags::QUERY, ..asker.announce() });
+    wait_sent(before + 4, ANNOUNCE_INTERVAL / 2);
 }
 
 #[test]

@@ -82,9 +82,12 @@ impl Clocks {
     }
 
     fn get(&self, host: &Host, out: &Path, args: &[&str]) -> Got {
+        self.client(host, &[&["get", "a.bin", "--no-share", "--dir", out.to_str().unwrap()], args].concat())
+    }
+
+    fn client(&self, host: &Host, args: &[&str]) -> Got {
         let state = host.home().join("state-client");
-        let all = ["get", "a.bin", "--json", "--no-share", "--dir", out.to_str().unwrap()];
-        let all = [&all[..], &["--state", state.to_str().unwrap()], args].concat();
+        let all = [args, &["--json", "--state", state.to_str().unwrap()]].concat();
         Got::wait(self.spawn(host, CLIENT, &all), secs(30))
     }
 }
@@ -116,13 +119,40 @@ fn a_clock_that_is_days_off_is_named_and_does_not_matter_with_an_address() {
             assert_same(&out.join("a.bin"), &dir.join("a.bin"));
             fs::remove_file(out.join("a.bin")).unwrap();
         }
-        let got = clocks.get(&c, &out, &["--timeout", "3", "--no-remember"]).expect(3);
+        let get = ["get", "a.bin", "--timeout", "3", "--dir", out.to_str().unwrap()];
+        let what = [&get[..], &["list", "--wait", "3"], &["peers", "--wait", "3"]][n % 3];
+        let got = clocks.client(&c, &[what, &["--no-remember"]].concat()).expect(3);
         let message = got.event("error")["message"].as_str().unwrap();
-        assert!(message.contains("clock"), "{client} {server}: {message}");
+        assert!(message.contains("clock"), "{what:?} {client} {server}: {message}");
         // Those who are next must not find this one.
         s.link(false);
         c.link(false);
     }
+}
+
+/// Cause: where other peers answered, or told of the one whose announces are dropped, nothing named the clock. Effect: `get`
+/// said that no peer has the file. Mend: the message and `doctor` say that a peer was left out.
+#[test]
+fn a_clock_is_named_where_other_peers_answer() {
+    let lan = lan_or_skip!();
+    let Some(clocks) = Clocks::new(&lan) else { return };
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 95);
+    let (right, wrong, c) = (lan.host("right", None), lan.host("wrong", None), lan.host("c", None));
+    Clocks::set(&wrong, 25 * HOUR);
+    let (mut met, out) = (clocks.server(&right, &lan.new_dir("empty")), lan.new_dir("out"));
+    let state = wrong.home().join("state-server");
+    let args = ["--dir", dir.to_str().unwrap(), "--state", state.to_str().unwrap(), "--peer", right.ip.as_str()];
+    let _server = clocks.spawn(&wrong, SERVER, &args);
+    met.wait_line(&["peer joined"], secs(20));
+    for args in [&["--no-multicast", "--peer", right.ip.as_str()][..], &[]] {
+        until("the clock is named", secs(30), || {
+            let got = clocks.get(&c, &out, &[&["--no-remember"], args].concat()).expect(4);
+            let message = got.event("error")["message"].as_str().unwrap();
+            (message.contains("no peer has it (1 answered)") && message.contains("clock")).then_some(())
+        });
+    }
+    let told = clocks.client(&c, &["doctor", "--no-multicast", "--no-remember", "--peer", &right.ip]);
+    assert!(told.events.iter().any(|e| e["check"] == "announces" && e["ok"] == false), "{}", told.ended.text());
 }
 
 #[test]

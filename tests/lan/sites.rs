@@ -35,6 +35,24 @@ fn a_second_start_finds_its_group_where_multicast_is_blocked() {
     assert!(doctor.text().contains("1 of earlier runs, 1 found that way"), "{}", doctor.text());
 }
 
+/// Cause: `--interface` bounded announces alone. Effect: with `--interface lo` a node dialed remembered peers in other networks.
+/// Mend: they are dialed where the way to them leaves by such an interface.
+#[test]
+fn remembered_peers_are_dialed_over_the_chosen_interfaces() {
+    let lan = lan_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 306);
+    let (s, c) = (lan.host("s", None), lan.host("c", None));
+    let (there, here) = (lan.plug(&s), lan.plug(&c));
+    let server = Server::start(&s, &dir, &["--no-multicast"]);
+    assert_eq!(peers(&c, &["--no-multicast", "--peer", &there]), [server.id.as_str()]);
+    for (interface, is_found) in [("lo", false), ("eth0", false), ("eth1", true), (&here, true)] {
+        let found = peers(&c, &["--no-multicast", "--interface", interface]);
+        assert_eq!(found.contains(&server.id), is_found, "over {interface}: {found:?}");
+    }
+    // What the user names is contacted wherever it is.
+    assert_eq!(peers(&c, &["--no-multicast", "--interface", "lo", "--peer", &there]), [server.id.as_str()]);
+}
+
 /// A remembered peer was contacted once, and expired after 30 s where no announce came.
 #[test]
 #[ignore = "takes 50 s"]

@@ -69,6 +69,11 @@ impl Dropped {
             Crowded, Full,
         ]
     };
+
+    /// Whether a clock is wrong, of this host or of the sender.
+    pub(crate) fn is_of_clocks(self) -> bool {
+        matches!(self, Dropped::Stale | Dropped::Future)
+    }
 }
 
 impl From<AnnounceError> for Dropped {
