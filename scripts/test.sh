@@ -185,8 +185,8 @@ step 15 'cargo test, library and programs' cargo test --locked --no-fail-fast --
 # Compiles what the tests below leave of the processors. Its step waits until it has ended, and tells how.
 nice -n 19 cargo build --locked --release --bins > /dev/null 2>&1 &
 compiler=$!
-step 15 'cargo test, it' cargo test --locked --test it -- --show-output --test-threads="$waiting"
-step 15 'cargo test, lan' cargo test --locked --test lan -- --show-output --test-threads="$waiting"
+step 30 'cargo test, it' cargo test --locked --test it -- --show-output --test-threads="$waiting"
+step 30 'cargo test, lan' cargo test --locked --test lan -- --show-output --test-threads="$waiting"
 step 30 'cargo build --release' cargo build --locked --release --bins
 step 15 'cargo test, documentation' cargo test --locked --doc
 step 25 'cargo test, watch of other systems' cargo test --locked --lib --features portable-watch share::

@@ -402,6 +402,6 @@ mod tests {
         bare.extend((0..2_000).map(deep));
         let tree = Tree::plan(groups, bare, &|_, _| LiesThere::Nothing);
         assert_eq!((tree.files.len(), tree.links.len(), tree.names.len()), (50_000, 0, 0));
-        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(120), "{:?}", begun.elapsed());
     }
 }

@@ -303,8 +303,8 @@ mod tests {
             }
             (came, plain)
         });
-        let mut session = Dialed::dial(addr, None, &tls, Duration::from_secs(10)).unwrap();
-        session.send(&[7; 10_000], Instant::now() + Duration::from_secs(10)).unwrap();
+        let mut session = Dialed::dial(addr, None, &tls, Duration::from_secs(60)).unwrap();
+        session.send(&[7; 10_000], Instant::now() + Duration::from_secs(60)).unwrap();
         let (came, plain) = reading.join().unwrap();
         assert!(came <= 1448, "{plain} bytes were read after {came}");
     }
@@ -337,12 +337,13 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        let mut session = Dialed::dial(addr, None, &tls, Duration::from_secs(10)).unwrap();
-        session.read_until(&mut [0; 3], Instant::now() + Duration::from_secs(10)).unwrap();
+        let mut session = Dialed::dial(addr, None, &tls, Duration::from_secs(60)).unwrap();
+        session.read_until(&mut [0; 3], Instant::now() + Duration::from_secs(60)).unwrap();
         let began = Instant::now();
         let result = session.read_until(&mut [0; 100_000], began + Duration::from_millis(200));
         assert!(matches!(result, Err(StreamError::TimedOut)), "{result:?}");
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        // All of them would take more than a minute and a half.
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
         drop(session);
         dripping.join().unwrap();
     }

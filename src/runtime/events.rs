@@ -317,7 +317,7 @@ mod tests {
         let left = Event::Refused { peer: PeerId([1; 32]), addr: ([10, 0, 0, 1], 7).into() };
         assert!(sender.emit_all([left.clone()]));
         assert_eq!((first.try_recv(), first.try_recv()), (Ok(left.clone()), Err(EventsError::Empty)));
-        let waiting = std::thread::spawn(move || first.recv_timeout(Duration::from_secs(20)));
+        let waiting = std::thread::spawn(move || first.recv_timeout(Duration::from_secs(60)));
         drop(sender);
         assert_eq!(waiting.join().unwrap(), Err(EventsError::Ended));
         assert_eq!(second.collect::<Vec<_>>(), [Event::Known(vec![]), left]);

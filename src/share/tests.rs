@@ -14,7 +14,8 @@ use crate::share::limits::QUIET;
 use crate::store::{Index, OwnFiles, Reader};
 use crate::swarm::Event;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Less than the time until a scan finds what no hint reported.
+const DEADLINE: Duration = Duration::from_secs(40);
 
 struct Share {
     tmp: Arc<tempfile::TempDir>,
@@ -145,7 +146,7 @@ fn changes_are_seen() {
 
     put(&s.dir, "new/deep/file", b"fresh");
     let took = s.until("new file", |c| holds(c, "new/deep/file", b"fresh"));
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < DEADLINE / 2, "{took:?}");
     assert!(s.catalogue.get().revision() > revision);
 
     put(&s.dir, "a", b"newer");
@@ -156,7 +157,7 @@ fn changes_are_seen() {
 
     fs::remove_file(s.dir.join("b")).unwrap();
     let took = s.until("removed file", |c| c.get("b").is_none());
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < DEADLINE / 2, "{took:?}");
 
     fs::rename(s.dir.join("d"), s.dir.join("e")).unwrap();
     s.until("renamed directory", |c| names(c) == ["e/x", "e/y/z", "new/deep/file", "stays"]);

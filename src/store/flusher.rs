@@ -283,7 +283,7 @@ mod tests {
         write(&file, JOURNAL_BATCH_LEN / 2 - 1);
         assert_eq!(file.flushes.load(Ordering::SeqCst), 0);
         write(&file, 1);
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         while file.budget.lock().unjournaled[0] > 0 {
             assert!(Instant::now() < end, "the thread does not flush");
             std::thread::yield_now();
@@ -302,7 +302,7 @@ mod tests {
             let begun = Instant::now();
             write(&file, 1);
             while file.budget.lock().unjournaled[0] > 0 {
-                assert!(begun.elapsed() < Duration::from_secs(10), "the thread does not flush");
+                assert!(begun.elapsed() < Duration::from_secs(60), "the thread does not flush");
                 std::thread::yield_now();
             }
             assert!(begun.elapsed() >= Duration::from_millis(50), "flushed at once");
@@ -319,7 +319,7 @@ mod tests {
         file.budget.take(WriteOrigin::Copied, JOURNAL_BATCH_LEN);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| file.budget.take(WriteOrigin::Fetched, 1));
-            let end = Instant::now() + Duration::from_secs(10);
+            let end = Instant::now() + Duration::from_secs(60);
             while file.budget.lock().waiting == 0 {
                 assert!(Instant::now() < end, "the writer does not wait");
                 std::thread::yield_now();
@@ -358,14 +358,14 @@ mod tests {
                 went_on.send(()).unwrap();
             }
         });
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while budget.lock().waiting == 0 {
             assert!(Instant::now() < end, "the writer does not wait");
             std::thread::yield_now();
         }
         budget.enqueue(1, Arc::new(Ill));
-        assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), "gpb-journal");
-        goes_on.recv_timeout(Duration::from_secs(20)).expect("the writer is let go");
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), "gpb-journal");
+        goes_on.recv_timeout(Duration::from_secs(60)).expect("the writer is let go");
     }
 
     #[test]

@@ -21,8 +21,9 @@ use gpb::internals::swarm::membership::limits::{BURST_MS, CLOCK_SKEW_LOGGED};
 use gpb::internals::swarm::{Dropped, Event, PeerTable};
 
 use crate::directory::{announce, directory, identity, unix_ms, warnings};
+use crate::programs::free_port;
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// A node of which only the discovery runs, and the server if it is asked for.
 struct TestNode {
@@ -508,19 +509,20 @@ fn a_new_revision_is_told_at_once() {
             t.peer(NodeId::new(other.id, other.instance)).is_some_and(|p| p.revision == revision)
         });
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < ANNOUNCE_INTERVAL, "{:?}", start.elapsed());
     node.event(|e| *e == Event::PeerChanged { node: NodeId::new(other.id, other.instance), revision: 4 });
 }
 
 #[test]
 fn a_quiet_group_stays_quiet() {
-    let hub = Hub::new();
+    let (hub, begun) = (Hub::new(), Instant::now());
     let nodes: Vec<_> = (1..=8).map(|n| Plan::on(hub.join(ip(n))).start()).collect();
     for node in &nodes {
         node.until("all others", |t| t.len() == nodes.len() - 1);
     }
-    // Four queries a node, and each may be answered once a second by each.
-    assert!(hub.sent() <= 8 * (4 + 8 + 4), "{} datagrams", hub.sent());
+    // Four queries a node and as many announces, and each may be answered once a second by each.
+    let (sent, seconds) = (hub.sent(), 1 + begun.elapsed().as_secs());
+    assert!(sent <= 8 * (4 + 8 * seconds + 4), "{sent} datagrams in {seconds} s");
 }
 
 /// On this host other nodes may be at work on the same port, so the network has a name of its own.
@@ -582,7 +584,7 @@ fn a_peer_that_refuses_is_noted() {
 
 #[test]
 fn a_peer_can_be_named_by_name_and_may_come_later() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let client = Plan { port: 0, peers: vec![format!("localhost:{port}")], ..Plan::alone() }.start();
     // Wherever the first contact finds it, it is found in the end.
     let server = Plan { serve: Some(loopback(1, port)), ..Plan::alone() }.start();

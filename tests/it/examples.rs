@@ -31,7 +31,7 @@ impl Example {
 
     /// Waits for a line that contains `part`.
     fn wait_line(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
@@ -78,7 +78,8 @@ fn the_examples_work_together() {
     // Others that run these tests at the same time are in networks of other names.
     let network = format!("examples-{}", std::process::id());
 
-    let mut watch = Example::start(home.path(), "watch_peers", &["20", &network, "lo"]);
+    // It ends when nothing happens for that many seconds, and is ended with the test.
+    let mut watch = Example::start(home.path(), "watch_peers", &["600", &network, "lo"]);
     // Who comes from here on joins; who came before is there already.
     watch.wait_line("0 peers are there");
     let mut share = Example::start(home.path(), "share_directory", &[shared.to_str().unwrap(), &network, "lo"]);

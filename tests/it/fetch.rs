@@ -11,7 +11,7 @@ use gpb::{Canceller, Events, Everything, Fetch, FileId, Keypair, Node, Pattern, 
 // By these names a program looks for them first.
 use gpb::{Candidate, Catalogue, Finding, KeyError, KnownPeer};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// What a program keeps of a node.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ fn a_search_is_cancelled_at_once_and_the_node_goes_on() {
     let (took, failed) = ends(&fetch, || canceller.cancel());
     println!("a cancelled search ended after {took:?}");
     assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < WAIT / 2, "{took:?}");
     assert_eq!((fetch.progress().phase, node.fetches().len()), (Phase::Ended, 0));
 
     let (_node, fetch) = searching(&lan);
@@ -223,6 +223,15 @@ fn updates_tell_each_file_and_the_newest_state() {
     assert_eq!(fetch.peers().iter().map(|p| p.1).sum::<u64>(), fetch.wait().unwrap().bytes);
 }
 
+/// Waits until the node knows so many peers: a list is complete soon after the last one of those that are known.
+fn until_known(node: &Node, peers: usize) {
+    let end = Instant::now() + WAIT;
+    while node.known_peers().len() < peers {
+        assert!(Instant::now() < end, "{:?}", node.known_peers());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Waits, beside the fetch, until something holds.
 fn wait_until(fetch: &Fetch, what: &str, is: &dyn Fn() -> bool) {
     let end = Instant::now() + WAIT;
@@ -238,6 +247,8 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     let bytes = content(12 << 20);
     let _peer = slow_peer(&lan, &bytes);
     let node = lan.node().unwrap();
+    // It is far from its end when it is paused.
+    node.set_download_limit(Some(4 << 20));
     let fetch = node.fetch("big").unwrap();
     let until = |what: &str, is: &dyn Fn() -> bool| wait_until(&fetch, what, is);
     until("some came", &|| fetch.progress().bytes_fetched > 2 << 20);
@@ -246,6 +257,7 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     let at = fetch.progress();
     assert!(!fetch.wait_for(Duration::from_millis(200)));
     assert_eq!(fetch.progress().bytes_done, at.bytes_done, "nothing comes meanwhile");
+    node.set_download_limit(None);
     fetch.resume();
     let report = fetch.wait().unwrap();
     assert!(fs::read(node.config().dir.as_ref().unwrap().join("big")).unwrap() == bytes);
@@ -256,20 +268,21 @@ fn a_pause_lets_go_and_a_resume_takes_up_what_is_there() {
     let paused = node.get("big").to_file(node.config().dir.as_ref().unwrap().join("copy/of")).start().unwrap();
     paused.pause();
     let (took, failed) = ends(&paused, || paused.cancel());
-    assert!(matches!(*failed.error, FetchError::Cancelled) && took < Duration::from_secs(1), "{failed} {took:?}");
+    assert!(matches!(*failed.error, FetchError::Cancelled) && took < WAIT / 2, "{failed} {took:?}");
 }
 
 #[test]
 fn a_search_rests_and_its_pause_counts_in_no_timeout() {
     let lan = Lan::new().unwrap();
-    let node = lan.start(lan.builder().timeout(Duration::from_millis(700))).unwrap();
+    let timeout = Duration::from_secs(3);
+    let node = lan.start(lan.builder().timeout(timeout)).unwrap();
     let fetch = node.fetch("big").unwrap();
     fetch.pause();
     let end = Instant::now() + WAIT;
     while fetch.progress().phase != Phase::Paused {
         assert!(Instant::now() < end && !fetch.wait_for(Duration::from_millis(2)), "it rests: {fetch:?}");
     }
-    assert!(!fetch.wait_for(Duration::from_millis(1000)), "{fetch:?}");
+    assert!(!fetch.wait_for(timeout + Duration::from_millis(500)), "{fetch:?}");
     let bytes = content(1 << 20);
     let _peer = slow_peer(&lan, &bytes);
     fetch.resume();
@@ -281,15 +294,16 @@ fn what_was_reached_before_a_pause_is_reported_when_the_fetch_ends_in_it() {
     let lan = Lan::new().unwrap();
     let bytes = content(12 << 20);
     let _peer = slow_peer(&lan, &bytes);
-    let node = lan.start(lan.builder().timeout(Duration::from_millis(700))).unwrap();
-    let fetch = node.fetch("big").unwrap();
+    let timeout = Duration::from_secs(3);
+    let node = lan.start(lan.builder().timeout(timeout)).unwrap();
+    let fetch = node.get("big").limit(4 << 20).start().unwrap();
     let until = |what: &str, is: &dyn Fn() -> bool| wait_until(&fetch, what, is);
     for round in 1..3 {
         until("some came", &|| fetch.progress().bytes_fetched > round << 20);
         fetch.pause();
         until("it rests", &|| fetch.progress().phase == Phase::Paused);
-        assert!(!fetch.wait_for(Duration::from_millis(900)));
         if round == 1 {
+            assert!(!fetch.wait_for(timeout + Duration::from_millis(500)));
             fetch.resume();
         }
     }
@@ -298,7 +312,7 @@ fn what_was_reached_before_a_pause_is_reported_when_the_fetch_ends_in_it() {
     let failed = fetch.wait().unwrap_err();
     assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
     assert_eq!((failed.report.bytes, failed.report.peers.len()), (fetched, 1), "{:?}", failed.report);
-    assert!(failed.report.seconds > 1.8, "{:?}", failed.report);
+    assert!(failed.report.seconds > 3.5, "{:?}", failed.report);
 }
 
 #[test]
@@ -329,7 +343,8 @@ fn a_failure_keeps_what_was_reached() {
     let bytes = content(4 << 20);
     let _slow = slow_peer(&lan, &bytes);
     let node = lan.node().unwrap();
-    let fetch = node.fetch(["d/a", "big"]).unwrap();
+    until_known(&node, 2);
+    let fetch = node.get(["d/a", "big"]).limit(2 << 20).start().unwrap();
     let end = Instant::now() + WAIT;
     while fetch.progress().files_done == 0 || fetch.progress().bytes_done < 1 << 20 {
         assert!(Instant::now() < end, "{fetch:?}");
@@ -349,6 +364,7 @@ fn only_the_named_sources_give_and_the_limit_holds() {
     let bytes = content(1 << 20);
     let servers: Vec<Node> = (0..2).map(|_| lan.sharing(&[("big", &bytes)]).unwrap()).collect();
     let node = lan.node().unwrap();
+    until_known(&node, 2);
     let files = node.list_within("big", WAIT).unwrap();
     assert_eq!(files[0].holders.len(), 2);
     for holder in &*files[0].holders {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gpb::error::{ConfigError, FetchError};
 use gpb::testing::Lan;
@@ -30,6 +30,15 @@ fn process_state() -> BTreeMap<String, String> {
     state
 }
 
+/// Waits until this process has `count` threads: one that was joined is counted until the system has cleaned up behind it.
+fn until_threads(count: &str) {
+    let end = Instant::now() + WAIT;
+    while process_state()["Threads"] != count {
+        assert!(Instant::now() < end, "{} threads instead of {count}", process_state()["Threads"]);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A node without a directory, which leaves nothing behind.
 fn guest() -> NodeBuilder {
     Node::builder().state(State::Memory).bind(Ipv4Addr::LOCALHOST).interface("127.0.0.1")
@@ -39,8 +48,10 @@ fn guest() -> NodeBuilder {
 #[test]
 #[ignore = "is run by a_node_leaves_the_process_as_it_found_it"]
 fn alone_in_its_process() {
+    let threads = process_state()["Threads"].clone();
     // What the process does once and for all: the table of SIMD functions, the source of random numbers.
     drop(guest().network("guest-0").start().unwrap());
+    until_threads(&threads);
     let before = process_state();
     for round in 0..3 {
         let lan = Lan::new().unwrap();
@@ -55,6 +66,7 @@ fn alone_in_its_process() {
         assert!(offered.wait().is_ok());
         drop((multicast, events, offered));
     }
+    until_threads(&threads);
     let after = process_state();
     for (name, value) in &before {
         assert_eq!(after.get(name), Some(value), "{name}");

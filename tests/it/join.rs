@@ -10,7 +10,7 @@ use gpb::error::FetchError;
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{Fetch, Node};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 
 /// A peer with these files, which waits so long before each chunk.
@@ -29,6 +29,15 @@ fn until(what: &str, fetch: &Fetch, is: impl Fn() -> bool) {
     while !is() {
         assert!(Instant::now() < end, "{what}: {fetch:?}");
         fetch.wait_for(Duration::from_millis(2));
+    }
+}
+
+/// Waits until the node knows so many peers: a list is complete soon after the last one of those that are known.
+fn until_known(node: &Node, peers: usize) {
+    let end = Instant::now() + WAIT;
+    while node.known_peers().len() < peers {
+        assert!(Instant::now() < end, "{:?}", node.known_peers());
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -95,11 +104,14 @@ fn a_second_fetch_counts_what_is_there() {
     let f = file("x", 12 * MIB, 1);
     let _peer = peer(&lan, std::slice::from_ref(&f), 20);
     let node = lan.node().unwrap();
+    // The first one is far from its end when the second one begins.
+    node.set_download_limit(Some(4 * MIB as u64));
     let first = node.fetch("x").unwrap();
     until("some came", &first, || first.progress().bytes_fetched > 3 * MIB as u64);
     let second = node.get("x").to_file(node.config().dir.as_ref().unwrap().join("copy")).start().unwrap();
     until("it counts", &second, || second.progress().bytes_done > 3 * MIB as u64);
     assert_eq!(second.progress().bytes_fetched, 0);
+    node.set_download_limit(None);
     let (first, second) = (first.wait().unwrap(), second.wait().unwrap());
     assert_eq!((first.bytes, second.bytes, second.skipped), (f.id.len, 0, 0));
     assert!(
@@ -114,6 +126,8 @@ fn cancel_lets_go_of_the_own_share_only() {
     let f = file("x", 12 * MIB, 1);
     let _peer = peer(&lan, std::slice::from_ref(&f), 20);
     let node = lan.node().unwrap();
+    // None is near its end when it is cancelled, or paused.
+    node.set_download_limit(Some(4 * MIB as u64));
     let fetches: Vec<Fetch> = (0..3).map(|_| node.fetch("x").unwrap()).collect();
     let came = || fetches.iter().map(|fetch| fetch.progress().bytes_fetched).sum::<u64>();
     until("some came", &fetches[0], || came() > 3 * MIB as u64);
@@ -121,6 +135,7 @@ fn cancel_lets_go_of_the_own_share_only() {
     let owner = (0..3).max_by_key(|&n| fetches[n].progress().bytes_fetched).unwrap();
     fetches[owner].cancel();
     fetches[(owner + 1) % 3].pause();
+    node.set_download_limit(None);
     let failed = fetches[owner].wait().unwrap_err();
     assert!(matches!(*failed.error, FetchError::Cancelled), "{failed}");
     let last = fetches[(owner + 2) % 3].wait().unwrap();
@@ -153,6 +168,7 @@ fn a_fetch_takes_nothing_from_one_with_other_sources() {
     let f = file("x", 6 * MIB, 1);
     let servers: Vec<Node> = (0..2).map(|_| lan.sharing(&[("x", &f.bytes)]).unwrap()).collect();
     let node = lan.node().unwrap();
+    until_known(&node, 2);
     let files = node.list_within("x", WAIT).unwrap();
     let holders = files[0].holders.to_vec();
     let first = node.get("x").from(&holders[..1]).limit(2 * MIB as u64).start().unwrap();
@@ -195,12 +211,8 @@ fn a_fetch_with_other_sources_waits_for_no_silent_one() {
     let mute = FaultyPeer::start(std::slice::from_ref(&f), &[Fault::DripChunks]).unwrap();
     lan.join(&mute);
     let server = lan.sharing(&[("x", &f.bytes)]).unwrap();
-    let node = lan.start(lan.builder().timeout(WAIT)).unwrap();
-    let end = Instant::now() + WAIT;
-    while node.known_peers().len() < 2 {
-        assert!(Instant::now() < end, "{:?}", node.known_peers());
-        thread::sleep(Duration::from_millis(2));
-    }
+    let node = lan.start(lan.builder().timeout(2 * WAIT)).unwrap();
+    until_known(&node, 2);
     let holders = node.find("x", WAIT).unwrap()[0].holders.to_vec();
     let (good, silent): (Vec<_>, Vec<_>) = holders.into_iter().partition(|holder| holder.peer == server.id());
     assert_eq!((good.len(), silent.len()), (1, 1));

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use gpb::internals::swarm::{RememberedError, RememberedPeers};
 use gpb::{Node, NodeBuilder, Share, State, Trust};
 
-use crate::programs::{Server, program};
+use crate::programs::{Server, free_port, program};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// A node on loopback that hears no announce, and that no other one dials.
 fn deaf(state: impl Into<State>) -> NodeBuilder {
@@ -182,8 +182,8 @@ fn a_server_is_no_peer_of_itself() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     fs::create_dir(home.join("shared")).unwrap();
-    let server = Server::start(home, &["--dir", "shared"]);
-    assert!(server.client(home, &["peers"]).status.success());
+    let server = Server::start_at(free_port(), home, &["--dir", "shared"], None);
+    assert!(server.client(home, &["peers", "--wait", "20"]).status.success());
     let addr = server.addr().to_string();
     drop(server);
     assert!(fs::read_to_string(home.join(".local/state/gpb/peers.known")).unwrap().contains(&addr));

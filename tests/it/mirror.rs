@@ -8,7 +8,7 @@ use gpb::internals::store::Disk;
 use gpb::testing::Lan;
 use gpb::{FetchError, FileVerdict, Keypair, Life, Node, NodeBuilder, PeerId, Share, Trust};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// A node with a directory and a state of its own, which outlive it.
 struct Home(tempfile::TempDir);
@@ -98,12 +98,15 @@ fn a_new_file_is_on_all_servers_and_outlives_its_own() {
         println!("a new file was on all three servers after {took:?}");
         assert!(took < Duration::from_secs(15), "{took:?}");
     }
-    until("nothing is left to do", || mirrors.iter().all(|m| m.stats().mirror.missing == 0));
+    let has_all = |mirror: &Node| mirror.stats().mirror.missing == 0 && mirror.stats().mirror.copies == 3;
+    until("nothing is left to do", || mirrors.iter().all(has_all));
     let stats = mirrors[0].stats().mirror;
     assert_eq!((stats.copies, stats.differ, stats.users), (3, 0, 0));
     until("the old version is forgotten", || mirrors.iter().all(|m| m.stats().mirror.bytes == 3_600_001));
     drop(first);
     let client = lan.node().unwrap();
+    let knows = |mirror: &Node| client.known_peers().iter().any(|known| known.node.peer == mirror.id());
+    until("both are known", || mirrors.iter().all(knows));
     let report = client.fetch("**").unwrap().wait().unwrap();
     assert_eq!((report.files, report.failed.len()), (3, 0));
     let holders = client.find("new", WAIT).unwrap();
@@ -277,7 +280,7 @@ fn a_server_is_no_witness_of_its_own_files() {
     let home = lan.builder().dir(mirror.dir()).state(mirror.0.path().join("state")).key(key);
     let client = lan.start(home).unwrap();
     until("both are found", || client.list("a").unwrap().len() == 2);
-    let verified = client.verify::<&str>(&[]).look(Duration::from_secs(2)).unwrap();
+    let verified = client.verify::<&str>(&[]).look(WAIT).unwrap();
     let file = &verified.files()[0];
     assert_eq!((file.verdict, file.in_index, file.in_group), (FileVerdict::Edited, Some(false), Some(false)));
 }

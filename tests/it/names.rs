@@ -19,7 +19,7 @@ fn got(server: &Server, what: &str) -> Vec<String> {
     let home = tempfile::tempdir().unwrap();
     let into = home.path().join("into");
     fs::create_dir(&into).unwrap();
-    let output = server.client(home.path(), &["get", "--dir", into.to_str().unwrap(), "--timeout", "5", "--", what]);
+    let output = server.client(home.path(), &["get", "--dir", into.to_str().unwrap(), "--timeout", "20", "--", what]);
     assert!(output.status.success(), "{what}: {output:?}");
     let files = walkdir::WalkDir::new(&into).sort_by_file_name().into_iter().flatten();
     let files = files.filter(|e| e.file_type().is_file() && !e.path().starts_with(into.join(".gpb")));
@@ -109,7 +109,7 @@ fn a_peer_whose_listing_cannot_be_read_is_told() {
     let server = Server::start(home.path(), &["--dir", dir.to_str().unwrap()]);
     let file = TestFile::random("hidden", 1000, 1).unwrap();
     let odd = FaultyPeer::start(&[file], &[Fault::Garbage(7)]).unwrap();
-    let output = server.client(home.path(), &["list", "--peer", &odd.addr().to_string()]);
+    let output = server.client(home.path(), &["list", "--wait", "20", "--peer", &odd.addr().to_string()]);
     let (listed, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success() && listed.contains("there"), "{listed}{told}");
     let lines: Vec<_> = told.lines().filter(|line| line.contains("cannot be read")).collect();

@@ -11,7 +11,7 @@ use gpb::error::{Failed, FetchError};
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{Node, NodeBuilder, OpenFile, Share, State};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 const CHUNK: usize = 256 << 10;
 
@@ -266,6 +266,8 @@ fn what_a_fetch_gained_stays_after_the_readers_that_it_joined() {
         let mut opened = node.open("x").unwrap();
         read_at(&mut opened, 3 * MIB, 1);
         assert!(is_marked(&node), "it is only read");
+        // It is far from its end when it is paused.
+        node.set_download_limit(Some(2 * MIB as u64));
         let fetch = if is_kept { opened.keep(dir(&node).join("./y")).unwrap() } else { node.fetch("x").unwrap() };
         until("the part is that of a fetch", || !is_marked(&node));
         fetch.pause();
@@ -273,6 +275,7 @@ fn what_a_fetch_gained_stays_after_the_readers_that_it_joined() {
         drop(opened);
         until("the part is let go", || own(&dir(&node)).iter().any(|name| name.ends_with(".journal")));
         assert!(!is_marked(&node), "kept: {is_kept}");
+        node.set_download_limit(None);
         fetch.resume();
         fetch.wait().unwrap();
         assert!(own(&dir(&node)).is_empty());
@@ -307,7 +310,7 @@ fn liars_are_never_read_from() {
     let lan = Lan::new().unwrap();
     let f = file("x", 6 * MIB, 1);
     let liars = [Fault::WrongChunks, Fault::OtherChunks].map(|fault| faulty(&lan, &f, &[fault]));
-    let node = lan.start(lan.builder().timeout(Duration::from_secs(2))).unwrap();
+    let node = lan.start(lan.builder().timeout(Duration::from_secs(4))).unwrap();
     let mut opened = node.open("x").unwrap();
     let error = opened.read(&mut [0; 100]).unwrap_err();
     assert!(matches!(*failed(&error).error, FetchError::OnlyLiars { .. }), "{error}");
@@ -324,7 +327,7 @@ fn a_read_ends_with_the_error_of_the_fetch_and_the_next_one_tries_again() {
     let lan = Lan::new().unwrap();
     let f = file("x", 6 * MIB, 1);
     let stalls = faulty(&lan, &f, &[Fault::Stall]);
-    let node = lan.start(lan.builder().timeout(Duration::from_millis(700))).unwrap();
+    let node = lan.start(lan.builder().timeout(Duration::from_secs(3))).unwrap();
     let mut opened = node.open("x").unwrap();
     let begun = Instant::now();
     let error = opened.read(&mut [0; 100]).unwrap_err();
@@ -527,7 +530,7 @@ fn a_fetch_to_a_writer_rests_and_goes_on_and_is_cancelled() {
     let _peer = peer(&lan, &f, 10);
     let node = lan.start(lan.builder().share(Share::Nothing)).unwrap();
     let kept = Kept::default();
-    let fetch = node.get("x").to_writer(kept.clone()).start().unwrap();
+    let fetch = node.get("x").limit(4 * MIB as u64).to_writer(kept.clone()).start().unwrap();
     until("some came", || kept.0.lock().unwrap().len() > MIB);
     fetch.pause();
     until("it rests", || fetch.progress().phase == gpb::Phase::Paused);
@@ -538,7 +541,7 @@ fn a_fetch_to_a_writer_rests_and_goes_on_and_is_cancelled() {
     assert!(*kept.0.lock().unwrap() == *f.bytes);
     assert_eq!((fetch.progress().bytes_done, fetch.progress().bytes), (f.id.len, f.id.len));
     let other = lan.node().unwrap();
-    let fetch = other.get("x").to_writer(io::sink()).start().unwrap();
+    let fetch = other.get("x").limit(4 * MIB as u64).to_writer(io::sink()).start().unwrap();
     until("some came", || fetch.progress().bytes_fetched > 0);
     fetch.cancel();
     assert!(matches!(*fetch.wait().unwrap_err().error, FetchError::Cancelled));

@@ -67,8 +67,10 @@ fn a_server_outlives_the_reader_of_its_output() {
     fs::create_dir(home.path().join("data")).unwrap();
     let args = ["--dir", "data", "--bind", "127.0.0.1", "--port", "0", "--no-multicast"];
     let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-server"), home.path(), &args);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
+    // The reader is gone before the first line.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     let told = lines.find(|line| line.contains("cannot write to standard output"));
     let ended = child.try_wait().unwrap();

@@ -129,7 +129,8 @@ fn files_named_by_flags_are_not_offered_wherever_they_lie() {
     put(dir.join("last"), "x");
     server.wait_line("files=2 ");
     let keyed =
-        ["list", "--json", "--key", home.join("elsewhere.pem").to_str().unwrap(), "--network", "own"].map(String::from);
+        ["list", "--json", "--wait", "20", "--key", home.join("elsewhere.pem").to_str().unwrap(), "--network", "own"]
+            .map(String::from);
     let keyed: Vec<&str> = keyed.iter().map(String::as_str).collect();
     let output = String::from_utf8(server.client(home, &keyed).stdout).unwrap();
     assert!(output.contains("\"data\"") && output.contains("\"last\""), "{output}");

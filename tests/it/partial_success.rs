@@ -44,7 +44,7 @@ impl Group {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), self.home.path(), &["get"]);
-        command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--timeout", "4"]);
+        command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--timeout", "8"]);
         for server in &self.servers {
             command.args(["--peer", server.addr()]);
         }

@@ -2,18 +2,27 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) const WAIT: Duration = Duration::from_secs(30);
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn program(bin: &Path, home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(bin);
     command.env_clear().env("HOME", home).current_dir(home).args(args);
     command
+}
+
+/// A port of 127.0.0.1 that is free now, and that no program gets which asks for any port: the system takes those from 32,768
+/// on.
+pub(crate) fn free_port() -> u16 {
+    let ports = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 17_000);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(1000).find(is_free).expect("a free port")
 }
 
 /// `gpb-server`, ended when dropped.
@@ -32,8 +41,13 @@ impl Server {
 
     /// With its standard error in a file, if one is given.
     pub(crate) fn start_to(home: &Path, args: &[&str], errors: Option<&Path>) -> Self {
+        Self::start_at(0, home, args, errors)
+    }
+
+    /// The same at this port; 0 for any.
+    pub(crate) fn start_at(port: u16, home: &Path, args: &[&str], errors: Option<&Path>) -> Self {
         let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-server"), home, args);
-        command.args(["--bind", "127.0.0.1", "--port", "0", "--no-multicast"]);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--no-multicast"]);
         let stderr = errors.map_or_else(Stdio::piped, |path| File::create(path).unwrap().into());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
@@ -77,7 +91,7 @@ impl Server {
 
     pub(crate) fn listed(&self) -> Vec<String> {
         let home = tempfile::tempdir().unwrap();
-        let output = self.client(home.path(), &["list", "--json"]);
+        let output = self.client(home.path(), &["list", "--json", "--wait", "20"]);
         let text = String::from_utf8(output.stdout).unwrap();
         let rows = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         rows.filter_map(|row| Some(row.get("path")?.as_str()?.to_owned())).collect()

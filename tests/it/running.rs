@@ -7,7 +7,7 @@ use gpb::internals::limits::STATIC_PEERS_MAX;
 use gpb::testing::Lan;
 use gpb::{Event, Fetch, Keypair, Node, NodeBuilder, Trust};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
 fn until(what: &str, is: impl Fn() -> bool) {
@@ -18,10 +18,10 @@ fn until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-/// A node that gives 24 MiB at 8 MB/s.
+/// A node that gives 24 MiB at 2 MB/s, which takes 12 s.
 fn giver(lan: &Lan, dir: &tempfile::TempDir, builder: NodeBuilder) -> Node {
     std::fs::write(dir.path().join("big.bin"), noise(24 * MIB as usize)).unwrap();
-    let builder = builder.dir(dir.path()).share(gpb::Share::Directory).upload_limit(8_000_000);
+    let builder = builder.dir(dir.path()).share(gpb::Share::Directory).upload_limit(2_000_000);
     let node = lan.start(builder).unwrap();
     assert!(node.wait_ready(WAIT).is_some());
     node
@@ -44,12 +44,12 @@ fn noise(len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-/// At 8 MB/s, 50 ms are 400 kB: some more chunks that were on their way may still be verified.
+/// At 2 MB/s that is half a second: some more chunks that were on their way may still be verified.
 const AFTER_CUT: u64 = MIB;
 
 /// Bounds of a cut under load. Alone, the last byte goes out within 50 ms, and the fetch ends within a
-/// second.
-const CUT_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// second; all of the file takes 12.
+const CUT_WITHIN: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(30));
 
 /// Until `fetch` has ended: when the last of the bytes came that `count` counts, and when it ended,
 /// since `begin`.
@@ -97,7 +97,7 @@ fn a_holder_that_loses_trust_is_asked_no_more() {
     let trust = Trust::keys([holder.peer_id()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let _server = giver(&lan, &dir, lan.builder().key(holder));
-    let (client, fetch) = taker(&lan, lan.builder().trust(trust.clone()).timeout(Duration::from_secs(2)));
+    let (client, fetch) = taker(&lan, lan.builder().trust(trust.clone()).timeout(Duration::from_secs(4)));
     let begin = Instant::now();
     assert_eq!(trust.replace([]), Ok(true));
     let before = fetch.progress().bytes_fetched;

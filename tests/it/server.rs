@@ -18,7 +18,7 @@ use gpb::internals::store::{FetchedFiles, Hashed, Index, Indexed, Reader, Shared
 
 use crate::directory::{directory, identity, lines, warnings};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 struct Rig {
     server: Server,

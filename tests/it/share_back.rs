@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gpb::{Node, NodeBuilder, Share};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 fn content(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 249 + i / 9999) as u8).collect()
@@ -59,8 +59,8 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
     }
     std::fs::write(tmp.path().join("source/d/large"), &bytes).unwrap();
     std::fs::write(tmp.path().join("source/d/copy"), &bytes).unwrap();
-    let start = |limit| builder(tmp.path(), "source").share(Share::Directory).upload_limit(limit).start().unwrap();
-    let source = start(1_500_000);
+    // Nothing is near its end when it is looked at.
+    let source = builder(tmp.path(), "source").share(Share::Directory).upload_limit(300_000).start().unwrap();
     assert_eq!(source.wait_ready(WAIT), Some((2, 6_000_000)));
 
     let middle = builder(tmp.path(), "middle").peer(addr(&source)).start().unwrap();
@@ -69,7 +69,7 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
         assert!(!fetch.wait_for(Duration::from_millis(5)), "it ended before it was looked at");
     }
     let holders = |node: &Node| -> Vec<_> {
-        let found = node.list_within(gpb::Everything, Duration::from_secs(5)).unwrap();
+        let found = node.list_within(gpb::Everything, WAIT).unwrap();
         found.iter().map(|f| (f.path.to_string(), f.holders.len(), f.shared)).collect()
     };
     let of = |count, shared| [("d/copy".to_string(), count, shared), ("d/large".to_string(), count, shared)];
@@ -77,6 +77,7 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
     assert_eq!(holders(&last), of(1, true), "what is only partly there is not listed");
     assert!(middle.catalogue().is_empty());
 
+    source.set_upload_limit(None);
     fetch.wait().unwrap();
     assert_eq!(holders(&last), of(2, true));
     assert_eq!(middle.catalogue().len(), 2);
@@ -93,7 +94,7 @@ fn what_was_fetched_is_listed_when_it_is_whole() {
 
     // It is withdrawn when the first one to ask finds it changed.
     std::fs::write(tmp.path().join("middle/d/copy"), b"other").unwrap();
-    let late = builder(tmp.path(), "late").peer(addr(&middle)).timeout(Duration::from_secs(1)).start().unwrap();
+    let late = builder(tmp.path(), "late").peer(addr(&middle)).timeout(Duration::from_secs(4)).start().unwrap();
     assert!(late.fetch("d/large").unwrap().wait().is_err());
     assert!(middle.catalogue().is_empty());
 }

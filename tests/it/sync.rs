@@ -64,7 +64,7 @@ impl Pair {
         let deadline = Instant::now() + WAIT;
         loop {
             let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), self.home.path(), &["sync"]);
-            command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--timeout", "4"]);
+            command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into", "--timeout", "8"]);
             command.args(["--peer", self.server.addr(), "--from", peer]).args(args);
             let got = Got::of(&command.output().unwrap());
             if !got.errors.contains("its list is complete") || Instant::now() > deadline {

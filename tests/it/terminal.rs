@@ -70,7 +70,7 @@ fn a_dumb_terminal_gets_plain_lines() {
 fn wide_characters_leave_the_columns_of_a_list_straight() {
     let home = tempfile::tempdir().unwrap();
     let server = serve(home.path());
-    let (lines, _) = screen(&server, &["list"], 140, "xterm");
+    let (lines, _) = screen(&server, &["list", "--wait", "20"], 140, "xterm");
     assert_eq!(lines.len(), FILES + 1, "{lines:#?}");
     let root_column = |line: &String| {
         let root = line.split_whitespace().find(|word| word.len() == 64).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gpb::testing::Lan;
 use gpb::{Bare, Everything, KeyPrefix, Node, Selection, SyncHindrance};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// What a name may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

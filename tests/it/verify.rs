@@ -14,7 +14,11 @@ use crate::programs::program;
 fn verify(group: &Group, with_peers: bool, args: &[&str]) -> Got {
     let mut command = program(assert_cmd::cargo::cargo_bin!("gpb-client"), group.home.path(), &["verify"]);
     command.args(["--no-multicast", "--bind", "127.0.0.1", "--dir", "into"]).args(args);
-    let wait = if with_peers { group.addrs() } else { vec!["--wait", "0.1", "--no-remember"] };
+    let wait = if with_peers {
+        [group.addrs(), vec!["--wait", "20"]].concat()
+    } else {
+        vec!["--wait", "0.1", "--no-remember"]
+    };
     Got::of(&command.args(wait).output().unwrap())
 }
 

@@ -181,8 +181,8 @@ fn a_clock_that_is_set_right_brings_its_node_back() {
     let out = lan.new_dir("out");
     clocks.get(&c, &out, &["--timeout", "2"]).expect(3);
     Clocks::set(&s, 0);
-    clocks.get(&c, &out, &["--timeout", "10"]).expect(0);
-    clocks.get(&c, &lan.new_dir("out2"), &["--timeout", "10", "--no-multicast", "--peer", &s.ip]).expect(0);
+    clocks.get(&c, &out, &["--timeout", "30"]).expect(0);
+    clocks.get(&c, &lan.new_dir("out2"), &["--timeout", "30", "--no-multicast", "--peer", &s.ip]).expect(0);
 }
 
 /// As after a sleep: the time of day is hours later, or is set back, while a download is on its way.

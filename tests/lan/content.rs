@@ -62,7 +62,10 @@ fn a_twin_of_64_bytes_is_not_taken_for_the_file() {
     {
         let _first = Server::start(h1, d1, &[]);
         let _second = Server::start(h2, d2, &[]);
-        let listing = list(&c, &[]);
+        let listing = until("both are listed", secs(10), || {
+            let listing = list(&c, &[]);
+            ["real.bin", "twin.bin"].iter().all(|name| root_of(&listing, name).is_some()).then_some(listing)
+        });
         assert_eq!(root_of(&listing, "real.bin").as_deref(), Some(root.as_str()));
         assert_eq!(root_of(&listing, "twin.bin").as_deref(), Some(root.as_str()));
         for (n, args) in [
@@ -91,7 +94,7 @@ fn a_twin_alone_is_nothing_unless_its_length_is_typed() {
         Sha256::digest(fs::read(dir.join("twin.bin")).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
     let (s, c, out) = (lan.host("s", None), lan.host("c", None), lan.dir().join("out.bin"));
     let _server = Server::start(&s, &dir, &[]);
-    let args = ["--out", out.to_str().unwrap(), "--timeout", "2"];
+    let args = ["--out", out.to_str().unwrap(), "--timeout", "5"];
     Got::wait(get(&c, &root, lan.dir(), &args), secs(10)).expect(4);
     Got::wait(get(&c, &format!("{root}:64"), lan.dir(), &args), secs(10)).expect(0);
     assert_same(&out, &dir.join("twin.bin"));
@@ -105,8 +108,10 @@ fn one_name_with_two_contents_is_for_the_user_to_settle() {
     sample(&d2.join("a.bin"), MIB, 45);
     let (s1, s2, c, out) = (lan.host("s1", None), lan.host("s2", None), lan.host("c", None), lan.new_dir("out"));
     let servers = [Server::start(&s1, &d1, &[]), Server::start(&s2, &d2, &[])];
-    let roots: Vec<String> = list(&c, &[]).iter().map(|v| v["root"].as_str().unwrap().to_string()).collect();
-    assert_eq!(roots.len(), 2);
+    let roots = until("both are listed", secs(10), || {
+        let roots: Vec<String> = list(&c, &[]).iter().map(|v| v["root"].as_str().unwrap().to_string()).collect();
+        (roots.len() == 2).then_some(roots)
+    });
 
     let got = Got::wait(get(&c, "a.bin", &out, &[]), secs(10)).expect(5);
     assert_eq!(got.event("error")["code"], 5);

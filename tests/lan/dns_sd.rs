@@ -20,7 +20,7 @@ class Listener:
     def remove_service(self, zc, kind, name): print('gone', name, flush=True)
 zc = zeroconf.Zeroconf()
 zeroconf.ServiceBrowser(zc, '_gpb._tcp.local.', Listener())
-time.sleep(60)
+time.sleep(600)
 "#;
 
 /// Nodes of these tests know nobody, and neither send nor hear announces by multicast of GPB's own.
@@ -43,7 +43,7 @@ fn dns_sd_finds_the_group_where_its_own_multicast_does_not() {
         let row = text.contains("this node is published, 1 others found");
         (text.contains("1 answered with their key") && row).then_some(())
     });
-    assert!(peers(&c, &["--no-multicast", "--no-remember"]).is_empty(), "it was found by DNS-SD");
+    assert!(peers(&c, &["--no-multicast", "--no-remember", "--wait", "2"]).is_empty(), "it was found by DNS-SD");
 }
 
 /// A python that has the module; the one of the system has what the system installs.
@@ -168,7 +168,7 @@ fn a_reflector_joins_two_links() {
     c.sh(&format!("ip link set eth0 down; ip route add 10.77.0.0/24 via {gateway}"));
     r.sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
     let server = Server::start(&s, &dir, &ALONE);
-    assert!(peers(&c, &ALONE).is_empty(), "nothing carries multicast DNS yet");
+    assert!(peers(&c, &[&ALONE[..], &["--wait", "2"]].concat()).is_empty(), "nothing carries multicast DNS yet");
     let _reflector = Avahi::start(&lan, &r, "[reflector]\nenable-reflector=yes");
     let out = lan.new_dir("out");
     Got::wait(get(&c, "a.bin", &out, &[&ALONE[..], &["--timeout", "30"]].concat()), secs(60)).expect(0);

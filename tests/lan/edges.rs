@@ -41,7 +41,7 @@ fn a_change_that_the_system_does_not_report_is_found_by_the_first_request() {
     for name in ["edited", "removed", "stays"] {
         std::fs::write(dir.join(name), name).unwrap();
     }
-    let server = blind_server(&h, &dir, "true");
+    let mut server = blind_server(&h, &dir, "true");
     assert_eq!(names(&list(&h, &[])), ["edited", "removed", "stays"]);
     std::fs::write(dir.join("edited"), "otherwise").unwrap();
     std::fs::remove_file(dir.join("removed")).unwrap();
@@ -49,6 +49,7 @@ fn a_change_that_the_system_does_not_report_is_found_by_the_first_request() {
     for name in ["edited", "removed"] {
         let error = error_of(&h, name, &out);
         assert!(error.contains(name) && error.contains("changed at the source"), "{error}");
+        server.wait_line(&["no hint came", &format!("{name} ")], secs(10));
         assert_eq!(server.count_lines(&["no hint came", &format!("{name} ")]), 1, "said once");
     }
     until("the edited file is offered as it is now", secs(10), || {
@@ -94,7 +95,7 @@ fn an_unmounted_disk_is_found_by_the_first_request() {
         "mount -t tmpfs none {sub} && mkdir {sub}/deep && touch {sub}/a {sub}/deep/b {sub}/deep/c && \
                          echo x | tee {sub}/a {sub}/deep/b > {sub}/deep/c"
     );
-    let server = blind_server(&h, &dir, &mount);
+    let mut server = blind_server(&h, &dir, &mount);
     assert_eq!(names(&list(&h, &[])), ["stays", "sub/a", "sub/deep/b", "sub/deep/c"]);
     let pid = server.id();
     h.sh(&format!("nsenter -t {pid} -U -m --preserve-credentials umount {sub}"));
@@ -102,6 +103,7 @@ fn an_unmounted_disk_is_found_by_the_first_request() {
     let error = error_of(&h, "sub/deep/b", &out);
     assert!(error.contains("changed at the source"), "{error}");
     until("none of its files is offered", secs(10), || (names(&list(&h, &[])) == ["stays"]).then_some(()));
+    server.wait_line(&["no hint came"], secs(10));
     assert_eq!(server.count_lines(&["no hint came"]), 1);
 }
 
@@ -159,7 +161,7 @@ fn at_the_limit_of_open_files_both_programs_name_it() {
     for n in [7, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21, 22, 24, 28] {
         let (out, state) = (lan.new_dir(&format!("out-{n}")), h.home().join(format!("state-client-{n}")));
         let (out, state) = (out.to_str().unwrap(), state.to_str().unwrap());
-        let args = ["get", "**", "--dir", out, "--state", state, "--port", "0", "--interface", "lo", "--timeout", "2"];
+        let args = ["get", "**", "--dir", out, "--state", state, "--port", "0", "--interface", "lo", "--timeout", "5"];
         let ended = limited(&h, &format!("ulimit -n {n}"), CLIENT, &args).wait(secs(20));
         let last = ended.err.last().cloned().unwrap_or_default();
         assert!(ended.code == Some(0) || last.contains("limit of open files"), "{n}: {}", ended.text());
@@ -215,6 +217,7 @@ fn a_second_server_on_one_state_directory_says_so() {
     first.wait_line(&["ready files="], secs(15));
     let mut second = h.spawn(SERVER, &args);
     second.wait_line(&["ready files="], secs(15));
+    second.wait_line(&["another node uses this state directory"], secs(15));
     assert_eq!(second.count_lines(&["another node uses this state directory"]), 1);
     assert_eq!(first.count_lines(&["another node uses"]), 0);
 }
@@ -287,7 +290,7 @@ fn names_that_cannot_be_shared_are_counted_for_everyone() {
         let ended = crate::group::client(&h, &all).wait(secs(15)).expect(0);
         ended.err.iter().filter(|line| line.contains("leaves out files") && line.contains("files=3")).count()
     };
-    assert_eq!((told(&["list"]), told(&["get", "**"]), told(&["get", "ok.txt"])), (1, 1, 0));
+    assert_eq!((told(&["list", "--wait", "15"]), told(&["get", "**"]), told(&["get", "ok.txt"])), (1, 1, 0));
     std::fs::remove_dir_all(odd(b"d\xff")).unwrap();
     std::fs::remove_file(odd(b"a\nb")).unwrap();
     until("one is left", secs(20), || {
@@ -303,12 +306,12 @@ fn a_list_of_64_hex_digits_says_how_a_file_of_that_name_is_meant() {
     let (h, dir, name) = (lan.lonely_host("h"), lan.new_dir("d"), "ab".repeat(32));
     std::fs::write(dir.join(&name), "x").unwrap();
     let _server = crate::group::Server::start(&h, &dir, &[]);
-    let listed = crate::group::client(&h, &["list", &name]).wait(secs(15)).expect(0);
+    let listed = crate::group::client(&h, &["list", &name, "--wait", "15"]).wait(secs(15)).expect(0);
     assert!(listed.err.iter().any(|line| line.contains(&format!("./{name}"))), "{}", listed.text());
     let found = list(&h, &[&format!("./{name}")]);
     assert_eq!(names(&found), [&name]);
     let root = found[0]["root"].as_str().unwrap();
-    let by_root = crate::group::client(&h, &["list", root]).wait(secs(15)).expect(0);
+    let by_root = crate::group::client(&h, &["list", root, "--wait", "15"]).wait(secs(15)).expect(0);
     assert!(!by_root.text().contains("a file of that name"), "{}", by_root.text());
 }
 

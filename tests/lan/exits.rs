@@ -98,7 +98,7 @@ fn nobody_there_is_3_and_nobody_has_it_is_4() {
     let got = Got::wait(get(&c, "a.bin", &out, &["--timeout", "1"]), secs(15)).expect(3);
     assert_eq!(got.event("error")["code"], 3);
     let _server = Server::start(&s, &dir, &[]);
-    let got = Got::wait(get(&c, "b.bin", &out, &["--timeout", "1"]), secs(15)).expect(4);
+    let got = Got::wait(get(&c, "b.bin", &out, &["--timeout", "5"]), secs(15)).expect(4);
     assert!(got.event("error")["message"].as_str().unwrap().contains("b.bin"), "{:?}", got.events);
 }
 
@@ -109,7 +109,7 @@ fn connected_but_silent_is_8() {
     let (s, c, out) = (lan.host("s", Some(50)), lan.host("c", None), lan.new_dir("out"));
     let mut server = Server::start(&s, &dir, &[]);
     let before = c.received();
-    let running = get(&c, "a.bin", &out, &["--timeout", "2"]);
+    let running = get(&c, "a.bin", &out, &["--timeout", "5"]);
     c.wait_received(before, 4 * MIB, secs(10));
     server.process.signal(crate::process::Signal::STOP);
     let got = Got::wait(running, secs(20));

@@ -78,19 +78,25 @@ pub fn get(host: &Host, what: &str, dir: &Path, args: &[&str]) -> Process {
     client(host, &all)
 }
 
+/// Time for answers, which ends when all that are known have answered: a loaded machine needs more than the programs wait by
+/// themselves. What looks for nobody says `--wait` itself.
+const ANSWERS: [&str; 2] = ["--wait", "15"];
+
+/// `command` with `args`, and with time for answers.
+fn patient<'a>(command: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    let wait = if args.contains(&ANSWERS[0]) { &[][..] } else { &ANSWERS[..] };
+    [&[command][..], args, wait].concat()
+}
+
 /// Runs `gpb-client list` and returns the files in its JSON lines.
 pub fn list(host: &Host, args: &[&str]) -> Vec<Value> {
-    let mut all = vec!["list"];
-    all.extend(args);
-    let ended = client(host, &all).wait(secs(15));
+    let ended = client(host, &patient("list", args)).wait(secs(15));
     json(&ended).into_iter().filter(|v| v["event"].is_null()).collect()
 }
 
 /// Runs `gpb-client peers` and returns the keys in its JSON lines.
 pub fn peers(host: &Host, args: &[&str]) -> Vec<String> {
-    let mut all = vec!["peers"];
-    all.extend(args);
-    let ended = client(host, &all).wait(secs(15));
+    let ended = client(host, &patient("peers", args)).wait(secs(15));
     json(&ended).iter().filter_map(|v| v["peer"].as_str().map(String::from)).collect()
 }
 

@@ -23,7 +23,7 @@ fn random_bytes_on_the_tcp_port_do_no_harm() {
         ip = s.ip
     ));
     // A hundred that stay and say nothing.
-    let idle = format!("for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/27420; done; echo open; exec sleep 60", s.ip);
+    let idle = format!("for i in $(seq 100); do exec {{fd}}<>/dev/tcp/{}/27420; done; echo open; exec sleep 600", s.ip);
     let mut idle = enemy.spawn("bash", &["-c", &idle]);
     idle.wait_line(&["open"], secs(10));
     let out = lan.new_dir("out");

@@ -91,7 +91,7 @@ fn idle_sessions_take_little_and_a_newcomer_is_served_at_once() {
     let took = begun.elapsed();
     println!("{count} idle sessions: {before:.0} -> {memory:.0} MiB; a new client was done after {took:?}");
     assert!(memory < before + 15.0 + count as f64 * 8.0 / 1024.0, "{memory} MiB");
-    assert!(took < secs(5), "{took:?}");
+    assert!(took < secs(20), "{took:?}");
 }
 
 /// With all seats taken every newcomer was refused, and told that no peer is reachable.
@@ -109,7 +109,7 @@ fn a_full_server_makes_room_and_a_client_that_gets_none_is_told() {
     let _idle = attack(&enemy, &s, "idle 96 6");
     let out = lan.new_dir("out");
     Got::wait(get(&c, "a.bin", &out, &[]), secs(20)).expect(0);
-    assert!(server.count_lines(&["disconnected", "idle while others need the slot"]) > 0);
+    server.wait_line(&["disconnected", "idle while others need the slot"], secs(20));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn a_new_file_is_on_three_servers_soon_and_outlives_the_first() {
         took.push(begun.elapsed().as_secs_f64());
     }
     println!("seconds until a new file of 1 MiB was on all three servers: {took:.2?}");
-    assert!(took.iter().all(|seconds| *seconds < 10.0), "{took:?}");
+    assert!(took.iter().all(|seconds| *seconds < 20.0), "{took:?}");
     let (client, out) = (lan.host("c", None), lan.new_dir("out"));
     until("all are listed by all", secs(10), || {
         let listed = list(&client, &[]);

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 pub use rustix::process::Signal;
 
+use crate::net::PATIENCE;
+
 /// A running program. Dropping it kills it.
 pub struct Process {
     child: Child,
@@ -68,13 +70,16 @@ impl Process {
 
     /// Waits for a line, of stdout or stderr, that contains all of `parts`, and returns it.
     pub fn wait_line(&mut self, parts: &[&str], within: Duration) -> String {
+        let within = within * PATIENCE;
         let deadline = Instant::now() + within;
         loop {
             let ended = self.child.try_wait().unwrap();
+            // What it wrote before its end may still be on its way.
+            let is_all_read = self.readers.iter().all(JoinHandle::is_finished);
             if let Some(line) = self.log.wait(parts, Duration::from_millis(100)) {
                 return line;
             }
-            if let Some(status) = ended {
+            if let Some(status) = ended.filter(|_| is_all_read) {
                 panic!("{} ended ({status}) without a line with {parts:?}", self.log.name);
             }
             assert!(Instant::now() < deadline, "{}: no line with {parts:?} within {within:?}", self.log.name);
@@ -100,7 +105,7 @@ impl Process {
 
     /// Waits for the end as [`wait`](Self::wait) does, and also returns the most memory that it had.
     pub fn wait_measured(mut self, within: Duration) -> (Ended, u64) {
-        let (deadline, mut peak) = (Instant::now() + within, 0);
+        let (deadline, mut peak) = (Instant::now() + within * PATIENCE, 0);
         while self.is_running() && Instant::now() < deadline {
             peak = self.peak_memory().unwrap_or(0).max(peak);
             thread::sleep(Duration::from_millis(5));
@@ -124,6 +129,7 @@ impl Process {
 
     /// Waits for the end.
     pub fn wait(mut self, within: Duration) -> Ended {
+        let within = within * PATIENCE;
         let deadline = Instant::now() + within;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -32,7 +32,7 @@ for n, source in enumerate((near6, far6)):
                   place(source) + place('ff05::4750:4231') + struct.pack('=Hxx8I', n, 1 << (1 - n), *[0] * 7))
 
 print('routes', flush=True)
-time.sleep(120)
+time.sleep(600)
 "#;
 
 /// A server and a client in different subnets, and the router between them.
@@ -76,7 +76,7 @@ fn announces_cross_a_router_only_with_hops() {
     // With one hop what either side says stays in its subnet.
     let network = ["--network", "near", "--port", "0"];
     let _near = Server::start(&net.server, &near, &network);
-    assert!(peers(&net.client, &["--network", "near", "--hops", "2"]).is_empty());
+    assert!(peers(&net.client, &["--network", "near", "--hops", "2", "--wait", "2"]).is_empty());
 }
 
 #[test]

@@ -427,8 +427,8 @@ fn the_largest_file_with_64_peers_is_quick() {
         n += 1;
     }
     assert_eq!(n, len);
-    // Linear work takes well under a second; anything quadratic takes hours.
-    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    // Linear work takes seconds; anything quadratic takes hours.
+    assert!(begin.elapsed() < Duration::from_secs(300), "{:?}", begin.elapsed());
 }
 
 #[test]
