@@ -82,8 +82,10 @@ impl UnsentBound {
         if self.len < UNSENT_LEN_MAX {
             return None;
         }
-        // A pause says nothing of what the peer takes.
-        if now.saturating_duration_since(std::mem::replace(&mut self.last, now)) > round_trip * 2 {
+        // A pause says nothing of what the peer takes. While lost packets are sent again the socket takes nothing, which is
+        // no pause: twice the round trip of a path whose queue is full, and longer when some of them are lost again.
+        let pause = UNSENT_SPAN.max(round_trip * REPAIR_ROUND_TRIPS);
+        if now.saturating_duration_since(std::mem::replace(&mut self.last, now)) > pause {
             (self.since, self.sent) = (now, 0);
             return None;
         }
@@ -113,6 +115,9 @@ impl UnsentBound {
         Some(len)
     }
 }
+
+/// The shortest round trips that a repair may take.
+const REPAIR_ROUND_TRIPS: u32 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +175,21 @@ mod tests {
         assert_eq!(takes(800 * KIB, 5000 * MS, 1), None);
         assert_eq!(takes(800 * KIB, 100 * MS, 5), None, "as before the pause");
         assert_eq!(takes(20 * KIB, 100 * MS, 5), Some(UNSENT_LEN_MAX));
+    }
+
+    /// The socket took nothing for a quarter of a second again and again, as the start-up of BBR lost packets; each time the
+    /// measurement began anew, the bound stayed, and the start-up did not end for want of what could be sent.
+    #[test]
+    fn while_losses_are_repaired_a_peer_does_not_pause() {
+        for round_trip in [40 * MS, 100 * MS, 200 * MS] {
+            let (mut now, sum) = (Instant::now(), UnsentSum::default());
+            let (mut unsent, mut bound) = (session(round_trip, now), UNSENT_LEN_MAX);
+            for burst in 0..200 {
+                now += if burst % 10 == 0 { round_trip * 5 / 2 } else { 10 * MS };
+                bound = unsent.sent(MIB, &sum, now).unwrap_or(bound);
+            }
+            assert!(bound > UNSENT_LEN_MAX, "{round_trip:?}");
+        }
     }
 
     /// A stranger chooses how late it answers and how much it takes before it takes nothing.
