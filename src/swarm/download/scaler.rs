@@ -2,13 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::CONNECTIONS_PER_PEER_MAX;
+use crate::limits::{CONNECTIONS_PER_PEER_MAX, MIB};
+use crate::swarm::download::window::FAR;
 
 /// Finds the number of connections to one peer by hill climbing.
 ///
 /// It measures the rate of the peer, adds a connection, and drops it again if the rate did not grow
 /// by `GAIN`. A connection that brings nothing does harm: several connections share the link of a
 /// peer unfairly, and a chunk on one of them may take a hundred times as long as on another.
+///
+/// On a long path, [`FAR`] or more, a trial costs a second of the rate, as both connections lose packets while
+/// the further one finds its rate. So none is made while the rate of the first one still grows, which would be credited
+/// to the second. Nor is one made for [`PAUSE`] when the rate then stays the same, as it does where the path is full or the
+/// peer limits what it sends, and losses do not let it. A rate that a send buffer bounds stays the same, too; it is
+/// [`BUFFER`] in a round trip or more.
 ///
 /// All times grow with the round trip, since a connection needs some of them: three to be opened,
 /// and then TCP's slow start and the search of the [`Window`](crate::swarm::Window) until it has
@@ -28,6 +35,9 @@ pub struct ConnectionScaler {
     settled_until: Option<Instant>,
     /// Whether the beginning, in which little or nothing comes, is over.
     steady: bool,
+    /// Bytes a second in the measurement before, of a lone connection on a long path, and how often it has been the same.
+    last: Option<f64>,
+    same: u32,
 }
 
 /// What to do about a peer's connections.
@@ -52,6 +62,8 @@ impl ConnectionScaler {
             begins_until: None,
             settled_until: None,
             steady: false,
+            last: None,
+            same: 0,
         }
     }
 
@@ -68,7 +80,7 @@ impl ConnectionScaler {
     ) -> ScalerAdvice {
         if connections != self.connections {
             // One has failed, or could not be opened: the trial is over.
-            self.before = None;
+            (self.before, self.last, self.same) = (None, None, 0);
             self.connections = connections;
             self.steady = connections > 1;
             self.restart(read, now);
@@ -79,7 +91,7 @@ impl ConnectionScaler {
         }
         let (elapsed, came) = (now.saturating_duration_since(self.since), read - self.read);
         let span = match connections {
-            0 | 1 => FIRST + round_trip * BEGIN_ROUND_TRIPS,
+            0 | 1 if self.last.is_none() => FIRST + round_trip * BEGIN_ROUND_TRIPS,
             _ => SPAN + round_trip * SPAN_ROUND_TRIPS,
         };
         if connections == 0 || elapsed < span {
@@ -97,18 +109,43 @@ impl ConnectionScaler {
             return ScalerAdvice::Keep;
         }
         let rate = came as f64 / elapsed.as_secs_f64();
-        if self.before.take().is_some_and(|before| rate < before * GAIN) {
-            self.settled_until = Some(now + PAUSE);
+        let is_far = round_trip >= FAR;
+        let gain = if is_far && connections == 2 { GAIN_FAR } else { GAIN };
+        if self.before.take().is_some_and(|before| rate < before * gain) {
+            self.settled_until = Some(now + if is_far { PAUSE_FAR } else { PAUSE });
             return ScalerAdvice::Drop;
         }
         let settled = self.settled_until.is_some_and(|until| now < until);
         if came < ADD_MIN || settled || connections >= CONNECTIONS_PER_PEER_MAX || !worthwhile() {
             return ScalerAdvice::Keep;
         }
-        self.before = Some(rate);
+        if is_far && connections == 1 && !self.may_try(rate, round_trip, now) {
+            return ScalerAdvice::Keep;
+        }
+        (self.before, self.last, self.same) = (Some(rate), None, 0);
         self.begins_until = Some(now + round_trip * BEGIN_ROUND_TRIPS);
         self.connections += 1;
         ScalerAdvice::Add
+    }
+
+    /// Whether a second connection is worth a trial on a long path, where the first one had that `rate` in the measurement.
+    fn may_try(&mut self, rate: f64, round_trip: Duration, now: Instant) -> bool {
+        let last = self.last.replace(rate);
+        if rate * round_trip.as_secs_f64() >= BUFFER || self.same >= SAME_TIMES {
+            return true;
+        }
+        // The first measurement has the slow start in it.
+        let Some(change) = last.map(|last| rate / last) else { return false };
+        if change > 1.0 + SAME {
+            self.same = 0;
+            return false;
+        }
+        self.same = if change >= 1.0 - SAME { self.same + 1 } else { 0 };
+        if self.same >= SAME_TIMES {
+            // Then one is tried all the same: the buffer may be a small one.
+            self.settled_until = Some(now + PAUSE);
+        }
+        self.same == 0
     }
 
     /// A further connection could not be opened: none is tried for a while.
@@ -142,8 +179,19 @@ const ADD_MIN: u64 = 1 << 20;
 const SPAN_MAX: Duration = Duration::from_secs(2);
 /// Factor by which a further connection must raise the rate to stay.
 const GAIN: f64 = 1.1;
+/// The same of the second one on a long path, where the repair of losses lets the rate vary.
+const GAIN_FAR: f64 = 1.25;
 /// Pause after a connection that did not help.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The same on a long path.
+const PAUSE_FAR: Duration = Duration::from_secs(90);
+/// By which part rates differ that count as the same.
+const SAME: f64 = 0.04;
+/// How often a rate is to be the same until the path counts as full.
+const SAME_TIMES: u32 = 2;
+/// Bytes that travel at once where the send buffer of the peer may be what bounds the rate: Linux lets it grow to 4 MiB, of
+/// which two thirds or more travel.
+const BUFFER: f64 = 2.5 * MIB as f64;
 
 #[cfg(test)]
 mod tests {
@@ -250,9 +298,39 @@ mod tests {
             let mut lab = Lab::new();
             lab.round_trip = Duration::from_millis(round_trip_ms);
             lab.begins_after = lab.round_trip * 9;
-            lab.run(Duration::from_secs(25), |n| 27_000_000 * n.min(4) as u64);
+            lab.run(Duration::from_secs(25), |n| 2_750_000 * 1000 / round_trip_ms * n.min(4) as u64);
             assert_eq!((lab.connections, lab.tried), (4, 4), "{round_trip_ms} ms");
         }
+    }
+
+    /// Cause: the first measurement was the slow start. Effect: the second connection seemed to bring what the first one brought
+    /// a moment later, and stayed; over 100 Mbit/s and 200 ms both lost 15 % of their packets, and the rate went up and down by
+    /// half. Mend: none is tried while the rate grows.
+    #[test]
+    fn the_slow_start_of_a_long_path_is_not_what_a_second_connection_brings() {
+        for round_trip_ms in [50, 100, 200] {
+            let mut lab = Lab::new();
+            lab.round_trip = Duration::from_millis(round_trip_ms);
+            for (round_trips, rate) in [(6, 20_000), (2, 1_500_000), (3, 7_000_000), (150, 12_000_000)] {
+                lab.run(lab.round_trip * round_trips, |_| rate);
+            }
+            assert_eq!((lab.connections, lab.tried), (1, 0), "{round_trip_ms} ms");
+            // A small buffer may be what bounds the rate, so one is tried all the same.
+            lab.run(PAUSE, |_| 12_000_000);
+            assert_eq!((lab.connections, lab.tried), (1, 1), "{round_trip_ms} ms");
+        }
+    }
+
+    /// A lone connection loses half of its rate, and has it again, over and over.
+    #[test]
+    fn a_rate_that_losses_bound_is_soon_shared_by_connections() {
+        let mut lab = Lab::new();
+        lab.round_trip = Duration::from_millis(100);
+        for second in 0..40 {
+            let part = [70, 80, 90, 100, 60][second % 5];
+            lab.run(Duration::from_secs(1), |n| 12_000 * part * n.min(4) as u64);
+        }
+        assert_eq!(lab.connections, 4);
     }
 
     #[test]

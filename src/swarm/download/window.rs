@@ -226,7 +226,7 @@ const START_SMALL: u64 = 512 << 10;
 /// The same on a path whose round trip is [`FAR`] or more.
 const START_SMALL_FAR: u64 = 2 << 20;
 /// A round trip that costs more than what is asked for too early.
-const FAR: Duration = Duration::from_millis(20);
+pub(super) const FAR: Duration = Duration::from_millis(20);
 /// Bytes of the window that are free when further one-chunk files are asked for.
 const SMALL_TOGETHER: u64 = START_SMALL / 8;
 /// Time for which a peer has requests at hand beyond the round trips.
