@@ -124,7 +124,7 @@ impl Advised for KeyError {
                 "make it with one `ed25519:<base64> comment` a line (`gpb-keygen --show KEY` prints it)".into()
             }
             KeyError::Exposed { file, .. } => format!("run `chmod 600 {}`", file.display()).into(),
-            KeyError::NotAFile { .. } => "name the file itself".into(),
+            KeyError::NotAFile { .. } => "name a regular file".into(),
             KeyError::TooLong { .. } => "name another".into(),
             KeyError::Malformed { .. } => "make one with `gpb-keygen`".into(),
             KeyError::Generate { .. } => "".into(),

@@ -112,6 +112,7 @@ fn run<O>(
             let screen = Screen::new();
             let report = report(&options);
             json = report.json;
+            signal::catch_file_size_limit().map_err(|e| Failure::new(Exit::Other, e.to_string()))?;
             report.log.install(&screen).map_err(|e| Failure::new(Exit::Usage, e))?;
             panics::log_panics();
             let ended = catch_unwind(AssertUnwindSafe(|| body(options, &screen)));

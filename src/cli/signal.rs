@@ -15,8 +15,6 @@ use crate::cli::Exit;
 /// Waits for SIGINT, SIGTERM and SIGHUP. The first one asks to stop; the second one ends the
 /// process at once with code 130. A SIGHUP that was ignored at start (`nohup`) stays ignored. It
 /// asks a service for another thing, as is the custom: to reopen its log, and continue.
-/// SIGXFSZ, which by default ends a process at its limit of file size, is caught, so that the write
-/// fails and says why.
 #[derive(Debug)]
 pub struct StopSignals {
     asked: Arc<AtomicBool>,
@@ -42,7 +40,6 @@ impl StopSignals {
     }
 
     fn start(hangup_stops: bool, stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         if !is_ignored(SIGHUP) {
             signals.add_signal(SIGHUP)?;
@@ -85,6 +82,15 @@ impl Drop for StopSignals {
             let _ = thread.join();
         }
     }
+}
+
+/// Catches SIGXFSZ, which by default ends a process without a word at its limit of file size: the write
+/// that exceeds it fails then, and says why.
+///
+/// # Errors
+/// The handler cannot be set up.
+pub(crate) fn catch_file_size_limit() -> io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
 /// Whether the process was started with `signal` ignored; false where the system does not say.

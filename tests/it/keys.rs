@@ -159,4 +159,13 @@ fn keygen_ends_with_the_code_of_the_trouble() {
     refused(&home.keygen(&["--show", "key.pem"]), 2, "chmod 600 key.pem");
     refused(&home.keygen(&["--out", "key.pem/x.pem"]), 7, "cannot write");
     refused(&home.keygen(&["--out", "."]), 2, "a directory");
+    std::os::unix::fs::symlink("nowhere", home.path("link")).unwrap();
+    refused(&home.keygen(&["--out", "link/x/key.pem"]), 7, "no directory can be made in link");
+    refused(&home.keygen(&["--out", "link", "--force"]), 2, "a symbolic link");
+
+    // SIGXFSZ ended the program without a word.
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "ulimit -f 0; exec \"$0\" --out limited/key.pem"]).current_dir(home.0.path());
+    refused(&limited.arg(assert_cmd::cargo::cargo_bin!("gpb-keygen")).output().unwrap(), 7, "File too large");
+    assert_eq!(fs::read_dir(home.path("limited")).unwrap().count(), 0);
 }

@@ -54,15 +54,21 @@ pub fn load_or_create_key(path: &Path) -> Result<(Keypair, bool), KeyError> {
 /// Writes a key file with mode 0600, whole or not at all, and makes missing directories with mode
 /// 0700.
 ///
-/// `force` replaces a file that is there; without it, it is left as it is.
+/// `force` replaces a regular file that is there; without it, it is left as it is.
 ///
 /// # Errors
-/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory; [`KeyError::Write`] when the disk
+/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory, and with `force` for a link, a device
+/// or a pipe; [`KeyError::Write`] when the disk
 /// is full or read-only, or writing there is not permitted.
 pub fn write_key(path: &Path, key: &Keypair, force: bool) -> Result<(), KeyError> {
     match fs::symlink_metadata(path) {
         Ok(m) if m.is_dir() => return Err(KeyError::NotAFile { file: path.into(), what: "a directory" }),
         Ok(_) if !force => return Err(KeyError::Exists { file: path.into() }),
+        // Replacing `/dev/null` would break the host.
+        Ok(m) if !m.is_file() => {
+            let what = if m.is_symlink() { "a symbolic link" } else { "a special file" };
+            return Err(KeyError::NotAFile { file: path.into(), what });
+        }
         _ => {}
     }
     put_secret(&FileSystem, path, key.to_pem().as_bytes(), force)
@@ -218,5 +224,38 @@ mod tests {
         assert!(matches!(e, KeyError::Write { .. }), "{e}");
         let e = write_key(dir.path(), &Keypair::generate(), true).unwrap_err();
         assert!(matches!(e, KeyError::NotAFile { .. }), "{e}");
+    }
+
+    /// A link to nothing is a directory that is there, in which none can be made: the search for what is
+    /// missing went up and down between the two without an end.
+    #[test]
+    fn a_directory_below_a_link_to_nothing_is_a_trouble_of_storage() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for place in [link.join("x/key.pem"), link.join("x/y/z/key.pem")] {
+            let e = write_key(&place, &Keypair::generate(), false).unwrap_err();
+            assert!(matches!(e, KeyError::Write { .. }), "{e}");
+            assert!(Chain(&e).to_string().contains("no directory can be made in"), "{e:?}");
+        }
+        assert_eq!(names(dir.path()), ["link"]);
+    }
+
+    /// A device, a pipe or a link in the place of a key became a regular file.
+    #[test]
+    fn only_a_regular_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, link, target) = (dir.path().join("pipe"), dir.path().join("link"), dir.path().join("target"));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(&target, b"mine").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        for (place, what) in [(&pipe, "a special file"), (&link, "a symbolic link")] {
+            let before = fs::symlink_metadata(place).unwrap().ino();
+            let e = write_key(place, &Keypair::generate(), true).unwrap_err();
+            assert!(matches!(e, KeyError::NotAFile { .. }) && e.to_string().contains(what), "{e}");
+            assert_eq!(fs::symlink_metadata(place).unwrap().ino(), before);
+        }
+        assert_eq!(fs::read(&target).unwrap(), b"mine");
+        assert_eq!(names(dir.path()), ["link", "pipe", "target"]);
     }
 }

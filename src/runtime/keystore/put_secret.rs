@@ -44,14 +44,24 @@ pub(super) fn put_secret(place: &dyn SecretPlace, path: &Path, content: &[u8], f
 /// Makes the directory and what is missing above it; the directories that have new names in them.
 fn make_dirs<'p>(place: &dyn SecretPlace, dir: &'p Path) -> io::Result<Vec<&'p Path>> {
     let (mut missing, mut grown) = (vec![dir], Vec::new());
+    // Upwards to the first name that is there or can be made, then downwards.
+    let mut upwards = true;
     while let Some(dir) = missing.last().copied() {
         let above = dir.parent().map(or_current);
         match (place.make_dir(dir), above) {
             (Ok(made), above) => {
                 missing.pop();
                 grown.extend(above.filter(|_| made));
+                upwards = false;
             }
-            (Err(e), Some(above)) if e.kind() == io::ErrorKind::NotFound && above != Path::new(".") => {
+            (Err(e), Some(above)) if e.kind() == io::ErrorKind::NotFound => {
+                if !upwards {
+                    let why = format!("no directory can be made in {}; is it a link to nothing?", above.display());
+                    return Err(io::Error::new(e.kind(), why));
+                }
+                if above == Path::new(".") {
+                    return Err(e);
+                }
                 missing.push(above);
             }
             (Err(e), _) => return Err(e),
