@@ -24,6 +24,8 @@ use crate::directory::{announce, directory, identity, unix_ms, warnings};
 use crate::programs::free_port;
 
 const WAIT: Duration = Duration::from_secs(60);
+/// What comes by answers to one node, on a loaded machine. Those of twelve nodes to the group are spread over twice that time.
+const AT_ONCE: Duration = Duration::from_millis(300);
 
 /// A node of which only the discovery runs, and the server if it is asked for.
 struct TestNode {
@@ -225,12 +227,12 @@ fn nodes_find_each_other_at_once() {
         server.until("all servers", |t| t.len() == servers.len() - 1);
     }
     // Answers by unicast come at once; other tests run beside it, so one newcomer of some is not held up.
-    let client = (100..120).find_map(|n| {
+    let client = (100..140).find_map(|n| {
         let start = Instant::now();
         let client = Plan { port: 0, ..Plan::on(hub.join(ip(n))) }.start();
         client.until("all servers", |t| t.len() == servers.len());
         println!("all servers are known after {:?}", start.elapsed());
-        (start.elapsed() < Duration::from_millis(80)).then_some(client)
+        (start.elapsed() < AT_ONCE).then_some(client)
     });
     let client = client.expect("a newcomer that knows all at once");
     for server in &servers {
@@ -537,12 +539,12 @@ fn nodes_of_one_host_find_each_other_by_real_multicast() {
     let (a, b) = (on_loopback().start(), on_loopback().start());
     a.until_knows(&b);
     b.until_knows(&a);
-    let client = (0..20).find_map(|_| {
+    let client = (0..40).find_map(|_| {
         let start = Instant::now();
         let client = Plan { port: 0, ..on_loopback() }.start();
         client.until("both", |t| t.len() == 2);
         println!("both are known after {:?}", start.elapsed());
-        (start.elapsed() < Duration::from_millis(80)).then_some(client)
+        (start.elapsed() < AT_ONCE).then_some(client)
     });
     let client = client.expect("a newcomer that knows both at once");
     let links = client.discovery.as_ref().unwrap().links();
