@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpb::internals::cli::{
-    self, ClientOptions, Command, Failure, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
+    self, ClientOptions, Command, Failure, LeftOut, Options, Output, ProgressDisplay, Screen, StopSignals, Verbosity,
 };
 use gpb::internals::client::{AskScope, FoundBare, Resolved, Tree};
 use gpb::internals::limits::{DHT_WAIT, LIST_WAIT};
 use gpb::internals::peers::Hindrance;
 use gpb::internals::store::Disk;
+use gpb::internals::swarm::PeerTable;
 use gpb::{FailedFile, Fetch, FetchError, FileReport, FoundFile, Node, Overwrite, Phase, Report, Selection, Share};
 use gpb::{Life, RelPath, Stopper, Update, Want};
 
@@ -49,6 +50,9 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
             selection.retain_shown(patterns, &mut bare, |(found, _)| found.path.as_str());
             let (shown, hidden) = selection.shown(patterns, found);
             patterns.iter().filter_map(|text| cli::unknown_root(text, &shown)).for_each(|hint| log::warn!("{hint}"));
+            if let ([], [], Some(peer)) = (&shown[..], &bare[..], left_out(&node).unreached.first()) {
+                log::warn!("what a peer has that was not reached is not listed peer={} addr={}", peer.peer, peer.addr);
+            }
             let listed = output.list(&shown, &bare).and_then(|()| output.hidden(hidden, &mut screen.clone()));
             listed.map_err(stdout_failed)
         }
@@ -72,14 +76,18 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
         Err(_) if stopped.defect().is_some() => Err(Failure::from_defect(&stopped.defect().unwrap_or_default())),
         // A failure without a message was reported before the signal came.
         Err(failure) if signals.asked() && !failure.message.is_empty() => Err(Failure::interrupted()),
-        Err(failure) if clocks_differ(&node) => Err(failure.with_clocks()),
-        result => result,
+        result => result.map_err(|failure| failure.with_left_out(&left_out(&node))),
     }
 }
 
-/// Whether peers were left out because their clocks, or that of this host, are wrong.
-fn clocks_differ(node: &Node) -> bool {
-    node.client().ctx.peers.hindrance() == Some(Hindrance::ClocksDiffer)
+/// What may be why nothing was found.
+fn left_out(node: &Node) -> LeftOut {
+    let directory = &node.client().ctx.peers;
+    LeftOut {
+        unreached: directory.read(PeerTable::unreached),
+        untrusted: node.discovery_stats().untrusted,
+        clocks_differ: directory.hindrance() == Some(Hindrance::ClocksDiffer),
+    }
 }
 
 fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
@@ -130,6 +138,7 @@ impl GetCommand<'_> {
         if let Some(seed) = seed.filter(|_| report.files > 0) {
             // What failed is known now, whatever ends the seeding.
             if let Some(failure) = &mut failure {
+                *failure = failure.clone().with_left_out(&left_out(self.node));
                 failure.print(self.options.report.json, &mut io::stdout(), &mut self.screen.clone());
                 failure.message.clear();
             }
@@ -233,8 +242,7 @@ impl GetCommand<'_> {
             told.tell(|output| output.incomplete(report));
         }
         told.tell(|output| output.failed(&report.failed, &mut self.screen.clone()));
-        let failure = Failure::of_fetch(error, report);
-        if clocks_differ(self.node) { failure.with_clocks() } else { failure }
+        Failure::of_fetch(error, report)
     }
 }
 

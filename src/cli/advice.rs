@@ -18,7 +18,7 @@ use crate::node::{ConfigError, DiscoveryProblem, StartError};
 use crate::runtime::keystore::KeyError;
 use crate::server::ServerError;
 use crate::store::StoreError;
-use crate::swarm::RefusalCause;
+use crate::swarm::{RefusalCause, UnreachedPeer};
 
 /// An exit code and the next step; an empty step is not shown.
 type ExitAdvice = (Exit, Cow<'static, str>);
@@ -164,9 +164,7 @@ impl Advised for FetchError {
             FetchError::NotOneFile { .. } => (Exit::Usage, "ask for one of them"),
             FetchError::TooManyReaders(_) => (Exit::Other, "close some first"),
             FetchError::Writer(_) => (Exit::Other, "look at what takes the bytes"),
-            FetchError::NoPeer(_) => {
-                (Exit::NoPeer, "check that a server runs in this network, or name one with --peer")
-            }
+            FetchError::NoPeer(_) => (Exit::NoPeer, NO_PEER_STEP),
             FetchError::ClocksDiffer(_) => (Exit::NoPeer, CLOCK_STEP),
             FetchError::NotFound { what, .. } if is_root(what) => {
                 (Exit::NotFound, "64 hex digits are a root; a file of that name is ./NAME")
@@ -200,14 +198,32 @@ impl Advised for Failed {
 }
 
 impl Failure {
-    /// Names a wrong clock as well, since it may be why what was sought was not found. To be called if announces were
-    /// dropped for that.
+    /// Names what was left out as well, where that may be why nothing was found.
     #[must_use]
-    pub fn with_clocks(mut self) -> Self {
+    pub fn with_left_out(mut self, left: &LeftOut) -> Self {
+        let is_alone = self.exit == Exit::NoPeer && self.message.starts_with(NO_PEER);
         let may_be_why = matches!(self.exit, Exit::NoPeer | Exit::NotFound | Exit::Refused);
-        if may_be_why && !self.message.is_empty() && !self.message.ends_with(CLOCK_STEP) {
+        let mut causes = Vec::new();
+        let tried = left.unreached.iter().filter(|peer| is_alone || self.exit == Exit::NotFound && peer.failed);
+        if let [first, others @ ..] = tried.collect::<Vec<_>>().as_slice() {
+            let more = if others.is_empty() { String::new() } else { format!(", nor {} more", others.len()) };
+            let step = remedy(DiscoveryProblem::Unreached);
+            causes.push(format!("a peer is known and was not reached at {}{more}: {step}", first.addr));
+        }
+        if let Some(peer) = left.untrusted.filter(|_| is_alone) {
+            causes.push(format!("{peer} is here and not trusted: add it to the file of --trusted, if you know it"));
+        }
+        if left.clocks_differ && may_be_why && !self.message.ends_with(CLOCK_STEP) {
             let cause = "a peer was left out, as its clock and that of this host differ by more than a day";
-            self.message = format!("{}; {cause}: {CLOCK_STEP}", self.message);
+            causes.push(format!("{cause}: {CLOCK_STEP}"));
+        }
+        if !self.message.is_empty() && !causes.is_empty() {
+            // There is a server.
+            let said = self
+                .message
+                .strip_suffix(NO_PEER_STEP)
+                .map_or(self.message.as_str(), |said| said.trim_end_matches("; "));
+            self.message = format!("{said}; {}", causes.join("; "));
         }
         self
     }
@@ -278,10 +294,13 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
             "nothing comes back, not even the own packets: look at the firewall of this host".into()
         }
         DiscoveryProblem::OtherNetwork => "other networks are here; --network chooses one".into(),
-        DiscoveryProblem::Untrusted => "keys that are not in the trusted file".into(),
+        DiscoveryProblem::Untrusted => "their keys are not in the file of --trusted; add the ones that you know".into(),
         DiscoveryProblem::Refused => "have this node's key added to their trusted file".into(),
         DiscoveryProblem::OtherVersion => "other versions of gpb are here; update them".into(),
         DiscoveryProblem::Clock => "a clock is wrong; set it".into(),
+        DiscoveryProblem::Unreached => {
+            "open its TCP port in the firewalls; one behind NAT answers `get` and `sync` all the same".into()
+        }
         DiscoveryProblem::NotReachable => {
             "open that TCP port in the firewalls, or choose an open one with --port".into()
         }
@@ -291,6 +310,21 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
     }
 }
 
+/// What was left out of a search.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Peers that are known and were not reached.
+    pub unreached: Vec<UnreachedPeer>,
+    /// A key that is not trusted and whose announces came.
+    pub untrusted: Option<PeerId>,
+    /// Whether announces were dropped, as the clock of their sender and that of this host differ too much.
+    pub clocks_differ: bool,
+}
+
+/// How the error begins that no peer answered at all.
+const NO_PEER: &str = "no peer reachable";
+/// The next step then.
+const NO_PEER_STEP: &str = "check that a server runs in this network, or name one with --peer";
 /// The next step where clocks differ.
 const CLOCK_STEP: &str = "set the clock, or name the peer with --peer";
 /// The next step after an interruption.
@@ -435,14 +469,41 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_is_named_once_where_it_may_be_the_cause() {
+    fn a_wrong_clock_is_named_where_it_may_be_the_cause() {
+        let left = LeftOut { clocks_differ: true, ..LeftOut::default() };
         for (failure, exit, part) in all() {
-            let named = failure.clone().with_clocks();
+            assert_eq!(failure.clone().with_left_out(&LeftOut::default()), failure);
+            let named = failure.clone().with_left_out(&left);
             let may_be_why = [Exit::NoPeer, Exit::NotFound, Exit::Refused].contains(&exit);
             assert_eq!(named.message.matches(CLOCK_STEP).count(), usize::from(may_be_why), "{named:?}");
-            assert!(named.message.starts_with(&failure.message) && named.exit == exit, "{part}: {named:?}");
-            assert_eq!(named.clone().with_clocks(), named);
+            assert!(
+                named.exit == exit && (exit == Exit::NoPeer || named.message.starts_with(&failure.message)),
+                "{part}"
+            );
         }
+        let none = Failure { exit: Exit::NoPeer, message: String::new() };
+        assert_eq!(none.clone().with_left_out(&left), none, "it was told before");
+    }
+
+    /// A server that was heard all the time was looked for in vain, and so was one whose key was not trusted.
+    #[test]
+    fn whoever_is_heard_and_gives_nothing_is_named() {
+        let (wait, peer) = (Duration::from_secs(2), PeerId([1; 32]));
+        let unreached = |failed| UnreachedPeer { peer, addr: "10.0.0.9:27420".parse().unwrap(), failed };
+        let said = |error: FetchError, left: &LeftOut| Failure::from(error).with_left_out(left).message;
+        let heard = LeftOut { unreached: vec![unreached(false), unreached(true)], ..LeftOut::default() };
+        let text = said(FetchError::NoPeer(wait), &heard);
+        let begin =
+            "no peer reachable within 2 s; a peer is known and was not reached at 10.0.0.9:27420, nor 1 more: open";
+        assert!(text.starts_with(begin), "{text}");
+        let left = LeftOut { untrusted: Some(peer), ..LeftOut::default() };
+        let text = said(FetchError::NoPeer(wait), &left);
+        assert!(text.contains(&format!("within 2 s; {peer} is here and not trusted")), "{text}");
+        let missing = || FetchError::NotFound { what: "x".into(), answered: 1 };
+        assert_eq!(said(missing(), &left), said(missing(), &LeftOut::default()), "another group is no cause");
+        assert!(!said(missing(), &heard).contains("nor 1 more"), "one of them is still being tried");
+        let lost = FetchError::HolderLeft { what: "x".into(), had: 1, of: 2 };
+        assert!(!said(lost, &heard).contains("10.0.0.9"));
     }
 
     #[test]

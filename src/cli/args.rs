@@ -130,8 +130,11 @@ fn unknown(program: Program, flag: &str) -> String {
     }
 }
 
-/// `--help` or `--version` at any place: help is given also when the rest is wrong.
+/// `--help` or `--version` at any place, or `help` at the first: help is given also when the rest is wrong.
 fn asked_about(args: &[OsString]) -> Option<&'static str> {
+    if args.first().is_some_and(|first| first == "help") {
+        return Some("help");
+    }
     let about = OPTIONS.iter().filter(|o| o.scope == Scope::About);
     about.into_iter().find(|o| args.iter().any(|a| a == o.flag || a == o.short)).map(Spec::name)
 }
@@ -220,6 +223,9 @@ mod tests {
     fn help_is_given_whatever_else_is_wrong() {
         let typed = parse(Program::Client, &["--bogus", "get", "-h"]).unwrap();
         assert!(typed.has("help") && typed.free == ["get"]);
+        let typed = parse(Program::Client, &["help", "get"]).unwrap();
+        assert!(typed.has("help") && typed.free == ["get"]);
+        assert!(!parse(Program::Client, &["get", "help"]).unwrap().has("help"), "a name");
         assert!(parse(Program::Keygen, &["--version"]).unwrap().has("version"));
         assert!(!parse(Program::Client, &["get", "--", "--help"]).unwrap().has("help"));
     }

@@ -25,8 +25,6 @@ pub const EXCLUDE_MAX: usize = 256;
 pub const MIRROR_PATTERNS_MAX: usize = 256;
 /// Peers whose names are mirrored, at most.
 pub const MIRROR_FROM_MAX: usize = 256;
-/// Bytes of a trusted file that are searched for a name.
-pub const TRUSTED_READ_MAX: u64 = 4 << 20;
 /// Log lines about panics in a window of [`LOG_WINDOW`](crate::runtime::limits::LOG_WINDOW); further
 /// ones are counted.
 pub const PANIC_LINES_MAX: u32 = 5;

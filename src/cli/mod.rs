@@ -36,6 +36,7 @@ use std::process::ExitCode;
 
 use args::Typed;
 
+pub use advice::LeftOut;
 pub use exit::{Exit, Failure};
 pub use mirror::MirrorOptions;
 pub use output::{Output, PlanTotals, count};

@@ -1,16 +1,17 @@
 //! The options that say which of the names that are found are meant.
 
 use std::path::Path;
-use std::time::Duration;
 
+use crate::chain::Chain;
 use crate::cli::advice::is_root;
-use crate::cli::limits::{EXCLUDE_MAX, TRUSTED_READ_MAX};
+use crate::cli::limits::EXCLUDE_MAX;
 use crate::cli::sources::{Setting, Settings};
 use crate::cli::text::escape;
-use crate::cli::text_file::read_text;
 use crate::client::{FoundFile, Selection};
 use crate::content::Pattern;
 use crate::identity::{KeyPrefix, PeerId};
+use crate::runtime::keystore::{read_bounded, trusted_line, written_lines};
+use crate::runtime::limits::FOLLOWED_FILE_LEN_MAX;
 
 /// Which of the names that are found are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl SelectOptions {
             return Err(format!("{}: more than {EXCLUDE_MAX} are given", exclude[EXCLUDE_MAX].source));
         }
         if let Some(second) = settings.all("from").get(1) {
-            return Err(format!("{}: one peer is named where names clash", second.source));
+            return Err(format!("{}: one peer is named where names clash; name one", second.source));
         }
         let pattern = |setting: &Setting| setting.read(checked);
         let from = |setting: &Setting| setting.read(|text| peer(text, trusted));
@@ -81,19 +82,12 @@ pub(super) fn peer(text: &str, trusted: Option<&Path>) -> Result<KeyPrefix, Stri
 
 /// The keys in the file whose comment is `name`, or begins with it as a word.
 fn named(name: &str, file: &Path) -> Result<Vec<PeerId>, String> {
-    // Trust needs a regular file, so no pipe is waited for.
-    let is_file = std::fs::metadata(file).map(|metadata| metadata.is_file());
-    let text = is_file.and_then(|is_file| match is_file {
-        true => read_text(file, TRUSTED_READ_MAX, Duration::ZERO),
-        false => Err(std::io::Error::other("it is no regular file")),
-    });
-    let text = text.map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-    let lines = || {
-        text.lines().filter_map(|line| {
-            let (key, comment) = line.trim().split_once(char::is_whitespace)?;
-            Some((key.parse::<PeerId>().ok()?, comment.trim()))
-        })
+    let (content, _) = read_bounded(file, FOLLOWED_FILE_LEN_MAX, |_| Ok(())).map_err(|e| Chain(&e).to_string())?;
+    let named = |(_, line)| {
+        let (_, key, comment) = trusted_line(line);
+        Some((key?, String::from_utf8_lossy(comment))).filter(|(_, comment)| !comment.is_empty())
     };
+    let lines = || written_lines(&content).filter_map(named);
     let exact: Vec<PeerId> = lines().filter(|(_, comment)| *comment == name).map(|(key, _)| key).collect();
     if !exact.is_empty() {
         return Ok(exact);
@@ -120,6 +114,12 @@ mod tests {
         }
         assert!(found("bob").unwrap().matches(&bob), "the whole comment comes first");
         assert!(found(&eve.to_string()[..25]).unwrap().matches(&eve));
+        // As trust reads the file.
+        let lines =
+            [&b"\xef\xbb\xbf"[..], format!("peer={ana} ana, laptop\r\n{bob} jos").as_bytes(), b"\xe9\n"].concat();
+        let odd = dir.path().join("odd");
+        std::fs::write(&odd, lines).unwrap();
+        assert!(peer("ana", Some(&odd)).unwrap().matches(&ana));
         for text in ["twin", "an", "laptop", "nobody", ""] {
             assert!(found(text).is_err(), "{text}");
         }

@@ -163,12 +163,27 @@ fn from_variables(env: &Environment) -> Result<BTreeMap<&'static str, Vec<Settin
         }
         let setting = |value: OsString| Setting { value, source: SettingSource::Variable(spec.variable()) };
         let settings = match (spec.kind, value.to_str()) {
-            (ValueKind::Texts(_), Some(list)) => list.split(',').map(|v| setting(v.trim().into())).collect(),
+            (ValueKind::Texts(_), Some(list)) => items(list).into_iter().map(|v| setting(v.trim().into())).collect(),
             _ => vec![setting(value.clone())],
         };
         found.insert(spec.name(), settings);
     }
     Ok(found)
+}
+
+/// What stands between the commas of a list; those in braces, as of `{a,b}.txt`, are part of a pattern.
+fn items(list: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let cuts = |c: char| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    let items = list.split(cuts).collect();
+    if depth == 0 { items } else { list.split(',').collect() }
 }
 
 /// The content of a configuration file. The default one may be missing, a named one may not.
@@ -267,3 +282,18 @@ const OTHERS: [&str; 9] = [
     "GPB_READY",
     "GPB_SERVE",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: each comma cut. Effect: `GPB_EXCLUDE='{a,b}.txt'` left out neither.
+    #[test]
+    fn commas_in_braces_cut_no_item() {
+        assert_eq!(items("a, b,"), ["a", " b", ""]);
+        assert_eq!(items("d/{a,b{c,d}}.txt,e"), ["d/{a,b{c,d}}.txt", "e"]);
+        for odd in ["{a,b", "a},b", "}{,"] {
+            assert_eq!(items(odd), odd.split(',').collect::<Vec<_>>(), "{odd}");
+        }
+    }
+}

@@ -317,6 +317,7 @@ impl fmt::Display for UnclearPrefix<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let UnclearPrefix(prefix, found, answered) = self;
         match found.len() {
+            0 if *answered == 1 => write!(f, "{prefix}: no peer with that key answered (1 other did)"),
             0 => write!(f, "{prefix}: no peer with that key answered ({answered} others did)"),
             _ => write!(f, "{prefix}: several peers have such a key: {}", ShownList(found)),
         }

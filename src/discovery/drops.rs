@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::discovery::limits::DROPS_LOGGED_EVERY;
+use crate::identity::PeerId;
 use crate::swarm::Dropped;
 use crate::sync::lock;
 
@@ -17,6 +18,7 @@ pub(super) struct Drops {
     hints: [AtomicU64; 2],
     hints_dropped: AtomicU64,
     by_reason: [AtomicU64; Dropped::ALL.len()],
+    untrusted: Mutex<Option<PeerId>>,
     /// When the drops were last logged, and the numbers at that time.
     logged: Mutex<(Option<Instant>, DiscoveryStats)>,
 }
@@ -47,6 +49,8 @@ pub struct DiscoveryStats {
     /// What DNS-SD or the DHT named and was not dialed: of another network or version, malformed, forged,
     /// old, untrusted, or too much.
     pub hints_dropped: u64,
+    /// The first key whose announces were dropped as untrusted. That it is there is not proved.
+    pub untrusted: Option<PeerId>,
     by_reason: [u64; Dropped::ALL.len()],
 }
 
@@ -65,6 +69,11 @@ impl Drops {
 
     pub(super) fn count(&self, reason: Dropped) {
         self.by_reason[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes which key is not trusted.
+    pub(super) fn note_untrusted(&self, peer: PeerId) {
+        lock(&self.untrusted).get_or_insert(peer);
     }
 
     /// Counts the dial of a place that strangers named.
@@ -89,6 +98,7 @@ impl Drops {
             sent: self.sent.load(Ordering::Relaxed),
             heard: self.heard.load(Ordering::Relaxed),
             admitted: self.admitted.load(Ordering::Relaxed),
+            untrusted: *lock(&self.untrusted),
             by_reason: std::array::from_fn(|i| self.by_reason[i].load(Ordering::Relaxed)),
         }
     }

@@ -127,7 +127,9 @@ impl Listener {
     /// its time, and its user learns the reason within a second.
     fn hear_stranger(&mut self, bytes: &[u8], reason: Dropped, now: Instant) {
         let Ok((_, mut announce)) = parse_announce(bytes, self.shared.directory().own().network()) else { return };
-        if reason.is_of_clocks() {
+        if reason == Dropped::Untrusted {
+            self.shared.drops.note_untrusted(announce.peer);
+        } else {
             // Its queries must count as new once its clock is set right.
             announce.seq = 0;
         }

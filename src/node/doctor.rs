@@ -5,12 +5,14 @@ use std::time::Duration;
 use crate::chain::Chain;
 use crate::client::{FetchError, FoundPeer, SeenBy};
 use crate::discovery::{DhtStats, DiscoveryStats, DnsSdState, KnownBefore};
+use crate::identity::PeerId;
 use crate::limits::{CLOCK_SKEW_MAX, LOW_PORTS};
 use crate::net::{Link, LinkError};
+use crate::node::limits::UNREACHED_SHOWN_MAX;
 use crate::node::{Config, Share, State};
 use crate::peers::{Hindrance, TurnedStats};
 use crate::proto::DialState;
-use crate::swarm::{Dropped, PeerCounts, RefusalCause};
+use crate::swarm::{Dropped, PeerCounts, RefusalCause, UnreachedPeer};
 
 /// One result of [`Node::diagnose`](crate::Node::diagnose).
 ///
@@ -75,6 +77,9 @@ pub enum DiscoveryProblem {
     PortTaken,
     /// No peer answers. Both ways need UDP and TCP on port 27420.
     NoAnswer,
+    /// A peer is known, and cannot be connected to: a firewall is between, or it is behind an address
+    /// translator.
+    Unreached,
     /// A peer cannot dial this node: a firewall, or an address translator, is between.
     NotReachable,
     /// No node of the DHT answers.
@@ -90,6 +95,8 @@ pub(super) struct Looked<'a> {
     pub(super) stats: DiscoveryStats,
     /// What stands in the way of reaching peers.
     pub(super) hindrance: Option<Hindrance>,
+    /// Peers that are known and were not reached.
+    pub(super) unreached: Vec<UnreachedPeer>,
     /// How the peers were found.
     pub(super) counts: PeerCounts,
     pub(super) answers: Result<Vec<FoundPeer>, FetchError>,
@@ -101,7 +108,7 @@ pub(super) struct Looked<'a> {
 
 /// All findings: the links first, then the peers that came over them, then what these say.
 pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
-    let Looked { config, links, stats, counts, answers, seen_by, port, hindrance } = looked;
+    let Looked { config, links, stats, counts, answers, seen_by, port, hindrance, unreached } = looked;
     let mut all: Vec<Finding> = links.iter().map(link).collect();
     if !config.multicast {
         all.push(good("multicast", "switched off; only named peers, and the peers that they know, are found"));
@@ -121,11 +128,19 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
     }
     match answers {
         Ok(peers) => all.extend(peers.iter().map(|p| {
-            let detail = format!("answers at {} with {} files", p.addr, p.files);
+            let detail =
+                format!("answers at {} with {} {}", p.addr, p.files, if p.files == 1 { "file" } else { "files" });
             good(&format!("peer {}", p.peer), &detail)
         })),
-        Err(e) => all.push(bad("peers", &Chain(e).to_string(), unanswered(e))),
+        Err(e) => all.push(bad("peers", &Chain(e).to_string(), unanswered(e, stats.untrusted, unreached))),
     }
+    // Where others answer, it may be one that only opens sessions itself.
+    let problem = answers.is_err().then_some(DiscoveryProblem::Unreached);
+    let unreached = unreached.iter().filter(|peer| peer.failed || problem.is_some()).take(UNREACHED_SHOWN_MAX);
+    all.extend(unreached.map(|UnreachedPeer { peer, addr, .. }| {
+        let (check, detail) = (format!("peer {peer}"), format!("is known, and was not reached at {addr}"));
+        Finding { check, detail, problem }
+    }));
     if counts.known > 0 {
         all.push(good("ways", &ways(counts)));
     }
@@ -135,8 +150,10 @@ pub(super) fn findings(looked: &Looked<'_>) -> Vec<Finding> {
 }
 
 /// Why no peer answers: a firewall is blamed for nothing that has another cause.
-fn unanswered(error: &FetchError) -> DiscoveryProblem {
+fn unanswered(error: &FetchError, untrusted: Option<PeerId>, unreached: &[UnreachedPeer]) -> DiscoveryProblem {
     match error {
+        FetchError::NoPeer(_) if !unreached.is_empty() => DiscoveryProblem::Unreached,
+        FetchError::NoPeer(_) if untrusted.is_some() => DiscoveryProblem::Untrusted,
         FetchError::ClocksDiffer(_) => DiscoveryProblem::Clock,
         FetchError::Refused { peers } => match peers.first().map(|(_, cause)| cause) {
             Some(RefusalCause::NotTrustedHere) => DiscoveryProblem::Untrusted,
@@ -276,6 +293,10 @@ fn drops(stats: &DiscoveryStats) -> Vec<Finding> {
         let count = stats.dropped(reason);
         let detail = match problem {
             DiscoveryProblem::Clock => format!("{count} dropped, over {} h off ({reason})", hours(CLOCK_SKEW_MAX)),
+            DiscoveryProblem::Untrusted => {
+                let first = stats.untrusted.map_or_else(String::new, |peer| format!(", such as of {peer}"));
+                format!("{count} dropped ({reason}){first}")
+            }
             _ => format!("{count} dropped ({reason})"),
         };
         (count > 0).then(|| bad("announces", &detail, problem))
@@ -314,7 +335,7 @@ mod tests {
     fn looked<'a>(config: &'a Config, links: &[Link], answers: Result<Vec<FoundPeer>, FetchError>) -> Looked<'a> {
         let (stats, counts) = (DiscoveryStats::default(), PeerCounts::default());
         let (links, seen_by) = (links.to_vec(), Vec::new());
-        Looked { config, links, stats, counts, answers, seen_by, port: 0, hindrance: None }
+        Looked { config, links, stats, counts, answers, seen_by, port: 0, hindrance: None, unreached: Vec::new() }
     }
 
     /// A node that others alone tell of was left out without a word.
@@ -426,9 +447,22 @@ mod tests {
     fn the_cause_of_no_answer_is_told() {
         let refused = |cause| FetchError::Refused { peers: vec![(crate::PeerId([1; 32]), cause)] };
         let wait = Config::default().timeout;
-        assert_eq!(unanswered(&FetchError::ClocksDiffer(wait)), DiscoveryProblem::Clock);
-        assert_eq!(unanswered(&FetchError::NoPeer(wait)), DiscoveryProblem::NoAnswer);
-        assert_eq!(unanswered(&refused(RefusalCause::NotTrustedThere)), DiscoveryProblem::Refused);
-        assert_eq!(unanswered(&refused(RefusalCause::NotTrustedHere)), DiscoveryProblem::Untrusted);
+        let cause = |error: &FetchError| unanswered(error, None, &[]);
+        assert_eq!(cause(&FetchError::ClocksDiffer(wait)), DiscoveryProblem::Clock);
+        assert_eq!(cause(&FetchError::NoPeer(wait)), DiscoveryProblem::NoAnswer);
+        assert_eq!(cause(&refused(RefusalCause::NotTrustedThere)), DiscoveryProblem::Refused);
+        assert_eq!(cause(&refused(RefusalCause::NotTrustedHere)), DiscoveryProblem::Untrusted);
+        let peer = crate::PeerId([1; 32]);
+        assert_eq!(unanswered(&FetchError::NoPeer(wait), Some(peer), &[]), DiscoveryProblem::Untrusted);
+        let heard = [UnreachedPeer { peer, addr: "10.0.0.9:27420".parse().unwrap(), failed: false }];
+        assert_eq!(unanswered(&FetchError::NoPeer(wait), Some(peer), &heard), DiscoveryProblem::Unreached);
+        let config = Config::default();
+        let looked = Looked { unreached: heard.into(), ..looked(&config, &[], Err(FetchError::NoPeer(wait))) };
+        let told = findings(&looked).pop().unwrap();
+        assert_eq!(told.check, format!("peer {peer}"));
+        assert_eq!(
+            (told.detail.as_str(), told.problem),
+            ("is known, and was not reached at 10.0.0.9:27420", Some(DiscoveryProblem::Unreached))
+        );
     }
 }

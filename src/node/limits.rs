@@ -60,3 +60,5 @@ pub const FIRST_NAME_TRIES: u32 = 16;
 /// Rounds in which a fetch makes links, each over links of the rounds before and in directories that came
 /// to be with them.
 pub const LINK_ROUNDS_MAX: u32 = 2 * LINKS_ON_WAY_MAX;
+/// Peers that were not reached and of which a diagnosis tells, at most.
+pub const UNREACHED_SHOWN_MAX: usize = 8;

@@ -364,8 +364,9 @@ impl Node {
         let discovery = &self.services.discovery;
         let (links, stats, hindrance) = (discovery.links(), discovery.stats(), self.peers.hindrance());
         let (counts, config, port) = (self.peers.read(PeerTable::counts), &self.config, self.peers.own().port());
-        let before = doctor::known_before(config, discovery.known_before(), &counts);
-        let looked = doctor::Looked { config, links, stats, hindrance, counts, answers, seen_by, port };
+        let (before, unreached) = (discovery.known_before(), self.peers.read(PeerTable::unreached));
+        let before = doctor::known_before(config, before, &counts);
+        let looked = doctor::Looked { config, links, stats, hindrance, unreached, counts, answers, seen_by, port };
         let mut findings = doctor::findings(&looked);
         findings.extend(doctor::beyond(&self.peers.turned().stats(), (&discovery.dns_sd(), &discovery.dht()), config));
         findings.extend(before);

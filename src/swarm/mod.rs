@@ -25,7 +25,8 @@ pub(crate) use membership::REMEMBERED_TEXT_LEN_MAX;
 pub use membership::{
     AnnounceSchedule, ContactSource, DhtLookups, DhtPublishing, DhtReach, DistantPeer, Dropped, GroupSize, Outgoing,
     PeerCounts, PeerRecord, PeerTable, Question, Received, RefusalCause, RememberedError, RememberedPeer,
-    RememberedPeers, TableChange, Via, Way, crosses, is_far, is_usable, open_announce, open_dht_item, parse_announce,
+    RememberedPeers, TableChange, UnreachedPeer, Via, Way, crosses, is_far, is_usable, open_announce, open_dht_item,
+    parse_announce,
 };
 pub use mirror::{
     AskSchedule, BareOffers, ExpiryCandidate, ExpiryRoom, MirrorBatch, MirrorCounts, MirrorNews, MirrorOffer,

@@ -71,6 +71,22 @@ fn a_server_whose_firewall_lets_datagrams_in_alone_serves() {
     assert_same(&out.join("a.bin"), &dir.join("a.bin"));
 }
 
+/// Cause: the error told nothing of a server that was heard. Effect: its user looked for it, and not at its firewall. Mend: the
+/// address that was tried is named.
+#[test]
+fn a_server_that_is_heard_and_not_reached_is_named() {
+    let lan = nat_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 305);
+    let [shut, c] = ["shut", "c"].map(|name| lan.host(name, None));
+    shut.sh("set -e; nft add table inet wall; nft add chain inet wall in '{ type filter hook input priority 0; }'; \
+         nft add rule inet wall in meta l4proto tcp ct state new iifname eth0 drop");
+    let server = Server::start(&shut, &dir, &[]);
+    let args = ["get", "a.bin", "--timeout", "2", "--no-share", "--dir", lan.dir().to_str().unwrap()];
+    let got = Got::wait(client(&c, &args), secs(20)).expect(3);
+    let message = got.event("error")["message"].as_str().unwrap();
+    assert!(message.contains("was not reached at ") && message.contains(server.port()), "{message}");
+}
+
 /// Two clients cannot reach each other, nor can anybody else reach them; what each has, the third takes and passes on.
 #[test]
 fn clients_behind_different_nats_gain_from_a_third() {

@@ -44,6 +44,22 @@ fn a_stranger_is_refused_and_learns_no_name() {
     Got::wait(get(&c, "confidential-plans.bin", &out, &args), secs(10)).expect(0);
 }
 
+/// Cause: who was found by multicast and not trusted was dropped in silence. Effect: `no peer reachable`, and the advice to start
+/// a server. Mend: its key is named.
+#[test]
+fn a_key_that_is_heard_and_not_trusted_is_named() {
+    let lan = lan_or_skip!();
+    let [dir] = copies(&lan, ["d"], "a.bin", MIB, 34);
+    let (s, c) = (lan.host("s", None), lan.host("c", None));
+    let server = Server::start(&s, &dir, &[]);
+    let nobody = lan.dir().join("nobody");
+    std::fs::write(&nobody, "# no key but the own one\n").unwrap();
+    let args = ["--timeout", "2", "--trusted", nobody.to_str().unwrap()];
+    let got = Got::wait(get(&c, "a.bin", &lan.new_dir("out"), &args), secs(20)).expect(3);
+    let message = got.event("error")["message"].as_str().unwrap();
+    assert!(message.contains(&server.id) && message.contains("--trusted"), "{message}");
+}
+
 #[test]
 fn who_is_removed_is_cut_off_in_the_middle() {
     let lan = lan_or_skip!();

@@ -96,6 +96,11 @@ impl Addresses {
         self.list.first().is_some_and(|k| k.standing == Standing::Proved)
     }
 
+    /// Whether all were tried in vain.
+    pub(crate) fn all_failed(&self) -> bool {
+        self.list.iter().all(|k| k.failed.is_some())
+    }
+
     /// All, best first.
     pub(crate) fn best_first(&self) -> impl Iterator<Item = SocketAddr> {
         self.list.iter().map(|k| k.addr)

@@ -19,7 +19,7 @@ pub use announce_schedule::{AnnounceSchedule, Outgoing, Question, Way};
 pub use dht_places::{DhtReach, open_dht_item};
 pub use dht_schedule::{DhtLookups, DhtPublishing};
 pub use group_size::GroupSize;
-pub use peer_table::{DistantPeer, PeerCounts, PeerRecord, PeerTable};
+pub use peer_table::{DistantPeer, PeerCounts, PeerRecord, PeerTable, UnreachedPeer};
 pub use received::{ContactSource, Received, TableChange, Via};
 pub use refusal::RefusalCause;
 pub(crate) use remembered::REMEMBERED_TEXT_LEN_MAX;

@@ -32,7 +32,7 @@ mod turned;
 
 pub use counts::PeerCounts;
 pub use entry::PeerRecord;
-pub use turned::DistantPeer;
+pub use turned::{DistantPeer, UnreachedPeer};
 
 use denials::Denials;
 use entry::{Dated, PeerEntry};

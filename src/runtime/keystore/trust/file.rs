@@ -43,8 +43,7 @@ impl TrustedFile {
 fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
     let mut keys = HashSet::new();
     for (number, line) in written_lines(content) {
-        let word = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let id = std::str::from_utf8(word.strip_prefix(b"peer=").unwrap_or(word)).ok().and_then(|w| w.parse().ok());
+        let (word, id, _) = trusted_line(line);
         let Some(id) = id else {
             let found = printable(word);
             return Err(KeyError::TrustedLine { file: file.into(), line: number, found });
@@ -55,6 +54,14 @@ fn parse(file: &Path, content: &[u8]) -> Result<HashSet<PeerId>, KeyError> {
         }
     }
     Ok(keys)
+}
+
+/// The first word of a line, the key that it is, and the comment behind it.
+pub(crate) fn trusted_line(line: &[u8]) -> (&[u8], Option<PeerId>, &[u8]) {
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    let (word, comment) = line.split_at(end);
+    let key = std::str::from_utf8(word.strip_prefix(b"peer=").unwrap_or(word)).ok();
+    (word, key.and_then(|key| key.parse().ok()), comment.trim_ascii())
 }
 
 #[cfg(test)]

@@ -6,8 +6,19 @@ use std::time::Instant;
 
 use super::PeerTable;
 use super::entry::PeerEntry;
-use crate::identity::NodeId;
+use crate::identity::{NodeId, PeerId};
 use crate::swarm::membership::limits::UNDIALED_AFTER;
+
+/// A peer that serves something, and was not reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnreachedPeer {
+    /// Its key.
+    pub peer: PeerId,
+    /// Where it is sought first.
+    pub addr: SocketAddr,
+    /// Whether each of its addresses was tried in vain, or they were not tried to the end.
+    pub failed: bool,
+}
 
 /// A peer on no link of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +49,16 @@ impl PeerTable {
     /// Whether this node reached `node` by a dial, and no dial failed since.
     pub fn was_reached(&self, node: NodeId) -> bool {
         self.entries.get(&node).is_some_and(|entry| entry.addrs.any_proved())
+    }
+
+    /// The nodes that serve something and that no dial of this one reached.
+    pub fn unreached(&self) -> Vec<UnreachedPeer> {
+        let serving = self.entries.iter().filter(|(_, entry)| entry.is_serving() && !entry.addrs.any_proved());
+        let unreached = serving.filter_map(|(node, entry)| {
+            let addr = entry.addrs.best_first().next()?;
+            Some(UnreachedPeer { peer: node.peer, addr, failed: entry.addrs.all_failed() })
+        });
+        unreached.collect()
     }
 
     /// Where this node reached `node` by a dial, if no dial failed since.
