@@ -361,11 +361,10 @@ impl Node {
             return Err(if node.has_begun() { FetchError::Stopped } else { FetchError::Cancelled });
         }
         let seen_by = self.client.seen_by(answers.as_deref().unwrap_or_default(), &end);
-        let discovery = &self.services.discovery;
+        let (config, discovery, port) = (&self.config, &self.services.discovery, self.peers.own().port());
         let (links, stats, hindrance) = (discovery.links(), discovery.stats(), self.peers.hindrance());
-        let (counts, config, port) = (self.peers.read(PeerTable::counts), &self.config, self.peers.own().port());
-        let (before, unreached) = (discovery.known_before(), self.peers.read(PeerTable::unreached));
-        let before = doctor::known_before(config, before, &counts);
+        let (counts, unreached) = self.peers.read(|table| (table.counts(), table.unreached()));
+        let before = doctor::known_before(config, discovery.known_before(), &counts);
         let looked = doctor::Looked { config, links, stats, hindrance, unreached, counts, answers, seen_by, port };
         let mut findings = doctor::findings(&looked);
         findings.extend(doctor::beyond(&self.peers.turned().stats(), (&discovery.dns_sd(), &discovery.dht()), config));
