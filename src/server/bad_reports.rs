@@ -1,7 +1,7 @@
 //! How often each account may report chunks as bad: each report has a chunk read and hashed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::limits::BAD_REPORTS_PER_MIN;
@@ -47,17 +47,15 @@ impl BadReports {
     /// have many of an IPv4 network (/24), of which all beyond [`REPORTERS_PER_NET_MAX`] are one
     /// account. Counted by address alone, one host could take the places of all reporters.
     fn reporter(&self, account: Account) -> Account {
-        let Account::Addr(addr) = account else { return account };
-        match addr.to_canonical() {
-            IpAddr::V6(addr) => Account::Addr(Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into()),
-            IpAddr::V4(addr) if self.by_account.contains_key(&Account::Addr(addr.into())) => Account::Addr(addr.into()),
-            IpAddr::V4(addr) => {
-                let net = |addr: Ipv4Addr| addr.to_bits() & !0xff;
-                let is_near = |of: &&Account| matches!(of, Account::Addr(IpAddr::V4(of)) if net(*of) == net(addr));
-                let is_full = self.by_account.keys().filter(is_near).count() >= REPORTERS_PER_NET_MAX;
-                Account::Addr(if is_full { Ipv4Addr::from_bits(net(addr)) } else { addr }.into())
-            }
+        let account = account.of_host();
+        let Account::Addr(IpAddr::V4(addr)) = account else { return account };
+        if self.by_account.contains_key(&account) {
+            return account;
         }
+        let net = |addr: Ipv4Addr| addr.to_bits() & !0xff;
+        let is_near = |of: &&Account| matches!(of, Account::Addr(IpAddr::V4(of)) if net(*of) == net(addr));
+        let is_full = self.by_account.keys().filter(is_near).count() >= REPORTERS_PER_NET_MAX;
+        Account::Addr(if is_full { Ipv4Addr::from_bits(net(addr)) } else { addr }.into())
     }
 }
 
@@ -66,6 +64,8 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn account(n: u32) -> Account {

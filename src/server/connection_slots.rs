@@ -82,6 +82,15 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl Account {
+    /// The account for what a host may have in all: it has all addresses of an IPv6 network (/64).
+    pub(crate) fn of_host(self) -> Self {
+        match self {
+            Account::Addr(ip) if ip.to_canonical().is_ipv6() => Account::Addr(prefix_of(ip)),
+            Account::Addr(ip) => Account::Addr(ip.to_canonical()),
+            Account::Key(_) => self,
+        }
+    }
+
     /// The network prefix that it counts to. A key is its own wherever it connects from: else it
     /// would have all slots of an account in each prefix.
     fn prefix(self, ip: IpAddr) -> IpAddr {

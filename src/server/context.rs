@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::net::Outbox;
 use crate::runtime::{EventSender, LimitedLog, Shutdown, Throttle};
 use crate::server::handler::Handler;
-use crate::server::limits::{INCOMING_LEN, REPLY_LEN};
+use crate::server::limits::INCOMING_LEN;
 use crate::server::remote_peer::RemotePeer;
 use crate::server::reply::Refusal;
 use crate::server::unsent::UnsentSum;
@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) lingering: AtomicUsize,
     pub(crate) lingering_max: usize,
     /// What waits in sockets of far peers.
-    pub(crate) unsent: UnsentSum,
+    pub(crate) unsent: Arc<UnsentSum>,
 }
 
 impl Context {

@@ -37,6 +37,8 @@ pub const UNSENT_LEN_MAX: usize = 64 * KIB;
 pub const UNSENT_FAR_LEN_MAX: usize = 2 * MIB;
 /// The most bytes that may wait in all sessions together beyond [`UNSENT_LEN_MAX`] each.
 pub const UNSENT_FAR_SUM_MAX: usize = 64 * MIB;
+/// Parts of what stays free of [`UNSENT_FAR_SUM_MAX`], of which an account may have one.
+pub const UNSENT_FAR_PARTS: usize = 3;
 /// The round trip from which on more than [`UNSENT_LEN_MAX`] may wait.
 pub const UNSENT_FAR: Duration = Duration::from_millis(20);
 /// Time over which is measured what a far peer takes; no round trip counts as longer.

@@ -214,7 +214,6 @@ impl SessionOutput {
     /// The session is over: nothing more is made, and the slot is free again.
     pub(crate) fn end(&mut self, context: &Context) {
         self.listing = None;
-        self.unsent.end(&context.unsent);
         context.end_slot(self.slot.take(), false);
     }
 

@@ -167,8 +167,9 @@ impl AcceptedSession {
             Err(e) => self.fail(&e, context),
         };
         self.sent += turn.sent as u64;
+        let account = self.account();
         if turn.sent > 0
-            && let Some(len) = self.output.unsent.sent(turn.sent, &context.unsent, Instant::now())
+            && let Some(len) = self.output.unsent.sent(turn.sent, account, &context.unsent, Instant::now())
         {
             set_unsent_max(&self.socket, len);
         }
