@@ -22,7 +22,7 @@ use crate::server::limits::{ANSWER_RETRY, LAYER_RETRY};
 use crate::server::listing::Listing;
 use crate::server::remote_peer::{RemotePeer, SessionRole};
 use crate::server::reply::{Refusal, Reply, busy, large, problem, refuse, small, unsupported};
-use crate::swarm::{Admission, Fetchers, Sent, UploadGate, UploadKind, UploadSlot};
+use crate::swarm::{Admission, AnyOfChoice, Fetchers, Sent, SentTo, UploadGate, UploadKind, UploadSlot};
 use crate::sync::lock;
 
 mod reach;
@@ -213,12 +213,13 @@ impl Handler {
             None => Err(problem(Kind::Chunk, Status::NotFound, "", out)),
         };
         if body.is_ok() {
-            lock(&self.sent).count(&chunk.file, geometry.chunk_count(), chunk.index);
+            lock(&self.sent).count(&chunk.file, geometry.chunk_count(), chunk.index, &sent_to(peer, now));
         }
         self.send(body, slot, now)
     }
 
-    /// Super-seeding (BEP 16): of the chunks that the peer lacks, the one that was sent least.
+    /// Super-seeding (BEP 16): of the chunks that the peer lacks, the one that was sent least. What comes to it on
+    /// another session it does not lack.
     fn any_of(&self, peer: &mut RemotePeer, since: Since, chunks: &[u32], now: Instant, out: &mut Vec<u8>) -> Reply {
         let slot = match self.admit(peer, UploadKind::AnyOf, now, out) {
             Ok(slot) => slot,
@@ -232,13 +233,19 @@ impl Handler {
             Held::Partly(have) => have.bit(*index),
         };
         let candidates = peer.lacking(since.file, chunks.iter().copied().filter(is_held));
-        let is_known = !matches!(held, Held::Nothing);
-        let choose =
-            || lock(&self.sent).choose(&since.file, geometry.chunk_count(), candidates.iter().copied(), random);
-        let chosen = is_known.then(choose).flatten();
-        let body = match chosen.and_then(|i| geometry.chunk(i)) {
-            Some(index) => self.open(Kind::AnyOf, peer, since, index, out),
-            None => Err(problem(Kind::AnyOf, Status::NotFound, "", out)),
+        let (count, to) = (geometry.chunk_count(), sent_to(peer, now));
+        let choice = match held {
+            Held::Nothing => AnyOfChoice::Nothing,
+            _ => lock(&self.sent).choose(&since.file, count, candidates.into_iter(), &to, random),
+        };
+        let body = match choice {
+            AnyOfChoice::Chunk(index) => geometry.chunk(index).ok_or(Status::NotFound),
+            AnyOfChoice::OnTheirWay => Err(Status::NotModified),
+            AnyOfChoice::Nothing => Err(Status::NotFound),
+        };
+        let body = match body {
+            Ok(index) => self.open(Kind::AnyOf, peer, since, index, out),
+            Err(status) => Err(problem(Kind::AnyOf, status, "", out)),
         };
         self.send(body, slot, now)
     }
@@ -330,6 +337,10 @@ impl Handler {
         self.log.log(log::Level::Warn, now, line);
         small(Kind::Bad, &(), &[], out)
     }
+}
+
+fn sent_to(peer: &RemotePeer, now: Instant) -> SentTo {
+    SentTo { node: peer.node(), session: peer.session, at: now }
 }
 
 fn holding(held: &Held) -> Holding {

@@ -33,5 +33,6 @@ pub use mirror::{
     MirrorOffers, MirrorPlan, MirrorVerdict, OwnFile, Retention, Setback,
 };
 pub use upload::{
-    Admission, Arrivals, FairQueue, Fetchers, Sent, TurnCost, TurnPrice, UploadGate, UploadKind, UploadSlot,
+    Admission, AnyOfChoice, Arrivals, FairQueue, Fetchers, Sent, SentTo, TurnCost, TurnPrice, UploadGate, UploadKind,
+    UploadSlot,
 };

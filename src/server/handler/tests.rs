@@ -10,7 +10,7 @@ use crate::proto::{
 };
 use crate::server::tests::fake::{Files, id_of, layer_of, noise};
 use crate::swarm::Way;
-use crate::swarm::upload::limits::LAYERS_PER_KEY_MAX;
+use crate::swarm::upload::limits::{LAYERS_PER_KEY_MAX, ON_ITS_WAY};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
@@ -431,6 +431,38 @@ fn requests_in_flight_bring_different_chunks_however_often_each_was_sent() {
         given.sort_unstable();
         assert_eq!(given, (0..8).collect::<Vec<_>>(), "{fetch}");
     }
+}
+
+#[test]
+fn a_node_gets_no_chunk_on_two_sessions() {
+    let bytes = noise(8 * CHUNK, 1);
+    let id = id_of(&bytes);
+    let mut desk = Desk::open(Files::new(&[("a", bytes)]));
+    // All but the first were sent three times, before the node started again.
+    for _ in 0..3 {
+        (1..8).for_each(|i| assert_eq!(desk.status(&chunk(id, i)), Status::Ok));
+    }
+    let mut sessions: Vec<RemotePeer> = vec![];
+    for session in 1..=2 {
+        desk.peer = remote_peer();
+        desk.peer.session = session;
+        assert_eq!(desk.ask(&hello_of("gpb", 4)).status, Status::Ok);
+        sessions.push(std::mem::replace(&mut desk.peer, remote_peer()));
+    }
+    let any = Request::AnyOf(Since { file: id, revision: 0 }, (0..8).collect());
+    let begin = Instant::now();
+    let mut ask = |n: usize, at: Instant| {
+        std::mem::swap(&mut desk.peer, &mut sessions[n % 2]);
+        let reply = desk.ask_at(&any, at);
+        std::mem::swap(&mut desk.peer, &mut sessions[n % 2]);
+        let given = decode_header::<ChunkHeader>(&reply.header, "ChunkHeader");
+        (reply.status, given.map_or(u32::MAX, |given| given.chunk.index))
+    };
+    let mut given: Vec<u32> = (0..8).map(|n| ask(n, begin).1).collect();
+    given.sort_unstable();
+    assert_eq!(given, (0..8).collect::<Vec<_>>());
+    assert_eq!(ask(0, begin).0, Status::NotModified, "all come on the other session, or came on this one");
+    assert_eq!(ask(0, begin + ON_ITS_WAY).0, Status::Ok, "they did not come");
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub const TURN_COST: u64 = 16 * KIB as u64;
 pub const SERVED_LEAD_MAX: u64 = 2 * TURN_LEN_MAX as u64;
 /// Files whose sent chunks are counted, for `AnyOf`.
 pub const SENT_FILES_MAX: usize = 16;
+/// For this time after a chunk was sent to a node, an `AnyOf` on another session of the node does not bring it.
+pub const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// Files whose fetchers are remembered, for `Peers`.
 pub const FETCHED_FILES_MAX: usize = 1024;
 /// Most peers that are remembered as fetchers of one file.

@@ -10,7 +10,7 @@ mod turn_price;
 mod upload_slots;
 
 pub use arrivals::Arrivals;
-pub use demand::{Fetchers, Sent};
+pub use demand::{AnyOfChoice, Fetchers, Sent, SentTo};
 pub use fair_queue::{FairQueue, QueuePosition};
 pub use gate::{Admission, UploadGate, UploadKind, UploadSlot};
 pub use turn_price::{TurnCost, TurnPrice};

@@ -5,6 +5,7 @@ use gpb::internals::proto::{
     ChunkHeader, ChunkRef, Delta, Holding, Kind, Problem, Status, encode_body, encode_frame, encode_head,
 };
 use gpb::internals::server::limits::LAYER_RETRY;
+use gpb::internals::swarm::{AnyOfChoice, SentTo};
 
 use super::peer::{Answer, Ask, Fault, Has, Told};
 use super::world::{World, host_of, key_of};
@@ -48,18 +49,23 @@ impl World {
         let (id, count, random) = (self.id, self.geometry.chunk_count(), self.rng.next());
         let c = &self.conns[conn as usize];
         let (client, has_slot) = (c.client, c.slot.is_some());
+        let to = SentTo { node: key_of(client), session: conn as usize, at: self.now() };
         let host = &mut self.peers[c.server as usize];
         match ask {
             Ask::Chunk { index, since } if host.has.holds(index) => {
-                host.sent.count(&id, count, index);
+                host.sent.count(&id, count, index, &to);
                 self.give(conn, Kind::Chunk, index, since);
             }
             Ask::Chunk { .. } => self.not_held(conn, Kind::Chunk),
             Ask::Any(chunks) => {
                 let candidates = chunks.iter().copied().filter(|&i| host.has.holds(i));
-                match host.sent.choose(&id, count, candidates, random) {
-                    Some(index) => self.give(conn, Kind::AnyOf, index, 0),
-                    None => self.not_held(conn, Kind::AnyOf),
+                match host.sent.choose(&id, count, candidates, &to, random) {
+                    AnyOfChoice::Chunk(index) => self.give(conn, Kind::AnyOf, index, 0),
+                    AnyOfChoice::OnTheirWay => {
+                        self.end_slot(conn, false);
+                        self.refuse(conn, Kind::AnyOf, Status::NotModified, Told::Stale);
+                    }
+                    AnyOfChoice::Nothing => self.not_held(conn, Kind::AnyOf),
                 }
             }
             Ask::Have(_) | Ask::Layer if matches!(host.has, Has::Nothing) => self.not_held(conn, Kind::Have),
