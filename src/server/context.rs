@@ -107,8 +107,6 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let mut plain = Outbox::new();
-        plain.room(REPLY_LEN);
-        Scratch { incoming: vec![0; INCOMING_LEN], head: Vec::new(), plain, out: Outbox::new() }
+        Scratch { incoming: vec![0; INCOMING_LEN], head: Vec::new(), plain: Outbox::new(), out: Outbox::new() }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::runtime::Shutdown;
 use crate::share::limits::WATCH_EVENTS_MAX;
@@ -41,7 +41,8 @@ pub(super) struct PathChanges {
 
 impl PathChanges {
     pub(super) fn new(shutdown: &Shutdown) -> Self {
-        let (sender, receiver) = bounded(WATCH_EVENTS_MAX);
+        // The bound is kept by `send`: a bounded channel would take all its memory from the start.
+        let (sender, receiver) = unbounded();
         PathChanges { sender, receiver, is_lost: Arc::default(), shutdown: shutdown.clone() }
     }
 
@@ -81,8 +82,11 @@ impl ChangeSink {
 
     /// Queues a change, or notes that it was lost because the queue is full.
     fn send(&self, path: PathBuf, tree: bool) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(PathChange { path, tree }) {
+        if self.sender.len() >= WATCH_EVENTS_MAX {
             self.lose();
+        } else {
+            // Without a receiver the directory is shared no longer.
+            let _ = self.sender.send(PathChange { path, tree });
         }
     }
 
