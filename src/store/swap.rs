@@ -4,6 +4,16 @@
 //! Between the look at a file and a rename over it, another program may save its own. So the two
 //! names are exchanged, which is one step, and what came out is looked at: if it is not what was
 //! looked at before, both go back. A file that is to be kept gets its second name first.
+//!
+//! Between the exchange and the look the process may be killed, or the power fail. Then the final name has
+//! the new file, whole and durable, and the own name the one that was there. That one was to go, unless
+//! another program saved it in the instant between the look and the exchange. A partial file has a mark in
+//! its journal, so what lies under its name is set aside, whatever it is. One-chunk files, copies and links
+//! have no journal: what is left under their names goes after
+//! [`TEMP_STALE`](crate::store::limits::TEMP_STALE). A save and a kill within the same few microseconds are
+//! not worth a further write for each of thousands of small files. For the same reason the mark is not
+//! synced. Without it, after a power loss, the file under the own name is taken for a copy of the partial
+//! one: its chunks are hashed, and fetched where they are wrong, so the result is right in any case.
 
 use std::io;
 
