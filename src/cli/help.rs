@@ -135,8 +135,9 @@ Usage: gpb-client verify [PATH...] [--repair [--force]] [OPTION...]
 
 PATH is a file or a directory below --dir; none is all. `damaged` has other bytes than were recorded, in the state that
 was recorded: the disk is at fault, and --repair fetches the chunks that are wrong. `edited` was changed since, and
-`differs` is not what the group has under that name: both are left alone but with --force. The code is 7 for damaged,
-unreadable and missing files, else 1 for edited and different ones. Without a peer it compares with what was recorded.
+`differs` is not what the group has under that name, and `gone` was fetched, is offered and is not there: all are left
+alone but with --force. The code is 7 for damaged, unreadable and missing files, else 1 for edited, different and gone
+ones. Without a peer it compares with what was recorded.
 ";
 
 const PEERS: &str = "\

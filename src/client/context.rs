@@ -1,16 +1,18 @@
 //! What a client works with.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::failures::FailureCounts;
 use crate::client::joins::Joins;
-use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP};
+use crate::client::limits::{ASK_THREADS_MAX, CONNECTION_THREADS_MAX, CONNECTION_THREADS_STEP, SHARED_COPIES_MAX};
 use crate::client::readings::Readings;
+use crate::content::{Catalogue, EntryRef, FileId, RelPath, Stamp};
 use crate::peers::{Dialer, Directory, PeerPool};
 use crate::runtime::keystore::TrustView;
-use crate::runtime::{BlockingPool, EventSender, Shutdown, Throttle};
-use crate::store::FetchedFiles;
+use crate::runtime::{BlockingPool, EventSender, Shutdown, Throttle, Watch};
+use crate::store::{FetchedFiles, SharedRoots};
 
 /// Asks peers, and downloads from them. Clones share all of it.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ pub struct ClientContext {
     pub trust: Arc<TrustView>,
     /// Where chunks are put for the own server to give; `None` shares nothing.
     pub fetched: Option<Arc<FetchedFiles>>,
+    /// What the node shares: a content that lies there already is not fetched.
+    pub shared: SharedContents,
     /// Limit of the received bytes.
     pub throttle: Arc<Throttle>,
     /// Where events go.
@@ -51,6 +55,29 @@ pub struct ClientContext {
     pub shutdown: Shutdown,
     /// A download fails after this time without a byte.
     pub timeout: Duration,
+}
+
+/// What the shared directories of a node hold, as their indexes know it.
+#[derive(Clone)]
+pub struct SharedContents {
+    /// What is offered by name.
+    pub catalogue: Arc<Watch<Arc<Catalogue>>>,
+    /// Where these names lie.
+    pub roots: SharedRoots,
+}
+
+impl SharedContents {
+    /// The first of the files with the content `id` that `take` takes. It is asked with each name below `dir`, and the
+    /// state in which the file was hashed.
+    pub(crate) fn find<T>(&self, dir: &Path, id: &FileId, take: impl Fn(RelPath, &Stamp) -> Option<T>) -> Option<T> {
+        let place = |entry: EntryRef<'_>| {
+            let (root, local) = self.roots.find(&entry.to_entry())?;
+            let path = root.reader.path().join(local.path.as_str());
+            let name = RelPath::new(path.strip_prefix(dir).ok()?.to_str()?).ok()?;
+            take(name, &local.stamp)
+        };
+        self.catalogue.get().find(id).take(SHARED_COPIES_MAX).find_map(place)
+    }
 }
 
 impl Client {

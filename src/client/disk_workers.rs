@@ -39,25 +39,13 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
     }
     let mut parents = places::LastParent::default();
     // Where the room may not do, what is there is known before anything is fetched.
-    let seen = match places::is_tight(shared) {
-        Ok(is_tight) => is_tight.then(|| places::check_files(shared, &mut parents)),
+    let tight = match places::look_ahead(shared, &ids, &mut parents) {
+        Ok(tight) => tight,
         Err(e) => return shared.fail(e.into()),
     };
-    if shared.is_stopped() {
-        return;
-    }
-    if let Some(seen) = &seen {
-        // What is there does not fail with the rest.
-        for (file, _) in (0..).zip(seen).filter(|(_, seen)| seen.here) {
-            checked(shared, file, true);
-        }
-        if let Err(e) = places::check_room(shared, seen) {
-            return shared.fail(e.into());
-        }
-    }
     for (file, wanted) in (0..).zip(&shared.files) {
-        let here = match seen.as_ref().and_then(|seen| seen.get(file as usize)) {
-            Some(seen) if seen.here => continue,
+        let here = match &tight {
+            Some(tight) if tight.is_settled(file) => continue,
             Some(_) => false,
             None => places::check_file(shared, file, &mut parents).here,
         };
@@ -160,6 +148,8 @@ fn open(shared: &Arc<DownloadShared>, file: FileNo, layer: Vec<Digest>, from: Pe
             }
             shared.wake_connections();
         }
+        // Smaller files may still fit.
+        Err(e @ StoreError::NoSpace { .. }) => shared.fail_alone(file, e),
         Err(e) => shared.fail_file(file, e),
     }
 }

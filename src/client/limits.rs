@@ -109,6 +109,10 @@ pub const THROTTLE_NAP: Duration = Duration::from_millis(50);
 /// Bytes of a file up to which it needs room for all of it, known before anything is fetched. Longer
 /// ones are often sparse, and need room for what is not zeros.
 pub const DENSE_LEN_MAX: u64 = 64 * MIB as u64;
+/// Bytes of a block of the usual file systems: a file takes whole ones.
+pub const DISK_BLOCK_LEN: u64 = 4 * KIB as u64;
+/// Files of the shared directories that are looked at for one content which is to be copied.
+pub const SHARED_COPIES_MAX: usize = 4;
 /// Peers that are asked what they see of this node.
 pub const REACH_PEERS_MAX: usize = 3;
 /// Longest wait for their dials to end.

@@ -46,7 +46,7 @@ mod whole_listing;
 
 pub use crate::store::Overwrite;
 pub use canceller::{AskScope, Canceller, Wait};
-pub use context::{Client, ClientContext};
+pub use context::{Client, ClientContext, SharedContents};
 pub(crate) use doorbell::Doorbell;
 pub use download::{Download, DownloadOptions, DownloadPlan};
 pub use error::{Candidate, FetchError};

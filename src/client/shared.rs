@@ -187,6 +187,11 @@ impl DownloadShared {
         if error.is_of_whole_disk(self.disk.path()) {
             return self.fail(error.into());
         }
+        self.fail_alone(file, error);
+    }
+
+    /// A file cannot be put anywhere, and others may be.
+    pub(crate) fn fail_alone(&self, file: FileNo, error: StoreError) {
         self.note_failed(file, &Arc::new(error.into()));
         self.state().finished(file);
         self.settled(file);
@@ -203,7 +208,8 @@ impl DownloadShared {
         self.note_failed_at(file, &self.places(file), error);
     }
 
-    fn note_failed_at(&self, file: FileNo, places: &[RelPath], error: &Arc<FetchError>) {
+    /// A file is not at these places because of `error`.
+    pub(crate) fn note_failed_at(&self, file: FileNo, places: &[RelPath], error: &Arc<FetchError>) {
         let target = &self.files[file as usize];
         debug!("not fetched path={} file={} error=\"{}\"", target.path, target.id, Chain(&**error));
         for place in places {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::joins::Lent;
@@ -31,6 +31,8 @@ pub(crate) struct Stats {
     /// Requests that another peer had to answer.
     pub(crate) redirects: AtomicU64,
     pulse: Pulse,
+    /// Not all fits onto the disk, so some of it fails.
+    pub(crate) is_tight: AtomicBool,
     /// Verified, wanted bytes of each node.
     pub(crate) by_peer: Mutex<HashMap<NodeId, u64>>,
     /// The paths that are in place.
@@ -84,6 +86,7 @@ impl Stats {
             retries: AtomicU64::new(0),
             redirects: AtomicU64::new(0),
             pulse: Pulse::default(),
+            is_tight: AtomicBool::new(false),
             by_peer: Mutex::default(),
             reports: Mutex::default(),
         }

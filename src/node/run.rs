@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use crate::client::{Client, ClientContext};
+use crate::client::{Client, ClientContext, SharedContents};
 use crate::content::{Catalogue, Entry, RelPath};
 use crate::discovery::{Discovery, DiscoverySetup};
 use crate::limits::WAIT_MAX;
@@ -77,7 +77,7 @@ impl Node {
             None => None,
         };
         let workers = core.start_workers()?;
-        let client = core.client(dialer, hears);
+        let client = core.client(dialer, hears, &sharers);
         let loans = MirrorLoans {
             own: id,
             client: client.clone(),
@@ -180,12 +180,14 @@ impl NodeCore {
         Ok(workers)
     }
 
-    fn client(&self, dialer: Dialer, hears: bool) -> Client {
+    fn client(&self, dialer: Dialer, hears: bool, sharers: &Sharers) -> Client {
+        let shared = SharedContents { catalogue: self.catalogue.clone(), roots: sharers.roots.clone() };
         let context = ClientContext {
             peers: self.peers.clone(),
             hears,
             trust: self.peers.trust().clone(),
             fetched: (self.config.share != Share::Nothing).then(|| self.fetched.clone()),
+            shared,
             throttle: Arc::new(Throttle::new(self.config.download_limit)),
             events: self.events.clone(),
             shutdown: self.shutdown.clone(),

@@ -59,6 +59,8 @@ pub enum FileVerdict {
     Differs,
     /// Nothing is known of it.
     Unknown,
+    /// A fetch put it there, the group offers something under its name, and nothing has the name any more.
+    Gone,
     /// It cannot be read, or changes while it is read.
     Unreadable,
     /// Nothing has that name.
@@ -167,12 +169,15 @@ impl<'n> Verify<'n> {
         });
         let mut lookup = index.as_ref().and_then(Index::lookup);
         let group = OfferedNames::new(&offered);
+        let gone = gone(&disk, &names, &group);
         let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut files: Vec<CheckedFile> = Vec::with_capacity(names.len() + missing.len());
         for (name, id) in names.into_iter().zip(found) {
             let known = known(&disk, &name, lookup.as_mut());
             files.push(judge(name, id, &known, &group));
         }
+        files.extend(gone);
+        files.sort_by(|a, b| a.path.cmp(&b.path));
         files.extend(missing.into_iter().map(CheckedFile::missing));
         Ok(Verified { node, place, files, offered, is_index_in_use, group_error })
     }
@@ -200,7 +205,7 @@ impl Verified<'_> {
     }
 
     /// Fetches again what the disk has damaged: of each file the chunks that are wrong. With `force`
-    /// also what was changed, and what has another content than the group offers. Returns none where
+    /// also what was changed or is gone, and what has another content than the group offers. Returns none where
     /// nothing is to be fetched, or nothing can be; such files keep their verdict. Without `force` a file
     /// is replaced only in the state in which it was hashed: what was saved there since stays.
     ///
@@ -209,16 +214,17 @@ impl Verified<'_> {
     pub fn repair(&self, force: bool) -> Result<Option<Repair>, FetchError> {
         let by_id: HashMap<FileId, &FoundFile> = self.offered.iter().map(|file| (file.id, file)).collect();
         let is_meant = |verdict| {
-            verdict == FileVerdict::Damaged || force && matches!(verdict, FileVerdict::Edited | FileVerdict::Differs)
+            let is_changed = matches!(verdict, FileVerdict::Edited | FileVerdict::Differs | FileVerdict::Gone);
+            verdict == FileVerdict::Damaged || force && is_changed
         };
         let mut wanted = Vec::new();
         let mut damaged = Vec::new();
         for file in self.files.iter().filter(|file| is_meant(file.verdict)) {
-            let (Some(name), Some(expected)) = (&file.name, file.expected) else { continue };
+            let (Ok(path), Some(expected)) = (RelPath::new(&file.path), file.expected) else { continue };
             let Some(found) = by_id.get(&expected) else { continue };
-            wanted.push(FoundFile { path: name.path.clone(), ..FoundFile::clone(found) });
+            wanted.push(FoundFile { path, ..FoundFile::clone(found) });
             if file.verdict == FileVerdict::Damaged {
-                damaged.push(name.clone());
+                damaged.extend(file.name.clone());
             }
         }
         if wanted.is_empty() {
@@ -267,6 +273,11 @@ impl<'f> OfferedNames<'f> {
         }
         OfferedNames { by_name, contents: offered.iter().map(|file| (file.id, ())).collect() }
     }
+
+    /// The content under this name, if it is one.
+    fn only_named(&self, path: &str) -> Option<FileId> {
+        self.by_name.get(path).filter(|ids| ids.len() == 1).and_then(|ids| ids.first().copied())
+    }
 }
 
 /// What is known of a file from fetches and from the index of a server.
@@ -276,6 +287,20 @@ fn known(disk: &Disk, name: &LocalName, lookup: Option<&mut Lookup>) -> Vec<Know
         known.push(KnownContent { id: indexed.id, is_unchanged: name.is_in(indexed.id.len, &indexed.stamp) });
     }
     known
+}
+
+/// Names that the group offers and fetches have put files at, where nothing lies any more. What no peer offers now may be
+/// gone because of that.
+fn gone(disk: &Disk, names: &[LocalName], group: &OfferedNames<'_>) -> Vec<CheckedFile> {
+    let is_there = |path: &RelPath| names.binary_search_by(|name| name.path.cmp(path)).is_ok();
+    let offered = group.by_name.keys().filter_map(|path| RelPath::new(path).ok());
+    let away = offered.filter(|path| !is_there(path) && disk.is_free(path) && disk.was_fetched(path));
+    let gone = |path: RelPath| CheckedFile {
+        verdict: FileVerdict::Gone,
+        expected: group.only_named(path.as_str()),
+        ..CheckedFile::missing(path.to_string())
+    };
+    away.map(gone).collect()
 }
 
 fn judge(name: LocalName, id: Option<FileId>, known: &[KnownContent], group: &OfferedNames<'_>) -> CheckedFile {
@@ -294,10 +319,9 @@ fn judge(name: LocalName, id: Option<FileId>, known: &[KnownContent], group: &Of
         (_, None, Some(false)) => FileVerdict::Differs,
         (_, None, None) => FileVerdict::Unknown,
     };
-    let only_named = || named.filter(|ids| ids.len() == 1).and_then(|ids| ids.first().copied());
     let expected = match verdict {
         FileVerdict::Damaged => unchanged.map(|known| known.id),
-        FileVerdict::Edited | FileVerdict::Differs => only_named(),
+        FileVerdict::Edited | FileVerdict::Differs => group.only_named(&path),
         _ => None,
     };
     CheckedFile { path, len, id, in_index, in_group, verdict, expected, name: Some(name) }

@@ -2,7 +2,9 @@
 //!
 //! The environment variable `GPB_CRASH_POINTS` sets the number of crash points; the seed of a failure is in its message.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +12,10 @@ use crate::content::{ChunkIndex, Digest, FileId, Geometry, Manifest, RelPath, Ro
 use crate::limits::CHUNK_LEN_MIN;
 use crate::store::batch_write::batch_write;
 use crate::store::flusher::Flusher;
-use crate::store::leftovers;
-use crate::store::memory::{EMPTY_DIR, FaultKind, Memory, PlaceManner, Rng, dress_for, own_name};
+use crate::store::leftovers::{self, Spared};
+use crate::store::memory::{EMPTY_DIR, FaultKind, Memory, MemoryFolder, PlaceManner, Rng, dress_for, own_name};
 use crate::store::place_bare::place_bare;
+use crate::store::placed::{Keeping, PlacedFile, PlacedLog, PlacedState};
 use crate::store::reuse::ReuseSource;
 use crate::store::storage::{FileDress, OwnBare, Storage, Volume, place_copy};
 use crate::store::{PartialFile, StoreError};
@@ -32,6 +35,12 @@ struct Plan {
     dir: RelPath,
     link: RelPath,
     other_name: RelPath,
+    /// What tells one time of the system from the next one, after a power loss.
+    boot: Cell<u8>,
+    /// How often the layer of an older version was found.
+    layers: Cell<u32>,
+    /// Whether what is put in place is recorded. Where single calls fail, the lock of the records would stay.
+    is_recorded: bool,
 }
 
 fn name(path: &str) -> RelPath {
@@ -89,6 +98,13 @@ fn layer_of(bytes: &[u8]) -> Manifest {
     Manifest::new(FileId { root: Root(root), len: geometry.len() }, layer).unwrap()
 }
 
+/// The layer of the older version of a content.
+fn older_layer(manifest: &Manifest) -> Arc<Manifest> {
+    static KNOWN: Mutex<Option<HashMap<u64, Arc<Manifest>>>> = Mutex::new(None);
+    let made = || Arc::new(layer_of(&older(manifest)));
+    KNOWN.lock().unwrap().get_or_insert_default().entry(manifest.id().len).or_insert_with(made).clone()
+}
+
 /// What was said to be durable.
 #[derive(Default)]
 struct Done {
@@ -112,7 +128,29 @@ impl Plan {
             (name(&format!("s{}/f{i}", i % 2)), id, bytes)
         });
         let [copy, dir, link, other_name] = ["copy", "d/empty", "link", "d/other"].map(name);
-        Plan { large, small: small.collect(), copy, dir, link, other_name }
+        let (boot, layers) = Default::default();
+        Plan { large, small: small.collect(), copy, dir, link, other_name, boot, layers, is_recorded: true }
+    }
+
+    /// Records what a fetch put at `outs`, and keeps its layer, as `Disk::put_in_place` does.
+    fn note_placed(&self, volume: &Memory, manifest: &Manifest, outs: &[RelPath]) {
+        if !self.is_recorded {
+            return;
+        }
+        let log = log_of(volume);
+        let placed = outs.iter().filter_map(|out| Some((out, volume.state_at(out.as_str())?)));
+        placed.for_each(|(out, state)| log.note(out.as_str(), placed_file(manifest, Some(state))));
+        // A failure only costs time.
+        let _ = log.write_layer(manifest, &[self.boot.get(); 36]);
+    }
+
+    /// The layer of what a fetch put at `out` and left in its state.
+    fn layer_at(&self, volume: &Memory, out: &RelPath) -> Option<Manifest> {
+        let (log, state) = (log_of(volume), volume.state_at(out.as_str())?);
+        let left = log.find(out.as_str()).into_iter().find(|placed| placed.state == Some(state))?;
+        let layer = log.read_layer(&left.id, &[self.boot.get(); 36])?;
+        self.layers.set(self.layers.get() + 1);
+        Some(layer)
     }
 
     /// All final names with the bytes that belong there.
@@ -141,7 +179,7 @@ impl Plan {
     /// Downloads what is not there, in random order with random flushes. `done` learns what was said to be durable.
     fn run(&self, volume: &Memory, rng: &mut Rng, done: &mut Done) -> Result<(), StoreError> {
         let wanted: Vec<FileId> = self.large.iter().map(|sample| sample.manifest.id()).collect();
-        leftovers::sweep(volume, &wanted, Duration::from_secs(1 << 31));
+        leftovers::sweep(volume, &wanted, Spared::OlderVersions, Duration::from_secs(1 << 31));
         let missing: Vec<_> = self
             .small
             .iter()
@@ -155,7 +193,7 @@ impl Plan {
         for sample in &self.large {
             let is_there = |out: &RelPath| volume.content(out.as_str()) == Some(whole(&sample.manifest));
             if !sample.outs.iter().all(is_there) {
-                fetch(volume, sample, rng, &mut done.chunks)?;
+                fetch(self, volume, sample, (rng, &mut done.chunks))?;
                 done.finals.extend(sample.outs.iter().cloned());
             }
         }
@@ -180,7 +218,20 @@ fn open(volume: &Memory, manifest: &Arc<Manifest>) -> Result<PartialFile, StoreE
     PartialFile::open(Arc::new(volume.clone()), Arc::new(Flusher::without_thread()), manifest.clone())
 }
 
-fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<FileId, u32>) -> Result<(), StoreError> {
+fn log_of(volume: &Memory) -> PlacedLog {
+    PlacedLog::new(Arc::new(MemoryFolder(volume.clone())), Path::new("/data").to_path_buf())
+}
+
+fn placed_file(manifest: &Manifest, state: Option<PlacedState>) -> PlacedFile {
+    PlacedFile { id: manifest.id(), state, keeping: Keeping::Kept }
+}
+
+fn fetch(
+    plan: &Plan,
+    volume: &Memory,
+    sample: &Sample,
+    (rng, kept): (&mut Rng, &mut HashMap<FileId, u32>),
+) -> Result<(), StoreError> {
     // Readers had it first, now and then.
     let file = match rng.below(3) {
         0 => PartialFile::open_to_read(
@@ -192,7 +243,10 @@ fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<Fil
     };
     let old = volume.open_name(sample.outs[0].as_str()).map_err(|e| StoreError::at("old", e))?;
     // What lies there may be a file that a fetch left in this state, of which the layer was kept.
-    let layer = (rng.below(2) == 0).then(|| volume.content(sample.outs[0].as_str()).map(|bytes| layer_of(&bytes)));
+    let layer = (rng.below(2) == 0).then(|| match plan.is_recorded {
+        true => plan.layer_at(volume, &sample.outs[0]),
+        false => volume.content(sample.outs[0].as_str()).map(|bytes| layer_of(&bytes)),
+    });
     let source = |old: Arc<dyn Storage>| {
         let stat = old.stat()?;
         Ok::<_, std::io::Error>(ReuseSource::new(old, stat.len).with_layer(layer.flatten(), stat.stamp))
@@ -208,7 +262,15 @@ fn fetch(volume: &Memory, sample: &Sample, rng: &mut Rng, kept: &mut HashMap<Fil
     let mut missing: Vec<ChunkIndex> = sample.manifest.geometry().chunks().filter(|c| !file.has(*c)).collect();
     let done = loop {
         if missing.is_empty() {
-            break file.finish_each(volume, &sample.outs).and_then(|each| each.into_iter().collect());
+            if plan.is_recorded {
+                let log = log_of(volume);
+                sample.outs.iter().for_each(|out| log.note(out.as_str(), placed_file(&sample.manifest, None)));
+            }
+            let placed = file.finish_each(volume, &sample.outs).and_then(|each| each.into_iter().collect());
+            if placed.is_ok() {
+                plan.note_placed(volume, &sample.manifest, &sample.outs);
+            }
+            break placed;
         }
         let index = missing.swap_remove(rng.below(missing.len() as u64) as usize);
         let written = file.write(index, &chunk(len, (len % 251) as u8, index));
@@ -288,6 +350,9 @@ fn with_old_files(plan: &Plan) -> Memory {
     let volume = Memory::new();
     plan.finals().iter().for_each(|(path, _)| volume.put(path.as_str(), &before(plan, path)));
     plan.bare().iter().for_each(|(path, ..)| volume.put(path.as_str(), OLD));
+    for Sample { manifest, outs } in plan.large.iter().filter(|s| s.manifest.id().len % CHUNK_LEN_MIN == WITH_ZEROS) {
+        plan.note_placed(&volume, &older_layer(manifest), outs);
+    }
     // Of a content that is no longer asked for.
     volume.put(&own_name("0123-77.part"), OLD);
     volume.put(&own_name("0123-77.journal"), OLD);
@@ -296,7 +361,7 @@ fn with_old_files(plan: &Plan) -> Memory {
 
 /// Crashes at `points` points in all.
 fn replay(points: u64) {
-    let (mut crashes, mut believed, mut finished, mut restored, mut seed) = (0, 0, 0, 0, 0);
+    let (mut crashes, mut believed, mut finished, mut restored, mut layers, mut seed) = (0, 0, 0, 0, 0, 0);
     while crashes < points {
         seed += 1;
         let mut rng = Rng(seed);
@@ -310,6 +375,7 @@ fn replay(points: u64) {
             let result = plan.run(&volume, &mut rng, &mut done);
             let killed = rng.below(3) == 0;
             volume = if killed { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
+            plan.boot.set(plan.boot.get() + u8::from(!killed));
             let what = format!("seed {seed}, crash {crashes}");
             if rng.below(4) == 0 {
                 volume.restore_parts();
@@ -326,10 +392,12 @@ fn replay(points: u64) {
             .iter()
             .for_each(|(path, new)| assert!(volume.content(path.as_str()).as_ref() == Some(new), "{what}"));
         check_finals(&volume.after_power_loss(&mut rng), &plan, &done, &what);
+        layers += plan.layers.get();
     }
     assert!(believed > 0 && finished > 0 && finished < crashes, "the runs end too early or too late");
+    assert!(layers > 0, "no layer was kept");
     println!(
-        "{crashes} crash points, {restored} with restored parts, 0 wrong; {believed} chunks believed, {finished} runs ended before"
+        "{crashes} crash points, {restored} with restored parts, 0 wrong; {believed} chunks believed, {layers} layers found, {finished} runs ended before"
     );
 }
 
@@ -350,7 +418,7 @@ fn fault_at_each_call(manner: PlaceManner, kind: FaultKind, lasts: bool, seed: u
     let mut struck = 0;
     for at in 1.. {
         let mut rng = Rng(seed);
-        let plan = Plan::new(&mut rng);
+        let plan = Plan { is_recorded: false, ..Plan::new(&mut rng) };
         let mut volume = with_old_files(&plan);
         volume.manner = manner;
         let what = format!("{manner:?}, {kind:?} at call {at}, lasts: {lasts}, seed {seed}");

@@ -14,7 +14,7 @@ use crate::content::{FileId, Manifest, RelPath, Stamp};
 use crate::store::batch_write::batch_write;
 use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flusher;
-use crate::store::leftovers::{self, Leftovers};
+use crate::store::leftovers::{self, Leftovers, Spared};
 use crate::store::limits::BATCH_OPEN_MAX;
 use crate::store::nearby::Nearby;
 use crate::store::storage::{Volume, place_copy};
@@ -261,8 +261,17 @@ impl Disk {
     /// of which no byte was written for 30 days, and those without a journal after an hour, unless
     /// a process uses them. What stays of other files.
     pub fn sweep(&self, wanted: &[FileId]) -> Leftovers {
+        self.sweep_but(wanted, Spared::OlderVersions)
+    }
+
+    /// As [`sweep`](Self::sweep), where room is scarce: also what chunks of older versions might be taken from.
+    pub fn sweep_for_room(&self, wanted: &[FileId]) -> Leftovers {
+        self.sweep_but(wanted, Spared::Nothing)
+    }
+
+    fn sweep_but(&self, wanted: &[FileId], spared: Spared) -> Leftovers {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let left = leftovers::sweep(&*self.volume, wanted, now);
+        let left = leftovers::sweep(&*self.volume, wanted, spared, now);
         self.volume.tidy();
         left
     }

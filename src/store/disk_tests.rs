@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::content::{ChunkIndex, Digest, Geometry, Root, merkle};
-use crate::store::limits::{JOURNAL_BATCH_LEN, LAYER_KEPT_MIN, PART_STALE};
+use crate::store::limits::{JOURNAL_BATCH_LEN, LAYER_KEPT_MIN, LET_GO_PART_STALE, PART_STALE};
 use crate::store::{CheckedChunk, KnownCopy, LocalName};
 
 fn id(byte: u8, len: u64) -> FileId {
@@ -309,6 +309,59 @@ fn what_nobody_resumes_is_swept_and_the_rest_is_counted() {
     assert!(left.files == 1 && left.bytes >= 1 << 18, "{left:?}");
     assert!(!stem.with_extension("part").exists() && !stem.with_extension("journal").exists());
     assert_eq!(partial(&disk, &kept).unwrap().resumed(), 1);
+}
+
+/// Cause: a part was of use for its own content alone. Effect: a file that changed at its source while it was fetched
+/// cost all its chunks again.
+#[test]
+fn what_was_fetched_of_a_version_that_changed_meanwhile_is_of_use_for_the_next() {
+    let (dir, disk) = tempdir();
+    let (old, geometry) = (real(LEN), Geometry::new(LEN));
+    let mut layer = old.layer().to_vec();
+    *layer.last_mut().unwrap() = Digest([9; 32]);
+    let new = of_layer(LEN, layer.into_iter());
+    let first = geometry.chunk(0).unwrap();
+    let left = |is_gone: bool| {
+        let file = partial(&disk, &old).unwrap();
+        let _ = file.write(first, &chunk(&geometry, first));
+        file.suspend();
+        if is_gone {
+            file.let_go();
+        }
+    };
+    left(false);
+    assert_eq!(disk.reuse_sources(&[], &new).len(), 0, "somebody may go on with it");
+    left(true);
+    let used = partial(&disk, &old).unwrap();
+    used.let_go();
+    assert_eq!(disk.reuse_sources(&[], &new).len(), 0, "somebody uses it");
+    drop(used);
+    left(true);
+    // Hours later it is still there for a content of that length, and for no other.
+    let stem = dir.path().join(format!(".gpb/{}-{LEN}", old.id().root));
+    let age = |age: Duration| {
+        for suffix in ["part", "journal"] {
+            let file = File::options().write(true).open(stem.with_extension(suffix)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+    };
+    age(LET_GO_PART_STALE / 2);
+    assert_eq!(disk.sweep(&[new.id()]).files, 1);
+    let file = partial(&disk, &new).unwrap();
+    let sources = disk.reuse_sources(&[], &new);
+    assert!(sources.len() == 1 && file.reuse(sources).contains(first));
+    assert!(recheck(&file).0.contains(&0) && file.has(first), "it has the first chunk, hashed");
+    drop(file);
+    for is_room_scarce in [false, true] {
+        left(true);
+        age(LET_GO_PART_STALE / 2);
+        if is_room_scarce {
+            disk.sweep_for_room(&[new.id()])
+        } else {
+            disk.sweep(&[id(3, LEN + 1)])
+        };
+        assert!(!stem.with_extension("part").exists(), "{is_room_scarce}");
+    }
 }
 
 #[test]
@@ -961,8 +1014,8 @@ fn room_is_asked_for_what_is_written_alone() {
     let len = (2 * free).min(1 << 45).next_multiple_of(64 << 20);
     let geometry = Geometry::new(len);
     let zeros = || geometry.chunks().map(|_| merkle::zero_chunk_digest(geometry.chunk_height()));
-    disk.check_room(&of_layer(len, zeros()), 3).unwrap();
-    match disk.check_room(&fake(1, len), 1).unwrap_err() {
+    disk.check_room(&of_layer(len, zeros()), 3, 0).unwrap();
+    match disk.check_room(&fake(1, len), 1, 0).unwrap_err() {
         StoreError::NoSpace { needed, .. } => assert_eq!(needed, len),
         other => panic!("{other}"),
     }

@@ -66,6 +66,11 @@ impl ExpiringDir {
         self.files.leap(by_s, now_s);
     }
 
+    /// A copy that was used later than `now_s` was so by a clock that was wrong: it counts as used then.
+    pub(crate) fn clamp(&mut self, now_s: u64) {
+        self.files.clamp(now_s);
+    }
+
     /// Looks at each file: one that is gone or in another state is no longer a copy, and one that
     /// was read on this machine was used then, where the file system tells. A file that cannot be
     /// looked at is still a copy, and a time later than `now_s` says nothing. Returns the names at which
@@ -395,6 +400,10 @@ mod tests {
         assert_eq!((used(&dir, "a"), used(&dir, "b") <= began + 1001), (began + 1100, true));
         dir.leap(1, 50);
         assert_eq!(used(&dir, "a"), 50);
+        dir.clamp(50);
+        assert_eq!((used(&dir, "a"), used(&dir, "b")), (50, 50));
+        dir.clamp(49);
+        assert_eq!((used(&dir, "a"), used(&dir, "b")), (49, 49), "the clock was set back");
     }
 
     #[test]

@@ -2,21 +2,23 @@
 //!
 //! A partial file stays until it is resumed. One that was not written to for [`PART_STALE`] goes
 //! with the next fetch into the directory, and one without a journal, of which nothing can be
-//! resumed, after [`TEMP_STALE`]. One that was only read, which its mark says, goes after
-//! [`READ_PART_STALE`]. A file that a process has locked, or whose file system has no
+//! resumed, after [`TEMP_STALE`]. One that was only read, or whose source has another content by now, which its mark
+//! says, goes after [`READ_PART_STALE`]; after [`LET_GO_PART_STALE`] if what is fetched has its length, and may have its
+//! chunks. A file that a process has locked, or whose file system has no
 //! locks, stays whatever its age.
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{info, warn};
 
-use crate::content::FileId;
+use crate::content::{FileId, Geometry};
 use crate::store::journal::Journal;
-use crate::store::limits::{PART_STALE, READ_PART_STALE, TEMP_STALE};
+use crate::store::limits::{LET_GO_PART_STALE, PART_STALE, READ_PART_STALE, TEMP_STALE};
 use crate::store::partial_file::PartNames;
-use crate::store::storage::{FileLock, Volume};
+use crate::store::storage::{FileLock, Storage, Volume};
 
 /// What stays of unfinished downloads.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +29,18 @@ pub struct Leftovers {
     pub bytes: u64,
 }
 
+/// What a sweep leaves although it is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spared {
+    /// Parts that were let go and may have chunks of what is wanted.
+    OlderVersions,
+    /// Nothing: room is scarce.
+    Nothing,
+}
+
 /// Removes what is stale at `now`, a time since 1970, but nothing of `wanted`, which is about to be
 /// resumed. What stays of other files; trouble with one of them leaves it as it is.
-pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], now: Duration) -> Leftovers {
+pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], spared: Spared, now: Duration) -> Leftovers {
     let mut left = Leftovers::default();
     let names: HashSet<String> = volume.own_names().unwrap_or_default().into_iter().collect();
     // Naming each wanted part costs a download of many files more than it is worth.
@@ -37,11 +48,14 @@ pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], now: Duration) -> Le
     if !names.iter().any(|name| suffixes.iter().any(|suffix| name.ends_with(suffix))) {
         return left;
     }
+    let large = wanted.iter().filter(|id| spared == Spared::OlderVersions && Geometry::new(id.len).needs_layer());
+    let lens: HashSet<u64> = large.map(|id| id.len).collect();
     let wanted: HashSet<String> = wanted.iter().map(|id| PartNames::new(id).part).collect();
     for part in names.iter().filter(|name| name.ends_with(PART_SUFFIX) && !wanted.contains(*name)) {
         let beside = |suffix| Some(part.replace(PART_SUFFIX, suffix)).filter(|name| names.contains(name));
         let (journal, mark) = (beside(JOURNAL_SUFFIX), beside(MARK_SUFFIX));
         let limit = match (&journal, &mark) {
+            (Some(_), Some(_)) if len_of(part).is_some_and(|len| lens.contains(&len)) => LET_GO_PART_STALE,
             (_, Some(_)) => READ_PART_STALE,
             (Some(_), None) => PART_STALE,
             (None, None) => TEMP_STALE,
@@ -61,6 +75,29 @@ pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], now: Duration) -> Le
         }
     }
     left
+}
+
+/// Parts of other contents that have the length of `id`, and that nobody goes on with, as their marks say: each may have
+/// chunks of an older version.
+pub(super) fn let_go(volume: &dyn Volume, id: &FileId) -> Vec<Arc<dyn Storage>> {
+    let (own, names) = (PartNames::new(id).part, volume.own_names().unwrap_or_default());
+    let is_marked = |part: &str| names.contains(&part.replace(PART_SUFFIX, MARK_SUFFIX));
+    let is_older = |part: &&String| len_of(part) == Some(id.len) && **part != own && is_marked(part);
+    let open = |part: &String| {
+        let file = volume.open_own(part).ok()??;
+        // One that a process uses is read or written there.
+        let is_free = file.try_lock().is_ok_and(|lock| lock == FileLock::Taken);
+        if is_free {
+            file.unlock();
+        }
+        Some(file).filter(|_| is_free)
+    };
+    names.iter().filter(is_older).filter_map(open).collect()
+}
+
+/// The length of the content that a part is of, as its name says.
+fn len_of(part: &str) -> Option<u64> {
+    part.strip_suffix(PART_SUFFIX)?.rsplit_once('-')?.1.parse().ok()
 }
 
 /// Removes the part of `id` if it has a mark that it was only read, and no process uses it.
@@ -182,7 +219,7 @@ mod tests {
         put(&volume, 8, old, Some(old));
         volume.remove_own(&PartNames::new(&id(8)).part).unwrap();
         volume.put(&own_name("other"), b"x");
-        assert_eq!(sweep(&volume, &[id(6)], NOW), Leftovers { files: 3, bytes: 21 });
+        assert_eq!(sweep(&volume, &[id(6)], Spared::OlderVersions, NOW), Leftovers { files: 3, bytes: 21 });
         assert_eq!(is_there(&volume, 1), (false, false), "stale");
         assert_eq!(is_there(&volume, 2), (true, true), "the part is young");
         assert_eq!(is_there(&volume, 3), (true, true), "the journal is young");
@@ -194,7 +231,7 @@ mod tests {
         assert!(volume.content(&own_name("other")).is_some());
         // A clock that is behind makes nothing stale.
         put(&volume, 1, Duration::ZERO, Some(Duration::ZERO));
-        sweep(&volume, &[], Duration::ZERO);
+        sweep(&volume, &[], Spared::OlderVersions, Duration::ZERO);
         assert_eq!(is_there(&volume, 1), (true, true));
         // What was looked at can be opened.
         let part = volume.open_own(&PartNames::new(&id(2)).part).unwrap().unwrap();
@@ -220,7 +257,7 @@ mod tests {
         mark(6, READ_PART_STALE + second);
         let used = volume.open_own(&PartNames::new(&id(4)).part).unwrap().unwrap();
         assert_eq!(used.try_lock().unwrap(), FileLock::Taken);
-        assert_eq!(sweep(&volume, &[id(5)], NOW), Leftovers { files: 2, bytes: 14 });
+        assert_eq!(sweep(&volume, &[id(5)], Spared::OlderVersions, NOW), Leftovers { files: 2, bytes: 14 });
         let there = (1..=5).map(|byte| is_there(&volume, byte).0).collect::<Vec<_>>();
         assert_eq!(there, [false, true, true, true, true], "stale, young, of a download, used, wanted");
         let marks = volume.own_names().into_iter().filter(|name| name.ends_with(MARK_SUFFIX)).count();

@@ -164,6 +164,19 @@ impl PlacedLog {
     /// directory itself, then of each directory on the way, into which a part may have been fetched,
     /// and of those above. Nothing tells which of them is the newest, so any of them may be true.
     pub(crate) fn find(&self, path: &str) -> Vec<PlacedFile> {
+        // What has expired is gone.
+        self.find_each(path).into_iter().flatten().filter(|file| file.keeping != Keeping::Expired).collect()
+    }
+
+    /// Whether a fetch put a file at `path` that did not expire since.
+    pub(crate) fn was_fetched(&self, path: &str) -> bool {
+        let stays = |records: &Vec<PlacedFile>| records.iter().all(|file| file.keeping != Keeping::Expired);
+        let is_placed = |records: &Vec<PlacedFile>| records.iter().any(|file| file.state.is_some());
+        self.find_each(path).iter().any(|records| stays(records) && is_placed(records))
+    }
+
+    /// As [`find`](Self::find), by directory.
+    fn find_each(&self, path: &str) -> Vec<Vec<PlacedFile>> {
         self.flush();
         let whole = self.root.join(path);
         let own = std::iter::once(self.root.as_path());
@@ -172,8 +185,7 @@ impl PlacedLog {
             let name = whole.strip_prefix(dir).ok()?.to_str()?;
             Some(self.names_of(dir)?.get(name))
         });
-        // What has expired is gone.
-        found.flatten().filter(|file| file.keeping != Keeping::Expired).collect()
+        found.collect()
     }
 
     fn names_of(&self, dir: &Path) -> Option<Arc<KnownNames>> {

@@ -102,6 +102,7 @@ mod tests {
     use super::*;
     use crate::content::{ChunkIndex, Digest, Geometry, RelPath, Root, merkle};
     use crate::limits::CHUNK_LEN_MIN;
+    use crate::store::leftovers::Spared;
     use crate::store::limits::READ_PART_STALE;
     use crate::store::memory::{Memory, Rng, own_name};
     use crate::store::partial_file::PartNames;
@@ -167,7 +168,7 @@ mod tests {
                 volume = if is_killed { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
                 let placed = volume.content("f");
                 assert!(placed.as_ref().is_none_or(|bytes| *bytes == whole), "seed {seed}: not whole");
-                leftovers::sweep(&volume, &[], 2 * READ_PART_STALE);
+                leftovers::sweep(&volume, &[], Spared::Nothing, 2 * READ_PART_STALE);
                 let is_there = volume.content(&own_name(&names.part)).is_some();
                 assert!(kept == 0 || is_there || placed.is_some(), "seed {seed}: {kept} chunks of a download are gone");
                 let is_marked = volume.content(&own_name(&names.mark)).is_some();

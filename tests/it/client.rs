@@ -12,7 +12,7 @@ use gpb::internals::cli::Exit;
 use gpb::internals::client::limits::{RESOLVE_ALL_MAX, RESOLVE_MAX, RESOLVE_QUIET};
 use gpb::internals::client::{
     self, AskScope, ClientContext, Download, DownloadOptions, DownloadPlan, FailedFile, FetchError, Report, Selection,
-    Target,
+    SharedContents, Target,
 };
 use gpb::internals::content::{Catalogue, FileId, RelPath, Root};
 use gpb::internals::identity::{Keypair, NodeId, PeerId};
@@ -22,7 +22,7 @@ use gpb::internals::peers::{Dialer, Opening};
 use gpb::internals::proto::Announce;
 use gpb::internals::runtime::keystore::TrustView;
 use gpb::internals::runtime::{EventSender, Events, Shutdown, Throttle, Watch};
-use gpb::internals::store::{Disk, FetchedFile, FetchedFiles};
+use gpb::internals::store::{Disk, FetchedFile, FetchedFiles, SharedRoots};
 use gpb::internals::swarm::Event;
 use gpb::internals::swarm::membership::limits::CLOCK_SKEW_LOGGED;
 use gpb::testing::{Fault, FaultyPeer, TestFile};
@@ -70,6 +70,7 @@ impl Client {
             hears: true,
             trust: peers.trust().clone(),
             peers,
+            shared: SharedContents { catalogue: catalogue.clone(), roots: SharedRoots::default() },
             fetched: Some(Arc::new(FetchedFiles::new())),
             throttle: Arc::new(Throttle::new(limit)),
             events,

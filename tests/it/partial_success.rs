@@ -318,14 +318,16 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     assert_eq!((names(), group.content("mine").as_deref()), (2, Some(&b"mine"[..])));
 }
 
-/// Four files of 8 MB went to a disk of 20 until it was full, and three names of one content until the third copy.
+/// Three files of 2 MiB kept each other from a disk that had room for two, and three names of one content, too.
 #[test]
-fn the_room_for_all_files_is_known_before_the_first_byte() {
+fn what_fits_comes_and_the_rest_is_named() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: mounting a tmpfs needs root");
         return;
     }
     let bytes: Vec<Vec<u8>> = (1..5).map(|n| vec![n; 2 << 20]).collect();
+    // Whether such a long one is dense is known from its layer alone.
+    let long = vec![9; 65 << 20];
     let group = Group::new(&[&[
         ("a", &bytes[0]),
         ("b", &bytes[1]),
@@ -333,21 +335,35 @@ fn the_room_for_all_files_is_known_before_the_first_byte() {
         ("t/1", &bytes[3]),
         ("t/2", &bytes[3]),
         ("t/3", &bytes[3]),
+        ("tiny", b"tiny"),
+        ("long", &long),
     ]]);
     let small = group.home.path().join("small");
     fs::create_dir(&small).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=5m", "gpb-test"]).arg(&small).status().unwrap();
-    assert!(mounted.success());
-    let results =
-        ["[abc]", "t"].map(|what| (group.get(&[what, "--out", "small/"]), fs::read_dir(&small).unwrap().count()));
-    let fits = group.get(&["t/[12]", "--out", "small/"]);
-    assert!(Command::new("umount").arg(&small).status().unwrap().success());
-    for (got, names) in results {
-        assert_eq!((got.code, names), (Some(7), 0), "{got:?}");
-        assert!(got.errors.contains("6291456 bytes needed"), "{got:?}");
-    }
-    assert_eq!(fits.code, Some(0), "{fits:?}");
+    let on_disk = |len: &str, what: &[&str]| {
+        let size = format!("size={len}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gpb-test"]).arg(&small).status();
+        assert!(mounted.unwrap().success());
+        let got = group.get(&[what, &["--out", "small/", "--json"]].concat());
+        let all = ["a", "b", "c", "long", "t/1", "t/2", "t/3", "tiny"];
+        let there = all.into_iter().filter(|name| small.join(name).exists()).collect::<Vec<_>>();
+        let is_tidy = !small.join(".gpb").exists();
+        assert!(Command::new("umount").arg(&small).status().unwrap().success());
+        assert!(is_tidy, "{got:?}");
+        (got, there)
+    };
+    let seven = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 7)).collect::<Vec<_>>();
+    let (got, there) = on_disk("5m", &["[abc]", "tiny"]);
+    assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["c"]), vec!["a", "b", "tiny"]), "{got:?}");
+    assert!(got.errors.contains("needed=6291460 ") && got.errors.contains("left_out=1"), "told at first: {got:?}");
+    assert!(got.out.contains("2097152 bytes needed"), "{got:?}");
+    let (got, there) = on_disk("5m", &["t"]);
+    assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["t/3"]), vec!["t/1", "t/2"]), "{got:?}");
+    let (got, there) = on_disk("5m", &["t/[12]"]);
+    assert_eq!((got.code, there), (Some(0), vec!["t/1", "t/2"]), "{got:?}");
+    // It would take the room that the others were promised.
+    let (got, there) = on_disk("67m", &["long", "[ab]"]);
+    assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["long"]), vec!["a", "b"]), "{got:?}");
 }
 
 /// `.gpb` of another user was told as `change its owner or mode`.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use gpb::Share;
+use gpb::testing::Lan;
 use serde_json::Value;
 
 use crate::partial_success::{Got, Group};
@@ -97,4 +99,31 @@ fn what_lies_under_another_name_is_not_fetched() {
         assert!(group.content(&name).as_ref() == Some(bytes), "{name}");
     }
     assert!(!into.join(".gpb").exists());
+}
+
+/// Cause: only the records of fetches and the lengths of long files were looked at. Effect: what a server had hashed of the
+/// user's own was fetched once more where it had another name, all small files of it.
+#[test]
+fn what_a_server_shares_under_another_name_is_not_fetched() {
+    let big = bytes(3, 5);
+    let content = |n: u32| [&n.to_le_bytes()[..], &[1; 700]].concat();
+    let fill = |dir: &std::path::Path| {
+        fs::create_dir_all(dir.join("s")).unwrap();
+        (0..100).for_each(|n| fs::write(dir.join(format!("s/{n}")), content(n)).unwrap());
+        fs::write(dir.join("big"), &big).unwrap();
+    };
+    let lan = Lan::new().unwrap();
+    let [theirs, ours, state] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    fill(&theirs.path().join("new"));
+    fill(&ours.path().join("mine"));
+    let _sharer = lan.start(lan.builder().dir(theirs.path()).share(Share::Directory)).unwrap();
+    let node = lan.start(lan.builder().dir(ours.path()).state(state.path()).share(Share::Directory)).unwrap();
+    assert_eq!(node.wait_ready(crate::programs::WAIT).map(|(files, _)| files), Some(101));
+    // One of them has changed since, behind the server's back as far as it knows.
+    fs::write(ours.path().join("mine/s/7"), content(1007)).unwrap();
+    let report = node.fetch("new").unwrap().wait().unwrap();
+    let all = 100 * content(0).len() as u64 + big.len() as u64;
+    assert_eq!((report.bytes, report.local.reused), (content(7).len() as u64, all - content(7).len() as u64));
+    (0..100).for_each(|n| assert!(fs::read(ours.path().join(format!("new/s/{n}"))).unwrap() == content(n), "{n}"));
+    assert!(fs::read(ours.path().join("new/big")).unwrap() == big);
 }

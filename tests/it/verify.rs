@@ -90,3 +90,24 @@ fn what_the_disk_has_damaged_is_repaired_and_what_somebody_changed_is_left() {
     assert_eq!((got.code, group.content("d/edited")), (Some(0), Some(b"theirs".to_vec())), "{got:?}");
     assert_eq!((group.content("mine"), group.content("other")), (Some(b"mine".to_vec()), Some(b"other".to_vec())));
 }
+
+/// Cause: only what lies there was looked at. Effect: a file that a fetch had put there and that was gone was not told.
+#[test]
+fn what_was_fetched_and_is_gone_is_told_and_comes_back_by_force() {
+    let mut group = Group::new(&[&[("a", b"a"), ("d/b", b"b"), ("d/mine", b"c")]]);
+    assert_eq!(group.get(&["a", "d/b"]).code, Some(0));
+    fs::remove_dir_all(group.home.path().join("into/d")).unwrap();
+    let told = told(&[("a", "ok"), ("d/b", "gone")]);
+    let got = verify(&group, true, &["--json"]);
+    assert_eq!((got.code, states(&got)), (Some(1), told.clone()), "{got:?}");
+    let got = verify(&group, true, &["--json", "--repair"]);
+    assert_eq!((got.code, group.content("d/b")), (Some(1), None), "somebody may have removed it: {got:?}");
+    assert_eq!(verify(&group, true, &["a"]).code, Some(0));
+    let got = verify(&group, true, &["--repair", "--force"]);
+    assert_eq!((got.code, group.content("d/b")), (Some(0), Some(b"b".to_vec())), "{got:?}");
+    // What no peer has now may be gone because of that.
+    fs::remove_file(group.home.path().join("into/d/b")).unwrap();
+    group.share(&[&[("a", b"a")]]);
+    let got = verify(&group, true, &["--json"]);
+    assert_eq!((got.code, states(&got)), (Some(0), told[..1].to_vec()), "{got:?}");
+}

@@ -54,12 +54,12 @@ fn repair(
 }
 
 /// The code says whether all is as it should be: 7 where the disk is at fault, 1 where a file was
-/// changed or differs from what the group offers.
+/// changed, is gone, or differs from what the group offers.
 fn end(left: &[&CheckedFile], repaired: &Report, verify: &VerifyOptions) -> Result<(), Failure> {
     let of = |verdicts: &[FileVerdict]| left.iter().filter(|file| verdicts.contains(&file.verdict)).count();
     let damaged = of(&[FileVerdict::Damaged]);
     let broken = damaged + of(&[FileVerdict::Unreadable, FileVerdict::Missing]);
-    let changed = of(&[FileVerdict::Edited, FileVerdict::Differs]);
+    let changed = of(&[FileVerdict::Edited, FileVerdict::Differs, FileVerdict::Gone]);
     if let Some(error) = FailedFile::gravest(&repaired.failed) {
         return Err(Failure::of_fetch(error, repaired));
     }
@@ -74,7 +74,7 @@ fn end(left: &[&CheckedFile], repaired: &Report, verify: &VerifyOptions) -> Resu
             let step = if verify.repair { "; --force replaces them as well" } else { "" };
             Err(Failure::new(
                 Exit::Other,
-                format!("changed, or other than those of the group: {}{step}", count(changed as u64, "file")),
+                format!("changed, gone, or other than those of the group: {}{step}", count(changed as u64, "file")),
             ))
         }
         (broken, _) => Err(Failure::new(

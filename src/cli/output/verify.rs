@@ -50,6 +50,7 @@ fn state_of(verdict: FileVerdict) -> &'static str {
         FileVerdict::Damaged => "damaged",
         FileVerdict::Edited => "edited",
         FileVerdict::Differs => "differs",
+        FileVerdict::Gone => "gone",
         FileVerdict::Unknown => "unknown",
         FileVerdict::Unreadable => "unreadable",
         FileVerdict::Missing => "missing",

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use log::info;
 
 use crate::chain::Chain;
-use crate::client::disk_workers::places::{LastParent, check_file, write_empty};
+use crate::client::disk_workers::places::{LastParent, check_file, promised, write_empty};
 use crate::client::disk_workers::read::read_from;
 use crate::client::disk_workers::{Came, checked, offer_fetched, report, settle};
 use crate::client::joins::{Member, WholeFile};
-use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP};
+use crate::client::limits::{BUSY_ATTEMPTS, BUSY_NAP, DENSE_LEN_MAX};
 use crate::client::shared::DownloadShared;
 use crate::content::{Manifest, RelPath};
 use crate::store::{FetchedFile, PartialFile, StoreError};
@@ -136,7 +136,9 @@ pub(super) fn open_part(
     manifest: &Arc<Manifest>,
 ) -> Result<Arc<PartialFile>, StoreError> {
     if !shared.is_in_memory() {
-        shared.disk.check_room(manifest, shared.places(file).len())?;
+        let is_large = manifest.id().len > DENSE_LEN_MAX;
+        let promised = if is_large && shared.stats.is_tight.load(Ordering::Acquire) { promised(shared) } else { 0 };
+        shared.disk.check_room(manifest, shared.places(file).len(), promised)?;
     }
     let open = || match (&shared.terms.reading, shared.terms.readings.part(&manifest.id())) {
         (Some(reading), _) => reading.open_part(manifest),

@@ -1,25 +1,33 @@
 //! A look at the places of a download before anything is fetched: room, what is there, what is in the
 //! way.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use log::warn;
+
 use crate::client::disk_queues::SmallContent;
-use crate::client::limits::DENSE_LEN_MAX;
+use crate::client::disk_workers::checked;
+use crate::client::limits::{DENSE_LEN_MAX, DISK_BLOCK_LEN};
 use crate::client::shared::DownloadShared;
-use crate::content::{FileId, RelPath};
+use crate::client::targets::FileTarget;
+use crate::content::{FileId, Geometry, RelPath};
 use crate::store::{Disk, StoreError};
 use crate::swarm::FileNo;
 
 /// What lies at the usable places of a file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct PlacesSeen {
     /// All of them hold it, and there is one.
     pub(super) here: bool,
     /// Places that it has to be put in.
-    missing: usize,
+    missing: Vec<RelPath>,
 }
 
 /// Whether the files, copies included, may not fit onto the disk. Nothing is read for that, and
 /// nothing is looked at where all of them would fit if nothing were there.
-pub(super) fn is_tight(shared: &DownloadShared) -> Result<bool, StoreError> {
+fn is_tight(shared: &DownloadShared) -> Result<bool, StoreError> {
     if shared.terms.reading.is_some() {
         return Ok(false);
     }
@@ -32,7 +40,7 @@ pub(super) fn is_tight(shared: &DownloadShared) -> Result<bool, StoreError> {
 }
 
 /// Looks at the places of all files, until the download is stopped.
-pub(super) fn check_files(shared: &DownloadShared, parents: &mut LastParent) -> Vec<PlacesSeen> {
+fn check_files(shared: &DownloadShared, parents: &mut LastParent) -> Vec<PlacesSeen> {
     let files = (0..).zip(&shared.files).take_while(|_| !shared.is_stopped());
     let seen = files.map(|(file, _)| {
         let seen = check_file(shared, file, parents);
@@ -42,18 +50,96 @@ pub(super) fn check_files(shared: &DownloadShared, parents: &mut LastParent) -> 
     seen.collect()
 }
 
-/// An error if what is missing does not fit onto the disk. What cannot be put anywhere needs no
-/// room. Large files may hold zeros, which need none either: their layers tell, so each of them is judged
-/// before its first chunk is asked for.
-pub(super) fn check_room(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<(), StoreError> {
-    let is_known = |id: &FileId| id.len <= DENSE_LEN_MAX;
-    let known = shared.files.iter().zip(seen).filter(|(file, _)| is_known(&file.id));
-    let needs = known.map(|(file, seen)| shared.disk.needed_for(&file.id, seen.missing));
-    let (needed, free) = (needs.fold(0, u64::saturating_add), shared.disk.free_bytes()?);
-    if needed <= free {
-        return Ok(());
+/// What was found out of all files where not all may fit onto the disk.
+pub(super) struct TightPlaces {
+    seen: Vec<PlacesSeen>,
+    /// Files that do not fit.
+    out: HashSet<FileNo>,
+}
+
+impl TightPlaces {
+    /// Whether nothing is left to do for the file.
+    pub(super) fn is_settled(&self, file: FileNo) -> bool {
+        self.seen.get(file as usize).is_none_or(|seen| seen.here) || self.out.contains(&file)
     }
-    Err(StoreError::NoSpace { path: shared.disk.path().to_path_buf(), needed, free })
+}
+
+/// Looks at the places of all files, if they may not fit onto the disk, and fails those that do not. `ids` are their
+/// contents.
+pub(super) fn look_ahead(
+    shared: &DownloadShared,
+    ids: &[FileId],
+    parents: &mut LastParent,
+) -> Result<Option<TightPlaces>, StoreError> {
+    if !is_tight(shared)? {
+        return Ok(None);
+    }
+    shared.stats.is_tight.store(true, Ordering::Release);
+    shared.disk.sweep_for_room(ids);
+    let seen = check_files(shared, parents);
+    if shared.is_stopped() {
+        return Ok(Some(TightPlaces { seen, out: HashSet::new() }));
+    }
+    // What is there does not fail with the rest.
+    for (file, _) in (0..).zip(&seen).filter(|(_, seen)| seen.here) {
+        checked(shared, file, true);
+    }
+    let out = leave_out(shared, &seen)?;
+    for file in &out {
+        checked(shared, *file, false);
+    }
+    Ok(Some(TightPlaces { seen, out }))
+}
+
+/// Fails what does not fit onto the disk, so that the rest comes: the smallest files first. Returns the files that have
+/// no place left. What cannot be put anywhere needs no room. Large files may hold zeros, which need none either: their
+/// layers tell, so each of them is judged before its first chunk is asked for, by [`promised`].
+fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<HashSet<FileNo>, StoreError> {
+    let disk = &shared.disk;
+    let is_known = |id: &FileId, seen: &PlacesSeen| id.len <= DENSE_LEN_MAX && !seen.missing.is_empty();
+    let known = (0..).zip(shared.files.iter().zip(seen)).filter(|(_, (file, seen))| is_known(&file.id, seen));
+    let mut known: Vec<(u64, FileNo)> =
+        known.map(|(file, (wanted, _))| (disk.needed_for(&wanted.id, 1), file)).collect();
+    let all_of = |(one, file): &(u64, FileNo)| {
+        let (len, places) = (shared.files[*file as usize].id.len, seen[*file as usize].missing.len() as u64);
+        one.saturating_add(len.saturating_mul(places - 1))
+    };
+    let (needed, free) = (known.iter().map(all_of).fold(0, u64::saturating_add), disk.free_bytes()?);
+    if needed <= free {
+        return Ok(HashSet::new());
+    }
+    known.sort_unstable();
+    let (mut left, mut names, mut out) = (free, 0, HashSet::new());
+    for (one, file) in known {
+        let (id, missing) = (shared.files[file as usize].id, &seen[file as usize].missing);
+        let (first, more) = (one.next_multiple_of(DISK_BLOCK_LEN), id.len.next_multiple_of(DISK_BLOCK_LEN).max(1));
+        let further = left.checked_sub(first).map(|rest| (rest / more).min(missing.len() as u64 - 1));
+        let fitting = further.map_or(0, |further| 1 + further as usize);
+        left -= further.map_or(0, |further| first + further * more);
+        for place in &missing[fitting..] {
+            let path = disk.path().join(place.as_str());
+            let error = StoreError::NoSpace { path, needed: id.len, free: left };
+            shared.note_failed_at(file, std::slice::from_ref(place), &Arc::new(error.into()));
+        }
+        names += missing.len() - fitting;
+        out.extend((fitting == 0 && shared.places(file).is_empty()).then_some(file));
+    }
+    let dir = disk.path().display();
+    warn!("no space for all of it, the smallest files come dir={dir} needed={needed} free={free} left_out={names}");
+    Ok(out)
+}
+
+/// Room that is promised to files which [`leave_out`] did not leave out and that are not in place yet.
+pub(super) fn promised(shared: &DownloadShared) -> u64 {
+    let state = shared.state();
+    let is_open = |(file, wanted): &(FileNo, &FileTarget)| wanted.id.len <= DENSE_LEN_MAX && !state.is_done(*file);
+    let open: Vec<&FileTarget> = (0..).zip(&shared.files).filter(is_open).map(|(_, wanted)| wanted).collect();
+    drop(state);
+    let needed = |wanted: &FileTarget| match Geometry::new(wanted.id.len).needs_layer() {
+        true => shared.disk.needed_for(&wanted.id, wanted.outs.len()),
+        false => wanted.id.len.next_multiple_of(DISK_BLOCK_LEN).saturating_mul(wanted.outs.len() as u64),
+    };
+    open.into_iter().map(needed).fold(0, u64::saturating_add)
 }
 
 /// Looks at the places of a file. Places that cannot be used fail.
@@ -74,20 +160,20 @@ pub(super) fn check_file(shared: &DownloadShared, file: FileNo, parents: &mut La
         }
     }
     if !is_looked_for {
-        return PlacesSeen { here: false, missing: there.len() };
+        return PlacesSeen { here: false, missing: there };
     }
     let held = disk.holds(&there, &wanted.id, &|| shared.is_stopped());
-    let (mut usable, mut missing) = (0, 0);
-    for (out, held) in there.iter().zip(held) {
+    let (mut usable, mut missing) = (0, Vec::new());
+    for (out, held) in there.into_iter().zip(held) {
         match held {
             Ok(holds) => {
                 usable += 1;
-                missing += usize::from(!holds);
+                missing.extend((!holds).then_some(out));
             }
-            Err(e) => shared.fail_place(file, out, e),
+            Err(e) => shared.fail_place(file, &out, e),
         }
     }
-    PlacesSeen { here: missing == 0 && usable > 0, missing }
+    PlacesSeen { here: missing.is_empty() && usable > 0, missing }
 }
 
 /// An empty file that is not `here` is written at once, since no peer has anything to send for it.

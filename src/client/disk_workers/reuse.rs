@@ -10,7 +10,7 @@ use crate::client::disk_queues::{DiskJob, SmallContent};
 use crate::client::disk_workers::{Came, joined};
 use crate::client::limits::HOLE_LEN_MIN;
 use crate::client::shared::DownloadShared;
-use crate::content::{Bitfield, Geometry};
+use crate::content::{Bitfield, FileId, Geometry};
 use crate::store::{CheckedChunk, ChunkOrigin, KnownCopy, PartialFile, StoreError};
 use crate::swarm::FileNo;
 
@@ -29,7 +29,7 @@ pub(super) fn take(shared: &DownloadShared, file: FileNo) -> bool {
         shared.state().elsewhere(file);
         return shared.queues.jobs.send(DiskJob::TakeOver { file, from: whole }).is_ok();
     }
-    let Some(copy) = Some(&id).filter(|id| id.len > 0 && !is_read).and_then(|id| shared.disk.copy_of(id)) else {
+    let Some(copy) = Some(&id).filter(|id| id.len > 0 && !is_read).and_then(|id| known_copy(shared, id)) else {
         return false;
     };
     debug!("taken from elsewhere on the disk path={} from={}", shared.files[file as usize].path, copy.path);
@@ -38,6 +38,14 @@ pub(super) fn take(shared: &DownloadShared, file: FileNo) -> bool {
         true => shared.queues.small.send(Some((file, SmallContent::Reused(copy)))).is_ok(),
         false => shared.queues.jobs.send(DiskJob::Reuse { file, copy }).is_ok(),
     }
+}
+
+/// Where the content lies below the directory of the download, as far as is known: a fetch put it there, or it is
+/// shared and was hashed.
+fn known_copy(shared: &DownloadShared, id: &FileId) -> Option<KnownCopy> {
+    let disk = &shared.disk;
+    let of_shared = || shared.ctx.shared.find(disk.path(), id, |path, hashed| disk.copy_at(path, id, hashed));
+    disk.copy_of(id).or_else(of_shared)
 }
 
 /// Copies a file of several chunks from elsewhere on the disk.

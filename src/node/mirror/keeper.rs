@@ -50,7 +50,10 @@ struct LostCopies {
 
 /// The clock of the machine, which may be set meanwhile.
 struct UseClock {
+    /// When both clocks were looked at last.
     began: (Instant, u64),
+    /// When the node was started.
+    start: Instant,
 }
 
 /// Room for files that are about to be fetched, and what has to go for them.
@@ -75,7 +78,7 @@ impl CopyKeeper {
             dir,
             disk,
             loans: loans.clone(),
-            clock: UseClock { began: (now, unix_s()) },
+            clock: UseClock { began: (now, unix_s()), start: now },
             look_at: now,
             looked_at: now,
             stuck: HashMap::new(),
@@ -174,8 +177,10 @@ impl CopyKeeper {
     }
 
     /// What room there is for further files.
-    pub(super) fn room(&self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom {
+    pub(super) fn room(&mut self, plan: &MirrorPlan, is_known: bool, jobs: &MirrorJobs) -> MirrorRoom {
         let left = jobs.bytes_left();
+        // What is given to others does not go.
+        self.dir.used(&self.loans.used.take(), unix_s());
         // Unknown room counts as enough: the fetch finds out.
         let (free, size) = self.disk.room().unwrap_or((u64::MAX, 0));
         let allowed = self.retention.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.dir.files().bytes()));
@@ -208,6 +213,9 @@ impl CopyKeeper {
         if let Some(by_s) = self.clock.leap(now, unix_s()) {
             log::info!("clock set ahead, copies stay as old as they are seconds={by_s}");
             self.dir.leap(by_s, unix_s());
+        }
+        if self.clock.has_settled(now) {
+            self.dir.clamp(unix_s());
         }
         self.dir.used(&self.loans.used.take(), unix_s());
         let lost = self.dir.look(unix_s());
@@ -301,6 +309,11 @@ impl UseClock {
         let by = now_s.saturating_sub(then_s).saturating_sub(passed);
         (by > LEAP_S).then_some(by)
     }
+
+    /// Whether the clock has been set since the start, if something sets it: a machine may start with any time.
+    fn has_settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.start).as_secs() > LEAP_S
+    }
 }
 
 /// Seconds since 1970.
@@ -308,7 +321,7 @@ fn unix_s() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
 
-/// A clock that runs ahead by less was not set.
+/// A clock that runs ahead by less was not set. What sets a clock does so within this time of the start.
 const LEAP_S: u64 = 3600;
 
 #[cfg(test)]
@@ -318,11 +331,12 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_ahead_lets_nothing_expire() {
         let start = Instant::now();
-        let mut clock = UseClock { began: (start, 100) };
+        let mut clock = UseClock { began: (start, 100), start };
         let minute = Duration::from_secs(60);
         assert_eq!(clock.leap(start + minute, 161), None);
         assert_eq!(clock.leap(start + 2 * minute, 1_700_000_000), Some(1_700_000_000 - 161 - 60));
         assert_eq!(clock.leap(start + 3 * minute, 1_700_000_060), None);
         assert_eq!(clock.leap(start + 4 * minute, 5), None, "set back");
+        assert!(!clock.has_settled(start + 60 * minute) && clock.has_settled(start + 61 * minute));
     }
 }

@@ -136,8 +136,8 @@ impl Listings {
         tree.listed(node, bare, names);
         let count = files.len();
         log::debug!("listing read peer={} files={count}", node.peer);
-        if !plan.listed(node, files.into_iter().map(offered).collect(), names) {
-            log::warn!("listing left out, too many files are mirrored peer={} files={count}", node.peer);
+        for node in plan.listed(node, files.into_iter().map(offered).collect(), names) {
+            log::warn!("listing left out, too many files are mirrored peer={}", node.peer);
         }
     }
 }

@@ -186,6 +186,23 @@ fn what_is_read_for_others_is_used() {
     assert!(data.dir().join("read").exists() && !data.dir().join("idle").exists());
 }
 
+/// Cause: what was given to others was asked for once a minute alone. Effect: a copy that was just being given made room
+/// for another one.
+#[test]
+fn what_is_given_to_others_makes_no_room() {
+    let (sharer, data, into) = (Data::new(), Data::new(), tempfile::tempdir().unwrap());
+    data.fetch("a", Life::Temporary, 50);
+    let first = sharer.node().start().unwrap();
+    let mirror = data.node().mirror("**").mirror_from(first.id()).quota(150).peer(first.addrs()[0]).start().unwrap();
+    until("the copy is offered", || mirror.catalogue().len() == 1 && mirror.stats().mirror.copies == 1);
+    let client = Node::builder().bind("127.0.0.1").multicast(false).share(Share::Nothing).state(into.path().join("s"));
+    let client = client.dir(into.path()).peer(mirror.addrs()[0]).start().unwrap();
+    client.fetch("a").unwrap().wait().unwrap();
+    sharer.write("b", &"b".repeat(100));
+    until("it is known", || mirror.stats().mirror.missing == 1 || data.dir().join("b").exists());
+    assert!(data.dir().join("a").exists() && !data.dir().join("b").exists(), "it was used since");
+}
+
 /// Cause: a link whose target had expired was fetched with its target. Effect: the copy came back, at once or when its
 /// sharer was heard again.
 #[test]

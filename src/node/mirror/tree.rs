@@ -240,7 +240,7 @@ mod tests {
             attributes: Default::default(),
             link: None,
         };
-        offers.replace(node, vec![file("v1/f"), file("v2/f")], true).unwrap();
+        offers.replace(node, vec![file("v1/f"), file("v2/f")], true);
         let links = tree.links(&offers);
         let own = OwnNames { catalogue, has_expired: &|_, _| false };
         let want = MirrorTree::missing(&links, &|_| false, &own).finish();

@@ -65,6 +65,16 @@ impl Disk {
         found.into_iter().map(known).collect()
     }
 
+    /// Whether nothing has the name `path`.
+    pub fn is_free(&self, path: &RelPath) -> bool {
+        matches!(self.volume.look(path), Ok(None))
+    }
+
+    /// Whether a fetch put a file at `path` that did not expire since.
+    pub fn was_fetched(&self, path: &RelPath) -> bool {
+        self.volume.guard().is_some_and(|guard| guard.was_fetched(path))
+    }
+
     /// Lets files be replaced that were hashed and have other bytes than they should, each in the state
     /// in which it was hashed. What is recorded of files no longer counts: each is read.
     pub fn repair(&self, names: &[LocalName]) {

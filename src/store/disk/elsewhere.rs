@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, FileType};
 
-use crate::content::{FileId, Manifest, RelPath};
+use crate::content::{FileId, Manifest, RelPath, Stamp};
 use crate::store::StoreError;
 use crate::store::disk::Disk;
 use crate::store::inspect::state_of_open;
+use crate::store::leftovers;
 use crate::store::limits::REUSE_SOURCES_MAX;
 use crate::store::nearby::Nearby;
 use crate::store::placed::PlacedState;
@@ -42,6 +43,14 @@ impl Disk {
             (kind == FileType::RegularFile && is_same && state.len == id.len).then(|| path.clone())
         };
         places.iter().find_map(moved).map(|path| KnownCopy { path, verified: None })
+    }
+
+    /// The file at `path`, which was hashed in the state `hashed` and had the content `id`, if it is still in that. It
+    /// is hashed again: a change within one tick of the clock has left no trace.
+    pub fn copy_at(&self, path: RelPath, id: &FileId, hashed: &Stamp) -> Option<KnownCopy> {
+        let (kind, state) = self.volume.state_of(&path)?;
+        let is_unchanged = kind == FileType::RegularFile && (state.len, state.stamp()) == (id.len, *hashed);
+        is_unchanged.then_some(KnownCopy { path, verified: None })
     }
 
     /// Makes `paths` copies of `copy`, which has the content `id` while it is in its state, or else is read
@@ -92,9 +101,12 @@ impl Disk {
     }
 
     /// Files where chunks of `manifest` may be found: the regular files that lie at `paths`, of which
-    /// each may be an older version, and others below the directory that seem to be the same content.
+    /// each may be an older version, what an earlier fetch left of a version that changed meanwhile, and others below
+    /// the directory that seem to be the same content.
     pub fn reuse_sources(&self, paths: &[RelPath], manifest: &Manifest) -> Vec<ReuseSource> {
         let mut sources: Vec<ReuseSource> = paths.iter().filter_map(|path| self.older_version(path)).collect();
+        let parts = leftovers::let_go(&*self.volume, &manifest.id());
+        sources.extend(parts.into_iter().map(|part| ReuseSource::new(part, manifest.id().len)));
         let others = self.nearby().of_len(manifest.id().len).iter().filter(|other| !paths.contains(other));
         let seems_same = |source: &ReuseSource| source.seems_to_be(manifest);
         sources.extend(others.filter_map(|other| self.reuse_source(other)).filter(seems_same));

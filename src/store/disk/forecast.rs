@@ -82,12 +82,12 @@ impl Disk {
         files.into_iter().map(needs).fold(0, u64::saturating_add)
     }
 
-    /// Whether `manifest` fits at so many places, chunks of zeros left out.
+    /// Whether `manifest` fits at so many places besides `others` bytes, chunks of zeros left out.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`] with the number of missing bytes.
-    pub fn check_room(&self, manifest: &Manifest, places: usize) -> Result<(), StoreError> {
-        let (id, free) = (manifest.id(), self.free_bytes()?);
+    pub fn check_room(&self, manifest: &Manifest, places: usize, others: u64) -> Result<(), StoreError> {
+        let (id, free) = (manifest.id(), self.free_bytes()?.saturating_sub(others));
         if id.len.saturating_mul(places as u64) <= free {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::*;
 use crate::content::{Digest, FileId, Geometry, Root, merkle};
 use crate::limits::CHUNK_LEN_MIN;
 use crate::store::flusher::Flush;
-use crate::store::leftovers;
+use crate::store::leftovers::{self, Spared};
 use crate::store::limits::{COPY_RUN_LEN, TICK_MAX};
 use crate::store::memory::{Memory, Rng, own_name};
 use crate::store::storage::{FileLock, Stat, Storage};
@@ -307,7 +307,7 @@ fn what_another_program_saved_under_the_name_of_a_part_is_set_aside() {
         volume.put("x", &whole(&manifest));
         volume.put(&name, &saved);
         if is_swept {
-            leftovers::sweep(&volume, &[], Duration::from_secs(1 << 31));
+            leftovers::sweep(&volume, &[], Spared::Nothing, Duration::from_secs(1 << 31));
             assert_eq!(volume.content(&format!("{name}.1.saved")), Some(saved));
             continue;
         }

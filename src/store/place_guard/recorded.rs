@@ -42,6 +42,11 @@ impl PlaceGuard {
         log.layer_of(&left?.0)
     }
 
+    /// Whether a fetch put a file at `path` that did not expire since.
+    pub(crate) fn was_fetched(&self, path: &RelPath) -> bool {
+        self.log.as_ref().is_some_and(|log| log.was_fetched(path.as_str()))
+    }
+
     /// What fetches are known to have put at `path`, and in which states.
     pub(crate) fn known(&self, path: &RelPath) -> Vec<(FileId, Option<PlacedState>)> {
         let found = self.log.as_ref().map_or(Vec::new(), |log| log.find(path.as_str()));

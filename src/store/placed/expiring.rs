@@ -33,7 +33,7 @@ pub(crate) struct ExpiringFiles {
     files: BTreeMap<RelPath, ExpiringFile>,
     /// The contents that the names had which have expired.
     expired: HashMap<RelPath, FileId>,
-    bytes: u64,
+    bytes: u128,
 }
 
 impl ExpiringFiles {
@@ -71,7 +71,7 @@ impl ExpiringFiles {
 
     /// Their bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        u64::try_from(self.bytes).unwrap_or(u64::MAX)
     }
 
     /// Whether `id` was at `path` and has expired.
@@ -82,7 +82,7 @@ impl ExpiringFiles {
     /// Forgets `path`: it is gone, or the user's.
     pub(crate) fn forget(&mut self, path: &RelPath) {
         if let Some(file) = self.files.remove(path) {
-            self.bytes -= file.id.len;
+            self.bytes -= u128::from(file.id.len);
         }
     }
 
@@ -121,6 +121,11 @@ impl ExpiringFiles {
         }
     }
 
+    /// No copy was used later than at `now_s`.
+    pub(crate) fn clamp(&mut self, now_s: u64) {
+        self.files.values_mut().for_each(|file| file.used_s = file.used_s.min(now_s));
+    }
+
     /// Moves times by `by_s` seconds, as the clock did to `now_s`. A time that was in the future
     /// before is one of a clock that was right, and stays.
     pub(crate) fn leap(&mut self, by_s: u64, now_s: u64) {
@@ -149,7 +154,7 @@ impl ExpiringFiles {
 struct ExpiringTable<'a> {
     files: &'a mut BTreeMap<RelPath, ExpiringFile>,
     expired: &'a mut HashMap<RelPath, FileId>,
-    bytes: &'a mut u64,
+    bytes: &'a mut u128,
 }
 
 impl ExpiringTable<'_> {
@@ -181,7 +186,7 @@ impl ExpiringTable<'_> {
         let before = self.files.get(&path).filter(|file| file.state == state).map_or(0, |file| file.used_s);
         self.remove(&path);
         if self.files.len() < EXPIRING_MAX {
-            *self.bytes += line.id.len;
+            *self.bytes += u128::from(line.id.len);
             let (used_s, recorded_s) = (used_s.max(before), used_s);
             self.files.insert(path, ExpiringFile { id: line.id, state, used_s, recorded_s, is_mirrored });
         }
@@ -189,7 +194,7 @@ impl ExpiringTable<'_> {
 
     fn remove(&mut self, path: &RelPath) {
         if let Some(file) = self.files.remove(path) {
-            *self.bytes -= file.id.len;
+            *self.bytes -= u128::from(file.id.len);
         }
     }
 }

@@ -28,7 +28,7 @@ impl PlacedLog {
         }
     }
 
-    fn write_layer(&self, manifest: &Manifest, boot: &BootId) -> io::Result<()> {
+    pub(in crate::store) fn write_layer(&self, manifest: &Manifest, boot: &BootId) -> io::Result<()> {
         let (id, digests) = (manifest.id(), manifest.layer().iter().flat_map(|digest| digest.0));
         let bytes: Vec<u8> = head_of(&id, boot).into_iter().chain(digests).collect();
         let name = slot_name(&id);
@@ -45,7 +45,7 @@ impl PlacedLog {
         if is_kept(id) { self.read_layer(id, &boot_id()?) } else { None }
     }
 
-    fn read_layer(&self, id: &FileId, boot: &BootId) -> Option<Manifest> {
+    pub(in crate::store) fn read_layer(&self, id: &FileId, boot: &BootId) -> Option<Manifest> {
         let file = self.folder.open(&slot_name(id)).ok()??;
         let len = HEAD_LEN + DIGEST_LEN * Geometry::new(id.len).chunk_count() as usize;
         let mut bytes = vec![0; len];

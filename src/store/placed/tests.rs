@@ -273,3 +273,17 @@ fn a_content_is_found_by_its_state_and_where_it_was_put() {
     assert_eq!(places(3), [("c".into(), state(3))], "what lies outside is of no use");
     assert_eq!((places(9), log.places_of(&id(1), 1).len()), (vec![], 1));
 }
+
+#[test]
+fn what_has_expired_does_not_count_as_fetched() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = on_disk(dir.path(), Path::new("/d"));
+    log.note("intended", intent(1));
+    for (name, more) in [("kept", None), ("expired", Some(Keeping::Expired)), ("again", Some(Keeping::Expired))] {
+        log.note(name, placed(2));
+        more.into_iter().for_each(|keeping| log.note(name, PlacedFile { keeping, ..intent(2) }));
+    }
+    log.note("again", placed(3));
+    let names = ["intended", "kept", "expired", "again", "none"];
+    assert_eq!(names.map(|name| log.was_fetched(name)), [false, true, false, true, false]);
+}

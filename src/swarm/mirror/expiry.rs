@@ -67,16 +67,17 @@ impl Retention {
         };
         let is_gone = |at: &usize| is_over(&files[*at]) && !files[*at].is_last;
         let (mut gone, mut order): (Vec<usize>, Vec<usize>) = by_use(files, now_s).into_iter().partition(is_gone);
-        let len_of = |file: &ExpiryCandidate| file.len;
-        let freed: u64 = gone.iter().map(|&at| files[at].len).sum();
-        let mut bytes = files.iter().map(len_of).sum::<u64>() - freed;
+        let len_of = |at: usize| u128::from(files[at].len);
+        // Files with holes may be longer in all than a disk.
+        let freed: u128 = gone.iter().map(|&at| len_of(at)).sum();
+        let mut bytes = (0..files.len()).map(len_of).sum::<u128>() - freed;
         // The bound holds whatever it costs.
         order.sort_by_key(|&at| files[at].is_last);
         for at in order {
-            if self.quota.is_none_or(|quota| bytes <= quota) {
+            if self.quota.is_none_or(|quota| bytes <= quota.into()) {
                 break;
             }
-            bytes -= files[at].len;
+            bytes -= len_of(at);
             gone.push(at);
         }
         gone

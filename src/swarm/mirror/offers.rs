@@ -65,21 +65,50 @@ pub enum MirrorVerdict {
     },
 }
 
+/// What came of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// The names of which something changed.
+    pub changed: Vec<RelPath>,
+    /// The nodes of which nothing is known from now on.
+    pub left_out: Vec<NodeId>,
+}
+
 impl MirrorOffers {
     /// Takes the listing of `node` in the place of its former one. `names` says whether its names
-    /// count. Returns the names of which something changed; `None` if there is no room for it, and then
-    /// nothing of that node is known.
-    pub fn replace(&mut self, node: NodeId, mut files: Vec<MirrorOffer>, names: bool) -> Option<Vec<RelPath>> {
+    /// count. Where there is no room for it, longer listings give way to it, those first whose names do not count: no
+    /// peer crowds out others by what it lists. Of a node that is left out nothing is known.
+    pub fn replace(&mut self, node: NodeId, mut files: Vec<MirrorOffer>, names: bool) -> Replaced {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
         let old = self.take(node);
-        if self.count + files.len() > MIRROR_OFFERS_MAX {
-            return None;
-        }
-        let changed = changed(&old, &files);
+        let lacking = (self.count + files.len()).saturating_sub(MIRROR_OFFERS_MAX);
+        let Some(left_out) = self.giving_way(lacking, files.len(), names) else {
+            return Replaced { changed: old.into_iter().map(|file| file.path).collect(), left_out: vec![node] };
+        };
+        let mut changed = changed(&old, &files);
+        left_out.iter().for_each(|other| changed.extend(self.remove(*other)));
         self.count += files.len();
         self.peers.insert(node, PeerOffers { files, names });
-        Some(changed)
+        Replaced { changed, left_out }
+    }
+
+    /// The nodes whose listings give way to one of `len` files, so that there is room for `lacking` more; `None` if
+    /// there is none even so.
+    fn giving_way(&self, mut lacking: usize, len: usize, names: bool) -> Option<Vec<NodeId>> {
+        let gives_way = |peer: &PeerOffers| names && !peer.names || names == peer.names && peer.files.len() > len;
+        let others = self.peers.iter().filter(|(_, peer)| lacking > 0 && gives_way(peer));
+        let mut others: Vec<_> = others.map(|(node, peer)| (peer.names, peer.files.len(), *node)).collect();
+        others.sort_by_key(|(names, len, _)| (*names, std::cmp::Reverse(*len)));
+        let mut gone = Vec::new();
+        for (_, len, node) in others {
+            if lacking == 0 {
+                break;
+            }
+            lacking = lacking.saturating_sub(len);
+            gone.push(node);
+        }
+        (lacking == 0).then_some(gone)
     }
 
     /// Forgets what `node` offers. Returns the names.
@@ -270,9 +299,9 @@ mod tests {
     #[test]
     fn a_sharer_decides_and_a_copy_that_lags_behind_never_does() {
         let mut offers = MirrorOffers::default();
-        offers.replace(node(1), offered(&[("a", 2, false)]), true).unwrap();
-        offers.replace(node(2), offered(&[("a", 1, true)]), true).unwrap();
-        offers.replace(node(3), offered(&[("a", 2, true), ("b", 3, true)]), true).unwrap();
+        offers.replace(node(1), offered(&[("a", 2, false)]), true);
+        offers.replace(node(2), offered(&[("a", 1, true)]), true);
+        offers.replace(node(3), offered(&[("a", 2, true), ("b", 3, true)]), true);
         let one = |n, holders: &[u8], shared| MirrorVerdict::One {
             id: id(n),
             holders: holders.iter().map(|n| node(*n)).collect(),
@@ -285,14 +314,14 @@ mod tests {
         assert_eq!(offers.verdict(&name("a")), MirrorVerdict::Differ { contents: 2, shared: false });
         let newer =
             MirrorOffer { attributes: Attributes { mtime_ns: 1, ..Attributes::default() }, ..plain("a", id(1), true) };
-        offers.replace(node(2), vec![newer], true).unwrap();
+        offers.replace(node(2), vec![newer], true);
         assert_eq!(offers.verdict(&name("a")), one(1, &[2], false), "the newest copy");
-        offers.replace(node(4), offered(&[("a", 7, false)]), true).unwrap();
-        offers.replace(node(5), offered(&[("a", 8, false)]), true).unwrap();
+        offers.replace(node(4), offered(&[("a", 7, false)]), true);
+        offers.replace(node(5), offered(&[("a", 8, false)]), true);
         assert_eq!(offers.verdict(&name("a")), MirrorVerdict::Differ { contents: 2, shared: true });
-        offers.replace(node(5), offered(&[("a", 8, false)]), false).unwrap();
+        offers.replace(node(5), offered(&[("a", 8, false)]), false);
         assert_eq!(offers.verdict(&name("a")), one(7, &[4], true), "only the names of some count");
-        offers.replace(node(5), offered(&[("a", 7, false)]), false).unwrap();
+        offers.replace(node(5), offered(&[("a", 7, false)]), false);
         assert_eq!(offers.verdict(&name("a")), one(7, &[4, 5], true), "the content comes from all");
     }
 
@@ -306,8 +335,8 @@ mod tests {
             vec![MirrorOffer { attributes, ..plain("a", id(n), true) }]
         };
         let day = COPY_AHEAD_MAX.as_secs();
-        offers.replace(node(1), at(1000, 1), true).unwrap();
-        offers.replace(node(2), at(1000 + day, 2), true).unwrap();
+        offers.replace(node(1), at(1000, 1), true);
+        offers.replace(node(2), at(1000 + day, 2), true);
         let verdicts = [1000, 999, 1000 + day].map(|now_s| {
             let mut offers_then = MirrorOffers { latest_ns: None, ..std::mem::take(&mut offers) };
             assert!(offers_then.set_time(now_s) && !offers_then.set_time(now_s + 1));
@@ -323,15 +352,31 @@ mod tests {
     #[test]
     fn what_changed_between_two_listings_is_told() {
         let mut offers = MirrorOffers::default();
-        let names = |names: Option<Vec<RelPath>>| -> Vec<String> {
-            names.unwrap().iter().map(|name| name.to_string()).collect()
-        };
+        let names = |replaced: Replaced| -> Vec<String> { replaced.changed.iter().map(RelPath::to_string).collect() };
         let first = offers.replace(node(1), offered(&[("b", 1, false), ("a", 1, false), ("d", 1, false)]), true);
         assert_eq!(names(first), ["a", "b", "d"]);
         let second = offers.replace(node(1), offered(&[("a", 1, false), ("b", 2, false), ("c", 1, true)]), true);
         assert_eq!(names(second), ["b", "c", "d"]);
-        assert_eq!(names(Some(offers.remove(node(1)))), ["a", "b", "c"]);
+        let changed = offers.remove(node(1));
+        assert_eq!(names(Replaced { changed, ..Replaced::default() }), ["a", "b", "c"]);
         assert!(offers.remove(node(1)).is_empty() && offers.count == 0);
+    }
+
+    /// Cause: what came when there was no room was left out. Effect: a peer with millions of names, whose names did not
+    /// even count, kept a mirror from whom it follows.
+    #[test]
+    fn a_long_listing_gives_way_to_shorter_ones_and_to_those_that_count() {
+        let mut offers = MirrorOffers::default();
+        let listing = |files: u8| offered(&[("a", 1, false), ("b", 1, false), ("c", 1, false)][..files.into()]);
+        for (n, files, names) in [(1, 3, false), (2, 2, false), (3, 3, true), (4, 1, true)] {
+            assert!(offers.replace(node(n), listing(files), names).left_out.is_empty());
+        }
+        let way = |lacking, len, names| offers.giving_way(lacking, len, names);
+        let nodes = |all: &[u8]| Some(all.iter().map(|n| node(*n)).collect::<Vec<_>>());
+        assert_eq!(way(0, 9, true), nodes(&[]));
+        assert_eq!((way(3, 9, true), way(4, 9, true), way(6, 9, true)), (nodes(&[1]), nodes(&[1, 2]), None));
+        assert_eq!((way(6, 2, true), way(9, 2, true)), (nodes(&[1, 2, 3]), None), "as short ones stay");
+        assert_eq!((way(3, 2, false), way(4, 2, false), way(1, 3, false)), (nodes(&[1]), None, None));
     }
 
     /// Two mirrors whose copies are equally old must not let both go.
@@ -345,7 +390,7 @@ mod tests {
             let keepers = nodes.iter().filter(|own| {
                 let mut offers = MirrorOffers::default();
                 for other in nodes.iter().filter(|other| other != own) {
-                    offers.replace(node(*other), offered(&listing), true).unwrap();
+                    offers.replace(node(*other), offered(&listing), true);
                 }
                 !offers.is_kept_elsewhere(&name(path), &id(*n), &node(**own).peer)
             });
@@ -357,7 +402,7 @@ mod tests {
         let mut offers = MirrorOffers::default();
         for n in 2..60 {
             let temporary = MirrorOffer { temporary: true, ..plain("a", id(1), true) };
-            offers.replace(node(n), vec![temporary], true).unwrap();
+            offers.replace(node(n), vec![temporary], true);
         }
         assert!(
             !offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer),
@@ -365,7 +410,7 @@ mod tests {
         );
         let mut offers = MirrorOffers::default();
         assert!(!offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "the last one");
-        offers.replace(node(9), offered(&[("a", 1, false)]), true).unwrap();
+        offers.replace(node(9), offered(&[("a", 1, false)]), true);
         assert!(offers.is_kept_elsewhere(&name("a"), &id(1), &node(1).peer), "a sharer has it");
         assert!(!offers.is_kept_elsewhere(&name("a"), &id(2), &node(1).peer), "another content");
     }

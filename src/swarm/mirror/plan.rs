@@ -9,7 +9,7 @@ use crate::swarm::mirror::asking::doubled;
 use crate::swarm::mirror::limits::{
     MIRROR_BATCH_FILES, MIRROR_BATCH_LEN, MIRROR_JOBS_MAX, MIRROR_RETRY, MIRROR_RETRY_MAX,
 };
-use crate::swarm::mirror::offers::{MirrorOffer, MirrorOffers, MirrorVerdict};
+use crate::swarm::mirror::offers::{MirrorOffer, MirrorOffers, MirrorVerdict, Replaced};
 
 /// Keeps track of what is offered, what is here and what is being fetched. The caller reads listings,
 /// looks at the directory, fetches, and says what came of it.
@@ -102,16 +102,12 @@ enum JobSize {
 }
 
 impl MirrorPlan {
-    /// Takes the listing of `node`; `names` says whether its names count. False if there is no room
-    /// for it.
-    pub fn listed(&mut self, node: NodeId, files: Vec<MirrorOffer>, names: bool) -> bool {
-        match self.offers.replace(node, files, names) {
-            Some(changed) => {
-                self.changed.extend(changed);
-                true
-            }
-            None => false,
-        }
+    /// Takes the listing of `node`; `names` says whether its names count. Returns the nodes of which nothing is known
+    /// from now on, as there is no room for their listings.
+    pub fn listed(&mut self, node: NodeId, files: Vec<MirrorOffer>, names: bool) -> Vec<NodeId> {
+        let Replaced { changed, left_out } = self.offers.replace(node, files, names);
+        self.changed.extend(changed);
+        left_out
     }
 
     /// `node` is gone.
