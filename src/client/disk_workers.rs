@@ -37,6 +37,7 @@ pub(crate) fn check(shared: &Arc<DownloadShared>, others: &HashMap<FileId, Membe
         let dir = shared.disk.path().display();
         info!("unfinished downloads of other files are kept dir={dir} files={} bytes={}", left.files, left.bytes);
     }
+    shared.disk.want(&ids);
     let mut parents = places::LastParent::default();
     // Where the room may not do, what is there is known before anything is fetched.
     let tight = match places::look_ahead(shared, &ids, &mut parents) {

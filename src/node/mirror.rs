@@ -274,7 +274,8 @@ impl MirrorThread {
         let mut without_room = 0;
         while self.plan.has_due(now) && !self.loans.client.ctx.shutdown.has_begun() {
             let mut room = self.keeper.room(&self.plan, self.listings.are_read(), &self.jobs);
-            let batch = self.plan.next_batch(|len, seen_s| room.fits(len, seen_s), now, now + MIRROR_ROOM_RETRY);
+            let batch =
+                self.plan.next_batch(|path, len, seen_s| room.fits(path, len, seen_s), now, now + MIRROR_ROOM_RETRY);
             let (gone, lacking) = room.end();
             if lacking > 0 {
                 let line = format_args!(

@@ -11,7 +11,7 @@ use crate::client::{
 use crate::content::{Pattern, RelPath};
 use crate::identity::{KeyPrefix, NodeId};
 use crate::node::{Fetch, Node};
-use crate::store::{Disk, FetchedFiles, LocalName, LocalTree, Overwrite, StoreError};
+use crate::store::{Disk, FetchedFiles, LocalName, LocalTree, Overwrite, SharedInodes, StoreError};
 
 mod exclude;
 
@@ -195,11 +195,14 @@ impl PlannedSync<'_> {
         let PlannedSync { node, place, overwrite, plan } = self;
         let state_dir = node.config.state.path().ok().flatten();
         let disk = Disk::open_guarded(&place, true, overwrite, state_dir.as_deref())?;
-        let mut removal = Removal { disk, fetched: node.client.ctx.fetched.clone(), report: SyncReport::default() };
+        let (fetched, report, shared) = (node.client.ctx.fetched.clone(), SyncReport::default(), Default::default());
+        let mut removal = Removal { disk, fetched, shared, report };
         removal.report.kept.clone_from(&plan.kept);
         removal.report.hindrance = plan.hindrance;
         if plan.hindrance.is_none() {
             removal.remove(&plan.in_the_way);
+            // The fetch may take a name of a file of which another one is removed afterwards.
+            removal.shared = removal.disk.shared_with(&plan.later, plan.files.iter().map(|file| &file.path));
             removal.remove_dirs(&plan.dirs_in_the_way, &plan.made);
         }
         let fetch = match plan.files.is_empty() && plan.bare.is_empty() {
@@ -302,6 +305,8 @@ pub struct SyncReport {
 struct Removal {
     disk: Arc<Disk>,
     fetched: Option<Arc<FetchedFiles>>,
+    /// Files of which the fetch may take a name.
+    shared: SharedInodes,
     report: SyncReport,
 }
 
@@ -313,7 +318,7 @@ impl Removal {
                 fetched.remove_at(self.disk.path(), &name.path);
             }
         }
-        for (name, removed) in names.iter().zip(self.disk.remove(names)) {
+        for (name, removed) in names.iter().zip(self.disk.remove_besides(names, &self.shared)) {
             let reason = match removed {
                 Ok(true) => {
                     self.report.removed.push(name.path.clone());

@@ -1,6 +1,6 @@
 //! Hashing again what is here, and fetching what the disk has damaged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -59,7 +59,7 @@ pub enum FileVerdict {
     Differs,
     /// Nothing is known of it.
     Unknown,
-    /// A fetch put it there, the group offers something under its name, and nothing has the name any more.
+    /// A fetch put it there, the group offers something under its name, and no file has the name any more.
     Gone,
     /// It cannot be read, or changes while it is read.
     Unreadable,
@@ -262,6 +262,8 @@ impl Repair {
 /// What the group offers, by name and by content.
 struct OfferedNames<'f> {
     by_name: HashMap<&'f str, Vec<FileId>>,
+    /// The names that are links for a peer.
+    links: HashSet<&'f str>,
     contents: HashMap<FileId, ()>,
 }
 
@@ -271,7 +273,8 @@ impl<'f> OfferedNames<'f> {
         for file in offered {
             by_name.entry(file.path.as_str()).or_default().push(file.id);
         }
-        OfferedNames { by_name, contents: offered.iter().map(|file| (file.id, ())).collect() }
+        let links = offered.iter().filter(|file| file.link.is_some()).map(|file| file.path.as_str()).collect();
+        OfferedNames { by_name, links, contents: offered.iter().map(|file| (file.id, ())).collect() }
     }
 
     /// The content under this name, if it is one.
@@ -289,12 +292,14 @@ fn known(disk: &Disk, name: &LocalName, lookup: Option<&mut Lookup>) -> Vec<Know
     known
 }
 
-/// Names that the group offers and fetches have put files at, where nothing lies any more. What no peer offers now may be
+/// Names that the group offers and fetches have put files at, where no file lies any more. What no peer offers now may be
 /// gone because of that.
 fn gone(disk: &Disk, names: &[LocalName], group: &OfferedNames<'_>) -> Vec<CheckedFile> {
     let is_there = |path: &RelPath| names.binary_search_by(|name| name.path.cmp(path)).is_ok();
     let offered = group.by_name.keys().filter_map(|path| RelPath::new(path).ok());
-    let away = offered.filter(|path| !is_there(path) && disk.is_free(path) && disk.was_fetched(path));
+    // What is a link for a peer may be one here.
+    let is_away = |path: &RelPath| !is_there(path) && (disk.is_free(path) || !group.links.contains(path.as_str()));
+    let away = offered.filter(|path| is_away(path) && disk.was_fetched(path));
     let gone = |path: RelPath| CheckedFile {
         verdict: FileVerdict::Gone,
         expected: group.only_named(path.as_str()),

@@ -27,6 +27,7 @@ mod bare;
 mod check;
 mod elsewhere;
 mod forecast;
+mod held;
 mod here;
 mod made;
 mod tree;
@@ -34,6 +35,8 @@ mod tree;
 pub use bare::LinkText;
 pub use check::KnownContent;
 pub use forecast::Forecast;
+use held::HeldFiles;
+pub use tree::SharedInodes;
 
 /// An open directory. Nothing outside of it is opened or written.
 ///
@@ -44,6 +47,7 @@ pub struct Disk {
     /// The thread that journals, started with the first partial file.
     flusher: Mutex<Option<Arc<Flusher>>>,
     nearby: OnceLock<Nearby>,
+    held: Mutex<HeldFiles>,
     /// What a panic of that thread ends.
     alarm: OnceLock<PanicAlarm>,
 }
@@ -57,7 +61,13 @@ impl Disk {
     /// or what else keeps it from being used.
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?);
-        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new(), alarm: OnceLock::new() }))
+        Ok(Arc::new(Disk {
+            volume,
+            flusher: Mutex::new(None),
+            nearby: OnceLock::new(),
+            held: Mutex::default(),
+            alarm: OnceLock::new(),
+        }))
     }
 
     /// As [`open`](Disk::open), but `overwrite` decides about files that are there already; without
@@ -86,7 +96,13 @@ impl Disk {
         life: Life,
     ) -> Result<Arc<Self>, StoreError> {
         let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state, life));
-        Ok(Arc::new(Disk { volume, flusher: Mutex::new(None), nearby: OnceLock::new(), alarm: OnceLock::new() }))
+        Ok(Arc::new(Disk {
+            volume,
+            flusher: Mutex::new(None),
+            nearby: OnceLock::new(),
+            held: Mutex::default(),
+            alarm: OnceLock::new(),
+        }))
     }
 
     /// From now on a panic of the thread that journals rings `alarm`; the first alarm stays.
@@ -193,10 +209,16 @@ impl Disk {
         place: impl FnOnce() -> Result<Vec<Result<(), StoreError>>, E>,
     ) -> Result<Vec<Result<(), StoreError>>, E> {
         let Some(guard) = self.volume.guard() else { return place() };
+        self.hold(files.clone());
         guard.begin(files.clone());
         let results = place();
         let failed = |at: usize| results.as_ref().map_or(true, |all| all.get(at).is_none_or(Result::is_err));
-        files.enumerate().for_each(|(at, (path, _))| guard.end(path, failed(at)));
+        for (at, (path, id)) in files.enumerate() {
+            guard.end(path, failed(at));
+            if !failed(at) {
+                self.let_go(&id);
+            }
+        }
         results
     }
 
@@ -209,6 +231,7 @@ impl Disk {
     }
 
     fn try_copy(&self, whole: &VerifiedFile, id: &FileId, path: &RelPath) -> Result<(), StoreError> {
+        self.hold([(path, *id)].into_iter());
         if let Some(guard) = self.volume.guard() {
             guard.begin([(path, *id)]);
         }

@@ -10,7 +10,7 @@ use crate::content::{FileId, RelPath};
 use crate::store::disk_folder::DiskFolder;
 use crate::store::placed::{ExpiringFile, ExpiringFiles, Keeping, PlacedFile, PlacedLog, PlacedState};
 use crate::store::storage::Folder;
-use crate::store::{Disk, StoreError};
+use crate::store::{Disk, SharedInodes, StoreError};
 
 /// Follows the records of a directory, and removes what has expired.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl ExpiringDir {
         let known: Vec<(RelPath, ExpiringFile)> =
             paths.iter().filter_map(|path| Some((path.clone(), *self.files.get(path)?))).collect();
         let wanted: Vec<_> = known.iter().map(|(path, file)| (path, file.state)).collect();
-        let results = disk.remove_placed(&wanted);
+        let results = disk.remove_placed(&wanted, &SharedInodes::default());
         let mut removed = RemovedCopies::default();
         let mut unlinked = HashSet::new();
         for ((path, file), result) in known.into_iter().zip(results) {

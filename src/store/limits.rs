@@ -62,6 +62,10 @@ pub const INDEX_RECORD_DIGESTS: u32 = 1000;
 pub const PRUNE_STEP: usize = 8192;
 /// Names that are looked at in search of files that were moved.
 pub const NEARBY_ENTRIES_MAX: usize = 100_000;
+/// Replaced files that stay open while their contents are wanted elsewhere.
+pub const HELD_FILES_MAX: usize = 128;
+/// Times that a copy is made again since the file lost its name meanwhile.
+pub const COPY_TRIES: u32 = 3;
 /// Files from which the chunks of one file are taken, at most.
 pub const REUSE_SOURCES_MAX: usize = 4;
 /// Runs of chunks for which room is reserved, at most: with more of them, between chunks of zeros,

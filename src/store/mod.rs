@@ -52,7 +52,7 @@ mod verify_existing;
 
 pub use copies::Copies;
 pub use dir_risk::warn_of_risk;
-pub use disk::{Disk, Forecast, KnownContent, LinkText};
+pub use disk::{Disk, Forecast, KnownContent, LinkText, SharedInodes};
 pub use disk_volume::{LocalKind, LocalName, LocalTree};
 pub use error::StoreError;
 #[cfg(test)]

@@ -127,3 +127,29 @@ fn what_a_server_shares_under_another_name_is_not_fetched() {
     (0..100).for_each(|n| assert!(fs::read(ours.path().join(format!("new/s/{n}"))).unwrap() == content(n), "{n}"));
     assert!(fs::read(ours.path().join("new/big")).unwrap() == big);
 }
+
+/// Cause: the name that went first took the place of a content before that was copied. Effect: logs that were rotated, and
+/// names that changed places, were fetched again.
+#[test]
+fn names_that_change_places_cost_nothing() {
+    let names = |n: usize| -> Vec<String> {
+        let big = (0..3).map(|at| format!("big.{at}"));
+        big.chain((0..n).map(|at| format!("small/{at:02}"))).collect()
+    };
+    let content = |n: usize, seed: u8| if n < 3 { bytes(2, seed) } else { vec![seed | 1; 3000 + usize::from(seed)] };
+    let all: Vec<Vec<u8>> = (0..23).map(|n| content(n, 2 * n as u8)).collect();
+    let shared = |turn: usize| -> Vec<(String, &[u8])> {
+        let of = |at: usize| if at < 3 { (at + turn) % 3 } else { 3 + (at - 3 + turn) % 20 };
+        names(20).into_iter().enumerate().map(|(at, name)| (name, all[of(at)].as_slice())).collect()
+    };
+    let total = all.iter().map(Vec::len).sum::<usize>() as u64;
+    let mut group = Group::new(&[&[("x", b"x")]]);
+    for turn in 0..3 {
+        let files = shared(turn);
+        group.share(&[&files.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect::<Vec<_>>()]);
+        let (fetched, reused, holes) = origins(&group.get(&["**", "--json"]));
+        assert_eq!((fetched + reused, holes), (total, 0), "turn {turn}");
+        assert!(turn == 0 || fetched == 0, "turn {turn}: {fetched} bytes were fetched");
+        files.iter().for_each(|(name, bytes)| assert!(group.content(name).as_deref() == Some(*bytes), "{turn} {name}"));
+    }
+}

@@ -360,3 +360,22 @@ fn links_to_what_stays_hinder_no_removal_and_a_dry_run_tells_of_all_names() {
         "{got:?}"
     );
 }
+
+/// Cause: a name that was replaced changed the state of the other names of its file. Effect: one of these that the peer no
+/// longer had stayed, as if somebody had changed it meanwhile.
+#[test]
+fn a_name_goes_although_another_name_of_its_file_was_replaced() {
+    let pair = Pair::new(&[("a", b"old"), ("z", b"z")]);
+    fs::hard_link(pair.data("a"), pair.data("b")).unwrap();
+    pair.lists(&["a", "b", "z"]);
+    assert_eq!(pair.sync(&["."]).code, Some(0));
+    assert_eq!(fs::metadata(pair.here("a")).unwrap().ino(), fs::metadata(pair.here("b")).unwrap().ino());
+    ["a", "b"].iter().for_each(|name| fs::remove_file(pair.data(name)).unwrap());
+    fs::write(pair.data("a"), "new").unwrap();
+    pair.lists(&["a", "z"]);
+    by("both are equal", || {
+        let got = pair.sync(&[".", "--max-delete", "100%"]);
+        assert_eq!((got.code, pair.here("b").exists()), (Some(0), false), "{got:?}");
+        (fs::read(pair.here("a")).unwrap() == b"new").then_some(())
+    });
+}

@@ -97,6 +97,9 @@ fn what_was_fetched_and_is_gone_is_told_and_comes_back_by_force() {
     let mut group = Group::new(&[&[("a", b"a"), ("d/b", b"b"), ("d/mine", b"c")]]);
     assert_eq!(group.get(&["a", "d/b"]).code, Some(0));
     fs::remove_dir_all(group.home.path().join("into/d")).unwrap();
+    fs::create_dir_all(group.home.path().join("into/d/b")).unwrap();
+    assert_eq!(verify(&group, true, &["--json"]).code, Some(1), "a directory has its name");
+    fs::remove_dir_all(group.home.path().join("into/d")).unwrap();
     let told = told(&[("a", "ok"), ("d/b", "gone")]);
     let got = verify(&group, true, &["--json"]);
     assert_eq!((got.code, states(&got)), (Some(1), told.clone()), "{got:?}");

@@ -279,12 +279,16 @@ impl CopyKeeper {
 }
 
 impl MirrorRoom {
-    /// Whether there is room for a file of `len` bytes that was first seen at `seen_s`, besides the
-    /// files before.
-    pub(super) fn fits(&mut self, len: u64, seen_s: u64) -> bool {
+    /// Whether there is room for a file of `len` bytes at `path` that was first seen at `seen_s`, besides the
+    /// files before. The quota has room for it where a copy lies that it replaces.
+    pub(super) fn fits(&mut self, path: &RelPath, len: u64, seen_s: u64) -> bool {
+        let replaced = self.candidates.binary_search_by(|(copy, _)| copy.cmp(path)).ok();
+        let leaves = replaced.filter(|at| !self.gone.contains(&self.candidates[*at].0));
+        self.allowed = self.allowed.saturating_add(leaves.map_or(0, |at| self.candidates[at].1.len));
         let needed = len.saturating_sub(self.free).max(len.saturating_sub(self.allowed));
         if needed > 0 {
             let Some((gone, freed)) = self.copies.take(needed, seen_s) else {
+                self.allowed = self.allowed.saturating_sub(leaves.map_or(0, |at| self.candidates[at].1.len));
                 self.lacking += 1;
                 return false;
             };

@@ -203,6 +203,24 @@ fn what_is_given_to_others_makes_no_room() {
     assert!(data.dir().join("a").exists() && !data.dir().join("b").exists(), "it was used since");
 }
 
+/// Cause: a copy that a new version was to replace counted beside it. Effect: a mirror whose quota was less than twice
+/// the longest file kept the old version for ever.
+#[test]
+fn a_new_version_takes_the_room_of_the_old_one() {
+    let (sharer, data) = (Data::new(), Data::new());
+    sharer.write("m", &"m".repeat(100));
+    let first = sharer.node().start().unwrap();
+    let mirror = data.node().mirror("**").mirror_from(first.id()).quota(150).peer(first.addrs()[0]).start().unwrap();
+    let is_here =
+        |text: &str| std::fs::read(data.dir().join("m")).is_ok_and(|bytes| bytes == text.repeat(100).as_bytes());
+    until("it is mirrored", || is_here("m") && mirror.stats().mirror.copies == 1);
+    sharer.write("m", &"n".repeat(100));
+    until("the new version replaces it", || is_here("n"));
+    sharer.write("n", &"m".repeat(100));
+    until("another name has no room", || mirror.stats().mirror.missing == 1);
+    assert!(!data.dir().join("n").exists() && is_here("n"));
+}
+
 /// Cause: a link whose target had expired was fetched with its target. Effect: the copy came back, at once or when its
 /// sharer was heard again.
 #[test]

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::disk::Disk;
 use crate::store::inspect::state_of_open;
 use crate::store::leftovers;
-use crate::store::limits::REUSE_SOURCES_MAX;
+use crate::store::limits::{COPY_TRIES, REUSE_SOURCES_MAX};
 use crate::store::nearby::Nearby;
 use crate::store::placed::PlacedState;
 use crate::store::reuse::{KnownCopy, ReuseSource};
@@ -34,6 +34,9 @@ impl Disk {
             let is_believed = !self.reads_all() && is_since_start(state.ctime_ns, *STARTED_NS);
             let verified = Some(state.stamp()).filter(|_| is_believed);
             return Some(KnownCopy { path: path.clone(), verified });
+        }
+        if let Some((path, _)) = places.first().filter(|_| self.held(id).is_some()) {
+            return Some(KnownCopy { path: path.clone(), verified: None });
         }
         let moved = |(_, placed): &(RelPath, PlacedState)| {
             let path = self.nearby().moved(placed)?;
@@ -65,11 +68,23 @@ impl Disk {
         copy: &KnownCopy,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let whole = self.open_copy(id, copy, stop)?;
-        let results = paths.iter().map(|path| self.try_copy(&whole, id, path)).collect();
-        // One that changed on the way is no failure of the places.
-        whole.check_unchanged().map_err(|e| StoreError::at(self.volume.path_of(&copy.path), e))?;
-        Ok(results)
+        let mut tries = COPY_TRIES;
+        loop {
+            tries -= 1;
+            let whole = self.open_copy(id, copy, stop)?;
+            let results: Vec<_> = paths.iter().map(|path| self.try_copy(&whole, id, path)).collect();
+            // Each was put in place while the file was in one state.
+            if results.iter().all(Result::is_ok) {
+                self.let_go(id);
+                return Ok(results);
+            }
+            // One that changed on the way is no failure of the places. Losing its name is a change, too.
+            match whole.check_unchanged() {
+                Ok(()) => return Ok(results),
+                Err(_) if tries > 0 => {}
+                Err(e) => return Err(StoreError::at(self.volume.path_of(&copy.path), e)),
+            }
+        }
     }
 
     /// Reads `copy` of the content `id` into memory.
@@ -77,12 +92,18 @@ impl Disk {
     /// # Errors
     /// As [`reuse`](Self::reuse).
     pub fn read_copy(&self, id: &FileId, copy: &KnownCopy) -> Result<Vec<u8>, StoreError> {
-        let whole = self.open_copy(id, copy, &|| false)?;
         let at = |e| StoreError::at(self.volume.path_of(&copy.path), e);
-        let mut bytes = vec![0; id.len as usize];
-        whole.file().and_then(|file| file.read_exact_at(&mut bytes, 0)).map_err(at)?;
-        whole.check_unchanged().map_err(at)?;
-        Ok(bytes)
+        let mut tries = COPY_TRIES;
+        loop {
+            tries -= 1;
+            let whole = self.open_copy(id, copy, &|| false)?;
+            let mut bytes = vec![0; id.len as usize];
+            whole.file().and_then(|file| file.read_exact_at(&mut bytes, 0)).map_err(at)?;
+            match whole.check_unchanged() {
+                Err(_) if tries > 0 => {}
+                unchanged => return unchanged.map(|()| bytes).map_err(at),
+            }
+        }
     }
 
     fn open_copy(
@@ -92,10 +113,15 @@ impl Disk {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<VerifiedFile, StoreError> {
         let at = |e| StoreError::at(self.volume.path_of(&copy.path), e);
-        let file = self.volume.open_file(&copy.path).map_err(at)?;
-        let whole = match copy.verified {
+        let by_name = self.volume.open_file(&copy.path).map_err(at).map(|file| match copy.verified {
             Some(stamp) => VerifiedFile::known(file, id, stamp),
             None => VerifiedFile::check(file, id, stop),
+        });
+        // Another file may have its name by now.
+        let by_file = || self.held(id).and_then(|file| VerifiedFile::check(file, id, stop));
+        let whole = match by_name {
+            Ok(whole) => whole.or_else(by_file),
+            Err(e) => Some(by_file().ok_or(e)?),
         };
         whole.ok_or_else(|| at(io::Error::other("changed since it was fetched")))
     }

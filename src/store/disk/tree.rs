@@ -12,6 +12,10 @@ use crate::store::limits::DIRS_OPEN_MAX;
 use crate::store::placed::PlacedState;
 use crate::store::storage::Volume;
 
+/// Files, by device and inode, of which a name may be taken.
+#[derive(Debug, Clone, Default)]
+pub struct SharedInodes(HashSet<(u64, u64)>);
+
 impl Disk {
     /// What lies below the directory `dir`, which may be missing; below the whole one if it is empty.
     /// What is mounted there, unfinished files, and names that no file can be shared under are left
@@ -46,15 +50,35 @@ impl Disk {
     /// Removes names, each only while it is the one that was looked at; false for one that is not,
     /// which stays. A file that has other names keeps them.
     pub fn remove(&self, names: &[LocalName]) -> Vec<Result<bool, StoreError>> {
+        self.remove_besides(names, &SharedInodes::default())
+    }
+
+    /// As [`remove`](Self::remove), where a fetch may have replaced other names of files, meanwhile.
+    pub fn remove_besides(&self, names: &[LocalName], others: &SharedInodes) -> Vec<Result<bool, StoreError>> {
         let all: Vec<(&RelPath, PlacedState)> = names.iter().map(|name| (&name.path, name.state)).collect();
-        self.remove_placed(&all)
+        self.remove_placed(&all, others)
+    }
+
+    /// The files of `names` that have a name of `others`, too.
+    pub fn shared_with<'p>(&self, names: &[LocalName], others: impl IntoIterator<Item = &'p RelPath>) -> SharedInodes {
+        let files: HashSet<(u64, u64)> = names.iter().map(|name| (name.state.device, name.state.inode)).collect();
+        if files.is_empty() {
+            return SharedInodes::default();
+        }
+        let states = others.into_iter().filter_map(|path| self.volume.state_of(path));
+        let inodes = states.map(|(_, state)| (state.device, state.inode));
+        SharedInodes(inodes.filter(|inode| files.contains(inode)).collect())
     }
 
     /// As [`remove`](Self::remove), by the states in which they were seen.
-    pub(crate) fn remove_placed(&self, names: &[(&RelPath, PlacedState)]) -> Vec<Result<bool, StoreError>> {
+    pub(crate) fn remove_placed(
+        &self,
+        names: &[(&RelPath, PlacedState)],
+        others: &SharedInodes,
+    ) -> Vec<Result<bool, StoreError>> {
         let (mut results, mut dirs) = (Vec::with_capacity(names.len()), BTreeSet::new());
         // Removing a name changes the time of the inode, which the names that are left still have.
-        let mut unlinked: HashSet<(u64, u64)> = HashSet::new();
+        let mut unlinked: HashSet<(u64, u64)> = others.0.clone();
         for (path, state) in names {
             let file = (state.device, state.inode);
             let now = || self.volume.state_of(path).map(|(_, now)| now).filter(|now| now.is_renamed(state));

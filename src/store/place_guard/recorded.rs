@@ -3,7 +3,7 @@
 use crate::content::{FileId, Manifest, RelPath};
 use crate::store::limits::REUSE_SOURCES_MAX;
 use crate::store::place_guard::PlaceGuard;
-use crate::store::placed::PlacedState;
+use crate::store::placed::{PlacedLog, PlacedState};
 
 impl PlaceGuard {
     /// Whether a fetch put the content `id` at `path`, and left it in this state: then it need not be
@@ -40,6 +40,11 @@ impl PlaceGuard {
         let log = self.log.as_ref().filter(|_| !self.reads_all())?;
         let left = self.known(path).into_iter().find(|(_, left)| left.as_ref() == Some(state));
         log.layer_of(&left?.0)
+    }
+
+    /// Whether fetches have put anything into the directory before.
+    pub(crate) fn has_records(&self) -> bool {
+        self.log.as_ref().is_some_and(PlacedLog::has_records)
     }
 
     /// Whether a fetch put a file at `path` that did not expire since.

@@ -36,6 +36,11 @@ impl PlacedLog {
         self.above().iter().any(|records| records.is_of_itself() && records.names.may_expire())
     }
 
+    /// Whether something is recorded of the directory, by itself or by those above.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.above().is_empty()
+    }
+
     /// Has the file `path` kept, if the records of another directory say that it may expire in this
     /// state: the one that lets it expire reads only its own.
     pub(crate) fn keep_elsewhere(&self, path: &str, state: &PlacedState) {

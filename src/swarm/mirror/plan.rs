@@ -116,8 +116,11 @@ impl MirrorPlan {
         self.changed.extend(names);
     }
 
-    /// Has `path` judged again.
+    /// Has `path` judged again, where something was removed: what it waits for may have come.
     pub fn look_again(&mut self, path: RelPath) {
+        if let Some(file) = self.wanted.get_mut(&path) {
+            file.not_before = None;
+        }
         self.changed.insert(path);
     }
 
@@ -179,11 +182,11 @@ impl MirrorPlan {
     }
 
     /// The next files to fetch now, if there are any and a fetch more may run. `fits` says whether
-    /// there is room for so many bytes, first seen at that time, besides what it said yes to; files
+    /// there is room for so many bytes at a name, first seen at that time, besides what it said yes to; files
     /// for which there is none wait until `retry_at`.
     pub fn next_batch(
         &mut self,
-        mut fits: impl FnMut(u64, u64) -> bool,
+        mut fits: impl FnMut(&RelPath, u64, u64) -> bool,
         now: Instant,
         retry_at: Instant,
     ) -> Option<MirrorBatch> {
@@ -209,7 +212,7 @@ impl MirrorPlan {
             };
             let takes_room =
                 offered.link.is_none() || self.offers.end_of_link(offered).is_none_or(|end| is_coming(&end));
-            if !fits(if takes_room { file.id.len } else { 0 }, file.seen_s) {
+            if !fits(path, if takes_room { file.id.len } else { 0 }, file.seen_s) {
                 lacking.push(path.clone());
                 continue;
             }

@@ -49,14 +49,14 @@ impl Mirror {
     }
 
     fn batch(&mut self) -> Option<(u64, Vec<String>)> {
-        let batch = self.plan.next_batch(|_, _| true, self.now, self.now)?;
+        let batch = self.plan.next_batch(|_, _, _| true, self.now, self.now)?;
         Some((batch.job, batch.files.iter().map(|(file, _)| file.path.to_string()).collect()))
     }
 
     /// All that is due is fetched.
     fn fetch_all(&mut self) -> Vec<String> {
         let mut all = Vec::new();
-        while let Some(batch) = self.plan.next_batch(|_, _| true, self.now, self.now) {
+        while let Some(batch) = self.plan.next_batch(|_, _, _| true, self.now, self.now) {
             for (MirrorOffer { path, id, .. }, _) in &batch.files {
                 self.plan.fetched(path, id);
                 self.here.insert(path.clone(), OwnFile::Copy(*id));
@@ -217,7 +217,7 @@ fn what_has_no_room_waits_and_others_that_fit_are_fetched() {
     mirror.judge();
     let (now, later) = (mirror.now, mirror.now + Duration::from_secs(60));
     let mut room = 10;
-    let mut fits = |len, seen| {
+    let mut fits = |_: &RelPath, len, seen| {
         assert_eq!(seen, 7);
         let fits = len <= room;
         room -= if fits { len } else { 0 };
@@ -225,9 +225,9 @@ fn what_has_no_room_waits_and_others_that_fit_are_fetched() {
     };
     let batch = mirror.plan.next_batch(&mut fits, now, later).unwrap();
     assert_eq!(batch.files, [(offered(&[("b", id(2, 5))]).remove(0), vec![node(1)])]);
-    assert!(mirror.plan.next_batch(|_, _| true, now, later).is_none());
+    assert!(mirror.plan.next_batch(|_, _, _| true, now, later).is_none());
     assert_eq!(mirror.plan.next_at(now), Some(later));
-    assert!(mirror.plan.next_batch(|_, _| true, later, later).is_some());
+    assert!(mirror.plan.next_batch(|_, _, _| true, later, later).is_some());
 }
 
 /// Cause: a link counted as much as the file that it leads to. Effect: under a quota its name was left out for no reason.
@@ -243,7 +243,7 @@ fn a_link_takes_no_room_beside_the_file_that_it_leads_to() {
     mirror.plan.listed(node(1), files, true);
     mirror.judge();
     let mut room = 150;
-    let fits = |len: u64, _| {
+    let fits = |_: &RelPath, len: u64, _| {
         let fits = len <= room;
         room -= if fits { len } else { 0 };
         fits
