@@ -24,8 +24,8 @@ use crate::testing::peer::FaultyPeer;
 /// use gpb::testing::Lan;
 ///
 /// let lan = Lan::new()?;
-/// let nodes = lan.nodes(5)?;
-/// assert_eq!(nodes[0].peers(Duration::from_secs(5))?.len(), 4);
+/// let nodes = lan.nodes(2)?;
+/// assert_eq!(nodes[0].peers(Duration::from_secs(20))?.len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Lan {
     ///
     /// let lan = Lan::lossy(0.2, 7)?;
     /// let nodes = lan.nodes(2)?;
-    /// assert_eq!(nodes[0].peers(Duration::from_secs(10))?.len(), 1);
+    /// assert_eq!(nodes[0].peers(Duration::from_secs(60))?.len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lossy(probability: f64, seed: u64) -> io::Result<Self> {

@@ -145,7 +145,8 @@ fn one_file_comes_from_all_holders() {
     let f = file("a/big.bin", 48 * MIB + 7, 1);
     let peers: Vec<_> =
         (0..3).map(|_| fake(Fault::Delay(Duration::from_millis(2)), std::slice::from_ref(&f))).collect();
-    let c = Client::new();
+    // It takes two seconds, so that each gives its part even if its session comes late.
+    let c = Client::with(Duration::from_secs(30), Some(24 * MIB as u64));
     c.meet(&peers.iter().collect::<Vec<_>>());
     let report = c.get(&["a/big.bin"]).unwrap();
     assert!(c.content("a/big.bin") == *f.bytes);

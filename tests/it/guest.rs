@@ -15,7 +15,8 @@ const WAIT: Duration = Duration::from_secs(20);
 fn process_state() -> BTreeMap<String, String> {
     let mut state = BTreeMap::new();
     let kept = ["Umask:", "SigBlk:", "SigIgn:", "SigCgt:", "Threads:", "NoNewPrivs:"];
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    // Of this thread: the system library blocks the signals of another one while that one starts a thread.
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     for line in status.lines().filter(|line| kept.iter().any(|name| line.starts_with(name))) {
         let (name, value) = line.split_once(':').unwrap();
         state.insert(name.into(), value.trim().into());
