@@ -161,7 +161,9 @@ fn keygen_ends_with_the_code_of_the_trouble() {
     refused(&home.keygen(&["--out", "."]), 2, "a directory");
     std::os::unix::fs::symlink("nowhere", home.path("link")).unwrap();
     refused(&home.keygen(&["--out", "link/x/key.pem"]), 7, "no directory can be made in link");
-    refused(&home.keygen(&["--out", "link", "--force"]), 2, "a symbolic link");
+    let pipe = home.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    refused(&home.keygen(&["--out", "pipe", "--force"]), 2, "a special file");
 
     // SIGXFSZ ended the program without a word.
     let mut limited = Command::new("bash");

@@ -54,22 +54,21 @@ pub fn load_or_create_key(path: &Path) -> Result<(Keypair, bool), KeyError> {
 /// Writes a key file with mode 0600, whole or not at all, and makes missing directories with mode
 /// 0700.
 ///
-/// `force` replaces a regular file that is there; without it, it is left as it is.
+/// `force` replaces a regular file that is there, or a link itself that leads to one or to nothing;
+/// without it, it is left as it is.
 ///
 /// # Errors
-/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory, and with `force` for a link, a device
-/// or a pipe; [`KeyError::Write`] when the disk
+/// [`KeyError::Exists`]; [`KeyError::NotAFile`] for a directory, a device or a pipe; [`KeyError::Write`] when the disk
 /// is full or read-only, or writing there is not permitted.
 pub fn write_key(path: &Path, key: &Keypair, force: bool) -> Result<(), KeyError> {
-    match fs::symlink_metadata(path) {
-        Ok(m) if m.is_dir() => return Err(KeyError::NotAFile { file: path.into(), what: "a directory" }),
-        Ok(_) if !force => return Err(KeyError::Exists { file: path.into() }),
-        // Replacing `/dev/null` would break the host.
-        Ok(m) if !m.is_file() => {
-            let what = if m.is_symlink() { "a symbolic link" } else { "a special file" };
-            return Err(KeyError::NotAFile { file: path.into(), what });
+    if fs::symlink_metadata(path).is_ok() {
+        // What a link leads to counts: replacing `/dev/null`, or a link to it, would break the host.
+        let what = fs::metadata(path).ok().and_then(|m| other_than_file(&m));
+        match what {
+            Some(what) => return Err(KeyError::NotAFile { file: path.into(), what }),
+            None if !force => return Err(KeyError::Exists { file: path.into() }),
+            None => {}
         }
-        _ => {}
     }
     put_secret(&FileSystem, path, key.to_pem().as_bytes(), force)
 }
@@ -86,8 +85,7 @@ pub(crate) fn read_bounded(
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a directory" } else { "a special file" };
+    if let Some(what) = other_than_file(&metadata) {
         return Err(KeyError::NotAFile { file: path.into(), what });
     }
     check(&metadata)?;
@@ -102,6 +100,12 @@ pub(crate) fn read_bounded(
         return Err(KeyError::TooLong { file: path.into(), max });
     }
     Ok((content, metadata))
+}
+
+/// What is in the place of a regular file; none if it is one.
+fn other_than_file(metadata: &fs::Metadata) -> Option<&'static str> {
+    let what = if metadata.is_dir() { "a directory" } else { "a special file" };
+    (!metadata.is_file()).then_some(what)
 }
 
 fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), KeyError> {
@@ -241,21 +245,24 @@ mod tests {
         assert_eq!(names(dir.path()), ["link"]);
     }
 
-    /// A device, a pipe or a link in the place of a key became a regular file.
+    /// A device or a pipe in the place of a key became a regular file.
     #[test]
     fn only_a_regular_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let (pipe, link, target) = (dir.path().join("pipe"), dir.path().join("link"), dir.path().join("target"));
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        fs::write(&target, b"mine").unwrap();
-        std::os::unix::fs::symlink(&target, &link).unwrap();
-        for (place, what) in [(&pipe, "a special file"), (&link, "a symbolic link")] {
-            let before = fs::symlink_metadata(place).unwrap().ino();
-            let e = write_key(place, &Keypair::generate(), true).unwrap_err();
-            assert!(matches!(e, KeyError::NotAFile { .. }) && e.to_string().contains(what), "{e}");
-            assert_eq!(fs::symlink_metadata(place).unwrap().ino(), before);
+        let at = |name| dir.path().join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::os::unix::fs::symlink("pipe", at("to-pipe")).unwrap();
+        fs::write(at("file"), b"mine").unwrap();
+        std::os::unix::fs::symlink("file", at("to-file")).unwrap();
+        for place in [at("pipe"), at("to-pipe")] {
+            let before = fs::symlink_metadata(&place).unwrap().ino();
+            let e = write_key(&place, &Keypair::generate(), true).unwrap_err();
+            assert!(matches!(e, KeyError::NotAFile { what: "a special file", .. }), "{e}");
+            assert_eq!(fs::symlink_metadata(&place).unwrap().ino(), before);
         }
-        assert_eq!(fs::read(&target).unwrap(), b"mine");
-        assert_eq!(names(dir.path()), ["link", "pipe", "target"]);
+        write_key(&at("to-file"), &Keypair::generate(), true).unwrap();
+        assert!(fs::symlink_metadata(at("to-file")).unwrap().is_file());
+        assert_eq!(fs::read(at("file")).unwrap(), b"mine");
+        assert_eq!(names(dir.path()), ["file", "pipe", "to-file", "to-pipe"]);
     }
 }
