@@ -45,16 +45,7 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
     let result = match &options.command {
         Command::Peers { wait } => peers(&node, *wait, &mut output),
         Command::List { patterns, select, wait } => {
-            let (found, mut bare) = node.client().list_names(patterns, &AskScope::default(), *wait)?;
-            let selection = select.selection();
-            selection.retain_shown(patterns, &mut bare, |(found, _)| found.path.as_str());
-            let (shown, hidden) = selection.shown(patterns, found);
-            patterns.iter().filter_map(|text| cli::unknown_root(text, &shown)).for_each(|hint| log::warn!("{hint}"));
-            if let ([], [], Some(peer)) = (&shown[..], &bare[..], left_out(&node).unreached.first()) {
-                log::warn!("what a peer has that was not reached is not listed peer={} addr={}", peer.peer, peer.addr);
-            }
-            let listed = output.list(&shown, &bare).and_then(|()| output.hidden(hidden, &mut screen.clone()));
-            listed.map_err(stdout_failed)
+            list(&node, (patterns, &select.selection(), *wait), &mut output, screen)
         }
         Command::Get { patterns, select, overwrite, dry_run, life, out, seed, attributes, .. } => {
             let (select, overwrite) = (select.selection(), *overwrite);
@@ -82,9 +73,11 @@ fn run(options: &ClientOptions, screen: &Screen) -> Result<(), Failure> {
 
 /// What may be why nothing was found.
 fn left_out(node: &Node) -> LeftOut {
-    let directory = &node.client().ctx.peers;
+    let (directory, config) = (&node.client().ctx.peers, node.config());
+    let finds_by_itself = config.multicast || config.dns_sd || config.dht.is_some();
     LeftOut {
         unreached: directory.read(PeerTable::unreached),
+        nobody_named: !finds_by_itself && config.peers.is_empty() && config.peer_file.is_none(),
         untrusted: node.discovery_stats().untrusted,
         clocks_differ: directory.hindrance() == Some(Hindrance::ClocksDiffer),
     }
@@ -93,6 +86,23 @@ fn left_out(node: &Node) -> LeftOut {
 fn peers(node: &Node, wait: Duration, output: &mut Output<Stdout>) -> Result<(), Failure> {
     // Unlike a call of the library, the program fails where no peer is.
     output.peers(&node.client().peers(&AskScope::default(), wait)?).map_err(stdout_failed)
+}
+
+fn list(
+    node: &Node,
+    (patterns, selection, wait): (&[String], &Selection, Duration),
+    output: &mut Output<Stdout>,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let (found, mut bare) = node.client().list_names(patterns, &AskScope::default(), wait)?;
+    selection.retain_shown(patterns, &mut bare, |(found, _)| found.path.as_str());
+    let (shown, hidden) = selection.shown(patterns, found);
+    patterns.iter().filter_map(|text| cli::unknown_root(text, &shown)).for_each(|hint| log::warn!("{hint}"));
+    if let ([], [], Some(peer)) = (&shown[..], &bare[..], left_out(node).unreached.first()) {
+        log::warn!("what a peer has that was not reached is not listed peer={} addr={}", peer.peer, peer.addr);
+    }
+    let listed = output.list(&shown, &bare).and_then(|()| output.hidden(hidden, &mut screen.clone()));
+    listed.map_err(stdout_failed)
 }
 
 fn doctor(node: &Node, output: &mut Output<Stdout>) -> Result<(), Failure> {

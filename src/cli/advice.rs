@@ -210,6 +210,9 @@ impl Failure {
             let step = remedy(DiscoveryProblem::Unreached);
             causes.push(format!("a peer is known and was not reached at {}{more}: {step}", first.addr));
         }
+        if is_alone && left.nobody_named {
+            causes.push("multicast is off and no peer is named: name one with --peer".to_string());
+        }
         if let Some(peer) = left.untrusted.filter(|_| is_alone) {
             causes.push(format!("{peer} is here and not trusted: add it to the file of --trusted, if you know it"));
         }
@@ -315,6 +318,8 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
 pub struct LeftOut {
     /// Peers that are known and were not reached.
     pub unreached: Vec<UnreachedPeer>,
+    /// Whether nothing was tried: multicast and all that finds peers besides are off, and no peer is named.
+    pub nobody_named: bool,
     /// A key that is not trusted and whose announces came.
     pub untrusted: Option<PeerId>,
     /// Whether announces were dropped, as the clock of their sender and that of this host differ too much.
@@ -499,6 +504,10 @@ mod tests {
         let left = LeftOut { untrusted: Some(peer), ..LeftOut::default() };
         let text = said(FetchError::NoPeer(wait), &left);
         assert!(text.contains(&format!("within 2 s; {peer} is here and not trusted")), "{text}");
+        let left = LeftOut { nobody_named: true, ..LeftOut::default() };
+        let text = said(FetchError::NoPeer(wait), &left);
+        assert!(text.ends_with("within 2 s; multicast is off and no peer is named: name one with --peer"), "{text}");
+        let left = LeftOut { untrusted: Some(peer), ..left };
         let missing = || FetchError::NotFound { what: "x".into(), answered: 1 };
         assert_eq!(said(missing(), &left), said(missing(), &LeftOut::default()), "another group is no cause");
         assert!(!said(missing(), &heard).contains("nor 1 more"), "one of them is still being tried");

@@ -192,7 +192,7 @@ fn read_file(path: &Path, named: bool) -> Result<Option<String>, String> {
     let shown = path.display();
     match read_text(path, CONFIG_FILE_LEN_MAX, PIPE_WAIT) {
         Err(e) if !named && matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
-        Err(e) => Err(format!("cannot read configuration {shown}: {e}")),
+        Err(e) => Err(format!("cannot read configuration {shown}: {e}; name another one with --config")),
         Ok(content) if content.len() as u64 > CONFIG_FILE_LEN_MAX => {
             Err(format!("configuration {shown} is longer than {CONFIG_FILE_LEN_MAX} bytes"))
         }

@@ -81,7 +81,7 @@ fn a_server_that_is_heard_and_not_reached_is_named() {
     shut.sh("set -e; nft add table inet wall; nft add chain inet wall in '{ type filter hook input priority 0; }'; \
          nft add rule inet wall in meta l4proto tcp ct state new iifname eth0 drop");
     let server = Server::start(&shut, &dir, &[]);
-    let args = ["get", "a.bin", "--timeout", "2", "--no-share", "--dir", lan.dir().to_str().unwrap()];
+    let args = ["get", "a.bin", "--timeout", "4", "--no-share", "--dir", lan.dir().to_str().unwrap()];
     let got = Got::wait(client(&c, &args), secs(20)).expect(3);
     let message = got.event("error")["message"].as_str().unwrap();
     assert!(message.contains("was not reached at ") && message.contains(server.port()), "{message}");

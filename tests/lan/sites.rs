@@ -46,7 +46,8 @@ fn remembered_peers_are_dialed_over_the_chosen_interfaces() {
     let server = Server::start(&s, &dir, &["--no-multicast"]);
     assert_eq!(peers(&c, &["--no-multicast", "--peer", &there]), [server.id.as_str()]);
     for (interface, is_found) in [("lo", false), ("eth0", false), ("eth1", true), (&here, true)] {
-        let found = peers(&c, &["--no-multicast", "--interface", interface]);
+        let wait = if is_found { "8" } else { "1" };
+        let found = peers(&c, &["--no-multicast", "--interface", interface, "--wait", wait]);
         assert_eq!(found.contains(&server.id), is_found, "over {interface}: {found:?}");
     }
     // What the user names is contacted wherever it is.

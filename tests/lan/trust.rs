@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::group::{CLIENT, Got, KEYGEN, MIB, Server, copies, get, list};
+use crate::group::{CLIENT, Got, KEYGEN, MIB, Server, client, copies, get, list};
 use crate::net::{Host, secs, until};
 
 /// Makes a key and returns its file and its line of a trusted file.
@@ -54,10 +54,12 @@ fn a_key_that_is_heard_and_not_trusted_is_named() {
     let server = Server::start(&s, &dir, &[]);
     let nobody = lan.dir().join("nobody");
     std::fs::write(&nobody, "# no key but the own one\n").unwrap();
-    let args = ["--timeout", "2", "--trusted", nobody.to_str().unwrap()];
+    let args = ["--timeout", "4", "--trusted", nobody.to_str().unwrap()];
     let got = Got::wait(get(&c, "a.bin", &lan.new_dir("out"), &args), secs(20)).expect(3);
     let message = got.event("error")["message"].as_str().unwrap();
     assert!(message.contains(&server.id) && message.contains("--trusted"), "{message}");
+    let listed = client(&c, &["list", "--wait", "4", "--trusted", nobody.to_str().unwrap()]).wait(secs(20)).expect(3);
+    assert!(listed.text().contains(&server.id), "{}", listed.text());
 }
 
 #[test]
