@@ -11,11 +11,11 @@ use crate::swarm::download::window::FAR;
 /// by `GAIN`. A connection that brings nothing does harm: several connections share the link of a
 /// peer unfairly, and a chunk on one of them may take a hundred times as long as on another.
 ///
-/// On a long path, [`FAR`] or more, a trial costs a second of the rate, as both connections lose packets while
+/// On a long path, `FAR` or more, a trial costs a second of the rate, as both connections lose packets while
 /// the further one finds its rate. So none is made while the rate of the first one still grows, which would be credited
-/// to the second. Nor is one made for [`PAUSE`] when the rate then stays the same, as it does where the path is full or the
+/// to the second. Nor is one made for `PAUSE` when the rate then stays the same, as it does where the path is full or the
 /// peer limits what it sends, and losses do not let it. A rate that a send buffer bounds stays the same, too; it is
-/// [`BUFFER`] in a round trip or more.
+/// `BUFFER` in a round trip or more.
 ///
 /// All times grow with the round trip, since a connection needs some of them: three to be opened,
 /// and then TCP's slow start and the search of the [`Window`](crate::swarm::Window) until it has
