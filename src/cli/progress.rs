@@ -154,7 +154,8 @@ fn tail(at: &Shown) -> String {
     if at.files > 1 {
         text = format!("{text}, file {} of {}", (at.files_done + 1).min(at.files), at.files);
     }
-    if at.stalled {
+    // Where all is here, it is the disk that is waited for.
+    if at.stalled && (at.total == 0 || at.bytes < at.total) {
         text.push_str(", waiting for a source");
     }
     text
@@ -211,6 +212,8 @@ mod tests {
         assert_eq!(plain_line(&at, 1 << 20, 2.0), "progress 75% 3.0 MiB of 4.0 MiB 512 KiB/s eta 2 s, 2 peers");
         at.stalled = true;
         assert_eq!(plain_line(&at, 0, 2.0), "progress 75% 3.0 MiB of 4.0 MiB 0 B/s, 2 peers, waiting for a source");
+        at.bytes = at.total;
+        assert_eq!(plain_line(&at, 0, 2.0), "progress 100% 4.0 MiB of 4.0 MiB 0 B/s, 2 peers");
         let many = Shown { files_done: 2, files: 3, peers: 1, ..Shown::default() };
         assert_eq!(plain_line(&many, 0, 0.0), "progress 0 B 0 B/s, 1 peer, file 3 of 3");
     }

@@ -182,7 +182,7 @@ impl Stats {
             bytes_done: self.bytes_done().min(bytes),
             bytes_fetched: self.bytes.load(Ordering::Relaxed),
             seconds: self.begun.elapsed().as_secs_f64(),
-            peers: lock(&self.by_peer).len(),
+            peers: self.by_key().len(),
         }
     }
 
@@ -244,6 +244,18 @@ mod tests {
         assert_eq!(stats.pulse.progress_ms.load(Ordering::Relaxed), 0);
         stats.arrived(1);
         assert!(stats.pulse.progress_ms.load(Ordering::Relaxed) >= 20);
+    }
+
+    /// A server that was started again four times counted as five peers.
+    #[test]
+    fn a_peer_that_was_started_again_is_one_peer() {
+        let stats = Stats::new();
+        let peers = [PeerId([1; 32]), PeerId([2; 32])];
+        for (peer, instance) in [(peers[0], 1), (peers[0], 2), (peers[1], 1)] {
+            stats.credit(NodeId::new(peer, instance), 10);
+        }
+        assert_eq!(stats.progress(Phase::Fetching, 1, 100).peers, 2);
+        assert_eq!(stats.by_key(), [(peers[0], 20), (peers[1], 10)]);
     }
 
     /// Peers that sent half of each chunk kept a download alive for ever.
