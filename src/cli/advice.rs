@@ -302,7 +302,7 @@ pub(crate) fn remedy(problem: DiscoveryProblem) -> String {
         DiscoveryProblem::OtherVersion => "other versions of gpb are here; update them".into(),
         DiscoveryProblem::Clock => "a clock is wrong; set it".into(),
         DiscoveryProblem::Unreached => {
-            "open its TCP port in the firewalls; one behind NAT answers `get` and `sync` all the same".into()
+            "open its TCP port in the firewalls; one behind NAT answers `get` and `sync` all the same, without --no-share".into()
         }
         DiscoveryProblem::NotReachable => {
             "open that TCP port in the firewalls, or choose an open one with --port".into()
