@@ -48,7 +48,7 @@ impl SyncOptions {
                 ));
             }
         };
-        if let name = dir.trim_end_matches('/')
+        if let name = dir.strip_prefix("./").unwrap_or(dir).trim_end_matches('/')
             && !matches!(name, "" | ".")
         {
             RelPath::new(name).map_err(|e| format!("`{}`: {e}; sync takes the name of a directory", escape(dir)))?;

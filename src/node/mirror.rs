@@ -277,11 +277,8 @@ impl MirrorThread {
             let batch =
                 self.plan.next_batch(|path, len, seen_s| room.fits(path, len, seen_s), now, now + MIRROR_ROOM_RETRY);
             let (gone, lacking) = room.end();
-            if lacking > 0 {
-                let line = format_args!(
-                    "no room for mirrored files: a tenth of the disk stays free, and copies keep to their quota files={lacking}"
-                );
-                self.log.log(log::Level::Warn, now, line);
+            if let Some(lacking) = lacking {
+                self.log.log(log::Level::Warn, now, format_args!("no room for mirrored files: {lacking}"));
             }
             let batch = batch?;
             if self.keeper.make_room(gone, now) {

@@ -112,7 +112,8 @@ impl<'n> SyncDir<'n> {
     pub fn look(self, wait: impl Into<Wait>) -> Result<PlannedSync<'n>, FetchError> {
         let wait = wait.into();
         let place = self.place.clone().ok_or(FetchError::NoDirectory)?;
-        let dir = match self.dir.trim_end_matches('/') {
+        // As a shell completes it.
+        let dir = match self.dir.strip_prefix("./").unwrap_or(&self.dir).trim_end_matches('/') {
             "" | "." => None,
             dir => Some(RelPath::new(dir).map_err(|source| FetchError::Name { path: dir.into(), source })?),
         };

@@ -118,7 +118,8 @@ impl<'n> Verify<'n> {
         let place = self.place.ok_or(FetchError::NoDirectory)?;
         let parse = |text: &String| {
             let name = Path::new(text).strip_prefix(&place).map_or(text.as_str(), |rest| rest.to_str().unwrap_or(text));
-            match name.trim_end_matches('/') {
+            // As a shell completes it.
+            match name.strip_prefix("./").unwrap_or(name).trim_end_matches('/') {
                 "" | "." => Ok(None),
                 name => RelPath::new(name).map(Some).map_err(|source| FetchError::Name { path: text.into(), source }),
             }
@@ -169,7 +170,8 @@ impl<'n> Verify<'n> {
         });
         let mut lookup = index.as_ref().and_then(Index::lookup);
         let group = OfferedNames::new(&offered);
-        let gone = gone(&disk, &names, &group);
+        let here: HashSet<FileId> = lock(&found).iter().flatten().copied().collect();
+        let gone = gone(&disk, &names, &here, &group);
         let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut files: Vec<CheckedFile> = Vec::with_capacity(names.len() + missing.len());
         for (name, id) in names.into_iter().zip(found) {
@@ -293,19 +295,20 @@ fn known(disk: &Disk, name: &LocalName, lookup: Option<&mut Lookup>) -> Vec<Know
 }
 
 /// Names that the group offers and fetches have put files at, where no file lies any more. What no peer offers now may be
-/// gone because of that.
-fn gone(disk: &Disk, names: &[LocalName], group: &OfferedNames<'_>) -> Vec<CheckedFile> {
+/// gone because of that, and what is `here` under another name was moved.
+fn gone(disk: &Disk, names: &[LocalName], here: &HashSet<FileId>, group: &OfferedNames<'_>) -> Vec<CheckedFile> {
     let is_there = |path: &RelPath| names.binary_search_by(|name| name.path.cmp(path)).is_ok();
     let offered = group.by_name.keys().filter_map(|path| RelPath::new(path).ok());
     // What is a link for a peer may be one here.
     let is_away = |path: &RelPath| !is_there(path) && (disk.is_free(path) || !group.links.contains(path.as_str()));
     let away = offered.filter(|path| is_away(path) && disk.was_fetched(path));
-    let gone = |path: RelPath| CheckedFile {
-        verdict: FileVerdict::Gone,
-        expected: group.only_named(path.as_str()),
-        ..CheckedFile::missing(path.to_string())
+    let gone = |path: RelPath| {
+        let expected = group.only_named(path.as_str());
+        let is_moved = expected.is_some_and(|id| here.contains(&id));
+        let missing = CheckedFile::missing(path.to_string());
+        (!is_moved).then_some(CheckedFile { verdict: FileVerdict::Gone, expected, ..missing })
     };
-    away.map(gone).collect()
+    away.filter_map(gone).collect()
 }
 
 fn judge(name: LocalName, id: Option<FileId>, known: &[KnownContent], group: &OfferedNames<'_>) -> CheckedFile {

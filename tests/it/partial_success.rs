@@ -340,10 +340,11 @@ fn what_fits_comes_and_the_rest_is_named() {
     ]]);
     let small = group.home.path().join("small");
     fs::create_dir(&small).unwrap();
-    let on_disk = |len: &str, what: &[&str]| {
+    let on_disk = |len: &str, here: &[(&str, &[u8])], what: &[&str]| {
         let size = format!("size={len}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gpb-test"]).arg(&small).status();
         assert!(mounted.unwrap().success());
+        here.iter().for_each(|(name, bytes)| put(&small, name, bytes));
         let got = group.get(&[what, &["--out", "small/", "--json"]].concat());
         let all = ["a", "b", "c", "long", "t/1", "t/2", "t/3", "tiny"];
         let there = all.into_iter().filter(|name| small.join(name).exists()).collect::<Vec<_>>();
@@ -353,16 +354,19 @@ fn what_fits_comes_and_the_rest_is_named() {
         (got, there)
     };
     let seven = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 7)).collect::<Vec<_>>();
-    let (got, there) = on_disk("5m", &["[abc]", "tiny"]);
+    let (got, there) = on_disk("5m", &[], &["[abc]", "tiny"]);
     assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["c"]), vec!["a", "b", "tiny"]), "{got:?}");
     assert!(got.errors.contains("needed=6291460 ") && got.errors.contains("left_out=1"), "told at first: {got:?}");
     assert!(got.out.contains("2097152 bytes needed"), "{got:?}");
-    let (got, there) = on_disk("5m", &["t"]);
+    let (got, there) = on_disk("5m", &[], &["t"]);
     assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["t/3"]), vec!["t/1", "t/2"]), "{got:?}");
-    let (got, there) = on_disk("5m", &["t/[12]"]);
+    let (got, there) = on_disk("5m", &[], &["t/[12]"]);
     assert_eq!((got.code, there), (Some(0), vec!["t/1", "t/2"]), "{got:?}");
+    // What lies there does not fail with its other names.
+    let (got, there) = on_disk("5m", &[("t/1", &bytes[3]), ("t/2", &bytes[3])], &["t"]);
+    assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["t/3"]), vec!["t/1", "t/2"]), "{got:?}");
     // It would take the room that the others were promised.
-    let (got, there) = on_disk("67m", &["long", "[ab]"]);
+    let (got, there) = on_disk("67m", &[], &["long", "[ab]"]);
     assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["long"]), vec!["a", "b"]), "{got:?}");
 }
 

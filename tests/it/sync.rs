@@ -374,7 +374,7 @@ fn a_name_goes_although_another_name_of_its_file_was_replaced() {
     fs::write(pair.data("a"), "new").unwrap();
     pair.lists(&["a", "z"]);
     by("both are equal", || {
-        let got = pair.sync(&[".", "--max-delete", "100%"]);
+        let got = pair.sync(&["./", "--max-delete", "100%"]);
         assert_eq!((got.code, pair.here("b").exists()), (Some(0), false), "{got:?}");
         (fs::read(pair.here("a")).unwrap() == b"new").then_some(())
     });

@@ -105,9 +105,13 @@ fn what_was_fetched_and_is_gone_is_told_and_comes_back_by_force() {
     assert_eq!((got.code, states(&got)), (Some(1), told.clone()), "{got:?}");
     let got = verify(&group, true, &["--json", "--repair"]);
     assert_eq!((got.code, group.content("d/b")), (Some(1), None), "somebody may have removed it: {got:?}");
-    assert_eq!(verify(&group, true, &["a"]).code, Some(0));
+    assert_eq!(states(&verify(&group, true, &["./a", "--json"])), told[..1]);
     let got = verify(&group, true, &["--repair", "--force"]);
     assert_eq!((got.code, group.content("d/b")), (Some(0), Some(b"b".to_vec())), "{got:?}");
+    // It was moved.
+    fs::rename(group.home.path().join("into/d/b"), group.home.path().join("into/b")).unwrap();
+    assert_eq!(verify(&group, true, &[]).code, Some(0));
+    fs::rename(group.home.path().join("into/b"), group.home.path().join("into/d/b")).unwrap();
     // What no peer has now may be gone because of that.
     fs::remove_file(group.home.path().join("into/d/b")).unwrap();
     group.share(&[&[("a", b"a")]]);

@@ -53,7 +53,7 @@ fn check_files(shared: &DownloadShared, parents: &mut LastParent) -> Vec<PlacesS
 /// What was found out of all files where not all may fit onto the disk.
 pub(super) struct TightPlaces {
     seen: Vec<PlacesSeen>,
-    /// Files that do not fit.
+    /// Files that fit nowhere where they are missing.
     out: HashSet<FileNo>,
 }
 
@@ -86,13 +86,14 @@ pub(super) fn look_ahead(
     }
     let out = leave_out(shared, &seen)?;
     for file in &out {
-        checked(shared, *file, false);
+        // Where it has a place left, that holds it.
+        checked(shared, *file, !shared.places(*file).is_empty());
     }
     Ok(Some(TightPlaces { seen, out }))
 }
 
-/// Fails what does not fit onto the disk, so that the rest comes: the smallest files first. Returns the files that have
-/// no place left. What cannot be put anywhere needs no room. Large files may hold zeros, which need none either: their
+/// Fails what does not fit onto the disk, so that the rest comes: the smallest files first. Returns the files that are put
+/// nowhere. What cannot be put anywhere needs no room. Large files may hold zeros, which need none either: their
 /// layers tell, so each of them is judged before its first chunk is asked for, by [`promised`].
 fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<HashSet<FileNo>, StoreError> {
     let disk = &shared.disk;
@@ -122,7 +123,7 @@ fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<HashSet<Fil
             shared.note_failed_at(file, std::slice::from_ref(place), &Arc::new(error.into()));
         }
         names += missing.len() - fitting;
-        out.extend((fitting == 0 && shared.places(file).is_empty()).then_some(file));
+        out.extend((fitting == 0).then_some(file));
     }
     let dir = disk.path().display();
     warn!("no space for all of it, the smallest files come dir={dir} needed={needed} free={free} left_out={names}");

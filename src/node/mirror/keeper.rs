@@ -65,6 +65,8 @@ pub(super) struct MirrorRoom {
     copies: ExpiryRoom,
     gone: Vec<RelPath>,
     lacking: u64,
+    /// The first file that found no room, and whether the quota kept it out.
+    first_lacking: Option<(RelPath, bool)>,
 }
 
 impl CopyKeeper {
@@ -193,6 +195,7 @@ impl CopyKeeper {
             candidates,
             gone: Vec::new(),
             lacking: 0,
+            first_lacking: None,
         }
     }
 
@@ -290,6 +293,7 @@ impl MirrorRoom {
             let Some((gone, freed)) = self.copies.take(needed, seen_s) else {
                 self.allowed = self.allowed.saturating_sub(leaves.map_or(0, |at| self.candidates[at].1.len));
                 self.lacking += 1;
+                self.first_lacking.get_or_insert_with(|| (path.clone(), len > self.allowed));
                 return false;
             };
             self.gone.extend(gone.iter().map(|&at| self.candidates[at].0.clone()));
@@ -299,9 +303,16 @@ impl MirrorRoom {
         true
     }
 
-    /// What has to go, and how many files found no room.
-    pub(super) fn end(self) -> (Vec<RelPath>, u64) {
-        (self.gone, self.lacking)
+    /// What has to go, and how many files found no room, with the first of them and why.
+    pub(super) fn end(self) -> (Vec<RelPath>, Option<String>) {
+        let told = |(path, is_quota): (RelPath, bool)| {
+            let (cause, step) = match is_quota {
+                true => ("copies keep to their quota", "a larger one takes it"),
+                false => ("a tenth of the disk stays free", "free some space"),
+            };
+            format!("{cause}; {step} files={} path={path}", self.lacking)
+        };
+        (self.gone, self.first_lacking.map(told))
     }
 }
 

@@ -72,7 +72,9 @@ impl Disk {
         loop {
             tries -= 1;
             let whole = self.open_copy(id, copy, stop)?;
-            let results: Vec<_> = paths.iter().map(|path| self.try_copy(&whole, id, path)).collect();
+            let is_it = |path| self.volume.open_file(path).is_ok_and(|there| whole.is(&there));
+            let copy_to = |path| if is_it(path) { Ok(()) } else { self.try_copy(&whole, id, path) };
+            let results: Vec<_> = paths.iter().map(copy_to).collect();
             // Each was put in place while the file was in one state.
             if results.iter().all(Result::is_ok) {
                 self.let_go(id);
