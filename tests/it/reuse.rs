@@ -116,7 +116,8 @@ fn what_a_server_shares_under_another_name_is_not_fetched() {
     let [theirs, ours, state] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
     fill(&theirs.path().join("new"));
     fill(&ours.path().join("mine"));
-    let _sharer = lan.start(lan.builder().dir(theirs.path()).share(Share::Directory)).unwrap();
+    let sharer = lan.start(lan.builder().dir(theirs.path()).share(Share::Directory)).unwrap();
+    assert_eq!(sharer.wait_ready(crate::programs::WAIT).map(|(files, _)| files), Some(101));
     let node = lan.start(lan.builder().dir(ours.path()).state(state.path()).share(Share::Directory)).unwrap();
     assert_eq!(node.wait_ready(crate::programs::WAIT).map(|(files, _)| files), Some(101));
     // One of them has changed since, behind the server's back as far as it knows.
