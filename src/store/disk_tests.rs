@@ -443,6 +443,37 @@ fn only_a_regular_file_or_a_symlink_is_replaced() {
     }
 }
 
+/// The disk was blamed, although moving it away is all that helps.
+#[test]
+fn what_lies_in_the_place_of_a_part_or_journal_is_named() {
+    let (dir, disk) = tempdir();
+    let file = partial(&disk, &real(LEN)).unwrap();
+    write_all(&file, LEN).unwrap();
+    file.checkpoint().unwrap();
+    file.kill();
+    for name in std::fs::read_dir(dir.path().join(".gpb")).unwrap().map(|entry| entry.unwrap().path()) {
+        let kept = std::fs::read(&name).unwrap();
+        let node = |kind| rustix::fs::mknodat(rustix::fs::CWD, &name, kind, 0o600.into(), 0).unwrap();
+        let kinds: [(&str, &dyn Fn()); 4] = [
+            ("a special file", &|| node(FileType::Fifo)),
+            ("a special file", &|| node(FileType::Socket)),
+            ("a directory", &|| std::fs::create_dir(&name).unwrap()),
+            ("a symlink", &|| symlink("elsewhere", &name).unwrap()),
+        ];
+        for (kind, make) in kinds {
+            std::fs::remove_file(&name).unwrap();
+            make();
+            let refused = partial(&disk, &real(LEN)).unwrap_err();
+            assert!(
+                matches!(&refused, StoreError::NameTaken { by, path } if *by == kind && *path == name),
+                "{refused:?}"
+            );
+            if kind == "a directory" { std::fs::remove_dir(&name) } else { std::fs::remove_file(&name) }.unwrap();
+            std::fs::write(&name, &kept).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_name_that_is_taken_leaves_the_part_for_another_name() {
     let (dir, disk) = tempdir();

@@ -264,7 +264,7 @@ impl Volume for DiskVolume {
         };
         let stat = fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("not a regular file"));
+            return Err(Errno::NXIO.into());
         }
         // What a crash left under an own name may be a file that was kept for the user.
         if stat.st_nlink > 1 {

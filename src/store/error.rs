@@ -189,6 +189,8 @@ impl StoreError {
             Some(Errno::ISDIR) => StoreError::NameTaken { path, by: "a directory" },
             Some(Errno::NOTDIR) => StoreError::NameTaken { path, by: "a file" },
             Some(Errno::LOOP) => StoreError::NameTaken { path, by: "a symlink" },
+            // What the system says of a socket or FIFO that is opened as a file.
+            Some(Errno::NXIO) => StoreError::NameTaken { path, by: "a special file" },
             Some(Errno::XDEV) => StoreError::OtherMount { path },
             _ => StoreError::Io { path, source },
         }
