@@ -57,6 +57,8 @@ struct DownloadPeer {
     connections: Arc<PeerConnections>,
     /// The connection that was opened last.
     newest: u64,
+    /// The number of the system's error that ended its last connection for want of descriptors or memory here.
+    exhausted: Option<i32>,
 }
 
 /// A connection that has ended.
@@ -222,7 +224,8 @@ impl Coordinator {
             match self.peers.get_mut(&handle) {
                 Some(known) => known.record = record,
                 None => {
-                    let peer = DownloadPeer { record, last: None, connections: Arc::default(), newest: 0 };
+                    let peer =
+                        DownloadPeer { record, last: None, connections: Arc::default(), newest: 0, exhausted: None };
                     self.peers.insert(handle, peer);
                 }
             }
@@ -343,6 +346,10 @@ impl Coordinator {
             self.shared.ctx.peers.dialed(Some(e));
         }
         let Some(known) = self.peers.get_mut(&dial.peer) else { return };
+        known.exhausted = match &ended.result {
+            Err(AskError::Stream(e)) => e.exhausted(),
+            _ => None,
+        };
         match (end, &ended.result) {
             (ConnectionEnd::Stopped, _) => return,
             (ConnectionEnd::Refused, Err(e)) => {

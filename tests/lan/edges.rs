@@ -157,18 +157,24 @@ fn at_the_limit_of_open_files_both_programs_name_it() {
     let state = h.home().join("state-server");
     let args = ["--dir", dir, "--state", state.to_str().unwrap(), "--port", "0", "--interface", "lo"];
     let mut server = h.spawn(SERVER, &args);
+    let listening = server.wait_line(&["listening ", "addr="], secs(15));
+    let peer = format!("127.0.0.1:{}", listening.rsplit(':').next().unwrap());
     server.wait_line(&["ready files="], secs(15));
-    for n in [7, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21, 22, 24, 28] {
-        let (out, state) = (lan.new_dir(&format!("out-{n}")), h.home().join(format!("state-client-{n}")));
+    // With a peer that is named, a dial could find the last descriptor, and hide that sessions find none.
+    let named_peer = ["--no-multicast", "--peer", &peer];
+    let found = [7, 8, 10, 12, 14, 16, 17, 18, 19, 20, 21, 22, 24, 28].map(|n| (n, &["--interface", "lo"][..]));
+    for (n, by) in found.into_iter().chain([9, 10, 11, 12].map(|n| (n, &named_peer[..]))) {
+        let id = format!("{n}-{}", by.len());
+        let (out, state) = (lan.new_dir(&format!("out-{id}")), h.home().join(format!("state-client-{id}")));
         let (out, state) = (out.to_str().unwrap(), state.to_str().unwrap());
-        let args = ["get", "**", "--dir", out, "--state", state, "--port", "0", "--interface", "lo", "--timeout", "5"];
+        let args = [&["get", "**", "--dir", out, "--state", state, "--port", "0", "--timeout", "5"][..], by].concat();
         let ended = limited(&h, &format!("ulimit -n {n}"), CLIENT, &args).wait(secs(20));
         let last = ended.err.last().cloned().unwrap_or_default();
         assert!(ended.code == Some(0) || last.contains("limit of open files"), "{n}: {}", ended.text());
         named[1] += usize::from(ended.code != Some(0));
     }
-    println!("the limit of open files is named: server {} of 14, client {} of 14", named[0], named[1]);
-    assert!(named.iter().all(|n| (4..=12).contains(n)), "{named:?}");
+    println!("the limit of open files is named: server {} of 14, client {} of 18", named[0], named[1]);
+    assert!(named.iter().all(|n| (4..=16).contains(n)), "{named:?}");
 }
 
 /// The message named `max_user_watches` whichever limit it was.

@@ -67,7 +67,8 @@ impl Coordinator {
         let all_full = full > 0 && connected.is_empty() && holders.iter().all(is_full);
         let no_socket = match self.shared.ctx.peers.hindrance() {
             Some(Hindrance::NoSocket(errno)) => Some(errno),
-            _ => None,
+            // A later dial may have found a descriptor, and its session none.
+            _ => self.peers.values().find_map(|k| k.exhausted),
         };
         let all_refuse =
             !refusing.is_empty() && holders.iter().all(|k| k.last == Some(ConnectionEnd::Refused)) && answered == 0;
