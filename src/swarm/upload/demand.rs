@@ -49,7 +49,7 @@ pub enum AnyOfChoice {
     Nothing,
 }
 
-/// How a chunk was sent. What is told apart by a byte is taken for the same in one of 256 cases: then another
+/// How a chunk was sent. Nodes whose hashes begin alike, and sessions 256 apart, are taken for one: then another
 /// chunk comes first, or none for a moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct SentChunk {
@@ -60,7 +60,7 @@ struct SentChunk {
 /// The last time that a chunk was sent. The default is of no node.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sending {
-    node: u8,
+    node: u16,
     session: u8,
     /// In tenths of a second.
     at: u8,
@@ -105,7 +105,7 @@ impl Sent {
 
     fn sending(&mut self, to: &SentTo) -> Sending {
         let since = to.at.saturating_duration_since(*self.began.get_or_insert(to.at));
-        let node = (BuildHasherDefault::<DefaultHasher>::default().hash_one(to.node) as u8).max(1);
+        let node = (BuildHasherDefault::<DefaultHasher>::default().hash_one(to.node) as u16).max(1);
         Sending { node, session: to.session as u8, at: (since.as_millis() / STEP.as_millis()) as u8 }
     }
 
