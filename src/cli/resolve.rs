@@ -11,7 +11,7 @@ use crate::cli::companions::refuse_ignored;
 use crate::cli::limits::INTERFACES_MAX;
 use crate::cli::mirror::MirrorOptions;
 use crate::cli::report::{LogOptions, ReportOptions, Verbosity};
-use crate::cli::select::SelectOptions;
+use crate::cli::select::{self, SelectOptions};
 use crate::cli::sources::{Environment, Setting, Settings};
 use crate::cli::spec::{COMMANDS, OPTIONS, Program, Scope, nearest};
 use crate::cli::sync_options::SyncOptions;
@@ -19,7 +19,6 @@ use crate::cli::text::escape;
 use crate::cli::value;
 use crate::cli::verify_options::VerifyOptions;
 use crate::client::Overwrite;
-use crate::content::Pattern;
 use crate::limits::{DHT_BOOTSTRAP_MAX, DHT_WAIT, LIST_WAIT, PORT, PROGRESS_TIMEOUT, STATIC_PEERS_MAX};
 use crate::net::{Interface, PeerAddr};
 use crate::node::DhtOptions;
@@ -93,7 +92,7 @@ pub enum Command {
     },
     /// Lists the files that peers offer.
     List {
-        /// What to list, each a valid [`Pattern`]; none is everything.
+        /// What to list, each a valid [`Pattern`](crate::content::Pattern); none is everything.
         patterns: Vec<String>,
         /// Which of them.
         select: SelectOptions,
@@ -102,7 +101,7 @@ pub enum Command {
     },
     /// Fetches files.
     Get {
-        /// What to fetch, each a valid [`Pattern`]; at least one.
+        /// What to fetch, each a valid [`Pattern`](crate::content::Pattern); at least one.
         patterns: Vec<String>,
         /// Which of the names that are found.
         select: SelectOptions,
@@ -373,10 +372,8 @@ fn some_patterns(free: &[OsString]) -> Result<Vec<String>, String> {
 
 fn patterns(free: &[OsString]) -> Result<Vec<String>, String> {
     let one = |arg: &OsString| {
-        let shown = || escape(&arg.to_string_lossy()).into_owned();
-        let text = arg.to_str().ok_or_else(|| format!("`{}` is not UTF-8", shown()))?;
-        Pattern::parse(text).map_err(|e| format!("`{}`: {}", shown(), escape(&e.to_string())))?;
-        Ok(text.to_string())
+        let text = arg.to_str().ok_or_else(|| format!("`{}` is not UTF-8", escape(&arg.to_string_lossy())))?;
+        select::checked(text)
     };
     free.iter().map(one).collect()
 }

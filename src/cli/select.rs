@@ -8,7 +8,7 @@ use crate::cli::limits::EXCLUDE_MAX;
 use crate::cli::sources::{Setting, Settings};
 use crate::cli::text::escape;
 use crate::client::{FoundFile, Selection};
-use crate::content::Pattern;
+use crate::content::{Pattern, PatternError};
 use crate::identity::{KeyPrefix, PeerId};
 use crate::runtime::keystore::{read_bounded, trusted_line, written_lines};
 use crate::runtime::limits::FOLLOWED_FILE_LEN_MAX;
@@ -59,8 +59,14 @@ pub fn unknown_root(text: &str, shown: &[FoundFile]) -> Option<String> {
     is_unknown.then(|| format!("no file has the root {text}; a file of that name is ./{text}"))
 }
 
+/// The pattern, if it is one.
 pub(super) fn checked(text: &str) -> Result<String, String> {
-    Pattern::parse(text).map(|_| text.to_owned()).map_err(|e| format!("`{}`: {}", escape(text), escape(&e.to_string())))
+    let refused = |e: PatternError| {
+        let next =
+            if e == PatternError::Length { "; names begin in the shared directory, and `**` is all of it" } else { "" };
+        format!("`{}`: {}{next}", escape(text), escape(&e.to_string()))
+    };
+    Pattern::parse(text).map(|_| text.to_owned()).map_err(refused)
 }
 
 /// The key that `text` names: itself, its beginning, or the name behind it in a trusted file. A
