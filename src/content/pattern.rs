@@ -71,7 +71,7 @@ pub(crate) struct PathGlob {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// Nothing, aside from `./` and trailing `/`, or longer than [`PATTERN_LEN_MAX`] bytes.
-    #[error("pattern names nothing, or is longer than {PATTERN_LEN_MAX} bytes")]
+    #[error("pattern is empty without its `/`, or longer than {PATTERN_LEN_MAX} bytes")]
     Length,
     /// A glob that would take too much to match.
     #[error("pattern is too complex: {0}")]
