@@ -38,7 +38,6 @@ impl SyncOptions {
         share: bool,
     ) -> Result<Self, String> {
         let dir = match free {
-            [dir] if dir.is_empty() => return Err("`` is no directory; sync takes a name, or `.` for all".into()),
             [dir] => dir.to_str().ok_or_else(|| format!("`{}` is not UTF-8", escape(&dir.to_string_lossy())))?,
             [] => return Err("sync what? name a directory that the peer shares, or `.` for all".into()),
             [_, more, ..] => {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::client::joins::Lent;
@@ -31,8 +31,8 @@ pub(crate) struct Stats {
     /// Requests that another peer had to answer.
     pub(crate) redirects: AtomicU64,
     pulse: Pulse,
-    /// Not all fits onto the disk, so some of it fails.
-    pub(crate) is_tight: AtomicBool,
+    /// The number of places that each file is to be put at, where not all may fit onto the disk.
+    pub(crate) to_fill: Mutex<Arc<[u32]>>,
     /// Verified, wanted bytes of each node.
     pub(crate) by_peer: Mutex<HashMap<NodeId, u64>>,
     /// The paths that are in place.
@@ -86,7 +86,7 @@ impl Stats {
             retries: AtomicU64::new(0),
             redirects: AtomicU64::new(0),
             pulse: Pulse::default(),
-            is_tight: AtomicBool::new(false),
+            to_fill: Mutex::default(),
             by_peer: Mutex::default(),
             reports: Mutex::default(),
         }

@@ -3,11 +3,11 @@
 //! A partial file stays until it is resumed. One that was not written to for [`PART_STALE`] goes
 //! with the next fetch into the directory, and one without a journal, of which nothing can be
 //! resumed, after [`TEMP_STALE`]. One that was only read, or whose source has another content by now, which its mark
-//! says, goes after [`READ_PART_STALE`]; after [`LET_GO_PART_STALE`] if what is fetched has its length, and may have its
-//! chunks. A file that a process has locked, or whose file system has no
+//! says, goes after [`READ_PART_STALE`]; after [`LET_GO_PART_STALE`] the newest one of a length that what is fetched has,
+//! too, and that may have its chunks. A file that a process has locked, or whose file system has no
 //! locks, stays whatever its age.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use log::{info, warn};
 
 use crate::content::{FileId, Geometry};
 use crate::store::journal::Journal;
-use crate::store::limits::{LET_GO_PART_STALE, PART_STALE, READ_PART_STALE, TEMP_STALE};
+use crate::store::limits::{LET_GO_PART_STALE, PART_STALE, READ_PART_STALE, REUSE_SOURCES_MAX, TEMP_STALE};
 use crate::store::partial_file::PartNames;
 use crate::store::storage::{FileLock, Storage, Volume};
 
@@ -51,11 +51,19 @@ pub(super) fn sweep(volume: &dyn Volume, wanted: &[FileId], spared: Spared, now:
     let large = wanted.iter().filter(|id| spared == Spared::OlderVersions && Geometry::new(id.len).needs_layer());
     let lens: HashSet<u64> = large.map(|id| id.len).collect();
     let wanted: HashSet<String> = wanted.iter().map(|id| PartNames::new(id).part).collect();
-    for part in names.iter().filter(|name| name.ends_with(PART_SUFFIX) && !wanted.contains(*name)) {
+    let is_other = |name: &&String| name.ends_with(PART_SUFFIX) && !wanted.contains(*name);
+    let older = newest_of_each_len(
+        volume,
+        names.iter().filter(is_other).filter(|part| {
+            let is_there = |suffix| names.contains(&part.replace(PART_SUFFIX, suffix));
+            len_of(part).is_some_and(|len| lens.contains(&len)) && is_there(JOURNAL_SUFFIX) && is_there(MARK_SUFFIX)
+        }),
+    );
+    for part in names.iter().filter(is_other) {
         let beside = |suffix| Some(part.replace(PART_SUFFIX, suffix)).filter(|name| names.contains(name));
         let (journal, mark) = (beside(JOURNAL_SUFFIX), beside(MARK_SUFFIX));
         let limit = match (&journal, &mark) {
-            (Some(_), Some(_)) if len_of(part).is_some_and(|len| lens.contains(&len)) => LET_GO_PART_STALE,
+            (Some(_), Some(_)) if older.contains(part) => LET_GO_PART_STALE,
             (_, Some(_)) => READ_PART_STALE,
             (Some(_), None) => PART_STALE,
             (None, None) => TEMP_STALE,
@@ -92,7 +100,18 @@ pub(super) fn let_go(volume: &dyn Volume, id: &FileId) -> Vec<Arc<dyn Storage>> 
         }
         Some(file).filter(|_| is_free)
     };
-    names.iter().filter(is_older).filter_map(open).collect()
+    names.iter().filter(is_older).take(REUSE_SOURCES_MAX).filter_map(open).collect()
+}
+
+/// Of `parts` the one of each length that was written last: each takes the room of a whole file.
+fn newest_of_each_len<'p>(volume: &dyn Volume, parts: impl Iterator<Item = &'p String>) -> HashSet<&'p String> {
+    let mut newest: HashMap<Option<u64>, (i64, &String)> = HashMap::new();
+    for part in parts {
+        let stat = volume.open_own(part).ok().flatten().and_then(|file| file.stat().ok());
+        let written = (stat.map_or(i64::MIN, |stat| stat.stamp.mtime_ns), part);
+        newest.entry(len_of(part)).and_modify(|last| *last = written.max(*last)).or_insert(written);
+    }
+    newest.into_values().map(|(_, part)| part).collect()
 }
 
 /// The length of the content that a part is of, as its name says.
@@ -267,5 +286,26 @@ mod tests {
         }
         let there = (1..=5).map(|byte| is_there(&volume, byte).0).collect::<Vec<_>>();
         assert_eq!(there, [false, false, true, true, false], "of a download, used");
+    }
+
+    /// Each takes the room of a whole file.
+    #[test]
+    fn of_parts_that_were_let_go_the_newest_one_of_a_length_stays_for_longer() {
+        let big = |byte: u8| FileId { root: Root(Digest([byte; 32])), len: 1 << 20 };
+        let volume = Memory::new();
+        for byte in 1..=3_u8 {
+            let age = 2 * READ_PART_STALE + Duration::from_secs(byte.abs_diff(2).into());
+            let names = PartNames::new(&big(byte));
+            for name in [names.part, names.journal, names.mark].map(|name| own_name(&name)) {
+                volume.put(&name, b"");
+                volume.set_changed(&name, i64::try_from((NOW - age).as_nanos()).unwrap());
+            }
+        }
+        let there = || [1, 2, 3].map(|byte| volume.content(&own_name(&PartNames::new(&big(byte)).part)).is_some());
+        assert_eq!(let_go(&volume, &big(9)).len(), 3);
+        sweep(&volume, &[big(9)], Spared::OlderVersions, NOW);
+        assert_eq!(there(), [false, true, false]);
+        sweep(&volume, &[big(9)], Spared::Nothing, NOW);
+        assert_eq!(there(), [false; 3]);
     }
 }

@@ -1,6 +1,6 @@
 //! The command `sync`.
 
-use std::io::Stdout;
+use std::io::{Stdout, Write};
 use std::path::Path;
 
 use gpb::internals::cli::{Exit, Failure, Output, SyncOptions};
@@ -17,6 +17,10 @@ pub(crate) fn run(
     watching: &Watching<'_>,
     output: &mut Output<Stdout>,
 ) -> Result<(), Failure> {
+    if sync.dir.is_empty() {
+        // As an unset variable of a script gives it.
+        let _ = writeln!(watching.screen.clone(), "warning: an empty name means all of --dir, as `.` does");
+    }
     let planned = node
         .sync(&sync.dir, sync.from.clone())
         .exclude(sync.exclude.selection().exclude)

@@ -15,6 +15,7 @@ use crate::client::shared::DownloadShared;
 use crate::content::{Manifest, RelPath};
 use crate::store::{FetchedFile, PartialFile, StoreError};
 use crate::swarm::FileNo;
+use crate::sync::lock;
 
 /// Waits for a file that `other` is to bring.
 pub(super) fn join(shared: &Arc<DownloadShared>, file: FileNo, other: &Member) {
@@ -137,8 +138,11 @@ pub(super) fn open_part(
 ) -> Result<Arc<PartialFile>, StoreError> {
     if !shared.is_in_memory() {
         let is_large = manifest.id().len > DENSE_LEN_MAX;
-        let promised = if is_large && shared.stats.is_tight.load(Ordering::Acquire) { promised(shared) } else { 0 };
-        shared.disk.check_room(manifest, shared.places(file).len(), promised)?;
+        let to_fill = lock(&shared.stats.to_fill).clone();
+        let promised = if is_large { promised(shared, &to_fill) } else { 0 };
+        // Places that hold it already need no room.
+        let places = to_fill.get(file as usize).map_or_else(|| shared.places(file).len(), |places| *places as usize);
+        shared.disk.check_room(manifest, places, promised)?;
     }
     let open = || match (&shared.terms.reading, shared.terms.readings.part(&manifest.id())) {
         (Some(reading), _) => reading.open_part(manifest),

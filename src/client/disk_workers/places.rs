@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use log::warn;
 
@@ -15,6 +14,7 @@ use crate::client::targets::FileTarget;
 use crate::content::{FileId, Geometry, RelPath};
 use crate::store::{Disk, StoreError};
 use crate::swarm::FileNo;
+use crate::sync::lock;
 
 /// What lies at the usable places of a file.
 #[derive(Debug, Default)]
@@ -71,10 +71,11 @@ pub(super) fn look_ahead(
     ids: &[FileId],
     parents: &mut LastParent,
 ) -> Result<Option<TightPlaces>, StoreError> {
+    // Nothing is known of them before, as of a download that was paused.
+    *lock(&shared.stats.to_fill) = Arc::default();
     if !is_tight(shared)? {
         return Ok(None);
     }
-    shared.stats.is_tight.store(true, Ordering::Release);
     shared.disk.sweep_for_room(ids);
     let seen = check_files(shared, parents);
     if shared.is_stopped() {
@@ -84,7 +85,9 @@ pub(super) fn look_ahead(
     for (file, _) in (0..).zip(&seen).filter(|(_, seen)| seen.here) {
         checked(shared, file, true);
     }
-    let out = leave_out(shared, &seen)?;
+    let mut to_fill: Vec<u32> = seen.iter().map(|seen| seen.missing.len() as u32).collect();
+    let out = leave_out(shared, &seen, &mut to_fill)?;
+    *lock(&shared.stats.to_fill) = to_fill.into();
     for file in &out {
         // Where it has a place left, that holds it.
         checked(shared, *file, !shared.places(*file).is_empty());
@@ -95,7 +98,7 @@ pub(super) fn look_ahead(
 /// Fails what does not fit onto the disk, so that the rest comes: the smallest files first. Returns the files that are put
 /// nowhere. What cannot be put anywhere needs no room. Large files may hold zeros, which need none either: their
 /// layers tell, so each of them is judged before its first chunk is asked for, by [`promised`].
-fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<HashSet<FileNo>, StoreError> {
+fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen], to_fill: &mut [u32]) -> Result<HashSet<FileNo>, StoreError> {
     let disk = &shared.disk;
     let is_known = |id: &FileId, seen: &PlacesSeen| id.len <= DENSE_LEN_MAX && !seen.missing.is_empty();
     let known = (0..).zip(shared.files.iter().zip(seen)).filter(|(_, (file, seen))| is_known(&file.id, seen));
@@ -123,6 +126,7 @@ fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<HashSet<Fil
             shared.note_failed_at(file, std::slice::from_ref(place), &Arc::new(error.into()));
         }
         names += missing.len() - fitting;
+        to_fill[file as usize] = fitting as u32;
         out.extend((fitting == 0).then_some(file));
     }
     let dir = disk.path().display();
@@ -130,15 +134,17 @@ fn leave_out(shared: &DownloadShared, seen: &[PlacesSeen]) -> Result<HashSet<Fil
     Ok(out)
 }
 
-/// Room that is promised to files which [`leave_out`] did not leave out and that are not in place yet.
-pub(super) fn promised(shared: &DownloadShared) -> u64 {
+/// Room that is promised to files which [`leave_out`] did not leave out and that are not in place yet. Files of which
+/// that is not known beforehand get what is left.
+pub(super) fn promised(shared: &DownloadShared, to_fill: &[u32]) -> u64 {
     let state = shared.state();
-    let is_open = |(file, wanted): &(FileNo, &FileTarget)| wanted.id.len <= DENSE_LEN_MAX && !state.is_done(*file);
-    let open: Vec<&FileTarget> = (0..).zip(&shared.files).filter(is_open).map(|(_, wanted)| wanted).collect();
+    let is_open =
+        |(file, (wanted, _)): &(FileNo, (&FileTarget, &u32))| wanted.id.len <= DENSE_LEN_MAX && !state.is_done(*file);
+    let open: Vec<_> = (0..).zip(shared.files.iter().zip(to_fill)).filter(is_open).map(|(_, wanted)| wanted).collect();
     drop(state);
-    let needed = |wanted: &FileTarget| match Geometry::new(wanted.id.len).needs_layer() {
-        true => shared.disk.needed_for(&wanted.id, wanted.outs.len()),
-        false => wanted.id.len.next_multiple_of(DISK_BLOCK_LEN).saturating_mul(wanted.outs.len() as u64),
+    let needed = |(wanted, places): (&FileTarget, &u32)| match Geometry::new(wanted.id.len).needs_layer() {
+        true => shared.disk.needed_for(&wanted.id, *places as usize),
+        false => wanted.id.len.next_multiple_of(DISK_BLOCK_LEN).saturating_mul(u64::from(*places)),
     };
     open.into_iter().map(needed).fold(0, u64::saturating_add)
 }

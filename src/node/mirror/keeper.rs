@@ -186,7 +186,11 @@ impl CopyKeeper {
         // Unknown room counts as enough: the fetch finds out.
         let (free, size) = self.disk.room().unwrap_or((u64::MAX, 0));
         let allowed = self.retention.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.dir.files().bytes()));
-        let candidates = if self.retention.is_on() { self.candidates(plan, is_known, jobs) } else { Vec::new() };
+        let mut candidates = if self.retention.is_on() { self.candidates(plan, is_known, jobs) } else { Vec::new() };
+        // A copy that is to be replaced goes by that alone.
+        for (path, file) in &mut candidates {
+            file.used_s = if plan.is_wanted(path) { u64::MAX } else { file.used_s };
+        }
         let files: Vec<ExpiryCandidate> = candidates.iter().map(|(_, file)| *file).collect();
         MirrorRoom {
             free: free.saturating_sub(size / FREE_SHARE).saturating_sub(left),
@@ -286,14 +290,14 @@ impl MirrorRoom {
     /// files before. The quota has room for it where a copy lies that it replaces.
     pub(super) fn fits(&mut self, path: &RelPath, len: u64, seen_s: u64) -> bool {
         let replaced = self.candidates.binary_search_by(|(copy, _)| copy.cmp(path)).ok();
-        let leaves = replaced.filter(|at| !self.gone.contains(&self.candidates[*at].0));
-        self.allowed = self.allowed.saturating_add(leaves.map_or(0, |at| self.candidates[at].1.len));
+        let leaves = replaced.map_or(0, |at| self.candidates[at].1.len);
+        self.allowed = self.allowed.saturating_add(leaves);
         let needed = len.saturating_sub(self.free).max(len.saturating_sub(self.allowed));
         if needed > 0 {
             let Some((gone, freed)) = self.copies.take(needed, seen_s) else {
-                self.allowed = self.allowed.saturating_sub(leaves.map_or(0, |at| self.candidates[at].1.len));
                 self.lacking += 1;
                 self.first_lacking.get_or_insert_with(|| (path.clone(), len > self.allowed));
+                self.allowed = self.allowed.saturating_sub(leaves);
                 return false;
             };
             self.gone.extend(gone.iter().map(|&at| self.candidates[at].0.clone()));

@@ -221,6 +221,20 @@ fn a_new_version_takes_the_room_of_the_old_one() {
     assert!(!data.dir().join("n").exists() && is_here("n"));
 }
 
+/// A copy that made room for what replaces it would be gone before that is here, and be counted twice.
+#[test]
+fn a_version_that_is_larger_than_the_quota_leaves_the_old_one() {
+    let (sharer, data) = (Data::new(), Data::new());
+    data.fetch("m", Life::Temporary, 50);
+    let first = sharer.node().start().unwrap();
+    let mirror = data.node().mirror("**").mirror_from(first.id()).quota(150).peer(first.addrs()[0]).start().unwrap();
+    until("the copy is offered", || mirror.catalogue().len() == 1 && mirror.stats().mirror.copies == 1);
+    sharer.write("m", &"n".repeat(200));
+    let old = || std::fs::read(data.dir().join("m")).is_ok_and(|bytes| bytes == "m".repeat(100).as_bytes());
+    until("it is known", || mirror.stats().mirror.missing == 1 || !old());
+    assert!(old());
+}
+
 /// Cause: a link whose target had expired was fetched with its target. Effect: the copy came back, at once or when its
 /// sharer was heard again.
 #[test]

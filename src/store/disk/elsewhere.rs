@@ -120,7 +120,7 @@ impl Disk {
             None => VerifiedFile::check(file, id, stop),
         });
         // Another file may have its name by now.
-        let by_file = || self.held(id).and_then(|file| VerifiedFile::check(file, id, stop));
+        let by_file = || (0..COPY_TRIES).find_map(|_| VerifiedFile::check(self.held(id)?, id, stop));
         let whole = match by_name {
             Ok(whole) => whole.or_else(by_file),
             Err(e) => Some(by_file().ok_or(e)?),

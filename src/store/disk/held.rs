@@ -18,6 +18,13 @@ pub(super) struct HeldFiles {
     files: HashMap<FileId, Arc<File>>,
 }
 
+impl HeldFiles {
+    /// Whether a file with the content `id` is to be held, and there is room for it.
+    fn lacks(&self, id: &FileId) -> bool {
+        self.wanted.contains(id) && !self.files.contains_key(id) && self.files.len() < HELD_FILES_MAX
+    }
+}
+
 impl Disk {
     /// These contents are about to be put in place. Costs nothing where no fetch has put any file before.
     pub fn want<'i>(&self, ids: impl IntoIterator<Item = &'i FileId>) {
@@ -36,12 +43,10 @@ impl Disk {
         let coming: HashSet<FileId> = files.clone().map(|(_, id)| id).collect();
         for (path, _) in files {
             let Some(id) = self.left_at(path).filter(|id| !coming.contains(id)) else { continue };
-            let mut held = lock(&self.held);
-            if !held.wanted.contains(&id) || held.files.contains_key(&id) || held.files.len() >= HELD_FILES_MAX {
-                continue;
-            }
-            if let Ok(file) = self.volume.open_file(path) {
-                held.files.insert(id, file.into());
+            if lock(&self.held).lacks(&id)
+                && let Ok(file) = self.volume.open_file(path)
+            {
+                lock(&self.held).files.entry(id).or_insert_with(|| file.into());
             }
         }
     }

@@ -308,6 +308,11 @@ impl MirrorPlan {
         self.offers.is_kept_elsewhere(path, id, own)
     }
 
+    /// Whether `path` is to be fetched, or is being fetched.
+    pub fn is_wanted(&self, path: &RelPath) -> bool {
+        self.wanted.contains_key(path)
+    }
+
     /// What the peers offer.
     pub fn offers(&self) -> &MirrorOffers {
         &self.offers
