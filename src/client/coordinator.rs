@@ -16,6 +16,7 @@ use crate::client::shared::DownloadShared;
 use crate::client::{DownloadEnd, FetchError};
 use crate::content::{FileId, Geometry};
 use crate::identity::{NodeId, PeerId};
+use crate::net::StreamError;
 use crate::peers::AskError;
 use crate::runtime::BlockingPool;
 use crate::swarm::{ConnectionEnd, Dial, Mesh, PeerHandle, PeerRecord, RefusalCause, ScalerAdvice};
@@ -370,7 +371,11 @@ impl Coordinator {
             }
             _ => {}
         }
-        known.last = Some(end);
+        // A peer that answered, and takes further connections without a word, is silent and has not left.
+        let is_silent = matches!(ended.result, Err(AskError::Stream(StreamError::TimedOut)));
+        if end != ConnectionEnd::Unreachable || !is_silent || !known.has_answered() {
+            known.last = Some(end);
+        }
     }
 
     /// Time after which connections are looked at again, unless the bell rings before.

@@ -10,10 +10,11 @@ use crate::proto::FrameError;
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// TCP failed; `UnexpectedEof` when the peer closed without close_notify.
+    /// TCP failed: `TimedOut` when it did not connect in time, `UnexpectedEof` when the peer closed without
+    /// close_notify.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Nothing arrived, or nothing could be sent, before the deadline.
+    /// On a connection nothing arrived, or nothing could be sent, before the deadline.
     #[error("timed out")]
     TimedOut,
     /// The peer sent close_notify.

@@ -240,7 +240,8 @@ fn finish_connect(begun: io::Result<()>, socket: &TcpStream, deadline: Instant) 
         begun => return Ok(begun?),
     }
     if !wait_for(socket, PollFlags::OUT, deadline)? {
-        return Err(StreamError::TimedOut);
+        // Unlike a peer that takes the connection and is silent.
+        return Err(io::Error::from(ErrorKind::TimedOut).into());
     }
     socket.take_error()?.map_or(Ok(()), |e| Err(e.into()))
 }

@@ -201,9 +201,11 @@ impl PlannedSync<'_> {
         removal.report.kept.clone_from(&plan.kept);
         removal.report.hindrance = plan.hindrance;
         if plan.hindrance.is_none() {
+            // A name may be taken of a file of which another one is removed afterwards.
+            let taken = plan.files.iter().map(|file| &file.path).chain(plan.bare.iter().map(|bare| &bare.path));
+            let taken = taken.chain(plan.in_the_way.iter().map(|name| &name.path));
+            removal.shared = removal.disk.shared_with(&plan.later, taken);
             removal.remove(&plan.in_the_way);
-            // The fetch may take a name of a file of which another one is removed afterwards.
-            removal.shared = removal.disk.shared_with(&plan.later, plan.files.iter().map(|file| &file.path));
             removal.remove_dirs(&plan.dirs_in_the_way, &plan.made);
         }
         let fetch = match plan.files.is_empty() && plan.bare.is_empty() {

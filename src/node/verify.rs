@@ -170,9 +170,8 @@ impl<'n> Verify<'n> {
         });
         let mut lookup = index.as_ref().and_then(Index::lookup);
         let group = OfferedNames::new(&offered);
-        let here: HashSet<FileId> = lock(&found).iter().flatten().copied().collect();
-        let gone = gone(&disk, &names, &here, &group);
         let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let gone = gone(&disk, &names, &found, &group);
         let mut files: Vec<CheckedFile> = Vec::with_capacity(names.len() + missing.len());
         for (name, id) in names.into_iter().zip(found) {
             let known = known(&disk, &name, lookup.as_mut());
@@ -295,8 +294,12 @@ fn known(disk: &Disk, name: &LocalName, lookup: Option<&mut Lookup>) -> Vec<Know
 }
 
 /// Names that the group offers and fetches have put files at, where no file lies any more. What no peer offers now may be
-/// gone because of that, and what is `here` under another name was moved.
-fn gone(disk: &Disk, names: &[LocalName], here: &HashSet<FileId>, group: &OfferedNames<'_>) -> Vec<CheckedFile> {
+/// gone because of that, and what is `found` under a name where the group does not have it was moved there.
+fn gone(disk: &Disk, names: &[LocalName], found: &[Option<FileId>], group: &OfferedNames<'_>) -> Vec<CheckedFile> {
+    let is_own =
+        |name: &LocalName, id: &FileId| group.by_name.get(name.path.as_str()).is_some_and(|ids| ids.contains(id));
+    let here: HashSet<FileId> =
+        names.iter().zip(found).filter_map(|(name, id)| id.filter(|id| !is_own(name, id))).collect();
     let is_there = |path: &RelPath| names.binary_search_by(|name| name.path.cmp(path)).is_ok();
     let offered = group.by_name.keys().filter_map(|path| RelPath::new(path).ok());
     // What is a link for a peer may be one here.

@@ -60,14 +60,18 @@ impl Disk {
     /// [`StoreError::MissingDirectory`], [`StoreError::NotADirectory`], [`StoreError::Permission`],
     /// or what else keeps it from being used.
     pub fn open(dir: &Path, create: bool) -> Result<Arc<Self>, StoreError> {
-        let volume = Arc::new(DiskVolume::open(dir, create)?);
-        Ok(Arc::new(Disk {
-            volume,
+        Ok(Self::on(DiskVolume::open(dir, create)?))
+    }
+
+    /// Nothing is known of what lies there yet.
+    fn on(volume: DiskVolume) -> Arc<Self> {
+        Arc::new(Disk {
+            volume: Arc::new(volume),
             flusher: Mutex::new(None),
             nearby: OnceLock::new(),
             held: Mutex::default(),
             alarm: OnceLock::new(),
-        }))
+        })
     }
 
     /// As [`open`](Disk::open), but `overwrite` decides about files that are there already; without
@@ -95,14 +99,7 @@ impl Disk {
         state: Option<&Path>,
         life: Life,
     ) -> Result<Arc<Self>, StoreError> {
-        let volume = Arc::new(DiskVolume::open(dir, create)?.guarded(overwrite, state, life));
-        Ok(Arc::new(Disk {
-            volume,
-            flusher: Mutex::new(None),
-            nearby: OnceLock::new(),
-            held: Mutex::default(),
-            alarm: OnceLock::new(),
-        }))
+        Ok(Self::on(DiskVolume::open(dir, create)?.guarded(overwrite, state, life)))
     }
 
     /// From now on a panic of the thread that journals rings `alarm`; the first alarm stays.

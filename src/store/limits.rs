@@ -46,7 +46,8 @@ pub const WRITEBACK_MAX: Duration = Duration::from_secs(600);
 pub const INDEX_CACHE_LEN: usize = 8 * MIB;
 /// Age after the last write from which a partial file goes that was only read.
 pub const READ_PART_STALE: Duration = Duration::from_secs(60);
-/// The same for one whose source has another content by now, while what is fetched has its length.
+/// The same for the newest one of its length whose source has another content by now, while something of that length
+/// is fetched.
 pub const LET_GO_PART_STALE: Duration = Duration::from_secs(24 * 3600);
 /// Most bytes in memory of what a node without a directory reads while it is fetched.
 pub const READ_MEMORY_MAX: u64 = 256 * MIB as u64;

@@ -370,6 +370,29 @@ fn what_fits_comes_and_the_rest_is_named() {
     assert_eq!((got.code, got.failed(), there), (Some(7), seven(&["long"]), vec!["a", "b"]), "{got:?}");
 }
 
+/// Cause: a copy of what is here asks for no room before it begins, and a disk that is full ends a fetch. Effect: one
+/// file that found no room kept those from coming that had it.
+#[test]
+fn a_copy_without_room_keeps_nothing_else_from_coming() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    }
+    let (long, short) = (vec![9; 65 << 20], vec![8; 2 << 20]);
+    let group = Group::new(&[&[("a", &short), ("long", &long), ("x/long", &long)]]);
+    let small = group.home.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=100m", "gpb-test"]).arg(&small).status();
+    assert!(mounted.unwrap().success());
+    let first = group.get(&["long", "--out", "small/"]);
+    let second = group.get(&["a", "x/long", "--out", "small/", "--json"]);
+    let there = ["a", "long", "x/long"].map(|name| small.join(name).exists());
+    assert!(Command::new("umount").arg(&small).status().unwrap().success());
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert_eq!((second.code, second.failed()), (Some(7), vec![("x/long".to_owned(), 7)]), "{second:?}");
+    assert_eq!(there, [true, true, false], "{second:?}");
+}
+
 /// `.gpb` of another user was told as `change its owner or mode`.
 #[test]
 fn a_download_of_another_user_is_told() {

@@ -118,3 +118,16 @@ fn what_was_fetched_and_is_gone_is_told_and_comes_back_by_force() {
     let got = verify(&group, true, &["--json"]);
     assert_eq!((got.code, states(&got)), (Some(0), told[..1].to_vec()), "{got:?}");
 }
+
+/// Cause: a content that lay under any other name counted as moved there. Effect: of two equal files one could be gone
+/// without a word.
+#[test]
+fn a_gone_file_is_told_though_another_one_is_equal() {
+    let group = Group::new(&[&[("a", b"same"), ("c", b"same")]]);
+    assert_eq!(group.get(&["**"]).code, Some(0));
+    fs::remove_file(group.home.path().join("into/c")).unwrap();
+    let got = verify(&group, true, &["--json"]);
+    assert_eq!((got.code, states(&got)), (Some(1), told(&[("a", "ok"), ("c", "gone")])), "{got:?}");
+    assert_eq!(verify(&group, true, &["--repair", "--force"]).code, Some(0));
+    assert_eq!(group.content("c"), Some(b"same".to_vec()));
+}

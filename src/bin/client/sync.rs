@@ -17,9 +17,9 @@ pub(crate) fn run(
     watching: &Watching<'_>,
     output: &mut Output<Stdout>,
 ) -> Result<(), Failure> {
-    if sync.dir.is_empty() {
+    if sync.dir.trim_end_matches('/').is_empty() {
         // As an unset variable of a script gives it.
-        let _ = writeln!(watching.screen.clone(), "warning: an empty name means all of --dir, as `.` does");
+        let _ = writeln!(watching.screen.clone(), "warning: `{}` means all of --dir, as `.` does", sync.dir);
     }
     let planned = node
         .sync(&sync.dir, sync.from.clone())

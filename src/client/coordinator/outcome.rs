@@ -174,7 +174,7 @@ impl Coordinator {
 
 impl DownloadPeer {
     /// Whether its last connection was one that it answered on.
-    fn has_answered(&self) -> bool {
+    pub(super) fn has_answered(&self) -> bool {
         use ConnectionEnd::{Busy, Cut, Failed, Idle, Lied, Slow, Stale};
         matches!(self.last, Some(Idle { .. } | Cut | Lied | Busy(_) | Stale | Slow | Failed))
     }

@@ -8,11 +8,12 @@ use log::{debug, info, warn};
 use crate::chain::Chain;
 use crate::client::disk_queues::{DiskJob, SmallContent};
 use crate::client::disk_workers::{Came, joined};
-use crate::client::limits::HOLE_LEN_MIN;
+use crate::client::limits::{DENSE_LEN_MAX, HOLE_LEN_MIN};
 use crate::client::shared::DownloadShared;
 use crate::content::{Bitfield, FileId, Geometry};
 use crate::store::{CheckedChunk, ChunkOrigin, KnownCopy, PartialFile, StoreError};
 use crate::swarm::FileNo;
+use crate::sync::lock;
 
 /// Takes a file that is not in place from elsewhere on the disk, if it is known to be there, or leaves it
 /// as a hole. False if it has to be fetched.
@@ -28,6 +29,10 @@ pub(super) fn take(shared: &DownloadShared, file: FileNo) -> bool {
     if let Some(whole) = joined::fetched_before(shared, file) {
         shared.state().elsewhere(file);
         return shared.queues.jobs.send(DiskJob::TakeOver { file, from: whole }).is_ok();
+    }
+    // Where not all fits, a long file asks for room first, which a copy does not; its chunks are taken from here then.
+    if id.len > DENSE_LEN_MAX && !lock(&shared.stats.to_fill).is_empty() {
+        return false;
     }
     let Some(copy) = Some(&id).filter(|id| id.len > 0 && !is_read).and_then(|id| known_copy(shared, id)) else {
         return false;

@@ -82,10 +82,26 @@ impl Disk {
             }
             // One that changed on the way is no failure of the places. Losing its name is a change, too.
             match whole.check_unchanged() {
-                Ok(()) => return Ok(results),
+                Ok(()) => return self.copied(id, results),
                 Err(_) if tries > 0 => {}
                 Err(e) => return Err(StoreError::at(self.volume.path_of(&copy.path), e)),
             }
+        }
+    }
+
+    /// What became of the copies of `id`. One that found no room is left to a fetch, which asks for room before it
+    /// begins, and whose lack of it ends nothing else; a file that is only held takes room no longer then.
+    fn copied(
+        &self,
+        id: &FileId,
+        mut results: Vec<Result<(), StoreError>>,
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        match results.iter().position(|result| matches!(result, Err(StoreError::NoSpace { .. }))) {
+            Some(at) => {
+                self.let_go(id);
+                results.swap_remove(at).map(|()| Vec::new())
+            }
+            None => Ok(results),
         }
     }
 

@@ -16,7 +16,7 @@ impl PartialFile {
     }
 
     /// Its source has another content by now: unless a download opens it again, it goes with the next
-    /// fetch after a minute, or after a day if that may have chunks of it. A failure leaves it for longer.
+    /// fetch after a minute, or after a day if it is the newest of a length that is fetched. A failure leaves it for longer.
     pub(crate) fn let_go(&self) {
         let _ = self.part.volume.create_own(&self.part.names.mark);
     }
