@@ -21,7 +21,9 @@ impl LogOptions {
         let mut sinks: Vec<Box<dyn SharedLogger>> = vec![sink(self.stderr_level(), with_time, screen.clone())];
         if let Some(path) = &self.file {
             let file = LogFile::open(path, LOG_FILE_LEN_MAX);
-            let file = file.map_err(|e| format!("cannot open log file {}: {e}", path.display()))?;
+            let file = file.map_err(|e| {
+                format!("cannot open log file {}: {e}; name another one with --log-file", path.display())
+            })?;
             sinks.push(sink(self.file_level(), with_time, file));
         }
         let all = CombinedLogger::new(sinks);

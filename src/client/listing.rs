@@ -259,6 +259,11 @@ pub(crate) fn warn_of_partial(peers: &[PeerId]) {
     }
 }
 
+/// Says that a listing of `peer` lacks files.
+fn warn_of_unnamed(peer: &PeerId, files: u64) {
+    warn!("the peer leaves out files whose names cannot be shared peer={peer} files={files}");
+}
+
 /// Whether a pattern means more than a name, a directory or a root.
 fn has_wildcards(pattern: &Pattern) -> bool {
     matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. })
@@ -282,9 +287,6 @@ fn page(
         };
     }
     let head: PageHead = session.header("List")?;
-    if head.unnamed > 0 && pattern.is_none_or(has_wildcards) && !std::mem::replace(&mut all.told_unnamed, true) {
-        warn!("the peer leaves out files whose names cannot be shared peer={} files={}", session.peer, head.unnamed);
-    }
     let mut last = None;
     // A root, or the name of a file that is there, leaves nothing to be missed.
     let mut is_one = matches!(pattern.map(Pattern::kind), Some(PatternKind::Root(..)));
@@ -294,6 +296,11 @@ fn page(
         last = Some(path);
         is_one |= matches!(pattern.map(Pattern::kind), Some(PatternKind::Path { text, .. }) if text == path);
         all.take(path, what, pattern, &session.peer)?;
+    }
+    // The peer does not say where they lie: any directory may be theirs.
+    let may_lack = pattern.is_none_or(has_wildcards) || (last.is_some() && !is_one);
+    if head.unnamed > 0 && may_lack && !std::mem::replace(&mut all.told_unnamed, true) {
+        warn_of_unnamed(&session.peer, head.unnamed);
     }
     // What was only fetched has no directory that could be scanned: its revision is 0.
     all.partial |= head.revision > 0 && !head.complete && !is_one;

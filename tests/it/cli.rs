@@ -37,7 +37,7 @@ fn usage_errors_are_one_line_and_code_2() {
         (
             &["--log-file", "none/log"],
             &[],
-            "error: cannot open log file none/log: No such file or directory (os error 2)\n",
+            "error: cannot open log file none/log: No such file or directory (os error 2); name another one with --log-file\n",
         ),
     ];
     for (args, variables, expected) in cases {

@@ -282,6 +282,8 @@ fn names_that_cannot_be_shared_are_counted_for_everyone() {
     let lan = lan_or_skip!();
     let (h, dir, out) = (lan.lonely_host("h"), lan.new_dir("d"), lan.new_dir("out"));
     std::fs::write(dir.join("ok.txt"), "ok").unwrap();
+    std::fs::create_dir(dir.join("t")).unwrap();
+    std::fs::write(dir.join("t/ok.txt"), "ok").unwrap();
     let odd = |name: &[u8]| dir.join(std::ffi::OsStr::from_bytes(name));
     std::fs::write(odd(b"caf\xe9.txt"), "x").unwrap();
     std::fs::create_dir_all(odd(b"d\xff/sub")).unwrap();
@@ -289,14 +291,16 @@ fn names_that_cannot_be_shared_are_counted_for_everyone() {
     std::fs::write(odd(b"a\nb"), "x").unwrap();
     let server = crate::group::Server::start(&h, &dir, &[]);
     let ready = server.process.log().lines_with("ready files=");
-    assert!(ready.iter().any(|line| line.contains("files=1 ") && line.contains("unnamed=3")), "{ready:?}");
+    assert!(ready.iter().any(|line| line.contains("files=2 ") && line.contains("unnamed=3")), "{ready:?}");
     let told = |args: &[&str]| {
         let mut all = args.to_vec();
-        all.extend(["--dir", out.to_str().unwrap()].iter().filter(|_| args[0] == "get"));
+        all.extend(["--dir", out.to_str().unwrap()].iter().filter(|_| args[0] != "list"));
         let ended = crate::group::client(&h, &all).wait(secs(15)).expect(0);
         ended.err.iter().filter(|line| line.contains("leaves out files") && line.contains("files=3")).count()
     };
     assert_eq!((told(&["list", "--wait", "15"]), told(&["get", "**"]), told(&["get", "ok.txt"])), (1, 1, 0));
+    // They may lie in any directory.
+    assert_eq!((told(&["get", "t"]), told(&["sync", "t", "--from", &server.id])), (1, 1));
     std::fs::remove_dir_all(odd(b"d\xff")).unwrap();
     std::fs::remove_file(odd(b"a\nb")).unwrap();
     until("one is left", secs(20), || {

@@ -13,6 +13,7 @@ use crate::runtime::limits::TRUSTED_KEYS_MAX;
 use crate::runtime::{Subscription, Watch};
 use crate::sync::{read_lock, write_lock};
 use file::TrustedFile;
+#[cfg(feature = "cli")]
 pub(crate) use file::trusted_line;
 
 mod file;
