@@ -274,6 +274,11 @@ pub(crate) fn again(e: &io::Error) -> io::Error {
 pub(crate) struct ToldErrors(Mutex<HashSet<(Discriminant<StoreError>, Option<i32>)>>);
 
 impl ToldErrors {
+    /// Whether there was one.
+    pub(crate) fn is_any(&self) -> bool {
+        !lock(&self.0).is_empty()
+    }
+
     /// Notes an error that a caller gets. True for the first one of its kind.
     pub(crate) fn tell(&self, e: &StoreError) -> bool {
         let errno = match e {

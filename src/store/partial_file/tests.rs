@@ -13,7 +13,7 @@ use crate::limits::CHUNK_LEN_MIN;
 use crate::store::flusher::Flush;
 use crate::store::leftovers::{self, Spared};
 use crate::store::limits::{COPY_RUN_LEN, TICK_MAX};
-use crate::store::memory::{Memory, Rng, own_name};
+use crate::store::memory::{FaultKind, Memory, Rng, own_name};
 use crate::store::storage::{FileLock, Stat, Storage};
 
 const LAST_LEN: u64 = 77;
@@ -340,6 +340,27 @@ fn a_seal_is_not_put_on_what_could_change_without_a_trace() {
     assert!(sealed && age_ns >= TICK_MAX.as_nanos() as i64, "a write of this tick leaves the time as it is: {age_ns}");
     assert!(!believed(1_000_000_000_000).0, "the clock that stamps runs ahead of ours");
     assert!(believed(-1_000_000_000).0);
+}
+
+/// Cause: a disk that gets full may lose what it took before, without an error. Effect: a part with a hole was believed
+/// by the next run, and became a wrong file.
+#[test]
+fn what_a_full_disk_took_is_checked_when_it_goes_on() {
+    let (volume, manifest) = (Memory::new(), manifest(4));
+    let chunks = chunks_of(&manifest);
+    for is_full in [false, true] {
+        let part = open(&volume, &manifest).unwrap();
+        recheck(&part);
+        write(&part, chunks[usize::from(is_full)]).unwrap();
+        if is_full {
+            volume.fault_at(1, FaultKind::Full, true);
+            write(&part, chunks[2]).unwrap_err();
+            volume.mend();
+        }
+        drop(part);
+        let part = open(&volume, &manifest).unwrap();
+        assert_eq!((part.resumed(), part.have_count()), if is_full { (2, 0) } else { (1, 1) });
+    }
 }
 
 #[test]
