@@ -6,6 +6,7 @@ use std::io;
 use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
@@ -271,12 +272,16 @@ pub(crate) fn again(e: &io::Error) -> io::Error {
 /// The kinds of errors that the users of one disk know, so that an error which stops many files is
 /// not logged for each of them.
 #[derive(Debug, Default)]
-pub(crate) struct ToldErrors(Mutex<HashSet<(Discriminant<StoreError>, Option<i32>)>>);
+pub(crate) struct ToldErrors {
+    kinds: Mutex<HashSet<(Discriminant<StoreError>, Option<i32>)>>,
+    /// One was of the disk, rather than of a name on it.
+    of_disk: AtomicBool,
+}
 
 impl ToldErrors {
-    /// Whether there was one.
-    pub(crate) fn is_any(&self) -> bool {
-        !lock(&self.0).is_empty()
+    /// Whether one was of the disk, which may have lost what it took earlier.
+    pub(crate) fn is_any_of_disk(&self) -> bool {
+        self.of_disk.load(Ordering::Acquire)
     }
 
     /// Notes an error that a caller gets. True for the first one of its kind.
@@ -285,10 +290,13 @@ impl ToldErrors {
             StoreError::Io { source, .. } => source.raw_os_error(),
             _ => None,
         };
+        if !matches!(e, StoreError::NameTaken { .. } | StoreError::OtherMount { .. } | StoreError::Permission { .. }) {
+            self.of_disk.store(true, Ordering::Release);
+        }
         // Calls that meet the loss of a disk at different moments give different errors.
         let is_gone = |errno: &i32| OF_A_DISK_THAT_IS_GONE.contains(&Errno::from_raw_os_error(*errno));
         let errno = errno.map(|errno| if is_gone(&errno) { Errno::IO.raw_os_error() } else { errno });
-        lock(&self.0).insert((std::mem::discriminant(e), errno))
+        lock(&self.kinds).insert((std::mem::discriminant(e), errno))
     }
 }
 

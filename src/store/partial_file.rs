@@ -194,7 +194,7 @@ impl PartialFile {
     /// # Errors
     /// [`StoreError`]
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.told(self.part.checkpoint(self.flusher.told().is_any()))
+        self.told(self.part.checkpoint(self.flusher.told().is_any_of_disk()))
     }
 
     /// Reads bytes of a chunk that is in `have`, during the download and after it.
@@ -336,7 +336,7 @@ impl PartialFile {
     /// As [`checkpoint`](Self::checkpoint), for the end of a download: an error is logged, unless it
     /// is the trouble that ends it.
     pub fn suspend(&self) {
-        self.log_news("not journaled", self.part.checkpoint(self.flusher.told().is_any()));
+        self.log_news("not journaled", self.part.checkpoint(self.flusher.told().is_any_of_disk()));
     }
 
     /// Notes an error that the caller gets.

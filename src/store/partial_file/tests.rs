@@ -357,6 +357,8 @@ fn what_a_full_disk_took_is_checked_when_it_goes_on() {
             write(&part, chunks[2]).unwrap_err();
             volume.mend();
         }
+        // A name that is taken says nothing of the disk.
+        part.flusher.told().tell(&StoreError::NameTaken { path: "a".into(), by: "a directory" });
         drop(part);
         let part = open(&volume, &manifest).unwrap();
         assert_eq!((part.resumed(), part.have_count()), if is_full { (2, 0) } else { (1, 1) });
