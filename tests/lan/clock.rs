@@ -121,9 +121,10 @@ fn a_clock_that_is_days_off_is_named_and_does_not_matter_with_an_address() {
         }
         let get = ["get", "a.bin", "--timeout", "3", "--dir", out.to_str().unwrap()];
         let what = [&get[..], &["list", "--wait", "3"], &["peers", "--wait", "3"]][n % 3];
-        let got = clocks.client(&c, &[what, &["--no-remember"]].concat()).expect(3);
-        let message = got.event("error")["message"].as_str().unwrap();
-        assert!(message.contains("clock"), "{what:?} {client} {server}: {message}");
+        until(&format!("{what:?} names the clock: {client} {server}"), secs(30), || {
+            let got = clocks.client(&c, &[what, &["--no-remember"]].concat()).expect(3);
+            got.event("error")["message"].as_str().unwrap().contains("clock").then_some(())
+        });
         // Those who are next must not find this one.
         s.link(false);
         c.link(false);
@@ -151,8 +152,10 @@ fn a_clock_is_named_where_other_peers_answer() {
             (message.contains("no peer has it (1 answered)") && message.contains("clock")).then_some(())
         });
     }
-    let told = clocks.client(&c, &["doctor", "--no-multicast", "--no-remember", "--peer", &right.ip]);
-    assert!(told.events.iter().any(|e| e["check"] == "announces" && e["ok"] == false), "{}", told.ended.text());
+    until("doctor tells of it", secs(30), || {
+        let told = clocks.client(&c, &["doctor", "--no-multicast", "--no-remember", "--peer", &right.ip]);
+        told.events.iter().any(|e| e["check"] == "announces" && e["ok"] == false).then_some(())
+    });
 }
 
 #[test]

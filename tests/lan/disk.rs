@@ -102,9 +102,12 @@ fn a_disk_that_fills_up_meanwhile_costs_nothing_that_came() {
     // Without reserved room, as on a file system that cannot: ext4 without extents.
     lab.ext4(&lan, 96, "-O ^extent,^64bit,^metadata_csum");
     let before = lab.client.received();
-    let running = lab.get("a.bin");
+    let mut running = lab.get("a.bin");
     lab.client.wait_received(before, 24 * MIB, secs(30));
+    // What is to come must not be there before the disk is full, however long the filler takes.
+    running.signal(Signal::STOP);
     lab.space.sh(&format!("dd if=/dev/zero of={}/filler bs=1M status=none || true", lab.disk.display()));
+    running.signal(Signal::CONT);
     Lab::expect_trouble(running, &["no space for", "out/", "free some space"]);
     lab.space.sh(&format!("rm {}/filler", lab.disk.display()));
     let kept = lab.expect_rest();

@@ -64,7 +64,7 @@ fn a_link_that_comes_back_is_enough() {
 fn a_killed_client_goes_on_where_it_was() {
     let lan = lan_or_skip!();
     const LEN: u64 = 96 * MIB;
-    let (_hosts, _servers) = servers::<2>(&lan, LEN, 200);
+    let (_hosts, _servers) = servers::<2>(&lan, LEN, 100);
     let (c, out) = (lan.host("c", None), lan.new_dir("out"));
     let before = c.received();
     let running = get(&c, "a.bin", &out, &[]);
@@ -75,9 +75,10 @@ fn a_killed_client_goes_on_where_it_was() {
 
     let got = Got::wait(get(&c, "a.bin", &out, &["--log-level", "info"]), secs(20)).expect(0);
     assert_same(&out.join("a.bin"), &lan.dir().join("d1/a.bin"));
-    // At least nine tenths of what the wire carried were file bytes.
+    // At least nine tenths of what the wire carried were file bytes. What is lost is a batch of the journal, and what
+    // waited in sockets and buffers for a disk that was busy with it.
     let missing = LEN.saturating_sub(received / 10 * 9);
-    assert!(got.bytes() <= missing + 32 * MIB, "fetched {} with at most {missing} missing", got.bytes());
+    assert!(got.bytes() <= missing + (32 + 16) * MIB, "fetched {} with at most {missing} missing", got.bytes());
     // Nobody knows what happened to the part since: all that is kept is hashed again, and nothing else.
     let [kept, to_rehash] = ["bytes=", "to_rehash="].map(|key| field(&got, "resumed file=", key));
     assert!(kept > 0 && kept == to_rehash && rehashed(&got) == kept, "{kept} kept, {to_rehash} to hash again");
@@ -105,7 +106,7 @@ fn part_below(dir: &Path) -> PathBuf {
 fn a_part_that_was_changed_between_two_runs_never_gets_the_final_name() {
     let lan = lan_or_skip!();
     const LEN: u64 = 24 * MIB;
-    let (_hosts, _servers) = servers::<1>(&lan, LEN, 200);
+    let (_hosts, _servers) = servers::<1>(&lan, LEN, 60);
     let c = lan.host("c", None);
     for (manner, keeps_mtime) in [("plain", false), ("sly", true)] {
         let out = lan.new_dir(manner);
@@ -141,7 +142,7 @@ fn a_part_that_was_changed_between_two_runs_never_gets_the_final_name() {
 fn an_interrupted_client_goes_on_where_it_was() {
     let lan = lan_or_skip!();
     const LEN: u64 = 64 * MIB;
-    let (_hosts, _servers) = servers::<1>(&lan, LEN, 200);
+    let (_hosts, _servers) = servers::<1>(&lan, LEN, 100);
     let (c, out) = (lan.host("c", None), lan.new_dir("out"));
     let before = c.received();
     let mut running = get(&c, "a.bin", &out, &[]);
@@ -166,9 +167,12 @@ fn a_server_that_appears_joins_the_download() {
     let _first = Server::start(&s1, &d1, &[]);
     let (c, out) = (lan.host("c", None), lan.new_dir("out"));
     let before = c.received();
-    let running = get(&c, "a.bin", &out, &[]);
+    let mut running = get(&c, "a.bin", &out, &["--timeout", "60"]);
     c.wait_received(before, 4 * MIB, secs(15));
+    // However long the second one takes to hash its file, most is still to come then.
+    running.signal(Signal::STOP);
     let second = Server::start(&s2, &d2, &[]);
+    running.signal(Signal::CONT);
     let got = Got::wait(running, secs(20)).expect(0);
     assert_same(&out.join("a.bin"), &d1.join("a.bin"));
     assert!(got.bytes_from(&second.id) > 0, "the second server gave something");

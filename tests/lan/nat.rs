@@ -82,9 +82,11 @@ fn a_server_that_is_heard_and_not_reached_is_named() {
          nft add rule inet wall in meta l4proto tcp ct state new iifname eth0 drop");
     let server = Server::start(&shut, &dir, &[]);
     let args = ["get", "a.bin", "--timeout", "4", "--no-share", "--dir", lan.dir().to_str().unwrap()];
-    let got = Got::wait(client(&c, &args), secs(20)).expect(3);
-    let message = got.event("error")["message"].as_str().unwrap();
-    assert!(message.contains("was not reached at ") && message.contains(server.port()), "{message}");
+    until("its address is named", secs(30), || {
+        let got = Got::wait(client(&c, &args), secs(20)).expect(3);
+        let message = got.event("error")["message"].as_str().unwrap();
+        (message.contains("was not reached at ") && message.contains(server.port())).then_some(())
+    });
 }
 
 /// Two clients cannot reach each other, nor can anybody else reach them; what each has, the third takes and passes on.
