@@ -130,9 +130,9 @@ class Program:
         return True
 
     def failed(self, why):
-        """An error that tells what it logged last."""
+        """An error that tells what it logged and said last."""
         with open(self.log, errors='replace') as log:
-            last = ' '.join(log.read()[-300:].split())
+            last = ' '.join((log.read()[-300:] + self._said[-300:].decode(errors='replace')).split())
         return Failed(f'{os.path.basename(self.argv[0])}: {why}: {last or "nothing logged"}')
 
 

@@ -52,6 +52,8 @@ class Gpb(Tool):
 
     # Further ones of the server.
     options = ()
+    # A machine that is busy makes it slow, which is measured, and is no failure.
+    patient = ('--timeout', '300')
 
     def serve(self, host, content, work):
         # The state stays from run to run, so that only the first start hashes.
@@ -68,7 +70,7 @@ class Gpb(Tool):
     def get(self, client, content, dest, options):
         """`gpb-client get` as a new user would run it, but alone with its servers."""
         options = ['--dir', dest, '--state', dest.parent / 'state', '--bind', client.ip, '--no-share', '-q', *options]
-        return client.command(self.programs / 'gpb-client', 'get', content.entry, *options)
+        return client.command(self.programs / 'gpb-client', 'get', content.entry, *options, *self.patient)
 
 
 class GpbLimited(Gpb):
@@ -88,7 +90,7 @@ class GpbSwarm(Gpb):
     def leech(self, host, seeder, hosts, content, dest):
         """The command line that fetches `content.entry` from the seeder and from who else runs one of `hosts`, says
         that it is done, and goes on giving."""
-        options = ['--dir', dest, '--state', dest.parent / f'state.{dest.name}', '--seed', '600', '--json']
+        options = ['--dir', dest, '--state', dest.parent / f'state.{dest.name}', '--seed', '600', '--json', *self.patient]
         if host.ip.startswith('127.'):
             options += ['--bind', host.ip]
         command = [self.programs / 'gpb-client', 'get', content.entry, *options, '--peer', seeder.address]
