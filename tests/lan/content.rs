@@ -113,7 +113,15 @@ fn one_name_with_two_contents_is_for_the_user_to_settle() {
         (roots.len() == 2).then_some(roots)
     });
 
-    let got = Got::wait(get(&c, "a.bin", &out, &[]), secs(10)).expect(5);
+    // The first answer to a name is soon enough, so that on a loaded machine the other one may come too late.
+    let got = until("both answer in time", secs(30), || {
+        let got = Got::wait(get(&c, "a.bin", &out, &[]), secs(10));
+        if got.ended.code == Some(0) {
+            fs::remove_file(out.join("a.bin")).unwrap();
+        }
+        (got.ended.code != Some(0)).then_some(got)
+    })
+    .expect(5);
     assert_eq!(got.event("error")["code"], 5);
     let text = got.ended.text();
     for part in roots.iter().chain(servers.iter().map(|s| &s.id)) {
