@@ -190,7 +190,7 @@ fn waiting_fetches_time_out_together() {
     let f = file("x", 4 * MIB, 1);
     let mute = FaultyPeer::start(std::slice::from_ref(&f), &[Fault::Stall]).unwrap();
     lan.join(&mute);
-    let timeout = Duration::from_secs(2);
+    let timeout = Duration::from_secs(4);
     let node = lan.start(lan.builder().timeout(timeout)).unwrap();
     let begin = Instant::now();
     let fetches: Vec<Fetch> = (0..8).map(|_| node.fetch(f.id).unwrap()).collect();
