@@ -78,6 +78,13 @@ impl Stage {
         println!("{name}: {:.0} MB/s of {:.0} alone, {:.2}", attacked / 1e6, alone / 1e6, attacked / alone);
         attacked / alone
     }
+
+    /// Fails unless the client keeps more than that part of its rate. The machine may do other things meanwhile, and not in
+    /// each of three tries.
+    #[track_caller]
+    fn keeps(&self, name: &str, what: &str, part: f64) {
+        assert!((0..3).any(|_| self.kept(name, what) > part), "{name}: less than {part} is left");
+    }
 }
 
 #[test]
@@ -116,11 +123,9 @@ fn a_full_server_makes_room_and_a_client_that_gets_none_is_told() {
 fn half_open_and_slow_connections_do_not_slow_others_down() {
     let stage = Stage::new(lan_or_skip!(), size(32, 512) as u64 * MIB, &[]);
     let (half, slow) = (size(200, 1000), size(100, 1000));
-    let kept = stage.kept("half-open", &format!("half-open {half} 16"));
-    assert!(kept > 0.1, "{kept}");
+    stage.keeps("half-open", &format!("half-open {half} 16"), 0.1);
     let named = file(&list(&stage.client, &[])[0]);
-    let kept = stage.kept("slow readers", &format!("slow {slow} 16 {named}"));
-    assert!(kept > 0.1, "{kept}");
+    stage.keeps("slow readers", &format!("slow {slow} 16 {named}"), 0.1);
 }
 
 /// The bytes that one connection and fifty of another address get of a server within a few seconds.
@@ -195,8 +200,7 @@ fn a_connection_that_trickles_leaves_the_others_their_rate() {
                 }
                 let group = if closed { "closed" } else { "open" };
                 let name = format!("{count} that send a byte each {us} us {phase} Hello, {group} group");
-                let kept = stage.kept(&name, &format!("trickle {count} {phase} {us}"));
-                assert!(kept > 0.1, "{name}: {kept}");
+                stage.keeps(&name, &format!("trickle {count} {phase} {us}"), 0.1);
             }
         }
     }
@@ -206,8 +210,7 @@ fn a_connection_that_trickles_leaves_the_others_their_rate() {
 fn work_without_bytes_leaves_the_others_their_rate() {
     let stage = Stage::new(lan_or_skip!(), size(32, 512) as u64 * MIB, &[]);
     for kind in ["locate", "glob"] {
-        let kept = stage.kept(&format!("{kind} on 8 connections"), &format!("{kind} 8"));
-        assert!(kept > 0.05, "{kind}: {kept}");
+        stage.keeps(&format!("{kind} on 8 connections"), &format!("{kind} 8"), 0.05);
     }
 }
 
