@@ -124,6 +124,8 @@ def server_command(bench, hosts, shared, state):
 def client_command(bench, hosts, address, dest, place, command, *words):
     """A client that asks the server at `address`."""
     options = ['--dir', dest, '--state', place / 'client', '--bind', hosts.client.ip, '--no-multicast', '--peer', address]
+    # However busy the machine is, it waits for the server.
+    options += ['--wait' if command == 'list' else '--timeout', '300']
     return hosts.client.command(bench.programs / 'gpb-client', command, *words, *options)
 
 
