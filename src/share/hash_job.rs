@@ -85,12 +85,14 @@ impl FileHasher {
         let _ = self.dir.refresh();
     }
 
-    /// Runs a turn and sends its outcomes. A panic costs the turn, not the thread.
+    /// Runs a turn and sends its outcomes. A panic costs the turn, not the thread, and the memory of a turn is given back:
+    /// most threads have nothing to hash most of the time.
     pub(super) fn report(&self, run: impl FnOnce(&Self) -> Vec<HashOutcome>) {
         let outcomes = catch_unwind(AssertUnwindSafe(|| run(self))).unwrap_or_else(|_| {
             log::error!("hashing failed for a turn of files, a later scan tries again");
             Vec::new()
         });
+        drop(SCRATCH.take());
         let _ = self.done.send(outcomes);
     }
 
@@ -216,25 +218,26 @@ impl FileHasher {
         let height = geometry.chunk_height();
         // Where the next bytes are that do not lie in a hole.
         let mut data_from = 0;
-        self.with_scratch(|scratch| {
-            for index in chunks {
-                let span = geometry.span(index);
-                let end = span.offset + span.len as u64;
-                if data_from <= span.offset {
-                    data_from = next_data(file, span.offset, geometry.len());
-                }
-                if end <= data_from && span.len as u64 == geometry.chunk_len() {
-                    each(merkle::zero_chunk_digest(height));
-                    continue;
-                }
-                if self.is_stopped.load(Ordering::Relaxed) {
-                    return Err(HashFailure::Changed);
-                }
-                scratch.read(file, span.offset, span.len as u64)?;
-                each(scratch.blocks.finish_chunk(height));
+        for index in chunks {
+            let span = geometry.span(index);
+            let end = span.offset + span.len as u64;
+            if data_from <= span.offset {
+                data_from = next_data(file, span.offset, geometry.len());
             }
-            Ok(())
-        })
+            if end <= data_from && span.len as u64 == geometry.chunk_len() {
+                each(merkle::zero_chunk_digest(height));
+                continue;
+            }
+            if self.is_stopped.load(Ordering::Relaxed) {
+                return Err(HashFailure::Changed);
+            }
+            // Only here, as a turn in a hole needs no buffer.
+            each(self.with_scratch(|scratch| {
+                scratch.read(file, span.offset, span.len as u64)?;
+                Ok::<_, HashFailure>(scratch.blocks.finish_chunk(height))
+            })?);
+        }
+        Ok(())
     }
 
     fn open(&self, job: &HashJob) -> Result<File, HashFailure> {
@@ -253,9 +256,6 @@ impl FileHasher {
     }
 
     fn with_scratch<R>(&self, run: impl FnOnce(&mut HashScratch) -> R) -> R {
-        thread_local! {
-            static SCRATCH: RefCell<HashScratch> = RefCell::default();
-        }
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.buffer.resize(self.buffer_len, 0);
             scratch.blocks.clear();
@@ -320,7 +320,11 @@ impl HashFailure {
     }
 }
 
-/// Memory that a hashing thread uses again for each file.
+thread_local! {
+    static SCRATCH: RefCell<HashScratch> = RefCell::default();
+}
+
+/// Memory that a hashing thread uses again for each file of a turn.
 #[derive(Default)]
 struct HashScratch {
     buffer: Vec<u8>,
@@ -354,5 +358,28 @@ fn next_data(file: &File, offset: u64, len: u64) -> u64 {
         Ok(at) => at,
         Err(rustix::io::Errno::NXIO) => len,
         Err(_) => offset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: each hashing thread kept its buffer. Effect: a node that has hashed its files and rests took up to
+    /// [`HASH_BUFFERS_LEN`] bytes more. Mend: the buffer lasts for a turn.
+    #[test]
+    fn a_thread_that_rests_holds_no_buffer() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (sender, done) = crossbeam::channel::bounded(1);
+        let files = FileHasher::new(Arc::new(ReadRoot::open(tmp.path()).unwrap()), Arc::default(), 1, sender);
+        let held = || SCRATCH.with_borrow(|scratch| scratch.buffer.capacity());
+        let mut in_turn = 0;
+        files.report(|f| {
+            let outcomes = f.hash_files(Vec::new());
+            in_turn = held();
+            outcomes
+        });
+        assert!(done.recv().unwrap().is_empty());
+        assert!(in_turn > 0 && held() == 0, "{in_turn} bytes in the turn, {} after it", held());
     }
 }
