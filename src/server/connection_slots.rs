@@ -76,7 +76,6 @@ struct SlotUse {
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     slots: Arc<ConnectionSlots>,
-    prefix: IpAddr,
     account: Account,
     usage: Arc<SlotUse>,
 }
@@ -93,9 +92,9 @@ impl Account {
 
     /// The network prefix that it counts to. A key is its own wherever it connects from: else it
     /// would have all slots of an account in each prefix.
-    fn prefix(self, ip: IpAddr) -> IpAddr {
+    fn prefix(self) -> IpAddr {
         match self {
-            Account::Addr(_) => prefix_of(ip),
+            Account::Addr(ip) => prefix_of(ip),
             Account::Key(_) => Ipv4Addr::UNSPECIFIED.into(),
         }
     }
@@ -106,28 +105,22 @@ impl ConnectionSlots {
         Arc::new(ConnectionSlots { max, max_per_account, began: Instant::now(), taken: Mutex::default() })
     }
 
-    /// A slot for one more connection of `account`, which comes from `ip` and is `session`. `None`
-    /// if the slots of the account or all are taken and no connection gives way.
-    pub(crate) fn take(
-        self: &Arc<Self>,
-        account: Account,
-        ip: IpAddr,
-        session: usize,
-        now: Instant,
-    ) -> Option<ConnectionSlot> {
-        let (mut taken, prefix) = (lock(&self.taken), account.prefix(ip));
-        let of_account = taken.of_account(prefix, account);
+    /// A slot for one more connection of `account`, which is `session`. `None` if the slots of the account or all are
+    /// taken and no connection gives way.
+    pub(crate) fn take(self: &Arc<Self>, account: Account, session: usize, now: Instant) -> Option<ConnectionSlot> {
+        let mut taken = lock(&self.taken);
+        let of_account = taken.of_account(account);
         let idle_before = self.ms(now).saturating_sub(GIVES_WAY_AFTER.as_millis() as u64);
         let victim = if of_account >= self.max_per_account {
-            Some(taken.idle_of(prefix, account, idle_before)?)
+            Some(taken.idle_of(account, idle_before)?)
         } else if taken.all >= self.max {
-            let idle = taken.idle_of_most(prefix, account, idle_before);
-            Some(idle.or_else(|| taken.served_of_most(prefix, self.max_per_account.max(self.max / 2)))?)
+            let idle = taken.idle_of_most(account, idle_before);
+            Some(idle.or_else(|| taken.served_of_most(account, self.max_per_account.max(self.max / 2)))?)
         } else {
             None
         };
-        if let Some((prefix, account, usage)) = victim {
-            taken.remove(prefix, account, &usage);
+        if let Some((account, usage)) = victim {
+            taken.remove(account, &usage);
             usage.is_lost.store(true, Ordering::Release);
             taken.ousted.push(usage.session);
         }
@@ -135,8 +128,8 @@ impl ConnectionSlots {
         let (number, idle_since_ms) = (taken.count, AtomicU64::new(IN_USE));
         let usage = SlotUse { session, number, idle_since_ms, is_lost: AtomicBool::new(false) };
         let usage = Arc::new(usage);
-        taken.add(prefix, account, usage.clone());
-        Some(ConnectionSlot { slots: self.clone(), prefix, account, usage })
+        taken.add(account, usage.clone());
+        Some(ConnectionSlot { slots: self.clone(), account, usage })
     }
 
     /// The sessions that lost their slots since the last call. A session that ended meanwhile may
@@ -151,26 +144,22 @@ impl ConnectionSlots {
 }
 
 impl TakenSlots {
-    fn of_account(&self, prefix: IpAddr, account: Account) -> usize {
-        self.by_prefix.get(&prefix).and_then(|p| p.by_account.get(&account)).map_or(0, Vec::len)
+    fn of_account(&self, account: Account) -> usize {
+        self.by_prefix.get(&account.prefix()).and_then(|p| p.by_account.get(&account)).map_or(0, Vec::len)
     }
 
     /// The slot of `account` that has been idle longest, if that is since before `idle_before`.
-    fn idle_of(&self, prefix: IpAddr, account: Account, idle_before: u64) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
-        let slots = self.by_prefix.get(&prefix)?.by_account.get(&account)?;
+    fn idle_of(&self, account: Account, idle_before: u64) -> Option<(Account, Arc<SlotUse>)> {
+        let slots = self.by_prefix.get(&account.prefix())?.by_account.get(&account)?;
         let (since, usage) = longest_idle(slots)?;
-        (since <= idle_before).then(|| (prefix, account, usage.clone()))
+        (since <= idle_before).then(|| (account, usage.clone()))
     }
 
-    /// The slot that gives way to a newcomer of `account` in `prefix`.
-    fn idle_of_most(
-        &self,
-        prefix: IpAddr,
-        account: Account,
-        idle_before: u64,
-    ) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
+    /// The slot that gives way to a newcomer of `account`.
+    fn idle_of_most(&self, account: Account, idle_before: u64) -> Option<(Account, Arc<SlotUse>)> {
+        let prefix = account.prefix();
         let own_prefix = self.by_prefix.get(&prefix).map_or(0, |p| p.count);
-        let own = self.of_account(prefix, account);
+        let own = self.of_account(account);
         let all =
             self.by_prefix.iter().flat_map(|(at, p)| p.by_account.iter().map(move |(a, slots)| (*at, p, *a, slots)));
         let candidates = all.filter_map(|(at, p, holder, slots)| {
@@ -178,31 +167,32 @@ impl TakenSlots {
             let (has_more, has_as_many) = (theirs > ours + 1, theirs >= ours);
             let (since, usage) = longest_idle(slots)?;
             let rank = (p.count, slots.len(), Reverse(since));
-            (has_more || (has_as_many && since <= idle_before)).then_some((rank, at, holder, usage))
+            (has_more || (has_as_many && since <= idle_before)).then_some((rank, holder, usage))
         });
-        candidates.max_by_key(|(rank, ..)| *rank).map(|(_, at, holder, usage)| (at, holder, usage.clone()))
+        candidates.max_by_key(|(rank, ..)| *rank).map(|(_, holder, usage)| (holder, usage.clone()))
     }
 
     /// The slot that was taken last of the account that has most, in the prefix that has most, if that
-    /// has more than `fair` of them and is not `own`.
-    fn served_of_most(&self, own: IpAddr, fair: usize) -> Option<(IpAddr, Account, Arc<SlotUse>)> {
+    /// has more than `fair` of them and is not the one of `own`.
+    fn served_of_most(&self, own: Account, fair: usize) -> Option<(Account, Arc<SlotUse>)> {
         let (prefix, most) = self.by_prefix.iter().max_by_key(|(_, p)| p.count)?;
-        if most.count <= fair || *prefix == own {
+        if most.count <= fair || *prefix == own.prefix() {
             return None;
         }
         let (account, slots) = most.by_account.iter().max_by_key(|(_, slots)| slots.len())?;
-        Some((*prefix, *account, slots.iter().max_by_key(|usage| usage.number)?.clone()))
+        Some((*account, slots.iter().max_by_key(|usage| usage.number)?.clone()))
     }
 
-    fn add(&mut self, prefix: IpAddr, account: Account, usage: Arc<SlotUse>) {
-        let slots = self.by_prefix.entry(prefix).or_default();
+    fn add(&mut self, account: Account, usage: Arc<SlotUse>) {
+        let slots = self.by_prefix.entry(account.prefix()).or_default();
         slots.by_account.entry(account).or_default().push(usage);
         slots.count += 1;
         self.all += 1;
     }
 
     /// Does nothing for a slot that was lost.
-    fn remove(&mut self, prefix: IpAddr, account: Account, usage: &Arc<SlotUse>) {
+    fn remove(&mut self, account: Account, usage: &Arc<SlotUse>) {
+        let prefix = account.prefix();
         let Some(slots) = self.by_prefix.get_mut(&prefix) else { return };
         let Some(of_account) = slots.by_account.get_mut(&account) else { return };
         let Some(at) = of_account.iter().position(|other| Arc::ptr_eq(other, usage)) else { return };
@@ -254,7 +244,7 @@ impl Lease for ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        lock(&self.slots.taken).remove(self.prefix, self.account, &self.usage);
+        lock(&self.slots.taken).remove(self.account, &self.usage);
     }
 }
 
@@ -382,7 +372,7 @@ mod tests {
         /// A connection of `addr` that has been idle for this time when the next one comes.
         fn take(&mut self, addr: &str, idle: Duration) -> bool {
             let (session, now) = (self.held.len(), self.slots.began + NOW);
-            let slot = self.slots.take(Account::Addr(ip(addr)), ip(addr), session, now);
+            let slot = self.slots.take(Account::Addr(ip(addr)), session, now);
             if let Some(slot) = &slot {
                 assert!(slot.begin_turn().is_none(), "it is in use");
                 slot.end_turn(None, now - idle);
@@ -463,7 +453,7 @@ mod tests {
     fn a_key_is_one_account_wherever_it_connects_from() {
         let slots = ConnectionSlots::new(9, 2);
         let (key, now) = (Account::Key(PeerId([1; 32])), slots.began + NOW);
-        let took: Vec<_> = (1..5).map(|n| slots.take(key, ip(&format!("10.{n}.0.1")), n, now)).collect();
+        let took: Vec<_> = (1..5).map(|n| slots.take(key, n, now)).collect();
         assert_eq!(took.iter().flatten().count(), 2);
     }
 

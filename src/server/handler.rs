@@ -112,7 +112,7 @@ impl Handler {
             return refuse(Kind::Hello, Refusal::Version, out);
         }
         if !peer.is_admitted() {
-            let Some(slot) = self.connections.take(self.account(peer), peer.addr.ip(), peer.session, now) else {
+            let Some(slot) = self.connections.take(self.account(peer), peer.session, now) else {
                 return refuse(Kind::Hello, Refusal::Full, out);
             };
             peer.slot = Some(slot);

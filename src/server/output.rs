@@ -27,8 +27,8 @@ pub(crate) struct SessionOutput {
     pub(crate) sealed: Outbox,
     /// The listing whose page is being made.
     listing: Option<Box<Listing>>,
-    /// The body that is being sent.
-    body: Option<Body>,
+    /// The body that is being sent. Boxed, as most sessions are idle and have none.
+    body: Option<Box<Body>>,
     /// The slot of the chunk or layer that is being sent.
     slot: Option<UploadSlot>,
     /// Plaintext in bytes that is gathered at once; small after the peer was slow, so that little
@@ -164,7 +164,7 @@ impl SessionOutput {
                 let is_upload = body.left() >= UPLOAD_LEN_MIN || slot.is_some_and(|slot| slot.is_layer());
                 self.slot = slot.filter(|_| is_upload);
                 context.end_slot(slot.filter(|_| !is_upload), false);
-                self.body = Some(body);
+                self.body = Some(Box::new(body));
             }
             Reply::Listing(listing) => self.listing = Some(listing),
             Reply::Close(why) => return Ok(Some(Pause::Refused(why))),
@@ -234,7 +234,7 @@ impl SessionOutput {
 
     /// Memory that it takes, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        let body = self.body.as_ref().map_or(0, Body::memory);
+        let body = self.body.as_ref().map_or(0, |body| body.memory());
         self.sealed.len() + body + self.listing.as_ref().map_or(0, |listing| listing.len())
     }
 }

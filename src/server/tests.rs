@@ -864,3 +864,12 @@ fn dropping_the_server_ends_sessions_and_frees_the_port() {
     assert!(shutdown.has_begun() && asking.reply().is_err());
     listen(Some(host), addr.port()).unwrap();
 }
+
+/// What a session of a peer that rests takes besides TLS, which has four fifths of it.
+#[test]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+fn an_idle_session_takes_little_memory() {
+    use crate::server::{remote_peer::RemotePeer, slots::SessionSlot};
+    let taken = size_of::<AcceptedSession>() + size_of::<RemotePeer>() + size_of::<SessionSlot>();
+    assert!(taken <= 768, "{taken} bytes");
+}
