@@ -13,11 +13,13 @@ use crate::limits::CHUNK_LEN_MIN;
 use crate::store::batch_write::batch_write;
 use crate::store::flusher::Flusher;
 use crate::store::leftovers::{self, Spared};
+use crate::store::limits::SCARCE_ROOM;
 use crate::store::memory::{EMPTY_DIR, FaultKind, Memory, MemoryFolder, PlaceManner, Rng, dress_for, own_name};
 use crate::store::place_bare::place_bare;
+use crate::store::place_copy::place_copy;
 use crate::store::placed::{Keeping, PlacedFile, PlacedLog, PlacedState};
 use crate::store::reuse::ReuseSource;
-use crate::store::storage::{FileDress, OwnBare, Storage, Volume, place_copy};
+use crate::store::storage::{FileDress, OwnBare, Storage, Volume};
 use crate::store::{PartialFile, StoreError};
 
 /// A file with its bytes and its places.
@@ -423,6 +425,9 @@ fn fault_at_each_call(manner: PlaceManner, kind: FaultKind, lasts: bool, seed: u
         volume.manner = manner;
         let what = format!("{manner:?}, {kind:?} at call {at}, lasts: {lasts}, seed {seed}");
         let mut done = Done::default();
+        if kind == FaultKind::Losing {
+            volume.set_free(SCARCE_ROOM - 1);
+        }
         volume.fault_at(at, kind, lasts);
         let result = plan.run(&volume, &mut rng, &mut done);
         let calls = volume.calls();
@@ -430,17 +435,22 @@ fn fault_at_each_call(manner: PlaceManner, kind: FaultKind, lasts: bool, seed: u
         match (kind, result) {
             // A part of a read or write is no error.
             (FaultKind::Short | FaultKind::Interrupted, result) => result.unwrap_or_else(|e| panic!("{what}: {e}")),
+            // Only what is lost of a file that gets a name is found.
+            (FaultKind::Losing, Ok(())) => {}
             (_, Ok(())) => assert!(!(has_struck && lasts), "{what}: nothing was said"),
             (FaultKind::Full, Err(e)) => assert!(matches!(e, StoreError::NoSpace { .. }), "{what}: {e:?}"),
             (FaultKind::ReadOnly, Err(e)) => assert!(matches!(e, StoreError::ReadOnly { .. }), "{what}: {e:?}"),
-            (FaultKind::Broken | FaultKind::TooManyOpen, Err(e)) => {
+            (FaultKind::Broken | FaultKind::TooManyOpen | FaultKind::Losing, Err(e)) => {
                 assert!(matches!(e, StoreError::Io { .. }), "{what}: {e:?}");
             }
         }
         // The process ends, or the power fails on top.
         let volume = if at % 2 == 0 { volume.after_kill() } else { volume.after_power_loss(&mut rng) };
         check_finals(&volume, &plan, &done, &what);
-        check_claims(&volume, &plan, &done, &what);
+        if kind != FaultKind::Losing {
+            // It may take a journal with it.
+            check_claims(&volume, &plan, &done, &what);
+        }
         plan.run(&volume, &mut rng, &mut Done::default()).unwrap_or_else(|e| panic!("{what}, then without: {e}"));
         plan.finals()
             .iter()
@@ -464,6 +474,8 @@ fn a_fault_at_any_call_is_told_and_the_next_run_ends_right() {
         (FaultKind::Short, false),
         (FaultKind::Short, true),
         (FaultKind::Interrupted, false),
+        (FaultKind::Losing, false),
+        (FaultKind::Losing, true),
     ] {
         // The others differ in a few calls, for which some kinds of faults will do.
         let is_enough = !matches!((kind, lasts), (FaultKind::Broken, false) | (FaultKind::ReadOnly, true));

@@ -51,20 +51,31 @@ impl Storage for DiskFile {
         self.file.set_len(len)
     }
 
-    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<()> {
+    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<bool> {
         // In memory, reserving takes and zeroes every page, which the writes then touch again: a
         // tenth slower than writing into a hole. Room was checked; should others take it, the write
-        // says so.
+        // says so, and what it took stays.
         let (ranges, mut end) = (if self.in_memory { &[] } else { ranges }, 0);
+        let mut is_reserved = true;
         for range in ranges.iter().filter(|range| !range.is_empty()) {
             let (at, len) = (range.start, range.end - range.start);
             match retry_on_intr(|| fs::fallocate(&self.file, FallocateFlags::empty(), at, len)) {
                 Ok(()) => end = range.end,
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    is_reserved = false;
+                    break;
+                }
                 Err(e) => return Err(e.into()),
             }
         }
-        if end == len && end > 0 { Ok(()) } else { self.file.set_len(len) }
+        if end != len || end == 0 {
+            self.file.set_len(len)?;
+        }
+        Ok(is_reserved)
+    }
+
+    fn forget_cached(&self) {
+        let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
     }
 
     fn make_hole(&self, range: Range<u64>) -> io::Result<()> {

@@ -131,8 +131,9 @@ impl Storage for MemoryPart {
         Ok(())
     }
 
-    fn reserve(&self, len: u64, _: &[Range<u64>]) -> io::Result<()> {
-        self.set_len(len)
+    fn reserve(&self, len: u64, _: &[Range<u64>]) -> io::Result<bool> {
+        // What it took is there.
+        self.set_len(len).map(|()| true)
     }
 
     fn stat(&self) -> io::Result<Stat> {

@@ -24,6 +24,8 @@ pub const SETTLE_TRIES: u32 = 4;
 /// Times that a partial file is opened again when another process replaces it between open and
 /// lock.
 pub const PART_OPEN_TRIES: u32 = 8;
+/// Free bytes below which a disk may lose what it took, unless room was reserved: twice what is written ahead of a sync.
+pub const SCARCE_ROOM: u64 = 2 * JOURNAL_BATCH_LEN;
 /// Number of small files from which one sync of the file system is cheaper than one for each.
 pub const SYNCFS_FILES_MIN: usize = 4;
 /// Files of a batch up to which all of them stay open until they have their names.

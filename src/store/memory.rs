@@ -214,7 +214,7 @@ impl Storage for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         self.step()?;
         let broken = lock(&self.world).fail_syncs;
-        let failed = self.attempt(CallKind::Sync);
+        let failed = lock(&self.world).attempt_sync(Some(self.inode));
         if broken || failed.is_err() {
             // What could not be written back is dropped, and the next sync would not tell.
             self.with(|f| f.pending.clear());
@@ -246,8 +246,8 @@ impl Storage for MemoryFile {
         Ok(())
     }
 
-    fn reserve(&self, len: u64, _: &[Range<u64>]) -> io::Result<()> {
-        self.set_len(len)
+    fn reserve(&self, len: u64, _: &[Range<u64>]) -> io::Result<bool> {
+        self.set_len(len).map(|()| false)
     }
 
     fn stat(&self) -> io::Result<Stat> {
@@ -325,7 +325,7 @@ impl Volume for Memory {
     fn sync_files(&self) -> io::Result<()> {
         let mut world = self.lock();
         world.step()?;
-        if let Err(e) = world.attempt(CallKind::Sync) {
+        if let Err(e) = world.attempt_sync(None) {
             world.files.values_mut().for_each(|f| f.pending.clear());
             return Err(e);
         }

@@ -21,10 +21,12 @@ use crate::content::{Bitfield, ChunkIndex, Manifest, RelPath};
 use crate::proto::Delta;
 use crate::store::StoreError;
 use crate::store::flusher::{Flusher, WriteOrigin};
+use crate::store::place_copy::place_copy;
 use crate::store::reuse::ReuseSource;
 use crate::store::storage::{self, Volume, explain_full};
 use crate::swarm::Arrivals;
 
+mod doubt;
 mod mark;
 mod open;
 mod part;
@@ -227,7 +229,7 @@ impl PartialFile {
             let batch = part.sync_file()?;
             // Nothing but the name is missing, so the journal is brought up to date only if that
             // fails.
-            if let Err(e) = self.place(volume, first, &mut flushing) {
+            if let Err(e) = self.read_back().and_then(|()| self.place(volume, first, &mut flushing)) {
                 let journaled = part.journal(&mut flushing, batch);
                 self.flusher.told().tell(&e);
                 self.log_news("journal not written", journaled);
@@ -238,6 +240,7 @@ impl PartialFile {
             // Copies take time and space, so the chunks are journaled before: a failed copy costs
             // no bytes. The file itself moves last, so that until then all can be repeated.
             part.flush_batch(&mut flushing)?;
+            self.read_back()?;
             self.sync_dressed(volume, first)?;
             further.iter().try_for_each(|path| self.copy_to(volume, path))?;
             self.place(volume, first, &mut flushing)?;
@@ -269,6 +272,7 @@ impl PartialFile {
         self.dress(volume, first)?;
         // As for a copy in `put_in_place`.
         part.flush_batch(&mut flushing)?;
+        self.told(self.read_back())?;
         self.sync_dressed(volume, first)?;
         let copied: Vec<_> = further.iter().map(|path| self.told(self.copy_to(volume, path))).collect();
         let placed = self.told(self.place(volume, first, &mut flushing));
@@ -319,7 +323,7 @@ impl PartialFile {
     /// [`StoreError`]; [`StoreError::NotWhole`] when chunks are missing.
     pub(crate) fn copy_to(&self, volume: &dyn Volume, path: &RelPath) -> Result<(), StoreError> {
         self.check_whole()?;
-        storage::place_copy(volume, &*self.part.file, self.part.id.len, path, || Ok(()))
+        place_copy(volume, &*self.part.file, self.part.id.len, path, || Ok(()))
     }
 
     /// Whether it lies in the own directory of `volume`, so that it can be placed there.

@@ -65,8 +65,11 @@ pub(crate) trait Storage: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Makes the file `len` bytes long and reserves room for the bytes in `ranges`, where the file
-    /// system can.
-    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<()>;
+    /// system can: true if it has all of it, so that no write there meets a full disk.
+    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<bool>;
+
+    /// Lets go of what the system remembers of a synced file, which is then read from the disk. Best effort.
+    fn forget_cached(&self) {}
 
     /// The first bytes from `offset` on that may not lie in a hole; `None` if the rest is a hole. All
     /// of the rest where the file system does not say.
@@ -362,28 +365,6 @@ pub(crate) fn copy_range(from: &dyn Storage, to: &dyn Storage, range: Range<u64>
 /// Gives a file that is about to get the name `path` what belongs to it, before it is synced.
 pub(crate) fn dress(volume: &dyn Volume, file: &dyn Storage, path: &RelPath) -> io::Result<()> {
     volume.dress_of(path).map_or(Ok(()), |dress| file.dress(dress))
-}
-
-/// Makes `path` a durable copy of the first `len` bytes of `from`. `unchanged` checks the source
-/// once all is copied.
-pub(crate) fn place_copy(
-    volume: &dyn Volume,
-    from: &dyn Storage,
-    len: u64,
-    path: &RelPath,
-    unchanged: impl FnOnce() -> io::Result<()>,
-) -> Result<(), StoreError> {
-    let at_path = |e| explain_full(volume, StoreError::at(volume.path_of(path), e), len);
-    let (name, file) = create_temp(volume).map_err(at_path)?;
-    let copied = copy(from, &*file, len)
-        .and_then(|()| dress(volume, &*file, path))
-        .and_then(|()| file.sync())
-        .and_then(|()| unchanged());
-    let placed = copied.map_err(at_path).and_then(|()| volume.place(&[(name.clone(), path)]).pop().unwrap_or(Ok(())));
-    if placed.is_err() {
-        let _ = volume.remove_own(&name);
-    }
-    placed
 }
 
 /// Suffix of temporary names.

@@ -67,6 +67,8 @@ pub(crate) enum FaultKind {
     Short,
     /// A read or write is interrupted before it did anything.
     Interrupted,
+    /// A sync drops what was written and says nothing, as a full disk may.
+    Losing,
 }
 
 /// What a call wants.
@@ -89,7 +91,7 @@ impl FaultKind {
             FaultKind::Broken => Some(Errno::IO),
             FaultKind::Interrupted => Some(Errno::INTR),
             FaultKind::TooManyOpen => Some(Errno::MFILE),
-            FaultKind::Short => None,
+            FaultKind::Short | FaultKind::Losing => None,
         }
     }
 
@@ -98,6 +100,7 @@ impl FaultKind {
             FaultKind::Full => matches!(call, CallKind::Write | CallKind::Grow | CallKind::Sync),
             FaultKind::ReadOnly => !matches!(call, CallKind::Look | CallKind::Read),
             FaultKind::TooManyOpen => call == CallKind::Grow,
+            FaultKind::Losing => call == CallKind::Sync,
             FaultKind::Broken => true,
             FaultKind::Short | FaultKind::Interrupted => matches!(call, CallKind::Read | CallKind::Write),
         }
@@ -154,6 +157,16 @@ impl World {
     /// A call that does all or nothing.
     pub(super) fn attempt(&mut self, call: CallKind) -> io::Result<()> {
         self.call(call).and_then(FaultKind::error).map_or(Ok(()), |e| Err(e.into()))
+    }
+
+    /// A sync of this file, or of all of them, which may lose what was written.
+    pub(super) fn attempt_sync(&mut self, inode: Option<u64>) -> io::Result<()> {
+        let fault = self.call(CallKind::Sync);
+        if fault == Some(FaultKind::Losing) {
+            let synced = self.files.iter_mut().filter(|(of, _)| inode.is_none_or(|inode| inode == **of));
+            synced.for_each(|(_, file)| file.lose());
+        }
+        fault.and_then(FaultKind::error).map_or(Ok(()), |e| Err(e.into()))
     }
 
     pub(super) fn new_inode(&self) -> u64 {
@@ -240,6 +253,17 @@ impl NameChange {
                 if let (Some(first), Some(second)) = (names.get(one).copied(), names.get(other).copied()) {
                     names.extend([(one.clone(), second), (other.clone(), first)]);
                 }
+            }
+        }
+    }
+}
+
+impl FileContent {
+    /// Drops what was written and not synced.
+    fn lose(&mut self) {
+        for change in self.pending.drain(..) {
+            if let FileChange::Write(at, data) = change {
+                FileChange::Write(at, vec![0; data.len()]).apply(&mut self.bytes);
             }
         }
     }

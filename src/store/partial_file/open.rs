@@ -11,6 +11,7 @@ use crate::store::flusher::Budget;
 use crate::store::holes;
 use crate::store::journal::{Claims, Journal, Misfit};
 use crate::store::limits::{PART_LOCK_PAUSE, PART_OPEN_TRIES};
+use crate::store::partial_file::doubt::Doubt;
 use crate::store::partial_file::mark::mark;
 use crate::store::partial_file::part::{Flushing, Part, PartNames, PartState};
 use crate::store::storage::{FileLock, Stat, Storage, Volume, explain_full};
@@ -79,15 +80,14 @@ pub(super) fn open(
         (file, fresh, stat, found) = look()?;
     }
     mark(&*volume, &names.mark, fresh, is_read)?;
-    if let Err(e) = reserve(&*volume, &*file, &path, (&geometry, &zero_chunks), stat) {
-        if fresh {
-            // The new file holds nothing, and a reservation cut short must not keep the disk full.
-            let _ = volume.remove_own(&names.part);
-            let _ = volume.remove_own(&names.mark);
-            volume.tidy();
-        }
-        return Err(e);
+    let reserved = reserve(&*volume, &*file, &path, (&geometry, &zero_chunks), stat);
+    if reserved.is_err() && fresh {
+        // The new file holds nothing, and a reservation cut short must not keep the disk full.
+        let _ = volume.remove_own(&names.part);
+        let _ = volume.remove_own(&names.mark);
+        volume.tidy();
     }
+    let doubt = Doubt::new(reserved?);
     let (journal, claims) = match found {
         Found::Kept(journal, claims) => (Some(journal), claims),
         _ => (None, Claims { have: Bitfield::empty(geometry.chunk_count()), proved: false }),
@@ -102,7 +102,8 @@ pub(super) fn open(
     let unchecked: Vec<ChunkIndex> = geometry.chunks().filter(is_unchecked).collect();
     let state = PartState::new(have, unchecked);
     let (state, flushing) = (Mutex::new(state), Mutex::new(Flushing::new(journal)));
-    let part = Part { id, volume, budget, file, inode: stat.stamp.inode, names, path, is_read, state, flushing };
+    let inode = stat.stamp.inode;
+    let part = Part { id, volume, budget, file, inode, names, path, is_read, doubt, state, flushing };
     Ok(OpenedPart { part, zero_chunks, claimed })
 }
 
@@ -158,14 +159,15 @@ fn discard_journal(volume: &dyn Volume, name: &str) -> Result<(), StoreError> {
     removed.map_err(|e| StoreError::at(volume.path_of_own(name), e))
 }
 
-/// Gives the file its length and, where possible, room on the disk for all but the chunks of zeros.
+/// Gives the file its length and, where possible, room on the disk for all but the chunks of zeros: true if it
+/// has that.
 fn reserve(
     volume: &dyn Volume,
     file: &dyn Storage,
     path: &Path,
     (geometry, zero_chunks): (&Geometry, &Bitfield),
     stat: Stat,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let (at, len) = (|e| StoreError::at(path, e), geometry.len());
     if stat.len > len {
         file.set_len(len).map_err(at)?;
@@ -176,8 +178,9 @@ fn reserve(
         return Err(StoreError::NoSpace { path: path.to_path_buf(), needed, free });
     }
     if stat.len == len && needed == 0 {
-        return Ok(());
+        return Ok(true);
     }
-    let ranges = holes::data_ranges(geometry, zero_chunks).unwrap_or_default();
-    file.reserve(len, &ranges).map_err(|e| explain_full(volume, at(e), needed))
+    let ranges = holes::data_ranges(geometry, zero_chunks);
+    let is_reserved = file.reserve(len, ranges.as_deref().unwrap_or_default());
+    is_reserved.map(|all| all && ranges.is_some()).map_err(|e| explain_full(volume, at(e), needed))
 }

@@ -15,6 +15,7 @@ use crate::store::error::again;
 use crate::store::flusher::{Budget, ByOrigin, Flush};
 use crate::store::journal::Journal;
 use crate::store::limits::{JOURNAL_SYNC_LEN, SETTLE_TRIES, TICK_MAX};
+use crate::store::partial_file::doubt::Doubt;
 use crate::store::storage::{Storage, Volume, explain_full};
 use crate::swarm::Arrivals;
 use crate::sync::lock;
@@ -31,6 +32,7 @@ pub(super) struct Part {
     pub(super) path: PathBuf,
     /// It was opened for readers, and may have a mark.
     pub(super) is_read: bool,
+    pub(super) doubt: Doubt,
     pub(super) state: Mutex<PartState>,
     /// Held over the I/O of a flush: flushes and the end come one after the other. Writers never
     /// take it.
@@ -91,7 +93,7 @@ impl Part {
     pub(super) fn checkpoint(&self, had_trouble: bool) -> Result<(), StoreError> {
         let mut flushing = self.flushing();
         self.flush_batch(&mut flushing)?;
-        if !had_trouble {
+        if !had_trouble && !self.doubt.is_any() {
             self.seal(&mut flushing).map_err(|e| StoreError::at(self.volume.path_of_own(&self.names.journal), e))?;
         }
         self.sync_journal(&mut flushing)
@@ -161,7 +163,9 @@ impl Part {
             let mut state = self.state();
             Batch { chunks: std::mem::take(&mut state.dirty), len: std::mem::take(&mut state.dirty_len) }
         };
-        match self.file.sync() {
+        let synced = self.file.sync();
+        self.doubt.look(&*self.volume);
+        match synced {
             Ok(()) => Ok(batch),
             Err(e) => Err(self.fail(batch, e)),
         }

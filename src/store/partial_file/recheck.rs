@@ -40,7 +40,7 @@ pub enum ChunkOrigin {
 
 /// Memory for checking chunks.
 #[derive(Default)]
-struct ChunkScratch {
+pub(super) struct ChunkScratch {
     blocks: merkle::Blocks,
     buffer: Vec<u8>,
 }
@@ -236,7 +236,7 @@ impl PartialFile {
         false
     }
 
-    fn is_right(&self, index: ChunkIndex, ChunkScratch { blocks, buffer }: &mut ChunkScratch) -> bool {
+    pub(super) fn is_right(&self, index: ChunkIndex, ChunkScratch { blocks, buffer }: &mut ChunkScratch) -> bool {
         let geometry = self.manifest.geometry();
         let span = geometry.span(index);
         let (mut offset, end) = (span.offset, span.offset + span.len as u64);

@@ -12,7 +12,7 @@ use crate::content::{Digest, FileId, Geometry, Root, merkle};
 use crate::limits::CHUNK_LEN_MIN;
 use crate::store::flusher::Flush;
 use crate::store::leftovers::{self, Spared};
-use crate::store::limits::{COPY_RUN_LEN, TICK_MAX};
+use crate::store::limits::{COPY_RUN_LEN, SCARCE_ROOM, TICK_MAX};
 use crate::store::memory::{FaultKind, Memory, Rng, own_name};
 use crate::store::storage::{FileLock, Stat, Storage};
 
@@ -365,6 +365,62 @@ fn what_a_full_disk_took_is_checked_when_it_goes_on() {
     }
 }
 
+/// Cause: a disk that was full for a moment dropped what it had taken, and told no sync. Effect: the file that was
+/// completed in the same run got its name with other bytes. Mend: what was written with little room left, or when
+/// the disk had a trouble, is read back before.
+#[test]
+fn what_a_full_disk_lost_in_the_same_run_gets_no_name() {
+    let manifest = manifest(4);
+    let chunks = chunks_of(&manifest);
+    for (is_scarce, had_trouble, names) in
+        [(true, false, &["x"][..]), (false, true, &["x"]), (true, false, &["x", "y"]), (false, false, &["x"])]
+    {
+        let volume = Memory::new();
+        let part = open(&volume, &manifest).unwrap();
+        write(&part, chunks[0]).unwrap();
+        if is_scarce {
+            volume.set_free(SCARCE_ROOM - 1);
+        }
+        volume.fault_at(1, FaultKind::Losing, false);
+        part.part.flush();
+        assert!(volume.mend());
+        volume.set_free(u64::MAX);
+        if had_trouble {
+            part.flusher.told().tell(&StoreError::NoSpace { path: "z".into(), needed: 0, free: 0 });
+        }
+        write_all(&part).unwrap();
+        let names: Vec<RelPath> = names.iter().map(|name| name_of(name)).collect();
+        let finished = part.finish(&names);
+        if !is_scarce && !had_trouble {
+            finished.unwrap();
+            assert_ne!(volume.content("x").unwrap(), whole(&manifest), "the fault does what it says");
+            continue;
+        }
+        assert!(finished.is_err_and(|e| matches!(e, StoreError::Io { .. })));
+        assert_eq!((have(&part), volume.content("x")), (vec![1, 2, 3], None));
+        drop(part);
+        let part = open(&volume, &manifest).unwrap();
+        assert_eq!((part.have_count(), recheck(&part)), (0, 1));
+        write_all(&part).unwrap();
+        part.finish(&names).unwrap();
+        assert!(names.iter().all(|name| volume.content(name.as_str()).unwrap() == whole(&manifest)));
+    }
+}
+
+/// As the copy of a whole file at a further name.
+#[test]
+fn a_copy_that_a_full_disk_lost_gets_no_name() {
+    let (manifest, volume, other) = (manifest(3), Memory::new(), Memory::new());
+    let part = open(&volume, &manifest).unwrap();
+    write_all(&part).unwrap();
+    other.set_free(SCARCE_ROOM - 1);
+    other.fault_at(1, FaultKind::Losing, true);
+    part.copy_to(&other, &name_of("y")).unwrap_err();
+    assert!(other.mend() && other.content("y").is_none() && other.own_names().is_empty());
+    part.copy_to(&other, &name_of("y")).unwrap();
+    assert_eq!(other.content("y").unwrap(), whole(&manifest));
+}
+
 #[test]
 fn a_failed_sync_discards_its_batch_and_ends_the_download() {
     let volume = Memory::new();
@@ -496,6 +552,8 @@ fn chunks_of_zeros_are_there_and_only_the_rest_needs_room() {
     assert!(matches!(full, StoreError::NoSpace { needed, .. } if needed == 3 * CHUNK_LEN_MIN), "{full:?}");
     volume.set_free(3 * CHUNK_LEN_MIN);
     let file = open(&volume, &manifest).unwrap();
+    // A disk with so little left is not trusted.
+    volume.set_free(u64::MAX);
     assert_eq!((have(&file), file.resumed(), file.unchecked().count()), (vec![1, 3, 5], 0, 0));
     write_of(&file, &bytes, 2);
     file.checkpoint().unwrap();
@@ -651,7 +709,7 @@ impl Storage for TouchedFile {
         self.file.set_len(len)
     }
 
-    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<()> {
+    fn reserve(&self, len: u64, ranges: &[Range<u64>]) -> io::Result<bool> {
         self.file.reserve(len, ranges)
     }
 
