@@ -274,7 +274,8 @@ pub(crate) trait Volume: Debug + Send + Sync {
 pub(crate) fn explain_full(volume: &dyn Volume, e: StoreError, needed: u64) -> StoreError {
     match e {
         StoreError::NoSpace { path, needed: 0, .. } => {
-            let free = volume.free_bytes().unwrap_or(0);
+            // Where no bound is told, nothing is known of what is short.
+            let free = volume.free_bytes().ok().filter(|free| *free < u64::MAX).unwrap_or(0);
             match volume.free_files() {
                 Ok(Some(0)) if free > needed => StoreError::NoInodes { path },
                 _ => StoreError::NoSpace { path, needed, free },
