@@ -15,7 +15,7 @@ const LEN: u64 = 48 * MIB;
 struct Lab {
     space: MountSpace,
     client: Host,
-    _server: Server,
+    server: Server,
     source: PathBuf,
     /// The mount point, which only the client sees.
     disk: PathBuf,
@@ -25,8 +25,8 @@ impl Lab {
     fn new(lan: &Lan, rate_mbit: u32) -> Self {
         let [source] = copies(lan, ["d"], "a.bin", LEN, 72);
         let (s, client, disk) = (lan.host("s", Some(rate_mbit)), lan.host("c", None), lan.new_dir("disk"));
-        let _server = Server::start(&s, &source, &[]);
-        Lab { space: MountSpace::new(), client, _server, source, disk }
+        let server = Server::start(&s, &source, &[]);
+        Lab { space: MountSpace::new(), client, server, source, disk }
     }
 
     /// Makes and mounts an ext4 file system of that many MiB.
@@ -36,6 +36,16 @@ impl Lab {
             "rm -f {0}; truncate -s {mib}M {0}; mkfs.ext4 -q -F -m 0 {options} {0}; mount -o loop {0} {1}; mkdir {1}/out",
             image.display(),
             self.disk.display()
+        ));
+    }
+
+    /// Makes and mounts an exFAT file system.
+    fn exfat(&self, lan: &Lan) {
+        let (image, disk) = (lan.dir().join("image"), self.disk.display());
+        self.space.sh(&format!(
+            "truncate -s 100M {0}; mkfs.exfat {0} > /dev/null; loop=$(losetup -f --show {0}); \
+             mount.exfat-fuse $loop {disk}; losetup -d $loop; mkdir {disk}/out",
+            image.display()
         ));
     }
 
@@ -90,6 +100,17 @@ macro_rules! ext4_or_skip {
     () => {
         if let Some(why) = lacks("ext4") {
             skip!("{why}");
+        }
+    };
+}
+
+/// Ends the test as skipped where there is no exFAT.
+macro_rules! exfat_or_skip {
+    () => {
+        let has = |name: &str| std::process::Command::new("sh").arg("-c").arg(format!("command -v {name}")).output();
+        let lacks = ["mount.exfat-fuse", "mkfs.exfat"].iter().any(|p| !has(p).is_ok_and(|o| o.status.success()));
+        if lacks || !Path::new("/dev/fuse").exists() {
+            skip!("needs the programs mount.exfat-fuse and mkfs.exfat, and /dev/fuse");
         }
     };
 }
@@ -248,22 +269,13 @@ fn a_mount_whose_program_dies_is_named_and_the_rest_comes_later() {
 #[ignore = "its driver needs a quiet machine"]
 fn names_that_a_disk_takes_for_one_lose_no_content() {
     let lan = lan_or_skip!();
-    let has = |program: &str| std::process::Command::new("sh").arg("-c").arg(format!("command -v {program}")).output();
-    let lacks = ["mount.exfat-fuse", "mkfs.exfat"].iter().any(|p| !has(p).is_ok_and(|o| o.status.success()));
-    if lacks || !Path::new("/dev/fuse").exists() {
-        skip!("needs the programs mount.exfat-fuse and mkfs.exfat, and /dev/fuse");
-    }
+    exfat_or_skip!();
     let lab = Lab::new(&lan, 400);
     let names = ["A.txt", "a.txt", "Dir/f", "dir/F", "dir/g", "\u{c4}", "\u{e4}", "Large", "large"];
     for (n, name) in names.iter().enumerate() {
         sample(&lab.source.join(format!("set/{name}")), if n < 7 { 100 + n as u64 } else { MIB + n as u64 }, n as u64);
     }
-    let (image, disk) = (lan.dir().join("image"), lab.disk.display());
-    lab.space.sh(&format!(
-        "truncate -s 100M {0}; mkfs.exfat {0} > /dev/null; loop=$(losetup -f --show {0}); mount.exfat-fuse $loop {disk}; \
-         losetup -d $loop; mkdir {disk}/out",
-        image.display()
-    ));
+    lab.exfat(&lan);
     until("all are listed", secs(20), || {
         let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
         (listed.out.iter().filter(|l| l.contains("set/")).count() == names.len()).then_some(())
@@ -287,6 +299,37 @@ fn names_that_a_disk_takes_for_one_lose_no_content() {
             let named = |line: &&&String| line.to_lowercase().matches("a.txt").count() >= 2;
             assert!(failed.iter().any(|line| named(&line)), "both names are told:\n{}", ended.text());
         }
+    }
+}
+
+/// Cause: exFAT by FUSE shows an inode of its own for each spelling, so the new spelling of a name was no sign that the old
+/// one is its file. Effect: a sync behind `mv x X` removed the only content and ended with 0. Mend: a spelling that is
+/// there and not listed is another one of what is listed.
+#[test]
+#[ignore = "its driver needs a quiet machine"]
+fn a_name_that_changed_its_case_loses_nothing_by_a_sync() {
+    let lan = lan_or_skip!();
+    exfat_or_skip!();
+    let lab = Lab::new(&lan, 400);
+    for (n, name) in ["name", "other"].iter().enumerate() {
+        sample(&lab.source.join(format!("set/{name}")), 100 + n as u64, n as u64);
+    }
+    lab.exfat(&lan);
+    let listed = |name: &str| {
+        until("it is listed", secs(20), || {
+            let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
+            listed.out.iter().any(|line| line.contains(name)).then_some(())
+        });
+    };
+    let (out, state) = (lab.out(), lab.client.home().join("state"));
+    let args = ["sync", "set", "--from", &lab.server.id, "--dir", out.to_str().unwrap()];
+    let args = [&args[..], &["--state", state.to_str().unwrap(), "--no-share"]].concat();
+    for name in ["name", "NAME"] {
+        std::fs::rename(lab.source.join("set/name"), lab.source.join(format!("set/{name}"))).unwrap();
+        listed(&format!("set/{name} "));
+        let ended = lab.space.spawn(&lab.client, CLIENT, &args).wait(secs(60)).expect(0);
+        let there = std::fs::read(lab.at("set/name"));
+        assert!(there.is_ok_and(|there| there.len() == 100), "{name}:\n{}", ended.text());
     }
 }
 

@@ -9,6 +9,7 @@ use crate::content::{FileId, RelPath};
 use crate::store::StoreError;
 use crate::store::disk_volume::{LocalKind, LocalName, LocalTree};
 use crate::store::limits::DIRS_OPEN_MAX;
+use crate::store::place_guard::SpellingAsk;
 use crate::store::placed::PlacedState;
 use crate::store::storage::Volume;
 
@@ -40,11 +41,16 @@ impl Disk {
         self.volume.guard()?.owned(&name.path, (kind, name.state), &holds)
     }
 
-    /// Whether `path` is the file of `name`, too: on some file systems two spellings are one name.
+    /// Whether `path`, another spelling of `name`, is its file, too: on some file systems the two are one
+    /// name. Some of them show an inode of its own for each spelling (exFAT by FUSE); then what `path`
+    /// leads to is listed under other letters.
     pub fn has(&self, name: &LocalName, path: &str) -> bool {
-        let path = RelPath::new(path).ok();
-        let state = path.and_then(|path| self.volume.state_of(&path));
-        state.is_some_and(|(_, state)| (state.device, state.inode) == (name.state.device, name.state.inode))
+        let Ok(path) = RelPath::new(path) else { return false };
+        let state = self.volume.state_of(&path);
+        state.is_some_and(|(_, state)| {
+            (state.device, state.inode) == (name.state.device, name.state.inode)
+                || !self.volume.spelling(&path, SpellingAsk::IsExact)
+        })
     }
 
     /// Removes names, each only while it is the one that was looked at; false for one that is not,
