@@ -109,7 +109,10 @@ impl FetchJob {
                     false => self.download(&disk, targets, failed),
                 };
                 let end = self.write_other_firsts(&disk, &mut tree, end);
-                self.place_tree(&disk, &tree, end)
+                let DownloadEnd { report, error } = self.place_tree(&disk, &tree, end);
+                // Nobody finds what lies in a directory that was moved away.
+                let away = || disk.check_place().err().map(|e| Arc::new(FetchError::from(e)));
+                DownloadEnd { report, error: error.or_else(away) }
             }
             Err(error) => {
                 let error = Arc::new(FetchError::from(error));

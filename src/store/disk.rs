@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
@@ -111,6 +112,23 @@ impl Disk {
     /// The directory, as it was given to [`open`](Disk::open).
     pub fn path(&self) -> &Path {
         self.volume.path()
+    }
+
+    /// Whether the directory still lies where it was opened: what is put into one that was moved away,
+    /// or mounted over, is not found under its path.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingDirectory`] and [`StoreError::NameTaken`]
+    pub(crate) fn check_place(&self) -> Result<(), StoreError> {
+        let path = || self.path().to_path_buf();
+        match (std::fs::metadata(self.path()), self.volume.root_id()) {
+            (Ok(there), Some(root)) if (there.dev(), there.ino()) != root => {
+                let by = if there.is_dir() { "another directory" } else { "a file" };
+                Err(StoreError::NameTaken { path: path(), by })
+            }
+            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::MissingDirectory { path: path() }),
+            _ => Ok(()),
+        }
     }
 
     /// Opens or resumes the partial file of `manifest` and reserves its space.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use gpb::error::{Failed, FetchError, ParseFileIdError, RelPathError};
+use gpb::error::{Failed, FetchError, ParseFileIdError, RelPathError, StoreError};
 use gpb::testing::{Fault, FaultyPeer, Lan, TestFile};
 use gpb::{Canceller, Events, Everything, Fetch, FileId, Keypair, Node, Pattern, Phase, RelPath, Share, Update};
 // By these names a program looks for them first.
@@ -290,6 +290,35 @@ fn a_search_rests_and_its_pause_counts_in_no_timeout() {
     let _peer = slow_peer(&lan, &bytes);
     fetch.resume();
     assert_eq!(fetch.wait().unwrap().bytes, 1 << 20);
+}
+
+/// Cause: a fetch holds its directory open and never looked at its path again. Effect: of a directory that was moved away,
+/// replaced or mounted over meanwhile it ended well, and nothing lay there. Mend: the end looks at the path.
+#[test]
+fn a_directory_that_was_moved_away_meanwhile_ends_no_fetch_well() {
+    let lan = Lan::new().unwrap();
+    let _peer = slow_peer(&lan, &content(4 << 20));
+    let node = lan.node().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let [dir, away] = ["dir", "away"].map(|name| place.path().join(name));
+    for makes_other in [false, true] {
+        std::fs::create_dir(&dir).unwrap();
+        let fetch = node.get("big").limit(2 << 20).into_dir(&dir).start().unwrap();
+        wait_until(&fetch, "some came", &|| fetch.progress().bytes_fetched > 1 << 19);
+        std::fs::rename(&dir, &away).unwrap();
+        if makes_other {
+            std::fs::create_dir(&dir).unwrap();
+        }
+        let failed = fetch.wait().unwrap_err();
+        let is_named = match &*failed.error {
+            FetchError::Storage(StoreError::MissingDirectory { path }) => !makes_other && *path == dir,
+            FetchError::Storage(StoreError::NameTaken { path, .. }) => makes_other && *path == dir,
+            _ => false,
+        };
+        assert!(is_named, "{failed}");
+        assert_eq!(std::fs::metadata(away.join("big")).unwrap().len(), 4 << 20, "what came is not lost");
+        std::fs::remove_dir_all(&away).unwrap();
+    }
 }
 
 #[test]
