@@ -279,10 +279,19 @@ impl Advised for StoreError {
             StoreError::OtherMount { .. } => "fetch into it with --dir or --out",
             StoreError::NoLinks { .. } => "choose a directory on another file system (--dir)",
             StoreError::NotWhole { .. } => "download it again to resume",
+            StoreError::Io { source, .. } if is_of_a_name(source) => {
+                "the disk may not take that name; fetch it under another one (--out)"
+            }
             StoreError::Io { .. } => "check the disk and run again, what arrived is kept",
         };
         (Exit::Storage, step.into())
     }
+}
+
+/// Whether this is what file systems such as exFAT say of a name with `:` or `?`, and all of one that is too long.
+fn is_of_a_name(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::INVAL | Errno::ILSEQ | Errno::NAMETOOLONG))
 }
 
 /// The next step for what `doctor` found.
@@ -338,7 +347,7 @@ impl Failure {
     /// The handlers of signals cannot be set up.
     pub fn from_signals(error: io::Error) -> Self {
         let error = io::Error::new(error.kind(), NoSignals(error));
-        Failure::from_error(Exit::Other, &error, limit_step(&error).unwrap_or_default())
+        Failure::from_error(Exit::Other, &error, system_step(&error))
     }
 }
 
@@ -368,11 +377,19 @@ fn limit_step(error: &(dyn Error + 'static)) -> Option<&'static str> {
     None
 }
 
-/// The next step where there is no thread. The stack of one counts as memory, too.
+/// The next step where there is no thread. The stack of one counts as memory, and as data, too.
 fn threads_step() -> &'static str {
-    match getrlimit(Resource::As).current {
-        None => "end other programs, or raise the limit of processes (ulimit -u)",
-        Some(_) => "raise the limit of memory (ulimit -v) or of processes (ulimit -u)",
+    let [memory, data] = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current.is_some());
+    step_of_limits(memory, data)
+}
+
+/// The next step where there is no thread, by whether memory and data are limited.
+fn step_of_limits(memory: bool, data: bool) -> &'static str {
+    match (memory, data) {
+        (false, false) => "end other programs, or raise the limit of processes (ulimit -u)",
+        (true, false) => "raise the limit of memory (ulimit -v) or of processes (ulimit -u)",
+        (false, true) => "raise the limit of data (ulimit -d) or of processes (ulimit -u)",
+        (true, true) => "raise the limits of memory and data (ulimit -v, -d) or of processes (ulimit -u)",
     }
 }
 
@@ -513,6 +530,30 @@ mod tests {
         assert!(!said(missing(), &heard).contains("nor 1 more"), "one of them is still being tried");
         let lost = FetchError::HolderLeft { what: "x".into(), had: 1, of: 2 };
         assert!(!said(lost, &heard).contains("10.0.0.9"));
+    }
+
+    /// Cause: of the limits on memory only that of addresses was looked at, and signals without a thread had no next
+    /// step. Effect: under `ulimit -d` the advice was to raise `ulimit -u`. Mend: the limits that are set are named.
+    #[test]
+    fn where_there_is_no_thread_the_limits_that_are_set_are_named() {
+        let named = |memory, data| ["-v", "-d", "-u"].map(|limit| step_of_limits(memory, data).contains(limit));
+        assert_eq!(named(false, false), [false, false, true]);
+        assert_eq!(named(true, false), [true, false, true]);
+        assert_eq!(named(false, true), [false, true, true]);
+        assert_eq!(named(true, true), [true, true, true]);
+        let signals = Failure::from_signals(Errno::AGAIN.into());
+        assert!(signals.message.contains("; ") && signals.message.contains("ulimit -u"), "{signals:?}");
+    }
+
+    /// Cause: what a disk says of a name with `:` or `?` was taken for a trouble of the disk. Effect: "check the disk and
+    /// run again", for ever. Mend: the name is named as the cause.
+    #[test]
+    fn a_name_that_a_disk_does_not_take_is_fetched_under_another_one() {
+        let step = |errno: Errno| StoreError::Io { path: "d/a:b".into(), source: errno.into() }.exit_advice();
+        for errno in [Errno::INVAL, Errno::ILSEQ, Errno::NAMETOOLONG] {
+            assert!(matches!(step(errno), (Exit::Storage, step) if step.contains("another one (--out)")));
+        }
+        assert!(matches!(step(Errno::IO), (Exit::Storage, step) if step.starts_with("check the disk")));
     }
 
     #[test]

@@ -88,19 +88,21 @@ impl Failure {
         }
     }
 
-    /// Prints the failure: a JSON line on `stdout`, or `error: ...` on `stderr`. An error of that
-    /// is ignored, since there is no place left to report it.
+    /// Prints the failure: a JSON line on `stdout`, or `error: ...` on `stderr`, which also has what
+    /// `stdout` does not take. An error of that is ignored, since there is no place left to report it.
     pub fn print(&self, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Exit {
-        if !self.message.is_empty() {
-            let _ = if json {
-                let line = ErrorLine { event: "error", code: self.exit.code(), message: &self.message };
-                serde_json::to_string(&line).map_err(io::Error::from).and_then(|line| writeln!(stdout, "{line}"))
-            } else {
-                writeln!(stderr, "error: {}", escape(&self.message))
-            };
+        let is_said = self.message.is_empty() || (json && self.print_json(stdout).is_ok());
+        if !is_said {
+            let _ = writeln!(stderr, "error: {}", escape(&self.message));
             let _ = stdout.flush();
         }
         self.exit
+    }
+
+    fn print_json(&self, stdout: &mut dyn Write) -> io::Result<()> {
+        let line = ErrorLine { event: "error", code: self.exit.code(), message: &self.message };
+        writeln!(stdout, "{}", serde_json::to_string(&line)?)?;
+        stdout.flush()
     }
 }
 
@@ -127,6 +129,16 @@ mod tests {
         assert_eq!(printed(&failure, false), (String::new(), "error: cannot write \"a\\nb\"\n".into()));
         let json = "{\"event\":\"error\",\"code\":7,\"message\":\"cannot write \\\"a\\nb\\\"\"}\n";
         assert_eq!(printed(&failure, true), (json.into(), String::new()));
+    }
+
+    /// Cause: with `--json` the error went to standard output alone. Effect: where that was full, the program ended with
+    /// code 1 and no word. Mend: standard error has what standard output does not take.
+    #[test]
+    fn what_a_full_standard_output_does_not_take_is_said_on_the_other() {
+        let failure = Failure::from_stdout(&io::ErrorKind::StorageFull.into());
+        let (mut full, mut err) = ([0_u8; 9], Vec::new());
+        failure.print(true, &mut full.as_mut_slice(), &mut err);
+        assert_eq!(String::from_utf8(err).unwrap(), format!("error: {}\n", failure.message));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The file of the log: kept under its name when it is moved away, and bounded.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -96,9 +96,14 @@ fn append_to(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = OpenOptions::new().create(true).append(true).custom_flags(flags).open(path);
     opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NXIO) if is_socket(path) => io::Error::other("it is a socket"),
         Some(Errno::NXIO) => io::Error::other("nothing reads this FIFO"),
         _ => e,
     })
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 fn is_same(a: &Metadata, b: &Metadata) -> bool {
@@ -168,6 +173,10 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
         let error = LogFile::open(&path, 100).unwrap_err();
         assert_eq!(error.to_string(), "nothing reads this FIFO");
+        // Cause: the system has one error for both. Effect: a socket was called a FIFO. Mend: its kind is looked at.
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let error = LogFile::open(&dir.path().join("socket"), 100).unwrap_err();
+        assert_eq!(error.to_string(), "it is a socket");
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
         let mut log = LogFile::open(&path, 100).unwrap();

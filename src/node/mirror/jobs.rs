@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::chain::Chain;
 use crate::client::{Client, Doorbell, DownloadOptions, FailedFile, FetchError, Selection, Want};
 use crate::content::{Catalogue, FileId, RelPath};
 use crate::node::fetch::Fetch;
@@ -196,17 +197,20 @@ impl MirrorJob {
             log::info!("mirrored files={files} bytes={bytes} seconds={seconds:.3}");
         }
         let mut failed: HashMap<&str, &FailedFile> = report.failed.iter().map(|f| (f.path.as_str(), f)).collect();
-        let mut first = None;
+        // A name that has a cause of its own tells more than one that the end of the fetch left.
+        let (mut first_own, mut first) = (None, None);
         for path in self.left.keys() {
-            let cause = failed.remove(path.as_str()).map(|failed| &failed.error).or(error.as_ref());
+            let own = failed.remove(path.as_str()).map(|failed| &failed.error);
+            let cause = own.or(error.as_ref());
             let setback = cause.map_or(Setback::Later, |error| setback(error));
+            first_own = first_own.or(own.map(|cause| (path, cause)));
             first = first.or(cause.map(|cause| (path, cause)));
             plan.failed(path, setback, now);
         }
+        let first = first_own.or(first);
         if let Some((path, cause)) = first.filter(|(_, cause)| !is_end(cause)) {
             let others = self.left.len() - 1;
-            let line = format_args!("not mirrored for now path={path} others={others} error=\"{cause}\"");
-            log.log(log::Level::Warn, now, line);
+            log.log(log::Level::Warn, now, format_args!("{}", line_of(path, others, cause)));
         }
         plan.ended(self.number);
     }
@@ -226,7 +230,26 @@ pub(super) fn setback(error: &FetchError) -> Setback {
     }
 }
 
+/// What the log says of a name that did not come.
+fn line_of(path: &RelPath, others: usize, cause: &FetchError) -> String {
+    format!("not mirrored for now path={path} others={others} error=\"{}\"", Chain(cause))
+}
+
 /// Whether the mirror or the node ended the fetch.
 pub(super) fn is_end(error: &FetchError) -> bool {
     matches!(error, FetchError::Cancelled | FetchError::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: the log showed an error without what caused it. Effect: "cannot use m/a:b", and no word on why. Mend: all
+    /// causes are said.
+    #[test]
+    fn a_name_that_did_not_come_is_told_with_its_cause() {
+        let cause = StoreError::Io { path: "m/a:b".into(), source: std::io::Error::other("invalid name") };
+        let line = line_of(&RelPath::new("a:b").unwrap(), 2, &cause.into());
+        assert_eq!(line, "not mirrored for now path=a:b others=2 error=\"cannot use m/a:b: invalid name\"");
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use crate::chain::Chain;
 use crate::content::{Bare, Catalogue, FileId, RelPath};
 use crate::identity::NodeId;
 use crate::node::fetch::Fetch;
@@ -157,11 +158,11 @@ impl MirrorTree {
         let Err(failed) = fetch.wait() else { return };
         let named = &failed.report.failed;
         for one in named {
-            let line = format_args!("not mirrored for now path={} error=\"{}\"", one.path, one.error);
+            let line = format_args!("not mirrored for now path={} error=\"{}\"", one.path, Chain(&*one.error));
             log.log(log::Level::Warn, now, line);
         }
         if named.is_empty() && !is_end(&failed.error) {
-            let line = format_args!("links and directories not mirrored for now error=\"{}\"", failed.error);
+            let line = format_args!("links and directories not mirrored for now error=\"{}\"", Chain(&*failed.error));
             log.log(log::Level::Warn, now, line);
         }
         // What is the user's stays so until something changes.
