@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
@@ -31,6 +30,7 @@ mod elsewhere;
 mod forecast;
 mod held;
 mod here;
+mod lies_there;
 mod made;
 mod tree;
 
@@ -46,6 +46,8 @@ pub use tree::SharedInodes;
 #[derive(Debug)]
 pub struct Disk {
     volume: Arc<DiskVolume>,
+    /// Its path from the root on, as the working directory was when it was opened.
+    absolute: Option<PathBuf>,
     /// The thread that journals, started with the first partial file.
     flusher: Mutex<Option<Arc<Flusher>>>,
     nearby: OnceLock<Nearby>,
@@ -68,6 +70,7 @@ impl Disk {
     /// Nothing is known of what lies there yet.
     fn on(volume: DiskVolume) -> Arc<Self> {
         Arc::new(Disk {
+            absolute: path::absolute(volume.path()).ok(),
             volume: Arc::new(volume),
             flusher: Mutex::new(None),
             nearby: OnceLock::new(),
@@ -112,23 +115,6 @@ impl Disk {
     /// The directory, as it was given to [`open`](Disk::open).
     pub fn path(&self) -> &Path {
         self.volume.path()
-    }
-
-    /// Whether the directory still lies where it was opened: what is put into one that was moved away,
-    /// or mounted over, is not found under its path.
-    ///
-    /// # Errors
-    /// [`StoreError::MissingDirectory`] and [`StoreError::NameTaken`]
-    pub(crate) fn check_place(&self) -> Result<(), StoreError> {
-        let path = || self.path().to_path_buf();
-        match (std::fs::metadata(self.path()), self.volume.root_id()) {
-            (Ok(there), Some(root)) if (there.dev(), there.ino()) != root => {
-                let by = if there.is_dir() { "another directory" } else { "a file" };
-                Err(StoreError::NameTaken { path: path(), by })
-            }
-            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::MissingDirectory { path: path() }),
-            _ => Ok(()),
-        }
     }
 
     /// Opens or resumes the partial file of `manifest` and reserves its space.
