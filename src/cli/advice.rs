@@ -178,7 +178,7 @@ impl Advised for FetchError {
             FetchError::Ambiguous { .. } => (Exit::Ambiguous, "ask for one by its root"),
             FetchError::OnlyLiars { .. } => (Exit::Liars, "find another source"),
             FetchError::Storage(e) => return e.exit_advice(),
-            FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout"),
+            FetchError::Silent { .. } => (Exit::Silent, "try again, or raise --timeout (`list`: --wait)"),
             FetchError::Full { .. } => (Exit::Silent, "try again later, or raise --timeout"),
             FetchError::Refused { peers } => (Exit::Refused, refusal_step(peers)),
             FetchError::HolderLeft { .. } => {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -93,6 +93,7 @@ pub(super) fn older(path: &Path) -> PathBuf {
 /// Does not wait: a FIFO that nothing reads would hold the program up at its start, and a full one at
 /// each line.
 fn append_to(path: &Path) -> io::Result<File> {
+    refuse_key(path)?;
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = OpenOptions::new().create(true).append(true).custom_flags(flags).open(path);
     opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
@@ -101,6 +102,19 @@ fn append_to(path: &Path) -> io::Result<File> {
         _ => e,
     })
 }
+
+/// A file of keys is never appended to, whatever `path` says: its lines would be in the way of the key.
+fn refuse_key(path: &Path) -> io::Result<()> {
+    if !fs::metadata(path).is_ok_and(|file| file.is_file()) {
+        return Ok(());
+    }
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(PEM_BEGIN.len() as u64).read_to_end(&mut begin));
+    if read.is_ok() && begin == PEM_BEGIN { Err(io::Error::other("it is a file of keys")) } else { Ok(()) }
+}
+
+/// What a key in PEM begins with.
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
@@ -232,6 +246,23 @@ mod tests {
         assert_eq!(lines.last(), Some(&"line 999"));
         assert!(lines.len() > 10 && lines.windows(2).all(|pair| pair[0] < pair[1]), "{all}");
         assert_eq!(fs::read_dir(lab.dir.path()).unwrap().count(), 2);
+    }
+
+    /// Cause: any file was appended to. Effect: `--log-file STATE/key.pem` wrote lines behind the own key, and at 64 MiB
+    /// renamed it away. Mend: what begins as keys do is refused.
+    #[test]
+    fn a_file_of_keys_is_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key.pem");
+        fs::write(&key, "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n").unwrap();
+        let before = fs::read(&key).unwrap();
+        assert_eq!(LogFile::open(&key, 100).unwrap_err().to_string(), "it is a file of keys");
+        // In the place of the log of a program that runs, too.
+        let path = dir.path().join("log");
+        let mut log = LogFile::open(&path, 100).unwrap();
+        fs::rename(&key, &path).unwrap();
+        log.write_all(b"line\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
     }
 
     #[test]
