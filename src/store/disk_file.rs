@@ -105,7 +105,12 @@ impl Storage for DiskFile {
     }
 
     fn try_lock(&self) -> io::Result<FileLock> {
-        match retry_on_intr(|| fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)) {
+        let try_one = |kind| retry_on_intr(|| fs::flock(&self.file, kind));
+        match try_one(FlockOperation::NonBlockingLockExclusive).or_else(|e| match e {
+            // NFS, where the file is open for a look only: a shared one tells as well whether it is in use.
+            Errno::BADF => try_one(FlockOperation::NonBlockingLockShared),
+            e => Err(e),
+        }) {
             Ok(()) => Ok(FileLock::Taken),
             Err(Errno::WOULDBLOCK) => Ok(FileLock::Held),
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(FileLock::Unknown),

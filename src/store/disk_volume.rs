@@ -237,24 +237,9 @@ impl DiskVolume {
     pub(super) fn with_own<R>(&self, act: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<R>) -> io::Result<R> {
         self.own.with(act)
     }
-}
 
-impl Volume for DiskVolume {
-    fn make_own(&self) -> Result<(), StoreError> {
-        self.own.open().map(drop).map_err(|e| {
-            let path = self.path.join(OWN);
-            let owner = || fs::statat(self.root(), OWN, AtFlags::SYMLINK_NOFOLLOW).map(|s| s.st_uid);
-            match (e, owner()) {
-                (Errno::ACCESS | Errno::PERM, Ok(owner)) if owner != rustix::process::geteuid().as_raw() => {
-                    StoreError::OtherUser { path, owner }
-                }
-                _ => explain_full(self, StoreError::at(path, e), 0),
-            }
-        })
-    }
-
-    fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fn open_own_for(&self, access: OFlags, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match self.own.with(|own| match fs::openat(own, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => Ok(None),
             other => other.map(Some),
@@ -272,6 +257,29 @@ impl Volume for DiskVolume {
             return Ok(None);
         }
         Ok(Some(self.storage(file)))
+    }
+}
+
+impl Volume for DiskVolume {
+    fn make_own(&self) -> Result<(), StoreError> {
+        self.own.open().map(drop).map_err(|e| {
+            let path = self.path.join(OWN);
+            let owner = || fs::statat(self.root(), OWN, AtFlags::SYMLINK_NOFOLLOW).map(|s| s.st_uid);
+            match (e, owner()) {
+                (Errno::ACCESS | Errno::PERM, Ok(owner)) if owner != rustix::process::geteuid().as_raw() => {
+                    StoreError::OtherUser { path, owner }
+                }
+                _ => explain_full(self, StoreError::at(path, e), 0),
+            }
+        })
+    }
+
+    fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        self.open_own_for(OFlags::RDWR, name)
+    }
+
+    fn look_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        self.open_own_for(OFlags::RDONLY, name)
     }
 
     fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {

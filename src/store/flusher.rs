@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::store::error::ToldErrors;
 use crate::store::limits::{COPIED_BATCH_LEN, JOURNAL_AGE_MAX, JOURNAL_BATCH_LEN};
+use crate::store::write_watch::WriteWatch;
 use crate::sync::{PanicAlarm, lock, wait, wait_timeout};
 
 /// A file with chunks that are written and not yet durable.
@@ -192,6 +193,7 @@ impl Drop for Mourner {
 pub(crate) struct Flusher {
     budget: Arc<Budget>,
     told: ToldErrors,
+    watch: Arc<WriteWatch>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -205,13 +207,13 @@ impl Flusher {
         let budget = Arc::new(Budget::default());
         let mourner = Mourner { budget: budget.clone(), alarm: alarm.clone() };
         let thread = Builder::new().name(THREAD.into()).spawn(move || mourner.budget.run(age_max))?;
-        Ok(Flusher { budget, told: ToldErrors::default(), thread: Some(thread) })
+        Ok(Flusher { budget, told: ToldErrors::default(), watch: Arc::default(), thread: Some(thread) })
     }
 
     /// A budget that no thread flushes.
     #[cfg(test)]
     pub(crate) fn without_thread() -> Self {
-        Flusher { budget: Arc::default(), told: ToldErrors::default(), thread: None }
+        Flusher { budget: Arc::default(), told: ToldErrors::default(), watch: Arc::default(), thread: None }
     }
 
     /// Has the thread panic.
@@ -224,6 +226,11 @@ impl Flusher {
     /// The errors that were reported to the writers.
     pub(crate) fn told(&self) -> &ToldErrors {
         &self.told
+    }
+
+    /// What notices other programs that write to the files.
+    pub(crate) fn watch(&self) -> &Arc<WriteWatch> {
+        &self.watch
     }
 
     /// The budget of the writers.

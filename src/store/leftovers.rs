@@ -92,7 +92,7 @@ pub(super) fn let_go(volume: &dyn Volume, id: &FileId) -> Vec<Arc<dyn Storage>> 
     let is_marked = |part: &str| names.contains(&part.replace(PART_SUFFIX, MARK_SUFFIX));
     let is_older = |part: &&String| len_of(part) == Some(id.len) && **part != own && is_marked(part);
     let open = |part: &String| {
-        let file = volume.open_own(part).ok()??;
+        let file = volume.look_own(part).ok()??;
         // One that a process uses is read or written there.
         let is_free = file.try_lock().is_ok_and(|lock| lock == FileLock::Taken);
         if is_free {
@@ -107,7 +107,7 @@ pub(super) fn let_go(volume: &dyn Volume, id: &FileId) -> Vec<Arc<dyn Storage>> 
 fn newest_of_each_len<'p>(volume: &dyn Volume, parts: impl Iterator<Item = &'p String>) -> HashSet<&'p String> {
     let mut newest: HashMap<Option<u64>, (i64, &String)> = HashMap::new();
     for part in parts {
-        let stat = volume.open_own(part).ok().flatten().and_then(|file| file.stat().ok());
+        let stat = volume.look_own(part).ok().flatten().and_then(|file| file.stat().ok());
         let written = (stat.map_or(i64::MIN, |stat| stat.stamp.mtime_ns), part);
         newest.entry(len_of(part)).and_modify(|last| *last = written.max(*last)).or_insert(written);
     }
@@ -137,7 +137,7 @@ fn inspect(
     (journal, mark): (Option<&str>, Option<&str>),
     (now, limit): (Duration, Duration),
 ) -> io::Result<Option<u64>> {
-    let Some(file) = volume.open_own(part)? else { return Ok(None) };
+    let Some(file) = volume.look_own(part)? else { return Ok(None) };
     if file.try_lock()? != FileLock::Taken {
         return Ok(None);
     }
@@ -175,12 +175,12 @@ fn inspect(
 /// Whether the part with this inode is what a cut-off exchange left under the name of another one.
 fn is_cut_off(volume: &dyn Volume, journal: Option<&str>, inode: u64) -> io::Result<bool> {
     let Some(journal) = journal else { return Ok(false) };
-    volume.open_own(journal)?.map_or(Ok(false), |file| Journal::is_cut_off(&*file, inode))
+    volume.look_own(journal)?.map_or(Ok(false), |file| Journal::is_cut_off(&*file, inode))
 }
 
 /// Time since the own file was written.
 fn age(volume: &dyn Volume, name: &str, now: Duration) -> io::Result<Duration> {
-    let file = volume.open_own(name)?.ok_or(io::ErrorKind::NotFound)?;
+    let file = volume.look_own(name)?.ok_or(io::ErrorKind::NotFound)?;
     Ok(since(now, file.stat()?.stamp.mtime_ns))
 }
 

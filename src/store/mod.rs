@@ -51,6 +51,7 @@ mod storage;
 mod swap;
 mod used_names;
 mod verify_existing;
+mod write_watch;
 
 pub use copies::Copies;
 pub use dir_risk::warn_of_risk;

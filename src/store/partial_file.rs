@@ -81,8 +81,7 @@ impl PartialFile {
         manifest: Arc<Manifest>,
         is_read: bool,
     ) -> Result<Self, StoreError> {
-        let OpenedPart { part, zero_chunks, claimed } =
-            open::open(volume, flusher.budget().clone(), &manifest, is_read)?;
+        let OpenedPart { part, zero_chunks, claimed } = open::open(volume, &flusher, &manifest, is_read)?;
         let (part, sources) = (Arc::new(part), Mutex::new(Arc::default()));
         Ok(PartialFile { manifest, part, resumed: claimed, zero_chunks, sources, flusher })
     }

@@ -197,6 +197,11 @@ pub(crate) trait Volume: Debug + Send + Sync {
     /// Opens the own file `name`; `None` if there is none.
     fn open_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
 
+    /// As [`open_own`](Volume::open_own), for a look: it is not written to.
+    fn look_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>> {
+        self.open_own(name)
+    }
+
     /// Creates the own file `name`; `None` if it exists.
     fn create_own(&self, name: &str) -> io::Result<Option<Arc<dyn Storage>>>;
 

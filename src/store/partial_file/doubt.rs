@@ -1,5 +1,7 @@
-//! Whether the disk may have lost chunks that it took, and the look at them before the file gets its name.
+//! Whether chunks may be others than were written, and the look at them before the file gets its name.
 
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::info;
@@ -7,45 +9,64 @@ use log::info;
 use crate::content::ChunkIndex;
 use crate::store::partial_file::recheck::ChunkScratch;
 use crate::store::read_back::{is_room_scarce, lost};
-use crate::store::storage::Volume;
+use crate::store::storage::{Storage, Volume};
+use crate::store::write_watch::WriteWatch;
 use crate::store::{PartialFile, StoreError};
 
-/// Whether room was scarce while chunks were written for which none is reserved.
+/// Whether room was scarce while chunks were written for which none is reserved, and whether another program
+/// wrote to the file.
 #[derive(Debug)]
 pub(super) struct Doubt {
     is_reserved: bool,
-    is_any: AtomicBool,
+    was_scarce: AtomicBool,
+    all: Arc<WriteWatch>,
+    watch: Option<i32>,
 }
 
 impl Doubt {
-    pub(super) fn new(is_reserved: bool) -> Self {
-        Doubt { is_reserved, is_any: AtomicBool::new(false) }
+    pub(super) fn new(is_reserved: bool, all: Arc<WriteWatch>, file: &dyn Storage) -> Self {
+        let watch = all.add(file);
+        Doubt { is_reserved, was_scarce: AtomicBool::new(false), all, watch }
     }
 
     /// Looks at the room after a sync, which may have found too little.
     pub(super) fn look(&self, volume: &dyn Volume) {
-        if !self.is_reserved && !self.is_any() && is_room_scarce(volume) {
-            self.is_any.store(true, Ordering::Release);
+        if !self.is_reserved && !self.was_scarce.load(Ordering::Acquire) && is_room_scarce(volume) {
+            self.was_scarce.store(true, Ordering::Release);
         }
     }
 
     pub(super) fn is_any(&self) -> bool {
-        self.is_any.load(Ordering::Acquire)
+        self.was_scarce.load(Ordering::Acquire) || self.is_touched()
+    }
+
+    fn is_touched(&self) -> bool {
+        self.watch.is_some_and(|watch| self.all.is_written(watch))
+    }
+}
+
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch {
+            self.all.remove(watch);
+        }
     }
 }
 
 impl PartialFile {
-    /// Reads the whole file, all of which is synced, if the disk may have lost some of it: its room was scarce, or
-    /// it had a trouble. What is lost is missing again.
+    /// Reads the whole file, all of which is synced, if some of it may not be as it was written: another program had
+    /// it open, or the disk may have lost some, as its room was scarce or it had a trouble. What is wrong is missing again.
     ///
     /// # Errors
-    /// [`StoreError`] if chunks were lost. The journal gets no seal, so that the next download checks all of it.
+    /// [`StoreError`] if chunks are wrong. The journal gets no seal, so that the next download checks all of it.
     pub(super) fn read_back(&self) -> Result<(), StoreError> {
         let part = &*self.part;
-        if !part.doubt.is_any() && !self.flusher.told().is_any_of_disk() {
+        let is_touched = part.doubt.is_touched();
+        if !is_touched && !part.doubt.is_any() && !self.flusher.told().is_any_of_disk() {
             return Ok(());
         }
-        info!("read back before it gets its name, as the disk had a trouble or little room file={}", part.id);
+        let why = if is_touched { "another program had it open" } else { "the disk had a trouble or little room" };
+        info!("read back before it gets its name file={} cause=\"{why}\"", part.id);
         part.file.forget_cached();
         let mut scratch = ChunkScratch::default();
         let chunks = self.manifest.geometry().chunks();
@@ -54,6 +75,6 @@ impl PartialFile {
             return Ok(());
         }
         part.state().came.remove(wrong);
-        Err(part.error(lost()))
+        Err(part.error(if is_touched { io::Error::other("another program changed it meanwhile") } else { lost() }))
     }
 }

@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use crate::content::{Bitfield, ChunkIndex, FileId, Geometry, Manifest};
 use crate::store::StoreError;
-use crate::store::flusher::Budget;
+use crate::store::flusher::Flusher;
 use crate::store::holes;
 use crate::store::journal::{Claims, Journal, Misfit};
 use crate::store::limits::{PART_LOCK_PAUSE, PART_OPEN_TRIES};
@@ -41,7 +41,7 @@ enum Found {
 /// mark away.
 pub(super) fn open(
     volume: Arc<dyn Volume>,
-    budget: Arc<Budget>,
+    flusher: &Flusher,
     manifest: &Manifest,
     is_read: bool,
 ) -> Result<OpenedPart, StoreError> {
@@ -87,7 +87,7 @@ pub(super) fn open(
         let _ = volume.remove_own(&names.mark);
         volume.tidy();
     }
-    let doubt = Doubt::new(reserved?);
+    let doubt = Doubt::new(reserved?, flusher.watch().clone(), &*file);
     let (journal, claims) = match found {
         Found::Kept(journal, claims) => (Some(journal), claims),
         _ => (None, Claims { have: Bitfield::empty(geometry.chunk_count()), proved: false }),
@@ -102,7 +102,7 @@ pub(super) fn open(
     let unchecked: Vec<ChunkIndex> = geometry.chunks().filter(is_unchecked).collect();
     let state = PartState::new(have, unchecked);
     let (state, flushing) = (Mutex::new(state), Mutex::new(Flushing::new(journal)));
-    let inode = stat.stamp.inode;
+    let (inode, budget) = (stat.stamp.inode, flusher.budget().clone());
     let part = Part { id, volume, budget, file, inode, names, path, is_read, doubt, state, flushing };
     Ok(OpenedPart { part, zero_chunks, claimed })
 }

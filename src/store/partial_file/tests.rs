@@ -10,6 +10,7 @@ use super::part::PartNames;
 use super::*;
 use crate::content::{Digest, FileId, Geometry, Root, merkle};
 use crate::limits::CHUNK_LEN_MIN;
+use crate::store::disk_volume::DiskVolume;
 use crate::store::flusher::Flush;
 use crate::store::leftovers::{self, Spared};
 use crate::store::limits::{COPY_RUN_LEN, SCARCE_ROOM, TICK_MAX};
@@ -405,6 +406,46 @@ fn what_a_full_disk_lost_in_the_same_run_gets_no_name() {
         part.finish(&names).unwrap();
         assert!(names.iter().all(|name| volume.content(name.as_str()).unwrap() == whole(&manifest)));
     }
+}
+
+/// Cause: a chunk was not looked at again once it was written. Effect: what another program wrote into the part while the
+/// rest was fetched got the final name. Mend: the file is read back if somebody else had it open for writing; who only
+/// reads it, as the sweep of another fetch does, costs nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_another_program_writes_into_a_part_gets_no_name() {
+    let (dir, manifest) = (tempfile::tempdir().unwrap(), manifest(4));
+    let volume: Arc<dyn Volume> = Arc::new(DiskVolume::open(dir.path(), false).unwrap());
+    let open = || PartialFile::open(volume.clone(), Arc::new(Flusher::without_thread()), manifest.clone()).unwrap();
+    let (chunks, place) = (chunks_of(&manifest), dir.path().join("x"));
+    let path = volume.path_of_own(&PartNames::new(&manifest.id()).part);
+    let write_there = || {
+        let other = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&other, b"another", CHUNK_LEN_MIN + 5).unwrap();
+    };
+    let part = open();
+    write_all(&part).unwrap();
+    std::fs::read(&path).unwrap();
+    leftovers::sweep(&*volume, &[], Spared::Nothing, SystemTime::UNIX_EPOCH.elapsed().unwrap());
+    assert!(!part.part.doubt.is_any());
+    write_there();
+    assert!(part.part.doubt.is_any());
+    let failed = part.finish(&[name_of("x")]).unwrap_err();
+    assert!(Chain(&failed).to_string().contains("another program"), "{failed}");
+    assert!(!place.exists() && have(&part) == [0, 2, 3]);
+    drop(part);
+
+    // The journal of a run that ends before proves nothing either.
+    let part = open();
+    assert_eq!((part.have_count(), recheck(&part)), (0, 1));
+    write(&part, chunks[1]).unwrap();
+    write_there();
+    drop(part);
+    let part = open();
+    assert_eq!((part.have_count(), recheck(&part)), (0, 1));
+    write(&part, chunks[1]).unwrap();
+    part.finish(&[name_of("x")]).unwrap();
+    assert_eq!(std::fs::read(&place).unwrap(), whole(&manifest));
 }
 
 /// As the copy of a whole file at a further name.
