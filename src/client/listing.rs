@@ -259,11 +259,6 @@ pub(crate) fn warn_of_partial(peers: &[PeerId]) {
     }
 }
 
-/// Says that a listing of `peer` lacks files.
-fn warn_of_unnamed(peer: &PeerId, files: u64) {
-    warn!("the peer leaves out files whose names cannot be shared peer={peer} files={files}");
-}
-
 /// Whether a pattern means more than a name, a directory or a root.
 fn has_wildcards(pattern: &Pattern) -> bool {
     matches!(pattern.kind(), PatternKind::Path { glob: Some(_), .. })
@@ -300,7 +295,8 @@ fn page(
     // The peer does not say where they lie: any directory may be theirs.
     let may_lack = pattern.is_none_or(has_wildcards) || (last.is_some() && !is_one);
     if head.unnamed > 0 && may_lack && !std::mem::replace(&mut all.told_unnamed, true) {
-        warn_of_unnamed(&session.peer, head.unnamed);
+        let (peer, files) = (&session.peer, head.unnamed);
+        warn!("the peer leaves out files whose names cannot be shared peer={peer} files={files}");
     }
     // What was only fetched has no directory that could be scanned: its revision is 0.
     all.partial |= head.revision > 0 && !head.complete && !is_one;

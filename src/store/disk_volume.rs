@@ -27,6 +27,7 @@ use crate::store::publish::{Publish, PublishTarget};
 use crate::store::storage::{FileDress, OwnBare, Storage, Volume, explain_full, temp_name};
 use crate::store::{Life, Overwrite, StoreError};
 
+mod room;
 mod times;
 mod tree;
 
@@ -153,13 +154,6 @@ impl DiskVolume {
     /// The path that the directory was opened by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Free bytes, and the size of the file system.
-    pub(crate) fn room(&self) -> io::Result<(u64, u64)> {
-        let stat = fs::fstatvfs(self.root())?;
-        let free = free_of(stat.f_bavail, stat.f_blocks, stat.f_frsize);
-        Ok((free, stat.f_blocks.saturating_mul(stat.f_frsize)))
     }
 
     pub(crate) fn check_writable(&self) -> io::Result<()> {
@@ -357,6 +351,10 @@ impl Volume for DiskVolume {
         self.room().map(|(free, _)| free)
     }
 
+    fn loses_nothing(&self) -> bool {
+        self.in_memory
+    }
+
     fn free_files(&self) -> io::Result<Option<u64>> {
         let stat = fs::fstatvfs(self.root())?;
         Ok((stat.f_files > 0).then_some(stat.f_favail))
@@ -386,12 +384,6 @@ const PROGRAM_MODE: Mode = Mode::from_raw_mode(0o777);
 /// File system types of tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Bytes of the `free` ones of all `blocks`. A file system that has none tells no bound: ramfs, tmpfs
-/// of `size=0`, and FUSE programs that do not answer `statfs`.
-fn free_of(free: u64, blocks: u64, block_len: u64) -> u64 {
-    if blocks == 0 { u64::MAX } else { free.saturating_mul(block_len) }
-}
-
 /// The first part of `path` that is a symlink to something that is not there.
 fn dangling(path: &Path) -> Option<PathBuf> {
     let leads_nowhere = |part: &&Path| part.is_symlink() && !part.exists();
@@ -409,14 +401,6 @@ mod tests {
     use crate::store::limits::TEMP_STALE;
     use crate::store::placed::{Keeping, PlacedFile};
     use crate::store::storage::{Folder, create_temp};
-
-    /// Cause: a file system that tells no size, such as ramfs, counted as full. Effect: a fetch into it ended with "no
-    /// space" before the first byte. Mend: what tells no size tells no bound.
-    #[test]
-    fn a_file_system_that_tells_no_size_has_no_bound() {
-        assert_eq!(free_of(0, 0, 4096), u64::MAX);
-        assert_eq!((free_of(0, 9, 4096), free_of(3, 9, 4096)), (0, 3 * 4096));
-    }
 
     fn name(path: &str) -> RelPath {
         RelPath::new(path).unwrap()

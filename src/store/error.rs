@@ -209,22 +209,35 @@ impl StoreError {
     pub(crate) fn is_of_whole_disk(&self, dir: &Path) -> bool {
         let own = || dir.join(OWN);
         match self {
-            StoreError::NoSpace { .. }
-            | StoreError::NoInodes { .. }
-            | StoreError::OtherUser { .. }
-            | StoreError::Quota { .. }
-            | StoreError::ReadOnly { .. }
-            | StoreError::MissingDirectory { .. }
-            | StoreError::NotADirectory { .. } => true,
+            StoreError::OtherUser { .. } | StoreError::MissingDirectory { .. } | StoreError::NotADirectory { .. } => {
+                true
+            }
             // Without the own directory there is no place for unfinished files.
             StoreError::Permission { path } | StoreError::NameTaken { path, .. } | StoreError::OtherMount { path } => {
                 *path == own()
             }
+            _ => self.is_of_disk(),
+        }
+    }
+
+    /// Whether the cause is the disk, or what the system gives this process, whatever the name.
+    fn is_of_disk(&self) -> bool {
+        match self {
+            StoreError::NoSpace { .. }
+            | StoreError::NoInodes { .. }
+            | StoreError::Quota { .. }
+            | StoreError::ReadOnly { .. } => true,
             StoreError::Io { source, .. } => {
                 let errno = source.raw_os_error().map(Errno::from_raw_os_error);
                 errno.is_some_and(|errno| !OF_ONE_NAME.contains(&errno))
             }
-            StoreError::Busy { .. }
+            StoreError::OtherUser { .. }
+            | StoreError::MissingDirectory { .. }
+            | StoreError::NotADirectory { .. }
+            | StoreError::Permission { .. }
+            | StoreError::NameTaken { .. }
+            | StoreError::OtherMount { .. }
+            | StoreError::Busy { .. }
             | StoreError::OwnFile { .. }
             | StoreError::Exists { .. }
             | StoreError::SameName { .. }
@@ -290,7 +303,7 @@ impl ToldErrors {
             StoreError::Io { source, .. } => source.raw_os_error(),
             _ => None,
         };
-        if !matches!(e, StoreError::NameTaken { .. } | StoreError::OtherMount { .. } | StoreError::Permission { .. }) {
+        if e.is_of_disk() {
             self.of_disk.store(true, Ordering::Release);
         }
         // Calls that meet the loss of a disk at different moments give different errors.

@@ -192,7 +192,7 @@ impl Drop for Mourner {
 #[derive(Debug)]
 pub(crate) struct Flusher {
     budget: Arc<Budget>,
-    told: ToldErrors,
+    told: Arc<ToldErrors>,
     watch: Arc<WriteWatch>,
     thread: Option<JoinHandle<()>>,
 }
@@ -207,13 +207,13 @@ impl Flusher {
         let budget = Arc::new(Budget::default());
         let mourner = Mourner { budget: budget.clone(), alarm: alarm.clone() };
         let thread = Builder::new().name(THREAD.into()).spawn(move || mourner.budget.run(age_max))?;
-        Ok(Flusher { budget, told: ToldErrors::default(), watch: Arc::default(), thread: Some(thread) })
+        Ok(Flusher { budget, told: Arc::default(), watch: Arc::default(), thread: Some(thread) })
     }
 
     /// A budget that no thread flushes.
     #[cfg(test)]
     pub(crate) fn without_thread() -> Self {
-        Flusher { budget: Arc::default(), told: ToldErrors::default(), watch: Arc::default(), thread: None }
+        Flusher { budget: Arc::default(), told: Arc::default(), watch: Arc::default(), thread: None }
     }
 
     /// Has the thread panic.
@@ -224,7 +224,7 @@ impl Flusher {
     }
 
     /// The errors that were reported to the writers.
-    pub(crate) fn told(&self) -> &ToldErrors {
+    pub(crate) fn told(&self) -> &Arc<ToldErrors> {
         &self.told
     }
 

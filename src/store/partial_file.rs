@@ -195,7 +195,7 @@ impl PartialFile {
     /// # Errors
     /// [`StoreError`]
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.told(self.part.checkpoint(self.flusher.told().is_any_of_disk()))
+        self.told(self.part.checkpoint())
     }
 
     /// Reads bytes of a chunk that is in `have`, during the download and after it.
@@ -339,7 +339,7 @@ impl PartialFile {
     /// As [`checkpoint`](Self::checkpoint), for the end of a download: an error is logged, unless it
     /// is the trouble that ends it.
     pub fn suspend(&self) {
-        self.log_news("not journaled", self.part.checkpoint(self.flusher.told().is_any_of_disk()));
+        self.log_news("not journaled", self.part.checkpoint());
     }
 
     /// Notes an error that the caller gets.

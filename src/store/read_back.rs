@@ -12,17 +12,17 @@ use crate::store::storage::{Storage, Volume};
 
 /// Whether the disk may lose what it takes without a reservation. One that does not say is not suspected.
 pub(super) fn is_room_scarce(volume: &dyn Volume) -> bool {
-    volume.free_bytes().is_ok_and(|free| free < SCARCE_ROOM)
+    !volume.loses_nothing() && volume.free_bytes().is_ok_and(|free| free < SCARCE_ROOM)
 }
 
 /// The error for what was lost.
 pub(super) fn lost() -> io::Error {
-    io::Error::other("the disk lost what it had taken, as it has too little room")
+    io::Error::other("the disk lost what it had taken")
 }
 
 /// Reads the synced own file `name`, which has to hold exactly `bytes`.
 pub(super) fn check_bytes(volume: &dyn Volume, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let file = volume.open_own(name)?.ok_or_else(lost)?;
+    let file = volume.look_own(name)?.ok_or_else(lost)?;
     compare(&*file, bytes.len() as u64, |offset, read| {
         Ok(bytes.get(offset as usize..offset as usize + read.len()) == Some(read))
     })

@@ -256,6 +256,11 @@ pub(crate) trait Volume: Debug + Send + Sync {
     /// Free bytes.
     fn free_bytes(&self) -> io::Result<u64>;
 
+    /// Whether what it took stays there however little room is left, as in memory.
+    fn loses_nothing(&self) -> bool {
+        false
+    }
+
     /// Number of files that can be made, where the file system sets one.
     fn free_files(&self) -> io::Result<Option<u64>>;
 

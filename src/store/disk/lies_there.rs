@@ -1,9 +1,8 @@
 //! Whether the directory of a fetch still lies where it was opened.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use crate::store::storage::Volume;
 use crate::store::{Disk, StoreError};
@@ -17,13 +16,13 @@ impl Disk {
     /// [`StoreError::MissingDirectory`] and [`StoreError::NameTaken`]
     pub(crate) fn check_place(&self) -> Result<(), StoreError> {
         let Some(root) = self.volume.root_id() else { return Ok(()) };
-        let leads_there = |path: &Path| fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == root);
-        if self.absolute.as_deref().is_some_and(leads_there) {
+        let is_root = |there: &Metadata| (there.dev(), there.ino()) == root;
+        if self.absolute.as_ref().is_some_and(|path| fs::metadata(path).is_ok_and(|there| is_root(&there))) {
             return Ok(());
         }
         let path = self.path().to_path_buf();
         match fs::metadata(&path) {
-            Ok(there) if (there.dev(), there.ino()) != root => {
+            Ok(there) if !is_root(&there) => {
                 let by = if there.is_dir() { "another directory" } else { "a file" };
                 Err(StoreError::NameTaken { path, by })
             }

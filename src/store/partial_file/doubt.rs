@@ -7,26 +7,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use log::info;
 
 use crate::content::ChunkIndex;
+use crate::store::error::ToldErrors;
+use crate::store::flusher::Flusher;
 use crate::store::partial_file::recheck::ChunkScratch;
 use crate::store::read_back::{is_room_scarce, lost};
 use crate::store::storage::{Storage, Volume};
 use crate::store::write_watch::WriteWatch;
 use crate::store::{PartialFile, StoreError};
 
-/// Whether room was scarce while chunks were written for which none is reserved, and whether another program
-/// wrote to the file.
+/// Whether a chunk may be lost or changed: the disk had a trouble, room was scarce while chunks were written for which
+/// none is reserved, or another program wrote to the file.
 #[derive(Debug)]
 pub(super) struct Doubt {
+    told: Arc<ToldErrors>,
     is_reserved: bool,
     was_scarce: AtomicBool,
-    all: Arc<WriteWatch>,
+    watches: Arc<WriteWatch>,
     watch: Option<i32>,
 }
 
 impl Doubt {
-    pub(super) fn new(is_reserved: bool, all: Arc<WriteWatch>, file: &dyn Storage) -> Self {
-        let watch = all.add(file);
-        Doubt { is_reserved, was_scarce: AtomicBool::new(false), all, watch }
+    pub(super) fn new(is_reserved: bool, flusher: &Flusher, file: &dyn Storage) -> Self {
+        let (told, watches) = (flusher.told().clone(), flusher.watch().clone());
+        let watch = watches.add(file);
+        Doubt { told, is_reserved, was_scarce: AtomicBool::new(false), watches, watch }
     }
 
     /// Looks at the room after a sync, which may have found too little.
@@ -37,18 +41,18 @@ impl Doubt {
     }
 
     pub(super) fn is_any(&self) -> bool {
-        self.was_scarce.load(Ordering::Acquire) || self.is_touched()
+        self.told.is_any_of_disk() || self.was_scarce.load(Ordering::Acquire) || self.is_touched()
     }
 
     fn is_touched(&self) -> bool {
-        self.watch.is_some_and(|watch| self.all.is_written(watch))
+        self.watch.is_some_and(|watch| self.watches.is_written(watch))
     }
 }
 
 impl Drop for Doubt {
     fn drop(&mut self) {
         if let Some(watch) = self.watch {
-            self.all.remove(watch);
+            self.watches.remove(watch);
         }
     }
 }
@@ -61,10 +65,10 @@ impl PartialFile {
     /// [`StoreError`] if chunks are wrong. The journal gets no seal, so that the next download checks all of it.
     pub(super) fn read_back(&self) -> Result<(), StoreError> {
         let part = &*self.part;
-        let is_touched = part.doubt.is_touched();
-        if !is_touched && !part.doubt.is_any() && !self.flusher.told().is_any_of_disk() {
+        if !part.doubt.is_any() {
             return Ok(());
         }
+        let is_touched = part.doubt.is_touched();
         let why = if is_touched { "another program had it open" } else { "the disk had a trouble or little room" };
         info!("read back before it gets its name file={} cause=\"{why}\"", part.id);
         part.file.forget_cached();

@@ -87,7 +87,7 @@ pub(super) fn open(
         let _ = volume.remove_own(&names.mark);
         volume.tidy();
     }
-    let doubt = Doubt::new(reserved?, flusher.watch().clone(), &*file);
+    let doubt = Doubt::new(reserved?, flusher, &*file);
     let (journal, claims) = match found {
         Found::Kept(journal, claims) => (Some(journal), claims),
         _ => (None, Claims { have: Bitfield::empty(geometry.chunk_count()), proved: false }),

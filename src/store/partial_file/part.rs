@@ -87,13 +87,12 @@ pub(super) struct Batch {
 }
 
 impl Part {
-    /// Makes what is written durable, and the journal too, which is sealed unless the disk had a trouble: a full
-    /// one may lose what it took earlier, without an error (ext4: "This should not happen!! Data will be lost").
-    /// Without a seal all of it is checked when the file is resumed.
-    pub(super) fn checkpoint(&self, had_trouble: bool) -> Result<(), StoreError> {
+    /// Makes what is written durable, and the journal too, which is sealed unless there is a doubt. Without a seal
+    /// all of it is checked when the file is resumed.
+    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
         let mut flushing = self.flushing();
         self.flush_batch(&mut flushing)?;
-        if !had_trouble && !self.doubt.is_any() {
+        if !self.doubt.is_any() {
             self.seal(&mut flushing).map_err(|e| StoreError::at(self.volume.path_of_own(&self.names.journal), e))?;
         }
         self.sync_journal(&mut flushing)

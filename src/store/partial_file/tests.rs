@@ -358,8 +358,15 @@ fn what_a_full_disk_took_is_checked_when_it_goes_on() {
             write(&part, chunks[2]).unwrap_err();
             volume.mend();
         }
-        // A name that is taken says nothing of the disk.
-        part.flusher.told().tell(&StoreError::NameTaken { path: "a".into(), by: "a directory" });
+        // What is in the way of one name says nothing of the disk, nor does a name that it does not take.
+        for e in [
+            StoreError::NameTaken { path: "a".into(), by: "a directory" },
+            StoreError::Exists { path: "a".into() },
+            StoreError::at("a", rustix::io::Errno::NAMETOOLONG),
+        ] {
+            part.flusher.told().tell(&e);
+        }
+        assert_eq!(part.part.doubt.is_any(), is_full);
         drop(part);
         let part = open(&volume, &manifest).unwrap();
         assert_eq!((part.resumed(), part.have_count()), if is_full { (2, 0) } else { (1, 1) });
