@@ -66,6 +66,15 @@ impl Lab {
         self.space.spawn(&self.client, CLIENT, &args)
     }
 
+    /// Waits until the client lists so many names of `dir` that begin with `begin`.
+    fn until_listed(&self, dir: &str, begin: &str, count: usize) {
+        let begin = format!("{dir}/{begin}");
+        until(&format!("{count} are listed"), secs(20), || {
+            let listed = self.client.spawn(CLIENT, &["list", dir]).wait(secs(15));
+            (listed.out.iter().filter(|line| line.contains(&begin)).count() == count).then_some(())
+        });
+    }
+
     /// The client ends with exit code 7, and one error with all of `parts`, which nothing says a second time.
     #[track_caller]
     fn expect_trouble(process: Process, parts: &[&str]) -> String {
@@ -156,10 +165,7 @@ fn a_disk_without_inodes_says_so() {
         lab.disk.display()
     );
     lab.space.sh(&fill);
-    until("the small files are listed", secs(10), || {
-        let listed = lab.client.spawn(CLIENT, &["list", "small"]).wait(secs(15));
-        (listed.out.iter().filter(|l| l.contains("small/s")).count() == 40).then_some(())
-    });
+    lab.until_listed("small", "s", 40);
     Lab::expect_trouble(lab.get("small"), &["out/small", "no inodes left", "remove some files"]);
     lab.space.sh(&format!("rm {}/x*", lab.disk.display()));
     let ended = lab.get("small").wait(secs(30)).expect(0);
@@ -276,10 +282,7 @@ fn names_that_a_disk_takes_for_one_lose_no_content() {
         sample(&lab.source.join(format!("set/{name}")), if n < 7 { 100 + n as u64 } else { MIB + n as u64 }, n as u64);
     }
     lab.exfat(&lan);
-    until("all are listed", secs(20), || {
-        let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
-        (listed.out.iter().filter(|l| l.contains("set/")).count() == names.len()).then_some(())
-    });
+    lab.until_listed("set", "", names.len());
     let (out, state) = (lab.out(), lab.client.home().join("state"));
     for force in [&[][..], &["--force"], &["--backup"]] {
         let mut args = vec!["get", "set", "--dir", out.to_str().unwrap(), "--state", state.to_str().unwrap()];
@@ -315,18 +318,12 @@ fn a_name_that_changed_its_case_loses_nothing_by_a_sync() {
         sample(&lab.source.join(format!("set/{name}")), 100 + n as u64, n as u64);
     }
     lab.exfat(&lan);
-    let listed = |name: &str| {
-        until("it is listed", secs(20), || {
-            let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
-            listed.out.iter().any(|line| line.contains(name)).then_some(())
-        });
-    };
     let (out, state) = (lab.out(), lab.client.home().join("state"));
     let args = ["sync", "set", "--from", &lab.server.id, "--dir", out.to_str().unwrap()];
     let args = [&args[..], &["--state", state.to_str().unwrap(), "--no-share"]].concat();
     for name in ["name", "NAME"] {
         std::fs::rename(lab.source.join("set/name"), lab.source.join(format!("set/{name}"))).unwrap();
-        listed(&format!("set/{name} "));
+        lab.until_listed("set", &format!("{name} "), 1);
         let ended = lab.space.spawn(&lab.client, CLIENT, &args).wait(secs(60)).expect(0);
         let there = std::fs::read(lab.at("set/name"));
         assert!(there.is_ok_and(|there| there.len() == 100), "{name}:\n{}", ended.text());
@@ -369,10 +366,7 @@ fn each_call_of_the_program_may_fail() {
     for (name, len) in names.iter().zip([3 * MIB, 100, 5000, 0]) {
         sample(&lab.source.join(name), len, len);
     }
-    until("all are listed", secs(20), || {
-        let listed = lab.client.spawn(CLIENT, &["list", "set"]).wait(secs(15));
-        (listed.out.iter().filter(|l| l.contains("set/")).count() == names.len()).then_some(())
-    });
+    lab.until_listed("set", "", names.len());
     let state = lab.client.home().join("state");
     let mut codes = std::collections::BTreeMap::new();
     for (call, error) in CALLS.iter().flat_map(|call| ["ENOSPC", "EIO", "EINTR"].map(|error| (*call, error))) {
